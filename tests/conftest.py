@@ -262,8 +262,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Let it take all at the end: libraries complain of what is left."""
-    gc.unfreeze()
+    """Let it pass over all that is left, too, which ends with the process."""
+    gc.freeze()
 
 
 @pytest.fixture
@@ -329,8 +329,9 @@ def image_networks_absent(
 def image_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of the networks of the image metrics."""
     from image_networks import write
+    from worlds import make_once
 
-    return write(tmp_path_factory.mktemp("image_networks"))
+    return make_once(tmp_path_factory, "made-image-networks", write)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import shipped_recipes
@@ -60,8 +62,18 @@ LIBRARIES = {
     "PIL",
 }
 HEAVY = {*LIBRARIES, "pydantic"}
-IMPORTS = {module: {*imports_of(module)} for module in MODULES}
-TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
+
+
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.Module]:
+    """The code of each module."""
+    return {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
+
+
+@pytest.fixture(scope="module")
+def imports(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
+    """Which modules of ours each module imports."""
+    return {module: {*imports_of(module, tree)} for module, tree in trees.items()}
 
 
 def shelf_or_room(module: str) -> str:
@@ -79,12 +91,12 @@ def layer(module: str) -> int:
     return next(height for height, rooms in enumerate(LAYERS) if room(module) in rooms)
 
 
-def test_imports_point_down() -> None:
+def test_imports_point_down(imports: dict[str, set[str]]) -> None:
     """To the own room and those below; from no shelf, kind of training or evaluation to
     another.
     """
     for module, imported in (
-        (m, other) for m, others in IMPORTS.items() for other in others
+        (m, other) for m, others in imports.items() for other in others
     ):
         message = f"{module} imports {imported}"
         assert layer(imported) < layer(module) or room(imported) == room(module), (
@@ -132,8 +144,10 @@ def test_no_command_or_domain_names_a_kind_of_prior_or_generator() -> None:
         )
 
 
-def test_no_module_imports_itself_through_others() -> None:
-    left = dict(IMPORTS)
+def test_no_module_imports_itself_through_others(
+    imports: dict[str, set[str]],
+) -> None:
+    left = dict(imports)
     while free := {
         module for module, others in left.items() if not others & left.keys()
     }:
@@ -141,16 +155,20 @@ def test_no_module_imports_itself_through_others() -> None:
     assert not left, "modules in or above a circle"
 
 
-def test_a_module_opens_by_saying_what_it_is_for() -> None:
-    for module, tree in TREES.items():
+def test_a_module_opens_by_saying_what_it_is_for(
+    trees: dict[str, ast.Module],
+) -> None:
+    for module, tree in trees.items():
         opening = (ast.get_docstring(tree) or "").partition("\n\n")[0]
         assert opening.endswith(".") and len(opening.splitlines()) <= 2, module
 
 
-def test_only_the_console_writes_to_the_terminal() -> None:
+def test_only_the_console_writes_to_the_terminal(
+    trees: dict[str, ast.Module],
+) -> None:
     writes = {"typer.echo", "typer.secho", "sys.stdout", "sys.stderr"}
-    for module in TREES.keys() - {"brainhive_cli.core.console"}:
-        for node in ast.walk(TREES[module]):
+    for module in trees.keys() - {"brainhive_cli.core.console"}:
+        for node in ast.walk(trees[module]):
             match node:
                 case ast.Name(name):
                     assert name != "print", module

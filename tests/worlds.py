@@ -3,6 +3,7 @@ and its prior.
 """
 
 import contextlib
+import fcntl
 import importlib
 import os
 import shutil
@@ -59,6 +60,27 @@ def go() -> Go:
             return pipeline.run(what, Launch(0, 1, torch.device("cpu")), again)
 
     return run
+
+
+def make_once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
+) -> Path:
+    """Make a folder once for all processes of a run of pytest; it is not to be
+    changed.
+    """
+    root = factory.getbasetemp()
+    # each process of several has a folder of its own in that of the run
+    made = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
+    with made.with_suffix(".lock").open("w") as lock:
+        # until it is closed
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.with_suffix(".made").exists():
+            # what a killed process left
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir()
+            make(made)
+            made.with_suffix(".made").touch()
+    return made
 
 
 @contextlib.contextmanager
@@ -156,12 +178,16 @@ def small() -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def shared_world(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Path:
     """A home where the demo's pictures are embedded and two brain encoders trained."""
-    home = tmp_path_factory.mktemp("world")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BRAINHIVE_HOME", str(home))
-        go("embed", DEMO, f"encoders=[{COLOURS!r}]")
-        go("train-align", *SMALL)
-    return home
+
+    def make(home: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BRAINHIVE_HOME", str(home))
+            go("embed", DEMO, f"encoders=[{COLOURS!r}]")
+            go("train-align", *SMALL)
+
+    # tests add runs to the home of their process
+    made = make_once(tmp_path_factory, "made-world", make)
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("home") / "world"))
 
 
 @pytest.fixture

@@ -109,9 +109,13 @@ def count_code_lines(path: Path) -> int:
     return len(code - docstrings)
 
 
-def imports_of(module: str) -> Iterator[str]:
-    """Read which of our modules a module imports, wherever in the file."""
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+def imports_of(module: str, tree: ast.Module | None = None) -> Iterator[str]:
+    """Read which of our modules a module imports, wherever in the file, which may be
+    parsed already.
+    """
+    for node in ast.walk(
+        tree or ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    ):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

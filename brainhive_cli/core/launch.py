@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from signal import Signals
@@ -496,6 +496,7 @@ def _find_cause(
     )
 
 
+@cache
 def library_version(library: str) -> str:
     """Return the version of an installed library, or "absent"."""
     try:

@@ -156,6 +156,7 @@ def rows(shelf: str) -> Mapping[str, Row]:
     return documents.read(file, dict[str, Row]) if file.is_file() else {}
 
 
+@cache
 def kinds(shelf: str) -> list[str]:
     """List the parts on a shelf; a folder is not imported for it."""
     spec = _find(shelf)

@@ -255,7 +255,7 @@ class Items:
             )
 
         # random permutations where there are more than are drawn
-        classes = self._exchangeable()
+        classes = self._exchangeable
         total = 1
         for members, sizes in classes:
             orders_within = math.prod(map(math.factorial, sizes))
@@ -309,6 +309,7 @@ class Items:
                 )
         return orders
 
+    @cached_property
     def _exchangeable(self) -> list[tuple[Int64, list[int]]]:
         """List the classes of units of equal composition, which may be exchanged; one
         may hold one unit.

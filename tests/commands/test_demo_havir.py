@@ -23,11 +23,11 @@ def home(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def shown(home: Path, go):
-    few, tested = "dataset.concepts=16", ["subjects=1", "baseline=none"]
+    few, one = "dataset.concepts=16", "subjects=1"
     overrides = {
         "embed": [few],
-        "train-align": [few, "train.epochs=10"],
-        "eval-retrieval": tested,
+        "train-align": [few, one, "train.epochs=10"],
+        "eval-retrieval": [one, "baseline=none"],
     }
     return go(
         "demo", "system=havir", "quick=true", f"overrides={json.dumps(overrides)}"

@@ -62,7 +62,7 @@ def epochs_of(run: Path) -> Counter[tuple[str, int]]:
 def test_workers_with_one_line_train_each_cell_once_but_those_of_the_killed(
     world, small, go, tmp_path, brainhive
 ):
-    line = ("train-align", *small, "seeds=1,2", "train.epochs=40")
+    line = ("train-align", *small, "seeds=1,2", "train.epochs=16")
     alone = go(*line, f"paths.runs={tmp_path / 'alone'}").folder
 
     shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
@@ -82,13 +82,13 @@ def test_workers_with_one_line_train_each_cell_once_but_those_of_the_killed(
         len(taken) <= 1
         and {cell for (cell, _), count in counts.items() if count > 1} <= taken
     )
-    assert len(counts) == 4 * 40 and not [*run.rglob(".*.cell"), *run.rglob(".*part*")]
+    assert len(counts) == 4 * 16 and not [*run.rglob(".*.cell"), *run.rglob(".*part*")]
 
 
 def test_a_worker_that_is_asked_to_stop_leaves_a_checkpoint_for_the_next_one(
     world, small, go, tmp_path, brainhive
 ):
-    line = ("train-align", *small, "subjects=1", "train.epochs=100")
+    line = ("train-align", *small, "subjects=1", "train.epochs=40")
     alone = go(*line, f"paths.runs={tmp_path / 'alone'}").folder
 
     shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
@@ -101,7 +101,7 @@ def test_a_worker_that_is_asked_to_stop_leaves_a_checkpoint_for_the_next_one(
     assert worker.returncode == 75 and "the same command continues" in errors
     assert [*run.glob("checkpoints/*.pt")] and not [*run.rglob(".*.cell")]
     begun = len(epochs_of(run))
-    assert begun < 100 and go(*shared).folder == run
+    assert begun < 40 and go(*shared).folder == run
     assert results_of(run) == results_of(alone) and set(epochs_of(run).values()) == {1}
 
 

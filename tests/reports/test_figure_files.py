@@ -115,6 +115,7 @@ def test_each_figure_is_saved_in_each_format_and_a_damaged_one_is_one_line(tmp_p
     assert (tmp_path / "figures/lab-0123456789-Retrieved.svg").read_text().count(
         "rank 1"
     ) == 3
+    made = run(tmp_path, sheet(tmp_path))
     (made.folder.path / "artifacts/a.webp").write_bytes(b"RIFF")
     with pytest.raises(MissingData, match=r"a\.webp is no whole picture"):
         save_figures([RunGroup([made])], tmp_path / "again")
