@@ -122,7 +122,7 @@ LINES = [
 ]
 
 
-ELSEWHERE = ("tutorial.md", "CHANGELOG.md")
+ELSEWHERE = ("tutorial-eeg.md", "CHANGELOG.md")
 """Pages whose lines other tests run."""
 LEFT_OUT = (
     "--install-completion",
@@ -136,7 +136,8 @@ LEFT_OUT = (
 )
 LEFT_OUT = (
     *LEFT_OUT,
-    "train-align --dataset image-folder --encoders demo-clip backbone.kind=voxel-ridge",
+    "train-align --recipe own-fmri",
+    "train-align --dataset image-folder --prior demo:prior backbone.kind=voxel-ridge",
 )
 """Lines that other tests run (also those of `mirrored`, a part of the user's), or that
 change the machine.

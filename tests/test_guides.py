@@ -1,7 +1,7 @@
 """The guides' command lines, on real files: what lacks nothing is run, and what needs a
 download is planned.
 
-Lines of the tutorial, of extending and of the demo's systems are run whole by tests of
+Lines of the tutorials, of extending and of the demo's systems are run whole by tests of
 their own.
 """
 
@@ -135,14 +135,11 @@ def test_the_road_from_own_pictures_to_drawn_ones_is_that_of_the_guide(
     home: Path,
 ) -> None:
     write_recordings(home)
-    page = (
-        (DOCS / "own-data.md")
-        .read_text()
-        .partition("## Pictures")[2]
-        .partition("## What to look at")[0]
-    )
+    prepared = (DOCS / "data.md").read_text().partition("Your own recordings")[2]
+    drawn_by = (DOCS / "tutorial-fmri.md").read_text().partition("## 5. Pictures")[2]
+    page = prepared.partition("\n## ")[0] + drawn_by.partition("HAVIR")[0]
     lines = re.findall(r"^    brainhive ([^#\n]+)", page, re.MULTILINE)
-    lines.append("check image-folder --plots")
+    assert "check image-folder --plots" in lines
     shown: dict[str, Any] = {}
     for line in lines:
         words = shipped_line(line, home)

@@ -50,18 +50,18 @@ PUBLISHED = {
         f"data/digits69/{name}": "brainhive fetch digits69"
         for name in ("images", "betas", "further")
     },
-    "data/alljoined": "NEMAR nm000133, docs/prepare.md",
-    "data/alljoined/stimuli/nsd": "NEMAR nm000133, docs/prepare.md",
+    "data/alljoined": "NEMAR nm000133, docs/data.md",
+    "data/alljoined/stimuli/nsd": "NEMAR nm000133, docs/data.md",
     "*_task-images_eeg.bdf": (
         "NEMAR nm000133; reader Xu2024Alljoined of Meta's neuralset"
     ),
-    "data/alljoined-1.6m": "NEMAR nm000134, docs/prepare.md",
-    "data/alljoined-1.6m/pictures": "links that docs/prepare.md has made",
+    "data/alljoined-1.6m": "NEMAR nm000134, docs/data.md",
+    "data/alljoined-1.6m/pictures": "links that docs/data.md has made",
     "*_ses-0[1-4]_task-images_run-*_eeg.edf": (
         "NEMAR nm000134; reader Xu2025Alljoined of Meta's neuralset"
     ),
-    "data/things-eeg1": "OpenNeuro ds003825, docs/prepare.md",
-    "data/things-eeg1/stimuli": "THINGS, docs/prepare.md",
+    "data/things-eeg1": "OpenNeuro ds003825, docs/data.md",
+    "data/things-eeg1/stimuli": "THINGS, docs/data.md",
     "data/things-eeg1/test_images.csv": (
         "OpenNeuro ds003825; reader Grootswagers2022 of Meta's neuralset"
     ),

@@ -1,13 +1,15 @@
-"""The tutorial from epochs or betas to Table 1: its blocks, as they stand there, on the
-demo's signals.
+"""The tutorials, and the page's program for epochs and betas: their blocks, as they
+stand there, on the demo's signals.
 """
 
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,43 +20,97 @@ from brainhive_cli.app import app
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, demo
 from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.trials import Trials
+
+pytest.importorskip("nibabel")
+pytest.importorskip("sklearn")
+from tools.demo_world.bids import write_bids
 
 mne = pytest.importorskip("mne")
-SMALL = (
-    "dim=32",
-    "fuser.intermediate_size=32",
-    "train.epochs=8",
-    "train.lr=2e-3",
-    "--seeds",
-    "1",
-)
+
+SMALL = {
+    "train-align": ("train.epochs=8", "train.lr=2e-3", "--seeds", "1"),
+    "explain": ("draws=50",),
+    "reconstruct": ("items=2", "steps=1", "metrics=pixcorr", "sheet_rows=0"),
+}
+"""What makes each command small."""
+NARROW = ("dim=32", "fuser.intermediate_size=32")
+"""What makes models small where no prior says their size."""
 SHOWN = {"train": (96, 4), "test": (12, 4)}
 """Pictures of each split, and repetitions."""
+EVERY_S = 1.3
+"""From onset to onset of a recording."""
 
 
 def write_pictures(home: Path, world: Dataset, split: str) -> list[str]:
-    """Write pictures of the demo where the page says that they lie; name them."""
+    """Write pictures of the demo where the pages say that they lie; name them."""
     stimuli, (count, _) = world.images(split), SHOWN[split]
     names = [f"{split}/{stimuli.concepts[row]}/{row}" for row in range(count)]
     for row, name in enumerate(names):
-        path = home / f"pictures/{name}.png"
+        path = home / f"data/image-folder/{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         stimuli.open(row).save(path)
     return names
 
 
+def simulate_trials(
+    home: Path, world: Dataset, subject: int, split: str
+) -> tuple[list[str], Trials, Any]:
+    """Write the pictures of a split, and simulate volts [N, R, C, T] of a subject."""
+    count, repetitions = SHOWN[split]
+    trials = world.recording(subject, split)
+    signal = np.asarray(trials.signal[:count])[:, :repetitions]
+    return write_pictures(home, world, split), trials, signal * 1e-6
+
+
+def write_recording(home: Path) -> float:
+    """Write pictures, a session of simulated EEG and its table of triggers, where the
+    tutorial says that they lie; returns the deviation of trials, in microvolts.
+    """
+    world = demo.Config(subjects=1, concepts=16, noise=0.3).build(Paths())
+    names: list[str] = []
+    responses = []
+    for split in SHOWN:
+        pictures, trials, signal = simulate_trials(home, world, 1, split)
+        names += pictures
+        for name, repetitions in zip(pictures, signal, strict=True):
+            responses += [(name, repetition) for repetition in repetitions]
+
+    # trials in random order over noise
+    random, rate = np.random.default_rng(0), int(trials.rate_hz)
+    step, width = int(EVERY_S * rate), len(trials.space.names)
+    scale = 0.1 * np.std(responses[0][1])
+    signal = random.normal(size=(width, step * (len(responses) + 2))) * scale
+    onsets, codes = [], []
+    for place, row in enumerate(random.permutation(len(responses)).tolist()):
+        name, response = responses[row]
+        start = rate + place * step
+        signal[:, start : start + response.shape[1]] += response
+        onsets.append(start / rate)
+        codes.append(str(names.index(name) + 1))
+
+    # the recording, and its table
+    folder = home / "data/recordings"
+    folder.mkdir(parents=True)
+    info = mne.create_info(list(trials.space.names), rate, "eeg")
+    raw = mne.io.RawArray(signal, info, verbose="ERROR")
+    raw.set_annotations(mne.Annotations(onsets, 0.0, codes))
+    raw.save(folder / "sub-01_ses-01.fif", verbose="ERROR")
+    rows = [f"{number},{name}.png" for number, name in enumerate(names, 1)]
+    (folder / "events.csv").write_text("\n".join(["event,picture", *rows]) + "\n")
+    return float(np.std([response for _, response in responses])) * 1e6
+
+
 def write_epochs(home: Path) -> None:
-    """Write the demo's pictures, and simulated epochs of two subjects, as the page says
-    that they lie.
+    """Write the demo's pictures, and simulated epochs of two subjects, where the page
+    says that they lie.
     """
     world = demo.Config(subjects=2, concepts=16, noise=0.3).build(Paths())
     (home / "epochs").mkdir()
     for split, (count, repetitions) in SHOWN.items():
-        names = write_pictures(home, world, split)
         for subject in world.subjects:
-            found = world.recording(subject, split)
-            signal = np.asarray(found.signal[:count])[:, :repetitions]  # [N, R, C, T]
-            trials = signal.reshape(-1, *signal.shape[2:]) * 1e-6
+            names, found, signal = simulate_trials(home, world, subject, split)
+            trials = signal.reshape(-1, *signal.shape[2:])
             events = np.column_stack(
                 [
                     np.arange(len(trials)),
@@ -72,65 +128,41 @@ def write_epochs(home: Path) -> None:
             )
 
 
-def write_betas(home: Path) -> None:
-    """Write the demo's pictures, and simulated betas of two subjects, whose pictures
-    are named as files.
-    """
-    world = demo.Config(subjects=2, concepts=16, noise=0.3, space="voxels").build(
-        Paths()
-    )
-    (home / "betas").mkdir()
-    for split, (count, _) in SHOWN.items():
-        names = np.array([f"{name}.png" for name in write_pictures(home, world, split)])
-        for subject in world.subjects:
-            recording = world.recording(subject, split)
-            counts = recording.repetitions[:count]
-            trials = [
-                np.asarray(recording.signal[row])[:shown, :, 0]
-                for row, shown in enumerate(counts)
-            ]
-            np.savez(
-                home / f"betas/sub-{subject:02d}_{split}.npz",
-                betas=np.concatenate(trials),
-                pictures=np.repeat(names, counts),
-                **{name: recording.space.regions[name] for name in ("V1", "FFA")},
-            )
+def blocks_of(text: str, language: str) -> list[str]:
+    """Find the blocks of a text in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def blocks_of(part: str) -> tuple[str, list[str]]:
-    """Find the program of a part of the page, and its lines."""
-    (program,) = re.findall(r"```python\n(.*?)```", part, re.DOTALL)
-    shell = "".join(re.findall(r"```bash\n(.*?)```", part, re.DOTALL)).replace(
-        "\\\n", " "
-    )
-    return program, re.findall(r"^brainhive (.*)$", shell, re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def parts() -> tuple[str, str]:
-    """The page from epochs to a table, and its part for fMRI."""
-    epochs, _, voxels = (DOCS / "tutorial.md").read_text().partition("\n## 7. fMRI\n")
-    return epochs, voxels
+def lines_of(text: str) -> list[str]:
+    """Find the lines of a text's shell blocks."""
+    shell = "".join(blocks_of(text, "bash")).replace("\\\n", " ")
+    return shell.splitlines()
 
 
 def invoke(line: str, names: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Run a line of the page, with small models; give what it prints."""
-    words = [names.get(word, word) for word in shlex.split(line)]
-    ended = CliRunner().invoke(
-        app, [*words, *(SMALL if words[0] == "train-align" else ())]
-    )
-    assert ended.exit_code == 0, f"brainhive {line}\n{ended.stderr}"
+    """Run a line of a page, with small models; give what it prints."""
+    words = [names.get(word, word) for word in shlex.split(line)[1:]]
+    small = SMALL.get(words[0], ()) if "--check" not in words else ()
+    if words[0] == "train-align" and "--prior" not in words:
+        small += NARROW
+    ended = CliRunner().invoke(app, [*words, *small])
+    assert ended.exit_code == 0, f"{line}\n{ended.stderr}"
     return ended.stdout
 
 
-def test_the_tutorial_goes_from_epochs_to_a_table(
-    home: Path, parts: tuple[str, str]
-) -> None:
-    program, lines = blocks_of(parts[0])
-    write_epochs(home)
-    exec(compile(program, "epochs.py", "exec"), {"__name__": "epochs"})
+def top5(home: Path, run: int) -> Any:
+    """Read top-5 over all pictures of an evaluation, counted from the oldest."""
+    files = sorted(
+        home.glob("runs/eval-retrieval/*/metrics.json"),
+        key=lambda path: path.stat().st_mtime,
+    )
+    return json.loads(files[run].read_text())["scopes"]["all"]["top5"]
 
-    for line in lines:
+
+def test_the_eeg_tutorial_goes_from_a_recording_to_a_table(home: Path) -> None:
+    scale_uv = write_recording(home)
+
+    for line in lines_of((DOCS / "tutorial-eeg.md").read_text()):
         made = sorted(
             (home / "runs/eval-retrieval").glob("*"),
             key=lambda run: run.stat().st_mtime,
@@ -140,6 +172,13 @@ def test_the_tutorial_goes_from_epochs_to_a_table(
         if "control=permuted" in line:
             assert "not shown to be better than chance" in output
 
+    # whitening is undone by the block of the page of data
+    block = (DOCS / "data.md").read_text().partition("\n## Microvolts")[2]
+    names_of: dict[str, Any] = {"path": home / "signals/image-folder/default/sub-01.h5"}
+    exec(compile(blocks_of(block, "python")[0], "unwhiten.py", "exec"), names_of)
+    assert np.std(names_of["microvolts"]) == pytest.approx(scale_uv, rel=0.3)
+    score = top5(home, 0)
+    assert score["low"] > score["chance"] and score["n"] == SHOWN["test"][0]
     table = (home / "table1.tex").read_text()
     assert (
         "meaning" in table
@@ -150,21 +189,67 @@ def test_the_tutorial_goes_from_epochs_to_a_table(
     assert "Methods" in (home / "supplement.html").read_text()
 
 
-def test_betas_of_own_fmri_are_trained_on_as_the_tutorial_has_it(
-    home: Path, parts: tuple[str, str]
-) -> None:
-    program, lines = blocks_of(parts[1])
-    write_betas(home)
-    exec(compile(program, "voxels.py", "exec"), {"__name__": "voxels"})
-    store = SignalStore.open(home / "signals/pictures/default/sub-02.h5")
-    assert store["train"].image_ids[0].endswith(".png") and [
-        *store["train"].space.regions
-    ] == ["V1", "FFA"]
+def test_epochs_and_betas_become_stores_by_the_program_of_the_page(home: Path) -> None:
+    page = (DOCS / "data.md").read_text()
+    section = page.partition("### In Python\n")[2].partition("\n### ")[0]
+    program, of_betas = blocks_of(section, "python")
+    write_epochs(home)
+    names: dict[str, Any] = {}
+    exec(compile(program, "epochs.py", "exec"), names)
 
-    for line in lines[:-1]:
+    for line in lines_of(section):
         invoke(line)
-    scores = json.loads(invoke(f"{lines[-1]} --json"))["metrics"]["scopes"][
-        "all_seed-1 · sub-02"
-    ]["top5"]
 
-    assert scores["low"] > scores["chance"] and scores["n"] == SHOWN["test"][0]
+    # what was recorded, by picture
+    world = demo.Config(subjects=2, concepts=16, noise=0.3).build(Paths())
+    store = SignalStore.open(home / "signals/image-folder/default/sub-02.h5")["test"]
+    pictures, _, signal = simulate_trials(home, world, 2, "test")
+    rows = [store.image_ids.index(picture) for picture in pictures]
+    np.testing.assert_allclose(store.signal[:][rows], signal * 1e6, atol=1e-2)
+    score = top5(home, -1)
+    assert score["value"] > score["chance"] and score["n"] == 2 * SHOWN["test"][0]
+
+    # betas by their program, in the place of epochs
+    exec(compile(of_betas, "betas.py", "exec"), names)
+    world = demo.Config(subjects=1, concepts=16, noise=0.3, space="voxels").build(
+        Paths()
+    )
+    stored = {}
+    for split, (count, _) in SHOWN.items():
+        trials = world.recording(1, split)
+        # two repetitions: every picture has been shown as often
+        betas = np.repeat(np.asarray(trials.signal[:count])[:, :1], 2, axis=1)
+        pictures = write_pictures(home, world, split)
+        masks = {name: trials.space.regions[name] for name in ("V1", "FFA")}
+        stored[split] = names["betas_as_trials"](betas, pictures, masks)
+    path = home / "signals/image-folder/voxels/sub-01.h5"
+    SignalStore.write(path, stored)
+    assert [*SignalStore.open(path)["train"].space.regions] == ["V1", "FFA"]
+
+    invoke(
+        "brainhive train-align --dataset image-folder --encoders demo-clip "
+        "signal.name=voxels backbone.kind=voxel-ridge signal.normalise=channel"
+    )
+    invoke("brainhive eval-retrieval")
+    score = top5(home, -1)
+    assert score["low"] > score["chance"] and score["n"] == SHOWN["test"][0]
+
+
+def test_the_fmri_tutorial_goes_from_bids_to_retrieval_and_pictures(home: Path) -> None:
+    page = (DOCS / "tutorial-fmri.md").read_text()
+    (home / "data").mkdir()
+
+    for line in lines_of(page.partition("\n## Start from betas\n")[0]):
+        if line.startswith("python "):  # a smaller data set
+            write_bids(home / line.split()[-1], subjects=1, train=120, test=20)
+        elif line.startswith("ln "):
+            subprocess.run(shlex.split(line), check=True)
+        else:
+            output = invoke(line)
+        if line == "brainhive explain":
+            assert "early" in output and "higher" in output
+
+    score = top5(home, 0)
+    assert score["low"] > score["chance"] and score["n"] == 20
+    assert "prior trained on other pictures" in output  # those of the demo
+    assert list((home / "runs/reconstruct").rglob("*.png"))

@@ -41,10 +41,13 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "work"
 
 
-def run_lines(page: str, heading: str) -> tuple[str, str]:
-    """Run the lines below a heading; returns what they printed and what they said."""
+def run_lines(page: str, heading: str, *more: str) -> tuple[str, str]:
+    """Run the lines below a heading, and more; returns what they printed and what they
+    said.
+    """
     section = (CHECKOUT / page).read_text().partition(heading)[2]
     lines = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0].splitlines()
+    lines += more
     assert len(lines) <= 10
     ends: list[Any] = []
     for line in lines:
@@ -112,7 +115,15 @@ def write_betas(folder):
 def test_one_s_own_betas_take_ten_lines_as_the_guide_has_them(work):
     responses = write_betas(work.parent / "betas")
 
-    output, talk = run_lines("docs/own-data.md", "## Betas of fMRI in ten lines")
+    output, talk = run_lines(
+        "docs/tutorial-fmri.md",
+        "## Start from betas",
+        "brainhive check image-folder",
+        "brainhive embed --dataset image-folder --encoders demo-clip",
+        "brainhive train-align --dataset image-folder --encoders demo-clip "
+        "backbone.kind=voxel-ridge",
+        "brainhive eval-retrieval",
+    )
 
     assert "24 train, 8 test trials" in output.replace("\n", " ")
     assert "subject 1, session 1–2: 2 blank trials" in talk

@@ -2,7 +2,7 @@ r"""The demo's pictures and simulated voxels as a lab has them: events in BIDS, 
 as of fMRIPrep.
 
 Whoever has no fMRI of their own can try the road from BOLD to retrieval on it
-(docs/own-data.md):
+(docs/tutorial-fmri.md):
 
     python -m tools.demo_world.bids FOLDER
     brainhive prepare --from bold preparation.root=FOLDER
