@@ -122,8 +122,7 @@ def write_ridge(job: Job, folder: Path) -> AlignRecipe:
     fields = recipe.model_dump(mode="json", include=RIDGE_TAKES)
     fields["encoders"] = [*compress(fields["encoders"], compared)]
     fields["signal"]["repetitions"] = "average"
-    count = int(run.models[0].rows("train").size)
-    fields |= ridge_keys(recipe.mode, min(count, COMPONENTS))
+    fields |= ridge_keys(recipe.mode, COMPONENTS)
     fields |= {"seeds": recipe.seeds[:1], "train": {"validation": 0.0}}
     ridge = validate(AlignRecipe, fields)
     (folder / RIDGE_RECIPE).write_text(write_yaml(portable(fields)))
@@ -136,10 +135,12 @@ def _expect_s(job: Job, spec: SignalSpec, compared: Sequence[bool]) -> float:
     stores = compress(run.stores("train").values(), compared)
     width = sum(int(np.prod(store.shape)) for store in stores)
     features = max(spec.widths or (spec.channels,)) * spec.samples
-    operations = 0.0
+    is_of_trials, operations = run.dataset.holdout.divides_train, 0.0
     for cell in run.cells:
         if cell.seed == run.cells[0].seed:
-            count = run.models[0].rows("train").size * len(cell.trained_on)
+            stored = run.source(cell.variant).open(cell.trained_on[0])["train"]
+            trials = stored.repetitions.sum() if is_of_trials else len(stored)
+            count = int(trials) * len(cell.trained_on)
             small = min(count, features)
             operations += 2.0 * count * small * (features + width) + 10.0 * small**3
     return operations / OPERATIONS_PER_S
