@@ -7,7 +7,7 @@ import traceback
 import warnings
 from contextlib import suppress
 
-from brainhive_cli.core.errors import INTERRUPTED, first_line
+from brainhive_cli.core.errors import INTERRUPTED, first_line, install_line
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def _report(error: BaseException) -> int:
     way = "check the terminal or file of the output"
     if not isinstance(error, OSError | UnicodeError):
         problem = f"{type(error).__name__}: {problem}"
-        way = "pip install --force-reinstall brainhive; --debug shows where"
+        way = f"{install_line()} --force-reinstall; --debug shows where"
     line = f"error: {problem}\n  try: {way}\n"
     with suppress(OSError):
         os.write(2, line.encode("ascii", "backslashreplace"))

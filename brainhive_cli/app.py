@@ -18,6 +18,7 @@ from brainhive_cli.cli.table import (
     OVERRIDES,
     SUBMIT,
     Command,
+    complete_value,
     words,
 )
 from brainhive_cli.core.errors import RecipeError
@@ -115,6 +116,11 @@ def _callback(command: Command) -> Callable[..., None]:
         arguments["overrides"] = words(
             f"[{command.words}]... [KEY.PATH=VALUE]...", about, command.complete
         )
+
+    # a flag without names of its own completes the few values of its key
+    for key, parameter in command.flags.items():
+        if parameter.default.autocompletion is None:
+            parameter.default.autocompletion = complete_value(key)
 
     # the signature, in the order in which the help lists options
     flags = {key.replace(".", "_"): option for key, option in command.flags.items()}

@@ -291,6 +291,7 @@ def test_completions_are_current() -> None:
     for shell, name in build["SCRIPTS"].items():
         assert (CHECKOUT / "completions" / name).read_text() == build["script"](shell)
     assert (CHECKOUT / "completions/encoders.txt").read_text() == build["encoders"]()
+    assert (CHECKOUT / "completions/keys.txt").read_text() == build["keys"]()
 
 
 def test_the_pages_of_recipe_keys_are_current() -> None:

@@ -17,7 +17,9 @@ from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.cli.execute import OVERRIDE
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.core import errors
+from brainhive_cli.core import errors, parts
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.targets import target_stores
 from tools.house import MODULES
 
 FIELD = "VALUE"
@@ -127,3 +129,25 @@ def test_every_line_in_a_message_is_one_that_the_command_line_takes(
         if shown.exit_code:
             refused[module, line] = shown.stderr.strip().splitlines()[-1]
     assert refused == {} and len(made) > 25
+
+
+def test_the_line_to_embed_names_an_encoder_that_is_here(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target_stores, "recorded_subjects", lambda *found: [1])
+    for kind, words in (
+        ("demo", " --encoders demo-clip"),
+        ("image-folder", ""),  # whose default needs no network
+        ("things-eeg", " --encoders lite0"),
+    ):
+        dataset = parts.resolve("datasets", kind)
+        line = target_stores.next_command(dataset, [], Paths())
+        assert line == f"brainhive embed --dataset {kind}{words}"
+
+    # a recipe with encoders of its own keeps them
+    suggested = errors.Line("embed", ("encoders", ["demo-clip"], errors.SUGGESTED))
+    for recipe, words in (("papers/havir", []), ("absent", ["demo-clip"])):
+        completed = execute.complete(
+            suggested, lambda name=recipe: [name], set(), False
+        )
+        assert ("--encoders" in completed.plain) == bool(words), recipe

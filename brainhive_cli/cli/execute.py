@@ -21,6 +21,7 @@ from brainhive_cli.core import console, documents, foreign_code, parts
 from brainhive_cli.core.command import Input, describe_missing, list_inputs, tabulate
 from brainhive_cli.core.errors import (
     INTERRUPTED,
+    SUGGESTED,
     BrainhiveError,
     DeviceError,
     Line,
@@ -43,10 +44,6 @@ from brainhive_cli.core.recipe import (
 )
 from brainhive_cli.core.tables import Table
 
-RECIPE = "# Recipe: what follows runs as it is"
-"""The line before the resolved recipe, below the plan; a comment, so that what follows
-is a recipe.
-"""
 PARTS = {
     "dataset": {"dataset", "preparation"},
     "encoders": {"encoders"},
@@ -160,10 +157,18 @@ def _run(
         from brainhive_cli.cli import submission
 
         return submission.run(command, module, recipe, common)
+    if common.get("recipe_too") and not common["check"]:
+        problem = "--recipe-too has no effect without --check"
+        raise RecipeError(problem, "add --check, or leave it out")
     if common["check"]:
         with console.progress(command):
             inputs = list_inputs(module, recipe)
             tables = _plan(command, module, recipe, inputs)
+        if common.get("recipe_too") and not common["json"]:
+            # the recipe alone on stdout, so that `> FILE.yaml` makes a recipe of it
+            console.show_text(*recipe.to_yaml().split("\n"))
+            with console.divert_prints():
+                return _show_plan(tables, inputs, recipe)
         return _show_plan(tables, inputs, recipe, common["json"])
 
     from brainhive_cli.core import launch
@@ -255,7 +260,7 @@ def _plan(command: str, module: Any, recipe: Any, inputs: list[Input]) -> list[T
 
 
 def _show_plan(
-    tables: Sequence[Table], inputs: Sequence[Input], recipe: Any, as_json: bool
+    tables: Sequence[Table], inputs: Sequence[Input], recipe: Any, as_json: bool = False
 ) -> int:
     """Show what a command would do and what is missing for it; return the exit code."""
     missing = describe_missing(inputs)
@@ -268,7 +273,6 @@ def _show_plan(
             console.show_table(table)
         for line in missing:
             console.warn(f"missing: {line}")
-        console.show_text(RECIPE, *recipe.to_yaml().split("\n"))
     return MissingData.exit_code if missing else 0
 
 
@@ -394,6 +398,9 @@ def _is_needed(word: Any, recipe: str, command: str, keys: Set[str]) -> bool:
     requested, configured = (
         [resolve(encoder) for encoder in encoders] for encoders in (word[1], listed)
     )
+    # what is only suggested gives way to the recipe's own
+    if SUGGESTED in word[2:] and configured:
+        return False
     needed, there = (
         (requested, configured) if command == "embed" else (configured, requested)
     )

@@ -16,6 +16,8 @@ import typer
 from brainhive_cli.core.files import shipped_folder
 
 Complete = Callable[[str], list[str]]
+SHELF = "@"
+"""Begins the name of a shelf, whose kinds are the values of a key."""
 
 
 def kinds(shelf: str) -> list[str]:
@@ -109,6 +111,42 @@ def one_of(
     return complete
 
 
+def list_keys(command: str) -> dict[str, list[str]]:
+    """List the recipe keys of a command with their values, where these are few, as
+    `completions/build.py` wrote them down.
+    """
+    lines = (shipped_folder("completions") / "keys.txt").read_text("utf-8").splitlines()
+    rows = [line.split(" ") for line in lines]
+    # those of all commands stand under *
+    return {
+        key: kinds(values[1:]) if values.startswith(SHELF) else values.split(",")
+        for name, key, values in rows
+        if name in (command, "*")
+    }
+
+
+def complete_key(ctx: Any, incomplete: str) -> list[str]:
+    """Complete a recipe key of the command, or its value behind `=`."""
+    key, sign, _ = incomplete.partition("=")
+    known = list_keys(ctx.command.name)
+    matches = [name for name in known if name == key or not sign]
+    matches = [name for name in matches if name.startswith(key)]
+    # the values of a single key, or keys
+    if len(matches) == 1:
+        return [f"{matches[0]}={value}" for value in known[matches[0]]]
+    return [f"{name}=" for name in matches]
+
+
+def complete_value(key: str) -> Callable[[Any, str], list[str]]:
+    """Complete the value of a flag that sets a recipe key of few values."""
+
+    def complete(ctx: Any, incomplete: str) -> list[str]:
+        values = list_keys(ctx.command.name).get(key, [])
+        return [value for value in values if value and value.startswith(incomplete)]
+
+    return complete
+
+
 def option(
     flag: str,
     text: str,
@@ -143,10 +181,26 @@ def switch(flag: str, text: str) -> Parameter:
 
 
 def words(metavar: str, text: str, complete: Complete | None = None) -> Parameter:
-    """Declare the words of a command line that are no options."""
+    """Declare the words of a command line that are no options: overrides of recipe
+    keys, and names that `complete` completes.
+    """
+
+    def complete_word(ctx: Any, incomplete: str) -> list[str]:
+        names = complete(incomplete) if complete else []
+        # keys come where no name is meant
+        return (
+            names
+            if names and not incomplete
+            else [*names, *complete_key(ctx, incomplete)]
+        )
+
     # a list, since overrides and names stand in any order
     info = typer.Argument(
-        None, metavar=metavar, help=text, show_default=False, autocompletion=complete
+        None,
+        metavar=metavar,
+        help=text,
+        show_default=False,
+        autocompletion=complete_word,
     )
     return Parameter(
         "_", Parameter.KEYWORD_ONLY, default=info, annotation=list[str] | None
@@ -163,7 +217,10 @@ COMMON = {
         one_of(recipes),
     ),
     "check": switch(
-        "--check", "Print the resolved recipe, its inputs and what is missing; stop."
+        "--check", "Print the plan: inputs, time and what is missing; stop."
+    ),
+    "recipe_too": switch(
+        "--recipe-too", "With --check, print the resolved recipe (> FILE.yaml)."
     ),
     "json": switch("--json", "Print the result as one JSON document."),
     "again": switch("--again", "Start a new run even if the same one is finished."),
@@ -511,7 +568,7 @@ COMMANDS = (
             "pictures": option(
                 "--pictures",
                 "Amounts in pictures, as in 10,50,100.",
-                "5 to 400, and all",
+                "10 to 200, and all",
             ),
             "trials": option("--trials", "Amounts in single trials."),
             "minutes": option("--minutes", "Amounts in minutes of recording."),
@@ -520,7 +577,9 @@ COMMANDS = (
             ),
             "draws": option("--draws", "Draws of each amount.", value=int, min=1),
             "arms": option(
-                "--arms", "Ways to calibrate, as in zero-shot,transfer.", "all"
+                "--arms",
+                "Ways to calibrate, as in zero-shot,transfer.",
+                "zero-shot,transfer,scratch",
             ),
         },
         paths="align_run",

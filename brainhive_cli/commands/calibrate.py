@@ -13,6 +13,7 @@ from brainhive_cli.core.cells import (
     fill,
     finishing,
     is_untouched,
+    say_found,
     start_run,
 )
 from brainhive_cli.core.command import Input, Result, Work, collect, digests_of
@@ -88,9 +89,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             part = f"sub-{cell.tested_on[0]:02d}_draw-{number:03d}.safetensors"
             files[name] = f"parts/{cell.name}/{part}"
         # where other workers shared the parts, the time says no pace
-        if not fill(
-            folder, "calibrating models, persons and draws", files, launch, measure
-        ):
+        title = "calibrating models, persons and draws"
+        if not fill(folder, title, files, launch, measure, planned):
             work = None
 
         # all persons together
@@ -140,23 +140,28 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Strengt
     )
 
     # cached, as two new persons who leave each other out share a model
+    found = list[str]()
+
     @cache
     def train(people: tuple[int, ...], seed: int) -> TrainedRun:
-        run = train_align.run(train_on(job, people, seed, paths), launch)
+        run = train_align.run(train_on(job, people, seed, paths), launch, False, found)
         return open_model(str(run.folder), paths)
 
     # a strength that recipe or run fix needs no further trainings
     fixed = {cell: fix_pulls(job, cell) for cell in todo}
-    left_out = {
-        cell: {
-            subject: train(
-                tuple(one for one in cell.trained_on if one != subject), cell.seed
-            )
-            for subject in cell.trained_on
-        }
+    left_out: dict[Cell, dict[int, TrainedRun]] = {}
+    pairs = [
+        (cell, subject)
         for cell in todo
         if fixed[cell] is None
-    }
+        for subject in cell.trained_on
+    ]
+    with console.progress("training models without one person", len(pairs)) as bar:
+        for cell, subject in pairs:
+            people = tuple(one for one in cell.trained_on if one != subject)
+            left_out.setdefault(cell, {})[subject] = train(people, cell.seed)
+            bar.advance()
+    say_found(found)
 
     # the choice of each model, by one process
     cell_of_name = {f"strength for {_name(cell)}": cell for cell in todo}

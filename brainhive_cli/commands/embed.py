@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.cells import WORKERS, claiming
+from brainhive_cli.core.cells import WORKERS, announce, claiming
 from brainhive_cli.core.command import Input, Result, Work, collect
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, naming
 from brainhive_cli.core.launch import Launch
@@ -282,6 +282,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             if again or store.reason(groups[store.path])
         } <= done
 
+    if work:
+        announce(work, "embed", recipe.paths.under_home("runs"), launch)
     with (
         console.progress(
             f"embedding {job.dataset.name}", work.count if work else 0

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from brainhive_cli.commands import trackers, train_align
 from brainhive_cli.core import artifacts, console, weights
-from brainhive_cli.core.cells import fill, finishing, is_untouched, start_run
+from brainhive_cli.core.cells import fill, finishing, is_untouched, say_found, start_run
 from brainhive_cli.core.command import Input, Result, Work, collect, digests_of
 from brainhive_cli.core.errors import BrainhiveError, Line
 from brainhive_cli.core.facts import Baseline, RetrievalFacts
@@ -79,10 +79,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # a sweep: every variant by itself, then compared with one, or in pairs; nothing is
     # pooled
+    found = list[str]()
     results = {
-        variant.runs[0].variant: _evaluate(variant, against, launch, again)
+        variant.runs[0].variant: _evaluate(variant, against, launch, again, found)
         for variant in job.variants
     }
+    say_found(found)
     folder = start_run(
         "eval-retrieval",
         job.runs[0].label,
@@ -117,10 +119,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _evaluate(
-    job: Job, against: Sequence[Measurements], launch: Launch, again: bool = False
+    job: Job,
+    against: Sequence[Measurements],
+    launch: Launch,
+    again: bool = False,
+    found: list[str] | None = None,
 ) -> Result:
     """Evaluate a job that is no sweep, and compare it with others; a finished run is
-    only read.
+    only read, and `found` gets its name.
     """
     # prepare the signals, and open the run
     with console.progress("opening signals"):
@@ -128,7 +134,7 @@ def _evaluate(
             align_run.prepare_signals(launch)
         recipe, digests = job.recipe, digests_of(job.inputs())
     folder = start_run(
-        "eval-retrieval", job.runs[0].label, recipe, launch, again, digests
+        "eval-retrieval", job.runs[0].label, recipe, launch, again, digests, found
     )
     work = job.work if is_untouched(folder) else None
     if not folder.is_finished:
@@ -140,7 +146,7 @@ def _evaluate(
             models = job.open_models(groups[name], launch.device)
             return measure_cell(models, recipe)
 
-        if not fill(folder, "evaluating cells", files, launch, measure):
+        if not fill(folder, "evaluating cells", files, launch, measure, job.work):
             work = None
 
         # the run is finished by one process

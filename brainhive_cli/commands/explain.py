@@ -43,7 +43,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         align.prepare_signals(launch)
         digests = digests_of(job.inputs())
     folder = start_run("explain", align.label, job.recipe, launch, again, digests)
-    work = job.count_work() if is_untouched(folder) else None
+    planned = job.count_work()
+    work = planned if is_untouched(folder) else None
 
     # held-out trials are decoded fold by fold
     if has_trials and not folder.is_finished:
@@ -94,6 +95,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             {name: name for name in part_of_file},
             launch,
             explain,
+            planned,
         ):
             work = None
         launch.barrier()

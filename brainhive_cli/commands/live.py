@@ -27,6 +27,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.media.media_files import first_frame, to_bytes
 from brainhive_cli.data.streams import WindowStream
@@ -152,6 +153,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     )
 
         # decode until the stream or the session ends, and tell all sinks why
+        if not recipe.source.has_windows:
+            console.say(session.describe_markers())
         console.say(f"decoding {session.source_name}; Ctrl-C ends the session")
         loop, failure = Loop(session, publish, recorder, drawer, recipe.windows), None
         try:
@@ -162,6 +165,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 raise
             failure, reason = error, first_line(error)
         publish({"kind": "ended", "text": reason})
+
+    if loop.unknown:
+        console.warn(session.describe_unknown(loop.unknown, loop.decoded))
 
     # what was measured, and what came of the stream
     measurements = _measure(session, loop, reason)
@@ -213,17 +219,17 @@ def _open_page(session: OpenSession, read_picture: ReadPicture) -> LivePage:
 
 
 def _find_pictures(session: OpenSession) -> ReadPicture:
-    """Find the pictures of the gallery; what is returned reads a small PNG, of a clip
-    its first frame.
+    """Find the pictures of the gallery and the training; what is returned reads a small
+    PNG, of a clip its first frame.
     """
-    dataset, rows = session.job.align.dataset, dict[str, int]()
-    with suppress(MissingData):
-        # a gallery without pictures is no error: the session is shown by names
-        images = dataset.images(
-            dataset.holdout.stored_split(session.job.recipe.gallery)
-        )
-        if images.has_pictures:
-            rows = {image_id: row for row, image_id in enumerate(images.image_ids)}
+    dataset, rows = session.job.align.dataset, dict[str, tuple[StimulusSet, int]]()
+    for split in ("train", session.job.recipe.gallery):
+        with suppress(MissingData):
+            # a gallery without pictures is no error: the session is shown by names
+            images = dataset.images(dataset.holdout.stored_split(split))
+            if images.has_pictures:
+                listed = enumerate(images.image_ids)
+                rows |= {name: (images, row) for row, name in listed}
     if not rows:
         console.warn(
             f"no pictures of {dataset.name} are here: what is shown and decoded is "
@@ -231,8 +237,9 @@ def _find_pictures(session: OpenSession) -> ReadPicture:
         )
 
     def read(image_id: str) -> bytes | None:
-        if (row := rows.get(image_id)) is None:
+        if image_id not in rows:
             return None
+        images, row = rows[image_id]
         try:
             stimulus = images.open(row)
         except (BrainhiveError, OSError) as error:
@@ -421,11 +428,10 @@ def draw_session(
     for result in results:
         shown, window = result["shown"], result["window"]
         words = [f"window {window}"]
-        words += (
-            []
-            if result["rank"] is None
-            else [f"rank {result['rank']} of {score.hits.pool}"]
-        )
+        if result["rank"] is not None:
+            words.append(f"rank {result['rank']} of {score.hits.pool}")
+        elif shown is not None:
+            words.append("not in the gallery")
         tiles = [tile(shown, words)]
         for best in result["best"]:
             verdict = (

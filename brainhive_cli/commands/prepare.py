@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import console, documents, parts
-from brainhive_cli.core.cells import claiming
+from brainhive_cli.core.cells import announce, claiming
 from brainhive_cli.core.command import Input, Result, Work, collect
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import portable
@@ -376,6 +376,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         launch.shard(due) if again and workers is not launch else due
     )  # else a store is made again by each
     files, done = {str(subject): job.path(subject) for subject in share}, set[str]()
+    if planned := _count_work(job, due):
+        announce(planned, "prepare", recipe.paths.under_home("runs"), launch)
     launch.barrier()  # nobody writes before everybody has seen what is there
     with (
         console.progress(f"preparing {job.preparation.dataset}", sum(counts)) as bar,
@@ -438,7 +440,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         hint = str(Line("embed", "dataset.kind=MODULE"))
     table = Table(title, ("subject", *COUNTED), rows)
     # the pace is known only where this process made all stores
-    work = _count_work(job, due) if done >= {str(subject) for subject in due} else None
+    work = planned if done >= {str(subject) for subject in due} else None
     return Result(job.path(1).parent, (table, *overview), hint=hint, work=work)
 
 

@@ -11,7 +11,13 @@ import torch
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.cells import claim_cells, finishing, is_untouched, start_run
+from brainhive_cli.core.cells import (
+    announce,
+    claim_cells,
+    finishing,
+    is_untouched,
+    start_run,
+)
 from brainhive_cli.core.command import Input, Result, Work, collect, digests_of
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import (
@@ -615,6 +621,10 @@ def _reconstruct(
             ]
             for name, decoded_set in set_of_name.items()
         }
+        paths = [folder.path / file for files in media.values() for file in files]
+        if due := sum(not path.is_file() for path in paths):
+            runs, share = folder.path.parents[1], due / len(paths)
+            announce(job.work, "reconstruct", runs, launch, share)
         with claim_cells(
             folder,
             {name: files[-1] for name, files in media.items()},

@@ -12,7 +12,12 @@ from typing import Any
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.cells import claim_cells, finishing, start_run
+from brainhive_cli.core.cells import (
+    announce,
+    claim_cells,
+    finishing,
+    start_run,
+)
 from brainhive_cli.core.command import Input, Result, Work, collect
 from brainhive_cli.core.errors import Hint, Line
 from brainhive_cli.core.facts import TrainingFacts
@@ -76,8 +81,16 @@ def preview(recipe: Recipe) -> list[Table]:
     return [Table("Cells", ("item", "value"), [("cells", names)])]
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Train every cell that is not finished; the test split is never read."""
+def run(
+    recipe: Recipe,
+    launch: Launch,
+    again: bool = False,
+    found: list[str] | None = None,
+) -> Result:
+    """Train every cell that is not finished; the test split is never read.
+
+    A finished run is only read; `found` gets its name, if it is no None.
+    """
     trackers.require(recipe.run.trackers)
     # resolve: cells, signals, and the identities of all that is read, which name the
     # run
@@ -97,6 +110,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         launch,
         again,
         digests,
+        found,
     )
 
     # train what an earlier command has not trained, and write what all cells measured
@@ -162,7 +176,10 @@ def _train(
     is_alone = len(todo) >= launch.processes  # each process trains cells by itself
     worker = launch.alone if is_alone else launch
 
-    # note which stores are read
+    # say how much there is to train, and note which stores are read
+    if todo:
+        work, runs = job.count_work(todo), folder.path.parents[1]
+        announce(work, folder.command, runs, launch)
     keep_identity(folder, stores, launch.is_main)
 
     # train cell by cell; variants that read the same data share them

@@ -10,7 +10,7 @@ import numpy as np
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.cells import finishing, is_untouched, start_run
+from brainhive_cli.core.cells import announce, finishing, is_untouched, start_run
 from brainhive_cli.core.command import Input, Result, Work, collect, digests_of
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.facts import Facts, cite
@@ -147,6 +147,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if not folder.is_finished:
         with finishing(folder, launch) as is_due:
             if is_due:
+                planned, runs = _count_work(recipe), folder.path.parents[1]
+                announce(planned, "train-prior", runs, launch)
                 measurements = _train(recipe, pictures, folder, launch)
                 if launch.is_main:
                     artifacts.write(

@@ -6,8 +6,9 @@ import errno
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from typing import Any
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.claims import Claim, find_holder, is_held, is_own, name_worker
+from brainhive_cli.core.command import Work, read_paces
 from brainhive_cli.core.errors import (
     BrainhiveError,
     Unfinished,
@@ -225,6 +227,7 @@ def start_run(
     launch: Launch,
     again: bool = False,
     digests: Mapping[str, str] = MappingProxyType({}),
+    found: list[str] | None = None,
 ) -> RunFolder:
     """Create the run's folder, or find the one that the same recipe made before.
 
@@ -238,6 +241,8 @@ def start_run(
         again: Start a new run even if there is a finished one.
         digests: Of what paths and references of the recipe hold, and of stores, see
             `Input.digest`.
+        found: Gets the name of the run if it is finished, for `say_found`; else a line
+            says so.
 
     Raises:
         Unfinished: if the launch only reads, and the run is not finished.
@@ -308,15 +313,43 @@ def start_run(
 
     # a finished one is noted as asked for again
     if run.is_finished:
-        console.say(
-            f"found run {path.name}, finished {run.age}; --again starts a new one"
-        )
+        if found is None:
+            console.say(
+                f"found run {path.name}, finished {run.age}; --again starts a new one"
+            )
+        else:
+            found.append(path.name)
         # a run of somebody else, which may be read only
         with suppress(OSError, BrainhiveError):
             names = sorted({*run.read_found().recipe_names, recipe.recipe_name})
             run.write_json(FOUND, {"recipe_names": names, "found": now()})
     launch.gather(path)
     return run
+
+
+def say_found(found: Sequence[str]) -> None:
+    """Say of several runs in one line that they are finished."""
+    if found:
+        console.say(f"found finished runs, {console.summarise_names(found)}")
+
+
+def announce(
+    work: Work, command: str, runs: Path, launch: Launch, left: float = 1.0
+) -> None:
+    """Say what is to be done before it begins, where it takes long.
+
+    Args:
+        work: All of it.
+        command: Whose work it is.
+        runs: The folder of runs, which knows the pace of earlier work.
+        launch: The processes that do it.
+        left: Share of the work that is not done.
+    """
+    key = work.key(command, launch.device_name, launch.processes)
+    item_s, _ = read_paces(runs).get(key, (None, 0))
+    rest = replace(work, count=max(1, round(work.count * left)))
+    if launch.is_main:
+        console.announce(rest.describe(), item_s, rest.count)
 
 
 def _numbered(base: Path, name: str, again: bool) -> Path:
@@ -370,6 +403,7 @@ def fill(
     files: Mapping[str, str],
     launch: Launch,
     measure: Callable[[str], Any],
+    work: Work,
 ) -> bool:
     """Measure the cells that lack their files, each by whoever is free.
 
@@ -379,6 +413,7 @@ def fill(
         files: Name of each cell, and its file in the run.
         launch: The processes, each of which measures cells by itself.
         measure: Measures a cell, by its name.
+        work: All of it, which is announced where it takes long.
 
     Returns:
         Whether this launch measured all of them, so that their pace is known.
@@ -390,6 +425,9 @@ def fill(
         name: file for name, file in files.items() if not (run.path / file).is_file()
     }
     count = 0
+    if todo:
+        left = len(todo) / len(files)
+        announce(work, run.command, run.path.parents[1], launch, left)
     with (
         console.progress(title, len(todo)) as bar,
         claim_cells(run, todo, launch.alone) as free,

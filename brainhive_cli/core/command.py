@@ -247,12 +247,17 @@ class Work:
         with atomic_write(runs / PACE) as part:
             part.write_text(json.dumps(paces, indent=2), "utf-8")
 
+    def describe(self) -> str:
+        """Name the number of units, and of the cells that they belong to."""
+        cells = f" in {self.cells:,} cells" if 1 < self.cells < self.count else ""
+        return f"{self.count:,} {self.unit}{cells}"
+
     def estimate(self, runs: Path, key: str) -> dict[str, str]:
         """Write the time, and the memory where work of the same kind was done on this
         device before.
         """
         # the pace of the last run of this kind, if there was one
-        amount = f"{self.count:,} {self.unit}"
+        amount = self.describe()
         if (pace := read_paces(runs).get(key)) is None:
             return {
                 "time": (
@@ -263,7 +268,7 @@ class Work:
 
         # time scales with the amount of work, the peak of memory does not
         seconds, peak_bytes = pace
-        total, unit = write_duration(seconds * self.count), write_duration(seconds)
+        total, unit = map(console.write_duration, (seconds * self.count, seconds))
         return {
             "time": (
                 f"about {total}: {amount}, each {unit} in the last run of this kind"
@@ -284,15 +289,6 @@ def read_paces(runs: Path) -> dict[str, tuple[float, int]]:
     with suppress(BrainhiveError):
         return documents.read(runs / PACE, dict[str, tuple[float, int]])
     return {}
-
-
-def write_duration(seconds: float) -> str:
-    """Write a duration in the largest unit of which it has two."""
-    for unit, length_s in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        # a unit counts from two on: 90 min say more than 2 h
-        if seconds >= 2 * length_s:
-            return f"{seconds / length_s:.0f} {unit}"
-    return f"{seconds:.2g} s"
 
 
 @dataclass(frozen=True)

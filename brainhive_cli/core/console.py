@@ -33,6 +33,10 @@ LINE_S = 60.0
 """Seconds between lines that say how far work is, where there is no terminal to draw
 on.
 """
+LONG_S = 600.0
+"""Work that takes longer is announced: how much there is, and how long it takes."""
+SETTLED_S = 10.0
+"""Time after which the first items of work tell how long the others take."""
 DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
 """Variables of which one is set where a browser has a window."""
 size = filesize.decimal
@@ -106,6 +110,38 @@ def clock(seconds: float) -> str:
         if minutes < 60
         else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
     )
+
+
+def write_duration(seconds: float) -> str:
+    """Write a duration in the largest unit of which it has two."""
+    for unit, length_s in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        # a unit counts from two on: 90 min say more than 2 h
+        if seconds >= 2 * length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def announce(amount: str, item_s: float | None, items: float) -> None:
+    """Say how much work begins and how long it takes, where that is long.
+
+    Without an earlier pace, counted work says so itself once its first items tell how
+    long it takes.
+
+    Args:
+        amount: What there is to do, as in `192 trained models`.
+        item_s: Time of an item in earlier work of the same kind; None where there was
+            none.
+        items: Number of items.
+    """
+    display = _display_on(_stderr())
+    display.amount = "" if item_s else f" for {amount}"
+    if item_s and item_s * items > LONG_S:
+        say(
+            f"about {write_duration(item_s * items)} for {amount}, each "
+            f"{write_duration(item_s)} in the last run of this kind"
+        )
+        for bar in display.bars[-1:]:
+            bar.is_announced = True
 
 
 @contextmanager
@@ -227,12 +263,18 @@ class Bar:
     Args:
         description: What is done.
         total: Items to do; None where they are not counted.
+        is_of_item: Whether its items are parts of one item of the work around it.
     """
 
-    def __init__(self, description: str, total: int | None) -> None:
-        self.total, self.items = total, 0
+    def __init__(
+        self, description: str, total: int | None, is_of_item: bool = False
+    ) -> None:
+        self.total, self.items, self.is_of_item = total, 0, is_of_item
         self.label = self._description = description.translate(ONE_LINE)
         self._started_s = self._advanced_s = time.monotonic()
+        # the first items may take longer, as files are opened for all
+        self._first: tuple[float, int] | None = None
+        self.is_announced = False
 
     def expect(self, more: int) -> None:
         """Add items to the total; negative for items that were done before."""
@@ -252,6 +294,17 @@ class Bar:
         # the pace counts up to the last item: a note alone is no progress
         if items:
             self._advanced_s = time.monotonic()
+            self._first = self._first or (self._advanced_s, self.items)
+            _display_on(_stderr()).announce_long_work()
+
+    def measure_item_s(self) -> float | None:
+        """Measure the time of an item, without the first ones; None before there are
+        others.
+        """
+        first_s, first_items = self._first or (0.0, self.items)
+        if self.items <= first_items:
+            return None
+        return (self._advanced_s - first_s) / (self.items - first_items)
 
     @property
     def elapsed_s(self) -> float:
@@ -281,7 +334,9 @@ class Bar:
 
 
 @contextmanager
-def progress(description: str, total: int | None = None) -> Iterator[Bar]:
+def progress(
+    description: str, total: int | None = None, is_of_item: bool = False
+) -> Iterator[Bar]:
     """Show how far work is on stderr: items, pace and time left; or, without a total,
     how long it has taken.
 
@@ -291,7 +346,8 @@ def progress(description: str, total: int | None = None) -> Iterator[Bar]:
     """
     # all work has one display; without a terminal, a thread of the outermost work
     # speaks
-    display, bar = _display_on(_stderr()), Bar(description, total)
+    display, bar = _display_on(_stderr()), Bar(description, total, is_of_item)
+    bar.is_announced = any(other.is_announced for other in display.bars)
     has_ended = threading.Event()
     thread = threading.Thread(target=display.say_lines, args=(has_ended,), daemon=True)
     display.bars.append(bar)
@@ -311,6 +367,8 @@ def progress(description: str, total: int | None = None) -> Iterator[Bar]:
 
         # work inside counted work ends unsaid
         is_outermost = all(other.total is None for other in display.bars)
+        if is_outermost and bar.total:
+            display.amount = ""
         if (
             not display.draws
             and is_outermost
@@ -347,6 +405,7 @@ class _Display:
         from rich.live import Live
 
         self.bars: list[Bar] = []
+        self.amount = ""
         self.live = Live(self, console=console, refresh_per_second=2, transient=True)
         self.draws = console.is_terminal and writes_messages()
 
@@ -358,6 +417,30 @@ class _Display:
     def describe(self) -> str:
         """Write all that is shown in one line."""
         return "; ".join(f"{bar.label}: {bar.pace}" for bar in self.list_shown())
+
+    def announce_long_work(self) -> None:
+        """Say once about how long counted work takes, where that is long."""
+        counted = [bar for bar in self.bars if bar.total]
+        if not counted or (outermost := counted[0]).is_announced:
+            return
+
+        # time of an item by its parts, or by earlier items
+        inner = next((bar for bar in counted[1:] if bar.is_of_item), None)
+        basis = inner or outermost
+        item_s = basis.measure_item_s()
+        if item_s is not None and inner is not None:
+            item_s *= inner.total or 1
+        if item_s is None or basis.elapsed_s < SETTLED_S:
+            return
+        left_s = item_s * ((outermost.total or 0) - outermost.items)
+        if left_s > LONG_S:
+            say(
+                f"{outermost.label}: about {write_duration(left_s)}"
+                f"{self.amount or f' for {outermost.total:,}'}, by the first "
+                f"{write_duration(basis.elapsed_s)}"
+            )
+            for bar in counted:
+                bar.is_announced = True
 
     def say_lines(self, has_ended: threading.Event) -> None:
         """Say a line once in LINE_S, until the work ends."""

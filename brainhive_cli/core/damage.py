@@ -31,6 +31,7 @@ from brainhive_cli.core.errors import (
     MissingData,
     MissingExtra,
     first_line,
+    install_line,
     system_error_number,
 )
 from brainhive_cli.core.files import (
@@ -356,9 +357,7 @@ def import_pyarrow() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingExtra(
-            "parquet needs pyarrow", "pip install 'brainhive[parquet]'"
-        ) from error
+        raise MissingExtra("parquet needs pyarrow", install_line("parquet")) from error
     return pyarrow.parquet
 
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import SequenceMatcher, get_close_matches
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -70,6 +71,8 @@ class Line:
         return join_words(["brainhive", self.command, *self.words])
 
 
+SUGGESTED = "suggested"
+"""Marks a key that a line has only where its recipe does not set it."""
 Hint = str | Line
 """What to do, in one line."""
 _completion: list[Callable[[Line], Line]] = []
@@ -91,7 +94,8 @@ def join_words(words: Iterable[Any]) -> str:
 
     Args:
         words: Paths, switches and overrides as they are; a key as (key, value), with a
-            list of several values. It becomes a flag, or an override where a value is a
+            list of several values, or as (key, value, SUGGESTED) where a recipe of the
+            line may set it. It becomes a flag, or an override where a value is a
             part with knobs; a key without a value is left out.
     """
     typed = list[str]()
@@ -100,7 +104,7 @@ def join_words(words: Iterable[Any]) -> str:
         if not isinstance(word, tuple):
             typed.append(str(word))
         elif word[1]:
-            key, value = word
+            key, value, *_ = word
             has_several = isinstance(value, list | tuple)
             texts = [*map(str, value)] if has_several else [str(value)]
             # a part with knobs holds commas, at which a flag would split it
@@ -180,6 +184,16 @@ class MissingExtra(BrainhiveError):
     """A library that is not installed; the hint is the pip line."""
 
     exit_code = 4
+
+
+def install_line(extra: str = "", checkout: Path = Path(__file__).parents[2]) -> str:
+    """Write the line that installs Brainhive with an extra: from the checkout that it
+    runs from, or else by its name.
+    """
+    name, option = "brainhive", ""
+    if (checkout / "pyproject.toml").is_file():
+        name, option = "." if Path.cwd() == checkout else str(checkout), "-e "
+    return f"pip install {option}{shlex.quote(f'{name}[{extra}]' if extra else name)}"
 
 
 class DeviceError(BrainhiveError):

@@ -506,7 +506,14 @@ class Strength(Model):
     """
 
     pulls: dict[str, float | None]
-    chosen_by: Literal["people", "recipe", "closed form", "one person", "another model"]
+    chosen_by: Literal[
+        "people",
+        "recipe",
+        "closed form",
+        "one person",
+        "another model",
+        "number of pictures",
+    ]
     people: int = 0
     mrr: dict[str, dict[str, float]] = {}
 

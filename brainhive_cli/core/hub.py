@@ -534,7 +534,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / MANIFEST
     if not path.is_file():
         return None
-    way = "pip install -U brainhive, another revision, or tell its owner"
+    way = "a newer Brainhive, another revision, or tell its owner"
     fields = documents.read(path, dict[str, Any], way)
 
     # the number is read first, as another format may have other fields

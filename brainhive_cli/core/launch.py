@@ -38,6 +38,7 @@ from brainhive_cli.core.errors import (
     MissingExtra,
     RecipeError,
     first_line,
+    install_line,
     raise_if_asked_to_stop,
 )
 from brainhive_cli.core.recipe import Run
@@ -573,7 +574,7 @@ def _describe(name: str, error: BaseException) -> MissingExtra:
         return MissingExtra(
             problem, "pip uninstall torchaudio (brainhive does not use it)"
         )
-    with_braindecode = "pip install 'brainhive[braindecode]'"
+    with_braindecode = install_line("braindecode")
     return MissingExtra(
         problem,
         f"{with_braindecode} (or pip uninstall torchaudio, and do without braindecode)",

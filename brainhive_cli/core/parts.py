@@ -10,7 +10,7 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.machinery import ModuleSpec
 from itertools import chain
 from pathlib import Path
@@ -362,11 +362,11 @@ def part(shelf: str, default: str, is_optional: bool = False) -> BeforeValidator
     """Mark a recipe key, as `Annotated[Any, part(…)]`, as a part of `shelf`, of kind
     `default` if unnamed.
     """
-    return BeforeValidator(
-        lambda value: (
-            None if is_optional and value is None else resolve(shelf, value, default)
-        )
-    )
+    return BeforeValidator(partial(_resolve_key, shelf, default, is_optional))
+
+
+def _resolve_key(shelf: str, default: str, is_optional: bool, value: Any) -> Any:
+    return None if is_optional and value is None else resolve(shelf, value, default)
 
 
 OtherDataset = Annotated[Any, part("datasets", "things-eeg", is_optional=True)]

@@ -17,6 +17,8 @@ from brainhive_cli.data.stores.ids import (
 )
 
 COLUMNS = ("event", "picture")
+TABLES = ("events.csv", "events.tsv")
+"""Names of the table of events in the folder of the recordings."""
 PREFIX = re.compile(r"(Stimulus|Comment|Response)/")
 """Prefix that BrainVision's reader puts before the name of a marker."""
 CODE = re.compile(r"S *(\d+)")
@@ -44,6 +46,7 @@ class EventNames:
             not by ends of paths.
 
     Attributes:
+        path: The table's file.
         table: Name of an event to its picture; None where there is no table.
 
     Raises:
@@ -53,7 +56,7 @@ class EventNames:
     def __init__(
         self, path: Path | None, image_ids: Sequence[str], is_exact: bool = False
     ) -> None:
-        self.image_ids, self._is_exact = image_ids, is_exact
+        self.path, self.image_ids, self._is_exact = path, image_ids, is_exact
         self._where = "the pictures" if path is None else str(path)
         self.table = None if path is None else _read_table(path)
         self._plain_keys = {plain_name(name): name for name in self.table or ()}
@@ -68,13 +71,18 @@ class EventNames:
             BrainhiveError: if it names none, or a name could mean several.
         """
         # one picture that is there is enough
-        if self.table is None or max(self._match([*self.table.values()])) >= 0:
+        if self.table is None or self.count_pictures():
             return
         names = summarise_names([*dict.fromkeys(self.table.values())])
         problem = f"{self._where}: none of its pictures is in {pictures}, of {names}"
         raise BrainhiveError(
             problem, f"its pictures are called {', '.join(self.image_ids[:3])} …"
         )
+
+    def count_pictures(self) -> int:
+        """Count these pictures that the table names."""
+        matches = self._match([*(self.table or {}).values()])
+        return len({*matches} - {-1})
 
     def find_row(self, event: str) -> int | None:
         """Find the row of one event's picture; None where it has none.

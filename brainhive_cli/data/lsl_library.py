@@ -9,7 +9,12 @@ from contextlib import contextmanager, suppress
 from ctypes import byref, c_double, c_void_p
 from typing import Any
 
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingExtra,
+    first_line,
+    install_line,
+)
 
 RESULTS = "BrainhiveResults"
 """Type of streams of results: not Markers, which programs search for markers of
@@ -35,16 +40,13 @@ def import_lsl() -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"streams of LSL need mne-lsl: {first_line(error)}",
-            "pip install 'brainhive[live]'",
+            install_line("live"),
         ) from error
     except (ImportError, OSError, RuntimeError) as error:
         # a liblsl that is absent, or of another system
         raise MissingExtra(
             f"mne-lsl does not load its liblsl: {first_line(error)}",
-            (
-                "pip install --force-reinstall 'brainhive[live]'; unset MNE_LSL_LIB "
-                "and PYLSL_LIB"
-            ),
+            ("pip install --force-reinstall mne-lsl; unset MNE_LSL_LIB and PYLSL_LIB"),
         ) from error
     mne_lsl.set_log_level("CRITICAL")
     return lsl

@@ -53,6 +53,8 @@ OTHER_FIF = re.compile(
 """Names that mne, mne-bids and MaxFilter give to files of other things than
 recordings.
 """
+EPOCHS = re.compile(r".*[-_]epo(-\d+)?\.fif(\.gz)?")
+"""Names that mne gives to files of epochs."""
 SUBJECT = re.compile(
     r"(?<![^/_. ])sub(?:ject|j)?(?:[-_]?|-([a-z]+?)[-_]?)(\d+)", re.IGNORECASE
 )
@@ -96,10 +98,10 @@ UNITS = {
 """
 # hint of every error about a damaged recording
 AGAIN = "copy or export it again; a whole one that mne opens can be saved as .fif"
+EXPORT = "export the continuous recording that they were cut from"
+"""Way out of epochs, which were cut already."""
 WAYS = {
-    r"number of trials is \d+": (
-        "it holds epochs: export the continuous recording that they were cut from"
-    ),
+    r"number of trials is \d+": f"it holds epochs: {EXPORT}",
     r"HDF reader|pymatreader": "it is of MATLAB 7.3: pip install pymatreader, or save "
     "it in EEGLAB with 'Save as v6' (pop_saveset(EEG, "
     "'version', '6'))",
@@ -152,6 +154,12 @@ def list_recordings(
         )
     recordings = group_by_session(root, paths, subject_numbers, session_numbers)
     if not recordings:
+        # epochs are named, as they may be all that was kept of a recording
+        for name, _ in walk(root, enters=lambda name: name not in NO_RECORDINGS):
+            if EPOCHS.fullmatch(name.rpartition("/")[2].lower()):
+                raise MissingData(
+                    f"{root} holds epochs, {root / name}, and no recording", EXPORT
+                )
         problem = f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}"
         way = "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set"
         raise MissingData(

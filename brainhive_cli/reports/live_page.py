@@ -15,7 +15,12 @@ from functools import lru_cache, partial
 from itertools import count
 from typing import Any
 
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingExtra,
+    first_line,
+    install_line,
+)
 from brainhive_cli.reports.sentences import MEANINGS
 from brainhive_cli.reports.tables import templates
 
@@ -143,7 +148,7 @@ class LivePage:
         except ImportError as error:
             raise MissingExtra(
                 "the page of a live session needs starlette and uvicorn",
-                "pip install 'brainhive[live]'",
+                install_line("live"),
             ) from error
 
         # listen before anything runs, so that a port in use is an error of the caller

@@ -115,12 +115,17 @@ def prints_what_is_missing(command: str) -> None:
     if command not in ("train-align", "eval-retrieval"):
         return
     plain = brainhive(command, "--check")
-    tables, _, recipe = plain.stdout.partition("# Recipe: ")
     titles = [table["title"] for table in document["tables"]]
     assert ("Inputs" in titles) == bool(document["inputs"]) and all(
-        title in tables for title in titles
+        title in plain.stdout for title in titles
     )
-    assert yaml.safe_load(f"# {recipe}") == document["recipe"]
+    assert "dataset:" not in plain.stdout
+    # the recipe alone on stdout, the plan below it
+    saved = brainhive(command, "--check", "--recipe-too")
+    assert yaml.safe_load(saved.stdout) == document["recipe"]
+    assert all(title in saved.stderr for title in titles)
+    alone = brainhive(command, "--recipe-too")
+    assert alone.exit_code == 2 and "no effect without --check" in alone.stderr
     assert plain.stderr.count("warning: missing: ") == len(document["missing"])
 
 

@@ -51,6 +51,17 @@ def test_names_are_completed_in_every_shell(runs: Path) -> None:
         ("brainhive train-align --backbone brain-m", ["brain-mlp"]),
         ("brainhive eval-retrieval --run other,demo", ["other,demo-intra"]),
         ("brainhive runs rm demo", ["demo-intra", "demo-intra-1"]),
+        # keys with their values, and flags of few values
+        ("brainhive train-align train.epoch", ["train.epoch_trials=", "train.epochs="]),
+        (
+            "brainhive train-align backbone.kind=brain-m",
+            ["backbone.kind=brain-mlp"],
+        ),
+        ("brainhive train-align mode=int", ["mode=inter", "mode=intra"]),
+        ("brainhive train-align --mode int", ["inter", "intra"]),
+        ("brainhive demo --system n", ["neurons"]),
+        ("brainhive calibrate --order ", ["draws", "recording"]),
+        ("brainhive live RUN source.kind=l", ["source.kind=lsl"]),
     ):
         assert sorted(completed(line)) == names
     for shell in ("zsh", "fish"):

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from brainhive_cli.core.errors import install_line
+
 BRAINHIVE = f"{sys.executable} -m brainhive_cli"
 
 
@@ -37,8 +41,9 @@ def test_every_terminal_gets_an_exit_code_and_no_traceback(tmp_path: Path) -> No
 
 
 def test_a_broken_installation_is_called_one_and_debug_shows_where(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     program = """
 import sys
 sys.modules["typer"] = None
@@ -53,7 +58,7 @@ brainhive_cli.__main__.main()
         assert done.returncode == 1
         assert "error: ModuleNotFoundError: import of typer halted" in done.stderr
         assert (
-            "try: pip install --force-reinstall brainhive; --debug shows where"
+            f"try: {install_line()} --force-reinstall; --debug shows where"
             in done.stderr
         )
         assert ("Traceback" in done.stderr) == bool(flags)

@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 from worlds import COLOURS, SMALL, at_home, paint
 
 from brainhive_cli.app import app
+from brainhive_cli.commands import calibrate
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.sentences import state_finding
 from brainhive_cli.training.alignment.few_shot import ARMS, PERMUTED_SCRATCH, ZERO_SHOT
@@ -20,6 +22,7 @@ from tests.training.alignment.test_seen_pictures import copy_into_test, simulate
 
 DEMO = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 INTER = (DEMO, *SMALL[1:], "mode=inter", "train.epochs=6")
+STUDY = "calibration-study"
 ASKED = ("pictures=10", "draws=2", "transfer.pulls=1,0.1", "transfer.draws=1")
 ALIGNMENTS = ("euclidean", "coral", "moments", "procrustes", "ridge")
 PEOPLE, TESTED = 3, 100
@@ -36,7 +39,13 @@ def base(tmp_path_factory, go):
 
 @pytest.fixture(scope="module")
 def folder(base, go):
-    return RunFolder(go("calibrate", *ASKED).folder)
+    return RunFolder(study().folder)
+
+
+def study():
+    """Run the shipped study with fewer amounts and draws."""
+    recipe = calibrate.Recipe.resolve("calibrate", STUDY, {}, ASKED)
+    return calibrate.run(recipe, Launch(0, 1, "cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -124,22 +133,55 @@ def test_a_page_begins_with_the_finding_and_has_a_line_for_each_person(
 
 def test_the_same_command_finds_the_run(folder, go, base):
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
-    assert go("calibrate", *ASKED).folder == folder.path
+    assert study().folder == folder.path
     after = {
         path: path.stat().st_mtime_ns
         for path in folder.path.rglob("*")
         if path.name != "found.json"
     }
     assert after == before
-    ended = invoke(*ASKED, "--check", "--json")
+    ended = invoke("--recipe", STUDY, *ASKED, "--check", "--json")
     document = json.loads(ended.stdout)
     assert {one["state"] for one in document["inputs"]} == {"here"} and document[
         "missing"
     ] == []
     (table,) = [table for table in document["tables"] if table["title"] == "Work"]
     (time,) = [row["value"] for row in table["rows"] if row["item"] == "time"]
-    # of 3 people, 6 arms, an amount in 2 draws and everything
-    assert "54 trained models" in time
+    # of 3 people, 6 arms, an amount in 2 draws and everything; and for each of two who
+    # choose, a model without that person, and two strengths at two amounts
+    assert "84 trained models in 6 cells" in time
+
+
+def test_arms_that_are_named_are_measured_and_no_others(base, go, capsys):
+    measured = go("calibrate", "arms=scratch", "pictures=10", "draws=1").metrics
+    assert {*measured.facts.arms} == {"scratch"}
+    assert {name.partition(" · ")[0] for name in measured.scopes} == {
+        *("all", "scratch", "sub-01", "sub-02", "sub-03")
+    }
+
+
+def test_the_default_is_small_and_chooses_nothing_by_other_people(base):
+    job = calibrate.Job.resolve(calibrate.Recipe.resolve("calibrate", None, {}, []))
+    assert job.recipe.arms == ["zero-shot", "transfer", "scratch"]
+    # of 3 people, 2 arms that are trained, 5 amounts in 3 draws and everything
+    assert job.count_work().count == 3 * 2 * (5 * 3 + 1)
+    (choice,) = {calibrate.fix_pulls(job, cell).chosen_by for cell in job.cells}
+    assert choice == "number of pictures"
+
+
+def test_a_calibration_that_takes_long_says_so_before_it_begins(base, go, capsys):
+    job = calibrate.Job.resolve(calibrate.Recipe.resolve("calibrate", None, {}, []))
+    work, runs = job.count_work(), base / "runs"
+    work.remember(runs, work.key("calibrate", "cpu"), 10.0 * work.count, 1)
+    go("calibrate", "pictures=10", "draws=2", "arms=scratch", "seed=3")
+    assert "about" not in capsys.readouterr().err  # 9 models
+    work.announce("calibrate", runs, Launch(0, 1, "cpu"))
+    work.announce("calibrate", runs, Launch(0, 1, "cpu"), left=0.01)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        "about 16 min for 96 trained models in 9 cells, each 10 s in the last run of "
+        "this kind"
+    )
 
 
 def test_a_recipe_that_says_what_cannot_be_is_refused_in_two_lines(base):

@@ -7,11 +7,20 @@ import re
 import shlex
 import signal
 import time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
-from own_recordings import PICTURES, Shown, annotate, make_raw, write_pictures
+from own_recordings import (
+    PICTURES,
+    Shown,
+    annotate,
+    codes,
+    make_raw,
+    write_pictures,
+    write_table,
+)
 from test_docs import DOCS, LINES
 from typer.testing import CliRunner
 from worlds import COLOURS, SMALL, at_home
@@ -86,7 +95,9 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate_with_its_context(own
         "kind": "ended",
         "text": "the stream ended",
     }
-    shown = [result for result in results if result["shown"]]
+    # pictures of the training are known, and not ranked
+    assert {result["shown"] for result in results} == {*chain(*PICTURES.values())}
+    shown = [result for result in results if result["rank"]]
     assert {result["shown"] for result in shown} == {*PICTURES["test"]} and len(
         shown
     ) == 6
@@ -119,6 +130,43 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate_with_its_context(own
     assert measured.scopes["averages"]["top1"].n == 2
 
 
+def test_markers_are_read_by_the_table_that_prepare_finds(own, base):
+    shown = Shown.of(3, seed=1)
+    (base / "coded").mkdir(exist_ok=True)
+    raw = annotate(make_raw(shown, seed=1), shown, [str(code) for code in codes(shown)])
+    raw.save(base / "coded/sub-01_ses-01.fif", verbose="ERROR", overwrite=True)
+    words = ("--lines", "save=false", "source.file=coded/sub-01_ses-01.fif")
+
+    # without a table, codes are no pictures, and the session says what to add
+    said = " ".join((ended := replay(own, *words)).stderr.split())
+    assert "markers are read as names of pictures, such as test/" in said
+    assert "2 pictures of the gallery, 6 others of the training" in said
+    assert "24 of 24 windows show no known picture, of events 8: " in said
+    assert "--events FILE.csv, with columns event and picture" in said
+
+    # the table in the folder of the recording, which lacks a line
+    write_table(base / "coded/events.csv")
+    lines = (base / "coded/events.csv").read_text().splitlines(True)
+    (base / "coded/events.csv").write_text("".join(lines[:-1]))
+    ended = replay(own, *words)
+    events = [json.loads(line) for line in ended.stdout.splitlines()]
+    results = [event for event in events if event["kind"] == "result"]
+    assert sum(result["shown"] is None for result in results) == 3
+    said = " ".join(ended.stderr.split())
+    table = base / "coded/events.csv"
+    assert (
+        "markers are read by coded/events.csv, which names 1 of 2 pictures of the "
+        "gallery and 6 of 6 others of the training"
+    ) in said
+    assert "3 of 24 windows show no known picture, of events 1: 8; a line" in said
+
+    # a table of other pictures is left out, and said
+    table.write_text("event,picture\n1,other/a.png\n")
+    said = " ".join(replay(own, *words).stderr.split())
+    assert "names no picture of image-folder: events are not read by it" in said
+    table.unlink()
+
+
 def find_run(ended):
     return Path(re.search(r"in (\S+runs/live/\S+)", ended.stderr)[1])
 
@@ -127,7 +175,7 @@ def test_eval_retrieval_of_the_saved_session_has_the_ranks_that_were_shown(own, 
     ended = replay(own, "--lines")
     events = [json.loads(line) for line in ended.stdout.splitlines()]
     # the last of each
-    shown = {event["shown"]: event for event in events if event.get("shown")}
+    shown = {event["shown"]: event for event in events if event.get("rank")}
     session = find_run(ended) / "session"
 
     go(

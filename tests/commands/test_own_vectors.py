@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from own_recordings import PICTURES, write_pictures
 
 from brainhive_cli.commands.embed import list_encoders
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import UNKNOWN_PICTURES
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, path_of
 from brainhive_cli.data.targets.target_stores import next_command
 
 DATASET = "demo-noise-0.3-40-concepts"
@@ -102,13 +103,42 @@ def test_own_vectors_are_trained_on_evaluated_and_mixed_by_their_name(
         "train-align",
         *of(small, f"['{COLOURS}', mine]", "subjects=1", "train.epochs=1"),
     )
-    assert mixed.folder != trained and UNKNOWN_PICTURES in mixed.metrics.caveats
+    # the pictures are here, so that those of the training are known
+    assert mixed.folder != trained
+    for result in (mixed, evaluated):
+        assert UNKNOWN_PICTURES not in result.metrics.caveats
     listed = next_command(
         parts.resolve("datasets", yaml.safe_load(small[0].partition("=")[2])),
         (),
         Paths(),
     )
     assert listed.endswith("--encoders mine")
+
+
+def test_pictures_of_own_vectors_are_known_unless_one_cannot_be_read(
+    go, home, tmp_path, capsys
+):
+    write_pictures(tmp_path / "pictures")
+    names = sorted(name for names in PICTURES.values() for name in names)
+    np.savez(tmp_path / "mine.npz", **{name: np.arange(4.0) for name in names})
+    asked = (
+        f"dataset={{kind: image-folder, root: '{tmp_path / 'pictures'}'}}",
+        "name=mine",
+        f"sources=['{tmp_path / 'mine.npz'}']",
+    )
+
+    def stores() -> list[TargetStore]:
+        folder = go("import-embeddings", *asked, again=True).folder
+        return [TargetStore.open(path) for path in sorted(folder.rglob("mine.h5"))]
+
+    pixels = [store.pixels for store in stores()]
+    assert len(pixels) == 2
+    digests = np.concatenate([words[:, 0] for words in pixels if words is not None])
+    assert len({*digests}) == len(names) and not are_foreign(stores())
+
+    (tmp_path / "pictures" / f"{names[0]}.png").write_bytes(b"no picture")
+    assert are_foreign(stores())
+    assert "copies among pictures/test stay unknown: " in capsys.readouterr().err
 
 
 def test_own_vectors_leave_and_come_back_by_their_name(go, small, own_home, import_):

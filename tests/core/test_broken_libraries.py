@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from brainhive_cli.commands import doctor
-from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.core.errors import MissingExtra, install_line
 from brainhive_cli.core.launch import Launch
 
 REFUSAL = "PyTorch has CUDA version 13.2 whereas TorchAudio has CUDA version 13.0."
@@ -62,3 +62,14 @@ def test_doctor_names_a_broken_library_once_and_says_how_to_repair_it(
         and result.hint in line
     )
     assert REFUSAL in result.details["broken"]
+
+
+def test_an_extra_is_installed_from_the_checkout_or_by_the_name_of_the_wheel(
+    tmp_path, monkeypatch
+):
+    assert install_line("live", tmp_path) == "pip install 'brainhive[live]'"
+    (tmp_path / "pyproject.toml").touch()
+    assert install_line("live", tmp_path) == f"pip install -e '{tmp_path}[live]'"
+    assert install_line(checkout=tmp_path) == f"pip install -e {tmp_path}"
+    monkeypatch.chdir(tmp_path)
+    assert install_line("live", tmp_path) == "pip install -e '.[live]'"

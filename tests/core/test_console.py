@@ -208,3 +208,30 @@ def test_a_name_with_a_new_line_or_control_character_makes_no_line_of_its_own(
     assert (
         not re.search(r"^\s*error", shown, re.MULTILINE) and shown.count(escaped) >= 5
     )
+
+
+def test_long_work_is_announced_once_by_its_first_items(capsys, monkeypatch):
+    clock_s = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock_s[0])
+    with (
+        console.progress("command"),
+        console.progress("training cells", 40) as outer,
+        console.progress("reading", 1000) as reading,  # no part of the training
+        console.progress("training a", 100, is_of_item=True) as inner,
+    ):
+        clock_s[0] = 5.0
+        inner.advance(5)  # too early to tell
+        clock_s[0] = 12.0
+        reading.advance(1)
+        inner.advance(7)
+        clock_s[0] = 20.0
+        inner.advance(8)
+        outer.advance()
+    with console.progress("short", 10) as bar:
+        clock_s[0] = 80.0
+        bar.advance()
+    said = capsys.readouterr().err.splitlines()
+    # 7 parts in 7 s: 100 s an item
+    assert [line for line in said if "about" in line] == [
+        "training cells: about 67 min for 40, by the first 12 s"
+    ]

@@ -3,6 +3,7 @@ stores, and written.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -13,15 +14,23 @@ import numpy as np
 import torch
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Array, Int64
+from brainhive_cli.core.arrays import Array, Int64, UInt64
 from brainhive_cli.core.damage import import_pyarrow, open_parquet, reading
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingData,
+    RecipeError,
+    first_line,
+)
 from brainhive_cli.core.files import atomic_write, read_regular, walk
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import StimulusSet
+from brainhive_cli.data.media.decoding import describe_pixels
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import summarise_names
 from brainhive_cli.data.stores.target_store import (
+    PIXEL_WORDS,
+    PIXELS,
     Blank,
     TargetStore,
     filling,
@@ -357,12 +366,19 @@ def copy_vectors(
     # the first batch tells the shape of all
     batches = checked_batches(vectors)
     first = next(batches, np.empty((0, 0)))
-    blanks = []
-    for images, path, _ in shares:
+    blanks, pixels = [], []
+    for images, path, store_rows in shares:
+        pixels.append(identify_pictures(images, store_rows))
         about = {**attributes, "dataset": images.dataset, "split": images.split}
         blanks.append(
             Blank(
-                path, images.image_ids, images.concepts, first.shape[1:], dtype, about
+                path,
+                images.image_ids,
+                images.concepts,
+                first.shape[1:],
+                dtype,
+                about,
+                has_pixels=pixels[-1] is not None,
             )
         )
 
@@ -372,14 +388,18 @@ def copy_vectors(
     with filling(blanks, ALONE, again=True, keep=False) as writers, progress as bar:
         for batch in chain([first], batches):  # [n, *shape]
             is_finite = find_finite(batch)
-            for (_, _, store_rows), writer in zip(shares, writers, strict=True):
+            for (_, _, store_rows), writer, known in zip(
+                shares, writers, pixels, strict=True
+            ):
                 # the store's rows of this batch; names may end before the vectors do
                 rows = store_rows[at : at + len(batch)]
                 # gaps are of interest only where a store wants the row
                 lost = np.flatnonzero((rows >= 0) & ~is_finite[: len(rows)])
                 absent += [vectors.names[at + int(position)] for position in lost]
                 rows = np.where(is_finite[: len(rows)], rows, -1)
-                writer.write(rows[rows >= 0], batch[: len(rows)][rows >= 0])
+                to = rows[rows >= 0]
+                more = {} if known is None else {PIXELS: known[to]}
+                writer.write(to, batch[: len(rows)][rows >= 0], **more)
             at += len(batch)
             bar.advance(len(batch))
         # a mismatch is seen only at the end, and leaves no store behind
@@ -401,6 +421,36 @@ def copy_vectors(
                 raise BrainhiveError(problem, way)
             console.warn(f"{problem}; these pictures count as absent")
         finish_stores(writers, ALONE)
+
+
+def identify_pictures(images: StimulusSet, rows: Int64) -> UInt64 | None:
+    """Give what the pictures of some rows are known by, [N, 25]; None where they are
+    not all here.
+
+    Copies of training pictures among tested ones are known by it.
+    """
+    if not images.has_pictures or images.missing is not None:
+        return None
+    pixels, rows = np.zeros((len(images), PIXEL_WORDS), np.uint64), np.unique(rows)
+    rows = rows[rows >= 0]
+
+    def identify(row: int) -> UInt64:
+        return describe_pixels(images.open(row))
+
+    title = f"reading pictures of {images.dataset}/{images.split}"
+    with ThreadPoolExecutor() as pool, console.progress(title, len(rows)) as bar:
+        try:
+            for row, words in zip(rows, pool.map(identify, rows.tolist()), strict=True):
+                pixels[row] = words
+                bar.advance()
+        except (BrainhiveError, OSError) as error:
+            pool.shutdown(cancel_futures=True)
+            console.warn(
+                f"copies among {images.dataset}/{images.split} stay unknown: "
+                f"{first_line(error)}"
+            )
+            return None
+    return pixels
 
 
 def write_parquet(store: TargetStore, file: Path, rows: Int64) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from brainhive_cli.core.arrays import Bool, UInt8
 from brainhive_cli.core.damage import RAISED
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra, install_line
 from brainhive_cli.core.files import open_regular, require_regular
 from brainhive_cli.data.bids_labels import natural_key
 from brainhive_cli.data.datasets import Clip, decode, decoding, turn_upright
@@ -270,7 +270,7 @@ def write_animation(frames: UInt8, path: Path, rate_hz: float) -> None:
 def _library(path: Path) -> Any:
     if not has_pyav():
         raise MissingExtra(
-            f"{path} is a video, which needs PyAV", "pip install 'brainhive[video]'"
+            f"{path} is a video, which needs PyAV", install_line("video")
         )
     import av
 

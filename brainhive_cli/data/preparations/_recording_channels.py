@@ -42,9 +42,9 @@ MANY_TIMES = 20
 """Times the median variance that a channel of EEG or MEG reaches only if it is noise,
 or something else.
 """
-EEG_UV = (0.01, 10_000)
-"""Standard deviations of EEG within a second, in microvolts, of any amplifier that
-works.
+WORKING = {"eeg": (0.01, 10_000), "mag": (0.1, 1e7), "grad": (0.01, 1e6)}
+"""Standard deviations within a second of any device that works, by type of channels, in
+µV, fT and fT/cm.
 """
 
 
@@ -320,15 +320,25 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
         yield f"{', '.join(bad)}: named in preparation.channels, but marked as bad", bad
 
     # signals of no brain's size
-    spread_uv = 1e6 * _spread(next(iter(channels.headers.values())), channels.names)
-    if is_eeg.all() and spread_uv and not EEG_UV[0] < spread_uv < EEG_UV[1]:
-        yield (
-            (
-                f"EEG has a spread of {spread_uv:.2g} µV: in another unit than the V "
-                "that mne takes"
-            ),
-            [],
-        )
+    first = next(iter(channels.headers.values()))
+    for kind in dict.fromkeys(channels.kinds):
+        factor, unit = UNITS.get(kind, (1.0, "SI"))
+        spread = factor * _spread(first, names[kinds == kind].tolist())
+        low, high = WORKING.get(kind, (0.0, np.inf))
+        if spread and not low < spread < high:
+            # read as the unit that mne takes, or turned into it twice
+            is_large = spread > high
+            si_unit = {"mag": "T", "grad": "T/m"}.get(kind, "V")
+            cause = (
+                f"{unit} that were read as {si_unit}" if is_large else "scaled twice"
+            )
+            yield (
+                f"{kind} channels have a spread of {spread:.2g} {unit}, far from any "
+                f"brain's: probably {cause}; multiply them by "
+                f"{1 / factor if is_large else factor:.0e} "
+                "(mne's raw.apply_function), and save the recording",
+                [],
+            )
 
     # variances far from the median of the channel's type in its file
     for path, header in channels.headers.items():

@@ -18,7 +18,7 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.bids_labels import ChosenSessions, SubjectNumbers
-from brainhive_cli.data.event_names import NO_PICTURE, UNNAMED, EventNames
+from brainhive_cli.data.event_names import NO_PICTURE, TABLES, UNNAMED, EventNames
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.preparations import (
     Overview,
@@ -56,8 +56,6 @@ from brainhive_cli.data.spaces import standard_name
 from brainhive_cli.data.stores.ids import spans, summarise_names
 from brainhive_cli.data.trials import Trials
 
-TABLES = ("events.csv", "events.tsv")
-"""Names of the table of events in the folder of the recordings."""
 FLAT = "flat"
 """Why trials are dropped during which the amplifier stood at a limit, or was off."""
 TrialTables = Mapping[Path, Int64]

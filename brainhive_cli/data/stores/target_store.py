@@ -632,12 +632,13 @@ def first_with_pixels(
 
 
 def are_foreign(stores: Iterable[TargetStore]) -> bool:
-    """Whether some targets are of unknown origin: vectors that were imported, or made
-    of other pictures.
+    """Whether some targets are of unknown pictures: vectors that were imported without
+    the pictures that they are named after, or made of other pictures.
     """
-    attributes = [store.attributes for store in stores]
     return any(
-        "imported" in about or about["config"].get("pictures") for about in attributes
+        ("imported" in store.attributes and store.pixels is None)
+        or store.attributes["config"].get("pictures")
+        for store in stores
     )
 
 

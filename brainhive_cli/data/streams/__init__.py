@@ -25,6 +25,8 @@ class StreamConfig(parts.Config):
 
     has_windows: ClassVar[bool] = False
     """Whether windows come prepared as they are offline: a `WindowStream`."""
+    has_markers: ClassVar[bool] = True
+    """Whether events have the names that the lab gives them, which a table explains."""
 
 
 class Event(NamedTuple):

@@ -26,6 +26,8 @@ PROVENANCE = "noise of brainhive_cli.data.streams.mock: no brain was recorded"
 class Config(StreamConfig):
     """Signal with the model's channels and rate, and an event for each picture."""
 
+    has_markers = False
+
     interval_s: float = Field(
         1.2, gt=0, le=3600, description="seconds from event to event"
     )

@@ -13,6 +13,7 @@ import numpy as np
 from brainhive_cli.core import console, documents, parts, runs
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import (
+    SUGGESTED,
     BrainhiveError,
     Line,
     MissingData,
@@ -387,8 +388,22 @@ def next_command(
     if not chosen or not are_embedded(
         built, chosen, paths.under_home("embeddings"), ["train"]
     ):
-        return write_embedding(dataset, encoders)
+        if encoders:
+            return write_embedding(dataset, encoders)
+        suggested = ("encoders", suggest_encoders(dataset), SUGGESTED)
+        return str(Line("embed", ("dataset", dataset), suggested))
     return str(Line("train-align", ("dataset", dataset), ("encoders", chosen), *more))
+
+
+def suggest_encoders(dataset: parts.Config) -> list[str]:
+    """Name an encoder that needs no network, where the usual ones of a data set do."""
+    usual = getattr(dataset, "usual_encoders", None) or USUAL
+    usual = getattr(dataset, "offline_encoders", None) or usual
+    if all(resolve(encoder).is_here for encoder in usual):
+        return []
+    # the demo's networks have only seen the demo's pictures
+    is_demo = parts.name_of(dataset.kind).startswith("demo")
+    return ["demo-clip" if is_demo else "lite0"]
 
 
 def are_embedded(

@@ -167,14 +167,33 @@ class Job:
         # training pictures calibrate, test pictures are ranked
         yield from self.align.inputs(["train", "test"])
 
+    def have_start(self) -> bool:
+        """Whether models went on from another one, of which nobody can be left out."""
+        return self.training.mode == "finetune" or any(self.training.train.starts)
+
+    def count_choosers(self, cell: Cell) -> int:
+        """Count the people of a model who choose the strength of transfer, each left
+        out in turn; 0 where nothing is to be chosen.
+        """
+        arms, people = {*self.recipe.arms}, len(cell.trained_on)
+        is_wanted = arms & {few_shot.TRANSFER, few_shot.PERMUTED_TRANSFER}
+        is_chosen = len(self.recipe.transfer.pulls) > 1 and self.epochs is not None
+        can_choose = is_wanted and is_chosen and people > 1 and not self.have_start()
+        return people if can_choose else 0
+
     def count_work(self) -> Work:
-        """Count the models that are trained, without those that choose the strength of
-        transfer.
+        """Count the models that are trained, those that choose the strength of transfer
+        included.
         """
         arms = [arm for arm in self.recipe.arms if arm in few_shot.TRAINED_ARMS]
         # everything is learned from once, whatever the number of draws
         amounts = getattr(self.recipe, self.unit) or PICTURES
         count = len(self.cells) * len(arms) * (len(amounts) * self.draws + 1)
+
+        # each chooser: a model without that person, and one for each strength and draw
+        transfer = self.recipe.transfer
+        tried = len(transfer.pulls) * (len(amounts) * transfer.draws + 1)
+        count += sum(map(self.count_choosers, self.cells)) * (1 + tried)
         kind = (
             f"{self.align.dataset.name}, {self.training.backbone.kind}, "
             f"{self.epochs or 0} epochs"

@@ -148,41 +148,45 @@ def measure_draw(
     chosen = choose_trials(
         person.trials, job.unit, [*amounts.values()], spec.order, random
     )
-    for name, is_chosen in zip(amounts, chosen, strict=True):
-        # the recordings of this amount
-        sizes[name] = measure_amounts(person.trials, is_chosen)
-        # all draws have everything in common
-        if draw > 0 and np.array_equal(is_chosen, person.trials.is_there):
-            continue
-        trials = person.trials.choose(is_chosen)
-
-        # every arm on the same recordings
-        for arm in arms:
-            # an arm that failed once is not reported, so it is not fitted again
-            if arm in missing:
+    count = len(amounts) * len(arms)
+    with console.progress("fitting models", count, is_of_item=True) as bar:
+        for name, is_chosen in zip(amounts, chosen, strict=True):
+            # the recordings of this amount
+            sizes[name] = measure_amounts(person.trials, is_chosen)
+            # all draws have everything in common
+            if draw > 0 and np.array_equal(is_chosen, person.trials.is_there):
+                bar.advance(len(arms))
                 continue
-            try:
-                decoder = fit_decoder(base, arm, spec, trials, seed, pulls[name])
-                with torch.inference_mode():
-                    model = decoder.model
-                    # pictures as the arm's model encodes them
-                    gallery = {
-                        key: values.to(model.device)
-                        for key, values in person.gallery.items()
-                    }
-                    pictures = model.encode_image(gallery).float()
-                ranked[arm, name] = ranks(
-                    decoder.encode(signals), pictures, shown
-                ).numpy()
+            trials = person.trials.choose(is_chosen)
 
-                # tested once: it is a property of the arm
-                is_first = draw == 0 and name == next(iter(amounts))
-                if is_first and depends_on_other_trials(
-                    decoder.encode, torch.from_numpy(signals)
-                ):
-                    together.append(arm)
-            except BrainhiveError as error:
-                missing[arm] = error.in_one_line
+            # every arm on the same recordings
+            for arm in arms:
+                # an arm that failed once is not reported, so it is not fitted again
+                if arm in missing:
+                    continue
+                try:
+                    decoder = fit_decoder(base, arm, spec, trials, seed, pulls[name])
+                    with torch.inference_mode():
+                        model = decoder.model
+                        # pictures as the arm's model encodes them
+                        gallery = {
+                            key: values.to(model.device)
+                            for key, values in person.gallery.items()
+                        }
+                        pictures = model.encode_image(gallery).float()
+                    ranked[arm, name] = ranks(
+                        decoder.encode(signals), pictures, shown
+                    ).numpy()
+
+                    # tested once: it is a property of the arm
+                    is_first = draw == 0 and name == next(iter(amounts))
+                    if is_first and depends_on_other_trials(
+                        decoder.encode, torch.from_numpy(signals)
+                    ):
+                        together.append(arm)
+                except BrainhiveError as error:
+                    missing[arm] = error.in_one_line
+                bar.advance()
     return Part(ranked, sizes, missing, together)
 
 
@@ -195,6 +199,8 @@ def fix_pulls(job: Job, cell: Cell) -> Strength | None:
     """
     # strengths of the recipe, or of the run
     spec, pulls = job.recipe, job.recipe.transfer.pulls
+    if job.count_choosers(cell):
+        return None
     if job.training.backbone.is_closed_form:
         return Strength(pulls=dict.fromkeys(job.amounts, 0.0), chosen_by="closed form")
 
@@ -202,21 +208,18 @@ def fix_pulls(job: Job, cell: Cell) -> Strength | None:
     if len(pulls) == 1:
         return Strength(pulls=dict.fromkeys(job.amounts, pulls[0]), chosen_by="recipe")
 
-    # nobody can be left out of the model that another one started from
-    is_started = job.training.mode == "finetune" or any(job.training.train.starts)
-    is_wanted = {TRANSFER, PERMUTED_TRANSFER} & {*spec.arms}
-    if is_wanted and len(cell.trained_on) > 1 and not is_started:
-        return None
+    # else the number of pictures alone decides
     random = np.random.default_rng(spec.seed)
     trials = next(iter(job.people.values())).trials
     chosen = choose_trials(
         trials, job.unit, [*job.amounts.values()], spec.order, random
     )
     fixed = [fixed_pull(int(is_chosen.any(1).sum())) for is_chosen in chosen]
-    return Strength(
-        pulls=dict(zip(job.amounts, fixed, strict=True)),
-        chosen_by="another model" if is_started else "one person",
-    )
+    fixed_pulls = dict(zip(job.amounts, fixed, strict=True))
+    if not pulls:
+        return Strength(pulls=fixed_pulls, chosen_by="number of pictures")
+    chosen_by = "another model" if job.have_start() else "one person"
+    return Strength(pulls=fixed_pulls, chosen_by=chosen_by)
 
 
 def train_on(job: Job, people: Sequence[int], seed: int, paths: Paths) -> Training:

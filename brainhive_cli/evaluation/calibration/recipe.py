@@ -12,11 +12,16 @@ from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.recipe import Section, TrainedRunRecipe
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.evaluation.calibration.amounts import UNITS, Order
-from brainhive_cli.training.alignment.few_shot import ARMS, PULLS, TRANSFER
+from brainhive_cli.training.alignment.few_shot import (
+    ARMS,
+    SCRATCH,
+    TRANSFER,
+    ZERO_SHOT,
+)
 
 SHELVES = ("normalisations", "alignments")
 """Shelves of the alignments of signals and of tokens."""
-PICTURES = (5, 10, 20, 50, 100, 200, 400)
+PICTURES = (10, 20, 50, 100, 200)
 """Usual amounts, where a recipe names none."""
 
 
@@ -53,10 +58,11 @@ class Transfer(Section):
     pulls: Annotated[
         list[Annotated[float, Field(ge=0, le=1)]], BeforeValidator(recipe.split)
     ] = Field(
-        [*PULLS],
+        [],
         description="values of train.start_pull among which the people whom the model "
-        "learned from choose, each left out in turn, next to zero-shot; "
-        "one value is taken as it is",
+        "learned from choose, each left out in turn, next to zero-shot, which trains "
+        "many more models; one value is taken as it is; default: by the number of "
+        "pictures alone",
     )
     draws: int = Field(
         2, gt=0, le=1000, description="draws of calibration of each of these people"
@@ -117,12 +123,14 @@ class Recipe(TrainedRunRecipe):
         ),
     )
     draws: int = Field(
-        10, gt=0, le=1000, description="draws of each amount; recorded order has one"
+        3, gt=0, le=1000, description="draws of each amount; recorded order has one"
     )
 
     # ways of learning from a person
     arms: Annotated[recipe.Names, recipe.among("arm", ARMS)] = Field(
-        [*ARMS], min_length=1, description=f"arms: {', '.join(ARMS)}"
+        [ZERO_SHOT, TRANSFER, SCRATCH],
+        min_length=1,
+        description=f"arms that are measured: {', '.join(ARMS)}",
     )
     alignments: Annotated[
         list[Any],
@@ -132,8 +140,7 @@ class Recipe(TrainedRunRecipe):
             ]
         ),
     ] = Field(
-        ["euclidean", "coral", "moments", "procrustes", "ridge"],
-        validate_default=True,
+        [],
         description="further arms: alignments of signals (euclidean, riemannian, "
         "whiten, channel) and of tokens (coral, moments; by pairs "
         "procrustes, ridge)",

@@ -241,9 +241,10 @@ class LiveResult(NamedTuple):
     Attributes:
         event: The result as plain values: number of the `window` from 1, name of its
             `event`, image id of the picture that was `shown`, `best` pictures by this
-            trial with their `margin`, `rank` of the shown one, `repetitions` of it so
-            far, `average_best` and `average_rank` by the average of all its trials;
-            None for what is not known, and for averages of one trial.
+            trial with their `margin`, `rank` of the shown one, None if it is not
+            searched, `repetitions` of it so far, `average_best` and `average_rank` by
+            the average of all its trials; None for what is not known, and for averages
+            of one trial.
         window: The window.
         is_tested: Whether it counts: what was shown is known, and the model has not
             learned from it.
@@ -265,6 +266,8 @@ class WindowDecoder:
     Attributes:
         member: The model; its cell is tested on the person alone.
         names: Finds the picture of an event, among the M that are searched.
+        further_names: The same among pictures that are not searched, such as those of
+            the training; windows of these are known, and do not count.
         pictures: [M, D] tokens of these, as the model compares them.
         is_tested: [M] whether a window of the picture counts: the model has not learned
             from it.
@@ -277,13 +280,14 @@ class WindowDecoder:
             yet.
         missing_trials: Trials that are still needed until whitening begins.
         image_ids: [M] pictures that are searched.
-        find_shown: Finds the row in the gallery of the picture that an event stands
-            for; None if it has none.
+        find_shown: Finds the picture that an event stands for: its row in the gallery,
+            None if it is not searched, and its image id, None if it is not known.
         unknown_events: Names of the last events of which no picture is known.
     """
 
     member: TrainedModel
     names: EventNames
+    further_names: EventNames
     pictures: Tensor
     is_tested: Bool
     normaliser: Normaliser | None
@@ -306,16 +310,17 @@ class WindowDecoder:
             self.preparation.whiten_trials if self.preparation and is_measured else 0
         )
 
-    def _find_shown(self, event: str) -> int | None:
-        row = None
+    def _find_shown(self, event: str) -> tuple[int | None, str | None]:
         try:
-            row = self.names.find_row(event)
+            if (row := self.names.find_row(event)) is not None:
+                return row, self.image_ids[row]
+            if (further := self.further_names.find_row(event)) is not None:
+                return None, self.further_names.image_ids[further]
         except BrainhiveError as error:
             # a marker that anyone sends must not end the session
             console.warn(f"{error.message}: no picture is known of event {event}")
-        if row is None:
-            self.unknown_events.append(event)
-        return row
+        self.unknown_events.append(event)
+        return None, None
 
     def warm_up(self) -> None:
         """Decode the template once: the first window takes longer than all others."""
@@ -328,14 +333,13 @@ class WindowDecoder:
             BrainhiveError: if a signal is not what the model takes, or noise cannot be
                 measured.
         """
-        rows = [self.find_shown(window.name) for window in windows]
+        shown = [self.find_shown(window.name) for window in windows]
 
         # the first trials are kept for the whitener; those after them are decoded
         missing = self.missing_trials
         if self.preparation is not None and missing:
-            for window, row in zip(windows[:missing], rows, strict=False):
-                stimulus = window.name if row is None else self.image_ids[row]
-                self._noise_trials.append((window.signal, stimulus))
+            for window, (_, image_id) in zip(windows[:missing], shown, strict=False):
+                self._noise_trials.append((window.signal, image_id or window.name))
             self.missing_trials = max(0, missing - len(windows))
             if not self.missing_trials:
                 trials, names = zip(*self._noise_trials, strict=True)
@@ -346,7 +350,7 @@ class WindowDecoder:
                 )
                 self.whitener = whitener(noise, channels).astype(np.float32)
                 self._noise_trials = []
-            windows, rows = windows[missing:], rows[missing:]
+            windows, shown = windows[missing:], shown[missing:]
         if not windows:
             return []
 
@@ -355,7 +359,8 @@ class WindowDecoder:
         if self.whitener is not None:
             whiten(epochs, self.whitener)
 
-        # averages of each picture's trials so far, where there are several
+        # averages of each searched picture's trials so far, where there are several
+        rows = [row for row, _ in shown]
         counts, averages = [1] * len(rows), dict[int, Float64]()
         for index, (epoch, row) in enumerate(zip(epochs, rows, strict=True)):
             if row is not None:
@@ -367,9 +372,9 @@ class WindowDecoder:
         # trials, then averages, decoded together
         # [n + a, E, T]
         decoded = np.stack([*epochs, *averages.values()]).astype(np.float32)
-        shown = [*rows, *(rows[index] for index in averages)]
-        signals, best, ranked = self._rank(decoded, shown)
-        average_of = dict(zip(averages, range(len(rows), len(shown)), strict=True))
+        ranked_rows = [*rows, *(rows[index] for index in averages)]
+        signals, best, ranked = self._rank(decoded, ranked_rows)
+        average_of = dict(zip(averages, range(len(rows), len(decoded)), strict=True))
 
         # trials that the model has learned from
         is_learned, learned = [False] * len(rows), self.learned_trials
@@ -386,14 +391,16 @@ class WindowDecoder:
 
         # a result for each window
         results = []
-        for index, (window, row) in enumerate(zip(windows, rows, strict=True)):
+        for index, (window, (row, image_id)) in enumerate(
+            zip(windows, shown, strict=True)
+        ):
             self._number += 1
             average, (top, *further) = average_of.get(index), best[index]
             event = {
                 "kind": "result",
                 "window": self._number,
                 "event": window.name,
-                "shown": None if row is None else self.image_ids[row],
+                "shown": image_id,
                 "best": best[index],
                 "margin": round(top["similarity"] - further[0]["similarity"], 6)
                 if further

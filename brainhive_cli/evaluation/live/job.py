@@ -3,11 +3,12 @@ decoded.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from brainhive_cli.core import console
 from brainhive_cli.core.command import Input, require
 from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import (
@@ -27,7 +28,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.recipe import SIGNALS
 from brainhive_cli.data.datasets import require_split
-from brainhive_cli.data.event_names import EventNames
+from brainhive_cli.data.event_names import TABLES, EventNames
 from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.windows import Windows
 from brainhive_cli.data.streams import (
@@ -161,13 +162,8 @@ class Job:
             member.images(split, rows),
             ~member.seen(self.subject, split, rows),
         )
-        table = locate(recipe.events) if recipe.events else None
-        if table is not None:
-            require([find_table(table)])
-
         # events are names of pictures, or those of a table
-        names = EventNames(table, image_ids, self.align.dataset.are_categories)
-        names.require_pictures(f"the gallery, {self.align.dataset.name}, {split}")
+        names, further_names = self.read_names(member, image_ids)
         normaliser = member.find_normaliser(self.subject, split)
 
         def open_recording() -> Trials | None:
@@ -235,6 +231,7 @@ class Job:
             decoder = WindowDecoder(
                 member,
                 names,
+                further_names,
                 pictures,
                 is_tested,
                 normaliser,
@@ -258,6 +255,76 @@ class Job:
             knows_trials,
             tuple(differs),
         )
+
+    def read_names(
+        self, member: TrainedModel, image_ids: Sequence[str]
+    ) -> tuple[EventNames, EventNames]:
+        """Read what events are called: by the table of the recipe, or the one that
+        `prepare` finds, if it names known pictures; else by their pictures.
+
+        Args:
+            member: The model.
+            image_ids: Pictures of the gallery.
+
+        Returns:
+            Names of the pictures of the gallery, and of those of the training that are
+            not in it.
+        """
+        # a lab may lack the embeddings of the training, whose pictures are then unknown
+        recipe, is_exact, further = self.recipe, self.align.dataset.are_categories, []
+        with suppress(BrainhiveError):
+            ids, searched = member.pictures("train").image_ids, {*image_ids}
+            further = [image_id for image_id in ids if image_id not in searched]
+
+        def read(table: Path | None) -> tuple[EventNames, EventNames]:
+            return (
+                EventNames(table, image_ids, is_exact),
+                EventNames(table, further, is_exact),
+            )
+
+        # the table of the recipe names pictures of the gallery
+        if recipe.events:
+            table = locate(recipe.events)
+            require([find_table(table)])
+            names, further_names = read(table)
+            where = f"the gallery, {self.align.dataset.name}, {recipe.gallery}"
+            names.require_pictures(where)
+            return names, further_names
+
+        # tables where prepare finds them, of which a wrong one is left out
+        for table in self._list_tables(member) if recipe.source.has_markers else ():
+            try:
+                names, further_names = read(table)
+                if names.count_pictures() or further_names.count_pictures():
+                    return names, further_names
+                problem = f"{table} names no picture of {self.align.dataset.name}"
+            except BrainhiveError as error:
+                problem = error.message
+            console.warn(f"{problem}: events are not read by it")
+        return read(None)
+
+    def _list_tables(self, member: TrainedModel) -> list[Path]:
+        """List the tables that `prepare` has read or would read: those of the model's
+        stores, next to a recording that is replayed, and in the folder of recordings.
+        """
+        # files of stores: a table of the recipe, or one with the usual name
+        paths, source = list[Path](), member.source
+        for person in (self.subject, *self.cell.trained_on):
+            if not source.path(person).is_file():
+                continue
+            for recording in source.open(person).splits.values():
+                stored = recording.provenance
+                named = Path(stored.get("preparation", {}).get("events") or TABLES[0])
+                names = {named.name, *TABLES}
+                files = map(locate, stored.get("files", ()))
+                paths += [path for path in files if path.name in names]
+
+        # the folders
+        file = getattr(self.recipe.source, "file", "")
+        folders = [locate(file).parent] if file else []
+        folders.append(self.recipe.paths.under_home("data") / "recordings")
+        paths += [folder / name for folder in folders for name in TABLES]
+        return [path for path in dict.fromkeys(paths) if path.is_file()]
 
 
 @dataclass(frozen=True)
@@ -286,6 +353,36 @@ class OpenSession:
     signal_caveats: list[str]
     knows_trials: bool
     differs: tuple[str, ...] = ()
+
+    def describe_markers(self) -> str:
+        """Say by what markers are read, and which pictures they can name."""
+        names, further = self.decoder.names, self.decoder.further_names
+        gallery = f"{len(names.image_ids)} pictures of the gallery"
+        if names.table is None:
+            return (
+                f"markers are read as names of pictures, such as {names.image_ids[0]}: "
+                f"{gallery}, {len(further.image_ids)} others of the training; a table "
+                "for other markers: --events FILE.csv, with columns event and picture"
+            )
+        return (
+            f"markers are read by {names.path}, which names "
+            f"{names.count_pictures()} of {gallery} and {further.count_pictures()} of "
+            f"{len(further.image_ids)} others of the training"
+        )
+
+    def describe_unknown(self, unknown: int, decoded: int) -> str:
+        """Say how many windows have no known picture, and what to add."""
+        names = self.decoder.names
+        way = (
+            "--events FILE.csv, with columns event and picture, names their pictures"
+            if names.table is None
+            else f"a line EVENT,PICTURE in {names.path} names the picture of each"
+        )
+        events = summarise_names([*dict.fromkeys(self.decoder.unknown_events)])
+        return (
+            f"{unknown} of {decoded} windows show no known picture, of events "
+            f"{events}; {way}"
+        )
 
     def caveats(self, learned: int = 0, trials: int = 0) -> list[str]:
         """List the caveats of every number of a session, some of whose trials were

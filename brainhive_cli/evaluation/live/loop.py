@@ -199,6 +199,7 @@ class Loop:
         self._start_s: float | None = None  # time of the first sample
         self._read_at = time.monotonic()
         self.decoded, self.stalls, self._has_warned = 0, 0, False
+        self.unknown = 0  # windows of which no picture is known
         self.first_results: list[Event] = []  # as plain values, for the run's sheet
 
     def run(self) -> str:
@@ -306,6 +307,7 @@ class Loop:
             "stream": self.describe_stream(),
         }
         for result in results:
+            self.unknown += result.event["shown"] is None
             # only pictures that the model has not learned from count
             if result.is_tested:
                 self.score.add(result)
@@ -424,10 +426,8 @@ class Loop:
                         recorder.mark_gap(sample)
                     for name, sample in located:
                         # events without a picture are saved without one
-                        row = decoder.find_shown(name)
-                        recorder.add_event(
-                            sample, name, "" if row is None else decoder.image_ids[row]
-                        )
+                        _, image_id = decoder.find_shown(name)
+                        recorder.add_event(sample, name, image_id or "")
 
 
 @contextmanager

@@ -39,8 +39,9 @@ class Recipe(TrainedRunRecipe):
     # how windows of the stream are prepared and when the session ends
     events: str = Field(
         "",
-        description="table (CSV or TSV) with columns event and picture; default: "
-        "events are called by their pictures",
+        description="table (CSV or TSV) with columns event and picture; default: the "
+        "table that prepare read, or events.csv or events.tsv in the folder of the "
+        "recording or of recordings; without one, events are called by their pictures",
     )
     channel_mapping: ChannelChoice = Field(
         "none",

@@ -12,7 +12,12 @@ from torch import Tensor
 
 from brainhive_cli.core import foreign_code, measurements
 from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
+from brainhive_cli.core.errors import (
+    MissingData,
+    MissingExtra,
+    RecipeError,
+    install_line,
+)
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.targets.targets import encode
@@ -176,11 +181,7 @@ def find_missing_library(metric: str) -> MissingExtra | None:
         return tasks.find_missing_library(metric)
     # motion is measured by OpenCV
     is_here = importlib.util.find_spec("cv2") is not None
-    return (
-        None
-        if is_here
-        else MissingExtra("epe needs OpenCV", "pip install 'brainhive[video]'")
-    )
+    return None if is_here else MissingExtra("epe needs OpenCV", install_line("video"))
 
 
 def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Int64
-from brainhive_cli.core.command import write_duration
+from brainhive_cli.core.console import write_duration
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import LEVEL, Answer, Baseline
 from brainhive_cli.core.files import portable
@@ -139,8 +139,8 @@ def _expect_s(job: Job, spec: SignalSpec, compared: Sequence[bool]) -> float:
     for cell in run.cells:
         if cell.seed == run.cells[0].seed:
             stored = run.source(cell.variant).open(cell.trained_on[0])["train"]
-            trials = stored.repetitions.sum() if is_of_trials else len(stored)
-            count = int(trials) * len(cell.trained_on)
+            pictures, most = stored.signal.shape[:2]
+            count = pictures * (most if is_of_trials else 1) * len(cell.trained_on)
             small = min(count, features)
             operations += 2.0 * count * small * (features + width) + 10.0 * small**3
     return operations / OPERATIONS_PER_S

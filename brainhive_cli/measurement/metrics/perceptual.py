@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra, install_line
 from brainhive_cli.core.weights import read, reading
 from brainhive_cli.measurement.metrics.networks import (
     NETWORKS,
@@ -117,7 +117,7 @@ def _require_libraries(metric: str) -> None:
                 f"{metric} needs "
                 f"{' and '.join(m.partition('.')[0] for m in MODULES[metric])}"
             ),
-            "pip install 'brainhive[metrics]'",
+            install_line("metrics"),
         ) from error
 
 
@@ -191,9 +191,7 @@ def require_distances(count: int) -> None:
             ),
         )
     if importlib.util.find_spec("torchmetrics") is None:
-        raise MissingExtra(
-            "FID and KID need torchmetrics", "pip install 'brainhive[metrics]'"
-        )
+        raise MissingExtra("FID and KID need torchmetrics", install_line("metrics"))
 
 
 def measure_distances(

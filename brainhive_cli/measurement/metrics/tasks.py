@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.arrays import Bool, Float64
-from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.core.errors import MissingExtra, install_line
 from brainhive_cli.measurement.metrics import Scale
 
 DICE, RECALL, OBJECT = "mask_dice", "concept_recall", "caption_object"
@@ -223,6 +223,4 @@ def find_missing_library(metric: str) -> MissingExtra | None:
         or importlib.util.find_spec(LIBRARIES[metric]) is not None
     ):
         return None
-    return MissingExtra(
-        f"{metric} needs {LIBRARIES[metric]}", "pip install 'brainhive[captions]'"
-    )
+    return MissingExtra(f"{metric} needs {LIBRARIES[metric]}", install_line("captions"))

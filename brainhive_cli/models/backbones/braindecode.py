@@ -25,6 +25,7 @@ from brainhive_cli.core.errors import (
     find_rows,
     first_line,
     guess,
+    install_line,
 )
 from brainhive_cli.core.launch import failed_import
 from brainhive_cli.models.backbones import BackboneConfig
@@ -452,7 +453,7 @@ def _class_of(name: str) -> Any:
         # torchaudio refuses other PyTorchs than its own
         raise failed_import(error) or MissingExtra(
             f"braindecode does not import: {first_line(error)}",
-            "pip install 'brainhive[braindecode]'",
+            install_line("braindecode"),
         ) from error
     if name not in models_dict:
         hint = f"{guess(name, models_dict)}see braindecode.models"

@@ -52,13 +52,9 @@ parts.
 ARMS = (ZERO_SHOT, *TRAINED_ARMS)
 FEWEST_PICTURES = 5
 """Pictures from which transfer trains; below, it is zero-shot."""
-PULLS = (1.0, 0.3, 0.1, 0.03, 0.0)
-"""Strengths of transfer among which other people choose: values of `train.start_pull`.
-With 1 nothing is learned but the alignment of signals.
-"""
 FIXED_PULLS = ((50, 0.3), (200, 0.1), (600, 0.03))
-"""Strength up to so many pictures where no other people can choose it, and 0 beyond:
-about the best of the demo with eight people.
+"""Strength of transfer (`train.start_pull`) up to so many pictures where no other
+people choose it, and 0 beyond: about the best of the demo with eight people.
 """
 LAYER_LR = 10
 """Factor of the learning rate of a subject layer alone, which is small and starts as

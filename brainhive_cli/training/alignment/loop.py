@@ -287,7 +287,7 @@ def train_cell(
     """
     if is_closed_form(layout) and not launch.is_main:
         return  # one process fits alone
-    with console.progress(f"training {name}", 0) as bar:
+    with console.progress(f"training {name}", 0, is_of_item=True) as bar:
         callbacks = CellFolder(name, folder, launch, on_epoch, bar)
         fit(layout, data, terms, train, seed=seed, callbacks=callbacks, launch=launch)
 

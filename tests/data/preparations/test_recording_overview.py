@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from own_recordings import CHANNELS, RATE_HZ, Shown, annotate, make_raw, write_pictures
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations.recording import Config, Own
+from brainhive_cli.data.recording_files import list_recordings
 from brainhive_cli.data.signal_stores import SignalStore
 
 mne = pytest.importorskip("mne")
@@ -154,3 +155,35 @@ def test_inputs_of_an_amplifier_become_the_electrodes_of_the_cap_that_is_named(
     ) as caught:
         build(montage="biosemi6").shapes(1, 1)
     assert "did you mean biosemi" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit", "said"),
+    [
+        ("eeg", 1.0, "probably µV that were read as V; multiply them by 1e-06"),
+        ("eeg", 1e-12, "probably scaled twice; multiply them by 1e+06"),
+        ("mag", 1.0, "probably fT that were read as T; multiply them by 1e-15"),
+        ("mag", 1e-30, "probably scaled twice; multiply them by 1e+15"),
+        ("eeg", 1e-6, ""),
+        ("mag", 1e-15, ""),
+    ],
+)
+def test_signals_in_another_unit_than_the_file_says_are_warned_of(
+    tmp_path, kind, unit, said
+):
+    shown = Shown.of(2, 0)
+    raw = annotate(make_raw(shown, 0, 10, unit, kind), shown, list(shown.pictures))
+    raw.save(tmp_path / "sub-01.fif", verbose="ERROR", fmt="double")
+    write_pictures(tmp_path / "pictures")
+    stimuli = {"kind": "image-folder", "root": str(tmp_path / "pictures")}
+    config = Config.model_validate({"root": str(tmp_path), "stimuli": stimuli})
+    warnings = config.build(Paths()).look_over((1,)).warnings
+    assert not said or any(said in line for line in warnings)
+    assert said or not any("far from any brain's" in line for line in warnings)
+
+
+def test_a_folder_of_epochs_is_named_with_the_way_out(tmp_path):
+    (tmp_path / "sub-01-epo.fif").touch()
+    with pytest.raises(MissingData, match=r"holds epochs, .*sub-01-epo\.fif") as caught:
+        list_recordings(tmp_path, "*")
+    assert caught.value.hint.startswith("export the continuous recording")

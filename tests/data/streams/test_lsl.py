@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra, install_line
 from brainhive_cli.data.streams import Chunk, Stream, Wanted
 from brainhive_cli.data.streams.lsl import Config
 
@@ -452,7 +452,7 @@ def test_without_mne_lsl_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "mne_lsl", None)
     with pytest.raises(MissingExtra, match="mne-lsl") as caught:
         Config().build(want())
-    assert caught.value.hint == "pip install 'brainhive[live]'"
+    assert caught.value.hint == install_line("live")
 
 
 if __name__ == "__main__":

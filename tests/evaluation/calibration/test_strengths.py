@@ -16,7 +16,7 @@ ASKED = (
     "pictures=6",
     "draws=1",
     "arms=zero-shot,transfer",
-    "alignments=[]",
+    "transfer.pulls=1,0.3,0.1,0.03,0",
     "subjects=3",
 )
 

@@ -45,7 +45,9 @@ def test_a_check_and_the_run_open_each_run_once(
     assert len(opened) == 2
 
 
-def test_a_sweep_is_compared_with_one_variant(go, world: Path, small, runs: str):
+def test_a_sweep_is_compared_with_one_variant(
+    go, world: Path, small, runs: str, capsys
+):
     rates = "sweep={train.lr: [1e-3, 2e-3, 4e-3]}"
     sweep = go(
         "train-align", *small, "train.epochs=1", "subjects=1", rates, runs
@@ -65,7 +67,11 @@ def test_a_sweep_is_compared_with_one_variant(go, world: Path, small, runs: str)
 
     best = max(by_label, key=lambda label: by_label[label])
     assert pairs() == [[best, label] for label in by_label if label != best]
+    capsys.readouterr()
     assert pairs("compare=lr=4e-3") == [["lr=4e-3", "lr=1e-3"], ["lr=4e-3", "lr=2e-3"]]
+    # variants that are finished are said in one line
+    said = capsys.readouterr().err
+    assert said.count("found") == said.count("found finished runs, 3: ") == 1
     with pytest.raises(RecipeError, match="compare is 'lr=5', no variant of") as caught:
         go("eval-retrieval", *few, "compare=lr=5")
     assert caught.value.hint == "lr=1e-3, lr=2e-3, lr=4e-3"
