@@ -81,9 +81,14 @@ def write_word(word: ast.expr) -> list[str]:
 
 def lines_of(module: ast.Module) -> Iterator[str]:
     """Write the command lines that a module makes, of commands that it names."""
-    imports = (node for node in module.body if isinstance(node, ast.ImportFrom))
-    # a `Line` is one of a figure there
-    if all(node.module != errors.__name__ for node in imports):
+    imports = [node for node in module.body if isinstance(node, ast.ImportFrom)]
+    imported = {
+        alias.name
+        for node in imports
+        if node.module == errors.__name__
+        for alias in node.names
+    }
+    if "Line" not in imported:  # else a `Line` is one of a figure
         return
     for node in ast.walk(module):
         match node:
@@ -135,6 +140,7 @@ def test_the_line_to_embed_names_an_encoder_that_is_here(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(target_stores, "recorded_subjects", lambda *found: [1])
+    (home / "data/image-folder/train/cat").mkdir(parents=True)
     for kind, words in (
         ("demo", " --encoders demo-clip"),
         ("image-folder", ""),  # whose default needs no network

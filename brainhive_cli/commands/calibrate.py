@@ -140,11 +140,13 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Strengt
     )
 
     # cached, as two new persons who leave each other out share a model
-    found = list[str]()
+    finished = list[str]()
 
     @cache
     def train(people: tuple[int, ...], seed: int) -> TrainedRun:
-        run = train_align.run(train_on(job, people, seed, paths), launch, False, found)
+        run = train_align.run(
+            train_on(job, people, seed, paths), launch, False, finished
+        )
         return open_model(str(run.folder), paths)
 
     # a strength that recipe or run fix needs no further trainings
@@ -161,7 +163,7 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Strengt
             people = tuple(one for one in cell.trained_on if one != subject)
             left_out.setdefault(cell, {})[subject] = train(people, cell.seed)
             bar.advance()
-    say_found(found)
+    say_found(finished)
 
     # the choice of each model, by one process
     cell_of_name = {f"strength for {_name(cell)}": cell for cell in todo}

@@ -79,12 +79,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # a sweep: every variant by itself, then compared with one, or in pairs; nothing is
     # pooled
-    found = list[str]()
+    finished = list[str]()
     results = {
-        variant.runs[0].variant: _evaluate(variant, against, launch, again, found)
+        variant.runs[0].variant: _evaluate(variant, against, launch, again, finished)
         for variant in job.variants
     }
-    say_found(found)
+    say_found(finished)
     folder = start_run(
         "eval-retrieval",
         job.runs[0].label,
@@ -123,10 +123,10 @@ def _evaluate(
     against: Sequence[Measurements],
     launch: Launch,
     again: bool = False,
-    found: list[str] | None = None,
+    finished: list[str] | None = None,
 ) -> Result:
     """Evaluate a job that is no sweep, and compare it with others; a finished run is
-    only read, and `found` gets its name.
+    only read, and `finished` gets its name.
     """
     # prepare the signals, and open the run
     with console.progress("opening signals"):
@@ -134,7 +134,7 @@ def _evaluate(
             align_run.prepare_signals(launch)
         recipe, digests = job.recipe, digests_of(job.inputs())
     folder = start_run(
-        "eval-retrieval", job.runs[0].label, recipe, launch, again, digests, found
+        "eval-retrieval", job.runs[0].label, recipe, launch, again, digests, finished
     )
     work = job.work if is_untouched(folder) else None
     if not folder.is_finished:
@@ -267,7 +267,8 @@ def _fit_ridge(job: Job, folder: RunFolder, launch: Launch) -> dict[Cell, Measur
         BrainhiveError: if a ridge is no baseline of the run.
     """
     ridge = write_ridge(job, folder.path)
-    with tempfile.TemporaryDirectory() as runs:
+    # what is said of the signals was said of the run
+    with tempfile.TemporaryDirectory() as runs, console.silent():
         paths = ridge.paths.model_copy(update={"runs": runs})
         trained = train_align.run(
             ridge.model_copy(update={"paths": paths}), launch.alone

@@ -85,11 +85,11 @@ def run(
     recipe: Recipe,
     launch: Launch,
     again: bool = False,
-    found: list[str] | None = None,
+    finished: list[str] | None = None,
 ) -> Result:
     """Train every cell that is not finished; the test split is never read.
 
-    A finished run is only read; `found` gets its name, if it is no None.
+    A finished run is only read; `finished` gets its name, if it is no None.
     """
     trackers.require(recipe.run.trackers)
     # resolve: cells, signals, and the identities of all that is read, which name the
@@ -110,7 +110,7 @@ def run(
         launch,
         again,
         digests,
-        found,
+        finished,
     )
 
     # train what an earlier command has not trained, and write what all cells measured

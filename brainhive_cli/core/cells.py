@@ -227,7 +227,7 @@ def start_run(
     launch: Launch,
     again: bool = False,
     digests: Mapping[str, str] = MappingProxyType({}),
-    found: list[str] | None = None,
+    finished: list[str] | None = None,
 ) -> RunFolder:
     """Create the run's folder, or find the one that the same recipe made before.
 
@@ -241,8 +241,8 @@ def start_run(
         again: Start a new run even if there is a finished one.
         digests: Of what paths and references of the recipe hold, and of stores, see
             `Input.digest`.
-        found: Gets the name of the run if it is finished, for `say_found`; else a line
-            says so.
+        finished: Gets the name of the run if it is finished, for `say_found`; else a
+            line says so.
 
     Raises:
         Unfinished: if the launch only reads, and the run is not finished.
@@ -313,12 +313,12 @@ def start_run(
 
     # a finished one is noted as asked for again
     if run.is_finished:
-        if found is None:
+        if finished is None:
             console.say(
                 f"found run {path.name}, finished {run.age}; --again starts a new one"
             )
         else:
-            found.append(path.name)
+            finished.append(path.name)
         # a run of somebody else, which may be read only
         with suppress(OSError, BrainhiveError):
             names = sorted({*run.read_found().recipe_names, recipe.recipe_name})
@@ -327,10 +327,10 @@ def start_run(
     return run
 
 
-def say_found(found: Sequence[str]) -> None:
+def say_found(finished: Sequence[str]) -> None:
     """Say of several runs in one line that they are finished."""
-    if found:
-        console.say(f"found finished runs, {console.summarise_names(found)}")
+    if finished:
+        console.say(f"found finished runs, {console.summarise_names(finished)}")
 
 
 def announce(

@@ -43,9 +43,23 @@ size = filesize.decimal
 """Writes a number of bytes as 12.3 kB, 3.0 MB or 26.0 GB."""
 
 
+_silent: list[bool] = []
+"""Blocks around that are silent."""
+
+
 def writes_messages() -> bool:
     """Return whether this process is the one of its launch that writes messages."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("RANK", "0") == "0" and not _silent
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Write no messages and warnings, of work that repeats what has been said."""
+    _silent.append(True)
+    try:
+        yield
+    finally:
+        _silent.pop()
 
 
 def say(*lines: str) -> None:

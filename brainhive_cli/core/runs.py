@@ -135,6 +135,8 @@ class RunFolder:
     @property
     def duration_s(self) -> float:
         """Seconds from its start to its end; infinite where it does not say both."""
+        if not (self.path / ENVIRONMENT).is_file():  # shared without it
+            return float("inf")
         times = self.read_json(ENVIRONMENT, Environment)
         if times.started is None or times.finished is None:
             return float("inf")

@@ -12,6 +12,7 @@ from worlds import COLOURS, SMALL, at_home, paint
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import calibrate
+from brainhive_cli.core.cells import announce
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
@@ -175,8 +176,8 @@ def test_a_calibration_that_takes_long_says_so_before_it_begins(base, go, capsys
     work.remember(runs, work.key("calibrate", "cpu"), 10.0 * work.count, 1)
     go("calibrate", "pictures=10", "draws=2", "arms=scratch", "seed=3")
     assert "about" not in capsys.readouterr().err  # 9 models
-    work.announce("calibrate", runs, Launch(0, 1, "cpu"))
-    work.announce("calibrate", runs, Launch(0, 1, "cpu"), left=0.01)
+    announce(work, "calibrate", runs, Launch(0, 1, "cpu"))
+    announce(work, "calibrate", runs, Launch(0, 1, "cpu"), left=0.01)
     (said,) = capsys.readouterr().err.splitlines()
     assert said == (
         "about 16 min for 96 trained models in 9 cells, each 10 s in the last run of "
