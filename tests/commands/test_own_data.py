@@ -70,13 +70,26 @@ def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
     raw.save(work.parent / "recordings/sub-01_ses-01.fif", verbose="ERROR")
     write_table(work.parent / "recordings/events.csv")
 
-    output, talk = run_lines("README.md", "### Your own data in ten lines")
+    output, talk = run_lines("README.md", "## Your own data in ten lines")
 
     assert "18 train, 6 test trials" in output.replace("\n", " ")
     store = SignalStore.open(work / "signals/image-folder/default/sub-01.h5")
     assert store["test"].repetitions.tolist() == [3, 3]
     assert "Retrieval, test" in output and "Protocol: intra, image-folder" in output
     assert "next: brainhive train-align --dataset image-folder" in talk
+
+    # the lines of Python that follow, on the runs that these lines made
+    text = (CHECKOUT / "README.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for word, command in (
+        ("EVALUATION", "eval-retrieval"),
+        ("TRAINING", "train-align"),
+    ):
+        (run,) = (work / "runs" / command).glob("image-folder-*")
+        block = block.replace(word, run.name)
+    variables: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), variables)
+    assert len(variables["ranks"].ranks) == 2
 
 
 def write_betas(folder):

@@ -4,18 +4,20 @@ without a network, and a ridge stands in the table of every result.
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import lite0
 import numpy as np
 import pytest
 import torch
+import worlds
 from PIL import Image
 from typer.testing import CliRunner
+from worlds import Go
 
 from brainhive_cli.app import app
-from brainhive_cli.commands import eval_retrieval, train_align
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.commands import train_align
 from brainhive_cli.evaluation.retrieval import baseline
 
 mne = pytest.importorskip("mne")
@@ -80,20 +82,32 @@ def recorded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture
-def at_home(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("BRAINHIVE_HOME", str(recorded))
-    return recorded
+@pytest.fixture(scope="module")
+def at_home(recorded: Path, go: Go) -> Iterator[Path]:
+    """The home with stores of signals and embeddings."""
+    with worlds.at_home(recorded):
+        keys = f"rate_hz: {RATE_HZ}, keep_ms: [0, 500]"
+        go("prepare", f"preparation={{kind: recording, {keys}}}")
+        go("embed", "dataset=image-folder")
+        yield recorded
+
+
+@pytest.fixture(scope="module")
+def network(at_home: Path, go: Go) -> Path:
+    """A run whose networks have hardly been trained."""
+    return go(
+        "train-align",
+        *("dataset=image-folder", "backbone=brain-mlp", "seeds=1", "train.epochs=2"),
+        *("dim=16", "fuser.intermediate_size=16", "backbone.hidden=16"),
+    ).folder
 
 
 def test_the_ten_lines_find_photographs_with_what_is_installed(at_home, go):
-    keys = f"rate_hz: {RATE_HZ}, keep_ms: [0, 500]"
-    go("prepare", f"preparation={{kind: recording, {keys}}}")
-    embedded = go("embed", "dataset=image-folder")
+    stores = (at_home / "embeddings/image-folder").glob("*/*.h5")
     trained = go("train-align", "dataset=image-folder")
     result = go("eval-retrieval", *QUICK)
 
-    assert {path.stem for path in embedded.folder.glob("*/*.h5")} == {"lite0", "gabor"}
+    assert {path.stem for path in stores} == {"lite0", "gabor"}
     recipe = train_align.Recipe.resolve(
         "train-align", str(trained.folder / "recipe.yaml"), {}, []
     )
@@ -104,14 +118,9 @@ def test_the_ten_lines_find_photographs_with_what_is_installed(at_home, go):
 
 
 def test_a_ridge_stands_in_the_table_and_its_line_trains_that_very_ridge(
-    at_home, go, capsys
+    network, go, capsys
 ):
-    trained = go(
-        "train-align",
-        *("dataset=image-folder", "backbone=brain-mlp", "seeds=1", "train.epochs=2"),
-        *("dim=16", "fuser.intermediate_size=16", "backbone.hidden=16"),
-    )
-    result = go("eval-retrieval", f"run={trained.folder}", *QUICK)
+    result = go("eval-retrieval", f"run={network}", *QUICK)
     said = " ".join(capsys.readouterr().err.split())
     path = result.folder / baseline.RIDGE_RECIPE
 
@@ -135,13 +144,13 @@ def test_a_ridge_stands_in_the_table_and_its_line_trains_that_very_ridge(
 
 
 def test_a_ridge_is_not_fitted_where_it_takes_longer_than_the_training(
-    at_home, go, monkeypatch
+    network, go, monkeypatch
 ):
     monkeypatch.setattr(baseline, "OPERATIONS_PER_S", 1.0)
-    run = next((at_home / "runs/train-align").glob("*brain-mlp*"))
+    asked = (f"run={network}", *QUICK)
 
-    skipped = go("eval-retrieval", f"run={run}", *QUICK, again=True).metrics.facts
-    asked = go("eval-retrieval", f"run={run}", *QUICK, "baseline=ridge").metrics.facts
+    skipped = go("eval-retrieval", *asked, again=True).metrics.facts
+    asked = go("eval-retrieval", *asked, "baseline=ridge").metrics.facts
 
     assert "baseline=ridge fits it" in skipped.baseline.reason and not skipped.plain
     assert [row.second for row in asked.plain] == ["ridge"]
@@ -186,13 +195,8 @@ def test_heads_of_a_ridge_keep_their_order(at_home, go):
     assert measured[0].items == measured[1].items
 
 
-def test_a_model_that_is_no_run_has_no_ridge(at_home, go):
-    run = next((at_home / "runs/train-align").glob("*brain-mlp*"))
-    model = next(run.glob("cells/*/model"))
+def test_a_model_that_is_no_run_has_no_ridge(network, go):
+    model = next(network.glob("cells/*/model"))
     asked = (f"run={model}", "dataset=image-folder", "subjects=1", *QUICK)
-    with pytest.raises(MissingData, match="does not say"):
-        eval_retrieval.run(
-            eval_retrieval.Recipe.resolve("eval-retrieval", None, {}, asked[:1]), None
-        )
     facts = go("eval-retrieval", *asked).metrics.facts
     assert facts.baseline.reason and not facts.plain
