@@ -155,9 +155,15 @@ class Ridge(nn.Module):
             if (alpha := self.alpha.get(name)) is None:
                 rotated = (loadings * singular[:, None]).double().square()
                 centred = (squares - len(signal) * mean.square()).double()
-                # centring takes one degree of freedom
-                freedom = max(1, len(signal) - 1)
-                alpha = choose_penalty(values.double(), rotated, centred, freedom)
+                # centring takes one degree of freedom; all features share the variance,
+                # however many components are kept
+                freedom, features = max(1, len(signal) - 1), len(ridge.mean)
+                absent = features - len(values)
+                every, rotated = (
+                    F.pad(values.double(), (0, absent)),
+                    F.pad(rotated, (0, 0, 0, absent)),
+                )
+                alpha = choose_penalty(every, rotated, centred, freedom)
             ridge.weight[name] *= (singular / (values + alpha))[:, None]
 
             # bring predictions to the spread of the targets

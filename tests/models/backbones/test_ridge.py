@@ -133,3 +133,24 @@ def test_alpha_auto_is_that_of_generalised_cross_validation_for_each_head():
         torch.testing.assert_close(
             predicted[name].flatten(1), expected, atol=1e-3, rtol=1e-3
         )
+
+
+def test_a_chosen_penalty_does_not_depend_on_how_many_components_are_kept():
+    """From the number of training signals on they are exact; tolerance: sums in
+    float32.
+    """
+    signal, targets = drawn(40)
+    predicted = []
+    for components in (25, 30, None):
+        config = ridge.Config(alpha="auto", standardise=False, components=components)
+        model = backbones.build(config, SPEC, HEADS)
+        model.fit(
+            1,
+            signal,
+            lambda rows: {n: part[rows] for n, part in targets.items()},
+            signal[:0],
+        )
+        whose = torch.full((25,), SPEC.subjects.index(1))
+        predicted.append(model.eval()(signal, whose))
+    for other in predicted[1:]:
+        torch.testing.assert_close(other, predicted[0], atol=1e-3, rtol=1e-3)
