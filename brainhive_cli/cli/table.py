@@ -431,8 +431,8 @@ COMMANDS = (
         STEPS,
         "train-align",
         (
-            "Train a brain encoder for each cell (subjects × seed) to hit the visual "
-            "token."
+            "Train a brain encoder for each cell (subjects × seed) to predict the "
+            "embedding of the seen picture."
         ),
         "--mode inter",
         {

@@ -51,7 +51,7 @@ class Part:
         name: Pictures, a subject's recordings, or a store.
         counts: Of each split, in words.
         size: Bytes; None where they are not counted.
-        problem: The first bad thing, with a way out; MissingData if it is something
+        problem: The first problem, with a way out; MissingData if it is something
             that is not there.
         is_whole: Whether all is there that the publisher has of it; less may be wanted.
         is_raw: Whether it has to be prepared first.

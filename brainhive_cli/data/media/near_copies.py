@@ -309,11 +309,12 @@ def confirm_near_copy(
         borders or an aperture too; "" for different pictures.
     """
     # squares in Y, Cb, Cr, of which windows are taken
+    sides = (_CANVAS_PX, _CANVAS_PX)
     first, second = (
-        _Prepared.of(
-            frame.resize(
-                (_CANVAS_PX,) * 2, Image.Resampling.BILINEAR, reducing_gap=2
-            ).convert("YCbCr"),
+        _prepare(
+            frame.resize(sides, Image.Resampling.BILINEAR, reducing_gap=2)
+            .convert("YCbCr")
+            .tobytes(),
             frame.size,
         )
         for frame in map(_frame, (tested, learned))
@@ -368,6 +369,15 @@ class _Prepared(NamedTuple):
 
 # of two pictures: the luminance of either may have been equalised
 _LIGHTS = ((0, 0), (0, 1), (1, 0))
+
+
+@lru_cache(64)
+def _prepare(square: bytes, size: tuple[int, int]) -> _Prepared:
+    """Prepare a square in Y, Cb, Cr of a picture of some size, which is often compared
+    with several others, once.
+    """
+    picture = Image.frombytes("YCbCr", (_CANVAS_PX, _CANVAS_PX), square)
+    return _Prepared.of(picture, size)
 
 
 def _are_equal(first: _Prepared, second: _Prepared) -> bool:
