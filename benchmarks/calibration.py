@@ -28,8 +28,8 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.few_shot import SCRATCH, TRANSFER, SourceModel
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Objective, Term
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.objective import Objective
+from brainhive_cli.training.alignment.recipe import Term, Train
 
 SAMPLES, DIM, DIMS, COUNT = 250, 256, {"demo-clip": 128, "demo-vae": 1024}, 960
 """The demo's: samples, width of a token and of its embeddings, training pictures."""

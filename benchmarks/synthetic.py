@@ -32,8 +32,8 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Objective, Term
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.objective import Objective
+from brainhive_cli.training.alignment.recipe import Term, Train
 
 SPLITS = {
     "train": ("training_images", 1654, 10, 4),

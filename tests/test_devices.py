@@ -33,8 +33,7 @@ from brainhive_cli.models.losses import LossContext, Mixing
 from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.objective import Term
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.recipe import Term, Train
 
 HERE = Launch(0, 1, torch.device("cuda"))
 PICTURES = 24

@@ -1,7 +1,6 @@
 """Damaged files of every kind, each opened by the command that reads it."""
 
 import random
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -170,5 +169,3 @@ def _damage(
     changed: Any = DAMAGES[kind](path, content, chosen)
     if changed is not None:
         path.write_bytes(changed)
-    if path.suffix in (".png", ".jpg"):
-        shutil.rmtree(home / "prepared", ignore_errors=True)

@@ -244,7 +244,6 @@ def _datasets() -> Iterator[Case]:
             ("train/signal", "train/image_id", "train/repetitions", "test/signal"),
             ("align", "eval"),
         ),
-        "signals/**/prepared/*.h5": (("signal",), ("align",)),
         "latents/**/*.h5": (("embedding", "sizes", "done"), ("latents",)),
         "data/nsd/nsd_stimuli.hdf5": (("imgBrick",), ("nsd",)),
         "vectors/hdf5/features.hdf5": (("features",), ("import-thingsvision-hdf5",)),

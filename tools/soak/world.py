@@ -199,7 +199,7 @@ EXPLAIN = (
     "--run",
     "runs/aligned",
     "draws=20",
-    "figures=[png]",
+   
     "window={width_ms: 20, step_ms: 20}",
 )
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
@@ -209,7 +209,7 @@ TRAIN, TEST = (
 READERS: dict[str, Reader] = {
     # stores
     "align": Reader(
-        (*ALIGN, FRESH), f"{TRAIN} signals/**/sub-01.h5 signals/**/prepared/*.h5"
+        (*ALIGN, FRESH), f"{TRAIN} signals/**/sub-01.h5"
     ),
     "eval": Reader(
         ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0", FRESH),

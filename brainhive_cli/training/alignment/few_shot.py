@@ -24,8 +24,7 @@ from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.loop import fit, is_closed_form
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Term
-from brainhive_cli.training.alignment.recipe import Stage, Train
+from brainhive_cli.training.alignment.recipe import Stage, Term, Train
 
 ZERO_SHOT, SUBJECT_LAYER, FINE_TUNING, TRANSFER = (
     "zero-shot",

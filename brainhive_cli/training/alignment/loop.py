@@ -49,9 +49,9 @@ from brainhive_cli.training.alignment.initialisation import (
 )
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Objective, Term, mixing_of
+from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.optimisation import Content, Learner
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.recipe import Term, Train, mixing_of
 
 CHECKPOINT_S = 60.0
 """Least time between two checkpoints of a cell; shorter cells start again."""

@@ -22,7 +22,8 @@ from brainhive_cli.models.losses import (
     Mixing,
     SoftClipConfig,
 )
-from brainhive_cli.training.alignment.objective import Objective, Term
+from brainhive_cli.training.alignment.objective import Objective
+from brainhive_cli.training.alignment.recipe import Term
 
 RELATIVE = 1e-5
 PLAIN = LossContext()

@@ -29,8 +29,7 @@ from brainhive_cli.training.alignment.few_shot import (
     SourceModel,
 )
 from brainhive_cli.training.alignment.loop import fit
-from brainhive_cli.training.alignment.objective import Term
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.recipe import Term, Train
 
 PICTURES, CHANNELS, SAMPLES, NEW = 60, ("P7", "Oz", "Cz", "Pz"), 6, 9
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)

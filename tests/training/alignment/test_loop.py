@@ -42,9 +42,8 @@ from brainhive_cli.training.alignment.initialisation import (
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.optimisation import Learner, schedule_of
-from brainhive_cli.training.alignment.recipe import Recipe, Stage, Train
+from brainhive_cli.training.alignment.recipe import Recipe, Stage, Term, Train
 
 Weights = dict[str, torch.Tensor]
 

@@ -12,8 +12,13 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.course import Course
 from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.objective import Objective, Term, check, mixing_of
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.objective import Objective
+from brainhive_cli.training.alignment.recipe import (
+    Recipe,
+    Term,
+    check_active,
+    mixing_of,
+)
 
 PREDICTED = {
     "a": torch.tensor([[1.0, 2.0], [3.0, 5.0]]),
@@ -109,7 +114,7 @@ def test_terms_that_cannot_be_trained_are_refused():
         ([{"epochs": (0, 3)}], "no term is active in epoch 3"),
     ):
         with pytest.raises(RecipeError, match=message):
-            check(
+            check_active(
                 [Term.model_validate({"prediction": "a", **term}) for term in terms], 5
             )
     with pytest.raises(ValidationError, match="first before the second"):
@@ -126,7 +131,7 @@ def test_terms_that_share_an_epoch_are_active_in_turn_and_mix_in_turn():
     ]
     terms = [Term.model_validate(each).in_stage(0, 1) for each in fields]
 
-    check(terms, 1)
+    check_active(terms, 1)
 
     assert [mixing_of(terms, moment / 4) for moment in range(4)] == [
         (0.15, 1),
