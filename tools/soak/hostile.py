@@ -246,7 +246,6 @@ def _datasets() -> Iterator[Case]:
         ),
         "latents/**/*.h5": (("embedding", "sizes", "done"), ("latents",)),
         "data/nsd/nsd_stimuli.hdf5": (("imgBrick",), ("nsd",)),
-        "vectors/hdf5/features.hdf5": (("features",), ("import-thingsvision-hdf5",)),
     }
     turn = 0
     for pattern, (datasets, readers) in places.items():
@@ -1090,7 +1089,6 @@ def _links() -> Iterator[Case]:
         "vectors/dict.npz": "import-dict-npz",
         "vectors/npy/file_names.txt": "import-thingsvision-npy",
         "runs/aligned/metrics.json": "eval",
-        "data/categories.tsv": "categories",
         "data/mindeyev2/**/*.tar": "prepare-mindeye2",
         "scored/concept_0/0.png": "score",
         "data/nsd-hdf5/**/nsd_expdesign.mat": "prepare-nsd-hdf5",
@@ -1187,7 +1185,6 @@ def _pictures_and_tables() -> Iterator[Case]:
         yield _case(
             "table", name, "nsd", _put, "data/nsd/nsd_stim_info_merged.csv", text
         )
-        yield _case("table", name, "categories", _put, "data/categories.tsv", row)
     for kind in ("strings", "ragged", "nested", "nulls", "huge", "structs"):
         yield _case("parquet", kind, "import-parquet", _parquet, kind, must_fail=True)
     for kind in ("path", "label", "null", "text"):

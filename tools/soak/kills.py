@@ -9,7 +9,7 @@ from tools.soak.runner import Case, Outcome
 from tools.soak.world import READERS
 
 KILLED = (
-    "align align-resumed eval latents prior-resumed draw encoder embed-resumed tar "
+    "align align-resumed eval latents prior-resumed draw encoder embed-resumed "
     "import-dict-npz import-parquet export-npy export-parquet check score things "
     "finetune"
 ).split()

@@ -199,7 +199,6 @@ EXPLAIN = (
     "--run",
     "runs/aligned",
     "draws=20",
-   
     "window={width_ms: 20, step_ms: 20}",
 )
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
@@ -208,9 +207,7 @@ TRAIN, TEST = (
 )
 READERS: dict[str, Reader] = {
     # stores
-    "align": Reader(
-        (*ALIGN, FRESH), f"{TRAIN} signals/**/sub-01.h5"
-    ),
+    "align": Reader((*ALIGN, FRESH), f"{TRAIN} signals/**/sub-01.h5"),
     "eval": Reader(
         ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0", FRESH),
         f"{TEST} signals/**/sub-01.h5 runs/aligned/recipe.yaml "
@@ -281,13 +278,6 @@ READERS: dict[str, Reader] = {
         "weights/generator/**/*.json weights/generator/**/*.safetensors "
         "weights/prior/**/*.json weights/prior/**/*.safetensors",
         has_digest=False,
-    ),
-    "draw-ours": Reader(
-        (*(word.replace("weights/prior", "runs/prior/model") for word in DRAW), FRESH),
-        (
-            "runs/prior/model/**/*.safetensors runs/prior/model/**/*.json "
-            "runs/prior-aligned/**/model/*"
-        ),
     ),
     "encoder": Reader(_embedding(), f"{ENCODER}/*", has_digest=False),
     "timm": Reader(
@@ -414,22 +404,8 @@ READERS: dict[str, Reader] = {
         f"import-thingsvision-{ending}": Reader(
             _importing(f"vectors/{ending}"), f"vectors/{ending}/*", has_digest=False
         )
-        for ending in ("npy", "pt", "hdf5", "txt")
+        for ending in ("npy", "pt")
     },
-    "categories": Reader(
-        (
-            *(
-                "eval-retrieval",
-                "--run",
-                "runs/aligned",
-                "sheet_rows=0",
-                "categories=data/categories.tsv",
-            ),
-            FRESH,
-        ),
-        "data/categories.tsv",
-        has_digest=False,
-    ),
 }
 OWN = {
     "own-betas": (
@@ -684,11 +660,8 @@ def _make_vectors(home: Path) -> None:
         path = folder / "tree" / name.replace(".png", "_clip.npy")
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, vector)
-    for ending in ("npy", "pt", "hdf5", "txt"):
+    for ending in ("npy", "pt"):
         (folder / ending).mkdir()
         (folder / ending / "file_names.txt").write_text("\n".join(names))
     np.save(folder / "npy/features.npy", vectors)
     torch.save(torch.from_numpy(vectors), folder / "pt/features.pt")
-    np.savetxt(folder / "txt/features.txt", vectors)
-    with h5py.File(folder / "hdf5/features.hdf5", "w") as features:
-        features["features"] = vectors
