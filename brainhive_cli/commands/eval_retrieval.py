@@ -12,7 +12,7 @@ from brainhive_cli.core import artifacts, console, weights
 from brainhive_cli.core.cells import fill, finishing, is_untouched, say_found, start_run
 from brainhive_cli.core.command import Input, Result, Work, collect, digests_of
 from brainhive_cli.core.errors import BrainhiveError, Line
-from brainhive_cli.core.facts import Baseline, RetrievalFacts
+from brainhive_cli.core.facts import RIDGE_RECIPE, Baseline, RetrievalFacts
 from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, scope
@@ -21,7 +21,6 @@ from brainhive_cli.core.sweep import collect_variants, read_sweep_run
 from brainhive_cli.data.targets.target_stores import write_prior
 from brainhive_cli.evaluation.retrieval.baseline import (
     FAILURES,
-    RIDGE_RECIPE,
     find_order,
     rank_plainly,
     write_ridge,

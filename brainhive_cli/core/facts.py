@@ -358,6 +358,10 @@ class Control(Model):
     metrics: dict[str, dict[str, float]]
 
 
+RIDGE_RECIPE = "ridge.yaml"
+"""The recipe of the ridge next to a model, in the folder of its evaluation."""
+
+
 class Baseline(Model):
     """Closed-form ridge next to a model.
 

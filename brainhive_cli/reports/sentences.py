@@ -8,7 +8,7 @@ from pathlib import Path
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import Line
-from brainhive_cli.core.facts import CITES, RetrievalFacts, SetUp, say
+from brainhive_cli.core.facts import CITES, RIDGE_RECIPE, RetrievalFacts, SetUp, say
 from brainhive_cli.core.measurements import (
     Measurements,
     caveats_of,
@@ -97,7 +97,7 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
     lines = explain_caveats(*(run.measured for run in runs))
     for run in runs:
         prefix = f"{run.label}: " if len(runs) > 1 else ""
-        explained = explain_chance(run.measured, run.folder.path / "ridge.yaml")
+        explained = explain_chance(run.measured, run.folder.path / RIDGE_RECIPE)
         warnings = [explained, *list_limits(run.measured)]
         lines += [f"{prefix}{line}" for line in warnings if line]
 

@@ -18,6 +18,7 @@ from worlds import Go
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import train_align
+from brainhive_cli.core.facts import RIDGE_RECIPE
 from brainhive_cli.evaluation.retrieval import baseline
 
 mne = pytest.importorskip("mne")
@@ -122,7 +123,7 @@ def test_a_ridge_stands_in_the_table_and_its_line_trains_that_very_ridge(
 ):
     result = go("eval-retrieval", f"run={network}", *QUICK)
     said = " ".join(capsys.readouterr().err.split())
-    path = result.folder / baseline.RIDGE_RECIPE
+    path = result.folder / RIDGE_RECIPE
 
     ended = CliRunner().invoke(app, ["train-align", "--recipe", str(path), "--json"])
     assert ended.exit_code == 0, ended.stderr

@@ -16,7 +16,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.console import write_duration
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import LEVEL, Answer, Baseline
+from brainhive_cli.core.facts import LEVEL, RIDGE_RECIPE, Answer, Baseline
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.recipe import validate, write_yaml
 from brainhive_cli.data.datasets import alike_of
@@ -37,12 +37,10 @@ from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.recipe import FROM_MEAN, ridge_keys
 from brainhive_cli.training.alignment.recipe import Recipe as AlignRecipe
-from brainhive_cli.training.alignment.trained import TrainedModel
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
 PLAIN, RIDGE = "plain", "ridge"
 """The first part of the scopes of plain baselines, and the second one of a ridge."""
-RIDGE_RECIPE = "ridge.yaml"
-"""The recipe of the ridge, in the folder of the evaluation."""
 RIDGE_TAKES = {
     *("dataset", "encoders", "mode", "subjects", "trained_on", "signal", "paths")
 }
@@ -98,14 +96,11 @@ def write_ridge(job: Job, folder: Path) -> AlignRecipe:
     run, recipe = job.runs[0], job.runs[0].recipe
     if recipe is None or len(job.runs) > 1:
         raise BrainhiveError("ridges are fitted for single runs of train-align")
-    if run.origin is not None:
-        raise BrainhiveError("the cells were trained on another data set")
+    _refuse_other_training(run)
     if recipe.similarity == FROM_MEAN:
         raise BrainhiveError("the run is a ridge")
     if recipe.mode == "finetune":
         raise BrainhiveError("the cells were fine-tuned from others")
-    if recipe.train.shuffled_labels:
-        raise BrainhiveError("the cells were trained on shuffled labels")
 
     # not longer than the training took, where nobody asked for it
     layout = job.open_models(job.groups[0], torch.device("cpu"))[0].module.layout
@@ -127,6 +122,23 @@ def write_ridge(job: Job, folder: Path) -> AlignRecipe:
     ridge = validate(AlignRecipe, fields)
     (folder / RIDGE_RECIPE).write_text(write_yaml(portable(fields)))
     return ridge
+
+
+def _refuse_other_training(run: TrainedRun) -> None:
+    """Refuse trainings whose signals or labels are others than a ridge would read.
+
+    Raises:
+        BrainhiveError: saying what they were.
+    """
+    recipe = run.recipe
+    if run.origin is not None:
+        raise BrainhiveError("the cells were trained on another data set")
+    if recipe is not None and recipe.train.shuffled_labels:
+        raise BrainhiveError("the cells were trained on shuffled labels")
+    if recipe is not None and (recipe.finetune.sessions or recipe.finetune.share < 1):
+        raise BrainhiveError(
+            "the cells were fine-tuned to a share of the training signals"
+        )
 
 
 def _expect_s(job: Job, spec: SignalSpec, compared: Sequence[bool]) -> float:
@@ -349,9 +361,10 @@ def find_order(job: Job, device: torch.device) -> Baseline:
     is at chance.
 
     Raises:
-        BrainhiveError: if signals are missing, or those of several subjects differ in
-            width.
+        BrainhiveError: if signals are missing, those of several subjects differ in
+            width, or the cells were trained on others.
     """
+    _refuse_other_training(job.runs[0])
     # pictures among which the verdict is asked
     spec, align = job.recipe, job.runs[0]
     opened = job.open_models(job.groups[0], device)
