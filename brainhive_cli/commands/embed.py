@@ -36,7 +36,13 @@ from brainhive_cli.data.targets.target_stores import (
     write_embedding,
 )
 from brainhive_cli.data.targets.targets import EncoderGroup, grouped
-from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders, own_names
+from brainhive_cli.models.encoders import (
+    IMPORTED,
+    USUAL,
+    EncoderConfig,
+    Encoders,
+    own_names,
+)
 
 
 class Recipe(BaseRecipe):
@@ -48,7 +54,7 @@ class Recipe(BaseRecipe):
         "things-eeg", validate_default=True, description="whose pictures"
     )
     encoders: Encoders = Field(
-        ["clip-h14", "vae"],
+        [*USUAL],
         validate_default=True,
         min_length=1,
         description="frozen encoders",

@@ -41,6 +41,7 @@ from brainhive_cli.data.targets.target_stores import (
 from brainhive_cli.models.encoders import (
     IMPORTED,
     OWN_NAME_HINT,
+    USUAL,
     EncoderConfig,
     Encoders,
     resolve,
@@ -57,7 +58,7 @@ class Recipe(FileRecipe):
         "things-eeg", validate_default=True, description="whose pictures"
     )
     encoders: Encoders = Field(
-        ["clip-h14", "vae"],
+        [*USUAL],
         validate_default=True,
         min_length=1,
         description="which encoders made the vectors",

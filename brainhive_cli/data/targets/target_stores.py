@@ -38,6 +38,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import (
     IMPORTED,
     NAME,
+    USUAL,
     AnnotationConfig,
     EncoderConfig,
     resolve,
@@ -465,10 +466,6 @@ def _dataset_of(recipe: Mapping[str, Any]) -> str:
         recipe = read_recipe(shipped_recipes() / training / "train-align.yaml")
     reference = recipe.get("dataset", "")
     return str(reference["kind"] if isinstance(reference, Mapping) else reference)
-
-
-USUAL = ("clip-h14", "vae")
-"""Encoders of recipes that name none, of the hub."""
 
 
 def with_usual_encoders(fields: Any) -> Any:

@@ -38,6 +38,8 @@ FALL_OFF, SHARP_SHARE = 3, 0.5
 """Speed at which the fovea's sharpness falls, and its share in the centre (UBP, Wu et
 al., CVPR 2025).
 """
+USUAL = ("clip-h14", "vae")
+"""Encoders of recipes that name none: BrainHiVE's, for meaning and structure."""
 EMBEDDING = "embedding"
 """The output that a family is usually used by."""
 SEEN = {"pictures", "degrade", "views"}

@@ -48,7 +48,13 @@ from brainhive_cli.models.course import (
     read_share,
     write_share,
 )
-from brainhive_cli.models.encoders import EncoderConfig, Encoders, resolve, resolve_all
+from brainhive_cli.models.encoders import (
+    USUAL,
+    EncoderConfig,
+    Encoders,
+    resolve,
+    resolve_all,
+)
 from brainhive_cli.models.heads import FUSED, TOKEN, check_names
 from brainhive_cli.training.alignment.layout import FROM_MEAN, Similarity
 
@@ -727,7 +733,7 @@ class Recipe(SweptRecipe):
         "things-eeg", validate_default=True, description="signals and pictures"
     )
     encoders: Encoders = Field(
-        ["clip-h14", "vae"],
+        [*USUAL],
         validate_default=True,
         min_length=1,
         description="embeddings that are fused; default with a prior: the prior's",

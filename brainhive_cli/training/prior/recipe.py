@@ -8,7 +8,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import BaseRecipe, Names, Section, refuse_idle
 from brainhive_cli.models import encoders, generators, priors
-from brainhive_cli.models.encoders import Encoders
+from brainhive_cli.models.encoders import USUAL, Encoders
 
 INCEPTION = "inception"
 """The features of FID as it was defined: torchmetrics' InceptionV3."""
@@ -87,7 +87,7 @@ class Recipe(BaseRecipe):
     )
     split: str = Field("train", description="split whose pictures are learned")
     encoders: Encoders = Field(
-        ["clip-h14", "vae"],
+        [*USUAL],
         validate_default=True,
         min_length=1,
         description="embeddings that are fused",
