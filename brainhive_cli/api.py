@@ -12,6 +12,7 @@ Paths are found as commands find them: below the working directory, or `BRAINHIV
 """
 
 import importlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brainhive_cli.core.arrays import Float32, Int64
     from brainhive_cli.core.artifacts import Artifact
+    from brainhive_cli.core.command import Result
     from brainhive_cli.core.errors import BrainhiveError
     from brainhive_cli.core.measurements import Measurements
     from brainhive_cli.core.parts import Config
@@ -78,7 +80,17 @@ PLACES = {
 __all__ = [
     *PLACES,
     *("Comparison", "Predictions", "Ranks", "Run"),
-    *("compare", "decode", "open_model", "open_run", "open_signals", "open_store"),
+    *(
+        "compare",
+        "decode",
+        "fit",
+        "run",
+        "store_trials",
+        "open_model",
+        "open_run",
+        "open_signals",
+        "open_store",
+    ),
 ]
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "subject": ((Integral,), "a whole number"),
@@ -147,10 +159,13 @@ class Ranks:
 
     Attributes:
         image_ids: [N] what was seen.
-        ranks: [N] of the seen picture among all of the gallery; 1 is the most similar.
+        ranks: [N] of the seen picture among all of the gallery; 1 is the most similar;
+            empty, as `image_ids`, where nobody knows what was seen.
         gallery: [M] image ids of the candidates.
         similarity: [N, M] cosine similarities.
         caveats: What a reader must know of every number that is made of them.
+        index: [N] which of the trials that were given these are; others showed no
+            picture of the gallery, or one that the model learned from.
     """
 
     image_ids: list[str]
@@ -158,6 +173,7 @@ class Ranks:
     gallery: list[str]
     similarity: "Float32"
     caveats: list[str] = field(default_factory=list)
+    index: "Int64 | None" = None
 
 
 @dataclass(frozen=True)
@@ -450,61 +466,271 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
     return signal_stores.SignalStore.open(path)
 
 
+def run(
+    command: str,
+    recipe: str | Path | None = None,
+    *,
+    again: bool = False,
+    allow_code: bool = False,
+    **keys: Any,
+) -> "Result":
+    """Run a command as the command line does: same recipe, run folder and progress.
+
+    Args:
+        command: As `train-align`.
+        recipe: A YAML file, or the name of a shipped recipe; default: the command's.
+        again: Whether a new run is started even if the same one is finished.
+        allow_code: Whether code that is not Brainhive's may run.
+        keys: Recipe keys, nested (`backbone={"kind": "ridge"}`) or dotted
+            (`**{"backbone.kind": "ridge"}`); each is set as an override.
+
+    Returns:
+        Its folder, tables and metrics; `open_run(result.folder)` opens its run.
+
+    Raises:
+        BrainhiveError: as the command would end with.
+    """
+    from brainhive_cli.cli import execute, table
+    from brainhive_cli.core import foreign_code, launch
+    from brainhive_cli.core.errors import RecipeError, guess, write_value
+
+    _check(command=command)
+    names = [each.name for each in table.COMMANDS]
+    if command not in names:
+        hint = guess(command, names) + ", ".join(names)
+        raise RecipeError(f"no command {command!r}", hint)
+
+    # the line as one would type it, which several processes are started with
+    overrides = [f"{key}={write_value(value)}" for key, value in _list_keys(keys)]
+    line = [command, *(["--recipe", str(recipe)] if recipe else []), *overrides]
+    token = launch.LINE.set(line + ["--again"] * again + ["--allow-code"] * allow_code)
+    try:
+        with foreign_code.permitted(allow_code):
+            file = command.replace("-", "_")
+            module = importlib.import_module(f"brainhive_cli.commands.{file}")
+            name = None if recipe is None else str(recipe)
+            resolved = module.Recipe.resolve(command, name, {}, overrides)
+            if (processes := execute.count_processes(resolved)) == 1:
+                return execute.perform(command, module, resolved, again)[1]
+            if launch.relaunch(resolved.run, processes, resolved.LESS_MEMORY):
+                raise KeyboardInterrupt
+            return module.run(resolved, launch.READING)
+    finally:
+        launch.LINE.reset(token)
+
+
+def _list_keys(keys: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """List dotted keys with plain values; `kind` first, as it drops the others."""
+    for key in sorted(keys, key=lambda key: key != "kind"):
+        value = keys[key]
+        value = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+        if isinstance(value, dict) and value and all(map(str.isidentifier, value)):
+            yield from _list_keys(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """Write a value as YAML has it: of arrays lists, of paths text."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return (
+        str(value)
+        if isinstance(value, Path)
+        else getattr(value, "tolist", lambda: value)()
+    )
+
+
+def store_trials(
+    X: Any,
+    pictures: Any = None,
+    dataset: Any = "image-folder",
+    subject: int = 1,
+    session: Any = None,
+    run: Any = None,
+    *,
+    name: str = "default",
+    whitened: bool | None = None,
+    averaged: bool | None = None,
+    **axes: Any,
+) -> "Trials":
+    """Write trials from memory as a subject's signal store, which all commands read.
+
+    Args:
+        X: [n, C, T] of sensors, [n, V] of voxels, mne.Epochs, or an xarray.DataArray.
+        pictures: [n] what each trial showed: path, file name, image id or category;
+            or the column of mne's metadata, or the coordinate of xarray, that says it.
+            Default: the names of mne's events.
+        dataset: Its kind, or a dict of its keys, as `{"kind": "image-folder", "root":
+            FOLDER, "test_share": 0.2}`; `categories` are those that `pictures` names.
+        subject: Whose trials; a store that is there is replaced.
+        session: [n] label of each trial's session; None: all are of one.
+        run: [n] of each trial's run; None: not known.
+        name: Of the preparation, which `signal.name` reads.
+        whitened: Whether the signals are whitened; None: results say that it is not
+            known, as of `averaged`.
+        averaged: Whether each trial is an average of several.
+        axes: Of arrays `channels` or `space` (`Sensors`, `Voxels`), `times_s` [T] from
+            the onset, `rate_hz`, `unit`; of epochs `channels` or `types` that are
+            taken; of both `onset_s` [n], in the run.
+
+    Returns:
+        The trials that were stored, a row each, in their order; `index` [m] says which
+        of the n. Those of other pictures are left out, counted and warned of.
+
+    Raises:
+        BrainhiveError: if an axis is missing or does not fit, or no trial shows a
+            picture of the data set.
+    """
+    from brainhive_cli.core.recipe import Paths
+    from brainhive_cli.data import epochs, signal_stores
+
+    _check(subject=subject, name=name)
+    trials = epochs.as_trials(X, pictures, **axes)
+    built = _resolve_dataset(dataset, trials.image_ids).build(Paths())
+    folder = Paths().under_home("signals")
+    path = signal_stores.path_of(folder, built.recorded_as, name, subject)
+    said = {"whitened": whitened, "averaged": averaged}
+    said = {key: bool(value) for key, value in said.items() if value is not None}
+    return epochs.store(trials, built, path, subject, session, run, said)
+
+
+def _resolve_dataset(dataset: Any, names: Sequence[str]) -> Any:
+    """Resolve a data set; of categories that nobody lists, those of the trials."""
+    from brainhive_cli.core import parts
+
+    fields = dict(dataset) if isinstance(dataset, dict) else {"kind": dataset}
+    if fields.get("kind") == "categories" and not fields.keys() & {"names", "root"}:
+        fields["names"] = sorted({*names})
+    return dataset if hasattr(dataset, "build") else parts.resolve("datasets", fields)
+
+
+def fit(
+    X: Any,
+    pictures: Any = None,
+    folder: str | Path | None = None,
+    *,
+    subject: int = 1,
+    runs: Any = None,
+    session: Any = None,
+    test_share: float = 0.2,
+    encoders: Any = None,
+    keys: Mapping[str, Any] | None = None,
+    **axes: Any,
+) -> tuple[Run, Run]:
+    """Store trials, embed what they showed, train a decoder, and evaluate it.
+
+    Args:
+        X: As `store_trials` takes it, with `pictures`, `session` and `axes`.
+        pictures: What each trial showed.
+        folder: Of the pictures, as `image-folder`; None: `pictures` are categories, and
+            each run is held out once.
+        subject: Whose trials.
+        runs: [n] run of each trial.
+        session: [n] session of each trial.
+        test_share: Of concepts that are tested; a folder with `test` has its own.
+        encoders: Of the pictures; default: the data set's usual ones.
+        keys: Recipe keys of train-align, as `{"backbone": "brain-mlp"}`.
+
+    Returns:
+        The runs of train-align and eval-retrieval.
+    """
+    import numpy as np
+
+    dataset: dict[str, Any] = {"kind": "categories"}
+    keys = {"subjects": [subject], **(keys or {})}
+    if folder is not None:
+        is_split = (Path(folder) / "test").is_dir()
+        share = {} if is_split else {"test_share": test_share}
+        dataset = {"kind": "image-folder", "root": str(Path(folder).resolve()), **share}
+    trials = store_trials(X, pictures, dataset, subject, session, runs, **axes)
+    if folder is None:
+        folds = {"by": "trials", "folds": 5}
+        if runs is not None:
+            folds = {"by": "runs", "folds": len(np.unique(runs))}
+        dataset |= {"names": sorted({*trials.image_ids}), "holdout": folds}
+        # the covariance of many numbers takes minutes
+        is_small = np.prod(trials.signal.shape[2:]) <= 1000
+        keys = {"backbone": "lda" if is_small else "ridge", "seeds": [0], **keys}
+    chosen = {"dataset": dataset, **({"encoders": encoders} if encoders else {})}
+    run("embed", **chosen)
+    trained = run("train-align", **{**chosen, **keys}).folder
+    return open_run(trained), open_run(run("eval-retrieval", run=trained).folder)
+
+
 def decode(
-    run: Run,
-    signal: "Trials",
+    model: Run | str | Path,
+    signal: Any,
     subject: int | None = None,
     split: str = "test",
     cell: str = "",
     device: str = "cpu",
+    pictures: Any = None,
+    **axes: Any,
 ) -> Ranks:
-    """Rank the pictures of a split by their similarity to each signal of a recording,
-    repetitions averaged.
+    """Rank the pictures of a split by their similarity to each signal of a recording.
 
     Channels are chosen by name, the window by time, and signals normalised, as the
     model was trained; a recording of another rate, or without one of the channels, is
     refused.
 
     Args:
-        run: Of train-align.
-        signal: What was recorded while pictures of the split were shown.
+        model: Run of train-align, open or by name.
+        signal: `Trials`, whose repetitions are averaged; or arrays, mne.Epochs or
+            xarray, as `store_trials` takes them: each trial is decoded by itself, after
+            those steps of the model's preparation that epochs allow (baseline,
+            resampling, whitening by the training's noise). The others are caveats.
         subject: Whose; default: the only one that the cell is tested on.
         split: The gallery, of the run's data set. Pictures that the model learned from
             are left out.
         cell: Which model; default: the only one.
         device: Where it is computed.
+        pictures: [n] what each trial showed; None: not known, and nothing is ranked.
+        axes: As of `store_trials`; of an array [n, C, T] of the model's own size,
+            default: the model's.
     """
+    import numpy as np
     from torch.nn.functional import normalize
 
     from brainhive_cli.core.errors import require_kind
     from brainhive_cli.core.measurements import merge_caveats
     from brainhive_cli.data.trials import Trials
     from brainhive_cli.evaluation.retrieval.measure import encode_gallery, open_gallery
+    from brainhive_cli.training.alignment.new_trials import read_new
 
     # arguments of the right types
     usage = 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'
-    require_kind("run", run, Run, usage)
-    require_kind("signal", signal, Trials, usage)
+    model = open_run(model) if isinstance(model, str | Path) else model
+    require_kind("model", model, Run, usage)
     _check(split=split)
+    member = model.member(cell, device)
+    subject = _only_subject(member, subject)
+    differs = list[str]()
+    if not isinstance(signal, Trials):
+        signal, differs = read_new(member, subject, split, signal, pictures, axes)
 
     # tokens of the signals, and ranks among the pictures of the split
-    member = run.member(cell, device)
-    subject = _only_subject(member, subject)
     trials = member.trials(subject, split, recording=signal)
     # candidates: pictures of the split that the model has not learned from
     gallery = open_gallery([member], [split])
     # [M, D] and [N, D]
     images, tokens = encode_gallery([member], gallery), member.encode(trials)
-    scores = member.rank(trials, gallery, images, tokens)
+    ids, ranks = list[str](), np.zeros(0, np.int64)
+    if len(signal.image_ids):
+        scores = member.rank(trials, gallery, images, tokens)
+        ids, ranks = [*scores.labels], scores.ranks
 
     # cosine similarities beside the ranks, for measures of the caller
     similarity = normalize(tokens, dim=1) @ normalize(images, dim=1).T  # [N, M]
     return Ranks(
-        [*scores.labels],
-        scores.ranks,
+        ids,
+        ranks,
         gallery.image_ids,
         similarity.cpu().numpy(),
-        merge_caveats(signal.caveats, member.module.learned.caveats),
+        [*merge_caveats(signal.caveats, member.module.learned.caveats), *differs],
+        np.arange(len(similarity)) if trials.index is None else trials.index,
     )
 
 

@@ -32,7 +32,8 @@ LAYERS = (
         {"reports"},
         {"training"},
     ),
-    *({"aligner"}, {"evaluation"}, {"commands"}, {"cli", "api"}, {"app"}, {"__main__"}),
+    *({"aligner"}, {"evaluation"}, {"commands"}, {"cli"}, {"api"}, {"app"}),
+    {"__main__"},
 )
 """The rooms from the ground up; a module imports from its own room and from those
 below.

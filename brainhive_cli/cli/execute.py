@@ -12,13 +12,19 @@ from contextlib import redirect_stderr, suppress
 from functools import cache, partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from brainhive_cli.cli.table import LAUNCH
 from brainhive_cli.core import console, documents, foreign_code, parts
-from brainhive_cli.core.command import Input, describe_missing, list_inputs, tabulate
+from brainhive_cli.core.command import (
+    Input,
+    Result,
+    describe_missing,
+    list_inputs,
+    tabulate,
+)
 from brainhive_cli.core.errors import (
     INTERRUPTED,
     SUGGESTED,
@@ -43,6 +49,9 @@ from brainhive_cli.core.recipe import (
     split,
 )
 from brainhive_cli.core.tables import Table
+
+if TYPE_CHECKING:
+    from brainhive_cli.core.launch import Launch
 
 PARTS = {
     "dataset": {"dataset", "preparation"},
@@ -152,7 +161,6 @@ def _run(
     if common.get("list_encoders"):
         _show(module.list_encoders(), common["json"])
         return 0
-    runs_folder = recipe.paths.under_home("runs")
     if common.get("submit"):
         from brainhive_cli.cli import submission
 
@@ -173,19 +181,42 @@ def _run(
 
     from brainhive_cli.core import launch
 
-    with console.progress("starting"):  # torch is imported, and several processes meet
-        processes = launch.num_processes(recipe.run) if recipe.computes else 1
-        here = launch.start(recipe.run) if processes == 1 else None
-
-    # several processes are started by accelerate, and report here
-    if here is None:
+    if (processes := count_processes(recipe)) > 1:
         return launch.relaunch(recipe.run, processes, recipe.LESS_MEMORY)
+    here, result = perform(command, module, recipe, bool(common["again"]))
+    _show(result, common["json"])
 
-    # one process, or one of several, does the work
+    # the page in a browser
+    if common.get("open") and here.is_main and (page := result.files.get("page")):
+        console.open_browser(page.resolve().as_uri())
+    return int(result.exit_code)
+
+
+def count_processes(recipe: Any) -> int:
+    """Count the processes that a command starts: those of accelerate report here."""
+    from brainhive_cli.core import launch
+
+    with console.progress("starting"):  # torch is imported
+        return launch.num_processes(recipe.run) if recipe.computes else 1
+
+
+def perform(
+    command: str, module: Any, recipe: Any, again: bool
+) -> tuple["Launch", Result]:
+    """Run a command in this process, which may be one of several, and keep its pace.
+
+    Raises:
+        BrainhiveError: whatever went wrong.
+    """
+    from brainhive_cli.core import launch
+
+    with console.progress("starting"):  # several processes meet
+        here = launch.start(recipe.run)
     start = time.monotonic()
+    runs_folder = recipe.paths.under_home("runs")
     try:
         with console.progress(command):
-            result = module.run(recipe, here, bool(common["again"]))
+            result: Result = module.run(recipe, here, again)
     except BaseException as error:
         from brainhive_cli.core.cells import remove_unused
 
@@ -207,12 +238,7 @@ def _run(
         result.work.remember(
             runs_folder, key, seconds, device_memory.peak_bytes(here.device)
         )
-    _show(result, common["json"])
-
-    # the page in a browser
-    if common.get("open") and here.is_main and (page := result.files.get("page")):
-        console.open_browser(page.resolve().as_uri())
-    return int(result.exit_code)
+    return here, result
 
 
 def _plan(command: str, module: Any, recipe: Any, inputs: list[Input]) -> list[Table]:

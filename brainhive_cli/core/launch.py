@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache, cached_property
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+LINE = ContextVar[Sequence[str]]("LINE")
+"""Words of a command that Python runs; those of the shell where it is not set."""
 REPORTS = "BRAINHIVE_REPORTS"
 """Environment variable: the folder where a launched process writes its error for the
 launcher to show.
@@ -134,7 +137,7 @@ class Launch:
         except (OSError, subprocess.TimeoutExpired):
             commit = ""
         return {
-            "command_line": ["brainhive", *sys.argv[1:]],
+            "command_line": ["brainhive", *LINE.get(sys.argv[1:])],
             "versions": library_versions(),
             "commit": commit.strip(),
             "device": self.device_name,
@@ -372,7 +375,7 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> int:
         f"--num_cpu_threads_per_process={threads}",
         "--module",
         "brainhive_cli",
-        *sys.argv[1:],
+        *LINE.get(sys.argv[1:]),
     ]
     before = dict(os.environ)
     with TemporaryDirectory() as reports:
@@ -408,6 +411,7 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> int:
             return INTERRUPTED
         finally:
             signal.signal(signal.SIGUSR1, asked_before)
+            logging.disable(logging.NOTSET)
             os.environ.clear()
             os.environ.update(before)
     return 0

@@ -33,6 +33,10 @@ WHITENED_BY_TESTED = "transductive whitening by test trials"
 """The noise by which signals were whitened was also measured in (unlabelled) trials of
 the test.
 """
+UNKNOWN_STEPS = "earlier steps unknown"
+"""Trials came as arrays or epochs, and nobody has said whether they had been whitened
+or averaged: test trials may have had a part in it.
+"""
 UNKNOWN_PICTURES = "pictures unknown"
 """Pixels of the pictures that were trained on or tested are not known, so copies are
 not noticed.
@@ -85,6 +89,7 @@ CAVEATS = (
     TRAINED_ON_SIMULATED,
     CALIBRATED,
     WHITENED_BY_TESTED,
+    UNKNOWN_STEPS,
     NORMALISED_BY_TESTED,
     TRAINED_TRIALS,
     UNKNOWN_TRIALS,

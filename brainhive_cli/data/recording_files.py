@@ -53,8 +53,8 @@ OTHER_FIF = re.compile(
 """Names that mne, mne-bids and MaxFilter give to files of other things than
 recordings.
 """
-EPOCHS = re.compile(r".*[-_]epo(-\d+)?\.fif(\.gz)?")
-"""Names that mne gives to files of epochs."""
+EPOCHS = re.compile(r".*[-_]epo(-\d+)?\.fif(\.gz)?|.*\.(set|fdt|npy|npz)")
+"""Names of files of epochs: those that mne gives, of EEGLAB, and of arrays."""
 SUBJECT = re.compile(
     r"(?<![^/_. ])sub(?:ject|j)?(?:[-_]?|-([a-z]+?)[-_]?)(\d+)", re.IGNORECASE
 )
@@ -98,10 +98,11 @@ UNITS = {
 """
 # hint of every error about a damaged recording
 AGAIN = "copy or export it again; a whole one that mne opens can be saved as .fif"
-EXPORT = "export the continuous recording that they were cut from"
+CUT = "brainhive prepare --from epochs reads them; or export the continuous recording"
 """Way out of epochs, which were cut already."""
 WAYS = {
-    r"number of trials is \d+": f"it holds epochs: {EXPORT}",
+    r"number of trials is 1\b": "it holds no epochs: prepare --from recording",
+    r"number of trials is \d+": f"it holds epochs: {CUT}",
     r"HDF reader|pymatreader": "it is of MATLAB 7.3: pip install pymatreader, or save "
     "it in EEGLAB with 'Save as v6' (pop_saveset(EEG, "
     "'version', '6'))",
@@ -130,6 +131,7 @@ def list_recordings(
     pattern: str,
     subject_numbers: Mapping[str, int] | None = None,
     sessions: Sequence[int | str] | None = None,
+    are_epochs: bool = False,
 ) -> dict[int, dict[int, list[Path]]]:
     """List recordings below a folder by subject and session, those of a session in the
     order of their names.
@@ -139,12 +141,13 @@ def list_recordings(
         pattern: Pattern of their paths.
         subject_numbers: The recipe's numbers of subjects by label.
         sessions: The recipe's sessions; None for all.
+        are_epochs: Whether they are files of epochs, not of continuous signals.
 
     Raises:
         MissingData: if there is none, or none of a session.
         BrainhiveError: naming a file whose path does not say which subject's it is.
     """
-    paths: Iterable[Path] = _list_recording_files(root, pattern)
+    paths: Iterable[Path] = list_signal_files(root, pattern, are_epochs)
     session_numbers = None
     # labels of sessions are numbered over all files
     if sessions is not None:
@@ -154,14 +157,18 @@ def list_recordings(
         )
     recordings = group_by_session(root, paths, subject_numbers, session_numbers)
     if not recordings:
-        # epochs are named, as they may be all that was kept of a recording
-        for name, _ in walk(root, enters=lambda name: name not in NO_RECORDINGS):
-            if EPOCHS.fullmatch(name.rpartition("/")[2].lower()):
-                raise MissingData(
-                    f"{root} holds epochs, {root / name}, and no recording", EXPORT
-                )
-        problem = f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}"
-        way = "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set"
+        # the other kind is named, as it may be all that was kept
+        kinds = ["recording", "epochs"]
+        wanted, other = kinds[are_epochs], kinds[not are_epochs]
+        for path in list_signal_files(root, "*", not are_epochs):
+            raise MissingData(
+                f"{root} holds {other}, {path}, and no {wanted}",
+                f"brainhive prepare --from {other} reads it",
+            )
+        endings = ("-epo.fif", ".set", ".npy", ".npz") if are_epochs else ENDINGS
+        problem = f"no {wanted} {root}/**/{pattern} that ends in {', '.join(endings)}"
+        name = f"sub-01_ses-01{endings[0]}"
+        way = f"preparation.root=FOLDER with {name} …, or a BIDS data set"
         raise MissingData(
             problem, f"{way}; other formats that mne reads, it saves as .fif"
         )
@@ -201,16 +208,20 @@ def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
             )
 
 
-def _list_recording_files(root: Path, pattern: str) -> Iterator[Path]:
-    """Yield the first file of each recording below a folder, run-10 behind run-9."""
+def list_signal_files(root: Path, pattern: str, are_epochs: bool) -> Iterator[Path]:
+    """Yield the first file of each recording below a folder, run-10 behind run-9; or of
+    epochs.
+    """
     # files of recordings and their companions, without empty rooms, epochs, covariances
     # and the like
     paths = []
     for name, entry in walk(root, enters=lambda name: name not in NO_RECORDINGS):
         file_name = name.rpartition("/")[2].lower()
-        if entry.is_dir() or not file_name.endswith((*ENDINGS, *LEADING)):
-            continue
-        if not OTHER_FIF.fullmatch(file_name):
+        is_recording = file_name.endswith(
+            (*ENDINGS, *LEADING)
+        ) and not OTHER_FIF.fullmatch(file_name)
+        is_wanted = EPOCHS.fullmatch(file_name) if are_epochs else is_recording
+        if is_wanted and not entry.is_dir():
             paths.append(root / name)
     paths.sort(key=lambda path: natural_key(str(path)))
 
@@ -563,6 +574,28 @@ def _require_own(path: Path, name: str) -> None:
     )
 
 
+@contextmanager
+def refusing_damage(path: Path) -> Iterator[None]:
+    """Refuse a file that ends early, which mne opens with a warning.
+
+    Raises:
+        MissingData: naming it.
+    """
+    with (
+        warnings.catch_warnings(record=True) as warned,
+        redirect_stdout(StringIO()),  # where mne logs
+    ):
+        warnings.simplefilter("always")
+        with readable(path):
+            verify_compressed(path)
+        yield
+    for warning in warned:
+        message = str(warning.message)
+        if DAMAGE.search(message):
+            reason = first_line(warning.message)  # type: ignore[arg-type]
+            raise MissingData(f"{path} is damaged: {reason}", AGAIN)
+
+
 def open_raw(
     path: Path,
     has_bids_onsets: bool = True,
@@ -582,13 +615,7 @@ def open_raw(
     """
     import mne
 
-    with (
-        warnings.catch_warnings(record=True) as warned,
-        redirect_stdout(StringIO()),  # where mne logs
-        readable(path),
-    ):
-        warnings.simplefilter("always")
-        verify_compressed(path)
+    with refusing_damage(path), readable(path):
         if path.suffix.lower() == ".vhdr":
             for name in VHDR_FILE.findall(read_regular(path).decode("latin-1")):
                 # markers that are not there mne looks for by the name of the recording
@@ -621,12 +648,6 @@ def open_raw(
         for file in raw.filenames:
             _require_own(path, Path(file or path).name)
 
-    # mne opens a file that ends early, and warns
-    for warning in warned:
-        message = str(warning.message)
-        if DAMAGE.search(message):
-            reason = first_line(warning.message)  # type: ignore[arg-type]
-            raise MissingData(f"{path} is damaged: {reason}", AGAIN)
     with readable(path):
         name_electrodes(raw, path, rename or {}, cap)
     return raw

@@ -68,7 +68,26 @@ clocks drift.
 """
 
 
-class RecordingKeys(parts.Config):
+class ElectrodeKeys(parts.Config):
+    """Keys of what electrodes are called, and where they lie."""
+
+    rename: dict[str, str] = Field(
+        {},
+        exclude_if=lambda rename: not rename,  # stores name it only where it is chosen
+        description="name of a channel in the files: its name here; names of EEG are "
+        "written as the 10-05 system does (FP1 and `EEG Fp1-REF` are Fp1) "
+        "by themselves",
+    )
+    montage: str = Field(
+        "",
+        exclude_if=lambda montage: not montage,  # as `rename`
+        description="cap, as mne calls it: biosemi64, GSN-HydroCel-128, easycap-M1 …: "
+        "positions, and of BioSemi's inputs (A1 …) also names; default: "
+        "the files' positions, or those of the names",
+    )
+
+
+class RecordingKeys(ElectrodeKeys):
     """Keys of whatever opens recordings: where events are described, and what
     electrodes are called.
     """
@@ -92,20 +111,6 @@ class RecordingKeys(parts.Config):
             "channel whose codes are the events; default: any, if there are no "
             "annotations"
         ),
-    )
-    rename: dict[str, str] = Field(
-        {},
-        exclude_if=lambda rename: not rename,  # stores name it only where it is chosen
-        description="name of a channel in the files: its name here; names of EEG are "
-        "written as the 10-05 system does (FP1 and `EEG Fp1-REF` are Fp1) "
-        "by themselves",
-    )
-    montage: str = Field(
-        "",
-        exclude_if=lambda montage: not montage,  # as `rename`
-        description="cap, as mne calls it: biosemi64, GSN-HydroCel-128, easycap-M1 …: "
-        "positions, and of BioSemi's inputs (A1 …) also names; default: "
-        "the files' positions, or those of the names",
     )
 
     @model_validator(mode="after")
@@ -225,43 +230,65 @@ def read_header(path: Path, keys: RecordingKeys, delay_s: float = 0.0) -> Header
             if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
                 doubts.append(f"{table} and {witness} disagree: {doubt}")
 
-        # variances within stretches of a second, evenly over the recording
-        length = min(int(raw.n_times), max(2, round(rate_hz)))
-        starts = np.unique(
-            np.linspace(0, raw.n_times - length, STRETCHES).astype(int)
-        ).tolist()
-        # values that are not finite are refused in trials
-        with np.errstate(over="ignore", invalid="ignore"):
-            stretches = np.array(
-                [raw.get_data(start=at, stop=at + length).var(1) for at in starts]
-            )
-            variances = np.asarray(np.mean(stretches, 0), np.float64)  # [C]
-
-        # mne writes zeros where a position is not known
-        # [C, 3]
-        positions = np.array(
-            [channel["loc"][:3] for channel in raw.info["chs"]], np.float64
-        )
         delay = round(delay_s * rate_hz)
-        return Header(
-            tuple(raw.ch_names),
-            tuple(raw.get_channel_types()),
-            tuple(raw.info["bads"]),
-            np.where(np.any(positions, 1, keepdims=True), positions, np.nan),
-            rate_hz,
-            (
-                float(raw.info["highpass"] or 0),
-                float(raw.info["lowpass"] or rate_hz / 2),
-            ),
-            int(raw.n_times),
+        return describe(
+            raw,
+            source,
             tuple(sorted((at + delay, text) for at, text in events if at is not None)),
             tuple(spans),
-            source,
-            variances,
             tuple(text for at, text in events if at is None),
-            raw.compensation_grade,
             tuple(doubts),
         )
+
+
+def describe(
+    raw: Any,
+    events_from: str,
+    events: Sequence[tuple[int, str]],
+    bad_spans: Sequence[tuple[int, int, str]] = (),
+    without_onset: Sequence[str] = (),
+    doubts: Sequence[str] = (),
+) -> Header:
+    """Describe the channels of a recording that is open in mne; arguments are those of
+    `Header`.
+    """
+    # variances within stretches of a second, evenly over the recording
+    rate_hz = float(raw.info["sfreq"])
+    length = min(int(raw.n_times), max(2, round(rate_hz)))
+    starts = np.unique(
+        np.linspace(0, raw.n_times - length, STRETCHES).astype(int)
+    ).tolist()
+    # values that are not finite are refused in trials
+    with np.errstate(over="ignore", invalid="ignore"):
+        stretches = np.array(
+            [raw.get_data(start=at, stop=at + length).var(1) for at in starts]
+        )
+        variances = np.asarray(np.mean(stretches, 0), np.float64)  # [C]
+
+    # mne writes zeros where a position is not known
+    # [C, 3]
+    positions = np.array(
+        [channel["loc"][:3] for channel in raw.info["chs"]], np.float64
+    )
+    return Header(
+        names=tuple(raw.ch_names),
+        types=tuple(raw.get_channel_types()),
+        bad=tuple(raw.info["bads"]),
+        positions=np.where(np.any(positions, 1, keepdims=True), positions, np.nan),
+        rate_hz=rate_hz,
+        filtered_hz=(
+            float(raw.info["highpass"] or 0),
+            float(raw.info["lowpass"] or rate_hz / 2),
+        ),
+        samples=int(raw.n_times),
+        events=tuple(events),
+        bad_spans=tuple(bad_spans),
+        events_from=events_from,
+        variances=variances,
+        without_onset=tuple(without_onset),
+        compensation=raw.compensation_grade,
+        doubts=tuple(doubts),
+    )
 
 
 def _read_annotations(

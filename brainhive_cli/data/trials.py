@@ -17,7 +17,12 @@ from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64, UInt
 from brainhive_cli.core.artifacts import Mark
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, first_line
 from brainhive_cli.core.facts import flatten
-from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, merge_caveats
+from brainhive_cli.core.measurements import (
+    SIMULATED,
+    UNKNOWN_STEPS,
+    WHITENED_BY_TESTED,
+    merge_caveats,
+)
 from brainhive_cli.data.signals.channel_mapping import ChannelMapping
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.spaces import (
@@ -45,7 +50,7 @@ SELECTING = {
     *"root files sessions task derivatives where trials key info stimuli events column "
     "onset_unit stim_channel delay_ms stimulus stimulus_ms stimulus_s channels types "
     "exclude mask masks regions voxels repetitions seed shuffle test_pictures "
-    "drop_test_categories".split()
+    "drop_test_categories axes".split()
 }
 """Keys of preparations that say where signals are and which trials, sensors or voxels
 are taken. All others change the numbers themselves.
@@ -672,7 +677,13 @@ class Trials:
         whitened = [step for step in steps if step.get("whiten") not in ("no", False)]
         # whitening by both splits has seen the tested trials
         is_by_tested = any(step.get("whiten_by") == "both" for step in whitened)
-        return merge_caveats(simulated, [WHITENED_BY_TESTED] if is_by_tested else [])
+        # of trials that were cut before, these steps may not be known
+        said = [step.get(key) for step in steps for key in ("whitened", "averaged")]
+        return merge_caveats(
+            simulated,
+            [WHITENED_BY_TESTED] if is_by_tested else [],
+            [UNKNOWN_STEPS] if "unknown" in said else [],
+        )
 
     @property
     def preparation(self) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.arrays import Bool, Float32, Int64
+from brainhive_cli.core.arrays import Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
@@ -28,7 +28,7 @@ from brainhive_cli.data.preparations import (
     cached_method,
     list_pictures,
 )
-from brainhive_cli.data.preparations._recording_channels import (
+from brainhive_cli.data.recording_channels import (
     KeptChannels,
     compare_subjects,
     describe_channels,
@@ -41,10 +41,16 @@ from brainhive_cli.data.recording_files import (
     describe_labels,
     files_of,
     list_recordings,
+    list_signal_files,
     open_raw,
     read_channels,
 )
-from brainhive_cli.data.recording_headers import Header, RecordingKeys, read_header
+from brainhive_cli.data.recording_headers import (
+    ElectrodeKeys,
+    Header,
+    RecordingKeys,
+    read_header,
+)
 from brainhive_cli.data.signals.cutting import (
     Band,
     Cutting,
@@ -64,10 +70,8 @@ all.
 """
 
 
-class Config(RecordingKeys, Steps):
-    """Recordings in fif, edf, bdf, set or vhdr, alone (`sub-01_ses-01.fif`) or in a
-    BIDS data set.
-    """
+class OwnKeys(ElectrodeKeys, Steps):
+    """Keys of anyone's own recordings, continuous or cut."""
 
     root: str = Field(
         "", description="folder of the recordings; default: recordings below paths.data"
@@ -84,16 +88,6 @@ class Config(RecordingKeys, Steps):
         "events.csv or events.tsv in the folder; without one, events are "
         "called by their pictures",
     )
-    delay_ms: float = Field(
-        0.0,
-        ge=-600_000,
-        le=600_000,
-        exclude_if=lambda delay: not delay,  # stores name it only where it is chosen
-        description=(
-            "ms from an event to its picture on the screen, as a photodiode has it; "
-            "added to all"
-        ),
-    )
     types: UniqueNames | None = Field(
         None,
         description=(
@@ -108,6 +102,30 @@ class Config(RecordingKeys, Steps):
         ),
     )
     exclude: Names = Field([], description="channels that are left out")
+    stimulus_ms: float | None = Field(
+        None,
+        gt=0,
+        description=(
+            "how long each picture was shown, which figures shade; default: not known"
+        ),
+    )
+
+
+class Config(RecordingKeys, OwnKeys):
+    """Recordings in fif, edf, bdf, set or vhdr, alone (`sub-01_ses-01.fif`) or in a
+    BIDS data set.
+    """
+
+    delay_ms: float = Field(
+        0.0,
+        ge=-600_000,
+        le=600_000,
+        exclude_if=lambda delay: not delay,  # stores name it only where it is chosen
+        description=(
+            "ms from an event to its picture on the screen, as a photodiode has it; "
+            "added to all"
+        ),
+    )
     band_hz: Band = Field(
         (None, None),
         description=(
@@ -120,13 +138,6 @@ class Config(RecordingKeys, Steps):
         description="of that filter: zero looks ahead (mne's FIR); forward is causal, "
         "as live decoding needs (Butterworth of fourth order, whose delay "
         "stays)",
-    )
-    stimulus_ms: float | None = Field(
-        None,
-        gt=0,
-        description=(
-            "how long each picture was shown, which figures shade; default: not known"
-        ),
     )
 
     @model_validator(mode="after")
@@ -144,11 +155,7 @@ class Config(RecordingKeys, Steps):
 
     def build(self, paths: Paths) -> "Own":
         """Point at the recordings; nothing is read yet."""
-        root = (
-            locate(self.root) if self.root else paths.under_home("data") / "recordings"
-        )
-        stimuli = build_stimuli(self, paths)
-        return Own(self, root, stimuli, str(stimuli.recorded_as))
+        return Own.find(self, paths)
 
 
 TINY = Config()
@@ -162,10 +169,19 @@ class Own(Preparation):
         dataset: The data set of the pictures.
     """
 
-    config: Config
+    config: Any  # OwnKeys, and those of the kind of recordings
     root: Path
     stimuli: Any
     dataset: str
+    are_epochs: ClassVar[bool] = False
+
+    @classmethod
+    def find(cls, config: Any, paths: Paths) -> Self:
+        """Find the folder and the pictures that a recipe names."""
+        default = paths.under_home("data") / "recordings"
+        stimuli = build_stimuli(config, paths)
+        root = locate(config.root) if config.root else default
+        return cls(config, root, stimuli, str(stimuli.recorded_as))
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -215,8 +231,8 @@ class Own(Preparation):
 
         # cut the trials of each split
         epochs = {}  # [n, C, T]
-        tables = {}  # [n, 2] of these trials
-        runs = {}  # [n, 1]; each file is a run
+        rows = {}  # [n] picture of each trial
+        times: dict[str, Any] = {}  # run and onset of each, [n, 1]
         for split, split_rows in self._pictures[1].items():
             selected = _select(trials, split_rows)
             counts = [len(pairs) for pairs in selected.values()]
@@ -227,13 +243,19 @@ class Own(Preparation):
             if flat := int((~is_live).sum()):
                 dropped[split][FLAT] = flat
             if len(signal):
-                epochs[split], tables[split] = (
-                    signal,
-                    np.concatenate([*selected.values()])[is_live],
+                epochs[split] = signal
+                rows[split] = np.concatenate([*selected.values()])[is_live, 1]
+                pairs = zip(
+                    *(
+                        self._when(path, number, onsets[:, 0], cutting)
+                        for number, (path, onsets) in enumerate(selected.items())
+                    ),
+                    strict=True,
                 )
-                runs[split] = np.repeat(np.arange(len(counts), dtype=np.int16), counts)[
-                    is_live, None
-                ]
+                runs, onset_s = (np.concatenate(each)[is_live, None] for each in pairs)
+                # of epochs, onsets may not be known
+                is_timed = bool(np.isfinite(onset_s).all())
+                times[split] = {"runs": runs, "onset_s": onset_s if is_timed else None}
         first = next(iter(trials))
         if not epochs:
             raise BrainhiveError(
@@ -241,7 +263,6 @@ class Own(Preparation):
             )
 
         # whiten them in place
-        rows = {split: pairs[:, 1] for split, pairs in tables.items()}
         with naming(first):
             matrix = normalise(epochs, rows, self.config, channels.names)
 
@@ -279,8 +300,7 @@ class Own(Preparation):
                 channels.unit if matrix is None else "whitened",
                 {"dropped": dropped[split], **provenance},
                 whiteners=None if matrix is None else matrix[None],
-                runs=runs[split],
-                onset_s=tables[split][:, :1] / cutting.recorded_hz,
+                **times[split],
             )
             for split, signal in epochs.items()
         }
@@ -295,6 +315,19 @@ class Own(Preparation):
         lines = describe_labels(
             self._recordings, self.root, subjects, self.config.subject_numbers
         )
+        # a folder may hold both: which are read is said
+        read = {
+            path
+            for each in self._recordings.values()
+            for paths in each.values()
+            for path in paths
+        }
+        both = list_signal_files(self.root, "*", not self.are_epochs)
+        if others := [path.name for path in both if path not in read]:
+            kind = "recording" if self.are_epochs else "epochs"
+            lines.append(
+                f"not read, as prepare --from {kind} does it: {summarise_names(others)}"
+            )
         for subject in subjects:
             try:
                 subject_channels, session_counts = self._channels(subject), {}
@@ -379,6 +412,7 @@ class Own(Preparation):
             self.config.files,
             self.config.subject_numbers,
             self.config.sessions,
+            self.are_epochs,
         )
 
     def _sessions(self, subject: int) -> dict[int, list[Path]]:
@@ -460,12 +494,28 @@ class Own(Preparation):
         # all recordings have the channels, rate and unit of the first
         for path in headers:
             channels.check(path)
-        cutting = Cutting(self.config, next(iter(channels.headers.values())).rate_hz)
+        cutting = self._make_cutting(channels)
         return (
             channels,
             cutting,
             *choose_trials(headers, self._names, self._pictures[1], cutting),
         )
+
+    def _make_cutting(self, channels: KeptChannels) -> Cutting:
+        return Cutting(self.config, next(iter(channels.headers.values())).rate_hz)
+
+    def _open(self, path: Path) -> Any:
+        """Open a recording with mne."""
+        config = self.config
+        return open_raw(path, config.onset_unit == "s", config.rename, config.montage)
+
+    def _when(
+        self, path: Path, number: int, onsets: Int64, cutting: Cutting
+    ) -> tuple[Int64, Float64]:
+        """Give run and onset in seconds of each trial [n] of the file of this number:
+        each is a run.
+        """
+        return np.full(len(onsets), number, np.int16), onsets / cutting.recorded_hz
 
     def _cut(
         self, trials: TrialTables, channels: KeptChannels, cutting: Cutting
@@ -483,10 +533,7 @@ class Own(Preparation):
             # read, filter and cut
             config = self.config
             onsets = pairs[:, 0]
-            raw = open_raw(
-                path, config.onset_unit == "s", config.rename, config.montage
-            )
-            names = channels.names
+            raw, names = self._open(path), channels.names
             pieces = StillPieces(int(raw.n_times), float(raw.info["sfreq"]))
             samples = read_channels(
                 raw, path, names, config.band_hz, config.phase, pieces

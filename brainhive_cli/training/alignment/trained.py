@@ -1002,9 +1002,9 @@ class TrainedModel:
             where, is_same_store = f"{run.dataset.name} subject {subject}", False
             if recording is not None:
                 where = f"the recording of subject {subject}"
-                trials = match_stimuli(
-                    replace(recording, subject=subject), self.pictures(split), where
-                )
+                trials = replace(recording, subject=subject)
+                if len(recording.image_ids):  # else nobody knows what was seen
+                    trials = match_stimuli(trials, self.pictures(split), where)
             else:
                 folder = source.name_of(subject).rpartition("/")[0]
                 signals = self.module.learned.signals
@@ -1023,7 +1023,7 @@ class TrainedModel:
                 )
 
             # leave out pictures that were seen in training
-            if is_tested:
+            if is_tested and len(trials.image_ids):
                 trials = trials.take(~self.seen(subject, split, trials.stimulus))
             if not is_normalised:
                 return trials

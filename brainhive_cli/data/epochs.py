@@ -1,0 +1,513 @@
+"""Trials that were cut before: mne.Epochs and arrays, in memory and in files, laid end
+to end as a recording, or checked as they are.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
+from brainhive_cli.core.launch import library_versions
+from brainhive_cli.core.recipe import Section, UniqueNames
+from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.preparations import list_pictures
+from brainhive_cli.data.recording_files import (
+    ABSENT,
+    UNITS,
+    read_number,
+    read_table,
+    readable,
+    refusing_damage,
+)
+from brainhive_cli.data.recording_headers import describe
+from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.signals.cutting import Cutting, Steps
+from brainhive_cli.data.single_trial_betas import match_pictures
+from brainhive_cli.data.spaces import Sensors, Voxels, name_electrodes, standard_name
+from brainhive_cli.data.stores import pickles
+from brainhive_cli.data.stores.hdf5 import LazyRows
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.trials import (
+    BY_TRIAL,
+    Trials,
+    gather_trials,
+    group_trials,
+    take,
+)
+from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
+
+KINDS = {"V": "eeg", "T": "mag", "T/m": "grad"}
+"""Type of channels, as mne names it, by the SI unit of their signals."""
+NAMES = {
+    "channels": ("channels", "ch_names"),
+    "times_s": ("times_s", "times"),
+    "rate_hz": ("rate_hz", "sfreq"),
+    "unit": ("unit",),
+}
+"""Names of the axes in an .npz: ours, and mne's."""
+DIMENSIONS = (
+    ("trial", "epoch", "presentation"),
+    ("channel", "sensor", "voxel"),
+    ("time",),
+)
+"""How names of the dimensions of xarray begin, in the order of our axes."""
+
+
+class Axes(Section):
+    """Axes of arrays [trials, channels, times] whose file does not say them."""
+
+    channels: UniqueNames | None = Field(None, description="names, in their order")
+    rate_hz: float | None = Field(None, gt=0, description="samples a second")
+    start_ms: float | None = Field(
+        None, description="first sample of each trial, from the onset of the picture"
+    )
+    unit: str = Field("", description="of the signals, as µV")
+
+
+class Epoched(NamedTuple):
+    """Epochs of a file, laid end to end.
+
+    Attributes:
+        raw: mne's recording of all trials, one after another.
+        names: [n] what each trial showed, as the file or its table calls it.
+        span: First and last sample of a trial, from the onset.
+        runs: [n] number of the run of each; None if not known.
+        onset_s: [n] onset of each in its run, in seconds; None if not known.
+    """
+
+    raw: Any
+    names: Sequence[str]
+    span: tuple[int, int]
+    runs: Int64 | None = None
+    onset_s: Float64 | None = None
+
+
+def lay_end_to_end(
+    epochs: Any, path: Path, rename: Mapping[str, str], cap: str, names: Sequence[str]
+) -> Epoched:
+    """Lay mne's epochs end to end; their electrodes are named as those of recordings.
+
+    Raises:
+        BrainhiveError: if they have no channels or no trials.
+    """
+    import mne
+
+    if not len(epochs):
+        raise BrainhiveError(f"{path} has no trials", "export it again")
+    signal = epochs.get_data(verbose="ERROR")  # [n, C, T]
+    count, channels, samples = signal.shape
+    raw = mne.io.RawArray(
+        signal.transpose(1, 0, 2).reshape(channels, -1), epochs.info, verbose="ERROR"
+    )
+    name_electrodes(raw, path, rename, cap)
+    first = round(float(epochs.times[0]) * epochs.info["sfreq"])
+
+    # events of arrays count trials, and say nothing of time
+    at, rate_hz = epochs.events[:, 0], getattr(epochs, "_raw_sfreq", None)
+    is_timed = count > 1 and np.diff(at).min() > 1
+    onset_s = at / (rate_hz or epochs.info["sfreq"]) if is_timed else None
+    return Epoched(raw, names, (first, first + samples - 1), None, onset_s)
+
+
+def read_epochs(
+    path: Path, axes: Axes, rename: Mapping[str, str], cap: str, column: str
+) -> Epoched:
+    """Read epochs of mne or EEGLAB, or an array, with what each trial showed.
+
+    Pictures are named by the table next to the file, `STEM_trials.csv` or .tsv, with a
+    line for each trial; else by the column of mne's metadata; else by event names.
+
+    Raises:
+        MissingData: if the file cannot be read, or ends early.
+        BrainhiveError: if axes or pictures are not known, or the table has another
+            number of lines.
+    """
+    import mne
+
+    suffixes = path.name.removesuffix(".gz").rpartition(".")[2]
+    read = {"fif": mne.read_epochs, "set": mne.read_epochs_eeglab}.get(suffixes)
+    options: dict[str, Any] = {"proj": False} if suffixes == "fif" else {}
+    with refusing_damage(path), readable(path):
+        epochs = read(path, verbose="WARNING", **options) if read else None
+        content = pickles.load(path) if read is None else {}
+    if epochs is None:
+        epochs = _of_arrays(path, content, axes)
+
+    # a table with a line for each trial, or for each before some were dropped
+    stem = path.name.partition(".")[0]
+    stems = dict.fromkeys([stem, *(stem.removesuffix(end) for end in ("-epo", "_epo"))])
+    tables = [path.with_name(f"{s}_trials{e}") for s in stems for e in (".csv", ".tsv")]
+    rows, names = list[dict[str, str]](), [""]
+    if table := next(filter(Path.is_file, tables), None):
+        header, rows = read_table(table)
+        if len(rows) == len(epochs.drop_log):
+            rows = [rows[row] for row in epochs.selection]
+        if column not in header or len(rows) != len(epochs):
+            raise BrainhiveError(
+                f"{table} has {len(rows)} lines of {', '.join(header)}, and {path} "
+                f"{len(epochs)} trials",
+                f"a line for each trial, with a column {column}: preparation.column",
+            )
+        names = ["" if row[column] in ABSENT else row[column] for row in rows]
+    elif epochs.metadata is not None and column in epochs.metadata:
+        names = [*map(str, epochs.metadata[column])]
+    elif isinstance(content, Mapping) and column in content:
+        names = [*map(str, content[column])]
+    elif read:
+        name_of = {number: name for name, number in epochs.event_id.items()}
+        names = [str(name_of[number]) for number in epochs.events[:, 2]]
+    if len(names) != len(epochs):
+        raise BrainhiveError(
+            f"nothing says what the {len(epochs)} trials of {path} showed",
+            f"write {tables[0].name} with a column {column} and a line for each trial",
+        )
+
+    # run of each trial, where the table has it
+    epoched = lay_end_to_end(epochs, path, rename, cap, names)
+    runs = np.array([read_number(row.get("run", "")) for row in rows])
+    is_known = bool(len(runs)) and bool(np.isfinite(runs).all())
+    return epoched._replace(runs=runs.astype(np.int64) if is_known else None)
+
+
+def _of_arrays(path: Path, content: Any, axes: Axes) -> Any:
+    """Make mne's epochs of the array in a file; its axes, or else the recipe's."""
+    import mne
+
+    # the array of three axes, and what an .npz says of these
+    arrays = content if isinstance(content, Mapping) else {"": content}
+    signals = [array for array in arrays.values() if np.ndim(array) == 3]
+    if len(signals) != 1 or signals[0].dtype.kind not in "fiu":
+        raise BrainhiveError(
+            f"{path} holds {len(signals)} arrays [trials, channels, times] of numbers",
+            "one a file; betas [trials, voxels]: brainhive prepare --from betas",
+        )
+    known: dict[str, Any] = {
+        key: next((arrays[name] for name in names if name in arrays), None)
+        for key, names in NAMES.items()
+    }
+    times_s, rate_hz = known["times_s"], axes.rate_hz or known["rate_hz"]
+    if times_s is not None and len(times_s) > 1:
+        rate_hz = rate_hz or (len(times_s) - 1) / (times_s[-1] - times_s[0])
+    start_s: Any = None if axes.start_ms is None else axes.start_ms / 1000
+    start_s = times_s[0] if start_s is None and times_s is not None else start_s
+    unit = axes.unit or str(known["unit"] if known["unit"] is not None else "")
+    channels = axes.channels or known["channels"]
+    found = {
+        "channels": channels,
+        "rate_hz": rate_hz,
+        "start_ms": start_s,
+        "unit": unit,
+    }
+    if absent := [key for key, value in found.items() if value is None or value == ""]:
+        raise BrainhiveError(
+            f"{path} does not say its {' and '.join(absent)}",
+            " ".join(f"preparation.axes.{key}=…" for key in absent),
+        )
+    if name_unit(unit) not in UNIT_SIZES or len(channels) != signals[0].shape[1]:
+        raise BrainhiveError(
+            f"{path} has {signals[0].shape[1]} channels in {unit}; its axes name "
+            f"{len(channels)}",
+            f"a name for each, and a unit of {', '.join(UNIT_SIZES)}",
+        )
+    size, si_unit = UNIT_SIZES[name_unit(unit)]
+    info = mne.create_info([*map(str, channels)], float(rate_hz), KINDS[si_unit])
+    scaled = signals[0] * np.float64(size)
+    return mne.EpochsArray(scaled, info, tmin=float(start_s), verbose="ERROR")
+
+
+def as_trials(
+    signal: Any, pictures: Any = None, where: str = "the array", **axes: Any
+) -> Trials:
+    """Check arrays, mne.Epochs or xarray as trials, a row [1, C, T] each.
+
+    Args:
+        signal: [n, C, T] of sensors, [n, V] of voxels, mne.Epochs, or an
+            xarray.DataArray with dimensions of these names.
+        pictures: [n] what each trial showed; or the column of mne's metadata, or the
+            coordinate of xarray, that says it. Default: names of mne's events.
+        where: What it is, for errors.
+        axes: Of arrays `space` or `channels`, `times_s`, `rate_hz`, `unit`; of epochs
+            `channels` or `types` that are taken; of both `onset_s` [n].
+
+    Raises:
+        BrainhiveError: naming an axis that is missing, or does not fit.
+    """
+    known = {"space", "channels", "types", "times_s", "rate_hz", "unit", "onset_s"}
+    for name in axes.keys() - known:
+        raise RecipeError(f"no axis {name!r}", guess(name, known) + ", ".join(known))
+    if hasattr(signal, "event_id") and hasattr(signal, "get_data"):
+        trials = _of_epochs(signal, pictures, axes)
+    else:
+        if hasattr(signal, "dims") and hasattr(signal, "coords"):
+            signal, pictures, found = _of_xarray(signal, pictures)
+            axes = {**found, **axes}
+        trials = _of_array(np.asarray(signal), axes, where)
+        trials = replace(trials, image_ids=_list_names(pictures))
+    count = len(trials.signal)
+    if len(trials.image_ids) not in (0, count):
+        raise BrainhiveError(
+            f"{where} has {count} trials, and {len(trials.image_ids)} pictures",
+            "pictures=[…], one for each trial",
+        )
+    for start in range(0, count, 1024):
+        part = trials.signal[start : start + 1024]
+        if not np.isfinite(part).all():
+            row, _, channel, _ = np.argwhere(~np.isfinite(part))[0]
+            raise BrainhiveError(
+                f"{where}: a value is not finite, of trial {start + row}, channel or "
+                f"voxel {channel}",
+                "leave the trial or the channel out",
+            )
+    if (onset_s := axes.get("onset_s")) is None:
+        return trials
+    return replace(trials, onset_s=np.asarray(onset_s, np.float64).reshape(-1, 1))
+
+
+def _list_names(pictures: Any) -> Sequence[str]:
+    return () if pictures is None else [*map(str, pictures)]
+
+
+def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
+    # voxels [n, V] have one sample
+    is_voxels = signal.ndim == 2
+    if signal.ndim not in (2, 3):
+        raise BrainhiveError(
+            f"{where} is {list(signal.shape)}",
+            "[trials, channels, times], or [trials, voxels]",
+        )
+    times_s, channels = axes.get("times_s"), axes.get("channels")
+    space: Any = axes.get("space") or (
+        Sensors([*channels]) if channels is not None else None
+    )
+    times_s = np.zeros(1) if is_voxels else times_s
+    space = Voxels({}) if is_voxels and space is None else space
+    absent = {"times_s": times_s, "channels": space, "unit": axes.get("unit")}
+    absent = {} if is_voxels else absent
+    if missing := [name for name, value in absent.items() if value is None]:
+        raise RecipeError(
+            f"{where} does not say its {' and '.join(missing)}",
+            "channels=[NAME, …], times_s=[T] seconds from the onset, unit='µV'",
+        )
+    times_s = np.asarray(times_s, np.float64)
+    rate_hz = axes.get("rate_hz")
+    if rate_hz is None and len(times_s) > 1:
+        rate_hz = (len(times_s) - 1) / (times_s[-1] - times_s[0])
+    shaped = signal[:, None, :, None] if is_voxels else signal[:, None]
+    unit = axes.get("unit") or "beta"
+    return Trials(shaped, (), space, times_s, rate_hz, name_unit(unit))
+
+
+def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
+    from brainhive_cli.data.recording_channels import keep_channels
+
+    # what each trial showed: a column of the metadata, names, or events
+    path, metadata = Path("the epochs"), epochs.metadata
+    if isinstance(pictures, str):
+        if metadata is None or pictures not in metadata:
+            columns = [] if metadata is None else [*metadata]
+            raise RecipeError(
+                f"the epochs have no metadata {pictures!r}",
+                f"they have: {', '.join(columns) or 'none'}",
+            )
+        pictures = metadata[pictures]
+    if pictures is None:
+        name_of = {number: name for name, number in epochs.event_id.items()}
+        pictures = [name_of[number] for number in epochs.events[:, 2]]
+
+    # good channels of EEG, or else of MEG, in the unit of recordings
+    epoched = lay_end_to_end(epochs, path, {}, "", ())
+    header, wanted = describe(epoched.raw, "", ()), axes.get("channels") or ()
+    wanted = [name if name in header.names else standard_name(name) for name in wanted]
+    kept = keep_channels({path: header}, axes.get("types"), wanted, (), False)
+    scale = np.array([[UNITS[kind][0]] for kind in kept.kinds])  # [C, 1]
+    signal = epoched.raw.get_data(picks=[*kept.names]) * scale
+    count = len(epochs)
+    shaped = signal.reshape(len(kept.names), count, -1).transpose(1, 0, 2)[:, None]
+    onset_s = epoched.onset_s
+    return Trials(
+        shaped,
+        _list_names(pictures),
+        kept.space,
+        np.asarray(epochs.times, np.float64),
+        header.rate_hz,
+        kept.unit,
+        onset_s=None if onset_s is None else onset_s[:, None],
+    )
+
+
+def _of_xarray(array: Any, pictures: Any) -> tuple[Any, Any, dict[str, Any]]:
+    # dimensions by the beginnings of their names, in our order
+    def find(begins: tuple[str, ...]) -> str:
+        return next((d for d in array.dims if str(d).lower().startswith(begins)), "")
+
+    names = [name for begins in DIMENSIONS if (name := find(begins))]
+    if {*names} != {*array.dims} or len(names) < 2:
+        raise BrainhiveError(
+            f"the array has dimensions {', '.join(map(str, array.dims))}",
+            f"names that begin with {'; '.join('/'.join(each) for each in DIMENSIONS)}",
+        )
+    if isinstance(pictures, str):
+        pictures = array.coords[pictures].values
+    found: dict[str, Any] = {}
+    if len(names) == 3 and names[1] in array.coords:
+        found["channels"] = [*map(str, array.coords[names[1]].values)]
+    if len(names) == 3 and names[2] in array.coords:
+        found["times_s"] = array.coords[names[2]].values
+    if unit := array.attrs.get("unit", array.attrs.get("units")):
+        found["unit"] = unit
+    return array.transpose(*names).values, pictures, found
+
+
+def store(
+    trials: Trials,
+    dataset: Dataset,
+    path: Path,
+    subject: int,
+    session: Any = None,
+    run: Any = None,
+    said: Mapping[str, Any] = MappingProxyType({}),
+) -> Trials:
+    """Write trials [n, 1, C, T] as a subject's store, by the splits of a data set.
+
+    Args:
+        trials: What each showed is named by path, file, id or category.
+        dataset: Whose pictures these are.
+        path: Of the store.
+        subject: Its number.
+        session: [n] label of the session of each, in any form; None where all are of
+            one.
+        run: [n] of the run of each; None if not known.
+        said: `whitened` and `averaged`, as far as it is known.
+
+    Returns:
+        The trials that were stored, in their order: `index` says which of the n.
+
+    Raises:
+        BrainhiveError: if no picture is of the data set, or lists have other lengths.
+    """
+    # pictures of the data set, and the trials that show one
+    try:
+        image_ids, splits, dropped = match_pictures(
+            trials.image_ids, dataset, list_pictures(dataset)
+        )
+    except BrainhiveError as error:
+        error.hint = error.hint.replace("preparation.stimuli.", "dataset ")
+        raise
+    rows = np.flatnonzero(splits != "")
+    sessions, labels = _number(session, "session", len(splits))
+    runs, _ = _number(run, "run", len(splits))
+    steps = {"kind": "arrays", "whitened": "unknown", "averaged": "unknown", **said}
+    facts = [
+        {
+            "session": label,
+            "trials": int((sessions[rows] == number).sum()),
+            "dropped": {},
+        }
+        for number, label in enumerate(labels)
+    ]
+    facts[0]["dropped"] = dict(dropped)
+    provenance = {
+        "source": "arrays",
+        "preparation": steps,
+        "dataset": dataset.recorded_as,
+        "subject": subject,
+        "dtype": "float32",
+        "files": {},
+        "versions": library_versions(),
+        "sessions": facts,
+    }
+
+    # stimuli of each split, and their trials by session and time
+    signal, recordings = trials.signal, {}
+    for split in dataset.splits:
+        of_split = rows[splits[rows] == split]
+        if not len(of_split):
+            continue
+        of_split = of_split[np.argsort(sessions[of_split], kind="stable")]
+        ids = Names.of(image_ids[row] for row in of_split.tolist())
+        stimuli, table, counts = group_trials(ids.packed)
+        table = np.where(table < 0, -1, of_split[table])  # [N, R] of the n
+        known: dict[str, Any] = {
+            "sessions": sessions.astype(np.int8),
+            "runs": None if run is None else runs.astype(np.int16),
+            "onset_s": take(trials.onset_s, (slice(None), 0)),
+        }
+        by_trial: dict[str, Any] = {
+            key: np.where(table < 0, BY_TRIAL[key], values[table]).astype(values.dtype)
+            for key, values in known.items()
+            if values is not None
+        }
+        shape, of_trial = (*table.shape, *signal.shape[2:]), signal.shape[2:]
+        read = gather_trials(table, of_trial, np.float32, lambda row: signal[row, 0])
+        recordings[split] = replace(
+            trials,
+            signal=LazyRows(None, shape, np.dtype(np.float32), read),
+            image_ids=Names(stimuli),
+            repetitions=counts,
+            provenance=provenance,
+            **{"onset_s": None, **by_trial},
+        )
+    SignalStore.write(path, recordings)
+    for reason, count in dropped.items():
+        console.warn(f"{path.stem}: {count} of {len(splits)} trials left out, {reason}")
+    return replace(
+        trials.take(rows),
+        image_ids=[image_ids[row] for row in rows.tolist()],
+        provenance=provenance,
+    )
+
+
+def _number(labels: Any, name: str, count: int) -> tuple[Int64, list[Any]]:
+    """Number the labels [n] of sessions or runs, in their order."""
+    if labels is None or np.ndim(labels) == 0:
+        labels = [labels] * count
+    listed = np.asarray(labels).tolist()
+    if len(listed) != count:
+        raise BrainhiveError(
+            f"{len(listed)} labels of {name}, and {count} trials", "one for each trial"
+        )
+    is_number = all(isinstance(label, int) for label in listed)
+    known = sorted({*listed}) if is_number else list(dict.fromkeys(listed))
+    return np.array([known.index(label) for label in listed], np.int64), known
+
+
+def cut_trials(
+    signal: Any, times_s: Float64, rate_hz: float, steps: Steps, names: Iterable[str]
+) -> tuple[Any, Cutting]:
+    """Take the steps of a preparation with trials [n, C, T] that were cut before.
+
+    Returns:
+        [n, C, T'], neither filtered nor whitened, and the cutting that says its times.
+
+    Raises:
+        BrainhiveError: if the trials do not reach as far as `epoch_ms`.
+    """
+    cutting, (count, channels, samples) = Cutting(steps, rate_hz), signal.shape
+    first = round(float(times_s[0]) * rate_hz)
+    require_span(cutting, (first, first + samples - 1))
+    onsets = np.arange(count) * samples - first
+    rows = (np.ravel(signal[:, row]).astype(np.float64) for row in range(channels))
+    return cutting.cut(rows, [*names], onsets, 1.0), cutting
+
+
+def require_span(cutting: Cutting, span: tuple[int, int]) -> None:
+    """Refuse trials that begin or end within the window of `epoch_ms`.
+
+    Raises:
+        BrainhiveError: with both.
+    """
+    first, last = cutting.span
+    if span[0] > first or span[1] < last:
+        here = [round(sample * 1000 / cutting.recorded_hz, 3) for sample in span]
+        raise BrainhiveError(
+            f"the epochs go from {here[0]:g} to {here[1]:g} ms, and not over "
+            f"{[*cutting.steps.epoch_ms]} ms",
+            f"preparation.epoch_ms={here}, or cut longer epochs",
+        )

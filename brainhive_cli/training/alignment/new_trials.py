@@ -1,0 +1,188 @@
+"""Trials from memory as a trained model takes them: axes, unit, and the steps of its
+preparation that epochs allow.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError, MissingData, find_rows
+from brainhive_cli.data.epochs import as_trials, cut_trials
+from brainhive_cli.data.signals.cutting import Steps, whiten
+from brainhive_cli.data.single_trial_betas import match_pictures
+from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.models.signal_spec import UNIT_SIZES, SignalSpec, name_unit
+from brainhive_cli.training.alignment.trained import TrainedModel
+
+
+def read_new(
+    member: TrainedModel,
+    subject: int,
+    split: str,
+    signal: Any,
+    pictures: Any,
+    axes: Mapping[str, Any],
+) -> tuple[Trials, list[str]]:
+    """Read arrays or epochs of a subject for a model.
+
+    Args:
+        member: The model.
+        subject: Whose trials.
+        split: Of the pictures.
+        signal: As `as_trials` takes it, with `pictures` and `axes`. An array of the
+            model's own size needs no axes.
+        pictures: What each trial showed; None: names of events that are pictures of the
+            split, if any is.
+        axes: Of arrays.
+
+    Returns:
+        Trials that `TrainedModel.trials` accepts; and in what they differ from those of
+        the training, a sentence each.
+
+    Raises:
+        BrainhiveError: if an axis does not fit the model, or a step cannot be taken.
+    """
+    spec, learned = member.module.layout.spec, member.module.learned
+    where, here = f"the signal of subject {subject}", dict(axes)
+    differs = list[str]()
+    shape = np.shape(signal) if isinstance(signal, np.ndarray) else ()
+    if len(shape) == 2 and "space" not in here:
+        # voxels in the order of the subject's store, whose regions a model may read
+        path = member.source.path(subject)
+        stored = (
+            [*member.source.open(subject).splits.values()] if path.is_file() else []
+        )
+        spaces = [each.space for each in stored if each.signal.shape[2] == shape[1]]
+        here |= {"space": spaces[0]} if spaces else {}
+        here.setdefault("unit", spec.unit or "beta")
+    elif not here and shape[1:] == (len(spec.names), spec.samples):
+        here = {"channels": spec.names, "times_s": spec.times_s, "unit": spec.unit}
+        here["rate_hz"] = spec.rate_hz
+        differs.append(
+            "channels, times and unit of the array are taken for the model's"
+        )
+    trials = as_trials(signal, pictures, where, **here)
+
+    # ids of pictures; events need not be called by any
+    if len(trials.image_ids):
+        ids = [*member.pictures(split).image_ids]
+        try:
+            names, _, _ = match_pictures(
+                trials.image_ids, member.run.dataset, (ids, np.full(len(ids), split))
+            )
+        except MissingData:
+            if pictures is not None:
+                raise
+            trials = replace(trials, image_ids=())
+        else:
+            is_here = np.array([bool(name) for name in names])
+            if not is_here.all():
+                console.warn(f"{where}: {(~is_here).sum()} trials show other pictures")
+            trials = replace(trials, image_ids=names).take(is_here)
+
+    whiteners = learned.whiteners.get(subject)
+    trials, steps = prepare_as(
+        trials,
+        spec,
+        None if whiteners is None else whiteners[-1],
+        learned.recorded_channels,
+        where,
+    )
+    return trials, [*differs, *steps]
+
+
+def prepare_as(
+    trials: Trials,
+    spec: SignalSpec,
+    whitener: Any,
+    recorded_channels: Any,
+    where: str,
+) -> tuple[Trials, list[str]]:
+    """Take the steps of a model's preparation that trials which were cut before allow.
+
+    Args:
+        trials: A row [1, C, T] each.
+        spec: What the model is built for.
+        whitener: [E, E] of the training; None where there is none.
+        recorded_channels: [E] of the whitener.
+        where: What the trials are, for errors.
+
+    Returns:
+        The trials, and which steps were not taken, a sentence each.
+
+    Raises:
+        MissingData: if signals are to be whitened, and no whitener is known.
+        BrainhiveError: if a channel of the whitener is missing.
+    """
+    known, unit = dict(spec.preparation), name_unit(trials.unit)
+    if isinstance(trials.space, Voxels) or unit == "whitened":
+        return trials, []
+    is_whitened = known.get("whiten", "no") != "no" or spec.unit == "whitened"
+    signal, names = np.asarray(trials.signal[:, 0]), trials.space.names
+
+    # the unit of the model; of whitened signals that of recordings
+    wanted = {"V": "µV", "T": "fT", "T/m": "fT/cm"}
+    sizes = UNIT_SIZES.get(unit, (1.0, ""))
+    target = wanted.get(sizes[1], unit) if is_whitened else name_unit(spec.unit) or unit
+    if unit != target and UNIT_SIZES.get(target, (1.0, "-"))[1] == sizes[1]:
+        signal, unit = signal * (sizes[0] / UNIT_SIZES[target][0]), target
+
+    # baseline, resampling and window, where the epochs reach far enough
+    left = list[str]()
+    times_s, rate_hz = trials.times_s, trials.rate_hz
+    if "epoch_ms" in known:
+        keys = known.keys() & Steps.model_fields.keys()
+        steps = Steps.model_validate({key: known[key] for key in keys})
+        try:
+            assert rate_hz is not None  # as of all sensors
+            signal, cutting = cut_trials(signal, times_s, rate_hz, steps, names)
+        except BrainhiveError as error:
+            left.append(
+                f"no baseline was subtracted and nothing resampled: {error.message}"
+            )
+        else:
+            times_s, rate_hz = cutting.times_s, cutting.rate_hz
+    if any(known.get("band_hz") or ()):
+        left.append(
+            f"the model's recordings were filtered at {known['band_hz']} Hz before "
+            "they were cut; these epochs were not filtered here"
+        )
+
+    # noise of the training
+    space = trials.space
+    if is_whitened:
+        if whitener is None:
+            raise MissingData(
+                f"{where} is not whitened, and the model has no whitener of it",
+                "unit='whitened' for signals that are, or a subject of the training",
+            )
+        rows = find_rows(recorded_channels, names, where)
+        if absent := [
+            name
+            for name, row in zip(recorded_channels, rows, strict=True)
+            if row is None
+        ]:
+            raise BrainhiveError(
+                f"{where} has no channel {', '.join(absent)}, which whitening needs",
+                "record the channels of the training",
+            )
+        chosen = np.array(rows, np.int64)
+        signal, unit = np.ascontiguousarray(signal[:, chosen]), "whitened"
+        space = trials.space.select(chosen)
+        whiten(signal, whitener)
+        left.append("the noise of the training's last session whitens the epochs")
+    return (
+        replace(
+            trials,
+            signal=np.asarray(signal, np.float32)[:, None],
+            space=space,
+            times_s=times_s,
+            rate_hz=rate_hz,
+            unit=unit,
+        ),
+        left,
+    )
