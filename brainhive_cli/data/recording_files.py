@@ -163,7 +163,7 @@ def list_recordings(
         for path in list_signal_files(root, "*", not are_epochs):
             raise MissingData(
                 f"{root} holds {other}, {path}, and no {wanted}",
-                f"brainhive prepare --from {other} reads it",
+                f"brainhive prepare --from {other} reads them",
             )
         endings = ("-epo.fif", ".set", ".npy", ".npz") if are_epochs else ENDINGS
         problem = f"no {wanted} {root}/**/{pattern} that ends in {', '.join(endings)}"

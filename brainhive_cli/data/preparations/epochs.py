@@ -36,7 +36,9 @@ class Config(OwnKeys):
     column: str = Field(
         "picture", description="column of that table, or of mne's metadata"
     )
-    axes: Axes = Axes()
+    axes: Axes = Field(
+        Axes(), description="of arrays whose file does not say them itself"
+    )
     epoch_ms: Window | None = Field(  # type: ignore[assignment]
         None,
         exclude_if=lambda window: window is None,  # a store names what the files say
