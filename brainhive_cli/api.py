@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from brainhive_cli.data.model_input import model_input
     from brainhive_cli.data.signal_stores import SignalStore
     from brainhive_cli.data.signals.normalisations import Normaliser
-    from brainhive_cli.data.spaces import Sensors, Voxels
+    from brainhive_cli.data.spaces import Grid, Sensors, Surface, Voxels
     from brainhive_cli.data.stores.ids import Names
     from brainhive_cli.data.stores.target_store import TargetStore
     from brainhive_cli.data.trials import Trials
@@ -62,6 +62,7 @@ PLACES = {
     "Encoder": "models.encoders",
     "EncoderConfig": "models.encoders",
     "FuserConfig": "models.fusers",
+    "Grid": "data.spaces",
     "LossConfig": "models.losses",
     "LossContext": "models.losses",
     "MetricPart": "measurement.metrics",
@@ -73,6 +74,7 @@ PLACES = {
     "Sensors": "data.spaces",
     "SignalSpec": "models.signal_spec",
     "StimulusSet": "data.datasets",
+    "Surface": "data.spaces",
     "Voxels": "data.spaces",
     "model_input": "data.model_input",
 }

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -86,5 +88,19 @@ def test_the_workflow_finds_pictures_far_above_chance_and_regions_that_carry_the
     (document,) = (home / "runs/eval-retrieval").glob("*/metrics.json")
     top1 = json.loads(document.read_text())["scopes"]["all"]["top1"]
     assert top1["n"] == 20 and top1["value"] > 4 * top1["chance"]
-    explained = invoke("explain", "draws=20", "analyses=trained")
+    explained = invoke("explain", "draws=20", "analyses=trained,encoding")
     assert "early" in json.dumps(explained) and "higher" in json.dumps(explained)
+
+    # maps lie on the grid of the BOLD, of which pictures drive all voxels
+    store = SignalStore.open(home / "signals/image-folder/default/sub-01.h5")
+    indices = store["test"].space.grid.indices  # type: ignore[union-attr]
+    mask: Any = nibabel.load(next(home.rglob("sub-01*desc-brain_mask.nii.gz")))
+    for name in ("margin", "encoding", "encoding_lower_ceiling"):
+        path = Path(explained["files"]["maps"]) / f"sub-01_{name}.nii.gz"
+        image: Any = nibabel.load(path)
+        assert image.shape == mask.shape
+        np.testing.assert_array_equal(image.affine, mask.affine)
+        volume = image.get_fdata()
+        values = volume[tuple(indices.T)]
+        assert np.isfinite(volume).sum() == np.isfinite(values).sum() == len(indices)
+        assert values.mean() > values.std() / len(values) ** 0.5

@@ -246,6 +246,7 @@ def _check_signals(path: Path, recipe: Recipe) -> Checked:
         with console.progress(f"drawing the page of {short_name(path)}"):
             page, note["reliability"] = write_signal_page(store, path.with_suffix(""))
         files[f"page of {short_name(path)}"] = page
+        files[f"maps of {short_name(path)}"] = page.parent
     return Result(
         path, (table,), files=files, details={"stores": {str(path): note}}
     ), []

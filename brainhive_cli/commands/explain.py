@@ -9,7 +9,7 @@ from brainhive_cli.core.cells import fill, finishing, is_untouched, start_run
 from brainhive_cli.core.command import Input, Result, Work, collect, digests_of
 from brainhive_cli.core.errors import Line
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.evaluation.explanation.conclusion import conclude
+from brainhive_cli.evaluation.explanation.conclusion import MAPS, conclude
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
@@ -129,7 +129,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # report the tables and figures
     measurements = folder.measurements()
-    tables = artifacts.read_tables(folder)
+    tables, maps = artifacts.read_tables(folder), folder.path / MAPS
     return Result(
-        folder.path, tables, measurements, hint=Line("report", folder.path), work=work
+        folder.path,
+        tables,
+        measurements,
+        {"maps": maps} if maps.is_dir() else {},
+        Line("report", folder.path),
+        work=work,
     )

@@ -14,7 +14,7 @@ from brainhive_cli.core.arrays import Array, Bool, Float64
 from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import open_regular
-from brainhive_cli.data.spaces import Grid
+from brainhive_cli.data.spaces import Grid, Surface
 
 NIFTI = (".nii.gz", ".nii")
 ENDINGS = (*NIFTI, ".mgz", ".mgh", ".gii")
@@ -79,6 +79,38 @@ def open_image(path: Path, way_out: str) -> Any:
                 "its values",
             )
         return image
+
+
+def find_vertices(paths: Sequence[Path], way_out: str) -> Surface | None:
+    """Find which vertices the rows of GIFTI or CIFTI are; None of other files, and of
+    parcels.
+
+    Args:
+        paths: GIFTI of the left and the right hemisphere; or CIFTI.
+        way_out: One line on how to get sound ones.
+    """
+    if not paths[0].name.endswith((".gii", *CIFTI)):
+        return None
+    from nibabel.cifti2 import BrainModelAxis
+
+    images = [open_image(path, way_out) for path in paths]
+    with reading(paths[0], way_out, raised=(Exception,)):
+        # GIFTI has all vertices of a hemisphere, in arrays [V] or [V, T]
+        if paths[0].suffix == ".gii":
+            sizes = tuple(len(image.darrays[0].data) for image in images)
+            hemisphere = np.repeat(range(len(sizes)), sizes)
+            vertex = np.concatenate([np.arange(size) for size in sizes])
+        # CIFTI lists them, mostly without the medial wall
+        else:
+            axis = images[0].header.get_axis(1)
+            if not isinstance(axis, BrainModelAxis):
+                return None
+            hemisphere = np.full(len(axis), -1)
+            for side, name in enumerate(CORTEX.values()):
+                hemisphere[axis.name == name] = side
+            vertex = np.where(hemisphere < 0, -1, axis.vertex)
+            sizes = tuple(axis.nvertices.get(name, 0) for name in CORTEX.values())
+        return Surface(np.stack([hemisphere, vertex], 1).astype(np.int32), sizes)
 
 
 @contextmanager

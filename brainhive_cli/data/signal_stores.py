@@ -26,7 +26,7 @@ from brainhive_cli.core.measurements import SIMULATED, merge_caveats
 from brainhive_cli.core.recipe import SIGNALS, Paths
 from brainhive_cli.data.datasets import Dataset, Published
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.spaces import Grid, Sensors, Voxels, axis_lists
+from brainhive_cli.data.spaces import Grid, Sensors, Surface, Voxels, axis_lists
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import (
     map_numbers,
@@ -90,12 +90,15 @@ class SignalStore:
                 if voxel_indices is not None:
                     affine = np.array(about["affine"], np.float64)
                     grid = Grid(voxel_indices, tuple(about["volume_shape"]), affine)
+                surface, vertices = None, read("vertices", "i")  # [V, 2]
+                if vertices is not None:
+                    surface = Surface(vertices, tuple(about["surface_sizes"]))
                 maps = {
                     name: np.array(map_numbers(file, f"maps/{name}", "f"))
                     for name in about["maps"]
                 }
                 space = Voxels(
-                    dict(zip(about["regions"], masks, strict=True)), maps, grid
+                    dict(zip(about["regions"], masks, strict=True)), maps, grid, surface
                 )
 
             # one recording a split; signals stay on disk
@@ -244,6 +247,9 @@ class SignalStore:
                     "volume_shape": [*space.grid.shape],
                     "affine": space.grid.affine.tolist(),
                 }
+            if space.surface is not None:
+                arrays["vertices"] = space.surface.vertices
+                about["surface_sizes"] = [*space.surface.sizes]
         else:
             about |= {"space": "sensors", "channels": list(space.names)}
             arrays = {"positions": space.positions}

@@ -85,6 +85,20 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Surface:
+    """Vertices of the cortex that the V rows of a signal are.
+
+    Attributes:
+        vertices: [V, 2] hemisphere (0 left, 1 right) and index on its mesh; -1 of rows
+            that are no vertices, as of CIFTI's subcortical voxels.
+        sizes: Numbers of vertices of the left and the right mesh.
+    """
+
+    vertices: NDArray[np.int32]
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Voxels:
     """The regions that the V voxels of a signal belong to; a voxel may lie in several,
     or in none.
@@ -96,11 +110,14 @@ class Voxels:
             that of the noise.
         grid: Where they lie in a volume; None where that is not known, or they lie on a
             surface.
+        surface: Where they lie on the cortex; None where that is not known, or they lie
+            in a volume.
     """
 
     regions: Mapping[str, Bool]
     maps: Mapping[str, Float64] = field(default_factory=dict)
     grid: Grid | None = None
+    surface: Surface | None = None
 
     def select(self, rows: Int64) -> "Voxels":
         """Keep some voxels, in this order."""
@@ -110,6 +127,9 @@ class Voxels:
             None
             if self.grid is None
             else replace(self.grid, indices=self.grid.indices[rows]),
+            None
+            if self.surface is None
+            else replace(self.surface, vertices=self.surface.vertices[rows]),
         )
 
 
@@ -120,11 +140,14 @@ def axis_lists(space: Sensors | Voxels) -> dict[str, Any]:
     if isinstance(space, Sensors):
         positions = {} if space.positions is None else {"positions": space.positions}
         return {"channels": space.names, **positions}
-    indices = {} if space.grid is None else {"voxel indices": space.grid.indices}
-    return {
+    lists: dict[str, Any] = {
         f"voxels in the mask of region {name}": mask
         for name, mask in space.regions.items()
-    } | indices
+    }
+    lists |= {} if space.grid is None else {"voxel indices": space.grid.indices}
+    return lists | (
+        {} if space.surface is None else {"vertices": space.surface.vertices}
+    )
 
 
 def channel_rows(channels: Sequence[str], names: Sequence[str]) -> Int64:

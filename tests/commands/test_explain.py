@@ -2,10 +2,12 @@
 it stopped.
 """
 
+import csv
 import html
 import json
 import re
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -73,6 +75,21 @@ def test_every_metric_has_an_interval_and_its_control(found):
                 )
     top1 = found.scopes["windows · 300 ms"]["top1"]
     assert (top1.n, top1.pool, top1.chance, top1.seeds) == (200, 100, 0.01, (1,))
+
+
+def test_each_subject_has_a_table_of_its_sensors(folder, found):
+    """The mean over subjects of a column is the metric of the run."""
+    tables = [
+        [*csv.DictReader((folder.path / f"maps/sub-0{n}.tsv").open(), delimiter="\t")]
+        for n in (1, 2)
+    ]
+    for analysis, metric in (("sensors", "margin_lost"), ("encoding", "r")):
+        column = f"{analysis}_{metric}"
+        for rows in zip(*tables, strict=True):
+            value = found.scopes[f"{analysis} · {rows[0]['name']}"][metric].value
+            mean = np.mean([float(row[column]) for row in rows])
+            assert mean == pytest.approx(value, abs=1e-5)
+            assert np.isfinite([float(rows[0][axis]) for axis in "xyz"]).all()
 
 
 def test_the_finding_and_no_maximum_over_windows_stands_for_the_run(
@@ -148,8 +165,13 @@ def test_voxels_have_regions_instead_of_windows(go, small, world, tmp_path):
     runs = f"paths.runs={tmp_path / 'runs'}"
     run = go("train-align", *small, *VOXELS, runs).folder
 
-    found = go("explain", f"align_run={run}", runs, *QUICK).metrics
+    result = go("explain", f"align_run={run}", runs, *QUICK)
 
+    # which the demo gives no places
+    header, *rows = (result.files["maps"] / "sub-01.tsv").read_text().splitlines()
+    assert header.split("\t")[:3] == ["voxel", "margin", "encoding"]
+    assert all(np.isfinite([*map(float, row.split("\t"))]).all() for row in rows)
+    found = result.metrics
     assert {"windows", "occlusion", "sensors", "bands"} <= found.missing.keys()
     early, late = (values(found, "encoding", "r")[name] for name in ("V1", "FFA"))
     assert early > late + 0.1  # colours are looks, which drive V1 and not FFA

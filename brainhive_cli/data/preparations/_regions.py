@@ -26,7 +26,7 @@ from brainhive_cli.data.brain_images import (
     read_volume,
 )
 from brainhive_cli.data.preparations import fill_subject
-from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.spaces import Surface, Voxels
 
 WAY_OUT = "preparation.regions: {NAME: FILE}, a mask or atlas on the grid of the betas"
 Thresholds = Annotated[
@@ -101,7 +101,7 @@ def find_region_files(
 
 def name_voxels(
     files: Mapping[str, Sequence[Path]],
-    space: Mask | Mapping[str, int],
+    space: Mask | Surface | Mapping[str, int],
     thresholds: Mapping[str, float],
 ) -> tuple[Voxels, dict[str, str]]:
     """Name the regions of voxels, or of vertices, whose hemispheres are regions, too.
@@ -117,8 +117,8 @@ def name_voxels(
     Args:
         files: Name to the files of it: one, or one a hemisphere, the left first; a
             region is that of both.
-        space: The mask of the voxels; or the number of vertices of each hemisphere, by
-            name, or of both.
+        space: The mask of the voxels, or their vertices; or the number of vertices of
+            each hemisphere, by name, or of both.
         thresholds: Least value that is inside, by name of the file.
 
     Returns:
@@ -129,7 +129,9 @@ def name_voxels(
             there are betas, or it is not clear what its values are.
     """
     regions, readings = dict[str, Bool](), dict[str, str]()
-    grid = None
+    grid = surface = None
+    if isinstance(space, Surface):
+        surface, space = space, count_sides(space)
     if isinstance(space, Mask):
         width, grid = space.width, space.grid
     else:
@@ -184,7 +186,16 @@ def name_voxels(
             name if name not in regions else f"{atlas}.{name}": mask
             for name, mask in masks.items()
         }
-    return Voxels(regions, grid=grid), readings
+    return Voxels(regions, grid=grid, surface=surface), readings
+
+
+def count_sides(surface: Surface) -> dict[str, int]:
+    """Count the rows of each hemisphere, by its name, and under an empty name those
+    that are no vertices, where there are any.
+    """
+    counts = [int((surface.vertices[:, 0] == side).sum()) for side in (0, 1, -1)]
+    sides = dict(zip((*CORTEX, ""), counts, strict=True))
+    return {side: count for side, count in sides.items() if side or count}
 
 
 def _read_parts(

@@ -26,7 +26,13 @@ from brainhive_cli.data.bids_labels import (
     number_sessions,
     number_subjects,
 )
-from brainhive_cli.data.brain_images import CIFTI, CORTEX, NIFTI, Mask, open_image
+from brainhive_cli.data.brain_images import (
+    CIFTI,
+    NIFTI,
+    Mask,
+    find_vertices,
+    open_image,
+)
 from brainhive_cli.data.preparations import Stimuli, build_stimuli, cached_method
 from brainhive_cli.data.preparations._regions import (
     Thresholds,
@@ -245,7 +251,8 @@ class OwnBetas(PublishedBetas):
         regions = atlas | find_region_files(
             self.config.regions, subject, self.root, label
         )
-        space = mask or _count_cortex(next(iter(counts))[0]) or {"": widths[0]}
+        first = next(iter(counts))[:1]
+        space = mask or find_vertices(first, AGAIN) or {"": widths[0]}
         voxels, self.readings[subject] = name_voxels(
             regions, space, self.config.thresholds
         )
@@ -491,24 +498,6 @@ class OwnBetas(PublishedBetas):
 
 def _is_volume(path: Path) -> bool:
     return path.name.endswith(NIFTI) and not path.name.endswith(CIFTI)
-
-
-def _count_cortex(path: Path) -> dict[str, int] | None:
-    """Count the vertices of each hemisphere, and other grayordinates, of CIFTI; None of
-    other files.
-    """
-    from nibabel.cifti2 import BrainModelAxis
-
-    axis = (
-        open_image(path, AGAIN).header.get_axis(1)
-        if path.name.endswith(CIFTI)
-        else None
-    )
-    if not isinstance(axis, BrainModelAxis):
-        return None
-    counts = {side: int((axis.name == name).sum()) for side, name in CORTEX.items()}
-    rest = len(axis) - sum(counts.values())
-    return {**counts, **({"": rest} if rest else {})}
 
 
 def _read_number(line: Mapping[str, str], name: str, default: int, where: str) -> int:

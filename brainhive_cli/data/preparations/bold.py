@@ -22,7 +22,7 @@ from brainhive_cli.data.bids_labels import (
     find_pattern,
     number_sessions,
 )
-from brainhive_cli.data.brain_images import Mask
+from brainhive_cli.data.brain_images import Mask, find_vertices
 from brainhive_cli.data.preparations import (
     Overview,
     Stimuli,
@@ -40,12 +40,12 @@ from brainhive_cli.data.preparations._bold_files import (
     read_confounds,
     read_events,
     read_series,
-    read_surface,
     read_timing,
     refuse_versions,
 )
 from brainhive_cli.data.preparations._regions import (
     Thresholds,
+    count_sides,
     find_region_files,
     name_voxels,
 )
@@ -64,7 +64,7 @@ from brainhive_cli.data.single_trial_betas import (
     SessionTrials,
     match_pictures,
 )
-from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.spaces import Surface, Voxels
 from brainhive_cli.data.stores.ids import plain_id
 
 PEAK_S = 6.0
@@ -233,7 +233,7 @@ class Bold(Betas):
     def width(self, subject: int) -> int:
         """Count voxels, or vertices of both hemispheres."""
         space = self._space(subject)
-        return space.width if isinstance(space, Mask) else sum(space.values())
+        return space.width if isinstance(space, Mask) else len(space.vertices)
 
     def voxels(self, subject: int) -> Voxels:
         """Name the regions of voxels or vertices."""
@@ -272,10 +272,11 @@ class Bold(Betas):
         """Estimate the betas of a session."""
         files, trial_runs, trials = self._design(subject, session)
         space, config = self._space(subject), self.config
+        sides = space if isinstance(space, Mask) else count_sides(space)
         pairs = zip(files, trial_runs, strict=True)
         # [T, V] each
         series = [
-            read_series(run, space, len(trial_run.times_s)) for run, trial_run in pairs
+            read_series(run, sides, len(trial_run.times_s)) for run, trial_run in pairs
         ]
 
         # fit blocks of voxels, each read as [voxels, T]
@@ -437,9 +438,9 @@ class Bold(Betas):
         return matches[0]
 
     @cached_method
-    def _space(self, subject: int) -> Mask | dict[str, int]:
-        """Read the mask of voxels that all runs have; on surfaces, count the vertices
-        of each hemisphere.
+    def _space(self, subject: int) -> Mask | Surface:
+        """Read the mask of voxels that all runs have; on surfaces, the vertices of the
+        first run.
         """
         # surfaces have vertices, not voxels
         runs, way_out = (
@@ -453,9 +454,12 @@ class Bold(Betas):
                     f"{path} is a mask of volumes, the BOLD is of a surface",
                     "leave it out",
                 )
-            return {
-                side: values.shape[1] for side, values in read_surface(runs[0]).items()
-            }
+            # of grayordinates the cortex is read, the left hemisphere first
+            surface = find_vertices(runs[0].series, AGAIN)
+            assert surface is not None  # by the ending of the file
+            side = surface.vertices[:, 0]
+            rows = np.concatenate([np.flatnonzero(side == one) for one in (0, 1)])
+            return replace(surface, vertices=surface.vertices[rows])
 
         # the recipe's mask, or those of fMRIPrep, on the grid of all runs
         paths = (

@@ -2,6 +2,7 @@
 figures.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
@@ -26,7 +27,8 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell as TableCell
 from brainhive_cli.core.tables import Table, p_text
-from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.space_files import write_maps
+from brainhive_cli.data.spaces import Sensors, Voxels, channel_rows
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.encoding_model import (
     CEILINGS,
@@ -73,6 +75,8 @@ anywhere.
 """
 TIMES = 64
 """Times of a course whose metrics are listed; its artifact has all."""
+MAPS = "maps"
+"""Folder of a run for what was measured of each voxel or sensor."""
 FIRST_ABOVE = "first above chance"
 """Name, in tables and figures, of the first time that is above chance."""
 AHEAD = " (the filter may look ahead)"
@@ -463,9 +467,56 @@ def conclude(
     }
     facts |= {"protocol": context["protocol"], "caveats": caveats, "ceilings": ceilings}
     signals = [reader.trials for reader in readers]
+    if subjects := collect_maps(readers, parts):
+        folder.replace(MAPS, lambda path: [write_maps(path, *one) for one in subjects])
     return finish(
         job, folder, correct_findings(results), signals, items, missing, drawn, facts
     )
+
+
+def collect_maps(
+    readers: Sequence[Reader], parts: Mapping[tuple[Cell | None, int], SubjectProfiles]
+) -> list[tuple[str, dict[str, Float64], Sensors | Voxels]]:
+    """Collect what was measured of each voxel or sensor, averaged over cells, pictures
+    and times.
+
+    Args:
+        readers: One a subject.
+        parts: As `conclude`.
+
+    Returns:
+        The subject's label, maps by name, and their space, of each subject with any.
+    """
+    collected = []
+    for reader in readers:
+        trials, maps = reader.trials, defaultdict[str, list[Float64]](list)
+        space = (trials.recorded or trials).space
+        for part in (part for (_, one), part in parts.items() if one == trials.subject):
+            # of sensors the analyses by sensor, of voxels the arrays
+            for name, profile in part.profiles.items():
+                if profile.axis.name == SENSOR:
+                    key = f"{name.partition(':')[0]} {profile.metric}"
+                    maps[key].append(profile.values.mean(1))
+            for name, values in part.arrays.items():
+                if isinstance(space, Voxels):
+                    flat = values.reshape(len(values), -1)
+                    maps[name.removesuffix(" map")].append(flat.mean(1))
+        if not maps:
+            continue
+
+        # sensors that the model does not read have no row, voxels no value
+        means = {name: np.mean(values, 0) for name, values in maps.items()}
+        if isinstance(space, Sensors) and trials.mapping is None:
+            space = space.select(channel_rows(space.names, reader.sensors))
+        elif isinstance(space, Sensors):
+            space = Sensors(reader.sensors)
+        elif trials.recorded is not None:
+            width = trials.recorded.signal.shape[2]
+            for name, values in means.items():
+                means[name] = np.full(width, np.nan)
+                means[name][trials.rows] = values
+        collected.append((f"sub-{trials.subject:02d}", means, space))
+    return collected
 
 
 def finish(

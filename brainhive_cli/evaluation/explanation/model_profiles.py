@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core import console
@@ -41,6 +42,12 @@ LACKING = {
 """Analyses of times and sensors, which voxels lack, and of regions, which sensors
 lack.
 """
+MARGIN = "margin"
+"""Name of the array of `attribute_margin`."""
+PATHS, PATHS_AT_ONCE = 32, 512
+"""Training signals that each tested one is compared with there, and signals at once,
+whose activations a gradient keeps in memory.
+"""
 SIGNALS_AT_ONCE = 4096
 """Training signals that are multiplied at once, to bound memory."""
 
@@ -67,6 +74,8 @@ def explain_model(reader: Reader, spec: Recipe) -> SubjectProfiles:
             else:
                 measured.attempt(name, partial(analyse, reader, spec))
             bar.advance()
+    if kind == "voxels":
+        measured.attempt(MARGIN, lambda: attribute_margin(reader, spec, measured))
     return measured
 
 
@@ -237,6 +246,51 @@ def decode_parts(reader: Reader, spec: Recipe) -> dict[str, Profile]:
         axis,
         (decode(learned[:, part], targets, reader.signal[:, part]) for part in parts),
     )
+
+
+def attribute_margin(
+    reader: Reader, spec: Recipe, collected: SubjectProfiles
+) -> dict[str, Profile]:
+    """Collect what each voxel [V] adds to the margin of the seen picture, averaged over
+    pictures: the values of all voxels sum to the margin less that of training signals.
+
+    The gradient of the margin, on the way from a training signal to the tested one,
+    times the difference of these. Compared with the mean training signal instead, the
+    voxels of a model that ignores the signal's length (cosines, LayerNorm) sum to 0.
+
+    Raises:
+        BrainhiveError: if signals are mixtures of voxels, or the model has no gradient.
+
+    Source: Erion et al. 2021 (expected gradients).
+    """
+    normaliser = reader.trials.normaliser
+    if normaliser is not None and normaliser.matrix.shape[1] > 1:
+        raise BrainhiveError("whitening mixes voxels", "signal.normalise=channel")
+
+    # from the mean of the candidates' unit vectors to that of the seen picture [N, D]
+    candidates = F.normalize(reader.gallery.clone())
+    seen = torch.from_numpy(reader.labels.right).to(candidates.device)
+    directions = candidates[seen] - candidates.mean(0)
+
+    # from another training signal to each tested one, to another share of the way
+    learned, random = reader.learned.averages, np.random.default_rng(spec.seed)
+    module, total = reader.member.module, torch.zeros(reader.signal.shape[1]).double()
+    for share in (np.arange(PATHS) + 0.5) / PATHS:
+        for rows in torch.arange(len(reader.signal)).split(PATHS_AT_ONCE):
+            drawn = random.integers(len(learned), size=len(rows))
+            signal, other = reader.signal[rows], torch.from_numpy(learned[drawn])
+            point = torch.lerp(other, signal, float(share)).requires_grad_()
+            index = reader.member.index(reader.trials.subject, len(rows))
+            tokens = module.encode_signal(point.to(module.device), index)
+            margin = (F.normalize(tokens.to(directions)) * directions[rows]).sum()
+            if not margin.requires_grad:
+                raise BrainhiveError(
+                    "the model has no gradient of its signals", "compute it in PyTorch"
+                )
+            (gradient,) = torch.autograd.grad(margin, point)
+            total += (gradient * (signal - other)).sum((0, 2))
+    collected.arrays[MARGIN] = total.numpy() / (PATHS * len(reader.signal))
+    return {}
 
 
 ANALYSES: Mapping[str, Callable[[Reader, Recipe], Profiles]] = {

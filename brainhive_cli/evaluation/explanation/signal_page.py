@@ -3,6 +3,7 @@ ceilings, by split.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from brainhive_cli.data.signal_stores import (
     count_rows,
     describe_store,
 )
+from brainhive_cli.data.space_files import write_maps
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.trials import Trials
@@ -135,17 +137,19 @@ def measure_reliability(
 
 
 def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Draw the figures of a store into a folder, with a page that holds them all.
+    """Draw the figures of a store into a folder, with a page that holds them all, and
+    write its maps.
 
     Args:
         store: One subject's signals.
-        folder: Where figures and page go.
+        folder: Where figures, page and maps go, the last as `write_maps` names them.
 
     Returns:
         The page, and the figures by split: plain numbers for JSON.
 
     Raises:
-        BrainhiveError: if no split has stimuli that were shown twice.
+        BrainhiveError: if no split has stimuli that were shown twice, and the store has
+            no maps.
     """
     # a section for each split whose stimuli were repeated
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,6 +160,8 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         [],
     )
     headlines, leads = list[Curve | Map](), list[str]()
+    first = next(iter(store.splits.values()))
+    maps = {**first.space.maps} if isinstance(first.space, Voxels) else {}
     for split, recording in store.splits.items():
         try:
             counts, evoked, split_half, ceiling = measure_reliability(recording, split)
@@ -178,6 +184,11 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
                 headlines += [
                     artifact for artifact in drawn if isinstance(artifact, kind)
                 ][:1]
+        best = split_half.argmax(1)  # sample [C]
+        maps[f"{split} reliability"] = split_half.max(1)
+        maps[f"{split} noise ceiling"] = ceiling.max(1)
+        if not isinstance(recording.space, Voxels):
+            maps[f"{split} reliability at ms"] = recording.times_s[best] * 1000
         numbers["stimuli"] = count = len(counts)
         # one number each for JSON, over channels and times
         measures = {"split-half reliability": split_half, "noise ceiling, %": ceiling}
@@ -217,20 +228,20 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         figures[split] = numbers
 
     # maps of voxels with known positions, which preparations have measured
-    first = next(iter(store.splits.values()))
-    if (
-        isinstance(first.space, Voxels)
-        and first.space.maps
-        and first.space.grid is not None
-    ):
-        maps = first.space.maps.items()
+    space = first.space
+    if isinstance(space, Voxels) and space.maps and space.grid is not None:
         slices = [
-            draw_slices(WORDS.get(key, key), values, first.space.grid, key)
-            for key, values in maps
+            draw_slices(WORDS.get(key, key), values, space.grid, key)
+            for key, values in space.maps.items()
         ]
         sections.append(Section("voxels", groups_of([("", slices, folder)])))
-    if not sections:
+    if not maps:
         raise reasons[0]
+
+    # all maps for other programs; whitened channels have no position
+    if isinstance(space, Sensors) and first.unit == WHITENED:
+        space = replace(space, positions=np.full((len(space.names), 3), np.nan))
+    write_maps(folder, store.path.stem, maps, space)
 
     # trials, and steps of the preparation, as `check` lists them
     described = describe_store(store)

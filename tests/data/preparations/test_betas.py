@@ -140,6 +140,10 @@ def test_betas_are_read_as_programs_write_them(folder: Path) -> None:
         assert [*betas.voxels(1).regions] == (
             ["left", "right"] if kind == "cifti" else []
         ), kind
+        if kind == "cifti":
+            surface = betas.voxels(1).surface
+            assert surface.sizes == (VOXELS - 5, 5)
+            assert surface.vertices[-6:, 1].tolist() == [VOXELS - 6, *range(5)]
 
 
 def test_files_named_by_subject_and_session_need_no_keys(folder: Path) -> None:

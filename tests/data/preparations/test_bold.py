@@ -278,6 +278,13 @@ def test_surfaces_give_the_betas_of_volumes(data, mini_bids):
         )
         regions = prepared.voxels(1).regions
         assert prepared.voxels(1).grid is None and regions["left"].sum() == left
+        surface = prepared.voxels(1).surface
+        assert surface.sizes == (left, len(values.T) - left)
+        sides = [
+            np.column_stack([np.full(size, side), np.arange(size)])
+            for side, size in enumerate(surface.sizes)
+        ]
+        np.testing.assert_array_equal(surface.vertices, np.concatenate(sides))
         assert regions["right"][left:].all()
         assert prepared.trials(1, 2).provenance == provenance
 

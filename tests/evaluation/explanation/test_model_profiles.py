@@ -3,15 +3,19 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel
 import numpy as np
+import pytest
 import torch
 
 from brainhive_cli.core import parts
-from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.space_files import write_maps
+from brainhive_cli.data.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.explanation.conclusion import collect_maps
 from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
-from brainhive_cli.evaluation.explanation.profiles import Labels
+from brainhive_cli.evaluation.explanation.profiles import Labels, SubjectProfiles
 from brainhive_cli.evaluation.explanation.recipe import Recipe, Window
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.heads import Head
@@ -29,7 +33,7 @@ SPEC = Recipe(
 )
 
 
-def reader(kind, channels, samples):
+def reader(kind, channels, samples, space=None, region=None):
     """Let a model with random weights read random signals of six pictures, with random
     targets.
     """
@@ -40,7 +44,10 @@ def reader(kind, channels, samples):
     )
     torch.manual_seed(0)
     names = tuple(f"S{number}" for number in range(channels))
-    spec = SignalSpec(names, samples, (1,), (channels,), 250.0, tuple(times), {})
+    width = int(space.regions[region].sum()) if space else channels
+    spec = SignalSpec(
+        () if space else names, samples, (1,), (width,), 250.0, tuple(times), {}
+    )
     backbone = parts.load("backbones", kind).TINY.model_dump(mode="json")
     model = Aligner(Layout(spec, heads, backbone, retrieval_heads=("token",))).eval()
     signal = random.normal(size=(ITEMS, 2, channels, samples)).astype(np.float32)
@@ -55,24 +62,27 @@ def reader(kind, channels, samples):
     )
     places = np.arange(ITEMS)
     trials = Trials(
-        signal, ids, Sensors(names), times, 250.0, "µV", subject=1, stimulus=places
-    ).select()
+        *(signal, ids, space or Sensors(names), times, 250.0, "µV"),
+        subject=1,
+        stimulus=places,
+    ).select([region] if region else None)
     shared = Items.independent([ids])
     labels = Labels.of(places, shared, 20, 0)
     member = TrainedModel(run, Cell("", (1,), (1,), 0))
     vars(member)["module"] = model
     made = Reader(member, "test", trials, places, labels, shared)
     made.__dict__.update(  # what a run with files would be asked for
-        signal=torch.from_numpy(signal.mean(1)),
-        baseline=torch.full(signal.shape[2:], 0.1),
+        signal=torch.from_numpy(trials.averages),
+        baseline=torch.full((width, samples), 0.1),
         learned=trials,
         gallery=torch.randn(ITEMS, 16),
     )
     return made
 
 
-def test_an_encoder_of_sensors_is_explained():
-    found = explain_model(reader("nice", 9, 101), SPEC)
+def test_an_encoder_of_sensors_is_explained(tmp_path):
+    made = reader("nice", 9, 101)
+    found = explain_model(made, SPEC)
 
     expected = {
         "windows:top1",
@@ -84,6 +94,14 @@ def test_an_encoder_of_sensors_is_explained():
     }
     assert expected <= found.profiles.keys() and set(found.missing) <= {"regions"}
     assert all(np.isfinite(profile.values).all() for profile in found.profiles.values())
+    ((_, maps, space),) = collect_maps([made], {(None, 1): found})
+    assert space.names == made.trials.space.names
+    (path,) = write_maps(tmp_path, "sub-01", maps, space)
+    header, *rows = [line.split("\t") for line in path.read_text().splitlines()]
+    assert header == ["name", "x", "y", "z", "sensors_margin_lost"]
+    lost = found.profiles["sensors"].values.mean(1)
+    assert [row[0] for row in rows] == [*space.names]
+    np.testing.assert_allclose([float(row[4]) for row in rows], lost, rtol=1e-4)
 
 
 def test_a_band_is_found_where_the_signal_has_it():
@@ -104,3 +122,41 @@ def test_a_band_is_found_where_the_signal_has_it():
         and values["alpha (8–13 Hz)"] > 0.3
     )
     assert max(v for name, v in values.items() if not name.startswith("alpha")) < 0.1
+
+
+def test_voxels_add_up_to_the_margin_each_by_its_weights(tmp_path):
+    """Of one training signal the values sum to the difference of the margins; of a
+    linear model whose bias decides the length of its tokens they have a closed form.
+    """
+    regions, indices = {"V1": np.arange(7) > 2}, np.argwhere(np.ones((7, 1, 1)))
+    grid = Grid(indices.astype(np.int16), (8, 1, 1), np.diag([2.0, 2, 2, 1]))
+    made = reader("ridge", 7, 1, Voxels(regions, {}, grid), "V1")
+    made.__dict__["learned"] = made.trials.take(np.array([0]))
+    other = torch.from_numpy(made.learned.averages)
+    ridge = made.member.module.backbone.maps["1"]
+    for bias in (1.0, 1000.0):
+        torch.nn.init.normal_(ridge.weight["token"])
+        torch.nn.init.normal_(ridge.bias["token"], std=bias)
+        vars(made).pop("margins", None)
+
+        found = explain_model(made, SPEC).arrays["margin"]
+
+        baseline = made.measure_margins(other.expand_as(made.signal))
+        difference = (made.margins - baseline).diagonal().mean()
+        assert found.sum() == pytest.approx(difference, abs=1e-5 + 1e-3 / bias)
+    unit = torch.nn.functional.normalize(ridge.bias["token"], dim=0)
+    candidates = torch.nn.functional.normalize(made.gallery)
+    towards = candidates - candidates.mean(0)
+    across = (towards - (towards @ unit)[:, None] * unit) / ridge.bias["token"].norm()
+    expected = across @ ridge.weight["token"].T * (made.signal - other)[:, :, 0]
+    np.testing.assert_allclose(found, expected.mean(0), rtol=0.05, atol=1e-6)
+
+    # what the model does not read has no value
+    profiles = SubjectProfiles(arrays={"margin": found})
+    parts = {(made.member.cell, 1): profiles, (None, 1): SubjectProfiles()}
+    ((stem, maps, space),) = collect_maps([made], parts)
+    (path,) = write_maps(tmp_path, stem, maps, space)
+    assert path.name == "sub-01_margin.nii.gz"
+    values = nibabel.load(path).get_fdata()[:, 0, 0]
+    np.testing.assert_allclose(values[3:7], found, rtol=1e-6)
+    assert np.isnan(values[[0, 1, 2, 7]]).all()

@@ -5,6 +5,7 @@ that draws it.
 import json
 import re
 
+import nibabel
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -85,7 +86,10 @@ def check(*words):
 def voxels(stimuli=30):
     random = np.random.default_rng(0)
     signal = random.normal(size=(stimuli, 3, 12, 1)).astype(np.float32)
-    space = Voxels({"V1": np.arange(12) < 6, "FFA": np.arange(12) > 8})
+    regions = {"V1": np.arange(12) < 6, "FFA": np.arange(12) > 8}
+    indices = np.argwhere(np.ones((2, 2, 3))).astype(np.int16)
+    grid = Grid(indices, (2, 2, 4), np.diag([2.0, 2, 2, 1]))
+    space = Voxels(regions, {"r2": np.arange(12.0)}, grid)
     return Trials(
         signal, [f"p{n}" for n in range(stimuli)], space, np.zeros(1), None, "z"
     )
@@ -105,10 +109,29 @@ def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind
     figures = store["reliability"]["test"]
     assert figures["stimuli"] == 30
     page = (path.with_suffix("") / "sub-01.html").read_text()
-    assert page.count("<figure") == (
-        3 if kind == "sensors" else 1
-    )  # those of the first screen stand there alone
+    # those of the first screen stand there alone
+    assert page.count("<figure") == 3
     assert "lab/default/sub-01" in page
+    measured = {
+        "reliability": figures["highest split-half reliability"],
+        "noise ceiling": figures["highest noise ceiling, %"],
+    }
+    if kind == "sensors":
+        header, *rows = (path.with_suffix("") / "sub-01.tsv").read_text().splitlines()
+        assert header.split("\t")[:4] == ["name", "x", "y", "z"] and len(rows) == 2
+        cells = [line.split("\t") for line in (header, *rows)]
+        columns = {column[0]: column[1:] for column in zip(*cells, strict=True)}
+        for name, highest in measured.items():
+            values = map(float, columns[f"test_{name.replace(' ', '_')}"])
+            assert max(values) == pytest.approx(highest, rel=1e-5)
+    else:
+        for name, highest in {**measured, "r2": 11}.items():
+            name = f"test_{name.replace(' ', '_')}" if name in measured else name
+            image = nibabel.load(path.with_suffix("") / f"sub-01_{name}.nii.gz")
+            assert image.shape == (2, 2, 4) and image.affine[0, 0] == 2
+            values = image.get_fdata()
+            assert np.nanmax(values) == pytest.approx(highest, rel=1e-5)
+            assert np.isnan(values[..., 3]).all() and np.isfinite(values).sum() == 12
     if kind == "sensors":
         reliable = (
             r"most reliable channel: .* and at least half of that from [\d-]+ to \d+"
