@@ -12,7 +12,7 @@ Paths are found as commands find them: below the working directory, or `BRAINHIV
 """
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
@@ -484,7 +484,7 @@ def run(
         again: Whether a new run is started even if the same one is finished.
         allow_code: Whether code that is not Brainhive's may run.
         keys: Recipe keys, nested (`backbone={"kind": "ridge"}`) or dotted
-            (`**{"backbone.kind": "ridge"}`); each is set as an override.
+            (`**{"backbone.kind": "ridge"}`), as the overrides of a command line.
 
     Returns:
         Its folder, tables and metrics; `open_run(result.folder)` opens its run.
@@ -494,7 +494,7 @@ def run(
     """
     from brainhive_cli.cli import execute, table
     from brainhive_cli.core import foreign_code, launch
-    from brainhive_cli.core.errors import RecipeError, guess, write_value
+    from brainhive_cli.core.errors import RecipeError, guess
 
     _check(command=command)
     names = [each.name for each in table.COMMANDS]
@@ -503,7 +503,7 @@ def run(
         raise RecipeError(f"no command {command!r}", hint)
 
     # the line as one would type it, which several processes are started with
-    overrides = [f"{key}={write_value(value)}" for key, value in _list_keys(keys)]
+    overrides = [f"{key}={_write(value)}" for key, value in keys.items()]
     line = [command, *(["--recipe", str(recipe)] if recipe else []), *overrides]
     token = launch.LINE.set(line + ["--again"] * again + ["--allow-code"] * allow_code)
     try:
@@ -521,28 +521,18 @@ def run(
         launch.LINE.reset(token)
 
 
-def _list_keys(keys: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """List dotted keys with plain values; `kind` first, as it drops the others."""
-    for key in sorted(keys, key=lambda key: key != "kind"):
-        value = keys[key]
-        value = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-        if isinstance(value, dict) and value and all(map(str.isidentifier, value)):
-            yield from _list_keys(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", _plain(value)
+def _write(value: Any) -> str:
+    """Write a value as an override has it: arrays as lists, paths as text."""
+    import json
 
+    from brainhive_cli.core.errors import write_value
 
-def _plain(value: Any) -> Any:
-    """Write a value as YAML has it: of arrays lists, of paths text."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return (
-        str(value)
-        if isinstance(value, Path)
-        else getattr(value, "tolist", lambda: value)()
-    )
+    def simplify(other: Any) -> Any:
+        if hasattr(other, "model_dump"):
+            return other.model_dump(mode="json")
+        return other.tolist() if hasattr(other, "tolist") else str(other)
+
+    return write_value(json.loads(json.dumps(value, default=simplify)))
 
 
 def store_trials(

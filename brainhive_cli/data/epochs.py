@@ -2,6 +2,7 @@
 to end as a recording, or checked as they are.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,20 +28,14 @@ from brainhive_cli.data.recording_files import (
     refusing_damage,
 )
 from brainhive_cli.data.recording_headers import describe
+from brainhive_cli.data.session_stores import join
 from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.single_trial_betas import match_pictures
 from brainhive_cli.data.spaces import Sensors, Voxels, name_electrodes, standard_name
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.hdf5 import LazyRows
-from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.trials import (
-    BY_TRIAL,
-    Trials,
-    gather_trials,
-    group_trials,
-    take,
-)
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
 
 KINDS = {"V": "eeg", "T": "mag", "T/m": "grad"}
@@ -131,9 +126,9 @@ def read_epochs(
     """
     import mne
 
-    suffixes = path.name.removesuffix(".gz").rpartition(".")[2]
-    read = {"fif": mne.read_epochs, "set": mne.read_epochs_eeglab}.get(suffixes)
-    options: dict[str, Any] = {"proj": False} if suffixes == "fif" else {}
+    suffix = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    read = {"fif": mne.read_epochs, "set": mne.read_epochs_eeglab}.get(suffix)
+    options: dict[str, Any] = {"proj": False} if suffix == "fif" else {}
     with refusing_damage(path), readable(path):
         epochs = read(path, verbose="WARNING", **options) if read else None
         content = pickles.load(path) if read is None else {}
@@ -141,39 +136,67 @@ def read_epochs(
         epochs = _of_arrays(path, content, axes)
 
     # a table with a line for each trial, or for each before some were dropped
-    stem = path.name.partition(".")[0]
-    stems = dict.fromkeys([stem, *(stem.removesuffix(end) for end in ("-epo", "_epo"))])
-    tables = [path.with_name(f"{s}_trials{e}") for s in stems for e in (".csv", ".tsv")]
-    rows, names = list[dict[str, str]](), [""]
+    stem = re.sub(r"[-_]epo$", "", path.name.partition(".")[0])
+    tables = [path.with_name(f"{stem}_trials{end}") for end in (".csv", ".tsv")]
+    rows, names = list[dict[str, str]](), list[str]()
     if table := next(filter(Path.is_file, tables), None):
         header, rows = read_table(table)
         if len(rows) == len(epochs.drop_log):
             rows = [rows[row] for row in epochs.selection]
-        if column not in header or len(rows) != len(epochs):
-            raise BrainhiveError(
-                f"{table} has {len(rows)} lines of {', '.join(header)}, and {path} "
-                f"{len(epochs)} trials",
-                f"a line for each trial, with a column {column}: preparation.column",
-            )
-        names = ["" if row[column] in ABSENT else row[column] for row in rows]
-    elif epochs.metadata is not None and column in epochs.metadata:
-        names = [*map(str, epochs.metadata[column])]
+        names = [row[column] for row in rows] if column in header else []
+        names = ["" if name in ABSENT else name for name in names]
     elif isinstance(content, Mapping) and column in content:
         names = [*map(str, content[column])]
     elif read:
-        name_of = {number: name for name, number in epochs.event_id.items()}
-        names = [str(name_of[number]) for number in epochs.events[:, 2]]
+        names = name_trials(epochs, column) if suffix == "fif" else _name_eeglab(path)
     if len(names) != len(epochs):
         raise BrainhiveError(
-            f"nothing says what the {len(epochs)} trials of {path} showed",
-            f"write {tables[0].name} with a column {column} and a line for each trial",
+            f"{path} has {len(epochs)} trials, and {table or 'nothing'} says what "
+            f"{len(names)} of them showed",
+            f"{table or tables[0]} with a line for each trial, whose column {column} "
+            "names its picture: preparation.column",
         )
 
     # run of each trial, where the table has it
     epoched = lay_end_to_end(epochs, path, rename, cap, names)
     runs = np.array([read_number(row.get("run", "")) for row in rows])
     is_known = bool(len(runs)) and bool(np.isfinite(runs).all())
-    return epoched._replace(runs=runs.astype(np.int64) if is_known else None)
+    return epoched._replace(
+        runs=runs.astype(np.int64) if is_known else None,
+        # EEGLAB counts samples over its epochs, and not in the recording
+        onset_s=epoched.onset_s if suffix == "fif" else None,
+    )
+
+
+def name_trials(epochs: Any, column: str) -> list[str]:
+    """Name what each of mne's epochs showed: by a column of the metadata, else by its
+    event.
+    """
+    if epochs.metadata is not None and column in epochs.metadata:
+        return [*map(str, epochs.metadata[column])]
+    name_of = {number: str(name) for name, number in epochs.event_id.items()}
+    return [name_of[number] for number in epochs.events[:, 2]]
+
+
+def _name_eeglab(path: Path) -> list[str]:
+    """Name each epoch of EEGLAB by the event at its onset; mne would join the names of
+    all events in it.
+    """
+    from scipy.io import loadmat
+
+    with readable(path):
+        try:
+            content = loadmat(path, simplify_cells=True)
+        except NotImplementedError:  # of MATLAB 7.3
+            from pymatreader import read_mat
+
+            content = read_mat(path)
+        names = []
+        for epoch in content.get("EEG", content)["epoch"]:
+            kinds, late_ms = np.atleast_1d(epoch["eventtype"], epoch["eventlatency"])
+            kind = kinds[np.abs(late_ms.astype(float)).argmin()]
+            names.append(kind if isinstance(kind, str) else f"{kind:g}")
+        return names
 
 
 def _of_arrays(path: Path, content: Any, axes: Axes) -> Any:
@@ -188,38 +211,27 @@ def _of_arrays(path: Path, content: Any, axes: Axes) -> Any:
             f"{path} holds {len(signals)} arrays [trials, channels, times] of numbers",
             "one a file; betas [trials, voxels]: brainhive prepare --from betas",
         )
-    known: dict[str, Any] = {
+    axes_of_file: dict[str, Any] = {
         key: next((arrays[name] for name in names if name in arrays), None)
         for key, names in NAMES.items()
     }
-    times_s, rate_hz = known["times_s"], axes.rate_hz or known["rate_hz"]
-    if times_s is not None and len(times_s) > 1:
-        rate_hz = rate_hz or (len(times_s) - 1) / (times_s[-1] - times_s[0])
-    start_s: Any = None if axes.start_ms is None else axes.start_ms / 1000
-    start_s = times_s[0] if start_s is None and times_s is not None else start_s
-    unit = axes.unit or str(known["unit"] if known["unit"] is not None else "")
-    channels = axes.channels or known["channels"]
-    found = {
-        "channels": channels,
-        "rate_hz": rate_hz,
-        "start_ms": start_s,
-        "unit": unit,
-    }
-    if absent := [key for key, value in found.items() if value is None or value == ""]:
-        raise BrainhiveError(
-            f"{path} does not say its {' and '.join(absent)}",
-            " ".join(f"preparation.axes.{key}=…" for key in absent),
-        )
-    if name_unit(unit) not in UNIT_SIZES or len(channels) != signals[0].shape[1]:
-        raise BrainhiveError(
-            f"{path} has {signals[0].shape[1]} channels in {unit}; its axes name "
-            f"{len(channels)}",
-            f"a name for each, and a unit of {', '.join(UNIT_SIZES)}",
-        )
-    size, si_unit = UNIT_SIZES[name_unit(unit)]
-    info = mne.create_info([*map(str, channels)], float(rate_hz), KINDS[si_unit])
-    scaled = signals[0] * np.float64(size)
-    return mne.EpochsArray(scaled, info, tmin=float(start_s), verbose="ERROR")
+    said = axes.model_dump(exclude_none=True, exclude_defaults=True)
+    start_ms = said.pop("start_ms", None)
+    axes_of_file |= said
+    rate_hz = axes_of_file["rate_hz"]
+    if start_ms is not None and rate_hz is not None:
+        numbers = np.arange(signals[0].shape[2])
+        axes_of_file["times_s"] = start_ms / 1000 + numbers / float(rate_hz)
+    trials = as_trials(signals[0], None, str(path), **axes_of_file)
+    if trials.unit not in UNIT_SIZES:
+        known = ", ".join(UNIT_SIZES)
+        raise BrainhiveError(f"{path} is in {trials.unit}", f"a unit of {known}")
+    size, si_unit = UNIT_SIZES[trials.unit]
+    assert isinstance(trials.space, Sensors)  # as of three axes
+    names, kind = [*map(str, trials.space.names)], KINDS[si_unit]
+    info = mne.create_info(names, float(trials.rate_hz or 1), kind)
+    scaled, first_s = trials.signal[:, 0] * np.float64(size), float(trials.times_s[0])
+    return mne.EpochsArray(scaled, info, tmin=first_s, verbose="ERROR")
 
 
 def as_trials(
@@ -249,29 +261,11 @@ def as_trials(
             signal, pictures, found = _of_xarray(signal, pictures)
             axes = {**found, **axes}
         trials = _of_array(np.asarray(signal), axes, where)
-        trials = replace(trials, image_ids=_list_names(pictures))
-    count = len(trials.signal)
-    if len(trials.image_ids) not in (0, count):
-        raise BrainhiveError(
-            f"{where} has {count} trials, and {len(trials.image_ids)} pictures",
-            "pictures=[…], one for each trial",
-        )
-    for start in range(0, count, 1024):
-        part = trials.signal[start : start + 1024]
-        if not np.isfinite(part).all():
-            row, _, channel, _ = np.argwhere(~np.isfinite(part))[0]
-            raise BrainhiveError(
-                f"{where}: a value is not finite, of trial {start + row}, channel or "
-                f"voxel {channel}",
-                "leave the trial or the channel out",
-            )
+        names = () if pictures is None else [*map(str, pictures)]
+        trials = replace(trials, image_ids=names)
     if (onset_s := axes.get("onset_s")) is None:
         return trials
     return replace(trials, onset_s=np.asarray(onset_s, np.float64).reshape(-1, 1))
-
-
-def _list_names(pictures: Any) -> Sequence[str]:
-    return () if pictures is None else [*map(str, pictures)]
 
 
 def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
@@ -282,44 +276,36 @@ def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
             f"{where} is {list(signal.shape)}",
             "[trials, channels, times], or [trials, voxels]",
         )
-    times_s, channels = axes.get("times_s"), axes.get("channels")
-    space: Any = axes.get("space") or (
-        Sensors([*channels]) if channels is not None else None
-    )
-    times_s = np.zeros(1) if is_voxels else times_s
-    space = Voxels({}) if is_voxels and space is None else space
-    absent = {"times_s": times_s, "channels": space, "unit": axes.get("unit")}
-    absent = {} if is_voxels else absent
+    space: Any
+    space, times_s, unit = (axes.get(key) for key in ("space", "times_s", "unit"))
+    if space is None and (channels := axes.get("channels")) is not None:
+        space = Sensors([*map(str, channels)])
+    if is_voxels:
+        space, times_s, unit = space or Voxels({}), np.zeros(1), unit or "beta"
+    absent = {"channels": space, "times_s": times_s, "unit": unit}
     if missing := [name for name, value in absent.items() if value is None]:
         raise RecipeError(
             f"{where} does not say its {' and '.join(missing)}",
-            "channels=[NAME, …], times_s=[T] seconds from the onset, unit='µV'",
+            "channels=[NAME, …], times_s=[T] seconds from the onset, unit='µV'; of a "
+            "file: ch_names, times and unit in .npz, or preparation.axes",
         )
-    times_s = np.asarray(times_s, np.float64)
-    rate_hz = axes.get("rate_hz")
+    times_s, rate_hz = np.asarray(times_s, np.float64), axes.get("rate_hz")
     if rate_hz is None and len(times_s) > 1:
         rate_hz = (len(times_s) - 1) / (times_s[-1] - times_s[0])
+        if not rate_hz > 1:  # as of milliseconds
+            span = f"{where} has times from {times_s[0]:g} to {times_s[-1]:g} s"
+            raise BrainhiveError(span, "times_s=[T] ascending, in seconds")
     shaped = signal[:, None, :, None] if is_voxels else signal[:, None]
-    unit = axes.get("unit") or "beta"
-    return Trials(shaped, (), space, times_s, rate_hz, name_unit(unit))
+    rate_hz = None if rate_hz is None else float(rate_hz)
+    return Trials(shaped, (), space, times_s, rate_hz, name_unit(str(unit)))
 
 
 def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
     from brainhive_cli.data.recording_channels import keep_channels
 
-    # what each trial showed: a column of the metadata, names, or events
-    path, metadata = Path("the epochs"), epochs.metadata
-    if isinstance(pictures, str):
-        if metadata is None or pictures not in metadata:
-            columns = [] if metadata is None else [*metadata]
-            raise RecipeError(
-                f"the epochs have no metadata {pictures!r}",
-                f"they have: {', '.join(columns) or 'none'}",
-            )
-        pictures = metadata[pictures]
-    if pictures is None:
-        name_of = {number: name for name, number in epochs.event_id.items()}
-        pictures = [name_of[number] for number in epochs.events[:, 2]]
+    path = Path("the epochs")
+    if pictures is None or isinstance(pictures, str):
+        pictures = name_trials(epochs, pictures or "")
 
     # good channels of EEG, or else of MEG, in the unit of recordings
     epoched = lay_end_to_end(epochs, path, {}, "", ())
@@ -333,7 +319,7 @@ def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
     onset_s = epoched.onset_s
     return Trials(
         shaped,
-        _list_names(pictures),
+        [*map(str, pictures)],
         kept.space,
         np.asarray(epochs.times, np.float64),
         header.rate_hz,
@@ -398,21 +384,14 @@ def store(
             trials.image_ids, dataset, list_pictures(dataset)
         )
     except BrainhiveError as error:
-        error.hint = error.hint.replace("preparation.stimuli.", "dataset ")
+        key = "preparation.stimuli.root=FOLDER"
+        error.hint = error.hint.replace(key, "dataset={'kind': …, 'root': FOLDER}")
         raise
     rows = np.flatnonzero(splits != "")
     sessions, labels = _number(session, "session", len(splits))
     runs, _ = _number(run, "run", len(splits))
     steps = {"kind": "arrays", "whitened": "unknown", "averaged": "unknown", **said}
-    facts = [
-        {
-            "session": label,
-            "trials": int((sessions[rows] == number).sum()),
-            "dropped": {},
-        }
-        for number, label in enumerate(labels)
-    ]
-    facts[0]["dropped"] = dict(dropped)
+    left = dict(dropped)
     provenance = {
         "source": "arrays",
         "preparation": steps,
@@ -421,40 +400,28 @@ def store(
         "dtype": "float32",
         "files": {},
         "versions": library_versions(),
-        "sessions": facts,
     }
 
-    # stimuli of each split, and their trials by session and time
-    signal, recordings = trials.signal, {}
-    for split in dataset.splits:
-        of_split = rows[splits[rows] == split]
-        if not len(of_split):
-            continue
-        of_split = of_split[np.argsort(sessions[of_split], kind="stable")]
-        ids = Names.of(image_ids[row] for row in of_split.tolist())
-        stimuli, table, counts = group_trials(ids.packed)
-        table = np.where(table < 0, -1, of_split[table])  # [N, R] of the n
-        known: dict[str, Any] = {
-            "sessions": sessions.astype(np.int8),
-            "runs": None if run is None else runs.astype(np.int16),
-            "onset_s": take(trials.onset_s, (slice(None), 0)),
-        }
-        by_trial: dict[str, Any] = {
-            key: np.where(table < 0, BY_TRIAL[key], values[table]).astype(values.dtype)
-            for key, values in known.items()
-            if values is not None
-        }
-        shape, of_trial = (*table.shape, *signal.shape[2:]), signal.shape[2:]
-        read = gather_trials(table, of_trial, np.float32, lambda row: signal[row, 0])
-        recordings[split] = replace(
-            trials,
-            signal=LazyRows(None, shape, np.dtype(np.float32), read),
-            image_ids=Names(stimuli),
-            repetitions=counts,
-            provenance=provenance,
-            **{"onset_s": None, **by_trial},
-        )
-    SignalStore.write(path, recordings)
+    # a session after another, as preparations write them
+    stores = []
+    for number, label in enumerate(labels):
+        session_trials = {}
+        for split in dataset.splits:
+            chosen = np.flatnonzero((splits == split) & (sessions == number))
+            if not len(chosen):
+                continue
+            taken = trials.take(chosen)
+            values = np.asarray(taken.signal, np.float32)
+            session_trials[split] = replace(
+                taken,
+                signal=LazyRows(None, values.shape, values.dtype, values.__getitem__),
+                image_ids=[image_ids[row] for row in chosen.tolist()],
+                provenance={"session": label, "trials": len(chosen), "dropped": left},
+                runs=None if run is None else runs[chosen, None].astype(np.int16),
+            )
+            left = {}
+        stores += [SignalStore(path, session_trials)] if session_trials else []
+    SignalStore.write(path, join(stores, None, provenance))
     for reason, count in dropped.items():
         console.warn(f"{path.stem}: {count} of {len(splits)} trials left out, {reason}")
     return replace(
@@ -465,17 +432,13 @@ def store(
 
 
 def _number(labels: Any, name: str, count: int) -> tuple[Int64, list[Any]]:
-    """Number the labels [n] of sessions or runs, in their order."""
-    if labels is None or np.ndim(labels) == 0:
-        labels = [labels] * count
-    listed = np.asarray(labels).tolist()
-    if len(listed) != count:
-        raise BrainhiveError(
-            f"{len(listed)} labels of {name}, and {count} trials", "one for each trial"
-        )
-    is_number = all(isinstance(label, int) for label in listed)
-    known = sorted({*listed}) if is_number else list(dict.fromkeys(listed))
-    return np.array([known.index(label) for label in listed], np.int64), known
+    """Number the labels [n] of sessions or runs, sorted; one alone is that of all."""
+    listed = np.atleast_1d(0 if labels is None else labels)
+    if len(listed) not in (1, count):
+        problem = f"{len(listed)} labels of {name}, and {count} trials"
+        raise BrainhiveError(problem, "one for each trial")
+    known, numbers = np.unique(np.broadcast_to(listed, count), return_inverse=True)
+    return numbers, known.tolist()
 
 
 def cut_trials(

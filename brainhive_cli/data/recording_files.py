@@ -101,7 +101,7 @@ AGAIN = "copy or export it again; a whole one that mne opens can be saved as .fi
 CUT = "brainhive prepare --from epochs reads them; or export the continuous recording"
 """Way out of epochs, which were cut already."""
 WAYS = {
-    r"number of trials is 1\b": "it holds no epochs: prepare --from recording",
+    r"does not seem to contain epochs": "it holds no epochs: prepare --from recording",
     r"number of trials is \d+": f"it holds epochs: {CUT}",
     r"HDF reader|pymatreader": "it is of MATLAB 7.3: pip install pymatreader, or save "
     "it in EEGLAB with 'Save as v6' (pop_saveset(EEG, "

@@ -125,8 +125,8 @@ class Epochs(Own):
         span, config = self._about(path)[1].span, self.config
         start, stop = (sample * 1000 / header.rate_hz for sample in span)
         window = config.epoch_ms or (start, stop)
-        fields = config.model_dump(include={"rate_hz", "whiten", "whiten_by"})
-        fields |= {
+        fields = {
+            **{key: getattr(config, key) for key in ("rate_hz", "whiten", "whiten_by")},
             "epoch_ms": window,
             "baseline": start < 0 if config.baseline is None else config.baseline,
             "keep_ms": config.keep_ms or (max(0.0, window[0]), window[1]),

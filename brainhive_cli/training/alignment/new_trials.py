@@ -141,6 +141,10 @@ def prepare_as(
             assert rate_hz is not None  # as of all sensors
             signal, cutting = cut_trials(signal, times_s, rate_hz, steps, names)
         except BrainhiveError as error:
+            # without resampling, only trials of the model's own rate can be read
+            if rate_hz != spec.rate_hz:
+                error.hint = f"epochs from {steps.epoch_ms[0]:g} ms on, at any rate"
+                raise
             left.append(
                 f"no baseline was subtracted and nothing resampled: {error.message}"
             )

@@ -1,0 +1,182 @@
+"""Anyone's own epochs: files and arrays become what their recording becomes."""
+
+import numpy as np
+import pytest
+from own_recordings import (
+    CHANNELS,
+    PICTURES,
+    RATE_HZ,
+    Shown,
+    annotate,
+    make_raw,
+    write_pictures,
+)
+
+from brainhive_cli import api
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.measurements import UNKNOWN_STEPS
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.preparations import epochs, recording
+
+mne = pytest.importorskip("mne")
+SHOWN = Shown.of(3, seed=0)
+AXES = {"channels": list(CHANNELS), "rate_hz": RATE_HZ, "start_ms": -200, "unit": "V"}
+STEPS = {"epoch_ms": (-200, 1000), "keep_ms": (0, 1000)}
+
+
+@pytest.fixture
+def folder(home):
+    write_pictures(home / "data/image-folder")
+    (home / "data/recordings").mkdir()
+    return home / "data/recordings"
+
+
+def record(names=SHOWN.pictures):
+    return annotate(make_raw(SHOWN, seed=0), SHOWN, list(names))
+
+
+def cut(raw, **how):
+    events, event_id = mne.events_from_annotations(raw, verbose="ERROR")
+    how = {"tmin": -0.2, "tmax": 1.0, "baseline": None, "preload": True, **how}
+    return mne.Epochs(raw, events, event_id, verbose="ERROR", **how)
+
+
+def write_trials(folder, more=()):
+    lines = [f"{name}.png,{row // 5}" for row, name in enumerate(SHOWN.pictures)]
+    text = "\n".join(["picture,run", *lines, *more])
+    (folder / "sub-01_ses-01_trials.csv").write_text(text + "\n")
+
+
+def write(folder, kind):
+    cut_once = cut(record())
+    path = folder / f"sub-01_ses-01{'-epo.fif' if kind == 'fif' else '.' + kind}"
+    signal = cut_once.get_data(verbose="ERROR")
+    if kind == "fif":
+        cut_once.save(path, fmt="double", verbose="ERROR")
+    elif kind == "set":
+        mne.export.export_epochs(path, cut_once, verbose="ERROR")
+    elif kind == "npz":
+        axes = {"ch_names": CHANNELS, "times": cut_once.times, "unit": "uV"}
+        np.savez(path, X=signal * 1e6, picture=SHOWN.pictures, **axes)
+    else:
+        np.save(path, signal)
+        write_trials(folder)
+
+
+def prepare(module, **keys):
+    built = module.Config(**keys).build(Paths())
+    return built, built.session(1, 1)
+
+
+@pytest.mark.parametrize("kind", ("fif", "set", "npz", "npy"))
+def test_epochs_become_what_their_recording_becomes(folder, kind) -> None:
+    record().save(folder / "sub-01_ses-01.fif", verbose="ERROR")
+    built, expected = prepare(recording, **STEPS, rate_hz=125)
+    write(folder, kind)
+    keys = {"axes": AXES} if kind == "npy" else {}
+    built, prepared = prepare(epochs, rate_hz=125, **keys)
+
+    assert [*prepared] == ["train", "test"] and built.shapes(1, 1) == {
+        split: (len(trials.signal), *trials.signal.shape[2:])
+        for split, trials in expected.items()
+    }
+    for split, trials in expected.items():
+        found = prepared[split]
+        assert list(found.image_ids) == list(trials.image_ids)
+        assert (found.unit, found.space.names) == ("whitened", trials.space.names)
+        # EEGLAB writes float32
+        atol = 1e-3 if kind == "set" else 1e-5
+        np.testing.assert_allclose(found.signal, trials.signal, atol=atol)
+        np.testing.assert_allclose(found.times_s, trials.times_s, atol=1e-9)
+        assert found.provenance["preparation"]["epoch_ms"] == [-200, 1000]
+        assert UNKNOWN_STEPS not in found.caveats  # the key of the recipe says it
+
+    # times of events, runs of a table; a folder may hold both kinds
+    if kind == "fif":
+        seconds = prepared["train"].onset_s - expected["train"].onset_s
+        np.testing.assert_allclose(seconds, 0, atol=1e-6)
+    if kind == "npy":
+        shown = [SHOWN.pictures.index(name) for name in prepared["test"].image_ids[:1]]
+        assert prepared["test"].runs[0, 0] == shown[0] // 5
+    if kind != "set":
+        (line,) = (one for one in built.look_over([1]).warnings if "not read" in one)
+        assert "sub-01_ses-01.fif" in line and "--from recording" in line
+        built, _ = prepare(recording, **STEPS)
+        assert any("--from epochs" in one for one in built.look_over([1]).warnings)
+
+
+def test_a_store_of_epochs_equals_that_of_prepare(folder, go) -> None:
+    record().save(folder / "sub-01_ses-01.fif", verbose="ERROR")
+    steps = [f"preparation.{key}=[{low},{high}]" for key, (low, high) in STEPS.items()]
+    plain = ["preparation.whiten=no", "preparation.rate_hz=500", "name=raw"]
+    go("prepare", "preparation.kind=recording", *steps, *plain)
+    kept = cut(record(), baseline=(None, 0)).crop(0, 0.998)
+    stored = api.store_trials(kept, name="cut", whitened=False, averaged=False)
+
+    assert len(stored.signal) == len(SHOWN.pictures) and stored.caveats == []
+    expected, written = (api.open_signals("image-folder", 1, n) for n in ("raw", "cut"))
+    for split, trials in expected.splits.items():
+        other = written[split]
+        np.testing.assert_allclose(other.signal[:], trials.signal[:], atol=1e-5)
+        np.testing.assert_array_equal(other.repetitions, trials.repetitions)
+        np.testing.assert_allclose(other.onset_s, trials.onset_s, atol=1e-6)
+        assert list(other.image_ids) == list(trials.image_ids)
+        assert (other.unit, other.space.names) == (trials.unit, trials.space.names)
+
+    # prepare does not replace it unnoticed, and check describes it
+    with pytest.raises(BrainhiveError, match=r"with kind .arrays\."):
+        go("prepare", "preparation.kind=recording", *steps, "name=cut")
+    assert go("check", "stores=signals/image-folder/cut").exit_code == 0
+
+
+def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(folder) -> None:
+    # a table of all trials, of which two were dropped before they were saved
+    dropped = cut(record()).drop([0, 3], verbose="ERROR")
+    dropped.save(folder / "sub-01_ses-01-epo.fif", verbose="ERROR")
+    write_trials(folder)
+    _, prepared = prepare(epochs, whiten="no")
+    names = np.delete(SHOWN.pictures, [0, 3])
+    counts = {split: np.isin(names, PICTURES[split]).sum() for split in PICTURES}
+    assert {s: len(trials.signal) for s, trials in prepared.items()} == counts
+
+    # metadata, and pictures of another data set
+    pandas = pytest.importorskip("pandas")
+    names = ["other.png", *SHOWN.pictures[1:]]
+    whole = cut(record())
+    whole.metadata = pandas.DataFrame({"picture": names})
+    stored = api.store_trials(whole, "picture")
+    assert stored.index.tolist() == [*range(1, len(names))]
+    assert stored.caveats == [UNKNOWN_STEPS]
+    session = api.open_signals("image-folder", 1)["train"].provenance["sessions"][0]
+    assert [*session["dropped"].values()] == [1]
+
+
+def test_what_does_not_fit_is_said(folder) -> None:
+    with pytest.raises(MissingData, match=r"no epochs .*-epo\.fif, \.set, \.npy"):
+        prepare(epochs)
+    write(folder, "npy")
+    with pytest.raises(RecipeError, match="npy does not say its channels and times_s"):
+        prepare(epochs)
+    write_trials(folder, ["train/cat/cat_0.png,9"])
+    with pytest.raises(BrainhiveError, match=r"24 trials, .* 25 of them"):
+        prepare(epochs, axes=AXES)
+    (folder / "sub-01_ses-01_trials.csv").unlink()
+    with pytest.raises(BrainhiveError, match="nothing says what 0 of them showed"):
+        prepare(epochs, axes=AXES)
+    write_trials(folder)
+    with pytest.raises(BrainhiveError, match="from -200 to 1000 ms") as caught:
+        prepare(epochs, axes=AXES, epoch_ms=(-300, 800))
+    assert "preparation.epoch_ms=[-200" in caught.value.hint
+    with pytest.raises(RecipeError, match="whitened twice"):
+        epochs.Config(whitened=True)
+    np.save(folder / "sub-01_ses-01.npy", np.zeros((24, 7)))
+    with pytest.raises(BrainhiveError, match="holds 0 arrays"):
+        prepare(epochs, axes=AXES)
+    (folder / "sub-01_ses-01.npy").write_bytes(b"no array")
+    with pytest.raises(BrainhiveError, match=r"sub-01_ses-01\.npy"):
+        prepare(epochs, axes=AXES)
+    (folder / "sub-01_ses-01.npy").unlink()
+    mne.export.export_raw(folder / "sub-01_ses-01.set", record(), verbose="ERROR")
+    with pytest.raises(MissingData) as caught:
+        prepare(epochs)
+    assert "prepare --from recording" in caught.value.hint

@@ -1,0 +1,192 @@
+"""From X and y in memory to a result: arrays, mne.Epochs, xarray and betas, decoded by
+a model as its own recordings are.
+"""
+
+import numpy as np
+import pytest
+from own_recordings import Shown, annotate, make_raw, write_pictures
+from PIL import Image
+from worlds import COLOURS, paint
+
+from brainhive_cli import api
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+
+mne = pytest.importorskip("mne")
+TIMES_S = np.arange(20) / 100
+NAMES = ("Pz", "Oz", "O1", "O2")
+AXES = {"channels": NAMES, "times_s": TIMES_S, "unit": "µV"}
+RIDGE = {"backbone": "ridge", "seeds": [0]}
+
+
+def simulate(features, width, samples=1):
+    """Simulate trials [n, C, T] that are linear in what each shows, [n, F]."""
+    random = np.random.default_rng(0)
+    mixing = random.normal(size=(features.shape[1], width, samples))
+    signal = np.tensordot(features, mixing, 1)
+    return signal + random.normal(size=signal.shape)
+
+
+def read_colours(paths):
+    """Read the mean colour [n, 3] of pictures."""
+    colours = np.array([np.asarray(Image.open(path)).mean((0, 1)) for path in paths])
+    return (colours - colours.mean(0)) / colours.std(0)
+
+
+@pytest.fixture
+def shown(home, monkeypatch):
+    """Names of pictures in a folder without splits, each shown thrice."""
+    monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "1")
+    root = paint(home / "pictures", 30, 1)
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    return np.random.default_rng(0).permutation(names * 4).tolist()
+
+
+def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> None:
+    colours = read_colours([home / "pictures" / name for name in shown])
+    signal = simulate(2 * colours, len(NAMES), len(TIMES_S))
+    session = ["b" if row % 2 else "a" for row in range(len(shown))]
+    how = {"encoders": [COLOURS], "session": session, "test_share": 0.3}
+    trained, evaluated = api.fit(signal, shown, "pictures", **how, **AXES)
+    top1 = {row["scope"]: row for row in evaluated.metrics() if row["metric"] == "top1"}
+    assert top1["all"]["value"] > top1["all"]["chance"] == pytest.approx(1 / 9)
+    assert evaluated.measurements.caveats == ["earlier steps unknown"]
+    assert trained.recipe()["backbone"]["kind"] == "ridge"
+
+    # the same trials in other forms
+    dataset = {"kind": "image-folder", "root": str(home / "pictures")}
+    dataset["test_share"] = 0.3
+    info = mne.create_info([*NAMES], 100, "eeg")
+    epochs = mne.EpochsArray(signal * 1e-6, info, tmin=0, verbose="ERROR")
+    xarray = pytest.importorskip("xarray")
+    named = xarray.DataArray(
+        signal.transpose(2, 0, 1),
+        dims=("time", "trials", "channel"),
+        coords={"time": TIMES_S, "channel": [*NAMES], "stimulus": ("trials", shown)},
+        attrs={"unit": "uV"},
+    )
+    expected = api.open_signals("pictures", 1)
+    for trials, pictures in ((epochs, shown), (named, "stimulus")):
+        how = {"whitened": False, "averaged": False, "name": "other"}
+        stored = api.store_trials(trials, pictures, dataset, session=session, **how)
+        assert (len(stored.image_ids), stored.caveats) == (len(shown), [])
+        other = api.open_signals("pictures", 1, "other")
+        for split, recording in expected.splits.items():
+            values = [each.signal[:] for each in (other[split], recording)]
+            np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-5)
+            np.testing.assert_array_equal(other[split].sessions, recording.sessions)
+            assert list(other[split].image_ids) == list(recording.image_ids)
+
+    # decoded one by one: by names, or an array of the model's own size
+    ranked = api.decode(trained, epochs, pictures=shown)
+    assert len(ranked.ranks) == len(ranked.index) == len(ranked.image_ids)
+    assert {shown[row].removesuffix(".png") for row in ranked.index} == {
+        *ranked.gallery
+    }
+    alike = api.decode(str(trained.path), signal)
+    np.testing.assert_allclose(
+        alike.similarity[ranked.index], ranked.similarity, atol=1e-4
+    )
+    assert (alike.image_ids, len(alike.ranks)) == ([], 0)
+    assert "taken for the model's" in alike.caveats[-1]
+    backwards = signal[:, ::-1]
+    axes = {**AXES, "channels": NAMES[::-1]}
+    other = api.decode(trained, backwards, **axes)
+    np.testing.assert_allclose(other.similarity, alike.similarity, atol=1e-4)
+
+    # axes against the model's
+    late = epochs.copy().shift_time(0.05)
+    for axes, problem in (
+        ({**AXES, "times_s": TIMES_S / 2}, "rate_hz 200 Hz, not 100"),
+        ({**AXES, "unit": "fT"}, "unit fT, not µV"),
+        ({**AXES, "channels": ("Pz", "Oz", "O1", "Fz")}, "no channel O2"),
+    ):
+        with pytest.raises(BrainhiveError, match=problem):
+            api.decode(trained, signal, **axes)
+    with pytest.raises(BrainhiveError, match="samples where the model takes 20"):
+        api.decode(trained, late)
+
+
+def test_epochs_take_the_steps_of_the_model(home, go) -> None:
+    write_pictures(home / "data/image-folder")
+    (home / "data/recordings").mkdir()
+    shown = Shown.of(4, seed=0)
+    raw = annotate(make_raw(shown, seed=0, noise=2), shown, list(shown.pictures))
+    raw.save(home / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
+    api.run("prepare", preparation={"kind": "recording", "rate_hz": 125})
+    dataset = {"dataset": "image-folder", "encoders": ["demo-clip"]}
+    api.run("embed", **dataset)
+    trained = api.open_run(api.run("train-align", **dataset, **RIDGE).folder)
+
+    # single trials of the store, each a row
+    stored = api.open_signals("image-folder", 1)["test"]
+    trials = stored.hold_out(stored.is_there, "test")
+    expected = api.decode(trained, trials)
+    events, event_id = mne.events_from_annotations(raw, verbose="ERROR")
+    epochs = mne.Epochs(raw, events, event_id, -0.2, 1.0, None, verbose="ERROR")
+    decoded = api.decode(trained, epochs.load_data())
+    order = np.argsort(trials.onset_s[:, 0])
+    assert decoded.image_ids == [expected.image_ids[row] for row in order]
+    np.testing.assert_allclose(
+        decoded.similarity, expected.similarity[order], atol=1e-4
+    )
+    assert decoded.ranks.tolist() == expected.ranks[order].tolist()
+    assert "the noise of the training's last session" in decoded.caveats[-1]
+
+    # steps that cannot be taken are named, or refused
+    with pytest.raises(BrainhiveError, match=r"from 0 to 998 ms, and not over \[-200"):
+        api.decode(trained, epochs.copy().crop(0, 0.998))
+    with pytest.raises(BrainhiveError, match="no channel Cz, which whitening needs"):
+        api.decode(trained, epochs.copy().drop_channels(["Cz"]))
+
+    # a command from Python is that of the command line
+    line = "dataset=image-folder", "encoders=[demo-clip]", "backbone.kind=ridge"
+    assert go("train-align", *line, "seeds=[0]").folder == trained.path
+    for bad, problem in (
+        (lambda: api.run("trainalign"), "no command 'trainalign'"),
+        (lambda: api.run("embed", datset="demo"), "unknown recipe key 'datset'"),
+        (lambda: api.run("eval-retrieval", run="none"), "none"),
+    ):
+        with pytest.raises(BrainhiveError, match=problem) as caught:
+            bad()
+        assert caught.value.hint
+
+
+def test_categories_and_betas(home) -> None:
+    labels = ["face", "house", "tool"] * 20
+    runs = np.repeat(np.arange(5), 12)
+    rows = [("face", "house", "tool").index(label) for label in labels]
+    betas = simulate(2 * np.eye(3)[rows], 30)[:, :, 0]
+    axis = np.arange(30)
+    grid = api.Grid(np.stack([axis, 0 * axis, 0 * axis], 1), (30, 1, 1), np.eye(4))
+    space = api.Voxels({"V1": axis < 10}, grid=grid)
+    trained, evaluated = api.fit(betas, labels, runs=runs, space=space, averaged=False)
+    (accuracy,) = (
+        row
+        for row in evaluated.metrics()
+        if (row["scope"], row["metric"]) == ("all", "top1")
+    )
+    assert accuracy["value"] > 0.8 and accuracy["n"] == len(labels)
+    assert "runs held out, 5 folds" in accuracy["protocol"]
+    assert trained.recipe()["backbone"]["kind"] == "lda"
+    stored = api.open_signals("categories", 1)["train"]
+    assert stored.space.grid.shape == (30, 1, 1) and stored.made_by == ("arrays",)
+    assert np.unique(stored.runs).tolist() == [*range(5)]
+
+    # what is missing or wrong is named
+    cube, names = np.zeros((3, 2, 5)), ["face", "house", "cat"]
+    timed = {"channels": ["a", "b"], "times_s": np.arange(5) / 100, "unit": "uV"}
+    for arguments, axes, problem in (
+        ((cube, names), {"tims_s": 0}, "no axis 'tims_s'"),
+        ((cube, names), {}, "say its channels and times_s and unit"),
+        ((cube, names), {**timed, "times_s": np.arange(5.0)}, "times from 0 to 4 s"),
+        ((cube, names), {**timed, "channels": ["a"]}, "1 channels, not 2"),
+        ((cube[0, 0], names), timed, r"the array is \[5\]"),
+        ((cube, names[:2]), timed, "2 image ids, not 3"),
+        ((cube, names), {**timed, "run": [1, 2]}, "2 labels of run, and 3 trials"),
+    ):
+        with pytest.raises((BrainhiveError, RecipeError), match=problem):
+            api.store_trials(*arguments, "categories", **axes)
+    with pytest.raises(MissingData, match="no picture that was shown is in pictures"):
+        paint(home / "pictures", 2, 1)
+        dataset = {"kind": "image-folder", "root": str(home / "pictures")}
+        api.store_trials(cube, names, dataset, **timed)
