@@ -168,6 +168,12 @@ def test_categories_and_betas(home) -> None:
     assert accuracy["value"] > 0.8 and accuracy["n"] == len(labels)
     assert "runs held out, 5 folds" in accuracy["protocol"]
     assert trained.recipe()["backbone"]["kind"] == "lda"
+    # names as files have them: bytes, numbers, none
+    named = [label.encode() for label in labels[:-1]]
+    stored = api.store_trials(betas, [*named, None], "categories", 3)
+    assert len(stored.image_ids) == 59
+    stored = api.store_trials(betas, np.array(rows, float), "categories", 2)
+    assert {*stored.image_ids} == {"0.0", "1.0", "2.0"}
     stored = api.open_signals("categories", 1)["train"]
     assert stored.space.grid.shape == (30, 1, 1) and stored.made_by == ("arrays",)
     assert np.unique(stored.runs).tolist() == [*range(5)]

@@ -143,10 +143,10 @@ def read_epochs(
         header, rows = read_table(table)
         if len(rows) == len(epochs.drop_log):
             rows = [rows[row] for row in epochs.selection]
-        names = [row[column] for row in rows] if column in header else []
-        names = ["" if name in ABSENT else name for name in names]
+        names = read_names(row.get(column) for row in rows)
+        names = names if column in header else []
     elif isinstance(content, Mapping) and column in content:
-        names = [*map(str, content[column])]
+        names = read_names(content[column])
     elif read:
         names = name_trials(epochs, column) if suffix == "fif" else _name_eeglab(path)
     if len(names) != len(epochs):
@@ -168,12 +168,19 @@ def read_epochs(
     )
 
 
+def read_names(names: Iterable[Any]) -> list[str]:
+    """Read names of pictures as text; empty where there is none (None, NaN, n/a)."""
+    texts = (name.decode() if isinstance(name, bytes) else name for name in names)
+    absent = {None, *ABSENT}
+    return ["" if text in absent or text != text else str(text) for text in texts]
+
+
 def name_trials(epochs: Any, column: str) -> list[str]:
     """Name what each of mne's epochs showed: by a column of the metadata, else by its
     event.
     """
     if epochs.metadata is not None and column in epochs.metadata:
-        return [*map(str, epochs.metadata[column])]
+        return read_names(epochs.metadata[column])
     name_of = {number: str(name) for name, number in epochs.event_id.items()}
     return [name_of[number] for number in epochs.events[:, 2]]
 
@@ -261,8 +268,9 @@ def as_trials(
             signal, pictures, found = _of_xarray(signal, pictures)
             axes = {**found, **axes}
         trials = _of_array(np.asarray(signal), axes, where)
-        names = () if pictures is None else [*map(str, pictures)]
-        trials = replace(trials, image_ids=names)
+        trials = replace(
+            trials, image_ids=read_names(() if pictures is None else pictures)
+        )
     if (onset_s := axes.get("onset_s")) is None:
         return trials
     return replace(trials, onset_s=np.asarray(onset_s, np.float64).reshape(-1, 1))
@@ -311,7 +319,11 @@ def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
     epoched = lay_end_to_end(epochs, path, {}, "", ())
     header, wanted = describe(epoched.raw, "", ()), axes.get("channels") or ()
     wanted = [name if name in header.names else standard_name(name) for name in wanted]
-    kept = keep_channels({path: header}, axes.get("types"), wanted, (), False)
+    try:
+        kept = keep_channels({path: header}, axes.get("types"), wanted, (), False)
+    except BrainhiveError as error:
+        error.hint = error.hint.replace("preparation.", "")
+        raise
     scale = np.array([[UNITS[kind][0]] for kind in kept.kinds])  # [C, 1]
     signal = epoched.raw.get_data(picks=[*kept.names]) * scale
     count = len(epochs)
@@ -319,7 +331,7 @@ def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
     onset_s = epoched.onset_s
     return Trials(
         shaped,
-        [*map(str, pictures)],
+        read_names(pictures),
         kept.space,
         np.asarray(epochs.times, np.float64),
         header.rate_hz,

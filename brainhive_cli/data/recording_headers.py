@@ -271,23 +271,23 @@ def describe(
         [channel["loc"][:3] for channel in raw.info["chs"]], np.float64
     )
     return Header(
-        names=tuple(raw.ch_names),
-        types=tuple(raw.get_channel_types()),
-        bad=tuple(raw.info["bads"]),
-        positions=np.where(np.any(positions, 1, keepdims=True), positions, np.nan),
-        rate_hz=rate_hz,
-        filtered_hz=(
+        tuple(raw.ch_names),
+        tuple(raw.get_channel_types()),
+        tuple(raw.info["bads"]),
+        np.where(np.any(positions, 1, keepdims=True), positions, np.nan),
+        rate_hz,
+        (
             float(raw.info["highpass"] or 0),
             float(raw.info["lowpass"] or rate_hz / 2),
         ),
-        samples=int(raw.n_times),
-        events=tuple(events),
-        bad_spans=tuple(bad_spans),
-        events_from=events_from,
-        variances=variances,
-        without_onset=tuple(without_onset),
-        compensation=raw.compensation_grade,
-        doubts=tuple(doubts),
+        int(raw.n_times),
+        tuple(events),
+        tuple(bad_spans),
+        events_from,
+        variances,
+        tuple(without_onset),
+        raw.compensation_grade,
+        tuple(doubts),
     )
 
 
