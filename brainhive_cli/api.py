@@ -595,7 +595,7 @@ def _resolve_dataset(dataset: Any, names: Sequence[str]) -> Any:
 
     fields = dict(dataset) if isinstance(dataset, dict) else {"kind": dataset}
     if fields.get("kind") == "categories" and not fields.keys() & {"names", "root"}:
-        fields["names"] = sorted({*names})
+        fields["names"] = sorted({*names} - {""})
     return dataset if hasattr(dataset, "build") else parts.resolve("datasets", fields)
 
 
