@@ -19,6 +19,7 @@ from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.damage import is_of_the_machine, verify_compressed
 from brainhive_cli.core.errors import (
     BrainhiveError,
+    Line,
     MissingData,
     MissingExtra,
     first_line,
@@ -98,11 +99,9 @@ UNITS = {
 """
 # hint of every error about a damaged recording
 AGAIN = "copy or export it again; a whole one that mne opens can be saved as .fif"
-CUT = "brainhive prepare --from epochs reads them; or export the continuous recording"
-"""Way out of epochs, which were cut already."""
 WAYS = {
-    r"does not seem to contain epochs": "it holds no epochs: prepare --from recording",
-    r"number of trials is \d+": f"it holds epochs: {CUT}",
+    r"not seem to contain epochs": f"it holds none: {Line('prepare', ('from', 'recording'))}",
+    r"number of trials is \d+": f"it holds epochs: {Line('prepare', ('from', 'epochs'))}",
     r"HDF reader|pymatreader": "it is of MATLAB 7.3: pip install pymatreader, or save "
     "it in EEGLAB with 'Save as v6' (pop_saveset(EEG, "
     "'version', '6'))",
@@ -163,7 +162,7 @@ def list_recordings(
         for path in list_signal_files(root, "*", not are_epochs):
             raise MissingData(
                 f"{root} holds {other}, {path}, and no {wanted}",
-                f"brainhive prepare --from {other} reads them",
+                f"to read them: {Line('prepare', ('from', other))}",
             )
         endings = ("-epo.fif", ".set", ".npy", ".npz") if are_epochs else ENDINGS
         problem = f"no {wanted} {root}/**/{pattern} that ends in {', '.join(endings)}"

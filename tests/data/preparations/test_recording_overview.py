@@ -186,4 +186,4 @@ def test_a_folder_of_epochs_is_named_with_the_way_out(tmp_path):
     (tmp_path / "sub-01-epo.fif").touch()
     with pytest.raises(MissingData, match=r"holds epochs, .*sub-01-epo\.fif") as caught:
         list_recordings(tmp_path, "*")
-    assert caught.value.hint == "brainhive prepare --from epochs reads them"
+    assert caught.value.hint == "to read them: brainhive prepare --from epochs"
