@@ -100,8 +100,8 @@ UNITS = {
 # hint of every error about a damaged recording
 AGAIN = "copy or export it again; a whole one that mne opens can be saved as .fif"
 WAYS = {
-    r"not seem to contain epochs": f"it holds none: {Line('prepare', ('from', 'recording'))}",
-    r"number of trials is \d+": f"it holds epochs: {Line('prepare', ('from', 'epochs'))}",
+    r"not seem to contain epochs": str(Line("prepare", ("from", "recording"))),
+    r"number of trials is \d+": str(Line("prepare", ("from", "epochs"))),
     r"HDF reader|pymatreader": "it is of MATLAB 7.3: pip install pymatreader, or save "
     "it in EEGLAB with 'Save as v6' (pop_saveset(EEG, "
     "'version', '6'))",
