@@ -188,6 +188,9 @@ def name_trials(epochs: Any, column: str) -> list[str]:
 def _name_eeglab(path: Path) -> list[str]:
     """Name each epoch of EEGLAB by the event at its onset; mne would join the names of
     all events in it.
+
+    Raises:
+        BrainhiveError: if events lie elsewhere.
     """
     from scipy.io import loadmat
 
@@ -198,12 +201,24 @@ def _name_eeglab(path: Path) -> list[str]:
             from pymatreader import read_mat
 
             content = read_mat(path)
-        names = []
-        for epoch in content.get("EEG", content)["epoch"]:
-            kinds, late_ms = np.atleast_1d(epoch["eventtype"], epoch["eventlatency"])
-            kind = kinds[np.abs(late_ms.astype(float)).argmin()]
-            names.append(kind if isinstance(kind, str) else f"{kind:g}")
-        return names
+        eeg = content.get("EEG", content)
+        events = eeg["event"] if isinstance(eeg["event"], list) else [eeg["event"]]
+        # events count samples over all epochs, from 1
+        nearest: dict[int, tuple[float, str]] = {}
+        for event in filter(None, events):
+            number, sample = divmod(event["latency"] - 1, eeg["pnts"])
+            late, kind = abs(sample + eeg["xmin"] * eeg["srate"]), event["type"]
+            name = kind if isinstance(kind, str) else f"{kind:g}"
+            nearest[int(number)] = min(
+                nearest.get(int(number), (np.inf, "")), (late, name)
+            )
+    if nearest and (late := np.median([late for late, _ in nearest.values()])) > 1.5:
+        late_ms = late * 1000 / eeg["srate"]
+        raise BrainhiveError(
+            f"{path}: events lie {late_ms:.0f} ms from the onset, by its limits",
+            "correct EEG.xmin and EEG.xmax in EEGLAB, and save it again",
+        )
+    return [nearest.get(row, (0.0, ""))[1] for row in range(int(eeg["trials"]))]
 
 
 def _of_arrays(path: Path, content: Any, axes: Axes) -> Any:
