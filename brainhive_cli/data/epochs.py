@@ -136,9 +136,7 @@ def read_epochs(
         epochs = _of_arrays(path, content, axes)
 
     # a table with a line for each trial, or for each before some were dropped
-    stem = re.sub(r"[-_]epo$", "", path.name.partition(".")[0])
-    tables = [path.with_name(f"{stem}_trials{end}") for end in (".csv", ".tsv")]
-    rows, names = list[dict[str, str]](), list[str]()
+    rows, names, tables = list[dict[str, str]](), list[str](), name_tables(path)
     if table := next(filter(Path.is_file, tables), None):
         header, rows = read_table(table)
         if len(rows) == len(epochs.drop_log):
@@ -166,6 +164,12 @@ def read_epochs(
         # EEGLAB counts samples over its epochs, and not in the recording
         onset_s=epoched.onset_s if suffix == "fif" else None,
     )
+
+
+def name_tables(path: Path) -> list[Path]:
+    """Name the tables that may say what each trial of a file showed."""
+    stem = re.sub(r"[-_]epo$", "", path.name.partition(".")[0])
+    return [path.with_name(f"{stem}_trials{ending}") for ending in (".csv", ".tsv")]
 
 
 def read_names(names: Iterable[Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """Anyone's own epochs: files of mne, EEGLAB or NumPy whose trials were cut before."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -10,7 +11,13 @@ from pydantic import Field, model_validator
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import RecipeError, naming
 from brainhive_cli.core.recipe import Paths, validate
-from brainhive_cli.data.epochs import Axes, Epoched, read_epochs, require_span
+from brainhive_cli.data.epochs import (
+    Axes,
+    Epoched,
+    name_tables,
+    read_epochs,
+    require_span,
+)
 from brainhive_cli.data.preparations import cached_method
 from brainhive_cli.data.preparations.recording import Own, OwnKeys
 from brainhive_cli.data.recording_channels import KeptChannels
@@ -84,6 +91,12 @@ class Epochs(Own):
     """The epochs below one folder."""
 
     are_epochs: ClassVar[bool] = True
+
+    def files(self, subject: int) -> Sequence[Path]:
+        """List the files of a subject, with the tables of trials."""
+        paths = [path for each in self._sessions(subject).values() for path in each]
+        tables = [table for path in paths for table in name_tables(path)]
+        return [*super().files(subject), *filter(Path.is_file, tables)]
 
     def session(self, subject: int, session: int) -> Any:
         """Prepare the trials of a session, by split, with the window of the files."""

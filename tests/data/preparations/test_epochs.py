@@ -96,6 +96,7 @@ def test_epochs_become_what_their_recording_becomes(folder, kind) -> None:
         seconds = prepared["train"].onset_s - expected["train"].onset_s
         np.testing.assert_allclose(seconds, 0, atol=1e-6)
     if kind == "npy":
+        assert folder / "sub-01_ses-01_trials.csv" in built.files(1)
         shown = [SHOWN.pictures.index(name) for name in prepared["test"].image_ids[:1]]
         assert prepared["test"].runs[0, 0] == shown[0] // 5
     if kind != "set":
