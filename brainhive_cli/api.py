@@ -645,7 +645,8 @@ def fit(
         dataset |= {"names": sorted({*trials.image_ids}), "holdout": folds}
         # the covariance of many numbers takes minutes
         is_small = np.prod(trials.signal.shape[2:]) <= 1000
-        keys = {"backbone": "lda" if is_small else "ridge", "seeds": [0], **keys}
+        ridge = {"kind": "ridge", "alpha": "auto", "standardise": False}
+        keys = {"backbone": "lda" if is_small else ridge, "seeds": [0], **keys}
     chosen = {"dataset": dataset, **({"encoders": encoders} if encoders else {})}
     run("embed", **chosen)
     trained = run("train-align", **{**chosen, **keys}).folder

@@ -16,9 +16,11 @@ import pytest
 import torch
 from test_architecture import HEAVY
 from test_docs import DOCS
+from test_tutorial import blocks_of, simulate_trials
 
 from brainhive_cli import aligner, api
 from brainhive_cli.core.errors import BrainhiveError, DeviceError
+from brainhive_cli.data.datasets import demo
 from brainhive_cli.models.encoders import resolve
 
 COLOURS = resolve("python:brainhive_cli.models.encoders.python:example").name
@@ -28,8 +30,8 @@ COLOURS = resolve("python:brainhive_cli.models.encoders.python:example").name
 def page(trained: Path, evaluated: Any, go: Any) -> dict[str, Any]:
     """The variables of the page, once its blocks ran on a small data set."""
     other = go("eval-retrieval", f"run={trained}", "sheet_rows=1").folder
-    text = (DOCS / "python.md").read_text().partition("## Your own parts")[0]
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    text = (DOCS / "python.md").read_text().partition("## Runs\n")[2]
+    blocks = blocks_of(text.partition("## Your own parts")[0], "python")
     names = {"EVALUATION": str(evaluated.folder), "TRAINING": trained.name}
     names |= {
         "DATASET": "demo-noise-0.3-40-concepts",
@@ -48,15 +50,14 @@ def page(trained: Path, evaluated: Any, go: Any) -> dict[str, Any]:
 def test_the_page_gives_the_numbers_of_the_commands(
     page: dict[str, Any], evaluated: Any
 ) -> None:
-    measured = evaluated.metrics.overall["top1"]
-    assert (page["top1"]["value"], page["top1"]["low"], page["top1"]["n"]) == (
+    measured, rows = evaluated.metrics.overall["top1"], page["run"].metrics()
+    top1 = next(row for row in rows if (row["scope"], row["metric"]) == ("all", "top1"))
+    assert (top1["value"], top1["low"], top1["n"]) == (
         *(measured.value, measured.low),
         measured.n,
     )
-    assert len(page["rows"]) == sum(map(len, evaluated.metrics.scopes.values()))
-    assert all(
-        row.keys() == page["top1"].keys() and row["protocol"] for row in page["rows"]
-    )
+    assert len(rows) == sum(map(len, evaluated.metrics.scopes.values()))
+    assert all(row.keys() == top1.keys() and row["protocol"] for row in rows)
 
     items = next(
         evaluated.metrics.items[name]
@@ -67,6 +68,7 @@ def test_the_page_gives_the_numbers_of_the_commands(
     assert [ranks[image_id] for image_id in page["found"].image_ids] == page[
         "found"
     ].ranks.tolist()
+    assert len(page["found"].ranks) == page["recording"].signal.shape[0]
 
     # a notebook shows the page of a run and the table of a comparison
     frame = page["run"]._repr_html_()
@@ -76,6 +78,7 @@ def test_the_page_gives_the_numbers_of_the_commands(
     assert document.lower().startswith(
         "<!doctype html>"
     ) and document.rstrip().endswith("</html>")
+    assert page["run"].measurements.caveats
     assert all(caveat in document for caveat in page["run"].measurements.caveats)
     table = page["comparison"]._repr_html_()
     # equal runs: no best
@@ -98,10 +101,57 @@ def test_the_page_gives_the_numbers_of_the_commands(
     np.testing.assert_allclose(found.similarity, expected.numpy(), atol=1e-5)
 
 
+def test_arrays_and_epochs_become_results_as_the_page_has_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few pictures: that results are above chance is seen in the notebooks."""
+    mne = pytest.importorskip("mne")
+    monkeypatch.setattr("test_tutorial.SHOWN", {"train": (24, 2), "test": (6, 2)})
+    world = demo.Config(subjects=1, concepts=16, noise=0.3).build(api.Paths())
+    shown, parts = [], []
+    for split in ("train", "test"):
+        names, trials, signal = simulate_trials(home, world, 1, split)
+        shown += [f"{name}.png" for name in names for _ in range(2)]
+        parts.append(signal.reshape(-1, *signal.shape[2:]))
+    volts = np.concatenate(parts)  # [n, C, T]
+    info = mne.create_info([*trials.space.names], trials.rate_hz, "eeg")
+    variables: dict[str, Any] = {
+        "X": volts * 1e6,
+        "shown": shown,
+        "y": ["big" if number % 3 else "small" for number in range(len(shown))],
+        "runs": np.arange(len(shown)) % 4,
+        "sessions": ["b" if number % 2 else "a" for number in range(len(shown))],
+        "channels": trials.space.names,
+        "times_s": trials.times_s,
+        "epochs": mne.EpochsArray(volts, info, verbose="ERROR"),
+    }
+
+    text = (DOCS / "python.md").read_text().partition("## Runs\n")[0]
+    text = "".join(blocks_of(text, "python"))
+    text = text.replace('"PICTURES"', repr(str(home / "data/image-folder")))
+    exec(compile(text, "python.md", "exec"), variables)
+
+    # a caveat until earlier steps are stated
+    result, evaluated = variables["result"], api.open_run(variables["made"].folder)
+    assert result.measurements.caveats == ["earlier steps unknown"]
+    assert evaluated.measurements.caveats == []
+    assert {row["n"] for row in (*result.metrics(), *evaluated.metrics())} == {6}
+    assert variables["categories"].metrics()[0]["n"] == len(shown)
+
+    # epochs have been stored as the array was; ranks are of test trials
+    stores = [api.open_signals("image-folder", 1, name) for name in ("default", "cut")]
+    signals = [store["test"].signal[:] for store in stores]
+    np.testing.assert_allclose(*signals, atol=1e-5)
+    assert variables["stored"].index.tolist() == [*range(len(shown))]
+    found = variables["found"]
+    assert found.index.tolist() == [*range(48, 60)]
+    assert found.image_ids == [name[:-4] for name in shown[48:]]
+
+
 def test_channels_in_another_order_are_decoded_alike_and_a_missing_one_is_refused(
     page: dict[str, Any], tmp_path: Path
 ) -> None:
-    recording, cell = page["new"], page["cell"]
+    recording, cell = page["recording"], page["cell"]
     names = list(recording.space.names)
 
     def ranks(order: list[int]) -> list[int]:

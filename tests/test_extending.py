@@ -60,7 +60,7 @@ def my_parts(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_page_shows_parts_as_their_files_are() -> None:
     files = {path.read_text(): path.name for path in (DOCS / "my_parts").glob("*.py")}
     blocks = re.findall(r"```python\n(\"{3}my_parts/.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 3 and [files.get(block) for block in blocks] == [
+    assert len(blocks) == 2 and [files.get(block) for block in blocks] == [
         re.match(r'"{3}my_parts/(\w+\.py): ', block)[1] for block in blocks
     ]
     links = re.findall(r"\]\(my_parts/(\w+\.py)\)", PAGE)

@@ -1,5 +1,5 @@
-"""The tutorials, and the page's program for epochs and betas: their blocks, as they
-stand there, on the demo's signals.
+"""The tutorials, and what the page of data has for epochs and betas: their blocks, as
+they stand there, on the demo's signals.
 """
 
 import json
@@ -101,31 +101,41 @@ def write_recording(home: Path) -> float:
     return float(np.std([response for _, response in responses])) * 1e6
 
 
-def write_epochs(home: Path) -> None:
-    """Write the demo's pictures, and simulated epochs of two subjects, where the page
-    says that they lie.
+def write_epochs(home: Path) -> dict[str, Any]:
+    """Write the demo's pictures, and simulated epochs of two subjects in the two forms
+    of the page; return the variables of its program, of subject 1.
     """
     world = demo.Config(subjects=2, concepts=16, noise=0.3).build(Paths())
-    (home / "epochs").mkdir()
-    for split, (count, repetitions) in SHOWN.items():
-        for subject in world.subjects:
+    folder = home / "data/recordings"
+    folder.mkdir(parents=True)
+    for subject in reversed(world.subjects):
+        shown, parts = [], []
+        for split, (_, repetitions) in SHOWN.items():
             names, found, signal = simulate_trials(home, world, subject, split)
-            trials = signal.reshape(-1, *signal.shape[2:])
-            events = np.column_stack(
-                [
-                    np.arange(len(trials)),
-                    np.zeros(len(trials)),
-                    np.repeat(range(count), repetitions),
-                ]
-            )
-            info = mne.create_info(list(found.space.names), found.rate_hz, "eeg")
-            codes = {name: code for code, name in enumerate(names)}
-            epochs = mne.EpochsArray(
-                trials, info, events.astype(int), event_id=codes, verbose="ERROR"
-            )
-            epochs.save(
-                home / f"epochs/sub-{subject:02d}_{split}-epo.fif", verbose="ERROR"
-            )
+            shown += [f"{name}.png" for name in names for _ in range(repetitions)]
+            parts.append(signal.reshape(-1, *signal.shape[2:]))
+        trials, channels = np.concatenate(parts), [*found.space.names]
+        stem = f"sub-{subject:02d}_ses-01"
+        if subject == 2:
+            known = {"ch_names": channels, "times": found.times_s, "unit": "V"}
+            np.savez(folder / f"{stem}.npz", X=trials, picture=shown, **known)
+            continue
+        info = mne.create_info(channels, found.rate_hz, "eeg")
+        epochs = mne.EpochsArray(trials, info, verbose="ERROR")
+        epochs.save(folder / f"{stem}-epo.fif", verbose="ERROR")
+        lines = [f"{name},{1 + row // 50}" for row, name in enumerate(shown)]
+        table = "\n".join(["picture,run", *lines]) + "\n"
+        (folder / f"{stem}_trials.csv").write_text(table)
+    voxels = demo.Config(subjects=1, concepts=16, noise=0.3, space="voxels").build(
+        Paths()
+    )
+    betas = [
+        np.asarray(voxels.recording(1, split).signal[:count])[:, :repetitions, :, 0]
+        for split, (count, repetitions) in SHOWN.items()
+    ]
+    mask = voxels.recording(1, "test").space.regions["FFA"]
+    betas = np.concatenate([each.reshape(-1, each.shape[-1]) for each in betas])
+    return {"epochs": epochs, "shown": shown, "betas": betas, "mask": mask}
 
 
 def blocks_of(text: str, language: str) -> list[str]:
@@ -191,50 +201,39 @@ def test_the_eeg_tutorial_goes_from_a_recording_to_a_table(home: Path) -> None:
     assert "Methods" in (home / "supplement.html").read_text()
 
 
-def test_epochs_and_betas_become_stores_by_the_program_of_the_page(home: Path) -> None:
+def test_epochs_in_files_and_memory_and_betas_become_results_as_the_page_has_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SHOWN, "train", (60, 4))
+    variables = write_epochs(home)
     page = (DOCS / "data.md").read_text()
-    section = page.partition("### In Python\n")[2].partition("\n### ")[0]
-    program, of_betas = blocks_of(section, "python")
-    write_epochs(home)
-    names: dict[str, Any] = {}
-    exec(compile(program, "epochs.py", "exec"), names)
+    section = page.partition("### Epochs and arrays in files\n")[2]
+    for line in lines_of(section.partition("\n### ")[0]):
+        invoke(f"{line} preparation.whiten=no")
 
-    for line in lines_of(section):
-        invoke(line)
-
-    # what was recorded, by picture
+    # what was recorded, by picture, of an array and of epochs with the runs of a table
     world = demo.Config(subjects=2, concepts=16, noise=0.3).build(Paths())
-    store = SignalStore.open(home / "signals/image-folder/default/sub-02.h5")["test"]
-    pictures, _, signal = simulate_trials(home, world, 2, "test")
-    rows = [store.image_ids.index(picture) for picture in pictures]
-    np.testing.assert_allclose(store.signal[:][rows], signal * 1e6, atol=1e-2)
-    score = top5(home, -1)
-    assert score["value"] > score["chance"] and score["n"] == 2 * SHOWN["test"][0]
+    for subject in world.subjects:
+        path = home / f"signals/image-folder/default/sub-{subject:02d}.h5"
+        store = SignalStore.open(path)["test"]
+        pictures, _, signal = simulate_trials(home, world, subject, "test")
+        rows = [store.image_ids.index(picture) for picture in pictures]
+        # the last sample is not kept
+        expected = signal[..., :-1] * 1e6
+        np.testing.assert_allclose(store.signal[:][rows], expected, atol=1e-2)
+        assert np.unique(store.runs).tolist() == ([5, 6] if subject == 1 else [0])
 
-    # betas by their program, in the place of epochs
-    exec(compile(of_betas, "betas.py", "exec"), names)
-    world = demo.Config(subjects=1, concepts=16, noise=0.3, space="voxels").build(
-        Paths()
-    )
-    stored = {}
-    for split, (count, _) in SHOWN.items():
-        trials = world.recording(1, split)
-        # two repetitions: every picture has been shown as often
-        betas = np.repeat(np.asarray(trials.signal[:count])[:, :1], 2, axis=1)
-        pictures = write_pictures(home, world, split)
-        masks = {name: trials.space.regions[name] for name in ("V1", "FFA")}
-        stored[split] = names["betas_as_trials"](betas, pictures, masks)
-    path = home / "signals/image-folder/voxels/sub-01.h5"
-    SignalStore.write(path, stored)
-    assert [*SignalStore.open(path)["train"].space.regions] == ["V1", "FFA"]
-
-    invoke(
-        "brainhive train-align --dataset image-folder --encoders gabor "
-        "signal.name=voxels backbone.kind=ridge signal.normalise=channel"
-    )
-    invoke("brainhive eval-retrieval")
-    score = top5(home, -1)
-    assert score["low"] > score["chance"] and score["n"] == SHOWN["test"][0]
+    # trials in memory, by the program
+    (home / "pictures").symlink_to(home / "data/image-folder")
+    section = page.partition("### In Python\n")[2].partition("\n### ")[0]
+    (program,) = blocks_of(section, "python")
+    exec(compile(program, "data.md", "exec"), variables)
+    for run in (0, 1):
+        score = top5(home, run)
+        assert score["low"] > score["chance"] and score["n"] == SHOWN["test"][0]
+    path = home / "signals/image-folder/default/sub-01.h5"
+    store = SignalStore.open(path)["train"]
+    assert [*store.space.regions] == ["V1"] and store.unit == "beta"
 
 
 def test_the_fmri_tutorial_goes_from_bids_to_retrieval_and_pictures(home: Path) -> None:
