@@ -12,7 +12,7 @@ Paths are found as commands find them: below the working directory, or `BRAINHIV
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
@@ -483,8 +483,9 @@ def run(
         recipe: A YAML file, or the name of a shipped recipe; default: the command's.
         again: Whether a new run is started even if the same one is finished.
         allow_code: Whether code that is not Brainhive's may run.
-        keys: Recipe keys, nested (`backbone={"kind": "ridge"}`) or dotted
-            (`**{"backbone.kind": "ridge"}`), as the overrides of a command line.
+        keys: Recipe keys, nested (`train={"lr": 1e-3}`) or dotted (`**{"train.lr":
+            1e-3}`). A dict sets the keys that it names; one with `kind` is a part,
+            which it replaces.
 
     Returns:
         Its folder, tables and metrics; `open_run(result.folder)` opens its run.
@@ -503,7 +504,7 @@ def run(
         raise RecipeError(f"no command {command!r}", hint)
 
     # the line as one would type it, which several processes are started with
-    overrides = [f"{key}={_write(value)}" for key, value in keys.items()]
+    overrides = [f"{key}={_write(value)}" for key, value in _list_keys(keys)]
     line = [command, *(["--recipe", str(recipe)] if recipe else []), *overrides]
     token = launch.LINE.set(line + ["--again"] * again + ["--allow-code"] * allow_code)
     try:
@@ -519,6 +520,15 @@ def run(
             return module.run(resolved, launch.READING)
     finally:
         launch.LINE.reset(token)
+
+
+def _list_keys(keys: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """List dotted recipe keys and their values; parts are one value each."""
+    for key, value in keys.items():
+        if isinstance(value, dict) and value and "kind" not in value:
+            yield from _list_keys(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
 
 
 def _write(value: Any) -> str:

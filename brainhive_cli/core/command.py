@@ -343,6 +343,10 @@ class Result:
                 ]
                 object.__setattr__(self, name, tuple(noted))
 
+    def __repr__(self) -> str:
+        """Name it in one line."""
+        return f"Result({str(self.folder)!r})"
+
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a JSON document."""
         return {

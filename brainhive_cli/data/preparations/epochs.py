@@ -25,6 +25,8 @@ from brainhive_cli.data.recording_headers import Header, describe
 from brainhive_cli.data.signals.cutting import Cutting, Milliseconds, Steps
 
 Window = tuple[Milliseconds, Milliseconds]
+LAST = 0.4
+"""Share of a sample by which a window ends behind the last one of an epoch."""
 
 
 class Config(OwnKeys):
@@ -136,7 +138,9 @@ class Epochs(Own):
     def _make_cutting(self, channels: KeptChannels) -> Cutting:
         path, header = next(iter(channels.headers.items()))
         span, config = self._about(path)[1].span, self.config
-        start, stop = (sample * 1000 / header.rate_hz for sample in span)
+        # so that the last sample, which is excluded at its own time, is kept
+        ends = span[0], span[1] + LAST
+        start, stop = (round(sample * 1000 / header.rate_hz, 3) for sample in ends)
         window = config.epoch_ms or (start, stop)
         fields = {
             **{key: getattr(config, key) for key in ("rate_hz", "whiten", "whiten_by")},

@@ -81,7 +81,10 @@ def read_new(
         else:
             is_here = np.array([bool(name) for name in names])
             if not is_here.all():
-                console.warn(f"{where}: {(~is_here).sum()} trials show other pictures")
+                console.warn(
+                    f"{where}: {(~is_here).sum()} trials of pictures that are not in "
+                    f"{split} are left out"
+                )
             trials = replace(trials, image_ids=names).take(is_here)
 
     whiteners = learned.whiteners.get(subject)

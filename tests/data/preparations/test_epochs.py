@@ -74,7 +74,9 @@ def test_epochs_become_what_their_recording_becomes(folder, kind) -> None:
     built, expected = prepare(recording, **STEPS, rate_hz=125)
     write(folder, kind)
     keys = {"axes": AXES} if kind == "npy" else {}
-    built, prepared = prepare(epochs, rate_hz=125, **keys)
+    whole = prepare(epochs, whiten="no", rate_hz=RATE_HZ, **keys)[1]["train"]
+    assert whole.times_s[[0, -1]].round(6).tolist() == [0, 1]  # no sample is lost
+    built, prepared = prepare(epochs, rate_hz=125, keep_ms=(0, 1000), **keys)
 
     assert [*prepared] == ["train", "test"] and built.shapes(1, 1) == {
         split: (len(trials.signal), *trials.signal.shape[2:])
@@ -88,7 +90,7 @@ def test_epochs_become_what_their_recording_becomes(folder, kind) -> None:
         atol = 1e-3 if kind == "set" else 1e-5
         np.testing.assert_allclose(found.signal, trials.signal, atol=atol)
         np.testing.assert_allclose(found.times_s, trials.times_s, atol=1e-9)
-        assert found.provenance["preparation"]["epoch_ms"] == [-200, 1000]
+        assert found.provenance["preparation"]["epoch_ms"] == [-200, 1000.8]
         assert UNKNOWN_STEPS not in found.caveats  # the key of the recipe says it
 
     # times of events, runs of a table; a folder may hold both kinds
