@@ -284,8 +284,8 @@ def as_trials(
         trials = _of_epochs(signal, pictures, axes)
     else:
         if hasattr(signal, "dims") and hasattr(signal, "coords"):
-            signal, pictures, found = _of_xarray(signal, pictures)
-            axes = {**found, **axes}
+            signal, pictures, axes_of_array = _of_xarray(signal, pictures)
+            axes = {**axes_of_array, **axes}
         trials = _of_array(np.asarray(signal), axes, where)
         trials = replace(
             trials, image_ids=read_names(() if pictures is None else pictures)
@@ -339,22 +339,22 @@ def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
     header, wanted = describe(epoched.raw, "", ()), axes.get("channels") or ()
     wanted = [name if name in header.names else standard_name(name) for name in wanted]
     try:
-        kept = keep_channels({path: header}, axes.get("types"), wanted, (), False)
+        channels = keep_channels({path: header}, axes.get("types"), wanted, (), False)
     except BrainhiveError as error:
         error.hint = error.hint.replace("preparation.", "")
         raise
-    scale = np.array([[UNITS[kind][0]] for kind in kept.kinds])  # [C, 1]
-    signal = epoched.raw.get_data(picks=[*kept.names]) * scale
+    scale = np.array([[UNITS[kind][0]] for kind in channels.kinds])  # [C, 1]
+    signal = epoched.raw.get_data(picks=[*channels.names]) * scale
     count = len(epochs)
-    shaped = signal.reshape(len(kept.names), count, -1).transpose(1, 0, 2)[:, None]
+    shaped = signal.reshape(len(channels.names), count, -1).transpose(1, 0, 2)[:, None]
     onset_s = epoched.onset_s
     return Trials(
         shaped,
         read_names(pictures),
-        kept.space,
+        channels.space,
         np.asarray(epochs.times, np.float64),
         header.rate_hz,
-        kept.unit,
+        channels.unit,
         onset_s=None if onset_s is None else onset_s[:, None],
     )
 
@@ -372,14 +372,14 @@ def _of_xarray(array: Any, pictures: Any) -> tuple[Any, Any, dict[str, Any]]:
         )
     if isinstance(pictures, str):
         pictures = array.coords[pictures].values
-    found: dict[str, Any] = {}
+    axes_of_array: dict[str, Any] = {}
     if len(names) == 3 and names[1] in array.coords:
-        found["channels"] = [*map(str, array.coords[names[1]].values)]
+        axes_of_array["channels"] = [*map(str, array.coords[names[1]].values)]
     if len(names) == 3 and names[2] in array.coords:
-        found["times_s"] = array.coords[names[2]].values
+        axes_of_array["times_s"] = array.coords[names[2]].values
     if unit := array.attrs.get("unit", array.attrs.get("units")):
-        found["unit"] = unit
-    return array.transpose(*names).values, pictures, found
+        axes_of_array["unit"] = unit
+    return array.transpose(*names).values, pictures, axes_of_array
 
 
 def store(
@@ -441,10 +441,10 @@ def store(
             chosen = np.flatnonzero((splits == split) & (sessions == number))
             if not len(chosen):
                 continue
-            taken = trials.take(chosen)
-            values = np.asarray(taken.signal, np.float32)
+            session_part = trials.take(chosen)
+            values = np.asarray(session_part.signal, np.float32)
             session_trials[split] = replace(
-                taken,
+                session_part,
                 signal=LazyRows(None, values.shape, values.dtype, values.__getitem__),
                 image_ids=[image_ids[row] for row in chosen.tolist()],
                 provenance={"session": label, "trials": len(chosen), "dropped": left},

@@ -43,19 +43,19 @@ def write_maps(
         The files.
     """
     values = {
-        re.sub(r"\W+", "_", name).strip("_"): np.asarray(of_map, np.float32)
-        for name, of_map in maps.items()
+        re.sub(r"\W+", "_", name).strip("_"): np.asarray(map_values, np.float32)
+        for name, map_values in maps.items()
     }
     files = {}
     if isinstance(space, Sensors) or space.grid is space.surface is None:
         files[f"{stem}.tsv"] = _write_table(values, space)
     elif space.grid is not None:
-        for name, of_map in values.items():
-            files[f"{stem}_{name}.nii.gz"] = _write_volume(of_map, space.grid)
+        for name, map_values in values.items():
+            files[f"{stem}_{name}.nii.gz"] = _write_volume(map_values, space.grid)
     elif space.surface is not None:
-        for name, of_map in values.items():
+        for name, map_values in values.items():
             for side, letter in enumerate("LR"):
-                content = _write_surface(of_map, space.surface, side)
+                content = _write_surface(map_values, space.surface, side)
                 files[f"{stem}_hemi-{letter}_{name}.func.gii"] = content
 
     for name, content in files.items():

@@ -125,8 +125,8 @@ class Epochs(Own):
             raw, (first, last) = epoched.raw, epoched.span
             starts = np.arange(len(epoched.names)) * (last - first + 1) - first
             events = [*zip(starts.tolist(), epoched.names, strict=True)]
-            named = [event for event in events if event[1]]
-            return describe(raw, "names of trials", named), epoched._replace(raw=None)
+            shown = [event for event in events if event[1]]
+            return describe(raw, "names of trials", shown), epoched._replace(raw=None)
 
     @cached_method
     def _read_header(self, path: Path) -> Header:

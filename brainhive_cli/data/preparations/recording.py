@@ -322,11 +322,11 @@ class Own(Preparation):
             for paths in each.values()
             for path in paths
         }
-        both = list_signal_files(self.root, "*", not self.are_epochs)
-        if others := [path.name for path in both if path not in read]:
+        listed = list_signal_files(self.root, "*", not self.are_epochs)
+        if unread := [path.name for path in listed if path not in read]:
             kind = "recording" if self.are_epochs else "epochs"
             lines.append(
-                f"not read, as prepare --from {kind} does it: {summarise_names(others)}"
+                f"not read, as prepare --from {kind} does it: {summarise_names(unread)}"
             )
         for subject in subjects:
             try:
