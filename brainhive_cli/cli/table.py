@@ -378,12 +378,15 @@ COMMANDS = (
         "runs",
         (
             "List runs with state, result, age and size; `runs show NAME` shows one, "
-            "`runs rm NAME` removes it."
+            "`runs verify NAME` trains a cell again, `runs rm NAME` removes it."
         ),
         "train-align",
-        {"yes": switch("--yes", "Remove without asking.")},
+        {
+            "yes": switch("--yes", "Remove without asking."),
+            "cell": option("--cell", "Cell that verify trains again."),
+        },
         paths="words",
-        complete=one_of(runs(), words=("show", "rm")),
+        complete=one_of(runs(), words=("show", "verify", "rm")),
         computes=False,
     ),
     # stores of signals and of targets

@@ -29,6 +29,7 @@ from brainhive_cli.data.stores.target_store import (
     path_of,
 )
 from brainhive_cli.data.targets.embedding import StoreJob, stream
+from brainhive_cli.data.targets.picture_splits import HeldOut, write_split
 from brainhive_cli.data.targets.target_stores import (
     next_command,
     warn_of_problems,
@@ -71,6 +72,11 @@ class Recipe(BaseRecipe):
     )
     skip_bad: bool = Field(
         False, description="accept pictures that cannot be decoded as gaps"
+    )
+    held_out: HeldOut | None = Field(
+        None,
+        description="split of the training pictures by the first encoder, as {by: "
+        "clusters, folds: 5}, written for dataset.holdout.split",
     )
 
     @model_validator(mode="before")
@@ -331,9 +337,18 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         ("encoder", "split", "pictures", "D", "pair cosine"),
         rows,
     )
+    # the split by these embeddings, which other encoders are tested with
+    root, split = recipe.paths.under_home("embeddings") / job.dataset.name, {}
+    if recipe.held_out and launch.is_main:
+        name = recipe.encoders[0].name
+        embedded = path_of(root.parent, job.dataset.name, "train", name)
+        split["split"] = write_split(
+            TargetStore.open(embedded), recipe.held_out, root / "splits"
+        )
     return Result(
-        recipe.paths.under_home("embeddings") / job.dataset.name,
+        root,
         (table,),
+        files=split,
         hint=next_command(recipe.dataset, recipe.encoders, recipe.paths),
         work=work,
     )

@@ -1,5 +1,5 @@
-"""runs: every run with its state, result, age and size; one of them whole; and the
-removal of runs.
+"""runs: every run with its state, result, age and size; one of them whole; a cell
+trained again; and the removal of runs.
 """
 
 import os
@@ -21,7 +21,7 @@ from brainhive_cli.core.errors import (
     guess,
 )
 from brainhive_cli.core.files import remove
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.launch import Launch, start
 from brainhive_cli.core.measurements import (
     caveats_of,
     extend_title,
@@ -29,7 +29,7 @@ from brainhive_cli.core.measurements import (
     list_footnotes,
     merge_caveats,
 )
-from brainhive_cli.core.recipe import FileRecipe, Names
+from brainhive_cli.core.recipe import FileRecipe, Names, Run
 from brainhive_cli.core.runs import RunFolder, age
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.reports.paper_tables import summary_scopes
@@ -37,18 +37,30 @@ from brainhive_cli.reports.runs_shown import ShownRun, find
 from brainhive_cli.reports.sentences import list_limits, state_finding
 from brainhive_cli.reports.tables import describe_metric, metric_table
 
-REMOVE, SHOW = "rm", "show"
+REMOVE, SHOW, VERIFY = "rm", "show", "verify"
 
 
 class Recipe(FileRecipe):
-    """Recipe of runs: the runs that are listed, shown or removed."""
+    """Recipe of runs: the runs that are listed, shown, verified or removed."""
 
     words: Names = Field(
         [],
         description="runs or commands, none for all; `show` before one shows it "
-        "(default: the newest with metrics), `rm` removes runs",
+        "(default: the newest with metrics), `verify` trains a cell of it again, `rm` "
+        "removes runs",
     )
     yes: bool = Field(False, description="remove without asking")
+    cell: str = Field(
+        "",
+        description="the cell that `verify` trains again; default: the first of those "
+        "with the fewest subjects",
+    )
+    tolerance: float = Field(
+        0.0,
+        ge=0,
+        description="difference of a weight or prediction, relative to the largest "
+        "value of its tensor, that `verify` accepts; 0: equal to the bit",
+    )
 
 
 def _name(run: RunFolder) -> str:
@@ -112,6 +124,16 @@ def _count_bytes(run: RunFolder) -> int:
     return sum(file.lstat().st_size for file in files)
 
 
+def _get_name(recipe: Recipe) -> str | None:
+    """Get the only run that is named; None for none, RecipeError for several."""
+    verb, *names = recipe.words
+    if len(names) > 1:
+        raise RecipeError(
+            f"{len(names)} runs: {', '.join(names)}", Line("runs", verb, "NAME")
+        )
+    return names[0] if names else None
+
+
 def _find_shown(recipe: Recipe) -> ShownRun:
     """Find the run that is to be shown.
 
@@ -119,12 +141,8 @@ def _find_shown(recipe: Recipe) -> ShownRun:
         MissingData: if there is none of the name.
         RecipeError: if several are named.
     """
-    names = recipe.words[1:]
-    if len(names) > 1:
-        raise RecipeError(
-            f"{len(names)} runs: {', '.join(names)}", Line("runs", SHOW, "NAME")
-        )
-    folder, variant = find(recipe.paths.under_home("runs"), names[0] if names else None)
+    name = _get_name(recipe)
+    folder, variant = find(recipe.paths.under_home("runs"), name)
     return ShownRun(variant or folder.name, folder, variant)
 
 
@@ -167,15 +185,17 @@ def _find_named(recipe: Recipe, removes: bool) -> list[RunFolder]:
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the runs that are listed, shown or removed."""
+    """List the runs that are listed, shown, verified or removed."""
     verb = recipe.words[0] if recipe.words else ""
     if verb == SHOW:
         return [Input(_find_shown(recipe).folder.path.name)]
+    if verb == VERIFY:
+        return [Input(_get_name(recipe) or "the newest run of train-align")]
     return [Input(_name(run)) for run in _find_named(recipe, verb == REMOVE)]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """List runs, show one, or remove those that are named and not in use.
+    """List runs, show or verify one, or remove those that are named and not in use.
 
     Raises:
         BrainhiveError: if one is in use, or the user does not agree.
@@ -186,6 +206,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if verb == SHOW:
         shown_run = _find_shown(recipe)
         return _show(shown_run)
+    if verb == VERIFY:
+        from brainhive_cli.commands.train_align import train_again
+        from brainhive_cli.evaluation.retrieval.verification import verify
+
+        # it trains, unlike all else here: on a GPU unless the user names a device
+        here = start(recipe.run if "run" in recipe.model_fields_set else Run())
+        name, cell = _get_name(recipe), recipe.cell
+        return verify(name, recipe.paths, here, cell, recipe.tolerance, train_again)
     runs = _find_named(recipe, verb == REMOVE)
     if verb == REMOVE:
         _remove(runs, root, recipe.yes)

@@ -142,6 +142,8 @@ class Launch:
             "commit": commit.strip(),
             "device": self.device_name,
             "processes": self.processes,
+            # sums of floats depend on how many threads share them
+            "threads": getattr(sys.modules.get("torch"), "get_num_threads", int)(),
             "platform": platform.platform(),
         }
 

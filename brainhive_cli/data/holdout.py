@@ -2,17 +2,24 @@
 list or folds.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Bool, Int64
-from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
+from brainhive_cli.core.command import Input
+from brainhive_cli.core.damage import reading
+from brainhive_cli.core.errors import BrainhiveError, Hint, Line, RecipeError
+from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.core.recipe import Section
+from brainhive_cli.data.stores.ids import match_ids
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.interleaving import (
     Interleaving,
@@ -56,8 +63,15 @@ class Holdout(Section):
         None,
         min_length=1,
         description=(
-            "what is tested: numbers of runs or sessions, from 1 in the order of time; "
-            "or image ids"
+            "what is tested: numbers of runs or sessions, from 1 in the order of time, "
+            "-1 for the last; or image ids, `*` for any letters, as in `shapes/*`"
+        ),
+    )
+    split: str | None = Field(
+        None,
+        description=(
+            "JSON file of the pictures that are trained on and tested, with a variant "
+            "for each fold, as LAION-fMRI publishes it and `embed held_out` writes it"
         ),
     )
     seed: int = Field(
@@ -69,14 +83,21 @@ class Holdout(Section):
     @model_validator(mode="after")
     def _says_once_how_much(self) -> Self:
         set_keys = [
-            key for key in ("folds", "share", "test") if getattr(self, key) is not None
+            key
+            for key in ("folds", "share", "test", "split")
+            if getattr(self, key) is not None
         ]
         if len(set_keys) != 1:
             problem = (
-                f"holdout has {' and '.join(set_keys) or 'no folds, share or test'}"
+                "holdout has "
+                f"{' and '.join(set_keys) or 'no folds, share, test or split'}"
             )
             raise RecipeError(
                 problem, f"one of them, as holdout={{by: {self.by}, folds: 5}}"
+            )
+        if self.split is not None and self.by != "pictures":
+            raise RecipeError(
+                f"holdout.split is of pictures, and by is {self.by}", "by: pictures"
             )
         if self.test is not None:
             # runs and sessions have numbers, pictures have ids, trials neither
@@ -106,7 +127,8 @@ class Holdout(Section):
     @property
     def fold_numbers(self) -> list[int]:
         """Number of each fold, from 1."""
-        return [*range(1, (self.folds or 1) + 1)]
+        folds = len(self._read_split()) if self.split else self.folds or 1
+        return [*range(1, folds + 1)]
 
     @property
     def words(self) -> str:
@@ -120,10 +142,38 @@ class Holdout(Section):
             if self.folds
             else f"a share of {self.share:g}"
             if self.share
+            else f"split {Path(self.split).stem}, {len(self.fold_numbers)} folds"
+            if self.split
             else ""
         )
         how = how or f"{self.by} {', '.join(map(str, self.test or ()))}"
         return f"{self.by} held out, {how}"
+
+    def inputs(self) -> list[Input]:
+        """List the file of a split, whose content is part of a run's fingerprint."""
+        if not self.split:
+            return []
+        one = Input.of(f"split {self.split}", self._read_split)
+        digest = "" if one.error else documents.digest_file(locate(self.split))
+        return [replace(one, reference=self.split, digest=digest)]
+
+    def _read_split(self) -> list[dict[str, str]]:
+        """Read the side of each picture in each fold; folds test equally many.
+
+        Raises:
+            BrainhiveError: if the file is none, or a picture is on both sides.
+            RecipeError: if folds have different numbers of tested pictures.
+        """
+        way = "dataset.holdout.split=FILE.json of train_ids and test_ids"
+        folds = read_split(locate(self.split or ""), way)
+        counts = {[*sides.values()].count("test") for sides in folds}
+        if len(counts) > 1 or 0 in counts:
+            raise RecipeError(
+                f"{self.split}: folds test {min(counts)} to {max(counts)} pictures, so "
+                "they have no common chance",
+                "as many in each fold, or a file and a run for each",
+            )
+        return folds
 
     def stored_split(self, split: str) -> str:
         """Name the split in whose stores a split lies: held-out trials lie in those of
@@ -143,6 +193,19 @@ class Holdout(Section):
         """
         if not self.divides_train or self.shows_seen:
             return np.ones(len(stimuli.image_ids), bool)
+        if self.split:
+            # pictures that the file does not list are on neither side
+            sides = self._read_split()[fold - 1]
+            rows = match_ids([*sides], stimuli.image_ids, f"{self.split}: the data set")
+            side_of = dict(zip(rows.tolist(), sides.values(), strict=True))
+            if len(side_of) < len(sides):
+                raise RecipeError(
+                    f"{self.split} names a picture twice", "each picture on one side"
+                )
+            wanted = "test" if split == "test" else "train"
+            return np.array(
+                [side_of.get(row) == wanted for row in range(len(stimuli.image_ids))]
+            )
         is_tested = self.hold_out_pictures(stimuli.image_ids, stimuli.concepts, fold)
         return is_tested if split == "test" else ~is_tested
 
@@ -318,16 +381,21 @@ class Holdout(Section):
             RecipeError: if there are fewer pictures than folds, or a listed picture is
                 unknown.
         """
-        # listed pictures are tested in every fold
-        count = len(image_ids)
+        # listed pictures are tested in every fold: by name, or all of a pattern
+        count, known = len(image_ids), {*image_ids}
         if self.test is not None:
-            if unknown := [
-                name for name in map(str, self.test) if name not in {*image_ids}
-            ]:
-                raise RecipeError(
-                    f"holdout.test names {unknown[0]}", f"image ids as {image_ids[0]}"
-                )
-            return np.isin(np.asarray(image_ids), list(map(str, self.test)))
+            listed = set[str]()
+            for name in map(str, self.test):
+                matches = {name} & known or {
+                    one for one in known if fnmatchcase(one, name)
+                }
+                if not matches or len(matches) == count:
+                    raise RecipeError(
+                        f"holdout.test names {name}, {len(matches)} of {count}",
+                        f"image ids as {image_ids[0]}",
+                    )
+                listed |= matches
+            return np.isin(np.asarray(image_ids), sorted(listed))
         # pictures in a random order, concept by concept, are dealt to the folds in turn
         random = np.random.default_rng(self.seed)
         order = random.permutation(count)
@@ -385,9 +453,9 @@ class Holdout(Section):
         groups = self.number_groups(recording, where)  # [N, R]
         total = int(groups.max()) + 1
         if self.test is not None:
-            if unknown := [
-                number for number in self.test if not 1 <= int(number) <= total
-            ]:
+            # -1 is the last
+            numbers = [int(n) + (total + 1) * (int(n) < 0) for n in self.test]
+            if unknown := [number for number in numbers if not 1 <= number <= total]:
                 raise RecipeError(
                     (
                         f"holdout.test names {self.by[:-1]} {unknown[0]}: {where} has "
@@ -395,7 +463,7 @@ class Holdout(Section):
                     ),
                     f"numbers from 1 to {total}, in the order of time",
                 )
-            tested = [int(number) - 1 for number in self.test]
+            tested = [number - 1 for number in numbers]
         elif self.folds is not None:
             tested = [*range(fold - 1, total, self.folds)]
         else:
@@ -499,5 +567,44 @@ class Holdout(Section):
             )
 
 
+def read_split(
+    path: Path, hint: Hint, name_of: Callable[[str], str] = str
+) -> list[dict[str, str]]:
+    """Read on which side, `train` or `test`, each picture of each variant is.
+
+    Source: ViCCo-Group/LAION-fMRI, laion_fmri/splits: `variants` with `train_ids` and
+    `test_ids`.
+
+    Args:
+        path: The JSON file.
+        hint: How to get it.
+        name_of: What makes an image id of a name.
+
+    Raises:
+        MissingData: if it is not there, is no split, or has a picture twice.
+    """
+    folds = []
+    with reading(path, str(hint)):
+        for variant in documents.read(path, dict[str, Any], hint=str(hint))["variants"]:
+            sides: dict[str, str] = {}
+            for side in ("train", "test"):
+                for name in map(name_of, map(str, variant[f"{side}_ids"])):
+                    if name in sides:
+                        where = dict.fromkeys([sides[name], side])
+                        raise ValueError(f"{name} twice, in {' and '.join(where)}")
+                    sides[name] = side
+            folds.append(sides)
+        if not folds:
+            raise ValueError("no variants")
+    return folds
+
+
 SEPARATE_TEST = Holdout.model_construct(by="")  # type: ignore[arg-type]
 """Nothing of the split `train` is held out: the split `test` is tested."""
+
+OF_TRAIN: Any = Field(
+    None,
+    description="what is tested of the pictures or trials of `train`, as {by: runs, "
+    "folds: 12}, instead of the split `test`",
+)
+"""The key `holdout` of data sets."""

@@ -132,6 +132,8 @@ class Scores:
             carries, by head.
         relevant: [N] how many pictures are relevant.
         named: [N] concept of the picture that is most similar to the signal.
+        nearest: [N] cosine of what each signal showed with the most similar training
+            picture, in the space that is compared.
         wins: [N] of two pictures, twice the share of the same fold's signals of the
             other one that are less like the seen one, ties half, less the area under
                 the ROC curve of the fold: their mean over
@@ -170,6 +172,7 @@ class Scores:
     values: Mapping[str, Float64] = field(default_factory=dict)
     relevant: Int64 = field(default_factory=NO_COLUMN)
     named: Sequence[str] = ()
+    nearest: Float64 = field(default_factory=NO_COLUMN)
     wins: Sequence[float] = ()
     candidates: Sequence[str] = ()
     table: Array = field(default_factory=NO_COLUMN)

@@ -2,6 +2,7 @@
 it.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import torch
 from PIL import Image
 from worlds import COLOURS, Go, at_home
 
+from brainhive_cli.core import artifacts
 from brainhive_cli.core.command import Result
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SEEN_PICTURES
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signal_stores import SignalStore, path_of
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
@@ -96,3 +100,60 @@ def test_no_fold_learns_from_what_it_tests(home: Path, go: Go) -> None:
 
     assert not shuffled.metrics.facts.verdict.startswith("above chance")
     assert shuffled.metrics.facts.seen_in_training.count == 0
+
+
+def test_clusters_are_held_out_by_a_file_whose_content_names_the_run(
+    home: Path, go: Go
+) -> None:
+    encoders = f"encoders=[{COLOURS!r}]"
+    held_out = "held_out={by: clusters, folds: 2}"
+    # concepts of one picture each: files directly in the folder `train`
+    root = home / "data/flat/train"
+    root.mkdir(parents=True)
+    ids = {}
+    for path in sorted((home / "data/image-folder/train").rglob("*.png")):
+        (root / path.name).symlink_to(path)
+        ids[path.relative_to(home / "data/image-folder").with_suffix("").as_posix()] = (
+            f"train/{path.stem}"
+        )
+    there = path_of(home / "signals", "image-folder", "default", 1)
+    train = SignalStore.open(there).splits["train"]
+    store = path_of(home / "signals", "flat", "default", 1)
+    store.parent.mkdir(parents=True)
+    named = [ids[name] for name in train.image_ids]
+    SignalStore.write(
+        store,
+        {"train": Trials(train.signal[:], named, train.space, np.zeros(1), None, "µV")},
+    )
+    flat = "dataset={kind: image-folder, root: data/flat"
+    file = go("embed", flat + "}", encoders, held_out).files["split"]
+    split = json.loads(file.read_text())
+    tests = [set(variant["test_ids"]) for variant in split["variants"]]
+    assert [len(names) for names in tests] == [split["n_test"]] * 2
+    assert not tests[0] & tests[1]
+    assert split["params"]["k"] == 2 and file.name.startswith("clusters_k2-")
+
+    by_file = f"{flat}, holdout: {{by: pictures, split: {file}}}}}"
+    run = go("train-align", by_file, encoders, *RIDGE).folder
+    result = go("eval-retrieval", f"run={run}", "sheet_rows=0", "baseline=none")
+    top1, slope = (
+        result.metrics.overall["top1"],
+        result.metrics.scopes["nearest training picture"]["nearest_slope"],
+    )
+    assert top1.n == 2 * split["n_test"] and top1.pool == split["n_test"]
+    assert "pictures held out, split clusters_k2-" in top1.protocol
+    assert slope.n == top1.n and slope.low is not None and slope.chance == 0
+    assert "Score against the nearest training picture" in [
+        shown.title for shown in artifacts.read(RunFolder(result.folder))
+    ]
+    verified = go("runs", f"words=[verify,{result.folder.name}]")
+    assert verified.exit_code == 0 and verified.details["cell"].endswith("seed-0")
+
+    # the content of the file names the run, and ids on both sides are refused
+    split["variants"][0]["train_ids"].pop()
+    file.write_text(json.dumps(split))
+    assert go("train-align", by_file, encoders, *RIDGE).folder != run
+    split["variants"][0]["train_ids"] += [*tests[0]]
+    file.write_text(json.dumps(split))
+    with pytest.raises(BrainhiveError, match="twice, in train and test"):
+        go("train-align", by_file, encoders, *RIDGE)

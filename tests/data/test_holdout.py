@@ -101,8 +101,11 @@ def test_listed_pictures_are_tested_and_unknown_ones_refused() -> None:
         True,
         False,
     ]
-    with pytest.raises(RecipeError, match="names a/9"):
-        Holdout(by="pictures", test=["a/9"]).hold_out_pictures(ids, concepts, 1)
+    for names in (["a/9"], ["*"]):
+        with pytest.raises(RecipeError, match=r"names (a/9, 0|[*], 3) of 3"):
+            Holdout(by="pictures", test=names).hold_out_pictures(ids, concepts, 1)
+    folder = Holdout(by="pictures", test=["a/*"])
+    assert folder.hold_out_pictures(ids, concepts, 1).tolist() == [True, True, False]
 
 
 def test_chosen_trials_are_rows_whose_values_and_runs_are_those_of_the_file() -> None:
@@ -153,6 +156,8 @@ def test_a_holdout_says_once_how_much_and_run_1_of_two_sessions_is_two() -> None
     second = Holdout(by="sessions", test=[2]).hold_out_trials(recording, 1, "here")
     assert third[0].tolist() == [False, False, True, False]
     assert second[0].tolist() == [False, False, True, True]
+    last = Holdout(by="sessions", test=[-1]).hold_out_trials(recording, 1, "here")
+    assert (last == second).all()
     for fields in ({}, {"folds": 2, "share": 0.5}):
         with pytest.raises(RecipeError):
             Holdout.model_validate({"by": "runs", **fields})

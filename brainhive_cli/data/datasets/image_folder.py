@@ -25,7 +25,7 @@ from brainhive_cli.data.datasets import (
     pictures_below,
 )
 from brainhive_cli.data.exchange.downloads import SOURCES
-from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
+from brainhive_cli.data.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
 from brainhive_cli.data.published import fetch_line
 from brainhive_cli.data.stores.ids import match_names, summarise_names
 
@@ -62,13 +62,7 @@ class Config(parts.Config):
         description="text file with a test picture in each line, as CONCEPT/FILE.jpg; "
         "all others are train, whatever folders are called",
     )
-    holdout: Holdout | None = Field(
-        None,
-        description=(
-            "what is tested of the pictures or trials of `train`, as {by: runs, folds: "
-            "12}"
-        ),
-    )
+    holdout: Holdout | None = OF_TRAIN
     exclude_test_concepts: bool = Field(
         True,
         description=(

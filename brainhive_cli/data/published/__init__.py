@@ -28,6 +28,7 @@ from brainhive_cli.data.datasets import (
     from_files,
     pictures_below,
 )
+from brainhive_cli.data.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
 from brainhive_cli.data.preparations import list_subjects
 from brainhive_cli.data.trials import Trials
 
@@ -117,6 +118,7 @@ class Pictures(parts.Config):
     root: str = Field(
         "", description="folder of the data set; default: its name below paths.data"
     )
+    holdout: Holdout | None = OF_TRAIN
 
     def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""
@@ -125,6 +127,7 @@ class Pictures(parts.Config):
             self.name,
             tuple(self.folders),
             listed,
+            holdout=self.holdout or SEPARATE_TEST,
             people=self.people,
             published_sizes=PUBLISHED[self.name],
             files=lambda split, _: [

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core import documents, parts
+from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import reading
@@ -31,6 +31,7 @@ from brainhive_cli.data.datasets import (
     decode,
     decoding,
 )
+from brainhive_cli.data.holdout import read_split
 from brainhive_cli.data.preparations import keys_of_stimuli
 from brainhive_cli.data.published import (
     cut_ending,
@@ -113,15 +114,7 @@ class Pictures(parts.Config):
         """
         # the first variant of the split, in which each picture is once
         path = find_file(root, f"splits/**/{self.pool}/{self.split}.json", SPLIT_FILES)
-        with reading(path, SPLIT_FILES):
-            variant: Any = documents.read(path, hint=SPLIT_FILES)["variants"][0]
-            labels = [
-                (label, split) for split in SPLITS for label in variant[f"{split}_ids"]
-            ]
-            split_of = {cut_ending(label): split for label, split in labels}
-            if len(split_of) < len(labels):
-                raise ValueError("it has a picture twice")
-        return split_of, path
+        return read_split(path, SPLIT_FILES, cut_ending)[0], path
 
     def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""

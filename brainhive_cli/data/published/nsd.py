@@ -27,6 +27,7 @@ from brainhive_cli.core.files import files_called, is_file, locate
 from brainhive_cli.core.recipe import Numbers, Paths, Pattern
 from brainhive_cli.data.brain_images import NIFTI, Mask, open_image
 from brainhive_cli.data.datasets import PUBLISHED, Dataset, StimulusSet, decoding
+from brainhive_cli.data.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
 from brainhive_cli.data.preparations import fill_subject
 from brainhive_cli.data.published import (
     fetch_line,
@@ -127,6 +128,7 @@ class Pictures(parts.Config):
         description="only what these subjects were shown, 10,000 pictures each, in "
         "stores of their own; default: all 73,000",
     )
+    holdout: Holdout | None = OF_TRAIN
 
     def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""
@@ -152,6 +154,7 @@ class Pictures(parts.Config):
             listed,
             "nsd",
             published_sizes=published,
+            holdout=self.holdout or SEPARATE_TEST,
             files=partial(_list_files, root),
         )
 

@@ -28,6 +28,7 @@ from brainhive_cli.data.datasets import (
     from_files,
     pictures_below,
 )
+from brainhive_cli.data.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
 from brainhive_cli.data.published import (
     FilesByRow,
     PreparedFiles,
@@ -138,6 +139,7 @@ class Distributed(parts.Config):
             "published one"
         ),
     )
+    holdout: Holdout | None = OF_TRAIN
 
     def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""
@@ -157,6 +159,7 @@ class Distributed(parts.Config):
             ),
             subjects=self.subjects,
             open_recording=partial(self.recording, root),
+            holdout=self.holdout or SEPARATE_TEST,
             check_recording=lambda subject: [
                 self._file(root, subject, split) for split in FILES
             ],

@@ -49,8 +49,14 @@ from brainhive_cli.evaluation.retrieval.measure import (
     open_trials,
 )
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.evaluation.retrieval.summary import CEILING, label, scopes_below
+from brainhive_cli.evaluation.retrieval.summary import (
+    CEILING,
+    NEAREST,
+    label,
+    scopes_below,
+)
 from brainhive_cli.measurement.retrieval import BACKWARD
+from brainhive_cli.measurement.slope import average_by_picture
 from brainhive_cli.reports.drawings import draw_slices, shows_something
 from brainhive_cli.reports.tables import (
     describe_sample,
@@ -73,8 +79,13 @@ REQUESTED = (
 """Tables that are printed: the result, then each control, curve and comparison that the
 recipe names.
 """
-DETAILS = ("baseline", "control", "corrections", "subsets", "ceiling", "comparisons")
+DETAILS = (
+    *("baseline", "control", "corrections", "subsets", "ceiling", "nearest"),
+    "comparisons",
+)
 """Tables on pages: what is neither metrics of cells nor drawn."""
+NEAREST_BINS = 8
+"""Bins of equal size in the figure of nearest training pictures."""
 RETRIEVED = 5
 """Pictures retrieved for each query of the sheet."""
 SECTION = "Retrieval"
@@ -126,6 +137,10 @@ def draw_artifacts(
         )
         drawn.append(replace(curve, is_logarithmic=True))
 
+    # scores over the cosine with the nearest training picture
+    if NEAREST in measured.scopes:
+        drawn += _draw_nearest(measured, pool)
+
     # shares of regions in the predictions of each head
     regions = scopes_below(measured, REGIONS)
     heads = next(iter(regions.values()), {})
@@ -176,6 +191,54 @@ def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
         0.0,
         1.0,
     )
+
+
+def _draw_nearest(measured: Measurements, pool: int) -> list[Curve]:
+    """Draw the mean score of pictures in bins of their cosine with the nearest training
+    picture, and the fitted slope.
+    """
+    cells = [measured.items[name] for name in measured.facts.cells]
+    nearest, score, _ = average_by_picture(cells, pool)
+    order = np.argsort(nearest, kind="stable")
+    bins = np.array_split(order, max(1, min(NEAREST_BINS, len(order) // 4)))
+    cosines = [float(nearest[rows].mean()) for rows in bins]
+    scores = [score[rows] for rows in bins]
+    if len({*cosines}) < max(2, len(bins)):  # all as near
+        return []
+    means = [float(values.mean()) for values in scores]
+    errors = [
+        float(1.96 * values.std(ddof=1) / len(values) ** 0.5) for values in scores
+    ]
+    slope = measured.scopes[NEAREST]["nearest_slope"]
+    middle, height = nearest.mean(), score.mean()
+    rise = slope.value / nearest.std()
+    fitted = [float(height + rise * (at - middle)) for at in cosines]
+    lines = [
+        Line(
+            f"mean of {len(bins)} bins of {len(bins[0])} pictures",
+            means,
+            [mean - error for mean, error in zip(means, errors, strict=True)],
+            [mean + error for mean, error in zip(means, errors, strict=True)],
+            0.5,
+        ),
+        Line("least squares", fitted),
+    ]
+    note = (
+        f"Slope {slope.value:.3f} per standard deviation of cosine, 95 % CI "
+        f"{slope.interval_text()} ({slope.interval}). Cosines are of the embeddings "
+        "that retrieval compares. A slope above 0 says that pictures near training "
+        "pictures score better."
+    )
+    return [
+        Curve(
+            "Score against the nearest training picture",
+            "cosine with the nearest training picture",
+            cosines,
+            lines,
+            "share of wrong pictures that rank below",
+            note=note,
+        )
+    ]
 
 
 def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
@@ -345,6 +408,13 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
                 scopes_below(measured, REPETITIONS),
                 "repetitions",
                 note=DRAWN,
+            )
+        ],
+        "nearest": [
+            metric_table(
+                "Score against the nearest training picture",
+                {"all": scopes[NEAREST]} if NEAREST in scopes else {},
+                "pictures",
             )
         ],
         "regions": [

@@ -124,6 +124,7 @@ def _merge(folds: Sequence[Scores], numbers: Sequence[int]) -> Scores:
             for name in first.values
         },
         relevant=np.concatenate([fold.relevant for fold in folds]),
+        nearest=np.concatenate([fold.nearest for fold in folds]),
         candidates=[*column],
         table=np.vstack(tables),
         control={

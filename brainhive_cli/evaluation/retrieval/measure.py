@@ -3,6 +3,7 @@ control, by subject.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial, reduce
 from itertools import compress
@@ -14,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import TRIALS_TOGETHER, scope
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.selection import region_masks
@@ -62,6 +63,8 @@ NEIGHBOURS = (
     "repetitions of a picture follow one another, so halves would agree by slow drift "
     "alone"
 )
+TRAINING_AT_ONCE = 1024
+"""Training pictures whose tokens are held at once: of 427,648 numbers each, 1.8 GB."""
 SIGNALS_AT_ONCE = 64
 """Signals whose heads are predicted at once: 272,896 outputs of each are 70 MB."""
 
@@ -88,6 +91,7 @@ def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Score
         )
     scores = rank(gallery, images, tokens, items)
     corrected = rank_corrected(gallery, images, tokens, items, spec.corrections)
+    nearest = measure_nearest(models, images[: len(gallery.tested)], spec.split)
 
     # further measures of each subject
     for subject, signals in tokens.items():
@@ -106,7 +110,10 @@ def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Score
             scopes |= measure_region_shares(models[0], subject, spec.split)
         ceiling = _open_ceiling(models, subject, spec) if spec.ceiling_splits else None
         scores[subject] = replace(
-            rank_split(gallery, images, signals, table), scopes=scopes, ceiling=ceiling
+            rank_split(gallery, images, signals, table),
+            scopes=scopes,
+            ceiling=ceiling,
+            nearest=nearest[target] if len(nearest) else nearest,
         )
 
     # a prediction that needs other test signals is no result of one trial
@@ -174,6 +181,28 @@ def encode_gallery(models: Models, gallery: Gallery) -> Tensor:
             for split, rows in gallery.rows.items()
         ]
     )
+
+
+def measure_nearest(models: Models, tested: Tensor, split: str) -> Float64:
+    """Measure the cosine of tested pictures [N, D] with the nearest training picture,
+    [N].
+
+    Nothing where the training pictures are those that are tested, or those of another
+    data set, or have no embeddings here.
+    """
+    run = models[0].run
+    if split == "train" or run.dataset.holdout.shows_seen or run.origin is not None:
+        return np.empty(0)
+    with suppress(MissingData):
+        # blocks of training pictures, of which one is held at a time
+        best = torch.full((len(tested),), -1.0)
+        rows, unit = shared_rows(models, "train"), normalize(tested.float())
+        for part in np.array_split(rows, -(-len(rows) // TRAINING_AT_ONCE)):
+            learned = _join(model.images("train", part) for model in models)
+            cosines = unit @ normalize(learned.float()).T  # [N, m]
+            best = torch.maximum(best, cosines.amax(1).cpu())
+        return best.double().numpy()
+    return np.empty(0)
 
 
 def open_trials(models: Models, subject: int, split: str) -> list[Trials]:

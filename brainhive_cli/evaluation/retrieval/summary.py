@@ -56,6 +56,7 @@ from brainhive_cli.measurement.retrieval import (
     Gallery,
     Scores,
 )
+from brainhive_cli.measurement.slope import average_by_picture, fit_slope
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike, Items, describe_claims
 from brainhive_cli.measurement.verdict import judge
@@ -65,6 +66,9 @@ from brainhive_cli.training.alignment.recipe import Cell as TrainedCell
 
 CEILING = "ceiling"
 """The first part of the scopes of ceilings."""
+NEAREST = "nearest training picture"
+"""The scope of the slope of scores over the cosine with the nearest training picture.
+"""
 CURVE = ("top1", "top5")
 """Metrics that a curve shows."""
 MAX_CONFUSED = 50
@@ -191,6 +195,13 @@ def summarise_job(
     scopes, cells, item_values = measure_cells(tested, measured, units)
     if alike.group_of:
         scopes = compare_with_guess(scopes, tested)
+
+    # whether pictures near training pictures score better
+    pictures = average_by_picture(item_values.values(), tables[0].pool)
+    if len(pictures[0]):
+        scopes[NEAREST] = by_name(
+            [fit_slope(pictures, protocol=protocol, split=spec.split, seeds=seeds)]
+        )
 
     # plain baselines, which learned from the same signals; ceilings, which are the same
     # of all cells
@@ -320,6 +331,7 @@ def measure_cells(
                 "units": units[label(subject)],
                 "ranks": table.ranks.tolist(),
                 "backward_ranks": backward.tables[0].ranks.tolist() if backward else [],
+                "nearest": table.nearest.tolist(),
             }
     return scopes, cells, item_values
 

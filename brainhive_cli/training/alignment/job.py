@@ -254,6 +254,7 @@ class Job:
                 self.stored_encoders(),
                 recipe.paths,
             ),
+            self.dataset.holdout.inputs,
             lambda: [
                 Input(f"prior {reference}", reference=reference, digest=prior.digest)
                 for reference, prior in self.describe_priors().items()

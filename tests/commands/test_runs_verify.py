@@ -1,0 +1,105 @@
+"""runs verify: a cell trained again is equal to the bit, or what differs is said."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+from worlds import COLOURS, Go, at_home
+
+from brainhive_cli import aligner
+from brainhive_cli.app import app
+from brainhive_cli.core.command import Result
+from brainhive_cli.core.errors import MissingData, RecipeError
+
+
+def list_files(home: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of change of every file."""
+    files = (path for path in home.rglob("*") if path.is_file())
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def test_a_cell_is_trained_again_and_nothing_is_written(
+    world: Path, trained: Path, evaluated: Result, go: Go
+) -> None:
+    before = list_files(world)
+
+    # with other threads than the run had, whose number is taken from it
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    of_training = go("runs", f"words=[verify,{trained.name}]")
+    assert torch.get_num_threads() == threads + 1
+    torch.set_num_threads(threads)
+    of_evaluation = go(
+        "runs", f"words=[verify,{evaluated.folder.name}]", "cell=sub-02_seed-1"
+    )
+
+    assert list_files(world) == before
+    for result, subject in ((of_training, 1), (of_evaluation, 2)):
+        details = result.details
+        assert result.exit_code == 0 and details["equal"] and details["tensors"] > 5
+        assert not details["changed_inputs"] and not details["differs_in"]
+        assert details["cell"] == f"sub-0{subject}_seed-1"
+        (ranks,) = details["ranks"]
+        assert ranks["different"] == 0 and ranks["n"] > 20
+        assert ranks["evaluation"] == evaluated.folder.name
+
+
+def test_other_weights_are_told_with_their_size_and_end_with_another_code(
+    world: Path, trained: Path, evaluated: Result, tmp_path: Path, go: Go
+) -> None:
+    runs = tmp_path / "moved"
+    moved = shutil.copytree(trained, runs / "train-align" / trained.name)
+    shutil.copytree(evaluated.folder, runs / "eval-retrieval" / evaluated.folder.name)
+    folder = moved / "cells/sub-01_seed-1/model"
+    model = aligner.load(folder)
+    name, value = next(
+        (name, value) for name, value in model.state_dict().items() if value.ndim == 2
+    )
+    value[0, 0] += 1e-3 * value.abs().max()
+    model.save(folder)
+    line = ["runs", "verify", trained.name, f"paths.runs={runs}", "--allow-code"]
+
+    differs: Any = CliRunner().invoke(app, [*line, "--json"])
+    accepted: Any = CliRunner().invoke(app, [*line, "tolerance=1e-2"])
+
+    details = json.loads(differs.stdout)["details"]
+    assert differs.exit_code == 1 and name in details["different_tensors"]
+    assert 5e-4 < details["largest_weight_difference"] < 2e-3
+    assert 0 < details["largest_prediction_difference"] < 1e-2
+    assert "weights differ from those of the run" in differs.stderr
+    assert "try: " in differs.stderr and "tolerance=" in differs.stderr
+    assert accepted.exit_code == 0 and "1 of" in accepted.stdout
+
+
+def test_variants_and_folds_are_verified_and_models_and_absent_data_refused(
+    tmp_path: Path, go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with at_home(tmp_path):
+        quick = (
+            "dataset={kind: demo, noise: 0.3, subjects: 1, concepts: 40}",
+            f"encoders=[{COLOURS!r}]",
+            "backbone=ridge",
+            "seeds=0",
+        )
+        go("embed", *quick[:2])
+        sweep = go("train-align", *quick, "sweep.backbone.alpha=[1.0,10.0]")
+        tested = go("eval-retrieval", "sheet_rows=0", "baseline=none")
+        for name in (
+            f"{sweep.folder.name}:alpha=10.0",
+            sweep.folder.name,
+            tested.folder.name,
+        ):
+            result = go("runs", f"words=['verify','{name}']")
+            assert result.exit_code == 0 and result.details["ranks"], name
+        with pytest.raises(RecipeError, match="no cell 'nobody'"):
+            go("runs", f"words=[verify,{sweep.folder.name}]", "cell=nobody")
+        model = next(sweep.folder.glob("cells/**/model"))
+        with pytest.raises(RecipeError, match="does not hold its recipe"):
+            go("runs", f"words=[verify,{model}]")
+        shutil.rmtree(tmp_path / "signals")
+        with pytest.raises(MissingData, match="signal stores"):
+            go("runs", f"words=[verify,{sweep.folder.name}]")

@@ -1,0 +1,50 @@
+"""Splits by embeddings: whole clusters, and tests without near neighbours."""
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.data.targets.picture_splits import (
+    hold_out_clusters,
+    match_neighbours,
+)
+
+
+def draw(groups: int, each: int, spread: float) -> np.ndarray:
+    """Draw unit vectors [groups × each, 16] around a direction each."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(groups, 16))
+    vectors = np.repeat(centres, each, 0) + spread * random.normal(
+        size=(groups * each, 16)
+    )
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32)
+
+
+def test_clusters_are_tested_in_turn_and_concepts_are_not_divided() -> None:
+    unit = draw(4, 30, 0.3)
+    concepts = [f"{row // 30}-{row % 10}" for row in range(120)]
+
+    folds = hold_out_clusters(unit, concepts, 4, 0)
+
+    for train, test in folds:
+        # the clusters are the groups, and no concept is on both sides
+        assert len({*(test // 30)}) == 1 and {*(test // 30)}.isdisjoint(train // 30)
+        assert len(train) == 90 and len(test) == 30
+    assert {*np.concatenate([test for _, test in folds])} == {*range(120)}
+    with pytest.raises(RecipeError, match="60 clusters of 40 concepts"):
+        hold_out_clusters(unit, concepts, 60, 0)
+
+
+def test_near_duplicates_are_on_one_side_and_the_test_is_like_training() -> None:
+    unit = draw(100, 3, 0.05)
+
+    (fold,), found = match_neighbours(unit, 0.2, 0)
+    train, test = fold
+
+    assert len(test) == 60 and {*(test // 3)}.isdisjoint(train // 3)
+    assert (unit[test] @ unit[train].T).max() < found["tau"] < 0.9
+    assert found["mmd2"] < found["median_mmd2"] / 2
+    # a random split has a near duplicate of nearly each test picture
+    drawn = np.random.default_rng(0).permutation(300)
+    assert np.median((unit[drawn[:60]] @ unit[drawn[60:]].T).max(1)) > 0.95
