@@ -726,6 +726,18 @@ COMMANDS = (
     ),
     Command(
         STORES,
+        "audit",
+        (
+            "Recompute other people's retrieval results: ties, assignment, overlap, "
+            "epoch, units, each in points."
+        ),
+        "FOLDER",
+        paths="folder",
+        words="PATH",
+        computes=False,
+    ),
+    Command(
+        STORES,
         "import-embeddings",
         "Make stores of vectors from elsewhere: parquet, .pt, .npy, thingsvision.",
         "cache/things_*.parquet --encoders clip-h14,vae",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,17 +35,21 @@ NUMBERS_AT_ONCE = 2**18
 """Numbers of targets that are held at once in float64 (2 MB)."""
 SHORTEST = 1e-12
 """A token shorter than this has no direction: its similarity to all is 0."""
+Gallery = TypeVar("Gallery", Tensor, Tensor | None)
 
 
-def ranks(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> Tensor:
+def ranks(
+    signal_tokens: Tensor, gallery: Tensor | None, target: Tensor, tie: float = TIE
+) -> Tensor:
     """Rank each signal's target in the gallery; ties rank against the model.
 
     Args:
-        signal_tokens: [N, D].
-        gallery: Image tokens [M, D].
+        signal_tokens: [N, D]; or similarities [N, M], where there is no gallery.
+        gallery: Image tokens [M, D], or None.
         target: Index of the seen image in the gallery, [N]; or [N, K] when K gallery
             items show it (-1 where there are fewer), of which the best counts, among
             those that do not.
+        tie: Similarities closer than this are equal; negative: they rank for the model.
 
     Returns:
         Ranks [N] on the CPU, 1 is best.
@@ -55,7 +59,7 @@ def ranks(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> Tensor:
     """
     signal_tokens, gallery, targets = _prepare(signal_tokens, gallery, target)
     best = similarity_to(signal_tokens, gallery, targets).amax(1, keepdim=True)
-    return 1 + count_at_least(signal_tokens, gallery, targets, best)[:, 0].cpu()
+    return 1 + count_at_least(signal_tokens, gallery, targets, best, tie)[:, 0].cpu()
 
 
 def ranks_of_all(signal_tokens: Tensor, gallery: Tensor, pictures: int) -> Int64:
@@ -196,73 +200,86 @@ def subset_expectations(
 
 
 def _prepare(
-    signal_tokens: Tensor, gallery: Tensor, target: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    signal_tokens: Tensor, gallery: Gallery, target: Tensor
+) -> tuple[Tensor, Gallery, Tensor]:
     """Refuse tokens that are not finite, and bring tokens and targets to one device."""
     targets, device = target.reshape(len(target), -1), signal_tokens.device  # [N, K]
     for tokens, name in (
         (signal_tokens, "signal tokens"),
-        (gallery, "gallery embeddings"),
+        *(() if gallery is None else ((gallery, "gallery embeddings"),)),
     ):
         if bad := int(
             (~torch.linalg.vector_norm(tokens.float(), dim=1).isfinite()).sum()
         ):
             problem = f"{bad} of {len(tokens)} {name} are not finite"
             raise BrainhiveError(problem, "the training has diverged")
-    return signal_tokens.detach(), gallery.detach().to(device), targets.to(device)
+    if gallery is not None:
+        gallery = gallery.detach().to(device)
+    return signal_tokens.detach(), gallery, targets.to(device)
 
 
 def count_at_least(
-    queries: Tensor, gallery: Tensor, targets: Tensor, thresholds: Tensor
+    queries: Tensor,
+    gallery: Tensor | None,
+    targets: Tensor,
+    thresholds: Tensor,
+    tie: float = TIE,
 ) -> Tensor:
     """Count the wrong candidates whose cosine similarity is at least a query's own;
     ties count.
 
     Args:
-        queries: [N, D].
-        gallery: [M, D].
+        queries: [N, D]; or similarities [N, M], where there is no gallery.
+        gallery: [M, D], or None.
         targets: Right candidates, [N, K] indices in the gallery; -1 where there are
             fewer than K.
         thresholds: Similarities to count against, [N, J] in float64 (see
             `similarity_to`).
+        tie: Similarities closer than this are equal; negative: ties do not count.
 
     Returns:
         Counts [N, J].
     """
-    signals, counts = (
-        unit(queries),
-        torch.zeros(thresholds.shape, dtype=torch.int64, device=queries.device),
-    )
+    signals = queries.double() if gallery is None else unit(queries)
+    counts = torch.zeros(thresholds.shape, dtype=torch.int64, device=queries.device)
     size = max(1, SIMILARITIES_AT_ONCE // max(queries.shape))  # of [N, m] and of [m, D]
-    for start in range(0, len(gallery), size):
+    pool = queries.shape[1] if gallery is None else len(gallery)
+    for start in range(0, pool, size):
         # similarities of a block of candidates, in float64: float32 cannot tell near
         # ties apart
-        block = unit(gallery[start : start + size].to(signals.device))
-        similarity = signals @ block.T  # [N, m]
+        # [N, m]
+        similarity = (
+            signals[:, start : start + size].clone()
+            if gallery is None
+            else signals @ unit(gallery[start : start + size].to(signals.device)).T
+        )
 
         # without the right candidates
-        columns = targets - start
+        columns, width = targets - start, similarity.shape[1]
         limits = torch.where(
-            (columns >= 0) & (columns < len(block)), -math.inf, math.inf
+            (columns >= 0) & (columns < width), -math.inf, math.inf
         ).to(similarity)
-        similarity.scatter_reduce_(1, columns.clamp(0, len(block) - 1), limits, "amin")
+        similarity.scatter_reduce_(1, columns.clamp(0, width - 1), limits, "amin")
 
         # those at each threshold or above
         for column, threshold in enumerate(thresholds.unbind(1)):
-            counts[:, column] += (similarity >= threshold[:, None] - TIE).sum(1)
+            counts[:, column] += (similarity >= threshold[:, None] - tie).sum(1)
     return counts
 
 
-def similarity_to(queries: Tensor, gallery: Tensor, targets: Tensor) -> Tensor:
+def similarity_to(queries: Tensor, gallery: Tensor | None, targets: Tensor) -> Tensor:
     """Compute the cosine similarity of each query with its targets: [N, K] in float64,
-    -inf where -1.
+    -inf where -1. Without a gallery, queries are similarities [N, M].
     """
+    if gallery is None:
+        similarities = queries.double().gather(1, targets.clamp(min=0))
+        return similarities.masked_fill(targets < 0, -math.inf)
     size = max(1, NUMBERS_AT_ONCE // (targets.shape[1] * queries.shape[1]))
-    similarities = [
+    blocks = [
         torch.einsum("nd,nkd->nk", unit(batch), unit(gallery[rows.clamp(min=0)]))
         for batch, rows in zip(queries.split(size), targets.split(size), strict=True)
     ]
-    return torch.cat(similarities).masked_fill(targets < 0, -math.inf)
+    return torch.cat(blocks).masked_fill(targets < 0, -math.inf)
 
 
 def unit(tokens: Tensor) -> Tensor:

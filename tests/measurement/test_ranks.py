@@ -46,6 +46,22 @@ def test_a_constant_embedding_scores_no_better_than_chance(tokens):
         assert (ranks(signal, gallery, torch.arange(40)) == 40).all()
 
 
+def test_similarities_rank_as_their_tokens_do_with_ties_against_or_for(tokens):
+    noisy = tokens[:30] + 2 * tokens[10:]
+    similarity = torch.nn.functional.cosine_similarity(
+        noisy[:, None].double(), tokens[None].double(), dim=-1
+    )
+    for target in (torch.arange(30), torch.tensor([[3, 4], [5, -1]]).repeat(15, 1)):
+        expected = ranks(noisy, tokens, target)
+        assert torch.equal(ranks(similarity, None, target), expected)
+
+    # by hand: three candidates tie with the right one, one exceeds it
+    row = torch.tensor([[0.5, 0.9, 0.5, 0.1, 0.5, 0.5]])
+    target = torch.tensor([2])
+    assert ranks(row, None, target).item() == 5
+    assert ranks(row, None, target, tie=-1e-12).item() == 2
+
+
 def in_float64(
     signal: torch.Tensor, gallery: torch.Tensor, target: torch.Tensor
 ) -> torch.Tensor:
