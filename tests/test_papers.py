@@ -210,12 +210,14 @@ def test_a_papers_reconstruction_shows_what_was_published_and_lacks_nothing_but_
 
 def test_a_workflow_embeds_what_its_trainings_read() -> None:
     """Its steps name the encoders again where no recipe of embed does."""
-    for file in sorted(shipped_recipes().glob("papers/*/workflow.yaml")):
-        steps = workflow.Recipe.resolve(
-            "workflow", f"papers/{file.parent.name}", {}, ()
-        )
+    root = shipped_recipes()
+    for file in sorted(
+        (*root.glob("papers/*/workflow.yaml"), *root.glob("studies/*/workflow.yaml"))
+    ):
+        named = file.parent.relative_to(root).as_posix()
+        steps = workflow.Recipe.resolve("workflow", named, {}, ())
         embedded: set[str] = set()
-        for name in steps.steps:
+        for name in steps.list_steps():
             line, module, recipe = workflow.resolve_step(steps, name, {})
             if module is embed:
                 embedded |= {FRAMES.sub("", config.name) for config in recipe.encoders}
@@ -224,3 +226,34 @@ def test_a_workflow_embeds_what_its_trainings_read() -> None:
                 stored = train_align.Job.resolve(recipe).stored_encoders()
                 read = {FRAMES.sub("", config.name) for config in stored}
                 assert read <= embedded, (line, read - embedded)
+
+
+def test_the_study_of_things_eeg_trains_every_recipe_in_both_modes_and_selections(
+    home: object,
+) -> None:
+    study = workflow.Recipe.resolve("workflow", "studies/things-eeg", {}, ())
+    trained = dict[tuple[str, str], set[str]]()
+    for name, (step, cell) in study.cells.items():
+        if step.command != "train-align":
+            continue
+        _, _, recipe = workflow.resolve_step(study, name, {})
+        paper = str(step.recipe).removeprefix("papers/")
+        selected = recipe.train.selection
+        assert selected == {"last": "last", "validation": "best"}[cell["epoch"]]
+        trained.setdefault((paper, recipe.mode), set()).add(selected)
+
+        # a published number stands beside the mode that it is of
+        own = resolve(paper)
+        assert (recipe.published or own.published) == own.published
+        assert recipe.mode == own.mode or recipe.published is None, name
+
+    mode_of_name = re.compile("-int(er|ra)")
+    methods = {
+        mode_of_name.sub("", paper)
+        for paper in PAPERS
+        if resolve(paper).dataset.kind == "things-eeg"
+        and resolve(paper).mode != "finetune"
+    }
+    plain = {(mode_of_name.sub("", paper), mode) for paper, mode in trained}
+    assert plain == {(name, mode) for name in methods for mode in ("intra", "inter")}
+    assert all(selections == {"last", "best"} for selections in trained.values())

@@ -226,18 +226,7 @@ def perform(
         raise describe_error(error, recipe.LESS_MEMORY) from error
 
     # the pace of the work, for the estimate of the next
-    if result.work and here.is_main:
-        from brainhive_cli.core import device_memory
-
-        key = result.work.key(command, here.device_name, here.processes)
-        seconds = (
-            time.monotonic() - start
-            if result.work.seconds is None
-            else result.work.seconds
-        )
-        result.work.remember(
-            runs_folder, key, seconds, device_memory.peak_bytes(here.device)
-        )
+    result.keep_pace(command, here, runs_folder, time.monotonic() - start)
     return here, result
 
 

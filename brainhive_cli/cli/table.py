@@ -663,7 +663,15 @@ COMMANDS = (
         "report",
         "Show runs on one self-contained page, or write tables for papers.",
         "runs/eval-retrieval/NAME",
-        PAGE_OPTIONS,
+        {
+            **PAGE_OPTIONS,
+            "table": switch(
+                "--table", "A row a method, of a workflow; what is no result below."
+            ),
+            "against": option(
+                "--against", "With --table: the row to compare with.", "the first"
+            ),
+        },
         OPEN,
         paths="runs",
         words="PATH",

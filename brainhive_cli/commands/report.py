@@ -4,10 +4,11 @@ pandas.
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.command import Input, Result
@@ -15,7 +16,7 @@ from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.facts import CITES, RetrievalFacts, say
 from brainhive_cli.core.files import atomic_write, home_folder, locate
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe, Names
+from brainhive_cli.core.recipe import FileRecipe, Names, refuse_idle
 from brainhive_cli.core.runs import RunFolder, newest
 from brainhive_cli.reports.paper_tables import comma_separated, paper_table, write_table
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find
@@ -50,6 +51,14 @@ class Recipe(FileRecipe):
     to: str | None = Field(
         None, description="the file; default: one below reports/, named after the runs"
     )
+    table: bool = Field(
+        False,
+        description="a row a method, of the retrievals of a workflow: results first, "
+        "what is none below with the reason",
+    )
+    against: str | None = Field(
+        None, description="row of it that others are compared with; default: the first"
+    )
     figures: str | None = Field(
         None,
         description=(
@@ -57,6 +66,14 @@ class Recipe(FileRecipe):
             "column"
         ),
     )
+
+    @model_validator(mode="after")
+    def _has_no_idle_keys_of_a_table(self) -> Self:
+        if self.table:
+            refuse_idle(self, ("figures",), "with table=true", "leave it out")
+        else:
+            refuse_idle(self, ("against",), "without table=true", "--table")
+        return self
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -75,6 +92,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     tables.
     """
     runs = opened(recipe)
+    if recipe.table:
+        return _write_methods(recipe, launch, runs)
     # choose the files, and compare runs command by command
     path, groups = _target(recipe, runs), group_runs(runs)
     for group in groups:
@@ -113,6 +132,31 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     compared = [pair.model_dump() for group in groups for pair in group.compared]
     tables = tuple(map(paper_table, groups))
     return Result(path.parent, tables, files=files, details={"comparisons": compared})
+
+
+def _write_methods(recipe: Recipe, launch: Launch, runs: Sequence[ShownRun]) -> Result:
+    """Write the table of methods, as a page or for papers."""
+    from brainhive_cli.reports import method_tables
+
+    root, path = recipe.paths.under_home("runs"), _target(recipe, runs)
+    tables = method_tables.tabulate_methods(root, runs, recipe.against or "")
+    if launch.is_main:
+        with atomic_write(path) as part:
+            if recipe.format == "html":
+                method_tables.lay_out_page(root, runs, tables).write(part)
+            elif recipe.format == "csv":
+                part.write_text(method_tables.write_csv(tables), "utf-8")
+            else:
+                texts = (
+                    write_table(
+                        replace(table, title=f"{table.title}. {table.note}"),
+                        recipe.format,
+                    )
+                    for table in tables
+                )
+                part.write_text("\n".join(texts), encoding="utf-8")
+    name = "page" if recipe.format == "html" else "table"
+    return Result(path.parent, tuple(tables), files={name: path})
 
 
 def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
@@ -242,7 +286,7 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
 
     # a file named after the first run; a digest of all tells pages of several runs
     # apart
-    name = runs[0].folder.label
+    name = runs[0].folder.label + ("-methods" if recipe.table else "")
     if len(runs) > 1:
         folders = "\n".join(str(shown_run.folder.path) for shown_run in runs)
         digest = documents.digest_text(folders)[:6]

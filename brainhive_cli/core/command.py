@@ -14,6 +14,7 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, Hint, MissingData
 from brainhive_cli.core.facts import WorkflowFacts
 from brainhive_cli.core.files import atomic_write, portable
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, add_footnotes
 from brainhive_cli.core.tables import Table
 
@@ -346,6 +347,20 @@ class Result:
     def __repr__(self) -> str:
         """Name it in one line."""
         return f"Result({str(self.folder)!r})"
+
+    def keep_pace(
+        self, command: str, launch: Launch, runs: Path, seconds: float
+    ) -> None:
+        """Keep the pace of what was done, for the estimate of the next; `seconds` are
+        of the whole command.
+        """
+        if self.work and launch.is_main:
+            from brainhive_cli.core import device_memory
+
+            key = self.work.key(command, launch.device_name, launch.processes)
+            peak_bytes = device_memory.peak_bytes(launch.device)
+            self.work.remember(runs, key, self.work.seconds or seconds, peak_bytes)
+            device_memory.reset_peak(launch.device)  # for the next step of a workflow
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a JSON document."""

@@ -602,13 +602,21 @@ class LiveFacts(Facts):
 
 
 class WorkflowFacts(Facts):
-    """Facts of workflow and demo: lines and findings of the steps, and what controls
-    cost each head.
+    """Facts of workflow and demo.
+
+    Attributes:
+        commands: Lines of the steps.
+        findings: Their findings, by step.
+        made: Their runs, by step, as `COMMAND/NAME` below the runs.
+        axes: Their values of the axes of the matrix, by step and axis.
+        control_effects: What controls cost each head.
     """
 
     command: str = "workflow"
     commands: list[str] = []
     findings: dict[str, str] = {}
+    made: dict[str, str] = {}
+    axes: dict[str, dict[str, str]] = {}
     control_effects: list[Difference] = []
 
 

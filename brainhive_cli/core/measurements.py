@@ -107,6 +107,20 @@ CAVEATS = (
     SELECTED_ON_TEST,
 )
 """All caveats, in the order in which they are listed."""
+NO_RESULT = {
+    SELECTED_ON_TEST,
+    WHITENED_BY_TESTED,
+    NORMALISED_BY_TESTED,
+    TRIALS_TOGETHER,
+    TRAINED_TRIALS,
+    UNKNOWN_TRIALS,
+    UNKNOWN_SELECTION,
+    UNKNOWN_HISTORY,
+    SEEN_COPIES,
+}
+"""Caveats of numbers that are no results: chosen on test, transductive, learned from
+what is tested, or possibly so.
+"""
 FOOTNOTE = "†"
 """Sign at a number that has caveats, which are listed below it."""
 TRANSDUCTIVE = "uses all test signals together: a control, no result"

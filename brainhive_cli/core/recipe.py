@@ -317,7 +317,7 @@ MAX_TASKS = 5_000
 """Of a job: `--dependency` of the next one names each in 24 bytes, and an argument has
 at most 128 KiB.
 """
-MAX_STEPS = 100
+MAX_STEPS = 500
 """Of a workflow: each may be a job of a cluster."""
 
 

@@ -43,6 +43,8 @@ class Cell:
         value: What programs read, and what a column is sorted by; None for the text.
         is_best: Whether it is the best of its column.
         mark: What follows it, as a sign of significance.
+        is_grey: Of the first cell, whether its row is no result, which is grey and
+            stays below.
     """
 
     text: str
@@ -50,6 +52,7 @@ class Cell:
     value: str | int | float | None = None
     is_best: bool = False
     mark: str = ""
+    is_grey: bool = False
 
     @classmethod
     def of(cls, value: Any) -> Self:
@@ -216,7 +219,10 @@ def draw(table: Table) -> Any:
     for heading in table.columns:
         drawn.add_column(Text(_shown(heading)), overflow="fold")
     for row in table.rows:
-        drawn.add_row(*(Text(_shown(cell)) for cell in row))
+        is_grey = row and isinstance(row[0], Cell) and row[0].is_grey
+        drawn.add_row(
+            *(Text(_shown(cell)) for cell in row), style="dim" if is_grey else None
+        )
     title = Text(table.title.translate(ONE_LINE), style="bold")
     return Group(title, drawn)  # a title of the table's is folded at its width
 

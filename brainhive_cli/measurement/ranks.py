@@ -307,8 +307,8 @@ def summarise(
     targets: int = 1,
     only: Sequence[str] = (),
 ) -> list[Metric]:
-    """Summarise ranks: top-1, -3, -5, mean and median rank, mean reciprocal rank, each
-    with its chance.
+    """Summarise ranks: top-1, -3, -5, mean and median rank, mean reciprocal rank, and
+    the share of wrong images below the seen one, each with its chance.
 
     Args:
         ranks_of_subjects: Ranks [N], one array a subject; or [S, N] of S seeds,
@@ -345,6 +345,7 @@ def summarise(
         "mean_rank": (np.asarray, span),
         "median_rank": (np.asarray, span),
         "mrr": (np.reciprocal, share),
+        "rank_auc": (lambda ranks: 1 - (ranks - 1) / max(1, pool - targets), share),
     }
 
     # each metric with its chance

@@ -15,6 +15,7 @@ for (const table of document.querySelectorAll("table.sorts")) {
     if (next !== "none") head.setAttribute("aria-sort", next);
     const sign = next === "ascending" ? 1 : -1, key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent;
     const rows = next === "none" ? first : [...first].sort((a, b) => {
+      if (a.className !== b.className) return a.className ? 1 : -1;  // what is no result stays below
       const [x, y] = [key(a), key(b)], [n, m] = [parseFloat(x), parseFloat(y)];
       if (isNaN(n) !== isNaN(m)) return isNaN(n) ? 1 : -1;  // a cell without a number stays below
       return sign * (isNaN(n) ? x.localeCompare(y) : n - m);

@@ -25,6 +25,7 @@ def ranked(
     hits: float,
     digest: str = "0123456789",
     command: str = "eval-retrieval",
+    protocol: str = "intra, lab",
 ) -> Path:
     """Write a finished run in which each subject finds a share of its items first."""
     folder = RunFolder(home / "runs" / command / name)
@@ -33,7 +34,7 @@ def ranked(
         subject: np.where(np.random.default_rng(number).random(ITEMS) < hits, 1, 7)
         for number, subject in enumerate(SUBJECTS)
     }
-    named = {"split": "test", "protocol": "intra, lab", "seeds": (1,)}
+    named = {"split": "test", "protocol": protocol, "seeds": (1,)}
     scopes = {
         ALL: by_name(
             summarise(
@@ -59,6 +60,7 @@ def ranked(
     }
     facts = RetrievalFacts(
         run=name,
+        dataset="lab",
         mode="intra",
         units="pictures",
         gallery=GALLERY.model_copy(update={"digest": digest}),
@@ -206,4 +208,55 @@ def test_a_tidy_table_has_a_row_for_each_metric_of_each_scope_and_for_each_diffe
     assert float(difference["value"]) == pytest.approx(
         first["all"]["top1"]["value"]
         - float(next(r["value"] for r in rows if r["run"] == "poor"))
+    )
+
+
+def test_a_table_of_methods_has_what_is_no_result_below_with_the_reason(
+    home: Path,
+) -> None:
+    poor = ranked(home, "poor-0000000001", 0.3)
+    good = ranked(home, "good-0000000002", 0.9)
+    tested = ranked(
+        home, "tested-0000000003", 1.0, protocol="intra, lab, selected on test"
+    )
+    other = ranked(home, "other-0000000004", 1.0, digest="9876543210")
+
+    table = home / "methods.csv"
+    named = [poor, tested, good, other]
+    line = ["report", *named, "--table", "--labels", "poor,tested,good,other"]
+    assert say(*line, "--format", "csv", "--to", table).exit_code == 0
+    rows = list(csv.DictReader(table.open()))
+
+    # results by top-1, then the others by theirs; both of these have all hits
+    assert [row["method"] for row in rows] == ["good", "poor", "tested", "other"]
+    assert [row["no result because"] for row in rows] == [
+        "",
+        "",
+        "selected on test",
+        "not comparable: other-0000000004 and poor-0000000001 were tested on "
+        "different galleries",
+    ]
+
+    # ranks are 1, or else 7 of 100: figures by hand
+    shares = {row["method"]: float(row["top-1"]) for row in rows}
+    for row in rows:
+        missed = 1 - shares[row["method"]]
+        assert float(row["rank AUC"]) == pytest.approx(1 - 6 * missed / 99)
+        assert "–" in row["rank AUC, 95 % CI"]
+    against_first = shares["good"] - shares["poor"]
+    assert float(rows[0]["difference"]) == pytest.approx(against_first)
+    assert rows[1]["difference"] == "reference"
+    assert rows[3]["difference"] == "–"
+
+    # the same on the page and in LaTeX, in grey
+    assert say(*line, "--against", "good", "--to", home / "page.html").exit_code == 0
+    page = (home / "page.html").read_text()
+    assert page.count('<tr class="grey">') == 2 and ">selected on test<" in page
+    assert "2 of them are no results" in page
+    assert say(*line, "--format", "tex", "--to", home / "table.tex").exit_code == 0
+    text = (home / "table.tex").read_text()
+    assert r"\textcolor{gray}{selected on test}" in text and "textbf" not in text
+    refused = say(*line, "--against", "best")
+    assert (
+        refused.exit_code == 2 and "rows: poor, tested, good, other" in refused.stderr
     )

@@ -4,9 +4,10 @@ finished.
 
 import pytest
 
-from brainhive_cli.commands import workflow
+from brainhive_cli.commands import eval_retrieval, report, workflow
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import TRANSDUCTIVE
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 FEW = "dataset.concepts=8"
@@ -64,3 +65,125 @@ def test_a_step_that_names_no_command_and_a_workflow_without_steps_are_refused(
         recipe(steps={"paint": {}})
     with pytest.raises(RecipeError, match="no steps"):
         workflow.inputs(recipe(steps={}))
+
+
+MATRIX = {
+    "method": {"low": ["train.lr=1e-4"], "high": {"overrides": ["train.lr=2e-4"]}},
+    "epoch": {"last": [], "said": ["train.epochs=1"]},  # equal trainings
+}
+CELLS = {
+    "embed": STEPS["embed"],
+    "train-align": {"for": ["method", "epoch"], "overrides": TRAIN},
+    "eval-retrieval": {
+        "overrides": [
+            "align_run={train-align}",
+            "corrections=csls",
+            "baseline=none",
+            "sheet_rows=0",
+        ]
+    },
+    "compare": {
+        "for": ["epoch"],
+        "overrides": ["runs={eval-retrieval}", "labels=low,high", "format=csv"],
+    },
+}
+
+
+def test_a_matrix_runs_each_step_for_its_axes_and_goes_on_where_it_stopped(
+    home, monkeypatch
+) -> None:
+    import torch
+
+    here = Launch(0, 1, torch.device("cpu"))
+    study = recipe(matrix=MATRIX, steps=CELLS)
+    assert study.list_steps() == [
+        "embed",
+        *(
+            f"{step} · {method} · {epoch}"
+            for step in ("train-align", "eval-retrieval")
+            for method in ("low", "high")
+            for epoch in ("last", "said")
+        ),
+        "compare · last",
+        "compare · said",
+    ]
+    reads = study.cells["compare · said"][0].overrides[0]
+    assert reads == (
+        "runs={eval-retrieval · low · said},{eval-retrieval · high · said}"
+    )
+
+    # an interruption in the second evaluation: the first is kept
+    evaluate, evaluated = eval_retrieval.run, []
+
+    def interrupted(what, launch, again=False):
+        if not launch.only_reads and len(evaluated) == 1:
+            raise KeyboardInterrupt
+        evaluated.append(what)
+        return evaluate(what, launch, again)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(eval_retrieval, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            workflow.run(study, here)
+    made = {
+        path: path.stat().st_mtime_ns for path in home.glob("runs/*/*/metrics.json")
+    }
+    assert len([*home.glob("runs/train-align/*")]) == 2
+    states = {
+        one.name.partition(":")[0]: one.state
+        for one in workflow.inputs(study)
+        if ": brainhive " in one.name
+    }
+    assert states["train-align · high · said"] == "finished"
+    assert states["eval-retrieval · high · last"] == "next"
+    assert states["compare · last"] == "waits for eval-retrieval"
+    done = workflow.run(study, here)
+    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in made.items())
+    assert str(done.hint) == f"brainhive report {done.folder.name} --table"
+
+    # corrected rows are none of the results, of which equal ones do not differ
+    (table,) = report.run(
+        report.Recipe(runs=[done.folder.name], table=True, format="csv"), here
+    ).tables
+    rows = table.as_dict()["rows"]
+    assert {row["method"].rpartition(", ")[2] for row in rows[4:]} == {"csls"}
+    assert {row["no result because"] for row in rows[4:]} == {TRANSDUCTIVE}
+    assert {row["no result because"] for row in rows[:4]} == {""}
+    value_of = {row["method"]: row for row in rows}
+    assert value_of["low, last"]["difference"] == "reference"
+    assert value_of["low, said"]["difference"] == 0
+    assert {row["epoch by"] for row in rows} == {"validation"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"matrix": {"mode": {"a": []}}}, "matrix.mode has no effect"),
+        (
+            {"steps": {"train-align": {"for": ["mode"]}}},
+            "runs for mode, which is no axis",
+        ),
+        (
+            {
+                "matrix": {
+                    "one": {"a": {"recipe": "demo"}},
+                    "two": {"b": {"recipe": "papers/nice"}},
+                },
+                "steps": {"train-align": {"for": ["one", "two"]}},
+            },
+            "train-align · a · b has 2 recipes: demo, papers/nice",
+        ),
+        (
+            {
+                "matrix": {
+                    axis: {str(value): [] for value in range(30)} for axis in "ab"
+                },
+                "steps": {"train-align": {"for": ["a", "b"]}},
+            },
+            "train-align runs 900 times",
+        ),
+    ],
+)
+def test_a_matrix_that_says_nothing_or_too_much_is_refused(fields, problem) -> None:
+    with pytest.raises(RecipeError, match=problem):
+        recipe(**fields)

@@ -124,6 +124,7 @@ def test_a_summary_counts_and_says_chance():
             "mean_rank": 4.25,
             "median_rank": 3,
             "mrr": 0.4625,
+            "rank_auc": 1 - 3.25 / 9,  # of the mean rank
         }
     )
     chances = {name: m.chance for name, m in summary.items()}
@@ -136,6 +137,7 @@ def test_a_summary_counts_and_says_chance():
             "mean_rank": 5.5,
             "median_rank": 5,
             "mrr": mrr,
+            "rank_auc": 0.5,
         }
     )
     assert all((m.n, m.pool) == (8, 10) for m in summary.values())
