@@ -99,6 +99,7 @@ PUBLISHED = {
             "hub:stabilityai/stable-diffusion-xl-base-1.0/vae",
             "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
             "hub:stable-diffusion-v1-5/stable-diffusion-v1-5/vae",
+            "hub:facebook/dinov2-giant",
             "hub:timm/resnet50_clip.openai",
             "hub:timm/vit_pe_core_gigantic_patch14_448.fb",
         ),

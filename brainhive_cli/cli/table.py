@@ -713,6 +713,38 @@ COMMANDS = (
         complete=one_of(runs("train-*")),
         computes=False,
     ),
+    Command(
+        STEPS,
+        "export",
+        "Write a brain model as one file that needs torch alone, for other programs.",
+        "RUN --rate 256 --window -200,1000 --unit V",
+        {
+            "cell": option("--cell", "Cell of the run.", "the only one"),
+            "subject": option(
+                "--subject", "Whose signals: a number, or new.", "the only one tested"
+            ),
+            "channels": option(
+                "--channels", "Channels of the signals, in order.", "the model's"
+            ),
+            "channel_mapping": option(
+                "--channel-mapping", "spline interpolates other channels.", "none"
+            ),
+            "rate_hz": option(
+                "--rate", "Their sampling rate in Hz.", "the model's", value=float
+            ),
+            "window_ms": option(
+                "--window", "Start and stop after onset in ms.", "the model's"
+            ),
+            "unit": option("--unit", "Their unit, as V.", "the model's"),
+            "head": option(
+                "--head", "Head that is given.", "what eval-retrieval compares"
+            ),
+            "to": option("--to", "Folder for the files.", "one below exports/"),
+        },
+        paths="align_run",
+        complete=ALIGN_RUN,
+        computes=False,
+    ),
     # stores and runs that exist: check, import, export
     Command(
         STORES,

@@ -221,7 +221,7 @@ def check(
         is_right = (
             outputs.ndim == 2
             and outputs.shape[1] == width
-            and count in (None, len(outputs))
+            and count in (None, outputs.shape[0])
         )
     elif isinstance(outputs, Mapping) and all(
         isinstance(value, Tensor) for value in outputs.values()

@@ -446,6 +446,13 @@ class ClipConfig(ScaledConfig):
         "alone, and the others' count as wrong.",
     )
 
+    directions: Literal["both", "to_target"] = Field(
+        "both",
+        exclude_if=lambda value: value == "both",  # older runs do not name it
+        description="Which searches are learned: of a prediction's target, and of a "
+        "target's prediction; or the first alone (NeuralBench).",
+    )
+
     def build(self) -> "ScaledLoss":
         """Make the loss."""
         return ClipLoss(self)
@@ -485,7 +492,9 @@ class ClipConfig(ScaledConfig):
             for dim in (1, 0)
         )
         distance = 1 - (pairs * cosine).sum() / len(pairs)
-        return (to_target + to_prediction) / 2 + self.cosine_weight * distance
+        if self.directions == "both":
+            to_target = (to_target + to_prediction) / 2
+        return to_target + self.cosine_weight * distance
 
 
 class MixcoConfig(ClipConfig):

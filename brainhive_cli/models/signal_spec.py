@@ -5,8 +5,11 @@ signals of another size.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
+import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
@@ -259,6 +262,25 @@ def samples_left(samples: int, *filters: tuple[int, int]) -> int:
     for kernel, stride in filters:
         samples = (samples - kernel) // stride + 1
     return samples
+
+
+def resampling_matrix(samples: int, rate_hz: float, to_rate_hz: float) -> Tensor:
+    """Return the matrix [T', T] by which windows are resampled: scipy's polyphase
+    filter.
+
+    It filters out what the new rate cannot hold, which interpolating between samples
+    does not; and as windows have one length, the filter with what it does at their ends
+    is one product. Beyond its ends a window goes on along the line from its first to
+    its last sample, so that an offset or drift makes no step there.
+    """
+    from scipy.signal import resample_poly
+
+    ratio = Fraction(to_rate_hz / rate_hz).limit_denominator(1000)
+    # a linear filter: its response to each unit impulse is a column
+    filtered = resample_poly(
+        np.eye(samples), ratio.numerator, ratio.denominator, padtype="line"
+    )
+    return torch.tensor(filtered, dtype=torch.float32)
 
 
 def name_unit(spelling: str) -> str:

@@ -45,6 +45,14 @@ SOURCE = (
 """
 
 
+MAINS_HZ = sorted({*range(50, 301, 50), *range(60, 301, 60)})
+"""Mains frequencies of both kinds and their harmonics, as NeuralBench removes them."""
+PASSED_HZ = (0.1, 75.0)
+"""NeuralBench's filter."""
+LARGEST = 20.0
+"""Interquartile ranges at which NeuralBench's signals are cut."""
+
+
 class Raw(Steps):
     """THINGS-EEG2 from its raw recordings: events, trials, baseline, resampling,
     repetitions, whitener.
@@ -84,6 +92,14 @@ class Raw(Steps):
         False,
         description="shuffle the repetitions of a picture; default: order of time",
     )
+    continuous: Literal["none", "neuralbench"] = Field(
+        "none",
+        exclude_if=lambda steps: steps == "none",  # older stores do not name it
+        description="steps on each recording before trials are cut: none, or those of "
+        "NeuralBench: notch filters at 50 and 60 Hz and their harmonics, 0.1 to 75 Hz, "
+        "rate_hz, each channel less its median, over its interquartile range; trials "
+        "are cut off at 20 of these",
+    )
     whiten_by: Literal["training", "both"] = Field(  # each session has training trials
         "training",
         description=(
@@ -110,7 +126,8 @@ class Raw(Steps):
             tuple(self.channels or MONTAGE),
         )
         seed = self.seed if self.shuffle else None
-        return RawRecordings(self, root, channels, Cutting(self, RATE_HZ), seed)
+        rate_hz = RATE_HZ if self.continuous == "none" else self.rate_hz
+        return RawRecordings(self, root, channels, Cutting(self, rate_hz), seed)
 
 
 Recorded = tuple[Array, list[int], Int64, Int64, dict[str, int]]
@@ -168,6 +185,8 @@ class RawRecordings(Preparation):
         """Prepare the trials of a session, by split."""
         # cut the trials, in microvolts
         cutting, names = self.cutting, self.channels
+        is_scaled = self.config.continuous != "none"
+        factor = cutting.recorded_hz / RATE_HZ
         # by split: [n, C, T], [n], [n], counts
         epochs, codes, onsets, dropped = {}, {}, {}, {}
         for split in PARTITIONS:
@@ -176,7 +195,13 @@ class RawRecordings(Preparation):
             )
             with naming(self._file(subject, session, split)):
                 channels = _read_channels(signal, rows)
-                epochs[split] = cutting.cut(channels, names, onsets[split], MICROVOLTS)
+                if is_scaled:
+                    channels = (_scale(each, cutting.rate_hz) for each in channels)
+                samples = np.rint(onsets[split] * factor).astype(np.int64)
+                unit = 1.0 if is_scaled else MICROVOLTS
+                epochs[split] = cutting.cut(channels, names, samples, unit)
+                if is_scaled:
+                    np.clip(epochs[split], -LARGEST, LARGEST, out=epochs[split])
 
         # whiten them where they lie
         with naming(self._file(subject, session, "train")):
@@ -188,7 +213,7 @@ class RawRecordings(Preparation):
                 Sensors(names),
                 cutting.times_s,
                 cutting.rate_hz,
-                "whitened" if matrix is not None else "µV",
+                "whitened" if matrix is not None else "IQR" if is_scaled else "µV",
                 {
                     "dropped": dropped[split],
                     "recorded_unit": "µV",
@@ -279,7 +304,10 @@ class RawRecordings(Preparation):
                     "data set"
                 ),
             )
-        fits = self.cutting.fits(onsets, signal.shape[1])
+        factor = self.cutting.recorded_hz / RATE_HZ
+        fits = self.cutting.fits(
+            np.rint(onsets * factor).astype(np.int64), int(signal.shape[1] * factor)
+        )
         trials = np.flatnonzero(fits & is_picture)  # rows of events
         beyond = int((~fits & is_picture).sum())
         dropped = {"target": int((~is_picture).sum()), "beyond the recording": beyond}
@@ -316,3 +344,19 @@ def _read_channels(signal: Array, rows: Sequence[int]) -> Iterator[Float64]:
         # or the pages of a recording would count as memory of this process
         hdf5.release_pages(signal)
         yield samples
+
+
+def _scale(samples: Float64, rate_hz: float) -> Float64:
+    """Filter, resample and scale one channel, as NeuralBench does.
+
+    Source: facebookresearch/neuroai, defaults of its EEG tasks.
+    """
+    from mne import filter as filters
+
+    quiet = {"verbose": "ERROR"}
+    cleaned = filters.notch_filter(samples, RATE_HZ, MAINS_HZ, **quiet)
+    cleaned = filters.filter_data(cleaned, RATE_HZ, *PASSED_HZ, **quiet)
+    cleaned = filters.resample(cleaned, rate_hz, RATE_HZ, npad="auto", **quiet)
+    low, middle, high = np.percentile(cleaned, (25, 50, 75))
+    scaled: Float64 = (cleaned - middle) / (high - low or 1.0)
+    return scaled

@@ -59,8 +59,6 @@ them.
 """
 KINDS = {"µV": "eeg", "fT": "mag", "fT/cm": "grad"}
 """Type of channels, as mne names it, by the unit of their signals."""
-DEFAULT_UNIT = "µV"
-"""Unit of continuous samples of a whitened store that does not say it: that of EEG."""
 
 
 @dataclass(frozen=True)
@@ -218,17 +216,8 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
         )
 
     # unit of the continuous samples, which stores of whitened signals say
-    source = member.source
-    units = (
-        facts["recorded_unit"]
-        for person in (subject, *member.cell.trained_on)
-        if source.path(person).is_file()
-        for recording in source.open(person).splits.values()
-        for facts in (recording.provenance, *recording.provenance.get("sessions", ()))
-        if "recorded_unit" in facts
-    )
     unit = name_unit(
-        next(units, DEFAULT_UNIT) if spec.unit in ("", "whitened") else spec.unit
+        member.recorded_unit(subject) if spec.unit in ("", "whitened") else spec.unit
     )
     return LivePreparation(
         steps, channels, unit, (low, high), matrix, whiten_trials, differs

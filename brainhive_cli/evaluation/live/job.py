@@ -40,7 +40,6 @@ from brainhive_cli.data.streams import (
 )
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.decoder import (
-    DEFAULT_UNIT,
     KINDS,
     LivePreparation,
     WindowDecoder,
@@ -50,6 +49,7 @@ from brainhive_cli.evaluation.live.decoder import (
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import (
+    DEFAULT_UNIT,
     TrainedModel,
     TrainedRun,
     open_model,

@@ -122,7 +122,8 @@ def predict(
 
     # check before the cut: a user's backbone may return anything
     predicted = module(signal, subject)
-    outputs.check(predicted, heads, "the backbone", module, len(signal))
+    # `shape[0]`, as len() would fix the batch of an exported model
+    outputs.check(predicted, heads, "the backbone", module, signal.shape[0])
     return (
         outputs.split(predicted, heads)
         if isinstance(predicted, Tensor)

@@ -87,7 +87,7 @@ class BySubject(nn.ModuleDict):
     def __init__(self, kind: str, spec: SignalSpec, maps: Iterable[nn.Module]) -> None:
         # by number, so that weights name their subject whatever the order
         super().__init__(dict(zip(map(str, spec.subjects), maps, strict=True)))
-        self.kind, self.widths = kind, spec.widths
+        self.kind, self.widths = kind, dict(zip(self, spec.widths, strict=True))
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
         """Map voxels [B, V, 1] of subjects [B] to [B, H], each by the map of its
@@ -96,16 +96,12 @@ class BySubject(nn.ModuleDict):
         Raises:
             BrainhiveError: for a subject without one, or one of other voxels.
         """
-        # nothing to sort where there is one subject; else each row through the map of
-        # its subject
-        if subject_index is not None and len(self) == 1:
-            return self._map(0, signal)
-        maps = [partial(self._map, index) for index in range(len(self))]
+        maps = [partial(self._map, subject) for subject in self]
         return map_by_subject(self.kind, signal, subject_index, maps)
 
-    def _map(self, index: int, signal: Tensor) -> Tensor:
-        check_signal(signal, self.widths[index], 1)
-        return [*self.values()][index](signal[..., 0])
+    def _map(self, subject: str, signal: Tensor) -> Tensor:
+        check_signal(signal, self.widths[subject], 1)
+        return self[subject](signal[..., 0])
 
 
 def map_by_subject(
@@ -127,6 +123,13 @@ def map_by_subject(
                 "fit one to this subject"
             ),
         )
+    # nothing to sort where there is one map
+    if len(maps) == 1:
+        return maps[0](signal)
+    # an exported model has no sizes that depend on values: all maps, then the subject's
+    if torch.compiler.is_compiling():
+        mapped = torch.stack([apply(signal) for apply in maps])  # [S, B, H]
+        return mapped[subject_index, torch.arange(signal.shape[0])]
     # sort rows by subject, so that each map is one matrix product
     order = subject_index.argsort(stable=True)
     counts = subject_index.bincount(minlength=len(maps)).tolist()

@@ -107,7 +107,7 @@ class ATM(nn.Module):
         # expanded, as a new subject has one mean token for all rows
         tokens = embedding["subject_embedding"]["subject_embedding"].weight
         # [B, 1, T]
-        token = rows_of(tokens, subject_index)[:, None].expand(len(signal), -1, -1)
+        token = rows_of(tokens, subject_index)[:, None].expand(signal.shape[0], -1, -1)
         # [B, 1 + C, T]
         embedded = embedding["dropout"](
             torch.cat([token.to(channels.dtype), channels], 1)

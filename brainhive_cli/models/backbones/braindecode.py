@@ -6,7 +6,6 @@ import inspect
 import re
 import warnings
 from collections.abc import Sequence
-from fractions import Fraction
 from itertools import chain
 from typing import Any, ClassVar, Literal
 
@@ -31,7 +30,11 @@ from brainhive_cli.core.launch import failed_import
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
 from brainhive_cli.models.foreign_weights import refuse_absent
-from brainhive_cli.models.signal_spec import SignalSpec, samples_left
+from brainhive_cli.models.signal_spec import (
+    SignalSpec,
+    resampling_matrix,
+    samples_left,
+)
 
 PUBLISHED = "*.safetensors"
 """The weights that are fetched; braindecode also writes a pickle of the same."""
@@ -422,25 +425,6 @@ def interpolate(spec: SignalSpec, electrodes: Sequence[str]) -> Float64:
         info["bads"] = [*electrodes]
         unit_signals = mne.io.RawArray(np.eye(len(positions), len(spec.names)), info)
         return np.asarray(unit_signals.interpolate_bads().get_data(picks=[*electrodes]))
-
-
-def resampling_matrix(samples: int, rate_hz: float, to_rate_hz: float) -> Tensor:
-    """Return the matrix [T', T] by which windows are resampled: scipy's polyphase
-    filter.
-
-    It filters out what the new rate cannot hold, which interpolating between samples
-    does not; and as windows have one length, the filter with what it does at their ends
-    is one product. Beyond its ends a window goes on along the line from its first to
-    its last sample, so that an offset or drift makes no step there.
-    """
-    from scipy.signal import resample_poly
-
-    ratio = Fraction(to_rate_hz / rate_hz).limit_denominator(1000)
-    # a linear filter: its response to each unit impulse is a column
-    filtered = resample_poly(
-        np.eye(samples), ratio.numerator, ratio.denominator, padtype="line"
-    )
-    return torch.tensor(filtered, dtype=torch.float32)
 
 
 def _class_of(name: str) -> Any:

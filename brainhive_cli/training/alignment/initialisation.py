@@ -98,6 +98,7 @@ def learned_by(data: CellData, train: Train) -> Learned:
         "best": best,
         "last": "last epoch",
         "test": "test",
+        "recordings": "validation",
     }
     learned = replace(data.learned, selection=selections[train.selection])
     starts = (

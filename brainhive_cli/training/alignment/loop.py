@@ -133,7 +133,8 @@ def fit(
         aligner, objective, settings, steps, data.starts, start is not None, feedback
     )
     validation = select_held_out(data, batches.averages)
-    test = select_tested(data, launch.device) if settings.selection == "test" else []
+    selects = settings.selection in ("test", "recordings")
+    test = select_tested(data, launch.device) if selects else []
 
     # continue where an interrupted training stopped
     if (
@@ -229,9 +230,10 @@ def fit(
             learner.result, test, data.tested_targets, settings.precision, launch
         )
         validated = top1(ranks)
-        score = {"best": validated, "last": None, "test": top1(on_test)}[
-            settings.selection
-        ]
+        if settings.selection == "recordings":
+            validated = top1(on_test)
+        score = None if settings.selection == "last" else validated
+        score = top1(on_test) if selects else score
         learner.finish_epoch(ranks, validated, score)
         if writer is not None:
             event = {

@@ -281,10 +281,17 @@ class Train(Section):
     validation: float = Field(
         0.1, ge=0, lt=1, description="share of training concepts held out"
     )
-    selection: Literal["best", "last", "test"] = Field(
+    selection: Literal["best", "last", "test", "recordings"] = Field(
         "best",
         description="the epoch that is kept: best validation top-1, the last, or best "
-        "test top-1 (only to reproduce others' numbers: it is no result)",
+        "test top-1 (only to reproduce others' numbers: it is no result); recordings: "
+        "best top-1 on `validation_recordings`",
+    )
+    validation_recordings: dict[int, list[int]] = Field(
+        {},
+        exclude_if=lambda recordings: not recordings,  # older runs do not name it
+        description="{subject: [sessions]} whose training trials are not learned from, "
+        "and select the epoch; their pictures may be learned from other sessions",
     )
     patience: int | None = Field(
         None,
@@ -374,7 +381,12 @@ class Train(Section):
                 "with epoch_trials, whose steps are all full",
                 "leave it out",
             )
-        if self.patience is not None and not self.validation:
+        is_by_recordings = self.selection == "recordings"
+        if is_by_recordings != bool(self.validation_recordings):
+            raise ValueError(
+                "selection: recordings goes with validation_recordings, and no other"
+            )
+        if self.patience is not None and not (self.validation or is_by_recordings):
             raise ValueError(
                 "patience needs validation top-1, so train.validation must be above 0"
             )

@@ -72,6 +72,7 @@ from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.retrieval import Gallery, Scores, rank
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Decoded, refuse_other_target
+from brainhive_cli.models.signal_spec import name_unit
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import (
@@ -91,6 +92,8 @@ from brainhive_cli.training.alignment.set_ups import (
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
+DEFAULT_UNIT = "µV"
+"""Unit of continuous samples of a whitened store that does not say it: that of EEG."""
 SIGNALS, PICTURES = 4000, 8192
 """Numbers encoded at once; signals a multiple of 20, the batches in which NEURONS'
 weights were read.
@@ -1056,6 +1059,23 @@ class TrainedModel:
         return measure_new_subject(
             self.module.layout.spec, self.source, subject, *options
         )
+
+    def recorded_unit(self, subject: int) -> str:
+        """Give the unit of a subject's continuous samples, as stores of whitened
+        signals say it.
+        """
+        units = (
+            facts["recorded_unit"]
+            for person in (subject, *self.cell.trained_on)
+            if self.source.path(person).is_file()
+            for recording in self.source.open(person).splits.values()
+            for facts in (
+                recording.provenance,
+                *recording.provenance.get("sessions", ()),
+            )
+            if "recorded_unit" in facts
+        )
+        return name_unit(next(units, DEFAULT_UNIT))
 
     def shown(self, subject: int, split: str) -> Int64:
         """Find the rows of all pictures that a subject was shown, those that are left

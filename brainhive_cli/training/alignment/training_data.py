@@ -259,8 +259,15 @@ class TrainingData:
                     stimulus=random.permutation(each.stimulus)
                 )
 
-        # test signals, where they select the epoch
+        # sessions that select the epoch, whose trials are not learned from
         tested, tested_targets = list[Trials](), Targets({})
+        if train.validation_recordings:
+            tested_targets = self.targets
+            subjects, tested = hold_out_recordings(
+                subjects, train.validation_recordings
+            )
+
+        # test signals, where they select the epoch
         if train.selection == "test":
             # targets of the test, and which of its stimuli were learned
             ours, spec = self.recipe, layout.spec
@@ -472,6 +479,39 @@ class TrainingData:
             similarity=recipe.similarity,
             adapter=adapter,
         )
+
+
+def hold_out_recordings(
+    subjects: Sequence[Trials], recordings: Mapping[int, Sequence[int]]
+) -> tuple[list[Trials], list[Trials]]:
+    """Take sessions out of the training trials.
+
+    Args:
+        subjects: Trials of each subject.
+        recordings: Sessions, from 1, by the subject's number.
+
+    Returns:
+        The trials that are learned from, and those that were taken out.
+
+    Raises:
+        RecipeError: if there is no such session, or no other.
+    """
+    learned, tested = [], []
+    for trials in subjects:
+        if chosen := recordings.get(trials.subject):
+            known = np.full(trials.is_there.shape, -1)
+            known = known if trials.sessions is None else trials.sessions
+            is_tested = trials.is_there & np.isin(known, np.array(chosen) - 1)
+            if not is_tested.any() or (is_tested == trials.is_there).all():
+                raise RecipeError(
+                    f"sessions {', '.join(map(str, chosen))} of subject "
+                    f"{trials.subject} hold none or all of its trials",
+                    "other train.validation_recordings",
+                )
+            tested.append(trials.choose(is_tested))
+            trials = trials.choose(trials.is_there & ~is_tested)
+        learned.append(trials)
+    return learned, tested
 
 
 def take_share(trials: Trials, held_out: Bool, finetune: Finetune) -> Trials:

@@ -120,3 +120,29 @@ def test_test_trials_do_not_change_the_whitener(mini_raw, small_eeg, raw, tmp_pa
     )
     # which the test trials of other sessions do change
     assert not np.array_equal(*both)
+
+
+def test_signals_are_neuralbench_s_before_trials_are_cut(raw):
+    """By the functions that its own code calls, of mne and scikit-learn."""
+    mne = pytest.importorskip("mne")
+    from sklearn.preprocessing import RobustScaler
+
+    window = {"epoch_ms": (-200, 800), "keep_ms": (-200, 800), "rate_hz": 120}
+    window |= {"sessions": [1], "channels": ["Pz", "O1"]}
+    found = sessions(raw, continuous="neuralbench", whiten="no", **window)[0]["train"]
+    path = raw / "raw_eeg/sub-01/ses-01/raw_eeg_training.npy"
+    content = np.load(path, allow_pickle=True).item()
+    names = [*found.space.names]
+    info = mne.create_info(names, 1000, "eeg")
+    rows = [content["ch_names"].index(name) for name in names]
+    whole = mne.io.RawArray(content["raw_eeg_data"][rows].astype(float), info)
+    mains_hz = [*range(50, 301, 50), *range(60, 301, 60)]
+    whole.notch_filter(mains_hz, verbose="ERROR")
+    whole.filter(0.1, 75, verbose="ERROR").resample(120, verbose="ERROR")
+    scaled = RobustScaler().fit_transform(whole.get_data().T).T
+    first = round(float(found.onset_s[0, 0]) * 120) - 24
+    trial = scaled[:, first : first + 121]
+    trial = (trial - trial[:, :25].mean(1, keepdims=True))[:, :120].clip(-20, 20)
+
+    assert found.unit == "IQR" and found.signal.shape[2:] == (len(names), 120)
+    assert np.abs(found.signal[0, 0] - trial).max() <= 1e-5 * np.abs(trial).max()

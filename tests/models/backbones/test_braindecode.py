@@ -27,10 +27,9 @@ from brainhive_cli.models.backbones.braindecode import (
     TINY,
     Config,
     choose_channels,
-    resampling_matrix,
 )
 from brainhive_cli.models.heads import TOKEN, Head
-from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models.signal_spec import SignalSpec, resampling_matrix
 from brainhive_cli.training.alignment.initialisation import initial_aligner
 
 THINGS = tuple("Pz P3 P7 O1 Oz O2 P4 P8 P1 P5 PO7 PO3 POz PO4 PO8 P6 P2".split())

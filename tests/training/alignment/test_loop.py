@@ -204,6 +204,11 @@ def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
     with pytest.raises(BrainhiveError, match="not finite"):
         train(data, "other", selection="test")
 
+    # recordings of the training are no test
+    recordings = {"selection": "recordings", "validation_recordings": {1: [1]}}
+    metrics = train(sound, "recordings", **recordings)[1]
+    assert metrics.facts.cells["cell"].selected_on == "validation"
+
 
 def test_training_stops_when_validation_no_longer_rises_and_keeps_the_best_epoch(
     train, embedding, monkeypatch

@@ -1,0 +1,248 @@
+"""export: a file that needs torch alone gives the tokens of eval-retrieval, of signals
+as users have them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mini_hub import brainhive, two_lines
+from own_recordings import CHANNELS, Shown, annotate, make_raw, write_pictures
+from worlds import COLOURS, Go, at_home
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.models.heads import Head
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.portable import (
+    PortableModel,
+    Recorded,
+    save_program,
+)
+
+PICTURES = ("dataset=image-folder", f"encoders=[{COLOURS!r}]")
+TRAINING = ("seeds=1", "backbone.kind=ridge", "fuser.kind=heads", "train.validation=0")
+STORES = {"whitened": (), "plain": ("preparation.whiten=no",)}
+NORMALISED = ("signal.normalise=whiten", "signal.window_ms=[100,800]")
+STUBS = {
+    "benchmark_utils.py": "",
+    "compet_core/__init__.py": "",
+    "compet_core/base_solver.py": "class CompetSolver:\n    pass\n",
+}
+"""What the challenge's benchmark brings."""
+SUBMITTED = """
+import sys, numpy, torch
+sys.path[:0] = [sys.argv[1]]
+from submission import Solver
+names = sys.argv[2].split(",")
+meta = {"sfreq": 250.0, "n_times": 250, "ch_names": names, "device": "cpu",
+        "submission_dir": sys.argv[1]}
+signal = torch.from_numpy(numpy.load(sys.argv[3]))
+numpy.save(sys.argv[4], Solver().load_model(meta).predict(signal).numpy())
+assert not any(name.startswith("brainhive") for name in sys.modules)
+"""
+CLIENT = """
+import functools, pathlib, sys, torch
+from neuralbench import config_manager
+from neuralbench.evaluate import check_model, evaluate_model
+
+@functools.cache  # outside the model, whose pickle cannot hold a program
+def program(file):
+    return torch.export.load(file).module()
+
+class Exported(torch.nn.Module):
+    def __init__(self, file, names):
+        super().__init__()
+        self.file, self.names = file, names
+
+    def forward(self, x, channel_positions, ch_names):
+        known = [name.lower() for name in ch_names]
+        signal = x.new_zeros(len(x), len(self.names), x.shape[2])
+        for row, name in enumerate(self.names):
+            if name.lower() in known:
+                signal[:, row] = x[:, known.index(name.lower())]
+        return program(self.file)(signal)[:, None]  # one patch, for its linear probe
+
+file, names, root = sys.argv[1], sys.argv[2].split(","), pathlib.Path(sys.argv[3])
+model = Exported(file, names)
+frame = check_model(model, "eeg", "image")
+assert len(frame) and (frame.status == "ok").all(), frame
+
+folders = {key: str(root / key) for key in ("CACHE_DIR", "SAVE_DIR", "DATA_DIR")}
+config_manager._config = config_manager._default_config() | folders | {"N_CPUS": 0}
+(root / "DATA_DIR/Test2024Eeg").mkdir(parents=True)
+split = {"name": "SklearnSplit", "split_by": "text", "valid_split_ratio": 0.34,
+         "test_split_ratio": 0.34, "valid_random_state": 1, "test_random_state": 1}
+source = {"name": "Test2024Eeg", "path": folders["DATA_DIR"]}
+data = {"study": {"=replace=": True, "source": source, "split": split},
+        "trigger_event_type": "Word", "target.event_types": "Word",
+        "target.event_field": "start", "target.aggregation": "trigger",
+        "start": -0.2, "duration": 1.0,
+        "stride": None, "summary_columns": ["text"], "num_workers": 0}
+frame = evaluate_model(model, "eeg", "age", overrides={"data": data}, download=False,
+                       prepare=False, debug=True)
+assert len(frame) and frame["test/mae"].notna().all(), frame
+"""
+"""A model of neuralbench's own kind, and its synthetic study in place of downloads."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[dict[str, Path]]:
+    """A home with two sessions of one person; a ridge of whitened, and of plain
+    signals.
+    """
+    pytest.importorskip("mne")
+    with at_home(tmp_path_factory.mktemp("export")) as home:
+        write_pictures(home / "data/image-folder")
+        (home / "data/recordings").mkdir()
+        for session in (1, 2):
+            shown = Shown.of(4, seed=session)
+            raw = annotate(make_raw(shown, seed=session), shown, list(shown.pictures))
+            file = home / f"data/recordings/sub-01_ses-0{session}.fif"
+            raw.save(file, verbose="ERROR")
+        go("embed", *PICTURES)
+        runs = {}
+        for name, steps in STORES.items():
+            go("prepare", "preparation.kind=recording", f"name={name}", *steps)
+            more = NORMALISED if name == "plain" else ()
+            words = (*PICTURES, *TRAINING, f"signal.name={name}", *more)
+            runs[name] = go("train-align", *words).folder
+        yield runs
+
+
+def exported(run: Path, *words: str) -> Any:
+    """Export a model that must pass its own check; return the contract."""
+    shown = brainhive("export", run.name, *words, "--json")
+    assert shown.exit_code == 0, shown.stderr
+    contract = json.loads(shown.stdout)["details"]
+    assert contract == json.loads(
+        Path(json.loads(shown.stdout)["folder"], "model.json").read_text("utf-8")
+    )
+    return contract
+
+
+def test_the_last_whitener_is_folded_in_and_a_submission_needs_torch_alone(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    contract = exported(runs["whitened"], "--to", "out", "submission=true")
+
+    assert contract["check"]["against"] == "eval-retrieval"
+    assert contract["input"]["channels"] == [*CHANNELS]
+    assert contract["input"]["unit"] == "µV" and "whiten" not in contract["before"]
+    assert contract["folded"]["whiten"] == "noise of training session 2"
+
+    # in the challenge's form, by another process, of channels in another order
+    for name, text in STUBS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with zipfile.ZipFile("out/submission.zip") as file:
+        assert {*file.namelist()} == {"submission.py", "model.pt2"}
+        file.extractall(tmp_path)
+    signal = torch.randn(5, len(CHANNELS), 250, generator=torch.Generator())
+    np.save(tmp_path / "signal.npy", signal.flip(1).numpy())
+    names = ",".join(reversed(CHANNELS)).lower()
+    files = [tmp_path / "signal.npy", tmp_path / "tokens.npy"]
+    line = [sys.executable, "-I", "-c", SUBMITTED, tmp_path, names, *files]
+    subprocess.run(line, check=True)
+    expected = torch.export.load("out/model.pt2").module()(signal)
+    assert expected.shape == (5, 12)
+    np.testing.assert_allclose(np.load(files[1]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_channels_rate_window_and_unit_are_the_user_s(runs: dict[str, Path]) -> None:
+    order = ",".join(reversed(CHANNELS))
+    words = ("--channels", order, "--window", "-100,900", "--unit", "V")
+    contract = exported(runs["plain"], *words)
+    assert contract["check"]["against"] == "eval-retrieval"
+    assert contract["input"]["shape"] == ["batch", 6, 250]
+    assert contract["input"]["window_ms"] == [-100, 900]
+    assert contract["folded"] == {"normalise": "whiten"}
+
+    # another rate, and a channel that is interpolated
+    words = ("--channels", "O1,O2,Pz,P7,Fp1", "--channel-mapping", "spline")
+    contract = exported(runs["plain"], *words)
+    assert contract["check"]["against"] == "eval-retrieval"
+    assert "5 of 6 recorded" in contract["folded"]["channel_mapping"]
+    contract = exported(runs["plain"], "--rate", "120", "--window", "0,1000")
+    assert contract["input"]["shape"] == ["batch", 6, 120]
+    assert contract["folded"]["rate_hz"] == "120 to 250"
+
+
+def test_what_cannot_be_folded_in_is_refused_by_name(runs: dict[str, Path]) -> None:
+    few = ("--channels", "O1,O2,Pz", "--channel-mapping", "spline")
+    for run, words, exit_code, problem in (
+        ("plain", ("--channels", "O1,O2"), 3, "lacks Fp1, Cz, P7, Pz"),
+        ("plain", few, 1, "positions of 3 sensors"),
+        ("whitened", few, 3, "lacks Fp1, Cz, P7"),
+        ("plain", ("--window", "300,900"), 1, "the model reads 100 to 800 ms"),
+        ("plain", ("--unit", "T"), 2, "signals in T cannot become"),
+        ("plain", ("--subject", "7"), 2, "no subject 7"),
+        ("plain", ("--head", "other"), 2, "no head called"),
+    ):
+        shown = brainhive("export", runs[run].name, *words)
+        assert problem in two_lines(shown, exit_code)[0]
+    contract = exported(runs["whitened"], "whiten=false", "scores=true")
+    scores = contract["scores"]
+    assert scores["seed"] == 1 and scores["brain_model_name"] == "ridge"
+    # two test pictures: the AUC is the share of trials whose picture comes first
+    names = [
+        f"test/full_retrieval/{name}" for name in ("inv_norm_rank_mean", "top1_acc")
+    ]
+    assert scores[names[0]] == pytest.approx(scores[names[1]])
+    assert scores["test/full_retrieval/top5_acc_subject-agg"] == 1
+    assert contract["input"]["unit"] == "whitened" and "whiten" in contract["before"]
+
+
+@pytest.mark.parametrize("kind", ["ridge", "brain-mlp", "atm", "mindeye2"])
+def test_every_backbone_takes_batches_of_any_size(kind: str, tmp_path: Path) -> None:
+    """Of the second subject, whose maps alone are in the file."""
+    torch.manual_seed(0)
+    are_voxels = kind == "mindeye2"
+    names, samples, width = ((), 1, 6) if are_voxels else (tuple("ABCDE"), 100, 5)
+    spec = SignalSpec(names, samples, (1, 3), (width + are_voxels, width))
+    settings = {**parts.load("backbones", kind).TINY.model_dump(), "kind": kind}
+    aligner = Aligner(Layout(spec, {"image": Head((4, 8), "image")}, settings)).eval()
+    for parameter in aligner.parameters():
+        parameter.data.normal_(0, 0.1)
+    signal = torch.randn(3, width, samples)
+    with torch.no_grad():
+        expected = aligner.encode_signal(signal, torch.ones(3, dtype=torch.long))
+
+    recorded = Recorded(names, None, 0.0, samples, "")
+    save_program(PortableModel(aligner, 3, recorded), tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2")
+    torch.testing.assert_close(program.module()(signal), expected)
+    assert not any(".1." in name for name in program.state_dict if "ridge" in name)
+
+
+def test_a_backbone_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
+    spec = SignalSpec(("A", "B"), 4, (1,), (2,))
+    aligner = Aligner(Layout(spec, {"a": Head((8,), "a")}, {"kind": "linear"}))
+    module = PortableModel(aligner, 1, Recorded(("A", "B"), None, 0.0, 4, ""))
+    aligner.backbone.forward = lambda signal, index: signal[: int(signal.sum())]
+
+    with pytest.raises(BrainhiveError, match="backbone linear cannot be exported"):
+        save_program(module, tmp_path / "model.pt2")
+
+
+def test_neuralbench_checks_and_evaluates_the_file(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """BRAINHIVE_NEURALBENCH names a Python 3.12 of its own: neuralbench 0.4.0, and a
+    torch that fits its torchaudio (2.11).
+    """
+    if not (python := os.environ.get("BRAINHIVE_NEURALBENCH")):
+        pytest.skip("BRAINHIVE_NEURALBENCH names no Python")
+    exported(runs["plain"], "--rate", "120", "--window", "-200,800", "--to", "bench")
+    line = [python, "-c", CLIENT, "bench/model.pt2", ",".join(CHANNELS), tmp_path]
+    subprocess.run(line, check=True)

@@ -1,0 +1,53 @@
+"""NeuralBench's scores, loss and ranks, as its own code gives them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from brainhive_cli.measurement import neuralbench
+from brainhive_cli.models.losses import ClipConfig, LossContext
+
+FIRST = 8
+"""Trials of the batch whose loss is known."""
+
+
+def test_scores_and_loss_are_neuralbench_s(golden: Path) -> None:
+    """Of facebookresearch/neuroai@af8ce00, run as published."""
+    known = load_file(golden / "methods/neuralbench_scores.safetensors")
+    gallery = known["expected.gallery"]
+    row_of = {
+        int(name): row for row, name in enumerate(known["expected.gallery_picture"])
+    }
+    picture = torch.tensor([row_of[int(name)] for name in known["picture"]])
+    predicted = known["predicted"]
+
+    scores = neuralbench.score(predicted, gallery, picture, known["subject"])
+    for ending in ("", "_subject-agg", "_instance-agg"):
+        for name in ("top1_acc", "top5_acc"):
+            expected = known[f"expected.{name}{ending}"].item()
+            assert scores[f"test/full_retrieval/{name}{ending}"] == pytest.approx(
+                expected
+            )
+        ranks = known[f"expected.ranks{ending}"]
+        auc = 1 - ranks.mean().item() / (len(gallery) - 1)
+        name = f"test/full_retrieval/inv_norm_rank_mean{ending}"
+        assert scores[name] == pytest.approx(auc)
+    ranks = neuralbench.rank(predicted, gallery, picture)
+    assert torch.equal(ranks, known["expected.ranks"])
+
+    # the loss of the recipe
+    settings = {"directions": "to_target", "normalise_signal": False}
+    settings |= {"initial_logit_scale": 0.0, "learn_scale": False}
+    batch = predicted[:FIRST].clone().requires_grad_()
+    context = LossContext(stimuli=torch.arange(FIRST))
+    loss = ClipConfig(**settings).build()(batch, known["true"][:FIRST], context)
+    loss.backward()
+    torch.testing.assert_close(loss, known["expected.loss_of_first_8"])
+    torch.testing.assert_close(batch.grad, known["expected.grad_of_first_8"])
+
+
+def test_candidates_that_tie_count_half() -> None:
+    ranks = neuralbench.rank(torch.ones(1, 2), torch.ones(4, 2), torch.tensor([2]))
+    assert ranks.tolist() == [1.5]

@@ -1,0 +1,30 @@
+"""Sessions that select the epoch are not learned from."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cell_data import PICTURES, data_of
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.training.alignment.training_data import hold_out_recordings
+
+
+def test_trials_of_a_session_are_taken_out_of_training() -> None:
+    first = data_of(
+        np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
+    ).trials[0]
+    signal = np.asarray(first.signal)[:, :2]  # [N, 2, C, T]
+    sessions = np.tile(np.array([0, 1], np.int8), (len(signal), 1))
+    sessions[0] = 0  # a picture that one session shows
+    options = {"repetitions": None, "known_digests": None, "sessions": sessions}
+    trials = replace(first, signal=signal, subject=4, **options)
+
+    learned, tested = hold_out_recordings([trials, first], {4: [2]})
+
+    assert learned[1] is first and len(tested) == 1
+    assert (tested[0].sessions == 1).all() and (learned[0].sessions <= 0).all()
+    assert len(tested[0].signal) == len(signal) - 1
+    assert learned[0].counts.tolist() == [2] + [1] * (len(signal) - 1)
+    with pytest.raises(RecipeError, match="sessions 3 of subject 4 hold none or all"):
+        hold_out_recordings([trials], {4: [3]})
