@@ -381,10 +381,7 @@ COMMANDS = (
             "`runs verify NAME` trains a cell again, `runs rm NAME` removes it."
         ),
         "train-align",
-        {
-            "yes": switch("--yes", "Remove without asking."),
-            "cell": option("--cell", "Cell that verify trains again."),
-        },
+        {"yes": switch("--yes", "Remove without asking.")},
         paths="words",
         complete=one_of(runs(), words=("show", "verify", "rm")),
         computes=False,

@@ -338,17 +338,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         rows,
     )
     # the split by these embeddings, which other encoders are tested with
-    root, split = recipe.paths.under_home("embeddings") / job.dataset.name, {}
+    root, files = recipe.paths.under_home("embeddings") / job.dataset.name, {}
     if recipe.held_out and launch.is_main:
         name = recipe.encoders[0].name
-        embedded = path_of(root.parent, job.dataset.name, "train", name)
-        split["split"] = write_split(
-            TargetStore.open(embedded), recipe.held_out, root / "splits"
-        )
+        embedded = TargetStore.open(path_of(root.parent, root.name, "train", name))
+        files["split"] = write_split(embedded, recipe.held_out, root / "splits")
     return Result(
         root,
         (table,),
-        files=split,
+        files=files,
         hint=next_command(recipe.dataset, recipe.encoders, recipe.paths),
         work=work,
     )

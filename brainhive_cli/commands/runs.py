@@ -3,9 +3,12 @@ trained again; and the removal of runs.
 """
 
 import os
+import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -29,8 +32,15 @@ from brainhive_cli.core.measurements import (
     list_footnotes,
     merge_caveats,
 )
-from brainhive_cli.core.recipe import FileRecipe, Names, Run
-from brainhive_cli.core.runs import RunFolder, age
+from brainhive_cli.core.recipe import FileRecipe, Names, Paths, Run
+from brainhive_cli.core.runs import (
+    ENVIRONMENT,
+    RunFolder,
+    age,
+    finished_runs,
+)
+from brainhive_cli.core.runs import find as find_run
+from brainhive_cli.core.runs import reference as reference_of
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.reports.paper_tables import summary_scopes
 from brainhive_cli.reports.runs_shown import ShownRun, find
@@ -38,6 +48,7 @@ from brainhive_cli.reports.sentences import list_limits, state_finding
 from brainhive_cli.reports.tables import describe_metric, metric_table
 
 REMOVE, SHOW, VERIFY = "rm", "show", "verify"
+EVALUATION = "eval-retrieval"
 
 
 class Recipe(FileRecipe):
@@ -46,21 +57,10 @@ class Recipe(FileRecipe):
     words: Names = Field(
         [],
         description="runs or commands, none for all; `show` before one shows it "
-        "(default: the newest with metrics), `verify` trains a cell of it again, `rm` "
-        "removes runs",
+        "(default: the newest with metrics), `verify RUN CELL` trains a cell of "
+        "it again (default: the first with the fewest subjects), `rm` removes runs",
     )
     yes: bool = Field(False, description="remove without asking")
-    cell: str = Field(
-        "",
-        description="the cell that `verify` trains again; default: the first of those "
-        "with the fewest subjects",
-    )
-    tolerance: float = Field(
-        0.0,
-        ge=0,
-        description="difference of a weight or prediction, relative to the largest "
-        "value of its tensor, that `verify` accepts; 0: equal to the bit",
-    )
 
 
 def _name(run: RunFolder) -> str:
@@ -124,16 +124,6 @@ def _count_bytes(run: RunFolder) -> int:
     return sum(file.lstat().st_size for file in files)
 
 
-def _get_name(recipe: Recipe) -> str | None:
-    """Get the only run that is named; None for none, RecipeError for several."""
-    verb, *names = recipe.words
-    if len(names) > 1:
-        raise RecipeError(
-            f"{len(names)} runs: {', '.join(names)}", Line("runs", verb, "NAME")
-        )
-    return names[0] if names else None
-
-
 def _find_shown(recipe: Recipe) -> ShownRun:
     """Find the run that is to be shown.
 
@@ -141,8 +131,12 @@ def _find_shown(recipe: Recipe) -> ShownRun:
         MissingData: if there is none of the name.
         RecipeError: if several are named.
     """
-    name = _get_name(recipe)
-    folder, variant = find(recipe.paths.under_home("runs"), name)
+    names = recipe.words[1:]
+    if len(names) > 1:
+        raise RecipeError(
+            f"{len(names)} runs: {', '.join(names)}", Line("runs", SHOW, "NAME")
+        )
+    folder, variant = find(recipe.paths.under_home("runs"), names[0] if names else None)
     return ShownRun(variant or folder.name, folder, variant)
 
 
@@ -190,7 +184,7 @@ def inputs(recipe: Recipe) -> list[Input]:
     if verb == SHOW:
         return [Input(_find_shown(recipe).folder.path.name)]
     if verb == VERIFY:
-        return [Input(_get_name(recipe) or "the newest run of train-align")]
+        return [Input(" ".join(recipe.words[1:]) or "the newest run of train-align")]
     return [Input(_name(run)) for run in _find_named(recipe, verb == REMOVE)]
 
 
@@ -207,13 +201,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         shown_run = _find_shown(recipe)
         return _show(shown_run)
     if verb == VERIFY:
-        from brainhive_cli.commands.train_align import train_again
-        from brainhive_cli.evaluation.retrieval.verification import verify
-
         # it trains, unlike all else here: on a GPU unless the user names a device
         here = start(recipe.run if "run" in recipe.model_fields_set else Run())
-        name, cell = _get_name(recipe), recipe.cell
-        return verify(name, recipe.paths, here, cell, recipe.tolerance, train_again)
+        if len(recipe.words) > 3:
+            problem = (
+                f"verify takes a run and a cell, not {len(recipe.words) - 1} words"
+            )
+            raise RecipeError(problem, str(Line("runs", "verify", "RUN", "CELL")))
+        return _verify(recipe.paths, here, *recipe.words[1:])
     runs = _find_named(recipe, verb == REMOVE)
     if verb == REMOVE:
         _remove(runs, root, recipe.yes)
@@ -310,3 +305,124 @@ def _remove(runs: Sequence[RunFolder], root: Path, agreed: bool) -> None:
             lock = Claim(run.path / LOCK, f"run {run.path}")
             remove(run.path)
             lock.release()
+
+
+@console.progress("training a cell again")
+def _verify(
+    paths: Paths, launch: Launch, reference: str | None = None, name: str = ""
+) -> Result:
+    """Train a cell again in a temporary folder, and compare weights and ranks.
+
+    Signals, embeddings and pictures are only read.
+
+    Args:
+        paths: Where runs, signals and embeddings lie.
+        launch: The process that trains.
+        reference: A run of train-align, as `find_reference` takes it, or one of
+            eval-retrieval; None: the newest training.
+        name: The cell; empty for the first with the fewest subjects.
+
+    Raises:
+        MissingData: if signals or embeddings are absent.
+        RecipeError: if there is no such cell.
+    """
+    import torch
+
+    from brainhive_cli.commands.train_align import train_cells
+    from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
+    from brainhive_cli.training.alignment.job import Job
+    from brainhive_cli.training.alignment.model import is_model
+    from brainhive_cli.training.alignment.recipe import Recipe as TrainingRecipe
+    from brainhive_cli.training.alignment.references import TRAINING, find_reference
+
+    # an evaluation leads to its training
+    root = paths.under_home("runs")
+    with suppress(BrainhiveError):
+        if reference:
+            spec = find_run(root, EVALUATION, reference).recipe(EvaluationRecipe)
+            reference = (spec.align_run or [reference])[0]
+    folder, variant = find_reference(reference, paths)
+    if is_model(folder.path):
+        raise RecipeError(f"{folder.path} does not hold its recipe", "name a run")
+    job = Job.resolve(folder.recipe(TrainingRecipe, paths=paths, run={}))
+    cells = {one.name: one for one in job.list_cells() if variant in ("", one.variant)}
+    name = name or min(cells, key=lambda name: len(cells[name].trained_on))
+    if name not in cells:
+        raise RecipeError(f"{folder.name} has no cell {name!r}", ", ".join(cells))
+
+    # train it with the run's number of threads, on which sums of floats depend
+    there: dict[str, Any] = {}
+    with suppress(MissingData):  # a shared run may have no environment
+        there = folder.read_json(ENVIRONMENT)
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        threads = torch.get_num_threads()
+        stack.callback(torch.set_num_threads, threads)
+        torch.set_num_threads(there.get("threads") or threads)
+        again = RunFolder(Path(temporary) / TRAINING / folder.path.name)
+        again.path.mkdir(parents=True)
+        train_cells(job, [cells[name]], job.open_stores(), again, launch)
+
+        # compare bytes of weights, and the ranks of an evaluation
+        file = f"cells/{name}/model/model.safetensors"
+        model = again.path / file
+        is_equal = (folder.path / file).read_bytes() == model.read_bytes()
+        training = reference_of(folder, root / TRAINING, cells[name].variant)
+        ranks = dict[str, int]()
+        with suppress(MissingData):  # of test signals or pictures
+            ranks = _compare_ranks(paths, training, name, model.parent, launch)
+
+    # versions, device, commit and inputs, which may explain a difference
+    here = launch.describe_environment()
+    here |= here["versions"] | job.digests()
+    there |= there.get("versions", {}) | job.recipe.digests
+    others = [
+        f"{key}: {there.get(key)} there, {value} here"
+        for key, value in here.items()
+        if isinstance(value, str) and value != there.get(key)
+    ]
+
+    # the result
+    rows = [
+        ("trained again", f"{name}, of {len(cells)} cells"),
+        ("weights", "equal to the bit" if is_equal else "differ"),
+        *((f"ranks of {key}", f"{count} differ") for key, count in ranks.items()),
+        *(("differs from the run", text) for text in others),
+    ]
+    is_equal = is_equal and not any(ranks.values())
+    details = {"cell": name, "equal": is_equal, "ranks": ranks, "differs_in": others}
+    table = Table(f"Verification of {folder.name}", ("item", "value"), rows)
+    return Result(folder.path, (table,), details=details, exit_code=int(not is_equal))
+
+
+def _compare_ranks(
+    paths: Paths, training: str, cell: str, model: Path, launch: Launch
+) -> dict[str, int]:
+    """Count the signals of each subject that the second model ranks unlike the first in
+    the newest evaluation of a training; empty without one.
+    """
+    from brainhive_cli.core import weights
+    from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
+    from brainhive_cli.evaluation.retrieval.measure import measure_cell
+    from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
+    from brainhive_cli.measurement.interleaving import Interleaving
+    from brainhive_cli.measurement.retrieval import Gallery, Scores
+
+    for evaluation in finished_runs(paths.under_home("runs"), EVALUATION):
+        spec = evaluation.recipe(EvaluationRecipe, paths=paths)
+        file = evaluation.path / f"parts/{cell}.safetensors"
+        if (spec.align_run or [""])[0] == training and file.is_file():
+            # without what is measured beside the ranks
+            spec = spec.model_copy(update={**NOT_COMPARED, "ceiling_splits": 0})
+            job = Job.resolve(spec)
+            group = next(group for group in job.groups if group[0].name == cell)
+            models = job.open_models(group, launch.device)
+            models[0].path = model
+            _, again = measure_cell(models, spec)
+            _, kept = weights.load_cell(file, Gallery, Scores, Interleaving)
+            return {
+                f"{evaluation.name}, subject {subject}, {len(scores.ranks)} signals": (
+                    int((scores.ranks != again[subject].ranks).sum())
+                )
+                for subject, scores in kept.items()
+            }
+    return {}

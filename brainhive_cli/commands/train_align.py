@@ -19,7 +19,7 @@ from brainhive_cli.core.cells import (
     start_run,
 )
 from brainhive_cli.core.command import Input, Result, Work, collect
-from brainhive_cli.core.errors import Hint, Line, MissingData, RecipeError
+from brainhive_cli.core.errors import Hint, Line
 from brainhive_cli.core.facts import TrainingFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
@@ -28,7 +28,6 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     name_rows,
 )
-from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table, mean_sd
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -121,7 +120,7 @@ def run(
             for cell in cells:
                 job.find_starts(cell)  # which are refused before anything is trained
             stores = stores or job.open_stores()
-        work = _train(job, cells, stores, folder, launch)
+        work = train_cells(job, cells, stores, folder, launch)
         with finishing(folder, launch) as is_due:
             if is_due and launch.is_main:
                 problems = {name: problem_of(store) for name, store in stores.items()}
@@ -152,7 +151,7 @@ def run(
     return Result(folder.path, tables(metrics, cells), metrics, hint=hint, work=work)
 
 
-def _train(
+def train_cells(
     job: Job,
     cells: Sequence[Cell],
     stores: Mapping[str, TargetStore],
@@ -243,56 +242,6 @@ def _train(
         if cells
         else None
     )
-
-
-def train_again(
-    folder: RunFolder,
-    paths: Paths,
-    variant: str,
-    name: str,
-    again: RunFolder,
-    launch: Launch,
-) -> tuple[Cell, int, list[str]]:
-    """Train one cell of a finished run in another folder, by the run's recipe.
-
-    Args:
-        folder: The run, which is only read.
-        paths: Where signals and embeddings lie; nothing is written there.
-        variant: Of a sweep, the variant of the cell; empty for any.
-        name: The cell; empty for the first with the fewest subjects.
-        again: Where it is trained.
-        launch: The process that trains.
-
-    Returns:
-        The cell, the number of other cells, and the inputs that have changed since.
-
-    Raises:
-        MissingData: if signals or embeddings are not here.
-        RecipeError: if there is no such cell.
-    """
-    # the cell, whose signals and embeddings must be here
-    job = Job.resolve(folder.recipe(Recipe, paths=paths))
-    cells = {one.name: one for one in job.list_cells() if variant in ("", one.variant)}
-    if name and name not in cells:
-        raise RecipeError(f"{folder.name} has no cell {name!r}", ", ".join(cells))
-    first = min(cells.values(), key=lambda one: len(one.trained_on))
-    cell = cells.get(name, first)
-    if not job.has_signals([cell]):
-        raise MissingData(
-            f"signal stores of {folder.name} are absent, and verify makes none",
-            Line("train-align", ("recipe", folder.path / "recipe.yaml")),
-        )
-    job.require()
-    recorded, current = job.recipe.digests, job.digests()
-    changed = sorted(key for key in recorded if current.get(key) != recorded[key])
-
-    # train it
-    recipe = job.variants[cell.variant]
-    opened = TrainingData(job, recipe, job.open_stores(), [*cell.trained_on], launch)
-    layout, data = opened.select_cell(cell)
-    terms, train = recipe.loss_terms, recipe.train
-    train_cell(cell.name, cell.seed, layout, data, terms, train, again, launch)
-    return cell, len(cells) - 1, changed
 
 
 def _collect_measurements(

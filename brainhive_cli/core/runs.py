@@ -332,7 +332,6 @@ class Environment(BaseModel, extra="allow"):
 
     versions: dict[str, str] = {}
     device: str = ""
-    threads: int = 0
     commit: str | None = None
     started: AwareDatetime | None = None
     finished: AwareDatetime | None = None

@@ -2,9 +2,9 @@
 list or folds.
 """
 
+import fnmatch
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,7 +15,7 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.errors import BrainhiveError, Hint, Line, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.core.recipe import Section
@@ -37,6 +37,7 @@ STEPS_WITHIN = {
 """Z-scoring that has no part in the training trials of a fold, by what may be held
 out.
 """
+SPLIT_FORM = "dataset.holdout.split=FILE.json of variants with train_ids and test_ids"
 
 
 class Holdout(Section):
@@ -95,21 +96,18 @@ class Holdout(Section):
             raise RecipeError(
                 problem, f"one of them, as holdout={{by: {self.by}, folds: 5}}"
             )
-        if self.split is not None and self.by != "pictures":
-            raise RecipeError(
-                f"holdout.split is of pictures, and by is {self.by}", "by: pictures"
-            )
-        if self.test is not None:
+        listed = [self.split] if self.split else self.test
+        if listed is not None:
             # runs and sessions have numbers, pictures have ids, trials neither
             is_numbered = self.by in ("runs", "sessions")
             if self.by == "trials" or any(
-                isinstance(name, int) != is_numbered for name in self.test
+                isinstance(name, int) != is_numbered for name in listed
             ):
                 raise RecipeError(
-                    f"holdout.test lists {self.test} of {self.by}",
+                    f"holdout lists {listed} of {self.by}",
                     (
-                        "numbers of runs or sessions, or image ids of pictures; trials "
-                        "by folds or share"
+                        "numbers of runs or sessions, ids or a split of pictures; "
+                        "trials by folds or share"
                     ),
                 )
         return self
@@ -127,7 +125,7 @@ class Holdout(Section):
     @property
     def fold_numbers(self) -> list[int]:
         """Number of each fold, from 1."""
-        folds = len(self._read_split()) if self.split else self.folds or 1
+        folds = len(read_split(locate(self.split))) if self.split else self.folds or 1
         return [*range(1, folds + 1)]
 
     @property
@@ -142,7 +140,7 @@ class Holdout(Section):
             if self.folds
             else f"a share of {self.share:g}"
             if self.share
-            else f"split {Path(self.split).stem}, {len(self.fold_numbers)} folds"
+            else f"split {Path(self.split).stem}"
             if self.split
             else ""
         )
@@ -153,27 +151,10 @@ class Holdout(Section):
         """List the file of a split, whose content is part of a run's fingerprint."""
         if not self.split:
             return []
-        one = Input.of(f"split {self.split}", self._read_split)
-        digest = "" if one.error else documents.digest_file(locate(self.split))
-        return [replace(one, reference=self.split, digest=digest)]
-
-    def _read_split(self) -> list[dict[str, str]]:
-        """Read the side of each picture in each fold; folds test equally many.
-
-        Raises:
-            BrainhiveError: if the file is none, or a picture is on both sides.
-            RecipeError: if folds have different numbers of tested pictures.
-        """
-        way = "dataset.holdout.split=FILE.json of train_ids and test_ids"
-        folds = read_split(locate(self.split or ""), way)
-        counts = {[*sides.values()].count("test") for sides in folds}
-        if len(counts) > 1 or 0 in counts:
-            raise RecipeError(
-                f"{self.split}: folds test {min(counts)} to {max(counts)} pictures, so "
-                "they have no common chance",
-                "as many in each fold, or a file and a run for each",
-            )
-        return folds
+        path = locate(self.split)
+        read_split(path)
+        digest = documents.digest_file(path)
+        return [Input(f"split {path.name}", reference=self.split, digest=digest)]
 
     def stored_split(self, split: str) -> str:
         """Name the split in whose stores a split lies: held-out trials lie in those of
@@ -195,17 +176,11 @@ class Holdout(Section):
             return np.ones(len(stimuli.image_ids), bool)
         if self.split:
             # pictures that the file does not list are on neither side
-            sides = self._read_split()[fold - 1]
+            sides = read_split(locate(self.split))[fold - 1]
+            sides_by_row = np.full(len(stimuli.image_ids), "", object)
             rows = match_ids([*sides], stimuli.image_ids, f"{self.split}: the data set")
-            side_of = dict(zip(rows.tolist(), sides.values(), strict=True))
-            if len(side_of) < len(sides):
-                raise RecipeError(
-                    f"{self.split} names a picture twice", "each picture on one side"
-                )
-            wanted = "test" if split == "test" else "train"
-            return np.array(
-                [side_of.get(row) == wanted for row in range(len(stimuli.image_ids))]
-            )
+            sides_by_row[rows] = [*sides.values()]
+            return sides_by_row == ("test" if split == "test" else "train")
         is_tested = self.hold_out_pictures(stimuli.image_ids, stimuli.concepts, fold)
         return is_tested if split == "test" else ~is_tested
 
@@ -382,20 +357,17 @@ class Holdout(Section):
                 unknown.
         """
         # listed pictures are tested in every fold: by name, or all of a pattern
-        count, known = len(image_ids), {*image_ids}
+        count, listed = len(image_ids), set[str]()
         if self.test is not None:
-            listed = set[str]()
             for name in map(str, self.test):
-                matches = {name} & known or {
-                    one for one in known if fnmatchcase(one, name)
-                }
-                if not matches or len(matches) == count:
+                matches = {name} & {*image_ids} or {*fnmatch.filter(image_ids, name)}
+                if len(matches) in (0, count):
                     raise RecipeError(
                         f"holdout.test names {name}, {len(matches)} of {count}",
                         f"image ids as {image_ids[0]}",
                     )
                 listed |= matches
-            return np.isin(np.asarray(image_ids), sorted(listed))
+            return np.isin(np.asarray(image_ids), [*listed])
         # pictures in a random order, concept by concept, are dealt to the folds in turn
         random = np.random.default_rng(self.seed)
         order = random.permutation(count)
@@ -453,9 +425,9 @@ class Holdout(Section):
         groups = self.number_groups(recording, where)  # [N, R]
         total = int(groups.max()) + 1
         if self.test is not None:
-            # -1 is the last
-            numbers = [int(n) + (total + 1) * (int(n) < 0) for n in self.test]
-            if unknown := [number for number in numbers if not 1 <= number <= total]:
+            if unknown := [
+                number for number in self.test if not 1 <= abs(int(number)) <= total
+            ]:
                 raise RecipeError(
                     (
                         f"holdout.test names {self.by[:-1]} {unknown[0]}: {where} has "
@@ -463,7 +435,8 @@ class Holdout(Section):
                     ),
                     f"numbers from 1 to {total}, in the order of time",
                 )
-            tested = [number - 1 for number in numbers]
+            # -1 is the last
+            tested = [int(number) % (total + 1) - 1 for number in self.test]
         elif self.folds is not None:
             tested = [*range(fold - 1, total, self.folds)]
         else:
@@ -568,9 +541,9 @@ class Holdout(Section):
 
 
 def read_split(
-    path: Path, hint: Hint, name_of: Callable[[str], str] = str
+    path: Path, hint: str = SPLIT_FORM, name_of: Callable[[str], str] = str
 ) -> list[dict[str, str]]:
-    """Read on which side, `train` or `test`, each picture of each variant is.
+    """Read the side, `train` or `test`, of each picture in each variant.
 
     Source: ViCCo-Group/LAION-fMRI, laion_fmri/splits: `variants` with `train_ids` and
     `test_ids`.
@@ -578,24 +551,23 @@ def read_split(
     Args:
         path: The JSON file.
         hint: How to get it.
-        name_of: What makes an image id of a name.
+        name_of: Turns a listed name into an image id.
 
     Raises:
-        MissingData: if it is not there, is no split, or has a picture twice.
+        MissingData: if it is absent or no split, has a picture twice, or its variants
+            test different numbers of pictures, so that they have no common chance.
     """
-    folds = []
-    with reading(path, str(hint)):
-        for variant in documents.read(path, dict[str, Any], hint=str(hint))["variants"]:
-            sides: dict[str, str] = {}
-            for side in ("train", "test"):
-                for name in map(name_of, map(str, variant[f"{side}_ids"])):
-                    if name in sides:
-                        where = dict.fromkeys([sides[name], side])
-                        raise ValueError(f"{name} twice, in {' and '.join(where)}")
-                    sides[name] = side
+    with reading(path, hint):
+        folds, counts = [], set()
+        for variant in documents.read(path, dict[str, Any], hint=hint)["variants"]:
+            listed = {side: variant[f"{side}_ids"] for side in ("train", "test")}
+            sides = {name_of(name): side for side in listed for name in listed[side]}
             folds.append(sides)
-        if not folds:
-            raise ValueError("no variants")
+            counts.add(len(listed["test"]))
+            if len(sides) < sum(map(len, listed.values())):
+                raise ValueError("it has a picture twice")
+        if len(counts) != 1 or 0 in counts:
+            raise ValueError(f"variants test {sorted(counts)} pictures")
     return folds
 
 

@@ -158,6 +158,6 @@ def test_a_holdout_says_once_how_much_and_run_1_of_two_sessions_is_two() -> None
     assert second[0].tolist() == [False, False, True, True]
     last = Holdout(by="sessions", test=[-1]).hold_out_trials(recording, 1, "here")
     assert (last == second).all()
-    for fields in ({}, {"folds": 2, "share": 0.5}):
+    for fields in ({}, {"folds": 2, "share": 0.5}, {"split": "a.json"}):
         with pytest.raises(RecipeError):
             Holdout.model_validate({"by": "runs", **fields})

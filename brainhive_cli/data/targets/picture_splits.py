@@ -3,8 +3,9 @@ out, and tests without near neighbours in training.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -16,8 +17,6 @@ from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.data.stores.target_store import TargetStore
 
-MAX_LINKED = 30_000
-"""Pictures whose distances are compared, at most: they take 3.6 GB."""
 MAX_GROUP = 0.05
 """Largest share of the pictures that neighbours of neighbours may form: they are on one
 side, and a larger group would leave few choices of a test.
@@ -33,13 +32,11 @@ class HeldOut(Section):
 
     by: Literal["clusters", "neighbours"] = Field(
         description="clusters: each of `folds` clusters of concepts is a test once; "
-        "neighbours: a share whose nearest training pictures are far"
+        "neighbours: one test, whose nearest training pictures are far"
     )
-    folds: int = Field(5, ge=2, le=1000, description="clusters of k-means")
-    share: float = Field(
-        0.2, ge=0.05, le=0.5, description="share that `neighbours` tests"
+    folds: int = Field(
+        5, ge=2, description="clusters; `neighbours` tests one part of so many"
     )
-    seed: int = Field(0, ge=0, description="seed of clusters and draws")
 
 
 @progress("splitting pictures")
@@ -47,54 +44,37 @@ def write_split(store: TargetStore, how: HeldOut, folder: Path) -> Path:
     """Split the pictures of a target store, and write the file that
     `dataset.holdout.split` reads.
 
-    Returns:
-        The file, `clusters_k5-ENCODER.json` or `neighbours-ENCODER.json` in the folder.
-
     Raises:
-        RecipeError: if there are too few concepts, or too many pictures to compare.
+        RecipeError: if there are too few concepts.
     """
-    # unit-length embeddings [N, D]
-    rows = np.flatnonzero(store.done)
-    unit = np.asarray(store.embedding[:], np.float32)[rows].reshape(len(rows), -1)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-    encoder = store.attributes["encoder"]
-    params: dict[str, Any] = {"encoder": encoder, "seed": how.seed}
-    if how.by == "clusters":
-        concepts = [store.concepts[row] for row in rows.tolist()]
-        folds = hold_out_clusters(unit, concepts, how.folds, how.seed)
-        name, params["k"] = f"clusters_k{how.folds}", how.folds
-    else:
-        folds, found = match_neighbours(unit, how.share, how.seed)
-        name, params = "neighbours", params | {"share": how.share, **found}
+    from sklearn.preprocessing import normalize
 
-    # ids of each side, in LAION-fMRI's form
-    ids = [store.image_ids[row] for row in rows.tolist()]
+    # pictures with embeddings, at unit length [N, D]
+    rows, encoder = np.flatnonzero(store.done), store.attributes["encoder"]
+    embedding = np.asarray(store.embedding[:], np.float32)[rows]
+    unit = normalize(embedding.reshape(len(rows), -1))
+    ids = np.asarray(store.image_ids)[rows]
+    concepts = np.asarray(store.concepts)[rows].tolist()
+    params = dict[str, float]()
+    if how.by == "clusters":
+        folds = hold_out_clusters(unit, concepts, how.folds)
+    else:
+        folds, params = match_neighbours(unit, how.folds)
+
+    # ids of each side
+    name = f"{how.by}_k{how.folds}-{encoder}"
     variants = [
-        {
-            "variant_id": number,
-            "train_ids": [ids[row] for row in train.tolist()],
-            "test_ids": [ids[row] for row in test.tolist()],
-        }
-        for number, (train, test) in enumerate(folds)
+        {"train_ids": ids[train].tolist(), "test_ids": ids[test].tolist()}
+        for train, test in folds
     ]
-    document = {
-        "name": name,
-        "pool": store.attributes["dataset"],
-        "splitter": f"brainhive {how.by}",
-        "params": params,
-        "n_train": len(folds[0][0]),
-        "n_test": len(folds[0][1]),
-        "variants": variants,
-    }
-    path = folder / f"{name}-{encoder}.json"
+    document = {"name": name, "params": params, "variants": variants}
+    path = folder / f"{name}.json"
     with atomic_write(path) as part:
         part.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     return path
 
 
-def hold_out_clusters(
-    unit: Float32, concepts: list[str], count: int, seed: int
-) -> Folds:
+def hold_out_clusters(unit: Float32, concepts: Sequence[str], count: int) -> Folds:
     """Cluster concepts by their mean embeddings (k-means), and test each cluster in
     turn.
 
@@ -106,47 +86,40 @@ def hold_out_clusters(
         unit: [N, D] embeddings of unit length.
         concepts: [N].
         count: Clusters.
-        seed: Of k-means and the draws.
 
     Raises:
         RecipeError: if there are fewer concepts, or a cluster has one picture.
     """
     from sklearn.cluster import KMeans
 
+    # clusters of concepts, and the cluster of each picture
     names, number = np.unique(concepts, return_inverse=True)
-    if len(names) <= count:
+    means = [unit[number == one].mean(0) for one in range(len(names))]
+    kmeans = KMeans(min(count, len(names)), n_init=10, random_state=0)
+    labels = kmeans.fit_predict(means)[number]
+    size = int(np.bincount(labels, minlength=count).min())
+    if size < 2:
         raise RecipeError(
-            f"held_out: {count} clusters of {len(names)} concepts", "fewer folds"
-        )
-    means = np.zeros((len(names), unit.shape[1]))
-    np.add.at(means, number, unit)
-    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-    labels = KMeans(count, n_init=10, random_state=seed).fit_predict(means)[number]
-    tested = int(np.bincount(labels, minlength=count).min())
-    if tested < 2:
-        raise RecipeError(
-            f"held_out: the smallest of {count} clusters has {tested} picture",
+            f"held_out: the smallest of {count} clusters of {len(names)} concepts has "
+            f"{size} pictures",
             f"held_out.folds below {count}",
         )
-    random = np.random.default_rng(seed)
+
+    # each cluster, cut to the size of the smallest
+    order = np.random.default_rng(0).permutation(len(unit))
     return [
-        (
-            np.flatnonzero(labels != label),
-            np.sort(random.permutation(np.flatnonzero(labels == label))[:tested]),
-        )
+        (np.flatnonzero(labels != label), order[labels[order] == label][:size])
         for label in range(count)
     ]
 
 
-def match_neighbours(
-    unit: Float32, share: float, seed: int
-) -> tuple[Folds, dict[str, float]]:
+def match_neighbours(unit: Float32, count: int) -> tuple[Folds, dict[str, float]]:
     """Choose a test whose pictures have no near neighbour in training, and that is
     otherwise like training.
 
     Pictures with a cosine above tau, and their neighbours in turn, are on one side. Tau
     is the lowest for which no such group has more than `MAX_GROUP` of the pictures.
-    Among random tests of whole groups the one with the lowest MMD² is taken.
+    Among random tests of whole groups the one with the lowest MMD² is chosen.
 
     Source: the two aims are those of LAION-fMRI's split `tau`; the way is our own. MMD
     with the cosine as kernel (Gretton et al. 2012) is the squared distance of the mean
@@ -154,45 +127,26 @@ def match_neighbours(
 
     Args:
         unit: [N, D] embeddings of unit length.
-        share: Of the pictures that are tested.
-        seed: Of the draws.
+        count: One part of so many is tested.
 
     Returns:
-        The fold, and `tau`, `mmd2` and the median `mmd2` of all draws.
-
-    Raises:
-        RecipeError: if there are too many pictures to compare.
+        The fold, with `tau` and `mmd2`.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
+    from sklearn.model_selection import GroupShuffleSplit
 
-    # groups: single linkage joins a picture to its nearest neighbour first
-    count = len(unit)
-    if not 10 <= count <= MAX_LINKED:
-        raise RecipeError(
-            f"held_out by neighbours: {count:,} pictures", f"10 to {MAX_LINKED:,}"
-        )
+    # groups: single linkage joins a picture to its nearest neighbour first, and
+    # compares all pairs (30,000 pictures take 3.6 GB)
     merges = linkage(unit, "single")
-    too_large = np.flatnonzero(merges[:, 3] > max(1, MAX_GROUP * count))
-    distance = merges[too_large[0], 2] * (1 - 1e-9)  # the last one has all pictures
+    too_large = merges[:, 3] > MAX_GROUP * len(unit)
+    distance = merges[too_large, 2].min() * (1 - 1e-9)
     labels = fcluster(merges, distance, "distance")
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
-    # random groups up to the share, and how far the means of both sides are apart
-    random, wanted, draws = np.random.default_rng(seed), round(share * count), []
-    for _ in range(DRAWS):
-        chosen, size = [], 0
-        for group in random.permutation(len(members)).tolist():
-            if size + len(members[group]) <= wanted:
-                chosen.append(members[group])
-                size += len(members[group])
-        is_tested = np.zeros(count, bool)
-        is_tested[np.concatenate(chosen)] = True
-        gap = unit[is_tested].mean(0) - unit[~is_tested].mean(0)
-        draws.append((float(gap @ gap), is_tested))
-    mmd2, is_tested = min(draws, key=lambda draw: draw[0])
-    found = {
-        "tau": float(1 - distance**2 / 2),
-        "mmd2": mmd2,
-        "median_mmd2": float(np.median([draw[0] for draw in draws])),
-    }
-    return [(np.flatnonzero(~is_tested), np.flatnonzero(is_tested))], found
+    # random groups; the mean embeddings of both sides are close
+    def measure_mmd2(fold: tuple[Int64, Int64]) -> float:
+        train, test = (unit[rows].mean(0) for rows in fold)
+        return float(np.sum((train - test) ** 2))
+
+    draws = GroupShuffleSplit(DRAWS, test_size=1 / count, random_state=0)
+    fold = min(draws.split(unit, groups=labels), key=measure_mmd2)
+    return [fold], {"tau": float(1 - distance**2 / 2), "mmd2": measure_mmd2(fold)}

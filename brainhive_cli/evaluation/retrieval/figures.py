@@ -56,7 +56,7 @@ from brainhive_cli.evaluation.retrieval.summary import (
     scopes_below,
 )
 from brainhive_cli.measurement.retrieval import BACKWARD
-from brainhive_cli.measurement.slope import average_by_picture
+from brainhive_cli.measurement.slope import average_by_unit
 from brainhive_cli.reports.drawings import draw_slices, shows_something
 from brainhive_cli.reports.tables import (
     describe_sample,
@@ -79,10 +79,7 @@ REQUESTED = (
 """Tables that are printed: the result, then each control, curve and comparison that the
 recipe names.
 """
-DETAILS = (
-    *("baseline", "control", "corrections", "subsets", "ceiling", "nearest"),
-    "comparisons",
-)
+DETAILS = ("baseline", "control", "corrections", "subsets", "ceiling", "comparisons")
 """Tables on pages: what is neither metrics of cells nor drawn."""
 NEAREST_BINS = 8
 """Bins of equal size in the figure of nearest training pictures."""
@@ -139,7 +136,7 @@ def draw_artifacts(
 
     # scores over the cosine with the nearest training picture
     if NEAREST in measured.scopes:
-        drawn += _draw_nearest(measured, pool)
+        drawn.append(_draw_nearest(measured, pool))
 
     # shares of regions in the predictions of each head
     regions = scopes_below(measured, REGIONS)
@@ -193,52 +190,30 @@ def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
     )
 
 
-def _draw_nearest(measured: Measurements, pool: int) -> list[Curve]:
-    """Draw the mean score of pictures in bins of their cosine with the nearest training
-    picture, and the fitted slope.
+def _draw_nearest(measured: Measurements, pool: int) -> Curve:
+    """Draw the mean score in bins of the cosine with the nearest training picture, and
+    the fitted slope.
     """
     cells = [measured.items[name] for name in measured.facts.cells]
-    nearest, score, _ = average_by_picture(cells, pool)
-    order = np.argsort(nearest, kind="stable")
-    bins = np.array_split(order, max(1, min(NEAREST_BINS, len(order) // 4)))
-    cosines = [float(nearest[rows].mean()) for rows in bins]
-    scores = [score[rows] for rows in bins]
-    if len({*cosines}) < max(2, len(bins)):  # all as near
-        return []
-    means = [float(values.mean()) for values in scores]
-    errors = [
-        float(1.96 * values.std(ddof=1) / len(values) ** 0.5) for values in scores
-    ]
+    nearest, score = average_by_unit(cells, pool)
+    bins = np.array_split(np.argsort(nearest, kind="stable"), NEAREST_BINS)
+    cosines, means = (
+        [float(values[rows].mean()) for rows in bins if len(rows)]
+        for values in (nearest, score)
+    )
+    fitted = np.polyval(np.polyfit(nearest, score, 1), cosines).tolist()
     slope = measured.scopes[NEAREST]["nearest_slope"]
-    middle, height = nearest.mean(), score.mean()
-    rise = slope.value / nearest.std()
-    fitted = [float(height + rise * (at - middle)) for at in cosines]
-    lines = [
-        Line(
-            f"mean of {len(bins)} bins of {len(bins[0])} pictures",
-            means,
-            [mean - error for mean, error in zip(means, errors, strict=True)],
-            [mean + error for mean, error in zip(means, errors, strict=True)],
-            0.5,
-        ),
-        Line("least squares", fitted),
-    ]
-    note = (
-        f"Slope {slope.value:.3f} per standard deviation of cosine, 95 % CI "
+    return Curve(
+        "Score against the nearest training picture",
+        "cosine with the nearest training picture",
+        cosines,
+        [Line("mean of a bin", means), Line("least squares", fitted)],
+        "share of wrong pictures that rank below",
+        note=f"Slope {slope.value:.3f} per standard deviation of cosine, 95 % CI "
         f"{slope.interval_text()} ({slope.interval}). Cosines are of the embeddings "
         "that retrieval compares. A slope above 0 says that pictures near training "
-        "pictures score better."
+        "pictures score better.",
     )
-    return [
-        Curve(
-            "Score against the nearest training picture",
-            "cosine with the nearest training picture",
-            cosines,
-            lines,
-            "share of wrong pictures that rank below",
-            note=note,
-        )
-    ]
 
 
 def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
@@ -408,13 +383,6 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
                 scopes_below(measured, REPETITIONS),
                 "repetitions",
                 note=DRAWN,
-            )
-        ],
-        "nearest": [
-            metric_table(
-                "Score against the nearest training picture",
-                {"all": scopes[NEAREST]} if NEAREST in scopes else {},
-                "pictures",
             )
         ],
         "regions": [

@@ -113,7 +113,7 @@ def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Score
             rank_split(gallery, images, signals, table),
             scopes=scopes,
             ceiling=ceiling,
-            nearest=nearest[target] if len(nearest) else nearest,
+            nearest=nearest[target] if nearest.size else nearest,
         )
 
     # a prediction that needs other test signals is no result of one trial
@@ -195,14 +195,13 @@ def measure_nearest(models: Models, tested: Tensor, split: str) -> Float64:
         return np.empty(0)
     with suppress(MissingData):
         # blocks of training pictures, of which one is held at a time
-        best = torch.full((len(tested),), -1.0)
-        rows, unit = shared_rows(models, "train"), normalize(tested.float())
-        for part in np.array_split(rows, -(-len(rows) // TRAINING_AT_ONCE)):
+        rows, best = shared_rows(models, "train"), []
+        for part in np.array_split(rows, 1 + len(rows) // TRAINING_AT_ONCE):
             learned = _join(model.images("train", part) for model in models)
-            cosines = unit @ normalize(learned.float()).T  # [N, m]
-            best = torch.maximum(best, cosines.amax(1).cpu())
+            cosines = normalize(tested.float()) @ normalize(learned.float()).T
+            best.append(cosines.amax(1).double().cpu())  # [N]
         # further digits depend on the order of heads
-        return best.double().round(decimals=5).numpy()
+        return np.max(best, 0).round(5)
     return np.empty(0)
 
 

@@ -56,7 +56,7 @@ from brainhive_cli.measurement.retrieval import (
     Gallery,
     Scores,
 )
-from brainhive_cli.measurement.slope import average_by_picture, fit_slope
+from brainhive_cli.measurement.slope import average_by_unit, fit_slope
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike, Items, describe_claims
 from brainhive_cli.measurement.verdict import judge
@@ -197,11 +197,10 @@ def summarise_job(
         scopes = compare_with_guess(scopes, tested)
 
     # whether pictures near training pictures score better
-    pictures = average_by_picture(item_values.values(), tables[0].pool)
-    if len(pictures[0]):
-        scopes[NEAREST] = by_name(
-            [fit_slope(pictures, protocol=protocol, split=spec.split, seeds=seeds)]
-        )
+    nearest, score = average_by_unit(item_values.values(), tables[0].pool)
+    if len({*nearest.round(9)}) > 1:
+        how = {"protocol": protocol, "split": spec.split, "seeds": tuple(seeds)}
+        scopes[NEAREST] = by_name([fit_slope(nearest, score, **how)])
 
     # plain baselines, which learned from the same signals; ceilings, which are the same
     # of all cells
