@@ -95,6 +95,8 @@ def test_variants_are_verified_and_models_and_absent_data_refused(
             assert result.exit_code == 0 and result.details["ranks"], name
         with pytest.raises(RecipeError, match="no cell 'nobody'"):
             go("runs", f"words=[verify,{sweep.folder.name},nobody]")
+        with pytest.raises(RecipeError, match="takes a run and a cell"):
+            go("runs", f"words=[verify,{sweep.folder.name},nobody,more]")
         model = next(sweep.folder.glob("cells/**/model"))
         with pytest.raises(RecipeError, match="does not hold its recipe"):
             go("runs", f"words=[verify,{model}]")
