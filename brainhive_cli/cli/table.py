@@ -714,17 +714,10 @@ COMMANDS = (
         STEPS,
         "export",
         "Write a brain model as one file that needs torch alone, for other programs.",
-        "RUN --rate 256 --window -200,1000 --unit V",
+        "RUN --rate 256 --window -200,1000",
         {
-            "cell": option("--cell", "Cell of the run.", "the only one"),
-            "subject": option(
-                "--subject", "Whose signals: a number, or new.", "the only one tested"
-            ),
             "channels": option(
                 "--channels", "Channels of the signals, in order.", "the model's"
-            ),
-            "channel_mapping": option(
-                "--channel-mapping", "spline interpolates other channels.", "none"
             ),
             "rate_hz": option(
                 "--rate", "Their sampling rate in Hz.", "the model's", value=float
@@ -732,11 +725,6 @@ COMMANDS = (
             "window_ms": option(
                 "--window", "Start and stop after onset in ms.", "the model's"
             ),
-            "unit": option("--unit", "Their unit, as V.", "the model's"),
-            "head": option(
-                "--head", "Head that is given.", "what eval-retrieval compares"
-            ),
-            "to": option("--to", "Folder for the files.", "one below exports/"),
         },
         paths="align_run",
         complete=ALIGN_RUN,

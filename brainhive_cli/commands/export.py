@@ -3,16 +3,14 @@ gives.
 """
 
 import json
-import zipfile
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from pydantic import BeforeValidator, Field
 
-from brainhive_cli.core import console, documents, hub
+from brainhive_cli.core import console
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import atomic_write
@@ -24,34 +22,24 @@ from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.portable import (
     Mapping,
     PortableModel,
-    Recorded,
-    compare_tokens,
     save_program,
 )
-from brainhive_cli.training.alignment.references import find_model, find_reference
-from brainhive_cli.training.alignment.trained import (
-    DEFAULT_UNIT,
-    TrainedModel,
-    TrainedRun,
-)
+from brainhive_cli.training.alignment.trained import TrainedModel, open_model
 
 FILE, CONTRACT, SCORES = "model.pt2", "model.json", "neuralbench.json"
-NO_STEPS = {"kind", "simulated", "keep_ms", "rate_hz"}
-"""Keys of a preparation that users of the file need not follow."""
-PICTURES_AT_ONCE = 20
-"""Pictures whose trials are decoded at once: of THINGS-EEG2 1,600 trials."""
 SUBMISSION = '''"""A brain model of Brainhive, which needs torch alone."""
+
+import json
+from pathlib import Path
 
 import benchmark_utils  # noqa: F401
 import torch
 from compet_core.base_solver import CompetSolver
 from torch.export.passes import move_to_device_pass
 
-CHANNELS = {channels}
-
 
 class Model:
-    """Predicts embeddings [B, {width}] of signals [B, C, T]."""
+    """Predicts embeddings [B, D] of signals [B, C, T]."""
 
     def __init__(self, module, rows):
         self.module, self.rows = module, rows
@@ -62,17 +50,21 @@ class Model:
 
 
 class Solver(CompetSolver):
-    """Opens the exported file."""
+    """Opens the exported file, next to its contract."""
 
-    name = {name}
+    name = "brainhive"
 
     def load_model(self, meta):
-        if (meta["sfreq"], meta["n_times"]) != ({rate_hz}, {samples}):
-            raise ValueError("the model takes {samples} samples at {rate_hz:g} Hz")
-        program = torch.export.load(f"{{meta['submission_dir']}}/model.pt2")
+        folder = Path(meta["submission_dir"])
+        takes = json.loads((folder / "model.json").read_text("utf-8"))["input"]
+        samples, rate_hz = takes["shape"][2], takes["rate_hz"]
+        if (meta["sfreq"], meta["n_times"]) != (rate_hz, samples):
+            raise ValueError(f"the model takes {samples} samples at {rate_hz:g} Hz")
+        program = torch.export.load(folder / "model.pt2")
         program = move_to_device_pass(program, str(meta["device"]))
         names = [name.lower() for name in meta["ch_names"]]
-        return Model(program.module(), [names.index(name) for name in CHANNELS])
+        rows = [names.index(name.lower()) for name in takes["channels"]]
+        return Model(program.module(), rows)
 '''
 """Form of the EEG Foundation Challenge 2026 (benchopt): `load_model(meta)` of a
 CompetSolver, and `predict`.
@@ -86,19 +78,14 @@ class Recipe(TrainedRunRecipe):
 
     align_run: OneRun = Field(
         None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; or a model "
-        "folder; or hub:owner/name[@revision]; default: the newest run (key: run)",
+        description="an align run, by folder or name, or SWEEP:VARIANT; default: the "
+        "newest run (key: run)",
     )
     cell: str = Field("", description="cell of the run; default: the only one")
-    subject: int | Literal["new"] | None = Field(
+    subject: int | None = Field(
         None,
-        description="whose signals the file takes: a number, or new for nobody the "
-        "model knows; default: the only subject that the cell is tested on",
-    )
-    head: str | None = Field(
-        None,
-        description="the head that the file gives; default: the vector that "
-        "eval-retrieval compares",
+        description="whose signals the file takes; default: the only subject that the "
+        "cell is tested on; of several, somebody whom the model does not know",
     )
 
     # the signals that the file takes, as far as they differ from the model's
@@ -117,191 +104,78 @@ class Recipe(TrainedRunRecipe):
         None,
         description="start and stop after stimulus onset, ms; default: the model's",
     )
-    unit: str = Field("", description="unit of the signals, as V; default: the model's")
-    whiten: bool = Field(
-        True,
-        description="whiten by the noise of the subject's last training session, "
-        "where the model has it; false: signals are whitened before",
-    )
 
     # the files
-    to: str = Field("", description="folder for the files; default: exports/RUN")
+    to: str = Field("", description="folder for the files; default: exports/RUN/CELL")
     scores: bool = Field(
         False,
         description="also write neuralbench.json: how well single test trials of the "
         "cell's subjects are decoded, in NeuralBench's protocol and names",
     )
-    submission: bool = Field(
-        False,
-        description="also write submission.zip, in the form of the EEG Foundation "
-        "Challenge 2026",
-    )
 
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the model."""
-    return [Input.of(recipe.align_run or "the newest run", partial(_open, recipe))]
+    return [Input.of(recipe.align_run or "the newest run", lambda: _open(recipe))]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Write the model, read it back, and compare it with the model on real signals.
+    """Write the model, read it back, and compare it with the model.
 
     Raises:
         BrainhiveError: if the model cannot take such signals, its backbone cannot be
             exported, or tokens differ.
     """
-    folder, name, trained = _open(recipe)
-    aligner, subject = aligners.load(folder), _choose_subject(recipe, folder, trained)
-    layout, learned = aligner.layout, aligner.learned
-    spec, folded = layout.spec, dict[str, Any]()
-    before = {k: v for k, v in spec.preparation.items() if k not in NO_STEPS}
-    if recipe.head is not None and recipe.head not in layout.heads:
-        raise RecipeError(
-            f"no head called {recipe.head!r}", f"there are: {', '.join(layout.heads)}"
-        )
+    trained = _open(recipe)
+    aligner, tested = aligners.load(trained.path), trained.cell.tested_on
+    subject, unit = tested[0] if len(tested) == 1 else 0, aligner.layout.spec.unit
+    takes = recipe.channels, recipe.rate_hz, recipe.window_ms, recipe.channel_mapping
+    normaliser = trained.find_normaliser(subject, "test")
+    module = PortableModel(aligner, subject, normaliser, *takes)
+    to = Path(recipe.to or f"exports/{trained.run.label}/{trained.cell.name}")
+    with console.progress(f"exporting {to.name}"), atomic_write(to / FILE) as part:
+        shape, difference = save_program(module, part)
 
-    if recipe.submission and not (spec.names and spec.rate_hz):
-        raise RecipeError(
-            "a submission takes sensors at a known rate", "leave submission out"
-        )
-
-    # the subject's whitener and normaliser, or what has to be done before
-    whitener, unit = None, spec.unit
-    if spec.unit == "whitened":
-        matrices = None if subject is None else learned.whiteners.get(subject)
-        if recipe.whiten and subject is not None and matrices is not None:
-            whitener = matrices[-1].astype(np.float64)
-            unit = trained.recorded_unit(subject) if trained else DEFAULT_UNIT
-            folded["whiten"] = f"noise of training session {len(matrices)}"
-            before = {k: v for k, v in before.items() if not k.startswith("whiten")}
-        else:
-            before.setdefault("whiten", "by the noise of the subject's own session")
-    normaliser = None
-    if (normalise := spec.signal.get("normalise", "none")) != "none":
-        if trained and subject is not None:
-            normaliser = trained.find_normaliser(subject, "test")
-        else:
-            normaliser = (
-                learned.normaliser
-                if subject is None
-                else learned.normaliser_of(subject)
-            )
-        steps = before if normaliser is None else folded
-        steps["normalise"] = normalise
-
-    # the file, compared with the model
-    own = learned.recorded_channels if whitener is not None else None
-    options = recipe.channels or own, recipe.rate_hz, recipe.window_ms
-    recorded = Recorded.of(spec, *options, recipe.unit or unit)
-    module = PortableModel(
-        aligner,
-        subject,
-        recorded,
-        unit,
-        recipe.head,
-        recipe.channel_mapping,
-        whitener,
-        normaliser,
-    )
-    label = "-".join(filter(None, [name, recipe.cell.replace("/", "-")]))
-    to = Path(recipe.to) if recipe.to else Path("exports") / label
-    with console.progress(f"exporting {label}"), atomic_write(to / FILE) as part:
-        save_program(module, part)
-        check = compare_tokens(part, module, trained, subject)
-    folded |= {"channel_mapping": module.mapped} if module.mapped else {}
-    if recorded.rate_hz and recorded.rate_hz != spec.rate_hz:
-        folded["rate_hz"] = f"{recorded.rate_hz:g} to {spec.rate_hz:g}"
-
-    # the contract
-    gives = {recipe.head} if recipe.head else {*layout.compared}
-    gallery = layout.keys_of(gives)
-    shape = [*module.shape]
-    output = check.pop("shape")
-    contract: dict[str, Any] = {
-        "file": FILE,
-        "sha256": documents.digest_file(to / FILE),
-        "input": {
-            "shape": ["batch", *shape],
-            "channels": [*recorded.channels],
-            "rate_hz": recorded.rate_hz,
-            "window_ms": _window(recorded),
-            "unit": recorded.unit,
-            "subject": "new" if subject is None else subject,
-        },
-        "before": before,
-        "folded": folded,
-        "output": {
-            "shape": ["batch", *output],
-            "heads": [head for head in layout.heads if head in gives],
-            "similarity": layout.similarity,
-        },
-        "gallery": {
-            "encoders": [n for n, key in layout.encoders.items() if key in gallery],
-            "fuser": layout.fuser.get("kind", "none"),
-        },
-        "trained_on": learned.dataset,
-        "weights": hub.digest(folder) if folder.is_dir() else "",
-        "versions": library_versions(),
-        "caveats": learned.caveats,
-        "check": check,
+    # the contract: what the file takes and gives, and what the model's folder says
+    given = {
+        "shape": ["batch", *module.example.shape[1:]],
+        "channels": module.names,
+        "rate_hz": module.rate_hz,
+        "window_ms": module.window_ms,
+        "unit": trained.recorded_unit(subject) if module.is_whitening else unit,
+        "subject": subject,
     }
-    written = {CONTRACT: contract}
+    contract = {
+        "input": given,
+        "output": {"shape": ["batch", *shape], "largest_difference": difference},
+        "model": aligner.layout.as_dict(),
+        "caveats": aligner.learned.caveats,
+        "versions": library_versions(),
+    }
+    written = {"submission.py": SUBMISSION, CONTRACT: json.dumps(contract, indent=2)}
     if recipe.scores:
-        if trained is None:
-            raise RecipeError("a model folder names no test trials", "scores=false")
-        contract["scores"] = written[SCORES] = _score(trained)
-    for file_name, document in written.items():
+        written[SCORES] = json.dumps(_score(trained), indent=2)
+    for file_name, text in written.items():
         with atomic_write(to / file_name) as part:
-            text = json.dumps(document, indent=2, ensure_ascii=False)
             part.write_text(text, "utf-8")
-    files = {each: to / each for each in (FILE, *written)}
-    if recipe.submission:
-        files["submission.zip"] = _write_submission(to, label, recorded, contract)
-    rows = [
-        ("takes", f"{shape} channels and samples, {recorded.unit or 'unit unknown'}"),
-        ("gives", f"{output} of {', '.join(sorted(gives))}"),
-        ("to do before", ", ".join(before) or "nothing that is known"),
-        ("checked", f"{check['signals']}: {check['largest_difference']:.1e} apart"),
-    ]
-    table = Table(f"Exported {label}", ("item", "value"), rows)
-    return Result(to, (table,), files=files, details=contract)
+    rows = [(name, str(value)) for name, value in given.items()]
+    table = Table(f"Exported {to.name}", ("signals", "value"), rows)
+    return Result(to, (table,), details=contract)
 
 
-def _open(recipe: Recipe) -> tuple[Path, str, TrainedModel | None]:
-    """Find the model's folder, the name of its run, and the cell of a run that it is
-    of.
-    """
-    run, variant = find_reference(recipe.align_run, recipe.paths)
-    folder = find_model(run, variant, recipe.cell)
-    if folder == run.path:
-        return folder, folder.name, None
-    models = TrainedRun(run, variant, recipe.paths).models
-    return folder, run.name, next(each for each in models if each.path == folder)
-
-
-def _choose_subject(
-    recipe: Recipe, folder: Path, trained: TrainedModel | None
-) -> int | None:
-    """Choose whose signals the file takes; None for a new subject.
+def _open(recipe: Recipe) -> TrainedModel:
+    """Open the model of the cell.
 
     Raises:
-        RecipeError: if several could be meant, or a model folder knows no such subject.
+        RecipeError: if there is no such cell, or several could be meant.
     """
-    known = aligners.load(folder).layout.spec.subjects
-    tested = trained.cell.tested_on if trained else known
-    listed = ", ".join(map(str, {**dict.fromkeys(known), **dict.fromkeys(tested)}))
-    if recipe.subject == "new":
-        return None
-    if recipe.subject is None and len(tested) != 1:
-        raise RecipeError(
-            "several subjects could be meant", f"subject={listed}, or new"
-        )
-    subject = tested[0] if recipe.subject is None else recipe.subject
-    if subject not in (*known, *tested):
-        raise RecipeError(
-            f"the model knows no subject {subject}", f"subject={listed}, or new"
-        )
-    return subject
+    subjects = None if recipe.subject is None else [recipe.subject]
+    run = open_model(recipe.align_run, recipe.paths, subjects=subjects)
+    models = [each for each in run.models if recipe.cell in ("", each.cell.name)]
+    if len(models) != 1:
+        cells = ", ".join(each.cell.name for each in run.models)
+        raise RecipeError(f"{len(models)} cells could be meant", f"cell=, of {cells}")
+    return models[0]
 
 
 def _score(trained: TrainedModel) -> dict[str, Any]:
@@ -309,52 +183,20 @@ def _score(trained: TrainedModel) -> dict[str, Any]:
     does.
     """
     rows = trained.rows("test")
-    targets = trained.images("test", rows).float().cpu()
-    predicted, shown, people = [], [], []
+    tokens, shown, people = [], [], []
     for subject in trained.cell.tested_on:
         trials = trained.trials(subject, "test")
-        pictures = np.searchsorted(rows, trials.stimulus)
-        for start in range(0, len(pictures), PICTURES_AT_ONCE):
-            part = slice(start, start + PICTURES_AT_ONCE)
-            is_there = trials.is_there[part]
-            singles = trials.read(part, as_singles=True)[is_there]  # [n, C, T]
-            predicted.append(trained.encode(trials, torch.from_numpy(singles)).cpu())
-            seen = np.broadcast_to(pictures[part, None], is_there.shape)[is_there]
-            shown.append(torch.from_numpy(seen.copy()))
-            people.append(torch.full((len(singles),), subject))
-    stated = {
+        singles = torch.from_numpy(trials.singles[trials.is_there])  # [n, C, T]
+        tokens.append(trained.encode(trials, singles))
+        picture = np.searchsorted(rows, trials.stimulus).repeat(trials.counts)
+        shown.append(torch.from_numpy(picture))
+        people.append(torch.full((len(picture),), subject))
+    images = trained.images("test", rows)
+    return {
         "device": "eeg",
         "task": "image",
-        "brain_model_name": trained.module.layout.backbone["kind"],
+        "brain_model_name": trained.layout.backbone["kind"],
         "seed": trained.cell.seed,
         "n_total_params": sum(p.numel() for p in trained.module.backbone.parameters()),
+        **neuralbench.score(images, *map(torch.cat, (tokens, shown, people))),
     }
-    tensors = torch.cat(predicted), targets, torch.cat(shown), torch.cat(people)
-    return stated | neuralbench.score(*tensors)
-
-
-def _window(recorded: Recorded) -> list[float] | None:
-    if recorded.rate_hz is None:
-        return None
-    start_ms = 1000 * recorded.start_s
-    return [start_ms, start_ms + 1000 * recorded.samples / recorded.rate_hz]
-
-
-def _write_submission(
-    to: Path, label: str, recorded: Recorded, contract: dict[str, Any]
-) -> Path:
-    """Write a zip of the file and the class that opens it."""
-    text = SUBMISSION.format(
-        channels=[name.lower() for name in recorded.channels],
-        width=contract["output"]["shape"][-1],
-        name=repr(label),
-        rate_hz=recorded.rate_hz,
-        samples=recorded.samples,
-    )
-    with (
-        atomic_write(to / "submission.zip") as part,
-        zipfile.ZipFile(part, "w") as file,
-    ):
-        file.writestr("submission.py", text)
-        file.write(to / FILE, FILE)
-    return to / "submission.zip"

@@ -2,19 +2,15 @@
 names.
 """
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-AUC, TOP = "inv_norm_rank_mean", (1, 5)
-"""Its name of the retrieval AUC, and the k of top-k."""
 BEGINNING = "test/full_retrieval/"
 
 
 def score(
-    predicted: Tensor, targets: Tensor, picture: Tensor, subject: Tensor
+    targets: Tensor, predicted: Tensor, picture: Tensor, subject: Tensor
 ) -> dict[str, float]:
     """Measure single trials, and predictions that are averaged before they are ranked.
 
@@ -22,8 +18,8 @@ def score(
     rank counts from 0, and half of the candidates that tie.
 
     Args:
-        predicted: [N, D] one a trial.
         targets: [M, D] one a picture.
+        predicted: [N, D] one a trial.
         picture: [N] row of each trial's picture.
         subject: [N].
 
@@ -34,34 +30,29 @@ def score(
 
     Source: facebookresearch/neuroai (MIT), neuralbench 0.4.0.
     """
-    groups: Mapping[str, Tensor] = {
+    groups = {
         "": torch.arange(len(predicted)),
         "_subject-agg": subject * len(targets) + picture,
         "_instance-agg": picture,
     }
     scores = {}
     for ending, group in groups.items():
-        # the mean of a group, and what all its trials show
-        _, member, counts = group.unique(return_inverse=True, return_counts=True)
-        sums = predicted.new_zeros(len(counts), predicted.shape[1])
-        means = sums.index_add(0, member, predicted) / counts[:, None]
-        shown = picture.new_zeros(len(counts)).scatter(0, member, picture)
-        ranks = torch.cat(
-            [
-                rank(part, targets, rows)
-                for part, rows in zip(means.split(4096), shown.split(4096), strict=True)
-            ]
-        )
-        auc = 1 - ranks / (len(targets) - 1)
-        scores[f"{BEGINNING}{AUC}{ending}"] = auc.mean().item()
-        for k in TOP:
-            share = (ranks < k).float().mean().item()
-            scores[f"{BEGINNING}top{k}_acc{ending}"] = share
+        # the sum ranks as the mean does
+        _, member = group.unique(return_inverse=True)
+        sums = predicted.new_zeros(int(member.max()) + 1, predicted.shape[1])
+        shown = picture.new_zeros(len(sums)).scatter(0, member, picture)
+        ranks = rank(sums.index_add(0, member, predicted), targets, shown)
+        for name, values in (
+            ("inv_norm_rank_mean", 1 - ranks / (len(targets) - 1)),
+            ("top1_acc", ranks < 1),
+            ("top5_acc", ranks < 5),
+        ):
+            scores[f"{BEGINNING}{name}{ending}"] = values.float().mean().item()
     return scores
 
 
 def rank(predicted: Tensor, targets: Tensor, shown: Tensor) -> Tensor:
     """Rank what each prediction shows, from 0; candidates that tie count half: [N]."""
-    similarity = predicted.float() @ F.normalize(targets.float(), dim=-1).T  # [N, M]
+    similarity = predicted @ F.normalize(targets, dim=-1).T  # [N, M]
     own = similarity.gather(1, shown[:, None])
     return ((similarity > own).sum(1) + (similarity >= own).sum(1) - 1) / 2

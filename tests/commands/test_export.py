@@ -4,9 +4,9 @@ as users have them.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,16 @@ from worlds import COLOURS, Go, at_home
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.portable import (
     PortableModel,
-    Recorded,
     save_program,
 )
+from brainhive_cli.training.alignment.trained import open_model
 
 PICTURES = ("dataset=image-folder", f"encoders=[{COLOURS!r}]")
 TRAINING = ("seeds=1", "backbone.kind=ridge", "fuser.kind=heads", "train.validation=0")
@@ -121,33 +122,49 @@ def runs(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[dict[str,
 
 
 def exported(run: Path, *words: str) -> Any:
-    """Export a model that must pass its own check; return the contract."""
-    shown = brainhive("export", run.name, *words, "--json")
+    """Export a model that must pass its own check to `out`; return the contract."""
+    shown = brainhive("export", run.name, "to=out", *words, "--json")
     assert shown.exit_code == 0, shown.stderr
     contract = json.loads(shown.stdout)["details"]
-    assert contract == json.loads(
-        Path(json.loads(shown.stdout)["folder"], "model.json").read_text("utf-8")
-    )
+    assert contract == json.loads(Path("out/model.json").read_text("utf-8"))
     return contract
+
+
+def compare_with_retrieval(run: Path, rows: Any = slice(None), first: int = 0) -> None:
+    """Compare the file's vectors of test signals of the store, as they were recorded,
+    with those that eval-retrieval compares.
+
+    Args:
+        run: The run.
+        rows: Channels of the store that the file takes.
+        first: Sample of the store at which its window starts.
+    """
+    trained = open_model(str(run), Paths()).models[0]
+    signal = trained.source.recording(1, "test").averages
+    if whiteners := trained.learned.whiteners:
+        signal = np.linalg.inv(whiteners[1][-1]) @ signal
+    given = torch.from_numpy(signal[:, rows, first:]).float()
+    expected = trained.encode(trained.trials(1, "test"))
+    actual = torch.export.load("out/model.pt2").module()(given)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_last_whitener_is_folded_in_and_a_submission_needs_torch_alone(
     runs: dict[str, Path], tmp_path: Path
 ) -> None:
-    contract = exported(runs["whitened"], "--to", "out", "submission=true")
+    contract = exported(runs["whitened"])
 
-    assert contract["check"]["against"] == "eval-retrieval"
     assert contract["input"]["channels"] == [*CHANNELS]
-    assert contract["input"]["unit"] == "µV" and "whiten" not in contract["before"]
-    assert contract["folded"]["whiten"] == "noise of training session 2"
+    assert contract["input"]["unit"] == "µV"
+    assert contract["output"]["shape"] == ["batch", 12]
+    assert "whiten" in contract["model"]["spec"]["preparation"]
+    compare_with_retrieval(runs["whitened"])
 
     # in the challenge's form, by another process, of channels in another order
+    shutil.copytree("out", tmp_path, dirs_exist_ok=True)
     for name, text in STUBS.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    with zipfile.ZipFile("out/submission.zip") as file:
-        assert {*file.namelist()} == {"submission.py", "model.pt2"}
-        file.extractall(tmp_path)
     signal = torch.randn(5, len(CHANNELS), 250, generator=torch.Generator())
     np.save(tmp_path / "signal.npy", signal.flip(1).numpy())
     names = ",".join(reversed(CHANNELS)).lower()
@@ -158,41 +175,51 @@ def test_the_last_whitener_is_folded_in_and_a_submission_needs_torch_alone(
     assert expected.shape == (5, 12)
     np.testing.assert_allclose(np.load(files[1]), expected, rtol=1e-4, atol=1e-5)
 
-
-def test_channels_rate_window_and_unit_are_the_user_s(runs: dict[str, Path]) -> None:
+    # whitening needs all its channels, in any order
     order = ",".join(reversed(CHANNELS))
-    words = ("--channels", order, "--window", "-100,900", "--unit", "V")
-    contract = exported(runs["plain"], *words)
-    assert contract["check"]["against"] == "eval-retrieval"
-    assert contract["input"]["shape"] == ["batch", 6, 250]
-    assert contract["input"]["window_ms"] == [-100, 900]
-    assert contract["folded"] == {"normalise": "whiten"}
+    assert exported(runs["whitened"], "--channels", order)["input"]["unit"] == "µV"
+    rows = np.arange(len(CHANNELS))[::-1]
+    compare_with_retrieval(runs["whitened"], rows)
+
+
+def test_channels_rate_and_window_are_the_user_s(runs: dict[str, Path]) -> None:
+    # the window of the model is within that of the store
+    recording = open_model(str(runs["plain"]), Paths()).models[0].source
+    times_ms = 1000 * recording.recording(1, "test").times_s
+    ends_ms = times_ms[5], times_ms[-1] + 4
+    order = ",".join(reversed(CHANNELS))
+    window = ("--window", ",".join(f"{each:g}" for each in ends_ms))
+    contract = exported(runs["plain"], "--channels", order, *window)
+    assert contract["input"]["shape"] == ["batch", 6, len(times_ms) - 5]
+    assert contract["input"]["window_ms"] == pytest.approx(ends_ms)
+    compare_with_retrieval(runs["plain"], np.arange(len(CHANNELS))[::-1], first=5)
 
     # another rate, and a channel that is interpolated
-    words = ("--channels", "O1,O2,Pz,P7,Fp1", "--channel-mapping", "spline")
+    words = ("--channels", "O1,O2,Pz,P7,Fp1", "channel_mapping=spline")
     contract = exported(runs["plain"], *words)
-    assert contract["check"]["against"] == "eval-retrieval"
-    assert "5 of 6 recorded" in contract["folded"]["channel_mapping"]
+    assert contract["input"]["shape"] == ["batch", 5, 175]
     contract = exported(runs["plain"], "--rate", "120", "--window", "0,1000")
     assert contract["input"]["shape"] == ["batch", 6, 120]
-    assert contract["folded"]["rate_hz"] == "120 to 250"
+    assert contract["input"]["rate_hz"] == 120
 
 
 def test_what_cannot_be_folded_in_is_refused_by_name(runs: dict[str, Path]) -> None:
-    few = ("--channels", "O1,O2,Pz", "--channel-mapping", "spline")
+    few = ("--channels", "O1,O2,Pz", "channel_mapping=spline")
     for run, words, exit_code, problem in (
-        ("plain", ("--channels", "O1,O2"), 3, "lacks Fp1, Cz, P7, Pz"),
+        ("plain", ("--channels", "O1,O2"), 1, "no channel Fp1, Cz, P7, Pz"),
         ("plain", few, 1, "positions of 3 sensors"),
-        ("whitened", few, 3, "lacks Fp1, Cz, P7"),
-        ("plain", ("--window", "300,900"), 1, "the model reads 100 to 800 ms"),
-        ("plain", ("--unit", "T"), 2, "signals in T cannot become"),
-        ("plain", ("--subject", "7"), 2, "no subject 7"),
-        ("plain", ("--head", "other"), 2, "no head called"),
+        ("whitened", few, 2, "Fp1"),
+        ("plain", ("--window", "300,900"), 1, "samples where the model takes 175"),
+        ("plain", ("subject=7",), 3, "has no subject 7"),
+        ("plain", ("cell=other",), 2, "0 cells could be meant"),
     ):
         shown = brainhive("export", runs[run].name, *words)
         assert problem in two_lines(shown, exit_code)[0]
-    contract = exported(runs["whitened"], "whiten=false", "scores=true")
-    scores = contract["scores"]
+
+
+def test_scores_are_neuralbench_s_json(runs: dict[str, Path]) -> None:
+    exported(runs["whitened"], "scores=true")
+    scores = json.loads(Path("out/neuralbench.json").read_text("utf-8"))
     assert scores["seed"] == 1 and scores["brain_model_name"] == "ridge"
     # two test pictures: the AUC is the share of trials whose picture comes first
     names = [
@@ -200,7 +227,6 @@ def test_what_cannot_be_folded_in_is_refused_by_name(runs: dict[str, Path]) -> N
     ]
     assert scores[names[0]] == pytest.approx(scores[names[1]])
     assert scores["test/full_retrieval/top5_acc_subject-agg"] == 1
-    assert contract["input"]["unit"] == "whitened" and "whiten" in contract["before"]
 
 
 @pytest.mark.parametrize("kind", ["ridge", "brain-mlp", "atm", "mindeye2"])
@@ -218,8 +244,7 @@ def test_every_backbone_takes_batches_of_any_size(kind: str, tmp_path: Path) -> 
     with torch.no_grad():
         expected = aligner.encode_signal(signal, torch.ones(3, dtype=torch.long))
 
-    recorded = Recorded(names, None, 0.0, samples, "")
-    save_program(PortableModel(aligner, 3, recorded), tmp_path / "model.pt2")
+    save_program(PortableModel(aligner, 3), tmp_path / "model.pt2")
     program = torch.export.load(tmp_path / "model.pt2")
     torch.testing.assert_close(program.module()(signal), expected)
     assert not any(".1." in name for name in program.state_dict if "ridge" in name)
@@ -228,7 +253,7 @@ def test_every_backbone_takes_batches_of_any_size(kind: str, tmp_path: Path) -> 
 def test_a_backbone_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
     spec = SignalSpec(("A", "B"), 4, (1,), (2,))
     aligner = Aligner(Layout(spec, {"a": Head((8,), "a")}, {"kind": "linear"}))
-    module = PortableModel(aligner, 1, Recorded(("A", "B"), None, 0.0, 4, ""))
+    module = PortableModel(aligner, 1)
     aligner.backbone.forward = lambda signal, index: signal[: int(signal.sum())]
 
     with pytest.raises(BrainhiveError, match="backbone linear cannot be exported"):
@@ -243,6 +268,6 @@ def test_neuralbench_checks_and_evaluates_the_file(
     """
     if not (python := os.environ.get("BRAINHIVE_NEURALBENCH")):
         pytest.skip("BRAINHIVE_NEURALBENCH names no Python")
-    exported(runs["plain"], "--rate", "120", "--window", "-200,800", "--to", "bench")
-    line = [python, "-c", CLIENT, "bench/model.pt2", ",".join(CHANNELS), tmp_path]
+    exported(runs["plain"], "--rate", "120", "--window", "-200,800")
+    line = [python, "-c", CLIENT, "out/model.pt2", ",".join(CHANNELS), tmp_path]
     subprocess.run(line, check=True)

@@ -23,7 +23,7 @@ def test_scores_and_loss_are_neuralbench_s(golden: Path) -> None:
     picture = torch.tensor([row_of[int(name)] for name in known["picture"]])
     predicted = known["predicted"]
 
-    scores = neuralbench.score(predicted, gallery, picture, known["subject"])
+    scores = neuralbench.score(gallery, predicted, picture, known["subject"])
     for ending in ("", "_subject-agg", "_instance-agg"):
         for name in ("top1_acc", "top5_acc"):
             expected = known[f"expected.{name}{ending}"].item()

@@ -186,7 +186,6 @@ class RawRecordings(Preparation):
         # cut the trials, in microvolts
         cutting, names = self.cutting, self.channels
         is_scaled = self.config.continuous != "none"
-        factor = cutting.recorded_hz / RATE_HZ
         # by split: [n, C, T], [n], [n], counts
         epochs, codes, onsets, dropped = {}, {}, {}, {}
         for split in PARTITIONS:
@@ -197,9 +196,8 @@ class RawRecordings(Preparation):
                 channels = _read_channels(signal, rows)
                 if is_scaled:
                     channels = (_scale(each, cutting.rate_hz) for each in channels)
-                samples = np.rint(onsets[split] * factor).astype(np.int64)
                 unit = 1.0 if is_scaled else MICROVOLTS
-                epochs[split] = cutting.cut(channels, names, samples, unit)
+                epochs[split] = cutting.cut(channels, names, onsets[split], unit)
                 if is_scaled:
                     np.clip(epochs[split], -LARGEST, LARGEST, out=epochs[split])
 
@@ -221,7 +219,8 @@ class RawRecordings(Preparation):
                     "stimulus_ms": STIMULUS_MS,
                 },
                 whiteners=None if matrix is None else matrix[None],
-                onset_s=onsets[split][:, None] / RATE_HZ,  # each file is a run
+                onset_s=onsets[split][:, None]
+                / cutting.recorded_hz,  # each file is a run
             )
             for split in PARTITIONS
         }
@@ -305,9 +304,8 @@ class RawRecordings(Preparation):
                 ),
             )
         factor = self.cutting.recorded_hz / RATE_HZ
-        fits = self.cutting.fits(
-            np.rint(onsets * factor).astype(np.int64), int(signal.shape[1] * factor)
-        )
+        onsets = np.rint(onsets * factor).astype(np.int64)
+        fits = self.cutting.fits(onsets, int(signal.shape[1] * factor))
         trials = np.flatnonzero(fits & is_picture)  # rows of events
         beyond = int((~fits & is_picture).sum())
         dropped = {"target": int((~is_picture).sum()), "beyond the recording": beyond}
@@ -358,5 +356,4 @@ def _scale(samples: Float64, rate_hz: float) -> Float64:
     cleaned = filters.filter_data(cleaned, RATE_HZ, *PASSED_HZ, **quiet)
     cleaned = filters.resample(cleaned, rate_hz, RATE_HZ, npad="auto", **quiet)
     low, middle, high = np.percentile(cleaned, (25, 50, 75))
-    scaled: Float64 = (cleaned - middle) / (high - low or 1.0)
-    return scaled
+    return np.asarray((cleaned - middle) / (high - low or 1.0))

@@ -229,11 +229,9 @@ def fit(
         on_test = rank_queries(
             learner.result, test, data.tested_targets, settings.precision, launch
         )
-        validated = top1(ranks)
-        if settings.selection == "recordings":
-            validated = top1(on_test)
-        score = None if settings.selection == "last" else validated
-        score = top1(on_test) if selects else score
+        tested = top1(on_test)
+        validated = tested if settings.selection == "recordings" else top1(ranks)
+        score = {"last": None, "test": tested}.get(settings.selection, validated)
         learner.finish_epoch(ranks, validated, score)
         if writer is not None:
             event = {

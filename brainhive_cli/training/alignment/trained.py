@@ -1054,6 +1054,8 @@ class TrainedModel:
         # statistics of the training, if the model has them for this subject
         if (normaliser := self._normaliser(subject)) is not None:
             return normaliser
+        if self.source.signal.normalise is None:
+            return None
         # otherwise those of the new subject's own training signals
         options = self.pictures(split), is_same_store, self.run.channel_mapping
         return measure_new_subject(

@@ -499,13 +499,12 @@ def hold_out_recordings(
     learned, tested = [], []
     for trials in subjects:
         if chosen := recordings.get(trials.subject):
-            known = np.full(trials.is_there.shape, -1)
-            known = known if trials.sessions is None else trials.sessions
-            is_tested = trials.is_there & np.isin(known, np.array(chosen) - 1)
-            if not is_tested.any() or (is_tested == trials.is_there).all():
+            sessions = -1 if trials.sessions is None else trials.sessions
+            is_tested = trials.is_there & np.isin(sessions, np.array(chosen) - 1)
+            if is_tested.sum() in (0, trials.is_there.sum()):
                 raise RecipeError(
-                    f"sessions {', '.join(map(str, chosen))} of subject "
-                    f"{trials.subject} hold none or all of its trials",
+                    f"sessions {[*chosen]} of subject {trials.subject} hold none or "
+                    "all of its trials",
                     "other train.validation_recordings",
                 )
             tested.append(trials.choose(is_tested))
