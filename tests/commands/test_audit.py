@@ -104,11 +104,10 @@ def sinkhorn(to: Path) -> None:
     write(to, {"top1": top(balanced), "top5": top(balanced, 5)}, **decode(3))
 
 
-def standardised_in_the_file(to: Path) -> None:
-    arrays = decode(4)
-    arrays["pred"] += 1.5 * np.random.default_rng(4).normal(size=D)
-    arrays["pred"] = (arrays["pred"] - arrays["pred"].mean(0)) / arrays["pred"].std(0)
-    write(to, {"top1": top(similarity(arrays))}, **arrays)
+def sinkhorn_in_the_file(to: Path) -> None:
+    values = torch.from_numpy(similarity(decode(4)))
+    balanced = Sinkhorn().correct(values, values, values).numpy()
+    write(to, {"top1": top(balanced)}, similarity=balanced)
 
 
 def best_test_epoch(to: Path) -> None:
@@ -164,31 +163,9 @@ def trials_as_independent(to: Path) -> None:
     write(to, claims, None, similarity=values, target=target)
 
 
-def within_batches(to: Path) -> None:
-    values = similarity(decode(10))
-    claim = np.mean([top(values[n : n + 25, n : n + 25]) for n in range(0, N, 25)])
-    write(to, {"top1": float(claim), "n_way": 100}, similarity=values)
-
-
 def smaller_pool(to: Path) -> None:
     arrays = decode(11, count=50)
     write(to, {"top1": top(similarity(arrays)), "pool": 200}, IDS[:50], **arrays)
-
-
-def row_for_row(to: Path) -> None:
-    # the gallery was sorted after the labels were made
-    arrays = decode(12)
-    order = np.random.default_rng(12).permutation(N)
-    claim = top(similarity(arrays))
-    ids = [IDS[n] for n in order]
-    write(to, {"top1": claim}, None, seen=[*IDS], gallery_ids=ids, **arrays)
-
-
-def neighbours_averaged(to: Path) -> None:
-    arrays = decode(13)
-    around = np.roll(arrays["pred"], 1, 0) + np.roll(arrays["pred"], -1, 0)
-    arrays["pred"] = arrays["pred"] + 0.6 * around
-    write(to, {"top1": top(similarity(arrays))}, **arrays)
 
 
 CHEATS: dict[Callable[[Path], None], tuple[str, bool]] = {
@@ -196,16 +173,13 @@ CHEATS: dict[Callable[[Path], None], tuple[str, bool]] = {
     hungarian: ("test signals together", True),
     hungarian_in_the_file: ("test signals together", False),
     sinkhorn: ("test signals together", True),
-    standardised_in_the_file: ("test signals together", False),
+    sinkhorn_in_the_file: ("test signals together", False),
     best_test_epoch: ("epoch", True),
     trained_on_tested: ("training pictures", True),
     copies_under_other_names: ("copies of training pictures", True),
     collapsed: ("collapse and hubs", True),
     trials_as_independent: ("interval and units", True),
-    within_batches: ("pool", True),
-    smaller_pool: ("pool", False),
-    row_for_row: ("order", True),
-    neighbours_averaged: ("order", False),
+    smaller_pool: ("claimed numbers", False),
 }
 """The check that finds each cheat, and whether its size is known."""
 
@@ -316,19 +290,15 @@ def test_of_200_honest_folders_hardly_any_has_a_finding() -> None:
         count = int(random.integers(4, 60))
         arrays = decode(seed, random.exponential(2), count, int(random.integers(3, 40)))
         values = similarity(arrays).round(int(random.integers(1, 9)))
-        claims = {f"top{k}": (round(top(values, k), 2), 0.05) for k in (1, 5)}
-        scores = np.append(random.uniform(0, 100, 20), claims["top1"][0])
+        claims = {f"top{k}": round(top(values, k), 2) for k in (1, 5)}
+        scores = np.append(random.uniform(0, 100, 20), claims["top1"])
         names = [str(name) for name in random.permutation(1000)]
-        tensors = {
-            name: torch.from_numpy(arrays[key])
-            for name, key in (("predicted", "pred"), ("gallery", "gallery"))
-        }
         result = ForeignResult(
             torch.from_numpy(values),
             torch.arange(count)[:, None],
             names[:count],
-            **tensors,
             train_ids=names[count:],
+            gallery=torch.from_numpy(arrays["gallery"]),
             train_vectors=torch.from_numpy(
                 random.normal(size=(300, arrays["gallery"].shape[1]))
             ),
@@ -366,8 +336,8 @@ def test_a_run_of_the_project_passes_and_a_cheat_ends_with_its_own_code(
 
     passed = brainhive(str(own))
     assert passed.exit_code == 0, passed.output
-    assert f"top-1 {100 * top1.value:.1f}" in passed.stdout
-    assert "0 findings" in passed.stdout
+    assert f"{100 * top1.value:.1f} by a plain ranking" in passed.stdout
+    assert "findings: 0" in passed.stdout
 
     # names that say nothing are told in a file of their own
     hungarian(tmp_path / "cheat")
@@ -378,11 +348,15 @@ def test_a_run_of_the_project_passes_and_a_cheat_ends_with_its_own_code(
     )
     unknown = brainhive(str(tmp_path / "cheat"))
     assert unknown.exit_code == 3 and "f.pt:a, f.pt:b" in unknown.stderr
+    (tmp_path / "cheat/audit.yaml").write_text("predict: f.pt:a\n")
+    refused = brainhive(str(tmp_path / "cheat"))
+    assert refused.exit_code == 2 and "names 'predict', which is" in refused.stderr
     (tmp_path / "cheat/audit.yaml").write_text("predicted: f.pt:a\ngallery: f.pt:b\n")
     caught = brainhive(str(tmp_path / "cheat"), "--json")
     document = json.loads(caught.stdout)
     rows = {row["check"]: row for row in document["details"]["audit"]}
-    assert caught.exit_code == 6 and Path(document["files"]["page"]).is_file()
+    assert caught.exit_code == 6
     assert rows["test signals together"]["points"] == pytest.approx(3)
-    assert rows["order"]["state"] == "none"
-    assert rows["training pictures"]["settled_by"] == "names of the training pictures"
+    assert rows["claimed numbers"]["state"] == "none"
+    assert rows["training pictures"]["state"] == "not decidable"
+    assert "needed: names of training" in rows["training pictures"]["evidence"]
