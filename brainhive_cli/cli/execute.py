@@ -22,6 +22,7 @@ from brainhive_cli.core.command import (
     Input,
     Result,
     describe_missing,
+    key_work,
     list_inputs,
     tabulate,
 )
@@ -244,34 +245,22 @@ def _plan(command: str, module: Any, recipe: Any, inputs: list[Input]) -> list[T
     # time and memory by the last work of its kind on this device
     estimate: dict[str, str] = {}
     # what there is to say was said when inputs were listed
-    with redirect_stderr(StringIO()):
-        is_known = hasattr(module, "work") and not describe_missing(inputs)
-        work = module.work(recipe) if is_known else None
-    if work:
-        from brainhive_cli.core import launch
-
+    if not describe_missing(inputs):
         try:
-            device, processes = (
-                launch.start(recipe.run).device_name,
-                launch.num_processes(recipe.run),
-            )
+            with redirect_stderr(StringIO()):
+                work, key = key_work(command, module, recipe)
         except DeviceError as error:
             inputs.append(Input(f"device {recipe.run.device}", None, error))
         else:
-            key = work.key(command, device, processes)
-            estimate = work.estimate(recipe.paths.under_home("runs"), key)
+            if work:
+                estimate = work.estimate(recipe.paths.under_home("runs"), key)
 
     if inputs:
         path = Path(__file__).parents[1] / "models" / "published_weights.yaml"
         tables.append(tabulate(inputs, documents.read(path, dict[str, dict[str, Any]])))
-    return [
-        *tables,
-        *(
-            [Table("Work", ("item", "value"), tuple(estimate.items()))]
-            if estimate
-            else []
-        ),
-    ]
+    if estimate:
+        tables.append(Table("Work", ("item", "value"), tuple(estimate.items())))
+    return tables
 
 
 def _show_plan(

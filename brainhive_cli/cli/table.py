@@ -663,10 +663,8 @@ COMMANDS = (
         {
             **PAGE_OPTIONS,
             "table": switch(
-                "--table", "A row a method, of a workflow; what is no result below."
-            ),
-            "against": option(
-                "--against", "With --table: the row to compare with.", "the first"
+                "--table",
+                "A row a method, of a workflow; table=ROW is what others differ from.",
             ),
         },
         OPEN,

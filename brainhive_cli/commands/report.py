@@ -4,11 +4,10 @@ pandas.
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.command import Input, Result
@@ -16,7 +15,7 @@ from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.facts import CITES, RetrievalFacts, say
 from brainhive_cli.core.files import atomic_write, home_folder, locate
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe, Names, refuse_idle
+from brainhive_cli.core.recipe import FileRecipe, Names
 from brainhive_cli.core.runs import RunFolder, newest
 from brainhive_cli.reports.paper_tables import comma_separated, paper_table, write_table
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find
@@ -51,13 +50,10 @@ class Recipe(FileRecipe):
     to: str | None = Field(
         None, description="the file; default: one below reports/, named after the runs"
     )
-    table: bool = Field(
+    table: bool | str = Field(
         False,
         description="a row a method, of the retrievals of a workflow: results first, "
-        "what is none below with the reason",
-    )
-    against: str | None = Field(
-        None, description="row of it that others are compared with; default: the first"
+        "what is none below with the reason; a row's name compares the others with it",
     )
     figures: str | None = Field(
         None,
@@ -66,14 +62,6 @@ class Recipe(FileRecipe):
             "column"
         ),
     )
-
-    @model_validator(mode="after")
-    def _has_no_idle_keys_of_a_table(self) -> Self:
-        if self.table:
-            refuse_idle(self, ("figures",), "with table=true", "leave it out")
-        else:
-            refuse_idle(self, ("against",), "without table=true", "--table")
-        return self
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -92,30 +80,39 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     tables.
     """
     runs = opened(recipe)
-    if recipe.table:
-        return _write_methods(recipe, launch, runs)
     # choose the files, and compare runs command by command
     path, groups = _target(recipe, runs), group_runs(runs)
     for group in groups:
         for reason in group.not_compared:
             console.warn(f"not compared: {reason}")
+    tables = [*map(paper_table, groups)]
+    if recipe.table:
+        from brainhive_cli.reports import method_tables
+
+        tables = method_tables.tabulate_methods(
+            runs, "" if recipe.table is True else recipe.table
+        )
 
     # write the file
     if launch.is_main:
         with atomic_write(path) as part:
             if recipe.format == "html":
                 # draws by matplotlib
+                from brainhive_cli.reports.page import Section
                 from brainhive_cli.reports.run_page import page_of
 
+                first = [Section("Methods side by side", [("", tables)])]
                 with console.progress("drawing the page"):
-                    page_of(groups).write(part)
-            elif recipe.format == "csv":
-                part.write_text(comma_separated(groups), "utf-8")
+                    page_of(groups, first=first * bool(recipe.table)).write(part)
             else:
-                texts = (
-                    write_table(paper_table(group), recipe.format) for group in groups
-                )
-                part.write_text("\n".join(texts), encoding="utf-8")
+                if recipe.format != "csv":
+                    texts = [write_table(table, recipe.format) for table in tables]
+                    text = "\n".join(texts)
+                elif recipe.table:
+                    text = method_tables.write_csv(tables)
+                else:
+                    text = comma_separated(groups)
+                part.write_text(text, encoding="utf-8")
 
     # the figures, each in a file of its own
     files = {"page" if recipe.format == "html" else "table": path}
@@ -130,33 +127,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # the same tables in the terminal, and the comparisons for programs
     compared = [pair.model_dump() for group in groups for pair in group.compared]
-    tables = tuple(map(paper_table, groups))
-    return Result(path.parent, tables, files=files, details={"comparisons": compared})
-
-
-def _write_methods(recipe: Recipe, launch: Launch, runs: Sequence[ShownRun]) -> Result:
-    """Write the table of methods, as a page or for papers."""
-    from brainhive_cli.reports import method_tables
-
-    root, path = recipe.paths.under_home("runs"), _target(recipe, runs)
-    tables = method_tables.tabulate_methods(root, runs, recipe.against or "")
-    if launch.is_main:
-        with atomic_write(path) as part:
-            if recipe.format == "html":
-                method_tables.lay_out_page(root, runs, tables).write(part)
-            elif recipe.format == "csv":
-                part.write_text(method_tables.write_csv(tables), "utf-8")
-            else:
-                texts = (
-                    write_table(
-                        replace(table, title=f"{table.title}. {table.note}"),
-                        recipe.format,
-                    )
-                    for table in tables
-                )
-                part.write_text("\n".join(texts), encoding="utf-8")
-    name = "page" if recipe.format == "html" else "table"
-    return Result(path.parent, tuple(tables), files={name: path})
+    return Result(
+        path.parent, tuple(tables), files=files, details={"comparisons": compared}
+    )
 
 
 def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
@@ -311,20 +284,19 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     first, *following = runs
 
     # the first run needs values of items
-    kinds = [_kind_of_items(run) for run in runs]
-    if not kinds[0] or not first.measured.items:
+    kind = _kind_of_items(first)
+    if not kind or not first.measured.items:
         return RunGroup(
             runs, not_compared=[f"{first.label} has no values item by item"]
         )
 
     # compare runs of the same kind of values: ranks of a gallery, or values of items
-    comparable = [
-        run
-        for run, kind in zip(following, kinds[1:], strict=True)
-        if kind == kinds[0] and run.measured.items
-    ]
-    measurements = {run.label: run.measured for run in comparable}
-    if kinds[0] == "ranks":
+    measurements = {
+        run.label: run.measured
+        for run in following
+        if _kind_of_items(run) == kind and run.measured.items
+    }
+    if kind == "ranks":
         # one run alone needs no numpy
         from brainhive_cli.measurement.comparison import compare_ranks
 
@@ -342,6 +314,6 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     reasons = [
         f"{first.label} and {run.label} did not measure the same"
         for run in following
-        if run not in comparable
+        if run.label not in measurements
     ]
     return RunGroup(runs, compared, [*reasons, *(error.message for error in errors)])

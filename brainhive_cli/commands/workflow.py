@@ -3,7 +3,6 @@ by its own command.
 """
 
 import importlib
-import math
 import re
 import shlex
 import time
@@ -14,23 +13,22 @@ from functools import cached_property, partial
 from itertools import product
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.cells import finishing, start_run
-from brainhive_cli.core.command import Input, Result, collect, read_paces
+from brainhive_cli.core.command import Input, Result, collect, key_work, read_paces
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, Unfinished
-from brainhive_cli.core.facts import WorkflowFacts
+from brainhive_cli.core.facts import RetrievalFacts, WorkflowFacts
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.measurements import (
     Measurements,
-    caveats_of,
     list_footnotes,
     merge_caveats,
     scope,
 )
 from brainhive_cli.core.recipe import MAX_STEPS, BaseRecipe, Names, Section
-from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.sentences import state_finding
 
@@ -70,18 +68,12 @@ class Variation(Section):
         description="key.path=value of these steps; a value that is a list is this",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _takes_overrides_alone(cls, fields: Any) -> Any:
-        plain = isinstance(fields, str | list | None)
-        return {"overrides": fields or []} if plain else fields
-
 
 class Step(Section):
     """One command."""
 
     # `for` is a word of Python
-    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     command: Command | None = Field(None, description="default: the step's name")
     recipe: str | None = Field(
@@ -121,7 +113,20 @@ class Recipe(BaseRecipe):
     recipe: str | None = Field(
         None, description="name of each step's recipe; default: the commands' own"
     )
-    matrix: dict[Label, dict[Label, Variation]] = Field(
+    matrix: dict[
+        Label,
+        dict[
+            Label,
+            Annotated[
+                Variation,
+                BeforeValidator(
+                    lambda value: (
+                        {"overrides": value} if isinstance(value, str | list) else value
+                    )
+                ),
+            ],
+        ],
+    ] = Field(
         {},
         description=(
             "axes with named values, each a recipe, overrides or both: a step runs "
@@ -138,7 +143,7 @@ class Recipe(BaseRecipe):
     )
 
     @model_validator(mode="after")
-    def _names_a_command_of_each_step(self) -> Self:
+    def _names_commands_axes_and_steps(self) -> Self:
         for name, step in self.steps.items():
             if (step.command or name) not in get_args(Command):
                 known = ", ".join(get_args(Command))
@@ -146,18 +151,13 @@ class Recipe(BaseRecipe):
                     f"the step {name} names no command",
                     f"steps.{name}.command, of: {known}",
                 )
-        if self.until is not None and self.until not in {*self.steps, *self.cells}:
+        used = {axis for step in self.steps.values() for axis in step.axes or ()}
+        for axis in sorted(used ^ self.matrix.keys()):
             raise RecipeError(
-                f"until: there is no step {self.until}",
-                f"the steps are {', '.join(self.steps)}",
+                f"the axis {axis} is not in both `matrix` and `for`",
+                f"matrix.{axis} and steps.STEP.for=[{axis}], or neither",
             )
-        # an axis of no step has no effect
-        used = {axis for _, cell in self.cells.values() for axis in cell}
-        if idle := [axis for axis in self.matrix if axis not in used]:
-            raise RecipeError(
-                f"matrix.{idle[0]} has no effect: no step runs for it",
-                f"steps.STEP.for=[{idle[0]}]",
-            )
+        _ = self.cells
         return self
 
     @cached_property
@@ -165,85 +165,72 @@ class Recipe(BaseRecipe):
         """Steps for each combination of their axes, by name, with the axes' values.
 
         Raises:
-            RecipeError: if a step names an axis that is not there, two recipes meet in
-                one, or there are too many.
+            RecipeError: if two recipes meet in a step, or there are too many steps.
         """
         cells = dict[str, tuple[Step, dict[str, str]]]()
-        axes_of = dict[str, list[str]]()
+        axes_of = dict[str, set[str]]()
         for name, step in self.steps.items():
             # the step's axes: its own, or those of the steps that it reads
-            words = [match["step"] for match in MADE.finditer(" ".join(step.overrides))]
-            of_read = {axis for word in words for axis in axes_of.get(word, ())}
-            chosen = of_read if step.axes is None else {*step.axes}
-            if unknown := sorted(chosen - self.matrix.keys()):
-                raise RecipeError(
-                    f"the step {name} runs for {unknown[0]}, which is no axis",
-                    f"the axes are {', '.join(self.matrix) or 'none: see matrix'}",
-                )
-            axes = axes_of[name] = [axis for axis in self.matrix if axis in chosen]
-            count = math.prod(len(self.matrix[axis]) for axis in axes)
-            if len(cells) + count > MAX_STEPS:
-                raise RecipeError(
-                    f"more than {MAX_STEPS} steps: {name} runs {count:,} times",
-                    "fewer axes or values, or several workflows",
-                )
+            read = {
+                axis
+                for word, _ in MADE.findall(" ".join(step.overrides))
+                for axis in axes_of.get(word, ())
+            }
+            axes_of[name] = read if step.axes is None else {*step.axes}
+            axes = [axis for axis in self.matrix if axis in axes_of[name]]
 
-            # one step a combination, changed by the axes that enter here
+            # one step a combination, changed by the axes that no step before it has
             for values in product(*(self.matrix[axis] for axis in axes)):
+                if len(cells) == MAX_STEPS:
+                    raise RecipeError(
+                        f"more than {MAX_STEPS} steps, from {name} on",
+                        "fewer axes or values, or several workflows",
+                    )
                 cell = dict(zip(axes, values, strict=True))
                 changes = [
                     self.matrix[axis][value]
                     for axis, value in cell.items()
-                    if axis not in of_read
+                    if axis not in read
                 ]
+                command = step.command or name
+                default = None if command in OWN_RECIPE else self.recipe
                 recipes = [change.recipe for change in changes if change.recipe]
-                if len(recipes) > 1:
+                if recipes[1:]:
                     raise RecipeError(
-                        f"{scope(name, *values)} has {len(recipes)} recipes: "
+                        f"{scope(name, *values)} has several recipes: "
                         f"{', '.join(recipes)}",
                         "a recipe in one axis, overrides in the others",
                     )
-                overrides = [word for change in changes for word in change.overrides]
                 update = {
-                    "command": step.command or name,
-                    "recipe": next(iter(recipes), step.recipe),
-                    "overrides": [
-                        *(
-                            _narrow(word, axes_of, cells, cell)
-                            for word in step.overrides
-                        ),
-                        *overrides,
-                    ],
+                    "command": command,
+                    "recipe": next(iter(recipes), step.recipe or default),
+                    "overrides": sum(
+                        (change.overrides for change in changes), step.overrides
+                    ),
                 }
                 cells[scope(name, *values)] = step.model_copy(update=update), cell
         return cells
 
     def list_steps(self) -> list[str]:
-        """List the steps up to the last one that is run; RecipeError if there are
+        """List the steps up to the last one that is run; RecipeError if there is
         none.
         """
-        if not (names := [*self.cells]):
+        names = [*self.cells]
+        last = [name for name in names if self.until in (None, name, _step_of(name))]
+        if not last:
             raise RecipeError(
-                "the workflow has no steps",
-                "--recipe papers/neurons, or a file with `steps`",
+                f"the workflow has no steps{' ' * bool(self.until)}{self.until or ''}",
+                f"--recipe papers/neurons, or until, of: {', '.join(self.steps)}",
             )
-        if self.until is None:
-            return names
-        last = [name for name in names if self.until in (name, _step_of(name))][-1]
-        return names[: names.index(last) + 1]
+        return names[: names.index(last[-1]) + 1]
 
     def command_of(self, name: str) -> Command:
         """Name the command of a step."""
         return cast(Command, self.cells[name][0].command)
 
-    def recipe_of(self, name: str) -> str | None:
-        """Name the recipe of a step; None for its command's own."""
-        step = self.cells[name][0]
-        return step.recipe or (None if step.command in OWN_RECIPE else self.recipe)
-
     def line(self, name: str, overrides: Sequence[str]) -> str:
         """Write a step as one would type it."""
-        recipe = self.recipe_of(name)
+        recipe = self.cells[name][0].recipe
         flags = ["--recipe", recipe] if recipe else []
         return shlex.join(["brainhive", self.command_of(name), *flags, *overrides])
 
@@ -251,28 +238,6 @@ class Recipe(BaseRecipe):
 def _step_of(name: str) -> str:
     """Name the step that a cell is of."""
     return name.partition(" · ")[0]
-
-
-def _narrow(
-    override: str,
-    axes_of: Mapping[str, Sequence[str]],
-    cells: Mapping[str, tuple[Step, Mapping[str, str]]],
-    cell: Mapping[str, str],
-) -> str:
-    """Let `{STEP}` name the cells of that step that agree with this one, as a list."""
-
-    def list_cells(match: re.Match[str]) -> str:
-        if not axes_of.get(match["step"]):  # of no axes, no step, or YAML in braces
-            return match[0]
-        named = (
-            f"{{{name}{match['below'] or ''}}}"
-            for name, (_, other) in cells.items()
-            if _step_of(name) == match["step"]
-            and all(cell.get(axis, value) == value for axis, value in other.items())
-        )
-        return ",".join(named)
-
-    return MADE.sub(list_cells, override)
 
 
 def resolve_step(
@@ -291,25 +256,29 @@ def resolve_step(
         with.
     """
 
-    def name_run(match: re.Match[str]) -> str:
-        result = results.get(match["step"])
-        if result is None:  # not made yet, or YAML in braces
-            return f"<{match['step']}>" if match["step"] in recipe.cells else match[0]
-        return (
-            f"{result.folder}{match['below']}" if match["below"] else result.folder.name
-        )
+    step, values = recipe.cells[name]
 
-    # with the names of the runs of earlier steps; equal overrides appear once in the
-    # line
-    step_overrides = (
-        MADE.sub(name_run, override) for override in recipe.cells[name][0].overrides
-    )
-    overrides = list(dict.fromkeys([*step_overrides, *more]))
+    def name_runs(match: re.Match[str]) -> str:
+        # the cells of that step that agree with this one, as a list
+        runs, below = [], match["below"] or ""
+        for other, (_, fixed) in recipe.cells.items():
+            if _step_of(other) == match["step"] and fixed | values == values | fixed:
+                name = f"<{other}>"  # not made yet
+                if other in results:
+                    folder = results[other].folder
+                    name = str(folder) if below else folder.name
+                runs.append(name + below)
+        return ",".join(runs) or match[0]  # YAML in braces
+
+    # equal overrides appear once in the line
+    overrides = [
+        *dict.fromkeys([*(MADE.sub(name_runs, word) for word in step.overrides), *more])
+    ]
     command = recipe.command_of(name)
     module = importlib.import_module(
         f"brainhive_cli.commands.{command.replace('-', '_')}"
     )
-    resolved = module.Recipe.resolve(command, recipe.recipe_of(name), {}, overrides)
+    resolved = module.Recipe.resolve(command, step.recipe, {}, overrides)
     # a step uses the processes and folders of the workflow
     resolved = resolved.model_copy(
         update={
@@ -327,7 +296,7 @@ class FinishedStep:
     Attributes:
         line: As one would type it.
         duration_s: How long it took.
-        headline: What it achieved.
+        headline: What it achieved; empty without a finding.
         result: What its command returned.
     """
 
@@ -341,59 +310,42 @@ def inputs(recipe: Recipe) -> list[Input]:
     """List the steps with their lines and states, the inputs of the next, and what is
     fetched for others.
     """
-    steps, listed = list[Input](), list[Input]()
-    results, states = dict[str, Result](), dict[str, str]()
+    steps, listed, results = list[Input](), list[Input](), dict[str, Result]()
     # the first unfinished step, all cells of it; later ones need its results
-    due, times = "", list[tuple[str, float | None]]()
+    due, times, order = "", dict[str, float](), [*recipe.steps]
     for name in recipe.list_steps():
         line, module, resolved = resolve_step(recipe, name, results)
-        earlier = [*dict.fromkeys([*map(_step_of, states), _step_of(name)])]
-        is_due = due in ("", _step_of(name))
-        state = "each time" if is_due else f"waits for {earlier[-2]}"
-        if is_due and recipe.command_of(name) not in REPEATED:
+        step, command = _step_of(name), recipe.command_of(name)
+        is_due, state = due in ("", step), "each time"
+        if not is_due:
+            state = f"waits for {order[order.index(step) - 1]}"
+        elif command not in REPEATED:
             # READING computes nothing: it raises where a run is not finished
             try:
                 results[name], state = module.run(resolved, READING), "finished"
             except (BrainhiveError, Unfinished):
-                state, due = "next", _step_of(name)
+                state, due = "next", step
         if state not in ("finished", "each time"):
-            read = collect(partial(module.inputs, resolved))
             # of later steps, list downloads; their other inputs are made by earlier
             # steps
-            later = [
-                one
-                for one in read
-                if one.size or isinstance(one.error, hub.Unreachable)
+            listed += [
+                one if is_due else replace(one, note=f"for {name}")
+                for one in collect(partial(module.inputs, resolved))
+                if is_due or one.size or isinstance(one.error, hub.Unreachable)
             ]
-            listed += (
-                read if is_due else [replace(one, note=f"for {name}") for one in later]
-            )
-            command = recipe.command_of(name)
-            times.append((name, _estimate_s(command, module, resolved)))
-        states[name] = state
+            times[name] = 0.0
+            with suppress(BrainhiveError):  # of what is still to be made
+                work, key = key_work(command, module, resolved)
+                pace = read_paces(recipe.paths.under_home("runs")).get(key, (0.0,))
+                times[name] = work.count * pace[0] if work else 0.0
         steps.append(Input(f"{name}: {line}", note=state))
 
     # all that is known of the time
-    known_s = [seconds for _, seconds in times if seconds is not None]
-    if known_s:
+    if known_s := [*filter(None, times.values())]:
         note = f"about {console.write_duration(sum(known_s))}"
-        if unknown := [name for name, seconds in times if seconds is None]:
-            note += f", without {console.summarise_names(unknown)}"
+        note += f", of {len(known_s)} of {len(times)} steps"
         steps.append(Input("time of what is left", note=note))
     return collect(lambda: steps, lambda: listed)
-
-
-def _estimate_s(command: Command, module: Any, recipe: Any) -> float | None:
-    """Estimate the seconds of a step by the pace of the last work of its kind."""
-    paces = read_paces(recipe.paths.under_home("runs"))
-    with suppress(BrainhiveError):  # of what is still to be made nothing is known
-        if paces and hasattr(module, "work") and (work := module.work(recipe)):
-            from brainhive_cli.core import launch
-
-            device = launch.start(recipe.run).device_name
-            key = work.key(command, device, launch.num_processes(recipe.run))
-            return work.count * paces[key][0] if key in paces else None
-    return None
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -411,8 +363,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             again,
         )
     steps = dict(run_steps(recipe, launch, again))
-    axes = {name: recipe.cells[name][1] for name in steps if recipe.matrix}
-    measurements = measure_steps(steps).stating(axes=axes)
+    measurements = measure_steps(steps)
     if is_whole:
         with finishing(folder, launch) as is_due:
             if is_due and launch.is_main:
@@ -429,7 +380,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             for name, step in steps.items()
             for kind, path in step.result.files.items()
         },
-        exit_code=max((each.result.exit_code for each in steps.values()), default=0),
+        exit_code=max(step.result.exit_code for step in steps.values()),
         hint=Line("report", folder.path.name, "--table")
         if is_whole and recipe.matrix
         else "",
@@ -456,32 +407,28 @@ def run_steps(
     precision = [f"run.mixed_precision={mixed}"] if mixed else []
     results: dict[str, Result] = {}
     for number, name in enumerate(recipe.list_steps(), 1):
-        # say what the step does, and the line that does it
-        further = [*(more or {}).get(name, ()), *precision]
-        if launch.only_reads and recipe.command_of(name) in REPEATED:
+        step, command = recipe.cells[name][0], recipe.command_of(name)
+        further = [*(more or {}).get(name, ())]
+        if command not in REPEATED:
+            further += precision
+        elif launch.only_reads:
             continue
+
+        # say what the step does, and the line that does it
         line, module, resolved = resolve_step(recipe, name, results, further)
-        heading, says = (
-            f"{number}/{len(recipe.cells)} {name}",
-            recipe.cells[name][0].says,
-        )
-        console.say("", heading, *([f"    {says}"] if says else []), f"    {line}")
+        heading = f"{number}/{len(recipe.cells)} {name}"
+        says = [f"    {step.says}"] if step.says else []
+        console.say("", heading, *says, f"    {line}")
 
         # run it by its own command
         start = time.monotonic()
         with console.progress(heading):
-            results[name] = module.run(resolved, launch, again)
-        if not launch.only_reads:
-            results[name].keep_pace(
-                recipe.command_of(name),
-                launch,
-                recipe.paths.under_home("runs"),
-                time.monotonic() - start,
-            )
-        headline = _headline(recipe.command_of(name), results[name])
+            results[name] = result = module.run(resolved, launch, again)
+        duration_s = time.monotonic() - start
+        result.keep_pace(command, launch, recipe.paths.under_home("runs"), duration_s)
         yield (
             name,
-            FinishedStep(line, time.monotonic() - start, headline, results[name]),
+            FinishedStep(line, duration_s, state_finding(result.metrics), result),
         )
 
 
@@ -489,23 +436,19 @@ def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
     """Collect what the steps measured of all subjects, and what must be said of it."""
     # metrics over all subjects, by step
     scopes = {
-        name: step.result.metrics.overall
+        name: metrics
         for name, step in steps.items()
-        if step.result.metrics.overall
+        if (metrics := step.result.metrics.overall)
     }
     caveats = merge_caveats(*(step.result.metrics.caveats for step in steps.values()))
     facts = WorkflowFacts(
         caveats=caveats,
         commands=[step.line for step in steps.values()],
-        findings={
-            name: text
+        findings={name: step.headline for name, step in steps.items() if step.headline},
+        retrievals={
+            name: f"eval-retrieval/{step.result.folder.name}"
             for name, step in steps.items()
-            if (text := state_finding(step.result.metrics))
-        },
-        made={
-            name: "/".join(step.result.folder.parts[-2:])
-            for name, step in steps.items()
-            if (step.result.folder / FINISHED).is_file()
+            if isinstance(step.result.metrics.facts, RetrievalFacts)
         },
     )
     return Measurements(scopes, facts=facts)
@@ -514,26 +457,8 @@ def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
 def summarise_steps(steps: Mapping[str, FinishedStep], title: str) -> Table:
     """Say of each step how long it took and what it achieved."""
     rows = [
-        (name, f"{step.duration_s:.0f} s", step.headline)
+        (name, f"{step.duration_s:.0f} s", step.headline or "done")
         for name, step in steps.items()
     ]
-    note = list_footnotes(
-        caveats_of(
-            [
-                metric
-                for step in steps.values()
-                for metric in step.result.metrics.overall.values()
-            ]
-        )
-    )
+    note = list_footnotes(measure_steps(steps).caveats)
     return Table(title, ("step", "time", "result"), rows, is_list=True, note=note)
-
-
-def _headline(command: Command, result: Result) -> str:
-    """Say in one line what a step achieved: its finding, or how many stores it made."""
-    if finding := state_finding(result.metrics):
-        return finding
-    rows = result.tables[0].rows if result.tables else ()
-    if command == "prepare":  # a row for each split of a subject's store
-        rows = tuple({row[0]: row for row in rows}.values())
-    return f"{len(rows)} store{'s' if len(rows) > 1 else ''}" if rows else "done"

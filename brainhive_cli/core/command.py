@@ -71,7 +71,7 @@ class Input:
         way: str,
         size: int | None = None,
     ) -> Self:
-        """Describe files of a publisher, by those that were found and the path where
+        """Describe files of a publisher, by those that are here and the path where
         they are expected.
         """
         name = portable(str(path))
@@ -280,6 +280,17 @@ class Work:
         }
 
 
+def key_work(command: str, module: Any, recipe: Any) -> tuple[Work | None, str]:
+    """Give the work of a command, and the name of its pace on the recipe's device."""
+    work = module.work(recipe) if hasattr(module, "work") else None
+    if not work:
+        return None, ""
+    from brainhive_cli.core import launch
+
+    device = launch.start(recipe.run).device_name
+    return work, work.key(command, device, launch.num_processes(recipe.run))
+
+
 def read_paces(runs: Path) -> dict[str, tuple[float, int]]:
     """Read the paces of finished work below a folder of runs; none of a damaged file.
 
@@ -332,11 +343,9 @@ class Result:
         facts = self.metrics.facts
 
         # caveats go into every note, unless tables have those of their variant or step
-        for name in (
-            ()
-            if facts.variants or isinstance(facts, WorkflowFacts)
-            else ("tables", "shown")
-        ):
+        if facts.variants or isinstance(facts, WorkflowFacts):
+            return
+        for name in ("tables", "shown"):
             if (tables := getattr(self, name)) is not None:
                 noted = [
                     replace(table, note=add_footnotes(table.note, facts.caveats))
@@ -354,7 +363,7 @@ class Result:
         """Keep the pace of what was done, for the estimate of the next; `seconds` are
         of the whole command.
         """
-        if self.work and launch.is_main:
+        if self.work and launch.is_main and not launch.only_reads:
             from brainhive_cli.core import device_memory
 
             key = self.work.key(command, launch.device_name, launch.processes)

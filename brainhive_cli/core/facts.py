@@ -607,16 +607,14 @@ class WorkflowFacts(Facts):
     Attributes:
         commands: Lines of the steps.
         findings: Their findings, by step.
-        made: Their runs, by step, as `COMMAND/NAME` below the runs.
-        axes: Their values of the axes of the matrix, by step and axis.
+        retrievals: Their runs of eval-retrieval, by step, below the folder of runs.
         control_effects: What controls cost each head.
     """
 
     command: str = "workflow"
     commands: list[str] = []
     findings: dict[str, str] = {}
-    made: dict[str, str] = {}
-    axes: dict[str, dict[str, str]] = {}
+    retrievals: dict[str, str] = {}
     control_effects: list[Difference] = []
 
 

@@ -114,16 +114,16 @@ class Table:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the table as one dict a row, for JSON."""
-        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
-        for row in rows:
-            # programs read the value of a cell, people its text
-            cells = {
-                heading: cell for heading, cell in row.items() if isinstance(cell, Cell)
-            }
-            row |= {
-                name: str(cell) if cell.value is None else cell.value
-                for name, cell in cells.items()
-            }
+
+        # programs read the value of a cell, people its text
+        def read(cell: Any) -> Any:
+            if not isinstance(cell, Cell):
+                return cell
+            return str(cell) if cell.value is None else cell.value
+
+        rows = [
+            dict(zip(self.columns, map(read, row), strict=True)) for row in self.rows
+        ]
         return {"title": self.title, "rows": rows, "note": self.note}
 
 
@@ -219,7 +219,7 @@ def draw(table: Table) -> Any:
     for heading in table.columns:
         drawn.add_column(Text(_shown(heading)), overflow="fold")
     for row in table.rows:
-        is_grey = row and isinstance(row[0], Cell) and row[0].is_grey
+        is_grey = Cell.of(row[0]).is_grey
         drawn.add_row(
             *(Text(_shown(cell)) for cell in row), style="dim" if is_grey else None
         )

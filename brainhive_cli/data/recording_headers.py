@@ -200,7 +200,7 @@ def read_header(path: Path, keys: RecordingKeys, delay_s: float = 0.0) -> Header
     """
     has_bids_onsets = keys.onset_unit == "s"
     raw = unchanged = open_raw(path, has_bids_onsets, keys.rename, keys.montage)
-    # mne-bids puts the events.tsv in place of its annotations
+    # mne-bids puts the events.tsv instead of its annotations
     if is_read_as_bids(path, has_bids_onsets):
         unchanged = open_raw(path, has_bids_onsets=False)
     with readable(path):

@@ -4,381 +4,220 @@ result.
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from copy import copy
+from itertools import chain
+from typing import Any
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import (
-    Cell as TrainedCell,
-)
-from brainhive_cli.core.facts import Difference, Facts, RetrievalFacts, WorkflowFacts
+from brainhive_cli.core.facts import Difference, RetrievalFacts
 from brainhive_cli.core.measurements import (
     ALL,
     NO_RESULT,
     TRANSDUCTIVE,
     caveats_of,
     extend_title,
-    interval_text,
     scope,
     shown,
 )
-from brainhive_cli.core.runs import RunFolder, of_variant
 from brainhive_cli.core.runs import find as find_run
-from brainhive_cli.core.tables import Cell, Table, number, p_text
-from brainhive_cli.measurement.comparison import adjust_together, compare_ranks
-from brainhive_cli.reports.page import Page, Section
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find
-from brainhive_cli.reports.sentences import (
-    describe_methods,
-    list_citations,
-    list_warnings,
-)
+from brainhive_cli.core.runs import of_variant
+from brainhive_cli.core.tables import Cell, Table
+from brainhive_cli.measurement.comparison import compare_ranks
+from brainhive_cli.reports.runs_shown import ShownRun, find
 from brainhive_cli.reports.tables import (
-    ABSENT,
-    Metrics,
-    mark_of,
+    difference_cell,
     render,
-    says_nothing,
     with_interval,
 )
 
 METRICS = ("top1", "top5", "rank_auc")
-CHOSEN_BY = {"last epoch": "last", "": "unknown"}
-"""Selections of epochs in words, where they have others in facts."""
 REASON = "no result because"
 """Heading of the column that says why a row stands below the results."""
-Row = tuple[tuple[str, ...], ShownRun, Metrics, list[str]]
-"""Step and values of its axes; the run; its metrics; why they are no result."""
 
 
-def open_rows(root: Path, runs: Sequence[ShownRun]) -> Iterator[Row]:
-    """Open the retrievals of workflows, and those that are named themselves.
-
-    Args:
-        root: Folder of all runs.
-        runs: Runs of workflow and eval-retrieval; others are left out.
+def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
+    """List the retrievals of workflows and of sweeps, and those that are named
+    themselves.
     """
+    retrievals = list[ShownRun]()
     for run in runs:
-        # the steps of a workflow, or the run itself
-        facts = run.measured.facts
-        parts: list[tuple[tuple[str, ...], ShownRun]] = [((run.label,), run)]
-        if isinstance(facts, WorkflowFacts):
-            parts = [
-                ((name.partition(" · ")[0], *facts.axes.get(name, {}).values()), part)
-                for name, made in facts.made.items()
-                if made.startswith("eval-retrieval/")
-                for part in [ShownRun(name, RunFolder(root / made))]
-            ]
-        for values, part in parts:
-            if not isinstance(part.measured.facts, RetrievalFacts):
-                continue
-            variants = [
-                (
-                    (*values, variant),
-                    ShownRun(
-                        variant, *find(root, f"{part.folder.reference}:{variant}")
-                    ),
-                )
-                for variant in part.measured.facts.variants
-            ]
-            for labels, one in variants or [(values, part)]:
-                # the retrieval, and below it that with corrected similarities
-                is_control = ["a control: signals or pictures were permuted"]
-                yield labels, one, one.metrics, is_control if one.is_control else []
-                for name, metrics in one.measured.scopes.items():
-                    protocol = next(iter(metrics.values())).protocol
-                    correction = name.partition(" · ")[2]
-                    if TRANSDUCTIVE in protocol and " · " not in correction:
-                        yield (*labels, correction), one, metrics, [TRANSDUCTIVE]
+        facts, path = run.measured.facts, run.folder.path
+        parts = getattr(facts, "retrievals", {}) or {
+            variant: f"{path}:{variant}" for variant in facts.variants
+        }
+        steps = [
+            ShownRun(name, *find(path.parents[1], reference))
+            for name, reference in parts.items()
+        ]
+        itself = [copy(run)] * isinstance(facts, RetrievalFacts)
+        retrievals += list_retrievals(steps) if steps else itself
+    return retrievals
 
 
-def tabulate_methods(
-    root: Path, runs: Sequence[ShownRun], against: str = ""
-) -> list[Table]:
-    """Lay out retrievals, results before what is none, each by descending top-1.
+def tabulate_methods(runs: Sequence[ShownRun], against: str = "") -> list[Table]:
+    """Lay out a table for each data set, mode and split.
 
     Args:
-        root: Folder of all runs.
-        runs: As of `open_rows`.
-        against: Row that others are compared with; default: the first result.
+        runs: Runs of workflow and eval-retrieval; others are left out.
+        against: Row that others are compared with; default: the first result with the
+            fewest caveats. The highest of several scores on test pictures is too high.
 
     Raises:
-        RecipeError: if there is no retrieval among them, or no such row.
+        RecipeError: if there are no retrievals, or no such row.
     """
-    # a table for each data set, mode and split
-    protocols: dict[tuple[str, str, str], list[Row]] = {}
-    for row in open_rows(root, runs):
-        facts = row[1].measured.facts
-        split = row[2]["top1"].split
-        protocols.setdefault((facts.dataset, facts.mode, split), []).append(row)
-    if not protocols:
+    protocols: dict[str, list[ShownRun]] = {}
+    for run in list_retrievals(runs):
+        facts, split = run.measured.facts, run.metrics["top1"].split
+        rows = protocols.setdefault(f"{facts.dataset}, {facts.mode}, {split} split", [])
+        # the values of axes name a method, without the mode; else the label does
+        parts = [part for part in run.label.split(" · ")[1:] if part != facts.mode]
+        run.label = ", ".join(parts) or run.label
+        if run.label in [row.label for row in rows]:
+            run.label = run.folder.path.name
+        rows.append(run)
+        # corrected similarities have a row of their own
+        for name, metrics in run.measured.scopes.items():
+            correction = name.partition(" · ")[2]
+            protocol = next(iter(metrics.values())).protocol
+            if TRANSDUCTIVE in protocol and " · " not in correction:
+                rows.append(row := copy(run))
+                row.label, row.metrics = f"{run.label}, {correction}", metrics
+                row.is_control = True
+    known = [
+        row.label for rows in protocols.values() for row in rows if not row.is_control
+    ]
+    if not known or against not in ("", *known):
         raise RecipeError(
-            "a table of methods needs retrievals: these runs have none",
-            "name a run of workflow, or runs of eval-retrieval",
+            f"these runs have no retrieval{' ' * bool(against)}{against}",
+            f"rows: {', '.join(known) or 'name runs of workflow or eval-retrieval'}",
         )
-    names = {key: name_rows(rows) for key, rows in protocols.items()}
-    known = [name for listed in names.values() for name in listed]
-    if against and against not in known:
-        raise RecipeError(f"no row {against!r}", f"rows: {', '.join(known)}")
-
-    # each row against the reference of its table; p of all tables adjusted together
-    compared, where, references = list[Difference](), list[tuple[object, int]](), {}
-    for key, rows in protocols.items():
-        chosen = references[key] = choose_reference(rows, names[key], against)
-        common = {*caveats_of(rows[chosen][2].values())}
-        for index, (_, run, metrics, reasons) in enumerate(rows):
-            caveats = caveats_of(metrics.values())
-            reasons += [
-                words for words in caveats if words in NO_RESULT or words not in common
-            ]
-            if index == chosen or metrics is not run.metrics:
-                continue
-            pair = {
-                (names[key][index], names[key][chosen]): (
-                    run.measured,
-                    rows[chosen][1].measured,
-                )
-            }
-            found, errors = compare_ranks(pair)
-            reasons += [f"not comparable: {error.message}" for error in errors]
-            compared += found
-            where += [(key, index)] * len(found)
-    adjusted = adjust_together(row=compared)[0]
-    difference_of = dict(zip(where, adjusted, strict=True))
-
-    # the cells of all rows, and the columns that say something
-    listed = [row[2] for rows in protocols.values() for row in rows]
-    metric_names = [
-        name
-        for name in METRICS
-        if all(name in metrics for metrics in listed) and not says_nothing(name, listed)
-    ]
-    lines = {
-        key: [
-            describe_row(
-                root,
-                row,
-                metric_names,
-                difference_of.get((key, index)),
-                index == references[key],
-            )
-            for index, row in enumerate(rows)
-        ]
-        for key, rows in protocols.items()
-    }
-    columns = [
-        column
-        for column in next(iter(lines.values()))[0]
-        if any(
-            str(line[column]) != ABSENT for table in lines.values() for line in table
-        )
-    ]
-
-    # results first, by top-1; the reason of others stands behind their name
-    tables, has_reasons = [], any(row[3] for rows in protocols.values() for row in rows)
-    for key, rows in protocols.items():
-        order = sorted(
-            range(len(rows)),
-            key=lambda index: (bool(rows[index][3]), -rows[index][2]["top1"].value),
-        )
-        table_rows = [
-            [
-                Cell(names[key][index], is_grey=bool(rows[index][3])),
-                *(["; ".join(rows[index][3])] if has_reasons else []),
-                *(lines[key][index][column] for column in columns),
-            ]
-            for index in order
-        ]
-
-        # what the rows have in common is that of the reference
-        chosen = references[key]
-        metric = rows[chosen][2]["top1"]
-        note = render(
-            "methods_note.txt",
-            metric=metric,
-            reference=names[key][chosen],
-            columns=columns,
-            pair=next((difference_of[each] for each in where if each[0] == key), None),
-            has_reasons=has_reasons,
-        )
-        dataset, mode, split = key
-        title = f"{dataset}, {mode}" + (f", {split} split" if split != "test" else "")
-        heads = ["method", *([REASON] if has_reasons else []), *columns]
-        tables.append(
-            Table(extend_title(title, metric.caveats), heads, table_rows, note=note)
-        )
-    return tables
-
-
-def name_rows(rows: Sequence[Row]) -> list[str]:
-    """Name rows by their values that not all of a table have, and by their step where
-    that is not the first one's.
-    """
-    values = [row[0] for row in rows]
-    of_axes = [{*each[1:]} for each in values if each[1:]]
-    shared = set.intersection(*of_axes) if of_axes else set()
-    names = [
-        [word for word in each[1:] if word not in shared]
-        + ([each[0]] if each[0] != values[0][0] else [])
-        for each in values
-    ]
     return [
-        ", ".join(name or each[1:] or each)
-        for name, each in zip(names, values, strict=True)
+        tabulate_protocol(title, rows, against) for title, rows in protocols.items()
     ]
 
 
-def choose_reference(rows: Sequence[Row], names: Sequence[str], against: str) -> int:
-    """Choose the row that others are compared with: the named one, else the first
-    without a reason against it, and with the fewest caveats.
-
-    It is no best one: the highest of several scores on test pictures is too high.
+def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Table:
+    """Lay out rows of one protocol: results before what is none, each by descending
+    top-1.
     """
-    if against in names:
-        return list(names).index(against)
-
-    def doubts(index: int) -> tuple[int, int]:
-        caveats = caveats_of(rows[index][2].values())
-        return len(rows[index][3]) + len(NO_RESULT & {*caveats}), len(caveats)
-
-    return min(range(len(rows)), key=doubts)
-
-
-def describe_row(
-    root: Path,
-    row: Row,
-    names: Sequence[str],
-    difference: Difference | None,
-    is_reference: bool,
-) -> dict[str, Cell]:
-    """Describe one row, by column; a dash where there is nothing to say."""
-    _, run, metrics, _ = row
-    facts, top1 = run.measured.facts, metrics["top1"]
-    columns = {shown(name): Cell.of(with_interval(metrics[name])) for name in names}
-
-    # the share of the way from chance to the ceiling, where that has as many candidates
-    ceiling = run.measured.scopes.get(scope("ceiling", ALL), {}).get("top1")
-    columns["of ceiling"] = Cell(ABSENT)
-    if ceiling and ceiling.pool == top1.pool and top1.chance is not None:
-        assert ceiling.chance is not None
-        reach = ceiling.value - ceiling.chance
-        if ceiling.low is not None and ceiling.low > ceiling.chance:
-            columns["of ceiling"] = Cell.of((top1.value - top1.chance) / reach)
-
-    # the paired difference
-    columns["difference"] = Cell("reference" if is_reference else ABSENT)
-    if difference:
-        columns["difference"] = Cell(
-            f"{difference.difference:+.3f}",
-            f"{interval_text(difference.low, difference.high)}, "
-            f"p {p_text(difference.p)}",
-            difference.difference,
-            mark=mark_of(difference),
-        )
-
-    # how it was trained, as far as its training is still there
-    cells = trained_cells(root, facts)
-    took = [cell.took for cell in cells if cell.took]
-    chosen_by = dict.fromkeys(
-        CHOSEN_BY.get(cell.selected_on, cell.selected_on) for cell in cells
+    # the reference, and paired differences from it
+    caveats = {row.label: caveats_of(row.metrics.values()) for row in rows}
+    reference = min(
+        rows,
+        key=lambda row: (
+            row.label != against,
+            row.is_control,
+            len(NO_RESULT & {*caveats[row.label]}),
+            len(caveats[row.label]),
+        ),
     )
-    columns["epoch by"] = Cell(", ".join(chosen_by) or ABSENT)
-    units = {
-        "min": ("seconds", 60.0),
-        "GB": ("peak_memory_bytes", 1e9),
-        "M weights": ("parameters", 1e6),
+    common = {*caveats[reference.label]} - NO_RESULT
+    reasons = {
+        row.label: [
+            TRANSDUCTIVE
+            if TRANSDUCTIVE in row.metrics["top1"].protocol
+            else "a control: signals or pictures were permuted"
+        ]
+        * row.is_control
+        + [caveat for caveat in caveats[row.label] if caveat not in common]
+        for row in rows
     }
-    for heading, (name, unit) in units.items():
-        values = [each[name] or 0.0 for each in took if name in each]
-        value = (sum(values) if heading == "min" else max(values, default=0)) / unit
-        columns[heading] = (
-            Cell(f"{value:.2f}" if value < 10 else number(value), value=value)
-            if values
-            else Cell(ABSENT)
-        )
+    pairs = {
+        (row.label, reference.label): (row.measured, reference.measured)
+        for row in rows
+        if row is not reference and not row.is_control
+    }
+    compared, errors = compare_ranks(pairs)
+    differences = {difference.first: difference for difference in compared}
+    failed = [label for label, _ in pairs if label not in differences]
+    for label, error in zip(failed, errors, strict=True):
+        reasons[label].append(f"not comparable: {error.message}")
 
-    # what its paper prints, and why the row is no result
-    published = facts.published
-    columns["published"] = Cell(ABSENT)
-    if published:
-        printed = [f"{published[name]:.3f}" for name in names if name in published]
-        differs = "; ".join([published["source"], *published["differs"]])
-        columns["published"] = Cell(f"{' / '.join(printed)} ({differs})")
-    return columns
-
-
-def trained_cells(root: Path, facts: Facts) -> list[TrainedCell]:
-    """Read the cells of the trainings that were tested; none of those that are gone."""
-    cells = list[TrainedCell]()
-    for reference in facts.runs:
-        name, variant = of_variant(reference)
-        with suppress(BrainhiveError):
-            run = find_run(root, "train-align", str(name))
-            described = run.measurements().facts
-            # a closed form has no epochs
-            is_closed_form = getattr(described, "is_closed_form", False)
-            update = {"selected_on": "closed form"} if is_closed_form else {}
-            cells += [
-                cell.model_copy(update=update)
-                for cell in described.cells.values()
-                if variant in ("", cell.variant)
-            ]
-    return cells
-
-
-def lay_out_page(root: Path, runs: Sequence[ShownRun], tables: Sequence[Table]) -> Page:
-    """Lay out the tables as a page, with warnings and methods of all their runs."""
-    rows = list(open_rows(root, runs))
-    groups = [RunGroup(list({row[1].label: row[1] for row in rows}.values()))]
-    below = sum(
-        any(cell.is_grey for cell in row[:1]) for table in tables for row in table.rows
-    )
-    lead = render("methods_lead.txt", tables=tables, rows=len(rows), below=below)
+    # the columns that say something
     lines = [
-        line for run in runs for line in getattr(run.measured.facts, "commands", [])
+        {
+            "method": Cell(row.label, is_grey=bool(reasons[row.label])),
+            REASON: "; ".join(reasons[row.label]),
+            **describe_row(row, differences.get(row.label)),
+            **({"difference": "reference"} if row is reference else {}),
+        }
+        for row in sorted(
+            rows,
+            key=lambda row: (bool(reasons[row.label]), -row.metrics["top1"].value),
+        )
     ]
-    texts = [
-        ("For the methods of a paper", describe_methods(groups)),
-        ("How to cite (BibTeX)", list_citations(groups)),
-        *([("Each step by hand", "\n".join(lines))] if lines else []),
-    ]
-    return Page(
-        "Methods side by side",
-        [lead],
-        list_warnings(groups),
-        [
-            Section("Results", [("", [table]) for table in tables]),
-            Section("Methods and citing", texts=texts),
-        ],
+    heads = [head for head in lines[0] if any(line[head] for line in lines)]
+
+    # what the rows have in common is that of the reference
+    note = render("methods_note.txt", reference=reference, heads=heads, pairs=compared)
+    return Table(
+        extend_title(title, caveats[reference.label]),
+        [*map(shown, heads)],
+        [[line[head] for head in heads] for line in lines],
+        note=note,
     )
+
+
+def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]:
+    """Describe a row by column; None where there is nothing to say."""
+    facts, metrics = row.measured.facts, row.metrics
+    top1 = metrics["top1"]
+
+    # the share of the way from chance to the ceiling of as many candidates
+    reached, chance = None, top1.chance or 0
+    ceiling = row.measured.scopes.get(scope("ceiling", ALL), {}).get("top1", top1)
+    is_same = (ceiling.pool, ceiling.chance) == (top1.pool, top1.chance)
+    if ceiling is not top1 and is_same and (ceiling.low or 0) > chance:
+        reached = (top1.value - chance) / (ceiling.value - chance)
+
+    # what its trainings took, as far as they are still there
+    cells = list[Mapping[str, float | None]]()
+    for name, variant in map(of_variant, facts.runs):
+        with suppress(BrainhiveError):
+            run = find_run(row.folder.path.parents[1], "train-align", str(name))
+            trained = run.measurements().facts.cells.values()
+            cells += [cell.took for cell in trained if variant in ("", cell.variant)]
+
+    def took(key: str) -> list[float]:
+        return [cell.get(key) or 0 for cell in cells] or [0]
+
+    # what its paper prints, and what differs
+    words, published = list[str](), facts.published
+    if published:
+        values = [f"{published[name]:.3f}" for name in METRICS if name in published]
+        words = [" / ".join(values), published["source"], *published["differs"]]
+    return {
+        **{name: with_interval(metrics.get(name)) for name in METRICS},
+        "of ceiling": reached,
+        "difference": difference and difference_cell(difference),
+        "p": difference and difference.p,
+        "selection": facts.set_up.get("selection"),
+        "min": sum(took("seconds")) / 60 or None,
+        "GB": max(took("peak_memory_bytes")) / 1e9 or None,
+        "M weights": max(took("parameters")) / 1e6 or None,
+        "published": "; ".join(words),
+    }
 
 
 def write_csv(tables: Sequence[Table]) -> str:
     """Write tables as one: a row a method, with a column for what stands below a
     value.
     """
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    first = tables[0].columns
-    small = {
-        index
+    rows = [
+        {"protocol": table.title}
+        | row
+        | {
+            f"{head}, 95 % CI": cell.small
+            for head, cell in zip(table.columns, map(Cell.of, cells), strict=True)
+            if cell.small
+        }
         for table in tables
-        for row in table.rows
-        for index, cell in enumerate(map(Cell.of, row))
-        if cell.small
-    }
-    heads = [
-        part
-        for index, column in enumerate(first)
-        for part in (column, *([f"{column}, 95 % CI"] if index in small else []))
+        for row, cells in zip(table.as_dict()["rows"], table.rows, strict=True)
     ]
-    lines.writerow(["protocol", *heads])
-    for table in tables:
-        for row in table.rows:
-            values = [table.title]
-            for index, cell in enumerate(map(Cell.of, row)):
-                values.append(str(cell.text if cell.value is None else cell.value))
-                values += [cell.small] if index in small else []
-            lines.writerow(values)
+    text, heads = io.StringIO(), dict.fromkeys(chain.from_iterable(rows))
+    lines = csv.DictWriter(text, [*heads], lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(rows)
     return text.getvalue()

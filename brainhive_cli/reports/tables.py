@@ -281,8 +281,6 @@ def difference_table(
 
     is_of_one, rows = len({row.first for row in compared}) < 2, []
     for row in compared:
-        ends = "" if row.low is None else interval_text(row.low, row.high)
-        value = Cell(f"{row.difference:+.3f}", ends, row.difference, mark=mark_of(row))
         better = (
             name(row.first if row.is_better else row.second)
             if row.is_significant
@@ -290,7 +288,9 @@ def difference_table(
         )
         p = Cell(p_text(row.p), value=row.p)
         pair = [name(row.second)] if is_of_one else [name(row.first), name(row.second)]
-        rows.append([with_arrow(row.metric), *pair, value, row.n, p, better])
+        rows.append(
+            [with_arrow(row.metric), *pair, difference_cell(row), row.n, p, better]
+        )
 
     # how it was tested, and what limits the tests
     columns = ["metric", *(["against"] if is_of_one else ["first", "second"])]
@@ -309,6 +309,12 @@ def difference_table(
         section=section,
         note=note,
     )
+
+
+def difference_cell(row: Difference) -> Cell:
+    """Make a cell of a difference, with its interval and sign."""
+    ends = "" if row.low is None else interval_text(row.low, row.high)
+    return Cell(f"{row.difference:+.3f}", ends, row.difference, mark=mark_of(row))
 
 
 def adjustment_text(row: Difference) -> str:

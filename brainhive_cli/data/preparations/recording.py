@@ -262,7 +262,7 @@ class Own(Preparation):
                 f"{first}: all trials are flat", "leave it out: preparation.files=…"
             )
 
-        # whiten them in place
+        # whiten them without a copy
         with naming(first):
             matrix = normalise(epochs, rows, self.config, channels.names)
 
