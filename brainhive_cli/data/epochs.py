@@ -139,6 +139,9 @@ def read_epochs(
     rows, names, tables = list[dict[str, str]](), list[str](), name_tables(path)
     if table := next(filter(Path.is_file, tables), None):
         header, rows = read_table(table)
+        if len(sessions := {row.get("session") for row in rows}) > 1:
+            problem = f"{table} lists {len(sessions)} sessions of one file"
+            raise BrainhiveError(problem, "a file a session: sub-01_ses-02, …")
         if len(rows) == len(epochs.drop_log):
             rows = [rows[row] for row in epochs.selection]
         names = read_names(row.get(column) for row in rows)

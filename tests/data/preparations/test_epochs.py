@@ -163,7 +163,12 @@ def test_what_does_not_fit_is_said(folder) -> None:
     write_trials(folder, ["train/cat/cat_0.png,9"])
     with pytest.raises(BrainhiveError, match=r"24 trials, .* 25 of them"):
         prepare(epochs, axes=AXES)
-    (folder / "sub-01_ses-01_trials.csv").unlink()
+    table = folder / "sub-01_ses-01_trials.csv"
+    lines = [f"{name}.png,{row % 2}" for row, name in enumerate(SHOWN.pictures)]
+    table.write_text("\n".join(["picture,session", *lines]))
+    with pytest.raises(BrainhiveError, match="lists 2 sessions of one file"):
+        prepare(epochs, axes=AXES)
+    table.unlink()
     with pytest.raises(BrainhiveError, match="nothing says what 0 of them showed"):
         prepare(epochs, axes=AXES)
     write_trials(folder)
