@@ -135,6 +135,9 @@ def test_epochs_take_the_steps_of_the_model(home, go) -> None:
     # steps that cannot be taken are named, or refused
     with pytest.raises(BrainhiveError, match=r"from 0 to 998 ms, and not over \[-200"):
         api.decode(trained, epochs.copy().crop(0, 0.998))
+    cube, axes = epochs.get_data(verbose="ERROR"), {"channels": epochs.ch_names}
+    with pytest.raises(BrainhiveError, match="is in fT, and whitening takes µV"):
+        api.decode(trained, cube, times_s=epochs.times, unit="fT", **axes)
     with pytest.raises(BrainhiveError, match="no channel Cz, which whitening needs"):
         api.decode(trained, epochs.copy().drop_channels(["Cz"]))
 

@@ -178,9 +178,8 @@ class Own(Preparation):
     @classmethod
     def find(cls, config: Any, paths: Paths) -> Self:
         """Find the folder and the pictures that a recipe names."""
-        default = paths.under_home("data") / "recordings"
         stimuli = build_stimuli(config, paths)
-        root = locate(config.root) if config.root else default
+        root = paths.dataset("recordings", config.root)
         return cls(config, root, stimuli, str(stimuli.recorded_as))
 
     @property

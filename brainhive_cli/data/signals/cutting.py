@@ -95,6 +95,12 @@ class Steps(parts.Config):
             )
         return self
 
+    @classmethod
+    def of(cls, preparation: Mapping[str, Any]) -> Self:
+        """Read them among the steps that made a model's signals."""
+        keys = preparation.keys() & cls.model_fields.keys()
+        return cls.model_validate({key: preparation[key] for key in keys})
+
     def citations(self) -> tuple[str, ...]:
         """List the paper of the whitening, where it is done."""
         return () if self.whiten == "no" else ("guggenmos2018",)

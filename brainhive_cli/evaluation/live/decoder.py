@@ -169,9 +169,7 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
         span_ms = first_ms, last_ms + 1000 / spec.rate_hz
         known |= {"epoch_ms": span_ms, "keep_ms": span_ms, "rate_hz": spec.rate_hz}
         known |= {"baseline": False, "whiten": "no"}
-    steps = Steps.model_validate(
-        {key: known[key] for key in known.keys() & Steps.model_fields.keys()}
-    )
+    steps = Steps.of(known)
     low, high = known.get("band_hz") or (None, None)
 
     # what cannot be as it was offline

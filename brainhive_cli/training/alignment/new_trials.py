@@ -15,7 +15,7 @@ from brainhive_cli.data.signals.cutting import Steps, whiten
 from brainhive_cli.data.single_trial_betas import match_pictures
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.models.signal_spec import UNIT_SIZES, SignalSpec, name_unit
+from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 
@@ -46,7 +46,7 @@ def read_new(
     Raises:
         BrainhiveError: if an axis does not fit the model, or a step cannot be taken.
     """
-    spec, learned = member.module.layout.spec, member.module.learned
+    spec = member.module.layout.spec
     where, here = f"the signal of subject {subject}", dict(axes)
     differs = list[str]()
     shape = np.shape(signal) if isinstance(signal, np.ndarray) else ()
@@ -87,59 +87,55 @@ def read_new(
                 )
             trials = replace(trials, image_ids=names).take(is_here)
 
-    whiteners = learned.whiteners.get(subject)
-    trials, steps = prepare_as(
-        trials,
-        spec,
-        None if whiteners is None else whiteners[-1],
-        learned.recorded_channels,
-        where,
-    )
+    trials, steps = prepare_as(member, subject, trials, where)
     return trials, [*differs, *steps]
 
 
 def prepare_as(
-    trials: Trials,
-    spec: SignalSpec,
-    whitener: Any,
-    recorded_channels: Any,
-    where: str,
+    member: TrainedModel, subject: int, trials: Trials, where: str
 ) -> tuple[Trials, list[str]]:
     """Take the steps of a model's preparation that trials which were cut before allow.
 
     Args:
+        member: The model.
+        subject: Whose trials, by whose noise they are whitened.
         trials: A row [1, C, T] each.
-        spec: What the model is built for.
-        whitener: [E, E] of the training; None where there is none.
-        recorded_channels: [E] of the whitener.
-        where: What the trials are, for errors.
+        where: What they are, for errors.
 
     Returns:
         The trials, and which steps were not taken, a sentence each.
 
     Raises:
         MissingData: if signals are to be whitened, and no whitener is known.
-        BrainhiveError: if a channel of the whitener is missing.
+        BrainhiveError: if they are in another unit than whitening takes, or lack one of
+            its channels.
     """
+    spec, learned = member.module.layout.spec, member.module.learned
     known, unit = dict(spec.preparation), name_unit(trials.unit)
     if isinstance(trials.space, Voxels) or unit == "whitened":
         return trials, []
     is_whitened = known.get("whiten", "no") != "no" or spec.unit == "whitened"
     signal, names = np.asarray(trials.signal[:, 0]), trials.space.names
 
-    # the unit of the model; of whitened signals that of recordings
-    wanted = {"V": "µV", "T": "fT", "T/m": "fT/cm"}
-    sizes = UNIT_SIZES.get(unit, (1.0, ""))
-    target = wanted.get(sizes[1], unit) if is_whitened else name_unit(spec.unit) or unit
-    if unit != target and UNIT_SIZES.get(target, (1.0, "-"))[1] == sizes[1]:
-        signal, unit = signal * (sizes[0] / UNIT_SIZES[target][0]), target
+    # the unit of the model; of whitened signals that of its recordings
+    target = name_unit(spec.unit) or unit
+    if is_whitened:
+        target = member.recorded_unit(subject)
+    size, kind = UNIT_SIZES.get(unit, (1.0, unit))
+    target_size, target_kind = UNIT_SIZES.get(target, (1.0, target))
+    if kind == target_kind:
+        signal, unit = signal * (size / target_size), target
+    elif is_whitened:
+        raise BrainhiveError(
+            f"{where} is in {unit}, and whitening takes {target}",
+            "unit='whitened' for signals that are whitened",
+        )
 
     # baseline, resampling and window, where the epochs reach far enough
     left = list[str]()
     times_s, rate_hz = trials.times_s, trials.rate_hz
     if "epoch_ms" in known:
-        keys = known.keys() & Steps.model_fields.keys()
-        steps = Steps.model_validate({key: known[key] for key in keys})
+        steps = Steps.of(known)
         try:
             assert rate_hz is not None  # as of all sensors
             signal, cutting = cut_trials(signal, times_s, rate_hz, steps, names)
@@ -162,16 +158,15 @@ def prepare_as(
     # noise of the training
     space = trials.space
     if is_whitened:
-        if whitener is None:
+        if subject not in learned.whiteners:
             raise MissingData(
                 f"{where} is not whitened, and the model has no whitener of it",
                 "unit='whitened' for signals that are, or a subject of the training",
             )
-        rows = find_rows(recorded_channels, names, where)
+        needed = learned.recorded_channels
+        rows = find_rows(needed, names, where)
         if absent := [
-            name
-            for name, row in zip(recorded_channels, rows, strict=True)
-            if row is None
+            name for name, row in zip(needed, rows, strict=True) if row is None
         ]:
             raise BrainhiveError(
                 f"{where} has no channel {', '.join(absent)}, which whitening needs",
@@ -180,7 +175,7 @@ def prepare_as(
         chosen = np.array(rows, np.int64)
         signal, unit = np.ascontiguousarray(signal[:, chosen]), "whitened"
         space = trials.space.select(chosen)
-        whiten(signal, whitener)
+        whiten(signal, learned.whiteners[subject][-1])
         left.append("the noise of the training's last session whitens the epochs")
     return (
         replace(
