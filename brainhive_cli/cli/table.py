@@ -353,12 +353,15 @@ COMMANDS = (
         START,
         "fetch",
         (
-            "Download a data set from the hub and unpack it, or show the steps where "
+            "Download a data set from its host and unpack it, or show the steps where "
             "terms must be agreed to."
         ),
         "things-eeg --subjects 1,2",
         {
             "subjects": option("--subjects", "Whose recordings, as in 1,2.", "all"),
+            "include": option(
+                "--include", "Files that are wanted, as in 'sub-*/**'.", "all"
+            ),
         },
         paths="names",
         complete=one_of(datasets),

@@ -1,9 +1,11 @@
-"""fetch: data sets from the hub or a web server, or the exact steps where people must
-agree to something.
+"""fetch: data sets from the hub, NEMAR, OpenNeuro, S3 or a web server, or the exact
+steps where people must agree to something.
 """
 
 import shlex
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,16 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe, Names, Subjects
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange import digits69
-from brainhive_cli.data.exchange.downloads import (
-    SOURCES,
+from brainhive_cli.data.exchange.hosts import (
+    DESCRIPTION,
+    LISTERS,
     RemoteFile,
-    Repository,
+    choose_files,
     download_files,
-    is_of_subjects,
     list_files,
-    look_for,
     read_licence,
 )
+from brainhive_cli.data.exchange.sources import SOURCES, Source
 
 CONVERTERS = {"digits69": digits69.write_folders}
 """What turns the files of a data set into folders that commands read, and says what it
@@ -40,17 +42,27 @@ LISTED = 20
 class Recipe(FileRecipe):
     """Recipe of fetch: the data sets."""
 
-    names: Names = Field([], description=f"data sets: {', '.join(SOURCES)}")
+    names: Names = Field(
+        [],
+        description=f"data sets: {', '.join(SOURCES)}; or nemar:ID[@VERSION], "
+        "openneuro:ID, s3:BUCKET/PREFIX, hub:datasets/OWNER/NAME, each with or without "
+        "a folder after it",
+    )
     root: str = Field(
         "", description="folder of the data set; default: its name below paths.data"
     )
     subjects: Subjects = Field(None, description="whose recordings; default: all")
+    include: Names = Field(
+        [],
+        description="patterns of the files that are wanted, as in sub-*/**; files that "
+        "match a pattern after ! are left out; default: all",
+    )
     unpack: bool = Field(True, description="unpack archives; they stay where they are")
 
 
-def _resolve(recipe: Recipe) -> dict[str, Path]:
-    """Give the folder of each data set; RecipeError if none is named, or one has no
-    known source.
+def _resolve(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
+    """Give source and folder of each data set; RecipeError if none is named, or one has
+    no known source.
     """
     if not recipe.names:
         raise RecipeError(
@@ -61,36 +73,81 @@ def _resolve(recipe: Recipe) -> dict[str, Path]:
             f"root is of one data set, not of {len(recipe.names)}",
             "fetch one at a time",
         )
-    roots = {}
+    sources = {}
     for name in recipe.names:
-        kind = name.replace("_", "-")
-        if kind not in SOURCES:
+        host, is_reference, rest = name.partition(":")
+        kind = name if is_reference else name.replace("_", "-")
+        if host in LISTERS and rest.strip("/"):
+            # the identifier of a data set, or the last folder of a prefix
+            path = rest.partition("@")[0].strip("/").removeprefix("datasets/")
+            parts = path.split("/")
+            folder = parts[{"hub": min(1, len(parts) - 1), "s3": -1}.get(host, 0)]
+            source = Source((name,))
+        elif kind in SOURCES:
+            folder, source = kind, SOURCES[kind]
+        else:
             raise RecipeError(
                 f"no source of a data set {name!r} is known",
-                f"known: {', '.join(SOURCES)}",
+                f"known: {', '.join(SOURCES)}; or nemar:ID, openneuro:ID, "
+                "s3:BUCKET/PREFIX, hub:datasets/OWNER/NAME",
             )
-        roots[kind] = recipe.paths.dataset(kind, recipe.root)
-    return roots
+        sources[kind] = source, recipe.paths.dataset(folder, recipe.root)
+    return sources
 
 
-def _list_repositories(kind: str) -> list[Repository]:
-    """List the repositories of a data set; none if the hub does not have it."""
-    source = SOURCES[kind]
-    return [Repository(source.repository), *source.further] if source.repository else []
+def _try_hosts(hosts: Sequence[str], use: Callable[[str], Any]) -> Any:
+    """Use the first host that does not fail."""
+    for host, following in pairwise(hosts):
+        try:
+            return use(host)
+        except MissingData as error:
+            console.warn(f"{host}: {error.message}; next host: {following}")
+    return use(hosts[-1])
 
 
-def _list_files(kind: str, root: Path, recipe: Recipe) -> list[RemoteFile]:
-    """List the files that are wanted, as the hub does, and require room for those that
-    are not here.
+def _list_wanted(
+    source: Source, root: Path, recipe: Recipe, host: str
+) -> list[RemoteFile]:
+    """List the files of a host that are wanted; without a host, those of a web
+    server.
     """
-    # subjects select among the hub's files; those of a web server are always needed
-    files = [look_for(file, root) for file in SOURCES[kind].web]
-    for repository in _list_repositories(kind):
-        listed = list_files(repository, root)
-        files += [file for file in listed if is_of_subjects(file.name, recipe.subjects)]
+    try:
+        listed = list_files(host) if host else [*source.web]
+    except hub.Unreachable as error:
+        if host.startswith("hub:"):
+            way = f"{error.hint} --local-dir {shlex.quote(str(root))}"
+            raise hub.Unreachable(error.message, way) from error
+        raise
+    files = choose_files(listed, recipe.subjects, recipe.include)
+    if not files:
+        raise RecipeError(
+            f"none of the {len(listed)} files of {host or listed[0].url} is of these "
+            "subjects and patterns",
+            f"--include 'PATTERN', of: {', '.join(file.name for file in listed[:3])} …",
+        )
+    return files
+
+
+def _group_hosts(source: Source) -> list[tuple[str, ...]]:
+    """Group the hosts of the same files; an empty one is a web server."""
+    groups = [source.hosts, *((one,) for one in source.further)]
+    return [group for group in groups if group] + [("",)] * bool(source.web)
+
+
+def _list_source(
+    kind: str, source: Source, root: Path, recipe: Recipe
+) -> tuple[dict[str, list[RemoteFile]], int]:
+    """List the files that are wanted, by host, and count the bytes to download;
+    require room for them.
+    """
+
+    def look(host: str) -> tuple[str, list[RemoteFile]]:
+        return host, _list_wanted(source, root, recipe, host)
+
+    wanted = dict(_try_hosts(group, look) for group in _group_hosts(source))
 
     # archives take at least their own size again when they are unpacked
-    due = [file for file in files if not file.is_there]
+    due = [file for files in wanted.values() for file in files if not file.is_in(root)]
     packed = sum(
         file.size for file in due if recipe.unpack and archive_ending(Path(file.name))
     )
@@ -100,85 +157,83 @@ def _list_files(kind: str, root: Path, recipe: Recipe) -> list[RemoteFile]:
         f"{console.size(packed)} to unpack,"
     )
     way = (
-        "make room; take some: --subjects 1; another disk: root=FOLDER; or only "
-        "download: unpack=false"
+        "make room; take some: --subjects 1 or --include 'PATTERN'; another disk: "
+        "root=FOLDER; or only download: unpack=false"
     )
     require_room(root, download + packed, what, way)
-    return files
+    return wanted, download
 
 
-def _describe(kind: str, root: Path, files: list[RemoteFile]) -> str:
-    """Describe the source of a data set, its size and licence."""
-    # the licence as the hub says, next to the terms of the publisher
-    source, repositories = SOURCES[kind], _list_repositories(kind)
+def _describe(
+    kind: str,
+    source: Source,
+    root: Path,
+    wanted: Mapping[str, Sequence[RemoteFile]],
+    due: int,
+) -> str:
+    """Describe the hosts of a data set, its size and licence."""
+    # the licence as a host says, next to the terms of the publisher
+    files = [file for listed in wanted.values() for file in listed]
     licences = [
-        read_licence(repository) or "its page names none" for repository in repositories
+        read_licence(host, listed) or "its page names none"
+        for host, listed in wanted.items()
+        if host
     ]
-    sources = [f"the hub's {repository.name}" for repository in repositories]
-    sources += [file.url for file in source.web]
-    terms = (
-        f"{', '.join(licences)}; terms: {source.terms}" if licences else source.terms
-    )
-    due = sum(file.size for file in files if not file.is_there)
+    terms = f"{', '.join(dict.fromkeys(licences))}; terms: " if licences else ""
     return (
-        f"{kind} from {' and '.join(sources)} to {root}: {len(files)} files, "
+        f"{kind} from {' and '.join(host or files[0].url for host in wanted)} to "
+        f"{root}: {len(files)} files, "
         f"{console.size(sum(file.size for file in files))}, "
-        f"{console.size(due) if due else 'nothing'} to download; licence: {terms}"
+        f"{console.size(due) if due else 'nothing'} to download; licence: "
+        f"{terms}{source.terms}"
     )
 
 
-def _list_steps(kind: str, root: Path, recipe: Recipe) -> list[str]:
+def _list_steps(source: Source, root: Path, recipe: Recipe) -> list[str]:
     """List what people do themselves."""
-    subjects = " ".join(map(str, recipe.subjects or SOURCES[kind].subjects))
+    subjects = " ".join(map(str, recipe.subjects or source.subjects))
     return [
         step.format(root=shlex.quote(str(root)), subjects=subjects)
-        for step in SOURCES[kind].steps
+        for step in source.steps
     ]
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the downloads with sizes and licences, as the hub says, or else as far as
+    """List the downloads with sizes and licences, as their hosts say, or else as far as
     they are known.
     """
 
-    def look(kind: str, root: Path) -> list[Input]:
+    def look(kind: str, source: Source, root: Path) -> list[Input]:
         # only people can get it, so the steps are the way out
-        source, repositories = SOURCES[kind], _list_repositories(kind)
-        if not (repositories or source.web):
-            steps = " && ".join(_list_steps(kind, root, recipe))
-            raise MissingData(f"{kind} is not on the hub; {source.about}", steps)
+        if not _group_hosts(source):
+            steps = " && ".join(_list_steps(source, root, recipe))
+            raise MissingData(f"{kind} is on no host; {source.about}", steps)
         try:
-            files = _list_files(kind, root, recipe)
-        except hub.Unreachable:  # what is known without it
-            looked = [
-                Input.of(f"{one.name}: {source.about}", partial(list_files, one, root))
-                for one in repositories
-            ]
-            return [one for one in looked if one.error is not None]
-        size = sum(file.size for file in files if not file.is_there)
-        return [Input(f"{kind}: {_describe(kind, root, files)}", size)]
+            wanted, due = _list_source(kind, source, root, recipe)
+        except hub.Unreachable as error:  # what is known without it
+            return [Input(f"{kind}: {source.about}", error=error)]
+        return [Input(f"{kind}: {_describe(kind, source, root, wanted, due)}", due)]
 
     return collect(
-        *(partial(look, kind, root) for kind, root in _resolve(recipe).items())
+        *(partial(look, kind, *where) for kind, where in _resolve(recipe).items())
     )
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Fetch what the hub has, and unpack it; show the steps for what it does not have.
+    """Fetch what a host has, and unpack it; show the steps for what none has.
 
     Raises:
-        MissingData: if the hub cannot be reached, or its terms were not accepted.
+        MissingData: if no host can be reached, or its terms were not accepted.
         BrainhiveError: if the disk has no room.
     """
     # fetch each data set from its source, or list the steps that people do themselves
     tables, details, lacks = list[Table](), dict[str, Any](), False
-    roots = _resolve(recipe)
-    for kind, root in roots.items():
-        source = SOURCES[kind]
-        if source.repository or source.web:
-            table, details[kind] = _fetch(kind, root, recipe)
+    sources = _resolve(recipe)
+    for kind, (source, root) in sources.items():
+        if _group_hosts(source):
+            table, details[kind] = _fetch(kind, source, root, recipe)
         else:
-            rows = tuple(enumerate(_list_steps(kind, root, recipe), start=1))
+            rows = tuple(enumerate(_list_steps(source, root, recipe), start=1))
             title = f"{kind}: get it by yourself; terms: {source.terms}"
             table = Table(title, ("", "step"), rows, is_copied=True)
             lacks = True
@@ -187,31 +242,37 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             console.say(f"{kind}, also: {source.elsewhere}")
 
     # the exit code tells programs that people have to get a data set
-    kind, root = next(iter(roots.items()))
+    kind, (_, root) = next(iter(sources.items()))
+    hint = Line("check", *(name for name in recipe.names if name in SOURCES))
+    if kind in CONVERTERS:
+        hint = Line("workflow", ("recipe", kind))
+    elif (root / DESCRIPTION).is_file():
+        hint = Line("prepare", ("from", "recording"), f"preparation.root={root}")
     return Result(
         root,
         tuple(tables),
         details={"fetched": details},
-        hint=Line("workflow", ("recipe", kind))
-        if kind in CONVERTERS
-        else Line("check", *recipe.names),
+        hint=hint,
         exit_code=MissingData.exit_code * lacks,
     )
 
 
-def _fetch(kind: str, root: Path, recipe: Recipe) -> tuple[Table, dict[str, Any]]:
+def _fetch(
+    kind: str, source: Source, root: Path, recipe: Recipe
+) -> tuple[Table, dict[str, Any]]:
     """Download and unpack a data set; return the table of its files before the
     download, and details.
     """
     # list the largest files, and the others together
-    files = _list_files(kind, root, recipe)
-    console.say(_describe(kind, root, files))
+    wanted, due = _list_source(kind, source, root, recipe)
+    console.say(_describe(kind, source, root, wanted, due))
+    files = [file for listed in wanted.values() for file in listed]
     largest = sorted(files, key=lambda file: -file.size)
     rows = [
         (
             file.name,
             console.size(file.size),
-            "there" if file.is_there else "to download",
+            "there" if file.is_in(root) else "to download",
         )
         for file in largest[:LISTED]
     ]
@@ -225,13 +286,19 @@ def _fetch(kind: str, root: Path, recipe: Recipe) -> tuple[Table, dict[str, Any]
         "bytes": sum(file.size for file in files),
     }
 
-    # download the files that are missing, unpack the archives, convert what no command
-    # reads
-    if due := [file for file in files if not file.is_there]:
-        download_files(due, root)
+    # download the files that are missing, from the next host where one fails
+    def download(host: str) -> None:
+        listed = wanted.get(host) or _list_wanted(source, root, recipe, host)
+        download_files([file for file in listed if not file.is_in(root)], root)
+
+    for group in _group_hosts(source):
+        first = next(index for index, host in enumerate(group) if host in wanted)
+        _try_hosts(group[first:], download)
+
+    # unpack the archives, convert what no command reads
     for path in (root / file.name for file in files if recipe.unpack):
         if archive_ending(path):
-            into = destination(path, root, SOURCES[kind].tops)
+            into = destination(path, root, source.tops)
             console.say(f"unpacking {path} into {into}")
             details[f"unpacked {path.name}"] = unpack(path, into)
     if kind in CONVERTERS and recipe.unpack:

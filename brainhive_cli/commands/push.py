@@ -33,7 +33,7 @@ from brainhive_cli.core.measurements import caveats_of, merge_caveats
 from brainhive_cli.core.recipe import FileRecipe, Names, Paths, write_yaml
 from brainhive_cli.core.runs import ENVIRONMENT, Environment, of_variant
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.exchange.downloads import SOURCES
+from brainhive_cli.data.exchange.sources import SOURCES
 from brainhive_cli.data.signals.channel_mapping import name_modality
 from brainhive_cli.reports.model_card import Scores, choose_metrics, render_card
 from brainhive_cli.reports.runs_shown import ShownRun
@@ -405,8 +405,15 @@ def write_card(shared: SharedRun, recipe: Recipe, target: str) -> str:
     }
 
     # data sets of the hub, to which the card's metadata link
-    sources = [SOURCES[name].repository for name in shared.terms if name in SOURCES]
-    return render_card(page, [repository for repository in sources if repository])
+    prefix = "hub:datasets/"
+    hosts = [
+        host
+        for name in shared.terms
+        if name in SOURCES
+        for host in SOURCES[name].hosts
+        if host.startswith(prefix)
+    ]
+    return render_card(page, [host.removeprefix(prefix) for host in hosts])
 
 
 def _find_scores(shared: SharedRun, paths: Paths) -> list[Scores]:

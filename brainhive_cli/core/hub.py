@@ -130,7 +130,7 @@ def folder(
     # a folder of a repository
     scheme, colon, rest = reference.partition(":")
     if colon and scheme == "hub":
-        kind, repository, subfolder, revision = _parse(rest, owner)
+        kind, repository, subfolder, revision = parse_repository(rest, owner)
         options = {"revision": revision, "local_files_only": local}
         patterns = _patterns(subfolder, allow or ["**"])
 
@@ -273,7 +273,7 @@ def find_input(
         )
     try:
         # the hub lists what it would fetch
-        kind, repository, subfolder, revision = _parse(rest, "")
+        kind, repository, subfolder, revision = parse_repository(rest)
         words = [f"--revision={revision}"] if revision else []
         patterns = _patterns(subfolder, [*files, *weights])
         with quiet():
@@ -327,7 +327,7 @@ def download_line(
     return shlex.join([*words, *more])
 
 
-def _parse(rest: str, owner: str) -> tuple[str, str, str, str | None]:
+def parse_repository(rest: str, owner: str = "") -> tuple[str, str, str, str | None]:
     """Split `[datasets/]owner/name[/subfolder][@revision]`: its type, repository,
     subfolder and revision.
     """

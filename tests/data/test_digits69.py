@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.data.exchange import digits69, downloads
+from brainhive_cli.data.exchange import digits69, sources
 
 SIDE = 6
 """Of the synthetic pictures, pixels."""
@@ -93,18 +93,16 @@ def fetch(
         Thread(target=server.serve_forever, daemon=True).start()
         content = path.read_bytes()
         url = f"http://127.0.0.1:{server.server_port}/{path.name}"
-        (known,) = downloads.SOURCES["digits69"].web
+        (known,) = sources.SOURCES["digits69"].web
         file = replace(
             known,
             size=len(content),
             url=url,
-            sha256=hashlib.sha256(content).hexdigest(),
+            digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
         )
-        source = replace(downloads.SOURCES["digits69"], web=(file,))
-        monkeypatch.setattr(
-            downloads, "SOURCES", {**downloads.SOURCES, "digits69": source}
-        )
-        monkeypatch.setattr("brainhive_cli.commands.fetch.SOURCES", downloads.SOURCES)
+        source = replace(sources.SOURCES["digits69"], web=(file,))
+        monkeypatch.setattr(sources, "SOURCES", {**sources.SOURCES, "digits69": source})
+        monkeypatch.setattr("brainhive_cli.commands.fetch.SOURCES", sources.SOURCES)
         yield lambda *words: CliRunner().invoke(app, ["fetch", "digits69", *words])
         server.shutdown()
 

@@ -24,7 +24,7 @@ from brainhive_cli.data.datasets import (
     from_files,
     pictures_below,
 )
-from brainhive_cli.data.exchange.downloads import SOURCES
+from brainhive_cli.data.exchange.sources import SOURCES
 from brainhive_cli.data.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
 from brainhive_cli.data.published import fetch_line
 from brainhive_cli.data.stores.ids import match_names, summarise_names

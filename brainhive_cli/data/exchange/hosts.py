@@ -1,0 +1,362 @@
+"""Hosts of data sets (the hub, NEMAR, OpenNeuro, S3, web servers): their files are
+listed, downloaded, resumed and checked.
+"""
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import partial
+from glob import escape
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote, urljoin, urlsplit
+from urllib.request import Request, urlopen
+from xml.etree import ElementTree
+
+from brainhive_cli.core import console, hub
+from brainhive_cli.core.errors import MissingData, RecipeError, first_line
+from brainhive_cli.core.files import PART, below
+
+NEMAR = "https://data.nemar.org/"
+# the certificate of the first form has no bucket whose name has a dot
+S3, S3_WITH_DOT = "https://{}.s3.amazonaws.com/", "https://s3.amazonaws.com/{}/"
+OPENNEURO = "openneuro.org"
+"""Bucket of OpenNeuro, with a folder for each data set."""
+TIMEOUT_S = 60
+"""Seconds without an answer after which a server counts as unreachable."""
+MAX_LIST_BYTES = 1 << 28
+"""Bytes of the longest list that is read; NEMAR's of 3,689 files has 2 MB."""
+MEGABYTE = 1_000_000
+DOWNLOADS_AT_ONCE = 8
+DESCRIPTION = "dataset_description.json"
+"""File of a BIDS data set that names its licence."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a host.
+
+    Attributes:
+        name: Its path in the folder of the data set.
+        url: Its address; of the hub's files, the reference of their repository.
+        size: Bytes.
+        digest: `sha256:`, `md5:` or `git:` and the digest of its content; empty where
+            the host gives none.
+    """
+
+    name: str
+    url: str
+    size: int
+    digest: str = ""
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether a folder holds the file; its content was checked before it got its
+        name.
+        """
+        path = folder / self.name
+        return path.is_file() and path.stat().st_size == self.size
+
+
+def list_files(reference: str) -> list[RemoteFile]:
+    """List the files of a data set.
+
+    Args:
+        reference: `hub:[datasets/]owner/name[/folder][@revision]`,
+            `nemar:ID[/folder][@version]`, `openneuro:ID[/folder]` or
+            `s3:bucket/prefix`, where a prefix may be a file.
+
+    Raises:
+        MissingData: if the host cannot be reached, or does not have it.
+        RecipeError: if it is no such reference.
+    """
+    host, _, rest = reference.partition(":")
+    if host not in LISTERS or not rest.strip("/"):
+        raise RecipeError(
+            f"no host is known of {reference!r}",
+            "nemar:ID, openneuro:ID, s3:BUCKET/PREFIX or hub:datasets/OWNER/NAME",
+        )
+    files = LISTERS[host](rest.strip("/"))
+    for file in files:
+        below(Path(), file.name, source=f"the list of {reference}", error=MissingData)
+        if host != "hub" and urlsplit(file.url).scheme not in ("http", "https"):
+            raise MissingData(
+                f"{reference} lists {file.url}, which is no web address",
+                "tell its host",
+            )
+    if not files:
+        raise MissingData(f"{reference} has no files", "check the name and the folder")
+    return files
+
+
+def _list_hub(rest: str) -> list[RemoteFile]:
+    kind, repository, folder, revision = hub.parse_repository(rest)
+    patterns = [f"{folder}/**"] if folder else None
+    # the hub's client would create the folder
+    with hub.quiet(), TemporaryDirectory() as empty:
+        listed = hub.snapshot(
+            repository,
+            kind,
+            revision=revision,
+            allow_patterns=patterns,
+            dry_run=True,
+            local_dir=empty,
+        )
+    return [
+        RemoteFile(file.filename, f"hub:{rest}", file.file_size or 0) for file in listed
+    ]
+
+
+def _list_nemar(rest: str) -> list[RemoteFile]:
+    # the index names the versions, and each version's manifest its files
+    path, _, version = rest.partition("@")
+    identifier, _, folder = path.partition("/")
+    server = urljoin(NEMAR, f"{quote(identifier)}/")
+    with _asking(server):
+        index = json.loads(_read(server))
+        tag = version or index["latest"] or "(none is published)"
+        manifests = {one["version"]: one["manifest_url"] for one in index["versions"]}
+        if tag not in manifests:
+            problem = f"{identifier} has no version {tag}"
+            raise MissingData(problem, f"it has: {', '.join(manifests) or 'none'}")
+    url = urljoin(server, manifests[tag])
+    with _asking(url):
+        entries = json.loads(_read(url))
+        entries = entries["files"] if isinstance(entries, dict) else entries
+        return [
+            RemoteFile(
+                entry["path"],
+                urljoin(url, entry.get("url") or entry["bytes_url"]),
+                int(entry["size"]),
+                f"{entry['checksum_algorithm']}:{entry['checksum']}",
+            )
+            for entry in entries
+            if not folder or entry["path"].startswith(f"{folder}/")
+        ]
+
+
+def _list_openneuro(rest: str) -> list[RemoteFile]:
+    return _list_bucket(OPENNEURO, f"{rest}/", rest.find("/") + 1 or len(rest) + 1)
+
+
+def _list_s3(rest: str) -> list[RemoteFile]:
+    bucket, _, prefix = rest.partition("/")
+    # the prefix of a folder, or else the key of a file
+    folder = f"{prefix}/" if prefix else ""
+    files = _list_bucket(bucket, folder, len(folder))
+    name = prefix.rpartition("/")[2]
+    return files or [
+        file
+        for file in _list_bucket(bucket, prefix, len(prefix) - len(name))
+        if file.name == name
+    ]
+
+
+def _list_bucket(bucket: str, prefix: str, cut: int) -> list[RemoteFile]:
+    """List the files of a public bucket whose keys begin with a prefix; their names
+    lack the first characters of the key.
+    """
+    server = (S3_WITH_DOT if "." in bucket else S3).format(bucket)
+    files, token = list[RemoteFile](), ""
+    while True:
+        # a page has a thousand keys
+        url = f"{server}?list-type=2&prefix={quote(prefix, safe='')}"
+        url += f"&continuation-token={quote(token, safe='')}" if token else ""
+        with _asking(url):
+            page = ElementTree.fromstring(_read(url))
+            for entry in page.iterfind("{*}Contents"):
+                key, size = (entry.findtext(f"{{*}}{tag}") for tag in ("Key", "Size"))
+                etag = (entry.findtext("{*}ETag") or "").strip('"')
+                # the tag of a file that was uploaded in parts is no digest of it
+                digest = f"md5:{etag}" if re.fullmatch(r"[0-9a-f]{32}", etag) else ""
+                # a key with a slash at its end stands for a folder
+                if key and size and not key.endswith("/"):
+                    url = f"{server}{quote(key)}"
+                    files.append(RemoteFile(key[cut:], url, int(size), digest))
+        token = page.findtext("{*}NextContinuationToken") or ""
+        if not token:
+            return files
+
+
+LISTERS: Mapping[str, Callable[[str], list[RemoteFile]]] = {
+    "hub": _list_hub,
+    "nemar": _list_nemar,
+    "openneuro": _list_openneuro,
+    "s3": _list_s3,
+}
+
+
+def choose_files(
+    files: Sequence[RemoteFile],
+    subjects: Mapping[int, object] | list[int] | None = None,
+    include: Sequence[str] = (),
+) -> list[RemoteFile]:
+    """Choose files of some subjects, those of no subject included, that match a
+    pattern; a pattern after `!` leaves files out.
+    """
+    wanted = [pattern for pattern in include if not pattern.startswith("!")] or ["*"]
+    unwanted = [pattern[1:] for pattern in include if pattern.startswith("!")]
+
+    def is_chosen(name: str) -> bool:
+        match = re.search(r"sub(?:ject|j)?[-_]?(\d+)", name)
+        return (
+            (subjects is None or match is None or int(match[1]) in subjects)
+            and any(fnmatch(name, pattern) for pattern in wanted)
+            and not any(fnmatch(name, pattern) for pattern in unwanted)
+        )
+
+    return [file for file in files if is_chosen(file.name)]
+
+
+def read_licence(reference: str, files: Sequence[RemoteFile]) -> str:
+    """Read the licence that a repository's page or a BIDS data set names; empty if none
+    is named.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # a licence is information only, so an unreachable host is no error
+    licence: Any = ""
+    with suppress(HfHubHTTPError, MissingData, OSError, ValueError, LookupError):
+        if reference.startswith("hub:"):
+            kind, name, *_ = hub.parse_repository(reference.removeprefix("hub:"))
+            info = HfApi().repo_info(name, repo_type=kind)
+            licence = (getattr(info, "card_data", None) or {}).get("license") or ""
+        for file in files:
+            if file.name == DESCRIPTION:
+                licence = json.loads(_read(file.url)).get("License", "")
+    return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence)
+
+
+def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
+    """Download files into a folder; what was interrupted is resumed.
+
+    Raises:
+        MissingData: if a host cannot be reached, or has another content.
+    """
+    # the hub's own client fetches its files, one request for each repository
+    repositories = dict.fromkeys(
+        file.url for file in files if file.url.startswith("hub:")
+    )
+    for reference in repositories:
+        kind, repository, _, revision = hub.parse_repository(
+            reference.removeprefix("hub:")
+        )
+        # file names may hold characters that patterns read as wildcards
+        names = [escape(file.name) for file in files if file.url == reference]
+        hub.snapshot(
+            repository,
+            kind,
+            revision=revision,
+            local_dir=folder,
+            allow_patterns=names,
+        )
+
+    # small files wait for answers, so several are fetched at once
+    rest = [file for file in files if file.url not in repositories]
+    total = sum(file.size for file in rest) // MEGABYTE
+    received = 0
+
+    def count(size: int) -> None:
+        nonlocal received
+        bar.advance((received + size) // MEGABYTE - received // MEGABYTE)
+        received += size
+
+    with (
+        console.progress("download, MB", total or None) as bar,
+        ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool,
+    ):
+        try:
+            list(pool.map(lambda file: _download(file, folder, count), rest))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _download(file: RemoteFile, folder: Path, count: Callable[[int], None]) -> None:
+    """Download a file, or what is missing of it; it gets its name when it is whole and
+    its content was checked.
+    """
+    # hosts share the part of a file, whose content is checked at the end
+    path = folder / file.name
+    part = path.with_name(f"{path.name}.{file.size}{PART}")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    line = shlex.join(["curl", "-L", "--create-dirs", "-o", str(path), file.url])
+    if not file.size:
+        part.touch()
+    start = -1
+    while start < (size := part.stat().st_size if part.exists() else 0) < file.size:
+        # ask for what is missing, as long as something comes
+        start, request = size, Request(file.url)
+        if start:
+            request.add_header("Range", f"bytes={start}-")
+        try:
+            with (
+                _asking(file.url, line),
+                urlopen(request, timeout=TIMEOUT_S) as answer,
+                # a server may ignore the range
+                part.open("ab" if answer.status == 206 else "wb") as out,
+            ):
+                # a server may send without end
+                room = file.size + 1 - out.tell()
+                while block := answer.read(min(MEGABYTE, room)):
+                    room -= out.write(block)
+                    count(len(block))
+        except MissingData as error:
+            # the range is not satisfiable where the server's file is shorter
+            if getattr(error.__cause__, "code", 0) == 416:
+                break
+            if not isinstance(error, hub.Unreachable) or (
+                not part.exists() or part.stat().st_size <= start
+            ):
+                raise
+
+    # the content is known, so anything else that a server sends is refused
+    if size != file.size or (file.digest and _digest(part, file.digest) != file.digest):
+        part.unlink(missing_ok=True)
+        problem = f"{file.url} gave {size:,} bytes that are not the known {file.size:,}"
+        raise MissingData(problem, f"fetch it again, or by hand: {line}")
+    part.replace(path)
+
+
+def _digest(path: Path, pattern: str) -> str:
+    """Digest a file by the algorithm that a digest names."""
+    name, _, _ = pattern.partition(":")
+    # git digests the size, too
+    prefix = b"blob %d\0" % path.stat().st_size if name == "git" else b""
+    algorithm = "sha1" if name == "git" else name
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, partial(hashlib.new, algorithm, prefix))
+    return f"{name}:{content.hexdigest()}"
+
+
+def _read(url: str) -> bytes:
+    """Read a list."""
+    with urlopen(url, timeout=TIMEOUT_S) as answer:
+        content: bytes = answer.read(MAX_LIST_BYTES)
+    return content
+
+
+@contextmanager
+def _asking(url: str, line: str = "") -> Iterator[None]:
+    """Turn errors of an answer, or of its absence, into errors of ours."""
+    way = f"{hub.ELSEWHERE}{line}" if line else "check the network, or fetch it later"
+    try:
+        yield
+    except HTTPError as error:
+        problem = f"{url} cannot be fetched: {error.code} {error.reason}"
+        raise MissingData(problem, "check the name, or fetch it later") from error
+    except (OSError, HTTPException) as error:  # urllib's errors are OSErrors
+        problem = f"{url} cannot be fetched: {getattr(error, 'reason', error)}"
+        raise hub.Unreachable(problem, way) from error
+    except (LookupError, TypeError, ValueError, ElementTree.ParseError) as error:
+        problem = f"{url} gives another list than its host's: {first_line(error)}"
+        raise MissingData(problem, "check the name") from error

@@ -1,0 +1,342 @@
+"""fetch: NEMAR, OpenNeuro, S3 and a second host, on a server on this machine that lists
+files as they do, answers ranges, and breaks where it is told to.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from brainhive_cli.app import app
+from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.data.exchange import hosts
+
+PAGE = 4
+"""Keys of a page of a bucket."""
+CONTENT = {
+    "dataset_description.json": json.dumps({"License": "CC-BY 4.0"}).encode(),
+    "participants.tsv": b"participant_id\nsub-01\nsub-02\n",
+    "stimuli/stimuli.tsv": b"stimulus_id\tfilename\n",
+    "sub-01/ses-01/eeg/sub-01_ses-01_task-test_eeg.bdf": bytes(range(256)) * 9_000,
+    "sub-01/ses-01/eeg/sub-01_ses-01_task-test_events.tsv": b"",
+    "sub-02/ses-01/eeg/sub-02_ses-01_task-test_eeg.bdf": b"2" * 70_000,
+    "derivatives/a b+c&d.npy": b"3" * 100,
+}
+LARGE = "sub-01/ses-01/eeg/sub-01_ses-01_task-test_eeg.bdf"
+
+
+class Server:
+    """Serves a data set as NEMAR and as a bucket do.
+
+    Attributes:
+        files: Contents by name.
+        sent: Name and first byte of each file that was sent.
+        breaks: Names of files whose next answer breaks off after that many bytes.
+        status: Of all answers below `/bucket/`, if not 200.
+        closed: Names of files that are sent no more once their answer broke off.
+        listed: What is listed of a file instead of what it is.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address, self.files = address, dict(CONTENT)
+        self.sent: list[tuple[str, int]] = []
+        self.breaks: dict[str, int] = {}
+        self.status = 200
+        self.ignores_ranges = False
+        self.closed: set[str] = set()
+        self.listed: dict[str, dict[str, Any]] = {}
+
+    def answer(self, target: str) -> tuple[int, bytes]:
+        """Answer a request for a list."""
+        path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
+        if path == "/nemar/nm000232/":
+            versions = [
+                {"version": tag, "manifest_url": f"/nemar/nm000232/{tag}/manifest.json"}
+                for tag in ("v1.0.0", "v1.1.0")
+            ]
+            index = {"dataset_id": "nm000232", "latest": "v1.1.0", "versions": versions}
+            return 200, json.dumps(index).encode()
+        if path == "/nemar/nm000232/v1.1.0/manifest.json":
+            return 200, json.dumps([self._entry(name) for name in self.files]).encode()
+        if path == "/bucket/openneuro.org/":
+            return self.status, self._list(query)
+        return 404, b"no such address"
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        """List a file as NEMAR does: small ones by git's digest, large ones by
+        SHA-256.
+        """
+        content = self.files[name]
+        is_small = len(content) < 1_000
+        blob = b"blob %d\0" % len(content) + content
+        return {
+            "path": name,
+            "url": f"{self.address}/files/{name}".replace(" ", "%20"),
+            "size": len(content),
+            "checksum_algorithm": "git" if is_small else "sha256",
+            "checksum": hashlib.sha1(blob).hexdigest()
+            if is_small
+            else hashlib.sha256(content).hexdigest(),
+            **self.listed.get(name, {}),
+        }
+
+    def _list(self, query: dict[str, list[str]]) -> bytes:
+        """List keys as S3 does, a few on a page; a folder has a key, too."""
+        keys = sorted(f"ds004212/{name}" for name in ("", "sub-01/", *self.files))
+        keys = [key for key in keys if key.startswith(query["prefix"][0])]
+        start = int(query.get("continuation-token", ["0"])[0].rstrip("+="))
+        shown = keys[start : start + PAGE]
+        entries = ""
+        for key in shown:
+            content = self.files.get(key.removeprefix("ds004212/"), b"")
+            tag = hashlib.md5(content).hexdigest()
+            tag = f"{tag}-2" if len(content) > 50_000 else tag
+            entries += (
+                f"<Contents><Key>{escape(key)}</Key><ETag>&quot;{tag}&quot;</ETag>"
+                f"<Size>{len(content)}</Size></Contents>"
+            )
+        if start + PAGE < len(keys):
+            token = f"{start + PAGE}+="
+            entries += f"<NextContinuationToken>{token}</NextContinuationToken>"
+        space = "http://s3.amazonaws.com/doc/2006-03-01/"
+        return (
+            f'<ListBucketResult xmlns="{space}">{entries}</ListBucketResult>'.encode()
+        )
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Server]:
+    """Serve until the test ends; the hosts lie there."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            match = re.fullmatch(r"/(?:files|bucket/openneuro.org/ds004212)/(.+)", path)
+            if not match:
+                self._send(*served.answer(self.path))
+            elif served.status != 200 and "bucket" in path:
+                self._send(served.status, b"")
+            elif match[1] in served.closed and match[1] not in served.breaks:
+                self._send(503, b"")
+            else:
+                self._send_file(match[1])
+
+        def _send_file(self, name: str) -> None:
+            content = served.files[name]
+            asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            start = int(asked[1]) if asked and not served.ignores_ranges else 0
+            served.sent.append((name, start))
+            stop = start + served.breaks.pop(name, len(content))
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            self.wfile.write(content[start:stop])
+
+        def _send(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        served = Server(f"http://127.0.0.1:{listener.server_address[1]}")
+        monkeypatch.setattr(hosts, "NEMAR", f"{served.address}/nemar/")
+        monkeypatch.setattr(hosts, "S3_WITH_DOT", f"{served.address}/bucket/{{}}/")
+        Thread(target=listener.serve_forever, daemon=True).start()
+        yield served
+        listener.shutdown()
+
+
+def fetch(*words: str) -> Result:
+    return CliRunner().invoke(app, ["fetch", *words])
+
+
+def tell(result: Result) -> str:
+    return " ".join((result.stdout + result.stderr).split())
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("reference", "folder"),
+    [("nemar:nm000232", "nm000232"), ("openneuro:ds004212", "ds004212")],
+)
+def test_a_check_lists_files_bytes_and_licence_and_a_fetch_gets_them_once(
+    server: Server, home: Path, reference: str, folder: str
+) -> None:
+    checked = fetch(reference, "--check")
+    assert checked.exit_code == 0 and "licence: CC-BY 4.0" in tell(checked)
+    assert "7 files, 2.4 MB, 2.4 MB to download" in tell(checked)
+    assert not (home / "data").exists()
+
+    assert fetch(reference).exit_code == 0
+    assert read_folder(home / "data" / folder) == CONTENT
+    server.sent.clear()
+    again = fetch(reference)
+    assert again.exit_code == 0 and "nothing to download" in tell(again)
+    assert [name for name, _ in server.sent] == ["dataset_description.json"]
+    assert "prepare --from recording" in tell(again)
+
+
+def test_subjects_folders_and_patterns_choose_files(server: Server, home: Path) -> None:
+    words = ("--subjects", "1", "--include", "sub-*/**,*.tsv,!*_events.tsv")
+    assert fetch("nemar:nm000232", *words).exit_code == 0
+    assert {*read_folder(home / "data/nm000232")} == {
+        "participants.tsv",
+        "stimuli/stimuli.tsv",
+        LARGE,
+    }
+    assert fetch("openneuro:ds004212/derivatives").exit_code == 0
+    assert {*read_folder(home / "data/ds004212")} == {"derivatives/a b+c&d.npy"}
+    assert fetch("s3:openneuro.org/ds004212/sub-02/ses-01", "root=s3").exit_code == 0
+    assert {*read_folder(home / "s3")} == {
+        "eeg/sub-02_ses-01_task-test_eeg.bdf",
+    }
+    one = "s3:openneuro.org/ds004212/participants.tsv"
+    assert fetch(one, "root=one").exit_code == 0
+    assert {*read_folder(home / "one")} == {"participants.tsv"}
+    refused = fetch("nemar:nm000232", "--include", "sub-07/**")
+    assert refused.exit_code == RecipeError.exit_code and "--include" in refused.stderr
+
+
+@pytest.mark.parametrize("ignores_ranges", [False, True])
+def test_a_connection_that_breaks_is_resumed_where_it_stopped(
+    server: Server, home: Path, ignores_ranges: bool
+) -> None:
+    server.ignores_ranges = ignores_ranges
+    server.breaks[LARGE] = 1_000_003
+    assert fetch("nemar:nm000232").exit_code == 0
+    starts = [start for name, start in server.sent if name == LARGE]
+    assert starts == [0, 0 if ignores_ranges else 1_000_003]
+    assert read_folder(home / "data/nm000232") == CONTENT
+
+
+def test_an_interrupted_fetch_resumes_and_never_leaves_a_part_under_a_final_name(
+    server: Server, home: Path
+) -> None:
+    server.breaks[LARGE] = 500_000
+    server.closed.add(LARGE)
+    ended = fetch("nemar:nm000232")
+    assert ended.exit_code == MissingData.exit_code and "503" in ended.stderr
+    folder = (home / "data/nm000232" / LARGE).parent
+    (part,) = folder.glob("*.part")
+    assert part.stat().st_size == 500_000
+    assert not (home / "data/nm000232" / LARGE).exists()
+
+    server.closed.clear()
+    server.sent.clear()
+    assert fetch("nemar:nm000232").exit_code == 0
+    assert (LARGE, 500_000) in server.sent
+    assert read_folder(home / "data/nm000232") == CONTENT
+
+
+def damage(server: Server) -> None:
+    server.files[LARGE] = server.files[LARGE][::-1]
+
+
+def lengthen(server: Server) -> None:
+    server.files["participants.tsv"] += b"sub-03\n"
+
+
+def shorten(server: Server) -> None:
+    server.files[LARGE] = server.files[LARGE][:500_000]
+
+
+@pytest.mark.parametrize("change", [damage, lengthen, shorten])
+def test_a_file_with_another_content_than_listed_is_refused_and_leaves_nothing(
+    server: Server,
+    home: Path,
+    change: Callable[[Server], None],
+) -> None:
+    for name in CONTENT:
+        entry = server._entry(name)
+        server.listed[name] = {key: entry[key] for key in ("size", "checksum")}
+    change(server)
+    refused = fetch("nemar:nm000232")
+    assert refused.exit_code == MissingData.exit_code
+    assert "that are not the known" in tell(refused)
+    kept = read_folder(home / "data/nm000232")
+    assert all(CONTENT[name] == content for name, content in kept.items())
+    assert not [*(home / "data").rglob("*.part")]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"path": "../outside.txt"}, "leads out of its folder"),
+        ({"url": "file:///etc/hostname"}, "which is no web address"),
+        ({"size": "many"}, "another list than"),
+    ],
+)
+def test_a_list_that_leads_elsewhere_is_refused(
+    server: Server, home: Path, entry: dict[str, Any], message: str
+) -> None:
+    server.listed["participants.tsv"] = entry
+    refused = fetch("nemar:nm000232")
+    assert refused.exit_code == MissingData.exit_code and message in tell(refused)
+    assert not (home / "data").exists() and not (home / "outside.txt").exists()
+
+
+def test_names_that_no_host_has_get_one_line(server: Server, home: Path) -> None:
+    absent = fetch("nemar:nm999999")
+    assert absent.exit_code == MissingData.exit_code and "404" in absent.stderr
+    assert "has no files" in tell(fetch("openneuro:ds000001"))
+    assert "it has: v1.0.0, v1.1.0" in tell(fetch("nemar:nm000232@v9"))
+    refused = fetch("nemar:")
+    assert refused.exit_code == RecipeError.exit_code and "nemar:ID" in refused.stderr
+
+
+def test_the_second_host_is_asked_where_the_first_fails(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = {"hosts": ("openneuro:ds004212", "nemar:nm000232")}
+    monkeypatch.setattr(
+        "brainhive_cli.commands.fetch.SOURCES",
+        {"things-eeg1": hosts_of(source)},
+    )
+    server.status = 503
+    checked = fetch("things-eeg1", "--check")
+    assert checked.exit_code == 0 and "from nemar:nm000232" in tell(checked)
+    assert "503" in tell(checked) and "next host: nemar:nm000232" in tell(checked)
+    assert fetch("things-eeg1").exit_code == 0
+    assert read_folder(home / "data/things-eeg1") == CONTENT
+
+    # the first lists files, and fails when they are fetched
+    shutil.rmtree(home / "data")
+    server.status, answer = 200, server.answer
+
+    def list_once(target: str) -> tuple[int, bytes]:
+        status, body = answer(target)
+        server.status = 503 if b"NextContinuationToken" not in body else 200
+        return status, body
+
+    monkeypatch.setattr(server, "answer", list_once)
+    ended = fetch("things-eeg1")
+    assert ended.exit_code == 0 and "next host: nemar:nm000232" in tell(ended)
+    assert "from openneuro:ds004212" in tell(ended)
+    assert read_folder(home / "data/things-eeg1") == CONTENT
+
+
+def hosts_of(fields: dict[str, Any]) -> Any:
+    from brainhive_cli.data.exchange.sources import Source
+
+    return Source(**fields)
