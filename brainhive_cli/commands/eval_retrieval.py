@@ -36,7 +36,7 @@ from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
 from brainhive_cli.evaluation.retrieval.measure import measure_cell
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import summarise_job
-from brainhive_cli.measurement.comparison import compare_ranks
+from brainhive_cli.measurement.comparison import adjust_together, compare_ranks
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.retrieval import BACKWARD, Gallery, Scores
 from brainhive_cli.reports.sentences import explain_chance
@@ -226,7 +226,10 @@ def _finish(
         raise errors[0]
     # reports choose the best of several runs by their validation; an average has none
     validation = job.runs[0].read_validation() if len(job.runs) == 1 else {}
-    measurements = measurements.stating(against=compared, validation=validation)
+    gains, compared = adjust_together(run=measurements.facts.against, pair=compared)
+    measurements = measurements.stating(
+        against=[*gains, *compared], validation=validation
+    )
 
     # at chance, the pictures may be filed in another order than the signals
     baseline = measurements.facts_of(RetrievalFacts).baseline or Baseline(reason=reason)

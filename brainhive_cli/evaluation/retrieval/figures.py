@@ -37,6 +37,7 @@ from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import match_ids
 from brainhive_cli.evaluation.retrieval.baseline import CLASSIFIERS, PLAIN, RIDGE
 from brainhive_cli.evaluation.retrieval.measure import (
+    ALONE,
     CORRECTIONS,
     REGIONS,
     REPETITION_DRAWS,
@@ -327,13 +328,15 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
         if row.second != RIDGE
     }
     paired = [row for row in facts.plain if row.second == RIDGE]
-    corrected = scopes_below(measured, CORRECTIONS)
-    # the other direction has a scope below that of each correction
-    corrected = {
-        name: metrics
-        for name, metrics in corrected.items()
-        if not name.endswith(BACKWARD)
-    }
+    # the other direction has a scope below that of each correction, or run
+    corrected, alone = (
+        {
+            name: metrics
+            for name, metrics in scopes_below(measured, part).items()
+            if not name.endswith(BACKWARD)
+        }
+        for part in (CORRECTIONS, ALONE)
+    )
     # directions by the end of their scopes; MindEye calls the second one forward
     directions = {"signal seeks image": "", "image seeks signal": BACKWARD}
 
@@ -393,6 +396,7 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
             )
         ],
         "comparisons": [
+            compare_with("With each run alone", alone),
             difference_table(facts.against),
             Table(
                 "This run differs from others",

@@ -12,7 +12,7 @@ import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric, by_name
-from brainhive_cli.evaluation.retrieval.measure import CORRECTIONS, REPETITIONS
+from brainhive_cli.evaluation.retrieval.measure import ALONE, CORRECTIONS, REPETITIONS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.retrieval import Gallery, Scores
@@ -23,7 +23,7 @@ from brainhive_cli.training.alignment.recipe import Cell
 ROUNDING = 1e-9
 """Shares closer than this are equal."""
 
-POOLED = (CORRECTIONS, REPETITIONS)
+POOLED = (CORRECTIONS, REPETITIONS, ALONE)
 """Beginnings of further scopes that are pooled over folds."""
 Measured = tuple[Gallery, dict[int, Scores]]
 """What was measured on a cell: its candidates, and the scores of each subject."""

@@ -2,7 +2,7 @@
 control, by subject.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial, reduce
@@ -44,11 +44,12 @@ from brainhive_cli.measurement.retrieval import (
 from brainhive_cli.measurement.units import MANY_UNITS
 from brainhive_cli.training.alignment.trained import TrainedModel
 
-SUBSETS, REGIONS, CORRECTIONS, REPETITIONS = (
+SUBSETS, REGIONS, CORRECTIONS, REPETITIONS, ALONE = (
     "subsets",
     "regions",
     "corrections",
     "repetitions",
+    "alone",
 )
 """The first parts of further scopes."""
 Models = Sequence[TrainedModel]
@@ -91,6 +92,7 @@ def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Score
         )
     scores = rank(gallery, images, tokens, items)
     corrected = rank_corrected(gallery, images, tokens, items, spec.corrections)
+    alone = rank_alone(models, gallery, images, tokens, items)
     nearest = measure_nearest(models, images[: len(gallery.tested)], spec.split)
 
     # further measures of each subject
@@ -101,8 +103,9 @@ def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Score
         if spec.subsets:
             scopes[SUBSETS] = measure_subsets(signals, images[target], spec.subsets)
         scopes |= {
-            scope(CORRECTIONS, name): ranked[subject]
-            for name, ranked in corrected.items()
+            scope(part, name): ranked[subject]
+            for part, table_of in ((CORRECTIONS, corrected), (ALONE, alone))
+            for name, ranked in table_of.items()
         }
         if spec.repetitions:
             scopes |= measure_repetitions(models, images, target, subject, spec)
@@ -228,6 +231,33 @@ def _join(tokens: Iterable[Tensor]) -> Tensor:
     # unit tokens side by side have the mean of the models' cosines
     first, *rest = tokens
     return torch.cat([normalize(part) for part in (first, *rest)], 1) if rest else first
+
+
+def rank_alone(
+    models: Models,
+    gallery: Gallery,
+    images: Tensor,
+    tokens: Mapping[int, Tensor],
+    items: Mapping[int, Scores],
+) -> dict[str, dict[int, Scores]]:
+    """Rank by each of several models alone, on the same items, by the names of their
+    runs; nothing of one model.
+    """
+    if len(models) < 2:
+        return {}
+    # the columns of each model in joined tokens [N, D]
+    split, rows = next(iter(gallery.rows.items()))
+    widths = [model.images(split, rows[:1]).shape[1] for model in models]
+    pictures = images.split(widths, 1)
+    signals = {subject: joined.split(widths, 1) for subject, joined in tokens.items()}
+    ranked = {}
+    for number, model in enumerate(models):
+        part = {subject: parts[number] for subject, parts in signals.items()}
+        ranked[model.run.name] = {
+            subject: replace(table, words=f"{model.run.name} alone")
+            for subject, table in rank(gallery, pictures[number], part, items).items()
+        }
+    return ranked
 
 
 def encode_items(

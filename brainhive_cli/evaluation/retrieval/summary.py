@@ -45,8 +45,8 @@ from brainhive_cli.evaluation.retrieval.folds import (
     merge_folds,
 )
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.measure import SUBSETS
-from brainhive_cli.measurement.comparison import compare
+from brainhive_cli.evaluation.retrieval.measure import ALONE, SUBSETS
+from brainhive_cli.measurement.comparison import adjust_together, compare
 from brainhive_cli.measurement.ranks import chance_of_precision, summarise
 from brainhive_cli.measurement.reliability import spearman_brown
 from brainhive_cli.measurement.retrieval import (
@@ -69,6 +69,11 @@ CEILING = "ceiling"
 NEAREST = "nearest training picture"
 """The scope of the slope of scores over the cosine with the nearest training picture.
 """
+SAME_PEOPLE = (
+    "signals of {modality} are averaged by subject number: equal numbers have to be the "
+    "same person"
+)
+"""The warning where runs are of several machines."""
 CURVE = ("top1", "top5")
 """Metrics that a curve shows."""
 MAX_CONFUSED = 50
@@ -210,6 +215,7 @@ def summarise_job(
         baseline = Baseline(answer=above_chance(of_ridge)[0])
         plain = {**plain, RIDGE: [ranks[0] for ranks in stack_ranks(of_ridge)]}
     baselines, differences = compare_with_plain(tested, plain)
+    gains = compare_with_alone(tested, [each.name for each in job.runs])
     halves = {
         subject: group[-1].ceiling
         for subject, group in tables_of_subject.items()
@@ -236,6 +242,9 @@ def summarise_job(
         ),
         [line for align_run in job.runs for line in align_run.signal_warnings],
     )
+    modality = " + ".join(dict.fromkeys(align_run.modality for align_run in job.runs))
+    if modality != run.modality:
+        warnings.append(SAME_PEOPLE.format(modality=modality))
 
     # published values are of one training without a control
     published = run.recipe and run.recipe.published
@@ -243,7 +252,7 @@ def summarise_job(
         run=run.name,
         runs=[align_run.name for align_run in job.runs],
         dataset=run.dataset.name,
-        modality=run.modality,
+        modality=modality,
         stimulus=run.dataset.stimulus,
         mode=mode,
         protocol=protocol,
@@ -261,6 +270,7 @@ def summarise_job(
             digest=documents.digest_text("\n".join(gallery.image_ids))[:10],
         ),
         answers=above_chance(tested),
+        against=gains,
         claims=describe_claims(items, len(groups)),
         units=items.kind,
         unit_count=items.count,
@@ -374,6 +384,18 @@ def compare_with_plain(
             difference.model_copy(update={"second": name, "metric": "top1"})
         )
     return scopes, differences
+
+
+def compare_with_alone(tested: Cells, runs: Iterable[str]) -> list[Difference]:
+    """Compare the average of several runs with each of them, on the same items."""
+    gains = []
+    for name in runs:
+        if alone := tested.below(scope(ALONE, name)):
+            ranks = [stack_ranks(each) for each in (tested, alone)]
+            update = {"first": "this run", "second": name, "metric": "top1"}
+            difference = compare(*ranks, items=tested.items)
+            gains.append(difference.model_copy(update=update))
+    return adjust_together(run=gains)[0]
 
 
 def find_alike(job: Job, gallery: Gallery, tested: Iterable[Scores]) -> Alike:

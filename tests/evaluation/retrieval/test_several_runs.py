@@ -12,6 +12,7 @@ from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import Items
+from brainhive_cli.reports.sentences import state_finding
 
 QUICK = ("sheet_rows=0", "ceiling_splits=0")
 DATASET = "demo-noise-0.3-40-concepts"
@@ -70,10 +71,24 @@ def test_an_ensemble_averages_the_similarities_of_its_runs(go, world, trained, w
             ((one + other) / 2).T, np.argsort(target)
         )
     assert metrics.facts.protocol.startswith(f"intra, {DATASET}, mean of 2 runs, ")
-    assert metrics.facts.runs == [
-        str(trained),
-        str(world / "runs/train-align" / weaker.name),
-    ]
+    names = [str(trained), str(world / "runs/train-align" / weaker.name)]
+    assert metrics.facts.runs == names
+
+    # and is compared with each of them alone, on the same items
+    gains = metrics.facts.against
+    assert [row.second for row in gains] == names
+    for run, row in zip((trained, weaker), gains, strict=True):
+        alone = [
+            np.array(ranked(*cosines(run, world, subject))) == 1 for subject in (1, 2)
+        ]
+        top1 = np.concatenate(alone).mean()
+        assert metrics.scopes[f"alone · {row.second}"]["top1"].value == top1
+        assert row.difference == pytest.approx(metrics.overall["top1"].value - top1)
+        assert row.n == 200 and row.low <= row.difference <= row.high
+        assert (
+            f"from that of {Path(row.second).name} alone, on the same items"
+            in state_finding(metrics)
+        )
 
 
 def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
