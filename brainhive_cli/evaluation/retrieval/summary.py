@@ -70,8 +70,8 @@ NEAREST = "nearest training picture"
 """The scope of the slope of scores over the cosine with the nearest training picture.
 """
 SAME_PEOPLE = (
-    "signals of {modality} are averaged by subject number: equal numbers have to be the "
-    "same person"
+    "signals of {modality} are averaged by subject number: equal numbers have to be "
+    "the same person"
 )
 """The warning where runs are of several machines."""
 CURVE = ("top1", "top5")
