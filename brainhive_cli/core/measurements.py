@@ -157,6 +157,25 @@ SHARES = {
     ),
 }
 """Metrics that are shares of cases or of pairs."""
+AGREEMENT = {
+    "seed_score": 0.813,
+    "effnet": 0.748,
+    "object_f1": 0.708,
+    "cap_sim": 0.666,
+    "swav": 0.576,
+    "inception": 0.475,
+    "clip": 0.436,
+    "alexnet5": 0.258,
+    "alexnet2": 0.187,
+    "pixcorr": 0.117,
+    "ssim": 0.112,
+}
+"""Agreement of metrics with people: Pearson's r with the ratings of 22 people, of 1,000
+pairs of a picture of NSD and its reconstruction by MindEye2 (SEED, arXiv 2503.06437).
+Metrics are that paper's: distances of EffNet and SwAV, with their sign turned, and
+two-way identification by AlexNet, Inception and CLIP, with its pool.
+"""
+AGREES = "agreement with people"
 HEADLINES = ("top1", "top5", "validation_loss")
 """Metrics by which a run is summarised, if it has them; else by two-way identification,
 or its first.
@@ -327,6 +346,7 @@ class Measurements:
             for metric in metrics.values():
                 # intervals become two columns each
                 row = {"scope": scope_name, "metric": metric.name, **asdict(metric)}
+                row["agreement"] = AGREEMENT.get(metric.name)
                 for reach in ("these_subjects", "people"):
                     row[f"{reach}_low"], row[f"{reach}_high"] = row.pop(reach) or (
                         None,
@@ -537,6 +557,11 @@ def shown(name: str) -> str:
 def with_arrow(name: str) -> str:
     """Name a metric for the head of a table; ↓ where less is better."""
     return f"{shown(name)} ↓" if lower_is_better(name) else shown(name)
+
+
+def sort_by_agreement(names: Iterable[str]) -> list[str]:
+    """Sort metrics by agreement with people; those of unknown agreement come last."""
+    return sorted(names, key=lambda name: -AGREEMENT.get(name, 0))
 
 
 def lower_is_better(name: str) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 
 from brainhive_cli.core.facts import ExplanationFacts
 from brainhive_cli.core.measurements import (
+    AGREEMENT,
+    AGREES,
     ALL,
     caveats_of,
     merge_caveats,
@@ -93,6 +95,11 @@ def paper_table(group: RunGroup) -> Table:
                 cell = Cell(text, is_best=is_best, mark=mark)
             cells.append(cell)
         table_rows.append(cells)
+
+    # published agreement of the metrics, below the runs
+    if not AGREEMENT.keys().isdisjoint(names):
+        agreement = [AGREEMENT.get(name) for name in names]
+        table_rows.append([AGREES, *agreement])
     return Table(_write_caption(group, best), ["", *map(with_arrow, names)], table_rows)
 
 
@@ -152,7 +159,7 @@ TIDY_COLUMNS = (
         "n",
         "protocol",
     ),
-    *("split", "pool", "chance", "interval", "caveats", "p", "notes"),
+    *("split", "pool", "chance", "agreement", "interval", "caveats", "p", "notes"),
 )
 """Columns of the CSV file; in the row of a difference `scope` names the other run,
 `protocol` the test, `p` is adjusted, and `notes` limit the test.

@@ -11,6 +11,8 @@ from typing import Any
 from brainhive_cli.core import documents
 from brainhive_cli.core.facts import LEVEL, Difference, Facts
 from brainhive_cli.core.measurements import (
+    AGREEMENT,
+    AGREES,
     FOOTNOTE,
     Metric,
     add_footnotes,
@@ -76,6 +78,7 @@ def templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["agreement"] = AGREEMENT
     # filters by the names that templates use
     environment.filters |= {
         "amount": write_amount,
@@ -203,10 +206,15 @@ def metric_table(
             for name, is_best, mark in signs
         ]
         grid.append([label, *cells, *(label_values[key][row] for key in columns)])
-    chances = [share(metrics_of_name[name], "chance") for name in names]
-    metric_values["chance"] = [
-        c if c == ABSENT else Cell(brief(c), value=c) for c in chances
-    ]
+    constants = {
+        "chance": [share(metrics_of_name[name], "chance") for name in names],
+        AGREES: [AGREEMENT.get(name, ABSENT) for name in names],
+    }
+    for key, values in constants.items():
+        metric_values[key] = [
+            value if value == ABSENT else Cell(brief(value), value=value)
+            for value in values
+        ]
     if len(rows) == 1:
         metric_values[beside_heading(listed)] = [
             metric.beside_text() for metric in listed
@@ -225,7 +233,12 @@ def metric_table(
     # what all of them share
     whose = "" if share(listed, "protocol") != ABSENT else next(iter(rows))
     note = render(
-        "table_note.txt", note=note, shared=shared, metric=listed[0], whose=whose
+        "table_note.txt",
+        note=note,
+        shared=shared,
+        metric=listed[0],
+        whose=whose,
+        names=names,
     )
     return Table(title, grid[0], grid[1:], section=section, note=note)
 

@@ -32,7 +32,8 @@ def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full
     )
 
     table, published = result.tables
-    assert [row[0] for row in table.rows] == [FULL, "ceiling", "average", "two"]
+    labels = [FULL, "ceiling", "average", "two", "agreement with people"]
+    assert [row[0] for row in table.rows] == labels
     found = result.metrics
     assert table.rows[0][1].value == found.scopes[f"{FULL} · brain"]["pixcorr"].value
     compared = dict.fromkeys(row.second for row in found.facts.comparisons)

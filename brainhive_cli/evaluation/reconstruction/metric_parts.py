@@ -26,6 +26,7 @@ from brainhive_cli.measurement.metrics import (
     MetricPart,
     Scale,
     image,
+    semantics,
     tasks,
     video,
 )
@@ -34,17 +35,23 @@ from brainhive_cli.measurement.metrics.networks import (
     NETWORKS,
     parts_of,
 )
+from brainhive_cli.measurement.metrics.semantics import SEED, SEED_PARTS
 from brainhive_cli.models.encoders import EncoderConfig
 
 PARTS: dict[str, MetricPart] = {
     **image.PARTS,
     **{name: part for name, (_, _, part) in FEATURE_METRICS.items()},
     **video.PARTS,
+    **semantics.PARTS,
 }
 """All metrics by name; those of networks are bound to their features when they are
 loaded.
 """
-PICTURE_METRICS = [name for name, part in PARTS.items() if part.medium == "picture"]
+PICTURE_METRICS = measurements.sort_by_agreement(
+    name for name, part in PARTS.items() if part.medium == "picture"
+)
+OPTIONAL = {SEED, "object_f1", "cap_sim"}
+"""Metrics of large networks, which are computed where a recipe names them."""
 CLIP_METRICS = [name for name, part in PARTS.items() if part.medium == "clip"]
 TWO_WAY = Scale(0.0, 1.0, chance=0.5)
 """Scale of two-way identification in the embeddings of an encoder."""
@@ -74,7 +81,8 @@ def find_metric(name: str) -> MetricPart | None:
 
 
 def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
-    """Name the metrics of one medium: those chosen, by default all.
+    """Name the metrics of one medium, by agreement with people: those chosen, and the
+    parts of SEED; by default all but the optional ones.
 
     Raises:
         RecipeError: if a chosen one compares the other medium.
@@ -87,7 +95,11 @@ def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
             raise RecipeError(
                 f"{name} does not compare {medium}s", f"metrics={','.join(known)}"
             )
-    return list(known if names is None else names)
+    chosen = (
+        [name for name in known if name not in OPTIONAL] if names is None else names
+    )
+    parts = SEED_PARTS if SEED in chosen else ()
+    return measurements.sort_by_agreement(dict.fromkeys([*chosen, *parts]))
 
 
 def load(
@@ -99,7 +111,7 @@ def load(
         The metrics by name, and for each one without weights the way to get them.
     """
     # metrics without weights; those of one network together
-    parts = {}
+    parts: dict[str, MetricPart] = {}
     missing = {}
     feature_metrics: dict[str, list[str]] = {}
     for name in names:
@@ -107,7 +119,7 @@ def load(
             feature_metrics.setdefault(FEATURE_METRICS[name][0], []).append(name)
         elif absent := find_missing_library(name):
             missing[name] = absent.in_one_line
-        elif part := find_metric(name):
+        elif name != SEED and (part := find_metric(name)):
             parts[name] = part
 
     # metrics of networks, and identification by encoders, as far as weights are here
@@ -116,6 +128,18 @@ def load(
             parts |= parts_of(network, metrics, launch.device)
         except MissingData as error:
             missing |= dict.fromkeys(metrics, error.in_one_line)
+
+    # SEED compares the features of its parts; names are those of the parts, too
+    if SEED in names:
+        if absent_parts := [name for name in SEED_PARTS if name in missing]:
+            missing[SEED] = missing[absent_parts[0]]
+        else:
+            functions = [parts[name].features for name in SEED_PARTS]
+            parts[SEED] = replace(
+                PARTS[SEED],
+                features=lambda media: torch.cat([f(media) for f in functions], 1),
+            )
+    parts = {name: parts[name] for name in names if name in parts}
 
     # encoders that the user adds, one by one, as each has weights
     for config in encoders:
@@ -189,8 +213,8 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     download.
     """
     # weights of a network may have to be downloaded
-    if metric in FEATURE_METRICS:
-        return bool(NETWORKS[FEATURE_METRICS[metric][0]].is_here())
+    if metric in FEATURE_METRICS or metric == SEED:
+        return all(NETWORKS[network].is_here() for network in list_networks([metric]))
 
     # metrics that need no weights, but perhaps a library
     if metric in tasks.SCALES or find_metric(metric):
@@ -201,15 +225,19 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     return any(encoder.is_here or encoder.kind == "python" for encoder in matching)
 
 
+def list_networks(metrics: Sequence[str]) -> list[str]:
+    """List the networks of metrics, each once."""
+    # captions are read by a second network
+    names = [*metrics, *(SEED_PARTS if SEED in metrics else ())]
+    networks = [FEATURE_METRICS[name][0] for name in names if name in FEATURE_METRICS]
+    return list(dict.fromkeys([*networks, *(["minilm"] if "git" in networks else [])]))
+
+
 def inputs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[Input]:
     """List the weights that metrics, and two-way identification by more encoders, are
     computed with.
     """
-    # metrics of one network share its weights
-    used = dict.fromkeys(
-        FEATURE_METRICS[name][0] for name in metrics if name in FEATURE_METRICS
-    )
-    needs = [NETWORKS[network].find_input() for network in used]
+    needs = [NETWORKS[network].find_input() for network in list_networks(metrics)]
     return needs + [
         replace(need, is_optional=True)
         for encoder in encoders

@@ -205,7 +205,8 @@ class Recipe(SweptRecipe, Sampling):
     metrics: Annotated[Names, AfterValidator(known_metrics)] | None = Field(
         None,
         description=f"of pictures: {', '.join(PICTURE_METRICS)}; of clips: "
-        f"{', '.join(CLIP_METRICS)}; default: all of the medium",
+        f"{', '.join(CLIP_METRICS)}; default: all of the medium without seed_score, "
+        "object_f1, cap_sim",
     )
     metric_encoders: Annotated[Encoders, AfterValidator(_refuse_own_vectors)] = Field(
         [],

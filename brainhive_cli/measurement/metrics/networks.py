@@ -20,10 +20,16 @@ from brainhive_cli.core.errors import MissingData, first_line
 from brainhive_cli.core.weights import describe_match, read, reading
 from brainhive_cli.measurement.metrics import MetricPart, Scale
 from brainhive_cli.measurement.metrics.image import (
+    correlation,
     correlation_distance,
     resize,
     standardise,
     two_way_identification,
+)
+from brainhive_cli.measurement.metrics.semantics import (
+    CaptionEmbeddings,
+    CategoryScores,
+    object_f1,
 )
 from brainhive_cli.measurement.metrics.video import (
     consistency,
@@ -54,6 +60,8 @@ HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
 """The file that `torch.hub.load("facebookresearch/swav:main", "resnet50")` fetches."""
 CLIP = "hub:openai/clip-vit-large-patch14"
+TEXT_FILES = ("config.json", "vocab.txt", "tokenizer_config.json")
+"""Files of networks that read or write text."""
 
 Colours = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -74,6 +82,7 @@ class Network:
         takes_clips: Whether it takes clips [B, F, 3, side, side], and not their frames
             one by one.
         weights: The file at the hub.
+        files: Other files that it needs of the hub.
     """
 
     title: str
@@ -84,12 +93,13 @@ class Network:
     colours: Colours = IMAGENET
     takes_clips: bool = False
     weights: str = "model.safetensors"
+    files: tuple[str, ...] = ("config.json",)
 
     def is_here(self) -> bool:
         """Whether its weights are on this machine; no network is used."""
         # weights at the hub need their configuration too
         if self.source.startswith("hub:"):
-            return bool(hub.find_weights(self.source, ["config.json"], [self.weights]))
+            return bool(hub.find_weights(self.source, self.files, [self.weights]))
         return cached_file(self.source).is_file()
 
     def fetch(self) -> Path:
@@ -99,7 +109,7 @@ class Network:
         if self.source.startswith("hub:"):
             # one file of weights, as repositories may hold several formats
             return hub.folder(
-                self.source, allow=("config.json", self.weights), local=self.is_here()
+                self.source, allow=(*self.files, self.weights), local=self.is_here()
             )
         return from_url(self.source, self.title)
 
@@ -114,8 +124,8 @@ class Network:
         )
         if self.is_here():
             return Input(name)
-        files = ("config.json", self.weights)
         if scheme == "hub":
+            files = (*self.files, self.weights)
             line = hub.download_line(repository, "model", files)
         else:
             line = f"curl -L --create-dirs -o {cached_file(self.source)} {self.source}"
@@ -280,20 +290,47 @@ def _transformer(
     outputs by node.
     """
 
-    def load(folder: Path) -> nn.Module:
-        import transformers
-
-        with console.hushed():  # a file may hold more, as CLIP's a text tower
-            network, report = getattr(transformers, kind).from_pretrained(
-                folder, output_loading_info=True, dtype=torch.float32, **options
-            )
-        # weights that the file lacks would be random, and give no error by themselves
-        if absent := report["missing_keys"]:
-            raise ValueError(describe_match(absent, len(network.state_dict())))
-        return network
-
     # transformers' networks take 224 px, whatever their class
+    load = partial(_load_pretrained, kind, **options)
     return Network(title, 224, outputs, source, load, colours, takes_clips, weights)
+
+
+def _load_pretrained(kind: str, folder: Path, **options: Any) -> Any:
+    """Load a network of transformers by its class; ValueError if weights are absent."""
+    import transformers
+
+    with console.hushed():  # a file may hold more, as CLIP's a text tower
+        network, report = getattr(transformers, kind).from_pretrained(
+            folder, output_loading_info=True, dtype=torch.float32, **options
+        )
+    # weights that the file lacks would be random, and give no error by themselves
+    if absent := report["missing_keys"]:
+        raise ValueError(describe_match(absent, len(network.state_dict())))
+    return network
+
+
+def _load_detector(folder: Path) -> nn.Module:
+    """Load MM-Grounding-DINO with the categories that it looks for."""
+    from transformers import BertTokenizer
+
+    network = _load_pretrained("MMGroundingDinoForObjectDetection", folder)
+    return CategoryScores(network, BertTokenizer.from_pretrained(folder))
+
+
+def _load_captioner(folder: Path) -> nn.Module:
+    """Load GIT with the sentence encoder that reads its captions."""
+    from transformers import BertTokenizer
+
+    reader = NETWORKS["minilm"]
+    folders = folder, reader.fetch()
+    git = _load_pretrained("GitForCausalLM", folder)
+    networks = git, reader.load(folders[1]).eval()
+    return CaptionEmbeddings(*networks, *map(BertTokenizer.from_pretrained, folders))
+
+
+def normalise(features: Tensor) -> Tensor:
+    """Bring features [..., D] to unit length."""
+    return functional.normalize(features.detach().float(), dim=-1)
 
 
 NETWORKS = {
@@ -358,16 +395,36 @@ NETWORKS = {
         "pytorch_model.bin",
         add_pooling_layer=False,
     ),
+    "detector": Network(
+        "MM-Grounding-DINO",
+        800,
+        {"scores": Tensor.float},
+        "hub:openmmlab-community/mm_grounding_dino_large_all",  # converted from SEED's
+        _load_detector,
+        files=TEXT_FILES,
+    ),
+    "git": Network(
+        "GIT",
+        224,
+        {"caption": normalise},
+        "hub:microsoft/git-large-coco",
+        _load_captioner,
+        OPENAI,
+        files=TEXT_FILES,
+    ),
+    "minilm": Network(
+        "MiniLM",
+        0,
+        {},
+        "hub:sentence-transformers/all-MiniLM-L6-v2",
+        partial(_load_pretrained, "BertModel"),
+        files=TEXT_FILES,
+    ),
 }
 """Pictures' have the sizes of the `mindeye2` protocol's evaluation code (arXiv
 2403.11207); others the colours of their repositories' preprocessor_config.json:
 VideoMAE's class has others by default.
 """
-
-
-def normalise(features: Tensor) -> Tensor:
-    """Bring features [..., D] to unit length."""
-    return functional.normalize(features.detach().float(), dim=-1)
 
 
 def _classify(compare: Callable[..., Tensor], ways: int, labels: int) -> MetricPart:
@@ -395,6 +452,12 @@ FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
     "clip": ("clip", "embedding", IDENTIFICATION),
     "effnet": ("effnet", "avgpool", DISTANCE),
     "swav": ("swav", "avgpool", DISTANCE),
+    "object_f1": (
+        "detector",
+        "scores",
+        MetricPart(Tensor.float, object_f1, scale=Scale(0.0)),
+    ),
+    "cap_sim": ("git", "caption", MetricPart(normalise, correlation)),
     **{
         f"{what}_{ways}way{ending}": (
             network,

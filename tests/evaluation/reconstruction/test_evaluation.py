@@ -154,7 +154,8 @@ def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(
     )
     assert {metric.n for metric in both.metrics.overall.values()} == {2 * 3}
     cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]
-    assert [row[0] for row in both.tables[1].rows] == cells
+    rows = [*cells, "agreement with people"]
+    assert [row[0] for row in both.tables[1].rows] == rows
     assert (
         both.tables[1].columns == ["cell", "PixCorr", "SSIM"]
         and "n 3." in both.tables[1].note

@@ -100,7 +100,7 @@ def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
     second = go("reconstruct", *several)
     assert second.folder == first.folder
     assert (
-        list(second.metrics.overall) == ["pixcorr", "effnet"]
+        list(second.metrics.overall) == ["effnet", "pixcorr"]
         and not second.metrics.missing
     )
 

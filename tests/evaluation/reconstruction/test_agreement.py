@@ -1,0 +1,122 @@
+"""Metrics by their agreement with people, from SEED's parts to tables and pages."""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import semantic_networks
+from PIL import Image
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import AGREEMENT
+from brainhive_cli.evaluation.reconstruction.metric_parts import (
+    CLIP_METRICS,
+    PARTS,
+    PICTURE_METRICS,
+    choose_metrics,
+)
+
+DOCS = Path(__file__).parents[3] / "docs"
+PAIRS = "metrics=pixcorr,ssim"
+
+
+@pytest.fixture
+def folders(home: Path) -> tuple[str, str]:
+    """Three pictures, of which one has a copy and two have other pictures."""
+    random = np.random.default_rng(0)
+    for name in ("truth/a.png", "truth/b.png", "truth/c.png", "made/b.png"):
+        (home / name).parent.mkdir(exist_ok=True)
+        coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), np.uint8))
+        coarse.resize((64, 64)).save(home / name)
+    Image.open(home / "truth/a.png").save(home / "made/a.png")
+    Image.open(home / "truth/b.png").save(home / "made/c.png")
+    return f"score={home / 'made'}", f"truth={home / 'truth'}"
+
+
+def test_metrics_are_ordered_by_agreement_and_those_of_large_networks_are_optional():
+    known = [name for name in PICTURE_METRICS if name in AGREEMENT]
+    assert PICTURE_METRICS == known == [*AGREEMENT]
+    assert known == sorted(known, key=AGREEMENT.__getitem__, reverse=True)
+
+    default = choose_metrics("picture", None)
+    assert {*known} - {*default} == {"seed_score", "object_f1", "cap_sim"}
+    assert choose_metrics("picture", ["ssim", "swav", "clip"]) == [
+        "swav",
+        "clip",
+        "ssim",
+    ]
+    assert choose_metrics("picture", ["seed_score"]) == known[:4]  # and its parts
+    clips = [name for name, part in PARTS.items() if part.medium == "clip"]
+    assert choose_metrics("clip", None) == CLIP_METRICS == clips
+
+
+def test_the_guide_has_the_agreement_of_each_metric():
+    table = (DOCS / "reconstruction.md").read_text().partition("| metric of pictures")
+    rows = re.findall(r"^\| (`.+`) \| .+ \| (\.\d.*) \|$", table[2], re.M)
+    written = {
+        name: float(value)
+        for names, values in rows
+        for name, value in zip(
+            re.findall(r"`(\w+)`", names), values.split(", "), strict=True
+        )
+    }
+    assert list(written.items()) == list(AGREEMENT.items())
+
+
+def test_seed_and_its_parts_are_measured_where_a_recipe_names_them(
+    go, folders, image_networks, hub_cache
+):
+    semantic_networks.write(hub_cache)
+    result = go("reconstruct", *folders, "metrics=pixcorr,seed_score")
+
+    items = result.metrics.items["scored · made"]
+    names = ["seed_score", "effnet", "object_f1", "cap_sim", "pixcorr"]
+    assert [name for name in items if name in AGREEMENT] == names
+    assert list(result.metrics.overall) == names and not result.metrics.missing
+    for row, image_id in enumerate(items["image_ids"]):
+        seed, effnet, f1, cap_sim, _ = (items[name][row] for name in names)
+        assert seed == pytest.approx((f1 + cap_sim + 1 - effnet) / 3, abs=1e-6)
+        best = pytest.approx([1, 0, 1, 1], abs=1e-6)
+        assert ([seed, effnet, f1, cap_sim] == best) == (image_id == "a")
+
+
+def test_seed_waits_for_absent_weights_of_a_part_and_names_the_line_that_fetches_them(
+    go, folders, image_networks, hub_cache, capsys
+):
+    result = go("reconstruct", *folders, "metrics=seed_score,pixcorr")
+
+    assert list(result.metrics.overall) == ["effnet", "pixcorr"]
+    assert {*result.metrics.missing} == {"seed_score", "object_f1", "cap_sim"}
+    warned = capsys.readouterr().err
+    assert "hf download openmmlab-community/mm_grounding_dino_large_all" in warned
+    assert "hf download microsoft/git-large-coco" in warned
+    with pytest.raises(BrainhiveError, match="none of the metrics") as caught:
+        go("reconstruct", *folders, "metrics=object_f1")
+    assert "hf download openmmlab-community" in caught.value.hint
+
+    semantic_networks.write(hub_cache)
+    again = go("reconstruct", *folders, "metrics=seed_score,pixcorr")
+    assert again.folder == result.folder and "seed_score" in again.metrics.overall
+
+
+def test_tables_pages_csv_and_latex_have_the_agreement(go, folders, home):
+    result = go("reconstruct", *folders, PAIRS)
+    table = result.tables[0]
+    column = table.columns.index("agreement with people")
+    values = {row[0]: row[column].value for row in table.rows}
+    assert values == {"PixCorr": 0.117, "SSIM": 0.112}
+    assert "22 people's ratings of 1,000 reconstructions (SEED" in table.note
+
+    run = f"runs={[str(result.folder)]}"
+    for suffix in ("html", "csv", "tex"):
+        go("report", run, f"to={home}/page.{suffix}", f"format={suffix}")
+    page, tex = ((home / f"page.{suffix}").read_text() for suffix in ("html", "tex"))
+    assert "agreement with people" in page and "0.117" in page and "2503.06437" in page
+    assert "agreement with people & 0.117 & 0.112" in tex and "2503.06437" in tex
+    rows = csv.DictReader((home / "page.csv").read_text().splitlines())
+    assert {(row["metric"], row["agreement"]) for row in rows} == {
+        ("pixcorr", "0.117"),
+        ("ssim", "0.112"),
+    }
