@@ -60,6 +60,8 @@ PUBLISHED = {
     "*_ses-0[1-4]_task-images_run-*_eeg.edf": (
         "NEMAR nm000134; reader Xu2025Alljoined of Meta's neuralset"
     ),
+    "data/things-eeg-nemar": "NEMAR nm000232, docs/data.md",
+    "data/things-eeg-nemar/stimuli": "NEMAR nm000232",
     "data/things-eeg1": "OpenNeuro ds003825, docs/data.md",
     "data/things-eeg1/stimuli": "THINGS, docs/data.md",
     "data/things-eeg1/test_images.csv": (

@@ -138,7 +138,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if recipe.save and not isinstance(session.stream, WindowStream):
             files["session"] = folder.path / "session"
             recorder = SessionFolder(
-                files["session"], session.stream.format, job.subject
+                files["session"],
+                session.stream.format,
+                job.subject,
+                job.align.dataset.stimulus,
             )
             outlets.callback(_try, UNCLOSED, recorder.close)
 

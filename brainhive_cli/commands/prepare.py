@@ -426,8 +426,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     caveats = merge_caveats(*(described["caveats"] for described in signals.values()))
     title = extend_title(f"Signals of {job.preparation.dataset}", caveats)
     signal_name = [] if job.name == "default" else [f"signal.name={job.name}"]
-    # whose own name is not its kind
-    stimuli = getattr(recipe.preparation, "stimuli", None)
+    # whose own name is not its kind; a BIDS data set may have brought them
+    config = getattr(job.preparation, "config", recipe.preparation)
+    stimuli = getattr(config, "stimuli", None)
     try:
         hint = next_command(
             stimuli or parts.resolve("datasets", job.preparation.dataset),

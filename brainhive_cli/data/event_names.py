@@ -17,12 +17,18 @@ from brainhive_cli.data.stores.ids import (
 )
 
 COLUMNS = ("event", "picture")
-TABLES = ("events.csv", "events.tsv")
+STIMULI = "stimuli/stimuli.tsv"
+"""Table of the pictures of a BIDS data set (draft extension 44)."""
+TABLES = ("events.csv", "events.tsv", STIMULI)
 """Names of the table of events in the folder of the recordings."""
+ORIGINAL = re.compile(r'original filename "([^"/]+)"')
+"""File of a picture at its source, in the descriptions of NEMAR's nm000232."""
 PREFIX = re.compile(r"(Stimulus|Comment|Response)/")
 """Prefix that BrainVision's reader puts before the name of a marker."""
 CODE = re.compile(r"S *(\d+)")
 """Code of a trigger as BrainVision writes it."""
+ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
+"""Leading zeros of a number in a name."""
 # reasons for leftovers, as the overview and the store word them
 UNNAMED = "events that the table does not have"
 NO_PICTURE = "pictures of events that the data set does not have"
@@ -50,7 +56,8 @@ class EventNames:
         table: Name of an event to its picture; None where there is no table.
 
     Raises:
-        BrainhiveError: if the table lacks a column, or gives an event two pictures.
+        BrainhiveError: if the table lacks a column, or gives an event, or two whose
+            numbers differ in leading zeros alone, two pictures.
     """
 
     def __init__(
@@ -58,8 +65,50 @@ class EventNames:
     ) -> None:
         self.path, self.image_ids, self._is_exact = path, image_ids, is_exact
         self._where = "the pictures" if path is None else str(path)
-        self.table = None if path is None else _read_table(path)
-        self._plain_keys = {plain_name(name): name for name in self.table or ()}
+        # names of events without leading zeros; of a stimuli.tsv, paths of pictures by
+        # their names at the source, and notes
+        self._plain_keys, self._is_stimuli = dict[str, str](), False
+        self._originals, self._notes = dict[str, str](), dict[str, str]()
+        self.table = None if path is None else self._read_table(path)
+        self._pictures = self.table or {}
+
+    def _read_table(self, path: Path) -> dict[str, str]:
+        """Read the picture of each event; rows that lack either are skipped."""
+        columns, rows = read_table(path)
+        self._is_stimuli = path.name == "stimuli.tsv" and "event" not in columns
+        for row in rows if self._is_stimuli else ():
+            row["event"], picture = row.get("stimulus_id", ""), row.get("filename", "")
+            # the draft names a file by its id and type, where no column does
+            if picture in ABSENT:
+                picture = f"{row['event']}_{row.get('type', 'image')}"
+            row["picture"] = picture
+            if match := ORIGINAL.search(row.get("description", "")):
+                self._originals[picture] = f"{picture.rpartition('/')[0]}/{match[1]}"
+            if row.get("present", "").lower() == "false":
+                self._notes[picture] = f"{picture} (present: false)"
+        absent = [name for name in COLUMNS if name not in columns]
+        if absent and not self._is_stimuli:
+            hint = f"its first line: {', '.join(columns)}; needed: event, picture"
+            raise BrainhiveError(f"{path} has no column {' and '.join(absent)}", hint)
+
+        # one picture for each event, whatever zeros its numbers begin with
+        table: dict[str, str] = {}
+        for row in rows:
+            event, picture = row["event"], row["picture"]
+            if event in ABSENT or picture in ABSENT:
+                continue
+            table.setdefault(event, picture)
+            first = self._plain_keys.setdefault(_plain_key(event), event)
+            if table[first] != picture:
+                name = event if event == first else f"{first} or {event}"
+                raise BrainhiveError(
+                    f"{path}: event {name} has pictures {table[first]} and {picture}"
+                )
+        if not table and not self._is_stimuli:
+            raise BrainhiveError(
+                f"{path} has no rows", "a line for each event: its name, its picture"
+            )
+        return table
 
     def require_pictures(self, pictures: str) -> None:
         """Refuse a table that names none of the pictures.
@@ -92,8 +141,17 @@ class EventNames:
         """
         if (key := self._find_key(event)) is None:
             return None
-        row = self._match([key if self.table is None else self.table[key]])[0]
+        row = self._match([self._pictures.get(key, key)])[0]
         return row if row >= 0 else None
+
+    def name_pictures(self, events: Iterable[str]) -> list[str]:
+        """Name the picture of each event, by its image id if the data set has it."""
+        keys = [self._find_key(event) or event for event in events]
+        pictures = [self._pictures.get(key, key) for key in keys]
+        return [
+            self.image_ids[row] if row >= 0 else self._notes.get(picture, picture)
+            for row, picture in zip(self._match(pictures), pictures, strict=True)
+        ]
 
     def _match(self, pictures: Sequence[str]) -> list[int]:
         """Find the row of each picture; -1 where it has none. Tables cannot hold tabs
@@ -109,6 +167,11 @@ class EventNames:
             list(map(table_text, names)) for names in (pictures, self.image_ids)
         )
         rows, _ = match_names(written, known, each_once=False)
+        # files of an archive may have the names of their source
+        if self._originals:
+            written = [self._originals.get(name, name) for name in pictures]
+            originals, _ = match_names(written, known, each_once=False)
+            rows[rows < 0] = originals[rows < 0]
         return rows.tolist()
 
     def _find_key(self, event: str) -> str | None:
@@ -120,12 +183,12 @@ class EventNames:
         plain = " ".join(PREFIX.sub("", event, count=1).split())
         code = CODE.fullmatch(plain)
         # as it is, without a prefix, and the number of a code: 7 of `S  7`
-        names = (event, plain, code[1].lstrip("0") or "0" if code else plain)
         keys = (
-            name if name in self.table else self._plain_keys.get(plain_name(name))
-            for name in names
+            name if name in self.table else self._plain_keys.get(_plain_key(name))
+            for name in (event, plain, code[1] if code else plain)
         )
-        return next(filter(None, keys), None)
+        # by a stimuli.tsv, events may be called by pictures, too: stim_file
+        return next(filter(None, keys), event if self._is_stimuli else None)
 
     def match(self, headers: Iterable[Header]) -> Matched:
         """Match the events of recordings with pictures.
@@ -139,23 +202,19 @@ class EventNames:
         keys = {event: self._find_key(event) for event in counts}
 
         # the row of each picture among the data set's; -1 where it has none
-        table = (
-            {key: key for key in keys.values() if key}
-            if self.table is None
-            else self.table
-        )
-        pictures = list(dict.fromkeys(table.values()))
-        matches = self._match(pictures)
-        rows = dict(zip(pictures, matches, strict=True))
         picture_of = {
-            event: table[key] for event, key in keys.items() if key is not None
+            event: self._pictures.get(key, key)
+            for event, key in keys.items()
+            if key is not None
         }
+        pictures = list(dict.fromkeys(picture_of.values()))
+        rows = dict(zip(pictures, self._match(pictures), strict=True))
 
         # events and pictures without a match
         without: Counter[str] = Counter()
         for event, picture in picture_of.items():
             if rows[picture] < 0:
-                without[picture] += counts[event]
+                without[self._notes.get(picture, picture)] += counts[event]
         left_over: dict[str, Mapping[str, int] | Sequence[str]] = {
             UNNAMED: {
                 event: count
@@ -163,7 +222,12 @@ class EventNames:
                 if event not in picture_of
             },
             NO_PICTURE: dict(without),
-            UNUSED: [event for event in table if event not in {*keys.values()}],
+            # a stimuli.tsv lists the pictures of all sessions
+            UNUSED: [
+                event
+                for event in self._pictures
+                if not self._is_stimuli and event not in {*keys.values()}
+            ],
         }
         return (
             {
@@ -199,27 +263,12 @@ class EventNames:
         )
 
 
-def _read_table(path: Path) -> dict[str, str]:
-    """Read the picture of each event; rows that lack either are skipped."""
-    columns, rows = read_table(path)
-    if absent := [name for name in COLUMNS if name not in columns]:
-        hint = f"its first line: {', '.join(columns)}; needed: event, picture"
-        raise BrainhiveError(f"{path} has no column {' and '.join(absent)}", hint)
+def find_table(root: Path) -> Path | None:
+    """Find the table of events in a folder of recordings, or of a BIDS data set; None
+    where there is none.
+    """
+    return next((path for name in TABLES if (path := root / name).is_file()), None)
 
-    # one picture for each event
-    table: dict[str, str] = {}
-    for row in rows:
-        event, picture = row["event"], row["picture"]
-        if (
-            event not in ABSENT
-            and picture not in ABSENT
-            and table.setdefault(event, picture) != picture
-        ):
-            raise BrainhiveError(
-                f"{path}: event {event} has pictures {table[event]} and {picture}"
-            )
-    if not table:
-        raise BrainhiveError(
-            f"{path} has no rows", "a line for each event: its name, its picture"
-        )
-    return table
+
+def _plain_key(name: str) -> str:
+    return ZEROS.sub("", plain_name(name))

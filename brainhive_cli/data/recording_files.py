@@ -34,7 +34,7 @@ from brainhive_cli.data.bids_labels import (
 )
 from brainhive_cli.data.signals.cutting import Band, CausalFilter, refuse_high_edges
 from brainhive_cli.data.spaces import name_electrodes
-from brainhive_cli.data.stores.ids import composed
+from brainhive_cli.data.stores.ids import composed, plain_name
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
@@ -79,6 +79,16 @@ ABSENT = ("", "n/a")
 """Entries of BIDS tables that say nothing."""
 NO_VALUE = re.compile(r"^(n/?a|nan)$", re.IGNORECASE)
 """The same as R, pandas and EEGLAB write it."""
+STIMULUS_COLUMNS = ("stim_file", "stimulus_id")
+"""Columns of BIDS that name the picture of an event, the latter in its draft extension
+44; the first with entries counts.
+"""
+ENTITIES = {"subject": "sub", "session": "ses", "task": "task", "run": "run"}
+"""Entities of a file's name that a template of event names may hold, and their keys."""
+FIELD = re.compile(r"(\{([^{}:]+):?([^{}]*?([bdoxX])?)\})")
+"""Field of a template: its column or entity, Python's format, and the type of an
+integer.
+"""
 CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
 """The further files of a recording in several, which mne reads with the first."""
 VHDR_FILE = re.compile(
@@ -518,6 +528,75 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         problem = f"{path} is no table: {first_line(error)}"
         raise BrainhiveError(problem, "save it as CSV in UTF-8") from error
     return [name for name in reader.fieldnames or [] if name], rows
+
+
+def find_absent(template: str, known: Sequence[str]) -> str:
+    """Find the first column that a template of event names needs and a table lacks;
+    empty where there is none. A column alone is a template, too, and a broken one is no
+    column; the empty one needs any of `STIMULUS_COLUMNS`.
+    """
+    if not template:
+        return " or ".join(STIMULUS_COLUMNS) * {*STIMULUS_COLUMNS}.isdisjoint(known)
+    names = [name for _, name, *_ in FIELD.findall(template)]
+    if not names or {*"{}"} & {*FIELD.sub("", template)}:
+        names = [template]
+    return next((name for name in names if name not in known), "")
+
+
+def name_events(
+    table: Path,
+    columns: Sequence[str],
+    rows: Sequence[dict[str, str]],
+    template: str,
+    recording: Path,
+) -> str:
+    """Name the event of each row of an events.tsv, in a column that is added.
+
+    Args:
+        table: Its file.
+        columns: Its columns.
+        rows: Its rows.
+        template: A column; text with columns and `ENTITIES` in braces, as
+            `stim-{task}{number:05d}`; or empty for the first of `STIMULUS_COLUMNS` with
+            entries.
+        recording: The file that the table describes.
+
+    Returns:
+        The column of the names, n/a in rows that lack a value.
+
+    Raises:
+        BrainhiveError: if the template is broken, or does not fit the table.
+    """
+    # entities of the file's name count where no column has their name
+    parts = dict(re.findall(r"(?<![^_])([a-z]+)-([^_.]+)", recording.name))
+    entities = {name: parts[key] for name, key in ENTITIES.items() if key in parts}
+    way = f"it has: {', '.join(columns)}"
+    if absent := find_absent(template, [*entities, *columns]):
+        raise BrainhiveError(f"{table} has no column {absent}", way)
+    if not template:
+        return max(
+            filter(columns.__contains__, STIMULUS_COLUMNS),
+            key=lambda name: any(row[name] not in ABSENT for row in rows),
+        )
+
+    # an integer may have zeros or a point: 00013, 13.0
+    fields = FIELD.findall(template)
+    for line, row in enumerate(rows if fields else (), 2):
+        values, name = {**entities, **row}, template
+        try:
+            for field, column, spec, integer in fields:
+                value = values[column]
+                if value in ABSENT:
+                    name = "n/a"
+                    break
+                number = int(plain_name(value)) if integer else value
+                name = name.replace(field, format(number, spec))
+        except ValueError as error:
+            raise BrainhiveError(
+                f"{table}, line {line}: no {template}: {error}", way
+            ) from error
+        row[template] = name
+    return template
 
 
 @contextmanager

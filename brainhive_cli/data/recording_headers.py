@@ -18,7 +18,9 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.data.recording_files import (
     ABSENT,
     UNITS,
+    find_absent,
     is_read_as_bids,
+    name_events,
     open_raw,
     read_table,
     readable,
@@ -62,6 +64,8 @@ TOLERANCE_S = 0.005
 """Seconds by which witnesses of an event may differ; two samples at least."""
 MOST = 0.9
 """Share of rows near a marker from which on no other shift is looked for."""
+WITH_PICTURES = "recordings that show pictures: preparation.files=PATTERN"
+"""Hint for a recording without events, as one of rest."""
 NEAR_S = 0.05
 """Seconds within which, after a constant shift, a row and a marker are of one event:
 clocks drift.
@@ -95,8 +99,8 @@ class RecordingKeys(ElectrodeKeys):
     column: str = Field(
         "",
         description="column of the events.tsv next to a recording that describes its "
-        "events; default: stim_file, or where there is none the "
-        "recording's annotations",
+        "events, or a template as stim-{task}{number:05d}; default: stim_file, else "
+        "stimulus_id, else the recording's annotations",
     )
     onset_unit: Literal["s", "ms"] = Field(
         "s",
@@ -328,7 +332,7 @@ def _find_events(
 ) -> Events:
     """Find events in a table, `annotated` or a channel."""
     column, stim_channel, onset_unit = keys.column, keys.stim_channel, keys.onset_unit
-    # the events.tsv, if it has the column, and that any entries
+    # the events.tsv, if it has the column, or all of a template, with any entries
     table = table_of(path, "events")
     if column and table is None:
         hint = (
@@ -338,17 +342,18 @@ def _find_events(
         raise MissingData(f"{path} has no events.tsv with a column {column}", hint)
     if table is not None and not stim_channel:
         columns, rows = read_table(table)
-        name = column or "stim_file"
-        if name in columns and any(row[name] not in ABSENT for row in rows):
-            return (
-                _list_rows(table, rows, name, onset_unit, float(raw.info["sfreq"])),
-                table.name,
-                [],
-            )
+        if column or not find_absent("", columns):
+            name = name_events(table, columns, rows, column, path)
+            if any(row[name] not in ABSENT for row in rows):
+                return (
+                    _list_rows(table, rows, name, onset_unit, float(raw.info["sfreq"])),
+                    table.name,
+                    [],
+                )
         if column:
-            lack = "has entries in no row of" if column in columns else "has no"
             raise BrainhiveError(
-                f"{table} {lack} column {column}", f"it has: {', '.join(columns)}"
+                f"{table} has entries in no row of column {column}",
+                f"it has: {', '.join(columns)}; {WITH_PICTURES}",
             )
 
     # annotations, unless the recipe names a stimulus channel
@@ -385,7 +390,7 @@ def _find_events(
         if triggers
         else ""
     )
-    raise BrainhiveError(problem, f"{way}write {_table_for(path)}")
+    raise BrainhiveError(problem, f"{way}write {_table_for(path)}; {WITH_PICTURES}")
 
 
 def _list_stimulus(raw: Any) -> list[str]:

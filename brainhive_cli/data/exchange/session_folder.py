@@ -5,7 +5,7 @@ of trials.
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from brainhive_cli import __version__
 from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.core.files import open_no_link
+from brainhive_cli.core.files import atomic_write, open_no_link
 from brainhive_cli.data.stores.ids import table_text
 from brainhive_cli.data.streams import StreamFormat
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
@@ -78,17 +78,23 @@ class SessionFolder:
     electrodes are written where those of all EEG channels are known. One thread calls
     all methods, but for `add_result`, which any other may call.
 
+    Pictures have a number as stimulus_id, which stimuli/stimuli.tsv lists by the draft
+    extension 44 of BIDS; stim_file names them, too.
+
     Args:
         root: Folder of the data set, which is new.
         format: Of the stream. EEG without a unit is taken for µV, as BrainVision does.
         subject: Number of the person.
+        stimulus: Kind of the stimuli.
 
     Raises:
         BrainhiveError: if the format has units or channels that cannot be written, or
             the system refuses to write.
     """
 
-    def __init__(self, root: Path, format: StreamFormat, subject: int) -> None:
+    def __init__(
+        self, root: Path, format: StreamFormat, subject: int, stimulus: str = "picture"
+    ) -> None:
         import mne_bids  # before the session starts, as that takes seconds
 
         # pybv warns of every channel that is no voltage
@@ -116,6 +122,9 @@ class SessionFolder:
         self._start, self._count, self._last_event, self._blocks = 0, 0, 0, 0
         self._format, self._began = format, datetime.now(UTC)
         self._names = [NOT_IN_NAMES.sub("_", name) for name in format.channels]
+        self._shown = dict[str, None]()
+        # as BIDS calls them; categories have no files
+        self._type = {"picture": "image", "clip": "video"}.get(stimulus, "n/a")
         self._datatype = "eeg" if {"mag", "grad"}.isdisjoint(format.kinds) else "meg"
         self._path = mne_bids.BIDSPath(
             f"{subject:02d}", "01", datatype=self._datatype, root=root
@@ -254,7 +263,7 @@ class SessionFolder:
             raw = mne.io.RawArray(scaled, info, verbose="ERROR")
             raw.set_meas_date(self._began + timedelta(seconds=start / rate_hz))
             at, names, images = zip(*events, strict=True)
-            pictures = [{"stim_file": image} for image in images]
+            pictures = self._list_stimuli(images)
             onsets_s = (np.array(at) - start) / rate_hz
             raw.set_annotations(mne.Annotations(onsets_s, 0.0, names, extras=pictures))
             if is_meg and positions is not None:
@@ -269,6 +278,20 @@ class SessionFolder:
             mne_bids.write_raw_bids(
                 raw, path, allow_preload=True, format=file_format, verbose="ERROR"
             )
+
+    def _list_stimuli(self, images: Sequence[str]) -> list[dict[str, str]]:
+        """Name pictures as BIDS does, and list those that were shown so far."""
+        self._shown |= dict.fromkeys(image for image in images if image != "n/a")
+        ids = {
+            image: f"stim-{number:05d}" for number, image in enumerate(self._shown, 1)
+        }
+        rows = [f"{ids[image]}\t{image}\t{self._type}\n" for image in ids]
+        with atomic_write(self._path.root / "stimuli/stimuli.tsv") as part:
+            part.write_text("stimulus_id\tfilename\ttype\n" + "".join(rows), "utf-8")
+        return [
+            {"stim_file": image, "stimulus_id": ids.get(image, "n/a")}
+            for image in images
+        ]
 
     def _write_positions(self) -> None:
         """Write the electrodes in mne's head frame, which BIDS calls CapTrak, where all

@@ -28,8 +28,10 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.stores.ids import PICTURES
 from brainhive_cli.data.trials import Trials
 
 Arguments = ParamSpec("Arguments")
@@ -210,6 +212,22 @@ def list_pictures(stimuli: Any) -> tuple[list[str], NDArray[np.str_]]:
     # one list over all splits
     image_ids = [image_id for ids in split_ids.values() for image_id in ids]
     return image_ids, np.repeat([*split_ids], [len(ids) for ids in split_ids.values()])
+
+
+def choose_stimuli(config: Any, paths: Paths, root: Path) -> Any:
+    """Choose the pictures in `stimuli` of a BIDS data set where a preparation's config
+    names none, and there is no usual folder.
+    """
+    keys, folder = config.stimuli, root / "stimuli"
+    if (
+        keys.kind != "image-folder"
+        or keys.root
+        or paths.dataset("image-folder").is_dir()
+        or not any(Path(name).suffix.lower() in PICTURES for name, _ in walk(folder))
+    ):
+        return config
+    keys = keys.model_copy(update={"root": str(folder), "name": keys.name or root.name})
+    return config.model_copy(update={"stimuli": keys})
 
 
 def build_stimuli(config: Any, paths: Paths) -> Any:

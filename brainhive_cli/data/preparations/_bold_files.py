@@ -18,7 +18,13 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.bids_labels import VERSIONS
 from brainhive_cli.data.brain_images import CORTEX, NIFTI, Mask, open_image
-from brainhive_cli.data.recording_files import ABSENT, NO_VALUE, read_number, read_table
+from brainhive_cli.data.recording_files import (
+    ABSENT,
+    NO_VALUE,
+    name_events,
+    read_number,
+    read_table,
+)
 
 AGAIN = "copy it again, or let fMRIPrep make it again"
 SERIES = (
@@ -348,14 +354,15 @@ def read_series(run: BoldRun, space: Mask | Mapping[str, int], volumes: int) -> 
 
 
 def read_events(
-    path: Path, stimulus: str, where: Mapping[str, Any]
+    path: Path, stimulus: str, where: Mapping[str, Any], series: Path
 ) -> tuple[list[Picture], Counter[str]]:
     """Read the pictures of a run in the order of time.
 
     Args:
         path: The table.
-        stimulus: The column that names pictures.
+        stimulus: The column, or template, that names pictures.
         where: Columns, and the value or values that pictures have in them.
+        series: The BOLD of the run.
 
     Returns:
         The pictures, and the number of other events, by reason.
@@ -366,11 +373,12 @@ def read_events(
     """
     # the columns that the recipe names
     columns, rows = read_table(path)
-    if absent := [name for name in ("onset", stimulus, *where) if name not in columns]:
+    if absent := [name for name in ("onset", *where) if name not in columns]:
         way = "preparation.stimulus=COLUMN, preparation.where={COLUMN: VALUE}"
         raise BrainhiveError(
             f"{path} has no column {absent[0]}", f"it has {', '.join(columns)}: {way}"
         )
+    stimulus = name_events(path, columns, rows, stimulus, series)
     wanted = {
         column: {*map(_plain, values if isinstance(values, list) else [values])}
         for column, values in where.items()

@@ -23,11 +23,16 @@ from brainhive_cli.data.bids_labels import (
     number_sessions,
 )
 from brainhive_cli.data.brain_images import Mask, find_vertices
+from brainhive_cli.data.event_names import (
+    EventNames,
+    find_table,
+)
 from brainhive_cli.data.preparations import (
     Overview,
     Stimuli,
     build_stimuli,
     cached_method,
+    choose_stimuli,
     fill_subject,
 )
 from brainhive_cli.data.preparations._bold_files import (
@@ -50,7 +55,9 @@ from brainhive_cli.data.preparations._regions import (
     name_voxels,
 )
 from brainhive_cli.data.recording_files import (
+    ENTITIES,
     describe_labels,
+    find_absent,
     group_by_session,
     read_label,
     read_session,
@@ -115,7 +122,9 @@ class Config(BetaSteps):
     sessions: SplitSessions = Field(None)
     stimuli: Stimuli = "image-folder"
     stimulus: str = Field(
-        "stim_file", description="column of the events.tsv that names the picture"
+        "",
+        description="column of the events.tsv that names the picture, or a template as "
+        "stim-{task}{number:05d}; default: stim_file, else stimulus_id",
     )
     where: dict[str, str | float | list[str | float]] = Field(
         {},
@@ -176,7 +185,9 @@ class Config(BetaSteps):
         root, folder = paths.dataset("bids", self.root), locate(self.derivatives)
         # a folder anywhere, else one below the data set
         derived = folder if folder.is_dir() else root / self.derivatives
-        return Bold(self, root, derived=derived, stimuli=build_stimuli(self, paths))
+        config = choose_stimuli(self, paths, root)
+        stimuli = build_stimuli(config, paths)
+        return Bold(config, root, derived=derived, stimuli=stimuli)
 
 
 TINY = Config()
@@ -228,7 +239,8 @@ class Bold(Betas):
         files = [*dict.fromkeys([*runs, *mask, *regions])]
         if absent := [path for path in files if not is_file(path)]:
             raise MissingData(f"no file {absent[0]}", AGAIN)
-        return [*files, *filter(Path.is_file, self.stimuli.lists)]
+        table = filter(None, [find_table(self.root)])
+        return [*files, *table, *filter(Path.is_file, self.stimuli.lists)]
 
     def width(self, subject: int) -> int:
         """Count voxels, or vertices of both hemispheres."""
@@ -379,19 +391,18 @@ class Bold(Betas):
                 columns[file.entities.get("task", "")] |= dict.fromkeys(
                     read_table(path)[0]
                 )
+        stimulus = self.config.stimulus
         tasks = {
-            task for task, names in columns.items() if self.config.stimulus in names
+            task
+            for task, names in columns.items()
+            if not find_absent(stimulus, [*names, *ENTITIES])
         }
         if not tasks:
-            there = ", ".join(
-                dict.fromkeys(name for names in columns.values() for name in names)
-            )
-            problem = (
-                f"no events.tsv of BOLD in {self.derived} has a column "
-                f"{self.config.stimulus}"
-            )
+            there = dict.fromkeys(name for names in columns.values() for name in names)
+            absent = find_absent(stimulus, [*there, *ENTITIES]) or stimulus
             raise MissingData(
-                problem, f"preparation.stimulus=COLUMN, of {there or 'none'}"
+                f"no events.tsv of BOLD in {self.derived} has a column {absent}",
+                f"preparation.stimulus=COLUMN, of {', '.join(there) or 'none'}",
             )
         task = self._choose("task", tasks)
 
@@ -529,7 +540,7 @@ class Bold(Betas):
         for run in self._runs[subject][session]:
             volumes, tr_s, start_s, _ = timings[run.number] = read_timing(run)
             pictures, no_pictures = read_events(
-                run.events, config.stimulus, config.where
+                run.events, config.stimulus, config.where, run.series[0]
             )
             end_s = volumes * tr_s
             latest_s = (volumes - 1) * tr_s + start_s - LAST_S
@@ -551,7 +562,10 @@ class Bold(Betas):
             raise MissingData(f"{where} shows no picture: {reasons}", way)
 
         # run, its end, time and name [n] of the pictures of all runs
-        run_numbers, ends, onsets, durations, names = zip(*shown, strict=True)
+        run_numbers, ends, onsets, durations, events = zip(*shown, strict=True)
+        names = EventNames(
+            find_table(self.root), self._pictures[0], self.stimuli.are_categories
+        ).name_pictures(events)
         numbers, ends_s, onsets_s, durations_s = map(
             np.array, (run_numbers, ends, onsets, durations)
         )

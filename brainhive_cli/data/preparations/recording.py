@@ -18,7 +18,12 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.bids_labels import ChosenSessions, SubjectNumbers
-from brainhive_cli.data.event_names import NO_PICTURE, TABLES, UNNAMED, EventNames
+from brainhive_cli.data.event_names import (
+    NO_PICTURE,
+    UNNAMED,
+    EventNames,
+    find_table,
+)
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.preparations import (
     Overview,
@@ -26,6 +31,7 @@ from brainhive_cli.data.preparations import (
     Stimuli,
     build_stimuli,
     cached_method,
+    choose_stimuli,
     list_pictures,
 )
 from brainhive_cli.data.recording_channels import (
@@ -85,8 +91,8 @@ class OwnKeys(ElectrodeKeys, Steps):
     events: str = Field(
         "",
         description="table (CSV or TSV) with columns event and picture; default: "
-        "events.csv or events.tsv in the folder; without one, events are "
-        "called by their pictures",
+        "events.csv, events.tsv or BIDS's stimuli/stimuli.tsv in the folder; "
+        "without one, events are called by their pictures",
     )
     types: UniqueNames | None = Field(
         None,
@@ -178,8 +184,9 @@ class Own(Preparation):
     @classmethod
     def find(cls, config: Any, paths: Paths) -> Self:
         """Find the folder and the pictures that a recipe names."""
-        stimuli = build_stimuli(config, paths)
         root = paths.dataset("recordings", config.root)
+        config = choose_stimuli(config, paths, root)
+        stimuli = build_stimuli(config, paths)
         return cls(config, root, stimuli, str(stimuli.recorded_as))
 
     @property
@@ -436,9 +443,7 @@ class Own(Preparation):
                 hint = "preparation.events=FILE.csv, with columns event and picture"
                 raise MissingData(f"no table {path}", hint)
             return path
-        return next(
-            (self.root / name for name in TABLES if (self.root / name).is_file()), None
-        )
+        return find_table(self.root)
 
     @cached_property
     def _pictures(self) -> tuple[list[str], dict[str, Int64]]:

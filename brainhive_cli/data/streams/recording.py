@@ -88,7 +88,9 @@ def replay(
     except BrainhiveError as error:
         # whose keys are those of prepare, which has the same
         error.message, error.hint = (
-            text.replace("preparation.", "source.")
+            text.replace("preparation.files", "source.file").replace(
+                "preparation.", "source."
+            )
             for text in (error.message, error.hint)
         )
         raise

@@ -29,6 +29,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.recipe import SIGNALS
 from brainhive_cli.data.datasets import require_split
 from brainhive_cli.data.event_names import TABLES, EventNames
+from brainhive_cli.data.recording_files import bids_root
 from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.windows import Windows
 from brainhive_cli.data.streams import (
@@ -315,15 +316,15 @@ class Job:
             for recording in source.open(person).splits.values():
                 stored = recording.provenance
                 named = Path(stored.get("preparation", {}).get("events") or TABLES[0])
-                names = {named.name, *TABLES}
+                names = {named.name, *(Path(name).name for name in TABLES)}
                 files = map(locate, stored.get("files", ()))
                 paths += [path for path in files if path.name in names]
 
         # the folders
         file = getattr(self.recipe.source, "file", "")
-        folders = [locate(file).parent] if file else []
+        folders = [locate(file).parent, bids_root(locate(file))] if file else []
         folders.append(self.recipe.paths.under_home("data") / "recordings")
-        paths += [folder / name for folder in folders for name in TABLES]
+        paths += [folder / name for folder in filter(None, folders) for name in TABLES]
         return [path for path in dict.fromkeys(paths) if path.is_file()]
 
 

@@ -105,7 +105,8 @@ def read(root, run=1, datatype="eeg"):
         return mne_bids.read_raw_bids(path, verbose="WARNING")
 
 
-def test_a_session_becomes_the_epochs_that_are_cut_by_hand(pictures):
+@pytest.mark.parametrize("column", ["", "stimulus_id", "stim_file"])
+def test_a_session_becomes_the_epochs_that_are_cut_by_hand(pictures, column):
     samples, root = draw_samples(), pictures / "session"
     onsets = 60 + 90 * np.arange(20) + np.arange(20) % 7
     shown = [PICTURES[number % len(PICTURES)] for number in range(20)]
@@ -118,7 +119,15 @@ def test_a_session_becomes_the_epochs_that_are_cut_by_hand(pictures):
     add_in_chunks(folder, samples[1000:])
     folder.close()
 
+    table = (root / "stimuli/stimuli.tsv").read_text().splitlines()
+    assert table[0].split("\t") == ["stimulus_id", "filename", "type"]
+    assert table[1] == "stim-00001\ttrain/cat/a picture\timage"
+    assert len(table) == 1 + len(PICTURES)
+    (events,) = root.rglob("*_events.tsv")
+    assert "stim_file\tstimulus_id" in events.read_text().splitlines()[0]
+
     command = ["prepare", "--from", "recording", f"preparation.root={root}", *STEPS]
+    command += [f"preparation.column={column}"] * bool(column)
     told = CliRunner().invoke(app, command)
 
     assert told.exit_code == 0, told.output

@@ -144,6 +144,50 @@ def test_every_oddity_is_counted(data):
     assert overview.tables[2].rows[0] == (1, 112, "1: cuneus (112)")
 
 
+@pytest.mark.parametrize(
+    ("column", "template"),
+    [("stimulus_id", ""), ("number", "stim-{task}{number:03d}")],
+)
+def test_ids_of_a_stimuli_tsv_name_the_same_pictures(data, mini_bids, column, template):
+    expected = build().trials(1, 1)
+    files = [f"images/{name}" for name in mini_bids.PICTURES]
+    stems = [file.rpartition(".")[0] for file in files]
+    for path in data.rglob("*_events.tsv"):
+        header, *lines = [line.split("\t") for line in path.read_text().splitlines()]
+        at = header.index("stim_file")
+        header[at] = column
+        for cells in lines:
+            if cells[at] != "n/a":
+                number = stems.index(cells[at].rpartition(".")[0])
+                cells[at] = str(number) if template else f"stim-images{number:03d}"
+        path.write_text("".join("\t".join(cells) + "\n" for cells in [header, *lines]))
+
+    def write_stimuli(gone=()):
+        """Write a stimuli.tsv that says of some numbers that they are not present."""
+        rows = [
+            f"stim-images{n:03d}\t{f'gone/{n}.jpg' if n in gone else file}"
+            f"\t{str(n not in gone).lower()}\n"
+            for n, file in enumerate(files)
+        ]
+        table = data / "stimuli/stimuli.tsv"
+        table.write_text("stimulus_id\tfilename\tpresent\n" + "".join(rows))
+        return table
+
+    table, prepared = write_stimuli(), build(stimulus=template)
+    trials = prepared.trials(1, 1)
+    assert trials.image_ids == expected.image_ids and any(trials.image_ids)
+    assert trials.splits.tolist() == expected.splits.tolist()
+    assert table in prepared.files(1) and not trials.unmatched
+
+    # a picture that is not distributed, and a template that fits no table
+    write_stimuli(gone=[0])
+    unmatched = build(stimulus=template).trials(1, 1).unmatched
+    assert unmatched == ["gone/0.jpg (present: false)"]
+    with pytest.raises(MissingData, match="has a column nothing") as raised:
+        build(stimulus="stim-{nothing}").subjects  # noqa: B018
+    assert f"of onset, duration, trial_type, {column}" in raised.value.hint
+
+
 def test_sidecars_are_inherited_key_by_key_and_their_tr_is_that_of_the_header(data):
     side = derived(data, f"{OTHER_RUN}_space-T1w_desc-preproc_bold.json")
     edit_json(side, RepetitionTime=None)

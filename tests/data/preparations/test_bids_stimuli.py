@@ -1,0 +1,297 @@
+"""Pictures that a BIDS data set lists in stimuli/stimuli.tsv, as NEMAR's nm000232."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.event_names import EventNames
+from brainhive_cli.data.preparations.recording import Config
+from brainhive_cli.data.signal_stores import SignalStore
+
+pytest.importorskip("mne")
+edfio = pytest.importorskip("edfio")
+CHANNELS = ("Fp1", "Cz", "Pz", "O1", "Oz", "O2")
+RATE_HZ, EVERY_S = 1000, 1.4
+COLUMNS = (
+    "onset duration sample value trial_type tot_img_number img_category category_name "
+    "block sequence img_in_sequence soa"
+).split()
+TRAIN = {
+    1: ("00001_aardvark", "aardvark_01b.jpg"),
+    154: ("00016_alligator", "alligator_04s.jpg"),
+    11742: ("01175_roller_coaster", "roller_coaster_02s.jpg"),
+}
+TEST = {1: ("00001_aircraft_carrier", "06s.jpg"), 154: ("00154_sailboat", "10s.jpg")}
+FOLDERS = {"train": "training_images", "test": "test_images"}
+LISTED = {
+    (task, number): f"{FOLDERS[task]}/{concept}/{name}"
+    for task, pictures in (("train", TRAIN), ("test", TEST))
+    for number, (concept, name) in pictures.items()
+}
+"""File of each picture, by task and number: the numbers of the tasks are alike."""
+SHOWN = {"train": (11742, None, 1, 154, 11742, 1), "test": (154, 1, 154)}
+"""Numbers of the pictures of each recording in order; None is a target."""
+STEPS = ("preparation.whiten=no", "preparation.epoch_ms=[-100,500]")
+STEPS += ("preparation.keep_ms=[0,500]",)
+
+
+def paint(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(path)
+
+
+def microvolts(task: str, number: int) -> float:
+    """Give the level of all channels after a picture, another for each."""
+    return 10.0 * (1 + [*LISTED].index((task, number)))
+
+
+def record(path: Path, levels, kind="bdf") -> list[float]:
+    """Write a recording in which each event raises all channels; return its onsets."""
+    samples = RATE_HZ * int(3 + EVERY_S * len(levels))
+    signal = np.random.default_rng(len(levels)).normal(size=(len(CHANNELS), samples))
+    onsets_s = [round(1 + EVERY_S * row, 3) for row in range(len(levels))]
+    for onset_s, level in zip(onsets_s, levels, strict=True):
+        at = round(onset_s * RATE_HZ)
+        signal[:, at : at + round(0.6 * RATE_HZ)] += level
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make, signals = {
+        "edf": (edfio.Edf, edfio.EdfSignal),
+        "bdf": (edfio.Bdf, edfio.BdfSignal),
+    }[kind]
+    rows = zip(CHANNELS, signal, strict=True)
+    channels = [
+        signals(row, RATE_HZ, label=name, physical_dimension="uV") for name, row in rows
+    ]
+    make(channels).write(path)
+    stem = path.name.removesuffix(f"_eeg.{kind}")
+    (path.parent / f"{stem}_eeg.json").write_text(
+        json.dumps({"SamplingFrequency": RATE_HZ, "TaskName": "x"})
+    )
+    table = ["name\ttype\tunits", *(f"{name}\tEEG\tuV" for name in CHANNELS)]
+    (path.parent / f"{stem}_channels.tsv").write_text("\n".join(table) + "\n")
+    return onsets_s
+
+
+def write_table(path: Path, columns, rows) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["\t".join(map(str, row)) for row in (columns, *rows)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def nemar(home):
+    """A subject's session of nm000232: files, columns and rows as they are there."""
+    root = home / "data/things-eeg-nemar"
+    stimuli = root / "stimuli"
+    root.mkdir(parents=True)
+    (root / "dataset_description.json").write_text(
+        '{"Name": "THINGS-EEG2", "BIDSVersion": "1.10.0"}'
+    )
+
+    # pictures, of the archive by the names of their source
+    rows = []
+    for (task, number), file in LISTED.items():
+        paint(stimuli / file)
+        stimulus_id = f"stim-{task}{number:0{5 if task == 'train' else 3}d}"
+        name = Path(file).name
+        described = f'a picture, original filename "{name}" of the THINGS images'
+        # of two training pictures the archive has the name of the source
+        if task == "train" and number > 1:
+            file = file.replace(name, f"{stimulus_id}_image.jpg")
+        about = ("image", "n/a", "THINGS", described, "https://osf.io/jum2f")
+        rows.append((stimulus_id, *about, file, "true"))
+    columns = "stimulus_id type license copyright description URL filename present"
+    write_table(stimuli / "stimuli.tsv", columns.split(), rows)
+    for name in ("training_images.zip", "test_images.zip", "image_metadata.npy"):
+        (stimuli / name).write_bytes(b"")
+    (stimuli / "stimuli.json").write_text("{}")
+    (stimuli / "LICENSE.txt").write_text("")
+
+    # recordings of both tasks and of rest, and files that are not read
+    folder, stem = root / "sub-01/ses-01/eeg", "sub-01_ses-01_task"
+    for task, run in (("train", "_run-01"), ("test", "")):
+        levels = [microvolts(task, n) if n else 99.0 for n in SHOWN[task]]
+        onsets_s = record(folder / f"{stem}-{task}{run}_eeg.bdf", levels)
+        rows = []
+        for row, (onset_s, number) in enumerate(
+            zip(onsets_s, SHOWN[task], strict=True), 1
+        ):
+            start = (onset_s, 0.0999, round(onset_s * RATE_HZ))
+            concept = LISTED.get((task, number), "/n/a").split("/")[1]
+            # the trigger's code, which for training is another number
+            code = row if task == "train" else number
+            at = (1, 1, row, "n/a" if row == 1 else 0.1999)
+            rows.append(
+                (*start, code, "image", number, int(concept[:5]), concept, *at)
+                if number
+                else (*start, 255, "target", *["n/a"] * 3, *at)
+            )
+        write_table(folder / f"{stem}-{task}{run}_events.tsv", COLUMNS, rows)
+    record(folder / f"{stem}-rest_run-01_eeg.bdf", [0.0])
+    write_table(
+        folder / f"{stem}-rest_run-01_events.tsv",
+        COLUMNS,
+        [(0.5, 0, 250, 1, "rest", *["n/a"] * 7)],
+    )
+    for other in ("sourcedata", "derivatives/cleaned"):
+        path = root / other / f"sub-01/ses-01/eeg/{stem}-train_run-01_eeg.vhdr"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"not to be read")
+    return root
+
+
+def prepare(*words: str):
+    return CliRunner().invoke(app, ["prepare", *words, *STEPS])
+
+
+def test_nm000232_is_prepared_by_its_recipe_with_the_picture_of_each_trial(nemar, home):
+    told = prepare("--recipe", "papers/things-eeg-nemar")
+
+    assert told.exit_code == 0, told.output
+    assert "root: data/things-eeg-nemar/stimuli" in " ".join(told.output.split())
+    store = SignalStore.open(home / "signals/things-eeg/nemar/sub-01.h5")
+    for task, numbers in SHOWN.items():
+        trials, shown = store[task], [number for number in numbers if number]
+        files = [LISTED[task, number] for number in dict.fromkeys(shown)]
+        assert sorted(trials.image_ids) == sorted(file[:-4] for file in files)
+
+        # the level of a trial says which picture it shows
+        for row, image_id in enumerate(trials.image_ids):
+            number = next(n for n in shown if LISTED[task, n][:-4] == image_id)
+            assert trials.repetitions[row] == shown.count(number)
+            signal = np.asarray(trials.signal[row : row + 1])[0, : shown.count(number)]
+            levels_uv = signal.mean((1, 2))
+            np.testing.assert_allclose(levels_uv, microvolts(task, number), atol=2)
+
+
+def test_a_recording_of_rest_is_refused_with_the_key_that_leaves_it_out(nemar):
+    told = prepare("--recipe", "papers/things-eeg-nemar", "preparation.files=*")
+    assert told.exit_code == 1
+    words = " ".join(told.output.split())
+    assert "task-rest_run-01_events.tsv has entries in no row of column" in words
+    assert "recordings that show pictures: preparation.files=PATTERN" in words
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("stim-{task}{number}", "has no column number"),
+        ("stim-{task}{tot_img_number", r"has no column stim-\{task\}\{tot_img_number"),
+        ("stim-{task}{}", r"has no column stim-\{task\}\{\}"),
+        ("stim-{run}{tot_img_number}", "test_events.tsv has no column run"),
+        ("stim-{tot_img_number:05q}", "line 2: .*Unknown format code 'q'"),
+        ("stim-{category_name:d}", "line 2: .*'00154_sailboat'"),
+    ],
+)
+def test_a_template_that_does_not_fit_is_refused_with_the_columns(
+    nemar, template, problem
+):
+    made = build(nemar, files="*_task-test*", column=template)
+    with pytest.raises(BrainhiveError, match=problem) as raised:
+        made.session(1, 1)
+    assert f"it has: {', '.join(COLUMNS)}" in raised.value.hint
+
+
+def build(root: Path, **keys):
+    window = {"epoch_ms": (-100, 500), "keep_ms": (0, 500)}
+    return Config(root=str(root), whiten="no", **window, **keys).build(Paths())
+
+
+def read_shown(root: Path, **keys) -> list[str]:
+    """Read the picture of each trial in the order of time."""
+    (trials,) = build(root, **keys).session(1, 1).values()
+    return list(trials.image_ids)
+
+
+@pytest.fixture
+def own(home):
+    """A data set of the draft, whose events have ids that sort otherwise than files."""
+    root = home / "data/own"
+    root.mkdir(parents=True)
+    (root / "dataset_description.json").write_text(
+        '{"Name": "own", "BIDSVersion": "1.10.0"}'
+    )
+    for name in ("b/owl.jpg", "a/cat.jpg", "stim-03_image.jpg"):
+        paint(root / "stimuli" / name)
+    write_table(
+        root / "stimuli/stimuli.tsv",
+        ("stimulus_id", "filename", "type", "present"),
+        [
+            ("stim-01", "b/owl.jpg", "image", "true"),
+            ("stim-02", "a/cat.jpg", "image", "true"),
+            ("stim-03", "n/a", "image", "true"),
+            ("stim-04", "a/film.jpg", "image", "false"),
+        ],
+    )
+    return root
+
+
+def write_own(root: Path, columns, rows) -> None:
+    path = root / "sub-01/eeg/sub-01_task-look_eeg.edf"
+    onsets_s = record(path, [10.0] * len(rows), "edf")
+    write_table(
+        path.with_name("sub-01_task-look_events.tsv"),
+        ("onset", "duration", *columns),
+        [(at, 0.1, *row) for at, row in zip(onsets_s, rows, strict=True)],
+    )
+
+
+def test_ids_of_events_name_the_pictures_in_stimuli_without_any_key(own):
+    write_own(own, ["stimulus_id"], [("stim-02",), ("stim-01",), ("stim-3",)])
+    assert read_shown(own) == ["a/cat", "b/owl", "stim-03_image"]
+    assert build(own).dataset == "own"
+
+    told = prepare("--from", "recording", "preparation.root=data/own")
+    assert told.exit_code == 0, told.output
+    assert "name: own" in " ".join(told.output.split())
+
+
+def test_stim_file_is_read_before_stimulus_id_unless_it_is_empty(own):
+    columns = ["stim_file", "stimulus_id"]
+    write_own(own, columns, [("b/owl.jpg", "stim-02"), ("a/cat.jpg", "stim-01")])
+    assert read_shown(own) == ["b/owl", "a/cat"]
+    assert read_shown(own, column="stimulus_id") == ["a/cat", "b/owl"]
+    write_own(own, columns, [("n/a", "stim-02"), ("n/a", "stim-01")])
+    assert read_shown(own) == ["a/cat", "b/owl"]
+
+
+def test_pictures_of_the_usual_folder_come_before_those_in_stimuli(own, home):
+    write_own(own, ["stimulus_id"], [("stim-02",)])
+    paint(home / "data/image-folder/train/a/cat.jpg")
+    made = build(own)
+    assert made.dataset == "image-folder"
+    assert read_shown(own) == ["train/a/cat"]
+
+
+def test_a_picture_that_is_not_present_is_said(own):
+    write_own(own, ["stimulus_id"], [("stim-02",), ("stim-04",), ("stim-04",)])
+    made = build(own)
+    assert (
+        "subject 1: pictures of events that the data set does not have, "
+        "1: a/film.jpg (present: false)" in made.look_over([1]).warnings
+    )
+    (trials,) = made.session(1, 1).values()
+    assert trials.provenance["dropped"] == {"no such picture": 2}
+    write_own(own, ["stimulus_id"], [("stim-04",)])
+    with pytest.raises(BrainhiveError, match=r"of 1: a/film.jpg \(present: false\)"):
+        read_shown(own)
+
+
+def test_ids_that_differ_in_leading_zeros_alone_are_refused_by_name(tmp_path):
+    path = tmp_path / "stimuli.tsv"
+    rows = [("stim-test1", "a.jpg"), ("stim-test001", "b.jpg")]
+    write_table(path, ("stimulus_id", "filename"), rows)
+    problem = r"event stim-test1 or stim-test001 has pictures a\.jpg and b\.jpg"
+    with pytest.raises(BrainhiveError, match=problem):
+        EventNames(path, ["a", "b"])
+    # decimals are no leading zeros
+    write_table(path, ("event", "picture"), [("1.05", "a"), ("1.5", "b")])
+    names = EventNames(path, ["a", "b"])
+    assert names.find_row("1.5") == 1 and names.find_row("01.05") == 0
