@@ -4,8 +4,10 @@ beside it.
 
 import re
 from functools import cache
+from pathlib import Path
 
 import pytest
+from own_recordings import write_pictures
 
 from brainhive_cli.commands import embed, reconstruct, train_align, workflow
 from brainhive_cli.core.command import describe_missing
@@ -214,9 +216,11 @@ def test_a_papers_reconstruction_shows_what_was_published_and_lacks_nothing_but_
         assert each.generator.kind == kind, label
 
 
-def test_a_workflow_embeds_what_its_trainings_read() -> None:
+def test_a_workflow_embeds_what_its_trainings_read(home: Path) -> None:
     """Its steps name the encoders again where no recipe of embed does."""
     root = shipped_recipes()
+    # a folder of pictures has to be there
+    write_pictures(home / "data/nod-eeg/stimuli/ImageNet")
     for file in sorted(
         (*root.glob("papers/*/workflow.yaml"), *root.glob("studies/*/workflow.yaml"))
     ):

@@ -62,6 +62,12 @@ PUBLISHED = {
     ),
     "data/things-eeg-nemar": "NEMAR nm000232, docs/data.md",
     "data/things-eeg-nemar/stimuli": "NEMAR nm000232",
+    **{
+        f"data/nod-{kind}/derivatives/preprocessed/epochs": "its authors' README"
+        for kind in ("eeg", "meg")
+    },
+    "data/nod-eeg/stimuli/ImageNet": "OpenNeuro ds005811",
+    "data/nod-fmri": "OpenNeuro ds004496 and fMRIPrep",
     "data/things-eeg1": "OpenNeuro ds003825, docs/data.md",
     "data/things-eeg1/stimuli": "THINGS, docs/data.md",
     "data/things-eeg1/test_images.csv": (

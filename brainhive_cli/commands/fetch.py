@@ -78,10 +78,9 @@ def _resolve(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
         host, is_reference, rest = name.partition(":")
         kind = name if is_reference else name.replace("_", "-")
         if host in LISTERS and rest.strip("/"):
-            # the identifier of a data set, or the last folder of a prefix
-            path = rest.partition("@")[0].strip("/").removeprefix("datasets/")
-            parts = path.split("/")
-            folder = parts[{"hub": min(1, len(parts) - 1), "s3": -1}.get(host, 0)]
+            # the identifier of a data set, or a bucket
+            parts = rest.partition("@")[0].strip("/").removeprefix("datasets/")
+            folder = parts.split("/")[host == "hub" and "/" in parts]
             source = Source((name,))
         elif kind in SOURCES:
             folder, source = kind, SOURCES[kind]

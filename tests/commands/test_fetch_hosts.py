@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.recipe import RECORDS
 from brainhive_cli.data.exchange import hosts
 
 PAGE = 4
@@ -198,22 +199,22 @@ def test_a_check_lists_files_bytes_and_licence_and_a_fetch_gets_them_once(
 
 
 def test_subjects_folders_and_patterns_choose_files(server: Server, home: Path) -> None:
-    words = ("--subjects", "1", "--include", "sub-*/**,*.tsv,!*_events.tsv")
+    server.files["derivatives/sub-01/x.bin"] = b"4"
+    words = ("--subjects", "1", "--include", "sub-*/**,*s.tsv,!*_events.tsv")
     assert fetch("nemar:nm000232", *words).exit_code == 0
     assert {*read_folder(home / "data/nm000232")} == {
         "participants.tsv",
-        "stimuli/stimuli.tsv",
         LARGE,
     }
     assert fetch("openneuro:ds004212/derivatives").exit_code == 0
-    assert {*read_folder(home / "data/ds004212")} == {"derivatives/a b+c&d.npy"}
-    assert fetch("s3:openneuro.org/ds004212/sub-02/ses-01", "root=s3").exit_code == 0
-    assert {*read_folder(home / "s3")} == {
-        "eeg/sub-02_ses-01_task-test_eeg.bdf",
+    assert {*read_folder(home / "data/ds004212")} == {
+        "derivatives/a b+c&d.npy",
+        "derivatives/sub-01/x.bin",
     }
-    one = "s3:openneuro.org/ds004212/participants.tsv"
-    assert fetch(one, "root=one").exit_code == 0
-    assert {*read_folder(home / "one")} == {"participants.tsv"}
+    key = "ds004212/sub-02/ses-01/eeg/sub-02_ses-01_task-test_eeg.bdf"
+    for reference in (key, "ds004212/sub-02/ses-01/"):
+        assert fetch(f"s3:openneuro.org/{reference}").exit_code == 0
+        assert {*read_folder(home / "data/openneuro.org")} == {key}
     refused = fetch("nemar:nm000232", "--include", "sub-07/**")
     assert refused.exit_code == RecipeError.exit_code and "--include" in refused.stderr
 
@@ -334,6 +335,13 @@ def test_the_second_host_is_asked_where_the_first_fails(
     assert ended.exit_code == 0 and "next host: nemar:nm000232" in tell(ended)
     assert "from openneuro:ds004212" in tell(ended)
     assert read_folder(home / "data/things-eeg1") == CONTENT
+
+
+def test_records_of_mosaic_are_chosen_by_their_numbers_over_all_studies() -> None:
+    names = ["NOD/sub-01_NOD.hdf5", "NSD/sub-01_NSD.hdf5", "participants_shared.tsv"]
+    files = [hosts.RemoteFile(name, "http://127.0.0.1/", 1) for name in names]
+    chosen = hosts.choose_files(files, [RECORDS["sub-01_NSD"]])
+    assert [file.name for file in chosen] == names[1:]
 
 
 def hosts_of(fields: dict[str, Any]) -> Any:

@@ -17,6 +17,7 @@ pytest.importorskip("mne")
 pytest.importorskip("nibabel")
 pytest.importorskip("sklearn")
 import mne
+
 from tools.demo_world.bids import write_bids
 
 PICTURES = 120
@@ -87,7 +88,7 @@ def test_two_machines_of_the_same_people_are_averaged_and_compared_with_each(
     api.run("embed", dataset=pictures, encoders=["demo-clip"])
     runs = []
     for kind in (*SENSORS, "fmri"):
-        recipe = f"papers/nod-{kind}"
+        recipe = f"studies/nod-{kind}"
         api.run("prepare", recipe)
         trained = api.run(
             "train-align",

@@ -25,6 +25,7 @@ from xml.etree import ElementTree
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingData, RecipeError, first_line
 from brainhive_cli.core.files import PART, below
+from brainhive_cli.core.recipe import RECORDS
 
 NEMAR = "https://data.nemar.org/"
 # the certificate of the first form has no bucket whose name has a dot
@@ -148,21 +149,16 @@ def _list_openneuro(rest: str) -> list[RemoteFile]:
 
 
 def _list_s3(rest: str) -> list[RemoteFile]:
+    # the prefix of a folder, or else the key of a file; both keep their path
     bucket, _, prefix = rest.partition("/")
-    # the prefix of a folder, or else the key of a file
-    folder = f"{prefix}/" if prefix else ""
-    files = _list_bucket(bucket, folder, len(folder))
-    name = prefix.rpartition("/")[2]
-    return files or [
-        file
-        for file in _list_bucket(bucket, prefix, len(prefix) - len(name))
-        if file.name == name
+    return _list_bucket(bucket, prefix and f"{prefix}/") or [
+        file for file in _list_bucket(bucket, prefix) if file.name == prefix
     ]
 
 
-def _list_bucket(bucket: str, prefix: str, cut: int) -> list[RemoteFile]:
+def _list_bucket(bucket: str, prefix: str, cut: int = 0) -> list[RemoteFile]:
     """List the files of a public bucket whose keys begin with a prefix; their names
-    lack the first characters of the key.
+    lack the first `cut` characters of the key.
     """
     server = (S3_WITH_DOT if "." in bucket else S3).format(bucket)
     files, token = list[RemoteFile](), ""
@@ -205,12 +201,18 @@ def choose_files(
     wanted = [pattern for pattern in include if not pattern.startswith("!")] or ["*"]
     unwanted = [pattern[1:] for pattern in include if pattern.startswith("!")]
 
+    def matches(name: str, pattern: str) -> bool:
+        # a pattern without a folder is of files in any
+        return fnmatch(name if "/" in pattern else name.rpartition("/")[2], pattern)
+
     def is_chosen(name: str) -> bool:
-        match = re.search(r"sub(?:ject|j)?[-_]?(\d+)", name)
+        # MOSAIC's records have numbers over all of its studies
+        match = re.search(r"sub(?:ject|j)?[-_]?(\d+)(_[A-Za-z0-9]+)?", name)
+        subject = match and RECORDS.get(match[0], int(match[1]))
         return (
-            (subjects is None or match is None or int(match[1]) in subjects)
-            and any(fnmatch(name, pattern) for pattern in wanted)
-            and not any(fnmatch(name, pattern) for pattern in unwanted)
+            (subjects is None or match is None or subject in subjects)
+            and any(matches(name, pattern) for pattern in wanted)
+            and not any(matches(name, pattern) for pattern in unwanted)
         )
 
     return [file for file in files if is_chosen(file.name)]
