@@ -5,7 +5,7 @@ steps where people must agree to something.
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +114,9 @@ def _list_wanted(
         listed = list_files(host) if host else [*source.web]
     except hub.Unreachable as error:
         if host.startswith("hub:"):
-            way = f"{error.hint} --local-dir {shlex.quote(str(root))}"
-            raise hub.Unreachable(error.message, way) from error
+            raise hub.Unreachable(
+                error.message, f"{error.hint} --local-dir {shlex.quote(str(root))}"
+            ) from error
         raise
     files = choose_files(listed, recipe.subjects, recipe.include)
     if not files:
@@ -151,15 +152,14 @@ def _list_source(
         file.size for file in due if recipe.unpack and archive_ending(Path(file.name))
     )
     download = sum(file.size for file in due)
-    what = (
+    require_room(
+        root,
+        download + packed,
         f"{kind}, {console.size(download)} to download and at least "
-        f"{console.size(packed)} to unpack,"
-    )
-    way = (
+        f"{console.size(packed)} to unpack,",
         "make room; take some: --subjects 1 or --include 'PATTERN'; another disk: "
-        "root=FOLDER; or only download: unpack=false"
+        "root=FOLDER; or only download: unpack=false",
     )
-    require_room(root, download + packed, what, way)
     return wanted, download
 
 
@@ -172,13 +172,13 @@ def _describe(
 ) -> str:
     """Describe the hosts of a data set, its size and licence."""
     # the licence as a host says, next to the terms of the publisher
-    files = [file for listed in wanted.values() for file in listed]
-    licences = [
+    files = [*chain(*wanted.values())]
+    licences = dict.fromkeys(
         read_licence(host, listed) or "its page names none"
         for host, listed in wanted.items()
         if host
-    ]
-    terms = f"{', '.join(dict.fromkeys(licences))}; terms: " if licences else ""
+    )
+    terms = f"{', '.join(licences)}; terms: " if licences else ""
     return (
         f"{kind} from {' and '.join(host or files[0].url for host in wanted)} to "
         f"{root}: {len(files)} files, "
@@ -205,8 +205,10 @@ def inputs(recipe: Recipe) -> list[Input]:
     def look(kind: str, source: Source, root: Path) -> list[Input]:
         # only people can get it, so the steps are the way out
         if not _group_hosts(source):
-            steps = " && ".join(_list_steps(source, root, recipe))
-            raise MissingData(f"{kind} is on no host; {source.about}", steps)
+            raise MissingData(
+                f"{kind} is on no host; {source.about}",
+                " && ".join(_list_steps(source, root, recipe)),
+            )
         try:
             wanted, due = _list_source(kind, source, root, recipe)
         except hub.Unreachable as error:  # what is known without it
@@ -265,21 +267,19 @@ def _fetch(
     # list the largest files, and the others together
     wanted, due = _list_source(kind, source, root, recipe)
     console.say(_describe(kind, source, root, wanted, due))
-    files = [file for listed in wanted.values() for file in listed]
+    files = [*chain(*wanted.values())]
     largest = sorted(files, key=lambda file: -file.size)
     rows = [
-        (
-            file.name,
-            console.size(file.size),
-            "there" if file.is_in(root) else "to download",
-        )
+        (file.name, file.size, "there" if file.is_in(root) else "to download")
         for file in largest[:LISTED]
     ]
     if rest := largest[LISTED:]:
-        rows.append(
-            (f"{len(rest)} more", console.size(sum(file.size for file in rest)), "")
-        )
-    table = Table(f"Files of {kind}", ("file", "size", "state"), rows)
+        rows.append((f"{len(rest)} more", sum(file.size for file in rest), ""))
+    table = Table(
+        f"Files of {kind}",
+        ("file", "size", "state"),
+        [(name, console.size(size), state) for name, size, state in rows],
+    )
     details: dict[str, Any] = {
         "files": len(files),
         "bytes": sum(file.size for file in files),

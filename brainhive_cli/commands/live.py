@@ -92,18 +92,20 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         outlets.callback(session.stream.close)
 
         # what a reader must know before the session starts
-        lines = [f"not as offline: {sentence}" for sentence in session.differs]
-        lines += [MEANINGS[caveat] for caveat in session.caveats()]
+        for sentence in session.differs:
+            console.warn(f"not as offline: {sentence}")
+        for caveat in session.caveats():
+            console.warn(MEANINGS[caveat])
         if job.subject not in job.cell.trained_on or job.align.tests_new_subjects:
-            lines.append(f"the model has not learned from subject {job.subject}")
-        for line in lines:
-            console.warn(line)
+            console.warn(f"the model has not learned from subject {job.subject}")
+
+        stream, source = session.stream, "signal store"
+        if not isinstance(stream, WindowStream):
+            source = stream.format.name
 
         # where results go: lines of JSON, an LSL outlet, the page
-        resolved, digests = (
-            recipe.model_copy(update={"align_run": job.align.name}),
-            digests_of(job.inputs()),
-        )
+        resolved = recipe.model_copy(update={"align_run": job.align.name})
+        digests = digests_of(job.inputs())
         folder = start_run("live", job.align.label, resolved, launch, True, digests)
         read_picture, sinks = _find_pictures(session), []
         if recipe.lines:
@@ -118,7 +120,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             sinks.append(
                 lambda event: outlet.push(event) if event["kind"] == "result" else None
             )
-        page = _open_page(session, read_picture) if recipe.page else None
+        page = _open_page(session, source, read_picture) if recipe.page else None
         if page:
             outlets.callback(_try, UNCLOSED, page.stop)
             sinks.append(page.publish)
@@ -135,14 +137,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         drawer = Drawer(_load_generator(session, launch), show) if recipe.draw else None
         recorder, files = None, {}
         # whose trials are stored already
-        if recipe.save and not isinstance(session.stream, WindowStream):
-            files["session"] = folder.path / "session"
-            recorder = SessionFolder(
-                files["session"],
-                session.stream.format,
-                job.subject,
-                job.align.dataset.stimulus,
-            )
+        if recipe.save and not isinstance(stream, WindowStream):
+            root = files["session"] = folder.path / "session"
+            stimulus = job.align.dataset.stimulus
+            recorder = SessionFolder(root, stream.format, job.subject, stimulus)
             outlets.callback(_try, UNCLOSED, recorder.close)
 
         def publish(event: Event) -> None:
@@ -158,7 +156,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # decode until the stream or the session ends, and tell all sinks why
         if not recipe.source.has_windows:
             console.say(session.describe_markers())
-        console.say(f"decoding {session.source_name}; Ctrl-C ends the session")
+        console.say(f"decoding {source}; Ctrl-C ends the session")
         loop, failure = Loop(session, publish, recorder, drawer, recipe.windows), None
         try:
             reason = loop.run()
@@ -199,10 +197,12 @@ def _try(problem: str, act: Callable[[], Any]) -> Any:
         console.warn(f"{problem}: {type(error).__name__}: {error}")
 
 
-def _open_page(session: OpenSession, read_picture: ReadPicture) -> LivePage:
+def _open_page(
+    session: OpenSession, source: str, read_picture: ReadPicture
+) -> LivePage:
     """Open the page, and say where it is."""
     recipe = session.job.recipe
-    title = f"{session.source_name}, subject {session.job.subject}"
+    title = f"{source}, subject {session.job.subject}"
     page = LivePage(title, read_picture, recipe.host, recipe.port)
     url = page.start()
     console.say(f"page: {url}")
@@ -305,13 +305,8 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     """Measure hit rates of single trials and of averages, next to what came of the
     stream.
     """
-    job, decoder, score, hits = (
-        session.job,
-        session.decoder,
-        loop.score,
-        loop.score.hits,
-    )
-    align = job.align
+    job, decoder = session.job, session.decoder
+    align, score, hits = job.align, loop.score, loop.score.hits
     caveats, scopes, items = score.list_caveats(), {}, dict[str, Any]()
     if hits.trials:
         # hit rates of single trials, whose interval holds at every moment, and of
@@ -322,29 +317,29 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             "seeds": (job.cell.seed,),
             "split": job.recipe.gallery,
         }
-        values: Any = {
-            "chance": hits.chance,
-            "low": low,
-            "high": high,
-            "interval": INTERVAL,
+        single = Metric(
+            "top1",
+            hits.rate,
+            hits.trials,
+            chance=hits.chance,
+            low=low,
+            high=high,
+            interval=INTERVAL,
+            protocol=extend_protocol(PROTOCOL, caveats),
             **common,
-        }
-        single, averaged = (
-            extend_protocol(protocol, caveats) for protocol in (PROTOCOL, AVERAGED)
         )
-        ranks = [[*score.average_ranks.values()]]
-        listed = {
-            ALL: [Metric("top1", hits.rate, hits.trials, protocol=single, **values)],
-            "averages": summarise(
-                ranks, only=("top1", "top5"), protocol=averaged, **common
-            ),
-        }
+        averages = summarise(
+            [[*score.average_ranks.values()]],
+            only=("top1", "top5"),
+            protocol=extend_protocol(AVERAGED, caveats),
+            **common,
+        )
         # metrics say if the epoch was selected by the test split
         selected = decoder.member.learned.selection == "test"
-        for name, metrics in listed.items():
-            scopes[name] = by_name(
-                [replace(metric, selected=selected) for metric in metrics]
-            )
+        scopes = {
+            name: by_name([replace(metric, selected=selected) for metric in metrics])
+            for name, metrics in {ALL: [single], "averages": averages}.items()
+        }
         items = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}}
 
     # without a tested trial, events and candidates show how their names differ
@@ -380,9 +375,8 @@ def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
     timed = [(stage, *values.values()) for stage, values in facts.latency_ms.items()]
     # dropped windows get a row for each reason
     counts = dict(facts.stream)
-    counts |= {
-        f"dropped: {reason}": count for reason, count in counts.pop("dropped").items()
-    }
+    for reason, count in counts.pop("dropped").items():
+        counts[f"dropped: {reason}"] = count
     tables = (
         metric_table(
             "Shown picture ranked first",
@@ -437,60 +431,44 @@ def draw_session(
             words.append("not in the gallery")
         tiles = [tile(shown, words)]
         for best in result["best"]:
-            verdict = (
-                "" if shown is None else "right" if best["image"] == shown else "wrong"
-            )
-            tiles.append(tile(best["image"], [f"{best['similarity']:.2f}"], verdict))
+            verdict = "right" if best["image"] == shown else "wrong"
+            words = [f"{best['similarity']:.2f}"]
+            tiles.append(tile(best["image"], words, verdict if shown else ""))
         if has_drawings:
             name = f"drawings/{window:06d}.png"
-            tiles.append(
-                Tile(name) if (folder.path / name).is_file() else Tile("", ["skipped"])
-            )
+            is_drawn = (folder.path / name).is_file()
+            tiles.append(Tile(name) if is_drawn else Tile("", ["skipped"]))
         rows.append(Row(str(window), tiles))
     if results:
         columns = ["seen", *map(str, range(1, 1 + len(results[0]["best"])))]
         columns += ["drawn from the signal"] if has_drawings else []
-        note = (
-            "the first windows, each a single trial; the seen picture has a green frame"
+        sheet = Sheet(
+            "What was shown, and what was decoded",
+            columns,
+            rows,
+            section=SECTION,
+            note="the first windows, each a single trial; the seen picture has a green "
+            "frame",
         )
-        drawn.append(
-            Sheet(
-                "What was shown, and what was decoded",
-                columns,
-                rows,
-                section=SECTION,
-                note=note,
-            )
-        )
+        drawn.append(sheet)
 
     # hit rate with its confidence sequence
     if ranks := score.ranks:
         # [P] numbers of trials, evenly spaced, CURVE_POINTS at most
-        trials = (
-            np.linspace(1, len(ranks), min(CURVE_POINTS, len(ranks)))
-            .round()
-            .astype(int)
-        )
+        points = np.linspace(1, len(ranks), min(CURVE_POINTS, len(ranks)))
+        trials = points.round().astype(int)
         counts = np.cumsum(np.equal(ranks, 1))[trials - 1]  # [P] hits so far
         low, high = zip(*map(interval, counts.tolist(), trials.tolist()), strict=True)
         line = Line("top-1", (counts / trials).tolist(), low, high, score.hits.chance)
-        note = (
-            "single trials; the interval holds at every moment, however often it is "
-            "looked at"
-        )
-        title, value = (
+        curve = Curve(
             "Share of trials that ranked the shown picture first",
+            "trials",
+            trials.tolist(),
+            [line],
             "top-1 so far",
+            section=SECTION,
+            note="single trials; the interval holds at every moment, however often it "
+            "is looked at",
         )
-        drawn.append(
-            Curve(
-                title,
-                "trials",
-                trials.tolist(),
-                [line],
-                value,
-                section=SECTION,
-                note=note,
-            )
-        )
+        drawn.append(curve)
     return drawn

@@ -16,10 +16,8 @@ from brainhive_cli.core.recipe import ranges
 SubjectNumbers = Annotated[
     dict[str, int],
     Field(
-        description=(
-            "number of a subject by label, as {sub-07B: 8}; default: the first number "
-            "of its label"
-        ),
+        description="number of a subject by label, as {sub-07B: 8}; default: the first "
+        "number of its label",
         examples=["{sub-07A: 7, sub-07B: 8}"],
     ),
 ]

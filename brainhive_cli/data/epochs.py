@@ -138,14 +138,15 @@ def read_epochs(
     # a table with a line for each trial, or for each before some were dropped
     rows, names, tables = list[dict[str, str]](), list[str](), name_tables(path)
     if table := next(filter(Path.is_file, tables), None):
-        header, rows = read_table(table)
+        _, rows = read_table(table)
         if len(sessions := {row.get("session") for row in rows}) > 1:
-            problem = f"{table} lists {len(sessions)} sessions of one file"
-            raise BrainhiveError(problem, "a file a session: sub-01_ses-02, …")
+            raise BrainhiveError(
+                f"{table} lists {len(sessions)} sessions of one file",
+                "a file a session: sub-01_ses-02, …",
+            )
         if len(rows) == len(epochs.drop_log):
             rows = [rows[row] for row in epochs.selection]
-        names = read_names(row.get(column) for row in rows)
-        names = names if column in header else []
+        names = read_names(row[column] for row in rows if column in row)
     elif isinstance(content, Mapping) and column in content:
         names = read_names(content[column])
     elif read:
@@ -215,10 +216,8 @@ def _name_eeglab(path: Path) -> list[str]:
         for event in filter(None, events):
             number, sample = divmod(event["latency"] - 1, eeg["pnts"])
             late, kind = abs(sample + eeg["xmin"] * eeg["srate"]), event["type"]
-            name = kind if isinstance(kind, str) else f"{kind:g}"
-            nearest[int(number)] = min(
-                nearest.get(int(number), (np.inf, "")), (late, name)
-            )
+            timed = late, kind if isinstance(kind, str) else f"{kind:g}"
+            nearest[int(number)] = min(nearest.get(int(number), timed), timed)
     if nearest and (late := np.median([late for late, _ in nearest.values()])) > 1.5:
         late_ms = late * 1000 / eeg["srate"]
         raise BrainhiveError(
@@ -240,21 +239,19 @@ def _of_arrays(path: Path, content: Any, axes: Axes) -> Any:
             f"{path} holds {len(signals)} arrays [trials, channels, times] of numbers",
             "one a file; betas [trials, voxels]: brainhive prepare --from betas",
         )
-    axes_of_file: dict[str, Any] = {
+    known: dict[str, Any] = {
         key: next((arrays[name] for name in names if name in arrays), None)
         for key, names in NAMES.items()
     }
-    said = axes.model_dump(exclude_none=True, exclude_defaults=True)
-    start_ms = said.pop("start_ms", None)
-    axes_of_file |= said
-    rate_hz = axes_of_file["rate_hz"]
-    if start_ms is not None and rate_hz is not None:
-        numbers = np.arange(signals[0].shape[2])
-        axes_of_file["times_s"] = start_ms / 1000 + numbers / float(rate_hz)
-    trials = as_trials(signals[0], None, str(path), **axes_of_file)
+    known |= axes.model_dump(exclude_defaults=True, exclude={"start_ms"})
+    if axes.start_ms is not None and known["rate_hz"] is not None:
+        times_s = np.arange(signals[0].shape[2]) / float(known["rate_hz"])
+        known["times_s"] = axes.start_ms / 1000 + times_s
+    trials = as_trials(signals[0], None, str(path), **known)
     if trials.unit not in UNIT_SIZES:
-        known = ", ".join(UNIT_SIZES)
-        raise BrainhiveError(f"{path} is in {trials.unit}", f"a unit of {known}")
+        raise BrainhiveError(
+            f"{path} is in {trials.unit}", f"a unit of {', '.join(UNIT_SIZES)}"
+        )
     size, si_unit = UNIT_SIZES[trials.unit]
     assert isinstance(trials.space, Sensors)  # as of three axes
     names, kind = [*map(str, trials.space.names)], KINDS[si_unit]
@@ -312,8 +309,8 @@ def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
         space = Sensors([*map(str, channels)])
     if is_voxels:
         space, times_s, unit = space or Voxels({}), np.zeros(1), unit or "beta"
-    absent = {"channels": space, "times_s": times_s, "unit": unit}
-    if missing := [name for name, value in absent.items() if value is None]:
+    needed = {"channels": space, "times_s": times_s, "unit": unit}
+    if missing := [name for name, value in needed.items() if value is None]:
         raise RecipeError(
             f"{where} does not say its {' and '.join(missing)}",
             "channels=[NAME, …], times_s=[T] seconds from the onset, unit='µV'; of a "
@@ -323,8 +320,10 @@ def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
     if rate_hz is None and len(times_s) > 1:
         rate_hz = (len(times_s) - 1) / (times_s[-1] - times_s[0])
         if not rate_hz > 1:  # as of milliseconds
-            span = f"{where} has times from {times_s[0]:g} to {times_s[-1]:g} s"
-            raise BrainhiveError(span, "times_s=[T] ascending, in seconds")
+            raise BrainhiveError(
+                f"{where} has times from {times_s[0]:g} to {times_s[-1]:g} s",
+                "times_s=[T] ascending, in seconds",
+            )
     shaped = signal[:, None, :, None] if is_voxels else signal[:, None]
     rate_hz = None if rate_hz is None else float(rate_hz)
     return Trials(shaped, (), space, times_s, rate_hz, name_unit(str(unit)))
@@ -339,8 +338,11 @@ def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
 
     # good channels of EEG, or else of MEG, in the unit of recordings
     epoched = lay_end_to_end(epochs, path, {}, "", ())
-    header, wanted = describe(epoched.raw, "", ()), axes.get("channels") or ()
-    wanted = [name if name in header.names else standard_name(name) for name in wanted]
+    header = describe(epoched.raw, "", ())
+    wanted = [
+        name if name in header.names else standard_name(name)
+        for name in axes.get("channels") or ()
+    ]
     try:
         channels = keep_channels({path: header}, axes.get("types"), wanted, (), False)
     except BrainhiveError as error:
@@ -348,11 +350,9 @@ def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
         raise
     scale = np.array([[UNITS[kind][0]] for kind in channels.kinds])  # [C, 1]
     signal = epoched.raw.get_data(picks=[*channels.names]) * scale
-    count = len(epochs)
-    shaped = signal.reshape(len(channels.names), count, -1).transpose(1, 0, 2)[:, None]
-    onset_s = epoched.onset_s
+    shape, onset_s = (len(channels.names), len(epochs), -1), epoched.onset_s
     return Trials(
-        shaped,
+        signal.reshape(shape).transpose(1, 0, 2)[:, None],
         read_names(pictures),
         channels.space,
         np.asarray(epochs.times, np.float64),
@@ -364,11 +364,12 @@ def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
 
 def _of_xarray(array: Any, pictures: Any) -> tuple[Any, Any, dict[str, Any]]:
     # dimensions by the beginnings of their names, in our order
-    def find(begins: tuple[str, ...]) -> str:
-        return next((d for d in array.dims if str(d).lower().startswith(begins)), "")
-
-    names = [name for begins in DIMENSIONS if (name := find(begins))]
-    if {*names} != {*array.dims} or len(names) < 2:
+    matches = (
+        [name for name in array.dims if str(name).lower().startswith(begins)]
+        for begins in DIMENSIONS
+    )
+    names = [name for name, *_ in filter(None, matches)]
+    if len(names) != len(array.dims) or len(names) < 2:
         raise BrainhiveError(
             f"the array has dimensions {', '.join(map(str, array.dims))}",
             f"names that begin with {'; '.join('/'.join(each) for each in DIMENSIONS)}",
@@ -376,10 +377,10 @@ def _of_xarray(array: Any, pictures: Any) -> tuple[Any, Any, dict[str, Any]]:
     if isinstance(pictures, str):
         pictures = array.coords[pictures].values
     axes_of_array: dict[str, Any] = {}
-    if len(names) == 3 and names[1] in array.coords:
-        axes_of_array["channels"] = [*map(str, array.coords[names[1]].values)]
-    if len(names) == 3 and names[2] in array.coords:
-        axes_of_array["times_s"] = array.coords[names[2]].values
+    # of betas, voxels have no names
+    for key, name in zip(("channels", "times_s"), names[1:], strict=False):
+        if len(names) == 3 and name in array.coords:
+            axes_of_array[key] = array.coords[name].values
     if unit := array.attrs.get("unit", array.attrs.get("units")):
         axes_of_array["unit"] = unit
     return array.transpose(*names).values, pictures, axes_of_array
@@ -454,7 +455,8 @@ def store(
                 runs=None if run is None else runs[chosen, None].astype(np.int16),
             )
             left = {}
-        stores += [SignalStore(path, session_trials)] if session_trials else []
+        if session_trials:
+            stores.append(SignalStore(path, session_trials))
     SignalStore.write(path, join(stores, None, provenance))
     for reason, count in dropped.items():
         console.warn(f"{path.stem}: {count} of {len(splits)} trials left out, {reason}")
@@ -469,8 +471,9 @@ def _number(labels: Any, name: str, count: int) -> tuple[Int64, list[Any]]:
     """Number the labels [n] of sessions or runs, sorted; one alone is that of all."""
     listed = np.atleast_1d(0 if labels is None else labels)
     if len(listed) not in (1, count):
-        problem = f"{len(listed)} labels of {name}, and {count} trials"
-        raise BrainhiveError(problem, "one for each trial")
+        raise BrainhiveError(
+            f"{len(listed)} labels of {name}, and {count} trials", "one for each trial"
+        )
     known, numbers = np.unique(np.broadcast_to(listed, count), return_inverse=True)
     return numbers, known.tolist()
 

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -64,37 +65,32 @@ class EventNames:
         self, path: Path | None, image_ids: Sequence[str], is_exact: bool = False
     ) -> None:
         self.path, self.image_ids, self._is_exact = path, image_ids, is_exact
-        self._where = "the pictures" if path is None else str(path)
-        # names of events without leading zeros; of a stimuli.tsv, paths of pictures by
-        # their names at the source, and notes
-        self._plain_keys, self._is_stimuli = dict[str, str](), False
-        self._originals, self._notes = dict[str, str](), dict[str, str]()
+        # whether events may be called by their pictures, as stim_file beside a
+        # stimuli.tsv, which lists the pictures of all sessions
+        self._may_be_pictures = path is None
+        # names by which the data set may have a picture, the usual one last
+        self._candidates = dict[str, list[str]]()
+        # events of the table, by their names without leading zeros
+        self._plain_keys = dict[str, str]()
         self.table = None if path is None else self._read_table(path)
         self._pictures = self.table or {}
 
     def _read_table(self, path: Path) -> dict[str, str]:
         """Read the picture of each event; rows that lack either are skipped."""
         columns, rows = read_table(path)
-        self._is_stimuli = path.name == "stimuli.tsv" and "event" not in columns
-        for row in rows if self._is_stimuli else ():
-            row["event"], picture = row.get("stimulus_id", ""), row.get("filename", "")
-            # the draft names a file by its id and type, where no column does
-            if picture in ABSENT:
-                picture = f"{row['event']}_{row.get('type', 'image')}"
-            row["picture"] = picture
-            if match := ORIGINAL.search(row.get("description", "")):
-                self._originals[picture] = f"{picture.rpartition('/')[0]}/{match[1]}"
-            if row.get("present", "").lower() == "false":
-                self._notes[picture] = f"{picture} (present: false)"
+        is_stimuli = path.name == "stimuli.tsv" and "event" not in columns
+        self._may_be_pictures = is_stimuli
         absent = [name for name in COLUMNS if name not in columns]
-        if absent and not self._is_stimuli:
-            hint = f"its first line: {', '.join(columns)}; needed: event, picture"
-            raise BrainhiveError(f"{path} has no column {' and '.join(absent)}", hint)
+        if absent and not is_stimuli:
+            raise BrainhiveError(
+                f"{path} has no column {' and '.join(absent)}",
+                f"its first line: {', '.join(columns)}; needed: event, picture",
+            )
 
         # one picture for each event, whatever zeros its numbers begin with
+        read = self._read_stimulus if is_stimuli else itemgetter(*COLUMNS)
         table: dict[str, str] = {}
-        for row in rows:
-            event, picture = row["event"], row["picture"]
+        for event, picture in map(read, rows):
             if event in ABSENT or picture in ABSENT:
                 continue
             table.setdefault(event, picture)
@@ -104,11 +100,25 @@ class EventNames:
                 raise BrainhiveError(
                     f"{path}: event {name} has pictures {table[first]} and {picture}"
                 )
-        if not table and not self._is_stimuli:
+        if not table and not is_stimuli:
             raise BrainhiveError(
                 f"{path} has no rows", "a line for each event: its name, its picture"
             )
         return table
+
+    def _read_stimulus(self, row: Mapping[str, str]) -> tuple[str, str]:
+        """Read event and picture of a row of a stimuli.tsv."""
+        event, path = row.get("stimulus_id", ""), row.get("filename", "")
+        # the draft names a file by its id and type, where no column does
+        if path in ABSENT:
+            path = f"{event}_{row.get('type', 'image')}"
+        is_absent = row.get("present", "").lower() == "false"
+        picture = f"{path} (present: false)" if is_absent else path
+        # files of an archive may have the names of their source
+        source = ORIGINAL.search(row.get("description", ""))
+        sources = [f"{path.rpartition('/')[0]}/{source[1]}"] if source else []
+        self._candidates[picture] = [*sources, path]
+        return event, picture
 
     def require_pictures(self, pictures: str) -> None:
         """Refuse a table that names none of the pictures.
@@ -120,18 +130,17 @@ class EventNames:
             BrainhiveError: if it names none, or a name could mean several.
         """
         # one picture that is there is enough
-        if self.table is None or self.count_pictures():
+        if self.count_pictures():
             return
-        names = summarise_names([*dict.fromkeys(self.table.values())])
-        problem = f"{self._where}: none of its pictures is in {pictures}, of {names}"
+        names = summarise_names([*dict.fromkeys(self._pictures.values())])
         raise BrainhiveError(
-            problem, f"its pictures are called {', '.join(self.image_ids[:3])} …"
+            f"{self.path}: none of its pictures is in {pictures}, of {names}",
+            f"its pictures are called {', '.join(self.image_ids[:3])} …",
         )
 
     def count_pictures(self) -> int:
         """Count these pictures that the table names."""
-        matches = self._match([*(self.table or {}).values()])
-        return len({*matches} - {-1})
+        return len({*self._match(self._pictures.values()).values()})
 
     def find_row(self, event: str) -> int | None:
         """Find the row of one event's picture; None where it has none.
@@ -139,56 +148,63 @@ class EventNames:
         Raises:
             BrainhiveError: if the name could mean several pictures.
         """
-        if (key := self._find_key(event)) is None:
-            return None
-        row = self._match([self._pictures.get(key, key)])[0]
-        return row if row >= 0 else None
+        return next((row for _, row in self._find([event]).values()), None)
 
-    def name_pictures(self, events: Iterable[str]) -> list[str]:
+    def name_pictures(self, events: Sequence[str]) -> list[str]:
         """Name the picture of each event, by its image id if the data set has it."""
-        keys = [self._find_key(event) or event for event in events]
-        pictures = [self._pictures.get(key, key) for key in keys]
-        return [
-            self.image_ids[row] if row >= 0 else self._notes.get(picture, picture)
-            for row, picture in zip(self._match(pictures), pictures, strict=True)
-        ]
+        pictures = self._find(events)
+        named = (pictures.get(event, (event, None)) for event in events)
+        return [name if row is None else self.image_ids[row] for name, row in named]
 
-    def _match(self, pictures: Sequence[str]) -> list[int]:
-        """Find the row of each picture; -1 where it has none. Tables cannot hold tabs
-        in names.
+    def _find(self, events: Iterable[str]) -> dict[str, tuple[str, int | None]]:
+        """Find picture and row (None where the data set lacks it) of the events that
+        the table has.
+        """
+        pictures = {
+            event: self._pictures.get(key, key)
+            for event in dict.fromkeys(events)
+            if (key := self._find_key(event)) is not None
+        }
+        rows = self._match(pictures.values())
+        return {
+            name: (picture, rows.get(picture)) for name, picture in pictures.items()
+        }
+
+    def _match(self, pictures: Iterable[str]) -> dict[str, int]:
+        """Find the rows of those pictures that the data set has. Tables cannot hold
+        tabs in names.
         """
         # categories by their names, not by ends of paths
         if self._is_exact:
-            row_of_name = {
+            known = {
                 read_category(name): row for row, name in enumerate(self.image_ids)
             }
-            return [row_of_name.get(read_category(name), -1) for name in pictures]
-        written, known = (
-            list(map(table_text, names)) for names in (pictures, self.image_ids)
-        )
-        rows, _ = match_names(written, known, each_once=False)
-        # files of an archive may have the names of their source
-        if self._originals:
-            written = [self._originals.get(name, name) for name in pictures]
-            originals, _ = match_names(written, known, each_once=False)
-            rows[rows < 0] = originals[rows < 0]
-        return rows.tolist()
+            keys = {name: read_category(name) for name in pictures}
+            return {name: known[key] for name, key in keys.items() if key in known}
+        # the last of its names by which the data set has a picture
+        pairs = [
+            (picture, table_text(name))
+            for picture in dict.fromkeys(pictures)
+            for name in self._candidates.get(picture, [picture])
+        ]
+        names = [name for _, name in pairs]
+        known_names = map(table_text, self.image_ids)
+        rows, _ = match_names(names, [*known_names], each_once=False)
+        matched = zip(pairs, rows.tolist(), strict=True)
+        return {picture: row for (picture, _), row in matched if row >= 0}
 
     def _find_key(self, event: str) -> str | None:
         """Find an event in the table: its name, without BrainVision's prefix, or its
         code alone.
         """
-        if self.table is None:
-            return event
         plain = " ".join(PREFIX.sub("", event, count=1).split())
         code = CODE.fullmatch(plain)
         # as it is, without a prefix, and the number of a code: 7 of `S  7`
         keys = (
-            name if name in self.table else self._plain_keys.get(_plain_key(name))
+            name if name in self._pictures else self._plain_keys.get(_plain_key(name))
             for name in (event, plain, code[1] if code else plain)
         )
-        # by a stimuli.tsv, events may be called by pictures, too: stim_file
-        return next(filter(None, keys), event if self._is_stimuli else None)
+        return next(filter(None, keys), event if self._may_be_pictures else None)
 
     def match(self, headers: Iterable[Header]) -> Matched:
         """Match the events of recordings with pictures.
@@ -196,45 +212,22 @@ class EventNames:
         Raises:
             BrainhiveError: if a name could mean several pictures.
         """
-        # the row of the table for each event
-        counts = Counter(name for header in headers for _, name in header.events)
-        counts.update(name for header in headers for name in header.without_onset)
-        keys = {event: self._find_key(event) for event in counts}
-
-        # the row of each picture among the data set's; -1 where it has none
-        picture_of = {
-            event: self._pictures.get(key, key)
-            for event, key in keys.items()
-            if key is not None
-        }
-        pictures = list(dict.fromkeys(picture_of.values()))
-        rows = dict(zip(pictures, self._match(pictures), strict=True))
+        events = [name for header in headers for _, name in header.events]
+        events += [name for header in headers for name in header.without_onset]
+        pictures = self._find(events)
 
         # events and pictures without a match
-        without: Counter[str] = Counter()
-        for event, picture in picture_of.items():
-            if rows[picture] < 0:
-                without[self._notes.get(picture, picture)] += counts[event]
+        known = [pictures[event] for event in events if event in pictures]
+        recorded = {*map(self._find_key, pictures)}
         left_over: dict[str, Mapping[str, int] | Sequence[str]] = {
-            UNNAMED: {
-                event: count
-                for event, count in counts.items()
-                if event not in picture_of
-            },
-            NO_PICTURE: dict(without),
-            # a stimuli.tsv lists the pictures of all sessions
-            UNUSED: [
-                event
-                for event in self._pictures
-                if not self._is_stimuli and event not in {*keys.values()}
-            ],
+            UNNAMED: Counter(event for event in events if event not in pictures),
+            NO_PICTURE: Counter(picture for picture, row in known if row is None),
+            UNUSED: []
+            if self._may_be_pictures
+            else [event for event in self._pictures if event not in recorded],
         }
         return (
-            {
-                event: rows[picture]
-                for event, picture in picture_of.items()
-                if rows[picture] >= 0
-            },
+            {event: row for event, (_, row) in pictures.items() if row is not None},
             {what: names for what, names in left_over.items() if names},
         )
 
@@ -251,9 +244,9 @@ class EventNames:
         # no event has a name of the table or data set, or the table names pictures of
         # another data set
         unnamed, without = (left_over.get(what, ()) for what in (UNNAMED, NO_PICTURE))
-        known, where = [*(self.table or self.image_ids)], self._where
+        known, where = [*(self.table or self.image_ids)], self.path or "the pictures"
         if without and self.table:
-            known, where = [*self.image_ids], f"the data set, by {self._where}"
+            known, where = [*self.image_ids], f"the data set, by {self.path}"
         names = summarise_names([*unnamed, *without])
         raise BrainhiveError(
             f"{path}: none of its events ({source}) is in {where}, of {names}",

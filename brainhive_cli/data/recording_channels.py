@@ -3,9 +3,11 @@
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,19 +81,15 @@ class KeptChannels:
                 compensation.
         """
         # the same channels at the same rate
-        (first, first_header), header = (
-            next(iter(self.headers.items())),
-            self.headers[path],
-        )
+        first, first_header = next(iter(self.headers.items()))
+        header = self.headers[path]
         _require_names(path, header, self.names)
         leave_out = "or leave it out: preparation.files=PATTERN"
         if abs(header.rate_hz / first_header.rate_hz - 1) > RATE_TOLERANCE:
-            problem = (
-                f"{path} has {header.rate_hz:.10g} Hz, but {first.name} "
-                f"{first_header.rate_hz:.10g} Hz"
-            )
             raise BrainhiveError(
-                problem, f"resample one of them with mne and save it, {leave_out}"
+                f"{path} has {header.rate_hz:.10g} Hz, but {first.name} "
+                f"{first_header.rate_hz:.10g} Hz",
+                f"resample one of them with mne and save it, {leave_out}",
             )
 
         # signals in the same unit, with the same references taken out; NaN where the
@@ -101,26 +99,17 @@ class KeptChannels:
         )
         if ratio >= OTHER_UNIT or 0 < ratio <= 1 / OTHER_UNIT:
             raise BrainhiveError(
-                (
-                    f"{path} has signals of {ratio:.2g} times the size of those of "
-                    f"{first.name}: another unit"
-                ),
-                (
-                    "mne takes V and T: multiply one of them by raw.apply_function and "
-                    f"save it, {leave_out}"
-                ),
+                f"{path} has signals of {ratio:.2g} times the size of those of "
+                f"{first.name}: another unit",
+                "mne takes V and T: multiply one of them by raw.apply_function and "
+                f"save it, {leave_out}",
             )
-        grades = header.compensation, first_header.compensation
-        if grades[0] != grades[1]:
+        if header.compensation != first_header.compensation:
             raise BrainhiveError(
-                (
-                    f"{path} has CTF's compensation of grade {grades[0]}, but "
-                    f"{first.name} {grades[1]}"
-                ),
-                (
-                    "bring both to one grade by mne's raw.apply_gradient_compensation, "
-                    f"{leave_out}"
-                ),
+                f"{path} has CTF's compensation of grade {header.compensation}, but "
+                f"{first.name} {first_header.compensation}",
+                "bring both to one grade by mne's raw.apply_gradient_compensation, "
+                f"{leave_out}",
             )
 
 
@@ -154,46 +143,39 @@ def keep_channels(
         # the good channels of the types, in the order of the first recording
         chosen = types or (("eeg",) if "eeg" in header.types else MEG)
         if not {*header.types} & {*chosen}:
-            hint = f"preparation.types=…; it has: {', '.join(sorted({*header.types}))}"
             raise BrainhiveError(
-                f"{path} has no channels of type {' or '.join(chosen)}", hint
+                f"{path} has no channels of type {' or '.join(chosen)}",
+                f"preparation.types=…; it has: {', '.join(sorted({*header.types}))}",
             )
-        bad = {name for each in headers.values() for name in each.bad}
+        left_out = {*exclude, *chain(*(each.bad for each in headers.values()))}
         names = tuple(
             name
             for name, kind in kind_of.items()
-            if kind in chosen and name not in {*exclude, *bad}
+            if kind in chosen and name not in left_out
         )
         if not names:
-            problem = (
-                f"{path}: all its channels of type {' or '.join(chosen)} are marked as "
-                "bad or excluded"
-            )
             raise BrainhiveError(
-                problem, "preparation.channels='[NAME, …]', or correct the marks"
+                f"{path}: all its channels of type {' or '.join(chosen)} are marked as "
+                "bad or excluded",
+                "preparation.channels='[NAME, …]', or correct the marks",
             )
 
     # one unit, unless whitening makes one of several
     kinds = tuple(kind_of[name] for name in names)
     units = {UNITS.get(kind, (1.0, "SI"))[1]: kind for kind in kinds}
     if len(units) > 1 and not whiten:
-        problem = (
-            f"channels of types {' and '.join(units.values())} have different units"
-        )
-        way = (
+        raise BrainhiveError(
+            f"channels of types {' and '.join(units.values())} have different units",
             "preparation.types=[ONE], or let them be whitened: "
-            "preparation.whiten=epochs"
+            "preparation.whiten=epochs",
         )
-        raise BrainhiveError(problem, way)
 
     # positions of the file, or else those that names of EEG have in the 10-05 system
-    positions = header.positions[[header.names.index(name) for name in names]]
-    has_file_positions = bool(np.isfinite(positions).all())
+    positions = header.positions[[*map(header.names.index, names)]]
+    has_file_positions = not np.isnan(positions).any()
     if not has_file_positions and {*kinds} == {"eeg"}:
         positions = standard_positions(names)
-    without = [
-        names[row] for row in np.flatnonzero(~np.isfinite(positions).all(1)).tolist()
-    ]
+    without = [*compress(names, np.any(np.isnan(positions), 1))]
     return KeptChannels(
         headers,
         names,
@@ -207,34 +189,32 @@ def keep_channels(
 
 def _require_names(path: Path, header: Header, names: Sequence[str]) -> None:
     if absent := ",".join(name for name in names if name not in header.names):
-        hint = (
+        raise BrainhiveError(
+            f"{path} has no channel {absent}",
             f"preparation.exclude=[{absent}], or rename one of its "
-            f"{', '.join(header.names)}"
+            f"{', '.join(header.names)}",
         )
-        raise BrainhiveError(f"{path} has no channel {absent}", hint)
 
 
 def _spread(header: Header, names: Sequence[str]) -> float:
     """Compute the median standard deviation of channels, of those that change; 0 if
     none does.
     """
-    variances = header.variances[
-        [header.names.index(name) for name in names if name in header.names]
-    ]
+    variances = header.variances[[*map(header.names.index, names)]]
     # channels that do not change say nothing about the unit
     variances = variances[np.isfinite(variances) & (variances > 0)]
     return float(np.sqrt(np.median(variances))) if len(variances) else 0.0
 
 
 def group_by_entry(
-    items: Mapping[int, Sequence[Hashable]],
-) -> dict[Hashable, list[int]]:
-    """Group numbers that have an entry in common."""
+    items: Mapping[int, Sequence[tuple[Any, ...]]],
+) -> list[tuple[Any, ...]]:
+    """Join numbers that have an entry in common: the entries, behind their numbers."""
     groups = defaultdict(list)
     for number, entries in items.items():
         for entry in entries:
             groups[entry].append(number)
-    return groups
+    return [(spans(numbers), *entry) for entry, numbers in groups.items()]
 
 
 def describe_channels(
@@ -257,12 +237,8 @@ def describe_channels(
     rows = []
     files, bad_in = len(channels.headers), _count_bad(channels)
     for kind in dict.fromkeys(header.types):
-        names = [
-            name
-            for name, type_ in zip(header.names, header.types, strict=True)
-            if type_ == kind
-        ]
-        count = sum(name in channels.names for name in names)
+        names = [*compress(header.names, np.array(header.types) == kind)]
+        count = len({*names} & {*channels.names})
         bad = [
             name
             if bad_in[name] == files
@@ -277,9 +253,7 @@ def describe_channels(
 
 def _count_bad(channels: KeptChannels) -> Counter[str]:
     """Count the recordings in which each channel was marked as bad."""
-    return Counter(
-        name for header in channels.headers.values() for name in {*header.bad}
-    )
+    return Counter(chain(*({*header.bad} for header in channels.headers.values())))
 
 
 def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]:
@@ -289,12 +263,8 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
     # names of eyes, heart, triggers and the like
     names = np.array(channels.names)
     kinds = np.array(channels.kinds)
-    is_eeg = kinds == "eeg"
-    has_other_name = (
-        np.array([bool(NO_EEG.fullmatch(plain_name(name))) for name in channels.names])
-        & is_eeg
-    )
-    if other := names[has_other_name].tolist():
+    eeg = [*compress(channels.names, kinds == "eeg")]
+    if other := [name for name in eeg if NO_EEG.fullmatch(plain_name(name))]:
         yield f"{', '.join(other)}: EEG by the file, but not by name", other
 
     # names of an amplifier's inputs say nothing of positions; other names may lie
@@ -308,8 +278,8 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
                 [],
             )
         is_unknown = ~np.isfinite(standard_positions(channels.names)).all(1)
-        strange = names[is_unknown & ~has_other_name].tolist()
-        if is_eeg.any() and is_unknown.mean() < 0.5 and strange:
+        strange = [name for name in names[is_unknown].tolist() if name not in other]
+        if eeg and is_unknown.mean() < 0.5 and strange:
             yield (
                 f"{', '.join(strange)}: no electrode of the 10-05 system has that name",
                 strange,
@@ -345,7 +315,7 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
         if not {*channels.names} <= {*header.names}:
             continue  # which the preparation refuses
         # [C]
-        variances = header.variances[[header.names.index(name) for name in names]]
+        variances = header.variances[[*map(header.names.index, names)]]
         # [C]
         medians = np.array([np.median(variances[kinds == kind]) for kind in kinds])
         ratios = np.divide(
@@ -381,27 +351,23 @@ def compare_subjects(
     kept = {subject: channels.names for subject, channels in subject_channels.items()}
     all_names = dict.fromkeys(name for names in kept.values() for name in names)
     lacking = {
-        subject: [" ".join(name for name in all_names if name not in names)]
+        subject: [(" ".join(name for name in all_names if name not in names),)]
         for subject, names in kept.items()
     }
+    texts = [
+        f"subject {subjects} {f'lacks {names}' if names else 'has all'}"
+        for subjects, names in group_by_entry(lacking)
+    ]
     lines = []
-    if any(names for [names] in lacking.values()):
-        texts = [
-            f"subject {spans(subjects)} {f'lacks {names}' if names else 'has all'}"
-            for names, subjects in group_by_entry(lacking).items()
-        ]
+    if len(texts) > 1:
         lines = [
-            (
-                "subjects keep different channels, and cannot be trained together: "
-                f"{'; '.join(texts)}"
-            )
+            "subjects keep different channels, and cannot be trained together: "
+            f"{'; '.join(texts)}"
         ]
     elif len({*kept.values()}) > 1:
         lines = [
-            (
-                "subjects have their channels in different orders: they cannot be "
-                "trained together"
-            )
+            "subjects have their channels in different orders: they cannot be trained "
+            "together"
         ]
     if not (suspects or lines):
         return lines, ""
@@ -415,11 +381,7 @@ def compare_subjects(
     out = dict.fromkeys([*exclude, *(name for name in all_names if name not in common)])
     override = f"preparation.exclude=[{','.join(out)}]"
     # an exclusion keeps the order of each subject, so different orders need a list
-    if (
-        len(
-            {tuple(name for name in names if name in common) for names in kept.values()}
-        )
-        > 1
-    ):
+    orders = {tuple(filter(common.__contains__, names)) for names in kept.values()}
+    if len(orders) > 1:
         override = f"preparation.channels=[{','.join(common)}]"
     return lines, f"{shlex.quote(override)} leaves them out"

@@ -175,11 +175,10 @@ def list_recordings(
                 f"to read them: {Line('prepare', ('from', other))}",
             )
         endings = ("-epo.fif", ".set", ".npy", ".npz") if are_epochs else ENDINGS
-        problem = f"no {wanted} {root}/**/{pattern} that ends in {', '.join(endings)}"
-        name = f"sub-01_ses-01{endings[0]}"
-        way = f"preparation.root=FOLDER with {name} …, or a BIDS data set"
         raise MissingData(
-            problem, f"{way}; other formats that mne reads, it saves as .fif"
+            f"no {wanted} {root}/**/{pattern} that ends in {', '.join(endings)}",
+            f"preparation.root=FOLDER with sub-01_ses-01{endings[0]} …, or a BIDS data "
+            "set; other formats that mne reads, it saves as .fif",
         )
 
     # two versions of a recording would count twice
@@ -196,19 +195,18 @@ def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
     known: dict[tuple[str, ...], Path] = {}
     for path in paths:
         # the parts of folders and names, each once; run-1 and run-01 are one run
-        folders, name = path.relative_to(root).parts[:-1], path.name.partition(".")[0]
+        *folders, name = path.relative_to(root).parts
+        name = name.partition(".")[0]
         # sub-01_old beside sub-01 holds copies of the same names
         if SUBJECT.search(name):
-            folders = tuple(folder for folder in folders if not SUBJECT.match(folder))
-        parts = re.sub(
-            r"(?<=run-)0+(?=\d)", "", "_".join([*folders, name]).lower()
-        ).split("_")
-        entities = dict.fromkeys(
+            folders = [folder for folder in folders if not SUBJECT.match(folder)]
+        text = re.sub(r"(?<=run-)0+(?=\d)", "", "_".join([*folders, name]).lower())
+        entities = tuple(
             part
-            for part in parts
+            for part in dict.fromkeys(text.split("_"))
             if part not in SUFFIXES and not part.startswith(PROCESSED)
         )
-        other = known.setdefault(tuple(entities), path)
+        other = known.setdefault(entities, path)
         if other != path:
             raise BrainhiveError(
                 f"{other} and {path} are one recording, which would count as two",
@@ -221,20 +219,20 @@ def list_signal_files(root: Path, pattern: str, are_epochs: bool) -> Iterator[Pa
     """Yield the first file of each recording below a folder, run-10 behind run-9; or of
     epochs.
     """
+
     # files of recordings and their companions, without empty rooms, epochs, covariances
     # and the like
-    paths = []
-    for name, entry in walk(root, enters=lambda name: name not in NO_RECORDINGS):
-        file_name = name.rpartition("/")[2].lower()
-        is_recording = file_name.endswith(
-            (*ENDINGS, *LEADING)
-        ) and not OTHER_FIF.fullmatch(file_name)
-        is_wanted = EPOCHS.fullmatch(file_name) if are_epochs else is_recording
-        if is_wanted and not entry.is_dir():
-            paths.append(root / name)
-    paths.sort(key=lambda path: natural_key(str(path)))
+    def is_wanted(name: str) -> bool:
+        if are_epochs:
+            return EPOCHS.fullmatch(name) is not None
+        return name.endswith((*ENDINGS, *LEADING)) and not OTHER_FIF.fullmatch(name)
 
-    for path in paths:
+    paths = [
+        root / name
+        for name, entry in walk(root, enters=lambda name: name not in NO_RECORDINGS)
+        if is_wanted(name.rpartition("/")[2].lower()) and not entry.is_dir()
+    ]
+    for path in sorted(paths, key=lambda path: natural_key(str(path))):
         # the file that mne opens: the header for a companion, the path itself for all
         # else
         header_path = path.with_suffix(LEADING.get(path.suffix.lower(), path.suffix))
@@ -250,8 +248,10 @@ def list_signal_files(root: Path, pattern: str, are_epochs: bool) -> Iterator[Pa
         if header_path == path:
             yield path
         elif not os.path.lexists(header_path):
-            problem = f"{path} is there, but not {header_path.name}"
-            raise MissingData(problem, "copy it, or remove the rest of it")
+            raise MissingData(
+                f"{path} is there, but not {header_path.name}",
+                "copy it, or remove the rest of it",
+            )
 
 
 def group_by_session(
@@ -298,12 +298,11 @@ def group_by_session(
             (numbers[label], session), (name, path)
         )
         if first_name != name:
-            problem = f"{path} and {first} are of two sessions {session}"
-            way = (
+            raise BrainhiveError(
+                f"{path} and {first} are of two sessions {session}",
                 "rename one; or preparation.sessions=LABEL,LABEL numbers sessions in "
-                "this order"
+                "this order",
             )
-            raise BrainhiveError(problem, way)
         recordings.setdefault(numbers[label], {}).setdefault(session, []).append(path)
     return recordings
 
@@ -368,21 +367,16 @@ def describe_labels(
         }
 
     # labels of sessions that are not their numbers
-    renamed = [
-        (n, name)
+    if renamed := [
+        f"{n} is ses-{name}"
         for n, name in sorted(sessions.items())
         if name.lstrip("0") not in ("", str(n))
-    ]
-    lines += (
-        [f"session {', '.join(f'{n} is ses-{name}' for n, name in renamed)}"]
-        if renamed
-        else []
-    )
+    ]:
+        lines.append(f"session {', '.join(renamed)}")
     # labels that the recipe numbers, and no file has
     absent = sorted(subject_numbers.keys() - labels)
-    return lines + [
-        f"no file is of {label}, which subject_numbers names" for label in absent
-    ]
+    lines += [f"no file is of {label}, which subject_numbers names" for label in absent]
+    return lines
 
 
 def files_of(path: Path) -> list[Path]:
@@ -403,9 +397,7 @@ def files_of(path: Path) -> list[Path]:
 
     # signals and markers beside a header, and tables that say which events and channels
     # it has
-    companions = [
-        path.with_suffix(ending) for ending in COMPANIONS.get(path.suffix.lower(), ())
-    ]
+    companions = map(path.with_suffix, COMPANIONS.get(path.suffix.lower(), ()))
     tables = (table_of(path, what) for what in ("events", "channels"))
     return [
         path,
@@ -453,12 +445,12 @@ def table_of(path: Path, what: str) -> Path | None:
         return None
     entities = {*path.name.partition(".")[0].split("_")}
     for folder in [*path.parents][: len(path.relative_to(root).parts)]:
-        tables = [table for table in folder.glob(f"*{what}.tsv") if table.is_file()]
         parts = {
             table: {*table.name.removesuffix(f"{what}.tsv").split("_")} - {""}
-            for table in tables
+            for table in folder.glob(f"*{what}.tsv")
+            if table.is_file()
         }
-        if fitting := [table for table in tables if parts[table] <= entities]:
+        if fitting := [table for table in parts if parts[table] <= entities]:
             return max(fitting, key=lambda table: len(parts[table]))
     return None
 
@@ -468,12 +460,9 @@ def bids_root(path: Path) -> Path | None:
     in none.
     """
     # not the nearest folder; the outermost data set counts
-    roots = [
-        folder
-        for folder in list(path.parents)[1:5]
-        if (folder / "dataset_description.json").is_file()
-    ]
-    return roots[-1] if roots else None
+    folders = reversed(list(path.parents)[1:5])
+    named = (each for each in folders if (each / "dataset_description.json").is_file())
+    return next(named, None)
 
 
 def is_read_as_bids(path: Path, has_bids_onsets: bool) -> bool:
@@ -525,8 +514,9 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             for row in reader
         ]
     except (UnicodeDecodeError, csv.Error, AttributeError) as error:
-        problem = f"{path} is no table: {first_line(error)}"
-        raise BrainhiveError(problem, "save it as CSV in UTF-8") from error
+        raise BrainhiveError(
+            f"{path} is no table: {first_line(error)}", "save it as CSV in UTF-8"
+        ) from error
     return [name for name in reader.fieldnames or [] if name], rows
 
 
@@ -718,13 +708,12 @@ def open_raw(
             raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
 
         # the signals must lie next to the header, and belong to no other recording
-        folders = {Path(file).parent.resolve() for file in raw.filenames if file}
-        # DataLad's files are links into its own folder
-        here = {path.parent.resolve(), path.resolve().parent}
-        if outside := folders - here:
-            raise ValueError(f"its signals are in another folder, {outside.pop()}")
-        for file in raw.filenames:
-            _require_own(path, Path(file or path).name)
+        for part in (Path(name or path) for name in raw.filenames):
+            folder = part.parent.resolve()
+            # DataLad's files are links into its own folder
+            if folder not in (path.parent.resolve(), path.resolve().parent):
+                raise ValueError(f"its signals are in another folder, {folder}")
+            _require_own(path, part.name)
 
     with readable(path):
         name_electrodes(raw, path, rename or {}, cap)

@@ -104,17 +104,13 @@ class RecordingKeys(ElectrodeKeys):
     )
     onset_unit: Literal["s", "ms"] = Field(
         "s",
-        description=(
-            "unit of the onsets in that events.tsv: BIDS has s; with ms nothing else "
-            "is read as BIDS"
-        ),
+        description="unit of the onsets in that events.tsv: BIDS has s; with ms "
+        "nothing else is read as BIDS",
     )
     stim_channel: str = Field(
         "",
-        description=(
-            "channel whose codes are the events; default: any, if there are no "
-            "annotations"
-        ),
+        description="channel whose codes are the events; default: any, if there are no "
+        "annotations",
     )
 
     @model_validator(mode="after")
@@ -173,15 +169,10 @@ class Header:
             onset: Sample of the trial's onset.
             span: First and last sample of the trial, from its onset.
         """
-        first, last = onset + span[0], onset + span[1]
-        return next(
-            (
-                text
-                for low, high, text in self.bad_spans
-                if low <= last and first <= high
-            ),
-            "",
-        )
+        for low, high, text in self.bad_spans:
+            if low <= onset + span[1] and onset + span[0] <= high:
+                return text
+        return ""
 
 
 Events = tuple[Sequence[tuple[int | None, str]], str, list[str]]
@@ -226,10 +217,8 @@ def read_header(path: Path, keys: RecordingKeys, delay_s: float = 0.0) -> Header
             witness = "markers of the recording"
             if not markers and (stimulus := _list_stimulus(raw)):
                 chosen, codes = _read_codes(raw, stimulus)
-                markers, witness = (
-                    _find_changes(codes, rate_hz)[1],
-                    f"codes of channel {chosen}",
-                )
+                markers = _find_changes(codes, rate_hz)[1]
+                witness = f"codes of channel {chosen}"
             times_s = np.array([at / rate_hz for at, _ in events if at is not None])
             if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
                 doubts.append(f"{table} and {witness} disagree: {doubt}")
@@ -238,10 +227,10 @@ def read_header(path: Path, keys: RecordingKeys, delay_s: float = 0.0) -> Header
         return describe(
             raw,
             source,
-            tuple(sorted((at + delay, text) for at, text in events if at is not None)),
-            tuple(spans),
-            tuple(text for at, text in events if at is None),
-            tuple(doubts),
+            sorted((at + delay, text) for at, text in events if at is not None),
+            spans,
+            [text for at, text in events if at is None],
+            doubts,
         )
 
 
@@ -335,21 +324,18 @@ def _find_events(
     # the events.tsv, if it has the column, or all of a template, with any entries
     table = table_of(path, "events")
     if column and table is None:
-        hint = (
+        raise MissingData(
+            f"{path} has no events.tsv with a column {column}",
             f"write {_table_for(path, column, onset_unit)}, or read annotations: "
-            "\"preparation.column=''\""
+            "\"preparation.column=''\"",
         )
-        raise MissingData(f"{path} has no events.tsv with a column {column}", hint)
     if table is not None and not stim_channel:
         columns, rows = read_table(table)
         if column or not find_absent("", columns):
             name = name_events(table, columns, rows, column, path)
             if any(row[name] not in ABSENT for row in rows):
-                return (
-                    _list_rows(table, rows, name, onset_unit, float(raw.info["sfreq"])),
-                    table.name,
-                    [],
-                )
+                events = _list_rows(table, rows, name, onset_unit, raw.info["sfreq"])
+                return events, table.name, []
         if column:
             raise BrainhiveError(
                 f"{table} has entries in no row of column {column}",
@@ -359,19 +345,21 @@ def _find_events(
     # annotations, unless the recipe names a stimulus channel
     stimulus = _list_stimulus(raw)
     if stim_channel and stim_channel not in raw.ch_names:
-        hint = f"its stimulus channels: {', '.join(stimulus) or 'none'}"
-        raise BrainhiveError(f"{path} has no channel {stim_channel}", hint)
+        raise BrainhiveError(
+            f"{path} has no channel {stim_channel}",
+            f"its stimulus channels: {', '.join(stimulus) or 'none'}",
+        )
     if annotated and not stim_channel:
-        events, doubled = _drop_doubled(annotated, raw.info["sfreq"])
-        return events, ANNOTATIONS, doubled
+        distinct, doubled = _drop_doubled(annotated, raw.info["sfreq"])
+        return distinct, ANNOTATIONS, doubled
 
     # each change of a stimulus channel to a code
     if stim_channel or stimulus:
         chosen, codes = _read_codes(raw, [stim_channel] if stim_channel else stimulus)
         rest, coded, doubts = _find_changes(codes, float(raw.info["sfreq"]))
-        source = f"channel {chosen}" + (
-            f", which adds {rest} to each code" if rest else ""
-        )
+        source = f"channel {chosen}"
+        if rest:
+            source += f", which adds {rest} to each code"
         if coded:
             return coded, source, [f"channel {chosen}: {doubt}" for doubt in doubts]
         further = ", ".join(name for name in stimulus if name != chosen)
@@ -380,17 +368,14 @@ def _find_events(
             f"preparation.stim_channel={f'NAME, of {further}' if further else 'NAME'}; "
             f"or write {_table_for(path)}",
         )
-    problem = (
+    way = f"write {_table_for(path)}; {WITH_PICTURES}"
+    if trigger := next(filter(TRIGGER.fullmatch, raw.ch_names), ""):
+        way = f"preparation.stim_channel={trigger}, if that holds codes; or {way}"
+    raise BrainhiveError(
         f"{path} has no events: no annotations, no stimulus channel, and no events.tsv "
-        "next to it"
+        "next to it",
+        way,
     )
-    triggers = [name for name in raw.ch_names if TRIGGER.fullmatch(name)]
-    way = (
-        f"preparation.stim_channel={triggers[0]}, if that holds codes; or "
-        if triggers
-        else ""
-    )
-    raise BrainhiveError(problem, f"{way}write {_table_for(path)}; {WITH_PICTURES}")
 
 
 def _list_stimulus(raw: Any) -> list[str]:
@@ -420,8 +405,10 @@ def _list_rows(
         if np.isinf(onsets_s).any():
             raise ValueError("one is infinite")
     except (KeyError, ValueError) as error:
-        problem = f"{path} has no onset in {unit} in each row: {first_line(error)}"
-        raise BrainhiveError(problem, "fix the table") from error
+        raise BrainhiveError(
+            f"{path} has no onset in {unit} in each row: {first_line(error)}",
+            "fix the table",
+        ) from error
     samples = onsets_s * rate_hz / (1000 if unit == "ms" else 1)
     pairs = zip(samples, described, strict=True)
     return [(None if np.isnan(at) else round(at), row[column]) for at, row in pairs]
@@ -481,26 +468,21 @@ def compare_onsets(
     # shift, rounding, and rows or markers more
     tolerance_s = max(TOLERANCE_S, 2 / rate_hz)
     differences = []
+    if lost := int((~is_near).sum()):
+        differences.append(f"rows without a marker: {lost} of {len(onsets_s)}")
     if (most_s := np.abs(late_s[is_near]).max()) > 4 * tolerance_s:
         what = (
             "its onsets are whole seconds" if is_whole else "after that its onsets lie"
         )
         differences.append(f"{what}, up to {most_s:.2g} s from the markers")
-    least_s, rest_s = (
-        (near_s if is_whole else tolerance_s),
-        max(tolerance_s, 0.1 * abs(lag_s)),
-    )
+    least_s = near_s if is_whole else tolerance_s
+    rest_s = max(tolerance_s, 0.1 * abs(lag_s))
     if abs(lag_s) > least_s and abs(lag_s + delay_s) > rest_s:
+        side = "later" if lag_s > 0 else "earlier"
         differences.append(
-            f"it is {abs(lag_s):.4g} s {'later' if lag_s > 0 else 'earlier'} throughout"
+            f"it is {abs(lag_s):.4g} s {side} throughout; preparation.delay_ms="
+            f"{-1000 * lag_s:.0f} would move it onto them, if they are right"
         )
-        differences.append(
-            f"preparation.delay_ms={-1000 * lag_s:.0f} would move it onto them, if "
-            "they are right"
-        )
-    if lost := int((~is_near).sum()):
-        differences.insert(0, f"rows without a marker: {lost} of {len(onsets_s)}")
-
     return "; ".join(differences)
 
 
@@ -522,10 +504,8 @@ def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, Int64]:
     codes = {}
     for name in chosen:
         picks = [raw.ch_names.index(name)]
-        (values,), (kind,) = (
-            raw.get_data(picks=picks),
-            raw.get_channel_types(picks=picks),
-        )
+        (values,) = raw.get_data(picks=picks)
+        (kind,) = raw.get_channel_types(picks=picks)
         # a channel that the file takes for a signal in volts has codes in its own unit
         if kind != "stim" and np.abs(values).max(initial=0) < 0.5:
             values = values * UNITS.get(kind, (1.0, ""))[0]
@@ -564,16 +544,13 @@ def _find_changes(
     # lines that are always high add to all codes
     levels, counts = np.unique(values, return_counts=True)
     rest = int(levels[counts.argmax()])
-    is_rest = (rest >= LEAST_REST or rest < 0) and counts.max() > 0.4 * len(values)
-    rest = rest if is_rest else 0
+    if 0 <= rest < LEAST_REST or counts.max() <= 0.4 * len(values):
+        rest = 0
 
     # events are codes other than 0 and the level at rest
-    events = [
-        (int(at), str(code))
-        for at, code in zip(starts, values, strict=True)
-        if code not in (0, rest)
-    ]
-    events, doubled = _drop_doubled(events, rate_hz)
+    is_event = (values != 0) & (values != rest)
+    pairs = zip(starts[is_event].tolist(), map(str, values[is_event]), strict=True)
+    events, doubled = _drop_doubled(pairs, rate_hz)
     return rest, events, [*doubts, *doubled]
 
 
@@ -582,16 +559,14 @@ def _drop_doubled(
 ) -> tuple[list[tuple[int, str]], list[str]]:
     """Drop events that repeat the same one within DOUBLE_S, and describe how many."""
     last: dict[str, int] = {}
-    distinct, dropped = [], 0
-    for at, name in sorted(events):
+    distinct, events = [], sorted(events)
+    for at, name in events:
         # the last counts, dropped or not, so that a line that bounces is one event
-        if name in last and at - last[name] <= DOUBLE_S * rate_hz:
-            dropped += 1
-        else:
+        if name not in last or at - last[name] > DOUBLE_S * rate_hz:
             distinct.append((at, name))
         last[name] = at
     doubt = (
-        f"events that repeat one within {DOUBLE_S * 1000:.0f} ms count once, {dropped} "
-        "times"
+        f"events that repeat one within {DOUBLE_S * 1000:.0f} ms count once, "
+        f"{len(events) - len(distinct)} times"
     )
-    return distinct, [doubt] if dropped else []
+    return distinct, [doubt] if len(distinct) < len(events) else []

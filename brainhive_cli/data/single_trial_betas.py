@@ -293,8 +293,8 @@ class Betas(Preparation):
         provenance: dict[str, Any] = {**facts, **trials.provenance, **estimation}
         if untrained:
             provenance["z_scored_without_training_trials"] = untrained
-        if programs := {*map(read_simulated, self.files(subject))} - {""}:
-            provenance["simulated"] = ", ".join(sorted(programs))
+        if programs := read_simulated(*self.files(subject)):
+            provenance["simulated"] = programs
 
         # one recording for each split, training first
         recordings: dict[str, Trials] = {}

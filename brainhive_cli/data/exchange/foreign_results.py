@@ -77,22 +77,22 @@ def open_result(folder: Path) -> ForeignResult:
     if (folder / NAMED).is_file():
         named = documents.read(folder / NAMED, hint=f"correct {folder / NAMED}")
     for role in named.keys() - (roles := {*MATRICES, *LISTS, "claims"}):
-        problem = f"{folder / NAMED} names {role!r}, which is no role"
-        raise RecipeError(problem, f"roles: {', '.join(sorted(roles))}")
+        raise RecipeError(
+            f"{folder / NAMED} names {role!r}, which is no role",
+            f"roles: {', '.join(sorted(roles))}",
+        )
 
     def choose(role: str, size: int = 0) -> Array:
         """Find the value of a role, of a size if there is one; else an empty one."""
-        labels = (
-            [str(named[role])]
-            if role in named
-            else [
-                label
-                for label, value in values.items()
-                if value.ndim
-                and size in (0, len(value))
-                and _find_role(MATRICES if value.ndim > 1 else LISTS, label) == role
-            ]
-        )
+        labels = [
+            label
+            for label, value in values.items()
+            if value.ndim
+            and size in (0, len(value))
+            and _find_role(MATRICES if value.ndim > 1 else LISTS, label) == role
+        ]
+        if role in named:
+            labels = [str(named[role])]
         arrays = [values[label] for label in labels if label in values]
         is_clear = all(np.array_equal(array, arrays[0]) for array in arrays)
         if not is_clear or len(arrays) < len(labels):

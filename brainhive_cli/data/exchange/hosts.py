@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -126,8 +127,10 @@ def _list_nemar(rest: str) -> list[RemoteFile]:
         tag = version or index["latest"] or "(none is published)"
         manifests = {one["version"]: one["manifest_url"] for one in index["versions"]}
         if tag not in manifests:
-            problem = f"{identifier} has no version {tag}"
-            raise MissingData(problem, f"it has: {', '.join(manifests) or 'none'}")
+            raise MissingData(
+                f"{identifier} has no version {tag}",
+                f"it has: {', '.join(manifests) or 'none'}",
+            )
     url = urljoin(server, manifests[tag])
     with _asking(url):
         entries = json.loads(_read(url))
@@ -165,18 +168,21 @@ def _list_bucket(bucket: str, prefix: str, cut: int = 0) -> list[RemoteFile]:
     while True:
         # a page has a thousand keys
         url = f"{server}?list-type=2&prefix={quote(prefix, safe='')}"
-        url += f"&continuation-token={quote(token, safe='')}" if token else ""
+        if token:
+            url += f"&continuation-token={quote(token, safe='')}"
         with _asking(url):
             page = ElementTree.fromstring(_read(url))
             for entry in page.iterfind("{*}Contents"):
-                key, size = (entry.findtext(f"{{*}}{tag}") for tag in ("Key", "Size"))
-                etag = (entry.findtext("{*}ETag") or "").strip('"')
+                key, size, etag = (
+                    entry.findtext(f"{{*}}{tag}", "") for tag in ("Key", "Size", "ETag")
+                )
                 # the tag of a file that was uploaded in parts is no digest of it
-                digest = f"md5:{etag}" if re.fullmatch(r"[0-9a-f]{32}", etag) else ""
+                digest = re.fullmatch('"?([0-9a-f]{32})"?', etag)
                 # a key with a slash at its end stands for a folder
                 if key and size and not key.endswith("/"):
                     url = f"{server}{quote(key)}"
-                    files.append(RemoteFile(key[cut:], url, int(size), digest))
+                    known = f"md5:{digest[1]}" if digest else ""
+                    files.append(RemoteFile(key[cut:], url, int(size), known))
         token = page.findtext("{*}NextContinuationToken") or ""
         if not token:
             return files
@@ -245,25 +251,21 @@ def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
         MissingData: if a host cannot be reached, or has another content.
     """
     # the hub's own client fetches its files, one request for each repository
-    repositories = dict.fromkeys(
-        file.url for file in files if file.url.startswith("hub:")
-    )
-    for reference in repositories:
-        kind, repository, _, revision = hub.parse_repository(
-            reference.removeprefix("hub:")
-        )
-        # file names may hold characters that patterns read as wildcards
-        names = [escape(file.name) for file in files if file.url == reference]
+    repositories = defaultdict[str, list[str]](list)
+    rest = []
+    for file in files:
+        if file.url.startswith("hub:"):
+            # file names may hold characters that patterns read as wildcards
+            repositories[file.url.removeprefix("hub:")].append(escape(file.name))
+        else:
+            rest.append(file)
+    for reference, names in repositories.items():
+        kind, repository, _, revision = hub.parse_repository(reference)
         hub.snapshot(
-            repository,
-            kind,
-            revision=revision,
-            local_dir=folder,
-            allow_patterns=names,
+            repository, kind, revision=revision, local_dir=folder, allow_patterns=names
         )
 
     # small files wait for answers, so several are fetched at once
-    rest = [file for file in files if file.url not in repositories]
     total = sum(file.size for file in rest) // MEGABYTE
     received = 0
 
@@ -316,25 +318,26 @@ def _download(file: RemoteFile, folder: Path, count: Callable[[int], None]) -> N
             # the range is not satisfiable where the server's file is shorter
             if getattr(error.__cause__, "code", 0) == 416:
                 break
-            if not isinstance(error, hub.Unreachable) or (
-                not part.exists() or part.stat().st_size <= start
-            ):
+            is_longer = part.exists() and part.stat().st_size > start
+            if not (isinstance(error, hub.Unreachable) and is_longer):
                 raise
 
     # the content is known, so anything else that a server sends is refused
     if size != file.size or (file.digest and _digest(part, file.digest) != file.digest):
         part.unlink(missing_ok=True)
-        problem = f"{file.url} gave {size:,} bytes that are not the known {file.size:,}"
-        raise MissingData(problem, f"fetch it again, or by hand: {line}")
+        raise MissingData(
+            f"{file.url} gave {size:,} bytes that are not the known {file.size:,}",
+            f"fetch it again, or by hand: {line}",
+        )
     part.replace(path)
 
 
 def _digest(path: Path, pattern: str) -> str:
     """Digest a file by the algorithm that a digest names."""
-    name, _, _ = pattern.partition(":")
-    # git digests the size, too
-    prefix = b"blob %d\0" % path.stat().st_size if name == "git" else b""
-    algorithm = "sha1" if name == "git" else name
+    name = algorithm = pattern.partition(":")[0]
+    prefix = b""
+    if name == "git":  # which digests the size, too
+        algorithm, prefix = "sha1", b"blob %d\0" % path.stat().st_size
     with path.open("rb") as file:
         content = hashlib.file_digest(file, partial(hashlib.new, algorithm, prefix))
     return f"{name}:{content.hexdigest()}"
@@ -343,8 +346,7 @@ def _digest(path: Path, pattern: str) -> str:
 def _read(url: str) -> bytes:
     """Read a list."""
     with urlopen(url, timeout=TIMEOUT_S) as answer:
-        content: bytes = answer.read(MAX_LIST_BYTES)
-    return content
+        return bytes(answer.read(MAX_LIST_BYTES))
 
 
 @contextmanager
@@ -354,11 +356,16 @@ def _asking(url: str, line: str = "") -> Iterator[None]:
     try:
         yield
     except HTTPError as error:
-        problem = f"{url} cannot be fetched: {error.code} {error.reason}"
-        raise MissingData(problem, "check the name, or fetch it later") from error
+        raise MissingData(
+            f"{url} cannot be fetched: {error.code} {error.reason}",
+            "check the name, or fetch it later",
+        ) from error
     except (OSError, HTTPException) as error:  # urllib's errors are OSErrors
-        problem = f"{url} cannot be fetched: {getattr(error, 'reason', error)}"
-        raise hub.Unreachable(problem, way) from error
+        raise hub.Unreachable(
+            f"{url} cannot be fetched: {getattr(error, 'reason', error)}", way
+        ) from error
     except (LookupError, TypeError, ValueError, ElementTree.ParseError) as error:
-        problem = f"{url} gives another list than its host's: {first_line(error)}"
-        raise MissingData(problem, "check the name") from error
+        raise MissingData(
+            f"{url} gives another list than its host's: {first_line(error)}",
+            "check the name",
+        ) from error

@@ -51,23 +51,26 @@ at 1000 Hz take 77 MB by then.
 WAY_OUT = "free space, or put the folder back; blocks that ended can be prepared"
 
 
-def read_simulated(recording: Path) -> str:
-    """Read which program simulated a recording of a BIDS data set; empty for one that
-    nothing says that of.
+def read_simulated(*recordings: Path) -> str:
+    """Read which programs simulated recordings of a BIDS data set; empty where nothing
+    says that any did.
 
     Raises:
         MissingData: if the description of the data set cannot be read.
     """
-    # nothing says which folder is the root, so the nearest description with our key
-    # counts
-    for folder in list(recording.parents)[:ROOT_LEVELS]:
-        if (path := folder / DESCRIPTION).is_file():
-            description: dict[str, Any] = documents.read(
-                path, hint="correct it", error=MissingData
-            )
-            if simulated := description.get(SIMULATED):
-                return str(simulated)
-    return ""
+    programs = set[str]()
+    for recording in recordings:
+        # nothing says which folder is the root, so the nearest description with our
+        # key counts
+        for folder in list(recording.parents)[:ROOT_LEVELS]:
+            if (path := folder / DESCRIPTION).is_file():
+                description: dict[str, Any] = documents.read(
+                    path, hint="correct it", error=MissingData
+                )
+                if simulated := description.get(SIMULATED):
+                    programs.add(str(simulated))
+                    break
+    return ", ".join(sorted(programs))
 
 
 class SessionFolder:
@@ -88,8 +91,8 @@ class SessionFolder:
         stimulus: Kind of the stimuli.
 
     Raises:
-        BrainhiveError: if the format has units or channels that cannot be written, or
-            the system refuses to write.
+        BrainhiveError: if the format has units that cannot be written, or the system
+            refuses to write.
     """
 
     def __init__(
@@ -102,16 +105,6 @@ class SessionFolder:
             "ignore", "Encountered unsupported non-voltage units", module="pybv"
         )
 
-        # what the files cannot hold
-        if len({*format.channels}) < len(format.channels) or not all(format.channels):
-            raise BrainhiveError(
-                f"stream {format.name}: channels have no name, or one of others",
-                "rename one",
-            )
-        if not format.rate_hz > 0:
-            raise BrainhiveError(
-                f"stream {format.name} has no sampling rate", "save a stream with one"
-            )
         channels = zip(format.channels, format.kinds, format.units, strict=True)
         self._scales = np.array([_scale_of(*channel) for channel in channels])
 
@@ -159,11 +152,9 @@ class SessionFolder:
                 written.
         """
         # events of the samples before these have come by now
-        lengths = (
-            (self._count - self._start, MAX_BLOCK_S),
-            (self._count - self._last_event, PAUSE_S),
-        )
-        if any(length > limit_s * self._format.rate_hz for length, limit_s in lengths):
+        block_s = (self._count - self._start) / self._format.rate_hz
+        pause_s = (self._count - self._last_event) / self._format.rate_hz
+        if block_s > MAX_BLOCK_S or pause_s > PAUSE_S:
             self._end_block(PAUSE_S / 2)
         self._samples.append(samples.astype(np.float32))
         self._count += len(samples)
@@ -225,11 +216,9 @@ class SessionFolder:
         events = sorted(event for event in self._events if start <= event[0] < end)
         self._events = [event for event in self._events if event[0] >= end]
         samples = np.concatenate(self._samples)
-        self._samples, self._start, self._last_event = (
-            [samples[end - start :].copy()],
-            end,
-            self._count,
-        )
+        self._samples = [samples[end - start :].copy()]
+        self._start = end
+        self._last_event = self._count
         if any(name != GAP for _, name, _ in events):
             self._blocks += 1
             block = self._blocks, start, samples[: end - start], events
@@ -248,11 +237,9 @@ class SessionFolder:
         import mne
         import mne_bids
 
-        rate_hz, positions, is_meg = (
-            self._format.rate_hz,
-            self._format.positions,
-            self._datatype == "meg",
-        )
+        rate_hz = self._format.rate_hz
+        positions = self._format.positions
+        is_meg = self._datatype == "meg"
         with _explain_errors(self._path.root):
             # a recording of mne, in its units, with the types of channels, the time and
             # the events
@@ -351,8 +338,8 @@ def _scale_of(name: str, kind: str, unit: str) -> float:
         return 1e-6
     factor, quantity = UNIT_SIZES.get(name_unit(unit), (0.0, ""))
     if quantity != base:
-        problem = f"channel {name} of type {kind} has the unit {unit or 'of nothing'}"
         raise BrainhiveError(
-            problem, "µV, mV or V for EEG; fT or T, fT/cm or T/m for MEG"
+            f"channel {name} of type {kind} has the unit {unit or 'of nothing'}",
+            "µV, mV or V for EEG; fT or T, fT/cm or T/m for MEG",
         )
     return factor

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +99,15 @@ def open_vectors(
     """
     with reading(files[0], AGAIN):
         # the layout follows from the files
-        listed = (
-            file / name
-            for file in files
-            for name, entry in walk(file)
-            if not entry.is_dir()
-        )
-        below = [*(file for file in files if not file.is_dir()), *listed]
+        below = (file / name for file in files for name, _ in walk(file))
+        tables = [
+            file
+            for file in (*files, *below)
+            if file.suffix == ".parquet" and not file.is_dir()
+        ]
         if len(files) == 1 and (files[0] / NAMES).is_file():
             vectors = _thingsvision(files[0])
-        elif tables := [file for file in below if file.suffix == ".parquet"]:
+        elif tables:
             vectors = _cache(tables, known_as)
         elif all(file.is_dir() for file in files):
             vectors = _tree(files, suffix)
@@ -117,18 +116,16 @@ def open_vectors(
         else:
             raise MissingData(
                 f"{files[0]} is in no known layout",
-                (
-                    f"known: .parquet, {', '.join(pickles.ENDINGS)}, a folder of .npy, "
-                    "a folder of thingsvision"
-                ),
+                f"known: .parquet, {', '.join(pickles.ENDINGS)}, a folder of .npy, "
+                "a folder of thingsvision",
             )
 
     # a suffix that selects nothing is an error in the command line
     if suffix and vectors.layout != f"*{suffix}.npy":
-        problem = (
-            f"suffix is {suffix!r}, which has no effect on the layout {vectors.layout}"
+        raise RecipeError(
+            f"suffix is {suffix!r}, which has no effect on the layout {vectors.layout}",
+            "no suffix",
         )
-        raise RecipeError(problem, "no suffix")
     return vectors
 
 
@@ -166,17 +163,14 @@ def _cache(files: Sequence[Path], known_as: Sequence[str]) -> Vectors:
     """
     # files of the encoder, where file names say it
     makers = {file: file.stem.rpartition(PARQUET_PART)[0] for file in files}
-    ours = [
-        file
-        for file, maker in makers.items()
-        if maker.endswith(tuple(f"_{name}" for name in known_as))
-    ]
+    endings = tuple(f"_{name}" for name in known_as)
+    ours = [file for file, maker in makers.items() if maker.endswith(endings)]
     if any(makers.values()) and not ours:
-        problem = (
+        raise MissingData(
             f"no parquet of {' or '.join(known_as)}, only "
-            f"{', '.join(sorted({*makers.values()})[:6])}"
+            f"{', '.join(sorted({*makers.values()})[:6])}",
+            "give the encoder that made them: --encoders NAME",
         )
-        raise MissingData(problem, "give the encoder that made them: --encoders NAME")
 
     # names of the rows, without their vectors
     files = ours or files
@@ -186,10 +180,12 @@ def _cache(files: Sequence[Path], known_as: Sequence[str]) -> Vectors:
             table = open_parquet(file)
         columns = table.schema_arrow.names
         # full ids, or stems
-        column = next((name for name in ("path", "image_id") if name in columns), "")
-        if not column or "emb" not in columns:
-            problem = f"{file} has columns {', '.join(columns)}, not image_id and emb"
-            raise BrainhiveError(problem, "rename them")
+        column = "path" if "path" in columns else "image_id"
+        if not {column, "emb"} <= {*columns}:
+            raise BrainhiveError(
+                f"{file} has columns {', '.join(columns)}, not image_id and emb",
+                "rename them",
+            )
         names += map(str, table.read([column]).column(0).to_pylist())
     return Vectors("parquet", files, names, partial(_from_parquet, files), bool(ours))
 
@@ -243,17 +239,14 @@ def _dictionaries(files: Sequence[Path], row_names: Sequence[str] | None) -> Vec
         }
         if ids:
             chosen = _take_only(ids, "ids", file)
-            tables = {
+            vectors = {
                 key: value
                 for key, value in content.items()
-                if getattr(value, "ndim", 0) > 1
-            }
-            vectors = {
-                key: table for key, table in tables.items() if len(table) == len(chosen)
+                if getattr(value, "ndim", 0) > 1 and len(value) == len(chosen)
             }
             arrays.append(_take_only(vectors, "vectors", file))
         else:
-            chosen = [str(key) for key in content]
+            chosen = map(str, content)
             arrays.append(list(content.values()))
         names += chosen
     return Vectors("dictionary", files, names, partial(_in_batches, arrays))
@@ -262,12 +255,13 @@ def _dictionaries(files: Sequence[Path], row_names: Sequence[str] | None) -> Vec
 def _strings(value: Any) -> list[str]:
     """Read a list or array of strings; empty if it is none."""
     # arrays of byte strings are decoded
-    if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":
-        value = (value if value.dtype.kind != "S" else np.char.decode(value)).tolist()
-    is_list = isinstance(value, list | tuple) and all(
-        isinstance(name, str) for name in value
-    )
-    return list(value) if is_list else []
+    if isinstance(value, np.ndarray) and value.dtype.kind == "S":
+        value = np.char.decode(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
+        value = value.tolist()
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        return list(value)
+    return []
 
 
 def _take_only(candidates: Mapping[str, Any], what: str, file: Path) -> Any:
@@ -286,9 +280,10 @@ def _tree(folders: Sequence[Path], suffix: str) -> Vectors:
     ending = f"{suffix}.npy"
     # names of pictures are paths below the folder, without the ending
     names = {
-        file: file.relative_to(folder).as_posix().removesuffix(ending)
+        folder / name: name.removesuffix(ending)
         for folder in folders
-        for file in (folder / name for name, _ in walk(folder) if name.endswith(ending))
+        for name, _ in walk(folder)
+        if name.endswith(ending)
     }
     if not names:
         raise MissingData(
@@ -298,9 +293,7 @@ def _tree(folders: Sequence[Path], suffix: str) -> Vectors:
 
     def batches() -> Iterator[Array]:
         for start in range(0, len(files), BATCH):
-            yield _stacked(
-                [pickles.load(file) for file in files[start : start + BATCH]]
-            )
+            yield _stacked([*map(pickles.load, files[start : start + BATCH])])
 
     return Vectors(f"*{ending}", files, list(names.values()), batches)
 
@@ -314,8 +307,10 @@ def _thingsvision(folder: Path) -> Vectors:
     files = sorted(folder.glob("features*.*"))
     if len({file.suffix for file in files}) != 1 or files[0].suffix not in FEATURES:
         present = ", ".join(file.name for file in files) or "none"
-        problem = f"{folder}: needs features of one kind, has {present}"
-        raise BrainhiveError(problem, f"known: {', '.join(FEATURES)}")
+        raise BrainhiveError(
+            f"{folder}: needs features of one kind, has {present}",
+            f"known: {', '.join(FEATURES)}",
+        )
 
     def batches() -> Iterator[Array]:
         for file in files:
@@ -336,7 +331,7 @@ def _in_batches(arrays: Iterable[Any]) -> Iterator[Array]:
 
 
 def _stacked(vectors: Sequence[Any]) -> Array:
-    stacked = np.stack([pickles.array(vector) for vector in vectors])
+    stacked = np.stack([*map(pickles.array, vectors)])
     # encoders may save one picture's vector as [1, D]
     return stacked[:, 0] if stacked.ndim > 2 and stacked.shape[1] == 1 else stacked
 
@@ -394,31 +389,30 @@ def copy_vectors(
                 # the store's rows of this batch; names may end before the vectors do
                 rows = store_rows[at : at + len(batch)]
                 # gaps are of interest only where a store wants the row
-                lost = np.flatnonzero((rows >= 0) & ~is_finite[: len(rows)])
-                absent += [vectors.names[at + int(position)] for position in lost]
-                rows = np.where(is_finite[: len(rows)], rows, -1)
-                to = rows[rows >= 0]
+                is_wanted, is_known = rows >= 0, is_finite[: len(rows)]
+                names = vectors.names[at : at + len(batch)]
+                absent += compress(names, is_wanted & ~is_known)
+                is_copied = is_wanted & is_known
+                to = rows[is_copied]
                 more = {} if known is None else {PIXELS: known[to]}
-                writer.write(to, batch[: len(rows)][rows >= 0], **more)
+                writer.write(to, batch[: len(rows)][is_copied], **more)
             at += len(batch)
             bar.advance(len(batch))
         # a mismatch is seen only at the end, and leaves no store behind
         if at != len(vectors.names):
-            problem = (
-                f"{vectors.files[0]} holds {at} vectors for {len(vectors.names)} names"
-            )
             raise BrainhiveError(
-                problem, "fetch it again, with the list of names that belongs to it"
+                f"{vectors.files[0]} holds {at} vectors for {len(vectors.names)} names",
+                "fetch it again, with the list of names that belongs to it",
             )
         if absent:
             listed = summarise_names(absent, len(vectors.names))
             problem = f"{vectors.files[0]}: vectors that are not finite, {listed}"
             if not skip_missing:
-                way = (
+                raise BrainhiveError(
+                    problem,
                     "give finite ones (half precision overflows), or accept the gaps "
-                    "with --skip-missing"
+                    "with --skip-missing",
                 )
-                raise BrainhiveError(problem, way)
             console.warn(f"{problem}; these pictures count as absent")
         finish_stores(writers, ALONE)
 
@@ -431,8 +425,8 @@ def identify_pictures(images: StimulusSet, rows: Int64) -> UInt64 | None:
     """
     if not images.has_pictures or images.missing is not None:
         return None
-    pixels, rows = np.zeros((len(images), PIXEL_WORDS), np.uint64), np.unique(rows)
-    rows = rows[rows >= 0]
+    pixels = np.zeros((len(images), PIXEL_WORDS), np.uint64)
+    rows = np.unique(rows[rows >= 0])
 
     def identify(row: int) -> UInt64:
         return describe_pixels(images.open(row))
@@ -476,10 +470,8 @@ def write_parquet(store: TargetStore, file: Path, rows: Int64) -> None:
         # batch by batch, as a store may be larger than memory
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
-            ids, values = (
-                list(store.image_ids[batch]),
-                np.asarray(store.embedding[batch], np.float32),
-            )
+            ids = list(store.image_ids[batch])
+            values = np.asarray(store.embedding[batch], np.float32)
             nested = pyarrow.array(values.reshape(-1))  # [n, …] as lists of lists
             for width in reversed(values.shape[1:]):
                 ends = np.arange(0, len(nested) + 1, width, dtype=np.int32)

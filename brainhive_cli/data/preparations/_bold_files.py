@@ -6,14 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import filter as match_pattern
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.arrays import Array, Float32, Float64
+from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.bids_labels import VERSIONS
@@ -117,14 +117,12 @@ def list_folder(root: Path, folder: Path) -> list[BidsFile]:
             entities["run"] = entities["run"].lstrip("0")
         # as MNI152NLin2009cAsym:res-2
         details = [
-            f"{key}-{entities[key]}"
+            f":{key}-{entities[key]}"
             for key in ("cohort", "res", "den")
             if key in entities
         ]
-        space = ":".join([entities["space"], *details]) if "space" in entities else ""
-        files.append(
-            BidsFile(path, path.parent.relative_to(root), entities, suffix, space)
-        )
+        space = "".join([entities["space"], *details]) if "space" in entities else ""
+        files.append(BidsFile(path, folder, entities, suffix, space))
     return sorted(files, key=lambda file: len(file.entities))
 
 
@@ -165,11 +163,9 @@ def refuse_versions(files: Iterable[BidsFile]) -> None:
         )
         other = known.setdefault(acquisition, file)
         if other is not file:
-            problem = (
-                f"{other.path} and {file.path} are of one acquisition, not of two runs"
-            )
             raise BrainhiveError(
-                problem, "preparation.files=PATTERN that one of them has, or remove one"
+                f"{other.path} and {file.path} are of one acquisition, not of two runs",
+                "preparation.files=PATTERN that one of them has, or remove one",
             )
 
 
@@ -180,44 +176,30 @@ def find_runs(
     events are left out.
     """
     # runs with events in the order of their labels, run-10 behind run-9
-    pairs = [
-        (file, events)
+    labelled = [
+        (len(label := file.entities.get("run", "")), label, file.path, file, tables[-1])
         for file in files
-        if (events := inherit(raw, file, ".tsv", "events"))
+        if (tables := inherit(raw, file, ".tsv", "events"))
     ]
-    pairs.sort(
-        key=lambda pair: (
-            len(run := pair[0].entities.get("run", "")),
-            run,
-            pair[0].path,
-        )
-    )
+    labelled.sort()
 
     # numbers of the labels, or else counted
-    labels = [file.entities.get("run", "") for file, _ in pairs]
-    numbers = [int(label) if label.isdecimal() else 0 for label in labels]
+    numbers = [int(label) if label.isdecimal() else 0 for _, label, *_ in labelled]
     # runs may differ in other entities, as acq
     if len({*numbers}) < len(numbers) or 0 in numbers:
-        numbers = [*range(1, len(pairs) + 1)]
+        numbers = [*range(1, len(labelled) + 1)]
 
     runs = []
-    for number, (file, events) in zip(numbers, pairs, strict=True):
+    for number, (*_, file, events) in zip(numbers, labelled, strict=True):
         # the right hemisphere, confounds and JSON of a run
-        path, described = (
-            file.path,
-            file._replace(entities={**file.entities, "desc": "confounds"}),
-        )
-        partners = (
-            [path.with_name(path.name.replace("_hemi-L_", "_hemi-R_"))]
-            if path.suffix == ".gii"
-            else []
-        )
+        path = file.path
+        described = file._replace(entities={**file.entities, "desc": "confounds"})
+        series: tuple[Path, ...] = (path,)
+        if path.suffix == ".gii":
+            series = path, path.with_name(path.name.replace("_hemi-L_", "_hemi-R_"))
         # the former before 20.2
-        tables = inherit(derived, described, ".tsv", "regressors", "timeseries")
-        sidecars = (
-            inherit(raw, file, ".json", "bold"),
-            inherit(derived, file, ".json", "bold"),
-        )
+        confounds = inherit(derived, described, ".tsv", "regressors", "timeseries")[-1:]
+        own, further = (inherit(root, file, ".json", "bold") for root in (raw, derived))
 
         # masks and labels of the same run, space and resolution
         images = {
@@ -227,17 +209,10 @@ def find_runs(
             and image.path.name.endswith(NIFTI)
             and {**image.entities, "desc": ""} == {**file.entities, "desc": ""}
         }
-        series, confounds = (path, *partners), tables[-1] if tables else None
-        paths = [
-            *series,
-            events[-1],
-            *sidecars[0],
-            *sidecars[1],
-            *tables[-1:],
-            *images.values(),
-        ]
+        table = next(iter(confounds), None)
+        paths = [*series, events, *own, *further, *confounds, *images.values()]
         runs.append(
-            BoldRun(number, series, events[-1], sidecars, confounds, images, paths)
+            BoldRun(number, series, events, (own, further), table, images, paths)
         )
     return runs
 
@@ -252,10 +227,10 @@ def read_timing(run: BoldRun) -> tuple[int, float, float, str]:
         BrainhiveError: if there is no TR, or the header of the BOLD has another.
     """
     # of several JSON files, later ones override earlier ones key by key
-    raw, derived = dict[str, Any](), dict[str, Any]()
-    for merged, paths in zip((raw, derived), run.sidecars, strict=True):
-        for path in paths:
-            merged.update(documents.read(path))
+    raw, derived = (
+        dict[str, Any](chain(*(documents.read(path).items() for path in paths)))
+        for paths in run.sidecars
+    )
 
     # the TR of the JSON, which the header may not contradict
     path = run.series[0]
@@ -273,23 +248,22 @@ def read_timing(run: BoldRun) -> tuple[int, float, float, str]:
     header_s = header_s / 1000 if header_s > LONGEST_TR_S else header_s
     # tools that know no TR write 0 or 1
     if header_s > 0 and header_s != 1 and abs(header_s - tr_s) > HEADER_TOLERANCE_S:
-        problem = (
-            f"{path}: its header has a TR of {header_s:g} s, its JSON one of {tr_s:g} s"
-        )
         raise BrainhiveError(
-            problem, "find out which is right, and correct RepetitionTime or the header"
+            f"{path}: its header has a TR of {header_s:g} s, its JSON one of {tr_s:g} "
+            f"s",
+            "find out which is right, and correct RepetitionTime or the header",
         )
 
     # slice-timing correction moves a volume to the middle of its TR
-    if (start_s := derived.get("StartTime")) is not None:
-        if not _is_time(start_s):
-            raise BrainhiveError(
-                f"{path}: its JSON has StartTime {start_s}", "correct it: seconds"
-            )
-        return volumes, tr_s, start_s, "StartTime"
-    if derived.get("SliceTimingCorrected") is True:
-        return volumes, tr_s, tr_s / 2, "TR/2"
-    return volumes, tr_s, 0.0, "0"
+    start_s, source = derived.get("StartTime"), "StartTime"
+    if start_s is None:
+        is_corrected = derived.get("SliceTimingCorrected") is True
+        start_s, source = (tr_s / 2, "TR/2") if is_corrected else (0.0, "0")
+    if not _is_time(start_s):
+        raise BrainhiveError(
+            f"{path}: its JSON has StartTime {start_s}", "correct it: seconds"
+        )
+    return volumes, tr_s, start_s, source
 
 
 def _is_time(value: Any) -> bool:
@@ -317,24 +291,6 @@ def _read_header(path: Path) -> tuple[int, float]:
         return image.shape[3], float(image.header.get_zooms()[3])
 
 
-def read_surface(run: BoldRun) -> dict[str, Array]:
-    """Read the BOLD [T, V] of the vertices of each hemisphere."""
-    images = [open_image(path, AGAIN) for path in run.series]
-    with reading(run.series[0], AGAIN, raised=(Exception,)):
-        if len(images) == 2:
-            # GIFTI: an array for each volume, or one [V, T], as nilearn writes it; [T,
-            # V] a hemisphere
-            stacks = [
-                np.stack([volume.data for volume in image.darrays]) for image in images
-            ]
-            stacks = [stack if stack.ndim == 2 else stack[0].T for stack in stacks]
-            return dict(zip(CORTEX, stacks, strict=True))
-
-        # CIFTI: grayordinates, of which the cortex is read
-        values, axis = np.asarray(images[0].dataobj), images[0].header.get_axis(1)
-        return {side: values[:, axis.name == name] for side, name in CORTEX.items()}
-
-
 def read_series(run: BoldRun, space: Mask | Mapping[str, int], volumes: int) -> Float32:
     """Read the BOLD [T, V] of the voxels of a mask, or of the vertices of both
     hemispheres.
@@ -342,8 +298,21 @@ def read_series(run: BoldRun, space: Mask | Mapping[str, int], volumes: int) -> 
     if isinstance(space, Mask):
         return space.read_series(run.series[0]).astype(np.float32, copy=False)
 
+    # vertices [T, V] of each hemisphere
+    images = [open_image(path, AGAIN) for path in run.series]
+    with reading(run.series[0], AGAIN, raised=(Exception,)):
+        if len(images) == 2:
+            # GIFTI: an array for each volume, or one [V, T], as nilearn writes it
+            sides = [
+                np.stack([volume.data for volume in image.darrays]) for image in images
+            ]
+            sides = [side if side.ndim == 2 else side[0].T for side in sides]
+        else:
+            # CIFTI: grayordinates, of which the cortex is read
+            values, axis = np.asarray(images[0].dataobj), images[0].header.get_axis(1)
+            sides = [values[:, axis.name == name] for name in CORTEX.values()]
+
     # left and right hemisphere side by side
-    sides = [*read_surface(run).values()]
     if [side.shape for side in sides] != [(volumes, size) for size in space.values()]:
         shapes = " and ".join(str([*side.shape]) for side in sides)
         raise BrainhiveError(
@@ -388,11 +357,7 @@ def read_events(
     pictures, dropped = list[Picture](), Counter[str]()
     for line, row in enumerate(rows, 2):
         kind = f" (trial_type {row['trial_type']})" if "trial_type" in columns else ""
-        other = [
-            column
-            for column, values in wanted.items()
-            if _plain(row[column]) not in values
-        ]
+        other = [name for name in wanted if _plain(row[name]) not in wanted[name]]
         if other:
             dropped[f"events whose {other[0]} is {row[other[0]]}"] += 1
         elif row[stimulus] in ABSENT:
@@ -414,18 +379,17 @@ def read_events(
     pictures.sort()
     for picture, later in pairwise(pictures):
         if picture[0] == later[0]:
-            way = "preparation.where={COLUMN: VALUE} chooses one, or correct the table"
-            raise BrainhiveError(f"{path}: two pictures begin at {later[0]:g} s", way)
+            raise BrainhiveError(
+                f"{path}: two pictures begin at {later[0]:g} s",
+                "preparation.where={COLUMN: VALUE} chooses one, or correct the table",
+            )
     return pictures, dropped
 
 
 def _plain(value: object) -> str:
     """Write numbers alike: 1, 01 and 1.0."""
-    return (
-        NO_VALUE.sub("n/a", str(value))
-        if np.isnan(number := read_number(value))
-        else str(number)
-    )
+    number = read_number(value)
+    return NO_VALUE.sub("n/a", str(value)) if np.isnan(number) else str(number)
 
 
 def read_confounds(
@@ -450,8 +414,10 @@ def read_confounds(
     if not groups:
         return {}
     if (path := run.confounds) is None:
-        problem = f"{run.series[0]} has no desc-confounds_timeseries.tsv next to it"
-        raise MissingData(problem, "preparation.confounds=[] does without")
+        raise MissingData(
+            f"{run.series[0]} has no desc-confounds_timeseries.tsv next to it",
+            "preparation.confounds=[] does without",
+        )
     columns, rows = read_table(path)
     if len(rows) != volumes:
         raise BrainhiveError(
@@ -465,9 +431,8 @@ def read_confounds(
             matches = sorted(match_pattern(columns, pattern))
             if not matches and group not in OPTIONAL:
                 there = dict.fromkeys(re.sub(r"\d+$", "*", name) for name in columns)
-                problem = f"{path} has no column {pattern} of the confounds {group}"
                 raise BrainhiveError(
-                    problem,
+                    f"{path} has no column {pattern} of the confounds {group}",
                     f"preparation.confounds=[…] of those there: {', '.join(there)}",
                 )
             names |= dict.fromkeys(matches)
@@ -481,9 +446,9 @@ def read_confounds(
             noted["confounds with n/a in the first row, taken as 0"] += 1
             column[0] = 0
         if not np.isfinite(column).all():
-            problem = f"{path}, column {name}: not all of its rows are numbers"
             raise BrainhiveError(
-                problem, "leave it out of preparation.confounds, or correct it"
+                f"{path}, column {name}: not all of its rows are numbers",
+                "leave it out of preparation.confounds, or correct it",
             )
         if column.any():
             values[name] = column

@@ -86,16 +86,13 @@ def find_region_files(
         paths = dict.fromkeys(
             os.path.abspath(folder / path) for folder in (root, home_folder())
         )
-        matches = next(filter(None, map(expand_pattern, paths)), None)
-        if matches is None:
+        files[name] = next(filter(None, map(expand_pattern, paths)), [])
+        if not files[name]:
             raise MissingData(
                 f"region {name} of subject {subject}: no file {' or '.join(paths)}",
-                (
-                    f"preparation.regions.{name}=FILE, absolute or relative to "
-                    f"{os.path.abspath(root)}"
-                ),
+                f"preparation.regions.{name}=FILE, absolute or relative to "
+                f"{os.path.abspath(root)}",
             )
-        files[name] = matches
     return files
 
 
@@ -136,15 +133,15 @@ def name_voxels(
         width, grid = space.width, space.grid
     else:
         sides = np.repeat([*space], [*space.values()])  # [V]
-        width, regions = (
-            len(sides),
-            {side: sides == side for side in space if side in CORTEX},
-        )
+        width = len(sides)
+        regions = {side: sides == side for side in space if side in CORTEX}
 
     # a threshold without a file would have no effect
     if unknown := {*thresholds} - {*files, "mask"}:
-        problem = f"preparation.thresholds.{min(unknown)}: no region is called so"
-        raise BrainhiveError(problem, f"there are: {', '.join(files)}")
+        raise BrainhiveError(
+            f"preparation.thresholds.{min(unknown)}: no region is called so",
+            f"there are: {', '.join(files)}",
+        )
     for atlas, paths in files.items():
         # regions and their names, of one file or of both hemispheres
         parts = [
@@ -154,12 +151,10 @@ def name_voxels(
         counts = [0 if isinstance(space, Mask) else count for count, *_ in parts]
         if not isinstance(space, Mask) and sum(counts) != width:
             several = " and ".join(path.name for path in paths)
-            problem = (
-                f"{paths[0].parent}: {several} have {sum(counts)} vertices, the betas "
-                f"{width}"
-            )
             raise BrainhiveError(
-                problem, "preparation.regions: {NAME: ?h.FILE}, for both hemispheres"
+                f"{paths[0].parent}: {several} have {sum(counts)} vertices, the betas "
+                f"{width}",
+                "preparation.regions: {NAME: ?h.FILE}, for both hemispheres",
             )
 
         # a mask [V] for each name, of both hemispheres together
@@ -172,9 +167,8 @@ def name_voxels(
                 # them
                 region = re.sub(r"[\s&|()]+", "_", name.strip())
                 if region.strip("-") and not UNNAMED.fullmatch(region):
-                    masks.setdefault(region, np.zeros(width, bool))[
-                        start : start + count
-                    ] |= inside
+                    mask = masks.setdefault(region, np.zeros(width, bool))
+                    mask[start : start + count] |= inside
         if not any(mask.any() for mask in masks.values()):
             raise BrainhiveError(
                 f"{paths[0]} has nothing in the {width} voxels of the betas", WAY_OUT
@@ -211,55 +205,46 @@ def _read_parts(
     present = np.unique(maps[np.isfinite(maps) & (maps > 0)])
     # one map of whole numbers may be an atlas
     if several == 1 and not any(labels) and (present == np.rint(present)).all():
-        labels, source = (
-            [{k: name for k, name in table.items() if k in present}],
-            "of the table next to it",
-        )
+        labels = [{k: name for k, name in table.items() if k in present}]
+        source = "of the table next to it"
         if not any(labels) and len(present) > 1:  # a mask may be called wang_V1
-            labels, source = (
-                [_name_known_labels(f"{atlas} {path.name}".lower(), present)],
-                "of a known atlas",
-            )
+            labels = [_name_known_labels(f"{atlas} {path.name}".lower(), present)]
+            source = "of a known atlas"
 
     # labels become masks; names of several maps begin with the map's number
     if least is None and any(labels):
         regions = [
-            (f"{number}.{name}" if several > 1 else name, values == label)
+            (f"{number}." * (several > 1) + HEMISPHERE.sub("", name), values == label)
             for number, (values, names) in enumerate(
                 zip(maps.T, labels, strict=True), 1
             )
-            for label, name in (
-                (label, HEMISPHERE.sub("", text)) for label, text in names.items()
-            )
+            for label, name in names.items()
         ]
         return count, regions, f"labels with the names {source}"
 
     # a mask, labels without names, or probabilities
     threshold, kind = find_threshold(volume, path, atlas, least)
+    if several == 1 and kind == "labels":
+        regions = [(f"{atlas}-{label:.0f}", maps[:, 0] == label) for label in present]
+        return count, regions, "labels without names"
     if several == 1:
-        regions = [(atlas, is_inside(maps[:, 0], threshold))]
-        if kind == "labels":
-            regions = [
-                (f"{atlas}-{label:.0f}", maps[:, 0] == label) for label in present
-            ]
-        return count, regions, "labels without names" if kind == "labels" else kind
+        return count, [(atlas, is_inside(maps[:, 0], threshold))], kind
 
     # several masks, or maps of probabilities, numbered from 0 or 1 in the table
     if kind == "labels" and any(
         len(np.unique(values[values > 0])) > 1 for values in maps.T
     ):
-        way = (
+        raise BrainhiveError(
+            f"{path} has {several} maps of labels without names",
             "preparation.regions={NAME: FILE} of one map each, or "
-            f"thresholds.{atlas}=LEAST"
+            f"thresholds.{atlas}=LEAST",
         )
-        raise BrainhiveError(f"{path} has {several} maps of labels without names", way)
     first = min(1, *table) if table else 1
-    titles = [table.get(first + row, f"{atlas}-{row + 1}") for row in range(several)]
-    return (
-        count,
-        [*zip(titles, is_inside(maps, threshold).T, strict=True)],
-        f"{several} maps, {kind}",
-    )
+    regions = [
+        (table.get(first + row, f"{atlas}-{row + 1}"), inside)
+        for row, inside in enumerate(is_inside(maps, threshold).T)
+    ]
+    return count, regions, f"{several} maps, {kind}"
 
 
 def _name_known_labels(called: str, present: Array) -> Mapping[int, str]:
@@ -287,10 +272,8 @@ def _read_table(path: Path) -> dict[int, str]:
     stem = re.sub(r"\.(nii|mgz|mgh)(\.gz)?$", "", path.name)
     names: dict[int, str] = {}
     # of several tables the last counts
-    for table in filter(
-        is_file, (path.with_name(stem + ending) for ending in (".tsv", ".txt", ".csv"))
-    ):
-        names = {}
+    tables = (path.with_name(stem + ending) for ending in (".csv", ".txt", ".tsv"))
+    if table := next(filter(is_file, tables), None):
         for line in read_regular(table).decode("utf-8-sig", "replace").splitlines():
             # number and name, by tab, comma, semicolon or spaces; other lines are
             # headers
@@ -327,10 +310,8 @@ def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> Maps:
     with reading(path, WAY_OUT, raised=(Exception,)):
         if path.suffix == ".annot":
             values, _, names = read_annot(path)
-            values, labels = (
-                values[:, None],
-                [{label: name.decode() for label, name in enumerate(names)}],
-            )
+            values = values[:, None]
+            labels = [{label: name.decode() for label, name in enumerate(names)}]
         elif path.suffix == ".label":
             if len(sizes) == 1:
                 raise ValueError(

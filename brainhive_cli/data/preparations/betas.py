@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,8 @@ class Config(BetaSteps):
     )
     regions: dict[str, str] = Field(
         {},
-        description=(
-            "masks, atlases, below root or else home: "
-            "regions.V1=sub-{subject:02d}_V1.nii.gz"
-        ),
+        description="masks, atlases, below root or else home: "
+        "regions.V1=sub-{subject:02d}_V1.nii.gz",
     )
     thresholds: Thresholds = Field({}, exclude_if=lambda thresholds: not thresholds)
     stimuli: Stimuli = "image-folder"
@@ -155,12 +154,13 @@ class OwnBetas(PublishedBetas):
         """
         # betas and a table by session; betas without `ses` are of all sessions
         files, tables = self._find("betas", subject), self._find("trials", subject)
-        has_session = {
-            source: SESSION.search(str(source[0].relative_to(self.root)))
-            for source in files.values()
-        }
         of_all = next(
-            (source for source in files.values() if not has_session[source]), None
+            (
+                source
+                for source in files.values()
+                if not SESSION.search(str(source[0].relative_to(self.root)))
+            ),
+            None,
         )
 
         # volumes need a mask
@@ -179,20 +179,15 @@ class OwnBetas(PublishedBetas):
         counts = Counter[Source]()
         for session_of_table, (table,) in sorted(tables.items()):
             # several sessions of betas with one table need a session in each line
-            is_divided = len(tables) == 1 < len(files)
+            needed = [self.config.column]
+            needed += ["session"] * (len(tables) == 1 < len(files))
+            needed += ["run"] * (self.config.zscore == "run")
             header, lines = read_table(table)
-            needed = [
-                self.config.column,
-                *["session"] * is_divided,
-                *["run"] * (self.config.zscore == "run"),
-            ]
             if not lines or not {*needed} <= {*header}:
-                way_out = (
-                    f"it has {len(lines)} lines of {', '.join(header)}; "
-                    "preparation.column=NAME"
-                )
                 raise BrainhiveError(
-                    f"{table} needs columns {' and '.join(needed)}", way_out
+                    f"{table} needs columns {' and '.join(needed)}",
+                    f"it has {len(lines)} lines of {', '.join(header)}; "
+                    "preparation.column=NAME",
                 )
 
             for number, line in enumerate(lines, 2):
@@ -210,12 +205,10 @@ class OwnBetas(PublishedBetas):
                 ):
                     continue  # of a session that the recipe leaves out
                 if source is None:
-                    problem = (
-                        f"{where} is of session {session}, of which no betas are below "
-                        f"{self.root}"
-                    )
                     raise MissingData(
-                        problem, "copy them, or take these lines out of the table"
+                        f"{where} is of session {session}, of which no betas are below "
+                        f"{self.root}",
+                        "copy them, or take these lines out of the table",
                     )
                 # a line without a picture has a beta, too
                 picture = line[self.config.column]
@@ -226,9 +219,9 @@ class OwnBetas(PublishedBetas):
 
         # betas without lines would be left out unnoticed
         if unread := [source for source in files.values() if not counts[source]]:
-            problem = f"{unread[0][0]} has betas, and no table lists their trials"
             raise MissingData(
-                problem, "write the table of its session, or move the betas away"
+                f"{unread[0][0]} has betas, and no table lists their trials",
+                "write the table of its session, or move the betas away",
             )
 
         # all files of a subject have the same voxels
@@ -238,28 +231,23 @@ class OwnBetas(PublishedBetas):
         }
         widths = [width for *_, width in layouts.values()]
         if len({*widths}) > 1:
-            problem = (
-                f"files of subject {subject} have {', '.join(map(str, widths))} voxels"
-            )
             raise BrainhiveError(
-                problem, "all sessions of a subject have the same voxels"
+                f"files of subject {subject} have {', '.join(map(str, widths))} voxels",
+                "all sessions of a subject have the same voxels",
             )
 
         # the mask may be an atlas with regions
-        atlas = {"mask": [mask.path]} if mask else {}
-        label = read_label(next(iter(counts))[0], self.root).removeprefix("sub-")
-        regions = atlas | find_region_files(
-            self.config.regions, subject, self.root, label
-        )
-        first = next(iter(counts))[:1]
-        space = mask or find_vertices(first, AGAIN) or {"": widths[0]}
+        (first, *_), *_ = counts
+        label = read_label(first, self.root).removeprefix("sub-")
+        regions = {"mask": [mask.path]} if mask else {}
+        regions |= find_region_files(self.config.regions, subject, self.root, label)
+        space = mask or find_vertices([first], AGAIN) or {"": widths[0]}
         voxels, self.readings[subject] = name_voxels(
             regions, space, self.config.thresholds
         )
         # it is no atlas
-        named = {
-            name: inside for name, inside in voxels.regions.items() if name != "mask"
-        }
+        named = {**voxels.regions}
+        named.pop("mask", None)
 
         def read(session: int) -> Array:
             """Read the betas [n, V] of a session as its table lists them."""
@@ -268,9 +256,8 @@ class OwnBetas(PublishedBetas):
 
         # all files that the store depends on
         lists = filter(Path.is_file, self.stimuli.lists)
-        several = (*files.values(), *tables.values(), *regions.values(), lists)
         return Subject(
-            [path for paths in several for path in paths],
+            [*chain(*files.values(), *tables.values(), *regions.values(), lists)],
             replace(voxels, regions=named),
             widths[0],
             trials,
@@ -289,24 +276,18 @@ class OwnBetas(PublishedBetas):
         # labels have chosen among files
         numbers = chosen_numbers(self.config.sessions) or there
         if absent := {*numbers} - {*there}:
-            problem = (
-                f"no trials of subject {subject}, session {min(absent)}, below "
-                f"{self.root}"
-            )
             raise MissingData(
-                problem, f"preparation.sessions={','.join(map(str, there))}"
+                f"no trials of subject {subject}, session {min(absent)}, below "
+                f"{self.root}",
+                f"preparation.sessions={','.join(map(str, there))}",
             )
         return sorted(numbers)
 
     def trials(self, subject: int, session: int) -> SessionTrials:
         """Match the lines of a session with pictures."""
         # lines in the order of the betas that `subject` reads
-        lines = [
-            (name, run)
-            for name, _, number, run in self.subject(subject).trials
-            if number == session
-        ]
-        names, runs = zip(*lines, strict=True)
+        lines = super().trials(subject, session)
+        names = lines.image_ids
         image_ids, splits, dropped = match_pictures(names, self.stimuli, self._pictures)
         unmatched = {
             name
@@ -314,7 +295,7 @@ class OwnBetas(PublishedBetas):
             if name and not image_id
         }
         return SessionTrials(
-            image_ids, splits, np.array(runs), dropped, unmatched=sorted(unmatched)
+            image_ids, splits, lines.runs, dropped, unmatched=sorted(unmatched)
         )
 
     @cached_property
@@ -343,11 +324,10 @@ class OwnBetas(PublishedBetas):
         )
         # a mask of sub-07B is not for the betas of sub-07A; that of sub-7 is for sub-07
         label_paths, numbers = dict[str, Path](), self.config.subject_numbers
-        for path in (path for paths in kind_paths.values() for path in paths):
+        for path in chain(*kind_paths.values()):
             label = read_label(path, self.root)
-            label_paths.setdefault(
-                label if label in numbers else PADDING.sub("", label), path
-            )
+            label = label if label in numbers else PADDING.sub("", label)
+            label_paths.setdefault(label, path)
         number_subjects(label_paths, numbers)
         return {
             kind: group_by_session(
@@ -366,21 +346,19 @@ class OwnBetas(PublishedBetas):
         files = self._files[kind].get(subject, {})
         if not files:
             wanted = f"{getattr(self.config, kind)} ({', '.join(ENDINGS[kind])})"
-            problem = f"no {kind} of subject {subject} below {self.root}: {wanted}"
             raise MissingData(
-                problem, f"preparation.root=FOLDER, or preparation.{kind}=PATTERN"
+                f"no {kind} of subject {subject} below {self.root}: {wanted}",
+                f"preparation.root=FOLDER, or preparation.{kind}=PATTERN",
             )
         for paths in files.values():
-            is_series = kind == "betas" and all(_is_volume(path) for path in paths)
+            is_series = kind == "betas" and all(map(_is_volume, paths))
             if len(paths) > 1 and not (
                 is_series and all(open_image(path, AGAIN).ndim == 3 for path in paths)
             ):
-                problem = (
-                    f"{paths[0]} and {paths[1]} are both {kind} of one subject and "
-                    "session"
-                )
                 raise BrainhiveError(
-                    problem, f"preparation.{kind}=PATTERN that one of them has"
+                    f"{paths[0]} and {paths[1]} are both {kind} of one subject and "
+                    "session",
+                    f"preparation.{kind}=PATTERN that one of them has",
                 )
         # natural order: beta_10 follows beta_9
         return {
@@ -405,36 +383,26 @@ class OwnBetas(PublishedBetas):
             # arrays: trials lie along the first axis, or the last
             with self._open_array(path) as array:
                 shape = tuple(array.shape)
+            grid, width = (mask.inside.shape, mask.width) if mask else ((), 0)
             for is_last, voxels in ((False, shape[1:]), (True, shape[:-1])):
                 if not voxels or shape[-1 if is_last else 0] != count:
                     continue
                 # GLMsingle has [V, 1, 1, n]
                 if len(sides := [size for size in voxels if size > 1]) < 2:
-                    layouts.add((is_last, False, sides[0] if sides else 1))
-                elif (
-                    mask
-                    and voxels == mask.inside.shape
-                    and not (path.suffix == ".mat" and not is_last)
-                ):
-                    layouts.add((is_last, False, mask.width))
-                if (
-                    mask
-                    and path.suffix in HDF5
-                    and not is_last
-                    and voxels == mask.inside.shape[::-1]
-                ):
-                    layouts.add((False, True, mask.width))  # MATLAB reverses axes
+                    layouts.add((is_last, False, max(sides, default=1)))
+                elif voxels == grid and (is_last or path.suffix != ".mat"):
+                    layouts.add((is_last, False, width))
+                if voxels == grid[::-1] and path.suffix in HDF5 and not is_last:
+                    layouts.add((False, True, width))  # MATLAB reverses axes
 
         # one layout alone fits the number of trials
         if len(layouts) != 1 or (
             mask and {width for *_, width in layouts} != {mask.width}
         ):
             voxels_of_mask = f", the mask {mask.width} voxels" if mask else ""
-            problem = (
-                f"{path} is {list(shape)}; its table has {count} lines{voxels_of_mask}"
-            )
             raise BrainhiveError(
-                problem, MASK if len(shape) == 4 and not mask else AXES
+                f"{path} is {list(shape)}; its table has {count} lines{voxels_of_mask}",
+                MASK if len(shape) == 4 and not mask else AXES,
             )
         return layouts.pop()
 
@@ -480,16 +448,15 @@ class OwnBetas(PublishedBetas):
             )
             # several arrays: that of the recipe, or the only one with a usual name
             if not isinstance(content, np.ndarray):
-                names = (
-                    [key for key in KEYS if key in content] if name == KEYS[0] else []
-                )
-                name = names[0] if len(names) == 1 else name
+                names = [key for key in KEYS if key in content]
+                if name == KEYS[0] and len(names) == 1:
+                    name = names[0]
                 if name not in content:
-                    problem = (
+                    raise BrainhiveError(
                         f"{path} holds {', '.join(map(str, content))}, and nothing "
-                        f"called {name}"
+                        f"called {name}",
+                        "preparation.key=NAME",
                     )
-                    raise BrainhiveError(problem, "preparation.key=NAME")
                 content = hdf5.open_numbers(content, name) if is_hdf5 else content[name]
             if content.dtype.kind not in hdf5.NUMBERS:
                 raise BrainhiveError(f"{path} holds {content.dtype}, no numbers", AGAIN)

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Literal, Self
 
@@ -104,10 +104,8 @@ class Config(BetaSteps):
     files: str = Field(
         "*",
         exclude_if=lambda files: files == "*",  # stores name it only where it is chosen
-        description=(
-            "pattern of the BOLD that is read, as *_rec-nordic_* where runs have "
-            "several versions"
-        ),
+        description="pattern of the BOLD that is read, as *_rec-nordic_* where runs "
+        "have several versions",
     )
     subject_numbers: SubjectNumbers = Field({})
     task: str = Field(
@@ -115,9 +113,8 @@ class Config(BetaSteps):
     )
     space: str = Field(
         "",
-        description=(
-            "of the BOLD, as T1w or fsLR:den-91k; default: T1w, or the only one"
-        ),
+        description="of the BOLD, as T1w or fsLR:den-91k; default: T1w, or the only "
+        "one",
     )
     sessions: SplitSessions = Field(None)
     stimuli: Stimuli = "image-folder"
@@ -128,10 +125,8 @@ class Config(BetaSteps):
     )
     where: dict[str, str | float | list[str | float]] = Field(
         {},
-        description=(
-            "only events with these values, as {trial_type: picture} or {trial_type: "
-            "[1, 2]}"
-        ),
+        description="only events with these values, as {trial_type: picture} or "
+        "{trial_type: [1, 2]}",
     )
     stimulus_s: float | None = Field(
         None, gt=0, description="seconds of a picture; default: as events say"
@@ -151,10 +146,8 @@ class Config(BetaSteps):
     )
     mask: str = Field(
         "",
-        description=(
-            "NIfTI of the voxels, with {subject:02d} or {label}; default: fMRIPrep's "
-            "masks"
-        ),
+        description="NIfTI of the voxels, with {subject:02d} or {label}; default: "
+        "fMRIPrep's masks",
     )
     regions: dict[str, str] = Field(
         {},
@@ -231,12 +224,10 @@ class Bold(Betas):
         lists of pictures.
         """
         # each file once; a link may lead to a file that is not there
-        runs = [path for run in self._all_runs(subject) for path in run.files]
+        runs = (run.files for run in self._all_runs(subject))
         mask = filter(None, [self._mask_file(subject)])
-        regions = [
-            path for paths in self._region_files(subject).values() for path in paths
-        ]
-        files = [*dict.fromkeys([*runs, *mask, *regions])]
+        regions = self._region_files(subject).values()
+        files = [*dict.fromkeys(chain(*runs, mask, *regions))]
         if absent := [path for path in files if not is_file(path)]:
             raise MissingData(f"no file {absent[0]}", AGAIN)
         table = filter(None, [find_table(self.root)])
@@ -257,10 +248,9 @@ class Bold(Betas):
         space, files = self._space(subject), self._region_files(subject)
         voxels, readings = name_voxels(files, space, self.config.thresholds)
         # how the recipe's mask was read, as of regions
-        drawn = (
-            {"mask": space.kind} if isinstance(space, Mask) and self.config.mask else {}
-        )
-        self.readings[subject] = drawn | readings
+        if isinstance(space, Mask) and self.config.mask:
+            readings = {"mask": space.kind, **readings}
+        self.readings[subject] = readings
         return voxels
 
     def notes(self, subjects: Sequence[int]) -> list[str]:
@@ -312,50 +302,31 @@ class Bold(Betas):
         trials, *further_tables = overview.tables
         for subject, session, *_ in trials.rows:
             known = self.trials(subject, session).provenance
-            runs = [
-                (
-                    f"{timing['tr_s']:g}",
-                    f"{timing['start_s']:g}",
-                    timing["source"],
-                    str(len(names)),
-                )
-                for timing, names in zip(
-                    known["timing"], known["confounds"], strict=True
-                )
-            ]
-            texts = (", ".join(sorted({*column})) for column in zip(*runs, strict=True))
-            models.append(
-                (
-                    subject,
-                    session,
-                    *texts,
-                    f"{known['stimulus_s']:g}",
-                    known["repeated"],
-                )
-            )
-        columns = (
-            "subject",
-            "session",
-            "TR (s)",
-            "first (s)",
-            "by",
-            "confounds",
-            "shown (s)",
-            "repeated",
+            timing, confounds = known["timing"], known["confounds"]
+            columns = {
+                "TR (s)": [f"{run['tr_s']:g}" for run in timing],
+                "first (s)": [f"{run['start_s']:g}" for run in timing],
+                "by": [run["source"] for run in timing],
+                "confounds": [str(len(names)) for names in confounds],
+                "shown (s)": [f"{known['stimulus_s']:g}"],
+            }
+            texts = (", ".join(sorted({*column})) for column in columns.values())
+            models.append((subject, session, *texts, known["repeated"]))
+        table = Table(
+            "Models", ("subject", "session", *columns, "repeated"), tuple(models)
         )
-        return replace(
-            overview,
-            tables=(trials, Table("Models", columns, tuple(models)), *further_tables),
-        )
+        return replace(overview, tables=(trials, table, *further_tables))
 
     @cached_property
     def _runs(self) -> dict[int, dict[int, list[BoldRun]]]:
         """Find the runs of all subjects, by session."""
         if not self.root.is_dir():
-            way = way_to_folder(
-                self.root, "preparation.root", self.config.root, "a BIDS data set"
+            raise MissingData(
+                f"no folder {self.root}",
+                way_to_folder(
+                    self.root, "preparation.root", self.config.root, "a BIDS data set"
+                ),
             )
-            raise MissingData(f"no folder {self.root}", way)
 
         # the BOLD of one space
         raw, derived = (
@@ -376,9 +347,8 @@ class Bold(Betas):
         ]
         if not files:
             where = f"below {self.derived}, of files={self.config.files}"
-            problem = f"no BOLD in a space that runs share {where}"
             raise MissingData(
-                problem,
+                f"no BOLD in a space that runs share {where}",
                 "preparation.derivatives=FOLDER, of fmriprep --output-spaces T1w",
             )
         space = self._choose("space", {file.space for file in files}, "T1w")
@@ -398,7 +368,7 @@ class Bold(Betas):
             if not find_absent(stimulus, [*names, *ENTITIES])
         }
         if not tasks:
-            there = dict.fromkeys(name for names in columns.values() for name in names)
+            there = dict.fromkeys(chain(*columns.values()))
             absent = find_absent(stimulus, [*there, *ENTITIES]) or stimulus
             raise MissingData(
                 f"no events.tsv of BOLD in {self.derived} has a column {absent}",
@@ -442,10 +412,10 @@ class Bold(Betas):
             if option == wanted or option.startswith(f"{wanted}:")
         ]
         if len(matches) != 1 or not wanted:
-            problem = (
-                f"{self.derived} has BOLD of the {key}s {', '.join(sorted(options))}"
+            raise MissingData(
+                f"{self.derived} has BOLD of the {key}s {', '.join(sorted(options))}",
+                f"preparation.{key}=ONE",
             )
-            raise MissingData(problem, f"preparation.{key}=ONE")
         return matches[0]
 
     @cached_method
@@ -454,10 +424,8 @@ class Bold(Betas):
         first run.
         """
         # surfaces have vertices, not voxels
-        runs, way_out = (
-            self._all_runs(subject),
-            "preparation.mask=FILE, a mask on the grid of the BOLD",
-        )
+        runs = self._all_runs(subject)
+        way_out = "preparation.mask=FILE, a mask on the grid of the BOLD"
         path = self._mask_file(subject)
         if runs[0].series[0].name.endswith((".gii", ".dtseries.nii")):
             if path:
@@ -511,15 +479,15 @@ class Bold(Betas):
 
     def _region_files(self, subject: int) -> dict[str, list[Path]]:
         # fMRIPrep's segmentation, of the first run that has one
-        labels = [
-            run.images["aparcaseg"]
-            for run in self._all_runs(subject)
-            if "aparcaseg" in run.images
-        ]
-        drawn = find_region_files(
+        labels = {
+            name: [path]
+            for run in reversed(self._all_runs(subject))
+            for name, path in run.images.items()
+            if name == "aparcaseg"
+        }
+        return labels | find_region_files(
             self.config.regions, subject, self.root, self._label(subject)
         )
-        return {**({"aparcaseg": labels[:1]} if labels else {}), **drawn}
 
     @cached_method
     def _design(
@@ -533,11 +501,12 @@ class Bold(Betas):
             all.
         """
         config, where = self.config, f"session {session} of subject {subject}"
+        session_runs = self._runs[subject][session]
         dropped, noted = Counter[str](), Counter[str]()
 
         # pictures with a response in their run that can be modelled
         shown, timings = [], {}
-        for run in self._runs[subject][session]:
+        for run in session_runs:
             volumes, tr_s, start_s, _ = timings[run.number] = read_timing(run)
             pictures, no_pictures = read_events(
                 run.events, config.stimulus, config.where, run.series[0]
@@ -555,20 +524,18 @@ class Bold(Betas):
             reasons = ", ".join(
                 f"{count} {reason}" for reason, count in (+dropped).items()
             )
-            way = (
+            raise MissingData(
+                f"{where} shows no picture: {reasons}",
                 "onsets are seconds from the first volume; preparation.sessions=[…] "
-                "leaves it out"
+                "leaves it out",
             )
-            raise MissingData(f"{where} shows no picture: {reasons}", way)
 
         # run, its end, time and name [n] of the pictures of all runs
-        run_numbers, ends, onsets, durations, events = zip(*shown, strict=True)
+        *columns, events = zip(*shown, strict=True)
+        numbers, ends_s, onsets_s, durations_s = map(np.array, columns)
         names = EventNames(
             find_table(self.root), self._pictures[0], self.stimuli.are_categories
         ).name_pictures(events)
-        numbers, ends_s, onsets_s, durations_s = map(
-            np.array, (run_numbers, ends, onsets, durations)
-        )
 
         # pictures that the data set lacks are modelled, too: they evoke responses
         image_ids, splits, unmatched = match_pictures(
@@ -578,9 +545,7 @@ class Bold(Betas):
         dropped.update(unmatched)
         # sessions that the recipe assigns to one split have no trials of others
         if isinstance(config.sessions, dict):
-            label = read_session(
-                self._runs[subject][session][0].series[0], self.derived
-            )
+            label = read_session(session_runs[0].series[0], self.derived)
             split = config.sessions[str(find_pattern(label, config.sessions))]
             is_other = ~np.isin(splits, ["", split])
             dropped[f"trials of other splits than {split}, which ses-{label} is of"] = (
@@ -591,10 +556,8 @@ class Bold(Betas):
 
         # pictures that are shown again; those that will test a model choose nothing
         # here, and count as new
-        ids = [
-            image_id or plain_id(name)
-            for image_id, name in zip(image_ids, names, strict=True)
-        ]
+        pairs = zip(image_ids, names, strict=True)
+        ids = [image_id or plain_id(name) for image_id, name in pairs]
         stimuli = np.unique(ids, return_inverse=True)[1].astype(np.int64)
         is_tested = ~np.isin(splits, ["train", ""])
         stimuli[is_tested] = -1 - np.flatnonzero(is_tested)
@@ -605,12 +568,10 @@ class Bold(Betas):
         )
         repeated = sum(count > 1 for count in counts.values())
         if config.estimator == "denoised" and not repeated:
-            problem = (
-                f"{where} shows no training picture in two runs, by which estimator "
-                "denoised chooses"
-            )
             raise BrainhiveError(
-                problem, "preparation.estimator=hrf, which needs no repetitions"
+                f"{where} shows no training picture in two runs, by which estimator "
+                "denoised chooses",
+                "preparation.estimator=hrf, which needs no repetitions",
             )
 
         # one duration for all pictures
@@ -620,30 +581,27 @@ class Bold(Betas):
             and not np.ptp(durations_s) <= DURATION_TOLERANCE_S
         ):
             known = f"for {durations_s.min():g} to {durations_s.max():g} s"
-            known = "without a duration" if np.isnan(durations_s).any() else known
-            way = (
+            if np.isnan(durations_s).any():
+                known = "without a duration"
+            raise BrainhiveError(
+                f"{where} shows pictures {known}",
                 "preparation.stimulus_s=SECONDS models all alike; "
-                "preparation.where={…} takes some"
+                "preparation.where={…} takes some",
             )
-            raise BrainhiveError(f"{where} shows pictures {known}", way)
 
         # onsets, pictures and confounds [T] of each run with pictures
-        groups: Sequence[str] = ["motion", "cosine", "non_steady"]
-        if config.confounds is not None:
-            groups = config.confounds
-        elif config.estimator == "denoised":  # which finds noise by itself
-            groups = ["non_steady"]
-        files = [
-            run for run in self._runs[subject][session] if run.number in run_numbers
-        ]
+        groups = config.confounds
+        if groups is None:  # the estimator `denoised` finds noise by itself
+            further = [] if config.estimator == "denoised" else ["motion", "cosine"]
+            groups = [*further, "non_steady"]
+        files = [run for run in session_runs if run.number in numbers]
         runs, confounds, timing = [], [], []
         for run in files:
-            volumes, tr_s, start_s, source = timings[run.number]
-            timing.append(
-                {"volumes": volumes, "tr_s": tr_s, "start_s": start_s, "source": source}
-            )
-            columns = read_confounds(run, groups, volumes, noted)
-            confounds.append([*columns])
+            volumes, tr_s, start_s, _ = timings[run.number]
+            keys = ("volumes", "tr_s", "start_s", "source")
+            timing.append(dict(zip(keys, timings[run.number], strict=True)))
+            nuisance = read_confounds(run, groups, volumes, noted)
+            confounds.append([*nuisance])
             is_shown = numbers == run.number
             runs.append(
                 TrialRun(
@@ -651,8 +609,8 @@ class Bold(Betas):
                     onsets_s[is_shown],
                     stimuli[is_shown],
                     tr_s,
-                    confounds=np.stack([*columns.values()], 1) if columns else None,
-                    has_drift=not any(name.startswith("cosine") for name in columns),
+                    confounds=np.stack([*nuisance.values()], 1) if nuisance else None,
+                    has_drift=not any(name.startswith("cosine") for name in nuisance),
                 )
             )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -96,8 +97,8 @@ class Epochs(Own):
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the files of a subject, with the tables of trials."""
-        paths = [path for each in self._sessions(subject).values() for path in each]
-        tables = [table for path in paths for table in name_tables(path)]
+        paths = chain(*self._sessions(subject).values())
+        tables = chain(*map(name_tables, paths))
         return [*super().files(subject), *filter(Path.is_file, tables)]
 
     def session(self, subject: int, session: int) -> Any:
@@ -143,7 +144,9 @@ class Epochs(Own):
         start, stop = (round(sample * 1000 / header.rate_hz, 3) for sample in ends)
         window = config.epoch_ms or (start, stop)
         fields = {
-            **{key: getattr(config, key) for key in ("rate_hz", "whiten", "whiten_by")},
+            "rate_hz": config.rate_hz,
+            "whiten": config.whiten,
+            "whiten_by": config.whiten_by,
             "epoch_ms": window,
             "baseline": start < 0 if config.baseline is None else config.baseline,
             "keep_ms": config.keep_ms or (max(0.0, window[0]), window[1]),
@@ -163,6 +166,6 @@ class Epochs(Own):
         first, last = epoched.span
         rows = (onsets + first) // (last - first + 1)
         runs, onset_s = epoched.runs, epoched.onset_s
-        return (np.full(len(rows), number) if runs is None else runs[rows]).astype(
-            np.int16
-        ), np.full(len(rows), np.nan) if onset_s is None else onset_s[rows]
+        runs = np.full(len(rows), number) if runs is None else runs[rows]
+        onset_s = np.full(len(rows), np.nan) if onset_s is None else onset_s[rows]
+        return runs.astype(np.int16), onset_s

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -96,24 +97,20 @@ class OwnKeys(ElectrodeKeys, Steps):
     )
     types: UniqueNames | None = Field(
         None,
-        description=(
-            "types of channels as mne names them; default: eeg, or else mag and grad"
-        ),
+        description="types of channels as mne names them; default: eeg, or else mag "
+        "and grad",
     )
     channels: UniqueNames | None = Field(
         None,
-        description=(
-            "channels, in the order of the store; default: all of `types` that none "
-            "marked as bad"
-        ),
+        description="channels, in the order of the store; default: all of `types` that "
+        "none marked as bad",
     )
     exclude: Names = Field([], description="channels that are left out")
     stimulus_ms: float | None = Field(
         None,
         gt=0,
-        description=(
-            "how long each picture was shown, which figures shade; default: not known"
-        ),
+        description="how long each picture was shown, which figures shade; default: "
+        "not known",
     )
 
 
@@ -127,17 +124,13 @@ class Config(RecordingKeys, OwnKeys):
         ge=-600_000,
         le=600_000,
         exclude_if=lambda delay: not delay,  # stores name it only where it is chosen
-        description=(
-            "ms from an event to its picture on the screen, as a photodiode has it; "
-            "added to all"
-        ),
+        description="ms from an event to its picture on the screen, as a photodiode "
+        "has it; added to all",
     )
     band_hz: Band = Field(
         (None, None),
-        description=(
-            "lower and upper edge of a filter over the whole recording, as mne's; or "
-            "null"
-        ),
+        description="lower and upper edge of a filter over the whole recording, as "
+        "mne's; or null",
     )
     phase: Literal["zero", "forward"] = Field(
         "zero",
@@ -198,16 +191,10 @@ class Own(Preparation):
         """List the recordings of a subject, what they need, the table, and lists of
         pictures.
         """
-        recordings = [
-            path for paths in self._sessions(subject).values() for path in paths
-        ]
+        recordings = chain(*self._sessions(subject).values())
         table = [] if self._table is None else [self._table]
         lists = filter(Path.is_file, self.stimuli.lists)
-        return [
-            *(file for path in recordings for file in files_of(path)),
-            *table,
-            *lists,
-        ]
+        return [*chain(*map(files_of, recordings)), *table, *lists]
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions that the files name."""
@@ -240,9 +227,12 @@ class Own(Preparation):
         rows = {}  # [n] picture of each trial
         times: dict[str, Any] = {}  # run and onset of each, [n, 1]
         for split, split_rows in self._pictures[1].items():
-            selected = _select(trials, split_rows)
-            counts = [len(pairs) for pairs in selected.values()]
-            if not sum(counts):
+            selected = {
+                path: pairs[np.isin(pairs[:, 1], split_rows)]
+                for path, pairs in trials.items()
+            }
+            pairs = np.concatenate([*selected.values()])
+            if not len(pairs):
                 continue
             signal, is_live = self._cut(selected, channels, cutting)
             # trials of an amplifier at its limit are dropped, and counted
@@ -250,15 +240,15 @@ class Own(Preparation):
                 dropped[split][FLAT] = flat
             if len(signal):
                 epochs[split] = signal
-                rows[split] = np.concatenate([*selected.values()])[is_live, 1]
-                pairs = zip(
-                    *(
-                        self._when(path, number, onsets[:, 0], cutting)
-                        for number, (path, onsets) in enumerate(selected.items())
-                    ),
-                    strict=True,
+                rows[split] = pairs[is_live, 1]
+                timed = (
+                    self._when(path, number, onsets[:, 0], cutting)
+                    for number, (path, onsets) in enumerate(selected.items())
                 )
-                runs, onset_s = (np.concatenate(each)[is_live, None] for each in pairs)
+                runs, onset_s = (
+                    np.concatenate(each)[is_live, None]
+                    for each in zip(*timed, strict=True)
+                )
                 # of epochs, onsets may not be known
                 is_timed = bool(np.isfinite(onset_s).all())
                 times[split] = {"runs": runs, "onset_s": onset_s if is_timed else None}
@@ -289,8 +279,8 @@ class Own(Preparation):
         # facts that not all recordings have
         if doubts := list(_list_doubts(headers)):
             provenance["doubts"] = doubts
-        if programs := {*map(read_simulated, headers)} - {""}:
-            provenance["simulated"] = ", ".join(sorted(programs))
+        if programs := read_simulated(*headers):
+            provenance["simulated"] = programs
         provenance["dropped_by_split"] = {
             split: dict(counts) for split, counts in dropped.items()
         }
@@ -322,12 +312,8 @@ class Own(Preparation):
             self._recordings, self.root, subjects, self.config.subject_numbers
         )
         # a folder may hold both: which are read is said
-        read = {
-            path
-            for each in self._recordings.values()
-            for paths in each.values()
-            for path in paths
-        }
+        sessions = (sessions.values() for sessions in self._recordings.values())
+        read = {*chain(*chain(*sessions))}
         listed = list_signal_files(self.root, "*", not self.are_epochs)
         if unread := [path.name for path in listed if path not in read]:
             kind = "recording" if self.are_epochs else "epochs"
@@ -370,13 +356,12 @@ class Own(Preparation):
         differences, way = compare_subjects(channels, suspects, self.config.exclude)
 
         # one row for all subjects with the same channels of a type
-        groups = group_by_entry(
+        channel_rows = group_by_entry(
             {subject: describe_channels(kept) for subject, kept in channels.items()}
         )
-        channel_rows = [(spans(numbers), *row) for row, numbers in groups.items()]  # type: ignore[misc]
         columns = ("subject", "type", "channels", "kept", "bad", "positions", "names")
         tables = (
-            Table("Channels", columns, tuple(channel_rows)),
+            Table("Channels", columns, channel_rows),
             _tabulate_pictures(counts, split_rows),
         )
         return Overview(tables, (*lines, *differences), way)
@@ -387,9 +372,7 @@ class Own(Preparation):
         """
         # sessions of other subjects
         lines = []
-        known = {
-            session for sessions in self._recordings.values() for session in sessions
-        }
+        known = {*chain(*self._recordings.values())}
         if absent := sorted(known - self._recordings[subject].keys()):
             lines.append(f"no recording of session {', '.join(map(str, absent))}")
 
@@ -401,14 +384,11 @@ class Own(Preparation):
         lines += [
             f"{what}, {summarise_names([*names])}" for what, names in left_over.items()
         ]
-        image_ids, seen = self._pictures[0], {*rows.values()}
-        if unseen := [
-            image_id for row, image_id in enumerate(image_ids) if row not in seen
-        ]:
-            lines.append(
-                "pictures that were not shown, "
-                f"{summarise_names(unseen, len(image_ids))}"
-            )
+        image_ids = self._pictures[0]
+        unseen = sorted({*range(len(image_ids))} - {*rows.values()})
+        if names := [image_ids[row] for row in unseen]:
+            shown = summarise_names(names, len(image_ids))
+            lines.append(f"pictures that were not shown, {shown}")
         return [f"subject {subject}: {line}" for line in lines]
 
     @cached_property
@@ -423,10 +403,9 @@ class Own(Preparation):
 
     def _sessions(self, subject: int) -> dict[int, list[Path]]:
         if subject not in self._recordings:
-            known = ", ".join(map(str, self.subjects))
             raise MissingData(
                 f"no recording of subject {subject} below {self.root}",
-                f"there are: {known}",
+                f"there are: {', '.join(map(str, self.subjects))}",
             )
         return self._recordings[subject]
 
@@ -440,8 +419,10 @@ class Own(Preparation):
             # from the working directory, else in the folder of the recordings
             path = path if path.exists() else self.root / self.config.events
             if not path.is_file():
-                hint = "preparation.events=FILE.csv, with columns event and picture"
-                raise MissingData(f"no table {path}", hint)
+                raise MissingData(
+                    f"no table {path}",
+                    "preparation.events=FILE.csv, with columns event and picture",
+                )
             return path
         return find_table(self.root)
 
@@ -499,11 +480,8 @@ class Own(Preparation):
         for path in headers:
             channels.check(path)
         cutting = self._make_cutting(channels)
-        return (
-            channels,
-            cutting,
-            *choose_trials(headers, self._names, self._pictures[1], cutting),
-        )
+        chosen = choose_trials(headers, self._names, self._pictures[1], cutting)
+        return channels, cutting, *chosen
 
     def _make_cutting(self, channels: KeptChannels) -> Cutting:
         return Cutting(self.config, next(iter(channels.headers.values())).rate_hz)
@@ -553,11 +531,6 @@ class Own(Preparation):
         ), np.concatenate(lives)
 
 
-def _select(trials: TrialTables, rows: Int64) -> TrialTables:
-    """Select the trials of the pictures in `rows`."""
-    return {path: pairs[np.isin(pairs[:, 1], rows)] for path, pairs in trials.items()}
-
-
 def choose_trials(
     headers: Mapping[Path, Header],
     names: EventNames,
@@ -600,16 +573,12 @@ def choose_trials(
     # onsets and pictures in the order of time; an event that is coded twice counts once
     trials = {}
     for path, header in headers.items():
-        shown = {
-            (onset, row_of_event[name])
-            for onset, name in header.events
-            if name in row_of_event
-        }
-        pairs = np.array(sorted(shown), np.int64).reshape(-1, 2)
+        known = [event for event in header.events if event[1] in row_of_event]
+        shown = sorted({(onset, row_of_event[name]) for onset, name in known})
+        pairs = np.array(shown, np.int64).reshape(-1, 2)
         onsets, rows = pairs.T
-        for name in header.without_onset:
-            if name in row_of_event:
-                dropped[split_of[row_of_event[name]]]["without an onset"] += 1
+        for name in filter(row_of_event.__contains__, header.without_onset):
+            dropped[split_of[row_of_event[name]]]["without an onset"] += 1
 
         # trials that lie wholly in the recording, outside of BAD spans, one at a time
         is_inside = cutting.fits(onsets, header.samples)
@@ -630,8 +599,10 @@ def choose_trials(
             for split in dropped.values()
             for reason, count in split.items()
         ]
-        problem = f"{first} has no whole trial: {', '.join(counts)}"
-        raise BrainhiveError(problem, "preparation.epoch_ms=[start, stop]")
+        raise BrainhiveError(
+            f"{first} has no whole trial: {', '.join(counts)}",
+            "preparation.epoch_ms=[start, stop]",
+        )
     return trials, dropped
 
 
@@ -644,12 +615,8 @@ def _list_doubts(headers: Mapping[Path, Header]) -> Iterator[str]:
     for path, header in headers.items():
         for doubt in header.doubts:
             files.setdefault(doubt, []).append(path.name)
-    for doubt, names in files.items():
-        yield (
-            f"{names[0]}: {doubt}"
-            if len(names) == 1
-            else f"{len(names)} recordings: {doubt}"
-        )
+    for doubt, (name, *further) in files.items():
+        yield f"{f'{1 + len(further)} recordings' if further else name}: {doubt}"
 
 
 def _tabulate_pictures(
@@ -663,33 +630,21 @@ def _tabulate_pictures(
             session.
         split_rows: The rows of each split among these.
     """
-    subject_rows = {}
-    for subject, sessions in counts.items():
-        # pictures of each session and split, and how often these were shown
-        session_rows: dict[int, list[tuple[str, str, str]]] = {
-            session: [] for session in sessions
-        }
-        for session, times_shown in sessions.items():
-            for split, rows in split_rows.items():
-                seen = times_shown[rows][times_shown[rows] > 0]
-                if len(seen):
-                    low, high = seen.min(), seen.max()
-                    often = (
-                        str(low)
-                        if low == high
-                        else f"{low} to {high}, mostly {np.median(seen):g}"
-                    )
-                    session_rows[session].append(
-                        (split, f"{len(seen)} of {len(rows)}", often)
-                    )
-        subject_rows[subject] = [
-            (spans(numbers), *row)  # type: ignore[misc]
-            for row, numbers in group_by_entry(session_rows).items()
-        ]
 
-    table_rows = [
-        (spans(numbers), *row)  # type: ignore[misc]
-        for row, numbers in group_by_entry(subject_rows).items()
-    ]
+    def list_splits(times_shown: Int64) -> Iterator[tuple[str, str, str]]:
+        """Yield the pictures of each split, and how often these were shown."""
+        for split, rows in split_rows.items():
+            seen = times_shown[rows][times_shown[rows] > 0]
+            if len(seen):
+                often = f"{seen.min()} to {seen.max()}, mostly {np.median(seen):g}"
+                often = often if np.ptp(seen) else str(seen[0])
+                yield split, f"{len(seen)} of {len(rows)}", often
+
+    subject_rows = {
+        subject: group_by_entry(
+            {session: [*list_splits(times)] for session, times in sessions.items()}
+        )
+        for subject, sessions in counts.items()
+    }
     columns = ("subject", "session", "split", "pictures", "times shown")
-    return Table("Pictures that were shown", columns, tuple(table_rows))
+    return Table("Pictures that were shown", columns, group_by_entry(subject_rows))

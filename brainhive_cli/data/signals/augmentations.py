@@ -50,9 +50,8 @@ class Smooth(Config):
     )
     drawn: Literal["once", "each_step"] = Field(
         "once",
-        description=(
-            "channels are drawn before training (published), or anew at each step"
-        ),
+        description="channels are drawn before training (published), or anew at each "
+        "step",
     )
 
     def build(self, rate_hz: float | None) -> Augmentation:
@@ -80,10 +79,8 @@ class Augment(Section):
 
     parts: list[Annotated[Any, part("augmentations", "smooth")]] = Field(
         [],
-        description=(
-            "augmentations, one after another: {kind: smooth, p: 0.3}; kinds and their "
-            "keys below"
-        ),
+        description="augmentations, one after another: {kind: smooth, p: 0.3}; kinds "
+        "and their keys below",
     )
     repetitions: float = Field(
         0.0,
@@ -96,17 +93,15 @@ class Augment(Section):
         0.0,
         ge=0,
         le=1,
-        description=(
-            "share of the trials whose repetitions have equal weights after all"
-        ),
+        description="share of the trials whose repetitions have equal weights after "
+        "all",
     )
     repetitions_one: float = Field(
         0.0,
         ge=0,
         le=1,
-        description=(
-            "share of the trials of which one repetition at random is taken alone"
-        ),
+        description="share of the trials of which one repetition at random is taken "
+        "alone",
     )
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ or by name.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal
 
 import numpy as np
@@ -106,6 +107,7 @@ def map_channels(
     # none
     shared = find_rows(names, recorded.names, where)
     chosen = sorted(row for row in shared if row is not None)
+    count = len(chosen)
     matrix = np.zeros((len(names), len(recorded.names)))
     if kind == "spline":
         # positions of both, from the centre of the head
@@ -132,9 +134,8 @@ def map_channels(
             matrix[row] = np.arange(len(recorded.names)) == column
 
     # recorded channels without weight are not read
-    read = np.flatnonzero(matrix.any(0)).tolist()
-    count = sum(column is not None for column in shared)
-    sources = tuple(recorded.names[row] for row in read)
+    read = np.any(matrix, 0)
+    sources = tuple(compress(recorded.names, read))
     return ChannelMapping(
         kind, tuple(names), sources, matrix[:, read].astype(np.float32), count
     )
@@ -153,17 +154,11 @@ def _locate(
     )
     located[~located.any(1)] = np.nan  # where files have no position, they have zeros
     if is_whole and not np.isfinite(located).all():
-        unknown = [
-            name
-            for name, position in zip(names, located, strict=True)
-            if np.isnan(position).any()
-        ]
+        unknown = [*compress(names, np.any(np.isnan(located), 1))]
         raise BrainhiveError(
             f"no position on the head is known of {', '.join(unknown[:3])} of {whose}",
-            (
-                "prepare with positions (preparation.montage), without these channels, "
-                "or channel_mapping=common"
-            ),
+            "prepare with positions (preparation.montage), without these channels, "
+            "or channel_mapping=common",
         )
     return located
 
@@ -189,14 +184,10 @@ def fit_origin(positions: Float64, where: str = "the recording") -> Float64:
     # too few sensors, or positions in another unit than metres
     if len(scalp) < FEWEST_SENSORS or not RADII_M[0] < radius_m < RADII_M[1]:
         raise BrainhiveError(
-            (
-                f"{where}: positions of {len(scalp)} sensors do not lie around a head "
-                f"(radius {radius_m:.3g} m)"
-            ),
-            (
-                "positions in metres of sensors all over the head; or "
-                "channel_mapping=common"
-            ),
+            f"{where}: positions of {len(scalp)} sensors do not lie around a head "
+            f"(radius {radius_m:.3g} m)",
+            "positions in metres of sensors all over the head; or "
+            "channel_mapping=common",
         )
     return centre
 

@@ -9,6 +9,7 @@ of a chunk are one batched product.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from math import ceil, log2
 from typing import Annotated, Any, Literal, Self
 
@@ -57,9 +58,8 @@ class Steps(parts.Config):
     )
     keep_ms: tuple[float, float] = Field(
         (0, 1000),
-        description=(
-            "times that are kept, before the noise is measured; the last excluded"
-        ),
+        description="times that are kept, before the noise is measured; the last "
+        "excluded",
     )
     whiten: Annotated[Literal["epochs", "time", "no"], no] = Field(
         "epochs",
@@ -68,10 +68,8 @@ class Steps(parts.Config):
     )
     whiten_by: Literal["training", "both"] = Field(
         "training",
-        description=(
-            "whose noise: that of a session's training trials, or the mean with that "
-            "of test trials"
-        ),
+        description="whose noise: that of a session's training trials, or the mean "
+        "with that of test trials",
     )
 
     @model_validator(mode="after")
@@ -125,13 +123,10 @@ class CausalFilter:
     def __init__(self, band_hz: Band, rate_hz: float) -> None:
         from scipy.signal import butter
 
-        low, high = band_hz
         refuse_high_edges(band_hz, rate_hz)
-        edges, kind = (
-            ((low, high), "bandpass")
-            if low and high
-            else (low or high, "high" if low else "low")
-        )
+        low, high = band_hz
+        kind = "bandpass" if low and high else "high" if low else "low"
+        edges = [*filter(None, band_hz)]
         self._sections = butter(4, edges, kind, fs=rate_hz, output="sos")
         self._state: Float64 | None = None  # [sections, 2, ...]
 
@@ -162,12 +157,10 @@ def refuse_high_edges(band_hz: Band, rate_hz: float) -> None:
     """
     for edge in filter(None, band_hz):
         if edge >= rate_hz / 2:
-            problem = (
-                f"a filter edge of {edge:g} Hz is not below half the rate, {rate_hz:g} "
-                "Hz"
-            )
             raise BrainhiveError(
-                problem, f"preparation.band_hz=[low, high] below {rate_hz / 2:g}"
+                f"a filter edge of {edge:g} Hz is not below half the rate, {rate_hz:g} "
+                "Hz",
+                f"preparation.band_hz=[low, high] below {rate_hz / 2:g}",
             )
 
 
@@ -263,21 +256,17 @@ class Cutting:
         # does
         first, last = np.searchsorted(times_ms + 1e-6, steps.keep_ms)
         if first == last:
-            problem = (
-                f"no sample at {self.rate_hz:g} Hz lies in keep_ms "
-                f"{list(steps.keep_ms)}"
-            )
             raise BrainhiveError(
-                problem, "preparation.keep_ms=[start, stop], further apart"
+                f"no sample at {self.rate_hz:g} Hz lies in keep_ms "
+                f"{list(steps.keep_ms)}",
+                "preparation.keep_ms=[start, stop], further apart",
             )
         if last - first == 1 and steps.whiten == "epochs":
             raise BrainhiveError(
                 f"keep_ms {list(steps.keep_ms)} holds 1 sample at {self.rate_hz:g} Hz, "
                 "but noise over the samples of a trial needs 2",
-                (
-                    "preparation.keep_ms=[start, stop], further apart; or "
-                    "preparation.whiten=time, or no"
-                ),
+                "preparation.keep_ms=[start, stop], further apart; or "
+                "preparation.whiten=time, or no",
             )
         self._kept = slice(int(first), int(last))
         self.times_s: Float64 = times_ms[self._kept] / 1000
@@ -327,20 +316,18 @@ class Cutting:
             for start in range(0, len(onsets), ROWS):
                 trials = windows[onsets[start : start + ROWS] + first]  # [n, samples]
                 means = trials[:, baseline].mean(1, keepdims=True)
+                trials -= means
                 centred = np.multiply(
-                    np.subtract(trials, means, out=trials),
-                    scale,
-                    dtype=np.float32,
-                    casting="same_kind",
+                    trials, scale, dtype=np.float32, casting="same_kind"
                 )
                 block = resampling(centred)[:, inside]  # [n, T]
                 # resampling would leave the means as they are
                 if not self.steps.baseline:
                     block = block + (means * scale).astype(np.float32)
                 if not np.isfinite(block).all():
-                    problem = f"channel {name} has NaN or infinite values"
                     raise BrainhiveError(
-                        problem, "leave it out: preparation.channels=[...]"
+                        f"channel {name} has NaN or infinite values",
+                        "leave it out: preparation.channels=[...]",
                     )
                 epochs[start : start + len(trials), index] = block
 
@@ -445,10 +432,11 @@ def refuse_flat(variances: Array, names: Sequence[str]) -> None:
     Raises:
         BrainhiveError: naming them.
     """
-    is_flat = variances <= SMALLEST * variances.max()
-    if flat := [name for name, without in zip(names, is_flat, strict=True) if without]:
-        problem = f"flat channels: {', '.join(flat)}"
-        raise BrainhiveError(problem, "leave them out: preparation.channels=[...]")
+    if flat := [*compress(names, variances <= SMALLEST * variances.max())]:
+        raise BrainhiveError(
+            f"flat channels: {', '.join(flat)}",
+            "leave them out: preparation.channels=[...]",
+        )
 
 
 def whitener(noise: Float64, names: Sequence[str]) -> Float64:
@@ -463,10 +451,8 @@ def whitener(noise: Float64, names: Sequence[str]) -> Float64:
     if values[0] <= SMALLEST * values[-1]:
         raise BrainhiveError(
             "the covariance of the noise is singular: channels are sums of one another",
-            (
-                "leave out the reference, or bad channels that were interpolated; or "
-                "preparation.whiten=no"
-            ),
+            "leave out the reference, or bad channels that were interpolated; or "
+            "preparation.whiten=no",
         )
     return (directions * values**-0.5) @ directions.T
 
@@ -488,9 +474,9 @@ def require_noise_splits(splits: Iterable[str], steps: Steps) -> list[str]:
         split for split in splits if split == "train" or steps.whiten_by == "both"
     ]
     if steps.whiten != "no" and not measured:
-        hint = "preparation.whiten_by=both, or preparation.whiten=no"
         raise BrainhiveError(
-            "this session has no training trials, whose noise is to be measured", hint
+            "this session has no training trials, whose noise is to be measured",
+            "preparation.whiten_by=both, or preparation.whiten=no",
         )
     return measured
 
@@ -511,22 +497,18 @@ def measure_noise(
     assert steps.whiten != "no"
     measured = require_noise_splits(epochs, steps)
     with np.errstate(over="ignore", invalid="ignore"):  # an overflow is refused below
-        noise = np.mean(
-            [
-                covariance(epochs[split], stimuli[split], steps.whiten)
-                for split in measured
-            ],
-            0,
-        )  # [C, C]
+        covariances = [
+            covariance(epochs[split], stimuli[split], steps.whiten)
+            for split in measured
+        ]
+        noise = np.mean(covariances, 0)  # [C, C]
     if not np.isfinite(noise).all():
         # [C]
         most = np.max([np.abs(epochs[split]).max((0, 2)) for split in measured], 0)
-        problem = (
-            f"channel {names[most.argmax()]} has values of up to {most.max():.3g}, too "
-            "large to whiten"
-        )
         raise BrainhiveError(
-            problem, "leave it out: preparation.channels=[...]; or correct its unit"
+            f"channel {names[most.argmax()]} has values of up to {most.max():.3g}, too "
+            "large to whiten",
+            "leave it out: preparation.channels=[...]; or correct its unit",
         )
     return noise
 

@@ -62,11 +62,8 @@ class Normaliser:
         """Map [..., C, T] to [..., C, T]."""
         centred = signal - self.mean
         # [C, 1]: no product of channels, for which voxels are too many
-        return (
-            self.matrix * centred
-            if self.matrix.shape[1] == 1
-            else self.matrix @ centred
-        )
+        is_diagonal = self.matrix.shape[1] == 1
+        return self.matrix * centred if is_diagonal else self.matrix @ centred
 
 
 def pool_statistics(subjects: Sequence[Statistics]) -> Statistics:
@@ -79,8 +76,10 @@ def pool_statistics(subjects: Sequence[Statistics]) -> Statistics:
     if any(
         other[name].shape != first[name].shape for other in subjects for name in first
     ):
-        problem = "subjects of different widths have no mean normalisation"
-        raise BrainhiveError(problem, "signal.normalise_by=subject")
+        raise BrainhiveError(
+            "subjects of different widths have no mean normalisation",
+            "signal.normalise_by=subject",
+        )
     return {
         name: np.mean([statistics[name] for statistics in subjects], 0)
         for name in first
@@ -199,13 +198,11 @@ class Euclidean(parts.Config):
 
         # a reference of few samples becomes invertible by its mean variance
         mean_variance = np.trace(reference) / channels
-        shrunk = (
-            1 - self.shrinkage
-        ) * reference + self.shrinkage * mean_variance * np.eye(channels)
+        shrunk = (1 - self.shrinkage) * reference
+        shrunk += self.shrinkage * mean_variance * np.eye(channels)
         # zeros as the mean: channels are only mixed
-        return Normaliser(
-            np.zeros((channels, 1), np.float32), inverse_root(shrunk).astype(np.float32)
-        )
+        matrix = inverse_root(shrunk).astype(np.float32)
+        return Normaliser(np.zeros((channels, 1), np.float32), matrix)
 
 
 class Riemannian(Euclidean):
@@ -222,9 +219,8 @@ class Riemannian(Euclidean):
 
     mean: Literal["affine-invariant", "log-euclidean"] = Field(
         "affine-invariant",
-        description=(
-            "mean of the trials; log-euclidean takes one step, without iteration"
-        ),
+        description="mean of the trials; log-euclidean takes one step, without "
+        "iteration",
     )
 
     def measure(self, signals: Chunks) -> Statistics:
@@ -239,23 +235,18 @@ class Riemannian(Euclidean):
         stride = 1
         for index, trial in enumerate(trial for chunk in signals for trial in chunk):
             if len(trial) > MAX_CHANNELS:
-                problem = (
-                    f"signal.normalise=riemannian of {len(trial)} channels: at most "
-                    f"{MAX_CHANNELS}"
-                )
                 raise BrainhiveError(
-                    problem, "signal.normalise=euclidean, or fewer signal.channels"
+                    f"signal.normalise=riemannian of {len(trial)} channels: at most "
+                    f"{MAX_CHANNELS}",
+                    "signal.normalise=euclidean, or fewer signal.channels",
                 )
             if index % stride == 0:
                 products.append(trial.astype(np.float64) @ trial.T)
             # MAX_BYTES exceeded: drop every second product, and double the stride
             if len(products) * products[0].nbytes > MAX_BYTES:
                 products, stride = products[::2], 2 * stride
-        return {
-            "reference": mean_product(
-                np.stack(products), self.mean == "affine-invariant"
-            )
-        }
+        is_affine_invariant = self.mean == "affine-invariant"
+        return {"reference": mean_product(np.stack(products), is_affine_invariant)}
 
 
 def flatten(signal: Float32) -> Float64:
@@ -314,14 +305,11 @@ def mean_product(products: Float64, is_affine_invariant: bool) -> Float64:
 
     # trials in these coordinates, whitened for the affine-invariant mean, which does
     # not depend on that
-    spread = (
-        np.sqrt(variances[has_signal])
-        if is_affine_invariant
-        else np.ones(directions.shape[1])
-    )
-    values, vectors = np.linalg.eigh(
-        (directions / spread).T @ products @ (directions / spread)
-    )
+    spread = np.sqrt(variances[has_signal])
+    if not is_affine_invariant:
+        spread = np.ones_like(spread)
+    scaled = directions / spread
+    values, vectors = np.linalg.eigh(scaled.T @ products @ scaled)
     floored = np.maximum(values, SMALLEST * values[:, -1:])
     trials = (vectors * floored[:, None]) @ vectors.transpose(0, 2, 1)  # [N, K, K]
 
@@ -341,17 +329,14 @@ def mean_product(products: Float64, is_affine_invariant: bool) -> Float64:
         step = 2 / (1 + curvature) if is_affine_invariant else 1.0
         values, vectors = np.linalg.eigh(gradient)
         whitener = (vectors * np.exp(-step / 2 * values)) @ vectors.T @ whitener
-        if not is_affine_invariant or np.linalg.norm(gradient) <= TOLERANCE * np.sqrt(
-            len(spread)
-        ):
+        limit = TOLERANCE * np.sqrt(len(spread))
+        if not is_affine_invariant or np.linalg.norm(gradient) <= limit:
             break
     else:
-        problem = (
-            f"the Riemannian mean of {len(trials)} trials has not converged in "
-            f"{MAX_STEPS} steps"
-        )
         raise BrainhiveError(
-            problem, "signal.normalise={kind: riemannian, mean: log-euclidean}"
+            f"the Riemannian mean of {len(trials)} trials has not converged in "
+            f"{MAX_STEPS} steps",
+            "signal.normalise={kind: riemannian, mean: log-euclidean}",
         )
 
     # back to channels

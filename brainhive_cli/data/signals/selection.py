@@ -75,14 +75,10 @@ def inside(times_ms: NDArray[np.floating], start_ms: float, width_ms: float) -> 
 
 def region_masks(regions: Mapping[str, Sequence[int]], voxels: int) -> dict[str, Bool]:
     """Mark the voxels of each region that has any, by name: [V, 1]."""
-    masks = {
-        name: np.zeros((voxels, 1), np.bool_)
-        for name, voxel_rows in regions.items()
-        if voxel_rows
+    rows = np.arange(voxels)[:, None]
+    return {
+        name: np.isin(rows, [*region]) for name, region in regions.items() if region
     }
-    for name, mask in masks.items():
-        mask[list(regions[name])] = True
-    return masks
 
 
 def _write_normalisation(config: Any) -> str | dict[str, Any]:
@@ -220,7 +216,7 @@ class Signal(Section):
             BrainhiveError: naming channels, regions or a window that the trials do not
                 have.
         """
-        split = (
+        masks = split_masks(
             self.region_split,
             trials.space,
             self.region_control,
@@ -228,9 +224,7 @@ class Signal(Section):
             where,
         )
         channels = self.channels or default
-        return trials.select(
-            channels, self.window_ms, self.scale, where, split_masks(*split)
-        )
+        return trials.select(channels, self.window_ms, self.scale, where, masks)
 
 
 def list_regions(expression: str) -> list[str]:
@@ -291,8 +285,10 @@ def split_masks(
     if not expressions:
         return {}
     if isinstance(space, Sensors):
-        problem = f"signal.region_split needs voxels, {where} has sensors"
-        raise BrainhiveError(problem, "leave region_split out")
+        raise BrainhiveError(
+            f"signal.region_split needs voxels, {where} has sensors",
+            "leave region_split out",
+        )
 
     # masks [V] of the sets in order; an earlier set hides a region of its name
     masks: dict[str, Bool] = {}
@@ -310,8 +306,10 @@ def split_masks(
             filled = " ".join(
                 region for region, mask in space.regions.items() if mask.any()
             )
-            problem = f"{where}: no voxel lies in region_split.{name}, {expression!r}"
-            raise RecipeError(problem, f"regions with voxels: {filled or 'none'}")
+            raise RecipeError(
+                f"{where}: no voxel lies in region_split.{name}, {expression!r}",
+                f"regions with voxels: {filled or 'none'}",
+            )
 
     # other sets of the same voxels, as a control
     sets = list(masks.values())
@@ -322,9 +320,8 @@ def split_masks(
         sets = [union] * len(sets)
     elif control == "random":
         # one permutation for all sets, so that sizes and overlaps stay
-        positions = np.flatnonzero(union)
-        order = np.random.default_rng((seed, len(positions))).permutation(positions)
-        moved = np.arange(len(union))
-        moved[positions] = order
+        positions, moved = np.flatnonzero(union), np.arange(len(union))
+        random = np.random.default_rng((seed, len(positions)))
+        moved[positions] = random.permutation(positions)
         sets = [mask[moved] for mask in sets]
     return dict(zip(masks, sets, strict=True))

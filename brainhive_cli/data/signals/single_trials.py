@@ -149,25 +149,22 @@ def estimate_trials(
     designs = []
     for number, run in enumerate(runs):
         trials, volumes = len(run.onsets_s), len(run.times_s)
-        nuisance = drift_basis(run).shape[1] + (
-            0 if run.confounds is None else run.confounds.shape[1]
-        )
+        nuisance = drift_basis(run).shape[1]
+        if run.confounds is not None:
+            nuisance += run.confounds.shape[1]
         if trials + nuisance >= volumes:
-            problem = (
-                f"{trials} trials, drift and confounds ({nuisance}) are too many for "
-                f"{volumes} volumes"
+            raise BrainhiveError(
+                f"run {number} (from 0): {trials} trials, drift and confounds "
+                f"({nuisance}) are too many for {volumes} volumes",
+                "leave some out",
             )
-            raise BrainhiveError(f"run {number} (from 0): {problem}", "leave some out")
-        regressors = design(
-            run, stimulus_s, hrf if estimator in ("lsa", "lss") else "library"
-        )
+        name = hrf if estimator in ("lsa", "lss") else "library"
+        regressors = design(run, stimulus_s, name)
         # betas of the tail of an HRF would be huge, and lengths that ridge regression
         # shrinks theirs
         peaks = np.abs(regressors).max(1, keepdims=True)  # [H, 1, n]
-        designs.append(
-            regressors
-            * (peaks >= MIN_RESPONSE * peaks.max(2, keepdims=True, initial=0))
-        )
+        least = MIN_RESPONSE * peaks.max(2, keepdims=True, initial=0)
+        designs.append(regressors * (peaks >= least))
 
     # estimate the betas
     session = Session(runs, read, voxels, designs, block)
@@ -306,9 +303,8 @@ def drift_basis(run: TrialRun) -> Float64:
     constant alone.
     """
     volumes = len(run.times_s)
-    return polynomials(
-        volumes, polynomial_degree(volumes * run.tr_s / 60) if run.has_drift else 0
-    )
+    degree = polynomial_degree(volumes * run.tr_s / 60) if run.has_drift else 0
+    return polynomials(volumes, degree)
 
 
 def polynomial_degree(minutes: float) -> int:
@@ -335,9 +331,7 @@ def orthonormalise(columns: Float64 | None, basis: Float64) -> Float64:
         length = np.linalg.norm(rest)
         # zeros instead of no column, as callers count columns
         is_new = length > MIN_EIGENVALUE**0.5 * np.linalg.norm(column)
-        basis = np.column_stack(
-            [basis, rest / length if is_new else np.zeros_like(rest)]
-        )
+        basis = np.column_stack([basis, rest / length if is_new else 0 * rest])
     return basis
 
 
@@ -410,13 +404,11 @@ class RunModel:
         """
         n = self.trials
         # nuisance is orthonormal, so that products are enough to project it out
-        cross = self.gram[
-            :, :n, n : None if components is None else n + self.confounds + components
-        ]
-        identity = np.broadcast_to(np.eye(n), (len(cross), n, n))
-        return self.gram[:, :n, :n] - cross @ cross.transpose(0, 2, 1), np.concatenate(
-            [identity, -cross], 2
-        )
+        end = None if components is None else n + self.confounds + components
+        cross = self.gram[:, :n, n:end]
+        gram = self.gram[:, :n, :n] - cross @ cross.transpose(0, 2, 1)
+        identity = np.broadcast_to(np.eye(n), gram.shape)
+        return gram, np.concatenate([identity, -cross], 2)
 
     def weigh(
         self, solve: Callable[[Float64], Float64], components: int | None = None
@@ -458,30 +450,21 @@ class Group:
         drift: b(2Xᵀy − XᵀXb).
         """
         # products [trials, v] with the series, without those of nuisance
-        y = np.concatenate(
-            [
-                rows[: model.trials]
-                for model, rows in zip(self.models, self.products, strict=True)
-            ]
-        )
-        fit = multiply(
-            [
-                model.gram[self.hrf, : model.trials, : model.trials]
-                for model in self.models
-            ],
-            betas,
-        )
-        return np.einsum("nv,nv->v", betas, 2 * y - fit)
+        pairs = zip(self.models, self.products, strict=True)
+        y = np.concatenate([rows[: model.trials] for model, rows in pairs])
+        grams = [
+            model.gram[self.hrf, : model.trials, : model.trials]
+            for model in self.models
+        ]
+        return np.einsum("nv,nv->v", betas, 2 * y - multiply(grams, betas))
 
 
 def multiply(matrices: Sequence[Float64], values: Float64) -> Float64:
     """Multiply the rows of each run in values [trials, v] by the matrix [n, n] of the
     run.
     """
-    parts = np.split(values, np.cumsum([len(matrix) for matrix in matrices])[:-1])
-    return np.concatenate(
-        [matrix @ part for matrix, part in zip(matrices, parts, strict=True)]
-    )
+    parts = np.split(values, np.cumsum([*map(len, matrices)])[:-1])
+    return np.concatenate([*map(np.matmul, matrices, parts)])
 
 
 @dataclass(frozen=True)
@@ -500,23 +483,16 @@ class Session:
     @cached_property
     def models(self) -> list[RunModel]:
         """The runs' equations."""
-        components: Sequence[Float64 | None] = self.components or [None] * len(
-            self.runs
-        )
-        return [
-            RunModel(*parts)
-            for parts in zip(self.runs, self.designs, components, strict=True)
-        ]
+        none: list[None] = [None] * len(self.runs)
+        return [*map(RunModel, self.runs, self.designs, self.components or none)]
 
     @cached_property
     def repetitions(self) -> Any:
         """Pairs of trials [trials, trials] of one stimulus in different runs, as a
         sparse matrix of ones.
         """
-        run = np.repeat(
-            np.arange(len(self.runs)), [len(run.stimuli) for run in self.runs]
-        )
         stimuli = np.concatenate([run.stimuli for run in self.runs])
+        run = np.repeat(range(len(self.runs)), [len(run.stimuli) for run in self.runs])
         # leave-one-run-out: repetitions within a run are no pairs; sparse, as few are
         return csr_array(
             (stimuli[:, None] == stimuli) & (run[:, None] != run), dtype=np.float64
@@ -532,24 +508,18 @@ class Session:
         """
         for start in range(0, self.voxels, self.block):
             voxels = slice(start, min(start + self.block, self.voxels))
-            # [T, v]
-            series = [
-                self.read(run, voxels).T.astype(np.float64)
-                for run in range(len(self.runs))
-            ]
-            means, squares, floors = np.zeros((3, len(series), voxels.stop - start))
-            for run, (model, values) in enumerate(
-                zip(self.models, series, strict=True)
-            ):
+            series = []
+            means, squares, floors = np.zeros((3, len(self.runs), voxels.stop - start))
+            for run, model in enumerate(self.models):
+                values = self.read(run, voxels).T.astype(np.float64)  # [T, v]
                 # a voxel that is not finite counts as constant
                 values[:, ~np.isfinite(values).all(0)] = 0
-                means[run], floors[run] = (
-                    values.mean(0),
-                    MIN_POWER * np.einsum("tv,tv->v", values, values),
-                )
+                means[run] = values.mean(0)
+                floors[run] = MIN_POWER * np.einsum("tv,tv->v", values, values)
                 # series without drift, in place, as they are the largest arrays
                 values -= model.drift @ (model.drift.T @ values)
                 squares[run] = np.einsum("tv,tv->v", values, values)
+                series.append(values)
             # constant in one run: zero in all
             for values in (means, squares, *series):
                 values[:, (squares <= floors).any(0)] = 0
@@ -598,11 +568,9 @@ def survey_voxels(session: Session) -> Survey:
 
     # in percent of the mean, noise outside the brain or series without mean are useless
     if 2 * np.sum(tsnr >= MIN_TSNR) <= np.isfinite(squares).sum():
-        problem = (
-            "most voxels do not vary, or have a mean below their standard deviation"
-        )
         raise BrainhiveError(
-            problem, "mask the brain, and take BOLD whose mean was not removed"
+            "most voxels do not vary, or have a mean below their standard deviation",
+            "mask the brain, and take BOLD whose mean was not removed",
         )
     return mean, tsnr, squares, r2
 
@@ -625,9 +593,8 @@ def fit_trials(
     """Estimate all trials with the HRF of the largest R²."""
     mean, tsnr, squares, hrf_r2 = survey
     index = hrf_r2.argmax(1)
-    betas = np.zeros(
-        (sum(len(run.stimuli) for run in session.runs), session.voxels), np.float32
-    )
+    trials = sum(len(run.stimuli) for run in session.runs)
+    betas = np.zeros((trials, session.voxels), np.float32)
     r2, fraction = np.zeros((2, session.voxels))
     # percent of the mean; 0 where a voxel has none
     scale = 100 / np.where(mean == 0, np.inf, np.abs(mean))
@@ -643,12 +610,11 @@ def fit_trials(
         name: values.astype(np.float32) for name, values in numbers.items()
     }
     maps["is_constant"] = np.isinf(squares)
-    scaling = "percent of the voxel's mean over all volumes of all runs"
-    return Estimates(
-        betas,
-        maps,
-        {"scaling": scaling, "constant_voxels": int(maps["is_constant"].sum())},
-    )
+    facts = {
+        "scaling": "percent of the voxel's mean over all volumes of all runs",
+        "constant_voxels": int(maps["is_constant"].sum()),
+    }
+    return Estimates(betas, maps, facts)
 
 
 def denoise(session: Session, assumed: Sequence[Float64], seed: int) -> Estimates:
@@ -675,15 +641,14 @@ def denoise(session: Session, assumed: Sequence[Float64], seed: int) -> Estimate
     trend, session = add_components(
         session, hrf_r2.argmax(1), pool, is_variable & (r2 > threshold)
     )
-    facts = {
-        "threshold": threshold,
-        "noise_pool": int(pool.sum()),
-        "pc_trend": trend.tolist(),
-    }
     estimates = fit_trials(session, survey, solve_ridge(session))
-    return estimates._replace(
-        facts=estimates.facts | facts | {"pc_number": choose_components(trend)}
+    estimates.facts.update(
+        threshold=threshold,
+        noise_pool=int(pool.sum()),
+        pc_trend=trend.tolist(),
+        pc_number=choose_components(trend),
     )
+    return estimates
 
 
 def explain_together(session: Session, squares: Float64) -> Float64:
@@ -785,10 +750,8 @@ def judge_components(
     """Judge betas with the first 0 … P components as nuisance, besides the confounds:
     badness [V, P + 1].
     """
-    session, counts = (
-        replace(session, components=columns),
-        range(columns[0].shape[1] + 1),
-    )
+    session = replace(session, components=columns)
+    counts = range(columns[0].shape[1] + 1)
     weights = [
         [model.weigh(lsa_weights, count) for model in session.models]
         for count in counts
@@ -796,9 +759,8 @@ def judge_components(
     badness = np.zeros((session.voxels, len(counts)))
     for group in session.groups(hrf_index):
         # numbers of components share their products, so that voxels are read once
-        badness[group.voxels] = score_repetitions(
-            session, [group.solve(these) for these in weights]
-        ).T
+        candidates = [*map(group.solve, weights)]
+        badness[group.voxels] = score_repetitions(session, candidates).T
     return badness
 
 
@@ -828,9 +790,8 @@ def score_repetitions(session: Session, candidates: Sequence[Float64]) -> Float6
     # mean and spread of each session, [trials, v], by the first candidate
     first = candidates[0]
     center, scale = np.empty_like(first), np.empty_like(first)
-    sessions = np.repeat(
-        [run.session for run in session.runs],
-        [len(run.stimuli) for run in session.runs],
+    sessions = np.concatenate(
+        [np.full(len(run.stimuli), run.session) for run in session.runs]
     )
     for name in np.unique(sessions):
         trials = first[sessions == name]
@@ -867,7 +828,8 @@ def fractional_ridge(
 
     Source: Rokem and Kay 2020, with their grid of penalties.
     """
-    values = np.concatenate([eigenvalues for eigenvalues, _ in spectra])[:, None]
+    eigenvalues, vectors = zip(*spectra, strict=True)
+    values = np.concatenate(eigenvalues)[:, None]
     is_used = values > MIN_EIGENVALUE * values.max()
 
     # the grid of penalties; 0 is least squares
@@ -877,7 +839,7 @@ def fractional_ridge(
 
     # betas in the eigenbasis [trials, v]; directions of rounding alone become 0
     values = np.where(is_used, values, np.inf)
-    rotated = multiply([vectors.T for _, vectors in spectra], products) / values
+    rotated = multiply([matrix.T for matrix in vectors], products) / values
     # lengths as shares of least squares
     # [penalties, v]
     lengths = np.sqrt((1 / (1 + penalties / values)).T ** 2 @ rotated**2)
@@ -891,7 +853,6 @@ def fractional_ridge(
     )
 
     # back to trials
-    vectors = [vectors for _, vectors in spectra]
     return [multiply(vectors, rotated / (1 + penalty / values)) for penalty in chosen.T]
 
 
@@ -901,9 +862,8 @@ def rescale(betas: Float64, target: Float64) -> Float64:
     """
     deviations = betas - betas.mean(0)
     variance = np.einsum("tv,tv->v", deviations, deviations)
-    slope = np.einsum("tv,tv->v", deviations, target) / np.where(
-        variance > 0, variance, 1
-    )
+    variance[variance == 0] = 1
+    slope = np.einsum("tv,tv->v", deviations, target) / variance
     return np.where(slope >= 0, slope * deviations + target.mean(0), betas)
 
 
@@ -921,9 +881,8 @@ def solve_ridge(
         hrf_spectra = [
             (values[group.hrf], vectors[group.hrf]) for values, vectors in spectra
         ]
-        candidates = fractional_ridge(
-            hrf_spectra, group.solve(projections), (1.0, *fractions)
-        )
+        products = group.solve(projections)
+        candidates = fractional_ridge(hrf_spectra, products, (1.0, *fractions))
         # the first is least squares, the reference of `rescale`
         best = score_repetitions(session, candidates)[1:].argmin(0)
         # [trials, v]

@@ -16,6 +16,8 @@ GAP_SAMPLES = 1.5
 """Time between two samples, in units of 1 / rate, from which on some are missing
 between them.
 """
+IN_GAP, LEFT = "in a gap of the stream", "before the samples that are kept"
+"""Reasons why an event has no window."""
 HISTORY_S = 10.0
 """Time for which samples are kept beyond a window, for events that arrive after their
 samples.
@@ -115,10 +117,10 @@ class Windows:
         # in samples
         steps = np.diff(times_s, prepend=previous) * self.cutting.recorded_hz
         breaks = np.flatnonzero(steps > GAP_SAMPLES).tolist()
-        parts = np.split(samples, breaks)
         if self._filter is not None:
-            filtered = [self._filter(parts[0])]
-            for part in parts[1:]:
+            first, *further = np.split(samples, breaks)
+            filtered = [self._filter(first)]
+            for part in further:
                 self._filter.reset()
                 filtered.append(self._filter(part))
             samples = np.concatenate(filtered)
@@ -134,10 +136,8 @@ class Windows:
             kept = slice(max(0, self._end - self._size), self._end)
             old, old_s = self._samples[kept], self._times_s[kept]
             size = 2 * self._size + len(samples)
-            self._samples, self._times_s = (
-                np.empty((size, len(self.channels))),
-                np.empty(size),
-            )
+            self._samples = np.empty((size, len(self.channels)))
+            self._times_s = np.empty(size)
             self._samples[: len(old)], self._times_s[: len(old)] = old, old_s
             self._end = len(old)
         rows = slice(self._end, self._end + len(samples))
@@ -158,15 +158,10 @@ class Windows:
         if not self._end:
             return []
         oldest = max(0, self._end - self._size)
-        times_s, first = (
-            self._times_s[oldest : self._end],
-            self.next_sample - self._end + oldest,
-        )
-        half_s, located, waiting = (
-            0.5 / self.cutting.recorded_hz,
-            [],
-            deque[tuple[str, float]](),
-        )
+        times_s = self._times_s[oldest : self._end]
+        first = self.next_sample - self._end + oldest
+        half_s = 0.5 / self.cutting.recorded_hz
+        located, waiting = [], deque[tuple[str, float]]()
         for name, time_s in self._waiting:
             if time_s > times_s[-1] + half_s:
                 waiting.append((name, time_s))  # its samples are still to come
@@ -176,13 +171,7 @@ class Windows:
             distance = abs(times_s[index] - time_s) * self.cutting.recorded_hz
             # no sample of its time: it fell into a gap, or its sample has left the ring
             if distance > GAP_SAMPLES:
-                is_early = time_s < times_s[0]
-                reason = (
-                    "before the samples that are kept"
-                    if is_early
-                    else "in a gap of the stream"
-                )
-                self.counts.dropped[reason] += 1
+                self.counts.dropped[LEFT if time_s < times_s[0] else IN_GAP] += 1
                 continue
             located.append((name, first + index))
             self._due.append((name, time_s, first + index))
@@ -203,15 +192,14 @@ class Windows:
             first, last = sample + start, sample + stop
             # across a gap, samples do not lie at their nominal times
             if any(first < gap <= last for gap in self._gaps):
-                self.counts.dropped["in a gap of the stream"] += 1
+                self.counts.dropped[IN_GAP] += 1
             elif first < number:
-                self.counts.dropped["before the samples that are kept"] += 1
+                self.counts.dropped[LEFT] += 1
             elif last >= self.next_sample:
                 self._due.append((name, time_s, sample))
             else:
-                at = first - number
-                span = self._samples[at : at + stop - start + 1]  # [span, C]
-                onset = np.array([-start])
+                rows = slice(first - number, last - number + 1)
+                span, onset = self._samples[rows], np.array([-start])  # [span, C]
                 try:
                     # [1, C, T]
                     epochs = self.cutting.cut(span.T.copy(), self.channels, onset, 1.0)
@@ -219,7 +207,7 @@ class Windows:
                     self.counts.dropped[error.message] += 1
                     continue
                 self.counts.windows += 1
-                end_s = float(self._times_s[at + stop - start])
+                end_s = float(self._times_s[rows][-1])
                 yield CutWindow(name, time_s, sample, epochs[0], end_s)
 
     def drop_waiting(self) -> None:

@@ -88,10 +88,8 @@ class SampleTimes:
             self._pending.append(stamp)
 
             # samples that came late are explained by one that is punctual again
-            count, limit_s = (
-                len(self._pending),
-                max(LEAST_LOSS * self._nominal_s, JITTERS * self._jitter_s),
-            )
+            count = len(self._pending)
+            limit_s = max(LEAST_LOSS * self._nominal_s, JITTERS * self._jitter_s)
             if abs(stamp - self._last_s - count * self._period_s) > limit_s:
                 if count < self._hold:
                     continue

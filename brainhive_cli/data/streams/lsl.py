@@ -78,33 +78,26 @@ class Config(StreamConfig):
     )
     type: str = Field(
         "",
-        description=(
-            "type of the signal's stream; empty: EEG or MEG by the model, unless it is "
-            "named"
-        ),
+        description="type of the signal's stream; empty: EEG or MEG by the model, "
+        "unless it is named",
     )
     source_id: str = Field(
         "", description="identifier of the signal's source; empty: any"
     )
     markers: str = Field(
         "",
-        description=(
-            "name of the stream of markers; empty: the only one of type Markers"
-        ),
+        description="name of the stream of markers; empty: the only one of type "
+        "Markers",
     )
     marker_channel: str = Field(
         "",
-        description=(
-            "channel of the signal with codes: changes to any but 0 are events, "
-            "instead of markers"
-        ),
+        description="channel of the signal with codes: changes to any but 0 are "
+        "events, instead of markers",
     )
     unit: str = Field(
         "",
-        description=(
-            "unit of the samples, where the stream declares none or a wrong one; "
-            "empty: as declared"
-        ),
+        description="unit of the samples, where the stream declares none or a wrong "
+        "one; empty: as declared",
     )
     channels: Names = Field(
         [], description="names of the channels in order, where the stream declares none"
@@ -113,9 +106,8 @@ class Config(StreamConfig):
         0.0,
         ge=-10,
         le=10,
-        description=(
-            "seconds from a marker to its picture on the screen, which are added"
-        ),
+        description="seconds from a marker to its picture on the screen, which are "
+        "added",
     )
     wait_s: float = Field(
         60.0,
@@ -182,12 +174,12 @@ class LslStream:
                     f"source.marker_channel= one of: {', '.join(names)}",
                 )
             self._scale[self._code_row] = 1.0
-        self._markers = None if marker_info is None else _open_inlet(lsl, marker_info)
+        self._inlets, self._markers = [self._signal], None
+        if marker_info is not None:
+            self._markers = _open_inlet(lsl, marker_info)
+            self._inlets.append(self._markers)
 
         # times of samples and events
-        self._inlets = [
-            inlet for inlet in (self._signal, self._markers) if inlet is not None
-        ]
         self._clock, self._delay_s = lsl.local_clock, config.marker_delay_s
         self._times = SampleTimes(self.format.rate_hz)
         # [n, C] samples whose times are not settled
@@ -224,11 +216,7 @@ class LslStream:
 
             # markers may come while the signal stalls
             end_s = time.monotonic() + wait_s
-            samples, times_s, events = (
-                np.empty((0, len(self._scale))),
-                np.empty(0),
-                list[Event](),
-            )
+            events = list[Event]()
             while True:
                 # all markers that have come, as liblsl delivers one a call
                 left_s = max(0.0, end_s - time.monotonic())
@@ -254,11 +242,8 @@ class LslStream:
                 if self._code_row is not None and len(times_s):
                     events += self._read_codes(samples[:, self._code_row], times_s)
                 if len(times_s) or events or left_s == 0:
-                    return Chunk(
-                        samples,
-                        times_s,
-                        tuple(sorted(events, key=lambda event: event.time_s)),
-                    )
+                    events.sort(key=lambda event: event.time_s)
+                    return Chunk(samples, times_s, tuple(events))
 
     def close(self) -> None:
         """Close both streams."""
@@ -272,7 +257,7 @@ class LslStream:
     def _read_samples(self, wait_s: float) -> tuple[Float64, Float64]:
         """Read all samples whose times are settled: [n, C] and [n]."""
         # waiting for more than one sample would wait for all of them
-        blocks, stamps = [self._untimed], [np.empty(0)]
+        blocks, stamps = [self._untimed[:0]], [np.empty(0)]
         block, block_stamps = self._signal.pull_chunk(timeout=wait_s, max_samples=1)
         while len(block_stamps):
             # copies: the library uses its buffer again
@@ -281,11 +266,11 @@ class LslStream:
             block, block_stamps = self._signal.pull_chunk(
                 timeout=0.0, max_samples=BLOCK
             )
-        if len(stamps) == 1:
-            return np.empty((0, len(self._scale))), np.empty(0)
+        new, new_stamps = np.concatenate(blocks), np.concatenate(stamps)
+        if not len(new):
+            return new, new_stamps
 
         # a sender that has started again may have another clock for a moment
-        new, new_stamps = np.concatenate(blocks[1:]), np.concatenate(stamps)
         age_s = self._clock() - new_stamps
         is_ours = (age_s > -1) & (age_s < BUFFER_S + LOST_CLOCK_S)
         self._other_clock = (
@@ -294,14 +279,10 @@ class LslStream:
         if self._other_clock > LOST_CLOCK_S * self.format.rate_hz:
             difference_s = abs(age_s[~is_ours][-1])
             raise BrainhiveError(
-                (
-                    f"timestamps of stream {self.format.name!r} are {difference_s:.0f} "
-                    "s from LSL's clock"
-                ),
-                (
-                    "its program must stamp samples by LSL's clock (local_clock), or "
-                    "leave that to LSL"
-                ),
+                f"timestamps of stream {self.format.name!r} are {difference_s:.0f} "
+                "s from LSL's clock",
+                "its program must stamp samples by LSL's clock (local_clock), or "
+                "leave that to LSL",
             )
         new, new_stamps = new[is_ours], new_stamps[is_ours]
 
@@ -310,10 +291,8 @@ class LslStream:
             raise BrainhiveError(
                 f"stream {self.format.name!r} declares {self.format.rate_hz:g} Hz, and "
                 f"sends {measured_hz:.4g} samples a second",
-                (
-                    "its program must declare the rate that the amplifier has, and "
-                    "lose no samples all the time"
-                ),
+                "its program must declare the rate that the amplifier has, and "
+                "lose no samples all the time",
             )
 
         # samples wait for their times; those of a clock that went back have none
@@ -334,10 +313,9 @@ class LslStream:
         steps_s = np.diff(times_s, prepend=self._code_time_s)
         is_next = (steps_s > 0) & (steps_s < 1.5 / self.format.rate_hz)
         self._code, self._code_time_s = int(codes[-1]), float(times_s[-1])
-        rows = np.flatnonzero(is_next & (codes != before) & (codes != 0))
-        return [
-            Event(float(times_s[row]) + self._delay_s, str(codes[row])) for row in rows
-        ]
+        is_event = is_next & (codes != before) & (codes != 0)
+        times_s, names = times_s[is_event] + self._delay_s, map(str, codes[is_event])
+        return [*map(Event, times_s.tolist(), names)]
 
 
 def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
@@ -369,25 +347,18 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
         ]
         markers = [
             info
-            for info in streams
-            if (
-                info.name == config.markers
-                if config.markers
-                else info.stype.casefold() == MARKERS
-            )
-            and not config.marker_channel
+            for info in ([] if config.marker_channel else streams)
+            if (config.markers or MARKERS)
+            == (info.name if config.markers else info.stype.casefold())
         ]
         for matches, text, keys in (
             (signals, described, "source.name=, source.source_id= or source.type="),
             (markers, marked, "source.markers=NAME"),
         ):
             if len(matches) > 1:
-                problem = (
-                    f"{len(matches)} streams have {text}: "
-                    f"{', '.join(map(_describe, matches))}"
-                )
                 raise RecipeError(
-                    problem,
+                    f"{len(matches)} streams have {text}: "
+                    f"{', '.join(map(_describe, matches))}",
                     f"choose one by {keys}, or stop the programs of all but one",
                 )
 
@@ -398,18 +369,17 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
         for info in signals:
             if info.dtype == "string" or not info.sfreq >= 1:
                 names = ", ".join(samples) or "none is of an amplifier"
-                problem = (
-                    f"stream {_describe(info)} has no samples at a rate of 1 Hz or more"
+                raise RecipeError(
+                    f"stream {_describe(info)} has no samples at a rate of 1 Hz or "
+                    f"more",
+                    f"source.name= one of: {names}",
                 )
-                raise RecipeError(problem, f"source.name= one of: {names}")
         for info in markers:
             if info.n_channels > 1:
                 raise RecipeError(
                     f"stream {info.name!r} of markers has {info.n_channels} channels",
-                    (
-                        "send one text or number for each (mne-lsl's player: "
-                        "annotations_encoding='string')"
-                    ),
+                    "send one text or number for each (mne-lsl's player: "
+                    "annotations_encoding='string')",
                 )
 
         # each must be there before any is opened
@@ -417,7 +387,7 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
         if not markers and not config.marker_channel:
             missing.append(f"stream of markers with {marked}")
         if not missing:
-            return signals[0], markers[0] if markers else None
+            return signals[0], next(iter(markers), None)
 
         # say what is waited for, and at last what is there
         waited_s = time.monotonic() - start_s
@@ -468,36 +438,29 @@ def _read_format(
     of the format.
     """
     # rows of the description count only where they are as many as channels
-    name, count = (
-        described.findtext("name", ""),
-        int(described.findtext("channel_count", "0")),
-    )
+    name = described.findtext("name", "")
+    count = int(described.findtext("channel_count", "0"))
     rows = described.findall("desc/channels/channel")
     rows = rows if len(rows) == count else [ElementTree.Element("channel")] * count
 
     # names, by which the model finds its channels
     names = config.channels or [row.findtext("label", "").strip() for row in rows]
+    problem = ""
     if len(names) != count or not all(names):
-        amount = (
-            f"{len(names)} names"
-            if config.channels
-            else f"{sum(map(bool, names))} names declared"
-        )
+        declared = "" if config.channels else " declared"
+        problem = f"{count} channels, and {sum(map(bool, names))} names{declared}"
+    elif twice := [each for each, times in Counter(names).items() if times > 1]:
+        problem = f"two channels {twice[0]!r}"
+    if problem:
         raise RecipeError(
-            f"stream {name!r} has {count} channels, and {amount}",
-            "source.channels=A,B,… in order",
-        )
-    if twice := [each for each, times in Counter(names).items() if times > 1]:
-        raise RecipeError(
-            f"stream {name!r} has two channels {twice[0]!r}",
-            "source.channels=A,B,… in order",
+            f"stream {name!r} has {problem}", "source.channels=A,B,… in order"
         )
 
     # types, those of the model where none is declared
-    declared = [row.findtext("type", "").strip().casefold() for row in rows]
     kind_of = {kind: kind for kind in KINDS} | dict.fromkeys(STIM, "stim")
     kind_of |= dict.fromkeys(("", TYPES.get(wanted.kind, "").casefold()), wanted.kind)
-    kinds = [kind_of.get(kind, "misc") for kind in declared]
+    types = (row.findtext("type", "").strip().casefold() for row in rows)
+    kinds = [kind_of.get(kind, "misc") for kind in types]
     # names of EEG in the standard spelling, unless two channels would get one name
     standard = [
         standard_name(each) if kind == "eeg" else each
@@ -540,27 +503,16 @@ def _read_format(
     positions = np.array([[read_number(text) for text in row] for row in located])
     positions[~np.any(positions, 1) | ~np.isfinite(positions).all(1)] = np.nan
     rate_hz = read_number(described.findtext("nominal_srate", ""))
-    is_located = bool(np.isfinite(positions).any())
-    return (
-        StreamFormat(
-            name,
-            tuple(names),
-            tuple(kinds),
-            tuple(units),
-            rate_hz,
-            positions if is_located else None,
-        ),
-        scale,
-    )
+    sensors = None if np.isnan(positions).all() else positions
+    channels = tuple(names), tuple(kinds), tuple(units)
+    return StreamFormat(name, *channels, rate_hz, sensors), scale
 
 
 def _read_unit(declared: str, kind: str) -> str:
     """Read a unit; mne-lsl's player writes the power of ten of mne's unit instead."""
     # mne-lsl writes "-6" for microvolts: the power of ten by mne's SI base unit
     unit = name_unit(declared)
-    base = {"mag": "T", "grad": "T/m"}.get(
-        kind, "V" if kind in KINDS - {"stim", "misc"} else ""
-    )
+    base = {"mag": "T", "grad": "T/m", "stim": "", "misc": ""}.get(kind, "V")
     power = read_number(unit)
     near = (
         name

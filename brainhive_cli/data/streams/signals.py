@@ -59,12 +59,10 @@ class ReplayedTrials:
     def __init__(
         self, recording: Trials, interval_s: float, seed: int, clock: Clock
     ) -> None:
-        self.recording, self.clock, self._interval_s, self._next = (
-            recording,
-            clock,
-            interval_s,
-            0,
-        )
+        self.recording = recording
+        self.clock = clock
+        self._interval_s = interval_s
+        self._next = 0
         # trials that exist, as item and repetition, in random order
         rows = np.argwhere(recording.is_there)  # [trials, 2]
         self._trials = rows[np.random.default_rng(seed).permutation(len(rows))]

@@ -57,6 +57,10 @@ KNOWN = {*Steps.model_fields, "kind", "band_hz", "phase", "simulated"}
 """Steps of preparations that live windows can go through, or that change nothing of
 them.
 """
+PREPARED = (
+    "train on signals of prepare --from recording, or replay a store: --source signals"
+)
+"""Way out for a model whose signals no stream can have."""
 KINDS = {"µV": "eeg", "fT": "mag", "fT/cm": "grad"}
 """Type of channels, as mne names it, by the unit of their signals."""
 
@@ -135,34 +139,25 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
 
     # fMRI needs motion correction and registration
     if not spec.names:
-        hint = "docs/live.md names RT-Cloud, which decodes fMRI while it is recorded"
         raise BrainhiveError(
-            f"{where} reads voxels, and live decodes EEG and MEG", hint
+            f"{where} reads voxels, and live decodes EEG and MEG",
+            "docs/live.md names RT-Cloud, which decodes fMRI while it is recorded",
         )
 
     # steps of the model's preparation: cut and filter
     known = dict(spec.preparation)
     if unknown := sorted(key for key in known if key.partition(".")[0] not in KNOWN):
         raise BrainhiveError(
-            (
-                f"{where} was trained on signals with steps that no stream can go "
-                f"through: {', '.join(unknown)}"
-            ),
-            (
-                "train on signals of prepare --from recording, or replay a store: "
-                "--source signals"
-            ),
+            f"{where} was trained on signals with steps that no stream can go "
+            f"through: {', '.join(unknown)}",
+            PREPARED,
         )
 
     # signals of a program are what it makes, without a step; others must say theirs
     if "epoch_ms" not in known:
         if "simulated" not in known or spec.times_s is None or not spec.rate_hz:
             raise BrainhiveError(
-                f"{where} does not say how its signals were prepared",
-                (
-                    "train on signals of prepare --from recording, or replay a store: "
-                    "--source signals"
-                ),
+                f"{where} does not say how its signals were prepared", PREPARED
             )
         first_ms, last_ms = (1000 * spec.times_s[index] for index in (0, -1))
         # keep_ms ends before its second time
@@ -183,29 +178,23 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
 
     # whitening: of the training, or of the session's first trials
     channels, matrix, whiten_trials = spec.names, None, recipe.whiten_trials or 0
-    if steps.whiten == "no":
-        if whiten_trials:
-            raise RecipeError(
-                f"{where} has signals that were not whitened",
-                "leave out --whiten-trials",
-            )
-    elif whiten_trials:
+    if steps.whiten == "no" and whiten_trials:
+        raise RecipeError(
+            f"{where} has signals that were not whitened", "leave out --whiten-trials"
+        )
+    if whiten_trials:
         channels = tuple(learned.recorded_channels or spec.names)
         differs.append(
             f"the noise of the first {whiten_trials} trials whitens the others"
         )
-    else:
+    elif steps.whiten != "no":
         matrices = learned.whiteners.get(subject)
         if matrices is None:
             raise MissingData(
-                (
-                    f"{where} takes whitened signals, and has no whitener of subject "
-                    f"{subject}"
-                ),
-                (
-                    "--whiten-trials 100, of this session; or a model of "
-                    "preparation.whiten=no"
-                ),
+                f"{where} takes whitened signals, and has no whitener of subject "
+                f"{subject}",
+                "--whiten-trials 100, of this session; or a model of "
+                "preparation.whiten=no",
             )
         channels, matrix = tuple(learned.recorded_channels), matrices[-1]
         differs.append(
@@ -290,12 +279,11 @@ class WindowDecoder:
         self._sums = dict[int, tuple[Float64, int]]()  # [E, T], and trials
         self._noise_trials = list[tuple[Float32, str]]()
         self._units = normalize(self.pictures.float())  # [M, D]
-        # [E, E]
-        self.whitener = None if self.preparation is None else self.preparation.whitener
-        is_measured = self.preparation is not None and self.whitener is None
-        self.missing_trials = (
-            self.preparation.whiten_trials if self.preparation and is_measured else 0
-        )
+        self.whitener: Float32 | None = None  # [E, E]
+        self.missing_trials = 0
+        if self.preparation is not None:
+            self.whitener = self.preparation.whitener
+            self.missing_trials = self.preparation.whiten_trials
 
     def _find_shown(self, event: str) -> tuple[int | None, str | None]:
         try:
@@ -366,12 +354,8 @@ class WindowDecoder:
         # trials that the model has learned from
         is_learned, learned = [False] * len(rows), self.learned_trials
         if learned is not None and len(learned) > 1:
-            # [n, 2]
-            nearest = (
-                (describe_trials(signals[: len(rows)]) @ learned.T)
-                .topk(2, dim=1)
-                .values
-            )
+            similarities = describe_trials(signals[: len(rows)]) @ learned.T
+            nearest = similarities.topk(2, dim=1).values  # [n, 2]
             # distances, by a factor
             first, second = (1 - nearest).clamp(min=0).sqrt().unbind(1)
             is_learned = ((nearest[:, 0] > SAME) | (first < NEARER * second)).tolist()
@@ -397,10 +381,8 @@ class WindowDecoder:
                 "average_best": best[average] if average else None,
                 "average_rank": ranked[average] if average else None,
             }
-            is_tested, signal = (
-                row is not None and bool(self.is_tested[row]),
-                signals[average or index],
-            )
+            is_tested = row is not None and bool(self.is_tested[row])
+            signal = signals[average or index]
             results.append(
                 LiveResult(event, window, is_tested, is_learned[index], signal)
             )
@@ -420,19 +402,20 @@ class WindowDecoder:
             and the rank of the shown one.
         """
         # what the model takes of the windows
-        trials: dict[str, Any] = dict.fromkeys(
-            ("repetitions", "sessions", "runs", "onset_s", "index")
+        windows = replace(
+            self.template,
+            signal=epochs[:, None],
+            image_ids=(),
+            subject=self.member.cell.tested_on[0],
+            repetitions=None,
+            sessions=None,
+            runs=None,
+            onset_s=None,
+            index=None,
         )
-        trials |= {
-            "signal": epochs[:, None],
-            "image_ids": (),
-            "subject": self.member.cell.tested_on[0],
-        }
         spec, run = self.member.module.layout.spec, self.member.run
-        windows, channels = replace(self.template, **trials), run.dataset.channels
-        chosen = choose_input(
-            spec, windows, "the stream", channels, False, run.channel_mapping
-        )
+        channels, mapping = run.dataset.channels, run.channel_mapping
+        chosen = choose_input(spec, windows, "the stream", channels, False, mapping)
         chosen = chosen.normalise(self.normaliser)
 
         # tokens, the most similar pictures, and ranks, also of the first picture where

@@ -5,6 +5,7 @@ decoded.
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Self
 
@@ -94,16 +95,12 @@ class Job:
             MissingData: if there is no run.
         """
         # subjects of another data set are chosen here; those of the run's by its cells
-        subjects = (
-            None
-            if recipe.dataset is None or recipe.subject is None
-            else [recipe.subject]
-        )
+        subject = recipe.subject
         align = open_model(
             recipe.align_run,
             recipe.paths,
             recipe.dataset,
-            subjects,
+            None if recipe.dataset is None or subject is None else [subject],
             recipe.copies,
             recipe.channel_mapping,
         )
@@ -111,16 +108,15 @@ class Job:
         require_split(align.dataset, recipe.gallery, "gallery")
 
         # the person, then the first model that is tested on them
-        subject = recipe.subject
         people = sorted({person for cell in align.cells for person in cell.tested_on})
         if subject is None:
             if len(people) != 1:
-                listed = ", ".join(map(str, people))
                 raise RecipeError(
-                    f"{align.name} has models of subjects {listed}",
+                    f"{align.name} has models of subjects "
+                    f"{', '.join(map(str, people))}",
                     f"--subject {people[0]}",
                 )
-            subject = people[0]
+            (subject,) = people
         tested = [cell for cell in align.cells if subject in cell.tested_on]
         # a person whom no cell is tested on gets the first model
         cell = replace((tested or align.cells)[0], tested_on=(subject,))
@@ -159,10 +155,8 @@ class Job:
         member = TrainedModel(self.align, self.cell, launch.device)
         spec, rows = member.module.layout.spec, member.rows(split)
         image_ids = [member.pictures(split).image_ids[row] for row in rows]
-        pictures, is_tested = (
-            member.images(split, rows),
-            ~member.seen(self.subject, split, rows),
-        )
+        pictures = member.images(split, rows)
+        is_tested = ~member.seen(self.subject, split, rows)
         # events are names of pictures, or those of a table
         names, further_names = self.read_names(member, image_ids)
         normaliser = member.find_normaliser(self.subject, split)
@@ -182,11 +176,9 @@ class Job:
         differs: Sequence[str] = ()
         unit, channels, span_s = DEFAULT_UNIT, spec.names, (0.0, 1.0)
         if preparation is not None:
-            unit, channels, differs = (
-                preparation.unit,
-                preparation.channels,
-                preparation.differs,
-            )
+            unit = preparation.unit
+            channels = preparation.channels
+            differs = preparation.differs
             start_ms, stop_ms = preparation.steps.epoch_ms
             span_s = start_ms / 1000, stop_ms / 1000
 
@@ -219,12 +211,9 @@ class Job:
                 template = preparation.make_template(channels, cutting, spec)
                 # channels that are missing are filled in only where a mapping is chosen
                 lacks = None in find_rows(spec.names, channels, "the stream")
-                caveats = [SIMULATED] if stream.format.simulated else []
-                caveats += (
-                    [CHANNELS_MAPPED]
-                    if recipe.channel_mapping != "none" and lacks
-                    else []
-                )
+                caveats = [SIMULATED] * bool(stream.format.simulated)
+                if recipe.channel_mapping != "none" and lacks:
+                    caveats.append(CHANNELS_MAPPED)
                 # windows prepared in another way would not be known again
                 knows_trials &= not (
                     shows_seen and (differs or CHANNELS_MAPPED in caveats)
@@ -242,14 +231,10 @@ class Job:
             )
             decoder.warm_up()
             closing.pop_all()  # it stays open
-        name = (
-            "signal store" if isinstance(stream, WindowStream) else stream.format.name
-        )
         return OpenSession(
             self,
             decoder,
             stream,
-            name,
             windows,
             columns,
             caveats,
@@ -287,17 +272,17 @@ class Job:
         if recipe.events:
             table = locate(recipe.events)
             require([find_table(table)])
-            names, further_names = read(table)
+            names = read(table)
             where = f"the gallery, {self.align.dataset.name}, {recipe.gallery}"
-            names.require_pictures(where)
-            return names, further_names
+            names[0].require_pictures(where)
+            return names
 
         # tables where prepare finds them, of which a wrong one is left out
         for table in self._list_tables(member) if recipe.source.has_markers else ():
             try:
-                names, further_names = read(table)
-                if names.count_pictures() or further_names.count_pictures():
-                    return names, further_names
+                names = read(table)
+                if any(each.count_pictures() for each in names):
+                    return names
                 problem = f"{table} names no picture of {self.align.dataset.name}"
             except BrainhiveError as error:
                 problem = error.message
@@ -315,8 +300,8 @@ class Job:
                 continue
             for recording in source.open(person).splits.values():
                 stored = recording.provenance
-                named = Path(stored.get("preparation", {}).get("events") or TABLES[0])
-                names = {named.name, *(Path(name).name for name in TABLES)}
+                table = stored.get("preparation", {}).get("events") or ""
+                names = {Path(name).name for name in (table, *TABLES)}
                 files = map(locate, stored.get("files", ()))
                 paths += [path for path in files if path.name in names]
 
@@ -336,7 +321,6 @@ class OpenSession:
         job: What was resolved.
         decoder: Decodes windows.
         stream: Continuous, or of windows.
-        source_name: Name of the stream.
         windows: Cuts windows of a continuous stream; None of windows.
         columns: Channels [E] of the stream that are cut, in order.
         signal_caveats: Caveats of the stream's signals.
@@ -348,7 +332,6 @@ class OpenSession:
     job: Job
     decoder: WindowDecoder
     stream: Stream | WindowStream
-    source_name: str
     windows: Windows | None
     columns: list[int] | None
     signal_caveats: list[str]
@@ -392,9 +375,8 @@ class OpenSession:
         job = self.job
         trial_caveats = [] if self.knows_trials else [UNKNOWN_TRIALS]
         # the stronger caveat replaces the weaker one
-        trial_caveats = (
-            [TRAINED_TRIALS] if learned > MAX_LEARNED * trials else trial_caveats
-        )
+        if learned > MAX_LEARNED * trials:
+            trial_caveats = [TRAINED_TRIALS]
         pictures = job.align.tested_pictures(job.recipe.gallery, job.cell.fold).caveats
         held_out = job.align.dataset.holdout.caveats(self.decoder.template)
         learned_from = job.align.models[0].learned.caveats
@@ -437,21 +419,15 @@ def choose_columns(
     """
     # channels by name, in the order of the model; the mapping chooses of all where one
     # is missing
-    is_whitened, kind = (
-        preparation.steps.whiten != "no",
-        KINDS.get(preparation.unit, "eeg"),
-    )
+    is_whitened = preparation.steps.whiten != "no"
+    kind = KINDS.get(preparation.unit, "eeg")
     keys, where = type(source).model_fields, f"stream {stream.name}"
     rows = find_rows(preparation.channels, stream.channels, where)
     columns = [row for row in rows if row is not None]
     if len(columns) < len(rows):
         # whitening needs every channel that it was measured of
         if channel_mapping == "none" or is_whitened:
-            missing = [
-                name
-                for name, row in zip(preparation.channels, rows, strict=True)
-                if row is None
-            ]
+            missing = compress(preparation.channels, [row is None for row in rows])
             ways = [way for key, way in NAMING.items() if key in keys]
             ways += [] if is_whitened else ["channel_mapping=spline"]
             raise BrainhiveError(
@@ -466,16 +442,12 @@ def choose_columns(
     for unit in (stream.units[index] for index in columns):
         if unit != preparation.unit:
             names = [
-                stream.channels[index]
-                for index in columns
-                if stream.units[index] == unit
+                stream.channels[row] for row in columns if stream.units[row] == unit
             ]
             declared = f"in {unit}" if unit else "without a unit"
             raise BrainhiveError(
-                (
-                    f"{where} has {summarise_names(names)} {declared}, the model takes "
-                    f"{preparation.unit}"
-                ),
+                f"{where} has {summarise_names(names)} {declared}, the model takes "
+                f"{preparation.unit}",
                 "source.unit=V (or mV, µV, fT …) says in which unit its samples are"
                 if "unit" in keys
                 else f"a stream of channels in {preparation.unit}, of type {kind}",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import TRAINED_TRIALS
 from brainhive_cli.data.exchange.session_folder import SessionFolder
@@ -141,16 +142,14 @@ class Drawer:
         while (result := self._newest.get()) is not None:
             started_s = time.perf_counter()
             try:
-                picture, seconds = (
-                    self._draw(result),
-                    round(time.perf_counter() - started_s, 3),
-                )
+                picture = self._draw(result)
                 about = {
                     "kind": "drawing",
                     "window": result.event["window"],
                     "skipped": self._skipped,
+                    "seconds": round(time.perf_counter() - started_s, 3),
                 }
-                self._show(about | {"seconds": seconds}, picture)
+                self._show(about, picture)
             except Exception as error:  # decoding goes on without drawings
                 console.warn(f"drawing ends: {type(error).__name__}: {error}")
                 return
@@ -182,17 +181,13 @@ class Loop:
         # windows of a replay at another speed would take another time than those of a
         # person
         self.is_timed = getattr(session.job.recipe.source, "speed", 1.0) == 1
-        self.times_ms = deque[list[float]](maxlen=REMEMBERED)  # of each stage
+        self.times_ms = deque[Float64](maxlen=REMEMBERED)  # of each stage
         # continuous streams count where windows are cut
         self.counts = Counts() if session.windows is None else session.windows.counts
         if not isinstance(session.stream, WindowStream):
             self.counts.dropped.update(session.stream.format.dropped)
-        self._publish, self._recorder, self._drawer, self._most = (
-            publish,
-            recorder,
-            drawer,
-            most_windows,
-        )
+        self._publish, self._recorder = publish, recorder
+        self._drawer, self._most = drawer, most_windows
         self._queue = queue.Queue[list[TimedWindow] | BaseException | None]()
         # set by Ctrl-C, or by the end of the session
         self._should_stop = threading.Event()
@@ -284,12 +279,9 @@ class Loop:
         results = decoder.decode([window for window, *_ in timed])
         ranked_s = stream.now_s()
         if waited:
-            missing = decoder.missing_trials
-            text = (
-                f"whitening begins after {missing} more trials"
-                if missing
-                else "windows are whitened now"
-            )
+            text = "windows are whitened now"
+            if decoder.missing_trials:
+                text = f"whitening begins after {decoder.missing_trials} more trials"
             self._publish({"kind": "warning", "text": text})
         self.decoded += len(timed)
         # those after the windows that whitening was measured of, in the order of STAGES
@@ -298,24 +290,16 @@ class Loop:
         ):
             starts_s = window.end_s, read_s, cut_s, window.end_s, window.time_s
             stops_s = read_s, cut_s, ranked_s, ranked_s, ranked_s
-            spans_s = zip(starts_s, stops_s, strict=True)
-            self.times_ms.append(
-                [1000 * (stop_s - start_s) for start_s, stop_s in spans_s]
-            )
-        so_far = {
-            "latency_ms": self.summarise_latencies(),
-            "stream": self.describe_stream(),
-        }
+            self.times_ms.append(1000 * np.subtract(stops_s, starts_s))
+        latency_ms, counts = self.summarise_latencies(), self.describe_stream()
         for result in results:
             self.unknown += result.event["shown"] is None
             # only pictures that the model has not learned from count
             if result.is_tested:
                 self.score.add(result)
                 if not self._has_warned and TRAINED_TRIALS in self.score.list_caveats():
-                    self._has_warned, text = (
-                        True,
-                        "trials of the training are shown: hit rates are no result",
-                    )
+                    self._has_warned = True
+                    text = "trials of the training are shown: hit rates are no result"
                     console.warn(text)
                     self._publish({"kind": "warning", "text": text})
 
@@ -325,7 +309,8 @@ class Loop:
                 **result.event,
                 "onset_s": onset_s,
                 "hits": self.score.summarise(),
-                **so_far,
+                "latency_ms": latency_ms,
+                "stream": counts,
             }
             if len(self.first_results) < SHEET_ROWS:
                 self.first_results.append(event)
@@ -351,12 +336,8 @@ class Loop:
 
     def describe_stream(self) -> Event:
         """Count what came of the stream, and what was lost or dropped, by reason."""
-        further = {
-            "dropped": dict(self.counts.dropped),
-            "decoded": self.decoded,
-            "stalls": self.stalls,
-        }
-        return vars(self.counts) | further
+        counts = {**vars(self.counts), "dropped": dict(self.counts.dropped)}
+        return {**counts, "decoded": self.decoded, "stalls": self.stalls}
 
     def _read(self) -> None:
         """Read until the stream or the session ends; what goes wrong is raised by the
@@ -381,11 +362,7 @@ class Loop:
 
     def _windows(self) -> Iterator[list[TimedWindow]]:
         """Yield the windows that are complete, as soon as they are."""
-        stream, windows, decoder = (
-            self.session.stream,
-            self.session.windows,
-            self.session.decoder,
-        )
+        stream, windows = self.session.stream, self.session.windows
         while not self._should_stop.is_set():
             # a stream of windows
             if isinstance(stream, WindowStream):
@@ -426,7 +403,7 @@ class Loop:
                         recorder.mark_gap(sample)
                     for name, sample in located:
                         # events without a picture are saved without one
-                        _, image_id = decoder.find_shown(name)
+                        _, image_id = self.session.decoder.find_shown(name)
                         recorder.add_event(sample, name, image_id or "")
 
 

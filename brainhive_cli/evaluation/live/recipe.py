@@ -30,9 +30,8 @@ class Recipe(TrainedRunRecipe):
     subject: int | None = Field(
         None,
         ge=0,
-        description=(
-            "whose brain; default: the only one that the run's models are tested on"
-        ),
+        description="whose brain; default: the only one that the run's models are "
+        "tested on",
     )
     gallery: str = Field("test", description="split whose pictures are searched")
 
@@ -45,10 +44,8 @@ class Recipe(TrainedRunRecipe):
     )
     channel_mapping: ChannelChoice = Field(
         "none",
-        description=(
-            "channels of the model that the stream lacks, as in eval-retrieval: none "
-            "refuses them"
-        ),
+        description="channels of the model that the stream lacks, as in "
+        "eval-retrieval: none refuses them",
     )
     whiten_trials: int | None = Field(
         None,
@@ -64,17 +61,13 @@ class Recipe(TrainedRunRecipe):
     source: Annotated[Any, parts.part("streams", "lsl")] = Field(
         "lsl",
         validate_default=True,
-        description=(
-            "lsl: a stream of the lab; recording: a file; signals: the person's signal "
-            "store; mock"
-        ),
+        description="lsl: a stream of the lab; recording: a file; signals: the "
+        "person's signal store; mock",
     )
     draw: str | None = Field(
         None,
-        description=(
-            "recipe of reconstruct whose prior and generator draw what is seen, as in "
-            "demo"
-        ),
+        description="recipe of reconstruct whose prior and generator draw what is "
+        "seen, as in demo",
     )
 
     # where results go
