@@ -17,8 +17,7 @@ from harness import Bench, main, peak_bytes, reset_peak
 from brainhive_cli.commands import train_prior
 from brainhive_cli.core import launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL
-from brainhive_cli.models.generators.sdxl import TINY
+from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL, TINY
 from brainhive_cli.training.prior.examples import Pictures, batches
 from brainhive_cli.training.prior.loop import Learner, Training, train
 

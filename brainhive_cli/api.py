@@ -82,17 +82,8 @@ PLACES = {
 __all__ = [
     *PLACES,
     *("Comparison", "Predictions", "Ranks", "Run"),
-    *(
-        "compare",
-        "decode",
-        "fit",
-        "run",
-        "store_trials",
-        "open_model",
-        "open_run",
-        "open_signals",
-        "open_store",
-    ),
+    *("compare", "decode", "fit", "run", "store_trials"),
+    *("open_model", "open_run", "open_signals", "open_store"),
 ]
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "subject": ((Integral,), "a whole number"),
@@ -278,33 +269,20 @@ class Run:
 
         # arrays [N, *shape] of the heads, with what a reader must know of them
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
-        image_ids, caveats = (
-            list(member.pictures(split).image_ids[rows]),
-            member.run.caveats(split),
-        )
+        image_ids = list(member.pictures(split).image_ids[rows])
+        caveats = member.run.caveats(split)
         return Predictions(image_ids, heads, decoded.texts, caveats)
 
     def member(self, cell: str = "", device: str = "cpu") -> "TrainedModel":
         """Open a cell with its model, as evaluations do; raises as `aligner`."""
-        from brainhive_cli.core.errors import RecipeError
         from brainhive_cli.core.launch import open_device
+        from brainhive_cli.training.alignment.references import choose_cell
         from brainhive_cli.training.alignment.trained import TrainedModel
 
         _check(cell=cell)
-
-        # the cell that is named, or the only one
-        matching = [trained for trained in self.cells if cell in ("", trained.name)]
-        if len(matching) != 1:
-            problem = (
-                f"no cell {cell!r}"
-                if cell
-                else f"{len(self.cells)} cells, of which none is named"
-            )
-            raise RecipeError(
-                f"{self.path} has {problem}",
-                ", ".join(trained.name for trained in self.cells),
-            )
-        return TrainedModel(self._align, matching[0], open_device(device))
+        cells = {trained.name: trained for trained in self.cells}
+        chosen = choose_cell(cells, cell, self.path)
+        return TrainedModel(self._align, chosen, open_device(device))
 
     @cached_property
     def _align(self) -> "TrainedRun":
@@ -719,8 +697,10 @@ def decode(
     # candidates: pictures of the split that the model has not learned from
     gallery = open_gallery([member], [split])
     # [M, D] and [N, D]
-    images, tokens = encode_gallery([member], gallery), member.encode(trials)
-    ids, ranks = list[str](), np.zeros(0, np.int64)
+    images = encode_gallery([member], gallery)
+    tokens = member.encode(trials)
+    ids = list[str]()
+    ranks = np.zeros(0, np.int64)
     if len(signal.image_ids):
         scores = member.rank(trials, gallery, images, tokens)
         ids, ranks = [*scores.labels], scores.ranks

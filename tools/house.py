@@ -155,8 +155,7 @@ def idle_keys() -> list[str]:
     """List the keys that nobody is known to set: no shipped recipe, flag, row or TINY,
     and no guide does.
     """
-    from brainhive_cli.cli.table import COMMANDS as commands
-    from brainhive_cli.cli.table import COMMON, LAUNCH
+    from brainhive_cli.cli.table import COMMANDS as commands, COMMON, LAUNCH
     from brainhive_cli.core import parts
     from tools.keys_page import keys_of
 

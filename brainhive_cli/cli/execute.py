@@ -111,7 +111,8 @@ def execute(
     # what the user has set goes on in hints
     keys = {key for key, value in flags.items() if value is not None}
     keys |= {word.partition("=")[0].partition(".")[0] for word in overrides}
-    is_allowed, as_json = bool(common["allow_code"]), bool(common["json"])
+    is_allowed = bool(common["allow_code"])
+    as_json = bool(common["json"])
     folders = cache(lambda: list_shipped(command, common["recipe"]))
     with completed_by(
         partial(complete, folders=folders, keys=keys, is_allowed=is_allowed)
@@ -121,7 +122,8 @@ def execute(
                 code = _run(command, common, flags, overrides)
                 raise_if_interrupted()
         except KeyboardInterrupt:
-            code, way = INTERRUPTED, "the same command continues where it stopped"
+            code = INTERRUPTED
+            way = "the same command continues where it stopped"
             console.say(f"interrupted: {way}")
             if as_json:
                 console.show_json(
@@ -365,7 +367,9 @@ def complete(
             may need too.
     """
     # the first shipped folder that has a recipe of the command
-    command, words, root = line.command, line.words, shipped_recipes()
+    command = line.command
+    words = line.words
+    root = shipped_recipes()
     recipe = next(
         (name for name in folders() if (root / name / f"{command}.yaml").is_file()),
         None,

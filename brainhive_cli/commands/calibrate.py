@@ -2,6 +2,7 @@
 other people.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from itertools import product
@@ -79,7 +80,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
         def measure(name: str) -> Part:
             cell, draw = part_of_name[name]
-            person, pulls = job.people[cell.tested_on[0]], choices[_name(cell)].pulls
+            person = job.people[cell.tested_on[0]]
+            pulls = choices[_name(cell)].pulls
             return measure_draw(
                 job, open_base(cell), person, list_arms(job.recipe), pulls, draw
             )
@@ -151,7 +153,7 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Strengt
 
     # a strength that recipe or run fix needs no further trainings
     fixed = {cell: fix_pulls(job, cell) for cell in todo}
-    left_out: dict[Cell, dict[int, TrainedRun]] = {}
+    left_out = defaultdict[Cell, dict[int, TrainedRun]](dict)
     pairs = [
         (cell, subject)
         for cell in todo
@@ -161,7 +163,7 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Strengt
     with console.progress("training models without one person", len(pairs)) as bar:
         for cell, subject in pairs:
             people = tuple(one for one in cell.trained_on if one != subject)
-            left_out.setdefault(cell, {})[subject] = train(people, cell.seed)
+            left_out[cell][subject] = train(people, cell.seed)
             bar.advance()
     say_found(finished)
 

@@ -146,10 +146,10 @@ def list_checks(
 def _find_signals(recipe: Recipe, datasets: Sequence[Any]) -> list[Path]:
     """Find the signal stores of data sets, of the subjects that are checked."""
     # without subjects in the recipe, stores of all subjects
-    names, stored = (
-        [f"sub-{subject:02d}.h5" for subject in recipe.subjects or ()] or ["sub-*.h5"],
-        [],
-    )
+    names = [f"sub-{subject:02d}.h5" for subject in recipe.subjects or ()] or [
+        "sub-*.h5"
+    ]
+    stored = []
     for config in datasets:
         with suppress(MissingData):  # its inventory reports this
             folder = (
@@ -178,7 +178,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if there is none.
     """
     # check all before anything is reported, so that one failure does not hide others
-    results, problems = list[Result](), list[BrainhiveError]()
+    results = list[Result]()
+    problems = list[BrainhiveError]()
     checks = list_checks(recipe, again)
     with console.progress("checking", len(checks)) as bar:
         for name, check in checks:
@@ -232,7 +233,8 @@ def _check_signals(path: Path, recipe: Recipe) -> Checked:
     """
     dataset, name = short_name(path.absolute()).split("/", 1)
     # a store that fails has a row of dashes in the same table
-    title, columns = f"Signal stores of {dataset}", ("store", *COUNTED, "check")
+    title = f"Signal stores of {dataset}"
+    columns = ("store", *COUNTED, "check")
     try:
         store = SignalStore.open(path)
         store.verify()
@@ -240,7 +242,8 @@ def _check_signals(path: Path, recipe: Recipe) -> Checked:
         row = (name, *"–" * len(COUNTED), FAILED)
         return _report_store(path, error.in_one_line, Table(title, columns, [row]))
     # what it holds by split
-    note, files = {"problem": "", **describe_store(store)}, {}
+    note = {"problem": "", **describe_store(store)}
+    files = {}
     table = Table(title, columns, [(name, *row, PASSED) for row in count_rows(note)])
     if recipe.plots:
         with console.progress(f"drawing the page of {short_name(path)}"):

@@ -151,7 +151,8 @@ def _steps(recipe: Recipe) -> workflow.Recipe:
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the commands that the demo runs; it makes all that they read."""
-    steps, overrides = _steps(recipe), SYSTEMS[recipe.system].overrides
+    steps = _steps(recipe)
+    overrides = SYSTEMS[recipe.system].overrides
     return [
         Input(f"{name}: {steps.line(name, overrides.get(name, []))}", note="a step")
         for name in steps.steps
@@ -161,7 +162,8 @@ def inputs(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Run the steps through their own commands, then write the page."""
     # open the run, and join the generators that the wheel ships in parts
-    system, steps = SYSTEMS[recipe.system], _steps(recipe)
+    system = SYSTEMS[recipe.system]
+    steps = _steps(recipe)
     folder = start_run("demo", system.recipe, recipe, launch, again)
     console.say(f"On {system.signals} ({system.provenance}).")
     for generator in system.generators:

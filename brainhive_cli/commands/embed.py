@@ -3,6 +3,7 @@ and encoder.
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -120,7 +121,8 @@ class Job:
         Stimuli without their files are as many as are published.
         """
         dataset: Dataset = recipe.dataset.build(recipe.paths)
-        root, stores = recipe.paths.under_home("embeddings"), list[StoreJob]()
+        root = recipe.paths.under_home("embeddings")
+        stores = list[StoreJob]()
         try:
             # encoders of a split share its list of stimuli
             for split in dict.fromkeys(recipe.splits or dataset.splits):
@@ -278,12 +280,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # tasks share cells, a split and a network each; alone, a split is one cell, so that
     # its pictures are decoded once for all networks
     work = job.work(groups)
-    cells: dict[str, list[StoreJob]] = {}
+    cells = defaultdict[str, list[StoreJob]](list)
     for store in job.stores:
         if store.path in groups:
             network = f" by {groups[store.path].name}" if WORKERS in os.environ else ""
-            cells.setdefault(f"{store.images.split}{network}", []).append(store)
-    files, done = {name: stores[0].path for name, stores in cells.items()}, set[Path]()
+            cells[f"{store.images.split}{network}"].append(store)
+    files = {name: stores[0].path for name, stores in cells.items()}
+    done = set[Path]()
     bad = list[str]()
 
     def is_filled(name: str) -> bool:
@@ -328,7 +331,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         for filled in (TargetStore.open(store.path) for store in job.stores):
             shape = "×".join(map(str, filled.embedding.shape[1:]))  # [N, *shape]
             cosine = round(filled.health.median_pair_cosine, 3)
-            encoder, split = filled.attributes["encoder"], filled.attributes["split"]
+            encoder = filled.attributes["encoder"]
+            split = filled.attributes["split"]
             rows.append((encoder, split, len(filled.done), shape, cosine))
             warn_of_problems(filled)
             bar.advance()
@@ -338,7 +342,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         rows,
     )
     # the split by these embeddings, which other encoders are tested with
-    root, files = recipe.paths.under_home("embeddings") / job.dataset.name, {}
+    root = recipe.paths.under_home("embeddings") / job.dataset.name
+    files = {}
     if recipe.held_out and launch.is_main:
         name = recipe.encoders[0].name
         embedded = TargetStore.open(path_of(root.parent, root.name, "train", name))
@@ -364,7 +369,8 @@ def _fill(
     cannot be decoded.
     """
     # note the rows that each store lacks
-    images, workers = stores[0].images, decoders(recipe.run.workers, launch)
+    images = stores[0].images
+    workers = decoders(recipe.run.workers, launch)
     with filling(
         [store.blank(groups[store.path]) for store in stores], launch, again
     ) as store_writers:
@@ -428,7 +434,8 @@ def list_encoders() -> Result:
             "yes" if config.is_here else "no" if config.weights_from or size else "–"
         )
         source = config.weights_from or f"{{kind: {config.name}, source: …}}"
-        side_px, licence = config.image_px or "–", config.licence or "–"
+        side_px = config.image_px or "–"
+        licence = config.licence or "–"
         rows.append((config.name, size or "–", side_px, source, licence, state))
 
     # own vectors of home, whose width a store says

@@ -131,7 +131,8 @@ def _evaluate(
     with console.progress("opening signals"):
         for align_run in job.runs:
             align_run.prepare_signals(launch)
-        recipe, digests = job.recipe, digests_of(job.inputs())
+        recipe = job.recipe
+        digests = digests_of(job.inputs())
     folder = start_run(
         "eval-retrieval", job.runs[0].label, recipe, launch, again, digests, finished
     )
@@ -214,7 +215,9 @@ def _finish(
     # baselines learn from the same signals, and a control leaves them nothing to find
     is_wanted = recipe.baseline != "none" and recipe.control == "none"
     is_folded = job.runs[0].dataset.holdout.divides_train
-    plain, ridge, reason = {}, dict[Cell, Measured](), ""
+    plain = {}
+    ridge = dict[Cell, Measured]()
+    reason = ""
     if is_wanted and recipe.split == "test":
         plain = rank_plainly(job, launch.device) if is_folded else {}
         ridge, reason = _try(lambda: _fit_ridge(job, folder, launch), ridge)

@@ -129,7 +129,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # report the tables and figures
     measurements = folder.measurements()
-    tables, maps = artifacts.read_tables(folder), folder.path / MAPS
+    tables = artifacts.read_tables(folder)
+    maps = folder.path / MAPS
     return Result(
         folder.path,
         tables,

@@ -12,7 +12,6 @@ from pydantic import BeforeValidator, Field
 
 from brainhive_cli.core import console
 from brainhive_cli.core.command import Input, Result
-from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import Names, OneRun, TrainedRunRecipe, split
@@ -24,6 +23,7 @@ from brainhive_cli.training.alignment.portable import (
     PortableModel,
     save_program,
 )
+from brainhive_cli.training.alignment.references import choose_cell
 from brainhive_cli.training.alignment.trained import TrainedModel, open_model
 
 FILE, CONTRACT, SCORES = "model.pt2", "model.json", "neuralbench.json"
@@ -127,8 +127,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             exported, or tokens differ.
     """
     trained = _open(recipe)
-    aligner, tested = aligners.load(trained.path), trained.cell.tested_on
-    subject, unit = tested[0] if len(tested) == 1 else 0, aligner.layout.spec.unit
+    aligner = aligners.load(trained.path)
+    tested = trained.cell.tested_on
+    subject = tested[0] if len(tested) == 1 else 0
+    unit = aligner.layout.spec.unit
     takes = recipe.channels, recipe.rate_hz, recipe.window_ms, recipe.channel_mapping
     normaliser = trained.find_normaliser(subject, "test")
     module = PortableModel(aligner, subject, normaliser, *takes)
@@ -171,11 +173,8 @@ def _open(recipe: Recipe) -> TrainedModel:
     """
     subjects = None if recipe.subject is None else [recipe.subject]
     run = open_model(recipe.align_run, recipe.paths, subjects=subjects)
-    models = [each for each in run.models if recipe.cell in ("", each.cell.name)]
-    if len(models) != 1:
-        cells = ", ".join(each.cell.name for each in run.models)
-        raise RecipeError(f"{len(models)} cells could be meant", f"cell=, of {cells}")
-    return models[0]
+    models = {model.cell.name: model for model in run.models}
+    return choose_cell(models, recipe.cell, run.name)
 
 
 def _score(trained: TrainedModel) -> dict[str, Any]:
@@ -183,7 +182,9 @@ def _score(trained: TrainedModel) -> dict[str, Any]:
     does.
     """
     rows = trained.rows("test")
-    tokens, shown, people = [], [], []
+    tokens = []
+    shown = []
+    people = []
     for subject in trained.cell.tested_on:
         trials = trained.trials(subject, "test")
         singles = torch.from_numpy(trials.singles[trials.is_there])  # [n, C, T]

@@ -48,7 +48,8 @@ def inputs(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Write one file a store, of the stimuli that have a target."""
     # write the files, and warn of stores with problems
-    write, rows = {"parquet": _write_parquet, "npy": _write_npy}[recipe.format], []
+    write = {"parquet": _write_parquet, "npy": _write_npy}[recipe.format]
+    rows = []
     paths = list_stores(recipe.stores, recipe.paths)
     with console.progress("writing stores", len(paths)) as bar:
         for path in paths:
@@ -90,7 +91,8 @@ def _write_npy(store: TargetStore, rows: Int64, to: Path) -> Path:
     names = (store.attributes[key] for key in ("dataset", "split", "encoder"))
     # data set, split and encoder become folders below `to`
     folder = below(to, *names, source=f"{store.path}: its data set, split or encoder")
-    file, listed = folder / "features.npy", folder / NAMES
+    file = folder / "features.npy"
+    listed = folder / NAMES
     shape = (len(rows), *store.embedding.shape[1:])  # [N, *shape]
 
     # names and vectors; vectors are copied in batches, since a store may not fit into

@@ -166,7 +166,8 @@ def match_vectors(
     # accepted
     image_ids = [image_id for images in splits for image_id in images.image_ids]
     matched, unknown = match_names(vectors.names, image_ids)
-    root, start = recipe.paths.under_home("embeddings"), 0
+    root = recipe.paths.under_home("embeddings")
+    start = 0
     shares = []
     for images in splits:
         # matched rows count over all splits; those of other splits become -1

@@ -103,11 +103,9 @@ class Job:
         """
         # the subjects of the recipe, of the files or of the publisher
         preparation: Preparation | Merged = recipe.preparation.build(recipe.paths)
-        dataset, subjects, missing = (
-            preparation.dataset,
-            [*(recipe.subjects or ())],
-            None,
-        )
+        dataset = preparation.dataset
+        subjects = [*(recipe.subjects or ())]
+        missing = None
         try:
             subjects = subjects or [*preparation.subjects]
             if not subjects:
@@ -117,7 +115,8 @@ class Job:
                 )
         except BrainhiveError as error:
             # without files, plan with the subjects that the publisher names
-            missing, subjects = error, [*getattr(PUBLISHED.get(dataset), "voxels", ())]
+            missing = error
+            subjects = [*getattr(PUBLISHED.get(dataset), "voxels", ())]
             if not subjects:
                 raise
 
@@ -309,7 +308,8 @@ def _describe_subject(job: Job, subject: int) -> str:
             f"; sessions/ holds {console.size(size)} of another that was not finished"
         )
         return f"{path} exists{unfinished if size else ''}"
-    files, preparation = job.files(subject), job.preparation
+    files = job.files(subject)
+    preparation = job.preparation
 
     # how many trials there are of each split, and how large they are
     shapes = []  # split, and [trials, channels, samples]
@@ -375,7 +375,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     share = (
         launch.shard(due) if again and workers is not launch else due
     )  # else a store is made again by each
-    files, done = {str(subject): job.path(subject) for subject in share}, set[str]()
+    files = {str(subject): job.path(subject) for subject in share}
+    done = set[str]()
     if planned := _count_work(job, due):
         announce(planned, "prepare", recipe.paths.under_home("runs"), launch)
     launch.barrier()  # nobody writes before everybody has seen what is there
@@ -466,7 +467,8 @@ def _write_sessions(
                 preparation.session(subject, session),
                 job.dtype,
             )
-            before, done = done, sum(path.is_file() for path in paths.values())
+            before = done
+            done = sum(path.is_file() for path in paths.values())
             bar.advance(done - before, f"subject {subject}, session {session}")
     launch.barrier()
     bar.advance(len(paths) - done)

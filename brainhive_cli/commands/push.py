@@ -448,10 +448,8 @@ def _find_scores(shared: SharedRun, paths: Paths) -> list[Scores]:
     # what the training measured on pictures that it did not learn from
     training = ShownRun("training", shared.run)
     if shared.layout is None:
-        rows, title = (
-            {"all": list(training.metrics.values())},
-            "Pictures kept from training",
-        )
+        rows = {"all": list(training.metrics.values())}
+        title = "Pictures kept from training"
     else:
         rows = {
             cell.name: choose_metrics(cell.metrics)

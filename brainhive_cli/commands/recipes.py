@@ -60,7 +60,8 @@ def list_shipped() -> list[Shipped]:
     """List all recipes that come with Brainhive."""
     recipes, root = [], shipped_recipes()
     for path in sorted(root.rglob("*.yaml")):
-        command, folder = path.stem, path.parent.relative_to(root).as_posix()
+        command = path.stem
+        folder = path.parent.relative_to(root).as_posix()
         name = "" if folder == "." else folder
 
         # the first sentence of the comment at the top, without the command's name
@@ -86,7 +87,8 @@ def tabulate_keys(shipped: Shipped) -> Table:
     recipe: BaseRecipe = module.Recipe.resolve(
         shipped.command, str(shipped.path), {}, []
     )
-    set_keys, rows = flatten(read_recipe(shipped.path)), []
+    set_keys = flatten(read_recipe(shipped.path))
+    rows = []
     for key, field, value in sorted(
         _keys(recipe), key=lambda row: row[0].startswith(COMMON)
     ):
@@ -96,7 +98,8 @@ def tabulate_keys(shipped: Shipped) -> Table:
             field.get_default(call_default_factory=True, validated_data={})
         )
         is_set = any(name == key or name.startswith(f"{key}.") for name in set_keys)
-        shown, source = written(value), "recipe" if is_set else "default"
+        shown = written(value)
+        source = "recipe" if is_set else "default"
         source += (
             f", default {default}"
             if shown != default and not field.is_required()
@@ -116,7 +119,8 @@ def _keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]
     the part's key.
     """
     for name, field in type(section).model_fields.items():
-        key, value = prefix + (field.alias or name), getattr(section, name)
+        key = prefix + (field.alias or name)
+        value = getattr(section, name)
         # a part is listed by its kind, then key by key
         if not isinstance(value, BaseModel) or isinstance(value, parts.Config):
             yield key, field, value.kind if isinstance(value, parts.Config) else value

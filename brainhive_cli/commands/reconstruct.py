@@ -58,8 +58,8 @@ from brainhive_cli.evaluation.reconstruction.generation import (
     generate,
     make_decoded_sets,
 )
-from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
+    choose_metrics,
     inputs_of as inputs_of_metrics,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import (
@@ -93,18 +93,9 @@ PRIOR_KEYS = {"prior", "adapter"}
 """Keys of the recipe that choose the prior."""
 RUN_KEYS = PRIOR_KEYS | {"align_run", "dataset", "subjects", "copies"}
 """Keys that choose the run that decodes."""
-GENERATED_BY = {
-    *(
-        "prior",
-        "adapter",
-        "generator",
-        "resolution_px",
-        "steps",
-        "guidance",
-        "strength",
-        "repeats",
-        "best_of",
-    )
+GENERATED_BY = PRIOR_KEYS | {
+    *("generator", "resolution_px", "steps", "guidance", "strength"),
+    *("repeats", "best_of"),
 }
 """Keys that decide what is generated of a decoded signal."""
 
@@ -226,7 +217,8 @@ class Job:
 
     def inputs(self) -> list[Input]:
         """List the prior, the run, and what it decodes."""
-        recipe, source = self.recipe, self.recipe.prior.source
+        recipe = self.recipe
+        source = self.recipe.prior.source
         # sources that start from stored embeddings need their split
         splits = {"mean_embedding": TRAIN, "images": recipe.split}
         return [
@@ -243,8 +235,11 @@ class Job:
     def describe_models(self) -> str:
         """Say what a reader must know of the brain models and the prior."""
         # whether the prior learned from pictures of another data set
-        align, split, source = self.align, self.recipe.split, self.recipe.prior.source
-        prior, drawn = priors.describe(source), align.dataset.pictured_as
+        align = self.align
+        split = self.recipe.split
+        source = self.recipe.prior.source
+        prior = priors.describe(source)
+        drawn = align.dataset.pictured_as
         # whose noise and number of concepts are part of a data set's name
         if source.startswith("demo:"):
             is_of_others = f"{drawn}-".partition("-")[0] != "demo"
@@ -280,7 +275,9 @@ class Job:
         `models` were made.
         """
         # decoded captions, masks and concepts
-        ids, decoded, images = decoded_set.image_ids, decoded_set.decoded, self.images
+        ids = decoded_set.image_ids
+        decoded = decoded_set.decoded
+        images = self.images
         recipe = self.recipe
         if decoded is None:
             annotations, tasks = {}, TaskScores()
@@ -336,7 +333,8 @@ def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
         MissingData: if there is none, or its tokens are not the prior's; it says what
             trains one.
     """
-    source, paths = recipe.prior.source, recipe.paths
+    source = recipe.prior.source
+    paths = recipe.paths
     name, variant = of_variant(recipe.align_run)
     # a run that the user did not name can be replaced: the error says what trains one
     is_newest = not variant and (
@@ -606,7 +604,8 @@ def _reconstruct(
                     raise RecipeError(problem, "leave strength out")
 
         # media, written to the run's folder
-        build, layout = recipe.generator.build, align.models[0].layout
+        build = recipe.generator.build
+        layout = align.models[0].layout
         sampler = Sampler(
             build, job.prior, recipe, recipe.sampling, launch.device, layout.heads
         )
@@ -623,7 +622,8 @@ def _reconstruct(
         }
         paths = [folder.path / file for files in media.values() for file in files]
         if due := sum(not path.is_file() for path in paths):
-            runs, share = folder.path.parents[1], due / len(paths)
+            runs = folder.path.parents[1]
+            share = due / len(paths)
             announce(job.work, "reconstruct", runs, launch, share)
         with claim_cells(
             folder,

@@ -81,7 +81,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """
     runs = opened(recipe)
     # choose the files, and compare runs command by command
-    path, groups = _target(recipe, runs), group_runs(runs)
+    path = _target(recipe, runs)
+    groups = group_runs(runs)
     for group in groups:
         for reason in group.not_compared:
             console.warn(f"not compared: {reason}")
@@ -135,12 +136,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
     """Group runs by command, in their order, and compare those of a group."""
     # only runs of one command can have measured the same
-    command_runs: dict[str, list[ShownRun]] = {}
-    for shown_run in runs:
-        command_runs.setdefault(shown_run.command, []).append(shown_run)
+    command_runs = [
+        [run for run in runs if run.command == command]
+        for command in dict.fromkeys(run.command for run in runs)
+    ]
     return [
-        _compare(group) if len(group) > 1 else RunGroup(group)
-        for group in command_runs.values()
+        _compare(group) if len(group) > 1 else RunGroup(group) for group in command_runs
     ]
 
 

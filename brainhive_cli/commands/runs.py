@@ -37,10 +37,10 @@ from brainhive_cli.core.runs import (
     ENVIRONMENT,
     RunFolder,
     age,
+    find as find_run,
     finished_runs,
+    reference as reference_of,
 )
-from brainhive_cli.core.runs import find as find_run
-from brainhive_cli.core.runs import reference as reference_of
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.reports.paper_tables import summary_scopes
 from brainhive_cli.reports.runs_shown import ShownRun, find
@@ -102,7 +102,8 @@ def _describe_result(run: RunFolder) -> str | Cell:
         return error.message
 
     # what several cells measured is averaged by the finding
-    measured, name = shown.measured, shown.main_headline
+    measured = shown.measured
+    name = shown.main_headline
     caveats = merge_caveats(measured.caveats, caveats_of(shown.metrics.values()))
     result = (
         describe_metric(shown.metrics[name])
@@ -198,8 +199,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     verb = recipe.words[0] if recipe.words else ""
     root = recipe.paths.under_home("runs")
     if verb == SHOW:
-        shown_run = _find_shown(recipe)
-        return _show(shown_run)
+        return _show(_find_shown(recipe))
     if verb == VERIFY:
         # it trains, unlike all else here: on a GPU unless the user names a device
         here = start(recipe.run if "run" in recipe.model_fields_set else Run())
@@ -212,24 +212,16 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     runs = _find_named(recipe, verb == REMOVE)
     if verb == REMOVE:
         _remove(runs, root, recipe.yes)
-        return Result(
-            root,
-            (
-                Table(
-                    "Removed runs",
-                    ("run",),
-                    tuple((_name(run),) for run in runs),
-                    is_list=True,
-                ),
-            ),
-        )
+        removed = [(_name(run),) for run in runs]
+        return Result(root, (Table("Removed runs", ("run",), removed, is_list=True),))
 
     # else list; the note has the caveats of the results
     columns = ("run", "state", "result", "last changed", "size")
     rows = []
     for run in runs:
         # for programs, the time is in ISO 8601, and the size in bytes
-        size, changed_s = _count_bytes(run), run.changed_s
+        size = _count_bytes(run)
+        changed_s = run.changed_s
         time = datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="seconds")
         cells = Cell(age(changed_s), value=time), Cell(console.size(size), value=size)
         rows.append((_name(run), _describe_state(run), _describe_result(run), *cells))
@@ -246,7 +238,8 @@ def _show(run: ShownRun) -> Result:
     each cell.
     """
     # its facts and files, without empty ones
-    facts, size = run.measured.facts, console.size(_count_bytes(run.folder))
+    facts = run.measured.facts
+    size = console.size(_count_bytes(run.folder))
     reference = run.folder.name + (f":{run.variant}" if run.variant else "")
     about = {
         "run": reference if run.folder.is_shared else f"{run.command}/{reference}",
@@ -333,7 +326,11 @@ def _verify(
     from brainhive_cli.training.alignment.job import Job
     from brainhive_cli.training.alignment.model import is_model
     from brainhive_cli.training.alignment.recipe import Recipe as TrainingRecipe
-    from brainhive_cli.training.alignment.references import TRAINING, find_reference
+    from brainhive_cli.training.alignment.references import (
+        TRAINING,
+        choose_cell,
+        find_reference,
+    )
 
     # an evaluation leads to its training
     root = paths.under_home("runs")
@@ -347,8 +344,7 @@ def _verify(
     job = Job.resolve(folder.recipe(TrainingRecipe, paths=paths, run={}))
     cells = {one.name: one for one in job.list_cells() if variant in ("", one.variant)}
     name = name or min(cells, key=lambda name: len(cells[name].trained_on))
-    if name not in cells:
-        raise RecipeError(f"{folder.name} has no cell {name!r}", ", ".join(cells))
+    cell = choose_cell(cells, name, folder.name)
 
     # train it with the run's number of threads, on which sums of floats depend
     there: dict[str, Any] = {}
@@ -360,13 +356,13 @@ def _verify(
         torch.set_num_threads(there.get("threads") or threads)
         again = RunFolder(Path(temporary) / TRAINING / folder.path.name)
         again.path.mkdir(parents=True)
-        train_cells(job, [cells[name]], job.open_stores(), again, launch)
+        train_cells(job, [cell], job.open_stores(), again, launch)
 
         # compare bytes of weights, and the ranks of an evaluation
         file = f"cells/{name}/model/model.safetensors"
         model = again.path / file
         is_equal = (folder.path / file).read_bytes() == model.read_bytes()
-        training = reference_of(folder, root / TRAINING, cells[name].variant)
+        training = reference_of(folder, root / TRAINING, cell.variant)
         ranks = dict[str, int]()
         with suppress(MissingData):  # of test signals or pictures
             ranks = _compare_ranks(paths, training, name, model.parent, launch)

@@ -4,6 +4,7 @@ targets.
 
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -12,12 +13,7 @@ from typing import Any
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.cells import (
-    announce,
-    claim_cells,
-    finishing,
-    start_run,
-)
+from brainhive_cli.core.cells import announce, claim_cells, finishing, start_run
 from brainhive_cli.core.command import Input, Result, Work, collect
 from brainhive_cli.core.errors import Hint, Line
 from brainhive_cli.core.facts import TrainingFacts
@@ -178,14 +174,16 @@ def train_cells(
 
     # say how much there is to train, and note which stores are read
     if todo:
-        work, runs = job.count_work(todo), folder.path.parents[1]
+        work = job.count_work(todo)
+        runs = folder.path.parents[1]
         announce(work, folder.command, runs, launch)
     keep_identity(folder, stores, launch.is_main)
 
     # train cell by cell; variants that read the same data share them
     subjects = list_subjects(cells, with_tested=False)
     opened = None
-    trained, started_s = list[Cell](), time.monotonic()
+    trained = list[Cell]()
+    started_s = time.monotonic()
     cell_of_name = {cell.name: cell for cell in todo}
     files = {name: f"cells/{name}/{FINISHED}" for name in cell_of_name}
     with (
@@ -194,24 +192,21 @@ def train_cells(
         claim_cells(folder, files, worker) as free,
     ):
         for cell in map(cell_of_name.__getitem__, free):
-            recipe, is_begun = (
-                job.variants[cell.variant],
-                folder.checkpoint_path(cell.name).is_file(),
-            )
+            recipe = job.variants[cell.variant]
+            is_begun = folder.checkpoint_path(cell.name).is_file()
             with console.progress("reading signals and embeddings"):
                 if opened is None or not opened.is_compatible(recipe):
                     opened = TrainingData(job, recipe, stores, subjects, launch)
                 layout, data = opened.select_cell(cell)
             # one process logs, with the caveats of all that the cell learns from
             names = recipe.run.trackers if worker.is_main else ()
-            caveats, settings = (
-                learned_by(data, recipe.train).caveats,
-                recipe.model_dump(mode="json"),
-            )
+            caveats = learned_by(data, recipe.train).caveats
+            settings = recipe.model_dump(mode="json")
             with trackers.tracked(
                 names, folder.path, cell.name, settings, caveats
             ) as track:
-                terms, train = recipe.loss_terms, recipe.train
+                terms = recipe.loss_terms
+                train = recipe.train
                 train_cell(
                     cell.name,
                     cell.seed,
@@ -292,7 +287,8 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     recipe.
     """
     # the title says the data set, the mode and how epochs were selected
-    facts, described = measured.facts, measured.facts.cells
+    facts = measured.facts
+    described = measured.facts.cells
     selected_on = {each.selected_on for each in described.values()}
     how = "".join(
         f", {PROTOCOLS[name]}" for name in sorted(selected_on & PROTOCOLS.keys())
@@ -315,14 +311,14 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
 
     # a row for each cell; one without validation has no figures
     rows: list[Any] = []
-    variant_metrics: dict[str, list[Metric | None]] = {}
+    variant_metrics = defaultdict[str, list[Metric | None]](list)
     for cell in cells:
         metric = top1[cell.name]
         context = (metric.n, metric.chance) if metric else (ABSENT, ABSENT)
         rows.append(
             (cell.name, described[cell.name].epoch, with_interval(metric), *context)
         )
-        variant_metrics.setdefault(cell.variant, []).append(metric)
+        variant_metrics[cell.variant].append(metric)
 
     # mean and spread over all cells, or over those of each variant
     means = []
@@ -355,13 +351,14 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curv
     ]
     for key, title in CURVE_TITLES.items():
         # values of each cell by epoch, counted from 1
-        cell_values: dict[str, dict[int, float]] = {}
+        cell_values = defaultdict[str, dict[int, float]](dict)
         for event in events:
             if (value := event.get(key)) is not None:
-                cell_values.setdefault(event["cell"], {})[event["epoch"] + 1] = value
+                cell_values[event["cell"]][event["epoch"] + 1] = value
 
         # a line for each cell; cells may have stopped at different epochs
-        epochs, note = sorted({*chain(*cell_values.values())}), ""
+        epochs = sorted({*chain(*cell_values.values())})
+        note = ""
         lines = [
             artifacts.Line(cell, [*map(values.get, epochs)])
             for cell, values in cell_values.items()
@@ -374,11 +371,9 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curv
                 [values[epoch] for values in cell_values.values() if epoch in values]
                 for epoch in epochs
             ]
-            mean, low, high = (
-                [*map(statistics.mean, at)],
-                [*map(min, at)],
-                [*map(max, at)],
-            )
+            mean = [*map(statistics.mean, at)]
+            low = [*map(min, at)]
+            high = [*map(max, at)]
             lines = [artifacts.Line(f"mean of {len(lines)} cells", mean, low, high)]
             note = "The band goes from the lowest cell to the highest."
         # no cell has validation_top1 where nothing validates

@@ -71,7 +71,8 @@ def inputs(recipe: Recipe) -> list[Input]:
     open_pictures = cache(lambda: _resolve(recipe, Launch(0, 1, "cpu"))[0])
 
     def count_pictures() -> None:
-        train, processes = recipe.train, num_processes(recipe.run)
+        train = recipe.train
+        processes = num_processes(recipe.run)
         # each pass of each process needs a picture
         open_pictures().count_in_step(
             train.batch_size * train.accumulate * processes, train.accumulate, processes
@@ -105,7 +106,8 @@ def work(recipe: Recipe) -> Work:
 
 
 def _count_work(recipe: Recipe) -> Work:
-    train, kind = recipe.train, f"{recipe.generator.kind} at {recipe.resolution_px} px"
+    train = recipe.train
+    kind = f"{recipe.generator.kind} at {recipe.resolution_px} px"
     return Work(
         f"{kind}, {train.batch_size} a step in {train.precision}", train.steps, "steps"
     )
@@ -121,7 +123,8 @@ def _list_metrics(recipe: Recipe) -> list[Input]:
     if recipe.fid_items:
         # raises for too few pictures, where a distance means nothing
         perceptual.require_distances(recipe.fid_items)
-        is_usual, features = recipe.fid_features == INCEPTION, recipe.fid_features
+        is_usual = recipe.fid_features == INCEPTION
+        features = recipe.fid_features
         inputs += (
             perceptual.inputs_of("FID")
             if is_usual
@@ -147,7 +150,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if not folder.is_finished:
         with finishing(folder, launch) as is_due:
             if is_due:
-                planned, runs = _count_work(recipe), folder.path.parents[1]
+                planned = _count_work(recipe)
+                runs = folder.path.parents[1]
                 announce(planned, "train-prior", runs, launch)
                 measurements = _train(recipe, pictures, folder, launch)
                 if launch.is_main:
@@ -205,7 +209,8 @@ def _train(
         folder.replace("model", lambda part: _save(training, part))
         samples = show(training, folder, LAST)
     # FID and KID need many pictures; their failure leaves the other metrics
-    distances, missing = dict[str, Metric](), dict[str, str]()
+    distances = dict[str, Metric]()
+    missing = dict[str, str]()
     try:
         if recipe.fid_items:
             distances = by_name(measure_distribution(training, folder))
@@ -250,8 +255,10 @@ def _save(training: Training, folder: Path) -> None:
     """
     # pictures of this training
     training.prior.save(folder)
-    images, recipe = training.pictures.images, training.recipe
-    name, source = recipe.dataset.build(recipe.paths).pictured_as, recipe.continue_from
+    images = training.pictures.images
+    recipe = training.recipe
+    name = recipe.dataset.build(recipe.paths).pictured_as
+    source = recipe.continue_from
     pictures = LearnedPictures.of(
         name, images.image_ids, training.pictures.targets.pixels, images.concepts
     )
@@ -274,7 +281,8 @@ def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[floa
     """Train with regular samples, log and trackers; return the validation losses at the
     start.
     """
-    recipe, launch = training.recipe, training.launch
+    recipe = training.recipe
+    launch = training.launch
     names = recipe.run.trackers if launch.is_main else ()
     with trackers.tracked(
         names, folder.path, "prior", recipe.model_dump(mode="json"), clock="step"

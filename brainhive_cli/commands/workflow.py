@@ -310,19 +310,26 @@ def inputs(recipe: Recipe) -> list[Input]:
     """List the steps with their lines and states, the inputs of the next, and what is
     fetched for others.
     """
-    steps, listed, results = list[Input](), list[Input](), dict[str, Result]()
+    steps = list[Input]()
+    listed = list[Input]()
+    results = dict[str, Result]()
     # the first unfinished step, all cells of it; later ones need its results
-    due, times, order = "", dict[str, float](), [*recipe.steps]
+    due = ""
+    times = dict[str, float]()
+    order = [*recipe.steps]
     for name in recipe.list_steps():
         line, module, resolved = resolve_step(recipe, name, results)
-        step, command = _step_of(name), recipe.command_of(name)
-        is_due, state = due in ("", step), "each time"
+        step = _step_of(name)
+        command = recipe.command_of(name)
+        is_due = due in ("", step)
+        state = "each time"
         if not is_due:
             state = f"waits for {order[order.index(step) - 1]}"
         elif command not in REPEATED:
             # READING computes nothing: it raises where a run is not finished
             try:
-                results[name], state = module.run(resolved, READING), "finished"
+                results[name] = module.run(resolved, READING)
+                state = "finished"
             except (BrainhiveError, Unfinished):
                 state, due = "next", step
         if state not in ("finished", "each time"):
@@ -407,7 +414,8 @@ def run_steps(
     precision = [f"run.mixed_precision={mixed}"] if mixed else []
     results: dict[str, Result] = {}
     for number, name in enumerate(recipe.list_steps(), 1):
-        step, command = recipe.cells[name][0], recipe.command_of(name)
+        step = recipe.cells[name][0]
+        command = recipe.command_of(name)
         further = [*(more or {}).get(name, ())]
         if command not in REPEATED:
             further += precision

@@ -82,10 +82,8 @@ class Line:
     @classmethod
     def of(cls, name: str, metrics: Sequence[Metric]) -> Self:
         """Draw metrics with their intervals, and the chance of the first."""
-        low, high = (
-            [metric.low for metric in metrics],
-            [metric.high for metric in metrics],
-        )
+        low = [metric.low for metric in metrics]
+        high = [metric.high for metric in metrics]
         return cls(
             name, [metric.value for metric in metrics], low, high, metrics[0].chance
         )
@@ -328,14 +326,7 @@ def read(run: "RunFolder") -> list[Artifact]:
     if not path.is_file():
         return []
     document: dict[str, Any] = run.read_json(NAME)
-    if (schema := document.get("schema")) != SCHEMA:
-        raise BrainhiveError(
-            (
-                f"{path} is of schema {documents.show_value(schema)}, this version "
-                f"reads {SCHEMA}"
-            ),
-            "run its command again with --again",
-        )
+    documents.require_schema(document, SCHEMA, f"{path} is")
 
     # names of files lead nowhere else, be it by a link: a page could show any file
     listed = documents.check(document.get("artifacts"), f"{path}: artifacts", LISTED)
@@ -374,23 +365,20 @@ def files(artifact: Artifact) -> Iterator[str]:
     yield from filter(None, names)
 
 
-def save_picture(
-    run: "RunFolder", name: str, picture: "Image", side_px: int = SIDE_PX
-) -> str:
+def save_picture(run: "RunFolder", name: str, picture: "Image") -> str:
     """Save a small copy of a picture for pages, as WebP.
 
     Args:
         run: The run.
         name: Its name below `artifacts/`, without ending; slashes make folders.
-        picture: What is saved.
-        side_px: Longer side; a smaller picture keeps its size.
+        picture: What is saved; a smaller picture keeps its size.
 
     Returns:
         The file's name within the run.
     """
     # a page embeds its pictures, so they are small
     small = picture.convert("RGB")
-    small.thumbnail((side_px, side_px))  # never enlarges
+    small.thumbnail((SIDE_PX, SIDE_PX))  # never enlarges
     file = f"{FOLDER}/{name}.webp"
     run.replace(file, lambda part: small.save(part, "WEBP", quality=80, method=4))
     return file

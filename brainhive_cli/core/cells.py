@@ -249,10 +249,8 @@ def start_run(
     """
     # the main process opens the folder, the others wait until it has
     recipe = recipe.model_copy(update={"digests": dict(sorted(digests.items()))})
-    base, name = (
-        recipe.paths.under_home("runs") / command,
-        f"{label}-{recipe.fingerprint()}",
-    )
+    base = recipe.paths.under_home("runs") / command
+    name = f"{label}-{recipe.fingerprint()}"
     below(base, name, source="the name of a run,")
     if launch.only_reads:
         run = RunFolder(_numbered(base, name, again))

@@ -122,7 +122,8 @@ class Claim:
         # the thread knows the file, not the claim: a claim that nobody refers to is
         # released
         self.taken_from = taken_from
-        is_over, guard = threading.Event(), threading.Lock()
+        is_over = threading.Event()
+        guard = threading.Lock()
         threading.Thread(
             target=_beat, args=(number, is_over, guard), daemon=True
         ).start()
@@ -205,7 +206,8 @@ def _evict(path: Path) -> str | None:
             return None
 
         # moved first: of several that think it dead, one moves it
-        holder, aside = find_holder(path), name_part(path)
+        holder = find_holder(path)
+        aside = name_part(path)
         os.rename(path, aside)
         if not _is_open_as(number, aside):
             os.rename(aside, path)  # a new holder's claim was moved

@@ -283,7 +283,9 @@ class Bar:
     def __init__(
         self, description: str, total: int | None, is_of_item: bool = False
     ) -> None:
-        self.total, self.items, self.is_of_item = total, 0, is_of_item
+        self.total = total
+        self.items = 0
+        self.is_of_item = is_of_item
         self.label = self._description = description.translate(ONE_LINE)
         self._started_s = self._advanced_s = time.monotonic()
         # the first items may take longer, as files are opened for all
@@ -360,7 +362,8 @@ def progress(
     """
     # all work has one display; without a terminal, a thread of the outermost work
     # speaks
-    display, bar = _display_on(_stderr()), Bar(description, total, is_of_item)
+    display = _display_on(_stderr())
+    bar = Bar(description, total, is_of_item)
     bar.is_announced = any(other.is_announced for other in display.bars)
     has_ended = threading.Event()
     thread = threading.Thread(target=display.say_lines, args=(has_ended,), daemon=True)

@@ -43,25 +43,25 @@ from brainhive_cli.core.files import (
 )
 
 RAISED = (
-    *(
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        MemoryError,
-        NotImplementedError,
-        OSError,
-    ),
-    *(
-        RuntimeError,
-        SyntaxError,
-        TypeError,
-        ValueError,
-        pickle.UnpicklingError,
-        struct.error,
-        zlib.error,
-    ),
-    *(csv.Error, tarfile.TarError, tokenize.TokenError, zipfile.BadZipFile, ExpatError),
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+    zlib.error,
+    csv.Error,
+    tarfile.TarError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    ExpatError,
 )
 """Exceptions of h5py, zipfile, tarfile, pyarrow, PIL, NumPy, torch and our own checks
 for such files.
@@ -142,15 +142,13 @@ def refuse_inflation(size: int, stored: int, name: str) -> None:
 
 
 OF_CONTENT = (
-    *(
-        None,
-        errno.EFBIG,
-        errno.EINVAL,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENOENT,
-        errno.ENOTDIR,
-    ),
+    None,
+    errno.EFBIG,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENOENT,
+    errno.ENOTDIR,
     errno.EOVERFLOW,
 )
 """Numbers of errors of the system that come of what a file holds or is; all others are

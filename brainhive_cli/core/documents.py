@@ -173,6 +173,15 @@ def check(
         raise error(f"{where}: {reason.message}", reason.hint or hint) from reason
 
 
+def require_schema(document: Mapping[str, Any], known: int, what: str) -> None:
+    """Refuse a document of another schema; `what` begins the message."""
+    if (schema := document.get("schema")) != known:
+        raise BrainhiveError(
+            f"{what} of schema {show_value(schema)}, this version reads {known}",
+            "run its command again with --again",
+        )
+
+
 def show_value(value: Any) -> str:
     """Write a value for a message, cut where it is long."""
     # one line, whatever line breaks the value has
@@ -214,7 +223,8 @@ def _parse_yaml(text: str) -> Any:
         root = loader.get_single_node()
         # level by level: aliases may repeat a node, and a document holds no more nodes
         # than letters
-        level, count = [] if root is None else [root], 0
+        level = [] if root is None else [root]
+        count = 0
         while level:
             below: list[Any] = []
             for node in level:

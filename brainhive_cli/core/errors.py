@@ -192,7 +192,8 @@ def install_line(extra: str = "", checkout: Path = Path(__file__).parents[2]) ->
     """
     name, option = "brainhive", ""
     if (checkout / "pyproject.toml").is_file():
-        name, option = "." if Path.cwd() == checkout else str(checkout), "-e "
+        name = "." if Path.cwd() == checkout else str(checkout)
+        option = "-e "
     return f"pip install {option}{shlex.quote(f'{name}[{extra}]' if extra else name)}"
 
 
@@ -251,10 +252,8 @@ def guess(name: str, known: Iterable[str], before: str = "") -> str:
             recipe's key.
     """
     # case is a usual slip, so it does not count
-    written, names = (
-        name.casefold(),
-        {candidate.casefold(): candidate for candidate in known},
-    )
+    written = name.casefold()
+    names = {candidate.casefold(): candidate for candidate in known}
     begun = [
         candidate
         for candidate in names
@@ -352,7 +351,8 @@ def remember_interrupts() -> Iterator[None]:
     }
 
     # interrupts raise, also where a library would only print them
-    before, show = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    before = signal.getsignal(signal.SIGINT)
+    show = sys.unraisablehook
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, remember)
     sys.unraisablehook = lambda lost: (

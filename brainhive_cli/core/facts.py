@@ -729,32 +729,30 @@ def describe_signals(set_up: SetUp) -> list[str]:
     repetitions, unit.
     """
     # channels and their mapping, window and rate
-    channels, repetitions = set_up.get("channels"), set_up.get("repetitions")
+    channels = set_up.get("channels")
+    repetitions = set_up.get("repetitions")
     words = []
     if channels is not None:
         many = isinstance(channels, list) and len(channels) > LISTED
         words.append(f"{len(channels)} channels" if many else say("channels", channels))
     if (mapping := set_up.get("channel_mapping", NOTHING)) != NOTHING:
         words.append(mapping)
-    if (window := set_up.get("window_ms")) is not None:
-        words.append(say("window_ms", window))
-    if (rate_hz := set_up.get("rate_hz")) is not None:
-        words.append(say("rate_hz", rate_hz))
+    for key in ("window_ms", "rate_hz"):
+        if (value := set_up.get(key)) is not None:
+            words.append(say(key, value))
 
     # repetitions, unit and preparation
     if repetitions is not None:
         count = say("repetitions", repetitions)
         words.append(f"{count} repetition{'s' * (count != '1')} averaged")
-    words += [str(set_up["unit"])] if set_up.get("unit") else []
-    words += (
-        [f"prepared by {set_up['preparation.kind']}"]
-        if set_up.get("preparation.kind")
-        else []
-    )
+    if unit := set_up.get("unit"):
+        words.append(str(unit))
+    if preparation := set_up.get("preparation.kind"):
+        words.append(f"prepared by {preparation}")
 
     # normalisation, if there is one
     how = set_up.get("signal.normalise.kind") or set_up.get("signal.normalise", "none")
-    return [*words, *([] if how == "none" else [f"normalised by {how}"])]
+    return words if how == "none" else [*words, f"normalised by {how}"]
 
 
 def say(key: str, value: Any) -> str:

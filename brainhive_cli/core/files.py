@@ -137,7 +137,8 @@ class UnfitFile(BrainhiveError, OSError):
 
     def __init__(self, number: int, problem: str, path: AnyPath, way: str) -> None:
         OSError.__init__(self, number, problem, os.fspath(path))
-        self.message, self.hint = f"{self.filename} is {problem}", way
+        self.message = f"{self.filename} is {problem}"
+        self.hint = way
 
     def __reduce__(
         self,

@@ -102,7 +102,8 @@ def mistake(error: BaseException) -> BrainhiveError | None:
     wrongly, or failed in what it inherits.
     """
     # the innermost line of the code
-    where, objects = "", [error.obj] if isinstance(error, AttributeError) else []
+    where = ""
+    objects = [error.obj] if isinstance(error, AttributeError) else []
     for frame, line in list(walk_tb(error.__traceback__))[::-1]:
         if part := _part_of(frame.f_globals.get("__name__")):
             where = f"{part}, line {line} in {frame.f_code.co_name}"

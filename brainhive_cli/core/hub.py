@@ -209,7 +209,8 @@ def quiet() -> Iterator[None]:
     )
 
     # bars and messages off, and back as they were
-    verbosity, were_off = logging.get_verbosity(), are_progress_bars_disabled()
+    verbosity = logging.get_verbosity()
+    were_off = are_progress_bars_disabled()
     logging.set_verbosity(logging.ERROR)
     disable_progress_bars()
     try:
@@ -442,7 +443,8 @@ def name_snapshot(path: Path | str) -> str:
     if (match := SNAPSHOT.search(Path(path).absolute().as_posix())) is None:
         return ""
     kind = "" if match["kind"] == "models" else f"{match['kind']}/"
-    repository, inside = match["repository"].replace("--", "/"), match["inside"] or ""
+    repository = match["repository"].replace("--", "/")
+    inside = match["inside"] or ""
     return f"{SCHEME}{kind}{repository}{inside}@{match['commit']}"
 
 

@@ -268,10 +268,8 @@ def start(run: Run) -> Launch:
                 "run.device is cuda, but no CUDA device is visible",
                 "run.device=cpu, or check nvidia-smi",
             )
-        here, there = (
-            int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-            torch.cuda.device_count(),
-        )
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        there = torch.cuda.device_count()
         if not on_cpu and here > there:  # NCCL's own error is long and unclear
             raise DeviceError(
                 (
@@ -360,25 +358,8 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> int:
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    # arguments of the launcher: processes and threads
     logging.disable()  # the child's own line says it all
     threads = max(1, (os.cpu_count() or 1) // processes)
-    arguments = [
-        "--multi_gpu",
-        f"--num_processes={processes}",
-        "--num_machines=1",
-        "--main_process_port=0",
-    ]
-    arguments += [
-        f"--mixed_precision={run.mixed_precision or 'no'}",
-        "--dynamo_backend=no",
-    ]
-    arguments += [
-        f"--num_cpu_threads_per_process={threads}",
-        "--module",
-        "brainhive_cli",
-        *LINE.get(sys.argv[1:]),
-    ]
     before = dict(os.environ)
     with TemporaryDirectory() as reports:
         # `python -m` would import from the working directory first, which may be a
@@ -390,7 +371,19 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> int:
         # or damaged
         config = Path(reports, "launch.yaml")
         config.write_text(json.dumps(LAUNCHER))
-        arguments = [f"--config_file={config}", *arguments]
+        arguments = [
+            f"--config_file={config}",
+            "--multi_gpu",
+            f"--num_processes={processes}",
+            "--num_machines=1",
+            "--main_process_port=0",
+            f"--mixed_precision={run.mixed_precision or 'no'}",
+            "--dynamo_backend=no",
+            f"--num_cpu_threads_per_process={threads}",
+            "--module",
+            "brainhive_cli",
+            *LINE.get(sys.argv[1:]),
+        ]
 
         def pass_on(number: int, frame: FrameType | None) -> None:
             # the processes stop where their work can continue

@@ -364,10 +364,8 @@ class Measurements:
         """Put two together; where both have a key, it is the second one's. Facts are
         the first one's.
         """
-        scopes, missing = (
-            {**self.scopes, **other.scopes},
-            {**self.missing, **other.missing},
-        )
+        scopes = {**self.scopes, **other.scopes}
+        missing = {**self.missing, **other.missing}
         return type(self)(scopes, missing, self.facts, {**self.items, **other.items})
 
     def stating(self, **facts: Any) -> Self:
@@ -427,14 +425,7 @@ class Measurements:
         Raises:
             BrainhiveError: if they are of another schema, or damaged.
         """
-        if (schema := document.get("schema")) != SCHEMA:
-            raise BrainhiveError(
-                (
-                    f"{path} holds metrics of schema {documents.show_value(schema)}, "
-                    f"this version reads {SCHEMA}"
-                ),
-                "run its command again with --again",
-            )
+        documents.require_schema(document, SCHEMA, f"{path} holds metrics")
 
         # the facts of its command first: their errors name the key in them
         about = documents.check(document.get("facts"), f"{path}: facts", dict[str, Any])
@@ -497,20 +488,19 @@ def find_caveats(text: str) -> list[str]:
 
 def extend_protocol(protocol: str, caveats: Iterable[str]) -> str:
     """Add to a protocol the caveats that it does not contain."""
-    contained = find_caveats(protocol)
-    return ", ".join(
-        [
-            protocol,
-            *(caveat for caveat in merge_caveats(caveats) if caveat not in contained),
-        ]
-    )
+    return ", ".join([protocol, *_find_lacking(protocol, caveats)])
 
 
 def extend_title(title: str, caveats: Iterable[str]) -> str:
     """Add to a title, in brackets, the caveats that it does not contain."""
-    contained = find_caveats(title)
-    lacking = [caveat for caveat in merge_caveats(caveats) if caveat not in contained]
+    lacking = _find_lacking(title, caveats)
     return f"{title} ({', '.join(lacking)})" if lacking else title
+
+
+def _find_lacking(text: str, caveats: Iterable[str]) -> list[str]:
+    """List the caveats that a text does not contain."""
+    contained = find_caveats(text)
+    return [caveat for caveat in merge_caveats(caveats) if caveat not in contained]
 
 
 def mark(text: str, caveats: Iterable[str]) -> str:
@@ -520,11 +510,8 @@ def mark(text: str, caveats: Iterable[str]) -> str:
 
 def list_footnotes(caveats: Iterable[str]) -> str:
     """List caveats behind their footnote sign, in short; empty without any."""
-    return (
-        mark("", listed := merge_caveats(caveats))
-        + " " * bool(listed)
-        + "; ".join(listed)
-    )
+    listed = merge_caveats(caveats)
+    return f"{FOOTNOTE} {'; '.join(listed)}" if listed else ""
 
 
 def add_footnotes(note: str, caveats: Iterable[str]) -> str:

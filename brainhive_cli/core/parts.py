@@ -218,7 +218,8 @@ def load(shelf: str, kind: str) -> ModuleType:
     # a module of the user
     if "." in kind:
         module = foreign_code.import_module(kind, kind, f"the {SHELVES[shelf]} {kind}")
-        config, base = getattr(module, "Config", None), base_of(shelf)
+        config = getattr(module, "Config", None)
+        base = base_of(shelf)
         # a Config imported from another module belongs to that part
         if not (
             isinstance(config, type)
@@ -271,7 +272,8 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         tiny = {}
     else:
         part_of_family = load(shelf, row.family)
-        family, tiny = part_of_family.Config, dict(part_of_family.TINY)
+        family = part_of_family.Config
+        tiny = dict(part_of_family.TINY)
 
     # knobs that the row sets become defaults; other values are attributes
     known = family.model_fields

@@ -172,7 +172,7 @@ def by_subject_and_seed(
     title: str,
     values: Mapping[str, Mapping[str, Sequence[float]]],
     seeds: Sequence[str],
-    note: str = "",
+    note: str,
 ) -> Table:
     """Lay out values by subject and seed, with mean ± sd over both.
 

@@ -79,14 +79,12 @@ def read(
 
         # weights lie below one key or two in what training codes save
         content = _unwrapped(_load(path, "cpu"))
-        tensors = {
-            str(name): value
-            for name, value in content.items()
-            if isinstance(value, Tensor)
-        }
-
         return _with_plain_names(
-            {name: value.detach() for name, value in tensors.items()}
+            {
+                str(name): value.detach()
+                for name, value in content.items()
+                if isinstance(value, Tensor)
+            }
         )
 
 

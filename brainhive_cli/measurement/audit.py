@@ -132,7 +132,8 @@ def audit(result: ForeignResult) -> list[Row]:
         for by, name, counted in protocols:
             evidence += f"; {name} {result.top(counted):.1f}" if by == check else ""
         if is_higher and check in {*causes, "claimed numbers"}:
-            found, points = True, claims[result.k] - plain[result.k][0]
+            found = True
+            points = claims[result.k] - plain[result.k][0]
         is_higher &= not (found and check in {*causes, "epoch"})
         state = FINDING if found else NOTHING if judged else UNDECIDED
         points = points if found else None
@@ -161,9 +162,11 @@ def _rank_plainly(result: ForeignResult, k: int) -> tuple[float, float]:
     from scipy.stats import hypergeom
 
     # probabilities of a hit [N]; for a claim among fewer candidates, over all subsets
-    pool, ways = result.pool, int(result.claims.get("pool", result.pool))
+    pool = result.pool
+    ways = int(result.claims.get("pool", result.pool))
     share = PRECISION.get(result.similarities.dtype, TIE)
-    last, first = result.rank(share), result.rank(-share)
+    last = result.rank(share)
+    first = result.rank(-share)
     chances = ((k + 1 - first) / (last - first + 1)).clip(0, 1)
     plain = result.ranks <= k
     if k <= ways < pool:
@@ -196,11 +199,13 @@ def _ties(result: ForeignResult) -> Judged:
 
 def _together(result: ForeignResult) -> Judged:
     """Find traces of the test signals as a whole in what the files hold."""
-    values, traces = result.similarities.double(), list[str]()
+    values = result.similarities.double()
+    traces = list[str]()
     count, width = values.shape
     # first choices that exclude one another, although some are wrong; pictures that are
     # alike may be exchanged in pairs
-    first, own = values.argmax(1), result.targets[:, 0]
+    first = values.argmax(1)
+    own = result.targets[:, 0]
     if count == width == len(first.unique()) == len(own.unique()):
         chosen = own.argsort()[first]  # [N] the signal of the picture that is first
         wrong = (first != own) & (chosen[chosen] != torch.arange(count))
@@ -221,7 +226,8 @@ def _without(result: ForeignResult, is_known: Bool, what: str) -> Judged:
     evidence = f"{is_known.sum()} of {len(is_known)} signals show {what}"
     if is_known.all() or not is_known.any():
         return bool(is_known.all()), None, evidence
-    plain, rest = result.top(), result.top(result.ranks[~is_known])
+    plain = result.top()
+    rest = result.top(result.ranks[~is_known])
     evidence += f"; top-{result.k} falls from {plain:.1f} to {rest:.1f} without them"
     return True, plain - rest, evidence
 
@@ -237,10 +243,12 @@ def _overlap(result: ForeignResult) -> Judged:
 
 
 def _copies(result: ForeignResult) -> Judged:
-    gallery, learned = result.gallery, result.train_vectors
+    gallery = result.gallery
+    learned = result.train_vectors
     if gallery is None or learned is None or gallery.shape[1] != learned.shape[1]:
         return None
-    gallery, learned = unit(gallery), unit(learned)
+    gallery = unit(gallery)
+    learned = unit(learned)
     scatter = torch.cov(learned.T)
     if scatter.trace() ** 2 < MIN_DIMENSIONS * scatter.square().sum():
         return None
@@ -253,7 +261,8 @@ def _epoch(result: ForeignResult) -> Judged:
     the best on validation.
     """
     # test scores of the claimed kind where the log names it
-    top, worse = f"top{result.k}", re.compile("loss|rank")
+    top = f"top{result.k}"
+    worse = re.compile("loss|rank")
     name = min(
         (name for name in result.log if "test" in name and not worse.search(name)),
         key=lambda name: top not in name.replace("_", ""),
@@ -270,11 +279,12 @@ def _epoch(result: ForeignResult) -> Judged:
         if "val" in other and len(values) == len(scores):
             signed = -values if worse.search(other) else values
             honest.append(scores[np.nanargmax(signed)])
-    best, score = float(np.nanmax(scores)), float(np.nanmax(honest))
+    best = float(np.nanmax(scores))
+    score = float(np.nanmax(honest))
     evidence = (
         f"{name} {best:.1f} at its best epoch, {score:.1f} at the last or at the "
+        "best on validation"
     )
-    evidence += "best on validation"
     difference = abs(result.claims.get(top, result.top()) - best)
     return difference <= ROUNDING < best - score, best - score, evidence
 
@@ -283,7 +293,9 @@ def _collapse(result: ForeignResult) -> Judged:
     """Count how often each picture is first, and score one order for all signals."""
     values = result.similarities.double()
     first = values.argmax(1).bincount(minlength=values.shape[1])
-    often, count, chance = int(first.max()), len(values), 100 * result.k / result.pool
+    often = int(first.max())
+    count = len(values)
+    chance = 100 * result.k / result.pool
     constant = replace(result, similarities=values.mean(0).expand_as(values)).top()
     evidence = (
         f"one picture is the nearest of {often} of {count} signals, "
@@ -298,7 +310,8 @@ def _collapse(result: ForeignResult) -> Judged:
 
 def _units(result: ForeignResult) -> Judged:
     """Compare a claimed interval of top-1 with that over pictures."""
-    hits, signals = (result.ranks <= 1).astype(float), len(result.seen)
+    hits = (result.ranks <= 1).astype(float)
+    signals = len(result.seen)
     items = Items([range(signals)], [result.seen], "pictures")
     interval = describe([hits], items, is_share=True)
     if interval.low is None or interval.high is None:
@@ -308,8 +321,8 @@ def _units(result: ForeignResult) -> Judged:
     naive = 196 * float(hits.std()) / signals**0.5
     evidence = (
         f"± {ours:.1f} over {items.count} pictures, ± {naive:.1f} over {signals} "
+        "signals"
     )
-    evidence += "signals"
     is_naive = items.count < signals and abs(claimed - naive) < 0.25 * naive
     return is_naive and claimed < 0.7 * ours, ours - claimed, evidence
 

@@ -3,6 +3,7 @@ by how much.
 """
 
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -95,18 +96,23 @@ def compare_values(
     items = items or Items.unnamed(sizes)
     differences = [one - other for one, other in zip(*means, strict=True)]
     subject_means = np.array([difference.mean() for difference in differences])
-    subjects, counted = len(subject_means), f"{items.count} {items.kind}"
+    subjects = len(subject_means)
+    counted = f"{items.count} {items.kind}"
     # two that are equally good differ as much as one from chance without an effect
     if items.inflation > 1:
         items = replace(items, inflation=fold_null_inflation(differences, 2))
         counted += ", in folds that share training data"
 
     # about these subjects, or people in general
-    about, least_p = f"{items.scope} and " if items.scope else "", 0.0
+    about = f"{items.scope} and " if items.scope else ""
+    least_p = 0.0
     p: float | None
     if subjects < MANY_SUBJECTS:
         flips = flip_signs(differences, items)
-        p, least_p, low, high = flips.p, flips.least_p, flips.low, flips.high
+        p = flips.p
+        least_p = flips.least_p
+        low = flips.low
+        high = flips.high
         people = "this subject" if subjects == 1 else f"these {subjects} subjects"
         test = f"sign flips over {counted}, for {about}{people}"
     else:
@@ -128,7 +134,8 @@ def compare_values(
         interval += ", no narrower than that of paired shares"
 
     # effect size over subjects, who must differ
-    mean, effect = float(subject_means.mean()), None
+    mean = float(subject_means.mean())
+    effect = None
     if np.ptp(subject_means) > ROUNDING:
         effect = float(subject_means.mean() / subject_means.std(ddof=1))
     return Difference(
@@ -182,7 +189,8 @@ def _widen(
         for a, b in zip(below, above[::-1], strict=True)
     ]
     mean = float(scatters[2].estimates.mean())
-    wide_low, wide_high = min(low, mean - reaches[0]), max(high, mean + reaches[1])
+    wide_low = min(low, mean - reaches[0])
+    wide_high = max(high, mean + reaches[1])
     if low <= 0 <= high:
         return wide_low, wide_high
     return (low if wide_low <= 0 < low else wide_low), (
@@ -217,8 +225,10 @@ def crossed_t(
 
     # variance of the mean: subjects, and what shared units add
     scatter = scatter_of_means(differences, items)
-    subjects, mean = len(differences), float(scatter.estimates.mean())
-    subject_variance, shared = scatter.subject_variance, scatter.shared
+    subjects = len(differences)
+    mean = float(scatter.estimates.mean())
+    subject_variance = scatter.subject_variance
+    shared = scatter.shared
     variance = subject_variance + shared
     # all differ by the same: what signs alone say, without an interval above .05
     if variance < ROUNDING**2:
@@ -270,11 +280,11 @@ def _list_cells(
     """List the cells of each subject, of several seeds; None for pictures that come
     from no signal.
     """
-    cells: dict[Any, list[CellItems]] = {}
+    cells = defaultdict[Any, list[CellItems]](list)
     for scope, cell in run.facts.cells.items():
         if source is None or cell.source == source:
-            cells.setdefault(cell.subject, []).append(run.items[scope])
-    return cells
+            cells[cell.subject].append(run.items[scope])
+    return dict(cells)
 
 
 def compare_ranks(
@@ -360,10 +370,8 @@ def adjust_together(**groups: Sequence[Difference]) -> list[list[Difference]]:
     # how many tests there are, and of what: metrics × pairs
     differences = list(itertools.chain.from_iterable(groups.values()))
     p_values = [row.p_value for row in differences]
-    tests, metrics = (
-        sum(p is not None for p in p_values),
-        len({row.metric for row in differences}),
-    )
+    tests = sum(p is not None for p in p_values)
+    metrics = len({row.metric for row in differences})
     pairs = {
         noun: len({(row.first, row.second) for row in group})
         for noun, group in groups.items()
@@ -436,11 +444,10 @@ def _compare_metrics(first: Side, second: Side) -> list[Difference]:
     """Compare by every metric that both have."""
     # cells of the same subjects; pictures that come from no signal are compared with
     # all
-    (first_run, first_name, first_source), (second_run, second_name, second_source) = (
-        first,
-        second,
-    )
-    names, hint = f"{first_name} and {second_name}", "compare runs of the same items"
+    first_run, first_name, first_source = first
+    second_run, second_name, second_source = second
+    names = f"{first_name} and {second_name}"
+    hint = "compare runs of the same items"
     cells = [
         _list_cells(first_run, first_source),
         _list_cells(second_run, second_source),
@@ -463,10 +470,8 @@ def _compare_metrics(first: Side, second: Side) -> list[Difference]:
     # items that both have; they differ only where a subject is missing on one side
     ids = []
     for subject, first_cells, second_cells in zip(subjects, *sides, strict=True):
-        first_ids, second_ids = (
-            first_cells[0]["image_ids"],
-            {*second_cells[0]["image_ids"]},
-        )
+        first_ids = first_cells[0]["image_ids"]
+        second_ids = {*second_cells[0]["image_ids"]}
         ids.append([image_id for image_id in first_ids if image_id in second_ids])
         difference = {*first_ids} ^ second_ids
         if difference and subject in cells[0] and subject in cells[1]:
@@ -486,11 +491,9 @@ def _compare_metrics(first: Side, second: Side) -> list[Difference]:
         )
 
     # compare the items that have a value on both sides
-    compared, limits, items = (
-        [],
-        _limits(first_run, second_run, len(subjects)),
-        _group(first_run, ids),
-    )
+    compared = []
+    limits = _limits(first_run, second_run, len(subjects))
+    items = _group(first_run, ids)
     for name in metrics:
         values = [  # [S, N] of each subject, by side
             [
@@ -515,9 +518,9 @@ def _compare_metrics(first: Side, second: Side) -> list[Difference]:
                 "first": first_name,
                 "second": second_name,
                 "metric": name,
+                "lower_is_better": lower_is_better(name),
                 **limits,
             }
-            shared["lower_is_better"] = lower_is_better(name)
             result = compare_values(*chosen, items=items.where(has_value))
             compared.append(result.model_copy(update=shared))
     if not compared:
@@ -541,7 +544,8 @@ def _limits(first: Measurements, second: Measurements, subjects: int) -> dict[st
     """Say whom a difference is about, what limits it, and in what the set-ups of two
     runs differ.
     """
-    set_ups, limits = [run.facts.set_up for run in (first, second)], []
+    set_ups = [run.facts.set_up for run in (first, second)]
+    limits = []
     if differing := differences(set_ups[0], set_ups[1], SIGNALS):
         limits.append(f"the two were tested on other signals: {', '.join(differing)}")
     if subjects > 1 and any(

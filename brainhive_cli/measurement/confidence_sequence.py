@@ -157,7 +157,8 @@ def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
     """
     # hits of j chosen trials in some order: the rook polynomial, a factor for each
     # picture
-    pictures, answered = Counter(shown), Counter(answers)
+    pictures = Counter(shown)
+    answered = Counter(answers)
     factors = [
         [
             float(comb(pictures[name], j) * comb(answered[name], j) * factorial(j))
@@ -207,7 +208,8 @@ def interval(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]
     if hits == trials:
         return float(np.exp(threshold / trials)), 1.0
     # the excess is negative around the observed rate, with a root on either side
-    rate, below_one = hits / trials, float(np.nextafter(1, 0))
+    rate = hits / trials
+    below_one = float(np.nextafter(1, 0))
     low = brentq(excess, TINY, rate, xtol=1e-15)
     return low, brentq(excess, rate, below_one, xtol=1e-15) if excess(
         below_one

@@ -73,7 +73,8 @@ class Assignment(Correction):
 
         # in a random order: of equal sums the diagonal is taken, where pictures stand
         # as their signals do
-        values, random = similarities.cpu().numpy(), np.random.default_rng(0)
+        values = similarities.cpu().numpy()
+        random = np.random.default_rng(0)
         rows, columns = (random.permutation(size) for size in values.shape)
         chosen_rows, chosen_columns = linear_sum_assignment(
             values[rows][:, columns], maximize=True

@@ -66,10 +66,8 @@ class TrialOrder(NamedTuple):
         drawn.
         """
         # unknown sessions and runs are one; unknown onsets are in random order
-        zeros, drawn = (
-            np.zeros(len(item), np.int64),
-            np.random.default_rng(0).permutation(len(item)),
-        )
+        zeros = np.zeros(len(item), np.int64)
+        drawn = np.random.default_rng(0).permutation(len(item))
         session, run = (zeros if known is None else known for known in (session, run))
         line = np.lexsort((drawn if onset_s is None else onset_s, run, session))
         # runs are numbered over sessions, in each of which they begin anew
@@ -146,10 +144,8 @@ def of_trials(order: TrialOrder, group: Int64, by: str) -> Interleaving:
     # trials: models learned of the same run, so labels must be interleaved in time
     items: list[Hashable] = [*range(len(order.label))]
     if by == "trials":
-        parts, follows_time = (
-            find_interleaved(order, group),
-            are_clumped(order, 0 * order.run, CLUMPED),
-        )
+        parts = find_interleaved(order, group)
+        follows_time = are_clumped(order, 0 * order.run, CLUMPED)
         return Interleaving(
             parts or group.tolist(), items, None, "" if parts else BLOCKED, follows_time
         )
@@ -175,10 +171,8 @@ def of_pictures(order: TrialOrder, fold: Int64) -> Interleaving:
     """
     # pictures within a fold and concept; concepts only where they have several pictures
     several = len({*order.label.tolist()}) < len(order.label)
-    each_trial, concept = (
-        order._replace(label=np.arange(len(order.label))),
-        order.label if several else 0,
-    )
+    each_trial = order._replace(label=np.arange(len(order.label)))
+    concept = order.label if several else 0
     parts = (
         find_interleaved(each_trial, fold * len(order.label) + concept) or fold.tolist()
     )
@@ -250,18 +244,15 @@ def are_clumped(order: TrialOrder, parts: Int64, level: float) -> bool:
     position = np.arange(len(part)) - (sizes.cumsum() - sizes)[part]
     lengths = [2**power for power in range(1, int(np.log2(sizes.max())) + 1)]
     # windows [n] of each length, numbered apart by part
-    item, windows = (
-        order.item[line],
-        [part * len(part) + position // length for length in lengths],
-    )
+    item = order.item[line]
+    windows = [part * len(part) + position // length for length in lengths]
 
     # pairs of one label in a window; a random order exchanges labels of items of the
     # same parts
-    (stratum,), random = (
-        number_names([_list_parts(order.item, parts)]),
-        np.random.default_rng(0),
-    )
-    sorted_rows, counts = np.argsort(stratum, kind="stable"), []
+    (stratum,) = number_names([_list_parts(order.item, parts)])
+    random = np.random.default_rng(0)
+    sorted_rows = np.argsort(stratum, kind="stable")
+    counts = []
     for draw in range(1 + DRAWS):
         # the first row is as measured, further ones are random orders
         label = order.label.copy()
@@ -297,11 +288,9 @@ def separate_repetitions(
         None where fewer than half of the repeated pictures have repetitions that are
         far apart.
     """
-    picture, times, repeated = (
-        np.nonzero(is_there)[0],
-        (sessions, runs, onset_s),
-        (is_there.sum(1) > 1).sum(),
-    )
+    picture = np.nonzero(is_there)[0]
+    times = (sessions, runs, onset_s)
+    repeated = (is_there.sum(1) > 1).sum()
     # without any times, repetitions are numbered as they are stored
     parts = np.tile(np.arange(is_there.shape[1]), (len(is_there), 1))
     if all(known is None for known in times):
@@ -310,7 +299,8 @@ def separate_repetitions(
     # parts of each trial in time, whose order is that of their first trials
     known = [values if values is None else values[is_there] for values in times]
     order = TrialOrder.of(np.arange(len(picture)), picture.tolist(), *known)
-    trial, shown = order.item, picture[order.item]
+    trial = order.item
+    shown = picture[order.item]
     levels = [np.arange(len(trial)), number_blocks(order), order.run, order.session]
     # from single trials to sessions, the finest level at which repetitions are apart
     for depth, level in enumerate(levels):
@@ -347,11 +337,9 @@ def have_same_order(order: TrialOrder, group: Int64) -> bool:
     """Whether blocks came in one order in all groups [n], more than random orders of
     whole blocks would.
     """
-    label, block, random = (
-        order.label[order.item],
-        number_blocks(order),
-        np.random.default_rng(0),
-    )
+    label = order.label[order.item]
+    block = number_blocks(order)
+    random = np.random.default_rng(0)
     sizes = np.unique(group, return_counts=True)[1]
     # time within the group, from 0
     position = np.arange(len(group)) - np.repeat(sizes.cumsum() - sizes, sizes)

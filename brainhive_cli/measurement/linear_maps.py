@@ -76,7 +76,8 @@ class Products:
     def select(self, features: Int64) -> Self:
         """Select features among F: the products of a smaller model."""
         rows = torch.from_numpy(features).to(self.gram.device)
-        gram, cross = self.gram[rows][:, rows], self.cross[rows]
+        gram = self.gram[rows][:, rows]
+        cross = self.cross[rows]
         return type(self)(gram, cross, self.squares, self.mean, self.count)
 
     @cached_property
@@ -125,7 +126,8 @@ def choose_penalty(
     # score of each penalty: what is left unexplained, by the freedom that is left
     # [K], outputs count by their spread alike
     power = (rotated / squares.clamp(min=1e-30)).mean(1)
-    scale, scores = float(values.mean()) or 1.0, []
+    scale = float(values.mean()) or 1.0
+    scores = []
     for alpha in (scale * penalty / count for penalty in GRID):
         explained = float(
             (power * (values + 2 * alpha) / (values + alpha).square()).sum()
@@ -189,7 +191,8 @@ def project(
                 if exact and train.shape[1] <= len(train)
                 else torch.svd_lowrank(centred, count, niter=4)[2]
             )
-        centred, test = centred @ basis, test @ basis
+        centred = centred @ basis
+        test = test @ basis
 
     # variances sum to 1
     total = centred.square().sum(1).mean().sqrt().clamp(min=1e-12)

@@ -144,7 +144,8 @@ def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor
             a time.
     """
     best = torch.full((len(signal_tokens),), -torch.inf)
-    best_index, start = torch.zeros(len(signal_tokens), dtype=torch.long), 0
+    best_index = torch.zeros(len(signal_tokens), dtype=torch.long)
+    start = 0
     for block in [gallery] if isinstance(gallery, Tensor) else gallery:
         # the best of the block, for as many signals at once as memory is meant to hold
         directions = F.normalize(block.float())
@@ -187,7 +188,8 @@ def subset_expectations(
     subsets.
     """
     # share of an item by its rank
-    count, same = len(signal_tokens), torch.arange(len(signal_tokens))
+    count = len(signal_tokens)
+    same = torch.arange(len(signal_tokens))
     before = np.arange(count - 1)  # candidates that rank before, less one
     spared = np.clip(count - ways - before, 0, None) / (count - 1 - before)
     share = np.concatenate([[1.0], spared.cumprod()])
@@ -255,7 +257,8 @@ def count_at_least(
         )
 
         # without the right candidates
-        columns, width = targets - start, similarity.shape[1]
+        columns = targets - start
+        width = similarity.shape[1]
         limits = torch.where(
             (columns >= 0) & (columns < width), -math.inf, math.inf
         ).to(similarity)

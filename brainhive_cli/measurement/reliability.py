@@ -43,10 +43,8 @@ def average_halves(
         [N, F] each, and [N] how many repetitions are in a half.
     """
     # a random order of the parts of each stimulus
-    count, numbers = (
-        trials.shape[-2],
-        torch.arange(trials.shape[-2]).expand(len(available), -1),
-    )
+    count = trials.shape[-2]
+    numbers = torch.arange(count).expand(len(available), -1)
     is_there = numbers < available[:, None]
     part = numbers if parts is None else parts.masked_fill(~is_there, 0)
     shown = 1 + part.masked_fill(~is_there, 0).amax(1, keepdim=True)
@@ -76,10 +74,8 @@ def halve(repetitions: Array, random: torch.Generator) -> tuple[Array, Array]:
     """Average halves of one stimulus' repetitions [R, ...], as `average_halves` does:
     [HALVINGS, F] each.
     """
-    flat, counts = (
-        torch.from_numpy(repetitions).flatten(1),
-        torch.full((HALVINGS,), len(repetitions)),
-    )
+    flat = torch.from_numpy(repetitions).flatten(1)
+    counts = torch.full((HALVINGS,), len(repetitions))
     first, second, _ = average_halves(flat, counts, random)
     return first.numpy(), second.numpy()
 

@@ -51,10 +51,12 @@ def fit_slope(nearest: Float64, score: Float64, **how: Any) -> Metric:
     """
     from scipy.stats import linregress, t
 
-    fit, count = linregress(nearest / nearest.std(), score), len(score)
+    fit = linregress(nearest / nearest.std(), score)
+    count = len(score)
     low = high = None
     if count >= FEWEST_UNITS and fit.stderr > 0:  # NaN where all scores are equal
         width = float(t.ppf(0.975, count - 2) * fit.stderr)
-        low, high = fit.slope - width, fit.slope + width
+        low = fit.slope - width
+        high = fit.slope + width
     ends: Any = {"low": low, "high": high, "interval": f"t over {count} units"}
     return Metric("nearest_slope", fit.slope, count, None, 0.0, **ends, **how)

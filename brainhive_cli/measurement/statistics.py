@@ -245,7 +245,8 @@ def describe(
 
     # hits, or shares of hits
     subjects, units = len(models), items.count
-    centre, counted = float(scatter.estimates.mean()), f"{units} {items.kind}"
+    centre = float(scatter.estimates.mean())
+    counted = f"{units} {items.kind}"
     if is_share is None:
         are_hits = limits == (None, None) and all(
             np.isin(group, (0, 1)).all() for group in models
@@ -260,16 +261,15 @@ def describe(
         return Interval(None, None, f"none: {items.shortage}")
 
     # over units: for one subject, or for these
-    over_units, method = None, "none: no item differs from others"
+    over_units = None
+    method = "none: no item differs from others"
     if is_share and low is not None and high is not None:
         over_units = _share_interval(models, scatter, items, (low, high), most_hits)
         method = f"Wilson over {counted}"
     elif scatter.together > 0:
         error = float(np.sqrt(scatter.together))
-        over_units, method = (
-            _t_interval(centre, error, scatter.freedom, limits),
-            f"t over {counted}",
-        )
+        over_units = _t_interval(centre, error, scatter.freedom, limits)
+        method = f"t over {counted}"
     low_high: tuple[float | None, float | None] = over_units or (None, None)
     scope = [items.scope] if items.scope else []
     if subjects == 1:
@@ -308,13 +308,17 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> Scatter:
         groups: Values [N], one array a subject.
         items: The items, and which are alike.
     """
-    subjects, units, strata = len(groups), items.count, items.stratum_of_unit
+    subjects = len(groups)
+    units = items.count
+    strata = items.stratum_of_unit
     estimates, alone = [], []
-    influence, weights = np.zeros(units), np.zeros((subjects, units))
+    influence = np.zeros(units)
+    weights = np.zeros((subjects, units))
     for weight, values, unit in zip(weights, groups, items.numbers, strict=True):
         # what each unit adds to the mean, beyond its stratum's: [U], and its share of
         # the items: [U]
-        count, sizes = len(values), np.bincount(unit, minlength=units)
+        count = len(values)
+        sizes = np.bincount(unit, minlength=units)
         sums = np.bincount(unit, values, units)
         means = np.bincount(strata, sums) / np.maximum(1, np.bincount(strata, sizes))
         part = (sums - means[strata] * sizes) / count
@@ -332,10 +336,8 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> Scatter:
 
     # what subjects share, and their own noise, of which their differences consist at
     # least
-    subject_means, mean_variance = (
-        np.array(estimates),
-        float((np.array(alone) * items.inflation).mean()),
-    )
+    subject_means = np.array(estimates)
+    mean_variance = float((np.array(alone) * items.inflation).mean())
     shared = max(0.0, (subjects * together - mean_variance) / max(1, subjects - 1))
     noise = max(0.0, mean_variance - shared) / subjects
     between = float(subject_means.var(ddof=1)) / subjects if subjects > 1 else 0.0
@@ -362,13 +364,15 @@ def _variance(
     # [S, U]
     stratum_sums = np.array([np.bincount(strata, row)[strata] for row in weights])
     pulls = weights / np.sqrt(np.where(stratum_sums > 0, stratum_sums, 1))
-    weight, pull = weights.sum(0), (pulls**2).sum(0)
+    weight = weights.sum(0)
+    pull = (pulls**2).sum(0)
     is_compared = (weight > 0) & (pull < weight * (1 - 1e-9))
     if not is_compared.any():
         return 0.0, 1.0
 
     # variance of the estimates, bias-reduced by the leverage of each unit
-    w, total = weight[is_compared], weight[is_compared].sum()
+    w = weight[is_compared]
+    total = weight[is_compared].sum()
     rest = 1 - pull[is_compared] / w
     variance = float((influence[is_compared] ** 2 / rest).sum() / total**2)
 
@@ -396,7 +400,8 @@ def _t_interval(
         ends = np.array([centre - reach, centre + reach])
         ends = np.clip(ends, low, high) if limits != (None, None) else ends
     else:
-        position, span = (centre - low) / (high - low), high - low
+        position = (centre - low) / (high - low)
+        span = high - low
         steps = np.array([-1, 1]) * reach / (span * position * (1 - position))
         ends = low + span * expit(logit(position) + steps)
     return float(ends[0]), float(ends[1])
@@ -420,10 +425,8 @@ def _share_interval(
 
     # share of the span between the limits, and its variance
     (low, high), span = limits, limits[1] - limits[0]
-    share, variance = (
-        (float(scatter.estimates.mean()) - low) / span,
-        scatter.together / span**2,
-    )
+    share = (float(scatter.estimates.mean()) - low) / span
+    variance = scatter.together / span**2
 
     # number of independent hits that would have this variance
     size = min(items.count, most_hits or np.inf)
@@ -451,10 +454,8 @@ def _share_interval(
     variance = share * (1 - share) / size + z**2 / (4 * size**2)
     reach = z / (1 + z**2 / size) * np.sqrt(variance)
     # rounding must not leave the share itself outside
-    below, above = (
-        min(float(share), float(centre - reach)),
-        max(float(share), float(centre + reach)),
-    )
+    below = min(float(share), float(centre - reach))
+    above = max(float(share), float(centre + reach))
     return low + span * max(0.0, below), low + span * min(1.0, above)
 
 
@@ -502,21 +503,24 @@ def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
 
     # means of the flipped units: of all subsets, or of random ones
     flipped = _draw_flips(items.count).astype(np.float64)
-    sums, totals = flipped @ parts, flipped @ weights
+    sums = flipped @ parts
+    totals = flipped @ weights
     if items.inflation > 1:
         sums = widen(sums, totals * parts.sum() / weights.sum(), items.inflation)
     means = sums / totals
     means[np.abs(means) < ROUNDING] = 0
     means.sort()
     count = len(means) + 1  # the identity flips nothing, and counts on both sides
-    below, above = int((means <= 0).sum()), int((means >= 0).sum())
+    below = int((means <= 0).sum())
+    above = int((means >= 0).sum())
 
     # an end is the outermost mean that leaves less than half of the level beyond it
     beyond = int(np.floor(count * LEVEL / 2 + 1e-9))
     low, high = (
         (float(means[beyond - 1]), float(means[-beyond])) if beyond else (None, None)
     )
-    p_above, p_below = (1 + below) / count, (1 + above) / count
+    p_above = (1 + below) / count
+    p_below = (1 + above) / count
     return SignFlips(
         min(1.0, 2 * min(p_above, p_below)), p_above, p_below, 2 / count, low, high
     )

@@ -3,7 +3,7 @@ exchanged.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -286,7 +286,8 @@ class Items:
         """
         # one permutation of all names
         number = {name: row for row, name in enumerate(self.names)}
-        drawn, orders = self.permutations(1, random), []
+        drawn = self.permutations(1, random)
+        orders = []
         order = drawn[0] if len(drawn) else np.arange(len(number))
 
         # what it makes of the items of each subject
@@ -322,7 +323,8 @@ class Items:
         # unit of each item, and to whom it was shown
         number = {name: row for row, name in enumerate(self.names)}
         # of a set of subjects, a bit each
-        unit_of, shown_to = [0] * len(number), [0] * len(number)
+        unit_of = [0] * len(number)
+        shown_to = [0] * len(number)
         part_number = {
             part: row for row, part in enumerate(dict.fromkeys(self.parts.values()))
         }
@@ -340,13 +342,13 @@ class Items:
 
         # items by unit, sorted by what makes them alike; then units that are equal in
         # this
-        members: dict[int, list[int]] = {}
+        members = defaultdict[int, list[int]](list)
         for row in sorted(range(len(alike)), key=alike.__getitem__):
-            members.setdefault(unit_of[row], []).append(row)
-        classes: dict[tuple[int, tuple[tuple[int, int], ...]], list[list[int]]] = {}
+            members[unit_of[row]].append(row)
+        classes = defaultdict[Any, list[list[int]]](list)
         for unit, rows in members.items():
             key = int(self.stratum_of_unit[unit]), tuple(alike[row] for row in rows)
-            classes.setdefault(key, []).append(rows)
+            classes[key].append(rows)
         return [
             (np.array(rows), [*Counter(shown).values()])
             for (_, shown), rows in classes.items()

@@ -103,7 +103,8 @@ def judge(
 
     # trials have one question
     if label_of is not None:
-        question, count = STIMULUS.format(medium), len(items.names)
+        question = STIMULUS.format(medium)
+        count = len(items.names)
         if problem:
             return [Answer(question, None, None, 1.0, count, pool, problem)]
         shown = [
@@ -267,7 +268,8 @@ def _compare(
     identity among them.
     """
     # sums of permuted columns
-    rows, measured = np.arange(len(table)), float(np.trace(table))
+    rows = np.arange(len(table))
+    measured = float(np.trace(table))
     step = max(1, MAX_LOOKED_UP // len(rows))
     permuted = np.concatenate(
         [
@@ -306,7 +308,8 @@ def _over_units(
     # distance from a guess that knows the part, by item
     distances = []  # [N] by subject
     for matrix, ids in zip(ranks, items.ids, strict=True):
-        rows, shown = np.arange(len(ids)), [columns[name] for name in ids]
+        rows = np.arange(len(ids))
+        shown = [columns[name] for name in ids]
         guessed = (pool + 1) / 2
         if parts is not None:
             (part,) = number_names([[parts[name] for name in ids]])

@@ -316,7 +316,8 @@ def _draw_lines(axes: Any, curve: Curve) -> float:
 
 def _draw_bars(axes: Any, curve: Curve) -> float:
     # draw the bars of each line, side by side within the group of each name
-    count, names = len(curve.lines), [str(name) for name in curve.at]
+    count = len(curve.lines)
+    names = [str(name) for name in curve.at]
     step = BAR_INCH * count + GROUP_INCH
     for index, (name, colour) in enumerate(_label_lines(curve.lines)):
         line = curve.lines[index]
@@ -556,7 +557,8 @@ def draw_slices(
 
     # of the slices that hold voxels, the middle ones of up to a dozen equal parts, in
     # rows of four
-    depth, heights = rows.shape[2], np.flatnonzero((rows >= 0).any((0, 1)))
+    depth = rows.shape[2]
+    heights = np.flatnonzero((rows >= 0).any((0, 1)))
     parts = min(MAX_SLICES, len(heights))
     heights = heights[((np.arange(parts) + 0.5) * len(heights) / parts).astype(int)]
     columns = min(len(heights), SLICES_IN_ROW)
@@ -622,15 +624,14 @@ def save_sheet(
         (sum(tile.sides + GAP_SHARE for tile in row) for row in rows), default=1
     )
     side_inch = width_inch / width or SIDE_INCH
-    letters, line = (
-        side_inch * 72 / (LETTER_SHARE * FONT_PT),
-        LINE_SHARE * FONT_PT / 72 / side_inch,
-    )
+    letters = side_inch * 72 / (LETTER_SHARE * FONT_PT)
+    line = LINE_SHARE * FONT_PT / 72 / side_inch
 
     with new_figure() as figure:
         # data are sides of a tile, from the upper left corner
         figure.set_layout_engine("none")
-        axes, top = figure.add_axes((0, 0, 1, 1)), GAP_SHARE
+        axes = figure.add_axes((0, 0, 1, 1))
+        top = GAP_SHARE
         for row in ([Tile(None, [title], sides=int(width))], *rows):
             left, bottom = GAP_SHARE, top
             # a tile: picture with its frame, and text below

@@ -116,12 +116,15 @@ class LivePage:
         port: int = 0,
     ) -> None:
         # who may read the page
-        self.title, self._host, self._port = title, host, port
+        self.title = title
+        self._host = host
+        self._port = port
         self._token = secrets.token_urlsafe(32)
 
         # numbered messages: the latest of each kind, of windows the last few, and the
         # last of all kinds
-        self._lock, self._numbers = threading.Lock(), count(1)
+        self._lock = threading.Lock()
+        self._numbers = count(1)
         self._latest = dict[tuple[str, int], tuple[int, str]]()
         self._recent = deque[tuple[int, str]](maxlen=EVENTS_KEPT)
         self._hits: list[list[float]] = []
@@ -285,10 +288,8 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     async def guard(request: Request, answer: Any) -> Response:
         # host, origin and token have to be those of the page
         headers = request.headers
-        host, sent = (
-            headers.get("host", "").lower(),
-            request.query_params.get("token", ""),
-        )
+        host = headers.get("host", "").lower()
+        sent = request.query_params.get("token", "")
         is_allowed = (
             host in hosts
             and all(

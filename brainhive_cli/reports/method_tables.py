@@ -21,8 +21,7 @@ from brainhive_cli.core.measurements import (
     scope,
     shown,
 )
-from brainhive_cli.core.runs import find as find_run
-from brainhive_cli.core.runs import of_variant
+from brainhive_cli.core.runs import find as find_run, of_variant
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.measurement.comparison import compare_ranks
 from brainhive_cli.reports.runs_shown import ShownRun, find
@@ -43,7 +42,8 @@ def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
     """
     retrievals = list[ShownRun]()
     for run in runs:
-        facts, path = run.measured.facts, run.folder.path
+        facts = run.measured.facts
+        path = run.folder.path
         parts = getattr(facts, "retrievals", {}) or {
             variant: f"{path}:{variant}" for variant in facts.variants
         }
@@ -56,12 +56,12 @@ def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
     return retrievals
 
 
-def tabulate_methods(runs: Sequence[ShownRun], against: str = "") -> list[Table]:
+def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
     """Lay out a table for each data set, mode and split.
 
     Args:
         runs: Runs of workflow and eval-retrieval; others are left out.
-        against: Row that others are compared with; default: the first result with the
+        against: Row that others are compared with; empty for the first result with the
             fewest caveats. The highest of several scores on test pictures is too high.
 
     Raises:
@@ -69,7 +69,8 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str = "") -> list[Table]
     """
     protocols: dict[str, list[ShownRun]] = {}
     for run in list_retrievals(runs):
-        facts, split = run.measured.facts, run.metrics["top1"].split
+        facts = run.measured.facts
+        split = run.metrics["top1"].split
         rows = protocols.setdefault(f"{facts.dataset}, {facts.mode}, {split} split", [])
         # the values of axes name a method, without the mode; else the label does
         parts = [part for part in run.label.split(" · ")[1:] if part != facts.mode]
@@ -83,7 +84,8 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str = "") -> list[Table]
             protocol = next(iter(metrics.values())).protocol
             if TRANSDUCTIVE in protocol and " · " not in correction:
                 rows.append(row := copy(run))
-                row.label, row.metrics = f"{run.label}, {correction}", metrics
+                row.label = f"{run.label}, {correction}"
+                row.metrics = metrics
                 row.is_control = True
     known = [
         row.label for rows in protocols.values() for row in rows if not row.is_control
@@ -162,7 +164,8 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
 
 def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]:
     """Describe a row by column; None where there is nothing to say."""
-    facts, metrics = row.measured.facts, row.metrics
+    facts = row.measured.facts
+    metrics = row.metrics
     top1 = metrics["top1"]
 
     # the share of the way from chance to the ceiling of as many candidates
@@ -184,7 +187,8 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
         return [cell.get(key) or 0 for cell in cells] or [0]
 
     # what its paper prints, and what differs
-    words, published = list[str](), facts.published
+    words = list[str]()
+    published = facts.published
     if published:
         values = [f"{published[name]:.3f}" for name in METRICS if name in published]
         words = [" / ".join(values), published["source"], *published["differs"]]
@@ -216,7 +220,8 @@ def write_csv(tables: Sequence[Table]) -> str:
         for table in tables
         for row, cells in zip(table.as_dict()["rows"], table.rows, strict=True)
     ]
-    text, heads = io.StringIO(), dict.fromkeys(chain.from_iterable(rows))
+    text = io.StringIO()
+    heads = dict.fromkeys(chain.from_iterable(rows))
     lines = csv.DictWriter(text, [*heads], lineterminator="\n")
     lines.writeheader()
     lines.writerows(rows)

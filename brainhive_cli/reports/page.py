@@ -231,7 +231,8 @@ def _shrink_picture(path: Path, side_px: int) -> str:
     animations stay as they are.
     """
     # PNG files and other large pictures are scaled down, but no drawings and animations
-    content, kind = _read_file(path), PLAIN.get(path.suffix, "image/jpeg")
+    content = _read_file(path)
+    kind = PLAIN.get(path.suffix, "image/jpeg")
     if path.suffix == ".png" or (
         len(content) > KEPT_BYTES and path.suffix not in (".svg", ".gif")
     ):
@@ -242,7 +243,8 @@ def _shrink_picture(path: Path, side_px: int) -> str:
         webp = BytesIO()
         small.save(webp, "WEBP", quality=80, method=4)
         if is_still and webp.tell() < len(content):
-            content, kind = webp.getvalue(), "image/webp"
+            content = webp.getvalue()
+            kind = "image/webp"
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 

@@ -88,10 +88,8 @@ def paper_table(group: RunGroup) -> Table:
             if name in row:
                 value, sd = row[name]
                 text = f"{value:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
-                is_best, mark = (
-                    label in best[0].get(name, ()),
-                    marks.get((label, name), ""),
-                )
+                is_best = label in best[0].get(name, ())
+                mark = marks.get((label, name), "")
                 cell = Cell(text, is_best=is_best, mark=mark)
             cells.append(cell)
         table_rows.append(cells)
@@ -196,8 +194,10 @@ def summary_scopes(run: ShownRun) -> list[str]:
     all.
     """
     # pooled scopes, without cells that have the same beginning
-    facts, scopes = run.measured.facts, run.measured.scopes
-    begins, cells = {*facts.sources} or {ALL}, facts.cells
+    facts = run.measured.facts
+    scopes = run.measured.scopes
+    begins = {*facts.sources} or {ALL}
+    cells = facts.cells
     pooled = [
         name
         for name in scopes

@@ -213,7 +213,8 @@ def headline_curve(run: ShownRun) -> Curve | None:
     name = run.main_headline
     if run.source:
         scopes = run.measured.scopes
-        titles, sources = run.measured.facts.titles, run.measured.facts.sources
+        titles = run.measured.facts.titles
+        sources = run.measured.facts.sources
         return _draw_bars(
             {titles.get(source, source): scopes.get(source, {}) for source in sources},
             name,
@@ -365,8 +366,10 @@ def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
     """
     # a row of headings, then rows of tiles
     rows = [[drawings.Tile(None, [heading]) for heading in sheet.columns]]
-    for row in sheet.rows[:ROWS_SHOWN]:
-        rows.append([_draw_tile(tile, folder) for tile in row.tiles])
+    rows += [
+        [_draw_tile(tile, folder) for tile in row.tiles]
+        for row in sheet.rows[:ROWS_SHOWN]
+    ]
     drawings.save_sheet(sheet.title, rows, path, WIDTH_INCH, PNG_DPI)
 
 

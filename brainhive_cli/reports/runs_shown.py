@@ -2,11 +2,13 @@
 tables.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
@@ -26,11 +28,11 @@ from brainhive_cli.core.runs import (
     ENVIRONMENT,
     Environment,
     RunFolder,
+    find as find_run,
     is_run,
     newest,
     of_variant,
 )
-from brainhive_cli.core.runs import find as find_run
 from brainhive_cli.core.tables import Table, by_subject_and_seed, mean_sd
 from brainhive_cli.reports.tables import (
     MEANING,
@@ -204,22 +206,19 @@ class ShownRun:
                 return subject_means
 
         # cells, by their variant or their name
-        values: dict[str, list[float]] = {}
+        values = defaultdict[str, list[float]](list)
         for cell in (cell for cell in self.cells if metric in cell.metrics):
             row = cell.about.variant if self.is_swept else cell.name
-            values.setdefault(row, []).append(cell.metrics[metric].value)
+            values[row].append(cell.metrics[metric].value)
         return values
 
     def by_subject(self, metric: str) -> dict[str, float]:
         """Average a metric over the seeds of each subject."""
         # seeds of a subject are averaged, so that subjects count alike
-        subject_values: dict[str, list[float]] = {}
-        for cell in (
-            cell for cell in self.cells if cell.subject and metric in cell.metrics
-        ):
-            subject_values.setdefault(cell.subject, []).append(
-                cell.metrics[metric].value
-            )
+        subject_values = defaultdict[str, list[float]](list)
+        for cell in self.cells:
+            if cell.subject and metric in cell.metrics:
+                subject_values[cell.subject].append(cell.metrics[metric].value)
         return {subject: mean(values) for subject, values in subject_values.items()}
 
 
@@ -279,7 +278,8 @@ def subject_and_seed(about: Cell, metrics: Mapping[str, Metric]) -> tuple[str, s
         metrics: Metrics of the cell, or further ones that were measured of it.
     """
     # a subject's number becomes its BIDS name
-    subject, seeds = about.subject, next(iter(metrics.values())).seeds
+    subject = about.subject
+    seeds = next(iter(metrics.values())).seeds
     seed = str(next(iter(seeds), "") if about.seed is None else about.seed)
     return (
         f"sub-{subject:02d}" if isinstance(subject, int) else str(subject or "")
@@ -376,7 +376,8 @@ def _lay_out_run(run: ShownRun) -> list[Table]:
     """
     # everything together: all metrics, or the sources of pictures side by side with
     # ceiling and baselines
-    facts, scopes = run.measured.facts, run.measured.scopes
+    facts = run.measured.facts
+    scopes = run.measured.scopes
     title = (
         "Measured, with ceiling, floor and baselines"
         if run.source
@@ -482,12 +483,9 @@ def _cell_tables(run: ShownRun) -> list[Table]:
         )
         tables = []
         for name in run.headlines:
-            values: dict[str, dict[str, list[float]]] = {}
+            values = defaultdict[str, Any](partial(defaultdict, list))
             for cell in (cell for cell in cells if name in cell.metrics):
-                subject_values = values.setdefault(cell.subject, {})
-                subject_values.setdefault(cell.seed, []).append(
-                    cell.metrics[name].value
-                )
+                values[cell.subject][cell.seed].append(cell.metrics[name].value)
             title = f"{shown(name)} by subject and seed"
             tables.append(by_subject_and_seed(title, values, seeds, note))
         return tables

@@ -48,7 +48,8 @@ def state_finding(measured: Measurements) -> str:
     """
     # metrics of everything together; where nothing is pooled, those of the variants or
     # cells
-    facts, parts = measured.facts, list_parts(measured)
+    facts = measured.facts
+    parts = list_parts(measured)
     metrics = measured.overall or (
         next(iter(parts.values())) if len(parts) == 1 else {}
     )

@@ -3,6 +3,7 @@ the filters that write numbers in them.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -160,10 +161,10 @@ def metric_table(
     """
     # metrics that any label has
     rows = {label: metrics for label, metrics in rows.items() if metrics}
-    metrics_of_name: dict[str, list[Metric]] = {}
+    metrics_of_name = defaultdict[str, list[Metric]](list)
     for metrics in rows.values():
         for name, metric in metrics.items():
-            metrics_of_name.setdefault(name, []).append(metric)
+            metrics_of_name[name].append(metric)
     names = [
         name
         for name in names or metrics_of_name
@@ -292,7 +293,8 @@ def difference_table(
         short = label if len(label) <= NAME_LETTERS else f"…{label[-9:]}"
         return (titles or {}).get(label, short)
 
-    is_of_one, rows = len({row.first for row in compared}) < 2, []
+    is_of_one = len({row.first for row in compared}) < 2
+    rows = []
     for row in compared:
         better = (
             name(row.first if row.is_better else row.second)

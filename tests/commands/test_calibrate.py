@@ -18,8 +18,11 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.sentences import state_finding
 from brainhive_cli.training.alignment.few_shot import ARMS, PERMUTED_SCRATCH, ZERO_SHOT
-from tests.training.alignment.test_seen_pictures import SMALL as TINY
-from tests.training.alignment.test_seen_pictures import copy_into_test, simulated
+from tests.training.alignment.test_seen_pictures import (
+    SMALL as TINY,
+    copy_into_test,
+    simulated,
+)
 
 DEMO = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 INTER = (DEMO, *SMALL[1:], "mode=inter", "train.epochs=6")

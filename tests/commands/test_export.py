@@ -211,7 +211,7 @@ def test_what_cannot_be_folded_in_is_refused_by_name(runs: dict[str, Path]) -> N
         ("whitened", few, 2, "Fp1"),
         ("plain", ("--window", "300,900"), 1, "samples where the model takes 175"),
         ("plain", ("subject=7",), 3, "has no subject 7"),
-        ("plain", ("cell=other",), 2, "0 cells could be meant"),
+        ("plain", ("cell=other",), 2, "has no cell 'other'"),
     ):
         shown = brainhive("export", runs[run].name, *words)
         assert problem in two_lines(shown, exit_code)[0]

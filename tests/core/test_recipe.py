@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from brainhive_cli.commands.explain import Recipe as Explanation
-from brainhive_cli.core import parts
-from brainhive_cli.core import recipe as core_recipe
+from brainhive_cli.core import parts, recipe as core_recipe
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import read_recipe
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction

@@ -13,12 +13,12 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Curve, Line, Row, Sheet, Tile
 from brainhive_cli.core.facts import (
     Answer,
+    Cell as CellFacts,
     Difference,
     Facts,
     RetrievalFacts,
     Variant,
 )
-from brainhive_cli.core.facts import Cell as CellFacts
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell

@@ -23,8 +23,7 @@ from tokenizers import (
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from brainhive_cli.demo.joined_generators import DUAL as FOLDER
-from brainhive_cli.demo.joined_generators import SHARED
+from brainhive_cli.demo.joined_generators import DUAL as FOLDER, SHARED
 from brainhive_cli.demo.pictures import Scene, captions
 from brainhive_cli.models.clip_conditions import of_texts
 from tools.demo_world import plain_unet, tokens

@@ -43,8 +43,7 @@ from brainhive_cli.data.single_trial_betas import (
 )
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.stores.ids import PICTURES as PICTURE_ENDINGS
-from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.ids import PICTURES as PICTURE_ENDINGS, Names
 
 SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
 """Sessions of subjects 1 to 8."""

@@ -27,13 +27,12 @@ def measure_timeline(trials: Trials) -> tuple[Float64, float]:
     Runs lie one after another. Breaks within a run are counted; time between runs is
     not, as nothing says how long it was. All are NaN where onsets are not known.
     """
-    is_there, onset_s, runs, sessions = (
-        trials.is_there,
-        trials.onset_s,
-        trials.runs,
-        trials.sessions,
-    )
-    elapsed_s, before_s = np.full(is_there.shape, np.nan), 0.0
+    is_there = trials.is_there
+    onset_s = trials.onset_s
+    runs = trials.runs
+    sessions = trials.sessions
+    elapsed_s = np.full(is_there.shape, np.nan)
+    before_s = 0.0
     if onset_s is None:
         return elapsed_s, np.nan
 
@@ -57,7 +56,8 @@ def measure_amounts(trials: Trials, is_chosen: Bool) -> Float64:
     Minutes are at the pace of all trials with its breaks; they are NaN where onsets are
     not known.
     """
-    pictures, count = is_chosen.any(1).sum(), is_chosen.sum()
+    pictures = is_chosen.any(1).sum()
+    count = is_chosen.sum()
     # minutes of a part are in proportion to its trials
     total_min = measure_timeline(trials)[1]
     return np.array(

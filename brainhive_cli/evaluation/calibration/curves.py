@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Artifact, Curve, Line
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import Amount, CalibrationFacts, Strength
-from brainhive_cli.core.facts import Cell as Person
+from brainhive_cli.core.facts import Amount, CalibrationFacts, Cell as Person, Strength
 from brainhive_cli.core.measurements import (
     ALL,
     Measurements,
@@ -104,12 +103,14 @@ def conclude(
 
     # ranks [S, N] of S models and draws, one array a person, of every arm after each
     # amount; everything is measured in the first draw alone, so later ones may lack it
-    headline, ranks = choose_headline(arms), dict[tuple[str, str], list[Int64]]()
-    for key in product(arms, names):
-        ranks[key] = [
+    headline = choose_headline(arms)
+    ranks = {
+        key: [
             np.stack([part.ranks[key] for part in drawn if key in part.ranks])
             for drawn in people
         ]
+        for key in product(arms, names)
+    }
 
     # every arm after every amount, which zero-shot does not depend on; arms that decode
     # test trials together are stamped
@@ -163,11 +164,9 @@ def conclude(
         )
 
     # the arm of the finding: all people together, what suffices, and each person
-    protocol, cells, top1 = (
-        job.describe_protocol(),
-        dict[str, Person](),
-        dict[str, list[float]](),
-    )
+    protocol = job.describe_protocol()
+    cells = dict[str, Person]()
+    top1 = dict[str, list[float]]()
     sufficient: dict[str, Any] = {}
     if headline:
         everything = scopes[scope_of(headline, EVERYTHING)]
@@ -188,7 +187,8 @@ def conclude(
                 np.full(len(ids), row == other)
                 for other, ids in enumerate(job.items.ids)
             ]
-            person, context["items"] = f"sub-{subject:02d}", job.items.where(is_own)
+            person = f"sub-{subject:02d}"
+            context["items"] = job.items.where(is_own)
             scopes[person] = by_name(summarise([group], pool, only=MEASURED, **context))
             cells[person] = Person(subject=subject)
             top1[person] = [
@@ -333,12 +333,12 @@ def share_seen(job: Job) -> float:
 def draw(measured: Measurements) -> list[Artifact]:
     """Draw the curves, and lay out the tables."""
     # top-1 after each amount; everything lies at its mean over people
-    facts, scopes = measured.facts_of(CalibrationFacts), measured.scopes
-    names, arm = [amount.name for amount in facts.amounts], facts.arm
-    at, axis = (
-        [getattr(amount, facts.unit) for amount in facts.amounts],
-        f"{facts.unit} of the new person",
-    )
+    facts = measured.facts_of(CalibrationFacts)
+    scopes = measured.scopes
+    names = [amount.name for amount in facts.amounts]
+    arm = facts.arm
+    at = [getattr(amount, facts.unit) for amount in facts.amounts]
+    axis = f"{facts.unit} of the new person"
 
     def line(label: str) -> Line:
         return Line.of(label, [scopes[scope_of(label, name)]["top1"] for name in names])
@@ -359,10 +359,8 @@ def draw(measured: Measurements) -> list[Artifact]:
 
     # arms that a reader compares and each person; further arms next to one that has its
     # colour above
-    drawn, first = (
-        list[Artifact](),
-        [label for label in (arm, ZERO_SHOT, SCRATCH) if label in facts.arms],
-    )
+    drawn = list[Artifact]()
+    first = [label for label in (arm, ZERO_SHOT, SCRATCH) if label in facts.arms]
     if arm:
         note = render("calibration.txt", facts=facts, top1=measured.overall["top1"])
         lines = [*map(line, dict.fromkeys(first))]

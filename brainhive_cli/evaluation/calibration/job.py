@@ -26,8 +26,7 @@ from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment import few_shot
 from brainhive_cli.training.alignment.few_shot import SourceModel
 from brainhive_cli.training.alignment.learned import LearnedPictures
-from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.recipe import Recipe as Training
+from brainhive_cli.training.alignment.recipe import Cell, Recipe as Training
 from brainhive_cli.training.alignment.trained import (
     TrainedModel,
     TrainedRun,
@@ -118,7 +117,8 @@ class Job:
         # each model with each person whom it has not learned from
         cells = []
         for model in align.models:
-            cell, everybody = model.cell, model.source.choose_subjects(recipe.subjects)
+            cell = model.cell
+            everybody = model.source.choose_subjects(recipe.subjects)
             # people of another data set are all new
             known = (
                 set()
@@ -130,7 +130,8 @@ class Job:
             ]
 
         # every person that the recipe names must be new to a model
-        wanted, new = {*(recipe.subjects or ())}, {cell.tested_on[0] for cell in cells}
+        wanted = {*(recipe.subjects or ())}
+        new = {cell.tested_on[0] for cell in cells}
         if not cells or wanted - new:
             absent = ", ".join(map(str, sorted(wanted - new))) or "anybody"
             raise BrainhiveError(
@@ -175,7 +176,8 @@ class Job:
         """Count the people of a model who choose the strength of transfer, each left
         out in turn; 0 where nothing is to be chosen.
         """
-        arms, people = {*self.recipe.arms}, len(cell.trained_on)
+        arms = {*self.recipe.arms}
+        people = len(cell.trained_on)
         is_wanted = arms & {few_shot.TRANSFER, few_shot.PERMUTED_TRANSFER}
         is_chosen = len(self.recipe.transfer.pulls) > 1 and self.epochs is not None
         can_choose = is_wanted and is_chosen and people > 1 and not self.have_start()
@@ -215,7 +217,8 @@ class Job:
         """Open the recordings of a new person."""
         # embeddings of the tested pictures
         member, (subject,) = TrainedModel(self.align, cell), cell.tested_on
-        rows, test_stores = member.rows("test"), member.stores("test")
+        rows = member.rows("test")
+        test_stores = member.stores("test")
         targets = Targets.of(test_stores, Launch(0, 1, "cpu"), member.layout.encoders)
         gallery = targets.gather(torch.from_numpy(rows))
 
@@ -224,10 +227,8 @@ class Job:
         (train, pixels), (test, known) = map(
             first_with_pixels, (member.stores("train"), test_stores)
         )
-        name, known = (
-            self.align.dataset.pictured_as,
-            None if known is None else known[rows],
-        )
+        name = self.align.dataset.pictured_as
+        known = None if known is None else known[rows]
         tested_pictures = LearnedPictures.of(name, test.image_ids[rows], known)
         confirm = self.align.confirm_copy("train", "test")
         is_dropped = tested_pictures.contain(name, train.image_ids, pixels, confirm)[
@@ -258,9 +259,11 @@ class Job:
         # the model, and targets of the stimuli that calibrate it
         run = left_out or self.align
         reader = TrainedModel(run, run.cells[0] if left_out else cell, launch.device)
-        model, alone = reader.module, Launch(0, 1, launch.device)
+        model = reader.module
+        alone = Launch(0, 1, launch.device)
         targets = Targets.of(reader.stores("train"), alone, model.layout.encoders)
-        terms, train = self.training.loss_terms, self.training.train
+        terms = self.training.loss_terms
+        train = self.training.train
 
         # some recordings of the people whom it learned from, for statistics of these
         if left_out is None and self.recipe.dataset is not None:

@@ -35,8 +35,7 @@ from brainhive_cli.training.alignment.few_shot import (
     SourceModel,
     fixed_pull,
 )
-from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.recipe import Recipe as Training
+from brainhive_cli.training.alignment.recipe import Cell, Recipe as Training
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
 LEAST_VALIDATION = 0.1
@@ -93,10 +92,8 @@ def fit_decoder(
         BrainhiveError: if the model has no such arm.
     """
     # of too few pictures transfer is zero-shot, where the model decodes strangers
-    is_transfer, is_small = (
-        arm in (TRANSFER, PERMUTED_TRANSFER),
-        len(trials.stimulus) < FEWEST_PICTURES,
-    )
+    is_transfer = arm in (TRANSFER, PERMUTED_TRANSFER)
+    is_small = len(trials.stimulus) < FEWEST_PICTURES
     is_zero_shot = is_transfer and (
         pull is None or (is_small and base.decodes_strangers(trials))
     )
@@ -139,8 +136,10 @@ def measure_draw(
     """
     # draw and person decide all that is random, so that arms see the same recordings
     spec, amounts = job.recipe, job.amounts
-    ranked, sizes = dict[tuple[str, str], Int64](), dict[str, Float64]()
-    missing, together = dict[str, str](), list[str]()
+    ranked = dict[tuple[str, str], Int64]()
+    sizes = dict[str, Float64]()
+    missing = dict[str, str]()
+    together = list[str]()
     signals = person.tested.averages
     shown = torch.from_numpy(np.searchsorted(person.rows, person.tested.stimulus))
     random = np.random.default_rng((spec.seed, person.subject, draw))
@@ -198,7 +197,8 @@ def fix_pulls(job: Job, cell: Cell) -> Strength | None:
     started from none.
     """
     # strengths of the recipe, or of the run
-    spec, pulls = job.recipe, job.recipe.transfer.pulls
+    spec = job.recipe
+    pulls = job.recipe.transfer.pulls
     if job.count_choosers(cell):
         return None
     if job.training.backbone.is_closed_form:

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
-from brainhive_cli.core.facts import Cell as CellFacts
-from brainhive_cli.core.facts import Claim, ExplanationFacts
+from brainhive_cli.core.facts import Cell as CellFacts, Claim, ExplanationFacts
 from brainhive_cli.core.measurements import (
     Measurements,
     Metric,
@@ -25,8 +23,7 @@ from brainhive_cli.core.measurements import (
     shown,
 )
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Cell as TableCell
-from brainhive_cli.core.tables import Table, p_text
+from brainhive_cli.core.tables import Cell as TableCell, Table, p_text
 from brainhive_cli.data.space_files import write_maps
 from brainhive_cli.data.spaces import Sensors, Voxels, channel_rows
 from brainhive_cli.data.trials import Trials
@@ -188,11 +185,9 @@ def _describe(
     """
     profiles = [*chain(*groups)]
     # profiles of one analysis share metric, candidates and chance
-    metric, pool, protocol = (
-        profiles[0].metric,
-        profiles[0].pool or None,
-        context["protocol"],
-    )
+    metric = profiles[0].metric
+    pool = profiles[0].pool or None
+    protocol = context["protocol"]
     limits = LIMITS.get(metric, (0.0, 1.0) if pool else (None, None))
     options = {
         "pool": pool,
@@ -293,7 +288,9 @@ def state_claims(results: Findings) -> list[Claim]:
     """State the claims: on the strongest of the significant positions, else of all."""
     claims = []
     for finding in choose_claims(results):
-        p, axis, first = finding.corrected, finding.axis, finding.first_above_chance
+        p = finding.corrected
+        axis = finding.axis
+        first = finding.first_above_chance
         assert p is not None  # by the choice
         is_eligible = (p < SIGNIFICANT) | (p.min() >= SIGNIFICANT)
         index = int(np.where(is_eligible, finding.values, -np.inf).argmax())
@@ -316,7 +313,8 @@ def list_scopes(results: Findings) -> Scopes:
     scopes = Scopes()
     for finding in results:
         # a course of many times would fill the metrics file
-        peak, count = finding.values.argmax(), len(finding.measured)
+        peak = finding.values.argmax()
+        count = len(finding.measured)
         step = -(-count // TIMES) if finding.axis.name == TIME else 1
         controls = {"": finding.measured, **finding.controls}
         for index, (label, control) in product(range(count), controls.items()):
@@ -331,7 +329,8 @@ def list_facts(finding: Finding) -> dict[str, Any]:
     values.
     """
     # plain values, which JSON holds
-    axis, first = finding.axis, finding.first_above_chance
+    axis = finding.axis
+    first = finding.first_above_chance
     return {
         "name": finding.name,
         "metric": finding.metric,
@@ -393,7 +392,9 @@ def conclude(
         caveats: Of the order in time, as `Job.find_units`.
     """
     # contexts with and without the model, and parts that could not be measured
-    spec, reader, align = job.recipe, readers[0], job.align
+    spec = job.recipe
+    reader = readers[0]
+    align = job.align
     # analyses of signals are stamped as such: no model has a part in them
     context: Any = {"protocol": job.describe_protocol(caveats), "split": spec.split}
     without_model: Any = {**context, "protocol": f"{context['protocol']}, no model"}
@@ -443,19 +444,24 @@ def conclude(
 
     # the encoding model by sensor and time; subjects with other sensors cannot be
     # averaged
-    drawn, times = Drawn(), [f"{time:g}" for time in reader.times_ms.round(3)]
+    drawn = Drawn()
+    times = [f"{time:g}" for time in reader.times_ms.round(3)]
     maps = [part.arrays.get("encoding map", np.empty(0)) for part in encoded]  # [E, T]
     if {values.shape for values in maps} == {(len(reader.sensors), len(times))} and len(
         times
     ) > 1:
-        title, values = "Encoding by sensor and time", np.mean(maps, 0).tolist()
-        options: Any = {
-            "value": "correlation",
-            "is_diverging": True,
-            "section": SECTION,
-        }
         drawn.append(
-            Heatmap(title, values, reader.sensors, times, SENSOR, TIME, **options)
+            Heatmap(
+                "Encoding by sensor and time",
+                np.mean(maps, 0).tolist(),
+                reader.sensors,
+                times,
+                SENSOR,
+                TIME,
+                "correlation",
+                is_diverging=True,
+                section=SECTION,
+            )
         )
     seen, warnings = describe_tested(
         [align.tested_pictures(spec.split)], align.signal_warnings
@@ -464,8 +470,10 @@ def conclude(
         "draws": len(reader.labels.permuted),
         "seen_in_training": seen,
         "warnings": warnings,
+        "protocol": context["protocol"],
+        "caveats": caveats,
+        "ceilings": ceilings,
     }
-    facts |= {"protocol": context["protocol"], "caveats": caveats, "ceilings": ceilings}
     signals = [reader.trials for reader in readers]
     if subjects := collect_maps(readers, parts):
         folder.replace(MAPS, lambda path: [write_maps(path, *one) for one in subjects])
@@ -489,7 +497,8 @@ def collect_maps(
     """
     collected = []
     for reader in readers:
-        trials, maps = reader.trials, defaultdict[str, list[Float64]](list)
+        trials = reader.trials
+        maps = defaultdict[str, list[Float64]](list)
         space = (trials.recorded or trials).space
         for part in (part for (_, one), part in parts.items() if one == trials.subject):
             # of sensors the analyses by sensor, of voxels the arrays
@@ -587,7 +596,7 @@ def draw_findings(
     results: Findings,
     space: Sensors | Voxels,
     marks: Mapping[str, Any],
-    ceilings: Mapping[str, Mapping[str, Sequence[float]]] = MappingProxyType({}),
+    ceilings: Mapping[str, Mapping[str, Sequence[float]]],
 ) -> Drawn:
     """Draw one metric of each analysis over its axis, the claimed one or the first; the
     claims come first.
@@ -602,17 +611,13 @@ def draw_findings(
         ceilings: By the metric, averaged over sensors, and by name.
     """
     # analyses by axis, and by whether they are of a level
-    claims, positions = (
-        {id(finding) for finding in choose_claims(results)},
-        place_sensors(space),
-    )
+    claims = {id(finding) for finding in choose_claims(results)}
+    positions = place_sensors(space)
     drawn = Drawn()
-    groups: dict[Any, list[Finding]] = {}
+    groups = defaultdict[Any, list[Finding]](list)
     for finding in sorted(results, key=lambda finding: id(finding) not in claims):
         analysis, _, level = finding.name.partition(" · ")
-        groups.setdefault((analysis, finding.axis.name, bool(level)), []).append(
-            finding
-        )
+        groups[analysis, finding.axis.name, bool(level)].append(finding)
 
     for (analysis, kind, _), (first, *rest) in groups.items():
         # the first metric of each on the head, or on slices
@@ -621,11 +626,9 @@ def draw_findings(
             *(finding for finding in rest if finding.metric == first.metric),
         ]
         # claims stand next to the first sentence of the page
-        section, axis, value = (
-            FINDING if id(first) in claims else SECTION,
-            first.axis,
-            shown(first.metric),
-        )
+        section = FINDING if id(first) in claims else SECTION
+        axis = first.axis
+        value = shown(first.metric)
         maps = Drawn()
         for finding in group:
             picture = _draw_map(finding, space, positions)
@@ -681,7 +684,8 @@ def _draw_map(
     """
     # sensors without positions, and regions without a grid, have bars alone
     values = dict(zip(finding.axis.labels, finding.values.tolist(), strict=True))
-    title, value = _title(finding.name), shown(finding.metric)
+    title = _title(finding.name)
+    value = shown(finding.metric)
     if finding.axis.name == SENSOR and positions:
         return draw_head(title, positions, values, value)
     if (
@@ -716,19 +720,21 @@ def summary_table(results: Findings, protocol: str) -> Table:
     for finding in results:
         # p of the strongest position, the first time above chance, the value there and
         # its control
-        peak, first = int(finding.values.argmax()), finding.first_above_chance
+        peak = int(finding.values.argmax())
+        first = finding.first_above_chance
         control = next(iter(finding.controls.values()), None)
         p = None if finding.corrected is None else float(finding.corrected[peak])
-        where = (
-            finding.axis.where(peak),
-            TableCell(p_text(p), value=p),
-            first[1] if first else None,
+        rows.append(
+            (
+                finding.name,
+                shown(finding.metric),
+                finding.axis.where(peak),
+                TableCell(p_text(p), value=p),
+                first[1] if first else None,
+                with_interval(finding.measured[peak]),
+                None if control is None else control[peak].value,
+            )
         )
-        value = (
-            with_interval(finding.measured[peak]),
-            None if control is None else control[peak].value,
-        )
-        rows.append((finding.name, shown(finding.metric), *where, *value))
     columns = (
         "analysis",
         "metric",

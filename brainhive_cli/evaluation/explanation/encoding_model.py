@@ -98,7 +98,8 @@ def predict_signals(
         return outputs.double().cpu().numpy().reshape(-1, *shape)
 
     # each level is left out, and exchanged
-    partial, stops = {}, np.cumsum([pair[0].shape[1] for pair in pairs.values()])
+    partial = {}
+    stops = np.cumsum([pair[0].shape[1] for pair in pairs.values()])
     for name, level in zip(pairs, np.split(columns, stops[:-1]), strict=True):
         rest = np.setdiff1d(columns, level)
         if len(rest):
@@ -139,7 +140,8 @@ def along(
         labels: Permutations of the N items.
     """
     # correlations of every prediction with every signal, for the control
-    count, units = len(measured), (unit_vectors(predicted), unit_vectors(measured))
+    count = len(measured)
+    units = (unit_vectors(predicted), unit_vectors(measured))
 
     def matrices() -> Iterator[Float64]:  # [N, N] at each position
         for index in indices:
@@ -164,7 +166,8 @@ def unique(
     predicted without the level, and with these.
     """
     # more inputs fit better by chance, so the control adds as many wrong ones
-    units, sides = unit_vectors(measured), (predicted, *partial)
+    units = unit_vectors(measured)
+    sides = (predicted, *partial)
     full, without, shuffled = (
         correlation_shares(unit_vectors(side), units) for side in sides
     )
@@ -247,8 +250,10 @@ def _encode(
     and unique parts.
     """
     # tested signals in sensor space, where whiteners are known
-    learned, rows = reader.learned, reader.learned.stimulus
-    is_mixed, device = reader.mixture is not None, reader.member.module.device
+    learned = reader.learned
+    rows = reader.learned.stimulus
+    is_mixed = reader.mixture is not None
+    device = reader.member.module.device
     if reader.mixture:
         collected.missing["encoding by sensor"] = reader.mixture.in_one_line
     measured = np.concatenate([*sensor_space.averages(reader.trials, is_mixed)]).astype(

@@ -90,8 +90,10 @@ class Job:
             recipe.copies,
         )
         refuse_sweep(align)
-        analyses, holdout = recipe.analyses, align.dataset.holdout
-        has_trials, wants_trials = holdout.shows_seen, bool(OF_TRIALS.keys() & analyses)
+        analyses = recipe.analyses
+        holdout = align.dataset.holdout
+        has_trials = holdout.shows_seen
+        wants_trials = bool(OF_TRIALS.keys() & analyses)
         if has_trials != wants_trials and (wants_trials or analyses != [*ANALYSES]):
             why = (
                 "holds out trials"
@@ -178,7 +180,10 @@ class Job:
             BrainhiveError: if there are none.
         """
         # which pictures each subject was shown, and which of them may exchange labels
-        align, split, shown, orders = self.align, self.recipe.split, [], []
+        align = self.align
+        split = self.recipe.split
+        shown = []
+        orders = []
         for subject, (cell, *_) in self.subjects.items():
             member = TrainedModel(align, cell, device, self.recipe.head)
             trials = member.trials(subject, split)
@@ -192,10 +197,8 @@ class Job:
                 "the subjects were shown no picture in common",
                 "explain each: --subjects",
             )
-        pictures, follow_time = (
-            align.models[0].pictures(split),
-            any(order.follows_time for order in orders),
-        )
+        pictures = align.models[0].pictures(split)
+        follow_time = any(order.follows_time for order in orders)
         orders = [
             order.take(locate(rows.tolist(), shared))
             for rows, order in zip(shown, orders, strict=True)
@@ -226,15 +229,14 @@ class Job:
             units: Those of `find_units`.
             device: Where the model is.
         """
-        recipe, split = self.recipe, self.recipe.split
+        recipe = self.recipe
+        split = self.recipe.split
         member = TrainedModel(self.align, cell, device, recipe.head)
         pictures = member.pictures(split)
         # candidates are all embedded pictures; rows are those that all subjects were
         # shown
-        rows, candidates = (
-            locate(pictures.image_ids, units.ids[0]),
-            np.flatnonzero(pictures.done),
-        )
+        rows = locate(pictures.image_ids, units.ids[0])
+        candidates = np.flatnonzero(pictures.done)
         # seeds share a subject's signals
         trials = member.once(
             "explained",
@@ -296,7 +298,8 @@ class Reader:
         """Find times and sensors of the signals."""
         self.times_ms: Float64 = self.trials.times_s * 1000
         recorded = self.trials.recorded or self.trials
-        self.mixture, self.sensors = find_mixture(recorded), tuple[str, ...]()
+        self.mixture = find_mixture(recorded)
+        self.sensors = tuple[str, ...]()
         # unmixed signals have all recorded sensors, others those that the model reads
         if isinstance(recorded.space, Sensors) and not self.mixture:
             names = (

@@ -59,10 +59,8 @@ def explain_model(reader: Reader, spec: Recipe) -> SubjectProfiles:
         reader: The model with the subject's signals.
         spec: What is measured.
     """
-    measured, kind = (
-        SubjectProfiles(),
-        "sensors" if reader.trials.channels else "voxels",
-    )
+    measured = SubjectProfiles()
+    kind = "sensors" if reader.trials.channels else "voxels"
     chosen = {
         name: analyse for name, analyse in ANALYSES.items() if name in spec.analyses
     }
@@ -86,10 +84,8 @@ def window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]
         RecipeError: if the window is longer than the signal.
     """
     # a window may lie between two samples
-    starts, width_ms = (
-        window_starts(times_ms, window.width_ms, window.step_ms),
-        window.width_ms,
-    )
+    starts = window_starts(times_ms, window.width_ms, window.step_ms)
+    width_ms = window.width_ms
     masks = {
         start: mask
         for start in starts
@@ -168,8 +164,10 @@ def filter_bands(reader: Reader, spec: Recipe) -> Profile:
 
     # bands that the sampling rate and the length of the signal hold
     # [N, C, T]
-    deviation, rate_hz = reader.signal - reader.baseline, reader.trials.rate_hz or 0
-    samples, max_hz = deviation.shape[-1], rate_hz / 2 - 1
+    deviation = reader.signal - reader.baseline
+    rate_hz = reader.trials.rate_hz or 0
+    samples = deviation.shape[-1]
+    max_hz = rate_hz / 2 - 1
     usable = {
         name: (max(low, MIN_HZ), min(high, max_hz))
         for name, (low, high) in spec.bands.items()
@@ -273,12 +271,15 @@ def attribute_margin(
     directions = candidates[seen] - candidates.mean(0)
 
     # from another training signal to each tested one, to another share of the way
-    learned, random = reader.learned.averages, np.random.default_rng(spec.seed)
-    module, total = reader.member.module, torch.zeros(reader.signal.shape[1]).double()
+    learned = reader.learned.averages
+    random = np.random.default_rng(spec.seed)
+    module = reader.member.module
+    total = torch.zeros(reader.signal.shape[1]).double()
     for share in (np.arange(PATHS) + 0.5) / PATHS:
         for rows in torch.arange(len(reader.signal)).split(PATHS_AT_ONCE):
             drawn = random.integers(len(learned), size=len(rows))
-            signal, other = reader.signal[rows], torch.from_numpy(learned[drawn])
+            signal = reader.signal[rows]
+            other = torch.from_numpy(learned[drawn])
             point = torch.lerp(other, signal, float(share)).requires_grad_()
             index = reader.member.index(reader.trials.subject, len(rows))
             tokens = module.encode_signal(point.to(module.device), index)

@@ -130,7 +130,8 @@ class Profile:
         }
 
         # ranks of each position are looked up once for all metrics
-        looked_up, profiles = [*labels.look_up(axis, ranks)], {}
+        looked_up = [*labels.look_up(axis, ranks)]
+        profiles = {}
         for metric, (chance, share) in measures.items():
             values = np.array([share(seen) for seen, _ in looked_up], np.float64)
             null = np.array(

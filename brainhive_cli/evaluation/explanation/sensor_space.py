@@ -60,7 +60,8 @@ class SensorSpace:
         """
         # without whitening at most one matrix mixes channels
         recorded = tested.recorded or tested
-        read, matrix = torch.from_numpy(signal), None
+        read = torch.from_numpy(signal)
+        matrix = None
         if tested.normaliser is not None and tested.normaliser.matrix.shape[1] > 1:
             matrix = torch.from_numpy(tested.normaliser.matrix)
         if recorded.whiteners is None:
@@ -83,9 +84,12 @@ class SensorSpace:
 
         # the mean of each sensor over training trials, by session; deviations of the
         # tested ones from it
-        sessions, total, weight = len(whiteners), 0.0, 0.0
+        sessions = len(whiteners)
+        total = 0.0
+        weight = 0.0
         for part, weights in _by_session(learned, sessions):
-            total, weight = total + part.sum(0), weight + weights.sum(0)
+            total = total + part.sum(0)
+            weight = weight + weights.sum(0)
         means = total / np.maximum(weight, 1e-12)[:, None, None]  # [S, E, T]
         parts, shares = (
             np.concatenate(chunks)
@@ -136,7 +140,8 @@ def separate_in_time(trials: Trials) -> tuple[Int64, Int64]:
     Raises:
         BrainhiveError: if those of most stimuli follow one another.
     """
-    is_there, known = trials.is_there, (trials.sessions, trials.runs, trials.onset_s)
+    is_there = trials.is_there
+    known = (trials.sessions, trials.runs, trials.onset_s)
     parts = separate_repetitions(is_there, *known)
     if parts is None:
         raise BrainhiveError(
@@ -156,10 +161,8 @@ def separate_in_time(trials: Trials) -> tuple[Int64, Int64]:
         sessions, runs = (
             0 if values is None else values.astype(np.int64) for values in known[:2]
         )
-        run, random = (
-            np.zeros(is_there.shape, np.int64) + sessions * 2**16 + runs,
-            np.random.default_rng(0),
-        )
+        run = np.zeros(is_there.shape, np.int64) + sessions * 2**16 + runs
+        random = np.random.default_rng(0)
         for numbers, mask, shown_in, count in zip(
             parts, is_there, run, counts, strict=True
         ):
@@ -220,10 +223,8 @@ def _read_sensors(trials: Trials, part: slice) -> Float32:
     """Read repetitions [n, R, E, T] as their sensors recorded them, not scaled; zeros
     where there is none.
     """
-    recorded, channels = (
-        trials.recorded or trials,
-        slice(None) if trials.rows is None else trials.rows,
-    )
+    recorded = trials.recorded or trials
+    channels = slice(None) if trials.rows is None else trials.rows
     signal = np.asarray(recorded.signal[part])[..., trials.samples].astype(np.float32)
     if recorded.whiteners is None:
         return np.where(
@@ -231,7 +232,8 @@ def _read_sensors(trials: Trials, part: slice) -> Float32:
         )
 
     # whiteners mix all channels, session by session
-    unmixed, session = np.zeros_like(signal), _sessions(recorded, part)
+    unmixed = np.zeros_like(signal)
+    session = _sessions(recorded, part)
     for number, whitener in enumerate(recorded.whiteners):
         unmixed[session == number] = (
             np.linalg.inv(whitener).astype(np.float32) @ signal[session == number]
@@ -278,7 +280,8 @@ def flattened(positions: Float64) -> Float64:
 
     # angle from the top, and direction around it
     x, y, z = (positions - centre).T
-    angle, direction = np.arctan2(np.hypot(x, y), z), np.arctan2(y, x)
+    angle = np.arctan2(np.hypot(x, y), z)
+    direction = np.arctan2(y, x)
     plane: Float64 = (angle / (np.pi / 2))[:, None] * np.stack(
         [np.cos(direction), np.sin(direction)], 1
     )

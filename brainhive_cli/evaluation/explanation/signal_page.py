@@ -110,11 +110,9 @@ def measure_reliability(
     # as one
     parts, part_counts = separate_in_time(trials)
     is_apart = part_counts > 1
-    trials, parts, part_counts = (
-        trials.take(is_apart),
-        parts[is_apart],
-        part_counts[is_apart],
-    )
+    trials = trials.take(is_apart)
+    parts = parts[is_apart]
+    part_counts = part_counts[is_apart]
     shape, counts = trials.signal.shape[2:], trials.counts  # C, T
 
     def means() -> Iterator[Array]:
@@ -153,13 +151,12 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     """
     # a section for each split whose stimuli were repeated
     folder.mkdir(parents=True, exist_ok=True)
-    name, sections, figures, reasons = (
-        short_name(store.path),
-        list[Section](),
-        dict[str, Any](),
-        [],
-    )
-    headlines, leads = list[Curve | Map](), list[str]()
+    name = short_name(store.path)
+    sections = list[Section]()
+    figures = dict[str, Any]()
+    reasons = []
+    headlines = list[Curve | Map]()
+    leads = list[str]()
     first = next(iter(store.splits.values()))
     maps = {**first.space.maps} if isinstance(first.space, Voxels) else {}
     for split, recording in store.splits.items():
@@ -218,10 +215,8 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         shown += [table for table in tables if table.rows]
         leads.append(render("signals.txt", numbers=numbers))
         # the first split's sentence leads the page, not its section
-        lead, footnotes = (
-            leads[-1:] if sections else [],
-            list_footnotes(recording.caveats),
-        )
+        lead = leads[-1:] if sections else []
+        footnotes = list_footnotes(recording.caveats)
         sections.append(
             Section(split, groups_of([("", shown, folder)]), lead, footnotes=footnotes)
         )
@@ -251,10 +246,8 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     sections.append(Section("recording", groups_of([("", tables, folder)])))
 
     # the page, with its headline figures
-    page, title = (
-        folder / f"{store.path.stem}.html",
-        mark(f"Signals of {name}", sections[0].footnotes),
-    )
+    page = folder / f"{store.path.stem}.html"
+    title = mark(f"Signals of {name}", sections[0].footnotes)
     lead = [*leads[:1], render("signals.txt")]
     Page(title, lead, sections=sections, headlines=headlines).write(page)
     return page, figures
@@ -308,10 +301,8 @@ def _draw_voxels(
         / len(voxels)
         for name, voxels in largest
     }
-    centres, axis = (
-        ((edges[1:] + edges[:-1]) / 2).tolist(),
-        "noise ceiling, % of variance",
-    )
+    centres = ((edges[1:] + edges[:-1]) / 2).tolist()
+    axis = "noise ceiling, % of variance"
     drawn: list[Artifact] = [
         _draw_lines("Noise ceiling by region", axis, centres, lines, "% of voxels")
     ]
@@ -328,15 +319,14 @@ def _draw_sensors(
     channel and time.
     """
     # the most reliable channel and time
-    space, times_ms, marks = (
-        recording.space,
-        (recording.times_s * 1000).round(3),
-        recording.stimulus_marks,
-    )
+    space = recording.space
+    times_ms = (recording.times_s * 1000).round(3)
+    marks = recording.stimulus_marks
     assert isinstance(space, Sensors)
     power = evoked.std(0)  # global field power [T]
     row, sample = divmod(int(halves.argmax()), len(times_ms))
-    channel, at = space.names[row], times_ms.tolist()
+    channel = space.names[row]
+    at = times_ms.tolist()
 
     # the evoked response is in sensor space where whiteners are known; mixtures have no
     # position
@@ -361,11 +351,10 @@ def _draw_sensors(
     # curves over time, and the grid of channels and times
     over_time = {channel: halves[row], "median of channels": np.median(halves, 0)}
     responses = {"global field power": power, channel: evoked[row]}
-    names, value = [f"{time:g}" for time in at], "correlation of halves"
-    title, grid_value = (
-        "Reliability of each channel and time",
-        f"{value}, Spearman-Brown corrected",
-    )
+    names = [f"{time:g}" for time in at]
+    value = "correlation of halves"
+    title = "Reliability of each channel and time"
+    grid_value = f"{value}, Spearman-Brown corrected"
     drawn: list[Artifact] = [
         _draw_lines("Reliability over time", TIME, at, over_time, value, marks=marks),
         _draw_lines("Evoked response", TIME, at, responses, unit, marks=marks),

@@ -87,7 +87,8 @@ def measure_similarity(
     """
     # what each model has beyond the space of the others, spanned by [M - 1, P]; of unit
     # length [M, P]
-    directions, names = np.stack([*models.values()]), [(model, RHO) for model in models]
+    directions = np.stack([*models.values()])
+    names = [(model, RHO) for model in models]
     bases = [
         np.linalg.qr(np.delete(directions, row, 0).T)[0].T
         for row in range(len(directions))
@@ -103,7 +104,10 @@ def measure_similarity(
 
     # each picture's share of the correlations; partial ones are those with residuals
     # times a factor
-    shares, factors, means, ends = [], [], [], []
+    shares = []
+    factors = []
+    means = []
+    ends = []
     for subjects in patterns:
         # [S, P]
         signals = np.stack([ranked(distances(subject)) for subject in subjects])
@@ -274,7 +278,9 @@ def explain_similarity(
             channel.
     """
     # models of the pictures
-    first, rows, cpu = readers[0], readers[0].trials.stimulus, torch.device("cpu")
+    first = readers[0]
+    rows = readers[0].trials.stimulus
+    cpu = torch.device("cpu")
     models = rank_models(
         {
             name: read_embeddings(store, rows, cpu).numpy()

@@ -114,22 +114,22 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
 
     # by time, where the tested window is the one that was trained on; every window with
     # every classifier
-    axis, chance = (
-        subjects[0].axis,
-        guess_most_frequent([decoded.shown for decoded in subjects]),
-    )
+    axis = subjects[0].axis
+    chance = guess_most_frequent([decoded.shown for decoded in subjects])
     windows = [axis.where(index) for index in range(len(axis.at))]
     pairs = Axis(
         "windows",
         [f"trained {one}, tested {other}" for one, other in product(windows, windows)],
     )
     # without exchangeable labels there is no test
-    draws, parts = 0 if problem else spec.draws, []
+    draws = 0 if problem else spec.draws
+    parts = []
     for decoded in subjects:
         # labels are permuted within what was interleaved; not at all where time says
         # the same
         permuted = permute_blocks(decoded.shown, decoded.order, draws, spec.seed)
-        part, predicted = SubjectProfiles(), decoded.predicted
+        part = SubjectProfiles()
+        predicted = decoded.predicted
         diagonal = np.ascontiguousarray(predicted.diagonal().T)
         part.profiles[DECODING] = decoded.profile(axis, diagonal, permuted, chance)
         if draws and GENERALISATION in (
@@ -144,12 +144,15 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         describe_profiles(parts, items, protocol=protocol, split=spec.split)
     )
     facts: dict[str, Any] = {"protocol": protocol, "caveats": caveats, "draws": draws}
-    facts["warnings"], scopes, drawn = align.signal_warnings, Scopes(), Drawn()
+    facts["warnings"] = align.signal_warnings
+    scopes = Scopes()
+    drawn = Drawn()
 
     # the best pair of windows, and a matrix of all
     for finding in grids:
         assert finding.corrected is not None
-        peak, shape = int(finding.values.argmax()), (len(windows), len(windows))
+        peak = int(finding.values.argmax())
+        shape = (len(windows), len(windows))
         scopes[scope(GENERALISATION, pairs.at[peak])] = {
             finding.metric: finding.measured[peak]
         }
@@ -190,7 +193,8 @@ def permute_blocks(shown: Int64, order: Interleaving, draws: int, seed: int) -> 
     number = {name: row for row, name in enumerate(dict.fromkeys(order.parts))}
     part = np.array([number[name] for name in order.parts])[first]  # [blocks]
     # [K, blocks]
-    random, labels = np.random.default_rng(seed), np.tile(shown[first], (draws, 1))
+    random = np.random.default_rng(seed)
+    labels = np.tile(shown[first], (draws, 1))
     # blocks trade labels with others of their part alone
     for row in number.values():
         members = np.flatnonzero(part == row)
@@ -215,10 +219,15 @@ def decode(job: Job, subject: int) -> Decoded:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    split, cpu = job.recipe.split, torch.device("cpu")
+    split = job.recipe.split
+    cpu = torch.device("cpu")
     # seeds share the trials
     folds = {cell.fold: cell for cell in reversed(job.subjects[subject])}
-    names, groups, shown, predicted, orders = [], [], [], [], []
+    names = []
+    groups = []
+    shown = []
+    predicted = []
+    orders = []
     for fold, cell in sorted(folds.items()):
         member = TrainedModel(job.align, cell, cpu)
         train, test = (

@@ -2,9 +2,11 @@
 sweep.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -90,36 +92,27 @@ COMPARISONS = "Comparisons"
 FLOOR, THIS_RUN = "shuffled", "this run"
 
 
+@dataclass(frozen=True)
 class Selection:
     """The reconstructions of a run, and what is shown of them.
 
-    Args:
+    Attributes:
         run: Where files for people are kept.
         scored: The reconstructions; the first source is the one that is shown in full.
         stimuli: What was seen.
         rows: Items on a sheet.
         protocol: How they were compared.
         medium: What they are.
+        saved: Tiles of what is written, so that each is written once.
     """
 
-    def __init__(
-        self,
-        run: RunFolder,
-        scored: Sequence[GeneratedSet],
-        stimuli: Stimuli,
-        rows: int,
-        protocol: str,
-        medium: Medium,
-    ) -> None:
-        self.run, self.scored, self.stimuli, self.rows, self.medium = (
-            run,
-            scored,
-            stimuli,
-            rows,
-            medium,
-        )
-        self.first, self.described = scored[0], f"{protocol}, {scored[0].described}"
-        self.saved: dict[Any, Tile] = {}  # so that each is written once
+    run: RunFolder
+    scored: Sequence[GeneratedSet]
+    stimuli: Stimuli
+    rows: int
+    protocol: str
+    medium: Medium
+    saved: dict[Any, Tile] = field(default_factory=dict)
 
     @console.progress("drawing sheets")
     def show(self, captions: Metric | None) -> list[Artifact]:
@@ -134,30 +127,30 @@ class Selection:
                 object.
         """
         # the examples, by the first cell of each source that has media of its own
+        first = self.scored[0]
         sources: dict[str, GeneratedSet] = {}
         for cell in self.scored:
             if cell.source != TRUTH and cell.media:
                 sources.setdefault(cell.source, cell)
-        ids = [*self.first.files]
+        ids = [*first.files]
         random_ids = [
             ids[row]
             for row in np.random.default_rng(SEED).permutation(len(ids))[: self.rows]
         ]
         examples = []
         for image_id in random_ids:
-            tiles = [self._stimulus_tile(image_id)]
-            for cell in sources.values():
-                tiles.append(
-                    self._result_tile(cell, image_id)
-                    if image_id in cell.files
-                    else Tile("")
-                )
-            examples.append(Row(image_id, tiles))
+            results = [
+                self._result_tile(cell, image_id)
+                if image_id in cell.files
+                else Tile("")
+                for cell in sources.values()
+            ]
+            examples.append(Row(image_id, [self._stimulus_tile(image_id), *results]))
 
         # the best reconstruction of each item, in even steps over their ranks
         best: dict[str, GeneratedSet] = {}
         for cell, image_id in rank_items(
-            [cell for cell in self.scored if cell.source == self.first.source]
+            [cell for cell in self.scored if cell.source == first.source]
         ):
             best.setdefault(image_id, cell)
         ranked = [*best.items()]
@@ -168,20 +161,13 @@ class Selection:
         )
         rows = []
         for image_id, cell in (ranked[step] for step in steps):
-            rows.append(
-                Row(
-                    image_id,
-                    [
-                        self._stimulus_tile(image_id, cell.title),
-                        self._result_tile(cell, image_id),
-                    ],
-                )
-            )
+            seen = self._stimulus_tile(image_id, cell.title)
+            rows.append(Row(image_id, [seen, self._result_tile(cell, image_id)]))
 
         # sheets of both
-        note = self.described + (
-            f"; {describe_metric(captions)}, n {captions.n:,}" if captions else ""
-        )
+        note = f"{self.protocol}, {first.described}"
+        if captions:
+            note += f"; {describe_metric(captions)}, n {captions.n:,}"
         sample = (
             f"{describe_sample(len(random_ids), len(ids), f'{self.medium}s', SEED)}; "
             f"{note}"
@@ -259,16 +245,16 @@ class Selection:
         ).as_posix()
         rate_hz = clip.rate_hz or media_files.RATE_HZ
         if media_files.has_pyav():
-            file, write = (
-                f"{name}.mp4",
-                partial(media_files.write_video, crf=media_files.SMALL_CRF),
-            )
+            file = f"{name}.mp4"
+            write = partial(media_files.write_video, crf=media_files.SMALL_CRF)
         else:
-            file, write = f"{name}.webp", partial(media_files.write_animation)
+            file = f"{name}.webp"
+            write = partial(media_files.write_animation)
         self.run.replace(file, partial(write, frames, rate_hz=rate_hz))
 
         # its first frame, which a page shows until the clip plays
-        still, poster = Image.fromarray(frames[0]), f"{name}-still.webp"
+        still = Image.fromarray(frames[0])
+        poster = f"{name}-still.webp"
         self.run.replace(poster, partial(still.save, format="WEBP", quality=80))
         self.saved[key] = Tile(file, poster=poster if file.endswith(".mp4") else "")
         return self.saved[key]
@@ -430,7 +416,7 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
     folder.finish(measurements)
 
 
-def read_result(folder: RunFolder, published: Published | None = None) -> Result:
+def read_result(folder: RunFolder, published: Published | None) -> Result:
     """Read back a finished run, with what was published of it, and warn of what is
     missing.
     """
@@ -474,13 +460,7 @@ def _score(
     """
     # items, and the metrics that can be computed here
     keep_freed_memory()
-    ids = list(
-        dict.fromkeys(
-            image_id
-            for reconstructions in generated
-            for image_id in reconstructions.files
-        )
-    )
+    ids = [*dict.fromkeys(chain(*(one.files for one in generated)))]
     names = choose_metrics("clip" if frames else "picture", recipe.metrics)
     if not launch.is_main:
         launch.barrier()  # what the main process downloads, the others find
@@ -527,9 +507,9 @@ def _measurements(
     """Collect the metrics of all, of each source, of each concept of a source, and of
     each cell.
     """
-    groups: dict[str, list[GeneratedSet]] = {}
+    groups = defaultdict[str, list[GeneratedSet]](list)
     for cell in scored:
-        groups.setdefault(cell.source, []).append(cell)
+        groups[cell.source].append(cell)
 
     # all of each source, and the recall of each concept; of the first also as the run's
     # own numbers
@@ -588,7 +568,8 @@ def tables(
     """Lay out the tables of a run: by source, by cell of the first, differences,
     published values.
     """
-    facts, scopes = measured.facts_of(ReconstructionFacts), measured.scopes
+    facts = measured.facts_of(ReconstructionFacts)
+    scopes = measured.scopes
     # metrics by title, of sources and of cells
     sources = {facts.titles[source]: scopes[source] for source in facts.sources}
     split = next(iter(measured.overall.values())).split
@@ -607,10 +588,8 @@ def tables(
         f"for {facts.scope}" if facts.scope else "",
         f"missing: {missing}" if missing else "",
     ]
-    title, note = (
-        f"Reconstruction of {split} {facts.medium}s",
-        "; ".join(filter(None, about)),
-    )
+    title = f"Reconstruction of {split} {facts.medium}s"
+    note = "; ".join(filter(None, about))
 
     # tables without rows are left out, as where a run has one cell
     laid_out = [
@@ -635,14 +614,15 @@ def comparison_tables(measured: Measurements) -> list[Table]:
 
     # the recall of each concept, the most frequent first, next to that of shuffled
     # pairs
-    recalls = {}
-    for concept in facts.concepts:
-        recalls[concept] = {
+    recalls = {
+        concept: {
             source: measured.scopes[name][RECALL]
             for source in (facts.sources[0], FLOOR)
             if RECALL
             in measured.scopes.get(name := scope(f"concept {concept}", source), {})
         }
+        for concept in facts.concepts
+    }
 
     # a row for each concept, with the chance of a guess next to the floor
     rows: list[list[Any]] = []
@@ -677,10 +657,8 @@ def sweep_tables(
     """Lay out all variants and sources; values that differ from the first variant's are
     marked.
     """
-    facts, titles = (
-        measured.facts,
-        name_sources(measured.facts_of(ReconstructionFacts).medium),
-    )
+    facts = measured.facts
+    titles = name_sources(measured.facts_of(ReconstructionFacts).medium)
 
     # a row for each variant and source, and the marks of those that were compared
     rows: dict[str, Mapping[str, Metric]] = {}
@@ -716,9 +694,9 @@ def missing_lines(missing: Mapping[str, str], medium: str) -> list[str]:
     of one network.
     """
     # metrics of one network share the way to get it, and so one line
-    names: dict[str, list[str]] = {}
+    names = defaultdict[str, list[str]](list)
     for name, way in missing.items():
-        names.setdefault(way, []).append(name_sources(medium).get(name, name))
+        names[way].append(name_sources(medium).get(name, name))
     return [
         f"not measured: {', '.join(same_way)}: {way}" for way, same_way in names.items()
     ]

@@ -6,7 +6,7 @@ truth and result.
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -78,7 +78,7 @@ READ_AHEAD = 64
 
 
 def match_folders(
-    score: str, truth: str | None, medium: Medium | None = None
+    score: str, truth: str | None, medium: Medium | None
 ) -> tuple[GeneratedSet, Stimuli, Medium, dict[str, str], ReconstructionFacts]:
     """Match reconstructions with true pictures or clips by name, and warn of what is
     left over.
@@ -109,7 +109,8 @@ def match_folders(
             file for folder in folders for file in _visible_files(folder, "clip")
         )
         medium = "clip" if truth == LEFT or any(map(_is_clip, visible)) else "picture"
-    reconstructions, truths = list_media(score, medium), list_media(folders[-1], medium)
+    reconstructions = list_media(score, medium)
+    truths = list_media(folders[-1], medium)
     names_of, unmatched = match_repeats(list(reconstructions), list(truths))
     if not names_of:
         raise MissingData(
@@ -201,7 +202,8 @@ def list_media(folder: str, medium: Medium = "picture") -> dict[str, Path]:
             clips.
     """
     # clips are videos, animated pictures, and folders of frames
-    root, paths = locate(folder), _visible_files(folder, medium)
+    root = locate(folder)
+    paths = _visible_files(folder, medium)
     way = f"pictures end in {', '.join(sorted(PICTURES))}"
     if medium == "clip":
         clips = set()
@@ -292,7 +294,7 @@ def match_repeats(
     known = {stem: name for name, stem in stems.items() if count[stem] == 1} | {
         name: name for name in truths
     }
-    repeats_of: dict[str, list[str]] = {}
+    repeats_of = defaultdict[str, list[str]](list)
     unmatched = []
     for name in names:
         # names of true pictures that it could be a reconstruction of, the likeliest
@@ -318,7 +320,7 @@ def match_repeats(
         if truth is None:
             unmatched.append(name)
         else:
-            repeats_of.setdefault(truth, []).append(name)
+            repeats_of[truth].append(name)
     return {
         truth: repeats_of[truth] for truth in truths if truth in repeats_of
     }, unmatched
@@ -486,7 +488,8 @@ def _find_nearest(
         nearest_rows = image_rows[nearest(vectors, training_vectors).numpy()]
 
         # write the pictures that are not there yet
-        name, ids = f"nearest/{decoded_set.name}", decoded_set.image_ids
+        name = f"nearest/{decoded_set.name}"
+        ids = decoded_set.image_ids
         files = [_locate_item(folder, name, f"{image_id}.png") for image_id in ids]
         row_of = dict(zip(files, nearest_rows.tolist(), strict=True))
         todo = {file: row for file, row in row_of.items() if not file.is_file()}

@@ -170,7 +170,8 @@ class StimulusHeads:
             RecipeError of clips.
         """
         # encoders that the comparison does not use are not loaded
-        compared, keys = self.compared_keys, self.keys
+        compared = self.compared_keys
+        keys = self.keys
         encoders = [
             config
             for config in self.encoders
@@ -363,7 +364,8 @@ class Sampler:
     def generator(self) -> Any:
         """Generator with the prior attached."""
         # a CPU computes in float32 what a GPU computes in half precision
-        output, on_cpu = self.output, self.device.type == "cpu"
+        output = self.output
+        on_cpu = self.device.type == "cpu"
         is_offloaded = output.offload and not on_cpu
         precision = (
             "fp32" if on_cpu and output.precision == "fp16" else output.precision
@@ -458,11 +460,9 @@ def generate(
         rate_hz: Frames a second of clips: those of the stimuli.
     """
     # nothing is there to choose by where nothing was decoded
-    ids, decoded, width = (
-        decoded_set.image_ids,
-        decoded_set.decoded,
-        sampler.output.batch_size,
-    )
+    ids = decoded_set.image_ids
+    decoded = decoded_set.decoded
+    width = sampler.output.batch_size
     size = max(1, width // count)
     if decoded is None:
         count = 1

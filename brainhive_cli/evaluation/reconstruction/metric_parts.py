@@ -3,8 +3,10 @@ weights.
 """
 
 import importlib.util
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from PIL import Image
@@ -32,6 +34,7 @@ from brainhive_cli.measurement.metrics import (
 )
 from brainhive_cli.measurement.metrics.networks import (
     FEATURE_METRICS,
+    IDENTIFICATION,
     NETWORKS,
     parts_of,
 )
@@ -52,9 +55,11 @@ PICTURE_METRICS = measurements.sort_by_agreement(
 )
 OPTIONAL = {SEED, "object_f1", "cap_sim"}
 """Metrics of large networks, which are computed where a recipe names them."""
+NETWORKS_OF = {name: [network] for name, (network, *_) in FEATURE_METRICS.items()}
+"""Networks whose weights a metric needs; captions are read by a second one."""
+NETWORKS_OF["cap_sim"].append("minilm")
+NETWORKS_OF[SEED] = [*chain(*map(NETWORKS_OF.__getitem__, SEED_PARTS))]
 CLIP_METRICS = [name for name, part in PARTS.items() if part.medium == "clip"]
-TWO_WAY = Scale(0.0, 1.0, chance=0.5)
-"""Scale of two-way identification in the embeddings of an encoder."""
 
 
 def find_metric(name: str) -> MetricPart | None:
@@ -113,13 +118,13 @@ def load(
     # metrics without weights; those of one network together
     parts: dict[str, MetricPart] = {}
     missing = {}
-    feature_metrics: dict[str, list[str]] = {}
+    feature_metrics = defaultdict[str, list[str]](list)
     for name in names:
         if name in FEATURE_METRICS:
-            feature_metrics.setdefault(FEATURE_METRICS[name][0], []).append(name)
+            feature_metrics[FEATURE_METRICS[name][0]].append(name)
         elif absent := find_missing_library(name):
             missing[name] = absent.in_one_line
-        elif name != SEED and (part := find_metric(name)):
+        elif part := find_metric(name):
             parts[name] = part
 
     # metrics of networks, and identification by encoders, as far as weights are here
@@ -130,13 +135,13 @@ def load(
             missing |= dict.fromkeys(metrics, error.in_one_line)
 
     # SEED compares the features of its parts; names are those of the parts, too
-    if SEED in names:
+    if seed := parts.pop(SEED, None):
         if absent_parts := [name for name in SEED_PARTS if name in missing]:
             missing[SEED] = missing[absent_parts[0]]
         else:
             functions = [parts[name].features for name in SEED_PARTS]
             parts[SEED] = replace(
-                PARTS[SEED],
+                seed,
                 features=lambda media: torch.cat([f(media) for f in functions], 1),
             )
     parts = {name: parts[name] for name in names if name in parts}
@@ -170,12 +175,7 @@ def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
         # [B, D]
         return image.standardise(torch.stack([part.mean(0) for part in parts]))
 
-    return MetricPart(
-        features,
-        image.two_way_identification,
-        is_identification=True,
-        takes_originals=True,
-    )
+    return replace(IDENTIFICATION, features=features, takes_originals=True)
 
 
 def known_metrics(names: list[str]) -> list[str]:
@@ -196,7 +196,7 @@ def two_way_name(encoder: EncoderConfig) -> str:
 def scale_of(metric: str) -> Scale:
     """Say what the values of a metric mean."""
     part = find_metric(metric)
-    return tasks.SCALES.get(metric, TWO_WAY) if part is None else part.scale
+    return part.scale if part else tasks.SCALES.get(metric, IDENTIFICATION.scale)
 
 
 def find_missing_library(metric: str) -> MissingExtra | None:
@@ -213,8 +213,8 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     download.
     """
     # weights of a network may have to be downloaded
-    if metric in FEATURE_METRICS or metric == SEED:
-        return all(NETWORKS[network].is_here() for network in list_networks([metric]))
+    if metric in NETWORKS_OF:
+        return all(NETWORKS[network].is_here() for network in NETWORKS_OF[metric])
 
     # metrics that need no weights, but perhaps a library
     if metric in tasks.SCALES or find_metric(metric):
@@ -225,20 +225,12 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     return any(encoder.is_here or encoder.kind == "python" for encoder in matching)
 
 
-def list_networks(metrics: Sequence[str]) -> list[str]:
-    """List the networks of metrics, each once."""
-    # captions are read by a second network
-    names = [*metrics, *(SEED_PARTS if SEED in metrics else ())]
-    networks = [FEATURE_METRICS[name][0] for name in names if name in FEATURE_METRICS]
-    return list(dict.fromkeys([*networks, *(["minilm"] if "git" in networks else [])]))
-
-
 def inputs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[Input]:
     """List the weights that metrics, and two-way identification by more encoders, are
     computed with.
     """
-    needs = [NETWORKS[network].find_input() for network in list_networks(metrics)]
-    return needs + [
+    networks = dict.fromkeys(chain(*(NETWORKS_OF.get(name, ()) for name in metrics)))
+    return [NETWORKS[network].find_input() for network in networks] + [
         replace(need, is_optional=True)
         for encoder in encoders
         for need in encoder.inputs()

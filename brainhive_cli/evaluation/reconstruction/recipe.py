@@ -107,14 +107,8 @@ class Recipe(SweptRecipe, Sampling):
 
     # a run continues with other values of these keys
     FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {
-        *(
-            "batch_size",
-            "offload",
-            "tiling",
-            "metric_batch_size",
-            "against",
-            "published",
-        )
+        *("batch_size", "offload", "tiling", "metric_batch_size"),
+        *("against", "published"),
     }
     is_tracked = True
     LESS_MEMORY = (
@@ -273,7 +267,8 @@ class Recipe(SweptRecipe, Sampling):
         `--recipe NAME --score FOLDER` takes the metrics of a recipe that generates.
         """
         # keys that the user names, or a recipe of scoring does
-        overrides, written = list(overrides), read_recipe(find_recipe(command, name))
+        overrides = list(overrides)
+        written = read_recipe(find_recipe(command, name))
         keys = [key for key, value in flags.items() if value is not None]
         keys += [override.partition("=")[0] for override in overrides]
         is_resolved = "digests" in written  # as in a run folder: it names every key

@@ -3,10 +3,12 @@ item by item.
 """
 
 import csv
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from operator import call
 from pathlib import Path
 from typing import Any, Self
 
@@ -164,11 +166,9 @@ class TaskScores:
         rows = [row_of[image_id] for image_id in image_ids]
         masks, likelihood = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
         texts = decoded.texts.get(CAPTION)
-        values, recall, guess = (
-            dict[str, Float64](),
-            dict[str, Float64](),
-            dict[str, Float64](),
-        )
+        values = dict[str, Float64]()
+        recall = dict[str, Float64]()
+        guess = dict[str, Float64]()
         missing = {}
 
         # overlap of masks
@@ -199,10 +199,8 @@ class TaskScores:
             shown = np.stack([images.labels(row) for row in rows]).astype(bool)
             # [N, K]
             hits = tasks.recall_concepts(likelihood.float().cpu().numpy(), shown)
-            recall, guess[tasks.RECALL] = (
-                dict(zip(names, hits.T, strict=True)),
-                shown.mean(1),
-            )
+            recall = dict(zip(names, hits.T, strict=True))
+            guess[tasks.RECALL] = shown.mean(1)
             values[tasks.RECALL] = torch.from_numpy(hits).nanmean(1).numpy()
 
         # captions, of stimuli that have any
@@ -359,11 +357,9 @@ def pool_folds(sets: Sequence[GeneratedSet]) -> list[GeneratedSet]:
     model.
     """
     # sets that differ in their fold only
-    groups: dict[tuple[str, str], list[GeneratedSet]] = {}
+    groups = defaultdict[tuple[str, str], list[GeneratedSet]](list)
     for generated in sets:
-        groups.setdefault((generated.source, FOLD.sub("", generated.name)), []).append(
-            generated
-        )
+        groups[generated.source, FOLD.sub("", generated.name)].append(generated)
 
     # one set of each group
     pooled = []
@@ -461,18 +457,20 @@ class Scorer:
         }
 
         # compare batch by batch
-        values: dict[str, list[Tensor]] = {}
+        values = defaultdict[str, list[Tensor]](list)
         starts = range(0, len(reconstructions), self.batch_size)
         for start, features in zip(
             starts, self._features(reconstructions), strict=True
         ):
             batch = slice(start, start + self.batch_size)
             for name, part in parts.items():
-                seen, seen_rows = self.seen[part.features], rows[batch]
+                seen = self.seen[part.features]
+                seen_rows = rows[batch]
                 if part.is_identification:
-                    seen, seen_rows = pools.get(part.features, seen), rows_among[batch]
+                    seen = pools.get(part.features, seen)
+                    seen_rows = rows_among[batch]
                 compared = part.compare(seen, features[part.features], seen_rows)
-                values.setdefault(name, []).append(compared)
+                values[name].append(compared)
             bar.advance(len(rows[batch]))
         return {
             name: torch.cat(compared).cpu().numpy() for name, compared in values.items()
@@ -498,17 +496,11 @@ class Scorer:
         }
         with ThreadPoolExecutor(READERS) as readers:
             # the next batch is opened while this one is computed
-            pending = [
-                readers.submit(open_one) for open_one in media[: self.batch_size]
-            ]
-            for stop in range(
-                self.batch_size, len(media) + self.batch_size, self.batch_size
-            ):
-                opened = [reading.result() for reading in pending]
-                pending = [
-                    readers.submit(open_one)
-                    for open_one in media[stop : stop + self.batch_size]
-                ]
+            size = self.batch_size
+            pending = readers.map(call, media[:size])
+            for stop in range(size, len(media) + size, size):
+                opened = [*pending]
+                pending = readers.map(call, media[stop : stop + size])
                 sized = self._resize(opened)
                 yield {
                     function: function(opened if takes_originals else sized)
@@ -612,9 +604,9 @@ def measure_sets(
     """
     # the models of each subject, stacked
     seeds = tuple(sorted({seed for cell in scored for seed in cell.seeds}))
-    groups: dict[int | None, list[GeneratedSet]] = {}
+    groups = defaultdict[int | None, list[GeneratedSet]](list)
     for cell in scored:
-        groups.setdefault(cell.subject, []).append(cell)
+        groups[cell.subject].append(cell)
     # [N] image ids of each subject, and [S, N] of S models by name
     ids, stacks = [], []
     for group in groups.values():

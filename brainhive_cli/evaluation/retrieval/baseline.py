@@ -35,8 +35,11 @@ from brainhive_cli.measurement.retrieval import draw_tested
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.recipe import FROM_MEAN, ridge_keys
-from brainhive_cli.training.alignment.recipe import Recipe as AlignRecipe
+from brainhive_cli.training.alignment.recipe import (
+    FROM_MEAN,
+    Recipe as AlignRecipe,
+    ridge_keys,
+)
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
 PLAIN, RIDGE = "plain", "ridge"
@@ -93,7 +96,8 @@ def write_ridge(job: Job, folder: Path) -> AlignRecipe:
             than the training did.
     """
     # trainings that a ridge on all signals is no baseline of
-    run, recipe = job.runs[0], job.runs[0].recipe
+    run = job.runs[0]
+    recipe = job.runs[0].recipe
     if recipe is None or len(job.runs) > 1:
         raise BrainhiveError("ridges are fitted for single runs of train-align")
     _refuse_other_training(run)
@@ -106,7 +110,8 @@ def write_ridge(job: Job, folder: Path) -> AlignRecipe:
     layout = job.open_models(job.groups[0], torch.device("cpu"))[0].module.layout
     keys = [layout.encoders[config.name] for config in recipe.encoders]
     compared = [key in layout.compared_keys for key in keys]
-    expected_s, took_s = _expect_s(job, layout.spec, compared), run.folder.duration_s
+    expected_s = _expect_s(job, layout.spec, compared)
+    took_s = run.folder.duration_s
     if job.recipe.baseline == "auto" and expected_s > max(took_s, FREE_S):
         raise BrainhiveError(
             f"a ridge would take about {write_duration(expected_s)}, and the training "
@@ -147,7 +152,8 @@ def _expect_s(job: Job, spec: SignalSpec, compared: Sequence[bool]) -> float:
     stores = compress(run.stores("train").values(), compared)
     width = sum(int(np.prod(store.shape)) for store in stores)
     features = max(spec.widths or (spec.channels,)) * spec.samples
-    is_of_trials, operations = run.dataset.holdout.divides_train, 0.0
+    is_of_trials = run.dataset.holdout.divides_train
+    operations = 0.0
     for cell in run.cells:
         if cell.seed == run.cells[0].seed:
             stored = run.source(cell.variant).open(cell.trained_on[0])["train"]
@@ -208,7 +214,8 @@ def read_signals(
 
     # targets of the training pictures, in each order of a signal store
     pictures = np.unique(np.concatenate([part.stimulus for part in trials]))
-    targets, learned = read_targets(first, "train", pictures, device), {}
+    targets = read_targets(first, "train", pictures, device)
+    learned = {}
     # the order of other people's stores is not in question
     for order in [AS_FILED] if is_new else ORDERS:
         refile = ORDERS[order]
@@ -259,7 +266,8 @@ def read_targets(
     width = TARGET_WIDTH // len(stores)
     for number, store in enumerate(stores.values()):
         source = StoreTargets.of(store, torch.device("cpu"), hold=False)
-        random, size = np.random.default_rng(number), int(np.prod(source.shape))
+        random = np.random.default_rng(number)
+        size = int(np.prod(source.shape))
         column = torch.from_numpy(random.integers(width, size=size))
         # a count sketch keeps inner products in expectation
         sign = torch.from_numpy(random.choice([-1.0, 1.0], size)).float()
@@ -425,39 +433,31 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
         trials = first.trials(subject, "train", is_tested=False)
         tested = open_trials(models, subject, split)[0]
         # rows of stimuli
-        rows, labels, shown = (
-            shared_rows(models, split),
-            trials.stimulus,
-            tested.stimulus,
-        )
+        rows = shared_rows(models, split)
+        labels = trials.stimulus
+        shown = tested.stimulus
 
         # standardised by those of the training, [N, F] and [M, F]
         scale = Scale.of(flatten(trials))
-        train, test = scale(flatten(trials)), scale(flatten(tested).float())
+        train = scale(flatten(trials))
+        test = scale(flatten(tested).float())
 
         # classifiers of few stimuli, each of which was shown twice at least
         if (
             len(rows) <= MAX_CLASSES
             and np.unique(labels, return_counts=True)[1].min() > 1
         ):
-            axes = (
-                principal_axes(train, MAX_FEATURES)
-                if train.shape[1] > MAX_FEATURES
-                else None
-            )
-            features = [
-                (part if axes is None else part @ axes).numpy()
-                for part in (train, test)
-            ]
+            if train.shape[1] > MAX_FEATURES:
+                axes = principal_axes(train, MAX_FEATURES)
+                train, test = train @ axes, test @ axes
             lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
             for name, classifier in (
                 ("lda", lda),
                 ("logistic", LogisticRegression(max_iter=1000)),
             ):
                 # scores [M, classes]; of two classes there is one column
-                scores = classifier.fit(features[0], labels).decision_function(
-                    features[1]
-                )
+                classifier.fit(train.numpy(), labels)
+                scores = classifier.decision_function(test.numpy())
                 scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
 
                 # a stimulus without training trials comes last; ties rank against it,

@@ -103,7 +103,8 @@ def draw_artifacts(
         recipe: How it was measured, and what is shown.
     """
     # confusions and voxels, of trials of known categories
-    facts, drawn = measured.facts_of(RetrievalFacts), list[Artifact]()
+    facts = measured.facts_of(RetrievalFacts)
+    drawn = list[Artifact]()
     if facts.confusion_matrix:
         drawn.append(_draw_confusions(facts.confusion_matrix))
     if facts.tests_trials and models:
@@ -129,7 +130,8 @@ def draw_artifacts(
     # top-1 over repetitions
     if points := scopes_below(measured, REPETITIONS):
         line = Line.of(shown("top1"), [point["top1"] for point in points.values()])
-        title, counts = "Accuracy over repetitions", [*map(float, points)]
+        title = "Accuracy over repetitions"
+        counts = [*map(float, points)]
         curve = Curve(
             title, "repetitions averaged", counts, [line], shown("top1"), note=DRAWN
         )
@@ -145,7 +147,8 @@ def draw_artifacts(
     lines = [
         Line.of(head, [metrics[head] for metrics in regions.values()]) for head in heads
     ]
-    title, value = "What each region carries", "share of the prediction lost without it"
+    title = "What each region carries"
+    value = "share of the prediction lost without it"
     drawn.append(
         Curve(title, "region", [*regions], lines, value, "bars", note=facts.protocol)
     )
@@ -250,7 +253,8 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     """Draw a sheet of queries of a cell's first subject."""
     # unit tokens of the signals and the candidates
     gallery = open_gallery(models, spec.splits, only_shown=spec.only_shown)
-    first, subject = models[0], models[0].cell.tested_on[0]
+    first = models[0]
+    subject = models[0].cell.tested_on[0]
     trials = open_trials(models, subject, spec.split)
     target = np.searchsorted(gallery.tested, trials[0].stimulus)  # [N]
     tokens = normalize(encode(models, trials))  # [N, D]
@@ -306,11 +310,9 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
         parts: Which tables, by what they show; None for all.
     """
     # metrics by row
-    facts, scopes, overall = (
-        measured.facts_of(RetrievalFacts),
-        measured.scopes,
-        measured.overall,
-    )
+    facts = measured.facts_of(RetrievalFacts)
+    scopes = measured.scopes
+    overall = measured.overall
     # rows of cells, baselines and corrections by title
     cells = {}
     for name, cell in facts.cells.items():
@@ -430,10 +432,8 @@ def sweep_tables(
 def _ceiling(measured: Measurements, repetitions: int) -> Table:
     """Lay out the ceilings of subjects, and say why others have none."""
     # reasons are listed in the note, unless no subject has a ceiling
-    title, ceilings = (
-        "Split-half ceiling of the signals",
-        scopes_below(measured, CEILING),
-    )
+    title = "Split-half ceiling of the signals"
+    ceilings = scopes_below(measured, CEILING)
     reasons = {
         name.rpartition(" · ")[2]: reason for name, reason in measured.missing.items()
     }

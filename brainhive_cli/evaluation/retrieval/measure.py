@@ -144,12 +144,10 @@ def open_gallery(
         BrainhiveError: if models have different pictures.
     """
     # candidates that were tested come first, as their split is the last
-    first, rows, image_ids, concepts = (
-        models[0],
-        dict[str, Int64](),
-        list[str](),
-        list[str](),
-    )
+    first = models[0]
+    rows = dict[str, Int64]()
+    image_ids = list[str]()
+    concepts = list[str]()
     for split in reversed(splits):
         rows[split] = shared_rows(models, split)
         if only_shown and split == splits[-1]:
@@ -198,7 +196,8 @@ def measure_nearest(models: Models, tested: Tensor, split: str) -> Float64:
         return np.empty(0)
     with suppress(MissingData):
         # blocks of training pictures, of which one is held at a time
-        rows, best = shared_rows(models, "train"), []
+        rows = shared_rows(models, "train")
+        best = []
         for part in np.array_split(rows, 1 + len(rows) // TRAINING_AT_ONCE):
             learned = _join(model.images("train", part) for model in models)
             cosines = normalize(tested.float()) @ normalize(learned.float()).T
@@ -267,12 +266,11 @@ def encode_items(
     ranked.
     """
     # index in the gallery of what was seen
-    first, split, tested = (
-        models[0],
-        spec.split,
-        open_trials(models, subject, spec.split),
-    )
-    tokens, rows = encode(models, tested), tested[0].stimulus
+    first = models[0]
+    split = spec.split
+    tested = open_trials(models, subject, spec.split)
+    tokens = encode(models, tested)
+    rows = tested[0].stimulus
     seen = np.searchsorted(gallery.tested, rows)
 
     # what was interleaved; names and runs or sessions of held-out trials, which no
@@ -392,14 +390,13 @@ def _open_ceiling(models: Models, subject: int, spec: Recipe) -> Scores:
 
     def measure() -> Scores:
         tested = open_trials(models, subject, spec.split)[0]
-        trials, available = (
-            torch.from_numpy(tested.singles),
-            torch.from_numpy(tested.counts),
-        )
+        trials = torch.from_numpy(tested.singles)
+        available = torch.from_numpy(tested.counts)
         ids = [*models[0].pictures(spec.split).image_ids[tested.stimulus]]
 
         # halves are of repetitions that are far apart, as far as their times are known
-        is_there, sessions = tested.is_there, tested.sessions
+        is_there = tested.is_there
+        sessions = tested.sessions
         parts = separate_repetitions(is_there, sessions, tested.runs, tested.onset_s)
         if parts is None:
             return Scores(repetitions=int(available.max()), reason=NEIGHBOURS)
@@ -434,10 +431,8 @@ def measure_ceiling(
     # pictures that were repeated
     numbers = torch.arange(trials.shape[1])
     is_there = numbers < available[:, None]  # [N, R]
-    most, is_repeated = (
-        int(available.max()),
-        parts.masked_fill(~is_there, 0).amax(1) >= 1,
-    )
+    most = int(available.max())
+    is_repeated = parts.masked_fill(~is_there, 0).amax(1) >= 1
     ids = [*compress(image_ids, is_repeated.tolist())]
     if len(ids) < 2:
         few = (
@@ -446,15 +441,15 @@ def measure_ceiling(
             else "fewer than two pictures were repeated"
         )
         return Scores(repetitions=most, reason=few)
-    signal, available, parts = (
-        trials[is_repeated].flatten(2),
-        available[is_repeated],
-        parts[is_repeated],
-    )
+    signal = trials[is_repeated].flatten(2)
+    available = available[is_repeated]
+    parts = parts[is_repeated]
     signal[~is_there[is_repeated]] = 0  # the padding may be NaN
 
     # ranks of the pictures, and their shares in the correlation of the halves, by split
-    ranks_by_split, shares, sizes = [], [], []
+    ranks_by_split = []
+    shares = []
+    sizes = []
     with console.progress("measuring the ceiling", splits) as bar:
         for split in range(splits):
             random = torch.Generator().manual_seed(derive_seed(seed, split))
@@ -470,7 +465,8 @@ def measure_ceiling(
 
     # how many times as many repetitions there are as a half has
     times = float(available.sum()) / float(np.mean(sizes))
-    ranks, values = np.stack(ranks_by_split), {"reliability": np.mean(shares, 0)}
+    ranks = np.stack(ranks_by_split)
+    values = {"reliability": np.mean(shares, 0)}
     return Scores(
         ids, ranks=ranks, pool=len(ids), values=values, repetitions=most, times=times
     )

@@ -18,11 +18,11 @@ from brainhive_cli.core.facts import (
     ConfusionMatrix,
     Control,
     Difference,
+    Gallery as GalleryFacts,
     RetrievalFacts,
     describe_signals,
     merge,
 )
-from brainhive_cli.core.facts import Gallery as GalleryFacts
 from brainhive_cli.core.measurements import (
     ALL,
     CHANNELS_MAPPED,
@@ -137,11 +137,8 @@ class Cells:
         sizes = {table and (table.pool, table.targets) for table in chain(*groups)}
         if None in sizes or len(sizes) > 1:
             return None
-        part = replace(self, groups=groups)
-        return replace(
-            part,
-            protocol=", ".join(filter(None, [self.protocol, part.tables[0].words])),
-        )
+        words = [self.protocol, groups[0][0].words]
+        return replace(self, groups=groups, protocol=", ".join(filter(None, words)))
 
 
 @console.progress("computing statistics")
@@ -163,13 +160,12 @@ def summarise_job(
     spec, run = job.recipe, job.runs[0]
     measured = {cell: scores[cell.name] for cell, *_ in job.groups}
     if run.dataset.holdout.divides_train and spec.split == "test":
-        measured, ridge = merge_folds(measured), merge_folds(ridge)
+        measured = merge_folds(measured)
+        ridge = merge_folds(ridge)
     gallery = next(iter(measured.values()))[0]
     tables_of_subject = group_by_subject(measured)
-    groups, tables = (
-        [*tables_of_subject.values()],
-        [*chain(*tables_of_subject.values())],
-    )
+    groups = [*tables_of_subject.values()]
+    tables = [*chain(*tables_of_subject.values())]
 
     # protocol and caveats of all metrics, and which items are alike
     mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
@@ -183,10 +179,8 @@ def summarise_job(
     )
     signals = describe_signals(set_up)
     words = render("protocol.txt", spec=spec, runs=job.runs, mode=mode, signals=signals)
-    protocol, seeds = (
-        extend_protocol(words, caveats),
-        sorted({cell.seed for cell in measured}),
-    )
+    protocol = extend_protocol(words, caveats)
+    seeds = sorted({cell.seed for cell in measured})
     alike = find_alike(job, gallery, tables)
     tested = Cells(groups, alike, protocol, spec.split, seeds)
     items = tested.items
@@ -204,12 +198,15 @@ def summarise_job(
     # whether pictures near training pictures score better
     nearest, score = average_by_unit(item_values.values(), tables[0].pool)
     if len({*nearest.round(9)}) > 1:
-        how = {"protocol": protocol, "split": spec.split, "seeds": tuple(seeds)}
-        scopes[NEAREST] = by_name([fit_slope(nearest, score, **how)])
+        slope = fit_slope(
+            nearest, score, protocol=protocol, split=spec.split, seeds=tuple(seeds)
+        )
+        scopes[NEAREST] = by_name([slope])
 
     # plain baselines, which learned from the same signals; ceilings, which are the same
     # of all cells
-    baseline, fitted = None, group_by_subject(ridge)
+    baseline = None
+    fitted = group_by_subject(ridge)
     if fitted:
         of_ridge = replace(tested, groups=[fitted[name] for name in tables_of_subject])
         baseline = Baseline(answer=above_chance(of_ridge)[0])
@@ -324,7 +321,9 @@ def measure_cells(
     Returns:
         Metrics, which cell each scope is of, and the ranks of its items.
     """
-    scopes, cells, item_values = measure_scopes(ALL, tested), {}, {}
+    scopes = measure_scopes(ALL, tested)
+    cells = {}
+    item_values = {}
     for cell, (_, tables) in measured.items():
         for subject, table in tables.items():
             name = scope(cell.name, label(subject))
@@ -440,7 +439,8 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
         only: Metrics of ranks; all when empty.
     """
     # ranks
-    first, metrics = tested.tables[0], list[Metric]()
+    first = tested.tables[0]
+    metrics = list[Metric]()
     context = tested.context
     if len(first.ranks):
         only = CURVE if first.ranks.ndim > 1 else only
@@ -449,11 +449,9 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
         )
 
     # values; the chance of a precision is averaged over items and then over cells
-    context |= (
-        {"limits": (0.0, 1.0), "chance": 1 / first.pool}
-        if first.pool
-        else {"limits": (0.0, None)}
-    )
+    context["limits"] = (0.0, None)
+    if first.pool:
+        context |= {"limits": (0.0, 1.0), "chance": 1 / first.pool}
     if len(first.relevant):
         # items with more relevant candidates have a higher chance
         chances = [
@@ -465,11 +463,8 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
         values = [
             np.vstack([cell.values[name] for cell in group]) for group in tested.groups
         ]
-        metrics.append(
-            measure(
-                name, values, **context | (RELIABILITY if name == "reliability" else {})
-            )
-        )
+        scale = RELIABILITY if name == "reliability" else {}
+        metrics.append(measure(name, values, **context | scale))
     return by_name(metrics)
 
 
@@ -542,25 +537,18 @@ def above_chance(tested: Cells) -> list[Answer]:
     subjects: see `judge`.
     """
     # part of the recording in which each item was shown to each subject, and its block
-    firsts, alike = [group[0] for group in tested.groups], tested.alike
-    compared = [
-        np.flatnonzero(np.isin(scores.labels, scores.candidates)) for scores in firsts
-    ]
-    orders = [
-        scores.interleaving.take(rows)
-        for scores, rows in zip(firsts, compared, strict=True)
-    ]
-    ids = [
-        [scores.image_ids[row] for row in rows.tolist()]
-        for scores, rows in zip(firsts, compared, strict=True)
-    ]
-    parts, concept_parts, blocks = (
-        defaultdict[Any, Any](tuple),
-        defaultdict[Any, Any](tuple),
-        {},
-    )
-    for number, (names, order) in enumerate(zip(ids, orders, strict=True)):
-        for row, name in enumerate(names):
+    firsts = [group[0] for group in tested.groups]
+    alike = tested.alike
+    ids = []
+    orders = []
+    parts = defaultdict[Any, Any](tuple)
+    concept_parts = defaultdict[Any, Any](tuple)
+    blocks = {}
+    for number, scores in enumerate(firsts):
+        rows = np.flatnonzero(np.isin(scores.labels, scores.candidates))
+        ids.append([scores.image_ids[row] for row in rows.tolist()])
+        orders.append(order := scores.interleaving.take(rows))
+        for row, name in enumerate(ids[-1]):
             parts[name] += (order.parts[row],)
             concept_parts[name] += ((order.concept_parts or order.parts)[row],)
             blocks[name] = number, order.blocks[row]
@@ -631,13 +619,12 @@ def describe_control(kind: str, tested: Cells) -> Control:
         # includes the measured value, so that p is never 0
         is_as_good = means <= measured if lower_is_better(name) else means >= measured
         low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
-        p, mean = float(is_as_good.mean()), float(np.mean(drawn))
         metrics[name] = {
             "measured": measured,
-            "mean": mean,
+            "mean": float(np.mean(drawn)),
             "low": low,
             "high": high,
-            "p": p,
+            "p": float(is_as_good.mean()),
         }
     n = sum(len(group[0].ranks) for group in tested.groups)
     return Control(

@@ -118,10 +118,8 @@ class Network:
         without them.
         """
         # a missing file is described by the line that fetches it
-        name, (scheme, _, repository) = (
-            f"weights of {self.title}",
-            self.source.partition(":"),
-        )
+        name = f"weights of {self.title}"
+        scheme, _, repository = self.source.partition(":")
         if self.is_here():
             return Input(name)
         if scheme == "hub":
@@ -152,7 +150,8 @@ class Features:
     def __init__(
         self, module: nn.Module, network: Network, device: torch.device
     ) -> None:
-        self._module, self._network = module, network
+        self._module = module
+        self._network = network
         self._mean, self._std = (
             torch.tensor(c, device=device).view(3, 1, 1) for c in network.colours
         )
@@ -166,7 +165,8 @@ class Features:
         pictures.
         """
         # frames are one batch of pictures, in the network's size and colours
-        clips, network = media.shape[:-3], self._network
+        clips = media.shape[:-3]
+        network = self._network
         pictures = (
             resize(media.reshape(-1, *media.shape[-3:]), network.side_px) - self._mean
         ) / self._std
@@ -495,7 +495,8 @@ def parts_of(
         MissingData: if its weights are not there, cannot be fetched or are damaged.
     """
     # one function for each node and way of preparing it, which its metrics share
-    loaded, bound = NETWORKS[name].build(device), dict[Any, Callable[..., Tensor]]()
+    loaded = NETWORKS[name].build(device)
+    bound = dict[Any, Callable[..., Tensor]]()
     parts = {}
     for metric in metrics:
         _, node, part = FEATURE_METRICS[metric]

@@ -41,7 +41,8 @@ INCEPTION = (
 def inputs_of(metric: str) -> list[Input]:
     """Look for the libraries and the weights of LPIPS or FID; no network is used."""
     # libraries first, then weights; neither is fetched here
-    libraries, file = partial(_require_libraries, metric), cached_file(INCEPTION)
+    libraries = partial(_require_libraries, metric)
+    file = cached_file(INCEPTION)
     way = f"curl -L --create-dirs -o {file} {INCEPTION}"
     inception = Input.of_file([file] if file.is_file() else None, file, way)
     weights = NETWORKS["alexnet"].find_input() if metric == "LPIPS" else inception
@@ -212,7 +213,8 @@ def measure_distances(
         split: Part of the data set.
         seeds: Of the training.
     """
-    fold, metrics = torch.arange(len(true)) % FOLDS, []
+    fold = torch.arange(len(true)) % FOLDS
+    metrics = []
     for name, distance in {"fid": fid, "kid": kid}.items():
         # standard error by leaving out folds (Efron and Tibshirani, chapter 11)
         value = distance(true, generated)

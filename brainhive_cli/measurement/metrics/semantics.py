@@ -87,8 +87,10 @@ class CaptionEmbeddings(nn.Module):
         self, captioner: Any, reader: Any, tokenizer: Any, reader_tokenizer: Any
     ) -> None:
         super().__init__()
-        self.captioner, self.reader = captioner, reader
-        self.tokenizer, self.reader_tokenizer = tokenizer, reader_tokenizer
+        self.captioner = captioner
+        self.reader = reader
+        self.tokenizer = tokenizer
+        self.reader_tokenizer = reader_tokenizer
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Caption pictures greedily, and encode the captions."""

@@ -54,7 +54,8 @@ def dice(decoded: Tensor, true: Tensor) -> Float64:
         which has none.
     """
     # areas over all frames of an item
-    inside, object_mask = (decoded > MIN_PROBABILITY).flatten(1), true.flatten(1).bool()
+    inside = (decoded > MIN_PROBABILITY).flatten(1)
+    object_mask = true.flatten(1).bool()
     area = object_mask.sum(1)
     values = (
         2 * (inside & object_mask).sum(1, dtype=torch.float64) / (inside.sum(1) + area)

@@ -7,8 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from brainhive_cli.models import clip_conditions as clip
-from brainhive_cli.models import encoders
+from brainhive_cli.models import clip_conditions as clip, encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, located
 from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import fetch, untrained

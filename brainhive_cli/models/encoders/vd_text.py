@@ -11,8 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import hub
-from brainhive_cli.models import clip_conditions as clip
-from brainhive_cli.models import encoders
+from brainhive_cli.models import clip_conditions as clip, encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, ModelConfig, located
 from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import prepare_network, weight_files

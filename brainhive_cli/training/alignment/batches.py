@@ -27,8 +27,7 @@ from brainhive_cli.data.signals.augmentations import (
 from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.targets.targets import EncoderGroup, Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.measurement.ranks import ranks as find_ranks
-from brainhive_cli.measurement.ranks import summarise
+from brainhive_cli.measurement.ranks import ranks as find_ranks, summarise
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.losses import LossContext, Mixing
 from brainhive_cli.training.alignment.learned import Confirm, Learned, LearnedPictures

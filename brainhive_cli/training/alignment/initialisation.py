@@ -20,8 +20,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, of_variant
 from brainhive_cli.models.foreign_weights import below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment import layout as layouts
-from brainhive_cli.training.alignment import model as aligners
+from brainhive_cli.training.alignment import layout as layouts, model as aligners
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned, Selection

@@ -14,8 +14,7 @@ from brainhive_cli.core.command import Input, Work, collect, digests_of
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import merge
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.runs import reference as name_reference
+from brainhive_cli.core.runs import RunFolder, reference as name_reference
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signal_stores import Recordings

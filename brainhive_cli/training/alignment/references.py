@@ -3,10 +3,10 @@ hub, or none at all.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from brainhive_cli.core import hub, runs
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
@@ -17,6 +17,7 @@ from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.training.alignment.model import is_model
 from brainhive_cli.training.alignment.recipe import Recipe
 
+T = TypeVar("T")
 TRAINING = "train-align"
 """The command that makes brain models; as a reference it stands for the newest run."""
 INHERITED = (
@@ -125,23 +126,32 @@ def model_folders(run: runs.RunFolder, variant: str = "") -> dict[str, Path]:
 
 
 def find_model(run: runs.RunFolder, variant: str = "", cell: str = "") -> Path:
-    """Find the folder of a cell's model; without a name, of the only one.
+    """Find the folder of a cell's model; without a name, of the only one; raises as
+    `choose_cell`.
+    """
+    return choose_cell(model_folders(run, variant), cell, run.name)
+
+
+def choose_cell(cells: Mapping[str, T], name: str, where: object) -> T:
+    """Choose a cell by its name; without a name, the only one.
+
+    Args:
+        cells: Cells of a run, by name.
+        name: Which; empty for the only one.
+        where: The run, for the error.
 
     Raises:
         RecipeError: if there is no such cell, or several could be meant; the hint lists
             them.
     """
-    models = model_folders(run, variant)
-    if cell in models or (not cell and len(models) == 1):
-        return models.get(cell) or next(iter(models.values()))
+    if name in cells or (not name and len(cells) == 1):
+        return cells[name or next(iter(cells))]
 
     # no such cell, or an empty name that several cells could mean
     problem = (
-        f"no cell {cell!r}" if cell else f"{len(models)} cells, of which none is named"
+        f"no cell {name!r}" if name else f"{len(cells)} cells, of which none is named"
     )
-    raise RecipeError(
-        f"{run.name} has {problem}", ", ".join(models) or "train it first"
-    )
+    raise RecipeError(f"{where} has {problem}", ", ".join(cells) or "train it first")
 
 
 def known_variants(run: str | None, paths: Paths) -> set[str]:

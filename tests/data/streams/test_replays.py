@@ -9,10 +9,14 @@ from own_recordings import CHANNELS, RATE_HZ, Shown, annotate, make_raw
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
-from brainhive_cli.data.streams import Clock, Wanted, WindowStream
-from brainhive_cli.data.streams import mock as mocks
-from brainhive_cli.data.streams import recording as recordings
-from brainhive_cli.data.streams import signals as stores
+from brainhive_cli.data.streams import (
+    Clock,
+    Wanted,
+    WindowStream,
+    mock as mocks,
+    recording as recordings,
+    signals as stores,
+)
 
 mne = pytest.importorskip("mne")
 SHOWN = Shown.of(2, seed=0)

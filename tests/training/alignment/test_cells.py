@@ -8,8 +8,11 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.training.alignment.recipe import Cell, Recipe
-from brainhive_cli.training.alignment.recipe import cells_of as cells_among
+from brainhive_cli.training.alignment.recipe import (
+    Cell,
+    Recipe,
+    cells_of as cells_among,
+)
 
 
 def resolve(*overrides: str, recipe: Path | None = None) -> Recipe:
