@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -52,9 +52,7 @@ class Recipe(BaseRecipe):
 
     LESS_MEMORY = "a smaller batch_size"
 
-    dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
-        "things-eeg", validate_default=True, description="whose pictures"
-    )
+    dataset: Any = parts.key("datasets", "things-eeg", "whose pictures")
     encoders: Encoders = Field(
         [*USUAL],
         validate_default=True,

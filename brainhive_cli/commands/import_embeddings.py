@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -54,9 +54,7 @@ class Recipe(FileRecipe):
     """Recipe of import-embeddings: the files, their data set and their encoders."""
 
     sources: Names = Field([], description="files, folders or patterns")
-    dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
-        "things-eeg", validate_default=True, description="whose pictures"
-    )
+    dataset: Any = parts.key("datasets", "things-eeg", "whose pictures")
     encoders: Encoders = Field(
         [*USUAL],
         validate_default=True,

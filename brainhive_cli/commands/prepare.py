@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from pydantic import Field
@@ -51,10 +51,8 @@ LIBRARIES = ("mne", "nibabel", "scipy")
 class Recipe(BaseRecipe):
     """Recipe of prepare: the recordings, their preparation, the name of the stores."""
 
-    preparation: Annotated[Any, parts.part("preparations", "things-eeg")] = Field(
-        "things-eeg",
-        validate_default=True,
-        description="recordings, and each step from them to signals",
+    preparation: Any = parts.key(
+        "preparations", "things-eeg", "recordings, and each step from them to signals"
     )
     subjects: Subjects = Field(
         None, description="subjects; default: all whose files are there"

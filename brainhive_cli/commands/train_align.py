@@ -35,9 +35,9 @@ from brainhive_cli.data.targets.target_stores import (
 )
 from brainhive_cli.reports.tables import ABSENT, published_tables, with_interval
 from brainhive_cli.training.alignment.initialisation import learned_by
-from brainhive_cli.training.alignment.job import Job, list_subjects
+from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.loop import train_cell
-from brainhive_cli.training.alignment.recipe import Cell, Recipe
+from brainhive_cli.training.alignment.recipe import Cell, Recipe, list_subjects
 from brainhive_cli.training.alignment.training_data import TrainingData
 
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}

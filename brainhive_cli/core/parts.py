@@ -367,6 +367,13 @@ def part(shelf: str, default: str, is_optional: bool = False) -> BeforeValidator
     return BeforeValidator(partial(_resolve_key, shelf, default, is_optional))
 
 
+def key(shelf: str, default: str, description: str) -> Any:
+    """Describe a recipe key as a part of `shelf`, by default of this kind."""
+    field = Field(default, validate_default=True, description=description)
+    field.metadata.append(part(shelf, default))
+    return field
+
+
 def _resolve_key(shelf: str, default: str, is_optional: bool, value: Any) -> Any:
     return None if is_optional and value is None else resolve(shelf, value, default)
 

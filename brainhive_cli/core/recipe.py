@@ -224,6 +224,11 @@ class Section(BaseModel):
         }
 
 
+def added_field(default: Any, **about: Any) -> Any:
+    """Describe a key that was added later: documents name it only where it is set."""
+    return Field(default, exclude_if=lambda value: value == default, **about)
+
+
 class Published(Section):
     """Values that a paper prints, shown with what is measured; nobody compares the
     set-ups.

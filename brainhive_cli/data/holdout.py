@@ -20,7 +20,7 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.data.stores.ids import match_ids
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.trials import Trials, take
 from brainhive_cli.measurement.interleaving import (
     Interleaving,
     TrialOrder,
@@ -63,17 +63,14 @@ class Holdout(Section):
     test: list[int | str] | None = Field(
         None,
         min_length=1,
-        description=(
-            "what is tested: numbers of runs or sessions, from 1 in the order of time, "
-            "-1 for the last; or image ids, `*` for any letters, as in `shapes/*`"
-        ),
+        description="what is tested: numbers of runs or sessions, from 1 in the order "
+        "of time, -1 for the last; or image ids, `*` for any letters, as in `shapes/*`",
     )
     split: str | None = Field(
         None,
-        description=(
-            "JSON file of the pictures that are trained on and tested, with a variant "
-            "for each fold, as LAION-fMRI publishes it and `embed held_out` writes it"
-        ),
+        description="JSON file of the pictures that are trained on and tested, with a "
+        "variant for each fold, as LAION-fMRI publishes it and `embed held_out` writes "
+        "it",
     )
     seed: int = Field(
         0,
@@ -83,18 +80,13 @@ class Holdout(Section):
 
     @model_validator(mode="after")
     def _says_once_how_much(self) -> Self:
-        set_keys = [
-            key
-            for key in ("folds", "share", "test", "split")
-            if getattr(self, key) is not None
-        ]
+        keys = "folds", "share", "test", "split"
+        set_keys = [key for key in keys if getattr(self, key) is not None]
         if len(set_keys) != 1:
-            problem = (
-                "holdout has "
-                f"{' and '.join(set_keys) or 'no folds, share, test or split'}"
-            )
             raise RecipeError(
-                problem, f"one of them, as holdout={{by: {self.by}, folds: 5}}"
+                "holdout has "
+                f"{' and '.join(set_keys) or 'no folds, share, test or split'}",
+                f"one of them, as holdout={{by: {self.by}, folds: 5}}",
             )
         listed = [self.split] if self.split else self.test
         if listed is not None:
@@ -105,10 +97,8 @@ class Holdout(Section):
             ):
                 raise RecipeError(
                     f"holdout lists {listed} of {self.by}",
-                    (
-                        "numbers of runs or sessions, ids or a split of pictures; "
-                        "trials by folds or share"
-                    ),
+                    "numbers of runs or sessions, ids or a split of pictures; "
+                    "trials by folds or share",
                 )
         return self
 
@@ -135,16 +125,13 @@ class Holdout(Section):
         """
         if not self.divides_train:
             return ""
-        how = (
-            f"{self.folds} folds"
-            if self.folds
-            else f"a share of {self.share:g}"
-            if self.share
-            else f"split {Path(self.split).stem}"
-            if self.split
-            else ""
-        )
-        how = how or f"{self.by} {', '.join(map(str, self.test or ()))}"
+        how = f"{self.by} {', '.join(map(str, self.test or ()))}"
+        if self.folds:
+            how = f"{self.folds} folds"
+        elif self.share:
+            how = f"a share of {self.share:g}"
+        elif self.split:
+            how = f"split {Path(self.split).stem}"
         return f"{self.by} held out, {how}"
 
     def inputs(self) -> list[Input]:
@@ -270,32 +257,23 @@ class Holdout(Section):
             group = self.number_tested(recording, where)[is_there]
         else:
             item, rows, group = row, stimuli.rows(shown), np.zeros(len(shown), np.int64)
-            stored = zip(rows.tolist(), shown, strict=True)
             label = [
                 stimuli.concepts[index] if index >= 0 else name
-                for index, name in stored
+                for index, name in zip(rows.tolist(), shown, strict=True)
             ]
-            for fold in (
-                self.fold_numbers if self.divides_train and split == "test" else ()
-            ):
-                group[self.choose_stimuli(stimuli, split, fold)[rows] & (rows >= 0)] = (
-                    fold
-                )
+            has_folds = self.divides_train and split == "test"
+            for fold in self.fold_numbers if has_folds else ():
+                is_tested = self.choose_stimuli(stimuli, split, fold)[rows]
+                group[is_tested & (rows >= 0)] = fold
 
         # their order in time
         known = [recording.sessions, recording.runs, recording.onset_s]
         if has_order or all(times is None for times in known):
             return Interleaving(group.tolist(), [*range(len(label))])
-        order = TrialOrder.of(
-            item,
-            label,
-            *(None if times is None else times[is_there] for times in known),
-        )
-        return (
-            of_trials(order, group, self.by)
-            if self.shows_seen
-            else of_pictures(order, group)
-        )
+        order = TrialOrder.of(item, label, *(take(times, is_there) for times in known))
+        if self.shows_seen:
+            return of_trials(order, group, self.by)
+        return of_pictures(order, group)
 
     def group_alike(
         self,
@@ -326,11 +304,9 @@ class Holdout(Section):
         # with few runs or sessions, statements are about these alone
         few = self.by if (self.folds or 0) < MANY_UNITS and self.by != "trials" else ""
         who = "this subject" if subjects == 1 else f"these {subjects} subjects"
-        about = f"other trials of these {stimuli} stimuli" + (
-            f" in these {few}" if few else ""
-        )
+        about = f"{stimuli} stimuli" + (f" in these {few}" if few else "")
         return (
-            f"{self.words}: statements about {about}, and "
+            f"{self.words}: statements about other trials of these {about}, and "
             f"{who if subjects else 'who is recorded'}"
         )
 
@@ -369,20 +345,15 @@ class Holdout(Section):
                 listed |= matches
             return np.isin(np.asarray(image_ids), [*listed])
         # pictures in a random order, concept by concept, are dealt to the folds in turn
-        random = np.random.default_rng(self.seed)
-        order = random.permutation(count)
+        order = np.random.default_rng(self.seed).permutation(count)
         order = order[np.argsort(np.asarray(concepts)[order], kind="stable")]
         if self.folds is None:
-            tested, step = round((self.share or 0) * count), count
+            tested = round((self.share or 0) * count)
             # evenly over the order by concept, so that concepts have similar shares
-            chosen = (
-                order[np.linspace(0, count - 1, tested).astype(int)]
-                if tested
-                else order[:0]
-            )
+            chosen = order[np.linspace(0, count - 1, tested).astype(int)]
         else:
-            tested, step = count // self.folds, self.folds
-            chosen = order[fold - 1 :: step][:tested]
+            tested = count // self.folds
+            chosen = order[fold - 1 :: self.folds][:tested]
         if not 0 < tested < count:
             raise RecipeError(
                 f"holdout: {self.words} of {count} pictures",
@@ -406,10 +377,8 @@ class Holdout(Section):
         is_there = recording.is_there
         if self.by == "trials":
             # those of each stimulus in a random order; one trial alone is never tested
-            random, is_tested = (
-                np.random.default_rng(self.seed),
-                np.zeros_like(is_there),
-            )
+            random = np.random.default_rng(self.seed)
+            is_tested = np.zeros_like(is_there)
             for row, there in enumerate(is_there):
                 order = random.permutation(np.flatnonzero(there))
                 if self.folds is None:
@@ -429,10 +398,8 @@ class Holdout(Section):
                 number for number in self.test if not 1 <= abs(int(number)) <= total
             ]:
                 raise RecipeError(
-                    (
-                        f"holdout.test names {self.by[:-1]} {unknown[0]}: {where} has "
-                        f"{total}"
-                    ),
+                    f"holdout.test names {self.by[:-1]} {unknown[0]}: {where} has "
+                    f"{total}",
                     f"numbers from 1 to {total}, in the order of time",
                 )
             # -1 is the last
@@ -460,18 +427,13 @@ class Holdout(Section):
         if runs is None:
             raise BrainhiveError(
                 f"{where}: nothing says which trial is of which {self.by[:-1]}",
-                (
-                    f"prepare the signals again ({Line('prepare', '--again')}), or "
-                    "hold out trials"
-                ),
+                f"prepare the signals again ({Line('prepare', '--again')}), or "
+                "hold out trials",
             )
-        pairs = (
-            np.zeros_like(runs, np.int64)
-            if sessions is None
-            else sessions.astype(np.int64)
-        )
         # runs are numbered within their session
-        pairs = pairs * (int(runs.max()) + 1) + runs
+        pairs = runs.astype(np.int64)
+        if sessions is not None:
+            pairs += sessions.astype(np.int64) * (int(runs.max()) + 1)
         is_there = runs >= 0
         numbers = np.full(runs.shape, -1, np.int64)
         # consecutive numbers, in the order of sessions and runs
@@ -485,18 +447,13 @@ class Holdout(Section):
         if self.by != "trials":
             return self.number_groups(recording, where)
         # folds test different trials, so that the sum is the number of one
-        masks = [
-            fold * self.hold_out_trials(recording, fold, where)
-            for fold in self.fold_numbers
-        ]
-        return np.asarray(sum(masks), np.int64)
+        numbers = np.zeros(recording.is_there.shape, np.int64)
+        for fold in self.fold_numbers:
+            numbers += fold * self.hold_out_trials(recording, fold, where)
+        return numbers
 
     def name_groups(self, trials: Trials, whose: str, fold: int) -> list[str]:
-        """Name the run, session or fold of each tested trial of seen pictures, [N];
-        none of new pictures.
-        """
-        if not self.shows_seen:
-            return []
+        """Name the run, session or fold of each tested trial of seen pictures, [N]."""
         # sessions and runs of the trials; 0 where they are not known
         absent = np.zeros((len(trials.stimulus), 1), np.int64)
         sessions, runs = (

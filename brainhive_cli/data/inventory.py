@@ -5,6 +5,7 @@ bad in it.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,36 +130,27 @@ def inspect_dataset(
     rows = []
     described = {}
     for part in listed:
+        counts = (part.counts.get(split, "–") for split in splits)
         size = "–" if part.size is None else console.size(part.size)
-        rows.append(
-            (
-                part.name,
-                *(part.counts.get(split, "–") for split in splits),
-                size,
-                part.state,
-            )
-        )
-        text = part.problem.in_one_line if part.problem else ""
-        about = {
+        rows.append((part.name, *counts, size, part.state))
+        described[part.name] = {
             "counts": part.counts,
             "bytes": part.size,
             "state": part.state,
-            "problem": text,
+            "problem": part.problem.in_one_line if part.problem else "",
         }
-        described[part.name] = about
     title = (
         name + (f" in {folder}" if folder else "") + (f"; {claims}" if claims else "")
     )
-    details = {
-        "folder": str(folder) if folder else None,
-        "claims": claims,
-        "parts": described,
-    }
     return (
         name,
-        details,
+        {
+            "folder": str(folder) if folder else None,
+            "claims": claims,
+            "parts": described,
+        },
         errors,
-        Table(title, ("part", *splits, "size", "state"), tuple(rows)),
+        Table(title, ("part", *splits, "size", "state"), rows),
     )
 
 
@@ -180,11 +172,8 @@ def _list_parts(
     if config.kind in parts.kinds("preparations"):
         raw = parts.resolve("preparations", {"kind": config.kind, "root": config.root})
         raw_subjects = raw.build(paths).subjects
-    chosen = (
-        sorted({*recorded_subjects(dataset, paths), *raw_subjects})
-        if subjects is None
-        else subjects
-    )
+    known = sorted({*recorded_subjects(dataset, paths), *raw_subjects})
+    chosen = known if subjects is None else subjects
     stores = {
         subject: sorted(signals.glob(f"*/sub-{subject:02d}.h5")) for subject in chosen
     }
@@ -205,7 +194,7 @@ def _list_parts(
         listed.append(part)
 
     # signal stores, then target stores of each encoder
-    for path in (path for paths_of in stores.values() for path in paths_of):
+    for path in chain(*stores.values()):
         part = Part(f"signals {path.parent.name}/{path.stem}", size=path.stat().st_size)
         with part.noting():
             store = SignalStore.open(path)
@@ -215,13 +204,8 @@ def _list_parts(
                 _look(part, dataset, recording, split, images, str(path))
         listed.append(part)
     embeddings = paths.under_home("embeddings") / dataset.name
-    encoders = sorted(
-        {
-            path.stem
-            for split in dataset.splits
-            for path in (embeddings / split).glob("*.h5")
-        }
-    )
+    files = chain(*((embeddings / split).glob("*.h5") for split in dataset.splits))
+    encoders = sorted({path.stem for path in files})
     listed += [_targets(embeddings, encoder, images) for encoder in encoders]
     return listed, describe_test_claims(dataset, len(chosen))
 
@@ -235,25 +219,23 @@ def _pictures(
         with part.noting():
             images[split] = stimuli = dataset.images(split)
             count, least = len(stimuli), STIMULI.get(dataset.name, {}).get(split, 0)
-            part.counts[split] = f"{count:,}" + (
-                f" of {least:,}" if count < least else ""
-            )
-            part.counts[split] += (
-                f", {unread}" if (unread := describe_unread(stimuli.unread)) else ""
-            )
+            part.counts[split] = f"{count:,}"
             if count < least:
-                problem = f"{dataset.name} has {count:,} of {least:,} {split} pictures"
-                raise MissingData(problem, published.fetch_line(dataset.name))
+                part.counts[split] += f" of {least:,}"
+            if stimuli.unread:
+                part.counts[split] += f", {describe_unread(stimuli.unread)}"
+            if count < least:
+                raise MissingData(
+                    f"{dataset.name} has {count:,} of {least:,} {split} pictures",
+                    published.fetch_line(dataset.name),
+                )
             # all pictures and annotations, or some, evenly over the split
             for index in range(count) if everything else _some(count):
                 if stimuli.has_pictures:
                     stimuli.open(index)
-                for what in (
-                    annotation
-                    for annotation in ANNOTATIONS
-                    if getattr(stimuli, annotation)
-                ):
-                    stimuli.reader(what)(index)
+                for what in ANNOTATIONS:
+                    if getattr(stimuli, what):
+                        stimuli.reader(what)(index)
 
     return part, images
 
@@ -275,14 +257,8 @@ def _recordings(
         for split in dataset.splits:
             recording = dataset.recording(subject, split)
             size += size_of(recording)
-            _look(
-                part,
-                dataset,
-                recording,
-                split,
-                images,
-                f"{dataset.name} subject {subject}",
-            )
+            where = f"{dataset.name} subject {subject}"
+            _look(part, dataset, recording, split, images, where)
     part.size = size or None
     return part
 
@@ -299,11 +275,7 @@ def _look(
     finite, flat channels.
     """
     stimuli, most = recording.signal.shape[:2]
-    least = (
-        most
-        if recording.repetitions is None
-        else int(np.min(recording.repetitions, initial=most))
-    )
+    least = int(recording.counts.min(initial=most))
     # fewer pictures than every subject saw: a partial recording
     shown = STIMULI[dataset.name].get(split, 0) if dataset.name in SHOWN_TO_ALL else 0
     part.is_whole &= stimuli >= shown
@@ -330,20 +302,18 @@ def _unknown_pictures(
         _, unknown = match_names(names, list(images[split].image_ids), each_once=False)
     except BrainhiveError as error:
         return error.message
-    problem = (
+    if not unknown:
+        return ""
+    return (
         "signals of pictures that the data set does not have: "
         f"{summarise_names(unknown, len(names))}"
     )
-    return problem if unknown else ""
 
 
 def _bad_values(recording: Trials) -> str:
     # trials evenly over the recording
-    rows = [
-        np.asarray(recording.signal[row][0], np.float32)
-        for row in _some(len(recording.image_ids))
-    ]
-    sample = np.stack(rows)  # [n, C, T]
+    rows = _some(len(recording.image_ids))
+    sample = np.stack([recording.signal[row][0] for row in rows])  # [n, C, T]
     if not np.isfinite(sample).all():
         return "values that are not finite"
     # one value in all of these trials

@@ -54,21 +54,15 @@ def spec_of(
         for other, value in zip(subjects, values, strict=True):
             if value != values[0]:
                 raise BrainhiveError(
-                    (
-                        f"subjects {first.subject} and {other.subject} differ in their "
-                        f"{name}"
-                    ),
-                    (
-                        "choose what all have: signal.channels, signal.window_ms; or "
-                        "train on each by itself"
-                    ),
+                    f"subjects {first.subject} and {other.subject} differ in their "
+                    f"{name}",
+                    "choose what all have: signal.channels, signal.window_ms; or "
+                    "train on each by itself",
                 )
 
     # steps of the preparation that all subjects share
-    steps, regions = (
-        [one.preparation for one in subjects],
-        [one.regions for one in subjects],
-    )
+    steps = [one.preparation for one in subjects]
+    regions = [one.regions for one in subjects]
     return SignalSpec(
         names=first.channels,
         samples=len(first.times_s),
@@ -184,25 +178,19 @@ def match_split(
         BrainhiveError: if the signals were simulated of other pictures than the split
             has now, or trials that are learned are copies of tested ones.
     """
-    dataset, store, holdout = (
-        source.dataset,
-        source.open(subject),
-        source.dataset.holdout,
-    )
+    dataset = source.dataset
+    store = source.open(subject)
+    holdout = source.dataset.holdout
     stored = store.splits.get(holdout.stored_split(split))
     recorded_ids = () if stored is None else stored.image_ids
     # simulated signals are of all stimuli of their split; a real recording may lack
     # some
     if dataset.is_simulated and {*recorded_ids} != {*stimuli.image_ids}:
         raise BrainhiveError(
-            (
-                f"{store.path} was made when {dataset.name}/{split} had other pictures "
-                f"than {stimuli.path}"
-            ),
-            (
-                f"{shlex.join(['rm', os.path.abspath(store.path)])}; the same command "
-                "then makes it again"
-            ),
+            f"{store.path} was made when {dataset.name}/{split} had other pictures "
+            f"than {stimuli.path}",
+            f"{shlex.join(['rm', os.path.abspath(store.path)])}; the same command "
+            "then makes it again",
         )
     # trials with a row in the store, and which of them the fold has in this split
     where = f"{dataset.name} subject {subject} {split}"
@@ -219,10 +207,8 @@ def match_split(
         np.concatenate([other.digests.ravel() for other in other_side]),
         where,
         "trials that are tested" if split == "train" else "trials that are trained on",
-        (
-            "take the copies out of the files, and prepare again: "
-            f"{Line('prepare', '--again')}"
-        ),
+        "take the copies out of the files, and prepare again: "
+        f"{Line('prepare', '--again')}",
     )
     return replace(matched, subject=subject)
 
@@ -304,12 +290,10 @@ def model_input(
         problem = (
             f"{where} comes with{'out' if normaliser is None else ''} a normaliser"
         )
-        hint = (
-            "model.learned.normaliser_of(SUBJECT), or that of the subject's own "
-            "training signals"
-        )
         raise BrainhiveError(
-            f"{problem}, and the model's signals were normalised by {kind}", hint
+            f"{problem}, and the model's signals were normalised by {kind}",
+            "model.learned.normaliser_of(SUBJECT), or that of the subject's own "
+            "training signals",
         )
     # another subject's normaliser may have another width
     if normaliser is not None and len(normaliser.mean) != trials.width:
@@ -393,10 +377,8 @@ def match_recording(
             chosen = tuple(signal.channels or default or names)
             if len(chosen) != len(spec.names):
                 raise BrainhiveError(
-                    (
-                        f"{where} gives {len(chosen)} channels where the model takes "
-                        f"{len(spec.names)}"
-                    ),
+                    f"{where} gives {len(chosen)} channels where the model takes "
+                    f"{len(spec.names)}",
                     "the model does not name them; decode with a data set of as many",
                 )
         elif missing := [
@@ -406,10 +388,8 @@ def match_recording(
         ]:
             if channel_mapping == "none":
                 raise BrainhiveError(
-                    (
-                        f"{where} has no channel {', '.join(missing)}, which the model "
-                        "was trained on"
-                    ),
+                    f"{where} has no channel {', '.join(missing)}, which the model "
+                    "was trained on",
                     "train on channels that both have: signal.channels=…; or map them "
                     "when it is tested: channel_mapping=spline, or common",
                 )

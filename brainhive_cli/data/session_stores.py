@@ -80,8 +80,9 @@ def write_session(
             "dropped": {},
             **trials.provenance,
         }
-        signal = cast_signal(trials.signal, np.dtype(dtype))
-        stored[split] = replace(trials, signal=signal, provenance=about)
+        stored[split] = replace(
+            trials, signal=cast_signal(trials.signal, np.dtype(dtype)), provenance=about
+        )
     SignalStore.write(path, stored)
 
 

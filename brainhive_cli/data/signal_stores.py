@@ -28,12 +28,6 @@ from brainhive_cli.data.datasets import Dataset, Published
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.spaces import Grid, Sensors, Surface, Voxels, axis_lists
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import (
-    map_numbers,
-    open_rows,
-    read_flags,
-    read_strings,
-)
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.trials import Trials, digest_trials
 
@@ -71,11 +65,17 @@ class SignalStore:
             # attributes of the right format
             about = hdf5.get_attributes(file)
             if about.get("format") != FORMAT or about.get("holds") != "signal":
-                problem = f"{path} is not a signal store of format {FORMAT}"
-                raise BrainhiveError(problem, "delete it and run again")
+                raise BrainhiveError(
+                    f"{path} is not a signal store of format {FORMAT}",
+                    "delete it and run again",
+                )
 
             def read(name: str, kind: str) -> Array | None:
-                return np.array(map_numbers(file, name, kind)) if name in file else None
+                return (
+                    np.array(hdf5.map_numbers(file, name, kind))
+                    if name in file
+                    else None
+                )
 
             # sensors, or voxels with their regions, maps and grid
             if about["space"] == "sensors":
@@ -84,7 +84,9 @@ class SignalStore:
                 )
             else:
                 # [regions, V]
-                masks = read_flags(file, "region_masks") if about["regions"] else ()
+                masks = (
+                    hdf5.read_flags(file, "region_masks") if about["regions"] else ()
+                )
                 voxel_indices = read("places", "i")  # [V, 3]
                 grid = None
                 if voxel_indices is not None:
@@ -94,7 +96,7 @@ class SignalStore:
                 if vertices is not None:
                     surface = Surface(vertices, tuple(about["surface_sizes"]))
                 maps = {
-                    name: np.array(map_numbers(file, f"maps/{name}", "f"))
+                    name: np.array(hdf5.map_numbers(file, f"maps/{name}", "f"))
                     for name in about["maps"]
                 }
                 space = Voxels(
@@ -109,15 +111,15 @@ class SignalStore:
                 }
                 try:
                     recordings[split] = Trials(
-                        signal=open_rows(file, f"{split}/signal", AGAIN),
-                        image_ids=Names(read_strings(file, f"{split}/image_id")),
+                        signal=hdf5.open_rows(file, f"{split}/signal", AGAIN),
+                        image_ids=Names(hdf5.read_strings(file, f"{split}/image_id")),
                         space=space,
                         times_s=np.asarray(about["times_s"], np.float64),
                         rate_hz=about.get("rate_hz"),
                         unit=about["unit"],
                         provenance=about["provenance"][split],
                         repetitions=np.array(
-                            map_numbers(file, f"{split}/repetitions", "iu")
+                            hdf5.map_numbers(file, f"{split}/repetitions", "iu")
                         ),
                         known_digests=read(f"{split}/digests", "u"),
                         **optional,
@@ -152,21 +154,13 @@ class SignalStore:
         # what the axes mean, then each split: shape, checksums, stimuli and steps
         about = [first.unit, first.rate_hz, first.times_s.tolist()]
         for name, values in axis_lists(first.space).items():
-            about.append(
-                (
-                    name,
-                    xxhash.xxh3_64_hexdigest(
-                        repr(np.asarray(values).tolist()).encode()
-                    ),
-                )
-            )
+            listed = repr(np.asarray(values).tolist()).encode()
+            about.append((name, xxhash.xxh3_64_hexdigest(listed)))
         for split, recording in self.splits.items():
             arrays = (recording.repetitions, recording.sessions)
             counts = [None if array is None else array.tobytes() for array in arrays]
-            known_of_trials = (recording.runs, recording.onset_s)
-            counts += [
-                array.tobytes() for array in known_of_trials if array is not None
-            ]
+            for array in (recording.runs, recording.onset_s):
+                counts += [] if array is None else [array.tobytes()]
             # the order in which steps were recorded has no part in it
             steps = sorted(recording.preparation.items())
             ids = Names.of(recording.image_ids).digest
@@ -201,22 +195,16 @@ class SignalStore:
         for split, recording in recordings.items():
             if not len(recording.image_ids):
                 raise BrainhiveError(
-                    (
-                        f"{path.stem}: nothing says which pictures the {split} signals "
-                        "are of"
-                    ),
+                    f"{path.stem}: nothing says which pictures the {split} signals "
+                    "are of",
                     "Trials(image_ids=[…]), one for each of its N rows",
                 )
             if difference := difference_of(first, recording):
                 raise BrainhiveError(
-                    (
-                        f"{path.stem}: the {split} signals have other {difference} "
-                        "than the first"
-                    ),
-                    (
-                        "prepare the splits with the same channels, positions, window, "
-                        "rate and unit"
-                    ),
+                    f"{path.stem}: the {split} signals have other {difference} "
+                    "than the first",
+                    "prepare the splits with the same channels, positions, window, "
+                    "rate and unit",
                 )
 
         # attributes and arrays of the axes
@@ -233,14 +221,10 @@ class SignalStore:
                 "maps": list(space.maps),
             }
             # [regions, V]
-            masks = (
-                np.array(list(space.regions.values()), bool) if space.regions else None
-            )
-            maps = {
-                f"maps/{name}": np.asarray(values, np.float64)
-                for name, values in space.maps.items()
-            }
-            arrays = {"region_masks": masks, **maps}
+            masks = np.array(list(space.regions.values()), bool)
+            arrays = {"region_masks": masks if space.regions else None}
+            for name, values in space.maps.items():
+                arrays[f"maps/{name}"] = np.asarray(values, np.float64)
             if space.grid is not None:
                 arrays["places"] = space.grid.indices
                 about |= {
@@ -267,21 +251,13 @@ class SignalStore:
             )
             spaces[f"{split}/digests"] = ((count, most), "uint64")
             image_ids = Names.of(recording.image_ids)
-            # without counts, each picture has all R repetitions
-            repetitions = (
-                np.full(count, most)
-                if recording.repetitions is None
-                else recording.repetitions
-            )
             arrays |= {
                 f"{split}/image_id": image_ids.packed,
-                f"{split}/repetitions": repetitions,
+                f"{split}/repetitions": recording.counts,
             }
             arrays |= {f"{split}/{name}": getattr(recording, name) for name in OPTIONAL}
-            about["provenance"][split], about["pictures"][split] = (
-                recording.provenance,
-                image_ids.digest,
-            )
+            about["provenance"][split] = recording.provenance
+            about["pictures"][split] = image_ids.digest
 
         # create the file, then copy signals some stimuli at a time
         lock = Claim.for_path(path, wait=True)
@@ -293,10 +269,8 @@ class SignalStore:
                 f"writing {path.parent.name}/{path.stem}", sum(counts)
             ) as bar:
                 for split, recording in recordings.items():
-                    signal, writer = (
-                        recording.signal,
-                        hdf5.RowWriter(part, f"{split}/signal"),
-                    )
+                    signal = recording.signal
+                    writer = hdf5.RowWriter(part, f"{split}/signal")
                     digests = hdf5.RowWriter(part, f"{split}/digests")
                     # at least one stimulus at a time, however large it is
                     row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
@@ -423,13 +397,10 @@ class Recordings:
         """Open the recordings of a split, of those subjects who have a store with
         it.
         """
-        stored, stores = (
-            self.dataset.holdout.stored_split(split),
-            self._open_stores(subjects),
-        )
+        stored = self.dataset.holdout.stored_split(split)
         return {
             subject: self.recording(subject, split)
-            for subject, store in stores.items()
+            for subject, store in self._open_stores(subjects).items()
             if stored in store.splits
         }
 
@@ -476,11 +447,9 @@ class Recordings:
         # subjects of a published size can be prepared later
         if subjects and published.keys() >= {*subjects} - {*recorded}:
             return list(subjects)
-        return (
-            self.choose_subjects(subjects)
-            if subjects or recorded or not published
-            else [*published]
-        )
+        if published and not subjects and not recorded:
+            return [*published]
+        return self.choose_subjects(subjects)
 
     def choose_subjects(self, subjects: Sequence[int] | None) -> list[int]:
         """Check subjects; when None all whose signals there are in the preparation.
@@ -496,23 +465,18 @@ class Recordings:
         if unknown or not known:
             # names of other preparations, for the hint
             signals = self.paths.under_home("signals") / dataset.recorded_as
-            prepared = sorted(
-                {path.parent.name for path in signals.glob("*/sub-*.h5")}
-                - {preparation}
-            )
-            elsewhere = (
-                f"; signal.name takes other stores: {', '.join(prepared)}"
-                if prepared
-                else ""
-            )
+            others = {path.parent.name for path in signals.glob("*/sub-*.h5")}
+            prepared = sorted(others - {preparation})
             where = "" if dataset.subjects else f"in signals {preparation}"
             whom = " ".join(filter(None, [", ".join(map(str, unknown)), where]))
             is_ours = parts.is_kind("preparations", dataset.recorded_as)
             source = dataset.recorded_as if is_ours else "recording"
             way = str(Line("prepare", ("from", source)))
-            way = f"it has: {', '.join(map(str, known))}" if known else way
-            message = f"{dataset.pictured_as} has no subject {whom}"
-            raise MissingData(message, way if dataset.subjects else way + elsewhere)
+            if known:
+                way = f"it has: {', '.join(map(str, known))}"
+            if prepared and not dataset.subjects:
+                way += f"; signal.name takes other stores: {', '.join(prepared)}"
+            raise MissingData(f"{dataset.pictured_as} has no subject {whom}", way)
         return list(subjects or known)
 
     def inputs(self, subjects: Sequence[int]) -> list[Input]:
@@ -577,11 +541,9 @@ class Recordings:
             for subject in map(int, free):
                 console.say(f"preparing signals of {dataset.name} subject {subject}")
                 # the store itself says that it is simulated, wherever it is copied
-                stamp = (
-                    {"simulated": f"by the data set {dataset.name}"}
-                    if dataset.is_simulated
-                    else {}
-                )
+                stamp = {}
+                if dataset.is_simulated:
+                    stamp["simulated"] = f"by the data set {dataset.name}"
                 stamped = {}
                 with console.progress(
                     f"writing signals of subject {subject}", len(dataset.splits)
@@ -608,16 +570,14 @@ class Recordings:
             recordings = store.splits.values()
             # each subject is compared with all before
             for other, digests in known.items():
-                where, source = (
-                    f"{self.dataset.name} subject {subject}",
-                    f"trials of subject {other}",
-                )
-                hint = (
-                    "they are one person, or one was prepared from the other's files: "
-                    "leave one out"
-                )
                 for recording in recordings:
-                    recording.refuse_copies(digests, where, source, hint)
+                    recording.refuse_copies(
+                        digests,
+                        f"{self.dataset.name} subject {subject}",
+                        f"trials of subject {other}",
+                        "they are one person, or one was prepared from the other's "
+                        "files: leave one out",
+                    )
             known[subject] = np.concatenate(
                 [recording.digests.ravel() for recording in recordings]
             )
@@ -627,9 +587,8 @@ class Recordings:
         tested = []
         for store in self._open_stores(subjects).values():
             # all splits but `train` are tested; `train` only where there is no other
-            names = [split for split in store.splits if split != "train"] or [
-                *store.splits
-            ]
+            names = [split for split in store.splits if split != "train"]
+            names = names or [*store.splits]
             tested += [store.splits[name] for name in names]
         held_out = [self.dataset.holdout.caveats(recording) for recording in tested]
         return merge_caveats(caveats_of(self.dataset, tested), *held_out)
@@ -678,11 +637,11 @@ def require_each(subjects: Sequence[int], check: Callable[[int], object]) -> Non
     if missing:
         first = next(iter(missing.values()))
         there = [str(subject) for subject in subjects if subject not in missing]
-        alternative = (
-            f", or those that are there: --subjects {','.join(there)}" if there else ""
-        )
-        rest = f", nor of {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise MissingData(first.message + rest, first.hint + alternative)
+        if len(missing) > 1:
+            first.message += f", nor of {len(missing) - 1} more"
+        if there:
+            first.hint += f", or those that are there: --subjects {','.join(there)}"
+        raise first
 
 
 def recorded_subjects(
@@ -722,30 +681,25 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
         reasons = Counter[str]()
         for dropped_of_session in dropped[split].values():
             reasons.update(dropped_of_session)
-        counts = (
-            store.splits[split].repetitions
-            if split in store.splits
-            else np.zeros(0, np.int64)
-        )
-        assert counts is not None  # as in every store
+        counts = np.zeros(0, np.int64)
+        if split in store.splits:
+            counts = store.splits[split].counts
         if split in store.splits or any(reasons.values()):
-            least, most = (
-                (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
-            )
-            counted = {
+            most = int(counts.max(initial=0))
+            splits[split] = {
                 "pictures": len(counts),
-                "repetitions": [least, most],
+                "repetitions": [int(counts.min(initial=most)), most],
                 "trials": int(counts.sum()),
+                "dropped": dict(reasons),
             }
-            splits[split] = {**counted, "dropped": dict(reasons)}
 
     # axes, caveats and origin are those of all splits
     first = next(iter(store.splits.values()))
-    space = {"channels": first.signal.shape[2]}
+    width = first.signal.shape[2]
     if isinstance(first.space, Voxels):
-        space = {"voxels": first.signal.shape[2], "regions": list(first.space.regions)}
+        space = {"voxels": width, "regions": list(first.space.regions)}
     else:
-        space["names"] = list(first.space.names)
+        space = {"channels": width, "names": list(first.space.names)}
     return {
         **space,
         "rate_hz": first.rate_hz,

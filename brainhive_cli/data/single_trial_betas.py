@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -37,7 +38,7 @@ from brainhive_cli.data.stores.ids import (
     spans,
     summarise_names,
 )
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.trials import Trials, take
 
 BLOCK_BYTES = 2**27
 """Limit of the signals in memory while voxels are measured."""
@@ -144,8 +145,9 @@ class Betas(Preparation):
 
     def __post_init__(self) -> None:
         """Name the data set of the pictures."""
-        name = self.stimuli.recorded_as if self.stimuli else self.config.name
-        object.__setattr__(self, "dataset", str(name))
+        vars(self)["dataset"] = str(
+            self.stimuli.recorded_as if self.stimuli else self.config.name
+        )
 
     @cached_property
     def _pictures(self) -> tuple[list[str], NDArray[np.str_]]:
@@ -184,33 +186,35 @@ class Betas(Preparation):
 
     def _choose_trials(
         self, subject: int, session: int
-    ) -> tuple[SessionTrials, Array, Array]:
-        """List the trials of a session, the rows that are used, and the z-scored group
-        of each; none is read.
+    ) -> tuple[SessionTrials, Array, dict[int, Array]]:
+        """List the trials of a session, the rows that are used, and by run or session
+        those of them that are z-scored together; none is read.
 
         Raises:
             BrainhiveError: if there are too few to use, to z-score by, or to choose
                 voxels by.
         """
         # trials of a picture
-        trials, where = (
-            self.trials(subject, session),
-            f"session {session} of subject {subject}",
-        )
+        trials = self.trials(subject, session)
+        where = f"session {session} of subject {subject}"
         rows = np.flatnonzero(trials.splits != "")
         if not len(rows):
-            reasons = ", ".join(
-                f"{count} {reason}" for reason, count in trials.dropped.items()
+            reasons = [f"{count} {why}" for why, count in trials.dropped.items()]
+            raise BrainhiveError(
+                f"{where} has no trial of a picture: {', '.join(reasons)}",
+                "correct its events, or leave it out: preparation.sessions=[…]",
             )
-            way = "correct its events, or leave it out: preparation.sessions=[…]"
-            raise BrainhiveError(f"{where} has no trial of a picture: {reasons}", way)
 
         # two trials or more to z-score by, in each run or in the session
-        groups = np.zeros(len(rows), np.int64)
+        numbers = np.zeros(len(rows), np.int64)
         if self.config.scale == "run" and trials.runs is not None:
-            groups = trials.runs[rows]
-        for group in np.unique(groups).tolist() if self.config.scale != "no" else ():
-            splits = trials.splits[rows][groups == group]
+            numbers = trials.runs[rows]
+        groups = {}
+        if self.config.scale != "no":
+            runs = np.unique(numbers).tolist()
+            groups = {run: np.flatnonzero(numbers == run) for run in runs}
+        for group, members in groups.items():
+            splits = trials.splits[rows[members]]
             if ((splits == "train").sum() or len(splits)) < 2:
                 problem = (
                     f"{where}: {self.config.scale} {group} has one trial to z-score by"
@@ -223,16 +227,11 @@ class Betas(Preparation):
             self.config.min_ncsnr is not None or self.config.max_voxels is not None
         )
         if chooses_voxels and (repeated := self._count_repeated(subject)) < REPEATED:
-            problem = (
-                f"subject {subject}: {repeated} training stimuli were shown twice or "
-                "more, too few"
-            )
-            way = (
-                "leave out preparation.min_ncsnr and preparation.max_voxels; choose by "
-                "region instead"
-            )
             raise BrainhiveError(
-                f"{problem} to choose voxels by, which takes {REPEATED}", way
+                f"subject {subject}: {repeated} training stimuli were shown twice or "
+                f"more, too few to choose voxels by, which takes {REPEATED}",
+                "leave out preparation.min_ncsnr and preparation.max_voxels; choose by "
+                "region instead",
             )
         return trials, rows, groups
 
@@ -241,13 +240,10 @@ class Betas(Preparation):
         """Count, once, the training stimuli of a subject that were shown twice or
         more.
         """
-        sessions = [self.trials(subject, session) for session in self.sessions(subject)]
-        pairs = (
-            pair
-            for trials in sessions
-            for pair in zip(trials.image_ids, trials.splits, strict=True)
-        )
-        shown = Counter(image_id for image_id, split in pairs if split == "train")
+        shown = Counter[str]()
+        for session in self.sessions(subject):
+            trials = self.trials(subject, session)
+            shown.update(compress(trials.image_ids, trials.splits == "train"))
         return sum(number > 1 for number in shown.values())
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
@@ -265,8 +261,7 @@ class Betas(Preparation):
 
         # z-score each group by its training trials, or by all where it has none
         untrained = []
-        for group in np.unique(groups).tolist() if self.config.scale != "no" else ():
-            members = np.flatnonzero(groups == group)
+        for group, members in groups.items():
             training = members[splits[members] == "train"]
             if not len(training):
                 untrained.append(group)
@@ -297,20 +292,21 @@ class Betas(Preparation):
             provenance["simulated"] = programs
 
         # one recording for each split, training first
+        runs = None if trials.runs is None else trials.runs.astype(np.int16)
         recordings: dict[str, Trials] = {}
         for split in _list_splits(splits):
-            # of no split: the first has them
-            dropped = {} if recordings else dict(trials.dropped)
-            signal = values[splits == split][:, None, :, None]  # [n, 1, V, 1]
-            ids = [trials.image_ids[row] for row in rows[splits == split].tolist()]
-            about = {"dropped": dropped, **provenance}
-            split_rows = rows[splits == split][:, None]  # [n, 1]
+            split_rows = rows[splits == split]
             recordings[split] = Trials(
-                *(signal, ids, space, np.zeros(1), None, unit, about),
-                runs=None
-                if trials.runs is None
-                else trials.runs[split_rows].astype(np.int16),
-                onset_s=None if trials.onset_s is None else trials.onset_s[split_rows],
+                values[splits == split][:, None, :, None],  # [n, 1, V, 1]
+                [trials.image_ids[row] for row in split_rows.tolist()],
+                space,
+                np.zeros(1),
+                None,
+                unit,
+                # of no split: the first has them
+                {"dropped": {} if recordings else dict(trials.dropped), **provenance},
+                runs=take(runs, split_rows[:, None]),  # [n, 1]
+                onset_s=take(trials.onset_s, split_rows[:, None]),
             )
         return recordings
 
@@ -322,11 +318,8 @@ class Betas(Preparation):
         """
         space = next(iter(recordings.values())).space
         assert isinstance(space, Voxels)
-        maps, least, most = (
-            {**space.maps},
-            self.config.min_ncsnr,
-            self.config.max_voxels,
-        )
+        maps = {**space.maps}
+        least, most = self.config.min_ncsnr, self.config.max_voxels
         # the mean over sessions
         is_sound = (maps.pop("is_sound") == 1) | self.config.keeps_constant
 
@@ -344,12 +337,10 @@ class Betas(Preparation):
             rows = rows[np.argsort(-ratios[rows], kind="stable")[:most]]
             rows = np.sort(rows[ratios[rows] >= (least or 0)])
         if not len(rows):
-            problem = (
-                f"subject {subject}: no voxel is left, {is_sound.sum()} vary in each "
-                f"session{highest}"
-            )
             raise BrainhiveError(
-                problem, "a lower preparation.min_ncsnr; or other sessions or mask"
+                f"subject {subject}: no voxel is left, {is_sound.sum()} vary in each "
+                f"session{highest}",
+                "a lower preparation.min_ncsnr; or other sessions or mask",
             )
 
         # counts for the store, and the signals of the chosen voxels alone
@@ -357,21 +348,19 @@ class Betas(Preparation):
             "read": len(is_sound),
             "constant_or_missing_in_a_session": int((~is_sound).sum()),
             "kept": len(rows),
-            **(
-                {"chosen_by_training_stimuli": repeated}
-                if len(rows) < is_sound.sum()
-                else {}
-            ),
         }
+        if len(rows) < is_sound.sum():
+            counts["chosen_by_training_stimuli"] = repeated
         space = replace(space, maps=maps).select(rows)
-        finished = {}
-        for split, recording in recordings.items():
-            signal = _select_voxels(recording.signal, rows)  # [N, R, kept V, 1]
-            provenance = {**recording.provenance, "voxels": counts}
-            finished[split] = replace(
-                recording, signal=signal, space=space, provenance=provenance
+        return {
+            split: replace(
+                recording,
+                signal=_select_voxels(recording.signal, rows),  # [N, R, kept V, 1]
+                space=space,
+                provenance={**recording.provenance, "voxels": counts},
             )
-        return finished
+            for split, recording in recordings.items()
+        }
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
         """Count voxels and the trials of each session, and list unusual facts about
@@ -386,19 +375,13 @@ class Betas(Preparation):
                     session: self.trials(subject, session)
                     for session in self.sessions(subject)
                 }
-                regions = self.voxels(subject).regions
                 sizes = [
                     f"{name} ({mask.sum()})"
-                    for name, mask in regions.items()
+                    for name, mask in self.voxels(subject).regions.items()
                     if mask.any()
                 ]
-                widths.append(
-                    (
-                        subject,
-                        self.width(subject),
-                        summarise_names(sizes) if sizes else "none",
-                    )
-                )
+                regions = summarise_names(sizes) if sizes else "none"
+                widths.append((subject, self.width(subject), regions))
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
 
@@ -407,31 +390,24 @@ class Betas(Preparation):
             unusual: dict[str, dict[int, int]] = defaultdict(dict)
             unmatched: dict[str, None] = {}
             for session, trials in session_trials.items():
-                shown, counts = (
-                    [*filter(None, trials.image_ids)],
-                    Counter(trials.splits.tolist()),
-                )
-                pictures, runs = (
-                    len({*shown}),
-                    "–" if trials.runs is None else len(np.unique(trials.runs)),
-                )
-                shown_again = len(shown) - pictures
+                shown = [*filter(None, trials.image_ids)]
+                pictures = len({*shown})
+                counts = Counter(trials.splits.tolist())
                 rows.append(
                     (
                         subject,
                         session,
-                        runs,
+                        "–" if trials.runs is None else len(np.unique(trials.runs)),
                         counts["train"],
                         counts["test"],
                         pictures,
-                        shown_again,
+                        len(shown) - pictures,
                     )
                 )
                 unmatched |= dict.fromkeys(trials.unmatched)
-                for reason, count in (
-                    +Counter({**trials.dropped, **trials.noted})
-                ).items():
-                    unusual[reason][session] = count
+                for reason, count in {**trials.dropped, **trials.noted}.items():
+                    if count > 0:
+                        unusual[reason][session] = count
             lines += [
                 (
                     f"subject {subject}, session {spans([*sessions])}: "
@@ -440,10 +416,9 @@ class Betas(Preparation):
                 for reason, sessions in unusual.items()
             ]
             if unmatched:
-                names = summarise_names([*unmatched])
                 lines.append(
                     f"subject {subject}: pictures that {self.dataset} does not have, "
-                    f"{names}"
+                    f"{summarise_names([*unmatched])}"
                 )
 
         # trials by session, voxels, and how files of regions were read; a plain mask
@@ -461,13 +436,11 @@ class Betas(Preparation):
             "pictures",
             "shown again",
         )
-        tables = [
-            Table("Trials", columns, tuple(rows)),
-            Table(
-                "Voxels", ("subject", "voxels", "regions that have any"), tuple(widths)
-            ),
-            Table("Files of regions", ("subject", "name", "taken for"), tuple(files)),
-        ]
+        tables = (
+            Table("Trials", columns, rows),
+            Table("Voxels", ("subject", "voxels", "regions that have any"), widths),
+            Table("Files of regions", ("subject", "name", "taken for"), files),
+        )
         return Overview(tuple(table for table in tables if table.rows), tuple(lines))
 
 
@@ -568,8 +541,7 @@ class PublishedBetas(Betas):
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions in which there are trials."""
-        known = self.config.list_sessions(subject)
-        return known or sorted(
+        return self.config.list_sessions(subject) or sorted(
             {session for _, _, session, _ in self.subject(subject).trials}
         )
 
@@ -583,16 +555,16 @@ class PublishedBetas(Betas):
 
     def trials(self, subject: int, session: int) -> SessionTrials:
         """List the trials of a session."""
-        # a split that is none of SPLITS is the reason why a trial is left out
-        trials = [
-            trial for trial in self.subject(subject).trials if trial[2] == session
-        ]
+        about = self.subject(subject)
+        trials = [trial for trial in about.trials if trial[2] == session]
         names, splits, _, runs = zip(*trials, strict=True)
-        dropped = Counter(split for split in splits if split not in SPLITS)
-        used = np.where(np.isin(splits, SPLITS), splits, "")
-        run_numbers = None if None in runs else np.array(runs)
+        # a split that is none of SPLITS is the reason why a trial is left out
         return SessionTrials(
-            names, used, run_numbers, dropped, provenance=self.subject(subject).facts
+            names,
+            np.where(np.isin(splits, SPLITS), splits, ""),
+            None if None in runs else np.array(runs),
+            Counter(split for split in splits if split not in SPLITS),
+            provenance=about.facts,
         )
 
     def read(self, subject: int, session: int) -> SessionBetas:
@@ -659,12 +631,11 @@ def match_pictures(
             if "/" in end or stems[plain_id(end)] == 1
         }
     if not rows:
-        problem = (
+        raise MissingData(
             f"no picture that was shown is in {stimuli.name}, of "
-            f"{summarise_names(distinct)}"
+            f"{summarise_names(distinct)}",
+            f"it has: {', '.join(image_ids[:3])} …: preparation.stimuli.root=FOLDER",
         )
-        way = f"it has: {', '.join(image_ids[:3])} …: preparation.stimuli.root=FOLDER"
-        raise MissingData(problem, way)
 
     # dog/01.jpg is not the data set's cat/01, though that has no other 01, where
     # cat/01.jpg was shown, too
@@ -676,15 +647,16 @@ def match_pictures(
     }
 
     # blank trials and pictures of no data set have no id
-    matched_ids = [image_ids[rows[name]] if name in rows else "" for name in names]
-    splits = np.array(
-        [image_splits[rows[name]] if name in rows else "" for name in names], str
-    )
     absent = f"trials of pictures that {stimuli.name} does not have"
-    dropped = Counter(
-        absent if name else "blank trials" for name in names if name not in rows
+    return (
+        [image_ids[rows[name]] if name in rows else "" for name in names],
+        np.array(
+            [image_splits[rows[name]] if name in rows else "" for name in names], str
+        ),
+        Counter(
+            absent if name else "blank trials" for name in names if name not in rows
+        ),
     )
-    return matched_ids, splits, dropped
 
 
 def measure_ncsnr(recording: Trials) -> tuple[Float64, int]:

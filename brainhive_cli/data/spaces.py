@@ -196,8 +196,10 @@ def find_region(
     spaces = (
         "a difference has spaces around its -; " if "-" in name and expression else ""
     )
-    hint = f"{guess(name, names)}{spaces}regions: {' '.join(names) or 'none'}"
-    raise RecipeError(f"{where}no region {name!r} in the data{expression}", hint)
+    raise RecipeError(
+        f"{where}no region {name!r} in the data{expression}",
+        f"{guess(name, names)}{spaces}regions: {' '.join(names) or 'none'}",
+    )
 
 
 def region_of(channel: str) -> str | None:
@@ -262,9 +264,9 @@ def name_electrodes(raw: Any, path: Path, rename: Mapping[str, str], cap: str) -
     montage, known = None, get_builtin_montages()
     if cap:
         if cap not in known:
-            hint = f"{guess(cap, known)}mne has: {', '.join(known)}"
             raise RecipeError(
-                f"preparation.montage is {cap!r}, which mne does not have", hint
+                f"preparation.montage is {cap!r}, which mne does not have",
+                f"{guess(cap, known)}mne has: {', '.join(known)}",
             )
         montage = make_standard_montage(cap)
     # montages of BioSemi list electrodes in the order of the inputs A1, A2 …

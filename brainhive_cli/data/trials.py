@@ -158,17 +158,20 @@ class Trials:
             counts = (
                 np.full(count, most) if self.repetitions is None else self.repetitions
             )
-            object.__setattr__(self, "counts", counts)
-            object.__setattr__(self, "is_there", np.arange(most) < counts[:, None])
             channels = self.space.names if isinstance(self.space, Sensors) else ()
             if self.mapping is not None:
                 width, channels = len(self.mapping.matrix), self.mapping.names
-            object.__setattr__(self, "width", int(width))
-            object.__setattr__(self, "channels", tuple(channels))
+            # the dataclass is frozen
+            vars(self).update(
+                counts=counts,
+                is_there=np.arange(most) < counts[:, None],
+                width=int(width),
+                channels=tuple(channels),
+            )
         except (AttributeError, TypeError, ValueError) as error:
-            way_out = "help(brainhive_cli.api.Trials) lists the types of its fields"
             raise BrainhiveError(
-                f"a recording has a field of another type: {first_line(error)}", way_out
+                f"a recording has a field of another type: {first_line(error)}",
+                "help(brainhive_cli.api.Trials) lists the types of its fields",
             ) from error
 
     def _check_axes(self) -> None:
@@ -258,16 +261,15 @@ class Trials:
         """Take stimuli by their indices, in this order, or by a mask; what was read is
         not read again.
         """
-        index, signal = np.arange(len(self.signal))[rows], self.signal
+        signal = all_rows = self.signal
+        index = np.arange(len(signal))[rows]
         # in memory: copied now; in a store: rows are composed, and read when needed
         if type(signal) is np.ndarray:
             signal = signal[index]
         elif not np.array_equal(index, np.arange(len(signal))):
-            all_rows = signal
-            shape = (len(index), *all_rows.shape[1:])
             signal = LazyRows(
                 None,
-                shape,
+                (len(index), *all_rows.shape[1:]),
                 all_rows.dtype,
                 lambda part: all_rows[_as_slice(index[part])],
             )
@@ -406,8 +408,10 @@ class Trials:
             ]
             rows = np.flatnonzero(np.any(masks, 0))
             if not len(rows):
-                problem = f"no voxel lies in {', '.join(channels)}"
-                raise RecipeError(problem, f"regions: {' '.join(space.regions)}")
+                raise RecipeError(
+                    f"no voxel lies in {', '.join(channels)}",
+                    f"regions: {' '.join(space.regions)}",
+                )
         # streams of a model read the union of their sets
         if sets:
             rows = np.flatnonzero(np.any(list(sets.values()), 0))
@@ -477,12 +481,12 @@ class Trials:
         # `replace` makes an object without what cached properties hold
         before = self._list_read()
         held = {
-            name: values.pop(name, before.get(name)) for name in ("averages", "singles")
+            name: signal
+            for name in ("averages", "singles")
+            if (signal := values.pop(name, before.get(name))) is not None
         }
         changed = replace(self, **values)
-        vars(changed).update(
-            {name: signal for name, signal in held.items() if signal is not None}
-        )
+        vars(changed).update(held)
         return changed
 
     def _list_read(self) -> dict[str, Float32]:
@@ -498,18 +502,10 @@ class Trials:
         """Positions of the channels in metres; None for voxels or mapped channels, or
         if one is unknown.
         """
-        if (
-            not isinstance(self.space, Sensors)
-            or self.space.positions is None
-            or self.mapping is not None
-        ):
+        known = self.space.positions if isinstance(self.space, Sensors) else None
+        if known is None or self.mapping is not None or not np.isfinite(known).all():
             return None
-        positions = np.asarray(self.space.positions, np.float64)
-        return (
-            tuple((x, y, z) for x, y, z in positions.tolist())
-            if np.isfinite(positions).all()
-            else None
-        )
+        return tuple((x, y, z) for x, y, z in np.asarray(known, np.float64).tolist())
 
     @property
     def regions(self) -> dict[str, tuple[int, ...]]:
@@ -534,9 +530,8 @@ class Trials:
             BrainhiveError: if a value is not finite; it names the picture and the
                 channel.
         """
-        if (
-            held := self._list_read().get("singles" if as_singles else "averages")
-        ) is not None:
+        held = self._list_read().get("singles" if as_singles else "averages")
+        if held is not None:
             return held[part]
 
         # float32 before sums, for which float16 is too coarse
@@ -552,11 +547,8 @@ class Trials:
         # a value that is not finite, by picture and channel
         if not np.isfinite(signal).all():
             index, *_, row, _ = np.argwhere(~np.isfinite(signal))[0]
-            number, known = (
-                int(np.arange(len(self.signal))[part][index]),
-                self.image_ids,
-            )
-            picture = f"picture {known[number]}" if len(known) else f"row {number}"
+            number, ids = np.arange(len(self.signal))[part][index], self.image_ids
+            picture = f"picture {ids[number]}" if len(ids) else f"row {number}"
             which = f"voxel {row if self.rows is None else self.rows[row]}"
             if isinstance(self.space, Sensors):
                 which = f"channel {self.space.names[row]}"
@@ -578,9 +570,8 @@ class Trials:
         if "singles" in vars(self):
             # normalised, absent repetitions need not be zeros
             there = np.where(self.is_there[..., None, None], self.singles, 0)
-            return there.sum(1, dtype=np.float32) / self.counts[:, None, None].astype(
-                np.float32
-            )
+            counts = self.counts[:, None, None].astype(np.float32)
+            return there.sum(1, dtype=np.float32) / counts
         return self._read_all(False)
 
     @cached_property
@@ -590,15 +581,11 @@ class Trials:
 
     def _read_all(self, as_singles: bool) -> Float32:
         count, most, _, samples = self.signal.shape
-        shape = (
-            (count, most, self.width, samples)
-            if as_singles
-            else (count, self.width, samples)
-        )
         if count <= COPIED_STIMULI:
             return self.read(slice(None), as_singles)
         # blocks bound the memory for conversion and sums
-        signals = np.empty(shape, np.float32)
+        repetitions = (most,) if as_singles else ()
+        signals = np.empty((count, *repetitions, self.width, samples), np.float32)
         with console.progress(f"reading {self.where}", count) as bar:
             for start in range(0, count, COPIED_STIMULI):
                 part = slice(start, min(start + COPIED_STIMULI, count))
@@ -617,12 +604,14 @@ class Trials:
             digests = self.recorded.digests
         # in blocks, as the signal need not fit into memory
         if digests is None:
-            starts = range(0, max(1, len(self.signal)), COPIED_STIMULI)
-            blocks = (
-                np.asarray(self.signal[start : start + COPIED_STIMULI])
-                for start in starts
+            digests = np.concatenate(
+                [
+                    digest_trials(
+                        np.asarray(self.signal[start : start + COPIED_STIMULI])
+                    )
+                    for start in range(0, max(1, len(self.signal)), COPIED_STIMULI)
+                ]
             )
-            digests = np.concatenate([*map(digest_trials, blocks)])
         return np.where(self.is_there, digests, np.uint64(0))
 
     def refuse_copies(
@@ -648,12 +637,10 @@ class Trials:
             # the first copy by stimulus, session and run
             row, column = np.argwhere(is_copy)[0]
             words = [f"of {self.image_ids[row]}"]
-            words += (
-                []
-                if self.sessions is None
-                else [f"session {self.sessions[row, column] + 1}"]
-            )
-            words += [] if self.runs is None else [f"run {self.runs[row, column]}"]
+            if self.sessions is not None:
+                words.append(f"session {self.sessions[row, column] + 1}")
+            if self.runs is not None:
+                words.append(f"run {self.runs[row, column]}")
             copies = (
                 f"{is_copy.sum()} of {is_known.sum()} trials are copies of {source}"
             )
@@ -670,9 +657,7 @@ class Trials:
         """
         # facts are those of all sessions, or of each
         sources = [self.provenance, *self.provenance.get("sessions", ())]
-        simulated = (
-            [SIMULATED] if any("simulated" in source for source in sources) else []
-        )
+        is_simulated = any("simulated" in source for source in sources)
         steps = [source["preparation"] for source in sources if "preparation" in source]
         whitened = [step for step in steps if step.get("whiten") not in ("no", False)]
         # whitening by both splits has seen the tested trials
@@ -680,7 +665,7 @@ class Trials:
         # of trials that were cut before, these steps may not be known
         said = [step.get(key) for step in steps for key in ("whitened", "averaged")]
         return merge_caveats(
-            simulated,
+            [SIMULATED] if is_simulated else [],
             [WHITENED_BY_TESTED] if is_by_tested else [],
             [UNKNOWN_STEPS] if "unknown" in said else [],
         )
@@ -697,10 +682,10 @@ class Trials:
         steps: dict[str, Any] = {}
         for source in sources:
             steps |= source.get("preparation", {})
-        steps = {key: value for key, value in steps.items() if key not in SELECTING}
-        return flatten(steps) | (
-            {"simulated": True} if SIMULATED in self.caveats else {}
-        )
+        steps = flatten({key: steps[key] for key in steps if key not in SELECTING})
+        if SIMULATED in self.caveats:
+            steps["simulated"] = True
+        return steps
 
     @property
     def made_by(self) -> tuple[str, ...]:
@@ -727,11 +712,9 @@ class Trials:
         if self.times_s[-1] <= 0:  # as of voxels
             return {}
         # sessions that differ in it mark the onset alone
-        return (
-            {"stimulus": (0.0, float(shown_ms.pop()))}
-            if len(shown_ms) == 1
-            else {"onset": 0.0}
-        )
+        if len(shown_ms) > 1 or not shown_ms:
+            return {"onset": 0.0}
+        return {"stimulus": (0.0, float(shown_ms.pop()))}
 
 
 def take(values: Array | None, index: Any) -> Array | None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
+from pydantic import Field
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import UInt8
@@ -31,19 +32,7 @@ from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.units import Alike, AlikeBy, Items, describe_claims
 
-FORMATS = (
-    "AVIF",
-    "BMP",
-    "DIB",
-    "GIF",
-    "ICO",
-    "JPEG",
-    "JPEG2000",
-    "PNG",
-    "PPM",
-    "TIFF",
-    "WEBP",
-)
+FORMATS = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PNG PPM TIFF WEBP".split()
 """Formats that PIL may read, whatever a file's ending: for others it runs programs
 (EPS: Ghostscript).
 """
@@ -53,6 +42,10 @@ SPLIT_FOLDERS = {
     "test": ("test",),
 }
 """Names of the folder of each split."""
+ROOT: Any = Field(
+    "", description="folder of the data set; default: its name below paths.data"
+)
+"""The key `root` of data sets."""
 
 
 class BadPicture(BrainhiveError):
@@ -152,7 +145,7 @@ class StimulusSet:
 
     def __post_init__(self) -> None:
         """Name the medium."""
-        object.__setattr__(self, "medium", "picture" if self.frames is None else "clip")
+        vars(self)["medium"] = "picture" if self.frames is None else "clip"
 
     def __len__(self) -> int:
         """Count the stimuli."""
@@ -166,12 +159,9 @@ class StimulusSet:
         """
         captions = self.captions(index) if self.captions else []
         if not captions:
-            problem = (
-                f"{self.dataset}/{self.split} has no captions of "
-                f"{self.image_ids[index]}"
-            )
             raise MissingData(
-                problem,
+                f"{self.dataset}/{self.split} has no captions of "
+                f"{self.image_ids[index]}",
                 "complete the file of captions, or use an encoder that reads pixels",
             )
         return [captions[index % len(captions)] for index in range(self.captions_each)]
@@ -323,16 +313,14 @@ class Dataset:
             kind = "category"
         elif self.alike_by == "neighbours":
             kind = "clip"
-        fields = {
-            "recorded_as": recorded_as,
-            "pictured_as": self.pictured_as or recorded_as,
-            "people": self.people or recorded_as,
-            "images": partial(_list_split, self.name, self.splits, self.images),
-            "stimulus": kind,
-        }
         # the dataclass is frozen
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
+        vars(self).update(
+            recorded_as=recorded_as,
+            pictured_as=self.pictured_as or recorded_as,
+            people=self.people or recorded_as,
+            images=partial(_list_split, self.name, self.splits, self.images),
+            stimulus=kind,
+        )
 
     def require(self, subject: int) -> None:
         """Check that a subject's recording exists, without reading it; raises
@@ -484,10 +472,10 @@ def check_unique(image_ids: Sequence[str], locate: Callable[[int], object]) -> N
     for index, image_id in enumerate(image_ids):
         # the index of the first picture with this id
         if (other := first.setdefault(image_id, index)) != index:
-            problem = (
-                f"{locate(index)} and {locate(other)} have one image id, {image_id!r}"
+            raise BrainhiveError(
+                f"{locate(index)} and {locate(other)} have one image id, {image_id!r}",
+                "rename or remove one",
             )
-            raise BrainhiveError(problem, "rename or remove one")
 
 
 def from_files(
@@ -515,11 +503,8 @@ def from_files(
     # an id is a path without its ending, so cat.jpg and cat.png would have one id
     parts = [os.path.splitext(file) for file in files]
     check_unique([stem for stem, _ in parts], lambda index: root / files[index])
-    image_ids, endings = (
-        Names.of(stem for stem, _ in parts),
-        Names.of(ending for _, ending in parts),
-    )
-    read = partial(_open_file, root, image_ids, endings)
+    image_ids = Names.of(stem for stem, _ in parts)
+    read = partial(_open_file, root, image_ids, Names.of(ending for _, ending in parts))
     return StimulusSet(
         dataset, split, image_ids, Names.of(concepts), read, unread=dict(unread)
     )

@@ -51,10 +51,8 @@ class Config(parts.Config):
     )
     target: Literal["label", "name", "exemplars"] = Field(
         "label",
-        description=(
-            "what a brain model predicts: `concepts`, an encoder of text, or one of "
-            "pictures"
-        ),
+        description="what a brain model predicts: `concepts`, an encoder of text, or "
+        "one of pictures",
     )
     root: str = Field(
         "", description="folder of exemplars, a sub-folder a category, below paths.data"
@@ -110,11 +108,10 @@ class Config(parts.Config):
             )
             _refuse_equal(names)
         # one split; a holdout divides its trials
-        listed = partial(_list, self, tuple(names), root)
         return Dataset(
             self.name,
             ("train",),
-            listed,
+            partial(_list, self, tuple(names), root),
             holdout=self.holdout or SEPARATE_TEST,
             are_categories=True,
         )
@@ -144,12 +141,9 @@ def _list(
     """List the categories with the labels, names or exemplars of their target."""
 
     def refuse(index: int) -> Any:
-        problem = (
-            f"the target of {config.name} is the {config.target} of a category, no "
-            "picture"
-        )
         raise MissingData(
-            problem,
+            f"the target of {config.name} is the {config.target} of a category, no "
+            "picture",
             "an encoder of it, or dataset.target=exemplars with dataset.root=FOLDER",
         )
 
@@ -163,11 +157,12 @@ def _list(
         words = [name.replace("_", " ") for name in names]
         offered |= {"captions": lambda index: [words[index]], "captions_each": 1}
     elif root is not None:
-        unread = Counter[str]()
         # files of each category, and the number of other files among them
-        is_here = {name: (root / name).is_dir() for name in names}
+        unread = Counter[str]()
         files = {
-            name: [*pictures_below(root, name, unread)] if is_here[name] else []
+            name: [*pictures_below(root, name, unread)]
+            if (root / name).is_dir()
+            else []
             for name in names
         }
         if empty := [name for name, listed in files.items() if not listed]:
@@ -178,10 +173,10 @@ def _list(
         # all categories have as many views, so that they lie in one array
         most = max(map(len, files.values()))
         offered = {
-            "open": partial(_open, root, [files[name] for name in names], most),
+            "open": partial(_open, root, [*files.values()], most),
             "frames": most,
+            "unread": unread,
         }
-        offered["unread"] = unread
     ids = Names.of(names)
     way_out = (
         f"dataset.target=name for captions, or label for labels, not {config.target}"

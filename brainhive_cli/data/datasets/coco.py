@@ -14,7 +14,13 @@ from brainhive_cli.core import documents, parts
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import Dataset, StimulusSet, from_files, pictures_below
+from brainhive_cli.data.datasets import (
+    ROOT,
+    Dataset,
+    StimulusSet,
+    from_files,
+    pictures_below,
+)
 from brainhive_cli.data.published import fetch_line
 from brainhive_cli.data.stores.ids import Names
 
@@ -39,9 +45,7 @@ class Config(parts.Config):
     annotations/captions_*.json, where that file is there.
     """
 
-    root: str = Field(
-        "", description="folder of the data set; default: coco below paths.data"
-    )
+    root: str = ROOT
     year: int = Field(2017, description="which folders: train2017, val2017, test2017")
 
     def build(self, paths: Paths) -> Dataset:

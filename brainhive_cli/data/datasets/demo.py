@@ -4,7 +4,7 @@ pictures.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -55,20 +55,15 @@ class Config(parts.Config):
         """Make the data set; pictures and signals are made on demand."""
         # settings that differ from the defaults have stores of their own
         name = "demo" if self.noise == 1.0 else f"demo-noise-{self.noise:g}"
-        name += (
-            ""
-            if self.concepts == pictures.TRAIN_CONCEPTS
-            else f"-{self.concepts}-concepts"
-        )
+        if self.concepts != pictures.TRAIN_CONCEPTS:
+            name += f"-{self.concepts}-concepts"
         read_scenes = partial(_list_scenes, self.concepts)  # [N] of a split
 
         def simulate(subject: int, split: str) -> Trials:
             scenes = read_scenes(split)
-            image_ids = [scene.image_id for scene in scenes]
             features = measure_features(scenes, self.space)
-            return simulated(
-                self.space, *features, subject, split, self.noise, image_ids
-            )
+            ids = [scene.image_id for scene in scenes]
+            return simulated(self.space, *features, subject, split, self.noise, ids)
 
         return datasets.Dataset(
             name,
@@ -102,16 +97,10 @@ class Films(parts.Config):
         """Make the data set; films and signals are made on demand."""
         # settings that differ from the defaults have stores of their own
         name = "demo-films"
-        name += (
-            ""
-            if self.concepts == pictures.TRAIN_CONCEPTS
-            else f"-{self.concepts}-concepts"
-        )
-        name += (
-            ""
-            if self.test_films == pictures.TEST_CONCEPTS
-            else f"-{self.test_films}-tested"
-        )
+        if self.concepts != pictures.TRAIN_CONCEPTS:
+            name += f"-{self.concepts}-concepts"
+        if self.test_films != pictures.TEST_CONCEPTS:
+            name += f"-{self.test_films}-tested"
         counts = {
             "train": self.concepts * films.TRAIN_FILMS_PER_CONCEPT,
             "test": self.test_films,
@@ -126,13 +115,11 @@ class Films(parts.Config):
                 _measure_films(shown), subject, *knobs, ids, voxels.FILMS
             )
 
-        subjects = tuple(range(1, self.subjects + 1))
-        listed = partial(_list_clips, name, counts)
         return datasets.Dataset(
             name,
             SPLITS,
-            listed,
-            subjects=subjects,
+            partial(_list_clips, name, counts),
+            subjects=tuple(range(1, self.subjects + 1)),
             open_recording=simulate,
             is_simulated=True,
         )
@@ -143,9 +130,7 @@ class Simulated(parts.Config):
     simulate of them.
     """
 
-    images: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
-        "image-folder", validate_default=True, description="whose pictures"
-    )
+    images: Any = parts.key("datasets", "image-folder", "whose pictures")
     meaning: str = Field(
         "clip-h14", description="encoder whose stored embeddings stand for meaning"
     )
@@ -263,14 +248,12 @@ def measure_features(
     """Measure the features of scenes that drive EEG or voxels: low-level [N, F] and
     semantic ones [N, G].
     """
-    drawn = map(pictures.draw, scenes)
+    measures: Any = simulation.low_level, simulation.semantic
     if space == "voxels":
-        return np.stack([*map(voxels.measure_looks, drawn)]), np.stack(
-            [*map(voxels.measure_meaning, scenes)]
-        )
-    return np.stack([*map(simulation.low_level, drawn)]), np.stack(
-        [*map(simulation.semantic, scenes)]
-    )
+        measures = voxels.measure_looks, voxels.measure_meaning
+    low_level, semantic = measures
+    drawn = map(pictures.draw, scenes)
+    return np.stack([*map(low_level, drawn)]), np.stack([*map(semantic, scenes)])
 
 
 @lru_cache
@@ -378,15 +361,13 @@ def simulate_voxels(
     signal = voxels.simulate(features, subject, repetitions, seed, noise, cortex=cortex)
     signal[~is_there] = 0
 
-    space = Voxels(voxels.regions(subject, cortex))
-    provenance = {"simulated": voxels.PROVENANCE}
     return Trials(
         signal,
         image_ids,
-        space,
+        Voxels(voxels.regions(subject, cortex)),
         np.zeros(1),
         None,
         voxels.UNIT,
-        provenance,
-        repetitions=shown,
+        {"simulated": voxels.PROVENANCE},
+        shown,
     )

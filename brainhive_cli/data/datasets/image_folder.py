@@ -65,10 +65,8 @@ class Config(parts.Config):
     holdout: Holdout | None = OF_TRAIN
     exclude_test_concepts: bool = Field(
         True,
-        description=(
-            "with test_list: leave training pictures out whose concept a test picture "
-            "shows"
-        ),
+        description="with test_list: leave training pictures out whose concept a test "
+        "picture shows",
     )
 
     @model_validator(mode="after")
@@ -114,30 +112,26 @@ class Config(parts.Config):
         name = self.name or Path(os.path.abspath(root)).name
 
         # folders of splits; with a list, `train` and `test` may be concepts
-        split_names = {} if self.test_list else SPLIT_FOLDERS
-        pairs = (
-            (split, name)
-            for split, names in split_names.items()
-            for name in reversed(names)
-        )
-        # the first name counts
-        folders = {split: name for split, name in pairs if (root / name).is_dir()}
+        folders = {}
+        for split, names in {} if self.test_list else SPLIT_FOLDERS.items():
+            # the first name counts
+            if there := [name for name in names if (root / name).is_dir()]:
+                folders[split] = there[0]
         if self.holdout and folders.keys() - {"train"}:
             raise RecipeError(
-                (
-                    f"dataset.holdout divides pictures of train, and {root} has a "
-                    f"folder {[*folders][-1]}, too"
-                ),
+                f"dataset.holdout divides pictures of train, and {root} has a "
+                f"folder {[*folders][-1]}, too",
                 "put all pictures into train, or leave holdout out",
             )
 
         # without such folders, a share or a list divides the pictures
-        is_divided = bool(self.test_share or self.test_list)
-        splits = tuple(folders) or (("train", "test") if is_divided else ("train",))
-        lists = (locate(self.test_list),) if self.test_list else ()
-        listed = partial(_images, self, name, root, folders)
+        divided = ("train", "test") if self.test_share or self.test_list else ("train",)
         return Dataset(
-            name, splits, listed, lists=lists, holdout=self.holdout or SEPARATE_TEST
+            name,
+            tuple(folders) or divided,
+            partial(_images, self, name, root, folders),
+            lists=(locate(self.test_list),) if self.test_list else (),
+            holdout=self.holdout or SEPARATE_TEST,
         )
 
 
@@ -153,9 +147,8 @@ def _images(
     files = list(pictures_below(root, folder, unread))
     if not files:
         problem = f"image-folder: no pictures under {root / folder}"
-        problem += (
-            f", {unread_files}" if (unread_files := describe_unread(unread)) else ""
-        )
+        if unread:
+            problem += f", {describe_unread(unread)}"
         raise MissingData(problem, "pictures end in .jpg, .png, .webp …")
 
     # a picture directly in the folder, or in a split's, is a concept of its own

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Int64
@@ -24,6 +23,7 @@ from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import (
     PICTURES,
+    ROOT,
     SPLIT_FOLDERS,
     Dataset,
     StimulusSet,
@@ -55,20 +55,15 @@ class Config(parts.Config):
     of its own.
     """
 
-    root: str = Field(
-        "", description="folder of the data set; default: imagenet below paths.data"
-    )
+    root: str = ROOT
 
     def build(self, paths: Paths) -> Dataset:
         """Find the splits that are there."""
         root = paths.dataset("imagenet", self.root)
         sources = sorted(set(_find(root)))
-        there = tuple(
-            split for split in SPLIT_FOLDERS if split in {split for split, _ in sources}
-        )
-        return Dataset(
-            "imagenet", there or tuple(SPLIT_FOLDERS), partial(_images, root, sources)
-        )
+        there = dict(sources)
+        splits = [split for split in SPLIT_FOLDERS if split in there or not there]
+        return Dataset("imagenet", tuple(splits), partial(_images, root, sources))
 
 
 TINY = Config()
@@ -100,10 +95,10 @@ def _images(root: Path, sources: Sequence[tuple[str, Path]], split: str) -> Stim
     paths = [path for source_split, path in sources if source_split == split]
     folders = [path for path in paths if path.is_dir()]
     if len(folders) > 1 or 0 < len(folders) < len(paths):
-        problem = (
-            f"imagenet: {split} is there several times: {paths[0]} and {paths[-1]}"
+        raise MissingData(
+            f"imagenet: {split} is there several times: {paths[0]} and {paths[-1]}",
+            "move one elsewhere; or dataset.root=FOLDER",
         )
-        raise MissingData(problem, "move one elsewhere; or dataset.root=FOLDER")
 
     # folders of classes, or parquet files
     images = None
@@ -128,16 +123,17 @@ def _images(root: Path, sources: Sequence[tuple[str, Path]], split: str) -> Stim
 
         classes = ImageNetInfo("imagenet-1k").label_names()
         pairs = [_describe(*pair, classes) for pair in zip(names, labels, strict=True)]
-        ids = [image_id for image_id, _ in pairs]
+        image_ids = Names.of(image_id for image_id, _ in pairs)
         check_unique(
-            ids, lambda index: f"{names[index]} in {_locate(groups, index)[0]}"
+            [*image_ids], lambda index: f"{names[index]} in {_locate(groups, index)[0]}"
         )
-        image_ids, concept_names = (
-            Names.of(ids),
+        images = StimulusSet(
+            "imagenet",
+            split,
+            image_ids,
             Names.of(concept for _, concept in pairs),
+            partial(_read_picture, image_ids, groups),
         )
-        read = partial(_read_picture, image_ids, groups)
-        images = StimulusSet("imagenet", split, image_ids, concept_names, read)
     if not images:
         raise MissingData(
             f"imagenet: no {split} pictures in {root}: neither "
@@ -192,15 +188,21 @@ def _read_picture(image_ids: Names, groups: Groups, index: int) -> Image.Image:
     return decode(BytesIO(data), name)
 
 
+def _list_columns(file: Any) -> set[str]:
+    return {file.schema.column(n).path for n in range(len(file.schema))}
+
+
 def _find_pictures(path: Path, file: Any) -> str:
     """Find the column of pictures: a struct of `bytes` and `path`."""
-    columns = {file.schema.column(n).path for n in range(len(file.schema))}
+    columns = _list_columns(file)
     for name in file.schema_arrow.names:
         if f"{name}.bytes" in columns:
             return str(name)
     held = ", ".join(file.schema_arrow.names)
-    problem = f"{path} has no pictures: none of its columns {held} holds bytes"
-    raise BrainhiveError(problem, "remove it, or move it elsewhere")
+    raise BrainhiveError(
+        f"{path} has no pictures: none of its columns {held} holds bytes",
+        "remove it, or move it elsewhere",
+    )
 
 
 def list_parquet(files: Sequence[Path]) -> tuple[list[str], list[str], Groups]:
@@ -226,20 +228,13 @@ def list_parquet(files: Sequence[Path]) -> tuple[list[str], list[str], Groups]:
         with reading(path, "download it again"), open_parquet(path) as file:
             # names and labels where there are any
             column = _find_pictures(path, file)
-            columns = {file.schema.column(n).path for n in range(len(file.schema))}
-            known = [
-                name
-                for name in ("image_id", f"{column}.path", "label")
-                if name in columns
-            ]
-            table = file.read(columns=known).flatten()
+            known = {"image_id", f"{column}.path", "label"} & _list_columns(file)
+            table = file.read(columns=sorted(known)).flatten()
             values = {name: table[name].to_pylist() for name in table.column_names}
             nothing = [None] * file.metadata.num_rows
-            groups += [(path, group) for group in range(file.num_row_groups)]
-            lengths += [
-                file.metadata.row_group(group).num_rows
-                for group in range(file.num_row_groups)
-            ]
+            for group in range(file.num_row_groups):
+                groups.append((path, group))
+                lengths.append(file.metadata.row_group(group).num_rows)
 
         # names without the endings of pictures
         called = values.get("image_id", values.get(f"{column}.path", nothing))

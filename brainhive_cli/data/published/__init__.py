@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import ClassVar, TypeVar
 
-from pydantic import Field
-
 from brainhive_cli.core import parts
 from brainhive_cli.core.command import Input, require
 from brainhive_cli.core.damage import reading
@@ -23,6 +21,7 @@ from brainhive_cli.core.files import is_file, read_regular
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import (
     PUBLISHED,
+    ROOT,
     Dataset,
     StimulusSet,
     from_files,
@@ -115,9 +114,7 @@ class Pictures(parts.Config):
     trials: ClassVar[str] = ""
     people: ClassVar[str] = ""
 
-    root: str = Field(
-        "", description="folder of the data set; default: its name below paths.data"
-    )
+    root: str = ROOT
     holdout: Holdout | None = OF_TRAIN
 
     def build(self, paths: Paths) -> Dataset:
@@ -142,8 +139,10 @@ def _list_pictures(root: Path, config: Pictures, split: str) -> StimulusSet:
     names, source = config.folders[split], fetch_line(config.name)
     folder = next((path for name in names if (path := find_below(root, name))), None)
     if folder is None:
-        problem = f"{config.name}: no folder {' or '.join(names)} of pictures in {root}"
-        raise MissingData(problem, source)
+        raise MissingData(
+            f"{config.name}: no folder {' or '.join(names)} of pictures in {root}",
+            source,
+        )
 
     # where all splits share a folder, image ids begin below it, and trials say the
     # split
@@ -244,10 +243,8 @@ class PreparedFiles:
         listed = []
         for name, patterns in self.patterns.items():
             # what is missing has a size, where it is known, and the way to get it
-            expected, size = (
-                patterns[0].format(subject=subject),
-                self.sizes.get(name, {}).get(subject),
-            )
+            expected = patterns[0].format(subject=subject)
+            size = self.sizes.get(name, {}).get(subject)
             one = Input.of_file(
                 self._match(name, subject), self.root / expected, self.source, size
             )
@@ -284,11 +281,9 @@ class PreparedFiles:
                 several = ", ".join(
                     path.relative_to(self.root).as_posix() for path in paths
                 )
-                problem = (
-                    f"{self.root} has several {name} files of subject {subject}: "
-                    f"{several}"
-                )
                 raise MissingData(
-                    problem, "preparation.root=FOLDER, that of one of them"
+                    f"{self.root} has several {name} files of subject {subject}: "
+                    f"{several}",
+                    "preparation.root=FOLDER, that of one of them",
                 )
         return files

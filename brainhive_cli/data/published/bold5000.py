@@ -82,17 +82,14 @@ class Betas(PublishedSteps):
             # fMRIPrep's space
             brain = find_file(root, f"CSI{subject}_brainmask.nii.gz", SOURCE)
             mask = replace(Mask.open(brain, SOURCE), compares_affines=False)
-            numbers = range(1, SESSIONS.get(subject, 1) + 1)
             files = [
                 find_file(root, f"{betas}_ses-{number:02d}.nii.gz", SOURCE)
-                for number in numbers
+                for number in range(1, SESSIONS.get(subject, 1) + 1)
             ]
             lengths = [int(mask.open_series(path).shape[3]) for path in files]
-            voxels, width, sources = (
-                Voxels({}, grid=mask.grid),
-                mask.width,
-                [brain, *files],
-            )
+            voxels = Voxels({}, grid=mask.grid)
+            width = mask.width
+            sources = [brain, *files]
         else:
             files = [
                 find_file(root, f"{betas}_allses_{name}.npy", SOURCE)
@@ -114,11 +111,11 @@ class Betas(PublishedSteps):
         lists = [find_file(root, LIST % whose, SOURCE) for whose in (subject, "[1-4]")]
         names, split_of = read_names(lists[0]), read_splits(lists[1], SOURCE)
         if sum(lengths) != len(names):
-            problem = (
+            raise BrainhiveError(
                 f"{lists[0]} lists {len(names)} trials, all sessions have "
-                f"{sum(lengths)} betas"
+                f"{sum(lengths)} betas",
+                SOURCE,
             )
-            raise BrainhiveError(problem, SOURCE)
         rows = [
             (session, row)
             for session, length in enumerate(lengths, 1)

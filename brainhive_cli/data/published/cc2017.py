@@ -19,6 +19,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import (
     PUBLISHED,
+    ROOT,
     Clip,
     Dataset,
     StimulusSet,
@@ -131,9 +132,7 @@ class Clips(parts.Config):
     neighbouring clips are alike.
     """
 
-    root: str = Field(
-        "", description="folder of the data set; default: cc2017 below paths.data"
-    )
+    root: str = ROOT
     captions: Literal["blip2", "qwen"] = Field(
         "blip2",
         description="whose captions: BLIP-2's of the third frame; or Qwen2.5-VL's of "
@@ -145,13 +144,14 @@ class Clips(parts.Config):
         root = paths.dataset("cc2017", self.root)
         # captions of another model have stores of their own
         name = "cc2017" if self.captions == "blip2" else f"cc2017-{self.captions}"
-        listed = partial(_list_clips, root, name, CAPTIONS[self.captions])
-        files = partial(_list_files, root, CAPTIONS[self.captions])
         return Dataset(
-            *(name, SPLITS, listed, "cc2017"),
+            name,
+            SPLITS,
+            partial(_list_clips, root, name, CAPTIONS[self.captions]),
+            "cc2017",
             alike_by="neighbours",
             published_sizes=PUBLISHED["cc2017"],
-            files=files,
+            files=partial(_list_files, root, CAPTIONS[self.captions]),
         )
 
 
@@ -307,11 +307,12 @@ def key_object(masks: Mapping[str, Bool]) -> str | None:
 
     # moving persons and animals first, then small objects, then any
     moving = [name for name in known if name in PRIORITY and scores[name] > 0]
-    last_frames = {
-        name: next(frame for frame in mask[::-1] if frame.any())
+    # by the last frame in which it is seen
+    small = [
+        name
         for name, mask in known.items()
-    }
-    small = [name for name, frame in last_frames.items() if frame.mean() < LARGE]
+        if next(filter(np.any, mask[::-1])).mean() < LARGE
+    ]
     return max(moving or small or known, key=scores.__getitem__, default=None)
 
 
@@ -339,27 +340,22 @@ class Bold(parts.Config):
     there are no regions.
     """
 
-    root: str = Field(
-        "", description="folder of the files; default: cc2017 below paths.data"
-    )
+    root: str = ROOT
 
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
-        root, published, patterns, sizes = (
-            paths.dataset("cc2017", self.root),
-            PUBLISHED["cc2017"],
-            {},
-            {},
-        )
-        for split, count in published.stimuli.items():
-            patterns[split] = [
-                folder + RESPONSES.replace("{split}", split) for folder in FOLDERS
-            ]
-            # as the publisher has them, in float32
-            row_bytes = 4 * count * REPETITIONS[split]
-            sizes[split] = {
-                n: row_bytes * width for n, width in published.voxels.items()
-            }
+        root = paths.dataset("cc2017", self.root)
+        published = PUBLISHED["cc2017"]
+        voxels = published.voxels
+        patterns = {
+            split: [folder + RESPONSES.replace("{split}", split) for folder in FOLDERS]
+            for split in SPLITS
+        }
+        # as the publisher has them, in float32
+        sizes = {
+            split: {n: 4 * count * REPETITIONS[split] * v for n, v in voxels.items()}
+            for split, count in published.stimuli.items()
+        }
         return PreparedFiles("cc2017", root, SOURCE, patterns, _read_responses, sizes)
 
 

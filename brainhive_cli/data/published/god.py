@@ -51,9 +51,10 @@ class Averages(PublishedSteps):
 
     def build(self, paths: Paths) -> PublishedBetas:
         """Point at the data; nothing is read yet."""
-        patterns = [name for form in self.forms for name in form]
         return PublishedBetas(
-            self, paths.dataset(self.name, self.root), patterns=patterns
+            self,
+            paths.dataset(self.name, self.root),
+            patterns=[name for form in self.forms for name in form],
         )
 
     def find(self, root: Path, subject: int) -> Subject:
@@ -79,16 +80,11 @@ class Averages(PublishedSteps):
             with hdf5.open_file(path, source) as file:
                 # the column of each label, [n]
                 samples, columns = _open_samples(file)
-                numbers = {
-                    key: np.flatnonzero(columns[key]) for key in LABELS & columns.keys()
-                }
-                chosen = {
-                    key: rows[:2][-1] if key == "Label" else rows[0]
-                    for key, rows in numbers.items()
-                }
-                labels = {
-                    key: samples[:, column].tolist() for key, column in chosen.items()
-                }
+                labels = {}
+                for key in LABELS & columns.keys():
+                    rows = np.flatnonzero(columns[key])
+                    column = rows[:2][-1] if key == "Label" else rows[0]
+                    labels[key] = samples[:, column].tolist()
 
                 # names of pictures: those that the file lists, or those that ImageNet's
                 # numbers stand for
@@ -103,13 +99,7 @@ class Averages(PublishedSteps):
                         f"{key} is {samples.dtype}, which rounds the numbers of "
                         "pictures"
                     )
-                pictures = [
-                    "",
-                    *(
-                        names.get(number) or _name_picture(number)
-                        for number in labels[key]
-                    ),
-                ]
+                pictures = [names.get(n) or _name_picture(n) for n in labels[key]]
                 is_voxel = columns["VoxelData"]
 
             keys = [key for key in columns if key.startswith("ROI_")]
@@ -118,7 +108,7 @@ class Averages(PublishedSteps):
             # split and run of each sample; repeated training pictures are left out
             types = [SPLITS.get(kind, NOTHING) for kind in labels.get("DataType", ())]
             types = types or [split] * len(pictures)
-            for index, (before, picture) in enumerate(pairwise(pictures)):
+            for index, (before, picture) in enumerate(pairwise(["", *pictures])):
                 is_again = types[index] == "train" and picture == before
                 reason = AGAIN if is_again else types[index]
                 run = int(labels["Run"][index]) if "Run" in labels else 1

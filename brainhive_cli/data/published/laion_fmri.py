@@ -9,7 +9,7 @@ from functools import partial
 from io import BytesIO
 from operator import getitem
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,6 +26,7 @@ from brainhive_cli.core.recipe import Numbers, Paths
 from brainhive_cli.data.brain_images import Mask
 from brainhive_cli.data.datasets import (
     PUBLISHED,
+    ROOT,
     Dataset,
     StimulusSet,
     decode,
@@ -88,9 +89,7 @@ class Pictures(parts.Config):
     the default are data sets with stores of their own, as `laion-fmri-sub-01-tau`.
     """
 
-    root: str = Field(
-        "", description="folder of the data set; default: laion-fmri below paths.data"
-    )
+    root: str = ROOT
     pool: str = Field(
         DEFAULT[0],
         pattern=r"^(shared|pooled|sub-\d\d)$",
@@ -197,10 +196,8 @@ class Betas(PublishedSteps):
 
     name = NAME
 
-    stimuli: Annotated[Any, parts.part("datasets", NAME)] = Field(
-        NAME,
-        validate_default=True,
-        description="pool and split of the pictures; its root is as above",
+    stimuli: Any = parts.key(
+        "datasets", NAME, "pool and split of the pictures; its root is as above"
     )
     above_r2: float = Field(
         MASK_R2,
@@ -233,22 +230,17 @@ class Betas(PublishedSteps):
                 locate(stimuli.root) if stimuli.root else root
             )
         if stimuli.pool not in ("shared", "pooled", name):
-            problem = (
-                f"pool {stimuli.pool} is for that subject alone: {name} may be trained "
-                "on what it tests on"
-            )
             raise BrainhiveError(
-                problem,
+                f"pool {stimuli.pool} is for that subject alone: {name} may be trained "
+                "on what it tests on",
                 "preparation.stimuli.pool=shared, whose test is the same for all",
             )
 
         # voxels and their regions
         folder, images = root / FOLDER / name, f"{name}_task-images_space-T1w"
         # the publisher's mask, or voxels by R² where it is absent or not asked for
-        path, least = (
-            find_below(folder, f"{images}_desc-meanR2gt15mask_mask.nii.gz"),
-            0.0,
-        )
+        path = find_below(folder, f"{images}_desc-meanR2gt15mask_mask.nii.gz")
+        least = 0.0
         if path is None or self.above_r2 != MASK_R2:
             r2 = f"{images}_stat-rsquare_desc-R2mean_statmap.nii.gz"
             path, least = find_file(folder, r2, SOURCE), self.above_r2
@@ -257,12 +249,9 @@ class Betas(PublishedSteps):
         paths = sorted(
             path for pattern in REGIONS for path in root.glob(pattern.format(name))
         )
-        names = {
-            path: NAME_OF_REGION.sub(r"\1", path.name).replace("-", "")
-            for path in paths
-        }
         regions = {
-            region: mask.read(region_path) > 0 for region_path, region in names.items()
+            NAME_OF_REGION.sub(r"\1", file.name).replace("-", ""): mask.read(file) > 0
+            for file in paths
         }
 
         # the betas and trials of each session, whose numbers must agree
@@ -279,11 +268,11 @@ class Betas(PublishedSteps):
             rows = sorted(read_table(tables[-1], SOURCE, _read_trial))
             # betas and trials are matched by their number alone
             if (count := int(mask.open_series(betas[session]).shape[3])) != len(rows):
-                problem = (
+                raise BrainhiveError(
                     f"session {session} of subject {subject} has {count} betas of "
-                    f"{len(rows)} trials"
+                    f"{len(rows)} trials",
+                    SOURCE,
                 )
-                raise BrainhiveError(problem, SOURCE)
             # a picture of neither split has the reason instead of its split
             trials += [
                 (picture, split_of.get(picture, UNUSED), session, run)

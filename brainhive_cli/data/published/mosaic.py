@@ -27,6 +27,7 @@ from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import PEOPLE, RECORDS, Names, Paths, UniqueNames, no
 from brainhive_cli.data.datasets import (
     PUBLISHED,
+    ROOT,
     Dataset,
     StimulusSet,
     from_files,
@@ -86,9 +87,7 @@ class Pictures(parts.Config):
     person and study: 1 to 93, or by name, as sub-01_NSD.
     """
 
-    root: str = Field(
-        "", description="folder of the data set; default: mosaic below paths.data"
-    )
+    root: str = ROOT
     studies: UniqueNames = Field(
         PICTURED,
         description="studies whose pictures are listed; others than the default have "
@@ -131,10 +130,9 @@ class Pictures(parts.Config):
 
 def _read_list(path: Path) -> list[tuple[str, str, list[str]]]:
     """Read the list of a split: record, file of the picture and names of trials."""
-    listed = documents.read(path, list[dict[str, list[str]]], hint=SOURCE)
     return [
         (record, file, [trial.removesuffix(".npz") for trial in trials])
-        for entry in listed
+        for entry in documents.read(path, list[dict[str, list[str]]], hint=SOURCE)
         for key, trials in entry.items()
         for record, _, file in [key.partition("_stimulus-")]
     ]
@@ -225,8 +223,10 @@ class Betas(PublishedSteps):
         """List the trials of a record; no beta is read."""
         name = {number: name for name, number in RECORDS.items()}.get(subject)
         if name is None:
-            problem = f"{NAME} has no subject {subject}"
-            raise MissingData(problem, f"1 to {len(RECORDS)}, or as sub-01_NSD")
+            raise MissingData(
+                f"{NAME} has no subject {subject}",
+                f"1 to {len(RECORDS)}, or as sub-01_NSD",
+            )
         if (path := _find_files(root).get(subject)) is None:
             raise MissingData(f"no {name}.hdf5 below {root}", SOURCE)
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import h5py
 import numpy as np
@@ -26,7 +26,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import files_called, is_file, locate
 from brainhive_cli.core.recipe import Numbers, Paths, Pattern
 from brainhive_cli.data.brain_images import NIFTI, Mask, open_image
-from brainhive_cli.data.datasets import PUBLISHED, Dataset, StimulusSet, decoding
+from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset, StimulusSet, decoding
 from brainhive_cli.data.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
 from brainhive_cli.data.preparations import fill_subject
 from brainhive_cli.data.published import (
@@ -69,22 +69,14 @@ CAPTION_SOURCE = (
 )
 MATRIX = "nsd_expdesign.mat"
 ATLASES = {
-    "nsdgeneral": (),
-    "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
-    "prf-eccrois": ("ecc0pt5", "ecc1", "ecc2", "ecc4", "ecc4p"),
-    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
-    "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
-    "floc-places": ("OPA", "PPA", "RSC"),
-    "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
-    "streams": (
-        "early",
-        "midventral",
-        "midlateral",
-        "midparietal",
-        "ventral",
-        "lateral",
-        "parietal",
-    ),
+    "nsdgeneral": "",
+    "prf-visualrois": "V1v V1d V2v V2d V3v V3d hV4",
+    "prf-eccrois": "ecc0pt5 ecc1 ecc2 ecc4 ecc4p",
+    "floc-faces": "OFA FFA-1 FFA-2 mTL-faces aTL-faces",
+    "floc-words": "OWFA VWFA-1 VWFA-2 mfs-words mTL-words",
+    "floc-places": "OPA PPA RSC",
+    "floc-bodies": "EBA FBA-1 FBA-2 mTL-bodies",
+    "streams": "early midventral midlateral midparietal ventral lateral parietal",
 }
 """Masks, and names of the labels 1, 2, … of each; 0 and -1 are no region."""
 GENERAL = "nsdgeneral"
@@ -100,6 +92,9 @@ SPLITS = ("train", "test")
 FOLDER = "nsddata_betas/ppdata/subj{subject:02d}"
 ROI = "nsddata/ppdata/subj{:02d}/{}/roi"
 SOURCE = fetch_line("nsd")
+ROOT_OF_BETAS: Any = Field(
+    "", description="folder of nsddata and nsddata_betas; default: nsd below paths.data"
+)
 
 
 def name_picture(row: int) -> str:
@@ -119,9 +114,7 @@ class Pictures(parts.Config):
     COCO's: those of COCO_73k_annots_curated.npy anywhere below the folder.
     """
 
-    root: str = Field(
-        "", description="folder of the data set; default: nsd below paths.data"
-    )
+    root: str = ROOT
     subjects: Numbers | None = Field(
         None,
         description="only what these subjects were shown, 10,000 pictures each, in "
@@ -135,14 +128,10 @@ class Pictures(parts.Config):
         chosen = sorted(set(self.subjects or ()))
         if absent := [subject for subject in chosen if subject not in SUBJECTS]:
             raise RecipeError(f"nsd has no subject {absent[0]}", "it has 1 to 8")
-        root, name = (
-            paths.dataset("nsd", self.root),
-            "-".join(map(str, ["nsd", *chosen])),
-        )
-        listed, published = (
-            partial(_list_pictures, root, name, chosen),
-            PUBLISHED["nsd"],
-        )
+        root = paths.dataset("nsd", self.root)
+        name = "-".join(map(str, ["nsd", *chosen]))
+        listed = partial(_list_pictures, root, name, chosen)
+        published = PUBLISHED["nsd"]
         if chosen:  # whose training pictures are those of nobody else
             published = replace(
                 published, stimuli={**published.stimuli, "train": OWN * len(chosen)}
@@ -166,10 +155,9 @@ def _list_files(root: Path, split: str, reads: str) -> list[Input]:
                 files_called(CURATED, root), root / CURATED, f"{CAPTION_SOURCE} {root}"
             )
         ]
-    sizes = {STIMULI: BYTES, INFO: None}
     return [
         Input.of_file(files_called(name, root), root / name, SOURCE, size)
-        for name, size in sizes.items()
+        for name, size in ((STIMULI, BYTES), (INFO, None))
     ]
 
 
@@ -196,11 +184,11 @@ def _list_pictures(
     # pictures that all subjects saw are the test
     shared, shown = _read_rows(root, subjects)
     if not shared or max(shown) >= count:
-        problem = (
+        raise BrainhiveError(
             f"{path} has {count} pictures, but not those {len(shared)} that all "
-            "subjects saw"
+            "subjects saw",
+            SOURCE,
         )
-        raise BrainhiveError(problem, SOURCE)
     is_shared, is_shown = (np.isin(np.arange(count), rows) for rows in (shared, shown))
     # [N] of imgBrick
     rows = np.flatnonzero((is_shared == (split == "test")) & is_shown)
@@ -319,8 +307,10 @@ def open_voxels(
     """
     for name, drawn_path in drawn.items():
         if not drawn_path.is_file():
-            way = f"preparation.masks.{name}: a NIfTI file for each subject"
-            raise MissingData(f"no mask {drawn_path}", way)
+            raise MissingData(
+                f"no mask {drawn_path}",
+                f"preparation.masks.{name}: a NIfTI file for each subject",
+            )
 
     # NSD's masks may be missing, but for the base
     names = dict.fromkeys([base, *ATLASES])
@@ -343,7 +333,7 @@ def open_voxels(
         regions[name] = labels > 0
         regions |= {
             label: labels == number
-            for number, label in enumerate(ATLASES.get(name, ()), 1)
+            for number, label in enumerate(ATLASES.get(name, "").split(), 1)
         }
     if EARLY in regions:
         regions[HIGHER] = ~regions[EARLY]
@@ -368,12 +358,7 @@ class Raw(PublishedSteps):
     min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
     max_voxels: ClassVar[None] = None  # type: ignore[misc]
 
-    root: str = Field(
-        "",
-        description=(
-            "folder of nsddata and nsddata_betas; default: nsd below paths.data"
-        ),
-    )
+    root: str = ROOT_OF_BETAS
     space: Pattern = Field(
         "func1pt8mm", description="of the volumes: func1pt8mm or func1mm"
     )
@@ -398,10 +383,8 @@ class Raw(PublishedSteps):
     )
     zscore: bool = Field(  # type: ignore[assignment]
         True,
-        description=(
-            "z-score each voxel in each session by its training trials; no: percent of "
-            "change"
-        ),
+        description="z-score each voxel in each session by its training trials; no: "
+        "percent of change",
     )
 
     def build(self, paths: Paths) -> PublishedBetas:
@@ -475,13 +458,9 @@ def _find_betas(folder: Path, session: int) -> Path:
     name = f"betas_session{session:02d}"
     if (path := find_volume(folder, name, (".hdf5", *NIFTI))) is None:
         # sessions that are here, for the hint
-        matches = (
-            re.match(r"betas_session(\d+)\.", path.name)
-            for path in folder.glob("betas_session*")
-        )
-        there = ",".join(
-            map(str, sorted({int(match[1]) for match in matches if match}))
-        )
+        files = "\n".join(path.name for path in folder.glob("betas_session*"))
+        numbers = map(int, re.findall(r"^betas_session(\d+)\.", files, re.MULTILINE))
+        there = ",".join(map(str, sorted({*numbers})))
         way = f", or take what is there: preparation.sessions={there}" if there else ""
         raise MissingData(
             f"nsd: no {folder / name}.nii.gz, nor .hdf5", f"{SOURCE}{way}"
@@ -508,11 +487,11 @@ def check_betas(path: Path, mask: Mask, trials: int) -> None:
     # [X, Y, Z, trials]: a beta for each voxel of the mask's volume and each trial
     expected = [*mask.inside.shape, trials]
     if [*shape] != expected or dtype != np.int16:
-        problem = (
+        raise BrainhiveError(
             f"{path} holds {dtype} {[*shape]}, not int16 {expected} as mask and design "
-            "have it"
+            "have it",
+            SOURCE,
         )
-        raise BrainhiveError(problem, SOURCE)
 
 
 def read_betas(path: Path, mask: Mask, trials: int) -> NDArray[np.int16]:
@@ -575,12 +554,7 @@ class Imagery(PublishedSteps):
     min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
     max_voxels: ClassVar[None] = None  # type: ignore[misc]
 
-    root: str = Field(
-        "",
-        description=(
-            "folder of nsddata and nsddata_betas; default: nsd below paths.data"
-        ),
-    )
+    root: str = ROOT_OF_BETAS
     voxels: str = Field(
         "nsdgeneral",
         description="mask of the voxels that are kept, as NSD's were prepared",
@@ -633,11 +607,11 @@ class Imagery(PublishedSteps):
         if unnamed := sum(
             not name and not block.startswith("att") for block, name in pairs
         ):
-            problem = (
+            raise BrainhiveError(
                 f"{paths[0].parent}: {unnamed} trials have nothing in column "
-                f"{self.column}"
+                f"{self.column}",
+                "preparation.column=CONDITION",
             )
-            raise BrainhiveError(problem, "preparation.column=CONDITION")
 
         # a run begins where the block changes
         runs = np.cumsum(

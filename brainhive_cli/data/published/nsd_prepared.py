@@ -7,6 +7,7 @@ set nsd.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,8 +62,9 @@ def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) ->
         if (folder := root / ROI.format(subject, "func1pt8mm")).is_dir():
             _, mask, voxels = open_voxels(folder, GENERAL)
             if mask.width != width:
-                problem = f"{mask.path} has {mask.width} voxels, the signals {width}"
-                raise BrainhiveError(problem, source)
+                raise BrainhiveError(
+                    f"{mask.path} has {mask.width} voxels, the signals {width}", source
+                )
             return voxels
 
     # MindEye2's masks, of which nsd_general marks the kept voxels
@@ -140,12 +142,10 @@ def make_recording(
 AVERAGES = "webdataset_avg_split/{0}/{0}_subj{{subject:02d}}_*.tar"
 FOLDERS = {"train": ("train", "val"), "test": ("test",)}
 """Folders of MindEye1 with the pictures of a split; `val` is 300 training pictures."""
-SIGNAL, PICTURE, COUNT, TRIALS = (
-    "nsdgeneral.npy",
-    "coco73k.npy",
-    "num_uniques.npy",
-    "trial.npy",
-)
+SIGNAL = "nsdgeneral.npy"
+PICTURE = "coco73k.npy"
+COUNT = "num_uniques.npy"
+TRIALS = "trial.npy"
 """Members of a sample of MindEye1."""
 MINDEYE1 = (
     "hf download pscotti/naturalscenesdataset --repo-type dataset --include "
@@ -174,8 +174,11 @@ class MindEye1(parts.Config):
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
         root = paths.dataset("naturalscenesdataset", self.root)
-        names = (name for folders in FOLDERS.values() for name in folders)
-        files = {name: [AVERAGES.format(name)] for name in names}
+        files = {
+            name: [AVERAGES.format(name)]
+            for names in FOLDERS.values()
+            for name in names
+        }
         read = partial(_read_mindeye1, (root, paths.dataset("nsd")), self.needs_regions)
         source = f"{MINDEYE1} --local-dir {root}"
         return PreparedFiles("nsd", root, source, files, read, optional=["val"])
@@ -191,11 +194,8 @@ def _read_mindeye1(
     """Open the pictures of a split, in the order of the files."""
     # one sample for each picture; of its signals [R, V], the first row of each trial,
     # in the order of time
-    samples = list(
-        list_samples(
-            (path for name in FOLDERS[split] for path in files[name]), MINDEYE1
-        )
-    )
+    paths = chain(*(files[name] for name in FOLDERS[split]))
+    samples = [*list_samples(paths, MINDEYE1)]
     pictures = []
     repetitions = []
     for sample in samples:
@@ -274,20 +274,17 @@ class MindEye2(parts.Config):
     )
     test_pictures: Literal[982, 1000] = Field(
         1000,
-        description=(
-            "test pictures: all, or those of the first 37 sessions; later ones are "
-            "left out"
-        ),
+        description="test pictures: all, or those of the first 37 sessions; later ones "
+        "are left out",
     )
 
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
         root = paths.dataset("mindeyev2", self.root)
-        tests = [TARS % folder for folder in TEST_FOLDERS[self.test_pictures]]
         files = {
             "betas": [BETAS],
             "train": [TARS % "train"],
-            "test": tests,
+            "test": [TARS % folder for folder in TEST_FOLDERS[self.test_pictures]],
             "masks": [REGION_MASKS],
         }
         read = partial(_read_mindeye2, (root, paths.dataset("nsd")), self.test_pictures)
@@ -373,10 +370,8 @@ class BrainDiffuser(parts.Config):
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
         roots = paths.dataset("brain_diffuser", self.root), paths.dataset("nsd")
-        files, design = (
-            {split: [MEANS % split] for split in SPLITS},
-            partial(find_anywhere, MATRIX, *roots),
-        )
+        files = {split: [MEANS % split] for split in SPLITS}
+        design = partial(find_anywhere, MATRIX, *roots)
         read = partial(_read_brain_diffuser, roots, design)
         return PreparedFiles(
             "nsd", roots[0], BRAIN_DIFFUSER, files, read, design=(MATRIX, design)
@@ -449,11 +444,8 @@ def _list_pictures(
     # files hold the pictures of a number of complete sessions
     ends = np.arange(1, max(SESSIONS) + 1) * SESSION_TRIALS
     if count not in np.searchsorted(trials, ends):
-        problem = (
-            f"{path} has {count} pictures, as no number of sessions of {matrix} has"
-        )
         raise BrainhiveError(
-            problem,
+            f"{path} has {count} pictures, as no number of sessions of {matrix} has",
             "the files of training and test may be swapped, or of another subject",
         )
     return rows[trials[:count]].tolist()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -23,6 +23,7 @@ from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths, Pattern
 from brainhive_cli.data.datasets import (
     PUBLISHED,
+    ROOT,
     Dataset,
     StimulusSet,
     from_files,
@@ -69,21 +70,17 @@ NUMBER = re.compile(r"^\d+_")
 """Prefix of the folder of a concept, as the files are distributed."""
 FILES = {
     "train": (
-        *(
-            "train.pt",
-            "preprocessed_eeg_training.npy",
-            "train.npy",
-            "preprocessed_meg_training.pkl",
-        ),
+        "train.pt",
+        "preprocessed_eeg_training.npy",
+        "train.npy",
+        "preprocessed_meg_training.pkl",
         "train_sub{subject}.pkl",
     ),
     "test": (
-        *(
-            "test.pt",
-            "preprocessed_eeg_test.npy",
-            "test.npy",
-            "preprocessed_meg_zs_test.pkl",
-        ),
+        "test.pt",
+        "preprocessed_eeg_test.npy",
+        "test.npy",
+        "preprocessed_meg_zs_test.pkl",
         "test_sub{subject}.pkl",
     ),
 }
@@ -129,15 +126,11 @@ class Distributed(parts.Config):
     channels: ClassVar[tuple[str, ...] | None] = POSTERIOR
     stimulus_ms: ClassVar[float] = STIMULUS_MS
 
-    root: str = Field(
-        "", description="folder of the data set; default: its name below paths.data"
-    )
+    root: str = ROOT
     signals: Pattern = Field(
         "",
-        description=(
-            "folder of sub-XX/{train,test}.pt below root, or a pattern; default: the "
-            "published one"
-        ),
+        description="folder of sub-XX/{train,test}.pt below root, or a pattern; "
+        "default: the published one",
     )
     holdout: Holdout | None = OF_TRAIN
 
@@ -150,13 +143,11 @@ class Distributed(parts.Config):
             self.name if is_usual else f"{self.name}--{self.signals.replace('/', '--')}"
         )
         return Dataset(
-            *(
-                self.name,
-                tuple(FILES),
-                partial(self.images, root),
-                recordings,
-                self.name,
-            ),
+            self.name,
+            tuple(FILES),
+            partial(self.images, root),
+            recordings,
+            self.name,
             subjects=self.subjects,
             open_recording=partial(self.recording, root),
             holdout=self.holdout or SEPARATE_TEST,
@@ -175,10 +166,9 @@ class Distributed(parts.Config):
         """
         # folders of the split, those of originals before resized ones; the first with
         # pictures counts
-        below = walk(root, enters=lambda name: name not in CALLED)
         paths = [
             path
-            for path, entry in below
+            for path, entry in walk(root, enters=lambda name: name not in CALLED)
             if entry.is_dir() and Path(path).name in FOLDERS[split]
         ]
         folders = [
@@ -201,11 +191,10 @@ class Distributed(parts.Config):
             files,
             [file.split("/")[-2] for file in files],
         )
-        captions = partial(_list_captions, images.concepts)
         return replace(
             images,
             image_ids=Names.of(map(image_id, files)),
-            captions=captions,
+            captions=partial(_list_captions, images.concepts),
             captions_each=1,
         )
 
@@ -227,14 +216,17 @@ class Distributed(parts.Config):
         matches = (sorted(root.glob(f"{folder}/{name}")) for name in FILES[split][:2])
         paths = next(filter(None, matches), [])
         if not paths:
-            problem = f"{self.name}: no recording {root}/{folder}/{split}.pt"
-            raise MissingData(problem, fetch_line(self.name, self.root))
+            raise MissingData(
+                f"{self.name}: no recording {root}/{folder}/{split}.pt",
+                fetch_line(self.name, self.root),
+            )
         if len(paths) > 1:
             names = ", ".join(path.relative_to(root).parts[0] for path in paths)
-            problem = (
-                f"{self.name}: several recordings of sub-{subject:02d}/{split}: {names}"
+            raise MissingData(
+                f"{self.name}: several recordings of sub-{subject:02d}/{split}: "
+                f"{names}",
+                "dataset.signals=ONE_OF_THEM",
             )
-            raise MissingData(problem, "dataset.signals=ONE_OF_THEM")
         return paths[0]
 
 
@@ -484,10 +476,8 @@ class Prepared(parts.Config):
     root: str = Field(
         "", description="folder of the subjects; default: that of `stimuli`"
     )
-    stimuli: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
-        "things-eeg",
-        validate_default=True,
-        description="the data set of the pictures that were shown",
+    stimuli: Any = parts.key(
+        "datasets", "things-eeg", "the data set of the pictures that were shown"
     )
 
     def build(self, paths: Paths) -> PreparedFiles:

@@ -12,7 +12,13 @@ from pydantic import Field, model_validator
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
-from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
+from brainhive_cli.core.recipe import (
+    Numbers,
+    Paths,
+    UniqueNames,
+    added_field,
+    refuse_idle,
+)
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.preparations import Preparation, list_subjects
 from brainhive_cli.data.published.things_eeg import (
@@ -80,10 +86,8 @@ class Raw(Steps):
         tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None
     ) = Field(
         None,
-        description=(
-            "trials of a training and of a test picture drawn in each session; "
-            "default: all"
-        ),
+        description="trials of a training and of a test picture drawn in each session; "
+        "default: all",
     )
     seed: int = Field(
         20200220, ge=0, lt=2**32, description="of the draw, and of `shuffle`"
@@ -92,9 +96,8 @@ class Raw(Steps):
         False,
         description="shuffle the repetitions of a picture; default: order of time",
     )
-    continuous: Literal["none", "neuralbench"] = Field(
+    continuous: Literal["none", "neuralbench"] = added_field(
         "none",
-        exclude_if=lambda steps: steps == "none",  # older stores do not name it
         description="steps on each recording before trials are cut: none, or those of "
         "NeuralBench: notch filters at 50 and 60 Hz and their harmonics, 0.1 to 75 Hz, "
         "rate_hz, each channel less its median, over its interquartile range; trials "
@@ -102,10 +105,8 @@ class Raw(Steps):
     )
     whiten_by: Literal["training", "both"] = Field(  # each session has training trials
         "training",
-        description=(
-            "whose noise: training trials alone, or the mean with that of the test "
-            "trials"
-        ),
+        description="whose noise: training trials alone, or the mean with that of the "
+        "test trials",
     )
 
     @model_validator(mode="after")
@@ -121,10 +122,8 @@ class Raw(Steps):
 
     def build(self, paths: Paths) -> "RawRecordings":
         """Point at the data; nothing is read yet."""
-        root, channels = (
-            paths.dataset("things-eeg", self.root),
-            tuple(self.channels or MONTAGE),
-        )
+        root = paths.dataset("things-eeg", self.root)
+        channels = tuple(self.channels or MONTAGE)
         seed = self.seed if self.shuffle else None
         rate_hz = RATE_HZ if self.continuous == "none" else self.rate_hz
         return RawRecordings(self, root, channels, Cutting(self, rate_hz), seed)
@@ -273,19 +272,14 @@ class RawRecordings(Preparation):
         # the published rate, and the channels of the recipe
         if rate_hz != RATE_HZ:
             raise BrainhiveError(
-                (
-                    f"{path} has {rate_hz:g} samples a second, the published "
-                    f"recordings {RATE_HZ}"
-                ),
-                (
-                    "use the recordings as published; preparation.kind=recording reads "
-                    "those of other rates"
-                ),
+                f"{path} has {rate_hz:g} samples a second, the published "
+                f"recordings {RATE_HZ}",
+                "use the recordings as published; preparation.kind=recording reads "
+                "those of other rates",
             )
         if absent := [name for name in self.channels if name not in names]:
-            problem = f"{path} has no channel {', '.join(absent)}"
             raise BrainhiveError(
-                problem,
+                f"{path} has no channel {', '.join(absent)}",
                 f"preparation.channels=[...] of those it has: {', '.join(names)}",
             )
 
@@ -294,14 +288,10 @@ class RawRecordings(Preparation):
         pictures, count = codes[is_picture], len(self._image_ids[split])
         if not len(pictures) or pictures.min() < 1 or pictures.max() > count:
             raise BrainhiveError(
-                (
-                    f"{path} has pictures beyond 1 to {count}, those of {split} in "
-                    f"{METADATA}"
-                ),
-                (
-                    "the files of training and test may be swapped, or be of another "
-                    "data set"
-                ),
+                f"{path} has pictures beyond 1 to {count}, those of {split} in "
+                f"{METADATA}",
+                "the files of training and test may be swapped, or be of another "
+                "data set",
             )
         factor = self.cutting.recorded_hz / RATE_HZ
         onsets = np.rint(onsets * factor).astype(np.int64)
@@ -310,8 +300,10 @@ class RawRecordings(Preparation):
         beyond = int((~fits & is_picture).sum())
         dropped = {"target": int((~is_picture).sum()), "beyond the recording": beyond}
         if not len(trials):
-            problem = f"{path} has no whole trial of a picture: {beyond} go beyond it"
-            raise BrainhiveError(problem, "preparation.epoch_ms=[start, stop]")
+            raise BrainhiveError(
+                f"{path} has no whole trial of a picture: {beyond} go beyond it",
+                "preparation.epoch_ms=[start, stop]",
+            )
 
         # as many trials of each picture as papers draw, picture by picture in the order
         # drawn

@@ -41,17 +41,13 @@ class Betas(PublishedSteps):
 
     zscore: Annotated[Literal["session", "run", "no"], no] = Field(
         "no",
-        description=(
-            "z-score voxels again, within a session or run; as published they are on "
-            "that scale"
-        ),
+        description="z-score voxels again, within a session or run; as published they "
+        "are on that scale",
     )
     drop_test_concepts: bool = Field(
         True,
-        description=(
-            "leave training pictures out whose concept a test picture shows, as papers "
-            "do"
-        ),
+        description="leave training pictures out whose concept a test picture shows, "
+        "as papers do",
     )
 
     def find(self, root: Path, subject: int) -> Subject:

@@ -40,10 +40,10 @@ HALF_MS = 2.5
 sample's.
 """
 OpenEpochs = tuple[Any, Mapping[str, Array], Int64, slice]
-"""Epochs of mne, not yet read; columns [n] of their trials: type, category (-1 where
-there is none), picture (a file stem), session counted from 1, and onset in seconds from
-the start of its run (NaN where that is not known); the rows of the magnetometers [C];
-and the samples that are kept.
+"""Epochs of mne, not yet read; columns [n] of their trials: type, whether it is of a
+picture, category (-1 where there is none), picture (a file stem), session counted from
+1, and onset in seconds from the start of its run (NaN where that is not known); the
+rows of the magnetometers [C]; and the samples that are kept.
 """
 
 
@@ -66,10 +66,8 @@ class Epochs(parts.Config):
     )
     drop_test_categories: bool = Field(
         True,
-        description=(
-            "leave training pictures out whose category a test picture is of, as "
-            "papers do"
-        ),
+        description="leave training pictures out whose category a test picture is of, "
+        "as papers do",
     )
 
     def build(self, paths: Paths) -> "EpochFiles":
@@ -100,9 +98,7 @@ class EpochFiles(Preparation):
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions in which there are trials of pictures."""
         _, table, *_ = self._open(subject)
-        return np.unique(
-            table["session"][np.isin(table["type"], [*TYPES.values()])]
-        ).tolist()
+        return np.unique(table["session"][table["is_picture"]]).tolist()
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session; the table of trials is read, no signal."""
@@ -135,9 +131,7 @@ class EpochFiles(Preparation):
         )
 
         # onsets count only if all trials of pictures have one
-        has_onsets = np.isfinite(
-            table["onset"][np.isin(table["type"], [*TYPES.values()])]
-        ).all()
+        has_onsets = np.isfinite(table["onset"][table["is_picture"]]).all()
 
         recordings = {}
         for split in TYPES:
@@ -159,15 +153,13 @@ class EpochFiles(Preparation):
                 "stimulus_ms": STIMULUS_MS,
             }
             recordings[split] = Trials(
-                *(
-                    signal,
-                    table["picture"][trials].tolist(),
-                    sensors,
-                    times_s,
-                    rate_hz,
-                    "z-score",
-                    about,
-                ),
+                signal,
+                table["picture"][trials].tolist(),
+                sensors,
+                times_s,
+                rate_hz,
+                "z-score",
+                about,
                 onset_s=table["onset"][trials][:, None] if has_onsets else None,
             )
         return recordings
@@ -184,18 +176,15 @@ class EpochFiles(Preparation):
         no split has.
         """
         # [n]
-        is_here, types, categories = (
-            table["session"] == session,
-            table["type"],
-            table["category"],
-        )
+        is_here, types = table["session"] == session, table["type"]
         is_chosen = is_here & (types == TYPES[split])
         if split == "test":
             return np.flatnonzero(is_chosen), {}
 
         # training pictures of tested categories would make the test easier
-        dropped = {"catch": int((is_here & ~np.isin(types, [*TYPES.values()])).sum())}
+        dropped = {"catch": int((is_here & ~table["is_picture"]).sum())}
         if self.config.drop_test_categories:
+            categories = table["category"]
             is_tested = np.isin(categories, categories[types == TYPES["test"]])
             dropped["category of a test picture"] = int((is_chosen & is_tested).sum())
             is_chosen &= ~is_tested
@@ -254,8 +243,10 @@ class EpochFiles(Preparation):
             np.nan_to_num(read_numbers(name), nan=-1).astype(np.int64)
             for name in ("things_category_nr", "session_nr")
         )
+        types = np.array([str(row["trial_type"]) for row in rows])
         table = {
-            "type": np.array([str(row["trial_type"]) for row in rows]),
+            "type": types,
+            "is_picture": np.isin(types, [*TYPES.values()]),
             "category": categories,
             "picture": np.array(
                 [PurePosixPath(str(row["image_path"])).stem for row in rows]

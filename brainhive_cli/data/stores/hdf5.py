@@ -536,11 +536,9 @@ def _read_seal(path: Path) -> tuple[bytes, list[tuple[int, int]], int] | None:
 def _digest(path: Path, spans: Sequence[tuple[int, int]], end: int) -> bytes:
     """Digest what lies between parts of a file, and where these are."""
     # the spans are digested too, since they say which bytes are left out
-    content, at, total = (
-        np.memmap(path, np.uint8, "r"),
-        0,
-        xxhash.xxh3_128(repr((spans, end)).encode()),
-    )
+    content = np.memmap(path, np.uint8, "r")
+    at = 0
+    total = xxhash.xxh3_128(repr((spans, end)).encode())
     for start, size in (*spans, (end, 0)):
         total.update(content[at:start].data)
         at = start + size

@@ -190,14 +190,18 @@ def match_names(
         rows[position] = matches[0] if matches else -1
     # all clashes in one error
     if clashes:
-        problem = f"names mean several pictures, {summarise_names(clashes)}"
-        raise BrainhiveError(problem, "name them by their path below the image folder")
+        raise BrainhiveError(
+            f"names mean several pictures, {summarise_names(clashes)}",
+            "name them by their path below the image folder",
+        )
 
     # a picture may have one name only
     pictures, counts = np.unique(rows[rows >= 0], return_counts=True)
     if each_once and (repeated := [image_ids[row] for row in pictures[counts > 1]]):
-        problem = f"pictures have several vectors, {summarise_names(repeated)}"
-        raise BrainhiveError(problem, "give one encoder's vectors only")
+        raise BrainhiveError(
+            f"pictures have several vectors, {summarise_names(repeated)}",
+            "give one encoder's vectors only",
+        )
     return rows, [name for name, row in zip(names, rows, strict=True) if row < 0]
 
 

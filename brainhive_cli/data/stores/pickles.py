@@ -46,20 +46,16 @@ TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 PICKLE = "data.pkl"
 """The pickle in an archive of torch."""
 DTYPES = {
-    **{
-        "Double": "float64",
-        "Float": "float32",
-        "Half": "float16",
-        "BFloat16": "bfloat16",
-        "Long": "int64",
-    },
-    **{
-        "Int": "int32",
-        "Short": "int16",
-        "Char": "int8",
-        "Byte": "uint8",
-        "Bool": "bool",
-    },
+    "Double": "float64",
+    "Float": "float32",
+    "Half": "float16",
+    "BFloat16": "bfloat16",
+    "Long": "int64",
+    "Int": "int32",
+    "Short": "int16",
+    "Char": "int8",
+    "Byte": "uint8",
+    "Bool": "bool",
 }
 """Of torch's storages."""
 LOCAL_HEADER = 30
@@ -102,12 +98,10 @@ def load(path: Path, verify: bool = True, way_out: str = "fetch it again") -> An
         try:
             return _load(path, verify)
         except Refused as error:
-            problem = (
-                f"{path} holds Python objects that could run code when read: "
-                f"{first_line(error)}"
-            )
             raise BrainhiveError(
-                problem, "save it again as a dict of plain arrays and lists"
+                f"{path} holds Python objects that could run code when read: "
+                f"{first_line(error)}",
+                "save it again as a dict of plain arrays and lists",
             ) from error
 
 

@@ -30,14 +30,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import (
-    LazyRows,
-    map_numbers,
-    open_rows,
-    read_flags,
-    read_strings,
-    short_name,
-)
 from brainhive_cli.data.stores.ids import Names, match_ids
 from brainhive_cli.models.encoders import IMPORTED, describe_bad_own_name
 
@@ -75,17 +67,7 @@ as much.
 """
 MIN_VECTORS = 16
 """Fewer vectors than this may well be alike, and say nothing about an encoder."""
-COLUMNS = (
-    "store",
-    "vectors",
-    "norm",
-    "spread",
-    "dead",
-    "NaN",
-    "cosine",
-    "near",
-    "check",
-)
+COLUMNS = tuple("store vectors norm spread dead NaN cosine near check".split())
 """Of the table of figures."""
 PASSED, FAILED = "passed", "failed"
 
@@ -130,32 +112,45 @@ class Health:
         cosine = f"the median cosine of random pairs is {self.median_pair_cosine:.4f}"
         problems = []
         if self.non_finite:
-            cause = "half precision that overflowed; their pictures count as absent"
-            problems.append((f"{self.non_finite} values are not finite", cause))
+            problems.append(
+                (
+                    f"{self.non_finite} values are not finite",
+                    "half precision that overflowed; their pictures count as absent",
+                )
+            )
         if self.vectors < MIN_VECTORS:
             return problems
 
         # vectors that are too alike, too different, constant, or repeated
         if self.median_pair_cosine > high:
-            cause = (
-                "weights that did not load, or pictures that all reached the encoder "
-                "alike"
-            )
-            problems.append((f"{cosine}, usual is {high:g} at most: collapsed", cause))
-        if self.median_pair_cosine < low:
-            cause = "vectors that were centred or whitened, or are another encoder's"
-            problems.append((f"{cosine}, usual is {low:g} at least", cause))
-        if self.dead_dimensions > usual_dead * self.dimensions:
-            what = (
-                f"{self.dead_dimensions} of {self.dimensions} dimensions never change"
-            )
             problems.append(
-                (what, "weights that did not load, or vectors padded with zeros")
+                (
+                    f"{cosine}, usual is {high:g} at most: collapsed",
+                    "weights that did not load, or pictures that all reached the "
+                    "encoder alike",
+                )
+            )
+        if self.median_pair_cosine < low:
+            problems.append(
+                (
+                    f"{cosine}, usual is {low:g} at least",
+                    "vectors that were centred or whitened, or are another encoder's",
+                )
+            )
+        if self.dead_dimensions > usual_dead * self.dimensions:
+            problems.append(
+                (
+                    f"{self.dead_dimensions} of {self.dimensions} dimensions never "
+                    "change",
+                    "weights that did not load, or vectors padded with zeros",
+                )
             )
         if self.near_duplicates > usual_repeats:
-            what = f"{self.near_duplicates:.0%} of the vectors have a near-duplicate"
             problems.append(
-                (what, "one picture under many ids, or rows that were never filled")
+                (
+                    f"{self.near_duplicates:.0%} of the vectors have a near-duplicate",
+                    "one picture under many ids, or rows that were never filled",
+                )
             )
         return problems
 
@@ -183,7 +178,7 @@ class TargetStore:
     """
 
     path: Path
-    embedding: LazyRows
+    embedding: hdf5.LazyRows
     image_ids: Names
     concepts: Names
     done: Bool
@@ -206,33 +201,27 @@ class TargetStore:
             # attributes of the right format
             attributes = hdf5.get_attributes(file)
             if attributes.get("format") != FORMAT or "embedding" not in file:
-                line = f"{making(path)} --again"
                 raise BrainhiveError(
-                    f"{path} is not a target store of format {FORMAT}", line
+                    f"{path} is not a target store of format {FORMAT}",
+                    f"{making(path)} --again",
                 )
 
             # rows stay on disk; names and marks are read
-            embedding = open_rows(file, "embedding", making(path))
-            done = read_flags(file, "done")
-            image_ids, concepts = (
-                Names(read_strings(file, "image_id")),
-                Names(read_strings(file, "concept")),
-            )
+            embedding = hdf5.open_rows(file, "embedding", making(path))
+            done = hdf5.read_flags(file, "done")
             pixels = (
-                np.array(map_numbers(file, PIXELS, "u")) if PIXELS in file else None
+                np.array(hdf5.map_numbers(file, PIXELS, "u"))
+                if PIXELS in file
+                else None
             )
             # a store that lacks these attributes is known by its folders and its name
-            address = {
+            attributes = {
                 "encoder": path.stem,
                 "split": path.parent.name,
                 "dataset": path.parent.parent.name,
-            }
-            skipped = int((~done).sum())
-            attributes = {
-                **address,
                 "config": {},
                 "weights": {},
-                "skipped": skipped,
+                "skipped": int((~done).sum()),
                 **attributes,
             }
 
@@ -244,10 +233,20 @@ class TargetStore:
             # shape of one target, which follows the axis of alternatives where there is
             # one
             alternatives = attributes.get("alternatives")
-            shape = embedding.shape[1 if alternatives is None else 2 :]
             is_own = attributes["config"].get("kind") == IMPORTED
-            about = attributes, shape, alternatives, is_own, making(path, is_own)
-            return cls(path, embedding, image_ids, concepts, done, pixels, *about)
+            return cls(
+                path,
+                embedding,
+                Names(hdf5.read_strings(file, "image_id")),
+                Names(hdf5.read_strings(file, "concept")),
+                done,
+                pixels,
+                attributes,
+                embedding.shape[1 if alternatives is None else 2 :],
+                alternatives,
+                is_own,
+                making(path, is_own),
+            )
 
     def view(self, encoder: str, index: int | None) -> Self:
         """Give the store of one view, which `encoder` encodes alone, of one with
@@ -261,14 +260,17 @@ class TargetStore:
 
         # views lie along the first axis of a target, [F, …]
         if not index < (count := self.shape[0]):
-            problem = f"{self.path} has {count} views, none is {index}"
-            raise BrainhiveError(problem, "views are counted from 0")
+            raise BrainhiveError(
+                f"{self.path} has {count} views, none is {index}",
+                "views are counted from 0",
+            )
         # attributes as if the encoder of that view alone had made the store
         config = {**self.attributes["config"], "views": index}
-        attributes = {**self.attributes, "encoder": encoder, "config": config}
-        column = self.embedding.column(index)
         return replace(
-            self, embedding=column, attributes=attributes, shape=self.shape[1:]
+            self,
+            embedding=self.embedding.column(index),
+            attributes={**self.attributes, "encoder": encoder, "config": config},
+            shape=self.shape[1:],
         )
 
     def verify(self) -> None:
@@ -288,19 +290,18 @@ class TargetStore:
         Raises:
             BrainhiveError: if they are not those that this version writes.
         """
-        way = f"{self.making} --again"
         return documents.check(
             self.attributes.get("health"),
             f"{self.path}: attribute: health",
             Health,
-            way,
+            f"{self.making} --again",
         )
 
     def measured(self) -> Health:
         """Measure the health again, also of embeddings that are not finite."""
         with hdf5.open_file(self.path, self.making) as file:
             return measure_health(
-                self.embedding, np.flatnonzero(read_flags(file, "done"))
+                self.embedding, np.flatnonzero(hdf5.read_flags(file, "done"))
             )
 
     def refuse_other_pictures(self, image_ids: Sequence[str], line: Hint) -> None:
@@ -320,15 +321,13 @@ class TargetStore:
         stored, current = set(self.image_ids), set(image_ids)
         split = "{dataset}/{split}".format_map(self.attributes)
         added, absent = len(current - stored), len(stored - current)
-        changes = (
-            f"{added} added, {absent} removed"
-            if added or absent
-            else "the order differs"
+        changes = "the order differs"
+        if added or absent:
+            changes = f"{added} added, {absent} removed"
+        raise BrainhiveError(
+            f"{self.path} does not match the pictures that {split} has now: {changes}",
+            f"{line} --again",
         )
-        problem = (
-            f"{self.path} does not match the pictures that {split} has now: {changes}"
-        )
-        raise BrainhiveError(problem, f"{line} --again")
 
     def rows(self, image_ids: Sequence[str]) -> Int64:
         """Find the rows of image ids; -1 for a picture that was skipped as bad when
@@ -368,11 +367,9 @@ class Blank:
         encoder.
         """
         # attributes by which an interrupted store of the same targets is recognised
-        part, ids, count = (
-            hdf5.part_of(self.path),
-            Names.of(self.image_ids),
-            len(self.image_ids),
-        )
+        part = hdf5.part_of(self.path)
+        ids = Names.of(self.image_ids)
+        count = len(self.image_ids)
         attributes = {
             "format": FORMAT,
             "dtype": self.dtype,
@@ -420,17 +417,13 @@ class TargetWriter:
             is_done = (file["done"][()] == 1) & (file[SUMS][()] != 0)
             self.pending: Int64 = np.flatnonzero(~is_done)
             # the largest float16; only such stores can overflow
-            self._most = (
-                float(np.finfo(np.float16).max)
-                if file["embedding"].dtype == np.float16
-                else None
-            )
+            self._most = np.inf
+            if file["embedding"].dtype == np.float16:
+                self._most = float(np.finfo(np.float16).max)
             # one writer for each dataset of rows; names were written at creation
-            written_once = {"image_id", "concept", hdf5.CHECKSUMS}
             self._rows = {
                 name: hdf5.RowWriter(part, name)
-                for name in file
-                if name not in written_once
+                for name in file.keys() - {"image_id", "concept", hdf5.CHECKSUMS}
             }
 
     def write(self, rows: Int64, values: Array, **more: Array) -> None:
@@ -441,7 +434,7 @@ class TargetWriter:
             BrainhiveError: if a value is larger than the store's dtype can hold.
         """
         # float16 would turn larger values into infinity, without an error
-        if self._most is not None and np.issubdtype(values.dtype, np.floating):
+        if self._most < np.inf and np.issubdtype(values.dtype, np.floating):
             largest = np.abs(
                 values, where=np.isfinite(values), out=np.zeros_like(values)
             ).max(initial=0)
@@ -550,7 +543,7 @@ def _is_same(
         with hdf5.open_file(part, "") as file:
             # the same datasets, attributes and lists; every row has room for a checksum
             spaces = {**spaces, "done": (spaces["embedding"][0][:1], "uint8")}
-            stored = {name: map_numbers(file, name) for name in (*spaces, SUMS)}
+            stored = {name: hdf5.map_numbers(file, name) for name in (*spaces, SUMS)}
             return (
                 attributes.items() <= hdf5.get_attributes(file).items()
                 and all(
@@ -558,7 +551,7 @@ def _is_same(
                     for name in spaces
                 )
                 and all(
-                    np.array_equal(read_strings(file, name), array)
+                    np.array_equal(hdf5.read_strings(file, name), array)
                     for name, array in arrays.items()
                 )
             )
@@ -739,7 +732,12 @@ def health_row(
     figures = mean_norm, spread, health.dead_dimensions, health.non_finite, cosine, near
     if are_annotations:
         figures = *"–––", health.non_finite, *"––"
-    return short_name(path), health.vectors, *figures, FAILED if has_failed else PASSED
+    return (
+        hdf5.short_name(path),
+        health.vectors,
+        *figures,
+        FAILED if has_failed else PASSED,
+    )
 
 
 def health_table(rows: Iterable[tuple[object, ...]]) -> Table:
@@ -775,11 +773,9 @@ def measure_health(embedding: Any, rows: Int64) -> Health:
         values -= origin
         total += values.sum(0)
         squares += np.einsum("nd,nd->d", values, values)
-        vectors, norms, zeros = (
-            vectors + len(values),
-            norms + lengths.sum(),
-            zeros + (lengths == 0).sum(),
-        )
+        vectors += len(values)
+        norms += lengths.sum()
+        zeros += (lengths == 0).sum()
 
     # spread of each dimension, [D], and the cosine of each pair
     count = max(vectors, 1)
@@ -804,21 +800,18 @@ def _sample(embedding: Any, rows: Int64, width: int) -> Float32:
     # fewer of wide vectors, so that the sample fits into memory
     count = min(len(rows), PAIRED_VECTORS, max(MIN_VECTORS, VALUES_IN_MEMORY // width))
     drawn = np.random.default_rng(0).choice(rows, count, replace=False)
-    values = np.empty((count, width), np.float32)
     # row by row: these rows lie far apart, and no others are read
-    for position, row in enumerate(drawn):
-        values[position] = np.asarray(embedding[row]).reshape(width)
+    values = np.array([embedding[row] for row in drawn], np.float32)
+    values = values.reshape(count, width)
     values = values[np.isfinite(values).all(1)]
     return _units(values, np.linalg.norm(values, axis=1))
 
 
 def _blocks(embedding: Any, rows: Int64, width: int) -> Iterator[Array]:
     """Read rows in blocks [n, D], each with few enough values for a CPU's cache."""
-    is_read, step = (
-        np.zeros(len(embedding), bool),
-        max(1, VALUES_IN_MEMORY // 16 // width),
-    )
+    is_read = np.zeros(len(embedding), bool)
     is_read[rows] = True
+    step = max(1, VALUES_IN_MEMORY // 16 // width)
     # contiguous slices, of which the requested rows are selected
     for start in range(0, len(embedding), step):
         values = np.asarray(embedding[start : start + step]).reshape(-1, width)

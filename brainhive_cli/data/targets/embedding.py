@@ -5,7 +5,7 @@ are not.
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool, Int64, UInt64
-from brainhive_cli.core.console import Bar
 from brainhive_cli.core.errors import raise_if_asked_to_stop
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch, library_versions
@@ -56,11 +55,10 @@ class StoreJob:
     precision: str
     dtype: str
     skip_bad: bool
-    attributes: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         """List what makes the targets."""
-        self.attributes = {
+        self.attributes: dict[str, Any] = {
             "encoder": self.config.name,
             "config": portable(self.config.model_dump(mode="json")),
             "dataset": self.images.dataset,
@@ -83,11 +81,11 @@ class StoreJob:
         store = TargetStore.open(self.path)
 
         # compare settings, pictures, preprocessing and weights
-        stored, expected = store.attributes, self.attributes
+        stored = store.attributes
         differs = [
             key
             for key in ("config", "dtype", "precision")
-            if stored.get(key) != expected[key]
+            if stored.get(key) != self.attributes[key]
         ]
         # without the files, stand-ins replace the pictures
         if self.images.missing is None and store.image_ids != self.images.image_ids:
@@ -133,12 +131,9 @@ class StoreJob:
 
         # size of the targets, without names and checksums
         count = len(self.images) * (alternatives(self.config, self.images) or 1)
-        size = (
-            count
-            * prod(shape_of(self.config, shape, self.images))
-            * np.dtype(self.dtype).itemsize
-        )
-        return f"to do{why}, {console.size(size)} to write"
+        values = count * prod(shape_of(self.config, shape, self.images))
+        size = console.size(values * np.dtype(self.dtype).itemsize)
+        return f"to do{why}, {size} to write"
 
     def blank(self, group: EncoderGroup) -> Blank:
         """Describe the store before it is filled."""
@@ -169,7 +164,7 @@ def stream(
     batch_size: int,
     workers: int,
     launch: Launch,
-    bar: Bar,
+    bar: console.Bar,
 ) -> list[str]:
     """Decode in worker processes, encode here, write in a thread; each picture is
     decoded once.
@@ -260,8 +255,6 @@ def _write(
         there.synchronize()
     arrays = {"values": values.numpy()} | ({} if pixels is None else {PIXELS: pixels})
     if not lacks.all():  # nearly always all are lacking: then nothing is copied
-        rows, arrays = (
-            rows[lacks],
-            {name: array[lacks] for name, array in arrays.items()},
-        )
+        rows = rows[lacks]
+        arrays = {name: array[lacks] for name, array in arrays.items()}
     writer.write(rows, **arrays)

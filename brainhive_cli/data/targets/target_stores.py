@@ -61,10 +61,8 @@ def open_stores(
     """Open the stores of several encoders over the same stimuli, by encoder; arguments
     as `open_targets`.
     """
-    root, line = (
-        paths.under_home("embeddings"),
-        write_embedding(dataset_config, encoders),
-    )
+    root = paths.under_home("embeddings")
+    line = write_embedding(dataset_config, encoders)
     split = dataset.holdout.stored_split(split)
     try:
         stores = target_store.open_all(
@@ -78,11 +76,11 @@ def open_stores(
         made_by = stores[config.name].attributes["config"]
         if config.kind == IMPORTED and not stores[config.name].is_own:
             reference = made_by.get("source") or made_by.get("kind", "NAME")
-            problem = (
+            raise RecipeError(
                 f"{stores[config.name].path} holds no own vectors: "
-                f"{made_by.get('kind')} made it"
+                f"{made_by.get('kind')} made it",
+                f"--encoders {reference}",
             )
-            raise RecipeError(problem, f"--encoders {reference}")
 
     # stores are of the pictures that the data set has today
     first = next(iter(stores.values()))
@@ -111,11 +109,9 @@ def store_inputs(
     A name says nothing of what made own vectors, so that others of one name must make
     another run.
     """
-    root, stored, listed = (
-        paths.under_home("embeddings"),
-        dataset.holdout.stored_split(split),
-        list[Input](),
-    )
+    root = paths.under_home("embeddings")
+    stored = dataset.holdout.stored_split(split)
+    listed = list[Input]()
     files = [
         target_store.find(root, dataset.name, stored, encoder.name)[0]
         for encoder in encoders
@@ -165,11 +161,11 @@ def open_alternatives(
     """
     # alternatives belong to encoders that are fused
     if unknown := set(alternatives) - set(stores):
-        problem = (
+        raise BrainhiveError(
             f"train.embedding_alternatives names {', '.join(sorted(unknown))}, which "
-            "is not fused"
+            "is not fused",
+            f"encoders: {', '.join(stores)}",
         )
-        raise BrainhiveError(problem, f"encoders: {', '.join(stores)}")
 
     # open the further stores, which must have the stimuli and the shape of the first
     further = {}
@@ -337,10 +333,8 @@ def write_embedding(dataset: parts.Config, encoders: Sequence[EncoderConfig]) ->
     """
     # there is no encoder for own vectors: a line for each of them, and one for the
     # others
-    encoding, flag = (
-        [config for config in encoders if config.kind != IMPORTED],
-        ("dataset", dataset),
-    )
+    encoding = [config for config in encoders if config.kind != IMPORTED]
+    flag = ("dataset", dataset)
     lines = (
         [Line("embed", flag, ("encoders", encoding))]
         if encoding or not encoders
@@ -609,10 +603,10 @@ def match_keys(
     # each encoder has a key, and each key an encoder
     if "" in keys.values() or sorted(keys.values()) != sorted(dims):
         wanted, hint = describe_keys(dims, [*maybe, *encoders])
-        problem = (
-            f"{owner} takes the encoders {wanted}, not {', '.join(map(str, encoders))}"
+        raise BrainhiveError(
+            f"{owner} takes the encoders {wanted}, not {', '.join(map(str, encoders))}",
+            hint,
         )
-        raise BrainhiveError(problem, hint)
     return keys
 
 

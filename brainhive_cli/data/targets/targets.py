@@ -112,8 +112,6 @@ class EncoderGroup:
 
     configs: Sequence[EncoderConfig]
     network: Network
-    names: tuple[str, ...] = field(init=False)
-    name: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Name the group."""
@@ -170,11 +168,11 @@ class EncoderGroup:
         view = preprocess(stimulus)
         if not isinstance(view, Tensor):
             source = self.encoder.weights.get("source", self.name)
-            problem = (
+            raise BrainhiveError(
                 f"the preprocessing of {source} gives {type(view).__name__}, not a "
-                "tensor"
+                "tensor",
+                "let it end in a tensor [3, H, W]",
             )
-            raise BrainhiveError(problem, "let it end in a tensor [3, H, W]")
         return view
 
     def encode(self, views: Tensor) -> dict[str, Tensor]:
@@ -187,21 +185,16 @@ class EncoderGroup:
             By name, float32 [B, *shape], or [B, K, *shape].
         """
         # K views of a stimulus are encoded as further rows, [B * K, …]
-        single = (
-            views.flatten(0, 1)
-            if (has_several := views.ndim > self.blank.ndim + 1)
-            else views
-        )
-        network, is_frozen = (
-            self.network,
-            not (self.network.learns and torch.is_grad_enabled()),
-        )
-        where = (
+        network = self.network
+        has_several = views.ndim > self.blank.ndim + 1
+        encoded = encode(
+            network.module,
+            views.flatten(0, 1) if has_several else views,
             network.precision,
             network.launch,
             self.encoder.weights.get("source", self.name),
+            is_frozen=not (network.learns and torch.is_grad_enabled()),
         )
-        encoded = encode(network.module, single, *where, is_frozen=is_frozen)
         # the network has all outputs; this group's encoders use those of their names
         encoded_of_output = dict(
             zip(map(_output_of, network.configs), encoded, strict=True)
@@ -265,19 +258,13 @@ def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
         count = None if config.pictures else stimuli.frames
     elif getattr(stimuli, reads) is None:
         raise MissingData(
-            (
-                f"{stimuli.dataset}/{stimuli.split} has no {reads}, which "
-                f"{config.name} reads"
-            ),
+            f"{stimuli.dataset}/{stimuli.split} has no {reads}, which "
+            f"{config.name} reads",
             stimuli.way_out
             or f"use an encoder that reads pixels, or a data set with {reads}",
         )
     else:
-        count = {
-            "captions": stimuli.captions_each,
-            "masks": stimuli.frames,
-            "labels": None,
-        }[reads]
+        count = {"captions": stimuli.captions_each, "masks": stimuli.frames}.get(reads)
     # views: each, one by its number, or all or an average combined into one target
     if views == "each":
         return count
@@ -301,7 +288,7 @@ def alternatives(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
     """Count the targets of each stimulus, as `views_each`; None where they are combined
     into one.
     """
-    count = views_each(config, stimuli)
+    count = views_each(config, stimuli)  # raises where there are none
     return None if config.combines else count
 
 
@@ -404,17 +391,16 @@ def open_pictures(folder: str, stimuli: StimulusSet) -> Callable[[int], Image.Im
     rows, _ = match_names(names, stimuli.image_ids)
     name_of_row = dict(zip(rows.tolist(), names, strict=True))
     # all missing pictures in one error
-    where = f"{stimuli.dataset}/{stimuli.split}"
     if absent := [
         image_id
         for row, image_id in enumerate(stimuli.image_ids)
         if row not in name_of_row
     ]:
-        problem = (
-            f"{folder} lacks pictures of {where}, "
-            f"{summarise_names(absent, len(stimuli))}"
+        raise MissingData(
+            f"{folder} lacks pictures of {stimuli.dataset}/{stimuli.split}, "
+            f"{summarise_names(absent, len(stimuli))}",
+            "name its pictures by image id",
         )
-        raise MissingData(problem, "name its pictures by image id")
     return partial(
         _decode_picture, root, Names.of(name_of_row[row] for row in range(len(stimuli)))
     )
@@ -447,15 +433,11 @@ class StoreTargets:
     device: torch.device = CPU
     further: tuple[Tensor | LazyRows, ...] = ()
     pixels: UInt64 | None = None
-    shape: tuple[int, ...] = field(init=False)
-    alternatives: int = field(init=False)
 
     def __post_init__(self) -> None:
         """Count alternatives, and note the shape of a target."""
-        self.shape, self.alternatives = (
-            tuple(self.values.shape[1:]),
-            1 + len(self.further),
-        )
+        self.shape = tuple(self.values.shape[1:])
+        self.alternatives = 1 + len(self.further)
 
     @classmethod
     def of(
@@ -477,18 +459,17 @@ class StoreTargets:
                 alternatives too.
         """
         # [N, *shape] each: the store's alternatives, then those of further stores
-        arrays = []
+        values: list[Any] = []
         for opened in (store, *further):
             count = opened.alternatives
-            arrays += (
+            values += (
                 [opened.embedding]
                 if count is None
                 else [opened.embedding.column(k) for k in range(count)]
             )
-        values: list[Any] = arrays
         # in the store's dtype: float16 takes half the memory
         if hold:
-            values = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
+            values = [torch.from_numpy(np.array(array)).to(device) for array in values]
         return cls(values[0], store.done, device, tuple(values[1:]), store.pixels)
 
     def gather(self, rows: Int64 | Tensor, which: Tensor | None = None) -> Tensor:
@@ -547,10 +528,6 @@ class OnlineTargets:
     stimuli: StimulusSet
     group: EncoderGroup
     name: str
-    config: EncoderConfig = field(init=False)
-    alternatives: int = field(init=False)
-    combines: bool = field(init=False)
-    done: Bool = field(init=False)
 
     def __post_init__(self) -> None:
         """Find the encoder, and count the views of a stimulus."""
@@ -585,7 +562,12 @@ class OnlineTargets:
         opened_sources = {} if opened is None else opened
 
         def view(row: int) -> Tensor:
-            return self.group.view(self._read(row, opened_sources))
+            # captions, masks, labels, or pictures instead of the stimuli
+            if self._reader is not None:
+                return self.group.view(self._reader(row))
+            if row not in opened_sources:
+                opened_sources[row] = self.stimuli.open(row)
+            return self.group.view(opened_sources[row])
 
         # all pictures at each step, unchanged and by nothing random
         if self.group.network.learns:
@@ -598,14 +580,6 @@ class OnlineTargets:
             self.combines or views_each(self.group.configs[0], self.stimuli) is None
         )
         return views if is_single else _choose(views, which)
-
-    def _read(self, row: int, opened: dict[int, Any]) -> Any:
-        # captions, masks, labels, or pictures instead of the stimuli
-        if self._reader is not None:
-            return self._reader(row)
-        if row not in opened:
-            opened[row] = self.stimuli.open(row)
-        return opened[row]
 
     @cached_property
     def _reader(self) -> Callable[[int], Any] | None:
@@ -660,10 +634,6 @@ class Targets:
     """
 
     sources: dict[str, TargetSource]
-    done: Bool = field(init=False)
-    pixels: UInt64 | None = field(init=False)
-    groups: list[EncoderGroup] = field(init=False)
-    alternatives: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Join what the sources say of their stimuli."""
@@ -734,14 +704,10 @@ class Targets:
         for key, shape in self.shapes.items():
             if len(shape) != 1:
                 raise BrainhiveError(
-                    (
-                        f"the targets of {key} have the shape {list(shape)}, and only "
-                        "vectors [D] can be fused"
-                    ),
-                    (
-                        "name an output that is a vector, or give these targets a head "
-                        "of their own"
-                    ),
+                    f"the targets of {key} have the shape {list(shape)}, and only "
+                    "vectors [D] can be fused",
+                    "name an output that is a vector, or give these targets a head "
+                    "of their own",
                 )
         return {key: shape[0] for key, shape in self.shapes.items()}
 
@@ -766,13 +732,11 @@ class Targets:
                 slice(start, start + ONLINE_AT_ONCE)
                 for start in range(0, len(rows), ONLINE_AT_ONCE)
             ]
-            chosen = (
-                {key: alternatives[block] for key, alternatives in which.items()}
-                for block in blocks
-            )
             gathered = [
-                self.gather(rows[b], None, choice)
-                for b, choice in zip(blocks, chosen, strict=True)
+                self.gather(
+                    rows[block], None, {key: which[key][block] for key in which}
+                )
+                for block in blocks
             ]
             return {
                 key: torch.cat([block[key] for block in gathered])
@@ -791,9 +755,8 @@ class Targets:
             if group not in computed:
                 # what the data loader prepared, else decode the stimuli here
                 seen = (views or {}).get(group.name)
-                seen = (
-                    source.views(rows, which.get(key), opened) if seen is None else seen
-                )
+                if seen is None:
+                    seen = source.views(rows, which.get(key), opened)
                 computed[group] = group.encode(seen)
             values = source.chosen(computed[group][source.name], which.get(key))
             blocks_of_key[key] = values.clone()  # or it could not be used in training
@@ -847,7 +810,6 @@ def open_targets(
     )
     sources = Targets.of(stores, launch, hold=False).sources
     missing = [config for config in encoders if config not in stored]
-    # encoders of other pictures than the stimuli need a store
     for config in missing:
         if config.pictures:  # at each step, the stimulus itself would be seen
             raise MissingData(

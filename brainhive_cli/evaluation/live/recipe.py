@@ -2,7 +2,7 @@
 saved.
 """
 
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -58,11 +58,11 @@ class Recipe(TrainedRunRecipe):
     windows: int | None = Field(
         None, ge=1, description="windows after which the session ends"
     )
-    source: Annotated[Any, parts.part("streams", "lsl")] = Field(
+    source: Any = parts.key(
+        "streams",
         "lsl",
-        validate_default=True,
-        description="lsl: a stream of the lab; recording: a file; signals: the "
-        "person's signal store; mock",
+        "lsl: a stream of the lab; recording: a file; signals: the person's signal "
+        "store; mock",
     )
     draw: str | None = Field(
         None,

@@ -138,9 +138,7 @@ class Recipe(SweptRecipe, Sampling):
             "data set"
         ),
     )
-    generator: Annotated[Any, parts.part("generators", DEFAULT)] = Field(
-        DEFAULT, validate_default=True, description="diffusion model"
-    )
+    generator: Any = parts.key("generators", DEFAULT, "diffusion model")
 
     # what media are generated from, and for which items
     sources: (

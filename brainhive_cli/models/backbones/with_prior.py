@@ -38,10 +38,8 @@ class Config(BackboneConfig):
     cites = ("scotti2023",)
     takes_spec = True
 
-    backbone: Annotated[Any, parts.part("backbones", "voxel-ridge")] = Field(
-        "voxel-ridge",
-        validate_default=True,
-        description="Brain model that predicts the heads.",
+    backbone: Any = parts.key(
+        "backbones", "voxel-ridge", "Brain model that predicts the heads."
     )
     prior: Annotated[Any, parts.part("priors", "mindeye1")] = Field(
         "mindeye1",

@@ -99,10 +99,8 @@ class SignalBank:
             for subject in range(len(self.signals))
             if ends[subject] < ends[subject + 1]
         ]
-        shape, device = (
-            self.signals[subjects[0] if subjects else 0].shape[1:],
-            self.stimulus.device,
-        )
+        shape = self.signals[subjects[0] if subjects else 0].shape[1:]
+        device = self.stimulus.device
 
         # [B, ...]
         gathered = torch.empty((len(rows), *shape), device=device)
@@ -311,14 +309,10 @@ class Batches:
         )
         if not fewest:
             raise RecipeError(
-                (
-                    "no trial is left to train on: their pictures are held out for "
-                    "validation"
-                ),
-                (
-                    f"a smaller train.validation than {train.validation:g}, or more "
-                    "pictures"
-                ),
+                "no trial is left to train on: their pictures are held out for "
+                "validation",
+                f"a smaller train.validation than {train.validation:g}, or more "
+                "pictures",
             )
 
         # an epoch has at least one step
@@ -326,10 +320,8 @@ class Batches:
             raise RecipeError(
                 f"train.epoch_trials of {data.epoch_trials} and train.batch_size of "
                 f"{train.batch_size} give {len(self.rows_of)} subjects no step",
-                (
-                    "a larger train.batch_size, of at least one trial a subject, or "
-                    "more train.epoch_trials"
-                ),
+                "a larger train.batch_size, of at least one trial a subject, or "
+                "more train.epoch_trials",
             )
 
         # each process gets at least one trial of every batch
@@ -398,11 +390,10 @@ class Batches:
                 # partners lie in the same micro-batch of the same process
                 share: Int64 = replace(self.launch, rank=rank).shard(ordered)  # type: ignore[arg-type,assignment]
                 mixer = torch.Generator(device).manual_seed(derive_seed(seed, rank, 1))
-                split = self.samples.split(share)
                 rank_mixings.append(
                     [
                         Mixing.draw(len(part), alpha, mixer, mixed_share)
-                        for part in split
+                        for part in self.samples.split(share)
                     ]
                 )
             pairs = zip(rank_mixings[self.launch.rank], signals, strict=True)
@@ -489,14 +480,10 @@ class Feedback(nn.Module):
     ) -> None:
         if set(alternatives.values()) != {HARD + 1}:
             raise RecipeError(
-                (
-                    "train.alternatives=uncertainty chooses among three targets of "
-                    "each stimulus"
-                ),
-                (
-                    "train.embedding_alternatives={ENCODER: [SECOND, THIRD]}, from "
-                    "weak to strong"
-                ),
+                "train.alternatives=uncertainty chooses among three targets of "
+                "each stimulus",
+                "train.embedding_alternatives={ENCODER: [SECOND, THIRD]}, from "
+                "weak to strong",
             )
         super().__init__()
         self.register_buffer(
@@ -640,12 +627,11 @@ def summarise_held_out(
     subject, stimulus = bank.subject.cpu()[rows], bank.stimulus.cpu()[rows]
     masks = [subject == index for index in subject.unique()]
     items = alike.items([stimulus[mask].tolist() for mask in masks])
-    protocol = extend_protocol("held-out training concepts", caveats)
     return summarise(
         [ranks[mask] for mask in masks],
         len(items.names),
         seeds=(seed,),
-        protocol=protocol,
+        protocol=extend_protocol("held-out training concepts", caveats),
         split="validation",
         items=items,
     )

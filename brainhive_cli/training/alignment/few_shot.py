@@ -26,17 +26,13 @@ from brainhive_cli.training.alignment.loop import fit, is_closed_form
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Stage, Term, Train
 
-ZERO_SHOT, SUBJECT_LAYER, FINE_TUNING, TRANSFER = (
-    "zero-shot",
-    "subject-layer",
-    "fine-tuning",
-    "transfer",
-)
-SCRATCH, PERMUTED_TRANSFER, PERMUTED_SCRATCH = (
-    "scratch",
-    "permuted-transfer",
-    "permuted-scratch",
-)
+ZERO_SHOT = "zero-shot"
+SUBJECT_LAYER = "subject-layer"
+FINE_TUNING = "fine-tuning"
+TRANSFER = "transfer"
+SCRATCH = "scratch"
+PERMUTED_TRANSFER = "permuted-transfer"
+PERMUTED_SCRATCH = "permuted-scratch"
 TRAINED_ARMS = (
     SUBJECT_LAYER,
     FINE_TUNING,
@@ -176,10 +172,8 @@ class SourceModel:
         normalisers = [*learned.normalisers.values()]
         if not normalisers or len({each.matrix.shape for each in normalisers}) > 1:
             raise BrainhiveError(
-                (
-                    "nothing of the person is known, and the model reads signals by "
-                    f"{self.normalisation.kind}"
-                ),
+                "nothing of the person is known, and the model reads signals by "
+                f"{self.normalisation.kind}",
                 "leave zero-shot out of arms, or a model without signal.normalise",
             )
         mean, matrix = (
@@ -217,14 +211,10 @@ class SourceModel:
         # the model's own normalisation, or else none
         if self.normalisation is not None and self.normalisation != config:
             raise BrainhiveError(
-                (
-                    f"the model was trained on signals that {self.normalisation.kind} "
-                    "normalised"
-                ),
-                (
-                    f"alignments={self.normalisation.kind}, or a model without "
-                    "signal.normalise"
-                ),
+                f"the model was trained on signals that {self.normalisation.kind} "
+                "normalised",
+                f"alignments={self.normalisation.kind}, or a model without "
+                "signal.normalise",
             )
         if self.normalisation is None and not trials.channels:
             raise BrainhiveError(
@@ -296,9 +286,8 @@ class SourceModel:
         references = self._reference_tokens
         if config.is_paired:
             with torch.inference_mode():
-                stimulus = torch.from_numpy(trials.stimulus)
                 references = self.model.encode_image(
-                    self.targets.gather(stimulus)
+                    self.targets.gather(torch.from_numpy(trials.stimulus))
                 ).float()
         return replace(
             decoder, align=config.fit(decoder.encode(trials.averages), references)
@@ -328,10 +317,8 @@ class SourceModel:
                 layer.
         """
         # signals as the model reads them; a control moves their stimuli
-        normaliser, is_transfer = (
-            self._normaliser_of(trials),
-            arm in (TRANSFER, PERMUTED_TRANSFER),
-        )
+        normaliser = self._normaliser_of(trials)
+        is_transfer = arm in (TRANSFER, PERMUTED_TRANSFER)
         if is_transfer and alignment is not None and self.normalisation is None:
             normaliser = self.align_signals(alignment, trials).normaliser
         if (
@@ -405,10 +392,8 @@ class SourceModel:
             learned=learned,
             seed=seed,
         )
-        train, launch = (
-            self.train.model_copy(update=changes),
-            Launch(0, 1, self.model.device),
-        )
+        train = self.train.model_copy(update=changes)
+        launch = Launch(0, 1, self.model.device)
         model = fit(
             layout, data, self.terms, train, start, derive_seed(seed, 0), launch=launch
         )

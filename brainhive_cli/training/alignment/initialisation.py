@@ -22,7 +22,6 @@ from brainhive_cli.models.foreign_weights import below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import layout as layouts, model as aligners
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned, Selection
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell, Train
@@ -50,7 +49,10 @@ References = Sequence[Mapping[str, str]]
 
 
 def initial_aligner(
-    seed: int, layout: Layout, data: CellData, init: Literal["torch", "reference"]
+    seed: int,
+    layout: layouts.Layout,
+    data: CellData,
+    init: Literal["torch", "reference"],
 ) -> Aligner:
     """Make an aligner with initial weights by the seed; a prior's fuser is taken over,
     and frozen.
@@ -278,11 +280,10 @@ def list_start_inputs(
         if name.startswith(hub.SCHEME):
             # the second, of a run
             patterns = (*FILES[:1], f"cells/**/{aligners.WEIGHTS[0]}")
-            folder = str(of_variant(name)[0])
             inputs.append(
                 file_input(name)
                 if _names_file(name)
-                else hub.find_input(folder, (), patterns, ("*.json",))
+                else hub.find_input(str(of_variant(name)[0]), (), patterns, ("*.json",))
             )
         else:
             inputs.append(
@@ -304,10 +305,8 @@ def _find_path(reference: str, cell: Cell, paths: Paths, opened: Opened) -> Path
     # each model or run is fetched and compared once for all cells
     if reference not in opened and (file := _find_weights(reference)) is not None:
         return file
-    (run, variant), name = (
-        _find_once(reference, paths, opened),
-        cell.name.rpartition("/")[2],
-    )
+    (run, variant) = _find_once(reference, paths, opened)
+    name = cell.name.rpartition("/")[2]
     return find_model(run, variant, name if name in model_folders(run, variant) else "")
 
 

@@ -2,7 +2,7 @@
 does.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -39,7 +39,12 @@ from brainhive_cli.training.alignment.initialisation import (
 )
 from brainhive_cli.training.alignment.layout import tokens_of
 from brainhive_cli.training.alignment.model import is_model
-from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
+from brainhive_cli.training.alignment.recipe import (
+    Cell,
+    Recipe,
+    cells_of,
+    list_subjects,
+)
 from brainhive_cli.training.alignment.references import (
     INHERITED,
     TRAINING,
@@ -222,10 +227,8 @@ class Job:
                     if value is not None and value != sizes.get(name, value):
                         key = name if name == "dim" else f"fuser.{name}"
                         raise RecipeError(
-                            (
-                                f"{key} is {value}, but the prior {recipe.prior} has "
-                                f"{sizes[name]}"
-                            ),
+                            f"{key} is {value}, but the prior {recipe.prior} has "
+                            f"{sizes[name]}",
                             f"train.prior_dropout={value:g}"
                             if name == "dropout"
                             else f"leave {key} out",
@@ -369,10 +372,8 @@ class Job:
                     )
                     other = "finetune.share, or signals that `prepare` makes by session"
                     raise RecipeError(
-                        (
-                            f"finetune.sessions is {count}, but training signals of "
-                            f"subject {subject} {known}"
-                        ),
+                        f"finetune.sessions is {count}, but training signals of "
+                        f"subject {subject} {known}",
                         "fewer sessions" if most else other,
                     )
 
@@ -449,14 +450,6 @@ class Job:
         )
 
 
-def list_subjects(cells: Iterable[Cell], with_tested: bool = True) -> list[int]:
-    """List the subjects that some cell is trained on, or tested on."""
-    people = [
-        cell.trained_on + (cell.tested_on if with_tested else ()) for cell in cells
-    ]
-    return sorted({*chain(*people)})
-
-
 def find_base_run(recipe: Recipe) -> BaseRun:
     """Find the run that a recipe fine-tunes, or the newest that is not fine-tuned
     itself.
@@ -526,14 +519,10 @@ def inherit(recipe: Recipe, base_run: BaseRun) -> Recipe:
     if is_of_sessions and (normalisation := training.signal.normalise) is not None:
         how = normalisation.kind
         raise RecipeError(
-            (
-                f"finetune.sessions: signal.normalise={how} of {run.name} takes "
-                "statistics of all sessions"
-            ),
-            (
-                "a run without signal.normalise, of signals that are z-scored by "
-                "session; or finetune.share"
-            ),
+            f"finetune.sessions: signal.normalise={how} of {run.name} takes "
+            "statistics of all sessions",
+            "a run without signal.normalise, of signals that are z-scored by "
+            "session; or finetune.share",
         )
 
     # inherited keys that the recipe sets to something else have no effect
@@ -570,10 +559,8 @@ def find_base_model(base_run: BaseRun, cell: Cell) -> Path:
         names = " or ".join(other.name for other in chosen) or "no model"
         raise BrainhiveError(
             f"{cell.name} could start from {names} of {base_run.folder.name}",
-            (
-                "fine-tune a joint run without the subject, or one that leaves a "
-                "subject out"
-            ),
+            "fine-tune a joint run without the subject, or one that leaves a "
+            "subject out",
         )
     return base_run.folder.path / "cells" / chosen[0].name / "model"
 

@@ -70,14 +70,7 @@ CAPTION_LENGTH, HEAD_WIDTH = 60, 64
 weights.
 """
 KINDS = (
-    "brain_mlp",
-    "brain_projection",
-    "nice",
-    "atm",
-    "shallow_net",
-    "deep_net",
-    "eeg_net",
-    "ts_conv",
+    "brain_mlp brain_projection nice atm shallow_net deep_net eeg_net ts_conv".split()
 )
 """Upstream's brain encoders; they have its names here too."""
 UPSTREAM_BRAIN, UPSTREAM_VISION = "brain_model.backbone.", "vision_model."
@@ -155,10 +148,8 @@ class Layout:
         if TOKEN in self.heads or len(self.heads) == 1:
             return (TOKEN if TOKEN in self.heads else next(iter(self.heads)),)
         raise RecipeError(
-            (
-                f"the model has the heads {', '.join(self.heads)}, and nothing says "
-                "which retrieval compares"
-            ),
+            f"the model has the heads {', '.join(self.heads)}, and nothing says "
+            "which retrieval compares",
             f"head={next(iter(self.heads))}",
         )
 
@@ -205,10 +196,8 @@ def tokens_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     if len(leading) != 1 or any(len(axes) > 1 for axes in leading):
         listed = ", ".join(f"{key} {list(shape)}" for key, shape in shapes.items())
         raise RecipeError(
-            (
-                f"embeddings of {listed} cannot be fused: they need to be vectors, or "
-                "as many tokens each"
-            ),
+            f"embeddings of {listed} cannot be fused: they need to be vectors, or "
+            "as many tokens each",
             "give each a head of its own",
         )
     return leading.pop()
@@ -260,11 +249,10 @@ def read_checkpoint(path: Path) -> tuple[Layout, State]:
     publisher, describe = (
         ("MindEye2", _mindeye2) if _has_ridges(state) else ("MindEye1", _mindeye1)
     )
-    problem, way = (
-        f"is no brain model of {publisher}",
-        "give the checkpoint of one of its trainings",
-    )
-    with weights.reading(path, way, BrainhiveError, problem=problem):
+    way = "give the checkpoint of one of its trainings"
+    with weights.reading(
+        path, way, BrainhiveError, problem=f"is no brain model of {publisher}"
+    ):
         layout, table = describe(path, state, subjects)
         return layout, rename(fold_mixer_blocks(state), table)
 
@@ -309,10 +297,8 @@ def subjects_of(path: Path) -> tuple[int, ...]:
     if not (numbers := re.findall(r"subj_?0?([1-8])(?!\d)", folders)):
         raise BrainhiveError(
             f"{path} does not say whose voxels it takes",
-            (
-                "keep it in a folder named as it was published, with subj01 to subj08 "
-                "in its name"
-            ),
+            "keep it in a folder named as it was published, with subj01 to subj08 "
+            "in its name",
         )
 
     # a multi-subject model learned from all subjects but the named one
@@ -438,10 +424,8 @@ def _mindeye2(
     prior = {}
     if has_prior:
         sizes_of = parts.load("priors", "mindeye1").sizes_of
-        prior, brain_prefix = (
-            {"kind": "mindeye1", **sizes_of(below(state, PRIOR))},
-            "backbone.brain.",
-        )
+        prior = {"kind": "mindeye1", **sizes_of(below(state, PRIOR))}
+        brain_prefix = "backbone.brain."
         backbone = {
             "kind": "with_prior",
             "backbone": brain,
@@ -480,10 +464,8 @@ def _mindeye2(
         }
 
         # each stage of the mask decoder but the first doubles the side
-        side, latent_channels = (
-            isqrt(tokens) << (stages - 1),
-            len(state["text_seg_dec.recon_head.weight"]),
-        )
+        side = isqrt(tokens) << (stages - 1)
+        latent_channels = len(state["text_seg_dec.recon_head.weight"])
         latent_side = side * 7 // 16  # 28 of 64: the autoencoder's, of 224 pixels
         heads |= {
             "motion": Head((frames, tokens, width)),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields as dataclass_fields, replace
 from functools import cache, reduce
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -169,10 +169,8 @@ class LearnedPictures:
             concepts: [N] what they show; none where that is not known.
         """
         # hash names and concepts to 64 bits
-        names, shown = (
-            hashes_of(dataset, image_ids),
-            np.unique(hash_concepts([*filter(None, concepts)])),
-        )
+        names = hashes_of(dataset, image_ids)
+        shown = np.unique(hash_concepts([*filter(None, concepts)]))
         if pixels is None:
             return cls(np.unique(names), concepts=shown)
 
@@ -234,9 +232,8 @@ class LearnedPictures:
         # copy
         if confirm is not None:
             alike = find_alike(pixels, ~among, [self], confirm, max_distance)
-            among[
-                [row for kind in (*COPIES, None) for row, _ in alike.get(kind, ())]
-            ] = True
+            for kind in (*COPIES, None):
+                among[[row for row, _ in alike.get(kind, ())]] = True
         return among
 
     @property
@@ -262,42 +259,38 @@ def find_alike(
     alike: dict[Likeness | None, list[tuple[int, int]]] = {}
 
     # one copy settles a picture; other likenesses are listed once
-    learned = np.unique(
-        np.concatenate([learned_pictures.hashes for learned_pictures in pictures]),
-        axis=0,
-    )  # [H, 25]
+    every = np.concatenate([learned_pictures.hashes for learned_pictures in pictures])
+    learned = np.unique(every, axis=0)  # [H, 25]
     settled = set()
     # a row of zeros is no candidate
     hashes = np.where(is_sought[:, None], pixels[:, 1:], 0)
-    for tested_row, learned_row, _ in find_candidates(
-        hashes, learned[:, 1:], max_distance
-    ):
+    for row, learned_row, _ in find_candidates(hashes, learned[:, 1:], max_distance):
         name = int(learned[learned_row, 0])
         # None: not comparable; likenesses that are no copies are listed once a picture
-        likeness = confirm(tested_row, name)
-        if (
-            likeness is None
-            or likeness in COPIES
-            or (likeness and tested_row not in settled)
-        ):
-            alike.setdefault(likeness, []).append((tested_row, name))
-            settled |= {tested_row} if likeness else set()
+        likeness = confirm(row, name)
+        if likeness in (None, *COPIES) or (likeness and row not in settled):
+            alike.setdefault(likeness, []).append((row, name))
+            if likeness:
+                settled.add(row)
     return alike
 
 
 def compare_on_pixels(
     image_ids: Ids,
-    open_set: Callable[[], StimulusSet],
-    learned_sets: Iterable[tuple[str, Callable[[], StimulusSet]]],
+    dataset: Dataset,
+    split: str,
+    learned_sets: Iterable[Dataset],
+    learned_split: str = "train",
 ) -> Confirm:
     """Make what compares pictures with learned ones on their pixels, where both are on
     this machine.
 
     Args:
         image_ids: [M] of the rows that are compared.
-        open_set: Opens the set that these are in.
-        learned_sets: Name of the pictures of each set that learned ones may be in, and
-            what opens it.
+        dataset: The data set that these are of.
+        split: The split that these are of.
+        learned_sets: Data sets that learned pictures may be of.
+        learned_split: The split that these are of.
     """
 
     @cache
@@ -306,14 +299,12 @@ def compare_on_pixels(
         learned: dict[int, Picture] = {}
         # pictures of an absent set cannot be compared: `confirm` then returns None
         with suppress(MissingData):
-            images = open_set()
-            tested = {
-                image_id: (images, row) for row, image_id in enumerate(images.image_ids)
-            }
-        for dataset, open_learned in learned_sets:
+            images = dataset.images(dataset.holdout.stored_split(split))
+            tested = {name: (images, row) for row, name in enumerate(images.image_ids)}
+        for learned_set in learned_sets:
             with suppress(MissingData):
-                images = open_learned()
-                names = hashes_of(dataset, images.image_ids).tolist()
+                images = learned_set.images(learned_split)
+                names = hashes_of(learned_set.pictured_as, images.image_ids).tolist()
                 learned |= {name: (images, row) for row, name in enumerate(names)}
         return tested, learned
 
@@ -322,14 +313,12 @@ def compare_on_pixels(
         tested, learned = list_pictures()
         if image_ids[row] not in tested or name not in learned:
             return None
+        pair = tested[image_ids[row]], learned[name]
         try:
-            pair = [
-                images.open(index)
-                for images, index in (tested[image_ids[row]], learned[name])
-            ]
+            opened = [images.open(index) for images, index in pair]
         except (MissingData, BadPicture):
             return None
-        return confirm_near_copy(*pair)
+        return confirm_near_copy(*opened)
 
     return confirm
 
@@ -394,28 +383,23 @@ class Learned:
 
     def after(self, before: Self) -> Self:
         """Add what the model that training started from had learned from."""
-        # join data sets and people, and keep the later selection
 
         # kinds are known only where both trainings state theirs
         def join(kinds: Names, kinds_before: Names) -> Names:
-            return (
-                tuple(sorted({*kinds, *kinds_before})) if kinds and kinds_before else ()
-            )
+            known = kinds and kinds_before
+            return tuple(sorted({*kinds, *kinds_before})) if known else ()
 
+        # join data sets and people, and keep the later selection
+        people = dict(before.people)
+        for name, subjects in self.people.items():
+            people[name] = tuple(sorted({*subjects, *people.get(name, ())}))
+        selections = self.selection, before.selection
+        datasets = filter(None, [before.dataset, self.dataset])
         return replace(
             self,
-            selection=max(
-                self.selection, before.selection, key=get_args(Selection).index
-            ),
-            dataset=JOINED.join(
-                dict.fromkeys(filter(None, [before.dataset, self.dataset]))
-            ),
-            people={
-                name: tuple(
-                    sorted({*self.people.get(name, ()), *before.people.get(name, ())})
-                )
-                for name in {**before.people, **self.people}
-            },
+            selection=max(selections, key=get_args(Selection).index),
+            dataset=JOINED.join(dict.fromkeys(datasets)),
+            people=people,
             has_all_subjects=self.has_all_subjects and before.has_all_subjects,
             signals={**before.signals, **self.signals},
             is_simulated=self.is_simulated or before.is_simulated,
@@ -474,15 +458,16 @@ class Learned:
     @property
     def caveats(self) -> list[str]:
         """Caveats of every number that depends on the model."""
-        caveats = [TRAINED_ON_SIMULATED] if self.is_simulated else []
-        caveats += [WHITENED_BY_TESTED] if self.is_whitened_by_tested else []
         # whatever is not known of the history is a caveat, too
-        caveats += [] if self.pictures.has_all_pixels else [UNKNOWN_PICTURES]
-        caveats += {"": [UNKNOWN_SELECTION], "test": [SELECTED_ON_TEST]}.get(
-            self.selection, []
-        )
-        caveats += [] if self.has_all_subjects else [UNKNOWN_HISTORY]
-        return merge_caveats(caveats)
+        holds = {
+            TRAINED_ON_SIMULATED: self.is_simulated,
+            WHITENED_BY_TESTED: self.is_whitened_by_tested,
+            UNKNOWN_PICTURES: not self.pictures.has_all_pixels,
+            UNKNOWN_SELECTION: not self.selection,
+            SELECTED_ON_TEST: self.selection == "test",
+            UNKNOWN_HISTORY: not self.has_all_subjects,
+        }
+        return merge_caveats(compress(holds, holds.values()))
 
     def normaliser_of(self, subject: int) -> Normaliser | None:
         """Return what normalises a subject's signals; None: it comes from the subject's
@@ -515,19 +500,16 @@ class Learned:
             "trials": self.trials,
         }
         normalisers = {
-            f"{NORMALISER}{subject}.": each
-            for subject, each in self.normalisers.items()
+            f"{NORMALISER}{subject}.": normaliser
+            for subject, normaliser in self.normalisers.items()
         }
-        for before, one in (*normalisers.items(), ("", self.normaliser)):
-            arrays |= (
-                {f"{before}mean": one.mean, f"{before}matrix": one.matrix}
-                if one
-                else {}
-            )
-        arrays |= {
-            f"{WHITENER}{subject}": matrices
-            for subject, matrices in self.whiteners.items()
-        }
+        if self.normaliser:
+            normalisers[""] = self.normaliser
+        for before, normaliser in normalisers.items():
+            arrays[f"{before}mean"] = normaliser.mean
+            arrays[f"{before}matrix"] = normaliser.matrix
+        for subject, matrices in self.whiteners.items():
+            arrays[f"{WHITENER}{subject}"] = matrices
 
         # metadata: the block, and the digest of the weights
         about = {
@@ -606,31 +588,29 @@ class Learned:
             arrays = {name: value.numpy() for name, value in tensors.items()}
 
             # pictures, which must be those of the block
-            further = {name: arrays.pop(name) for name in PICTURE_ARRAYS}
-            has_all_pixels = about["has_all_pixels"] is True
             pictures = LearnedPictures(
-                arrays.pop("pictures"), has_all_pixels=has_all_pixels, **further
+                arrays.pop("pictures"),
+                has_all_pixels=about["has_all_pixels"] is True,
+                **{name: arrays.pop(name) for name in PICTURE_ARRAYS},
             )
             if pictures.digest != about["digest"]:
                 raise ValueError("it does not belong to its config.json")
 
             # digests of trials, whitening matrices [S, C, C] and statistics of each
             # subject
-            whitened = [name for name in arrays if name.startswith(WHITENER)]
-            before = [
-                name.removesuffix("mean") for name in arrays if name.endswith("mean")
-            ]
-            statistics = {
-                name: Normaliser(arrays[f"{name}mean"], arrays[f"{name}matrix"])
-                for name in before
-            }
+            whiteners, statistics = {}, {}
+            for name in arrays:
+                if name.startswith(WHITENER):
+                    whiteners[int(name.removeprefix(WHITENER))] = arrays[name]
+                elif name.endswith("mean"):
+                    before = name.removesuffix("mean")
+                    normaliser = Normaliser(arrays[name], arrays[f"{before}matrix"])
+                    statistics[before] = normaliser
             learned = replace(
                 learned,
                 pictures=pictures,
-                trials=arrays.pop("trials", _none()),
-                whiteners={
-                    int(name.removeprefix(WHITENER)): arrays[name] for name in whitened
-                },
+                trials=arrays.get("trials", _none()),
+                whiteners=whiteners,
                 normaliser=statistics.pop("", None),
                 normalisers={
                     int(name.removeprefix(NORMALISER).rstrip(".")): each
@@ -835,10 +815,8 @@ class TestedPictures:
             BrainhiveError: if more than `MAX_SEEN` of the pictures were seen.
         """
         # the subject's models, and other sources such as a prior
-        seen, shown = (
-            {model: self.by_subject[subject], **self.by_source},
-            np.unique(rows),
-        )
+        seen = {model: self.by_subject[subject], **self.by_source}
+        shown = np.unique(rows)
         for source, is_seen in seen.items():
             if len(shown) and is_seen[shown].mean() > MAX_SEEN:
                 raise BrainhiveError(

@@ -163,10 +163,8 @@ def fit(
         # a stage has its own optimizer and its own frozen parts
         if learner.epoch == learner.stop:
             learner.enter_stage()
-        todo, start_s = (
-            batches.epoch(seed, learner.epoch)[learner.steps_done :],
-            time.monotonic(),
-        )
+        todo = batches.epoch(seed, learner.epoch)[learner.steps_done :]
+        start_s = time.monotonic()
         learner.train()
         for rows in todo:
             raise_if_interrupted()
@@ -246,9 +244,8 @@ def fit(
     # return to the weights of the selected epoch
     aligner = learner.load_selected()
     if writer is not None:
-        caveats = aligner.learned.caveats
         metrics = summarise_held_out(
-            learner.ranks, validation, data.alike, seed, caveats
+            learner.ranks, validation, data.alike, seed, aligner.learned.caveats
         )
         writer.at_end(aligner, learner.selected_epoch, metrics)
     return aligner

@@ -241,10 +241,8 @@ class Aligner(nn.Module):
         # all compared heads must be there
         if absent := [head for head in self.layout.compared if head not in values]:
             raise BrainhiveError(
-                (
-                    f"retrieval compares the head {absent[0]}, and only "
-                    f"{', '.join(values)} is given"
-                ),
+                f"retrieval compares the head {absent[0]}, and only "
+                f"{', '.join(values)} is given",
                 f"give the embeddings of {self.layout.heads[absent[0]].target}",
             )
 

@@ -16,7 +16,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from brainhive_cli.core import weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.weights import ANEW
 from brainhive_cli.training.alignment.initialisation import (
     load_start,
     modules_of_subjects,
@@ -29,16 +28,8 @@ Content = dict[str, Any]
 """What a checkpoint holds."""
 Tensors = tuple[Tensor, ...] | list[Tensor]
 PROGRESS = (
-    "epoch",
-    "steps_done",
-    "loss_sum",
-    "best_top1",
-    "best_epoch",
-    "selected_epoch",
-    "score",
-    "weights",
-    "ranks",
-)
+    "epoch steps_done loss_sum best_top1 best_epoch selected_epoch score weights ranks"
+).split()
 """Attributes of a learner that a checkpoint holds as they are."""
 
 
@@ -96,12 +87,10 @@ class Learner:
         # the losses learn too, so one optimizer sees both modules
         self.aligner, self.objective = aligner, objective
         self.model = nn.ModuleList([objective, aligner])
-        self.settings, self.steps, self.starts, self.feedback = (
-            train,
-            steps,
-            starts,
-            feedback,
-        )
+        self.settings = train
+        self.steps = steps
+        self.starts = starts
+        self.feedback = feedback
         self.stages = train.all_stages(steps)
         self.learnable = [
             name
@@ -121,10 +110,8 @@ class Learner:
         self.first_start = 0 if is_started else min(starts, default=None)
         if train.start_pull and self.first_start is None:
             raise RecipeError(
-                (
-                    f"train.start_pull is {train.start_pull:g}, and no stage starts "
-                    "from other weights"
-                ),
+                f"train.start_pull is {train.start_pull:g}, and no stage starts "
+                "from other weights",
                 "a start, or leave it out",
             )
         for number, stage in enumerate(self.stages):
@@ -267,11 +254,9 @@ class Learner:
 
         # a later epoch of equal score replaces the earlier one
         if score is None or score >= self.score:
-            self.selected_epoch, self.score, self.ranks = (
-                self.epoch,
-                score or 0.0,
-                ranks,
-            )
+            self.selected_epoch = self.epoch
+            self.score = score or 0.0
+            self.ranks = ranks
             self.weights = _copy_weights(self.learned)
 
     def load_selected(self) -> Aligner:
@@ -300,7 +285,7 @@ class Learner:
             BrainhiveError: if it is of something else.
         """
         with weights.reading(
-            where, ANEW, BrainhiveError, problem="is of another training"
+            where, weights.ANEW, BrainhiveError, problem="is of another training"
         ):
             for name in PROGRESS:
                 setattr(self, name, state[name])

@@ -3,7 +3,7 @@ training for each.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,6 +29,7 @@ from brainhive_cli.core.recipe import (
     Published,
     Section,
     Subjects,
+    added_field,
     refuse_idle,
 )
 from brainhive_cli.core.sweep import SweptRecipe, flattened, read_sweep, variants
@@ -103,10 +104,8 @@ class Stage(Section):
     )
     freeze: Names = Field(
         [],
-        description=(
-            "parts that do not learn, in evaluation mode: backbone, fuser, or a "
-            "submodule's name"
-        ),
+        description="parts that do not learn, in evaluation mode: backbone, fuser, or "
+        "a submodule's name",
     )
     start_from: StartFrom = None
 
@@ -167,10 +166,8 @@ class LoraSection(Section):
     alpha: float = Field(32, gt=0, description="a change is multiplied by alpha / rank")
     modules: Names = Field(
         [],
-        description=(
-            "ends of the names of the maps that are changed, as q_proj; default: all "
-            "linear maps"
-        ),
+        description="ends of the names of the maps that are changed, as q_proj; "
+        "default: all linear maps",
     )
 
     @model_validator(mode="after")
@@ -206,10 +203,9 @@ class Train(Section):
     batch_size: int = Field(
         1024, gt=1, le=2**24, description="trials a step, over all processes"
     )
-    epoch_trials: int | None = Field(
+    epoch_trials: int | None = added_field(
         None,
         gt=0,
-        exclude_if=lambda count: count is None,  # older runs do not name it
         description="trials of an epoch, as many of each subject in every step, in "
         "rounds of all that a subject has; with finetune.sessions for each "
         "session; default: every trial once, subjects mixed",
@@ -230,17 +226,15 @@ class Train(Section):
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
     lr_of: Annotated[
         dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(flattened)
-    ] = Field(
+    ] = added_field(
         {},
-        exclude_if=lambda factors: not factors,  # older runs do not name it
         description="{part: factor of its learning rate} in all stages; a part is "
         "backbone, fuser, or a submodule's name",
     )
-    start_pull: float = Field(
+    start_pull: float = added_field(
         0.0,
         ge=0,
         le=1,
-        exclude_if=lambda share: share == 0,  # older runs do not name it
         description="share of the distance to the weights of the start that each step "
         "takes back, at the peak learning rate (decoupled L2-SP)",
     )
@@ -263,19 +257,15 @@ class Train(Section):
         0.0,
         ge=0,
         lt=1,
-        description=(
-            "decay of the moving average of the weights, which is then what is "
-            "validated and kept"
-        ),
+        description="decay of the moving average of the weights, which is then what is "
+        "validated and kept",
     )
     prior_dropout: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description=(
-            "dropout in the prior's frozen fusion encoder while it is the target "
-            "(BrainHiVE: 0.1)"
-        ),
+        description="dropout in the prior's frozen fusion encoder while it is the "
+        "target (BrainHiVE: 0.1)",
     )
     # validation, and the epoch that is kept
     validation: float = Field(
@@ -287,9 +277,8 @@ class Train(Section):
         "test top-1 (only to reproduce others' numbers: it is no result); recordings: "
         "best top-1 on `validation_recordings`",
     )
-    validation_recordings: dict[int, list[int]] = Field(
+    validation_recordings: dict[int, list[int]] = added_field(
         {},
-        exclude_if=lambda recordings: not recordings,  # older runs do not name it
         description="{subject: [sessions]} whose training trials are not learned from, "
         "and select the epoch; their pictures may be learned from other sessions",
     )
@@ -300,24 +289,18 @@ class Train(Section):
     )
     # what samples and targets are at each step
     augment: Augment = Augment()
-    lora: LoraSection = Field(
+    lora: LoraSection = added_field(
         LoraSection(),
-        exclude_if=lambda lora: not lora.encoders,  # older runs do not name it
-        description=(
-            "encoders that learn with the brain model; lr_of: {adapter: …} is their "
-            "learning rate"
-        ),
+        description="encoders that learn with the brain model; lr_of: {adapter: …} is "
+        "their learning rate",
     )
     embedding_alternatives: dict[str, Names] = Field(
         {},
-        description=(
-            "encoder: names of further stores of the same pictures and width, one "
-            "drawn each time"
-        ),
+        description="encoder: names of further stores of the same pictures and width, "
+        "one drawn each time",
     )
-    alternatives: Literal["random", "uncertainty"] = Field(
+    alternatives: Literal["random", "uncertainty"] = added_field(
         "random",
-        exclude_if=lambda choice: choice == "random",  # older runs do not name it
         description="which of a stimulus's alternative targets a sample learns from: "
         "random, or of three the first where it was found easily before, "
         "the last where hardly (UBP's blurs, from weak to strong)",
@@ -449,14 +432,10 @@ class Train(Section):
         """
         if self.warmup_steps > (total := self.epochs * steps):
             raise RecipeError(
-                (
-                    f"train.warmup_steps is {self.warmup_steps}, but the training of a "
-                    f"cell has {total} steps"
-                ),
-                (
-                    f"train.warmup_steps={total // 10}, more train.epochs or a smaller "
-                    "train.batch_size"
-                ),
+                f"train.warmup_steps is {self.warmup_steps}, but the training of a "
+                f"cell has {total} steps",
+                f"train.warmup_steps={total // 10}, more train.epochs or a smaller "
+                "train.batch_size",
             )
 
         # without stages, the section itself is the only one
@@ -498,14 +477,11 @@ class Finetune(Section):
         ge=0,
         description="chooses these pictures; a smaller share is part of a larger one",
     )
-    sessions: int | None = Field(
+    sessions: int | None = added_field(
         None,
         gt=0,
-        exclude_if=lambda count: count is None,  # older runs do not name it
-        description=(
-            "first sessions of a new subject, whose trials alone are learned from; "
-            "default: all"
-        ),
+        description="first sessions of a new subject, whose trials alone are learned "
+        "from; default: all",
     )
 
 
@@ -523,18 +499,11 @@ class Term(Section):
             "head whose target, or one of `targets`; default: the prediction's own"
         ),
     )
-    loss: Annotated[Any, parts.part("losses", "clip")] = Field(
-        "clip",
-        validate_default=True,
-        description="between the prediction and its target",
-    )
-    loss_of: Annotated[int, Field(ge=0)] | None = Field(
+    loss: Any = parts.key("losses", "clip", "between the prediction and its target")
+    loss_of: Annotated[int, Field(ge=0)] | None = added_field(
         None,
-        exclude_if=lambda index: index is None,  # older runs do not name it
-        description=(
-            "index, from 0, of an earlier term whose loss this one takes, with the "
-            "scale it learns"
-        ),
+        description="index, from 0, of an earlier term whose loss this one takes, with "
+        "the scale it learns",
     )
     weight: Annotated[float, Field(gt=0)] | Course | Wave = Field(
         1.0,
@@ -623,14 +592,10 @@ def check_active(terms: Sequence[Term], epochs: int) -> None:
     for number, term in enumerate(terms):
         if not any(map(term.weight_at, moments)):
             raise RecipeError(
-                (
-                    f"terms[{number}] has no effect: its weight is 0 in all {epochs} "
-                    "epochs"
-                ),
-                (
-                    f"terms[{number}].epochs within [0, {epochs}], shares of the stage "
-                    "(1/3), or leave it out"
-                ),
+                f"terms[{number}] has no effect: its weight is 0 in all {epochs} "
+                "epochs",
+                f"terms[{number}].epochs within [0, {epochs}], shares of the stage "
+                "(1/3), or leave it out",
             )
 
     # every moment needs an active term, and one way of mixing signals
@@ -651,10 +616,10 @@ def mixing_of(terms: Sequence[Term], moment: float) -> tuple[float, float]:
         RecipeError: if two active terms want different ones.
     """
     # losses of the active terms; a shared loss is that of the earlier term
-    active = [term for term in terms if term.weight_at(moment)]
     losses = [
         term.loss if term.loss_of is None else terms[term.loss_of].loss
-        for term in active
+        for term in terms
+        if term.weight_at(moment)
     ]
     # losses that compare pairs in a batch have these keys
     mixed = [loss for loss in losses if getattr(loss, "mix_alpha", 0)]
@@ -741,9 +706,7 @@ class Recipe(SweptRecipe):
     is_tracked = True
     LESS_MEMORY = "a smaller train.batch_size"
 
-    dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
-        "things-eeg", validate_default=True, description="signals and pictures"
-    )
+    dataset: Any = parts.key("datasets", "things-eeg", "signals and pictures")
     encoders: Encoders = Field(
         [*USUAL],
         validate_default=True,
@@ -752,10 +715,8 @@ class Recipe(SweptRecipe):
     )
     mode: Literal["intra", "inter", "joint", "finetune"] = Field(
         "intra",
-        description=(
-            "intra: one subject; inter: leave one out; joint: all on all; finetune: "
-            "new subjects"
-        ),
+        description="intra: one subject; inter: leave one out; joint: all on all; "
+        "finetune: new subjects",
     )
     subjects: Subjects = Field(
         None,
@@ -763,10 +724,8 @@ class Recipe(SweptRecipe):
     )
     trained_on: Subjects = Field(
         None,
-        description=(
-            "inter: whom a cell learns from, without the one left out; default: all of "
-            "the data set"
-        ),
+        description="inter: whom a cell learns from, without the one left out; "
+        "default: all of the data set",
     )
     seeds: Numbers = Field(
         [SEED, SEED + 1, SEED + 2],
@@ -781,16 +740,10 @@ class Recipe(SweptRecipe):
             "D of the token; default: the prior's or the fuser's own, else 1024"
         ),
     )
-    backbone: Annotated[Any, parts.part("backbones", BACKBONE)] = Field(
-        BACKBONE, validate_default=True, description="brain encoder"
-    )
-    fuser: Annotated[Any, parts.part("fusers", FUSER)] = Field(
-        FUSER, validate_default=True, description="fusion encoder"
-    )
-    loss: Annotated[Any, parts.part("losses", "clip")] = Field(
-        "clip",
-        validate_default=True,
-        description="between predictions and targets, where no terms are given",
+    backbone: Any = parts.key("backbones", BACKBONE, "brain encoder")
+    fuser: Any = parts.key("fusers", FUSER, "fusion encoder")
+    loss: Any = parts.key(
+        "losses", "clip", "between predictions and targets, where no terms are given"
     )
     heads: HeadTargets = Field(
         {},
@@ -800,35 +753,28 @@ class Recipe(SweptRecipe):
     )
     targets: Annotated[
         dict[str, SerializeAsAny[EncoderConfig]], BeforeValidator(_head_targets)
-    ] = Field(
+    ] = added_field(
         {},
-        exclude_if=lambda targets: not targets,  # older runs do not name it
         description="name: encoder whose output terms compare predictions with, and no "
         "head is made for, as of captions; only training reads it",
     )
     terms: list[Term] = Field(
         [],
-        description=(
-            "loss terms; default: `loss` for every head, with equal weights that sum "
-            "to 1"
-        ),
+        description="loss terms; default: `loss` for every head, with equal weights "
+        "that sum to 1",
     )
     head: str | None = Field(
         None,
-        description=(
-            "head that retrieval compares; default: `token`, or the only vector or "
-            "tokens"
-        ),
+        description="head that retrieval compares; default: `token`, or the only "
+        "vector or tokens",
     )
     prior: str | None = Field(
         None, description="Fusion Prior whose fusion encoder is the frozen target"
     )
     subject_layer: Literal["none", "linear"] = Field(
         "none",
-        description=(
-            "learned for each subject before the brain encoder: linear, a mixing of "
-            "the channels"
-        ),
+        description="learned for each subject before the brain encoder: linear, a "
+        "mixing of the channels",
     )
     similarity: Similarity = Field(
         "cosine",
@@ -1037,10 +983,8 @@ class Recipe(SweptRecipe):
             RecipeError: naming the term or the head.
         """
         # encoders that learn with the model
-        lora, known = (
-            self.train.lora.encoders,
-            [config.name for config in self.encoders],
-        )
+        lora = self.train.lora.encoders
+        known = [config.name for config in self.encoders]
         if unknown := [name for name in lora if name not in known]:
             raise RecipeError(
                 f"train.lora.encoders names {unknown[0]!r}",
@@ -1072,11 +1016,11 @@ class Recipe(SweptRecipe):
             predicted, names = {term.prediction for term in terms}, {*self.head_targets}
             compared = {term.of for term in terms} - self.targets.keys()
             if absent := sorted((predicted | compared) - names):
-                hint = (
+                raise RecipeError(
+                    f"terms name {', '.join(absent)}",
                     "heads and targets: "
-                    f"{', '.join([*self.head_targets, *self.targets])}"
+                    f"{', '.join([*self.head_targets, *self.targets])}",
                 )
-                raise RecipeError(f"terms name {', '.join(absent)}", hint)
             if untrained := sorted(names - predicted):
                 raise RecipeError(
                     f"no term trains the head {', '.join(untrained)}",
@@ -1151,28 +1095,22 @@ class Recipe(SweptRecipe):
         # a prior brings its fuser and its similarity
         if self.prior and self.fuser.kind != FUSER:
             raise RecipeError(
-                (
-                    f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a "
-                    "fuser of its own"
-                ),
+                f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a "
+                "fuser of its own",
                 "prior=null, or no fuser.kind",
             )
         if self.prior and self.similarity != "cosine":
             raise RecipeError(
-                (
-                    f"similarity is {self.similarity}, but the prior {self.prior} "
-                    "draws from tokens as they are"
-                ),
+                f"similarity is {self.similarity}, but the prior {self.prior} "
+                "draws from tokens as they are",
                 "similarity=cosine, or prior=null",
             )
 
         # fine-tuning starts from its run alone
         if self.mode == "finetune" and self.train.starts[0]:
             raise RecipeError(
-                (
-                    "train.start_from has no effect on fine-tuning, which starts from "
-                    "finetune.run"
-                ),
+                "train.start_from has no effect on fine-tuning, which starts from "
+                "finetune.run",
                 "leave one of them out",
             )
 
@@ -1291,6 +1229,14 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
     return cells
 
 
+def list_subjects(cells: Iterable[Cell], with_tested: bool = True) -> list[int]:
+    """List the subjects that some cell is trained on, or tested on."""
+    people = [
+        cell.trained_on + (cell.tested_on if with_tested else ()) for cell in cells
+    ]
+    return sorted({*chain(*people)})
+
+
 def _check_holdout(recipe: Recipe, holdout: Holdout) -> None:
     """Refuse what would test seen trials, or claim what seen pictures cannot show.
 
@@ -1307,27 +1253,23 @@ def _check_holdout(recipe: Recipe, holdout: Holdout) -> None:
 
     # labels are known from training
     if recipe.backbone.is_classifier and not holdout.shows_seen:
-        problem = (
+        raise RecipeError(
             f"{recipe.backbone.kind} tells apart what it was trained on, and pictures "
-            "are held out"
+            "are held out",
+            "dataset.holdout.by=trials, runs or sessions",
         )
-        raise RecipeError(problem, "dataset.holdout.by=trials, runs or sessions")
 
     # seen pictures: neither zero-shot results nor other starts
     if holdout.shows_seen and recipe.published is not None:
         raise RecipeError(
-            (
-                f"published results are zero-shot, and with {holdout.by} held out a "
-                "model has seen all pictures"
-            ),
+            f"published results are zero-shot, and with {holdout.by} held out a "
+            "model has seen all pictures",
             "published=null, or dataset.holdout.by=pictures",
         )
     if holdout.shows_seen and any(recipe.train.starts):
         raise RecipeError(
-            (
-                f"train.start_from names what may have learned from the {holdout.by} "
-                "that are held out"
-            ),
+            f"train.start_from names what may have learned from the {holdout.by} "
+            "that are held out",
             "leave it out: each fold begins anew",
         )
     if recipe.train.selection == "test":

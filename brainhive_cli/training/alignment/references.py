@@ -12,7 +12,6 @@ from brainhive_cli.core import hub, runs
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.files import below, locate
 from brainhive_cli.core.recipe import Paths, name_of, shipped_recipes
-from brainhive_cli.core.runs import of_variant
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.training.alignment.model import is_model
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -56,7 +55,7 @@ def find_reference(
         RecipeError: if a sweep has no such variant.
     """
     # a model folder, here or on the hub
-    root, (name, variant) = paths.under_home("runs"), of_variant(reference)
+    root, (name, variant) = paths.under_home("runs"), runs.of_variant(reference)
     is_shared = name is not None and name.startswith(hub.SCHEME)
     path = hub.fetch_run(str(name)) if is_shared else locate(reference or "")
     if reference is not None and is_model(path):
@@ -180,7 +179,7 @@ def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
     joined: list[str] = []
     for name in names:
         longer = ",".join([*joined[-1:], name])
-        run, variant = of_variant(longer)
+        run, variant = runs.of_variant(longer)
         labels = known_variants(run, paths) if joined and variant else ()
         # a variant, or the start of one
         if any(f"{label},".startswith(f"{variant},") for label in labels):

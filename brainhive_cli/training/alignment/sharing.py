@@ -158,14 +158,13 @@ class SharedRun:
         foreign = sorted(
             cut_paths(prior) for prior in priors if not prior.startswith("demo:")
         )
-        terms = find_terms(learned, command == PRIOR_TRAINING, foreign)
         return cls(
             run,
             files,
             learned,
             layouts[0] if layouts else None,
             [*models],
-            *terms,
+            *find_terms(learned, command == PRIOR_TRAINING, foreign),
             recipe,
         )
 
@@ -266,10 +265,11 @@ def share_metrics(measured: Measurements) -> Measurements:
     cells = {
         name: cell.model_copy(update={"took": {}}) for name, cell in facts.cells.items()
     }
-    set_up = cut_paths(facts.set_up)
     # any fact that is not listed stays at home
     shared = type(facts)(
-        **facts.model_dump(include=SHARED_FACTS), set_up=set_up, cells=cells
+        **facts.model_dump(include=SHARED_FACTS),
+        set_up=cut_paths(facts.set_up),
+        cells=cells,
     )
     return Measurements(measured.scopes, cut_paths(measured.missing), shared)
 

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
 from statistics import fmean
@@ -82,7 +82,12 @@ from brainhive_cli.training.alignment.learned import (
     TestedPictures,
     compare_on_pixels,
 )
-from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
+from brainhive_cli.training.alignment.recipe import (
+    Cell,
+    Recipe,
+    cells_of,
+    list_subjects,
+)
 from brainhive_cli.training.alignment.references import TRAINING, find_reference
 from brainhive_cli.training.alignment.set_ups import (
     SELECTION,
@@ -168,12 +173,9 @@ class TrainedRun:
         """Read the recipe, and find the cells and the subjects that they are tested
         on.
         """
-        folder, path, ending = (
-            self.folder,
-            self.folder.path,
-            f":{self.variant}" if self.variant else "",
-        )
-        self.name = folder.reference + ending
+        folder = self.folder
+        path = folder.path
+        self.name = folder.reference + (f":{self.variant}" if self.variant else "")
         self.reference = runs.reference(
             folder, self.paths.under_home("runs") / TRAINING, self.variant
         )
@@ -193,10 +195,8 @@ class TrainedRun:
             recipe = folder.recipe(Recipe, paths=self.paths)
             if self.variant:
                 recipe = variant_of(variants(recipe), self.variant, folder.name)
-            self.recipe, self.dataset_config = (
-                recipe,
-                self.other_dataset or recipe.dataset,
-            )
+            self.recipe = recipe
+            self.dataset_config = self.other_dataset or recipe.dataset
         self.dataset: Dataset = self.dataset_config.build(self.paths)
 
         # what the models were trained on, and by which recipes
@@ -218,9 +218,8 @@ class TrainedRun:
             if self._trained_on.people != people:
                 self.origin = self._trained_on.name
             self.cells = self._list_cells(self._trained_on)
-            self.mode = " + ".join(
-                dict.fromkeys(recipe.mode for recipe in self.recipes.values())
-            )
+            modes = dict.fromkeys(recipe.mode for recipe in self.recipes.values())
+            self.mode = " + ".join(modes)
         else:
             if self.dataset.holdout.divides_train:
                 raise RecipeError(
@@ -264,25 +263,18 @@ class TrainedRun:
 
         # of its own subjects each cell is tested on those that are asked for; a cell of
         # none is left out
-        known = {subject for cell in cells for subject in cell.tested_on}
+        known = {*chain(*(cell.tested_on for cell in cells))}
         if absent := sorted({*chosen} - known):
             raise MissingData(
-                (
-                    f"no cell of {self.folder.path} is tested on subject "
-                    f"{', '.join(map(str, absent))}"
-                ),
+                f"no cell of {self.folder.path} is tested on subject "
+                f"{', '.join(map(str, absent))}",
                 f"it has: {', '.join(map(str, sorted(known)))}",
             )
-        cells = [
-            replace(
-                cell,
-                tested_on=tuple(
-                    subject for subject in cell.tested_on if subject in chosen
-                ),
-            )
+        return [
+            replace(cell, tested_on=tested)
             for cell in cells
+            if (tested := tuple(s for s in cell.tested_on if s in chosen))
         ]
-        return [cell for cell in cells if cell.tested_on]
 
     def of_variant(self, label: str) -> Self:
         """Take one variant of an open sweep.
@@ -345,12 +337,10 @@ class TrainedRun:
         A run's name tells it from others, a model folder's digest.
         """
         path, digest = self.folder.path, ""
-        if self.is_model:
-            digest = (
-                hub.digest(path)
-                if path.is_dir()
-                else hub.digest(path.parent, [path.name])
-            )
+        if self.is_model and path.is_dir():
+            digest = hub.digest(path)
+        elif self.is_model:
+            digest = hub.digest(path.parent, [path.name])
         yield Input(f"run {self.name}", reference=self.name, digest=digest)
 
         # signals of the tested subjects, and the stores of each split
@@ -383,12 +373,10 @@ class TrainedRun:
                 [s for s in tested if subjects is None or s in subjects], launch
             )
             # people of another data set are others, whatever their numbers
-            trained = (
-                []
-                if self.origin is not None
-                else [s for cell in self.cells for s in cell.trained_on]
+            trained = self.cells if self.origin is None else []
+            source.refuse_copied_people(
+                [*tested, *chain(*(cell.trained_on for cell in trained))]
             )
-            source.refuse_copied_people([*tested, *trained])
 
     def _tested_on(self, variant: str) -> list[int]:
         """List the subjects that cells of a variant are tested on."""
@@ -407,10 +395,15 @@ class TrainedRun:
                 for subject in model.cell.tested_on if model.cell.fold == fold else ():
                     models.setdefault(subject, []).append(model.learned)
                     model.refuse_learned_trials(subject, split)
-            confirm, stores = self.confirm_copy(split), self.stores(split)
-            options = self.sources, self.allows_copies
             return TestedPictures(
-                self.dataset, split, fold, stores, models, confirm, *options
+                self.dataset,
+                split,
+                fold,
+                self.stores(split),
+                models,
+                self.confirm_copy(split),
+                self.sources,
+                self.allows_copies,
             )
 
         return self.once(("tested pictures", split, fold), compare)
@@ -424,14 +417,8 @@ class TrainedRun:
         def open_pictures() -> Confirm:
             # learned pictures may be of this data set or of that of the training
             sets = [each for each in (dataset, self._trained_on) if each is not None]
-            return compare_on_pixels(
-                self.models[0].pictures(split).image_ids,
-                lambda: dataset.images(dataset.holdout.stored_split(split)),
-                [
-                    (each.pictured_as, partial(each.images, learned_split))
-                    for each in sets
-                ],
-            )
+            ids = self.models[0].pictures(split).image_ids
+            return compare_on_pixels(ids, dataset, split, sets, learned_split)
 
         return self.once(("copies", split, learned_split), open_pictures)
 
@@ -492,12 +479,12 @@ class TrainedRun:
             variant, there = model.cell.variant, model.learned.signals
             here = self.source(variant).identities(self._tested_on(variant))
             # a store of unknown identity counts as unchanged
-            changed |= {
-                name: None for name in here if here[name] != there.get(name, here[name])
-            }
-        return [
-            f"{name} has changed since models were trained on it" for name in changed
-        ]
+            changed |= dict.fromkeys(
+                f"{name} has changed since models were trained on it"
+                for name in here
+                if here[name] != there.get(name, here[name])
+            )
+        return [*changed]
 
     @property
     def modality(self) -> str:
@@ -540,17 +527,11 @@ class TrainedRun:
 
     def _set_up(self, variant: str, split: str) -> dict[str, Any]:
         # a run is described by its recipe, a model folder by its layout
-        source, dataset, tested = (
-            self.source(variant),
-            self.dataset,
-            self._tested_on(variant),
-        )
+        dataset, recipe = self.dataset, self.recipes[variant]
+        tested = self._tested_on(variant)
         models = [model for model in self.models if model.cell.variant == variant]
         is_matched = self.origin is not None or self.channel_mapping != "none"
-        layout, recipe = (
-            models[0].layout if self.is_model or is_matched else None,
-            self.recipes[variant],
-        )
+        layout = models[0].layout if self.is_model or is_matched else None
         if layout is not None and self.is_model:
             trained = describe_model(layout, recipe.encoders, recipe.signal)
         else:
@@ -558,13 +539,12 @@ class TrainedRun:
 
         # the signals of each tested subject, matched to those of the training
         selections = []
-        for subject, recording in source.recordings(tested, split).items():
+        recordings = self.source(variant).recordings(tested, split)
+        for subject, recording in recordings.items():
             options = dataset.channels, f"{dataset.name} subject {subject}"
             if layout is not None and is_matched:
-                mapped = *options, self.channel_mapping
-                selections.append(
-                    match_recording(layout.spec, recording, recipe.signal, *mapped)
-                )
+                mapped = recipe.signal, *options, self.channel_mapping
+                selections.append(match_recording(layout.spec, recording, *mapped))
             else:
                 selections.append(recipe.signal.select(recording, *options))
 
@@ -609,11 +589,9 @@ class TrainedModel:
     def __post_init__(self) -> None:
         """Find the model's folder, the signals and the encoders."""
         run, cell = self.run, self.cell
-        self.path = (
-            run.folder.path
-            if run.is_model
-            else run.folder.path / "cells" / cell.name / "model"
-        )
+        self.path = run.folder.path
+        if not run.is_model:
+            self.path = self.path / "cells" / cell.name / "model"
         self.source = run.source(cell.variant, cell.fold)
         self.encoders = run.recipes[cell.variant].encoders
 
@@ -662,11 +640,9 @@ class TrainedModel:
             BrainhiveError: naming the first; of trials that a fold holds out,
                 `match_split` raises it.
         """
-        run, learned, source = (
-            self.run,
-            self.learned,
-            self.run.source(self.cell.variant),
-        )
+        run = self.run
+        learned = self.learned
+        source = self.run.source(self.cell.variant)
         is_known = subject in learned.subjects and not run.tests_new_subjects
         stored = source.open(subject).splits if source.path(subject).is_file() else {}
         for name, recording in stored.items():
@@ -688,12 +664,10 @@ class TrainedModel:
         """
         # cells with the same encoders share the open stores
         run, encoders = self.run, self.encoders
-        key = "stores", split, *(config.name for config in encoders)
+        wanted = run.dataset, run.dataset_config, split, encoders, run.paths
         stores = run.once(
-            key,
-            lambda: open_stores(
-                run.dataset, run.dataset_config, split, encoders, run.paths
-            ),
+            ("stores", split, *(config.name for config in encoders)),
+            lambda: open_stores(*wanted),
         )
         # a run records which embeddings it was trained on, a model folder does not
         if not run.is_model:
@@ -719,17 +693,12 @@ class TrainedModel:
         def find_shown() -> Bool:
             # categories [M] that a trial shows, in training or test; all where no
             # signals are here
-            people = {
-                person
-                for cell in self.run.cells
-                for person in (*cell.trained_on, *cell.tested_on)
-            }
+            people = list_subjects(self.run.cells)
             is_shown = np.zeros(len(store.image_ids), bool)
-            for person, part in product(sorted(people), sorted({split, "train"})):
+            for person, part in product(people, sorted({split, "train"})):
                 with suppress(MissingData):
-                    is_shown[match_split(self.source, person, part, store).stimulus] = (
-                        True
-                    )
+                    trials = match_split(self.source, person, part, store)
+                    is_shown[trials.stimulus] = True
 
             if not is_shown.any():  # no signals here: any category may be a candidate
                 return ~is_shown
@@ -781,21 +750,17 @@ class TrainedModel:
 
         # targets from stores, and from the network that learned with the model
         stored = Targets.of(stores, Launch(0, 1, self.module.device), keys, hold=False)
-        targets, tokens = (
-            Targets({**stored.sources, **self._compute_adapted(split, keys)}),
-            [],
-        )
+        targets = Targets({**stored.sources, **self._compute_adapted(split, keys)})
 
         # encode in blocks: tokens [M, D]; an ablated embedding is replaced by its mean
-        mean = (
-            Targets({without: targets.sources[without]}).gather(rows)[without].mean(0)
-            if without
-            else None
-        )
+        tokens = []
+        if without:
+            ablated = Targets({without: targets.sources[without]})
+            mean = ablated.gather(rows)[without].mean(0)
         for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
             with torch.inference_mode():
                 embeddings = targets.gather(part)
-                if mean is not None:
+                if without:
                     embeddings[without] = mean.expand_as(embeddings[without])
                 tokens.append(self.module.encode_image(embeddings).float())
         return torch.cat(tokens)
@@ -809,13 +774,10 @@ class TrainedModel:
             BrainhiveError: if its weights are not those that the model changes, or the
                 pictures not those of the store.
         """
-        run, adapter, described = (
-            self.run,
-            self.module.adapter,
-            self.module.layout.adapter,
-        )
+        run, adapter = self.run, self.module.adapter
         if adapter is None:
             return {}
+        described = self.module.layout.adapter
         names, digest = described["encoders"], described["digest"]
 
         def open_network() -> EncoderGroup:
@@ -824,11 +786,11 @@ class TrainedModel:
             # these encoders are outputs of one network, which the model changes
             group = grouped(configs, "fp32", Launch(0, 1, self.module.device))[0]
             if group.digest != digest:
-                problem = (
+                raise BrainhiveError(
                     f"{run.folder.path} changes weights {digest}, and {names[0]} has "
-                    f"{group.digest}"
+                    f"{group.digest}",
+                    "the weights that it was trained with",
                 )
-                raise BrainhiveError(problem, "the weights that it was trained with")
             return group
 
         # the changed network encodes the pictures anew
@@ -846,10 +808,9 @@ class TrainedModel:
         """
         # one seed for each signal, by the cell and the picture
         trials, module = self.trials(subject, split), self.module
-        ids = self.pictures(split).image_ids[trials.stimulus]
         seeds = [
             derive_seed(self.cell.seed, zlib.crc32(image_id.encode()))
-            for image_id in ids
+            for image_id in self.pictures(split).image_ids[trials.stimulus]
         ]
 
         def decode() -> Decoded:
@@ -857,16 +818,12 @@ class TrainedModel:
             for start in range(0, len(seeds), SIGNALS):  # [SIGNALS, C, T] at a time
                 part = slice(start, start + SIGNALS)
                 signal = torch.from_numpy(trials.read(part)).to(module.device)
-                blocks.append(
-                    module.decode(
-                        signal, self.index(subject, len(signal)), seeds[part]
-                    ).float()
-                )
+                index = self.index(subject, len(signal))
+                blocks.append(module.decode(signal, index, seeds[part]).float())
             return Decoded.join(blocks)
 
-        return self.run.once(
-            ("decoded", self.cell.name, subject, split), decode
-        ), trials.stimulus
+        key = "decoded", self.cell.name, subject, split
+        return self.run.once(key, decode), trials.stimulus
 
     def encode(self, trials: Trials, signals: Tensor | None = None) -> Tensor:
         """Encode a subject's trials as the vectors [N, D] that retrieval compares.
@@ -906,10 +863,9 @@ class TrainedModel:
         # vectors of the candidates [M, D] and of the trials [N, D], unless the caller
         # has them
         if images is None:
-            images = torch.cat(
-                [self.images(split, rows) for split, rows in gallery.rows.items()]
-            )
-        tokens = self.encode(trials) if tokens is None else tokens
+            images = torch.cat([self.images(*each) for each in gallery.rows.items()])
+        if tokens is None:
+            tokens = self.encode(trials)
 
         # rows are ascending: bisection gives the candidate that each trial showed
         seen = np.searchsorted(gallery.tested, trials.stimulus)
@@ -935,11 +891,8 @@ class TrainedModel:
         """Give the subject index of signals [N]; None for a subject who was not trained
         on.
         """
-        return (
-            None
-            if self.run.tests_new_subjects
-            else self.module.index_of(subject, count)
-        )
+        known = None if self.run.tests_new_subjects else subject
+        return self.module.index_of(known, count)
 
     def name_trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
         """Name each of a subject's held-out trials, and its run or session, [N]; none
@@ -948,13 +901,11 @@ class TrainedModel:
         The names of a subject's trials are those of no other, as nobody else was there.
         """
         # only held-out trials in groups (runs or sessions) have such names
-        if split != "test":
+        holdout = self.run.dataset.holdout
+        if split != "test" or not holdout.shows_seen:
             return [], []
-        trials, holdout = self.trials(subject, split), self.run.dataset.holdout
-        if not (
-            groups := holdout.name_groups(trials, f"subject {subject}", self.cell.fold)
-        ):
-            return [], []
+        trials = self.trials(subject, split)
+        groups = holdout.name_groups(trials, f"subject {subject}", self.cell.fold)
         # the number tells repetitions of one picture apart
         shown = self.pictures(split).image_ids[trials.stimulus]
         numbered = enumerate(zip(shown, groups, strict=True), 1)
@@ -1016,11 +967,11 @@ class TrainedModel:
                 if len(recording.image_ids):  # else nobody knows what was seen
                     trials = match_stimuli(trials, self.pictures(split), where)
             else:
-                folder = source.name_of(subject).rpartition("/")[0]
-                signals = self.module.learned.signals
                 # stores of one preparation lie in one folder
+                folder = source.name_of(subject).rpartition("/")[0]
                 is_same_store = any(
-                    name.rpartition("/")[0] == folder for name in signals
+                    name.rpartition("/")[0] == folder
+                    for name in self.module.learned.signals
                 )
                 trials = match_split(source, subject, split, self.pictures(split))
 
@@ -1059,10 +1010,9 @@ class TrainedModel:
             The normaliser; None where signals are not normalised.
         """
         # statistics of the training, if the model has them for this subject
-        if (normaliser := self._normaliser(subject)) is not None:
+        normaliser = self._normaliser(subject)
+        if normaliser is not None or self.source.signal.normalise is None:
             return normaliser
-        if self.source.signal.normalise is None:
-            return None
         # otherwise those of the new subject's own training signals
         options = self.pictures(split), is_same_store, self.run.channel_mapping
         return measure_new_subject(
@@ -1100,10 +1050,12 @@ class TrainedModel:
         cells that follow.
         """
 
-        def average() -> Float32:
-            return self.trials(subject, "train", is_tested=False).averages.mean(0)
-
-        return self.once("mean", subject, "train", average)
+        return self.once(
+            "mean",
+            subject,
+            "train",
+            lambda: self.trials(subject, "train", is_tested=False).averages.mean(0),
+        )
 
     def seen(self, subject: int, split: str, rows: Int64) -> Bool:
         """Find the signals [N] of pictures that a model which is tested on the subject
@@ -1147,22 +1099,17 @@ class TrainedModel:
         """
         # everything that changes the signals is part of the key
         normaliser = self._normaliser(subject)
-        whose, signal = (
-            normaliser.digest if normaliser else "",
-            self.source.signal.model_dump_json(),
-        )
-        run, names = self.run, self.module.layout.spec.names
         key = (
             what,
             subject,
             split,
             self.cell.fold,
-            names,
-            signal,
-            whose,
-            run.channel_mapping,
+            self.module.layout.spec.names,
+            self.source.signal.model_dump_json(),
+            normaliser and normaliser.digest,
+            self.run.channel_mapping,
         )
-        return run.once(key, compute)
+        return self.run.once(key, compute)
 
 
 def _describe_training(path: Path, layout: Layout, is_same: bool) -> Recipe:
@@ -1176,10 +1123,8 @@ def _describe_training(path: Path, layout: Layout, is_same: bool) -> Recipe:
     encoders = encoders_by_key(layout.encoders, encoders_around(path))
     if nameless := sorted(layout.encoders.keys() - encoders.keys()):
         raise MissingData(
-            (
-                f"the model {path} takes embeddings {', '.join(nameless)}, and nothing "
-                "says what made them"
-            ),
+            f"the model {path} takes embeddings {', '.join(nameless)}, and nothing "
+            "says what made them",
             "name the run that it is of",
         )
 
@@ -1256,10 +1201,8 @@ def check_tokens(
     """
     # it was trained for this prior
     model = align.models[0].module
-    if (
-        model.layout.prior_digest
-        and model.layout.prior_digest == priors.describe(source).digest
-    ):
+    known = model.layout.prior_digest
+    if known and known == priors.describe(source).digest:
         return
 
     # or for one of the same fuser: equal weights, whichever prior they were read from
@@ -1267,17 +1210,18 @@ def check_tokens(
         {} if fuser is None else fuser.state_dict()
         for fuser in (model.fuser, prior.fuser)
     )
-    is_same = bool(state) and state.keys() == prior_state.keys()
-    if not is_same or not all(
-        state[key].shape == value.shape
-        and torch.allclose(state[key], value.float().cpu())
-        for key, value in prior_state.items()
+    if (
+        not state
+        or state.keys() != prior_state.keys()
+        or not all(
+            state[key].shape == value.shape
+            and torch.allclose(state[key], value.float().cpu())
+            for key, value in prior_state.items()
+        )
     ):
         raise MissingData(
-            (
-                f"{align.folder.path} was trained against another fusion encoder than "
-                f"that of {source}"
-            ),
+            f"{align.folder.path} was trained against another fusion encoder than "
+            f"that of {source}",
             write_training(source, align.paths, dataset),
         )
 
@@ -1291,20 +1235,13 @@ def write_training(source: str, paths: Paths, dataset: Any) -> str:
 
     # a recipe names its own data set; without one in use, take the one that the prior
     # was trained on
-    is_prior, folder = ("prior", source) in arguments, described.folder
-    if (
-        dataset is None
-        and is_prior
-        and folder
-        and (of := recipe_around(folder).get("dataset"))
-    ):
-        dataset = only_if_recorded(parts.resolve("datasets", of), paths)
+    is_prior = ("prior", source) in arguments
+    if dataset is None and is_prior and (folder := described.folder):
+        of = recipe_around(folder).get("dataset")
+        dataset = of and only_if_recorded(parts.resolve("datasets", of), paths)
     flag = ("dataset", dataset if is_prior or not arguments else None)
     drawing = write_prior("reconstruct", source, dataset) or [("prior", source)]
-    lines = [
-        str(Line("train-align", flag, *arguments)),
-        str(Line("reconstruct", *drawing)),
-    ]
+    lines = [Line("train-align", flag, *arguments), Line("reconstruct", *drawing)]
 
     # what the brain model is trained to predict comes first, unless the prior's
     # encoders have no known names
@@ -1314,5 +1251,5 @@ def write_training(source: str, paths: Paths, dataset: Any) -> str:
         if not are_embedded(
             pictures.build(paths), encoders, paths.under_home("embeddings")
         ):
-            lines.insert(0, write_embedding(pictures, encoders))
-    return " && ".join(lines)
+            return " && ".join([write_embedding(pictures, encoders), *map(str, lines)])
+    return " && ".join(map(str, lines))

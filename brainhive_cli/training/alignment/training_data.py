@@ -101,12 +101,10 @@ class TrainingData:
         subjects: Sequence[int],
         launch: Launch,
     ) -> None:
-        self.job, self.recipe, self.launch, self.signals = (
-            job,
-            recipe,
-            launch,
-            job.signals(recipe),
-        )
+        self.job = job
+        self.recipe = recipe
+        self.launch = launch
+        self.signals = job.signals(recipe)
         self.stores = {
             config.name: stores[config.name] for config in recipe.stored_encoders
         }
@@ -175,9 +173,8 @@ class TrainingData:
         # signals that need more than half of the free memory stay on disk
         needed, is_varied = 0, mixed > 0 or signal.repetitions != "average"
         for subject in subjects:
-            recording = self.signals.recording(subject, "train")
             count, most, *rest = self.signals.select(
-                recording, job.dataset.name
+                self.signals.recording(subject, "train"), job.dataset.name
             ).signal.shape
             needed += 4 * count * (1 + most * is_varied) * prod(rest)
         self.is_mapped = launch.processes * needed > free_bytes(launch.device) / 2
@@ -192,14 +189,9 @@ class TrainingData:
             )
 
         # pictures that validate, and their copies, by the share of concepts
-        name, open_train = job.dataset.pictured_as, partial(job.dataset.images, "train")
-        ids = self.stimuli.image_ids
-        pictures = (
-            name,
-            ids,
-            self.pixels,
-            compare_on_pixels(ids, open_train, [(name, open_train)]),
-        )
+        dataset, ids = job.dataset, self.stimuli.image_ids
+        confirm = compare_on_pixels(ids, dataset, "train", [dataset])
+        pictures = dataset.pictured_as, ids, self.pixels, confirm
         self.read = read
         self.hold_out = cache(
             partial(held_out_of, self.stimuli.concepts, pictures=pictures)
@@ -239,10 +231,8 @@ class TrainingData:
 
         # signals of the subjects, and what normalises them
         opened = [self.read(subject, cell.fold) for subject in cell.trained_on]
-        subjects, statistics = (
-            [trials for trials, _ in opened],
-            [each for _, each in opened if each],
-        )
+        subjects = [trials for trials, _ in opened]
+        statistics = [each for _, each in opened if each]
         if recipe.mode == "finetune":
             subjects = [
                 take_share(trials, held_out, recipe.finetune) for trials in subjects
@@ -276,13 +266,10 @@ class TrainingData:
             )
             stimuli, pixels = first_with_pixels(stores)
             name, ids = dataset.pictured_as, stimuli.image_ids
-            open_test, open_train = (
-                partial(dataset.images, split) for split in ("test", "train")
-            )
 
             # a picture that looks like a learned one, and cannot be compared with it,
             # counts as learned
-            confirm = compare_on_pixels(ids, open_test, [(name, open_train)])
+            confirm = compare_on_pixels(ids, dataset, "test", [dataset])
             seen = learned.pictures.contain(name, ids, pixels, confirm)
 
             # unseen test signals, normalised as those of the training
@@ -293,10 +280,8 @@ class TrainingData:
                     normaliser = measure_new_subject(
                         spec, self.signals, subject, stimuli
                     )
-                unseen, where = (
-                    trials.take(~seen[trials.stimulus]),
-                    f"{dataset.name} subject {subject} test",
-                )
+                unseen = trials.take(~seen[trials.stimulus])
+                where = f"{dataset.name} subject {subject} test"
                 tested.append(
                     choose_input(spec, unseen, where, dataset.channels).normalise(
                         normaliser
@@ -395,16 +380,12 @@ class TrainingData:
     def _plan_layout(self, recipe: Recipe, subjects: Sequence[Trials]) -> Layout:
         """Plan the architecture of a cell's model."""
         # width of the fused token: of the fuser, or of the prior
-        shapes, fused = (
-            self.targets.shapes,
-            {self.keys[config.name] for config in recipe.fused_encoders},
-        )
+        shapes = self.targets.shapes
+        fused = {self.keys[config.name] for config in recipe.fused_encoders}
         dims = {key: shapes[key][-1] for key in shapes if key in fused}
         fuser = recipe.fuser.model_dump(mode="json") if fused else {}
-        dim, prior_digest = (
-            recipe.fuser.token_dim(dims, recipe.dim or DIM) if fused else None,
-            "",
-        )
+        dim = recipe.fuser.token_dim(dims, recipe.dim or DIM) if fused else None
+        prior_digest = ""
         if self.prior and recipe.prior:
             described = priors.describe(recipe.prior)
             fuser = {
@@ -455,10 +436,8 @@ class TrainingData:
             compared = comparable if len(comparable) == 1 else ()
 
         # the section `signal`, with the channels of the data set where it names none
-        section, channels = (
-            recipe.signal.model_dump(mode="json"),
-            self.job.dataset.channels,
-        )
+        section = recipe.signal.model_dump(mode="json")
+        channels = self.job.dataset.channels
         if (
             section["channels"] is None
             and not section["region_split"]

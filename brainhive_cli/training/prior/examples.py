@@ -22,7 +22,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import open_rows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import Blank, filling, finish_stores
 from brainhive_cli.data.targets.targets import Targets, open_targets
@@ -48,13 +47,13 @@ def open_latents(path: Path, images: StimulusSet, rows: Int64) -> Latents:
     # refuse a store of other pictures, or an incomplete one
     with hdf5.open_file(path, AGAIN) as file:
         latents, sizes = (
-            open_rows(file, key, AGAIN, "f") for key in ("embedding", "sizes")
+            hdf5.open_rows(file, key, AGAIN, "f") for key in ("embedding", "sizes")
         )
-        if Names(read_strings(file, "image_id")) != images.image_ids or len(
+        if Names(hdf5.read_strings(file, "image_id")) != images.image_ids or len(
             latents
         ) != len(images):
             raise ValueError("it is of other pictures")
-        if not read_flags(file, "done")[rows].all():
+        if not hdf5.read_flags(file, "done")[rows].all():
             raise ValueError("it lacks the latents of some pictures")
 
     def read(index: int) -> tuple[Tensor, Tensor]:
@@ -85,10 +84,8 @@ class Pictures:
         images = dataset.images(recipe.split)
         if images.medium == "clip":
             raise RecipeError(
-                (
-                    "train-prior learns from pictures, and the stimuli of "
-                    f"{dataset.name} are clips"
-                ),
+                "train-prior learns from pictures, and the stimuli of "
+                f"{dataset.name} are clips",
                 "choose another dataset",
             )
         # embeddings of the pictures, computed now if the recipe says so
@@ -135,10 +132,8 @@ class Pictures:
         size = min(size, len(self.train))
         if size < passes * processes:
             raise BrainhiveError(
-                (
-                    f"{size} pictures to learn are fewer than {passes} passes on "
-                    f"{processes} processes"
-                ),
+                f"{size} pictures to learn are fewer than {passes} passes on "
+                f"{processes} processes",
                 "use more pictures, or lower train.accumulate",
             )
         return size
@@ -158,17 +153,13 @@ def encode_latents(
             store.
     """
     # the store of this autoencoder, picture size and interpolation
-    images, view, rows = (
-        pictures.images,
-        pictures.view,
-        np.flatnonzero(pictures.targets.done),
-    )
+    images = pictures.images
+    view = pictures.view
+    rows = np.flatnonzero(pictures.targets.done)
     digest = generator.digest_autoencoder()[:10]
     name = f"{digest}-{recipe.resolution_px}px-{recipe.resize}.h5"
-    root, source = (
-        recipe.paths.under_home("latents"),
-        "the data set or split of latents,",
-    )
+    root = recipe.paths.under_home("latents")
+    source = "the data set or split of latents,"
     path = below(root, images.dataset, images.split, name, source=source)
 
     # a complete store is opened as it is

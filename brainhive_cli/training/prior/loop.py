@@ -24,7 +24,6 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.core.weights import ANEW, Checkpoint
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.targets.target_stores import match_prior
@@ -78,10 +77,8 @@ def require_fit(recipe: Recipe) -> None:
             other.
     """
     # the width of each embedding, where a store or the encoder itself fixes it
-    root, dataset = (
-        recipe.paths.under_home("embeddings"),
-        recipe.dataset.build(recipe.paths).name,
-    )
+    root = recipe.paths.under_home("embeddings")
+    dataset = recipe.dataset.build(recipe.paths).name
     dims = {}
     for config in recipe.encoders:
         path = path_of(root, dataset, recipe.split, config.name)
@@ -194,19 +191,19 @@ class Learner:
             "losses": torch.stack([*self.losses]).tolist() if self.losses else [],
             "others": further,
         }
-        Checkpoint(folder.checkpoint_path(LAST)).save(content)
+        weights.Checkpoint(folder.checkpoint_path(LAST)).save(content)
 
     def resume(self, folder: RunFolder, launch: Launch) -> dict[str, Any] | None:
         """Restore the newest checkpoint, if there is one; return the other values that
         were saved.
         """
-        checkpoint = Checkpoint(folder.checkpoint_path(LAST))
+        checkpoint = weights.Checkpoint(folder.checkpoint_path(LAST))
         saved = checkpoint.load(launch, self.parameters[0].device)
         if saved is None:
             return None
 
         # a checkpoint that does not fit ends in a message with the way out
-        with weights.reading(checkpoint.path, ANEW, BrainhiveError):
+        with weights.reading(checkpoint.path, weights.ANEW, BrainhiveError):
             # so that the device holds nothing twice
             self.prior.load_state_dict(saved.pop("prior"))
             self.optimizer.load_state_dict(saved.pop("optimizer"))
@@ -347,12 +344,11 @@ class Training:
                 )[rows]
                 latents, sizes = self.latents(batch)[rows], self.ids(batch)[rows]
                 # noise by picture, so that validations of different steps compare
-                random = self._random(int(index))
                 losses.append(
                     self.generator.loss(
                         latents,
                         conditioning,
-                        random,
+                        self._random(int(index)),
                         sizes,
                         levels=torch.tensor(LEVELS),
                     )
@@ -394,15 +390,11 @@ def train(
     }
     if saved["size"] != size:
         raise BrainhiveError(
-            (
-                f"{folder.path} was started with {saved['size']} pictures a step, and "
-                f"now has {size}"
-            ),
-            (
-                "--processes "
-                f"{saved['size'] // (settings.batch_size * settings.accumulate)}, or "
-                "--again"
-            ),
+            f"{folder.path} was started with {saved['size']} pictures a step, and "
+            f"now has {size}",
+            "--processes "
+            f"{saved['size'] // (settings.batch_size * settings.accumulate)}, or "
+            "--again",
         )
 
     # steps behind the checkpoint are done, and logged, again
@@ -410,10 +402,8 @@ def train(
         folder.forget_events_after(learner.step)
 
     # pictures of the remaining steps, in the same order as without an interruption
-    steps, workers = (
-        range(learner.step, settings.steps),
-        decoders(recipe.run.workers, launch),
-    )
+    steps = range(learner.step, settings.steps)
+    workers = decoders(recipe.run.workers, launch)
     passes = settings.accumulate
     count = training.pictures.count_in_step(size, passes, launch.processes)
     examples = batches(
@@ -445,10 +435,8 @@ def train(
                     raise BrainhiveError(
                         f"the training has diverged by step {learner.step}: loss "
                         f"{mean:g}, norm of the gradient {norm:g}",
-                        (
-                            "a lower train.lr, or train.precision=fp32; the last "
-                            "checkpoint is from before"
-                        ),
+                        "a lower train.lr, or train.precision=fp32; the last "
+                        "checkpoint is from before",
                     )
                 event = {"step": learner.step, "loss": mean}
                 folder.log(**event)

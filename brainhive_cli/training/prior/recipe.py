@@ -82,9 +82,7 @@ class Recipe(BaseRecipe):
     )
 
     # pictures and their embeddings
-    dataset: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
-        "image-folder", validate_default=True, description="pictures"
-    )
+    dataset: Any = parts.key("datasets", "image-folder", "pictures")
     split: str = Field("train", description="split whose pictures are learned")
     encoders: Encoders = Field(
         [*USUAL],
@@ -108,11 +106,7 @@ class Recipe(BaseRecipe):
         validate_default=True,
         description="frozen diffusion model",
     )
-    prior: Annotated[Any, parts.part("priors", priors.DEFAULT)] = Field(
-        priors.DEFAULT,
-        validate_default=True,
-        description="kind and sizes of a new prior",
-    )
+    prior: Any = parts.key("priors", priors.DEFAULT, "kind and sizes of a new prior")
     continue_from: str | None = Field(
         None,
         description="a prior whose training is continued, instead of a new one: it "
@@ -150,10 +144,8 @@ class Recipe(BaseRecipe):
     )
     sampler: Annotated[Any, BeforeValidator(_generator_or_none)] = Field(
         None,
-        description=(
-            "few-step diffusion model for the samples, or its source; default: the one "
-            "trained on"
-        ),
+        description="few-step diffusion model for the samples, or its source; default: "
+        "the one trained on",
     )
     sample_items: int = Field(
         6, ge=0, description="validation pictures that are generated"
@@ -205,10 +197,8 @@ class Recipe(BaseRecipe):
         # cached latents are computed once, samples differ from step to step
         if self.cache_latents and self.posterior == "sample":
             raise RecipeError(
-                (
-                    "posterior is sample, but cache_latents keeps one latent of each "
-                    "picture"
-                ),
+                "posterior is sample, but cache_latents keeps one latent of each "
+                "picture",
                 "posterior=mode, or cache_latents=false",
             )
         return self

@@ -143,10 +143,8 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     ):
         for start in range(0, len(share), recipe.train.batch_size):
             rows = share[start : start + recipe.train.batch_size]
-            true, generated = (
-                _true(training, rows),
-                _generate(training, generator, rows),
-            )
+            true = _true(training, rows)
+            generated = _generate(training, generator, rows)
             pairs.append((features(true).cpu(), features(generated).cpu()))
             bar.advance(len(rows))
 
