@@ -163,7 +163,7 @@ def match_vectors(
     # the rows of each split; pictures without a vector are gaps, where these are
     # accepted
     image_ids = [image_id for images in splits for image_id in images.image_ids]
-    matched, unknown = match_names(vectors.names, image_ids)
+    matched, unknown = match_names(vectors.names, image_ids, each_once=True)
     root = recipe.paths.under_home("embeddings")
     start = 0
     shares = []

@@ -275,9 +275,7 @@ def _next_command(job: Job, folder: RunFolder) -> Hint:
     if job.dataset.holdout.stored_split("test") not in job.dataset.splits:
         return Line("report", folder.path.name)
     hint = Line("eval-retrieval", ("run", folder.path))
-    if are_embedded(
-        job.dataset, recipe.encoders, recipe.paths.under_home("embeddings"), ["test"]
-    ):
+    if are_embedded(job.dataset, recipe.encoders, recipe.paths, ["test"]):
         return hint
     return f"{write_embedding(recipe.dataset, recipe.encoders)} && {hint}"
 

@@ -262,13 +262,18 @@ def among(noun: str, known: Sequence[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -> None:
+def refuse_idle(
+    section: BaseModel,
+    keys: str | Iterable[str],
+    when: str,
+    hint: str = "leave it out",
+) -> None:
     """Refuse keys that would have no effect, if they are set to another value than
     their default.
 
     Args:
         section: The block of the recipe.
-        keys: Those of its keys that have no effect here.
+        keys: The key, or those of its keys, that have no effect here.
         when: Why not, to follow "has no effect".
         hint: What to do.
 
@@ -277,7 +282,7 @@ def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -
     """
     # keys at their default do no harm
     fields = type(section).model_fields
-    for key in keys:
+    for key in [keys] if isinstance(keys, str) else keys:
         if (value := getattr(section, key)) != fields[key].get_default(
             call_default_factory=True
         ):

@@ -449,7 +449,7 @@ def store(
             values = np.asarray(session_part.signal, np.float32)
             session_trials[split] = replace(
                 session_part,
-                signal=LazyRows(None, values.shape, values.dtype, values.__getitem__),
+                signal=LazyRows(values.shape, values.dtype, values.__getitem__),
                 image_ids=[image_ids[row] for row in chosen.tolist()],
                 provenance={"session": label, "trials": len(chosen), "dropped": left},
                 runs=None if run is None else runs[chosen, None].astype(np.int16),

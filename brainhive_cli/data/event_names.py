@@ -189,7 +189,7 @@ class EventNames:
         ]
         names = [name for _, name in pairs]
         known_names = map(table_text, self.image_ids)
-        rows, _ = match_names(names, [*known_names], each_once=False)
+        rows, _ = match_names(names, [*known_names])
         matched = zip(pairs, rows.tolist(), strict=True)
         return {picture: row for (picture, _), row in matched if row >= 0}
 

@@ -299,7 +299,7 @@ def _unknown_pictures(
         return ""
     names = list(recording.image_ids)
     try:
-        _, unknown = match_names(names, list(images[split].image_ids), each_once=False)
+        _, unknown = match_names(names, list(images[split].image_ids))
     except BrainhiveError as error:
         return error.message
     if not unknown:

@@ -54,7 +54,7 @@ def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
         hdf5.release_pages(signal)
         return cast
 
-    return LazyRows(None, tuple(signal.shape), dtype, read)
+    return LazyRows(tuple(signal.shape), dtype, read)
 
 
 def list_sessions(folder: Path, subject: int) -> list[Path]:
@@ -150,8 +150,8 @@ def _join(
     sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)
     known: dict[str, Any] = {}
     for name in ("runs", "onset_s"):
-        values = _concatenate(getattr(recording, name) for recording in recordings)
-        if values is not None:
+        known[name] = _concatenate(getattr(recording, name) for recording in recordings)
+        if (values := known[name]) is not None:
             known[name] = np.where(
                 trials < 0, BY_TRIAL[name], values[:, 0][trials]
             ).astype(values.dtype)
@@ -174,13 +174,11 @@ def _join(
         return gathered
 
     # whiteners are stacked in the order of sessions: [S, C, C]
-    return Trials(
-        signal=LazyRows(None, (*sessions.shape, *trial_shape), signals[0].dtype, read),
+    return replace(
+        first,
+        known_digests=None,
+        signal=LazyRows((*sessions.shape, *trial_shape), signals[0].dtype, read),
         image_ids=Names(stimuli),
-        space=first.space,
-        times_s=first.times_s,
-        rate_hz=first.rate_hz,
-        unit=first.unit,
         provenance={
             **provenance,
             "sessions": [recording.provenance for recording in recordings],

@@ -613,7 +613,7 @@ def match_pictures(
         ends, exact_names = {}, {*rows}
     # a path may begin with a folder that the data set has not, as images/cat/cat_01.jpg
     while ends:
-        matched, _ = match_names([*ends.values()], image_ids, each_once=False)
+        matched, _ = match_names([*ends.values()], image_ids)
         rows |= {
             name: row
             for name, row in zip(ends, matched.tolist(), strict=True)
@@ -711,5 +711,5 @@ def _select_voxels(signal: Any, rows: Int64) -> LazyRows:
     """
     shape = (*signal.shape[:2], len(rows), 1)
     return LazyRows(
-        None, shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows]
+        shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows]
     )

@@ -268,7 +268,6 @@ class Trials:
             signal = signal[index]
         elif not np.array_equal(index, np.arange(len(signal))):
             signal = LazyRows(
-                None,
                 (len(index), *all_rows.shape[1:]),
                 all_rows.dtype,
                 lambda part: all_rows[_as_slice(index[part])],
@@ -322,7 +321,6 @@ class Trials:
         return chosen.change(
             **averages,
             signal=LazyRows(
-                None,
                 shape,
                 signal.dtype,
                 lambda part: choose(np.asarray(signal[part]), part),
@@ -360,9 +358,7 @@ class Trials:
         }
         return replace(
             self,
-            signal=LazyRows(
-                None, (len(rows), 1, *signal.shape[2:]), signal.dtype, read
-            ),
+            signal=LazyRows((len(rows), 1, *signal.shape[2:]), signal.dtype, read),
             image_ids=Names.of(names[row] for row in rows.tolist())
             if len(names)
             else (),
@@ -430,7 +426,7 @@ class Trials:
         shape = (*signal.shape[:2], len(rows), len(times_s))
         return replace(
             self,
-            signal=LazyRows(None, shape, np.dtype(np.float32), read),
+            signal=LazyRows(shape, np.dtype(np.float32), read),
             space=space.select(rows),
             times_s=times_s,
             # of all channels; `recorded` has them

@@ -208,9 +208,7 @@ def _is_listed(path: Path, root: Path, files: Sequence[str]) -> Bool:
         raise BrainhiveError(f"{path} lists no pictures", hint)
 
     # each name must be that of a picture
-    rows, unknown = match_names(
-        names, [os.path.splitext(file)[0] for file in files], each_once=False
-    )
+    rows, unknown = match_names(names, [os.path.splitext(file)[0] for file in files])
     if unknown:
         problem = (
             f"test pictures that are not below {root}, "

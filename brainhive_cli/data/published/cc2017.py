@@ -366,7 +366,7 @@ def _read_responses(files: FilesByRow, subject: int, split: str) -> Trials:
         signal = pickles.array(_open_tensor(path, "N, R, V"))
     return Trials(
         LazyRows(
-            path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]
+            (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None], path
         ),
         [f"{split}/{index}" for index in range(len(signal))],
         Voxels({}),

@@ -232,7 +232,7 @@ def _read_mindeye1(
         return signal
 
     signal = LazyRows(
-        samples[0][0].parents[1], (len(samples), most, width, 1), first.dtype, read
+        (len(samples), most, width, 1), first.dtype, read, samples[0][0].parents[1]
     )
     return make_recording(
         signal, pictures, voxels, {"source": "webdataset_avg_split"}, repetitions=counts
@@ -337,7 +337,7 @@ def _read_mindeye2(
             )(part)
 
     return make_recording(
-        LazyRows(path, (*trials.shape, width, 1), dtype, read),
+        LazyRows((*trials.shape, width, 1), dtype, read, path),
         pictures.tolist(),
         name_voxels(subject, width, roots, MINDEYE2),
         {"source": path.name, "test_pictures": test_pictures},
@@ -409,7 +409,7 @@ def _read_brain_diffuser(
         return values[:, None, :, None].astype(np.float32)  # [n, 1, V, 1]
 
     return make_recording(
-        LazyRows(path, (len(signal), 1, width, 1), np.dtype(np.float32), read),
+        LazyRows((len(signal), 1, width, 1), np.dtype(np.float32), read, path),
         _list_pictures(path, design(), subject, split, len(signal)),
         name_voxels(subject, width, roots, BRAIN_DIFFUSER),
         {"source": path.name, "averaged": "over the repetitions of each picture"},

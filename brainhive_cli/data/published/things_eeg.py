@@ -372,7 +372,7 @@ def read_recording(
                 table, trials.shape[1:], trials.dtype, trials.__getitem__
             )
             signal = LazyRows(
-                path, (*table.shape, *trials.shape[1:]), trials.dtype, read
+                (*table.shape, *trials.shape[1:]), trials.dtype, read, path
             )
         if len(signal.shape) != 4:
             raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
@@ -518,7 +518,7 @@ def _read_prepared(
     shape, dtype = tuple(signal.shape), np.dtype(signal.dtype)
     return replace(
         recording,
-        signal=LazyRows(path, shape, dtype, lambda part: np.asarray(signal[part])),
+        signal=LazyRows(shape, dtype, lambda part: np.asarray(signal[part]), path),
     )
 
 

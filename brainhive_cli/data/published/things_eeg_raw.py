@@ -114,7 +114,7 @@ class Raw(Steps):
         if self.repetitions is None and not self.shuffle:
             refuse_idle(
                 self,
-                ("seed",),
+                "seed",
                 "where nothing is drawn or shuffled",
                 "preparation.shuffle=true",
             )

@@ -271,20 +271,20 @@ class LazyRows:
     it.
 
     Attributes:
-        path: The file whose values must be finite, for the error; None where they need
-            not be.
         shape: N, and the shape of a row.
         dtype: Of the values.
         read: Reads rows by a slice, indices [n] or a mask [N]; those of a store by what
             indexes an array.
+        path: The file whose values must be finite, for the error; None where they need
+            not be.
         checksums: [N] of the rows of a store; None elsewhere.
         verify: Compares rows of a store with their checksums.
     """
 
-    path: Path | None
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     read: Callable[[Any], Array]
+    path: Path | None = None
     checksums: UInt64 | None = None
     verify: Callable[[Any], object] = lambda rows: None
 
@@ -379,9 +379,8 @@ def open_rows(
             )
         is_due[rows] = False
 
-    return LazyRows(
-        None, mapped.shape, mapped.dtype, values.__getitem__, checksums, verify
-    )
+    read = values.__getitem__
+    return LazyRows(mapped.shape, mapped.dtype, read, None, checksums, verify)
 
 
 class RowWriter:

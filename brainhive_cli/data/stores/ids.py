@@ -138,7 +138,7 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int
     # then ends of ids, each of one picture
     positions = np.flatnonzero(rows < 0).tolist()
     names = [requested[position] for position in positions]
-    rows[positions], unknown = match_names(names, known, each_once=False)
+    rows[positions], unknown = match_names(names, known)
     if unknown:
         raise MissingData(
             f"{where} has no picture {unknown[0]!r}, of {summarise_names(known)}",
@@ -149,7 +149,7 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int
 
 
 def match_names(
-    names: Sequence[str], image_ids: Sequence[str], *, each_once: bool = True
+    names: Sequence[str], image_ids: Sequence[str], *, each_once: bool = False
 ) -> tuple[Int64, list[str]]:
     """Find the picture of each name: an image id, its end (the stem alone, say), or a
     path that ends in it.

@@ -380,9 +380,7 @@ def next_command(
     ]
     chosen = encoders or [resolve(name) for name in known]
     # embeddings of the training stimuli come first, as train-align reads them
-    if not chosen or not are_embedded(
-        built, chosen, paths.under_home("embeddings"), ["train"]
-    ):
+    if not chosen or not are_embedded(built, chosen, paths, ["train"]):
         if encoders:
             return write_embedding(dataset, encoders)
         suggested = ("encoders", suggest_encoders(dataset), SUGGESTED)
@@ -404,12 +402,13 @@ def suggest_encoders(dataset: parts.Config) -> list[str]:
 def are_embedded(
     dataset: Dataset,
     encoders: Sequence[EncoderConfig],
-    root: Path,
+    paths: Paths,
     splits: Sequence[str] | None = None,
 ) -> bool:
-    """Whether there are stores of some encoders below `root` for some splits, or all
-    where none are named.
+    """Whether there are stores of some encoders for some splits, or all where none are
+    named.
     """
+    root = paths.under_home("embeddings")
     return all(
         find(root, dataset.name, dataset.holdout.stored_split(split), config.name)[
             0

@@ -388,7 +388,7 @@ def open_pictures(folder: str, stimuli: StimulusSet) -> Callable[[int], Image.Im
         )
     # file of each stimulus by its row
     names = list(pictures_below(root))
-    rows, _ = match_names(names, stimuli.image_ids)
+    rows, _ = match_names(names, stimuli.image_ids, each_once=True)
     name_of_row = dict(zip(rows.tolist(), names, strict=True))
     # all missing pictures in one error
     if absent := [

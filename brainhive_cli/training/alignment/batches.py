@@ -145,7 +145,7 @@ def open_bank(
         # signals in their files, or in memory
         if is_mapped:
             signals.append(
-                LazyRows(None, shape, FLOAT32, partial(_read_rows, recording, rows))
+                LazyRows(shape, FLOAT32, partial(_read_rows, recording, rows))
             )
         else:
             signal = recording.averages if rows == "averages" else recording.singles

@@ -323,8 +323,7 @@ class Job:
             for part, path in chain(*(start.items() for start in starts.values())):
                 if (learned := read_history(path, part)) is not None:
                     model = f"{cell.name}, which starts from {path},"
-                    left_out = self.dataset.list_left_out(cell.tested_on)
-                    learned.refuse_subjects(self.dataset.people, left_out, model)
+                    learned.refuse_subjects(self.dataset, cell.tested_on, model)
         self._starts[cell.name] = starts
         return starts
 

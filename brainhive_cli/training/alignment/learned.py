@@ -418,12 +418,14 @@ class Learned:
         """
         return self.people.get(self.recordings, ())
 
-    def refuse_subjects(self, people: str, tested: Iterable[int], model: str) -> None:
+    def refuse_subjects(
+        self, dataset: Dataset, tested: Iterable[int], model: str
+    ) -> None:
         """Refuse to test a model as on new people whom it, or anything that it started
         from, learned from.
 
         Args:
-            people: The name of the people who are tested, as `Dataset.people` has it.
+            dataset: Whose people are tested.
             tested: Their numbers.
             model: What the model is called.
 
@@ -431,7 +433,9 @@ class Learned:
             BrainhiveError: naming them.
         """
         # numbers identify subjects only among people of the same name
-        if seen := sorted({*self.people.get(people, ())} & {*tested}):
+        people = dataset.people
+        left_out = dataset.list_left_out(tested)
+        if seen := sorted(left_out.intersection(self.people.get(people, ()))):
             raise BrainhiveError(
                 f"{model} is to be tested on new subjects, but it, or a model that it "
                 f"started from, was trained on subject {', '.join(map(str, seen))} of "

@@ -118,9 +118,7 @@ class Stage(Section):
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         if self.schedule != "one_cycle":
-            refuse_idle(
-                self, ("final_div",), f"with schedule {self.schedule}", "leave it out"
-            )
+            refuse_idle(self, "final_div", f"with schedule {self.schedule}")
 
         # the rate must reach its peak within the stage
         if self.warmup > self.epochs:
@@ -351,18 +349,10 @@ class Train(Section):
                 "one out"
             )
         if len(self.stages) > 1:
-            refuse_idle(
-                self,
-                ("patience",),
-                "on several stages, which have fixed epochs",
-                "leave it out",
-            )
+            refuse_idle(self, "patience", "on several stages, which have fixed epochs")
         if self.epoch_trials is not None:
             refuse_idle(
-                self,
-                ("last_batch",),
-                "with epoch_trials, whose steps are all full",
-                "leave it out",
+                self, "last_batch", "with epoch_trials, whose steps are all full"
             )
         is_by_recordings = self.selection == "recordings"
         if is_by_recordings != bool(self.validation_recordings):
@@ -451,7 +441,7 @@ class Train(Section):
         if prior is None:
             refuse_idle(
                 self,
-                ("prior_dropout",),
+                "prior_dropout",
                 "without a prior",
                 "fuser.dropout, or name one (--prior)",
             )
@@ -957,9 +947,7 @@ class Recipe(SweptRecipe):
                 f"on {self.backbone.kind}, which reads all voxels of region_split as "
                 "one"
             )
-            refuse_idle(
-                self.signal, ("region_control", "region_seed"), when, "leave it out"
-            )
+            refuse_idle(self.signal, ("region_control", "region_seed"), when)
             return
 
         # a set is used by a stream or by the expression of another set
@@ -1122,12 +1110,12 @@ class Recipe(SweptRecipe):
                     "sweep: finetune goes with no other mode", "make a run of each"
                 )
         elif self.mode == "finetune":  # whose run decides the prior
-            refuse_idle(self.train, ("init",), "on weights of a run", "no train.init")
+            refuse_idle(self.train, "init", "on weights of a run", "no train.init")
         else:
             if self.mode != "inter":
                 refuse_idle(
                     self,
-                    ("trained_on",),
+                    "trained_on",
                     f"in mode {self.mode}",
                     "name them in subjects",
                 )
@@ -1135,7 +1123,7 @@ class Recipe(SweptRecipe):
             if not any(self.train.starts):
                 refuse_idle(
                     self.train,
-                    ("start_pull",),
+                    "start_pull",
                     "without a start",
                     "train.start_from, or mode=finetune",
                 )

@@ -626,10 +626,8 @@ class TrainedModel:
         # a subject who is tested as new must be absent from the complete history
         recipe = run.recipes.get(cell.variant)
         if run.tests_new_subjects or (recipe is not None and recipe.mode == "inter"):
-            left_out = run.dataset.list_left_out(cell.tested_on)
-            learned.refuse_subjects(
-                run.dataset.people, left_out, f"{run.name}, {cell.name},"
-            )
+            model = f"{run.name}, {cell.name},"
+            learned.refuse_subjects(run.dataset, cell.tested_on, model)
         return learned
 
     def refuse_learned_trials(self, subject: int, split: str) -> None:
@@ -1248,8 +1246,6 @@ def write_training(source: str, paths: Paths, dataset: Any) -> str:
     with suppress(RecipeError):
         default, encoders = Recipe.model_fields["dataset"].default, encoders_of(source)
         pictures = dataset or parts.resolve("datasets", default)
-        if not are_embedded(
-            pictures.build(paths), encoders, paths.under_home("embeddings")
-        ):
+        if not are_embedded(pictures.build(paths), encoders, paths):
             return " && ".join([write_embedding(pictures, encoders), *map(str, lines)])
     return " && ".join(map(str, lines))

@@ -188,11 +188,9 @@ class Recipe(BaseRecipe):
                 "leave one out",
             )
         if not self.sample_items:
-            refuse_idle(
-                self, ("sample_every",), "with sample_items=0", "sample_items=6"
-            )
+            refuse_idle(self, "sample_every", "with sample_items=0", "sample_items=6")
         if not self.fid_items:
-            refuse_idle(self, ("fid_features",), "with fid_items=0", "fid_items=5000")
+            refuse_idle(self, "fid_features", "with fid_items=0", "fid_items=5000")
 
         # cached latents are computed once, samples differ from step to step
         if self.cache_latents and self.posterior == "sample":

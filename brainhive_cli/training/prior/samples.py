@@ -52,7 +52,7 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
     return their metrics.
     """
     # the main process generates alone
-    training = replace(training, launch=replace(training.launch, rank=0, processes=1))
+    training = replace(training, launch=training.launch.alone)
     recipe, images, launch = training.recipe, training.pictures.images, training.launch
     chosen = training.pictures.held[: recipe.sample_items]
     if not len(chosen):
