@@ -482,13 +482,10 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _has_no_idle_keys_of_run(self) -> Self:
         if not self.is_tracked:
-            refuse_idle(self.run, ("trackers",), "in this command", "run.trackers=[]")
+            refuse_idle(self.run, "trackers", "in this command", "run.trackers=[]")
         if not self.computes:
             refuse_idle(
-                self.run,
-                LAUNCHED,
-                "in this command, which only reads and writes files",
-                "leave it out",
+                self.run, LAUNCHED, "in this command, which only reads and writes files"
             )
         return self
 

@@ -391,14 +391,9 @@ class ScaledConfig(LossConfig):
         ):
             raise ValueError("a temperature is above 0")
         if self.temperature is not None:
-            refuse_idle(
-                self,
-                self.no_effect_with_temperature,
-                "with a temperature",
-                "leave it out",
-            )
+            refuse_idle(self, self.no_effect_with_temperature, "with a temperature")
         if not self.mix_alpha:
-            refuse_idle(self, ("mix_share",), "with mix_alpha 0", "a mix_alpha above 0")
+            refuse_idle(self, "mix_share", "with mix_alpha 0", "a mix_alpha above 0")
         return self
 
 

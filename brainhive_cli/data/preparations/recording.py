@@ -148,7 +148,7 @@ class Config(RecordingKeys, OwnKeys):
             )
         if not (low or high):
             refuse_idle(
-                self, ("phase",), "without a filter", "preparation.band_hz=[0.1, 40]"
+                self, "phase", "without a filter", "preparation.band_hz=[0.1, 40]"
             )
         return self
 

@@ -87,7 +87,7 @@ class Steps(parts.Config):
         if self.whiten == "no":
             refuse_idle(
                 self,
-                ("whiten_by",),
+                "whiten_by",
                 "where nothing is whitened",
                 "preparation.whiten_by=training",
             )

@@ -174,31 +174,21 @@ class Signal(Section):
         if self.repetitions != "random":
             refuse_idle(
                 self,
-                ("random_k",),
+                "random_k",
                 f"with repetitions {self.repetitions}",
                 "repetitions: random",
             )
         if self.region_split:
-            refuse_idle(
-                self, ("channels",), "with region_split", "leave one of them out"
-            )
+            refuse_idle(self, "channels", "with region_split", "leave one of them out")
         if len(self.region_split) < 2:
-            refuse_idle(
-                self,
-                ("region_control",),
-                "without two sets of region_split",
-                "leave it out",
-            )
+            refuse_idle(self, "region_control", "without two sets of region_split")
         if self.region_control != "random":
             refuse_idle(
-                self,
-                ("region_seed",),
-                f"with region_control {self.region_control}",
-                "leave it out",
+                self, "region_seed", f"with region_control {self.region_control}"
             )
         if self.normalise is None:
             refuse_idle(
-                self, ("normalise_by",), "with normalise none", "normalise: channel"
+                self, "normalise_by", "with normalise none", "normalise: channel"
             )
         return self
 

@@ -121,7 +121,7 @@ class Config(StreamConfig):
         # with a marker channel, a stream of markers would have no effect
         if self.marker_channel:
             refuse_idle(
-                self, ("markers",), "with a marker_channel", "leave one of them out"
+                self, "markers", "with a marker_channel", "leave one of them out"
             )
         return self
 

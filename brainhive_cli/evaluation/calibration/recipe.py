@@ -161,11 +161,7 @@ class Recipe(TrainedRunRecipe):
 
         # keys without an effect are refused, so that no one trusts them
         if self.order == "recording":
-            recipe.refuse_idle(
-                self, ("draws",), "in the order of recording", "leave it out"
-            )
+            recipe.refuse_idle(self, "draws", "in the order of recording")
         if not any(arm.endswith(TRANSFER) for arm in self.arms):
-            recipe.refuse_idle(
-                self, ("transfer",), "without the arm transfer", "leave it out"
-            )
+            recipe.refuse_idle(self, "transfer", "without the arm transfer")
         return self

@@ -100,7 +100,5 @@ class Recipe(TrainedRunRecipe):
             )
         if self.source.has_windows:
             idle = "events", "whiten_trials"
-            recipe.refuse_idle(
-                self, idle, "on prepared trials of known pictures", "leave it out"
-            )
+            recipe.refuse_idle(self, idle, "on prepared trials of known pictures")
         return self
