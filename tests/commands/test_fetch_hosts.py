@@ -286,6 +286,7 @@ def test_a_file_with_another_content_than_listed_is_refused_and_leaves_nothing(
         ({"path": "../outside.txt"}, "leads out of its folder"),
         ({"url": "file:///etc/hostname"}, "which is no web address"),
         ({"size": "many"}, "another list than"),
+        ({"checksum_algorithm": "crc32"}, "digests by crc32"),
     ],
 )
 def test_a_list_that_leads_elsewhere_is_refused(
@@ -295,6 +296,15 @@ def test_a_list_that_leads_elsewhere_is_refused(
     refused = fetch("nemar:nm000232")
     assert refused.exit_code == MissingData.exit_code and message in tell(refused)
     assert not (home / "data").exists() and not (home / "outside.txt").exists()
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{}", b"CC0"])
+def test_a_description_without_a_licence_is_no_error(
+    server: Server, home: Path, content: bytes
+) -> None:
+    server.files["dataset_description.json"] = content
+    checked = fetch("nemar:nm000232", "--check")
+    assert checked.exit_code == 0 and "licence: its page names none" in tell(checked)
 
 
 def test_names_that_no_host_has_get_one_line(server: Server, home: Path) -> None:

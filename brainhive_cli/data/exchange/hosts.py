@@ -31,6 +31,8 @@ from brainhive_cli.core.recipe import RECORDS
 NEMAR = "https://data.nemar.org/"
 # the certificate of the first form has no bucket whose name has a dot
 S3, S3_WITH_DOT = "https://{}.s3.amazonaws.com/", "https://s3.amazonaws.com/{}/"
+ALGORITHMS = {"sha256", "md5", "git"}
+"""Algorithms of NEMAR's digests."""
 OPENNEURO = "openneuro.org"
 """Bucket of OpenNeuro, with a folder for each data set."""
 TIMEOUT_S = 60
@@ -135,6 +137,8 @@ def _list_nemar(rest: str) -> list[RemoteFile]:
     with _asking(url):
         entries = json.loads(_read(url))
         entries = entries["files"] if isinstance(entries, dict) else entries
+        if unknown := {entry["checksum_algorithm"] for entry in entries} - ALGORITHMS:
+            raise ValueError(f"digests by {', '.join(map(str, unknown))}")
         return [
             RemoteFile(
                 entry["path"],
@@ -143,7 +147,7 @@ def _list_nemar(rest: str) -> list[RemoteFile]:
                 f"{entry['checksum_algorithm']}:{entry['checksum']}",
             )
             for entry in entries
-            if not folder or entry["path"].startswith(f"{folder}/")
+            if not folder or str(entry["path"]).startswith(f"{folder}/")
         ]
 
 
@@ -233,14 +237,15 @@ def read_licence(reference: str, files: Sequence[RemoteFile]) -> str:
 
     # a licence is information only, so an unreachable host is no error
     licence: Any = ""
-    with suppress(HfHubHTTPError, MissingData, OSError, ValueError, LookupError):
+    errors = HfHubHTTPError, HTTPException, OSError, ValueError, LookupError, TypeError
+    with suppress(MissingData, *errors):
         if reference.startswith("hub:"):
             kind, name, *_ = hub.parse_repository(reference.removeprefix("hub:"))
             info = HfApi().repo_info(name, repo_type=kind)
             licence = (getattr(info, "card_data", None) or {}).get("license") or ""
         for file in files:
             if file.name == DESCRIPTION:
-                licence = json.loads(_read(file.url)).get("License", "")
+                licence = json.loads(_read(file.url))["License"]
     return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence)
 
 
