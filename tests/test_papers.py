@@ -4,6 +4,7 @@ beside it.
 
 import re
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from own_recordings import write_pictures
 
 from brainhive_cli.commands import embed, reconstruct, train_align, workflow
 from brainhive_cli.core.command import describe_missing
-from brainhive_cli.core.recipe import shipped_recipes
+from brainhive_cli.core.recipe import read_recipe, shipped_recipes
 from brainhive_cli.core.sweep import variants
 
 FRAMES = re.compile(r"-(view-\d+|all)$")
@@ -57,7 +58,7 @@ UNPUBLISHED = {
     ),
     *("brainhive-intra-synclr", "brainhive-inter-synclr", "brainhive-meg-synclr"),
     *("alignvis-inter", "alignvis-meg", "alignvis-nsd", "neuralbench-image"),
-    *("mosaic-new-people", "mosaic-other-study"),
+    *("mosaic-new-people", "mosaic-other-study", "brainhive-reconstruct"),
 }
 # PixCorr and CLIP on NSD, as they are commonly quoted; HAVIR's are not known
 RECONSTRUCTED = {
@@ -67,21 +68,29 @@ RECONSTRUCTED = {
     "havir": None,
 }
 ON_VALIDATION = {
-    *("alignvis-intra", "alignvis-inter", "alignvis-meg", "alignvis-nsd", "nice"),
-    *(
-        "havir",
-        "havir-ablations",
-        "mindeye1-lowlevel",
-        "neurons",
-        "neurons-brain",
-        "svtl",
-    ),
+    *("alignvis-intra", "alignvis-inter", "alignvis-meg", "alignvis-nsd"),
+    *("neurons-brain", "svtl"),
 }
-"""They choose the epoch on held-out training data, as their authors did."""
-HELD_OUT = {"shallow-alignment", "shallow-alignment-meg", "visual-blur-perception"}
-"""They keep the last epoch, and hold pictures out: to choose a layer, or as their
-authors did.
+"""They choose the epoch on held-out training data: as their authors do, or where those
+choose it on the test.
 """
+HELD_OUT = {
+    *("shallow-alignment", "shallow-alignment-meg", "visual-blur-perception", "nice"),
+}
+"""They keep the last epoch, and hold pictures out: to choose a layer, or as their
+authors do.
+"""
+LABELS = (
+    *("optimiser", "weight decay", "schedule", "clipping", "batch", "precision"),
+    *("initialisation", "dropout", "repetitions", "normalisation", "temperature"),
+    *("epoch", "seeds"),
+)
+"""What a recipe states of its authors' training, in this order."""
+STATED = (
+    *("batch_size", "weight_decay", "betas", "grad_norm", "precision", "validation"),
+    *("selection", "decay"),
+)
+"""Keys of `train` that a recipe of a paper sets, so that it inherits no default."""
 
 
 @cache
@@ -145,7 +154,7 @@ def lacks_nothing_but_data(paper: str) -> None:
     cells = dict(train_align.preview(what)[0].rows)["cells"]
     groups = 1 if what.mode == "joint" else subjects
     assert cells.startswith(f"{groups * seeds * len(variants(what))}: ")
-    assert len(missing) == 2
+    assert len(missing) == (3 if what.prior else 2)
     absent = r"things-[em]eg: no recording .* \(brainhive fetch things-[em]eg\)"
     if what.signal.name != "default":  # signals that a step of its own prepares
         absent = f"no signals .*signals/{what.dataset.kind}/{what.signal.name}/"
@@ -192,6 +201,60 @@ def test_mindeye_and_neurons_neither_clip_gradients_nor_decay_other_weights() ->
             decay,
             0.01,
         ), paper
+
+
+def comment_of(path: Path) -> list[str]:
+    """Return the opening comment of a recipe, line by line."""
+    lines = path.read_text().splitlines()
+    return list(takewhile(lambda line: line.startswith("#"), lines))
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_paper_states_how_its_authors_train(paper: str) -> None:
+    path = shipped_recipes() / "papers" / paper / "train-align.yaml"
+    comment = comment_of(path)
+    stated = [
+        match[1].strip()
+        for line in comment
+        if (match := re.match(r"#   (\w+(?: \w+)?) {2,}\S", line))
+    ]
+    if "\nextends:" in path.read_text():
+        # what differs, in the same order
+        assert any("as papers/" in line for line in comment)
+        assert stated == [label for label in LABELS if label in stated]
+    else:
+        assert stated == [*LABELS]
+    assert max(map(len, path.read_text().splitlines())) <= 120
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_paper_inherits_no_default_of_the_training(paper: str) -> None:
+    """A default that its authors do not have is a fault that no tensor test sees."""
+    path = shipped_recipes() / "papers" / paper / "train-align.yaml"
+    if resolve(paper).backbone.is_closed_form:
+        return
+    train = read_recipe(path)["train"]
+    assert [key for key in STATED if key not in train] == []
+    assert "stages" in train or train.keys() >= {"epochs", "lr", "warmup_steps"}
+
+
+def test_the_prior_of_a_paper_states_how_its_authors_train() -> None:
+    path = shipped_recipes() / "papers/brainhive-prior/train-prior.yaml"
+    comment = "\n".join(comment_of(path))
+    assert all(f"#   {label} " in comment for label in LABELS)
+
+
+def test_brainhives_pictures_are_drawn_as_its_code_draws_them(home: object) -> None:
+    """Source: build_reconstruction.py and its YAML at f06db69."""
+    name = "papers/brainhive-reconstruct"
+    recipe = reconstruct.Recipe.resolve("reconstruct", name, {}, [])
+    assert (recipe.steps, recipe.guidance, recipe.resolution_px) == (4, 0.0, 512)
+    assert (recipe.repeats, recipe.seed, recipe.precision) == (10, 2025, "bf16")
+    assert (recipe.adapter, recipe.prior.scale, recipe.scheduler) == ("skip", 1.0, None)
+    trained = resolve("brainhive-reconstruct")
+    assert trained.prior == recipe.prior.source and trained.train.prior_dropout == 0.1
+    missing = describe_missing(reconstruct.inputs(recipe))
+    assert "fakekungfu/Fusion-Prior-H14_B32_VAE" in missing[0]
 
 
 @pytest.mark.parametrize("paper", RECONSTRUCTED)
@@ -264,6 +327,7 @@ def test_the_study_of_things_eeg_trains_every_recipe_in_both_modes_and_selection
         if resolve(paper).dataset.kind == "things-eeg"
         and resolve(paper).mode != "finetune"
         and resolve(paper).signal.name == "default"  # of the study's preparation
+        and not resolve(paper).prior  # which retrieval does without
     }
     plain = {(mode_of_name.sub("", paper), mode) for paper, mode in trained}
     assert plain == {(name, mode) for name in methods for mode in ("intra", "inter")}

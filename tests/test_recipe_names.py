@@ -77,6 +77,8 @@ PUBLISHED = {
         "OpenNeuro ds003825; reader Grootswagers2022 of Meta's neuralset"
     ),
     # Checkpoints
+    "hub:Fusion-Prior-H14_B32_VAE": "BrainHiVE's README",
+    "hub:timm/vit_base_patch32_clip_224.laion400m_e32": "open_clip's table of weights",
     f"{MINDEYE2}/unclip6_epoch0_step110000.ckpt": "MindEye2's README",
     f"{MINDEYE2}/bigG_to_L_epoch8.pth": "MindEye2's recon_inference",
     f"{TRAINED}/final_subj01_pretrained_40sess_24bs/last.pth": "NEURONS' README",

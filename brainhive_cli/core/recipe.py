@@ -578,6 +578,14 @@ class Recipe(Section):
         section[_index(section, last, key)] = value
 
     @classmethod
+    def drop_replaced(cls, fields: dict[str, Any], layer: Mapping[str, Any]) -> None:
+        """Drop what a recipe's keys replace in the recipe that it extends; by default
+        nothing.
+
+        Keys of the same name need no dropping: the later one wins.
+        """
+
+    @classmethod
     def resolve(
         cls,
         command: str,
@@ -598,7 +606,10 @@ class Recipe(Section):
         """
         # the file, then flags, then overrides: the later wins
         path = find_recipe(command, name)
-        fields = read_recipe(path, command)
+        fields: dict[str, Any] = {}
+        for layer in reversed(read_extended(path, command).values()):
+            cls.drop_replaced(fields, layer)
+            fields = lay_over(fields, layer, merges_all=True)
         # that of a run names the one that made it
         if "recipe_name" not in fields and name is not None:
             fields["recipe_name"] = name_of(path)

@@ -105,6 +105,8 @@ class Trials:
         rows: [C] which channels or voxels of `recorded` these are.
         samples: Which of its samples.
         scale: Factor on its signals.
+        normalises_trials: Whether each repetition and channel is centred over time and
+            divided by its norm when it is read.
         mapping: From these channels to a model's, before the normaliser; None where
             they are these.
         normaliser: Normalises what is read.
@@ -139,6 +141,7 @@ class Trials:
     rows: Int64 | None = None
     samples: slice = field(default_factory=lambda: slice(None))
     scale: float = 1.0
+    normalises_trials: bool = False
     mapping: ChannelMapping | None = None
     normaliser: Normaliser | None = None
     counts: Int64 = field(init=False)
@@ -376,6 +379,7 @@ class Trials:
         scale: float = 1.0,
         where: str = "the recording",
         sets: Mapping[str, Bool] = MappingProxyType({}),
+        normalises_trials: bool = False,
     ) -> Self:
         """Select channels by name or region, or voxels by region, and a window, and
         scale the signals.
@@ -390,6 +394,8 @@ class Trials:
             where: Name of the trials, for errors.
             sets: Masks [V] of all voxels by name, which become regions: those that
                 streams of a model read.
+            normalises_trials: Whether each repetition and channel is centred over the
+                window and divided by its norm before centring, before it is scaled.
 
         Raises:
             RecipeError: naming what the data do not have, and the nearest name.
@@ -414,15 +420,25 @@ class Trials:
         if isinstance(space, Voxels):
             space = replace(space, regions={**space.regions, **sets})
         samples = sample_range(self.times_s, window_ms)
+        times_s = self.times_s[samples]
+        if normalises_trials and len(times_s) < 2:
+            raise RecipeError(
+                f"signal.normalise_trials acts over time, and {where} has one sample",
+                "signal.normalise_trials=false",
+            )
 
         # float32, as brain models compute; read late, some stimuli at a time
         def read(part: Any) -> Float32:
             chosen = np.asarray(signal[part, :, :, samples])[:, :, rows].astype(
                 np.float32, copy=False
             )
+            if normalises_trials:
+                # the norm before centring, as AlignVis; channels of zeros stay 0
+                norm = np.linalg.norm(chosen, axis=-1, keepdims=True)
+                chosen = chosen - chosen.mean(-1, keepdims=True)
+                chosen = chosen / np.where(norm == 0, 1, norm)
             return chosen if scale == 1 else chosen * np.float32(scale)
 
-        times_s = self.times_s[samples]
         shape = (*signal.shape[:2], len(rows), len(times_s))
         return replace(
             self,
@@ -435,6 +451,7 @@ class Trials:
             rows=rows,
             samples=samples,
             scale=scale,
+            normalises_trials=normalises_trials,
             where=where,
         )
 

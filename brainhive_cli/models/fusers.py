@@ -3,7 +3,7 @@
 A fuser with a method `of_signal` also maps what the brain encoder gives to tokens.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,13 @@ BIAS_DROPOUT = 0.3
 """Probability that a training sample is weighted without its subject's bias by the
 router; SAMGA's.
 """
+SIGNAL_DIM: Any = Field(
+    None,
+    gt=0,
+    description="Width of the brain encoder's output, which a linear map brings to the "
+    "token's; null: the output is the token.",
+)
+"""The key `signal_dim` of fusers that may map signals."""
 
 
 class FuserConfig(parts.Config):
@@ -120,10 +127,10 @@ class HeadsConfig(FuserConfig):
 
 
 class ConcatenationConfig(FuserConfig):
-    """The encoders' own features, joined to one token; nothing is trained.
+    """The encoders' own features, joined to one token; nothing is trained for them.
 
     Features as they are: of one encoder NICE's (arXiv 2308.13234) and ATM's (arXiv
-    2403.07721) target.
+    2403.07721) target, and AlignVis', which maps signals by `signal_dim`.
     """
 
     normalise: bool = Field(
@@ -133,6 +140,7 @@ class ConcatenationConfig(FuserConfig):
             "same."
         ),
     )
+    signal_dim: int | None = SIGNAL_DIM
 
     def token_dim(self, dims: dict[str, int], dim: int) -> int:
         """Return the sum of the encoders' widths."""
@@ -142,7 +150,10 @@ class ConcatenationConfig(FuserConfig):
         """Make a fuser of embeddings of these widths, by encoder, to tokens as wide as
         all of them.
         """
-        return Join(dims, is_mean=False, normalise=self.normalise)
+        join = Join(dims, is_mean=False, normalise=self.normalise)
+        if self.signal_dim:
+            join.signal = nn.Linear(self.signal_dim, dim)
+        return join
 
 
 class Join(nn.Module):
@@ -160,6 +171,7 @@ class Join(nn.Module):
     ) -> None:
         super().__init__()
         self.dims, self.is_mean, self.normalise = dict(dims), is_mean, normalise
+        self.signal: nn.Module = nn.Identity()
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Join embeddings, each [B, D_encoder], to a token [B, D]."""
@@ -167,6 +179,10 @@ class Join(nn.Module):
         if self.normalise:
             ordered = [F.normalize(embedding, dim=-1) for embedding in ordered]
         return torch.stack(ordered).mean(0) if self.is_mean else torch.cat(ordered, -1)
+
+    def of_signal(self, predicted: Tensor) -> Tensor:
+        """Map what the brain encoder gives, [B, signal_dim], to tokens [B, D]."""
+        return self.signal(predicted)
 
 
 class MeanConfig(FuserConfig):
@@ -204,14 +220,7 @@ class LinearConfig(FuserConfig):
         "concatenate",
         description="What is mapped of several encoders: all features, or their mean.",
     )
-    signal_dim: int | None = Field(
-        None,
-        gt=0,
-        description=(
-            "Width of what the brain encoder gives, which is mapped too; null: it is "
-            "not."
-        ),
-    )
+    signal_dim: int | None = SIGNAL_DIM
 
     def build(self, dims: dict[str, int], dim: int) -> "LinearMaps":
         """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D].

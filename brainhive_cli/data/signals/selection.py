@@ -122,6 +122,11 @@ class Signal(Section):
         gt=0,
         description="signals are multiplied by this (1 over their usual spread)",
     )
+    normalise_trials: bool = Field(
+        False,
+        description="before trials are averaged, subtract from each channel of each "
+        "trial its mean over the window and divide it by its norm (AlignVis)",
+    )
     normalise: Annotated[
         Any,
         BeforeValidator(
@@ -214,7 +219,9 @@ class Signal(Section):
             where,
         )
         channels = self.channels or default
-        return trials.select(channels, self.window_ms, self.scale, where, masks)
+        return trials.select(
+            channels, self.window_ms, self.scale, where, masks, self.normalise_trials
+        )
 
 
 def list_regions(expression: str) -> list[str]:

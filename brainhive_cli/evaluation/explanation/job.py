@@ -298,7 +298,7 @@ class Reader:
         """Find times and sensors of the signals."""
         self.times_ms: Float64 = self.trials.times_s * 1000
         recorded = self.trials.recorded or self.trials
-        self.mixture = find_mixture(recorded)
+        self.mixture = find_mixture(self.trials)
         self.sensors = tuple[str, ...]()
         # unmixed signals have all recorded sensors, others those that the model reads
         if isinstance(recorded.space, Sensors) and not self.mixture:

@@ -116,10 +116,17 @@ class SensorSpace:
         return self.signal - part
 
 
-def find_mixture(recording: Trials) -> BrainhiveError | None:
+def find_mixture(trials: Trials) -> BrainhiveError | None:
     """Say why channels are unknown mixtures of sensors, which have no position; None of
     others.
     """
+    recording = trials.recorded or trials
+    if trials.normalises_trials and recording.whiteners is not None:
+        return BrainhiveError(
+            "the model normalises each trial after whitening, which cannot be undone: "
+            "its channels are mixtures of sensors",
+            "signal.normalise_trials=false, or signals without whitening",
+        )
     # without the whiteners, mixing cannot be undone
     if recording.whiteners is None and recording.unit == WHITENED:
         return BrainhiveError(

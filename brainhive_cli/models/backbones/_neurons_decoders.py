@@ -79,6 +79,7 @@ class TextDrivenDecoder(nn.Module):
         maps, channels = config.maps, config.channels
         self.mode, self.scale = config.mode, width**-0.5
         # attention from image tokens to texts
+        self.drop = Dropout(config.attention_dropout)
         self.q = nn.Linear(width, text, bias=False)
         self.k, self.v, self.out = (nn.Linear(text, text, bias=False) for _ in range(3))
 
@@ -122,17 +123,17 @@ class TextDrivenDecoder(nn.Module):
         """
         query = self.q(tokens)
         if text is None:
-            return self.out(query)
+            return self.drop(self.out(query))
         values = self.v(text)
         if self.mode == "right":
             # add the text of a clip to each of its frames
             # [B·F, E]
             frame_values = values.repeat_interleave(len(tokens) // len(text), 0)
-            return self.out(query + frame_values[:, None])
+            return self.drop(self.out(query + frame_values[:, None]))
 
         # as the reference: each token weighs the texts of all clips
         weights = (query @ self.k(text).T * self.scale).softmax(-1)  # [B·F, S, B]
-        return self.out(weights @ values)
+        return self.drop(self.out(self.drop(weights) @ values))
 
 
 def video_decoder(maps: int, channels: tuple[int, ...], groups: int) -> nn.ModuleDict:

@@ -1,5 +1,7 @@
 """Brain MLP: all channels and samples through one linear map and one residual MLP."""
 
+from typing import Any, Literal
+
 from pydantic import Field
 from torch import nn
 
@@ -20,6 +22,9 @@ class Config(BackboneConfig):
         description="Width inside the residual MLP; default: the token's, BrainHiVE's.",
     )
     dropout: HiddenDropout = 0.1
+    activation: Literal["gelu", "silu"] = Field(
+        "gelu", description="Activation inside the residual MLP; BrainHiVE's is gelu."
+    )
 
     def build(
         self, channels: int, samples: int, dim: int, subjects: int = 1
@@ -27,10 +32,13 @@ class Config(BackboneConfig):
         """Make the encoder for signals [B, C, T] (voxels: [B, V, 1]) and tokens [B,
         D].
         """
+        block: Any = residual_stack(dim, self.hidden or dim, self.dropout)
+        if self.activation == "silu":
+            block.layers[0].ff.activation = nn.SiLU()
         return BrainEncoder(
             flatten=nn.Flatten(),
             proj_in=nn.Linear(channels * samples, dim),
-            block=residual_stack(dim, self.hidden or dim, self.dropout),
+            block=block,
         )
 
 

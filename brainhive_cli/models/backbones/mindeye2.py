@@ -25,6 +25,8 @@ FEATURES, CHANNELS, BLURRY_DROPOUT = 64, (32, 64, 128), 0.3
 """Of the blurry branch: feature maps, channels of its decoder from the output on, and
 what is dropped.
 """
+MIXER_DROPOUT = 0.15
+"""Probability of dropping a unit of a mixer block."""
 
 
 class Config(BackboneConfig):
@@ -34,15 +36,18 @@ class Config(BackboneConfig):
     The head `blurry` [C, H, W] (4 × 28 × 28: the latent of a picture of 224 pixels) is
     MindEye2's branch of blurry pictures, for which training may want `maps` [S, D] (49
     × 512) too.
-    Models are linear up to their tokens: MindEye2's mixer blocks, which over one volume
-    add a constant alone, are left out, and that of published weights lies in the biases
-    of the next layers.
+    Signals are one volume, so MindEye2's mixer blocks over volumes add a learned
+    constant to the shared space. They are kept. Its mixer blocks over features reach no
+    output and get no gradient. They are left out.
     """
 
     cites = ("scotti2024",)
     takes_spec = True
 
     hidden: Width = Field(4096, description="Width of the space that subjects share.")
+    blocks: int = Field(
+        4, ge=0, le=1000, description="Mixer blocks over volumes; MindEye2's."
+    )
 
     def build(self, spec: SignalSpec, heads: Heads) -> "MindEye2":
         """Make the model; its heads are one of tokens [S, D], of any name, and those of
@@ -98,7 +103,7 @@ class MindEye2(nn.Module):
         )
 
         # what all subjects share
-        self.backbone = Backbone(config.hidden, tokens, width, heads)
+        self.backbone = Backbone(config, tokens, width, heads)
         self.clipproj: nn.ParameterDict | None = None
         if TEXT in heads:
             matrix = torch.randn(width, heads[TEXT].width) * width**-0.5  # [D, E]
@@ -117,15 +122,16 @@ class MindEye2(nn.Module):
         condition the prior.
         """
         mapped = self.ridge["linears"](signal, subject_index)  # [B, H]
+        mixed = self.backbone.mix(mapped)
         # [B, S, D]
-        tokens = self.backbone.backbone_linear(mapped).unflatten(
+        tokens = self.backbone.backbone_linear(mixed).unflatten(
             1, (-1, self.backbone.width)
         )
         image = self.backbone.clip_proj(tokens)
         heads = {self.image: image}
         if self.clipproj is not None:
             heads[TEXT] = project_mean(self.clipproj, image)
-        return tokens, heads | self.backbone.blurry(mapped)
+        return tokens, heads | self.backbone.blurry(mixed)
 
 
 class Backbone(nn.Module):
@@ -134,9 +140,10 @@ class Backbone(nn.Module):
     With a head `blurry` the ridges' outputs also go through feature maps to a decoder.
     """
 
-    def __init__(self, hidden: int, tokens: int, width: int, heads: Heads) -> None:
+    def __init__(self, config: Config, tokens: int, width: int, heads: Heads) -> None:
         super().__init__()
-        self.width = width
+        self.width, hidden = width, config.hidden
+        self.mixer_blocks2 = nn.ModuleList(_mixer_block() for _ in range(config.blocks))
 
         # tokens, and their projection for retrieval
         self.backbone_linear = nn.Linear(hidden, tokens * width)
@@ -166,19 +173,37 @@ class Backbone(nn.Module):
                     FEATURES, map_width, map_width, map_width
                 )
 
-    def blurry(self, mapped: Tensor) -> dict[str, Tensor]:
-        """Map the ridges' outputs [B, H] to the heads of the blurry branch; to none
-        where it has none.
+    def mix(self, mapped: Tensor) -> Tensor:
+        """Add the output of each mixer block to the ridges' outputs, [B, H] to [B, H].
+
+        LayerNorm over one volume returns its bias whatever the input, so each block
+        gets zeros. In training, dropout differs by row and unit.
+        """
+        zeros = torch.zeros_like(mapped)[..., None]  # [B, H, 1]: one volume
+        for block in self.mixer_blocks2:
+            mapped = mapped + block(zeros)[..., 0]
+        return mapped
+
+    def blurry(self, mixed: Tensor) -> dict[str, Tensor]:
+        """Map mixed outputs of the ridges [B, H] to the heads of the blurry branch.
+
+        Return no heads if the model has no such branch.
         """
         if self.blin1 is None:
             return {}
-        maps = self.bdropout(self.blin1(mapped)).unflatten(1, (-1, *self.map_size))
+        maps = self.bdropout(self.blin1(mixed)).unflatten(1, (-1, *self.map_size))
         maps = self.bnorm(maps)  # [B, F, h, w]
         heads = {BLURRY: self.bupsampler(maps)}
         if self.b_maps_projector is not None:
             # [B, S, D]
             heads[_layers.MAPS] = self.b_maps_projector(maps).flatten(2).transpose(1, 2)
         return heads
+
+
+def _mixer_block() -> nn.Sequential:
+    """Make a mixer block over one volume, by MindEye2's names."""
+    layers = (nn.Linear(1, 1), nn.GELU(), Dropout(MIXER_DROPOUT), nn.Linear(1, 1))
+    return nn.Sequential(nn.LayerNorm(1), nn.Sequential(*layers))
 
 
 def project_mean(projection: nn.ParameterDict, tokens: Tensor) -> Tensor:

@@ -48,8 +48,8 @@ class Config(BackboneConfig):
         validate_default=True,
         description="Brain model that predicts the image tokens.",
     )
-    prior: Annotated[Any, parts.part("priors", "mindeye1", is_optional=True)] = Field(
-        {"kind": "mindeye1", "heads": 32, "dim_head": 52},
+    prior: Annotated[Any, parts.part("priors", "mindeye2", is_optional=True)] = Field(
+        "mindeye2",
         validate_default=True,
         description=(
             "Diffusion prior between the brain's tokens and those that decoders read; "
@@ -86,6 +86,11 @@ class Config(BackboneConfig):
     dropout: Share = Field(
         0.3, description="Probability of dropping a value of its maps."
     )
+    attention_dropout: Share = Field(
+        0.1,
+        description="Probability of dropping a weight or an output of the attention "
+        "from pictures to texts.",
+    )
 
     # heads of concepts and captions
     concept_width: Size = Field(
@@ -118,7 +123,7 @@ class Config(BackboneConfig):
 
 TINY = Config(
     brain={"kind": "mindeye2", "hidden": 8},
-    prior={"kind": "mindeye1", "depth": 1, "heads": 1, "dim_head": 4, "timesteps": 3},
+    prior={"kind": "mindeye2", "depth": 1, "heads": 1, "dim_head": 4, "timesteps": 3},
     frames=2,
     maps=(8, 8, 8),
     channels=(4, 8),
@@ -232,7 +237,6 @@ class Neurons(nn.Module):
             denoised[DENOISED], replaced[DENOISED] = self.prior.learn(
                 brain, targets[IMAGE]
             )
-            # the prior predicts tokens times √D
             tokens = denoised[DENOISED] / self.prior.scale
         decoded = self._decode_tokens(tokens, [*self.shapes], targets.get(CAPTION))
         return {**decoded, IMAGE: brain, **denoised}, replaced

@@ -1,12 +1,14 @@
 """MindEye1's diffusion prior: image tokens sampled from those that a brain model
 decodes.
+
+The kind `mindeye2` is the same network on tokens of another scale.
 """
 
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +21,14 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.models.foreign_weights import State, count_numbers, rename
 from brainhive_cli.models.heads import Conditioning, Decoded
-from brainhive_cli.models.priors import OWNER, Description, identity
+from brainhive_cli.models.priors import OWNER, Description, identity, kind_of
 
 KIND = "mindeye1"
-PREFIX = f"{KIND}:"
-"""Prefix of a reference to a checkpoint of MindEye1's own, before its path."""
+KINDS = (KIND, "mindeye2")
+"""Kinds that `load` reads. `KIND:FILE` is a checkpoint that its authors' code wrote."""
 WEIGHTS = "model.safetensors"
+PREFIXES = r"(module\.)?(diffusion_prior\.)?"
+"""Beginning of the names of a checkpoint's weights: MindEye1's, and MindEye2's."""
 ALPHAS = "noise_scheduler.alphas_cumprod"
 """Key of the schedule in MindEye1's checkpoint; its length is the number of steps."""
 SMALLEST = 1e-20
@@ -47,6 +51,8 @@ class Config(parts.Config):
     """Sizes and schedule; the defaults are MindEye1's (arXiv 2305.18274, MIT)."""
 
     cites = ("scotti2023",)
+    scales_tokens: ClassVar[bool] = True
+    """Whether the network works on tokens times √D, not on tokens as they are."""
 
     dim: int = Field(768, gt=2, le=2**16, description="D of a token.")
     tokens: int = Field(
@@ -83,8 +89,8 @@ def load(reference: str) -> "DiffusionPrior":
     """Load a prior of this kind, in float32.
 
     Args:
-        reference: A folder that `save` wrote; or `mindeye1:FILE`, a checkpoint that
-            MindEye1's training wrote, whose `net.` is read (its brain model is not).
+        reference: A folder that `save` wrote; or `mindeye1:FILE` or `mindeye2:FILE`, a
+            checkpoint of that training, whose `net.` is read (its brain model is not).
 
     Raises:
         MissingData: if it is not there, or damaged.
@@ -95,24 +101,27 @@ def load(reference: str) -> "DiffusionPrior":
         # a folder has a config of its own
         file = path / "config.json"
         written = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
-        written.pop("kind", None)
+        config_class = parts.load("priors", written.pop("kind", KIND)).Config
         config = documents.check(
-            written, str(file), Config, documents.DOWNLOAD, MissingData
+            written, str(file), config_class, documents.DOWNLOAD, MissingData
         )
         path = path / WEIGHTS
         state = weights.read(path)
     else:
         # a checkpoint holds the brain model too, and the sizes in the shapes of its
         # weights
-        checkpoint = rename(weights.read(path), {r"module\.": ""})
+        checkpoint = rename(weights.read(path), {PREFIXES: ""})
+        kind = reference.partition(":")[0]
         with weights.reading(
             path,
             "give the checkpoint of its high-level training",
             BrainhiveError,
-            problem="holds no diffusion prior of MindEye1",
+            problem=f"holds no diffusion prior of {kind}",
         ):
             tokens, dim = checkpoint["net.null_brain_embeds"].shape
-            config = Config(dim=dim, tokens=tokens, **sizes_of(checkpoint))
+            config = parts.load("priors", kind).Config(
+                dim=dim, tokens=tokens, **sizes_of(checkpoint)
+            )
         state = {
             name: value for name, value in checkpoint.items() if name.startswith("net.")
         }
@@ -125,10 +134,11 @@ def load(reference: str) -> "DiffusionPrior":
 
 def describe(reference: str) -> Description:
     """Describe it; MindEye1's own checkpoints were chosen on the test pictures."""
-    path = _located(reference)
+    path, kind = _located(reference), kind_of(reference)
     if path.is_dir():
-        return Description(KIND, reference, path)
-    return Description(KIND, reference, path.parent, caveats=(SELECTED_ON_TEST,))
+        return Description(kind, reference, path)
+    caveats = (SELECTED_ON_TEST,) if kind == KIND else ()
+    return Description(kind, reference, path.parent, caveats=caveats)
 
 
 def digest(reference: str) -> str:
@@ -143,15 +153,16 @@ def digest(reference: str) -> str:
 
 def _located(reference: str) -> Path:
     """Find the folder, or the checkpoint's file."""
-    if not reference.startswith(PREFIX):
+    kind, _, file = reference.partition(":")
+    if kind not in KINDS:
         return hub.folder(
             reference, allow=["config.json", WEIGHTS, "learned*"], owner=OWNER
         )
-    path = locate(reference.removeprefix(PREFIX))
+    path = locate(file)
     if not path.is_file():
         raise MissingData(
             f"no checkpoint {path}",
-            f"{PREFIX}FILE, a checkpoint of MindEye1's high level",
+            f"{kind}:FILE, a checkpoint of its high-level training",
         )
     return path
 
@@ -177,15 +188,13 @@ class DiffusionPrior(identity.Identity):
     """Samples image tokens [B, S, D]; all other heads become conditions as the identity
     prior's do.
 
-    Source: BrainDiffusionPrior of MindEye1 (arXiv 2305.18274, MIT); it predicts the
-    clean tokens, times √D.
+    Source: BrainDiffusionPrior of MindEye1 (arXiv 2305.18274, MIT). It predicts the
+    clean tokens, which MindEye1 multiplies by √D and MindEye2 leaves as they are.
     """
-
-    kind = KIND
 
     def __init__(self, config: Config) -> None:
         super().__init__(identity.Config(embeddings=(config.head,)))
-        self.config = config
+        self.config, self.kind = config, config.kind
         self.net = Denoiser(config)
 
         # cosine schedule: cumulative products of alpha, and the betas, [steps]
@@ -205,7 +214,7 @@ class DiffusionPrior(identity.Identity):
         self.register_buffer("betas", betas.float(), persistent=False)
         self.alphas_cumprod: Tensor
         self.betas: Tensor
-        self.scale = config.dim**0.5
+        self.scale = config.dim**0.5 if config.scales_tokens else 1.0
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads; its config names the kind."""
@@ -299,8 +308,8 @@ class DiffusionPrior(identity.Identity):
             image: True tokens [B, S, D].
 
         Returns:
-            Predicted and true tokens, both times √D, whose mean squared error is the
-            loss.
+            Predicted and true tokens, both times `scale`, whose mean squared error is
+            the loss.
         """
         # draw the noise level of each row, and the rows whose brain or image is hidden
         count, device = len(image), image.device
@@ -438,7 +447,8 @@ class _Norm(nn.Module):
         # divide first, as squares of large values would overflow in half precision
         if self.stable:
             x = x / x.amax(-1, keepdim=True).detach()
-        return F.layer_norm(x, x.shape[-1:]) * self.g
+        eps = 1e-5 if x.dtype == torch.float32 else 1e-3  # dalle2-pytorch's
+        return F.layer_norm(x, x.shape[-1:], eps=eps) * self.g
 
 
 class _Attention(nn.Module):
@@ -455,8 +465,9 @@ class _Attention(nn.Module):
         self.to_kv = nn.Linear(dim, 2 * width, bias=False)
         self.rotary_emb: Any = nn.Module()
         rotated = min(ROTATED, width)
+        # fixed, as in dalle2-pytorch
         self.rotary_emb.freqs = nn.Parameter(
-            10000 ** -(torch.arange(0, rotated, 2) / rotated)
+            10000 ** -(torch.arange(0, rotated, 2) / rotated), requires_grad=False
         )
         self.to_out = nn.Sequential(
             nn.Linear(width * heads, dim, bias=False), _Norm(dim)

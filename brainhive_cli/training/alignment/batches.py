@@ -277,7 +277,10 @@ class Batches:
         self.feedback: Feedback | None = None
         if train.alternatives == "uncertainty":
             self.feedback = Feedback(
-                len(self.samples.stimulus), self.targets.alternatives, device
+                len(self.samples.stimulus),
+                self.targets.alternatives,
+                device,
+                train.gallery_level,
             )
 
         # cut positions of the batches in the permuted rows
@@ -374,7 +377,7 @@ class Batches:
                 count, stimulus.shape, generator=generator, device=device
             )
             if self.feedback is None
-            else self.feedback.level[index]
+            else self.feedback.alternative_of(index)
             for key, count in self.targets.alternatives.items()
         }
         targets = self.targets.gather(stimulus, which=which)
@@ -453,8 +456,8 @@ class Batches:
 
 
 class Feedback(nn.Module):
-    """The alternative of each sample: the first where it is found easily, the last
-    where hardly.
+    """The level of each sample among three targets: the first where the sample is
+    found easily, the last where hardly.
 
     Source: the uncertainty-aware blur prior (UBP, arXiv 2503.04207), published
     repository.
@@ -463,10 +466,11 @@ class Feedback(nn.Module):
         samples: How many there are.
         alternatives: How many targets a stimulus has, by key.
         device: Where they are chosen.
+        gallery_level: Level of the first alternative, which is the gallery's.
 
     Attributes:
         running: [samples] running similarity of each sample and its target.
-        level: [samples] its alternative.
+        level: [samples] its level.
 
     Raises:
         RecipeError: if targets have other than three alternatives.
@@ -476,7 +480,11 @@ class Feedback(nn.Module):
     level: Tensor
 
     def __init__(
-        self, samples: int, alternatives: dict[str, int], device: torch.device
+        self,
+        samples: int,
+        alternatives: dict[str, int],
+        device: torch.device,
+        gallery_level: int = 0,
     ) -> None:
         if set(alternatives.values()) != {HARD + 1}:
             raise RecipeError(
@@ -490,6 +498,14 @@ class Feedback(nn.Module):
             "running", torch.ones(samples, dtype=torch.float64, device=device)
         )
         self.register_buffer("level", torch.full((samples,), USUAL, device=device))
+        # alternative of each level: the gallery's own target is the first
+        order = [1, 2]
+        order.insert(gallery_level, 0)
+        self.order = torch.tensor(order, device=device)
+
+    def alternative_of(self, rows: Tensor) -> Tensor:
+        """Return the index of the alternative that rows [B] learn from."""
+        return self.order[self.level[rows]]
 
     def learn(self, rows: Tensor, similarity: Tensor) -> None:
         """Choose the alternatives of rows [B] anew, by the scaled similarity [B] of

@@ -254,35 +254,7 @@ def read_checkpoint(path: Path) -> tuple[Layout, State]:
         path, way, BrainhiveError, problem=f"is no brain model of {publisher}"
     ):
         layout, table = describe(path, state, subjects)
-        return layout, rename(fold_mixer_blocks(state), table)
-
-
-def fold_mixer_blocks(state: State) -> State:
-    """Bring MindEye2's mixer blocks into the biases of the layers behind them, where
-    there are any.
-
-    Over one volume they add a constant: a LayerNorm of one number gives its bias,
-    whatever it is given, and the residual passes the blocks over features by.
-    """
-    constant = torch.zeros(())
-    for number in range(count_numbers(state, r"backbone\.mixer_blocks2\.(\d+)\.")):
-        block = below(state, f"backbone.mixer_blocks2.{number}.")
-        # the normalised input is 0, so that the bias alone is left
-        hidden = block["1.0.weight"][0] * block["0.bias"] + block["1.0.bias"]
-        constant = (
-            constant
-            + block["1.3.weight"][0] * torch.nn.functional.gelu(hidden)
-            + block["1.3.bias"]
-        )
-
-    # a constant c in all H inputs of a layer adds c · (row sum of weights)
-    folded = rename(state, {r"backbone\.mixer_blocks": None})
-    for layer in ("backbone.backbone_linear", "backbone.blin1"):
-        if f"{layer}.weight" in folded:
-            folded[f"{layer}.bias"] = folded[f"{layer}.bias"] + constant * folded[
-                f"{layer}.weight"
-            ].sum(1)
-    return folded
+        return layout, rename(state, table)
 
 
 def subjects_of(path: Path) -> tuple[int, ...]:
@@ -410,7 +382,11 @@ def _mindeye2(
     ]
     width = len(state["backbone.clip_proj.0.weight"])
     tokens = len(state["backbone.backbone_linear.weight"]) // width
-    brain = {"kind": "mindeye2", "hidden": len(state[f"{RIDGES}0.weight"])}
+    brain = {
+        "kind": "mindeye2",
+        "hidden": len(state[f"{RIDGES}0.weight"]),
+        "blocks": count_numbers(state, r"backbone\.mixer_blocks2\.(\d+)\."),
+    }
     # NEURONS' training takes the third frame of a clip
     image = f"{IMAGE}-view-2" if path.name.startswith(NEURONS_FILE) else IMAGE
     heads = {"image": Head((tokens, width), image)}
@@ -423,8 +399,8 @@ def _mindeye2(
     # the diffusion prior, where it was saved too
     prior = {}
     if has_prior:
-        sizes_of = parts.load("priors", "mindeye1").sizes_of
-        prior = {"kind": "mindeye1", **sizes_of(below(state, PRIOR))}
+        sizes_of = parts.load("priors", "mindeye2").sizes_of
+        prior = {"kind": "mindeye2", **sizes_of(below(state, PRIOR))}
         brain_prefix = "backbone.brain."
         backbone = {
             "kind": "with_prior",
@@ -506,6 +482,7 @@ def _mindeye2(
 
     # table of names; the first match counts
     table = {
+        r"backbone\.mixer_blocks1\.": None,  # reach no output over one volume
         r"diffusion_prior\.noise_scheduler\.": None,  # follows from the prior's steps
         r"text_dec\.decoder\.lm_head\.weight$": None,  # is GPT-2's embedding
         r"diffusion_prior\.": "backbone.prior.",

@@ -334,12 +334,16 @@ def _groups(
 
     Source: `get_decay_parameter_names` of transformers' Trainer: scales of batch
     normalisation decay there; and the trainings of MindEye1 and MindEye2, which exempt
-    every name that holds `bias`.
+    every name that holds `bias` but those of MindEye2's ridges.
     """
     # parameters without weight decay
     exempt = set()
     if train.decay == "not_biases":
-        exempt = {p for name, p in model.named_parameters() if "bias" in name}
+        exempt = {
+            parameter
+            for name, parameter in model.named_parameters()
+            if "bias" in name and ".ridge.linears." not in name
+        }
     elif train.decay == "weights":
         norms = [part for part in model.modules() if isinstance(part, nn.LayerNorm)]
         exempt = {parameter for norm in norms for parameter in norm.parameters()}
@@ -382,8 +386,8 @@ def is_below(name: str, prefixes: Iterable[str]) -> bool:
 def schedule_of(
     optimizer: torch.optim.Optimizer, stage: Stage, steps: int
 ) -> LRScheduler:
-    """Make the schedule of a stage; one-cycle is torch's, without its change of the
-    optimizer's betas.
+    """Make the schedule of a stage; one-cycle is torch's, which cycles the first beta
+    too.
     """
     # torch's schedule, with its default of 30 % for the rise
     total = stage.epochs * steps
@@ -395,7 +399,6 @@ def schedule_of(
             total_steps=total,
             pct_start=share,
             final_div_factor=stage.final_div,
-            cycle_momentum=False,
         )
 
     # a linear rise, then a constant rate or half a cosine

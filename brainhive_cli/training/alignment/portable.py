@@ -75,6 +75,10 @@ class PortableModel(nn.Module):
     ) -> None:
         super().__init__()
         spec, learned = aligner.layout.spec, aligner.learned
+        if spec.signal.get("normalise_trials"):
+            raise BrainhiveError(
+                "the model normalises each trial over time, and the file would not", WAY
+            )
         self.aligner, self.subject, self.window_ms = aligner, subject, window_ms
         self.rate_hz, self.names = rate_hz or spec.rate_hz, spec.names
         self.is_whitening = subject in learned.whiteners

@@ -149,6 +149,10 @@ def scale_stages(lengths: Sequence[int], epochs: int) -> list[int]:
     return [stop - start for start, stop in pairwise(stops)]
 
 
+SHORT_FORM = ("epochs", "lr", "warmup_steps")
+"""Keys of the section `train` that stand for one stage."""
+
+
 class LoraSection(Section):
     """Encoders that learn with the brain model, by low-rank changes (LoRA, arXiv
     2106.09685).
@@ -243,7 +247,11 @@ class Train(Section):
         "(MindEye1, MindEye2), or all but biases and LayerNorm (the rule "
         "of transformers' Trainer, which trained BrainHiVE)",
     )
-    betas: tuple[float, float] = Field((0.9, 0.995), description="of AdamW")
+    betas: tuple[float, float] = Field(
+        (0.9, 0.995),
+        description="of AdamW; the schedule one_cycle moves the first from 0.95 to "
+        "0.85 and back, as torch's does",
+    )
     warmup_steps: int = Field(
         0, ge=0, description="linear warm-up before the cosine (paper: 10)"
     )
@@ -303,6 +311,13 @@ class Train(Section):
         "random, or of three the first where it was found easily before, "
         "the last where hardly (UBP's blurs, from weak to strong)",
     )
+    gallery_level: int = added_field(
+        0,
+        ge=0,
+        le=2,
+        description="with alternatives: uncertainty, the level of the encoder itself, "
+        "whose store is the gallery: 0 to 2, from weak to strong",
+    )
     shuffled_labels: bool = Field(
         False,
         description="signals are trained with the pictures of others, drawn once: a "
@@ -350,6 +365,8 @@ class Train(Section):
             )
         if len(self.stages) > 1:
             refuse_idle(self, "patience", "on several stages, which have fixed epochs")
+        if self.alternatives != "uncertainty":
+            refuse_idle(self, "gallery_level", f"with alternatives {self.alternatives}")
         if self.epoch_trials is not None:
             refuse_idle(
                 self, "last_batch", "with epoch_trials, whose steps are all full"
@@ -781,15 +798,25 @@ class Recipe(SweptRecipe):
 
     @classmethod
     def put(cls, fields: dict[str, Any], key: str, value: Any) -> None:
-        """Set a dotted key; a change of stages removes the sum of their epochs, which
-        would scale them.
+        """Set a dotted key; a change of stages removes their short form.
 
         Raises:
             RecipeError: if a list has no such index.
         """
         super().put(fields, key, value)
         if key.startswith("train.stages"):
-            fields["train"].pop("epochs", None)
+            cls.drop_replaced(fields, {"train": {"stages": fields["train"]["stages"]}})
+
+    @classmethod
+    def drop_replaced(cls, fields: dict[str, Any], layer: Mapping[str, Any]) -> None:
+        """Drop the short form of a single stage where a recipe has stages of its
+        own.
+        """
+        before, train = fields.get("train"), layer.get("train")
+        has_stages = isinstance(train, dict) and train.get("stages")
+        if isinstance(before, dict) and has_stages:
+            for key in SHORT_FORM:
+                before.pop(key, None)
 
     @model_validator(mode="before")
     @classmethod

@@ -1132,7 +1132,7 @@ def _describe_training(path: Path, layout: Layout, is_same: bool) -> Recipe:
         key: value
         for key, value in layout.spec.signal.items()
         if is_same
-        or key in ("window_ms", "scale", "normalise")
+        or key in ("window_ms", "scale", "normalise", "normalise_trials")
         or key.startswith("region_")
     }
     signal = documents.check(fields, f"{path}: spec.signal", Signal)

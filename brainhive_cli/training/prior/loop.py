@@ -40,6 +40,7 @@ GRAD_NORM = 1.0
 """Largest norm of the gradient: BrainHiVE's."""
 RECENT = 100
 """Steps whose mean loss is logged."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @console.progress("loading the generator")
@@ -56,8 +57,7 @@ def load_generator(config: Any, recipe: Recipe, device: torch.device | str) -> A
         BrainhiveError: if it has no pictures of `resolution_px`, or cannot be trained
             on.
     """
-    dtype = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
-    generator = config.build(device, dtype)
+    generator = config.build(device, DTYPES[recipe.train.precision])
     generator.check_size(recipe.resolution_px)
     if not hasattr(generator, "prepare_training"):
         raise RecipeError(
@@ -264,7 +264,7 @@ class Training:
         # the prior, attached to the diffusion model and ready to learn
         prior, keys = make_prior(recipe, pictures.targets.dims, generator)
         prior.attach(generator)
-        prior.to(launch.device).train()
+        prior.to(launch.device, DTYPES[recipe.train.weights]).train()
         return cls(recipe, pictures, generator, prior, keys, launch)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -284,11 +284,21 @@ class Training:
 
         All randomness of a row depends on seed, step and position alone.
         """
-        random = [self._random(batch.step, position) for position in batch.positions]
+        random = [self._random(batch.step, number) for number in self.numbers(batch)]
         drawn = torch.stack(
             [torch.rand(1, generator=generator) for generator in random]
         )
         return to_device(drawn >= self.recipe.token_dropout, self.launch.device), random
+
+    def numbers(self, batch: Batch) -> Sequence[int]:
+        """Number the rows of a batch for their randomness: by their positions in the
+        step, or with `equal_noise` in the share of the process.
+        """
+        train = self.recipe.train
+        if not train.equal_noise:
+            return batch.positions
+        share = train.batch_size * train.accumulate
+        return [position % share for position in batch.positions]
 
     def latents(self, batch: Batch) -> Tensor:
         """Return the latents [B, C, h, w] of pictures, encoded now where they were not
@@ -303,7 +313,7 @@ class Training:
             return image
         if self.recipe.posterior == "sample" and batch.positions:
             random = [
-                self._random(batch.step, position, 1) for position in batch.positions
+                self._random(batch.step, number, 1) for number in self.numbers(batch)
             ]
         return self.generator.encode(image.float() / 255, random)
 
@@ -321,10 +331,12 @@ class Training:
         )
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the embeddings [B, D] of pictures by the prior's keys."""
+        """Return the embeddings [B, D] of pictures by the prior's keys, in the dtype of
+        its weights.
+        """
         encoder_embeddings = self.pictures.targets.gather(batch.rows, batch.views)
         return {
-            self.keys[name]: embeddings
+            self.keys[name]: embeddings.to(DTYPES[self.recipe.train.weights])
             for name, embeddings in encoder_embeddings.items()
         }
 

@@ -58,6 +58,18 @@ class Train(Section):
     lr: float = Field(1e-4, gt=0, description="learning rate of AdamW, constant")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
 
+    # the repository of BrainHiVE, where it differs from the paper
+    weights: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="dtype of the prior's weights and of AdamW's state; bf16 is the "
+        "published code's, and rounds most steps of AdamW away",
+    )
+    equal_noise: bool = Field(
+        False,
+        description="all processes draw the same noise, timesteps and dropped tokens, "
+        "as the published code does; default: each picture has its own",
+    )
+
     # speed and memory
     precision: Literal["fp32", "bf16"] = Field(
         "bf16", description="dtype of the diffusion model and of autocast"
@@ -186,6 +198,11 @@ class Recipe(BaseRecipe):
             raise RecipeError(
                 "prior has no effect with continue_from, which brings its own sizes",
                 "leave one out",
+            )
+        if self.train.weights == "bf16" and self.train.precision == "fp32":
+            raise RecipeError(
+                "train.weights is bf16, and train.precision fp32 computes in float32",
+                "train.precision=bf16, or train.weights=fp32",
             )
         if not self.sample_items:
             refuse_idle(self, "sample_every", "with sample_items=0", "sample_items=6")

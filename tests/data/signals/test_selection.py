@@ -82,6 +82,40 @@ def test_a_value_that_is_not_finite_is_refused_naming_picture_and_channel(
     assert np.isfinite(average(recording(signal), ["Oz"], None, 1.0, "here")).all()
 
 
+def test_each_trial_is_centred_and_divided_by_its_norm(signal: Any) -> None:
+    """Source: things_eeg_2.py of AlignVis, whose norm is that of the trial as it is."""
+    signal = signal + 3
+    signal[1, 2, 3] = 0
+    counts = np.full(len(signal), 3)
+    counts[0] = 2
+    norm = np.linalg.norm(signal, axis=-1, keepdims=True)
+    centred = signal - signal.mean(-1, keepdims=True)
+    trials = centred / np.where(norm == 0, 1, norm)
+    expected = trials.sum(1) - trials[:, 2] * (counts < 3)[:, None, None]
+
+    chosen = recording(signal, counts).select(
+        None, None, 2.0, "here", normalises_trials=True
+    )
+
+    np.testing.assert_allclose(
+        chosen.averages, 2 * expected / counts[:, None, None], atol=ROUNDING
+    )
+    assert (chosen.singles[1, 2, 3] == 0).all()
+    # the window is cut before, as the loader of AlignVis cuts it
+    window = recording(signal).select(
+        ["Oz"], (4, 20), 1.0, "here", normalises_trials=True
+    )
+    part = signal[:, :, 3:, 1:5]
+    norm = np.linalg.norm(part, axis=-1, keepdims=True)
+    expected = (part - part.mean(-1, keepdims=True)) / np.where(norm == 0, 1, norm)
+    np.testing.assert_allclose(window.averages, expected.mean(1), atol=ROUNDING)
+
+
+def test_trials_of_one_sample_cannot_be_normalised(voxels: Trials) -> None:
+    with pytest.raises(RecipeError, match="normalise_trials acts over time, and here"):
+        voxels.select(None, None, 1.0, "here", normalises_trials=True)
+
+
 REGIONS = {
     "V1": np.array([1, 0, 0, 1], bool),
     "FFA": np.array([0, 0, 1, 1], bool),

@@ -1,6 +1,4 @@
-"""MindEye2's brain model against the reference's values, whose mixer blocks are
-folded.
-"""
+"""MindEye2's brain model against the reference's values."""
 
 import re
 from dataclasses import replace
@@ -17,7 +15,7 @@ from brainhive_cli.models.backbones import mindeye2
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.initialisation import load_start, take_over
-from brainhive_cli.training.alignment.layout import Layout, fold_mixer_blocks
+from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 
 TOLERANCE = 1e-5
@@ -33,19 +31,19 @@ def model(golden: Path, tmp_path: Path) -> tuple[Aligner, Golden]:
     spec = SignalSpec((), config["seq_len"], tuple(range(len(widths))), widths)
     heads = {"image": Head((config["tokens"], config["clip_size"]), "big-g")}
     heads["text"] = Head((config["text_dim"],), "captions")
-    backbone = {"kind": "mindeye2", "hidden": config["h"]}
-    weights = fold_mixer_blocks(weights_of(expected))
+    backbone = {"kind": "mindeye2", "hidden": config["h"], "blocks": config["n_blocks"]}
     made = Aligner(Layout(spec, heads, backbone, retrieval_heads=("image",)))
-    made.backbone.load_state_dict(weights)
+    made.backbone.load_state_dict(weights_of(expected))
     made.save(tmp_path / "model")
     return aligner.load(tmp_path / "model"), expected
 
 
 def weights_of(expected: Golden) -> Golden:
+    """Take the reference's weights, but for the blocks that reach no output."""
     return {
         n.removeprefix("weights."): w
         for n, w in expected.items()
-        if n.startswith("weights.")
+        if n.startswith("weights.") and ".mixer_blocks1." not in n
     }
 
 
@@ -85,27 +83,57 @@ def test_subjects_of_two_widths_get_the_references_heads(
         )
 
 
-def test_mixer_blocks_become_their_constant_in_the_bias_behind_them(
+def test_ridges_mixers_and_voxel_tokens_are_the_references(
     model: tuple[Aligner, Golden],
 ) -> None:
-    _, expected = model
-    before = weights_of(expected)
+    """Golden values: outputs of ridge, mixer blocks and backbone_linear."""
+    made, expected = model
+    brain = made.backbone.eval()
 
-    folded = fold_mixer_blocks(before)
+    for place in range(len(made.layout.spec.subjects)):
+        voxels = expected[f"input.voxels_subject{place}"].transpose(1, 2)
+        subject = torch.full((len(voxels),), place)
+        with torch.no_grad():
+            mapped = brain.ridge["linears"](voxels, subject)
+            tokens, _ = brain.with_voxel_tokens(voxels, subject)
+        assert_near(mapped, expected[f"expected.ridge_subject{place}"][:, 0], TOLERANCE)
+        stored = expected.get(f"expected.voxel_tokens_subject{place}")
+        if stored is not None:
+            assert_near(tokens, stored, TOLERANCE)
 
-    weight, bias = (
-        before[f"backbone.backbone_linear.{name}"] for name in ("weight", "bias")
-    )
-    constant = expected["expected.mixer2_constants"].sum()
-    assert_near(
-        folded["backbone.backbone_linear.bias"],
-        bias + constant * weight.sum(1),
-        TOLERANCE,
-    )
-    assert not [name for name in folded if "mixer" in name]
+    with torch.no_grad():
+        constants = [block(torch.zeros(1)) for block in brain.backbone.mixer_blocks2]
+    assert_near(torch.cat(constants), expected["expected.mixer2_constants"], TOLERANCE)
 
 
-def test_a_new_ridge_without_mixer_blocks_has_their_constant_behind_it(
+def test_mixer_blocks_learn_with_their_dropout() -> None:
+    torch.manual_seed(0)
+    heads = {"image": Head((2, 4))}
+    made = mindeye2.Config(hidden=500).build(SignalSpec((), 1, (1,), (3,)), heads)
+    signal, subject = torch.randn(40, 3, 1), torch.zeros(40, dtype=torch.long)
+    for block in made.backbone.mixer_blocks2:
+        torch.nn.init.constant_(block[0].bias, 0.5)
+    mapped = made.ridge["linears"](signal, subject)
+
+    with torch.no_grad():
+        added = made.backbone.mix(mapped) - mapped
+        once = made.backbone.mixer_blocks2[0](torch.zeros(40, 500, 1))
+    made(signal, subject)["image"].square().mean().backward()
+
+    # each row and unit is dropped by itself
+    assert added.std(0).min() > 0 and added.std(1).min() > 0
+    _, counts = once.unique(return_counts=True)
+    assert counts.min() / counts.sum() == pytest.approx(0.15, abs=0.01)
+    # LayerNorm's gain multiplies 0; the other 20 numbers learn
+    idle = {
+        name
+        for name, parameter in made.backbone.mixer_blocks2.named_parameters()
+        if not parameter.grad.any()
+    }
+    assert idle == {f"{block}.0.weight" for block in range(4)}
+
+
+def test_a_new_ridge_gets_the_mixer_blocks_of_its_start(
     model: tuple[Aligner, Golden], tmp_path: Path
 ) -> None:
     """Golden values: with a ridge of zeros, the reference's tokens are those of the
@@ -127,7 +155,7 @@ def test_a_new_ridge_without_mixer_blocks_has_their_constant_behind_it(
         take_over,
         lambda new, folder: load_start(new, folder, "backbone.backbone"),
     ):
-        new = Aligner(layout)
+        new = Aligner(layout).eval()
         before = new.backbone.ridge.linears["7"].weight.clone()
         begin(new, tmp_path / "model")
         assert torch.equal(new.backbone.ridge.linears["7"].weight, before)
@@ -174,7 +202,8 @@ def test_the_blurry_branch_gives_the_references_latent_and_maps(
         x = x + torch.nn.functional.silu(
             torch.nn.functional.layer_norm(mapped, shape, *normed)
         )
-    backbone = mindeye2.Backbone(config["h"], 2, 4, heads).eval()
+    knobs = mindeye2.Config(hidden=config["h"])
+    backbone = mindeye2.Backbone(knobs, 2, 4, heads).eval()
     names = {"lin1": "blin1", "norm": "bnorm", "upsampler": "bupsampler"}
     names["maps_projector"] = "b_maps_projector"
     state = {}
@@ -184,7 +213,7 @@ def test_the_blurry_branch_gives_the_references_latent_and_maps(
             state[f"{names[part]}.{rest}"] = each
     # which MindEye1's has not
     state["blin1.bias"] = torch.zeros(len(own["lin1.weight"]))
-    others = ("backbone_linear", "clip_proj")
+    others = ("backbone_linear", "clip_proj", "mixer_blocks2")
     assert state.keys() == {
         name for name in backbone.state_dict() if not name.startswith(others)
     }

@@ -1,5 +1,5 @@
-"""MindEye1's diffusion prior against its reference, from its own folder and from a
-published checkpoint.
+"""Diffusion priors of MindEye1 and MindEye2 against their references, from folders of
+ours and from published checkpoints.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Decoded
-from brainhive_cli.models.priors import mindeye1
+from brainhive_cli.models.priors import mindeye1, mindeye2
 
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""
@@ -124,7 +124,9 @@ def test_it_samples_as_the_reference_from_the_noise_of_each_rows_seed(
     monkeypatch.setattr(prior, "noises", lambda seeds: iter(noises[:, list(seeds)]))
     found = prior.condition(decoded, range(count))
 
-    assert_near(found.embeddings * prior.scale, golden["out.sample_times_scale"])
+    # the reference's number was taken before its last division
+    expected = golden["out.sample_times_scale"] / golden["out.image_embed_scale"]
+    assert_near(found.embeddings, expected)
     assert torch.allclose(alone.embeddings, ours.embeddings[1:], atol=TOLERANCE)
     assert not torch.allclose(found.embeddings, ours.embeddings, atol=100 * TOLERANCE)
     # other heads are conditions as they are
@@ -132,25 +134,75 @@ def test_it_samples_as_the_reference_from_the_noise_of_each_rows_seed(
     assert len(prior.null(2, [0, 1])) == 0
 
 
-def test_neurons_prior_is_the_same_network(golden):
-    """Golden values: NEURONS' diffusion prior, MindEye2's at tiny widths."""
+@pytest.fixture
+def neurons(golden: Path) -> tuple[mindeye2.Config, Golden]:
+    """NEURONS' prior, which is MindEye2's, at tiny widths."""
     config, values = read(golden / "neurons" / "prior.safetensors")
     sizes = {name: config[name] for name in ("dim", "depth", "heads", "dim_head")}
-    steps = len(values["input.sample_noises"]) - 1
-    knobs = mindeye1.Config(
-        tokens=config["num_tokens"], timesteps=steps, head="tokens", **sizes
-    )
+    tokens, timesteps = config["num_tokens"], config["timesteps"]
+    knobs = mindeye2.Config(tokens=tokens, timesteps=timesteps, head="tokens", **sizes)
+    return knobs, values
+
+
+def test_mindeye2s_prior_predicts_and_noises_tokens_as_they_are(neurons, monkeypatch):
+    knobs, values = neurons
     prior = knobs.build({}, None)
     prior.load_state_dict(weights_of(values))
-    prior.noises = lambda seeds: iter(values["input.sample_noises"][:, list(seeds)])
-    given = values["expected.noisy"], values["input.timesteps"], values["input.brain"]
+    brain, image = values["input.brain"], values["input.image"]
+    kept = [values["input.brain_keep"], values["input.image_keep"]]
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: values["input.timesteps"])
+    monkeypatch.setattr(torch, "randn_like", lambda _: values["input.noise"])
 
     with torch.no_grad():
-        assert_near(prior.net(*given), values["expected.prediction"])
-        kept = values["input.brain_keep"], values["input.image_keep"]
-        assert_near(prior.net(*given, *kept), values["expected.prediction_with_drop"])
-    found = prior.sample(values["input.brain"], range(len(values["input.brain"])))
-    assert_near(found * prior.scale, values[f"expected.sample_{steps}_steps"])
+        for drop, expected in ((0.0, "loss_no_drop"), (0.5, "loss_with_drop")):
+            # rows that are kept draw 1, the others 0
+            monkeypatch.setattr(mindeye1, "DROP", drop)
+            monkeypatch.setattr(
+                torch, "rand", lambda *_, **__: torch.stack(kept).float()
+            )
+            predicted, target = prior.learn(brain, image)
+            loss = torch.nn.functional.mse_loss(predicted, target)
+            assert_near(loss, values[f"expected.{expected}"])
+        assert_near(predicted, values["expected.prediction_with_drop"])
+        times, noisy = values["input.timesteps"], values["expected.noisy"]
+        assert_near(prior.net(noisy, times, brain), values["expected.prediction"])
+        assert_near(
+            prior.net(noisy, times, brain, False, False),
+            values["expected.prediction_all_dropped"],
+        )
+        # the first key is the null one
+        bias = prior.net.bias(brain.shape[1] + 1 + image.shape[1])
+        assert_near(bias, values["expected.rel_pos_bias"])
+    assert torch.equal(target, image)
+    steps = len(prior.betas)
+    assert_near(prior.betas, values[f"expected.betas_{steps}"])
+    assert_near(prior.alphas_cumprod, values[f"expected.alphas_cumprod_{steps}"])
+
+
+def test_mindeye2s_prior_samples_tokens_as_they_are(neurons, tmp_path, monkeypatch):
+    knobs, values = neurons
+    brain, noises = values["input.brain"], values["input.sample_noises"]
+    steps = len(noises) - 1
+    made = knobs.model_copy(update={"timesteps": steps}).build({}, None)
+    made.load_state_dict(weights_of(values))
+    made.save(tmp_path / "prior")
+    checkpoint = {
+        f"diffusion_prior.{name}": value for name, value in weights_of(values).items()
+    }
+    checkpoint["diffusion_prior.noise_scheduler.alphas_cumprod"] = made.alphas_cumprod
+    path = tmp_path / "last.pth"
+    torch.save({"epoch": 149, "model_state_dict": checkpoint}, path)
+
+    for reference in (str(tmp_path / "prior"), f"mindeye2:{path}"):
+        found = priors.load(reference)
+        described = priors.describe(reference)
+        monkeypatch.setattr(found, "noises", lambda seeds: iter(noises[:, list(seeds)]))
+        sampled = found.sample(brain, range(len(brain)))
+        assert (found.kind, described.kind) == ("mindeye2", "mindeye2")
+        assert_near(sampled, values[f"expected.sample_{steps}_steps"])
+        # its authors keep the last epoch
+        assert not described.caveats
+    assert_near(found.alphas_cumprod, values[f"expected.alphas_cumprod_{steps}"])
 
 
 def test_a_published_checkpoint_is_read_and_says_that_test_chose_it(

@@ -198,3 +198,20 @@ def test_a_batch_has_the_targets_that_feedback_chose() -> None:
     assert level[2] == 0 and level[5] == 2 and (level == USUAL).sum() == len(rows) - 2
     expected = source.gather(context.stimuli, level)
     assert torch.equal(targets["e"], expected)
+
+
+def test_the_gallery_is_the_level_that_the_recipe_names() -> None:
+    data = data_with(3)
+    rows = batches_of(data, alternatives="uncertainty").epoch(0, 0)[0]
+    source = data.targets.sources["e"]
+    # levels from weak to strong are alternatives 0 1 2, then 1 0 2, then 1 2 0
+    for gallery_level, order in enumerate(([0, 1, 2], [1, 0, 2], [1, 2, 0])):
+        batches = batches_of(
+            data, alternatives="uncertainty", gallery_level=gallery_level
+        )
+        levels = torch.arange(len(batches.feedback.level)) % 3
+        batches.feedback.level.copy_(levels)
+        _, targets, context = batches.draw(rows, 0)
+        level = levels[torch.from_numpy(np.sort(rows))]
+        expected = source.gather(context.stimuli, torch.tensor(order)[level])
+        assert torch.equal(targets["e"], expected)

@@ -484,6 +484,41 @@ def test_one_key_gives_a_staged_training_another_length_with_all_its_courses():
             )
 
 
+def test_stages_replace_the_rate_of_the_recipe_they_are_laid_over(tmp_path: Path):
+    stages = "[{epochs: 20, lr: 3e-4, schedule: constant}]"
+    extending = tmp_path / "train-align.yaml"
+    extending.write_text(f"extends: papers/nice\ntrain: {{stages: {stages}}}\n")
+    short = shipped("papers/brainhive-intra").train
+    assert shipped("papers/brainhive-intra", "train.stages=[]").train == short
+    for recipe in (
+        shipped("papers/brainhive-intra", f"train.stages={stages}"),
+        shipped(str(extending)),
+    ):
+        (stage,) = recipe.train.all_stages(1)
+        assert (stage.epochs, stage.lr, stage.schedule) == (20, 3e-4, "constant")
+        assert recipe.train.epochs == 20
+
+    # a rate that is set beside stages is still refused
+    with pytest.raises(RecipeError, match="lr has no effect where stages"):
+        shipped("papers/brainhive-intra", f"train.stages={stages}", "train.lr=1e-3")
+
+
+def test_one_cycle_moves_the_first_beta_as_torch_does():
+    """Source: OneCycleLR's default, which MindEye1, MindEye2 and NEURONS train with."""
+    stage = {"epochs": 10, "lr": 1e-3, "schedule": "one_cycle", "warmup_epochs": 3}
+    learner = learner_of(torch.nn.Linear(1, 1), stages=[Stage(**stage)])
+    betas = []
+    for _ in range(10):
+        betas.append(learner.optimizer.param_groups[0]["betas"])
+        learner.optimizer.step()
+        learner.schedule.step()
+
+    first = [beta for beta, _ in betas]
+    assert (first[0], min(first), first[-1]) == pytest.approx((0.95, 0.85, 0.95))
+    assert first.index(min(first)) == 2
+    assert {beta for _, beta in betas} == {0.995}
+
+
 def test_keys_of_stages_that_act_on_nothing_are_refused(
     data: CellData, tmp_path: Path
 ) -> None:
@@ -667,7 +702,7 @@ def learner_of(model: torch.nn.Module, **knobs: Any) -> Learner:
 
 def test_not_biases_is_what_mindeyes_trainings_leave_out():
     """Source: `no_decay` of Train.py of MindEye1 and MindEye2; no parameter of theirs
-    is named LayerNorm.
+    is named LayerNorm, and MindEye2 decays all of its ridges.
     """
     brain = {"kind": "mindeye2", "hidden": 4}
     prior = {
@@ -689,7 +724,10 @@ def test_not_biases_is_what_mindeyes_trainings_leave_out():
 
     names = {parameter: name for name, parameter in model.named_parameters()}
     assert {names[each] for each in exempt["params"]} == {
-        name for name in names.values() if "bias" in name
+        name for name in names.values() if "bias" in name and "ridge" not in name
+    }
+    assert "backbone.brain.ridge.linears.1.bias" in {
+        names[each] for each in decayed["params"]
     }
     assert "backbone.brain.backbone.clip_proj.0.weight" in {
         names[each] for each in decayed["params"]

@@ -29,14 +29,13 @@ from brainhive_cli.training.alignment.layout import (
     ATTENTION,
     KINDS,
     Layout,
-    fold_mixer_blocks,
 )
 from brainhive_cli.training.alignment.model import Aligner
 
 State = dict[str, Tensor]
 VOXELS, SUBJECT, TOKENS, WIDTH = 7, 1, 4, 16
-BRAIN = {"kind": "mindeye2", "hidden": 8}
-PRIOR = {"kind": "mindeye1", "depth": 1, "heads": 2, "dim_head": 4, "timesteps": 3}
+BRAIN = {"kind": "mindeye2", "hidden": 8, "blocks": 2}
+PRIOR = {"kind": "mindeye2", "depth": 1, "heads": 2, "dim_head": 4, "timesteps": 3}
 DECODERS = {
     "frames": 2,
     "maps": (8, 8, 8),
@@ -73,45 +72,42 @@ SPEC = SignalSpec((), 1, (SUBJECT,), (VOXELS,))
 @pytest.fixture(scope="module")
 def made() -> Aligner:
     torch.manual_seed(0)
-    return Aligner(Layout(SPEC, HEADS, NEURONS, retrieval_heads=("image",))).eval()
+    model = Aligner(Layout(SPEC, HEADS, NEURONS, retrieval_heads=("image",))).eval()
+    with torch.no_grad():
+        shared: Any = model.backbone.brain.backbone
+        # so that a model without the constant is another one
+        zeros = torch.zeros(1, shared.backbone_linear.in_features)
+        assert shared.mix(zeros).abs().min() > 0.05
+    return model
 
 
-def mixer_blocks() -> State:
-    """MindEye2's mixer blocks over 8 features and over one number, by their published
-    names.
+def feature_mixers() -> State:
+    """MindEye2's mixer blocks over 8 features, which reach no output, by their
+    published names.
     """
     torch.manual_seed(2)
     found = {}
-    for kind, size in ((1, 8), (2, 1)):
-        for number in range(2):
-            layers = nn.Sequential(
-                nn.Linear(size, size), nn.GELU(), nn.Dropout(), nn.Linear(size, size)
-            )
-            block = nn.Sequential(nn.LayerNorm(size), layers).state_dict()
-            found |= {
-                f"backbone.mixer_blocks{kind}.{number}.{name}": each
-                for name, each in block.items()
-            }
+    for number in range(2):
+        layers = nn.Sequential(
+            nn.Linear(8, 8), nn.GELU(), nn.Dropout(), nn.Linear(8, 8)
+        )
+        block = nn.Sequential(nn.LayerNorm(8), layers).state_dict()
+        found |= {
+            f"backbone.mixer_blocks1.{number}.{name}": each
+            for name, each in block.items()
+        }
     return found
 
 
 def as_published(made: Aligner) -> State:
-    """Give the weights the names that NEURONS' training gave them, with mixer blocks
-    before the tokens.
+    """Give the weights the names that NEURONS' training gave them, and add the mixer
+    blocks over features.
     """
     found = {}
     for name, value in made.backbone.state_dict().items():
         name = name.removeprefix("brain.").replace(f"linears.{SUBJECT}.", "linears.0.")
         found[re.sub(r"^prior\.", "diffusion_prior.", name)] = value
-    found |= mixer_blocks()
-    shift = (
-        fold_mixer_blocks(found)["backbone.backbone_linear.bias"]
-        - found["backbone.backbone_linear.bias"]
-    )
-    assert shift.abs().max() > 1e-3
-    found["backbone.backbone_linear.bias"] = (
-        found["backbone.backbone_linear.bias"] - shift
-    )
+    found |= feature_mixers()
     found["text_dec.decoder.lm_head.weight"] = found[
         "text_dec.decoder.transformer.wte.weight"
     ]
@@ -234,12 +230,7 @@ def test_mindeye2s_prior_gets_tokens_and_its_blurry_branch_the_mixers_output(
     with torch.no_grad():
         wanted = prior.sample(brain.with_voxel_tokens(signal, subject)[0], range(3))
         assert torch.allclose(decoded["image"], wanted, atol=1e-5)
-        ones = {
-            "backbone.blin1.weight": torch.ones(1, 1),
-            "backbone.blin1.bias": torch.zeros(1),
-        }
-        constant = fold_mixer_blocks(mixer_blocks() | ones)["backbone.blin1.bias"]
-        mixed = brain.ridge["linears"](signal, subject) + constant
+        mixed = brain.backbone.mix(brain.ridge["linears"](signal, subject))
         maps = branch["bnorm"](branch["blin1"](mixed).reshape(3, 64, 7, 7))
         expected = branch["b_maps_projector"](maps).flatten(2).permute(0, 2, 1)
         assert torch.allclose(decoded["blurry"], branch["bupsampler"](maps), atol=1e-5)
@@ -271,8 +262,6 @@ def test_a_model_starts_in_parts_from_several_checkpoints(
     for name, each in new.backbone.state_dict().items():
         if name == "brain.clipproj.proj":
             assert (each == 1).all()
-        elif name == "brain.backbone.backbone_linear.bias":
-            assert torch.allclose(each, own[name], atol=1e-6)
         else:
             is_taken = name.startswith(("brain.backbone.", "prior."))
             assert torch.equal(each, own[name] if is_taken else before[name]), name

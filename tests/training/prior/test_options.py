@@ -15,6 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets.views import Batch, crop_centre, crop_of_the_original
+from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.training.prior.examples import batches
 from brainhive_cli.training.prior.loop import Learner, Training, train
@@ -210,3 +211,50 @@ def test_posteriors_are_sampled_by_step_and_place_whoever_samples_them(settings,
     # five standard errors
     assert ((found.mean(0) - mean).abs() < 5 * spread / 20).all()
     assert torch.allclose(found.std(0), spread, rtol=0.25)
+
+
+def test_weights_in_bf16_lose_most_steps_of_the_optimiser(settings, begun, tmp_path):
+    """As BrainHiVE trains: no copy in float32, so that small steps round to nothing."""
+    settings = (*settings, "train.precision=bf16", "train.lr=1e-4", "train.steps=3")
+    moved = {}
+    for weights in ("fp32", "bf16"):
+        training = begun(*settings, f"train.weights={weights}")
+        before = [each.detach().clone() for each in training.prior.parameters()]
+        trained(training, RunFolder(tmp_path / weights))
+        training.validate()
+        after = [*training.prior.parameters()]
+        assert {each.dtype for each in after} == {
+            torch.float32 if weights == "fp32" else torch.bfloat16
+        }
+        changed = [(a != b).float().mean() for a, b in zip(after, before, strict=True)]
+        moved[weights] = float(torch.stack(changed).mean())
+    assert moved["bf16"] < 0.7 * moved["fp32"]
+
+    # a training keeps its dtype where it is continued, and its prior is read in float32
+    training.prior.save(tmp_path / "prior")
+    loaded = priors.load(str(tmp_path / "prior"))
+    pairs = zip(training.prior.parameters(), loaded.parameters(), strict=True)
+    assert all(torch.equal(mine.float(), read) for mine, read in pairs)
+    with pytest.raises(BrainhiveError, match="weights is bf16, and"):
+        begun(*settings, "train.weights=bf16", "train.precision=fp32")
+
+
+def test_two_processes_may_draw_equal_noise_as_the_published_code(settings, begun):
+    for equal in (False, True):
+        drawn = []
+        for rank in range(2):
+            training = begun(
+                *settings,
+                f"train.equal_noise={str(equal).lower()}",
+                launch=Launch(rank, 2, torch.device("cpu"), only_reads=True),
+            )
+            positions = tuple(training.launch.shard(range(8)))
+            batch = replace(many(4), positions=positions)
+            is_kept, random = training.draw(batch)
+            noise = torch.stack([torch.rand(3, generator=each) for each in random])
+            drawn.append((is_kept, noise))
+        (kept, noise), (other_kept, other_noise) = drawn
+        assert torch.equal(noise, other_noise) is equal
+        assert len(noise.unique(dim=0)) == 4
+        if equal:
+            assert torch.equal(kept, other_kept)
