@@ -1,0 +1,115 @@
+"""Whole trainings beside the authors' code, on planted data."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from scipy.stats import ttest_ind
+
+from tools.parity import comparison, planted, trainings
+
+# its tiny diffusion model was trained by a script that is not there
+WITHOUT_A_ROW = {"fusion_prior_training"}
+LOSS_TOLERANCE = 0.06
+"""Share of the authors' mean loss: their seeds lie within .05 of it in every epoch, and
+theirs is computed in bf16.
+"""
+
+
+@pytest.fixture
+def home(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of the trainings, which change the working directory and variables."""
+    monkeypatch.setattr(planted, "GOLDEN", golden)
+    monkeypatch.setenv("BRAINHIVE_HOME", os.fspath(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def test_every_golden_training_has_a_row(golden: Path) -> None:
+    names = {path.stem for path in (golden / "trainings").glob("*.json")}
+    files = {
+        method.golden or name
+        for name, method in trainings.METHODS.items()
+        if (golden / "trainings" / f"{method.golden or name}.json").is_file()
+    }
+    assert files == names - WITHOUT_A_ROW
+
+
+def test_brain_diffusers_ridge_is_the_authors(golden: Path, home: Path) -> None:
+    """Nothing is random. Z-scores divide by N here and by N - 1 there, which changes
+    signals by 1e-3.
+    """
+    figures = trainings.figures_of("brain-diffuser")
+
+    trained = trainings.train("brain-diffuser", figures, home, [0])
+
+    (ours,), (theirs,) = trained.figures, figures.reference
+    assert (ours["top1"], ours["top5"]) == (theirs["top1"], theirs["top5"])
+    (path,) = trained.folder.glob("cells/*/model/model.safetensors")
+    with safe_open(path, "pt") as file:
+        (name,) = (key for key in file.keys() if ".weight." in key)  # noqa: SIM118
+        weight = file.get_tensor(name)  # [V, outputs]
+    first = figures.settings["ref_weight_first"]
+    total = figures.settings["ref_weight_sum_abs"]
+    assert weight.abs().sum().item() == pytest.approx(total, rel=1e-3)
+    assert weight[: len(first), 0].tolist() == pytest.approx(first, rel=2e-3)
+
+
+def test_brainhive_trains_as_the_authors(home: Path) -> None:
+    figures = trainings.figures_of("brainhive")
+
+    trained = trainings.train("brainhive", figures, home, [1])
+
+    theirs = np.mean([entry["loss"] for entry in figures.reference], 0)
+    (ours,) = trained.figures
+    assert ours["loss"] == pytest.approx(theirs, rel=LOSS_TOLERANCE)
+    top1 = [entry["top1"] for entry in figures.reference]
+    assert ours["top1"] == pytest.approx(np.mean(top1), abs=4 * np.std(top1, ddof=1))
+
+
+def test_intervals_of_few_seeds_hold_the_difference() -> None:
+    """Simulated: four seeds against five, of spreads that differ three times."""
+    random = np.random.default_rng(0)
+    ours = random.normal(0.25, 0.02, (4000, 4))
+    theirs = random.normal(0.2, 0.06, (4000, 5))
+    test = ttest_ind(ours, theirs, axis=1, equal_var=False)
+    interval = test.confidence_interval(comparison.LEVEL)
+    covered = (interval.low < 0.05) & (interval.high > 0.05)
+    assert 0.935 < covered.mean() < 0.975
+
+    compared = comparison.compare_means(ours[0], theirs[0])
+    assert compared["interval"] == pytest.approx([interval.low[0], interval.high[0]])
+    assert compared["difference"] == pytest.approx(ours[0].mean() - theirs[0].mean())
+
+
+def test_curves_are_compared_where_all_seeds_have_epochs() -> None:
+    found = comparison.compare_curves([[5, 2, 1], [7, 4, 9]], [[6, 1], [8, 1]])
+    assert found == {"largest": 2.0, "epoch": 2, "ours": 3.0, "authors": 1.0}
+
+
+def test_a_table_has_a_row_for_each_method() -> None:
+    values = {"mean": 0.25, "sd": 0.02, "n": 3}
+    top1 = {"ours": values, "authors": values, "difference": 0.0}
+    row: dict[str, Any] = {
+        "method": "nice",
+        "seeds": {"ours": 3, "authors": 4},
+        "top1": {**top1, "interval": [-0.1, 0.1]},
+        "top5": top1,
+        "seconds": 12.3,
+    }
+    *_, last = comparison.table([row]).splitlines()
+    assert last == (
+        "| nice | 4; 3 | 0.250 ± 0.020; 0.250 | 0.250 ± 0.020; 0.250 "
+        "| +0.000 [-0.100, +0.100] | – | 12 |"
+    )
+    del row["top1"], row["top5"]
+    assert comparison.table([row]).splitlines()[-1].count("–") == 4
+
+
+def test_settings_fill_in_the_keys_of_a_method() -> None:
+    keys = {"train": {"epochs": "$epochs"}, "overrides": ["train.lr=$lr", 3]}
+    filled = trainings.fill_in(keys, {"epochs": 20, "lr": 0.1})
+    assert filled == {"train": {"epochs": 20}, "overrides": ["train.lr=0.1", 3]}

@@ -1,0 +1,266 @@
+"""Figures of trainings, read from the files that the authors' code writes.
+
+A reader takes the text of a file and returns an entry for each training in it: `top1`
+and `top5` of the last epoch, and by epoch whatever the file has. All are fractions.
+Readers raise ValueError, KeyError, IndexError or TypeError where a file is damaged.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Entry = dict[str, Any]
+"""`top1`, `top5` and, as far as the file has them, `top1_by_epoch`, `top5_by_epoch`,
+`loss`, further losses and `seed`.
+"""
+Reader = Callable[[str], list[Entry]]
+NUMBER = r"(-?[\d.]+(?:e[+-]?\d+)?|nan|-?inf)"
+PERCENT = 100
+
+
+def read_epoch_log(text: str) -> list[Entry]:
+    """Read the train.log of SAMGA or NeuroBridge."""
+    trained = re.findall(rf"Epoch \[(\d+)/(\d+)\] Train Loss: {NUMBER}", text)
+    tested = re.findall(rf"top5 acc {NUMBER}%\s+top1 acc {NUMBER}%", text)
+    if not tested:
+        return []
+    check_complete([int(epoch) for epoch, *_ in trained], int(trained[-1][1]), text)
+    entry = from_curves(
+        [float(top1) / PERCENT for _, top1 in tested],
+        [float(top5) / PERCENT for top5, _ in tested],
+        [float(loss) for *_, loss in trained],
+    )
+    if seed := re.search(r"^(?:.* - INFO - )?seed +(\d+)\s*$", text, re.MULTILINE):
+        entry["seed"] = int(seed[1])
+    return [entry]
+
+
+def read_result_table(text: str) -> list[Entry]:
+    """Read the result.csv of SAMGA or NeuroBridge, of which the last epoch is taken."""
+    entries = []
+    for row in read_rows(text):
+        top1, top5 = float(row["top1 acc"]), float(row["top5 acc"])
+        entries.append({"top1": fraction(top1), "top5": fraction(top5)})
+    return entries
+
+
+def read_blur_log(text: str) -> list[Entry]:
+    """Read the log of Visual Blur Perception: several trainings, one after another."""
+    pattern = (
+        rf"TEST EMBED:\s+epoch:(\d+),train_loss:{NUMBER},"
+        rf"top_1_acc:{NUMBER},top_3_acc:{NUMBER},top_5_acc:{NUMBER}"
+    )
+    trainings: list[list[tuple[str, ...]]] = []
+    for line in re.findall(pattern, text):
+        if int(line[0]) == 0:
+            trainings.append([])
+        trainings[-1].append(line)
+    entries = []
+    for lines in trainings:
+        check_order([int(line[0]) for line in lines], first=0)
+        losses = [float(line[1]) for line in lines]
+        top1 = [float(line[2]) for line in lines]
+        top5 = [float(line[4]) for line in lines]
+        entries.append(from_curves(top1, top5, losses))
+    return entries
+
+
+def read_blur_table(text: str) -> list[Entry]:
+    """Read the all_metrics.csv of Visual Blur Perception: a row for each training."""
+    entries = []
+    for row in read_rows(text):
+        # a list of numbers of numpy: [array(7.19, dtype=float32), …]
+        losses = re.findall(rf"array\({NUMBER}", row["train_loss_points"])
+        top1 = json.loads(row["test_top1_acc_points"])
+        top5 = json.loads(row["test_top5_acc_points"])
+        entries.append(from_curves(top1, top5, [float(loss) for loss in losses]))
+    return entries
+
+
+def read_trainer_file(text: str) -> list[Entry]:
+    """Read what transformers' Trainer writes: trainer_state.json or eval_results.json.
+
+    The loss is taken where it is logged once in each epoch, as its mean over the epoch.
+    """
+    content = json.loads(text)
+    if "eval_top1_acc" in content:
+        return [{"top1": content["eval_top1_acc"], "top5": content["eval_top5_acc"]}]
+    history = content["log_history"]
+    tested = [event for event in history if "eval_top1_acc" in event]
+    if not tested:
+        return []
+    planned = int(content.get("num_train_epochs", len(tested)))
+    check_complete([round(event["epoch"]) for event in tested], planned)
+    entry = from_curves(
+        [event["eval_top1_acc"] for event in tested],
+        [event["eval_top5_acc"] for event in tested],
+    )
+    logged = {event["epoch"]: event["loss"] for event in history if "loss" in event}
+    if [*logged] == [event["epoch"] for event in tested]:
+        entry["loss"] = [float(loss) for loss in logged.values()]
+    return [entry]
+
+
+def read_test_results(text: str) -> list[Entry]:
+    """Read UBP's test_results.json."""
+    results = json.loads(text)[0]
+    return [{"top1": results["test_top1_acc"], "top5": results["test_top5_acc"]}]
+
+
+def read_nice_log(text: str) -> list[Entry]:
+    """Read NICE's log_subject1.txt, or its output.
+
+    The losses of the training are those of the last batch of each epoch.
+    """
+    tested = find_test_line(text)
+    if tested is None:
+        return []
+    pattern = (
+        rf"^Epoch:? *(\d+):? +Cos eeg: +{NUMBER},? +Cos img: +{NUMBER},? +"
+        rf"loss val: +{NUMBER}"
+    )
+    lines = re.findall(pattern, text, re.MULTILINE)
+    check_order([int(line[0]) for line in lines], first=0)
+    both = [(float(line[1]) + float(line[2])) / 2 for line in lines]
+    if lines:
+        tested["last_batch_loss"] = [round(loss, 5) for loss in both]
+        tested["val_loss"] = [float(line[3]) for line in lines]
+    if seed := re.search(r"^seed is (\d+)", text, re.MULTILINE):
+        tested["seed"] = int(seed[1])
+    return [tested]
+
+
+def read_alignvis_output(text: str) -> list[Entry]:
+    """Read the output of AlignVis."""
+    tested = find_test_line(text)
+    if tested is None:
+        return []
+    epochs = re.findall(r"^Epoch: (\d+)\s*$", text, re.MULTILINE)
+    check_order([int(epoch) for epoch in epochs], first=0)
+    pattern = rf"Training Loss: {NUMBER}\| Validation Loss: {NUMBER}"
+    losses = re.findall(pattern, text)
+    if losses:
+        tested["loss"] = [float(training) for training, _ in losses]
+        tested["val_loss"] = [float(validation) for _, validation in losses]
+    return [tested]
+
+
+def find_test_line(text: str) -> Entry | None:
+    """Find the only line with the test's figures that NICE and AlignVis print."""
+    pattern = rf"The test Top1-{NUMBER}, Top3-{NUMBER}, Top5-{NUMBER}"
+    lines = re.findall(pattern, text)
+    if not lines:
+        return None
+    if len(lines) > 1:
+        raise ValueError(f"it holds {len(lines)} trainings, not one")
+    top1, _, top5 = lines[0]
+    return {"top1": float(top1), "top5": float(top5)}
+
+
+def read_atm_output(text: str) -> list[Entry]:
+    """Read the output of ATM, which has the training loss."""
+    pattern = (
+        rf"Epoch (\d+)/(\d+) - Train Loss: {NUMBER}, Train Accuracy: {NUMBER}, "
+        rf"Test Loss: {NUMBER}, Test Accuracy: {NUMBER}, Top5 Accuracy: {NUMBER}"
+    )
+    lines = re.findall(pattern, text)
+    if not lines:
+        return []
+    check_complete([int(line[0]) for line in lines], int(lines[0][1]))
+    losses = [float(line[2]) for line in lines]
+    top1 = [float(line[5]) for line in lines]
+    top5 = [float(line[6]) for line in lines]
+    return [from_curves(top1, top5, losses)]
+
+
+def read_atm_table(text: str) -> list[Entry]:
+    """Read ATMS_sub-01.csv of ATM, which has no training loss."""
+    rows = read_rows(text)
+    if not rows:
+        return []
+    check_order([int(row["epoch"]) for row in rows], first=1)
+    top1 = [float(row["test_accuracy"]) for row in rows]
+    top5 = [float(row["top5_acc"]) for row in rows]
+    return [from_curves(top1, top5)]
+
+
+def read_lora_lines(text: str) -> list[Entry]:
+    """Read the output or the metrics_jsonl of LoRA on CLIP: a line for each epoch."""
+    results = []
+    for line in text.splitlines():
+        _, _, after = line.rpartition("VALIDATION_METRICS ")
+        if after.startswith('{"') and '"top1_acc"' in after:
+            results.append(json.loads(after))
+    if not results:
+        return []
+    steps = [result["step"] for result in results]
+    if steps != sorted(set(steps)):
+        raise ValueError("it holds several trainings, not one")
+    top1 = [result["top1_acc"] for result in results]
+    return [from_curves(top1, [result["top5_acc"] for result in results])]
+
+
+def read_lora_evaluation(text: str) -> list[Entry]:
+    """Read a subNN_seedSS_formal_metrics.json of LoRA on CLIP."""
+    content = json.loads(text)
+    return [{"top1": content["top1"], "top5": content["top5"]}]
+
+
+def from_curves(
+    top1: Sequence[float], top5: Sequence[float], losses: Sequence[float] = ()
+) -> Entry:
+    """Make an entry of curves by epoch; its figures are those of the last epoch."""
+    entry: Entry = {
+        "top1": round(top1[-1], 6),
+        "top5": round(top5[-1], 6),
+        "top1_by_epoch": [round(value, 6) for value in top1],
+        "top5_by_epoch": [round(value, 6) for value in top5],
+    }
+    if losses:
+        entry["loss"] = list(losses)
+    return entry
+
+
+def fraction(percent: float) -> float:
+    """Turn a percentage into a fraction."""
+    return round(percent / PERCENT, 6)
+
+
+def read_rows(text: str) -> list[dict[str, str]]:
+    """Read the rows of a table with a header."""
+    return [*csv.DictReader(io.StringIO(text))]
+
+
+def check_order(epochs: Sequence[int], first: int) -> None:
+    """Raise ValueError unless the epochs follow one another from the first."""
+    if [*epochs] != [*range(first, first + len(epochs))]:
+        raise ValueError("its epochs do not follow one another")
+
+
+def check_complete(epochs: Sequence[int], planned: int, text: str = "") -> None:
+    """Raise ValueError unless all epochs are there, or the text says that it stopped
+    early on purpose.
+    """
+    check_order(epochs, first=1)
+    if epochs[-1] != planned and "Early stopping at epoch" not in text:
+        raise ValueError(f"the training ended after {epochs[-1]} of {planned} epochs")
+
+
+READERS: Mapping[str, Mapping[str, Reader]] = {
+    "samga": {"text": read_epoch_log, "csv": read_result_table},
+    "neurobridge": {"text": read_epoch_log, "csv": read_result_table},
+    "visual-blur-perception": {"text": read_blur_log, "csv": read_blur_table},
+    "bridge": {"json": read_trainer_file},
+    "brainhive": {"json": read_trainer_file},
+    "ubp": {"json": read_test_results},
+    "nice": {"text": read_nice_log},
+    "atm-s": {"text": read_atm_output, "csv": read_atm_table},
+    "alignvis": {"text": read_alignvis_output},
+    "lora-b32": {"text": read_lora_lines, "json": read_lora_evaluation},
+}
+"""Readers of each method, by the kind of file: a table (.csv), a document (.json), or
+any other text.
+"""

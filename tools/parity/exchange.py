@@ -1,0 +1,350 @@
+"""Planted data for a checkout of the authors' code, and the figures that it writes."""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from brainhive_cli.core import documents
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.files import atomic_write
+from brainhive_cli.data.published.things_eeg import MONTAGE, POSTERIOR
+from tools.parity import planted
+from tools.parity.author_figures import READERS, Entry
+from tools.parity.layouts import WRITERS
+from tools.parity.planted import Figures
+from tools.parity.trainings import METHODS
+
+EXIT_CODE = 2
+"""Of all errors here."""
+MAX_BYTES = 1 << 26
+"""Of a file that is imported."""
+CURVES = ("top1_by_epoch", "top5_by_epoch", "loss", "val_loss", "last_batch_loss")
+
+
+@dataclass(frozen=True)
+class AuthorCode:
+    """The code of a method's authors; the keys are explained in exchange.yaml."""
+
+    code: str
+    figures: str
+    embeddings: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    before: list[str] = field(default_factory=list)
+    command: str = ""
+    no_export: str = ""
+
+
+AUTHORS = documents.read(
+    Path(__file__).with_name("exchange.yaml"), dict[str, AuthorCode], is_yaml=True
+)
+
+
+def refuse(message: str, advice: str) -> BrainhiveError:
+    """Make an error with one line that says what is wrong, and one with the way out."""
+    return BrainhiveError(" ".join(message.split()), advice, EXIT_CODE)
+
+
+def find_author(method: str) -> AuthorCode:
+    """Return what is known of the code of a method's authors."""
+    if method not in AUTHORS:
+        raise refuse(f"there is no method {method}", f"choose of {', '.join(AUTHORS)}")
+    return AUTHORS[method]
+
+
+def find_settings(method: str, folder: Path | None) -> dict[str, Any]:
+    """Return the settings of a method's small training.
+
+    Args:
+        method: Its name.
+        folder: Folder of figures, whose METHOD.json comes first.
+    """
+    author = find_author(method)
+    if author.no_export:
+        raise refuse(
+            f"{method} has no planted data set: {author.no_export}",
+            "leave --into away to print the figures of its code",
+        )
+    if folder is not None and (folder / f"{method}.json").is_file():
+        return dict(read_document(folder / f"{method}.json")["settings"])
+    golden = find_figures(method)
+    shared = golden.settings if golden is not None else {}
+    return {**shared, **author.settings}
+
+
+def export(method: str, folder: Path, figures: Path | None = None) -> str:
+    """Write the planted data as the authors' loader reads them.
+
+    Args:
+        method: Whose.
+        folder: Where: a folder that is empty or absent.
+        figures: Folder of figures, whose METHOD.json has the settings.
+
+    Returns:
+        Which file is which, and how the authors' code is run.
+    """
+    author = find_author(method)
+    if author.no_export:
+        raise refuse(
+            f"{method} cannot be exported: {author.no_export}",
+            "train its code on real data, and print its figures with --import",
+        )
+    settings = find_settings(method, figures)
+    folder = folder.absolute()
+    check_empty(folder)
+    splits = planted.plant(settings, [*author.embeddings])
+    try:
+        with atomic_write(folder, is_lasting=False) as partial:
+            partial.mkdir()
+            WRITERS[method](partial, splits, author.embeddings)
+            if method == "atm-s":
+                write_paths(partial / "data_config.json", folder)
+    except OSError as error:
+        raise refuse(
+            f"{folder} cannot be written: {error.strerror}",
+            "name another folder, on a disk with a gigabyte free",
+        ) from error
+    return describe(method, folder, settings)
+
+
+def check_empty(folder: Path) -> None:
+    """Raise an error unless a folder is empty or absent."""
+    if folder.exists() and not folder.is_dir():
+        raise refuse(f"{folder} is a file, not a folder", "name another folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise refuse(f"{folder} is not empty", "name another folder, or empty this one")
+
+
+def write_paths(path: Path, folder: Path) -> None:
+    """Write ATM's data_config.json, which names the folders of its data."""
+    paths = {
+        "data_path": folder / "Preprocessed_data_250Hz",
+        "img_directory_training": folder / "training_images",
+        "img_directory_test": folder / "test_images",
+        "features_path": folder,
+    }
+    texts = {key: str(value) for key, value in paths.items()}
+    path.write_text(json.dumps(texts, indent=1))
+
+
+def describe(method: str, folder: Path, settings: Mapping[str, Any]) -> str:
+    """Say which file is which, and how the authors' code is run with these settings."""
+    author = AUTHORS[method]
+    values = {
+        **{key: str(value) for key, value in settings.items()},
+        "folder": str(folder),
+        "posterior": " ".join(POSTERIOR),
+        "posterior_list": "[" + ",".join(POSTERIOR) + "]",
+        "posterior_numbers": " ".join(str(MONTAGE.index(name)) for name in POSTERIOR),
+    }
+    lines = [f"{method}: planted data for {author.code}, in {folder}"]
+    lines += [f"  {path}\n    {text}" for path, text in author.files.items()]
+    lines.append("In a checkout of that code:")
+    lines += [f"  - {Template(text).safe_substitute(values)}" for text in author.before]
+    lines.append("Run, with a number for $seed:")
+    lines.append(f"  {Template(author.command).safe_substitute(values)}")
+    figures = Template(author.figures).safe_substitute(values)
+    lines += [
+        "Then compare our training with its figures:",
+        f"  python -m tools.parity --import {figures} {method} --seed $seed "
+        f"--into FIGURES/{method}.json",
+        f"  python -m tools.parity {method} --figures FIGURES",
+    ]
+    return "\n".join(lines)
+
+
+def import_figures(
+    path: Path,
+    method: str,
+    seed: int | None = None,
+    into: Path | None = None,
+    figures: Path | None = None,
+) -> list[Entry]:
+    """Read the figures that the authors' code has written.
+
+    Args:
+        path: The file.
+        method: Whose.
+        seed: Of the first training in it; the next ones count up. None: the file's own.
+        into: A METHOD.json that they are added to.
+        figures: Folder of figures, whose METHOD.json has the settings.
+
+    Returns:
+        An entry of the golden form for each training in the file.
+    """
+    author = find_author(method)
+    found = read_entries(path, method)
+    entries = []
+    for number, entry in enumerate(found):
+        own_seed = entry.pop("seed", None)
+        if seed is None and own_seed is None:
+            raise refuse(f"{path} does not say its seed", "add --seed NUMBER")
+        number_of_seed = own_seed if seed is None else seed + number
+        entries.append({"seed": number_of_seed, **entry})
+        check_entry(entry, path, author)
+    if into is not None:
+        add_entries(entries, into, method, find_settings(method, figures))
+    return entries
+
+
+def read_entries(path: Path, method: str) -> list[Entry]:
+    """Read an entry for each training in a file of the authors' code."""
+    advice = f"import a file that {AUTHORS[method].code} writes: "
+    advice += AUTHORS[method].figures.replace("$seed", "SEED")
+    readers = READERS[method]
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in ("csv", "json"):
+        kind = "text"
+    if kind not in readers:
+        raise refuse(f"figures of {method} are not read from {path.name}", advice)
+    text = read_text(path)
+    try:
+        entries = readers[kind](text)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise refuse(
+            f"{path} is damaged or of another code: {reason}", advice
+        ) from error
+    if not entries:
+        raise refuse(f"{path} has no figures of {method}", advice)
+    return entries
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise refuse(f"{path} has more than 64 MB", "name a file with figures")
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise refuse(
+            f"{path} cannot be read: {error.strerror}", "check its path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise refuse(
+            f"{path} is not a text file", "name a file with figures"
+        ) from error
+
+
+def check_entry(entry: Entry, path: Path, author: AuthorCode) -> None:
+    """Raise an error unless accuracies are fractions, and curves numbers by epoch."""
+    advice = f"check that {author.code} wrote it, and that the training ended well"
+    top1, top5 = entry["top1"], entry["top5"]
+    for name, value in {"top-1": top1, "top-5": top5}.items():
+        if not is_number(value) or not 0 <= value <= 1:
+            raise refuse(f"{path}: {name} is {value}, not a fraction", advice)
+    if top1 > top5:
+        raise refuse(f"{path}: top-1 {top1} is above top-5 {top5}", advice)
+    lengths = set()
+    for name in CURVES:
+        curve: Sequence[Any] = entry.get(name, [])
+        for epoch, value in enumerate(curve, 1):
+            if not is_number(value):
+                raise refuse(f"{path}: {name} of epoch {epoch} is {value}", advice)
+        lengths |= {len(curve)} if curve else set()
+    if len(lengths) > 1:
+        counts = ", ".join(map(str, sorted(lengths)))
+        raise refuse(f"{path} has figures of {counts} epochs", advice)
+
+
+def is_number(value: Any) -> bool:
+    """Return True if a value is a finite number."""
+    is_numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_numeric and math.isfinite(value)
+
+
+def add_entries(
+    entries: Sequence[Entry], path: Path, method: str, settings: Mapping[str, Any]
+) -> None:
+    """Add entries to a METHOD.json of the golden form, which is made if it is absent.
+
+    Args:
+        entries: Entries of the authors' code.
+        path: The file.
+        method: Whose.
+        settings: Settings of the training, of a file that is made.
+    """
+    if path.name != f"{method}.json":
+        raise refuse(
+            f"figures of {method} do not belong into {path.name}",
+            f"name the file {method}.json",
+        )
+    content: dict[str, Any] = {"settings": dict(settings), "reference": []}
+    if path.exists():
+        content = read_document(path)
+    seeds = {entry["seed"] for entry in content["reference"]}
+    epochs = content["settings"].get("epochs")
+    for entry in entries:
+        if entry["seed"] in seeds:
+            raise refuse(
+                f"{path} already has an entry of seed {entry['seed']}",
+                "name another seed with --seed, or remove that entry",
+            )
+        count = len(entry.get("top1_by_epoch") or entry.get("loss") or [])
+        if epochs is not None and count and count != epochs:
+            raise refuse(
+                f"the file has {count} epochs, the settings in {path.name} {epochs}",
+                "train with the settings of the export, or correct them in that file",
+            )
+        seeds.add(entry["seed"])
+    content["reference"] = [*content["reference"], *entries]
+    try:
+        with atomic_write(path) as partial:
+            partial.write_text(json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise refuse(
+            f"{path} cannot be written: {error.strerror}", "name another file"
+        ) from error
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a METHOD.json, and check that it has the golden form."""
+    advice = "restore it, or name another file"
+    try:
+        content = json.loads(read_text(path))
+        reference, settings = content["reference"], content["settings"]
+        is_whole = isinstance(settings, dict) and isinstance(reference, list)
+        for entry in reference:
+            numbers = [entry["seed"], entry["top1"], entry["top5"]]
+            is_whole = is_whole and all(is_number(value) for value in numbers)
+    except (ValueError, KeyError, TypeError) as error:
+        raise refuse(f"{path} is damaged: {error}", advice) from error
+    if not is_whole:
+        raise refuse(
+            f"{path} has other settings or a reference of another form", advice
+        )
+    return dict(content)
+
+
+def find_figures(method: str, folder: Path | None = None) -> Figures | None:
+    """Find the figures of a method: those of a folder come before the golden ones.
+
+    Returns:
+        The figures; None if there are none.
+    """
+    if folder is not None:
+        if not folder.is_dir():
+            raise refuse(f"there is no folder {folder}", "check the path of --figures")
+        path = folder / f"{method}.json"
+        if path.is_file():
+            content = read_document(path)
+            return Figures(content["settings"], content["reference"], path)
+    row = METHODS.get(method)
+    file_name, part = method, None
+    if row is not None:
+        file_name, part = row.golden or method, row.part
+    path = planted.folder() / f"{file_name}.json"
+    return planted.read_figures(path, part) if path.is_file() else None
+
+
+def stop(error: BrainhiveError) -> None:
+    """Print what is wrong and what to do, and end the program."""
+    print(re.sub(r"\s+", " ", str(error)), file=sys.stderr)
+    print(error.hint, file=sys.stderr)
+    sys.exit(error.exit_code)

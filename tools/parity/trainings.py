@@ -1,0 +1,202 @@
+"""Our trainings of a method: its recipe, run by its name on planted data."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+import yaml
+
+from brainhive_cli.commands import eval_retrieval, train_align
+from brainhive_cli.core import documents
+from brainhive_cli.core.command import Result
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import Measurements
+from tools.parity import planted
+from tools.parity.planted import Figures
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method by its recipe; the keys are explained in methods.yaml."""
+
+    recipe: str
+    data: str
+    stores: dict[str, str] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    loss: str | None = None
+    golden: str | None = None
+    part: str | None = None
+    after: str | None = None
+
+
+METHODS = documents.read(
+    Path(__file__).with_name("methods.yaml"), dict[str, Method], is_yaml=True
+)
+
+
+QUICK = ("baseline=none", "sheet_rows=0", "ceiling_splits=0")
+"""Overrides of an evaluation without what the table does not show."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Figures of our trainings of one method.
+
+    Attributes:
+        figures: For each seed top-1, top-5 and the loss by epoch.
+        seconds: Processor seconds of train-align and eval-retrieval.
+        precision: Which the trainings computed in.
+        folder: The align run.
+    """
+
+    figures: list[dict[str, Any]]
+    seconds: float
+    precision: str
+    folder: Path
+
+
+def figures_of(name: str) -> Figures:
+    """Read the golden figures of a method by its name."""
+    method = METHODS[name]
+    path = planted.folder() / f"{method.golden or name}.json"
+    return planted.read_figures(path, method.part)
+
+
+def train(name: str, figures: Figures, home: Path, seeds: list[int]) -> Training:
+    """Write the planted data of a method into a home, and train and evaluate there.
+
+    It changes the working directory and variables of the process: call it in a process
+    of its own.
+    """
+    os.environ["BRAINHIVE_HOME"] = str(home)
+    home.mkdir(parents=True)
+    os.chdir(home)
+    torch.set_num_threads(1)
+    method, settings = METHODS[name], dict(figures.settings)
+    write_data(home, method, settings)
+
+    # a second stage starts from the first seed of the first
+    started = time.process_time()
+    if method.after is not None:
+        before = figures_of(method.after)
+        seed = before.reference[0]["seed"]
+        first, _ = train_recipe(home, method.after, before.settings, [seed])
+        settings["run"] = str(first)
+    folder, precision = train_recipe(home, name, settings, seeds)
+
+    # the product's own evaluation, without what the table does not show
+    overrides = [f"align_run={folder}", *QUICK]
+    evaluated = run(eval_retrieval, "eval-retrieval", None, overrides)
+    seconds = time.process_time() - started
+    entries = collect_figures(evaluated.metrics, folder)
+    return Training(entries, seconds, precision, folder)
+
+
+def train_recipe(
+    home: Path, name: str, settings: Mapping[str, Any], seeds: list[int]
+) -> tuple[Path, str]:
+    """Train the recipe of a method, by its name, with the keys of the small training.
+
+    Returns:
+        The align run, and the precision in which it was trained.
+    """
+    method = METHODS[name]
+    recipe = home / f"{name}.yaml"
+    changes = fill_in(method.changes, settings)
+    recipe.write_text(yaml.safe_dump({"extends": method.recipe, **changes}))
+    overrides = [str(fill_in(text, settings)) for text in method.overrides]
+    overrides.append(f"seeds=[{', '.join(map(str, seeds))}]")
+    if method.data == "eeg":
+        overrides.append(f"subjects=[{planted.SUBJECT}]")
+    if settings.get("channels") == "all 63":
+        regions = "frontal, central, temporal, parietal, occipital"
+        overrides.append(f"signal.channels=[{regions}]")
+
+    # float32 where bf16 is emulated: a hundred times slower
+    resolved = train_align.Recipe.resolve("train-align", str(recipe), {}, overrides)
+    precision = resolved.train.precision
+    if resolved.backbone.is_closed_form:
+        precision = "closed form"
+    elif precision == "bf16" and is_slow_in_bf16():
+        precision = "fp32"
+        overrides.append("run.mixed_precision=no")
+    trained = run(train_align, "train-align", str(recipe), overrides)
+    return trained.folder, precision
+
+
+def run(module: Any, command: str, recipe: str | None, overrides: list[str]) -> Result:
+    """Run a command of ours in this process."""
+    resolved = module.Recipe.resolve(command, recipe, {}, overrides)
+    result: Result = module.run(resolved, Launch(0, 1, torch.device("cpu")), False)
+    return result
+
+
+def write_data(home: Path, method: Method, settings: Mapping[str, Any]) -> None:
+    """Write the planted data of a method into a home."""
+    write = {
+        "eeg": planted.write_eeg,
+        "voxels": planted.write_voxels,
+        "clips": planted.write_clips,
+    }
+    write[method.data](home, settings, method.stores)
+
+
+def fill_in(value: Any, settings: Mapping[str, Any]) -> Any:
+    """Replace every `$NAME` in the keys of a method by that setting."""
+    if isinstance(value, dict):
+        return {key: fill_in(below, settings) for key, below in value.items()}
+    if isinstance(value, list):
+        return [fill_in(below, settings) for below in value]
+    if not isinstance(value, str):
+        return value
+    # a setting alone keeps its type
+    if value.removeprefix("$") in settings and value.startswith("$"):
+        return settings[value.removeprefix("$")]
+    return Template(value).substitute(settings)
+
+
+def collect_figures(metrics: Measurements, folder: Path) -> list[dict[str, Any]]:
+    """Collect top-1 and top-5 of each seed's cell, and its loss by epoch."""
+    losses: dict[str, list[float]] = {}
+    log = folder / "log.jsonl"
+    for line in log.read_text().splitlines() if log.is_file() else ():
+        event = json.loads(line)
+        if "loss" in event:
+            losses.setdefault(event["cell"], []).append(event["loss"])
+
+    figures = []
+    for scope, by_name in metrics.scopes.items():
+        cell = scope.partition(" · ")[0]
+        if scope.count(" · ") != 1 or "_seed-" not in cell:
+            continue
+        seed = int(cell.rpartition("_seed-")[2])
+        figures.append(
+            {
+                "seed": seed,
+                "top1": by_name["top1"].value,
+                "top5": by_name["top5"].value,
+                "loss": losses.get(cell, []),
+            }
+        )
+    return figures
+
+
+@cache
+def is_slow_in_bf16() -> bool:
+    """Whether this processor multiplies bf16 matrices slower than float32 ones."""
+    seconds = []
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(256, 256, dtype=dtype)
+        started = time.perf_counter()
+        for _ in range(3):
+            matrix @ matrix
+        seconds.append(time.perf_counter() - started)
+    return seconds[1] > 2 * seconds[0]
