@@ -27,6 +27,7 @@ def below(golden: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def assert_near(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
-    """Compare by the largest value: the golden folder calls 1e-4 safe."""
+    """Compare shapes, and values by the largest: the golden folder calls 1e-4 safe."""
+    assert found.shape == expected.shape
     # which may be 0
     assert (found - expected).abs().max() <= tolerance * expected.abs().max()

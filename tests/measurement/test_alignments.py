@@ -25,10 +25,13 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     )
 
 
-def test_coral_is_the_published_one(golden: Path) -> None:
-    penalty, known = "0.1", load_file(golden / "calibrate" / "coral.safetensors")
+@pytest.mark.parametrize(
+    ("penalty", "part"), [("0.1", Coral(ridge=0.1)), ("1", Coral())]
+)
+def test_coral_is_the_published_one(golden: Path, penalty: str, part: Coral) -> None:
+    known = load_file(golden / "calibrate" / "coral.safetensors")
 
-    aligned = Coral(ridge=float(penalty)).fit(known["source"], known["target"])
+    aligned = part.fit(known["source"], known["target"])
 
     identity = torch.eye(known["source"].shape[1])
     torch.testing.assert_close(
@@ -47,8 +50,9 @@ def test_moments_are_the_published_ones(golden: Path) -> None:
     )
 
 
-def test_the_procrustes_rotation_is_the_published_one(golden: Path) -> None:
-    rho, known = "0.3", load_file(golden / "calibrate" / "procrustes.safetensors")
+@pytest.mark.parametrize("rho", ["0", "0.3"])
+def test_the_procrustes_rotation_is_the_published_one(golden: Path, rho: str) -> None:
+    known = load_file(golden / "calibrate" / "procrustes.safetensors")
 
     aligned = Procrustes(rho=float(rho)).fit(known["tokens"], known["references"])
 
@@ -59,6 +63,23 @@ def test_the_procrustes_rotation_is_the_published_one(golden: Path) -> None:
     torch.testing.assert_close(
         aligned(known["tokens"]), known[f"expected.rotated_{rho}"], **PUBLISHED
     )
+
+
+def test_a_plan_instead_of_pairs_gives_the_published_rotation(golden: Path) -> None:
+    """Golden values: the polar factor of Q^T P G, of whitened signals Q, a transport
+    plan P and pictures G of length 1.
+    """
+    known = load_file(golden / "methods" / "test_time.safetensors")
+    signals, plan = known["expected.whitened"], known["expected.sinkhorn"]
+    gallery = torch.nn.functional.normalize(known["image_tokens"], dim=-1)
+
+    aligned = Procrustes(rho=0).fit(signals, plan @ gallery)
+
+    identity = torch.eye(signals.shape[1])
+    torch.testing.assert_close(
+        aligned(identity), known["expected.rotation"], **PUBLISHED
+    )
+    torch.testing.assert_close(aligned(signals), known["expected.rotated"], **PUBLISHED)
 
 
 def test_the_ridge_towards_the_identity_is_the_published_one(golden: Path) -> None:

@@ -48,6 +48,16 @@ def test_scores_and_loss_are_neuralbench_s(golden: Path) -> None:
     torch.testing.assert_close(batch.grad, known["expected.grad_of_first_8"])
 
 
+def test_trials_of_a_batch_find_their_targets_as_neuralbench_s(golden: Path) -> None:
+    known = load_file(golden / "methods/neuralbench_scores.safetensors")
+    predicted, targets = known["predicted"][:FIRST], known["true"][:FIRST]
+
+    ranks = neuralbench.rank(predicted, targets, torch.arange(FIRST))
+
+    top5 = (ranks < 5).float().mean()
+    assert top5 == known[f"expected.batch_top5_acc_of_first_{FIRST}"]
+
+
 def test_candidates_that_tie_count_half() -> None:
     ranks = neuralbench.rank(torch.ones(1, 2), torch.ones(4, 2), torch.tensor([2]))
     assert ranks.tolist() == [1.5]

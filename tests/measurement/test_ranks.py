@@ -1,5 +1,7 @@
 """Ranks among a gallery: right order, ties against the model, honest chance."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -229,6 +231,34 @@ def test_directions_are_named_by_who_seeks_as_mindeyes_are_not(golden):
     assert subset_expectations(brain, image, len(brain))[1].mean() == pytest.approx(
         image_seeks
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "signals", "images", "pattern"),
+    [
+        ("neurons", "input.preds", "input.targets", r"expected\.retrieval_top(\d+)"),
+        ("havir", "in.preds_far", "in.targs", r"out\.top(\d+)_fwd"),
+    ],
+    ids=["neurons", "mindeye1"],
+)
+def test_images_that_seek_their_signal_have_the_published_top_k(
+    golden, file, signals, images, pattern
+):
+    """Golden values: the retrieval of NEURONS and of MindEye1, by the number of ranks
+    that count.
+    """
+    values = load_file(golden / file / "losses.safetensors")
+    matches = [re.fullmatch(pattern, name) for name in values]
+    expected = {int(m[1]): values[m[0]].item() for m in matches if m}
+    rows = torch.arange(len(values[signals]))
+
+    image_seeks = ranks(values[images], values[signals], rows)
+
+    found = {k: float((image_seeks <= k).double().mean()) for k in expected}
+    assert len(expected) > 1 and found == pytest.approx(expected)
+    # the other direction finds more or fewer
+    signal_seeks = ranks(values[signals], values[images], rows)
+    assert float((signal_seeks == 1).double().mean()) != pytest.approx(expected[1])
 
 
 def test_the_ranks_of_a_perfect_decoder_have_an_interval_that_begins_at_the_first():

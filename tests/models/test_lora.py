@@ -48,16 +48,21 @@ def open_golden(golden: Path) -> tuple[dict[str, Tensor], nn.Module, Adapter]:
     return tensors, network, Adapter(shapes_of(network, ENDINGS), rank, alpha)
 
 
+def load_change(adapter: Adapter, tensors: dict[str, Tensor]) -> None:
+    """Give an adapter the reference's weights."""
+    with torch.no_grad():
+        for name, down, up in zip(adapter.names, adapter.down, adapter.up, strict=True):
+            down.copy_(tensors[f"lora.{name}.A"])
+            up.copy_(tensors[f"lora.{name}.B"])
+
+
 def test_an_adapted_network_has_pefts_embeddings_and_gradients(golden: Path) -> None:
     tensors, network, adapter = open_golden(golden)
     assert (
         sum(parameter.numel() for parameter in adapter.parameters())
         == tensors["expected.trainable"]
     )
-    with torch.no_grad():
-        for name, down, up in zip(adapter.names, adapter.down, adapter.up, strict=True):
-            down.copy_(tensors[f"lora.{name}.A"])
-            up.copy_(tensors[f"lora.{name}.B"])
+    load_change(adapter, tensors)
     adapter.attach(network)
 
     output = network(pixel_values=tensors["pixels"], output_hidden_states=True)
@@ -74,6 +79,33 @@ def test_an_adapted_network_has_pefts_embeddings_and_gradients(golden: Path) -> 
         weight = {"A": adapter.down, "B": adapter.up}[which][adapter.names.index(name)]
         assert (weight.grad - tensors[key]).abs().max() < CLOSE
     assert compared
+
+
+@torch.no_grad()
+def test_a_new_adapter_leaves_the_references_embedding(golden: Path) -> None:
+    tensors, network, adapter = open_golden(golden)
+
+    adapter.attach(network)
+
+    embedding = network(pixel_values=tensors["pixels"]).image_embeds
+    assert (embedding - tensors["expected.base_embedding"]).abs().max() < CLOSE
+
+
+@torch.no_grad()
+def test_an_adapted_network_is_pefts_merged_one(golden: Path) -> None:
+    """Golden values: the embedding and one weight after W + alpha / rank B A."""
+    tensors, network, adapter = open_golden(golden)
+    load_change(adapter, tensors)
+    adapter.attach(network)
+    # an adapted map of the unit vectors shows its whole weight
+    name = "vision_model.encoder.layers.1.self_attn.q_proj"
+    merged, bias = tensors["expected.merged_q_proj_1"], tensors[f"weights.{name}.bias"]
+
+    embedding = network(pixel_values=tensors["pixels"]).image_embeds
+    rows = network.get_submodule(name)(torch.eye(merged.shape[1]))
+
+    assert (embedding - tensors["expected.merged_embedding"]).abs().max() < CLOSE
+    assert (rows - (merged.T + bias)).abs().max() < CLOSE
 
 
 def test_a_new_adapter_changes_nothing_and_draws_as_widely_as_its_rank_says(

@@ -48,8 +48,9 @@ TINY = Config(filters=3, hidden=8)
 
 
 class NonNegativeFilters(nn.Conv1d):
-    """A mixing of channels whose weights enter by their absolute values, without
-    bias.
+    """A mixing of channels by the absolute values of its weights, without bias.
+
+    In training the weights are replaced by these before each step, as in VBP's code.
     """
 
     def __init__(self, channels: int, filters: int) -> None:
@@ -57,4 +58,7 @@ class NonNegativeFilters(nn.Conv1d):
 
     def forward(self, signal: Tensor) -> Tensor:
         """Map [B, C, T] to [B, F, T]."""
+        if self.training:
+            # a second forward pass changes nothing, so autograd need not know
+            self.weight.data.abs_()
         return self.weight[..., 0].abs() @ signal

@@ -1,11 +1,19 @@
 """Raw recordings of THINGS-EEG2, prepared as the published code prepares them."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import shuffled
-from brainhive_cli.data.published.things_eeg_raw import Raw
+from brainhive_cli.data.published.things_eeg_raw import TARGET, Raw
+from brainhive_cli.data.signals.cutting import covariance
+from brainhive_cli.data.stores import pickles
+
+SPLITS = {"training": "train", "test": "test"}
+"""Our names of the published partitions."""
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +41,27 @@ def published_sessions(published, golden_eeg, **knobs):
     return sessions(published, golden_eeg.size.subject, **golden_eeg.knobs, **knobs)
 
 
+def settings_of_authors(golden):
+    """The settings of the data set's authors, except for the whitening."""
+    names = np.load(golden / "prepare/eeg100_authors.npz")["ch_names"]
+    return {
+        "channels": names.tolist(),
+        "epoch_ms": (-200, 800),
+        "keep_ms": (-200, 800),
+        "rate_hz": 100,
+    }
+
+
+@pytest.fixture(scope="module")
+def unwhitened(golden, published, golden_eeg):
+    """Sessions that are cut but not whitened, by the golden file with their values."""
+    settings = {"eeg_steps": {}, "eeg100_authors": settings_of_authors(golden)}
+    return {
+        name: published_sessions(published, golden_eeg, whiten="no", **knobs)
+        for name, knobs in settings.items()
+    }
+
+
 def merged(found, split, seed):
     """Join the repetitions of each picture over sessions, shuffled as published."""
     trials = [each[split] for each in found]
@@ -46,24 +75,134 @@ def merged(found, split, seed):
     return np.stack(rows)
 
 
-def test_trials_have_the_published_baseline_and_resampling(
-    golden, published, golden_eeg
+def test_raw_recordings_are_the_golden_ones(golden, published, golden_eeg):
+    """Golden values: shapes, events, and some samples of each recording, which change
+    if NumPy draws other numbers.
+    """
+    probe = np.load(golden / "prepare/eeg_raw_probe.npz")
+    folder = published / f"raw_eeg/sub-{golden_eeg.size.subject:02d}"
+    names = [key.removeprefix("shape_") for key in probe if key.startswith("shape_")]
+    assert len(names) == golden_eeg.size.sessions * len(SPLITS)
+    for name in names:
+        session, _, split = name.partition("_")
+        content = pickles.load(folder / session / f"raw_eeg_{split}.npy")
+        signal = np.asarray(content["raw_eeg_data"])
+        events = signal[content["ch_types"].index("stim")]
+        onsets = np.flatnonzero(events)
+
+        assert signal.shape == tuple(probe[f"shape_{name}"])
+        np.testing.assert_array_equal(onsets, probe[f"onset_{name}"])
+        np.testing.assert_array_equal(events[onsets], probe[f"code_{name}"])
+        # as their page says: not bit for bit
+        samples = signal[:, :: int(probe["every"])]
+        np.testing.assert_allclose(samples, probe[f"raw_{name}"], rtol=1e-9)
+
+
+def test_each_session_draws_the_published_trials(
+    golden, published, golden_eeg, unwhitened
 ):
+    """Golden values: numbers of the drawn trials [picture, k] among those that show no
+    target, and codes of the pictures.
+    """
+    steps, probe = (
+        np.load(golden / f"prepare/{name}.npz")
+        for name in ("eeg_steps", "eeg_raw_probe")
+    )
+    table = np.load(published / "image_metadata.npy", allow_pickle=True).item()
+    for number, session in enumerate(unwhitened["eeg_steps"], 1):
+        for partition, split in SPLITS.items():
+            name = f"ses-{number:02d}_{partition}"
+            drawn, codes = steps[f"chosen_{name}"], steps[f"images_{name}"]
+            # samples of a millisecond
+            onsets = probe[f"onset_{name}"][probe[f"code_{name}"] != TARGET]
+            files = np.array(table[f"{split}_img_files"])[codes - 1]
+
+            trials = session[split]
+
+            np.testing.assert_allclose(
+                trials.onset_s[:, 0], onsets[drawn].ravel() / 1000
+            )
+            found = [f"{Path(image_id).name}.jpg" for image_id in trials.image_ids]
+            assert found == files.repeat(drawn.shape[1]).tolist()
+
+
+def test_shuffles_are_the_published_ones(golden, golden_eeg):
+    """Golden values: `shuffle_n_of_k`, the first k of n, and the last shuffles."""
     steps = np.load(golden / "prepare/eeg_steps.npz")
-    expected = steps["epochs_ses1_train"]  # in volts
-    found = published_sessions(published, golden_eeg, whiten="no")[0]["train"]
+    seed = golden_eeg.repetition_seed
+    for partition in ("train", "test"):
+        order = steps[f"order_{partition}"]
+        np.testing.assert_array_equal(shuffled(len(order), seed), order)
+    draws = [match for key in steps if (match := re.match(r"shuffle_(\d+)_of_", key))]
+    assert draws
+    for match in draws:
+        expected = steps[match.string]
+        found = shuffled(int(match[1]), seed)[: len(expected)]
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["eeg_steps", "eeg250_train", "eeg250_test"])
+def test_channels_are_in_the_published_order(golden, published, name):
+    expected = np.load(golden / f"prepare/{name}.npz")["ch_names"]
+    assert Raw(root=str(published)).build(Paths()).channels == tuple(expected)
+
+
+def test_times_before_the_cut_are_the_published_ones(golden, published):
+    expected = np.load(golden / "prepare/eeg_steps.npz")["times_before_cut"]
+    made = Raw(root=str(published), keep_ms=(-200, 1000)).build(Paths())
+    np.testing.assert_allclose(made.cutting.times_s, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["eeg_steps", "eeg100_authors"])
+def test_trials_have_the_published_baseline_and_resampling(golden, unwhitened, name):
+    # from volts to microvolts
+    expected = 1e6 * np.load(golden / f"prepare/{name}.npz")["epochs_ses1_train"]
+    found = unwhitened[name][0]["train"]
     assert found.unit == "µV"
-    signal = found.signal.reshape(expected.shape) * 1e-6
+    signal = found.signal.reshape(expected.shape)
     assert np.abs(signal - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "across", "prefix"),
+    [
+        ("eeg_steps", "epochs", "sigma_"),
+        ("eeg100_authors", "time", "time_sigma_"),
+        ("eeg100_authors", "epochs", "epochs_sigma_"),
+    ],
+)
+def test_noise_of_each_partition_is_the_published_one(
+    golden, unwhitened, name, across, prefix
+):
+    values = np.load(golden / f"prepare/{name}.npz")
+    for split in ("train", "test"):
+        # from square volts to square microvolts
+        expected = 1e12 * values[f"{prefix}{split}"]
+        trials = [session[split] for session in unwhitened[name]]
+        found = [
+            covariance(
+                each.signal[:, 0],
+                np.unique(each.image_ids, return_inverse=True)[1],
+                across,
+            )
+            for each in trials
+        ]
+        # their page: 2e-7 between implementations in float32
+        atol = 1e-6 * np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+
+
+def assert_whiteners_near(found, expected):
+    """Compare whiteners [sessions, C, C], which the golden files have for volts."""
+    whiteners = np.stack([session["train"].whiteners[0] for session in found])
+    atol = 5e-6 * np.abs(1e-6 * expected).max()
+    np.testing.assert_allclose(whiteners, 1e-6 * expected, rtol=1e-7, atol=atol)
 
 
 def test_alignvis_preparation_is_the_published_one(golden, published, golden_eeg):
     found = published_sessions(published, golden_eeg, shuffle=True)
     steps = np.load(golden / "prepare/eeg_steps.npz")
-    whiteners = np.stack([session["train"].whiteners[0] for session in found]) * 1e6
-    np.testing.assert_allclose(
-        whiteners, steps["whitener"], atol=5e-6 * np.abs(steps["whitener"]).max()
-    )
+    assert_whiteners_near(found, steps["whitener"])
     for split in ("train", "test"):
         expected = np.load(golden / f"prepare/eeg250_{split}.npz")
         joined = merged(found, split, golden_eeg.repetition_seed)
@@ -80,13 +219,11 @@ def test_preparation_of_the_data_set_s_authors_is_theirs(
     found = published_sessions(
         published,
         golden_eeg,
-        channels=[str(name) for name in expected["ch_names"]],
-        epoch_ms=(-200, 800),
-        keep_ms=(-200, 800),
-        rate_hz=100,
         whiten=across,
         whiten_by="both",
+        **settings_of_authors(golden),
     )
+    assert_whiteners_near(found, expected[f"{across}_whitener"])
     for split in ("train", "test"):
         joined = merged(found, split, golden_eeg.repetition_seed)
         np.testing.assert_allclose(joined, expected[f"{across}_{split}"], atol=1.5e-5)

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals import normalisations
-from brainhive_cli.data.signals.normalisations import Euclidean, Riemannian
+from brainhive_cli.data.signals.normalisations import Euclidean, Riemannian, Whiten
 
 PUBLISHED = 5e-5
 PARTS = {
@@ -68,6 +68,42 @@ def test_references_and_aligned_signals_are_the_published_ones(
         normaliser.mean.shape == (known["signal"].shape[1], 1)
         and not normaliser.mean.any()
     )
+
+
+def test_an_aligned_subject_has_the_published_reference_shrunk(golden: Path) -> None:
+    """Golden value: the reference after shrinkage, which alignment makes the
+    identity.
+    """
+    known = load_file(golden / "calibrate" / "alignment.safetensors")
+    part = Euclidean(shrinkage=float(known["share"]))
+
+    matrix = part.build(part.measure([known["signal"]])).matrix
+
+    aligned = matrix @ known["expected.shrunk.reference"] @ matrix
+    np.testing.assert_allclose(aligned, np.eye(len(matrix)), atol=PUBLISHED)
+
+
+def test_a_reference_may_be_measured_trial_by_trial(golden: Path) -> None:
+    """Golden value: the running reference after as many trials as its name says."""
+    known = load_file(golden / "calibrate" / "alignment.safetensors")
+    (name,) = [name for name in known if name.startswith("expected.running_")]
+    count = int(name.removeprefix("expected.running_").removesuffix(".reference"))
+
+    statistics = Euclidean().measure(trial[None] for trial in known["signal"][:count])
+
+    np.testing.assert_allclose(
+        statistics["reference"], known[name], rtol=PUBLISHED, atol=PUBLISHED
+    )
+
+
+def test_whitening_has_the_published_inverse_root(golden: Path) -> None:
+    """Golden value: of the covariance of all samples, centred."""
+    known = load_file(golden / "calibrate" / "alignment.safetensors")
+
+    normaliser = Whiten().build(Whiten().measure(np.array_split(known["signal"], 3)))
+
+    expected = known["expected.whiten.inverse_root"]
+    np.testing.assert_allclose(normaliser.matrix, expected, atol=PUBLISHED)
 
 
 def test_means_are_those_of_pyriemann(signal: np.ndarray) -> None:

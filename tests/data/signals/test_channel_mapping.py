@@ -81,6 +81,22 @@ def test_weights_of_splines_are_those_of_mne(golden: Path) -> None:
     np.testing.assert_allclose(signal, tensors["expected.signal"], atol=ROUNDING)
 
 
+def test_positions_outside_the_head_frame_give_wrong_weights(golden: Path) -> None:
+    """Golden value: weights that are wrong, since positions of the montage come without
+    head frame and origin.
+    """
+    tensors, from_names, to_names = read(golden)
+    from_m, to_m = standard_positions(from_names), standard_positions(to_names)
+    montage = [tensors[f"montage_{side}"].astype(np.float64) for side in ("from", "to")]
+    wrong = tensors["wrong.matrix_uncentred"]
+
+    right = spline_weights(from_m - fit_origin(from_m), to_m - fit_origin(from_m))
+    uncentred = spline_weights(*montage)
+
+    np.testing.assert_allclose(uncentred, wrong, atol=ROUNDING)
+    assert np.abs(right - wrong).max() > 1000 * ROUNDING
+
+
 def test_equal_names_are_copied_and_a_mapping_of_names_alone_is_that_of_mne(
     golden: Path,
 ) -> None:
@@ -93,6 +109,12 @@ def test_equal_names_are_copied_and_a_mapping_of_names_alone_is_that_of_mne(
     weights[:, columns] = mapping.matrix
     np.testing.assert_allclose(
         weights, tensors["expected.matrix_name_match"], atol=ROUNDING
+    )
+    recorded = tensors["signal"].astype(np.float64)
+    np.testing.assert_allclose(
+        mapping(recorded[..., columns, :]),
+        tensors["expected.matrix_name_match"] @ recorded,
+        atol=10 * ROUNDING,
     )
 
 

@@ -3,7 +3,7 @@ simulated.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +31,7 @@ from brainhive_cli.data.signals.single_trials import (
     estimate_trials,
     explain_together,
     fit_trials,
+    fractional_ridge,
     hrf_library,
     judge_components,
     lsa_weights,
@@ -39,6 +40,7 @@ from brainhive_cli.data.signals.single_trials import (
     noise_components,
     polynomial_degree,
     polynomials,
+    rescale,
     score_repetitions,
     solve_exactly,
     solve_ridge,
@@ -254,6 +256,24 @@ def test_fitted_hrfs_and_their_betas_are_those_of_type_b(
 
 
 @pytest.mark.golden
+def test_a_run_alone_explains_as_much_as_within_type_b(reference: Reference) -> None:
+    """Golden value: R² of each run, whose trials share no regressor with others."""
+    whole = reference.session("library", True)
+    voxels = np.arange(reference.voxels)
+
+    for number, run in enumerate(whole.runs):
+        alone = Session(
+            [run],
+            lambda _, block, number=number: reference.read(number, block),
+            reference.voxels,
+            [whole.designs[number]],
+        )
+        r2 = survey_voxels(alone)[3][voxels, reference["hrf_index"]]
+        expected = reference["b.r2_by_run"][:, number]
+        assert np.abs(r2 - expected).max() < R2_POINTS
+
+
+@pytest.mark.golden
 @both_designs
 def test_one_beta_for_all_trials_explains_as_much_as_type_a(
     reference: Reference, is_ours: bool
@@ -318,6 +338,99 @@ def test_shrunk_betas_and_their_fractions_are_those_of_type_d(
     )
     assert np.abs(estimates.maps["r2"] - reference["d.r2"]).max() < R2_POINTS
     assert distance(estimates.betas.T, reference["d.betas"], reference.brain) < SPREAD
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_mixture_separates_the_voxels_of_the_reference(
+    reference: Reference, seed: int
+) -> None:
+    """Golden value: the voxels above its threshold, whose mixture has no seed."""
+    r2 = reference["a.r2"]
+
+    above = r2 > mixture_threshold(r2, seed)
+
+    np.testing.assert_array_equal(above, reference["pc_voxels"].astype(bool))
+
+
+@pytest.mark.golden
+def test_one_threshold_bounds_the_noise_pool_and_the_judges(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Golden values: voxels of the noise pool, voxels that judge components, and type
+    D, all by the reference's threshold.
+    """
+    pool_threshold, judges_threshold = reference["threshold_r2"]
+    assert pool_threshold == judges_threshold
+    voxels = {}
+
+    def note(session: Session, hrf_index: Array, pool: Array, judges: Array) -> Any:
+        voxels.update(noise_pool=pool, pc_voxels=judges)
+        return add_components(session, hrf_index, pool, judges)
+
+    monkeypatch.setattr(single_trials, "mixture_threshold", lambda *_: pool_threshold)
+    monkeypatch.setattr(single_trials, "add_components", note)
+
+    session = reference.session("library", True)
+    estimates = single_trials.denoise(session, reference.assumed(), seed=0)
+
+    for name, selected in voxels.items():
+        np.testing.assert_array_equal(selected, reference[name].astype(bool))
+    assert estimates.facts["pc_number"] == reference["pc_number"][0]
+    assert distance(estimates.betas.T, reference["d.betas"], reference.brain) < SPREAD
+
+
+def ridge_candidates(
+    reference: Reference, session: Session
+) -> Iterator[tuple[Array, list[Array]]]:
+    """Yield voxels, and their betas [trials, v] by least squares and by each of the
+    fractions.
+    """
+    pairs = [model.clean() for model in session.models]
+    spectra = [np.linalg.eigh(gram) for gram, _ in pairs]
+    fractions = (1.0, *single_trials.FRACTIONS)
+    for group in session.groups(reference["hrf_index"]):
+        hrf_spectra = [
+            (values[group.hrf], vectors[group.hrf]) for values, vectors in spectra
+        ]
+        products = group.solve([projection for _, projection in pairs])
+        yield group.voxels, fractional_ridge(hrf_spectra, products, fractions)
+
+
+@pytest.mark.golden
+def test_fractions_are_judged_as_in_type_d(reference: Reference) -> None:
+    """Golden value: how badly betas of each fraction predict repetitions."""
+    _, session = reference.denoised(is_ours=False)
+    badness = np.empty((reference.voxels, len(single_trials.FRACTIONS)))
+
+    for voxels, candidates in ridge_candidates(reference, session):
+        badness[voxels] = score_repetitions(session, candidates)[1:].T
+
+    brain = reference.brain
+    np.testing.assert_allclose(
+        badness[brain], reference["ridge_badness"][brain], rtol=1e-4
+    )
+
+
+@pytest.mark.golden
+def test_shrunk_betas_are_rescaled_as_in_type_d(reference: Reference) -> None:
+    """Golden values: the slope and the shift, in the unit of the data, that bring
+    shrunk betas near to least squares.
+    """
+    _, session = reference.denoised(is_ours=False)
+    shape = reference["d.betas"].T.shape
+    rescaled, expected = np.empty(shape), np.empty(shape)
+
+    for voxels, candidates in ridge_candidates(reference, session):
+        slope, shift = reference["scale_offset"][voxels].T
+        shrunk = np.empty_like(candidates[0])
+        for column, fraction in enumerate(reference["fraction"][voxels]):
+            number = int(np.abs(single_trials.FRACTIONS - fraction).argmin())
+            shrunk[:, column] = candidates[1 + number][:, column]
+        rescaled[:, voxels] = rescale(shrunk, candidates[0])
+        expected[:, voxels] = slope * shrunk + shift
+
+    assert distance(rescaled.T, expected.T, reference.brain) < SPREAD
 
 
 @pytest.mark.golden

@@ -9,6 +9,7 @@ from layouts import one_token, spec_of
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
+from brainhive_cli.models.backbones import spatial_mlp
 from brainhive_cli.training.alignment.model import Aligner
 
 KINDS = [
@@ -111,3 +112,20 @@ def test_a_subject_of_its_own_counts_and_an_unknown_one_is_the_mean_of_those_lea
         model.load_state_dict(means, strict=False)
         assert learned
         torch.testing.assert_close(unknown, model(signal, first))
+
+
+def test_negative_filters_are_reflected_before_a_step() -> None:
+    """Source: Conv2dWithAbs of VBP, which overwrites the weights in each forward."""
+    filters = spatial_mlp.NonNegativeFilters(2, 1)
+    with torch.no_grad():
+        filters.weight.copy_(torch.tensor([[[0.5], [-0.25]]]))
+    signal = torch.tensor([[[1.0], [2.0]]])
+
+    evaluated = filters.eval()(signal)
+    assert filters.weight.flatten().tolist() == [0.5, -0.25]
+    filters.train()(signal).sum().backward()
+
+    assert evaluated.item() == 1.0
+    assert filters.weight.flatten().tolist() == [0.5, 0.25]
+    # so that a reflected weight moves as one above 0
+    assert filters.weight.grad.flatten().tolist() == [1.0, 2.0]

@@ -32,19 +32,26 @@ def assert_far(found: Tensor, expected: Tensor) -> None:
     assert (found - expected).abs().max() > 1000 * TOLERANCE * expected.abs().max()
 
 
-def test_versatile_diffusions_conditions_are_those_of_the_reference(golden, tmp_path):
-    """Golden values: diffusers' own normalisation of a tiny CLIP's tokens."""
-    file = golden / "havir" / "vd_condition.safetensors"
-    config, expected = read(file)
+@pytest.fixture
+def conditions(golden, tmp_path) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Versatile Diffusion's tokens of the golden pictures and texts, and the golden
+    tensors.
+    """
+    config, expected = read(golden / "havir" / "vd_condition.safetensors")
     sizes = {"image_encoder": config["vision"], "text_encoder": config["text"]}
     states = {
         "image_encoder": below(expected, "vision."),
         "text_encoder": below(expected, "text."),
     }
     folder = str(versatile_repository.write(tmp_path / "vd", states, sizes))
-
     image = vd_image.Config(source=folder).build().module(expected["in.pixel_values"])
     text = vd_text.Config(source=folder).build().module(expected["in.input_ids"])
+    return image, text, expected
+
+
+def test_versatile_diffusions_conditions_are_those_of_the_reference(conditions):
+    """Golden values: diffusers' own normalisation of a tiny CLIP's tokens."""
+    image, text, expected = conditions
 
     assert_near(image, expected["out.image_condition"])
     assert_near(text, expected["out.text_condition"])
@@ -52,6 +59,23 @@ def test_versatile_diffusions_conditions_are_those_of_the_reference(golden, tmp_
     assert len(wrong) == 2
     for mistake in wrong.values():
         assert_far(image, mistake)
+
+
+def test_conditions_have_clips_embedding_of_length_1_as_a_token(conditions):
+    """Golden values: CLIP's projected class token and end token."""
+    image, text, expected = conditions
+    image_embeds, text_embeds = (
+        expected["out.image_embeds"],
+        expected["out.text_embeds"],
+    )
+    # CLIP's rule: the end token has the largest id
+    end = expected["in.input_ids"].argmax(1)
+
+    assert_near(image[:, 0], image_embeds / image_embeds.norm(dim=-1, keepdim=True))
+    assert_near(
+        text[torch.arange(len(text)), end],
+        text_embeds / text_embeds.norm(dim=-1, keepdim=True),
+    )
 
 
 def test_latents_are_the_references_mode_times_the_factor_that_its_config_lacks(

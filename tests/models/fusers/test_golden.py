@@ -72,6 +72,22 @@ def test_the_router_gives_samgas_token_for_everyone_and_for_subjects(
         assert (picture - tensors["expected.token_global"]).abs().max() < CLOSE
 
 
+def test_weights_for_everyone_are_samgas_without_a_subject(golden: Path) -> None:
+    tensors, weights = read(golden, "samga_target", layer__="layers__", router__="")
+    layers, width = tensors["features"].shape[1:]
+    dims = {f"{layer}": width for layer in range(layers)}
+    subjects, hidden = len(weights["subject_bias"]), len(weights["pre.bias"])
+    fuser = build("router", dims, len(weights["share.weight"]), subjects, hidden=hidden)
+    fuser.load_state_dict(fuser.state_dict() | weights)
+
+    found = fuser.weights(None)
+
+    # the reference stores them for each trial of a batch
+    for expected in tensors["expected.weights_global"]:
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() < CLOSE
+
+
 def test_branches_give_bridges_token(golden: Path) -> None:
     tensors, weights = read(
         golden, "bridge_fusion", branch__="branches__", block__w="block__ff__w"

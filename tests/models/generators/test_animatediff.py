@@ -4,6 +4,7 @@ hub's folders.
 
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,12 @@ def by_rule(seed: int, shape: torch.Size, name: str, is_norm: bool) -> Tensor:
     return 1 + 0.1 * drawn if is_norm else 0.1 * drawn
 
 
-def test_sparse_control_gives_the_originals_residuals_frame_by_frame(golden: Path):
+def open_sparse_control(
+    golden: Path,
+) -> tuple[Any, Callable[[], list[Tensor]], dict[str, Tensor]]:
+    """Make the network of the golden file, a function that runs it on the golden
+    inputs, and read the tensors.
+    """
     file = golden / "neurons" / "sparse_control.safetensors"
     with safe_open(file, "pt") as opened:
         about = opened.metadata()
@@ -98,21 +104,40 @@ def test_sparse_control_gives_the_originals_residuals_frame_by_frame(golden: Pat
         "controlnet_cond": found["input.condition"],
         "conditioning_mask": found["input.mask"],
     }
-    depths = sum(name.startswith("expected.down_") for name in found)
-    wanted = [found[f"expected.down_{n}"] for n in range(depths)] + [
-        found["expected.mid"]
-    ]
     still = torch.zeros(len(found["input.text"]), *found["input.condition"].shape[1:])
 
-    def error() -> float:
+    def residuals() -> list[Tensor]:
         with torch.no_grad():
             down, mid = network(still, time, **inputs, return_dict=False)
-        both = zip([*down, mid], wanted, strict=True)
-        return max(((one - other).norm() / other.norm()).item() for one, other in both)
+        return [*down, mid]
 
-    assert error() > 0.05  # diffusers' own way
-    normalise_frame_by_frame(network)
-    assert error() < 2e-5
+    return network, residuals, found
+
+
+def relative_error(made: Tensor, wanted: Tensor) -> float:
+    assert made.shape == wanted.shape
+    return ((made - wanted).norm() / wanted.norm()).item()
+
+
+def test_sparse_control_gives_the_originals_residuals_frame_by_frame(golden: Path):
+    network, residuals, found = open_sparse_control(golden)
+    depths = sum(name.startswith("expected.down_") for name in found)
+    names = [*(f"expected.down_{depth}" for depth in range(depths)), "expected.mid"]
+
+    made = residuals()
+    normalised = normalise_frame_by_frame(network) and residuals()
+
+    assert max(map(relative_error, made, [found[name] for name in names])) > 0.05
+    for residual, name in zip(normalised, names, strict=True):
+        assert relative_error(residual, found[name]) < 2e-5, name
+
+
+def test_diffusers_sparse_control_has_the_known_fault(golden: Path):
+    """Golden value: the last residual where groups are normalised over all frames."""
+    _, residuals, found = open_sparse_control(golden)
+    (fault,) = (value for name, value in found.items() if name.startswith("fault.mid"))
+
+    assert relative_error(residuals()[-1], fault) < 2e-5
 
 
 def test_frames_noise_and_schedule_are_those_of_neurons(golden: Path):
@@ -136,6 +161,8 @@ def test_frames_noise_and_schedule_are_those_of_neurons(golden: Path):
         found["input.latents"], found["input.noise"], scheduler.timesteps[:1]
     )
     first = int(scheduler.timesteps[0])
+    kept = found[f"expected.alphas_cumprod_{first}"]
+    torch.testing.assert_close(scheduler.alphas_cumprod[first], kept)
     assert torch.allclose(latents, found[f"expected.noised_latents_{first}"], atol=1e-6)
     for time, noise in zip(scheduler.timesteps, found["input.eps_steps"], strict=True):
         latents = scheduler.step(noise, time, latents).prev_sample
@@ -145,6 +172,23 @@ def test_frames_noise_and_schedule_are_those_of_neurons(golden: Path):
     assert TINY.model_fields["kept"].default == tuple(
         found["expected.kept_frames"].tolist()
     )
+
+
+def test_the_schedule_of_betas_is_that_of_neurons(golden: Path):
+    with safe_open(golden / "neurons" / "video.safetensors", "pt") as opened:
+        config = json.loads(opened.metadata()["config"])
+    expected = {k: v for k, v in config["scheduler"].items() if k != "steps"}
+
+    schedule = DDIMScheduler.from_config(SCHEDULER).config
+
+    assert {name: schedule[name] for name in expected} == expected
+
+
+def test_captions_get_the_suffix_and_negative_prompt_of_neurons(golden: Path):
+    words = json.loads((golden / "neurons" / "words.json").read_text())
+
+    assert TINY.prompt_suffix == words["prompt_suffix"]
+    assert TINY.negative_prompt == words["negative_prompt"]
 
 
 def test_a_clip_is_what_diffusers_own_pipelines_draw(given):

@@ -6,7 +6,7 @@ import json
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -83,6 +83,67 @@ def test_latents_are_those_of_mindeye2_after_all_steps(
     )
     wanted = found["expected.latents"]
     assert (made - wanted).abs().max() < 2e-5 * wanted.abs().max()
+
+
+class Step(NamedTuple):
+    """Inputs of the U-Net: latents [B, C, h, w], the timestep, and size and crop ids
+    [B, 4].
+    """
+
+    latents: Tensor
+    time: Tensor
+    ids: Tensor
+
+
+@pytest.fixture
+def golden_steps(
+    golden: Path, generator: Any, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[Step], Tensor, dict[str, Tensor], dict[str, str]]:
+    """The steps from the golden start if the U-Net predicts no noise, so that only the
+    scale of the latents changes; their result, the golden tensors and the header.
+    """
+    file = golden / "neurons/keyframe_unclip.safetensors"
+    with safe_open(file, "pt") as opened:
+        header = opened.metadata()
+    found, steps = load_file(file), list[Step]()
+
+    def note(latents: Tensor, time: Tensor, text: Tensor, **inputs: Any) -> Tensor:
+        steps.append(Step(latents, time, inputs["added_cond_kwargs"]["time_ids"]))
+        return torch.zeros_like(latents)
+
+    monkeypatch.setattr(generator, "run_unet", note)
+    offset = float(header["offset_noise"]) * found["input.offset"][:, None, None, None]
+    sampling = Sampling(
+        steps=int(header["steps"]), guidance=float(header["guidance"]), strength=1
+    )
+    tokens = torch.cat([found["input.unconditional_tokens"], found["input.tokens"]])
+    made = generator.sample_from(
+        found["input.z"], found["input.noise"] + offset, tokens, sampling
+    )
+    return steps, made, found, header
+
+
+def test_sampling_has_the_timesteps_and_size_ids_of_mindeye2(golden_steps: Any):
+    steps, _, found, header = golden_steps
+
+    times = torch.stack([step.time for step in steps])
+    ids = torch.cat([step.ids for step in steps]).unique(dim=0)
+
+    assert torch.equal(times, found["expected.timesteps"])
+    assert ids.tolist() == [[float(part) for part in header["time_ids"].split(",")]]
+
+
+def test_latents_are_noised_and_scaled_by_the_sigmas_of_mindeye2(golden_steps: Any):
+    steps, made, found, _ = golden_steps
+    # the U-Net gets latents over this, and without predicted noise these stay
+    scale = (found["expected.sigmas"][:, None, None, None].square() + 1).sqrt()
+    expected = found["expected.start"] * scale[0] / scale
+
+    # with guidance both rows have the same latents
+    for row in (0, 1):
+        latents = torch.stack([*(step.latents[row] for step in steps), made[0]])
+        # float32 in another order
+        torch.testing.assert_close(latents, expected, atol=2e-6, rtol=2e-6)
 
 
 def test_the_checkpoint_is_converted_once_from_the_hub(

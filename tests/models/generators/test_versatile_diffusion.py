@@ -170,6 +170,27 @@ def test_sampling_from_the_decoded_latent_gives_the_latents_of_the_reference(dua
         )
 
 
+def test_the_steps_from_a_start_are_those_of_the_reference(dual):
+    """Golden values: the timesteps that are left of each scheduler's."""
+    given, null = conditions(dual)
+    generator = Config(source="vd").build()
+    times: list[int] = []
+    generator.unet.register_forward_pre_hook(
+        lambda _, arguments: times.append(int(arguments[1]))
+    )
+    loops = [found for name in dual if (found := LOOP.fullmatch(name))]
+    loops = [loop for loop in loops if float(loop[3]) < 1]
+    assert {loop[1] for loop in loops} == {"ddim", "unipc"}
+
+    for scheduler, steps, strength, *_ in (loop.groups() for loop in loops):
+        times.clear()
+        asked = Sampling(
+            scheduler=scheduler, steps=int(steps), strength=float(strength), guidance=1
+        )
+        generator.sample(Request(given, range(len(given)), side_of(dual), asked, null))
+        assert times == dual[f"out.{scheduler}_timesteps"].tolist()
+
+
 def test_its_autoencoder_gives_the_references_latents_and_pictures(dual, golden):
     """Golden values: a tiny AutoencoderKL; the reference does not clamp."""
     _, expected = read(golden / "havir" / "latent_target.safetensors")

@@ -15,12 +15,14 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.losses import (
     TINY,
+    ClipConfig,
     LossContext,
     MixcoConfig,
     Mixing,
     SobelConfig,
     SoftClipConfig,
     SoftContConfig,
+    cosines,
     edges,
 )
 
@@ -123,6 +125,57 @@ def test_mixco_equals_mindeyes_and_is_right_where_a_signal_is_its_own_partner(
         assert value == pytest.approx(right, rel=RELATIVE)
         if ending:
             assert value == pytest.approx(havir[name].item(), rel=RELATIVE)
+
+
+CLOSE = 1e-5
+"""Relative. A loss in both directions differs from one in a single direction by 1.5e-4,
+and float32 sums in another order by 3e-6.
+"""
+
+
+def only_temperature(havir: dict[str, Tensor], pattern: str) -> tuple[str, float]:
+    """Find the only stored value of this name, and the temperature in its name."""
+    matches = [re.fullmatch(pattern, name) for name in havir]
+    (match,) = [match for match in matches if match]
+    return match[0], float(match[1])
+
+
+def test_clip_of_signals_that_are_not_mixed_equals_mindeyes(havir):
+    name, temperature = only_temperature(havir, r"out\.nce_t([\d.]+)_unmixed")
+
+    loss = ClipConfig(temperature=temperature).build()
+    value = loss(havir["in.preds"], havir["in.targs"], LossContext())
+
+    assert value == pytest.approx(havir[name].item(), rel=CLOSE)
+
+
+def test_mixco_in_one_direction_equals_mindeyes(havir):
+    name, temperature = only_temperature(
+        havir, r"out\.mixco_nce_t([\d.]+)_one_direction"
+    )
+    context = LossContext(Mixing(havir["in.perm"], havir["in.betas"]))
+
+    values = {}
+    for directions in ("both", "to_target"):
+        config = MixcoConfig(temperature=temperature, directions=directions)
+        loss = config.build()
+        values[directions] = loss(havir["in.preds"], havir["in.targs"], context)
+
+    assert values["to_target"] == pytest.approx(havir[name].item(), rel=CLOSE)
+    assert values["both"] != pytest.approx(havir[name].item(), rel=CLOSE)
+
+
+def test_rows_of_cosines_are_the_first_of_both_unlike_mindeyes(havir):
+    """Golden values: MindEye1's cosines of (preds, targs) have targs as rows."""
+    predicted, target = havir["in.preds"], havir["in.targs"]
+
+    rows_are_targets = havir["out.cosine_fwd_argument_order_preds_targs"]
+    rows_are_predictions = havir["out.cosine_bwd_argument_order_targs_preds"]
+
+    found = cosines(target, predicted)
+    torch.testing.assert_close(found, rows_are_targets, rtol=0, atol=1e-6)
+    found = cosines(predicted, target)
+    torch.testing.assert_close(found, rows_are_predictions, rtol=0, atol=1e-6)
 
 
 def test_signals_are_mixed_as_mindeyes(havir):

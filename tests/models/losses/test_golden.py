@@ -13,7 +13,7 @@ from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.losses import ClipConfig, LossContext, MmdConfig
 
 CLOSE = 5e-6
 SAMGA = {"initial_logit_scale": math.log(1 / 0.07), "learn_scale": False}
@@ -56,6 +56,27 @@ def test_samgas_losses_have_its_values_and_gradients(golden: Path) -> None:
         )
         for value, name in zip(measured, expected, strict=False):
             assert (value - tensors[f"expected.{name}"]).abs().max() < CLOSE, name
+
+
+def test_softplus_makes_samgas_scale(golden: Path) -> None:
+    tensors = load_file(golden / "methods/samga_loss.safetensors")
+
+    scale = ClipConfig(**LONG).build().scale(epoch=0)
+
+    torch.testing.assert_close(scale.detach(), tensors["scale"])
+
+
+def test_mmd_is_far_from_its_biased_estimate(golden: Path) -> None:
+    """Golden values: the biased estimate, which counts each row as its own pair."""
+    tensors = load_file(golden / "methods/samga_loss.safetensors")
+    pair = tensors["signal_near"], tensors["image_near"]
+    biased, right = (tensors[f"expected.mmd_near{end}"] for end in ("_biased", ""))
+
+    value = MmdConfig().build()(*pair, LossContext())
+
+    # nearer to the right value than a hundredth of the distance between the two
+    assert (value - right).abs() < 0.01 * (biased - right).abs()
+    assert (value - biased).abs() > 100 * CLOSE
 
 
 def test_signals_of_one_stimulus_are_pairs_where_positives_are_stimuli(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.models import losses
 from brainhive_cli.models.course import Course, Wave
 from brainhive_cli.models.losses import (
     TINY,
@@ -21,6 +22,7 @@ from brainhive_cli.models.losses import (
     MixcoConfig,
     Mixing,
     SoftClipConfig,
+    pair_weights,
 )
 from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.recipe import Term
@@ -93,6 +95,57 @@ def test_a_fixed_point_of_the_permutation_keeps_its_target(golden: Path) -> None
         found["right.mixco_nce_fixed_point"].item(), rel=RELATIVE
     )
     assert mixed != pytest.approx(published, rel=RELATIVE)
+
+
+PERMUTATIONS = pytest.mark.parametrize("ending", ["", "_fixed_point"])
+"""Ends of the names of a permutation without fixed points, and of one with some."""
+
+
+@PERMUTATIONS
+def test_shares_are_the_references_for_its_random_numbers(
+    golden: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    found = golden_of(golden, "losses")
+    partner, betas = found[f"input.perm{ending}"], found["input.betas"]
+    threshold = config_of(golden, "losses")["select_threshold"]
+    # the reference mixes trials whose random number is below the threshold
+    random = torch.where(found["input.select"], 0.0, 1.0)
+    monkeypatch.setattr(torch, "randperm", lambda *_, **__: partner)
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: random)
+    monkeypatch.setattr(losses, "convex_weights", lambda *_: betas[:, None])
+
+    mixing = Mixing.draw(len(betas), 0.15, torch.Generator(), threshold)
+
+    assert torch.equal(mixing.partner, partner)
+    assert torch.equal(mixing.share, found[f"expected.betas_after{ending}"])
+
+
+@PERMUTATIONS
+def test_voxels_are_mixed_as_the_references(golden: Path, ending: str) -> None:
+    found = golden_of(golden, "losses")
+    share = found[f"expected.betas_after{ending}"]
+
+    mixed = Mixing(found[f"input.perm{ending}"], share).mix(found["input.voxels"])
+
+    expected = found[f"expected.mixed{ending}"]
+    torch.testing.assert_close(mixed, expected, rtol=RELATIVE, atol=1e-6)
+
+
+@PERMUTATIONS
+def test_labels_of_mixed_signals_are_the_references(golden: Path, ending: str) -> None:
+    """Golden values: `right.*` if a signal is its own partner. The reference then loses
+    the target, as `expected.*` shows.
+    """
+    found = golden_of(golden, "losses")
+    share = found[f"expected.betas_after{ending}"]
+    mixing = Mixing(found[f"input.perm{ending}"], share)
+
+    labels = pair_weights(mixing, torch.eye(len(share)))
+
+    published = found[f"expected.target_probs{ending}"]
+    right = found.get(f"right.target_probs{ending}", published)
+    torch.testing.assert_close(labels, right, rtol=RELATIVE, atol=0)
+    assert torch.equal(published, right) == (not ending)
 
 
 def test_each_frame_is_an_item_of_soft_clip() -> None:
@@ -179,10 +232,10 @@ def test_weights_rise_and_fall_step_by_step_as_the_references(golden: Path) -> N
 
 
 def test_temperatures_are_the_references(golden: Path) -> None:
-    losses = golden_of(golden, "losses")
+    found = golden_of(golden, "losses")
     (expected,) = (
         each
-        for name, each in losses.items()
+        for name, each in found.items()
         if name.startswith("expected.soft_temperatures_")
     )
     epochs = [0, len(expected) - 1]

@@ -3,7 +3,6 @@ next to its own table.
 """
 
 import json
-import os
 import runpy
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,16 @@ from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.loop import fit
 from brainhive_cli.training.alignment.recipe import Train
 
-GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN", "../shared/golden")) / "calibrate"
 ALIGNMENT = Euclidean(shrinkage=0.05)
+TRAINED_ARMS = {
+    "scratch": SCRATCH,
+    "transfer": TRANSFER,
+    "permuted": PERMUTED_SCRATCH,
+}
+"""Our names of the arms that are trained on labels."""
 PEOPLE, TOLERANCE = 2, 0.005
-"""New people who are compared, of eight; and the README's tolerance: a picture of 200
-in one draw of ten.
+"""New people, of eight, whose whole curves are compared; and the README's tolerance: a
+picture of 200 in one draw of ten.
 """
 
 
@@ -84,71 +88,92 @@ def base_of(
     )
 
 
+class Cohort:
+    """The golden cohort, its table, and models of the people of the sources."""
+
+    def __init__(self, folder: Path) -> None:
+        self.expected = json.loads((folder / "cohort.json").read_text())
+        self.settings = runpy.run_path(str(folder / "cohort.py"))
+        self.seed = self.expected["seed"]
+        self.table = self.expected["top1_by_subject_and_size"]
+        self.data = self.settings["cohort"](self.seed, self.expected["test"])
+        pictures = self.data["pictures"]
+        # pictures of the sources are numbered before those of new people
+        first = len(pictures["train"])
+        features = np.concatenate([pictures["train"], pictures["pool"]])
+        sources = [
+            responses_of(signal, 1 + number)
+            for number, signal in enumerate(self.data["sources"])
+        ]
+        self.pools = [
+            responses_of(signal, 100 + who, first)
+            for who, signal in enumerate(self.data["pool"])
+        ]
+        self.raw, self.aligned = (
+            base_of(self.settings, features, sources, is_aligned)
+            for is_aligned in (False, True)
+        )
+        self.gallery = torch.from_numpy(pictures["test"]).float()
+
+    def top1(self, decoder: PersonModel, who: int) -> float:
+        """Score the test trials of a new person."""
+        tokens = decoder.encode(self.data["test"][who].astype(np.float32))
+        target = torch.arange(len(self.gallery))
+        return float((ranks(tokens, self.gallery, target) == 1).double().mean())
+
+    def score(self, arm: str, who: int, size: int, draw: int) -> float:
+        """Calibrate an arm on some trials of a new person, and score it."""
+        pool, random = self.pools[who], np.random.default_rng([self.seed, draw])
+        part = pool.take(random.permutation(len(pool.stimulus))[:size])
+        if arm == "aligned":
+            return self.top1(self.aligned.align_signals(ALIGNMENT, part), who)
+        return self.top1(self.aligned.train_arm(TRAINED_ARMS[arm], part, draw), who)
+
+
+@pytest.fixture(scope="module")
+def cohort(golden: Path) -> Cohort:
+    return Cohort(golden / "calibrate")
+
+
 @pytest.mark.golden
-@pytest.mark.skipif(not (GOLDEN / "cohort.json").is_file(), reason="no golden cohort")
-def test_closed_form_arms_reproduce_the_table_of_the_cohort() -> None:
-    # the cohort of the golden table, pictures of the sources before those of new people
-    expected, cohort = (
-        json.loads((GOLDEN / "cohort.json").read_text()),
-        runpy.run_path(str(GOLDEN / "cohort.py")),
-    )
-    seed, table = expected["seed"], expected["top1_by_subject_and_size"]
-    data = cohort["cohort"](seed, expected["test"])
-    pictures, first = data["pictures"], len(data["pictures"]["train"])
-    features = np.concatenate([pictures["train"], pictures["pool"]])
-    sources = [
-        responses_of(signal, 1 + number)
-        for number, signal in enumerate(data["sources"])
-    ]
-    raw, aligned = (
-        base_of(cohort, features, sources, is_aligned) for is_aligned in (False, True)
-    )
-    gallery, target = (
-        torch.from_numpy(pictures["test"]).float(),
-        torch.arange(expected["test"]),
-    )
-
-    def top1(decoder: PersonModel, signal: np.ndarray) -> float:
-        return float(
-            (ranks(decoder.encode(signal.astype(np.float32)), gallery, target) == 1)
-            .double()
-            .mean()
-        )
-
+def test_closed_form_arms_reproduce_the_table_of_the_cohort(cohort: Cohort) -> None:
     for who in range(PEOPLE):
-        pool, unseen = (
-            responses_of(data["pool"][who], 100 + who, first),
-            data["test"][who],
-        )
-        assert top1(raw.zero_shot, unseen) == pytest.approx(
-            table["zero"][who], abs=TOLERANCE
-        )
-        for column, size in enumerate(expected["sizes"]):
+        for column, size in enumerate(cohort.expected["sizes"]):
             if not size:
                 continue
-            found: dict[str, list[float]] = {arm: [] for arm in table if arm != "zero"}
-            for draw in range(cohort["DRAWS"]):
-                order = np.random.default_rng([seed, draw]).permutation(
-                    len(pool.stimulus)
-                )
-                part = pool.take(order[:size])
-                found["aligned"].append(
-                    top1(aligned.align_signals(ALIGNMENT, part), unseen)
-                )
-                for arm, name in (
-                    ("scratch", SCRATCH),
-                    ("transfer", TRANSFER),
-                    ("permuted", PERMUTED_SCRATCH),
-                ):
-                    found[arm].append(top1(aligned.train_arm(name, part, draw), unseen))
-            for arm, values in found.items():
+            for arm in ("aligned", *TRAINED_ARMS):
+                draws = range(cohort.settings["DRAWS"])
+                values = [cohort.score(arm, who, size, draw) for draw in draws]
                 # which pictures are exchanged is drawn in another way here, so chance
                 # is chance
                 tolerance = TOLERANCE if arm != "permuted" else 0.01
                 assert np.mean(values) == pytest.approx(
-                    table[arm][who][column], abs=tolerance
-                ), (
-                    arm,
-                    who,
-                    size,
-                )
+                    cohort.table[arm][who][column], abs=tolerance
+                ), (arm, who, size)
+
+
+@pytest.mark.golden
+def test_all_people_reach_the_golden_accuracy_without_labels(
+    cohort: Cohort,
+) -> None:
+    expected = cohort.table["zero"]
+
+    found = [cohort.top1(cohort.raw.zero_shot, who) for who in range(len(expected))]
+
+    assert len(found) == cohort.settings["NEW"]
+    assert found == pytest.approx(expected, abs=TOLERANCE)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("arm", ["aligned", "scratch", "transfer"])
+def test_all_people_reach_the_golden_accuracy_with_labels(
+    cohort: Cohort, arm: str
+) -> None:
+    """All draws are the same trials here, in another order."""
+    size, rows = max(cohort.expected["sizes"]), cohort.table[arm]
+    assert size == cohort.settings["POOL"]
+
+    found = [cohort.score(arm, who, size, draw=0) for who in range(len(rows))]
+
+    assert len(found) == cohort.settings["NEW"]
+    assert found == pytest.approx([row[-1] for row in rows], abs=TOLERANCE)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import Decoder
+from golden_files import assert_near
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -315,10 +316,6 @@ def test_a_checkpoint_without_a_part_or_with_others_is_one_line(
             )
 
 
-TOLERANCE = 1e-4
-"""Of the largest value: the golden folder calls it safe."""
-
-
 Golden = dict[str, Tensor]
 
 
@@ -405,11 +402,6 @@ def high_file(high: Golden, tmp_path: Path) -> Path:
     return save_mindeye1(
         state, tmp_path / "prior_257_final_subj02_bimixco_softclip_byol/last.pth"
     )
-
-
-def assert_near(found: Tensor, expected: Tensor) -> None:
-    # which may be 0
-    assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
 def test_the_low_level_gives_the_references_latents_without_its_maps(

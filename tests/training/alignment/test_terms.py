@@ -73,6 +73,35 @@ def test_terms_add_up_with_the_weights_of_the_epoch():
     )
 
 
+@pytest.mark.parametrize(("epoch", "name"), [(0, "stage1_first"), (49, "stage1_last")])
+def test_an_objective_has_samgas_loss_of_its_first_stage(
+    golden: Path, epoch: int, name: str
+):
+    """Golden values: .9 MMD + .1 CLIP in the first epoch, .5 of both in the last."""
+    tensors = load_file(golden / "methods" / "samga_loss.safetensors")
+    clip = {
+        "kind": "clip",
+        "initial_logit_scale": math.log(1 / 0.07),
+        "learn_scale": False,
+        "normalise_signal": False,
+        "scale_by": "softplus",
+    }
+    weights = {"mmd": course(**{"from": 0.9, "to": 0.5}, epochs=[0, 49])}
+    weights["clip"] = course(**{"from": 0.1, "to": 0.5}, epochs=[0, 49])
+    objective = Objective(
+        [
+            Term(prediction="token", loss="mmd", weight=weights["mmd"]),
+            Term(prediction="token", loss=clip, weight=weights["clip"]),
+        ]
+    )
+    signal, image = tensors["signal_near"], tensors["image_near"]
+
+    value = objective({"token": signal}, {"token": image}, LossContext(epoch=epoch))
+
+    # float32 sums in another order
+    assert value.item() == pytest.approx(tensors[f"expected.{name}"].item(), abs=5e-6)
+
+
 def test_two_terms_of_atm_s_are_its_loss_with_one_scale_and_so_are_its_gradients():
     """Source: ATMS_retrieval.py of dongyangli-del/EEG_Image_decode, written again in
     plain torch.

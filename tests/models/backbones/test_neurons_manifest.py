@@ -1,0 +1,115 @@
+"""NEURONS' networks at their real sizes, by the names and shapes in its checkpoints."""
+
+import json
+import re
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from brainhive_cli.models import backbones
+from brainhive_cli.models.backbones import mindeye2, neurons
+from brainhive_cli.models.heads import Head
+from brainhive_cli.models.signal_spec import SignalSpec
+
+SUBJECT = 1
+HEADS = {
+    "image": Head((256, 1664)),
+    "text": Head((1280,)),
+    "motion": Head((6, 256, 1664)),
+    "mask": Head((6, 1, 64, 64)),
+    "latents": Head((6, 4, 28, 28)),
+    "concepts": Head((51,)),
+    "caption": Head((60,)),
+}
+SCHEDULE = r"diffusion_prior\.noise_scheduler\."
+"""Numbers that follow from the steps of the prior."""
+IDLE = r"backbone\.mixer_blocks1\."
+"""Mixer blocks over features, which reach no output."""
+TIED = r"text_dec\.decoder\.lm_head\.weight"
+"""GPT-2's last layer, which is its embedding."""
+SHARED = r"diffusion_prior\.net\.causal_transformer\.layers\.[1-9]\d*\.0\.rotary_emb\."
+"""Rotary frequencies of all layers but the first, whose ones they are."""
+Shapes = dict[str, list[int]]
+
+
+@pytest.fixture
+def manifest(golden: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(
+        (golden / "neurons" / "state_dict_manifest.json").read_text()
+    )
+    return content
+
+
+def shapes_of(network: nn.Module) -> Shapes:
+    """Read the shapes of a network's weights, by their published names."""
+    shapes = {}
+    for name, value in network.state_dict().items():
+        published = re.sub(r"^brain\.", "", name)
+        published = re.sub(r"^prior\.", "diffusion_prior.", published)
+        published = published.replace(f"linears.{SUBJECT}.", "linears.0.")
+        shapes[published] = list(value.shape)
+    return shapes
+
+
+def without(shapes: Shapes, *patterns: str) -> Shapes:
+    """Leave out the names that begin so."""
+    return {
+        name: shape
+        for name, shape in shapes.items()
+        if not re.match("|".join(patterns), name)
+    }
+
+
+def spec_of(manifest: dict[str, Any], checkpoint: str) -> SignalSpec:
+    """One subject with as many voxels as the ridge of a checkpoint takes."""
+    _, voxels = manifest["state_dicts"][checkpoint]["ridge.linears.0.weight"]
+    return SignalSpec((), 1, (SUBJECT,), (voxels,))
+
+
+def test_the_brain_model_has_the_weights_of_its_checkpoint(
+    manifest: dict[str, Any],
+) -> None:
+    published = manifest["state_dicts"]["brain_model.pth"]
+    heads = {name: HEADS[name] for name in ("image", "text")}
+
+    with torch.device("meta"):
+        spec = spec_of(manifest, "brain_model.pth")
+        made = backbones.build(mindeye2.Config(), spec, heads)
+
+    assert shapes_of(made) == without(published, IDLE)
+
+
+def test_the_whole_model_has_the_weights_of_its_checkpoint(
+    manifest: dict[str, Any],
+) -> None:
+    published = manifest["state_dicts"]["brain_model_prior.pth"]
+    embedding = published["text_dec.decoder.transformer.wte.weight"]
+    assert published["text_dec.decoder.lm_head.weight"] == embedding
+
+    with torch.device("meta"):
+        spec = spec_of(manifest, "brain_model_prior.pth")
+        made = backbones.build(neurons.Config(), spec, HEADS)
+
+    assert shapes_of(made) == without(published, IDLE, SCHEDULE, TIED)
+
+
+def test_parameters_are_as_many_as_the_references(manifest: dict[str, Any]) -> None:
+    published = manifest["state_dicts"]["brain_model_prior.pth"]
+    idle = without(published, f"(?!{IDLE})")
+    expected = manifest["parameters"]
+    expected["backbone"] -= sum(map(prod, idle.values()))
+
+    with torch.device("meta"):
+        spec = spec_of(manifest, "brain_model_prior.pth")
+        made = backbones.build(neurons.Config(), spec, HEADS)
+
+    # each layer of our prior has a copy of the fixed frequencies
+    counted = without(shapes_of(made), SHARED)
+    found = dict.fromkeys(expected, 0)
+    for name, shape in counted.items():
+        found[name.partition(".")[0]] += prod(shape)
+    assert found == expected

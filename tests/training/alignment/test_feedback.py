@@ -1,0 +1,18 @@
+"""Feedback that chooses a target for each trial, against UBP's own values."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from brainhive_cli.training.alignment.batches import HARD, Feedback
+
+
+def test_feedback_starts_with_ubps_running_similarities(golden: Path) -> None:
+    expected = load_file(golden / "methods/ubp_strength.safetensors")
+    first = expected["expected.similarity.0"]
+
+    feedback = Feedback(len(first), {"picture": HARD + 1}, torch.device("cpu"))
+
+    # ours are float64
+    assert torch.equal(feedback.running, first.double())
