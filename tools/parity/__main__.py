@@ -87,9 +87,9 @@ def compare_methods(
             parser.error(f"no method {name}: there are {', '.join(names)}")
     figures = {}
     for name in arguments.methods or names:
-        found = exchange.find_figures(name, arguments.figures)
-        if found is not None:
-            figures[name] = found
+        author_figures = exchange.find_figures(name, arguments.figures)
+        if author_figures is not None:
+            figures[name] = author_figures
         elif name in arguments.methods:
             raise exchange.refuse(
                 f"there are no figures of the authors' code for {name}",
@@ -110,6 +110,7 @@ def train(
     name: str, figures: planted.Figures, home: Path, count: int | None
 ) -> dict[str, object]:
     """Train a method with its first `count` seeds, and compare it."""
+    count = count or trainings.METHODS[name].seeds
     seeds = [entry["seed"] for entry in figures.reference][:count]
     return compare(name, figures, trainings.train(name, figures, home / name, seeds))
 

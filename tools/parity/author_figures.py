@@ -1,8 +1,8 @@
 """Figures of trainings, read from the files that the authors' code writes.
 
 A reader takes the text of a file and returns an entry for each training in it: `top1`
-and `top5` of the last epoch, and by epoch whatever the file has. All are fractions.
-Readers raise ValueError, KeyError, IndexError or TypeError where a file is damaged.
+and `top5` of the last epoch, and by epoch whatever the file has. All are fractions. It
+raises one of DAMAGE where the file is damaged.
 """
 
 import csv
@@ -17,21 +17,24 @@ Entry = dict[str, Any]
 `loss`, further losses and `seed`.
 """
 Reader = Callable[[str], list[Entry]]
+DAMAGE = (LookupError, ValueError, TypeError, AttributeError, RecursionError, csv.Error)
+"""Errors of a reader that meets a damaged file."""
 NUMBER = r"(-?[\d.]+(?:e[+-]?\d+)?|nan|-?inf)"
 PERCENT = 100
 
 
 def read_epoch_log(text: str) -> list[Entry]:
     """Read the train.log of SAMGA or NeuroBridge."""
-    trained = re.findall(rf"Epoch \[(\d+)/(\d+)\] Train Loss: {NUMBER}", text)
-    tested = re.findall(rf"top5 acc {NUMBER}%\s+top1 acc {NUMBER}%", text)
-    if not tested:
+    train_lines = re.findall(rf"Epoch \[(\d+)/(\d+)\] Train Loss: {NUMBER}", text)
+    test_lines = re.findall(rf"top5 acc {NUMBER}%\s+top1 acc {NUMBER}%", text)
+    if not test_lines:
         return []
-    check_complete([int(epoch) for epoch, *_ in trained], int(trained[-1][1]), text)
+    epochs = [int(epoch) for epoch, *_ in train_lines]
+    check_complete(epochs, int(train_lines[-1][1]), text)
     entry = from_curves(
-        [float(top1) / PERCENT for _, top1 in tested],
-        [float(top5) / PERCENT for top5, _ in tested],
-        [float(loss) for *_, loss in trained],
+        [float(top1) / PERCENT for _, top1 in test_lines],
+        [float(top5) / PERCENT for top5, _ in test_lines],
+        [float(loss) for *_, loss in train_lines],
     )
     if seed := re.search(r"^(?:.* - INFO - )?seed +(\d+)\s*$", text, re.MULTILINE):
         entry["seed"] = int(seed[1])
@@ -60,7 +63,7 @@ def read_blur_log(text: str) -> list[Entry]:
         trainings[-1].append(line)
     entries = []
     for lines in trainings:
-        check_order([int(line[0]) for line in lines], first=0)
+        check_order([int(line[0]) for line in lines], first_epoch=0)
         losses = [float(line[1]) for line in lines]
         top1 = [float(line[2]) for line in lines]
         top5 = [float(line[4]) for line in lines]
@@ -89,17 +92,17 @@ def read_trainer_file(text: str) -> list[Entry]:
     if "eval_top1_acc" in content:
         return [{"top1": content["eval_top1_acc"], "top5": content["eval_top5_acc"]}]
     history = content["log_history"]
-    tested = [event for event in history if "eval_top1_acc" in event]
-    if not tested:
+    test_events = [event for event in history if "eval_top1_acc" in event]
+    if not test_events:
         return []
-    planned = int(content.get("num_train_epochs", len(tested)))
-    check_complete([round(event["epoch"]) for event in tested], planned)
+    planned = int(content.get("num_train_epochs", len(test_events)))
+    check_complete([round(event["epoch"]) for event in test_events], planned)
     entry = from_curves(
-        [event["eval_top1_acc"] for event in tested],
-        [event["eval_top5_acc"] for event in tested],
+        [event["eval_top1_acc"] for event in test_events],
+        [event["eval_top5_acc"] for event in test_events],
     )
     logged = {event["epoch"]: event["loss"] for event in history if "loss" in event}
-    if [*logged] == [event["epoch"] for event in tested]:
+    if [*logged] == [event["epoch"] for event in test_events]:
         entry["loss"] = [float(loss) for loss in logged.values()]
     return [entry]
 
@@ -115,37 +118,37 @@ def read_nice_log(text: str) -> list[Entry]:
 
     The losses of the training are those of the last batch of each epoch.
     """
-    tested = find_test_line(text)
-    if tested is None:
+    entry = find_test_line(text)
+    if entry is None:
         return []
     pattern = (
         rf"^Epoch:? *(\d+):? +Cos eeg: +{NUMBER},? +Cos img: +{NUMBER},? +"
         rf"loss val: +{NUMBER}"
     )
     lines = re.findall(pattern, text, re.MULTILINE)
-    check_order([int(line[0]) for line in lines], first=0)
-    both = [(float(line[1]) + float(line[2])) / 2 for line in lines]
+    check_order([int(line[0]) for line in lines], first_epoch=0)
+    mean_losses = [(float(line[1]) + float(line[2])) / 2 for line in lines]
     if lines:
-        tested["last_batch_loss"] = [round(loss, 5) for loss in both]
-        tested["val_loss"] = [float(line[3]) for line in lines]
+        entry["last_batch_loss"] = [round(loss, 5) for loss in mean_losses]
+        entry["val_loss"] = [float(line[3]) for line in lines]
     if seed := re.search(r"^seed is (\d+)", text, re.MULTILINE):
-        tested["seed"] = int(seed[1])
-    return [tested]
+        entry["seed"] = int(seed[1])
+    return [entry]
 
 
 def read_alignvis_output(text: str) -> list[Entry]:
     """Read the output of AlignVis."""
-    tested = find_test_line(text)
-    if tested is None:
+    entry = find_test_line(text)
+    if entry is None:
         return []
     epochs = re.findall(r"^Epoch: (\d+)\s*$", text, re.MULTILINE)
-    check_order([int(epoch) for epoch in epochs], first=0)
+    check_order([int(epoch) for epoch in epochs], first_epoch=0)
     pattern = rf"Training Loss: {NUMBER}\| Validation Loss: {NUMBER}"
     losses = re.findall(pattern, text)
     if losses:
-        tested["loss"] = [float(training) for training, _ in losses]
-        tested["val_loss"] = [float(validation) for _, validation in losses]
-    return [tested]
+        entry["loss"] = [float(training) for training, _ in losses]
+        entry["val_loss"] = [float(validation) for _, validation in losses]
+    return [entry]
 
 
 def find_test_line(text: str) -> Entry | None:
@@ -181,7 +184,7 @@ def read_atm_table(text: str) -> list[Entry]:
     rows = read_rows(text)
     if not rows:
         return []
-    check_order([int(row["epoch"]) for row in rows], first=1)
+    check_order([int(row["epoch"]) for row in rows], first_epoch=1)
     top1 = [float(row["test_accuracy"]) for row in rows]
     top5 = [float(row["top5_acc"]) for row in rows]
     return [from_curves(top1, top5)]
@@ -191,9 +194,9 @@ def read_lora_lines(text: str) -> list[Entry]:
     """Read the output or the metrics_jsonl of LoRA on CLIP: a line for each epoch."""
     results = []
     for line in text.splitlines():
-        _, _, after = line.rpartition("VALIDATION_METRICS ")
-        if after.startswith('{"') and '"top1_acc"' in after:
-            results.append(json.loads(after))
+        _, _, document = line.rpartition("VALIDATION_METRICS ")
+        if document.startswith('{"') and '"top1_acc"' in document:
+            results.append(json.loads(document))
     if not results:
         return []
     steps = [result["step"] for result in results]
@@ -234,9 +237,9 @@ def read_rows(text: str) -> list[dict[str, str]]:
     return [*csv.DictReader(io.StringIO(text))]
 
 
-def check_order(epochs: Sequence[int], first: int) -> None:
+def check_order(epochs: Sequence[int], first_epoch: int) -> None:
     """Raise ValueError unless the epochs follow one another from the first."""
-    if [*epochs] != [*range(first, first + len(epochs))]:
+    if [*epochs] != [*range(first_epoch, first_epoch + len(epochs))]:
         raise ValueError("its epochs do not follow one another")
 
 
@@ -244,7 +247,7 @@ def check_complete(epochs: Sequence[int], planned: int, text: str = "") -> None:
     """Raise ValueError unless all epochs are there, or the text says that it stopped
     early on purpose.
     """
-    check_order(epochs, first=1)
+    check_order(epochs, first_epoch=1)
     if epochs[-1] != planned and "Early stopping at epoch" not in text:
         raise ValueError(f"the training ended after {epochs[-1]} of {planned} epochs")
 

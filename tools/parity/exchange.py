@@ -15,16 +15,17 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.data.published.things_eeg import MONTAGE, POSTERIOR
 from tools.parity import planted
-from tools.parity.author_figures import READERS, Entry
+from tools.parity.author_figures import DAMAGE, READERS, Entry
 from tools.parity.layouts import WRITERS
 from tools.parity.planted import Figures
 from tools.parity.trainings import METHODS
 
 EXIT_CODE = 2
-"""Of all errors here."""
+"""Exit code of every error here."""
 MAX_BYTES = 1 << 26
-"""Of a file that is imported."""
+"""Size of the largest file that is read."""
 CURVES = ("top1_by_epoch", "top5_by_epoch", "loss", "val_loss", "last_batch_loss")
+"""Keys of an entry that hold a number for each epoch."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class AuthorCode:
     embeddings: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
-    before: list[str] = field(default_factory=list)
+    preparation: list[str] = field(default_factory=list)
     command: str = ""
+    seed: str = "$seed"
     no_export: str = ""
 
 
@@ -52,9 +54,11 @@ def refuse(message: str, advice: str) -> BrainhiveError:
 
 
 def find_author(method: str) -> AuthorCode:
-    """Return what is known of the code of a method's authors."""
+    """Find the description of the authors' code of a method."""
     if method not in AUTHORS:
-        raise refuse(f"there is no method {method}", f"choose of {', '.join(AUTHORS)}")
+        raise refuse(
+            f"there is no method {method}", f"choose one of {', '.join(AUTHORS)}"
+        )
     return AUTHORS[method]
 
 
@@ -62,8 +66,8 @@ def find_settings(method: str, folder: Path | None) -> dict[str, Any]:
     """Return the settings of a method's small training.
 
     Args:
-        method: Its name.
-        folder: Folder of figures, whose METHOD.json comes first.
+        method: Name of the method.
+        folder: Folder of figures. The settings of its METHOD.json come first.
     """
     author = find_author(method)
     if author.no_export:
@@ -82,12 +86,12 @@ def export(method: str, folder: Path, figures: Path | None = None) -> str:
     """Write the planted data as the authors' loader reads them.
 
     Args:
-        method: Whose.
-        folder: Where: a folder that is empty or absent.
-        figures: Folder of figures, whose METHOD.json has the settings.
+        method: Name of the method.
+        folder: Folder to write, which is empty or absent.
+        figures: Folder of figures. The settings of its METHOD.json come first.
 
     Returns:
-        Which file is which, and how the authors' code is run.
+        A text about the files, and the command line of the authors' code.
     """
     author = find_author(method)
     if author.no_export:
@@ -98,13 +102,16 @@ def export(method: str, folder: Path, figures: Path | None = None) -> str:
     settings = find_settings(method, figures)
     folder = folder.absolute()
     check_empty(folder)
+    if not (planted.folder() / "plant.py").is_file():
+        raise refuse(
+            f"there is no plant.py in {planted.folder()}",
+            "set BRAINHIVE_GOLDEN to the folder of golden values",
+        )
     splits = planted.plant(settings, [*author.embeddings])
     try:
         with atomic_write(folder, is_lasting=False) as partial:
             partial.mkdir()
             WRITERS[method](partial, splits, author.embeddings)
-            if method == "atm-s":
-                write_paths(partial / "data_config.json", folder)
     except OSError as error:
         raise refuse(
             f"{folder} cannot be written: {error.strerror}",
@@ -121,20 +128,8 @@ def check_empty(folder: Path) -> None:
         raise refuse(f"{folder} is not empty", "name another folder, or empty this one")
 
 
-def write_paths(path: Path, folder: Path) -> None:
-    """Write ATM's data_config.json, which names the folders of its data."""
-    paths = {
-        "data_path": folder / "Preprocessed_data_250Hz",
-        "img_directory_training": folder / "training_images",
-        "img_directory_test": folder / "test_images",
-        "features_path": folder,
-    }
-    texts = {key: str(value) for key, value in paths.items()}
-    path.write_text(json.dumps(texts, indent=1))
-
-
 def describe(method: str, folder: Path, settings: Mapping[str, Any]) -> str:
-    """Say which file is which, and how the authors' code is run with these settings."""
+    """Describe the files, and how the authors' code is run with these settings."""
     author = AUTHORS[method]
     values = {
         **{key: str(value) for key, value in settings.items()},
@@ -146,13 +141,15 @@ def describe(method: str, folder: Path, settings: Mapping[str, Any]) -> str:
     lines = [f"{method}: planted data for {author.code}, in {folder}"]
     lines += [f"  {path}\n    {text}" for path, text in author.files.items()]
     lines.append("In a checkout of that code:")
-    lines += [f"  - {Template(text).safe_substitute(values)}" for text in author.before]
-    lines.append("Run, with a number for $seed:")
+    lines += [
+        f"  - {Template(text).safe_substitute(values)}" for text in author.preparation
+    ]
+    lines.append("Run ($seed is a number):" if "$seed" in author.command else "Run:")
     lines.append(f"  {Template(author.command).safe_substitute(values)}")
-    figures = Template(author.figures).safe_substitute(values)
+    option = f" --seed {author.seed}" if author.seed else ""
     lines += [
         "Then compare our training with its figures:",
-        f"  python -m tools.parity --import {figures} {method} --seed $seed "
+        f"  python -m tools.parity --import {author.figures} {method}{option} "
         f"--into FIGURES/{method}.json",
         f"  python -m tools.parity {method} --figures FIGURES",
     ]
@@ -170,24 +167,25 @@ def import_figures(
 
     Args:
         path: The file.
-        method: Whose.
-        seed: Of the first training in it; the next ones count up. None: the file's own.
-        into: A METHOD.json that they are added to.
-        figures: Folder of figures, whose METHOD.json has the settings.
+        method: Name of the method.
+        seed: Seed of the first training in the file; the next ones count up. None: the
+            seed that the file itself says.
+        into: A METHOD.json to which the entries are added.
+        figures: Folder of figures. The settings of its METHOD.json come first.
 
     Returns:
         An entry of the golden form for each training in the file.
     """
     author = find_author(method)
-    found = read_entries(path, method)
     entries = []
-    for number, entry in enumerate(found):
-        own_seed = entry.pop("seed", None)
-        if seed is None and own_seed is None:
-            raise refuse(f"{path} does not say its seed", "add --seed NUMBER")
-        number_of_seed = own_seed if seed is None else seed + number
-        entries.append({"seed": number_of_seed, **entry})
+    for number, entry in enumerate(read_entries(path, method)):
         check_entry(entry, path, author)
+        training_seed = entry.pop("seed", None)
+        if seed is not None:
+            training_seed = seed + number
+        if training_seed is None:
+            raise refuse(f"{path} does not say its seed", "add --seed NUMBER")
+        entries.append({"seed": training_seed, **entry})
     if into is not None:
         add_entries(entries, into, method, find_settings(method, figures))
     return entries
@@ -206,14 +204,23 @@ def read_entries(path: Path, method: str) -> list[Entry]:
     text = read_text(path)
     try:
         entries = readers[kind](text)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    except DAMAGE as error:
+        reason = explain(error)
         raise refuse(
             f"{path} is damaged or of another code: {reason}", advice
         ) from error
     if not entries:
         raise refuse(f"{path} has no figures of {method}", advice)
     return entries
+
+
+def explain(error: BaseException) -> str:
+    """Say in words why a file could not be read."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    if isinstance(error, ValueError):
+        return str(error)
+    return "its entries have another form"
 
 
 def read_text(path: Path) -> str:
@@ -266,9 +273,9 @@ def add_entries(
 
     Args:
         entries: Entries of the authors' code.
-        path: The file.
-        method: Whose.
-        settings: Settings of the training, of a file that is made.
+        path: The METHOD.json.
+        method: Name of the method.
+        settings: Settings of the training, for a new file.
     """
     if path.name != f"{method}.json":
         raise refuse(
@@ -313,8 +320,8 @@ def read_document(path: Path) -> dict[str, Any]:
         for entry in reference:
             numbers = [entry["seed"], entry["top1"], entry["top5"]]
             is_whole = is_whole and all(is_number(value) for value in numbers)
-    except (ValueError, KeyError, TypeError) as error:
-        raise refuse(f"{path} is damaged: {error}", advice) from error
+    except DAMAGE as error:
+        raise refuse(f"{path} is damaged: {explain(error)}", advice) from error
     if not is_whole:
         raise refuse(
             f"{path} has other settings or a reference of another form", advice
@@ -334,7 +341,8 @@ def find_figures(method: str, folder: Path | None = None) -> Figures | None:
         path = folder / f"{method}.json"
         if path.is_file():
             content = read_document(path)
-            return Figures(content["settings"], content["reference"], path)
+            entries = content["reference"]
+            return Figures(content["settings"], entries, path) if entries else None
     row = METHODS.get(method)
     file_name, part = method, None
     if row is not None:

@@ -41,7 +41,7 @@ def write_samga(folder: Path, splits: Splits, names: Names) -> None:
     """Write SAMGA's arrays: signals, and one file for each layer and split.
 
     Args:
-        folder: Where.
+        folder: Folder to write into.
         splits: Planted data.
         names: Number of the layer, by the letter.
     """
@@ -59,7 +59,7 @@ def write_neurobridge(folder: Path, splits: Splits, names: Names) -> None:
     """Write NeuroBridge's arrays: signals, and the mean of the degraded pictures.
 
     Args:
-        folder: Where.
+        folder: Folder to write into.
         splits: Planted data.
         names: Name of the degradation, by the letter.
     """
@@ -92,7 +92,7 @@ def write_blur_perception(folder: Path, splits: Splits, names: Names) -> None:
     """Write the files of Visual Blur Perception: signals, and embeddings of every blur.
 
     Args:
-        folder: Where.
+        folder: Folder to write into.
         splits: Planted data.
         names: Width of the blur's kernel in pixels, by the letter.
     """
@@ -116,7 +116,7 @@ def write_ubp(folder: Path, splits: Splits, names: Names) -> None:
     `medium` of the test is the weakest blur.
 
     Args:
-        folder: Where.
+        folder: Folder to write into.
         splits: Planted data.
         names: Level of the blur, by the letter: low, medium, high.
     """
@@ -148,7 +148,7 @@ def write_brainhive(folder: Path, splits: Splits, names: Names) -> None:
     """Write BrainHiVE's files: signals, and a parquet file for each network.
 
     Args:
-        folder: Where.
+        folder: Folder to write into.
         splits: Planted data.
         names: Name of the network, by the letter.
     """
@@ -164,7 +164,7 @@ def write_bridge(folder: Path, splits: Splits, names: Names) -> None:
     """Write BRIDGE's files: signals, and a parquet file with all depths joined.
 
     Args:
-        folder: Where.
+        folder: Folder to write into.
         splits: Planted data.
         names: Name of the depth, by the letter, in the order in which they are joined.
     """
@@ -225,7 +225,7 @@ def write_nice(folder: Path, splits: Splits, names: Names) -> None:
     """Write NICE's files: signals, and embeddings of pictures as concept centres.
 
     Args:
-        folder: Where.
+        folder: Folder to write into.
         splits: Planted data.
         names: Name of the network, by the letter.
     """
@@ -247,7 +247,7 @@ def write_alignvis(folder: Path, splits: Splits, names: Names) -> None:
     """Write AlignVis' files: signals, a list of pictures, and a file for each picture.
 
     Args:
-        folder: Where.
+        folder: Folder to write into.
         splits: Planted data.
         names: Name of the network, by the letter.
     """
@@ -276,11 +276,19 @@ def write_atm(folder: Path, splits: Splits, names: Names) -> None:
     So ten planted pictures share a text, the mean of their planted ones.
 
     Args:
-        folder: Where.
+        folder: Folder to write into.
         splits: Planted data.
         names: Key of the cache, by the letter: img_features, text_features.
     """
     write_pickled_signals(folder / "Preprocessed_data_250Hz", splits)
+    # paths from the working folder, which has to be this one
+    paths = {
+        "data_path": "Preprocessed_data_250Hz",
+        "img_directory_training": LONG_FOLDERS["train"],
+        "img_directory_test": LONG_FOLDERS["test"],
+        "features_path": ".",
+    }
+    (folder / "data_config.json").write_text(json.dumps(paths, indent=1))
     for split, content in splits.items():
         per_concept = PICTURES_PER_CONCEPT if split == "train" else 1
         count = len(content["eeg"])

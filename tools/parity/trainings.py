@@ -32,6 +32,7 @@ class Method:
     changes: dict[str, Any] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
     loss: str | None = None
+    seeds: int | None = None
     golden: str | None = None
     part: str | None = None
     after: str | None = None
