@@ -134,6 +134,19 @@ def test_methods_without_golden_figures_have_rows_and_settings() -> None:
     assert "lora-b32" not in trainings.METHODS
 
 
+@pytest.mark.parametrize("path", exchange.FIGURES.glob("*.json"), ids=lambda p: p.stem)
+def test_figures_here_are_of_the_settings_that_are_exported(path: Path) -> None:
+    figures = exchange.find_figures(path.stem)
+
+    assert figures and figures.settings == exchange.AUTHORS[path.stem].settings
+    assert len({entry["seed"] for entry in figures.reference}) == 3
+    assert all(
+        len(entry["top1_by_epoch"]) == figures.settings["epochs"]
+        and entry["top1"] == entry["top1_by_epoch"][-1]
+        for entry in figures.reference
+    )
+
+
 @pytest.mark.parametrize("method", ["samga", "neurobridge"])
 def test_signals_as_arrays(method: str, export: Callable[[str], Path]) -> None:
     root = export(method) / "preprocessed_eeg"

@@ -48,7 +48,7 @@ highest.
 """
 CURVE_TITLES = {
     "loss": "Loss",
-    "validation_top1": "Top-1 on held-out training concepts",
+    "validation_top1": "Top-1 on held-out training pictures",
 }
 """Keys of an epoch in the log, and the titles of their curves."""
 
@@ -305,7 +305,8 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
             return Table(title, ("cell",), [(name,) for name in top1]), *published
         epochs = [(name, described[name].epoch) for name in top1]
         return Table(title, ("cell", "epoch"), epochs), *published
-    title += ": validation on held-out training concepts"
+    measured_on = next(metric.protocol for metric in top1.values() if metric)
+    title += f": validation on {measured_on.partition(',')[0]}"
 
     # a row for each cell; one without validation has no figures
     rows: list[Any] = []

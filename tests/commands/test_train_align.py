@@ -84,11 +84,25 @@ def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs):
             )
 
 
-def test_only_signals_of_training_concepts_move_the_weights(own, trained, go, small):
+@pytest.mark.parametrize("by", ["concepts", "pictures"])
+def test_only_signals_that_are_not_held_out_move_the_weights(
+    own, trained, go, small, by
+):
     pictures = TargetStore.open(path_of(own / "embeddings", DATASET, "train", ENCODER))
-    held_out = held_out_of(pictures.concepts, 0.1)
+    held_out = held_out_of(pictures.concepts, 0.25, by=by)
     settings = (*small, "subjects=1", "train.epochs=2", "train.selection=last")
-    sound = weights(go("train-align", *settings).folder, "sub-01_seed-1")
+    settings = (*settings, f"train.validation_by={by}")
+    result = go("train-align", *settings)
+    sound = weights(result.folder, "sub-01_seed-1")
+
+    # concepts are held out whole, pictures are spread over them
+    concepts = np.unique(np.array(pictures.concepts)[held_out])
+    is_split = np.isin(concepts, np.array(pictures.concepts)[~held_out])
+    assert is_split.all() if by == "pictures" else not is_split.any()
+    top1 = result.metrics.scopes["sub-01_seed-1"]["top1"]
+    assert top1.n == held_out.sum()
+    assert f"held-out training {by}" in top1.protocol
+    assert f"held-out training {by}" in result.tables[0].title
     for rows, changes in ((held_out, False), (~held_out, True)):
         with resealed(file_of(own)) as file:
             signal = file["train/signal"][()]

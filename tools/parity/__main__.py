@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--figures",
         type=Path,
         metavar="FOLDER",
-        help="folder of METHOD.json files, which come before the golden ones",
+        help="folder of METHOD.json files, which come before all others",
     )
     parser.add_argument(
         "--export",

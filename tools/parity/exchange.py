@@ -20,6 +20,8 @@ from tools.parity.layouts import WRITERS
 from tools.parity.planted import Figures
 from tools.parity.trainings import METHODS
 
+FIGURES = Path(__file__).with_name("figures")
+"""Figures of the authors' code that were imported here."""
 EXIT_CODE = 2
 """Exit code of every error here."""
 MAX_BYTES = 1 << 26
@@ -330,15 +332,15 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def find_figures(method: str, folder: Path | None = None) -> Figures | None:
-    """Find the figures of a method: those of a folder come before the golden ones.
+    """Find the figures of a method: in a folder, here, or else the golden ones.
 
     Returns:
         The figures; None if there are none.
     """
-    if folder is not None:
-        if not folder.is_dir():
-            raise refuse(f"there is no folder {folder}", "check the path of --figures")
-        path = folder / f"{method}.json"
+    if folder is not None and not folder.is_dir():
+        raise refuse(f"there is no folder {folder}", "check the path of --figures")
+    for place in (folder or FIGURES, FIGURES):
+        path = place / f"{method}.json"
         if path.is_file():
             content = read_document(path)
             entries = content["reference"]

@@ -32,14 +32,14 @@ class Config(BackboneConfig):
         """Make the encoder for signals [B, C, T] (voxels: [B, V, 1]) and tokens [B,
         D].
         """
-        block: Any = residual_stack(dim, self.hidden or dim, self.dropout)
-        if self.activation == "silu":
-            block.layers[0].ff.activation = nn.SiLU()
-        return BrainEncoder(
+        encoder: Any = BrainEncoder(
             flatten=nn.Flatten(),
             proj_in=nn.Linear(channels * samples, dim),
-            block=block,
+            block=residual_stack(dim, self.hidden or dim, self.dropout),
         )
+        if self.activation == "silu":
+            encoder.block.layers[0].ff.activation = nn.SiLU()
+        return encoder
 
 
 TINY = Config()

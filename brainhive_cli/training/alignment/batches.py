@@ -199,6 +199,7 @@ class CellData:
             each sample once.
         adapted: The encoders that learn with the model; their targets are computed at
             each step.
+        validation_by: Whether concepts or pictures are held out.
         seed: Of the cell; it decides what is drawn once.
         is_mapped: Whether signals are read from their files batch by batch.
     """
@@ -216,6 +217,7 @@ class CellData:
     alike: Alike = field(default_factory=Alike)
     epoch_trials: int | None = None
     adapted: EncoderGroup | None = None
+    validation_by: Literal["concepts", "pictures"] = "concepts"
     seed: int = 0
     is_mapped: bool = False
 
@@ -526,16 +528,21 @@ any of them shows.
 
 
 def held_out_of(
-    concepts: Sequence[str], share: float, pictures: Pictures | None = None
+    concepts: Sequence[str],
+    share: float,
+    pictures: Pictures | None = None,
+    by: Literal["concepts", "pictures"] = "concepts",
 ) -> Bool:
-    """Choose whole training concepts for validation: [M]; the same for every cell of
-    every run.
+    """Choose whole training concepts, or pictures, for validation: [M]; the same for
+    every cell of every run.
 
     Copies of these in other concepts are held out too, where the pictures are known: by
     the name of the data set's pictures, ids [M], what pixels are known by [M, 25], and
     what compares them.
     """
     # a fixed seed, so that all runs hold out the same concepts
+    if by == "pictures":
+        concepts = [str(row) for row in range(len(concepts))]
     names = np.unique(np.asarray(concepts))
     chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
     held_out = np.isin(concepts, chosen)
@@ -554,7 +561,7 @@ def held_out_of(
 
 
 def select_held_out(data: CellData, averages: SignalBank) -> list[Query]:
-    """List the averaged signals of held-out training concepts, if there are any."""
+    """List the averaged signals of held-out training pictures, if there are any."""
     rows = np.flatnonzero(data.held_out[averages.stimulus.cpu().numpy()])
     return [(averages, rows)] if len(rows) else []
 
@@ -621,17 +628,17 @@ def _rank(aligner: Aligner, bank: SignalBank, rows: Int64, targets: Targets) -> 
 def summarise_held_out(
     ranks: Tensor,
     queries: Sequence[Query],
-    alike: Alike,
+    data: CellData,
     seed: int,
     caveats: Sequence[str],
 ) -> list[Metric]:
-    """Measure the retrieval of held-out training concepts by their ranks [N]; nothing
+    """Measure the retrieval of held-out training pictures by their ranks [N]; nothing
     where none is held out.
 
     Args:
         ranks: Of `rank_queries`.
         queries: Of `select_held_out`.
-        alike: Which pictures are, by their rows.
+        data: Of the cell.
         seed: Of the training.
         caveats: Of the model.
     """
@@ -642,12 +649,12 @@ def summarise_held_out(
     ((bank, rows),) = queries
     subject, stimulus = bank.subject.cpu()[rows], bank.stimulus.cpu()[rows]
     masks = [subject == index for index in subject.unique()]
-    items = alike.items([stimulus[mask].tolist() for mask in masks])
+    items = data.alike.items([stimulus[mask].tolist() for mask in masks])
     return summarise(
         [ranks[mask] for mask in masks],
         len(items.names),
         seeds=(seed,),
-        protocol=extend_protocol("held-out training concepts", caveats),
+        protocol=extend_protocol(f"held-out training {data.validation_by}", caveats),
         split="validation",
         items=items,
     )

@@ -245,7 +245,7 @@ def fit(
     aligner = learner.load_selected()
     if writer is not None:
         metrics = summarise_held_out(
-            learner.ranks, validation, data.alike, seed, aligner.learned.caveats
+            learner.ranks, validation, data, seed, aligner.learned.caveats
         )
         writer.at_end(aligner, learner.selected_epoch, metrics)
     return aligner
@@ -352,7 +352,7 @@ class CellFolder:
         Args:
             aligner: The model.
             epoch: The selected epoch, counted from 1.
-            metrics: Of the held-out training concepts; none where none is held out.
+            metrics: Of the held-out training pictures; none where none is held out.
         """
         # the model folder, written at once
         name, caveats = self.name, aligner.learned.caveats
@@ -470,7 +470,7 @@ def _fit_in_closed_form(
         ranks = rank_queries(aligner, validation, data.targets, "fp32", launch.alone)
         caveats = aligner.learned.caveats
         callbacks.at_end(
-            aligner, 1, summarise_held_out(ranks, validation, data.alike, seed, caveats)
+            aligner, 1, summarise_held_out(ranks, validation, data, seed, caveats)
         )
     return aligner
 

@@ -277,6 +277,11 @@ class Train(Section):
     validation: float = Field(
         0.1, ge=0, lt=1, description="share of training concepts held out"
     )
+    validation_by: Literal["concepts", "pictures"] = added_field(
+        "concepts",
+        description="whether validation holds out whole concepts, or pictures of all "
+        "concepts (NICE, AlignVis, VBP)",
+    )
     selection: Literal["best", "last", "test", "recordings"] = Field(
         "best",
         description="the epoch that is kept: best validation top-1, the last, or best "
@@ -365,6 +370,8 @@ class Train(Section):
             )
         if len(self.stages) > 1:
             refuse_idle(self, "patience", "on several stages, which have fixed epochs")
+        if not self.validation:
+            refuse_idle(self, "validation_by", "with validation 0")
         if self.alternatives != "uncertainty":
             refuse_idle(self, "gallery_level", f"with alternatives {self.alternatives}")
         if self.epoch_trials is not None:
@@ -657,7 +664,7 @@ People = tuple[int, ...]
 """Numbers of subjects."""
 FOLD = re.compile(r"_fold-\d+(?=_seed-)")
 """In the name of a cell."""
-USED_IN_CLOSED_FORM = {"validation", "shuffled_labels"}
+USED_IN_CLOSED_FORM = {"validation", "validation_by", "shuffled_labels"}
 """Keys of `train` that have an effect where nothing is trained step by step."""
 SEED = 2025
 """The first seed; BrainHiVE's."""

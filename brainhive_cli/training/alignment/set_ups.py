@@ -53,7 +53,8 @@ def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
         del fields["finetune"]
     if is_fitted:
         fields["train"] = {
-            key: fields["train"][key] for key in sorted(USED_IN_CLOSED_FORM)
+            key: fields["train"][key]
+            for key in sorted(USED_IN_CLOSED_FORM & fields["train"].keys())
         }
 
     # stages by number, so that each of their keys is compared

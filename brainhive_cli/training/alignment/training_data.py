@@ -225,9 +225,8 @@ class TrainingData:
 
         # concepts [M] that validate; none where the question is which of seen stimuli
         # was shown
-        held_out = self.hold_out(
-            0.0 if dataset.holdout.shows_seen else train.validation
-        )
+        share = 0.0 if dataset.holdout.shows_seen else train.validation
+        held_out = self.hold_out(share=share, by=train.validation_by)
 
         # signals of the subjects, and what normalises them
         opened = [self.read(subject, cell.fold) for subject in cell.trained_on]
@@ -304,6 +303,7 @@ class TrainingData:
             random_k=recipe.signal.random_k,
             alike=Alike(dataset.alike_by, dict(enumerate(self.stimuli.concepts))),
             adapted=self.adapted,
+            validation_by=train.validation_by,
             epoch_trials=train.epoch_trials
             and train.epoch_trials * (recipe.finetune.sessions or 1),
             seed=cell.seed,
