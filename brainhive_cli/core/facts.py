@@ -450,8 +450,8 @@ class Claim(Model):
         axis: What was looked along.
         place: The strongest of the significant positions, else of all, in words.
         p: Its p, corrected over all positions of all analyses.
-        first: The first time above chance; empty where there is none, or a filter hides
-            it.
+        first: The first time above chance, or by when an effect begins; empty where
+            there is none, or a filter hides it.
     """
 
     axis: Literal["time", "sensor", "region"]

@@ -32,6 +32,7 @@ from brainhive_cli.evaluation.explanation.encoding_model import (
     CORRELATION,
     Levels,
 )
+from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
 from brainhive_cli.evaluation.explanation.job import Job, Reader
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
@@ -76,12 +77,12 @@ MAPS = "maps"
 """Folder of a run for what was measured of each voxel or sensor."""
 FIRST_ABOVE = "first above chance"
 """Name, in tables and figures, of the first time that is above chance."""
-AHEAD = " (the filter may look ahead)"
-"""Behind that time where an effect may show before it begins."""
-MAX_EDGE = 0.49
-"""Share of the rate from which an upper edge is no filter's: files name half the rate
-where there is none.
-"""
+UNKNOWN = "unknown (filter)"
+"""That time where an effect at any later time may show."""
+BEFORE = "unknown (before the stimulus)"
+"""That time where it precedes the stimulus, and no filter explains it."""
+ROUNDING_MS = 0.001
+"""Times of an axis are rounded to this."""
 ENDS = (2.5, 97.5)
 """Percentiles between which the middle 95 % of the control lie."""
 Scopes = dict[str, dict[str, Metric]]
@@ -103,8 +104,8 @@ class Finding:
             by its spread; None where labels were not permuted.
         corrected: [P] p of the largest over all positions of all analyses, as
             `correct_findings`.
-        looks_ahead: Whether the signals may show an effect before it begins, as
-            `looks_ahead`.
+        latest_ms: How late an effect may begin that shows at the first position above
+            chance, as `latest_beginnings`.
     """
 
     name: str
@@ -114,7 +115,7 @@ class Finding:
     controls: Mapping[str, list[Metric]]
     scores: Float64 | None = None
     corrected: Float64 | None = None
-    looks_ahead: bool = False
+    latest_ms: float = -np.inf
 
     @property
     def values(self) -> Float64:
@@ -122,12 +123,9 @@ class Finding:
         return np.array([metric.value for metric in self.measured])
 
     @property
-    def first_above_chance(self) -> tuple[int, str] | None:
+    def first_above_chance(self) -> int | None:
         """Index of the first of two positions in a row, on an axis of time, above the
         corrected control.
-
-        What a window carries may begin anywhere in it: its centre may lie before the
-        effect. The position in words stands next to its index.
         """
         if self.corrected is None or self.axis.name != TIME:
             return None
@@ -135,11 +133,26 @@ class Finding:
         # two in a row, since a single one is often noise
         above = self.corrected < SIGNIFICANT
         first = np.flatnonzero(above[:-1] & above[1:]).tolist()
-        return (
-            (first[0], self.axis.where(first[0]) + (AHEAD if self.looks_ahead else ""))
-            if first
-            else None
-        )
+        return first[0] if first else None
+
+    @property
+    def onset(self) -> str:
+        """The first position above chance in words; empty where there is none.
+
+        What a window carries may begin anywhere in it: its centre may lie before the
+        effect. Where a filter looks ahead, the latest beginning is given instead.
+        """
+        index = self.first_above_chance
+        if index is None:
+            return ""
+        _, end_ms = self.axis.ends(index)
+        if not self.latest_ms < np.inf:
+            return UNKNOWN
+        if max(self.latest_ms, end_ms) < 0:
+            return BEFORE
+        if self.latest_ms > end_ms + ROUNDING_MS:
+            return f"begins by {self.latest_ms:.0f} ms"
+        return self.axis.where(index)
 
 
 Findings = Sequence[Finding]
@@ -290,7 +303,6 @@ def state_claims(results: Findings) -> list[Claim]:
     for finding in choose_claims(results):
         p = finding.corrected
         axis = finding.axis
-        first = finding.first_above_chance
         assert p is not None  # by the choice
         is_eligible = (p < SIGNIFICANT) | (p.min() >= SIGNIFICANT)
         index = int(np.where(is_eligible, finding.values, -np.inf).argmax())
@@ -300,7 +312,7 @@ def state_claims(results: Findings) -> list[Claim]:
                 axis=kind,
                 place=axis.where(index),
                 p=p[index],
-                first=first[1] if first else "",
+                first="" if finding.onset in (UNKNOWN, BEFORE) else finding.onset,
             )
         )
     return claims
@@ -330,7 +342,6 @@ def list_facts(finding: Finding) -> dict[str, Any]:
     """
     # plain values, which JSON holds
     axis = finding.axis
-    first = finding.first_above_chance
     return {
         "name": finding.name,
         "metric": finding.metric,
@@ -338,37 +349,56 @@ def list_facts(finding: Finding) -> dict[str, Any]:
         "at": list(axis.at),
         "windows_ms": None if axis.spans is None else axis.spans.tolist(),
         "peak": axis.labels[finding.values.argmax()],
-        "first_above_chance": first[1] if first else None,
+        "first_above_chance": finding.onset or None,
         "p_corrected": None
         if finding.corrected is None
         else finding.corrected.tolist(),
     }
 
 
-def looks_ahead(recording: Trials) -> bool:
-    """Whether signals may show an effect before it begins, by a filter without delay or
-    an unknown one.
+def bound_onsets(
+    results: Findings, signals: Sequence[Trials]
+) -> tuple[list[Finding], str]:
+    """Add to courses over time how late an effect may begin that shows at their first
+    time above chance.
 
-    Filters of earlier programs, which files name, are taken to have no delay.
+    Args:
+        results: All analyses.
+        signals: Of each subject; all have the same samples.
+
+    Returns:
+        The analyses; and why a first time cannot be said, empty where it can.
     """
-    for session in recording.provenance.get("sessions") or [{}]:
-        # facts of a session override those of the store
-        source = {**recording.provenance, **session}
-        steps = source.get("preparation", {})
-        low_hz, high_hz = source.get("filtered_hz", (0, np.inf))
-        is_filtered = low_hz or high_hz < MAX_EDGE * source.get(
-            "recorded_hz", recording.rate_hz or 0
-        )
-        is_ahead = (
-            any(steps.get("band_hz") or ()) and steps.get("phase", "zero") == "zero"
-        )
-        # nothing filtered the signals of a program
-        is_simulated = "simulated" in source and not steps
-        # nothing says how signals of other stores were filtered
-        is_known = "epoch_ms" in steps or "filtered_hz" in source or is_simulated
-        if is_filtered or is_ahead or not is_known:
-            return True
-    return False
+    if all(finding.first_above_chance is None for finding in results):
+        return list(results), ""
+
+    # over all subjects, at the samples [T] that the model reads
+    by_subject = [
+        latest_beginnings(trials.recorded or trials)[trials.samples]
+        for trials in signals
+    ]
+    times_ms = np.asarray(signals[0].times_s, np.float64) * 1000
+    latest_ms = np.max(by_subject, 0)
+    bounded, reason = [], ""
+    for finding in results:
+        index = finding.first_above_chance
+        if index is not None:
+            start_ms, end_ms = finding.axis.ends(index)
+            is_inside = (times_ms >= start_ms - ROUNDING_MS) & (
+                times_ms <= end_ms + ROUNDING_MS
+            )
+            finding = replace(finding, latest_ms=float(latest_ms[is_inside].max()))
+            if finding.onset == BEFORE:
+                reason = "it lies before the stimulus, and no filter explains that"
+            elif finding.onset == UNKNOWN:
+                reason = (
+                    "how the signals were filtered is not known"
+                    if np.isnan(latest_ms).any()
+                    else "the filter looks ahead, and an effect at any later time may "
+                    "show there"
+                )
+        bounded.append(finding)
+    return bounded, reason
 
 
 def conclude(
@@ -553,9 +583,9 @@ def finish(
         facts: Further facts; among the caveats only those of the order in time.
         scopes: Further metrics by scope and name.
     """
-    # whether filters look ahead, and where sensors lie
-    is_ahead = any(looks_ahead(trials.recorded or trials) for trials in signals)
-    results = [replace(finding, looks_ahead=is_ahead) for finding in results]
+    # the reach of filters, and where sensors lie
+    results, reason = bound_onsets(results, signals)
+    missing |= {FIRST_ABOVE: reason} if reason else {}
     space = (signals[0].recorded or signals[0]).space
     if any(finding.axis.name == SENSOR for finding in results) and not place_sensors(
         space
@@ -661,7 +691,7 @@ def draw_findings(
             onset = first.first_above_chance
             if len(group) == 1 and onset is not None:
                 # several levels in one figure have no common onset
-                options["marks"][f"{onset[1]}: {FIRST_ABOVE}"] = axis.at[onset[0]]
+                options["marks"][f"{first.onset}: {FIRST_ABOVE}"] = axis.at[onset]
 
         # a window may begin before an effect that it shows
         words = (
@@ -718,10 +748,8 @@ def summary_table(results: Findings, protocol: str) -> Table:
     """Lay out where each analysis is strongest."""
     rows = []
     for finding in results:
-        # p of the strongest position, the first time above chance, the value there and
-        # its control
+        # p of the strongest position, the value there and its control
         peak = int(finding.values.argmax())
-        first = finding.first_above_chance
         control = next(iter(finding.controls.values()), None)
         p = None if finding.corrected is None else float(finding.corrected[peak])
         rows.append(
@@ -730,7 +758,7 @@ def summary_table(results: Findings, protocol: str) -> Table:
                 shown(finding.metric),
                 finding.axis.where(peak),
                 TableCell(p_text(p), value=p),
-                first[1] if first else None,
+                finding.onset or None,
                 with_interval(finding.measured[peak]),
                 None if control is None else control[peak].value,
             )

@@ -61,13 +61,20 @@ class Axis:
             for position in self.at
         ]
 
+    def ends(self, index: int) -> tuple[float, float]:
+        """Give start and end of a time in milliseconds: of a sample, itself."""
+        if self.spans is None:
+            return self.at[index], self.at[index]
+        start, stop = self.spans[index]
+        return float(start), float(stop)
+
     def where(self, index: int) -> str:
         """Name a position in words: of a window, its start and end."""
         if self.spans is None:
             return self.labels[index]
 
         # a window that begins before onset has a minus sign, which a dash would hide
-        start, stop = self.spans[index]
+        start, stop = self.ends(index)
         return f"{start:g}{' to ' if start < 0 else '–'}{stop:g} ms"
 
 

@@ -1,13 +1,22 @@
-"""Whether signals may show an effect before it begins, by the filters that a store
-names.
+"""How late an effect may begin that shows at a time, by the filters that a store
+names, and what is said of it.
 """
 
 import numpy as np
+import pytest
 
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.explanation.conclusion import looks_ahead
+from brainhive_cli.evaluation.explanation.conclusion import (
+    BEFORE,
+    UNKNOWN,
+    Finding,
+    bound_onsets,
+)
+from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
+from brainhive_cli.evaluation.explanation.profiles import Axis
 
+TIMES_MS = np.arange(-200, 800, 8.0)
 STEPS = {
     "kind": "recording",
     "epoch_ms": [-200, 800],
@@ -21,22 +30,77 @@ BROAD = [None, None]
 def filtered(source: dict, **steps: object) -> Trials:
     """A recording whose store names these filters."""
     provenance = {"recorded_hz": 250.0, "preparation": {**STEPS, **steps}} | source
-    signal, times_s = np.zeros((1, 1, 1, 125), np.float32), np.arange(125) / 125
-    return Trials(signal, ["a"], Sensors(["Oz"]), times_s, 125.0, "uV", provenance)
+    signal = np.zeros((1, 1, 1, len(TIMES_MS)), np.float32)
+    space, times_s = Sensors(["Oz"]), TIMES_MS / 1000
+    return Trials(signal, ["a"], space, times_s, 125.0, "uV", provenance)
 
 
-def test_a_filter_without_delay_looks_ahead() -> None:
-    for source, steps, expected in (
-        ({}, {"band_hz": BROAD}, False),
-        ({}, {"band_hz": [1, 40], "phase": "forward"}, False),
-        ({}, {"band_hz": [None, 10]}, True),
-        ({}, {"band_hz": [1, 40]}, True),
+@pytest.mark.parametrize(
+    ("source", "steps", "earliest", "latest"),
+    (
+        ({}, {"band_hz": BROAD}, 0, 0),
+        ({}, {"band_hz": [1, 40], "phase": "forward"}, 0, 0),
+        ({}, {"band_hz": [None, 10], "baseline": False}, 8, 300),
+        ({}, {"band_hz": [1, 40]}, 400, 799),
+        ({}, {"band_hz": [1, 40], "baseline": False}, 400, 799),
+        ({}, {"band_hz": [0.1, 40]}, 0, 30),
+        ({}, {"band_hz": [0.1, 40], "baseline": False}, np.inf, np.inf),
         # half the rate is no filter
-        ({"filtered_hz": [0.0, 125.0]}, {"band_hz": BROAD}, False),
-        ({"filtered_hz": [1.0, 40.0]}, {"band_hz": BROAD}, True),  # by another program
-        ({"sessions": [{}, {"filtered_hz": [1.0, 40.0]}]}, {"band_hz": BROAD}, True),
-        ({"preparation": {}, "simulated": "a program"}, {}, False),
-        # which others filtered
-        ({"preparation": {"kind": "things-prepared"}}, {}, True),
-    ):
-        assert looks_ahead(filtered(source, **steps)) == expected
+        ({"filtered_hz": [0.0, 125.0]}, {"band_hz": BROAD}, 0, 0),
+        # by another program
+        ({"filtered_hz": [1.0, 40.0]}, {"band_hz": BROAD}, 400, 799),
+        (
+            {"sessions": [{}, {"filtered_hz": [1.0, 40.0]}]},
+            {"band_hz": BROAD},
+            400,
+            799,
+        ),
+        ({"preparation": {}, "simulated": "a program"}, {}, 0, 0),
+    ),
+)
+def test_an_effect_shows_before_it_begins_as_far_as_the_filter_reaches(
+    source, steps, earliest, latest
+):
+    reached = latest_beginnings(filtered(source, **steps))
+
+    assert earliest <= reached[TIMES_MS == 0].item() <= latest
+
+
+@pytest.mark.parametrize("kind", ({"kind": "things-prepared"}, {}))
+def test_signals_that_others_filtered_have_no_known_reach(kind):
+    source = {"preparation": kind}
+    assert np.isnan(latest_beginnings(filtered(source))).all()
+
+
+@pytest.mark.parametrize(
+    ("first_ms", "source", "steps", "said"),
+    (
+        (104, {}, {"band_hz": BROAD}, "104–152 ms"),
+        (-8, {}, {"band_hz": BROAD}, "-8 to 40 ms"),
+        (-104, {}, {"band_hz": BROAD}, BEFORE),
+        (-104, {}, {"band_hz": [1, 40]}, "begins by"),
+        (104, {}, {"band_hz": [None, 10], "baseline": False}, "begins by"),
+        (-8, {}, {"band_hz": [1, 40]}, "begins by"),
+        (104, {}, {"band_hz": [1, 40]}, UNKNOWN),
+        (104, {}, {"band_hz": [0.1, 40], "baseline": False}, UNKNOWN),
+        (104, {"preparation": {"kind": "things-prepared"}}, {}, UNKNOWN),
+    ),
+)
+def test_no_time_before_the_stimulus_is_given_as_the_first(
+    first_ms, source, steps, said
+):
+    """Issue 84, rows 4 and 17: an effect from 250 ms, filtered from 1 to 40 Hz, read
+    "first at -150 to -100 ms".
+    """
+    starts = np.arange(first_ms, first_ms + 144, 48.0)
+    axis = Axis.of_windows(np.stack([starts, starts + 48], 1))
+    scores = np.zeros((1, len(starts)))
+    finding = Finding("a", "top1", axis, [], {}, scores, np.full(len(starts), 0.01))
+
+    (bounded,), reason = bound_onsets([finding], [filtered(source, **steps)])
+
+    if said == "begins by":
+        assert said in bounded.onset and bounded.latest_ms > 200
+    else:
+        assert bounded.onset == said
+    assert bool(reason) == (said in (BEFORE, UNKNOWN))
