@@ -8,6 +8,7 @@ import torch
 from brainhive_cli.core.facts import Baseline
 from brainhive_cli.evaluation.retrieval.baseline import (
     ORDERS,
+    approximate_p,
     conclude,
     judge_ranks,
     rank_by_ridge,
@@ -70,13 +71,38 @@ def test_a_misfiled_subject_is_named_among_others_who_are_not():
     )
 
 
-def test_noise_is_called_misfiled_in_one_of_twenty_studies_at_most():
-    """Of 30 studies 1.5 are expected at most; 5 or more have a probability of .02 where
-    it is one of twenty.
+def test_noise_is_never_called_misfiled():
+    """Issue 84, row 9: at a level of .05, one study at chance in twenty was accused.
 
-    Of 300 it was 12, with three subjects 12.
+    Of 100 studies .1 is expected: 2 or more have a probability of .005.
     """
-    found = [explain(seed, 0.0) for seed in range(30)]
+    found = [explain(seed, 0.0) for seed in range(100)]
 
-    assert sum(each.order != "" for each, _ in found) <= 4
-    assert sum(side != "above chance" for _, side in found) >= 24
+    assert sum(each.order != "" for each, _ in found) <= 1
+    assert sum(side != "above chance" for _, side in found) >= 85
+
+
+def test_the_approximate_p_is_that_of_permutations():
+    random, rows = np.random.default_rng(0), np.arange(30)
+    for strength in (0.0, 0.25, 0.5):
+        scores = random.normal(size=(30, 30)) + strength * 2 * np.eye(30)
+        ranks = 1 + (scores[:, None] > scores[:, :, None]).sum(2)
+        alike = Alike()
+        drawn = judge_ranks([ranks], [rows], rows, alike).better
+
+        p = approximate_p(ranks, rows, rows, alike)
+
+        assert drawn is not None and abs(p - drawn) < 0.01 + 0.1 * drawn
+
+
+def test_units_are_permuted_where_a_concept_has_several_pictures():
+    """Signals that show the concept and not the picture: units are few."""
+    random, rows = np.random.default_rng(1), np.arange(40)
+    concept = rows // 10
+    scores = random.normal(size=(40, 40)) + 3 * (concept[:, None] == concept)
+    ranks = 1 + (scores[:, None] > scores[:, :, None]).sum(2)
+
+    free = approximate_p(ranks, rows, rows, Alike())
+    by_concept = Alike("concept", dict(enumerate(concept.astype(str))))
+
+    assert free < 1e-6 < 0.01 < approximate_p(ranks, rows, rows, by_concept)
