@@ -34,7 +34,12 @@ from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.calibration.curves import ENOUGH, find_range
-from brainhive_cli.evaluation.explanation.conclusion import Finding, looks_ahead
+from brainhive_cli.evaluation.explanation.conclusion import (
+    BEFORE,
+    UNKNOWN,
+    Finding,
+    bound_onsets,
+)
 from brainhive_cli.evaluation.explanation.encoding_model import along, predict_signals
 from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
@@ -51,8 +56,9 @@ from brainhive_cli.evaluation.retrieval.folds import measure_classes
 from brainhive_cli.measurement.comparison import compare_values, crossed_t
 from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
 from brainhive_cli.measurement.interleaving import TrialOrder, of_trials
-from brainhive_cli.measurement.ranks import ranks, summarise
+from brainhive_cli.measurement.ranks import ranks, ranks_of_all, summarise
 from brainhive_cli.measurement.retrieval import Scores, share_wins
+from brainhive_cli.measurement.slope import average_by_unit, fit_slope
 from brainhive_cli.measurement.statistics import describe, measure, measure_each
 from brainhive_cli.measurement.units import MANY_SUBJECTS, MANY_UNITS, Alike, Items
 from brainhive_cli.measurement.verdict import judge
@@ -1143,6 +1149,45 @@ def tests_of_many_profiles(random: Random, effect: float) -> list[float]:
     return [float(share) for found in pairs for share in (any(found), found[0])]
 
 
+def slopes(
+    random: Random, common: float, pictures: tuple[int, int], effect: float
+) -> list[float]:
+    """Slope of scores over the cosine with the nearest training picture, of a ridge
+    on noise, or on signals that hold training pictures near the seen ones.
+    """
+    # embeddings with a common direction, as CLIP's; 64 dimensions
+    known_count, tested_count = pictures
+    vectors = common * random.normal(size=64) + random.normal(
+        size=(known_count + tested_count, 64)
+    ) * np.exp(-np.arange(64) / 30)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    known, tested = vectors[:known_count], vectors[known_count:]
+    cosines = tested @ known.T
+    nearest = cosines.max(1)
+
+    # a ridge with an intercept on 150 features; an effect adds what is known of each
+    # picture to the prediction, the more the nearer it lies
+    train = random.normal(size=(known_count, 150))
+    test = random.normal(size=(tested_count, 150))
+    kernel = train.T @ train + known_count * np.eye(150)
+    weights = np.linalg.solve(kernel, train.T @ (known - known.mean(0)))
+    predicted = test @ weights + known.mean(0)
+    near = (nearest - nearest.min()) / np.ptp(nearest)
+    predicted += effect * near[:, None] * known[cosines.argmax(1)]
+
+    # with and without the ranks by signals of other pictures
+    tokens = (torch.from_numpy(each).float() for each in (predicted, tested))
+    table, names = ranks_of_all(*tokens, tested_count), [*map(str, range(tested_count))]
+    scores = Scores(labels=names, candidates=names, table=table)
+    found = []
+    for others in ([0.0] * tested_count, scores.rank_by_others()):
+        cell = {"units": names, "ranks": table.diagonal(), "nearest": nearest}
+        means = average_by_unit([cell | {"other_ranks": others}], tested_count)
+        slope = fit_slope(*means, protocol="", split="test", seeds=())
+        found += [slope.low is not None and slope.low > 0]
+    return [*map(float, found), float(slope.high is not None and slope.high < 0)]
+
+
 def onsets(random: Random, band_hz: Any, baseline: bool, length_ms: int) -> list[float]:
     """First time above chance of an effect from 250 ms on, in trials cut out of
     zero-phase filtered noise.
@@ -1188,9 +1233,12 @@ def onsets(random: Random, band_hz: Any, baseline: bool, length_ms: int) -> list
     )
     first = finding.first_above_chance
     if first is None:
-        return [0.0, 0.0, 0.0]
-    is_early = -200 + 48 * (first[0] + 1) <= 250
-    return [1.0, is_early, is_early and not looks_ahead(recording)]
+        return [0.0, 0.0, 0.0, 0.0]
+    (bounded,), _ = bound_onsets([finding], [recording])
+    is_early = -200 + 48 * (first + 1) <= 250
+    is_unknown = bounded.onset in (UNKNOWN, BEFORE)
+    is_wrong = is_early and not is_unknown and bounded.latest_ms <= 250
+    return [1.0, is_early, is_wrong, is_unknown]
 
 
 def tests_of_shared_labels(random: Random, subjects: int) -> list[float]:
@@ -1509,6 +1557,14 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
             "the first"
         ),
     ),
+    slopes: (
+        {
+            "common": (0.0, 1.0),
+            "pictures": ((100, 40), (400, 200), (1000, 200)),
+            "effect": (0.0, 0.5),
+        },
+        "above 0 by own ranks alone | above 0 | below 0",
+    ),
     onsets: (
         {
             "band_hz": (
@@ -1522,7 +1578,7 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
             "baseline": (False, True),
             "length_ms": (300, 500),
         },
-        "found | before the effect | without saying that the filter may look ahead",
+        "found | before the effect | said to begin too early | unknown",
     ),
     tests_of_shared_labels: (
         {"subjects": (1, 5, 10)},

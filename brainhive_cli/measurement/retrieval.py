@@ -191,6 +191,21 @@ class Scores:
         table = self.scopes.get(name)
         return table and replace(table, image_ids=table.image_ids or self.image_ids)
 
+    def rank_by_others(self) -> list[float | None]:
+        """Give the mean rank of what each signal showed by the signals that showed
+        other pictures: [N]; None where the verdict is not asked among it.
+        """
+        column = {name: index for index, name in enumerate(self.candidates)}
+        shown = [column[label] for label in self.labels if label in column]
+        ranked = np.where(self.table > 0, self.table, np.nan)  # [n, P]
+        ranked[np.arange(len(shown)), shown] = np.nan
+        counts = np.isfinite(ranked).sum(0)
+        means = np.nansum(ranked, 0) / np.maximum(counts, 1)
+        return [
+            float(means[index]) if index is not None and counts[index] else None
+            for index in map(column.get, self.labels)
+        ]
+
 
 def permute_targets(
     target: Int64, gallery: Gallery, control: str, seed: int, parts: Sequence[Hashable]

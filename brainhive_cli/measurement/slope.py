@@ -1,5 +1,9 @@
 """Score of a picture against the cosine with its nearest training picture: above 0 if
 pictures near training pictures score better.
+
+Predictions lie near training pictures, whatever was seen, and so does a picture near
+them rank well for every signal. The score of a picture is therefore what its own
+signals give, less what signals of other pictures give.
 """
 
 from collections import defaultdict
@@ -19,22 +23,25 @@ def average_by_unit(
     """Average items by unit, as a concept, over all cells and subjects.
 
     Args:
-        items: `units`, `ranks` and `nearest` [N] of each cell and subject.
+        items: `units`, `ranks`, `other_ranks` (`Scores.rank_by_others`) and `nearest`
+            [N] of each cell and subject.
         pool: Number of candidates.
 
     Returns:
-        Cosine with the nearest training picture and share of the wrong candidates that
-        rank below, [U] of the units that have cosines.
+        Cosine with the nearest training picture, and share of the wrong candidates that
+        rank below a picture for its own signals less that for others; [U] of the units
+        that have cosines.
     """
     # a cell without cosines has an empty list of them
     values = defaultdict[str, list[Any]](list)
     for one in items:
-        columns = (one[key] for key in ("units", "nearest", "ranks"))
-        for unit, *pair in zip(*columns, strict=False):
-            values[unit].append(pair)
+        columns = (one[key] for key in ("units", "nearest", "ranks", "other_ranks"))
+        for unit, nearest, own, others in zip(*columns, strict=False):
+            if others is not None:
+                values[unit].append((nearest, (others - own) / max(1, pool - 1)))
     means = [np.mean(pairs, 0) for pairs in values.values()]
-    nearest, ranks = np.reshape(means, (-1, 2)).T
-    return nearest, 1 - (ranks - 1) / max(1, pool - 1)
+    cosine, score = np.reshape(means, (-1, 2)).T
+    return cosine, score
 
 
 def fit_slope(nearest: Float64, score: Float64, **how: Any) -> Metric:
@@ -46,7 +53,8 @@ def fit_slope(nearest: Float64, score: Float64, **how: Any) -> Metric:
 
     Args:
         nearest: Not all equal.
-        score: Share of the wrong candidates that rank below.
+        score: Share of the wrong candidates that rank below, less that for signals of
+            other pictures.
         how: Protocol, split and seeds of the metric.
     """
     from scipy.stats import linregress, t

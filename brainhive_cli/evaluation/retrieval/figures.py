@@ -212,7 +212,7 @@ def _draw_nearest(measured: Measurements, pool: int) -> Curve:
         "cosine with the nearest training picture",
         cosines,
         [Line("mean of a bin", means), Line("least squares", fitted)],
-        "share of wrong pictures that rank below",
+        "share of wrong pictures below, less that for other signals",
         note=f"Slope {slope.value:.3f} per standard deviation of cosine, 95 % CI "
         f"{slope.interval_text()} ({slope.interval}). Cosines are of the embeddings "
         "that retrieval compares. A slope above 0 says that pictures near training "

@@ -339,6 +339,7 @@ def measure_cells(
                 "units": units[label(subject)],
                 "ranks": table.ranks.tolist(),
                 "backward_ranks": backward.tables[0].ranks.tolist() if backward else [],
+                "other_ranks": table.rank_by_others() if table.nearest.size else [],
                 "nearest": table.nearest.tolist(),
             }
     return scopes, cells, item_values
