@@ -224,6 +224,11 @@ def test_chance_of_each_metric_is_that_of_the_best_constant_guess(
     assert chance["mrr"] == chance["map"] == pytest.approx(0.4 + 0.4 / 2 + 0.2 / 3)
     assert (chance["mean_rank"], chance["median_rank"]) == (pytest.approx(1.8), 2)
     assert chance["balanced_accuracy"] == pytest.approx(1 / 3)
+
+    # issue 84, row 8: baselines beside it had a chance of 1 / 3
+    scopes = by_runs.metrics.scopes
+    plain = [scopes[name]["top1"].chance for name in scopes if "plain" in name]
+    assert len(plain) >= 2 and plain == [pytest.approx(0.4)] * len(plain)
     overall, matrix = by_runs.metrics.overall, by_runs.metrics.facts.confusion_matrix
     counts = np.array(matrix.counts)
     assert matrix.names == sorted(NAMES) and counts.sum(1).tolist() == [

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -331,9 +332,10 @@ def approximate_p(ranks: Int64, shown: Int64, rows: Int64, alike: Alike) -> floa
     if not len(orders):
         return 1.0
     signals = np.arange(len(shown))
-    table = ranks[:, np.searchsorted(rows, items.names)]
+    names: Any = items.names
+    table = ranks[:, np.searchsorted(rows, names)]
     own = ranks[signals, np.searchsorted(rows, shown)].sum()
-    number = {name: index for index, name in enumerate(items.names)}
+    number = {name: index for index, name in enumerate(names)}
     order_of_signals = orders[:, [number[name] for name in shown.tolist()]]
     sums = table[signals, order_of_signals].sum(1)
     z = (own - sums.mean()) / max(sums.std(), ROUNDING)

@@ -185,15 +185,12 @@ def summarise_job(
     tested = Cells(groups, alike, protocol, spec.split, seeds)
     items = tested.items
 
-    # metrics of all cells together, and of each; held-out trials are compared with the
-    # best guess
+    # metrics of all cells together, and of each
     units = {
         subject: [*map(str, names)]
         for subject, names in zip(tables_of_subject, items.units, strict=True)
     }
     scopes, cells, item_values = measure_cells(tested, measured, units)
-    if alike.group_of:
-        scopes = compare_with_guess(scopes, tested)
 
     # whether pictures near training pictures score better
     nearest, score = average_by_unit(item_values.values(), tables[0].pool)
@@ -212,6 +209,9 @@ def summarise_job(
         baseline = Baseline(answer=above_chance(of_ridge)[0])
         plain = {**plain, RIDGE: [ranks[0] for ranks in stack_ranks(of_ridge)]}
     baselines, differences = compare_with_plain(tested, plain)
+    scopes = baselines | scopes
+    if alike.group_of:
+        scopes = compare_with_guess(scopes, tested)
     gains = compare_with_alone(tested, [each.name for each in job.runs])
     halves = {
         subject: group[-1].ceiling
@@ -292,7 +292,7 @@ def summarise_job(
         repetitions=max((half.repetitions for half in halves.values()), default=0),
         confusion_matrix=count_confusions(tables) if alike.group_of else None,
     )
-    return Measurements(baselines | scopes, {}, facts, item_values) | ceilings
+    return Measurements(scopes, {}, facts, item_values) | ceilings
 
 
 def group_by_subject(
@@ -346,8 +346,8 @@ def measure_cells(
 
 
 def compare_with_guess(scopes: Scopes, tested: Cells) -> Scopes:
-    """Take the best guess for the chance of held-out trials, and measure what their
-    categories need.
+    """Take the best guess for the chance of held-out trials in every scope, and measure
+    what their categories need.
     """
     # labels may be tested unequally often, and then the best guess beats 1 / pool
     pool = tested.tables[0].pool
