@@ -33,7 +33,12 @@ from brainhive_cli.data.recording_files import filter_samples
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.calibration.curves import ENOUGH, find_range
+from brainhive_cli.evaluation.calibration.curves import (
+    ENOUGH,
+    GAIN,
+    find_better,
+    find_range,
+)
 from brainhive_cli.evaluation.explanation.conclusion import (
     BEFORE,
     UNKNOWN,
@@ -881,6 +886,41 @@ def sufficient_amounts(
     ]
 
 
+def better_amounts(random: Random, people: int, draws: int, gain: float) -> list[float]:
+    """Calibration: how often transfer is said to beat scratch at one of eight amounts.
+
+    Both have logits from -3 to -1; of the first four amounts, transfer has more by the
+    gain. Draws of recordings vary by .25. Beside it stands an interval at each amount.
+    """
+    item, person = random.normal(0, ITEM_SD, 100), random.normal(0, 0.5, (people, 1))
+    items, gains, apart = Items.unnamed([100] * people), [], []
+    for amount, level in enumerate(np.linspace(-3, -1, 8)):
+        count = draws if amount < 7 else 1
+        surplus = gain if amount < 4 else 0.0
+        with_, without = (
+            draw_hits(
+                random,
+                level
+                + more
+                + item
+                + person[:, None]
+                + random.normal(0, 0.25, (people, count, 1)),
+            ).mean(1)
+            for more in (surplus, 0.0)
+        )
+        gains.append([*(with_ - without)])
+        options: Any = {"limits": (-1.0, 1.0), "chance": 0.0, "items": items, **HOW}
+        low = measure(GAIN, gains[-1], **options).low
+        apart.append(low is not None and low > 0)
+    up_to, no_better = find_better(gains, items) or (0, 8)
+    return [
+        float(any(apart)),
+        float(up_to > 0),
+        float(up_to == 4),
+        float(no_better < 8),
+    ]
+
+
 def unequal_categories(
     random: Random, design: str, counts: tuple[int, int], effect: float
 ) -> list[float]:
@@ -1526,6 +1566,10 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     sufficient_amounts: (
         {"people": (3, 4, 5, 8), "draws": (2, 10), "centre": (1.0, -1.0, -2.5)},
         "first | by value | range holds | amounts between | nothing said",
+    ),
+    better_amounts: (
+        {"people": (2, 3, 5, 8, 20), "draws": (3,), "gain": (0.0, 0.5)},
+        "one interval above 0 | said to be better | up to the fourth | no better",
     ),
     unequal_categories: (
         {

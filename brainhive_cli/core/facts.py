@@ -541,7 +541,7 @@ class CalibrationFacts(Facts):
             measured.
         better: How many amounts reach up to one after which transfer surely beats
             scratch, and the index of that from which on it surely does not; None where
-            they were not compared.
+            they were not compared, or people are too few.
         strength: How the pull of transfer was chosen, by model and person.
         trained_on: Fewest and most people whom models learned from.
         seen_share: Share of the new persons' pictures that these people saw.

@@ -14,7 +14,13 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Artifact, Curve, Line
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import Amount, CalibrationFacts, Cell as Person, Strength
+from brainhive_cli.core.facts import (
+    LEVEL,
+    Amount,
+    CalibrationFacts,
+    Cell as Person,
+    Strength,
+)
 from brainhive_cli.core.measurements import (
     ALL,
     Measurements,
@@ -50,8 +56,8 @@ GAIN = "top1_gain"
 ENOUGH = 0.9
 """Share of the score with everything that the finding asks for."""
 FEWEST_PEOPLE = 3
-"""People from which the amount that reaches it has a range: two tell next to nothing of
-people in general.
+"""People from which statements on amounts are made: two tell next to nothing of people
+in general.
 """
 OVER_SCRATCH = f"{TRANSFER} over {SCRATCH}"
 """Scope of the gains of transfer over training from scratch."""
@@ -150,17 +156,18 @@ def conclude(
                 GAIN: measure(GAIN, gained, protocol=protocol, **gain_scale)
             }
 
-    # up to which amount transfer surely beats a model of the person alone, and from
-    # which on it does not
     better = None
     if {TRANSFER, SCRATCH} <= {*arms}:
-        gains = [scopes[scope(OVER_SCRATCH, name)][GAIN] for name in names]
-        better = find_range(
-            # signs are turned: transfer is better while the gain is above 0
+        pairs_of_amount = (
+            zip(hits[TRANSFER, name], hits[SCRATCH, name], strict=True)
+            for name in names
+        )
+        better = find_better(
             [
-                (None, None) if gain.low is None else (-(gain.high or 0.0), -gain.low)
-                for gain in gains
-            ]
+                [with_ - without for with_, without in pairs]
+                for pairs in pairs_of_amount
+            ],
+            job.items,
         )
 
     # the arm of the finding: all people together, what suffices, and each person
@@ -286,6 +293,48 @@ def find_sufficient(
             min(facts["suffices"][1], len(lower) - 1) if surplus else -1
         ]
     return facts
+
+
+def find_better(
+    gains: Sequence[Sequence[Float64]], items: Items
+) -> tuple[int, int] | None:
+    """Find up to which amount transfer beats training from scratch, and from which on
+    it does not, for people in general.
+
+    People differ by what was recorded of them, too, so that a draw of recordings counts
+    as noise. The first statement is chosen among all amounts, and p is corrected for
+    that by Holm's method. The second begins with the largest amount, and goes on to
+    smaller ones as long as each is sure, which needs no correction.
+
+    Args:
+        gains: Top-1 of transfer less that of scratch: of each amount, ascending, and
+            each person, [N].
+        items: The items.
+
+    Returns:
+        How many of the first amounts reach up to the last one with a gain; the index
+        from which on there is none, the number of amounts where that is not shown. None
+        for fewer than three people.
+    """
+    count = len(gains)
+    if len(gains[0]) < FEWEST_PEOPLE:
+        return None
+
+    # the smallest p is multiplied by the number of tests, the next by one less
+    tested = [crossed_t(gained, items) for gained in gains]
+    p = np.array([1.0 if p is None else p for p, _, _ in tested])
+    ascending = p.argsort()
+    is_sure = np.empty(count, bool)
+    corrected = np.maximum.accumulate(p[ascending] * np.arange(count, 0, -1))
+    is_sure[ascending] = corrected < LEVEL
+    gained = [np.mean([each.mean() for each in people]) > 0 for people in gains]
+    better = max(np.flatnonzero(is_sure & gained), default=-1) + 1
+
+    # from the largest amount down
+    none = count
+    while none and (high := tested[none - 1][2]) is not None and high <= 0:
+        none -= 1
+    return int(better), none
 
 
 def find_range(ends: Sequence[tuple[float | None, float | None]]) -> tuple[int, int]:
