@@ -45,6 +45,10 @@ UNKNOWN_PICTURES = "pictures unknown"
 """Pixels of the pictures that were trained on or tested are not known, so copies are
 not noticed.
 """
+UNKNOWN_NETWORK = "embeddings of an unknown network"
+"""Embeddings were imported, and nothing says what made them: it may have learned from
+what is tested.
+"""
 UNKNOWN_SELECTION = "nothing says how its epoch was selected"
 UNKNOWN_HISTORY = "history unknown (selection, subjects, pictures)"
 """Training began from weights that nothing says anything of; it stands for the two
@@ -101,6 +105,7 @@ CAVEATS = (
     SEEN_PICTURES,
     NOT_INTERLEAVED,
     UNKNOWN_PICTURES,
+    UNKNOWN_NETWORK,
     UNKNOWN_SELECTION,
     UNKNOWN_HISTORY,
     SEEN_COPIES,

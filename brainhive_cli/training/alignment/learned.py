@@ -28,6 +28,7 @@ from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
     UNKNOWN_HISTORY,
+    UNKNOWN_NETWORK,
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
     WHITENED_BY_TESTED,
@@ -788,6 +789,8 @@ class TestedPictures:
             pixels is not None and not are_foreign(stores.values())
         )
         self.caveats = [] if are_known else [UNKNOWN_PICTURES]
+        if any("imported" in store.attributes for store in stores.values()):
+            self.caveats.append(UNKNOWN_NETWORK)
         for warning, caveat in ((COPIED, SEEN_COPIES), (SEEN_CONCEPT, SEEN_CONCEPTS)):
             self.caveats += [caveat] if np.any(self.alike.get(warning, False)) else []
 
