@@ -57,6 +57,13 @@ from brainhive_cli.evaluation.explanation.similarity import (
     measure_similarity,
     rank_models,
 )
+from brainhive_cli.evaluation.retrieval.baseline import (
+    AS_FILED,
+    ORDERS,
+    conclude,
+    rank_by_ridge,
+    try_orders,
+)
 from brainhive_cli.evaluation.retrieval.folds import measure_classes
 from brainhive_cli.measurement.comparison import compare_values, crossed_t
 from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
@@ -1189,6 +1196,40 @@ def tests_of_many_profiles(random: Random, effect: float) -> list[float]:
     return [float(share) for found in pairs for share in (any(found), found[0])]
 
 
+def misfiled(random: Random, subjects: int, effect: float, order: str) -> list[float]:
+    """How often a ridge says that pictures are filed in a wrong order, and the right
+    one.
+
+    Signals of 40 features are of 100 training and 24 test pictures with 12 features;
+    the test pictures of the last subject lie in the given order.
+    """
+    known, candidates = random.normal(size=(100, 12)), random.normal(size=(24, 12))
+    rows, tried = np.arange(24), []
+    for subject in range(1, subjects + 1):
+        mixing = effect * random.normal(size=(12, 40)) / 12**0.5
+        train = known @ mixing + random.normal(size=(100, 40))
+        test = candidates @ mixing + random.normal(size=(24, 40))
+        test = test[ORDERS[order if subject == subjects else AS_FILED](rows)]
+        ranked = {
+            name: rank_by_ridge(
+                *map(as_floats, (train, known[refile(np.arange(100))], test)),
+                as_floats(candidates),
+            )
+            for name, refile in ORDERS.items()
+        }
+        tried += try_orders(subject, ranked, rows, rows, Alike())
+    found = conclude(tried).order
+    is_right = found == (
+        f"training pictures of subject {subjects} {AS_FILED} and test pictures {order}"
+    )
+    return [float(found != ""), float(is_right)]
+
+
+def as_floats(values: Values) -> torch.Tensor:
+    """Copy values to a float32 tensor."""
+    return torch.from_numpy(values.copy()).float()
+
+
 def slopes(
     random: Random, common: float, pictures: tuple[int, int], effect: float
 ) -> list[float]:
@@ -1600,6 +1641,14 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
             "any at p < .05, each by itself | the first | corrected together: any | "
             "the first"
         ),
+    ),
+    misfiled: (
+        {
+            "subjects": (1, 3),
+            "effect": (0.0, 0.25, 0.4),
+            "order": ("as filed", "reversed"),
+        },
+        "any order is named | the right one",
     ),
     slopes: (
         {
