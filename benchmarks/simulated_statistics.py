@@ -1260,11 +1260,11 @@ def slopes(
     tokens = (torch.from_numpy(each).float() for each in (predicted, tested))
     table, names = ranks_of_all(*tokens, tested_count), [*map(str, range(tested_count))]
     scores = Scores(labels=names, candidates=names, table=table)
+    alone = 1 - (table.diagonal() - 1) / (tested_count - 1)
     found = []
-    for others in ([0.0] * tested_count, scores.rank_by_others()):
-        cell = {"units": names, "ranks": table.diagonal(), "nearest": nearest}
-        means = average_by_unit([cell | {"other_ranks": others}], tested_count)
-        slope = fit_slope(*means, protocol="", split="test", seeds=())
+    for surplus in (alone, scores.surplus()):
+        cell = {"units": names, "nearest": nearest, "surplus": surplus}
+        slope = fit_slope(*average_by_unit([cell]), protocol="", split="test", seeds=())
         found += [slope.low is not None and slope.low > 0]
     return [*map(float, found), float(slope.high is not None and slope.high < 0)]
 

@@ -191,20 +191,25 @@ class Scores:
         table = self.scopes.get(name)
         return table and replace(table, image_ids=table.image_ids or self.image_ids)
 
-    def rank_by_others(self) -> list[float | None]:
-        """Give the mean rank of what each signal showed by the signals that showed
-        other pictures: [N]; None where the verdict is not asked among it.
+    def surplus(self) -> list[float | None]:
+        """Give the share of the wrong pictures of the split that rank below what each
+        signal showed, less that share for the signals that showed other pictures: [N];
+        None where the verdict is not asked among it.
         """
         column = {name: index for index, name in enumerate(self.candidates)}
-        shown = [column[label] for label in self.labels if label in column]
+        shown = [column[label] for label in self.labels if label in column]  # [n]
         ranked = np.where(self.table > 0, self.table, np.nan)  # [n, P]
-        ranked[np.arange(len(shown)), shown] = np.nan
-        counts = np.isfinite(ranked).sum(0)
-        means = np.nansum(ranked, 0) / np.maximum(counts, 1)
-        return [
-            float(means[index]) if index is not None and counts[index] else None
-            for index in map(column.get, self.labels)
-        ]
+        signals = np.arange(len(shown))
+        own, compared = ranked[signals, shown], np.isfinite(ranked).sum(1)
+
+        # mean rank of each picture by the signals of others
+        ranked[signals, shown] = np.nan
+        counts = np.isfinite(ranked).sum(0)[shown]
+        by_others = np.nansum(ranked, 0)[shown] / np.maximum(counts, 1)
+        shares = (by_others - own) / np.maximum(1, compared - 1)
+        pairs = zip(shares.tolist(), counts.tolist(), strict=True)
+        values = iter([share if count else None for share, count in pairs])
+        return [next(values) if label in column else None for label in self.labels]
 
 
 def permute_targets(

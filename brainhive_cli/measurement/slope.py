@@ -18,27 +18,24 @@ from brainhive_cli.measurement.units import FEWEST_UNITS
 
 
 def average_by_unit(
-    items: Iterable[Mapping[str, Sequence[Any]]], pool: int
+    items: Iterable[Mapping[str, Sequence[Any]]],
 ) -> tuple[Float64, Float64]:
     """Average items by unit, as a concept, over all cells and subjects.
 
     Args:
-        items: `units`, `ranks`, `other_ranks` (`Scores.rank_by_others`) and `nearest`
-            [N] of each cell and subject.
-        pool: Number of candidates.
+        items: `units`, `nearest` and `surplus` [N] of each cell and subject.
 
     Returns:
-        Cosine with the nearest training picture, and share of the wrong candidates that
-        rank below a picture for its own signals less that for others; [U] of the units
-        that have cosines.
+        Cosine with the nearest training picture, and `Scores.surplus`; [U] of the units
+        that have both.
     """
     # a cell without cosines has an empty list of them
     values = defaultdict[str, list[Any]](list)
     for one in items:
-        columns = (one[key] for key in ("units", "nearest", "ranks", "other_ranks"))
-        for unit, nearest, own, others in zip(*columns, strict=False):
-            if others is not None:
-                values[unit].append((nearest, (others - own) / max(1, pool - 1)))
+        columns = (one[key] for key in ("units", "nearest", "surplus"))
+        for unit, nearest, surplus in zip(*columns, strict=False):
+            if surplus is not None:
+                values[unit].append((nearest, surplus))
     means = [np.mean(pairs, 0) for pairs in values.values()]
     cosine, score = np.reshape(means, (-1, 2)).T
     return cosine, score

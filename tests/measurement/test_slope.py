@@ -19,10 +19,9 @@ def simulate(random: np.random.Generator, effect: float) -> tuple[Any, Any]:
     cosines = 0.6 + 0.1 * (random.normal(size=50)[units] + random.normal(size=100) / 2)
     latent = random.normal(size=50)[units] + random.normal(size=100)
     latent += effect * (cosines - 0.6)
-    ranks = 1 + 199 / (1 + np.exp(1.5 + latent))
-    cell = {"units": units.tolist(), "ranks": ranks, "nearest": cosines}
-    cell["other_ranks"] = [100.0] * 100
-    return average_by_unit([cell], 200)
+    share = 1 - 1 / (1 + np.exp(1.5 + latent))
+    cell = {"units": units.tolist(), "surplus": share - 0.5, "nearest": cosines}
+    return average_by_unit([cell])
 
 
 def test_the_interval_covers_0_without_a_leak_and_a_leak_is_found() -> None:
@@ -42,19 +41,16 @@ def test_items_are_averaged_by_unit_and_the_slope_is_that_of_least_squares() -> 
     cells = [
         {
             "units": list("abcdefg"),
-            "ranks": [*range(1, 8)],
-            "other_ranks": [6.0] * 7,
+            "surplus": [0.9 - row / 10 for row in range(7)],
             "nearest": [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3],
         }
     ] * 2
 
-    slope = fit_slope(
-        *average_by_unit([*cells, {**cells[0], "nearest": []}], 11), **HOW
-    )
+    slope = fit_slope(*average_by_unit([*cells, {**cells[0], "nearest": []}]), **HOW)
 
     # equal scores have no interval
-    cells[0]["ranks"] = [1] * 7
-    assert fit_slope(*average_by_unit(cells[:1], 11), **HOW).low is None
+    cells[0]["surplus"] = [0.5] * 7
+    assert fit_slope(*average_by_unit(cells[:1]), **HOW).low is None
     # the score is the cosine and a constant, so a slope of 1 for its own deviation
     assert slope.n == 7 and np.isclose(slope.value, np.std(np.arange(7)) / 10)
 
@@ -77,22 +73,22 @@ def test_noise_has_no_slope_where_all_embeddings_share_a_direction() -> None:
         scores = Scores(labels=names, candidates=names, table=table)
         cell = {
             "units": names,
-            "ranks": table.diagonal(),
-            "other_ranks": scores.rank_by_others(),
+            "surplus": scores.surplus(),
             "nearest": (tested @ known.T).max(1),
         }
-        low = fit_slope(*average_by_unit([cell], 60), **HOW).low
+        low = fit_slope(*average_by_unit([cell]), **HOW).low
         found += low is not None and low > 0
 
     # 2.5 % are expected: 5 or more of 40 have a probability of .003
     assert found <= 4
 
 
-def test_a_picture_is_ranked_by_the_signals_of_other_pictures_of_its_fold() -> None:
-    # two signals of a, one of b; c belongs to another fold, d is no candidate
-    table = np.array([[1, 2, 0], [3, 1, 0], [2, 3, 0], [0, 0, 1]])
-    labels = ["a", "a", "b", "d", "c"]
+def test_a_picture_is_compared_with_the_signals_of_other_pictures_of_its_fold() -> None:
+    # two signals of a, two of b; c is alone in its fold, d is no candidate
+    table = np.array([[1, 2, 0], [3, 1, 0], [2, 1, 0], [4, 3, 0], [0, 0, 1]])
+    labels = ["a", "a", "b", "b", "d", "c"]
 
-    others = Scores(labels=labels, candidates=list("abc"), table=table).rank_by_others()
+    surplus = Scores(labels=labels, candidates=list("abc"), table=table).surplus()
 
-    assert others == [2.0, 2.0, 1.5, None, None]
+    # a ranks third for signals of b, b 1.5th for those of a; two are compared
+    assert surplus == [3 - 1, 3 - 3, 1.5 - 1, 1.5 - 3, None, None]

@@ -139,7 +139,7 @@ def draw_artifacts(
 
     # scores over the cosine with the nearest training picture
     if NEAREST in measured.scopes:
-        drawn.append(_draw_nearest(measured, pool))
+        drawn.append(_draw_nearest(measured))
 
     # shares of regions in the predictions of each head
     regions = scopes_below(measured, REGIONS)
@@ -194,12 +194,12 @@ def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
     )
 
 
-def _draw_nearest(measured: Measurements, pool: int) -> Curve:
+def _draw_nearest(measured: Measurements) -> Curve:
     """Draw the mean score in bins of the cosine with the nearest training picture, and
     the fitted slope.
     """
     cells = [measured.items[name] for name in measured.facts.cells]
-    nearest, score = average_by_unit(cells, pool)
+    nearest, score = average_by_unit(cells)
     bins = np.array_split(np.argsort(nearest, kind="stable"), NEAREST_BINS)
     cosines, means = (
         [float(values[rows].mean()) for rows in bins if len(rows)]

@@ -193,7 +193,7 @@ def summarise_job(
     scopes, cells, item_values = measure_cells(tested, measured, units)
 
     # whether pictures near training pictures score better
-    nearest, score = average_by_unit(item_values.values(), tables[0].pool)
+    nearest, score = average_by_unit(item_values.values())
     if len({*nearest.round(9)}) > 1:
         slope = fit_slope(
             nearest, score, protocol=protocol, split=spec.split, seeds=tuple(seeds)
@@ -339,7 +339,7 @@ def measure_cells(
                 "units": units[label(subject)],
                 "ranks": table.ranks.tolist(),
                 "backward_ranks": backward.tables[0].ranks.tolist() if backward else [],
-                "other_ranks": table.rank_by_others() if table.nearest.size else [],
+                "surplus": table.surplus() if table.nearest.size else [],
                 "nearest": table.nearest.tolist(),
             }
     return scopes, cells, item_values
