@@ -18,7 +18,7 @@ from tools.parity import planted
 from tools.parity.author_figures import DAMAGE, READERS, Entry
 from tools.parity.layouts import WRITERS
 from tools.parity.planted import Figures
-from tools.parity.trainings import METHODS
+from tools.parity.trainings import METHODS, figures_of, golden_path
 
 FIGURES = Path(__file__).with_name("figures")
 """Figures of the authors' code that were imported here."""
@@ -345,12 +345,9 @@ def find_figures(method: str, folder: Path | None = None) -> Figures | None:
             content = read_document(path)
             entries = content["reference"]
             return Figures(content["settings"], entries, path) if entries else None
-    row = METHODS.get(method)
-    file_name, part = method, None
-    if row is not None:
-        file_name, part = row.golden or method, row.part
-    path = planted.folder() / f"{file_name}.json"
-    return planted.read_figures(path, part) if path.is_file() else None
+    if method in METHODS and golden_path(method).is_file():
+        return figures_of(method)
+    return None
 
 
 def stop(error: BrainhiveError) -> None:

@@ -64,11 +64,14 @@ class Training:
     folder: Path
 
 
+def golden_path(name: str) -> Path:
+    """Return the path of the golden figures of a method by its name."""
+    return planted.folder() / f"{METHODS[name].golden or name}.json"
+
+
 def figures_of(name: str) -> Figures:
     """Read the golden figures of a method by its name."""
-    method = METHODS[name]
-    path = planted.folder() / f"{method.golden or name}.json"
-    return planted.read_figures(path, method.part)
+    return planted.read_figures(golden_path(name), METHODS[name].part)
 
 
 def train(name: str, figures: Figures, home: Path, seeds: list[int]) -> Training:

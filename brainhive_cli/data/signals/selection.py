@@ -125,7 +125,7 @@ class Signal(Section):
     normalise_trials: bool = Field(
         False,
         description="before trials are averaged, subtract from each channel of each "
-        "trial its mean over the window and divide it by its norm (AlignVis)",
+        "trial its mean over the window, and divide by its norm before that (AlignVis)",
     )
     normalise: Annotated[
         Any,

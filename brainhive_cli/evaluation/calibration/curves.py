@@ -145,10 +145,12 @@ def conclude(
         "chance": 0.0,
         **context,
     }
+    gains: dict[tuple[str, str], list[Float64]] = {}
     for other, name in product((ZERO_SHOT, SCRATCH), names):
         if {TRANSFER, other} <= protocols.keys():
             pairs = zip(hits[TRANSFER, name], hits[other, name], strict=True)
             gained = [transferred - hit for transferred, hit in pairs]
+            gains[other, name] = gained
             # with the stamps of either
             protocol = max(protocols[TRANSFER], protocols[other], key=len)
             label = scope(f"{TRANSFER} over {other}", name)
@@ -158,17 +160,7 @@ def conclude(
 
     better = None
     if {TRANSFER, SCRATCH} <= {*arms}:
-        pairs_of_amount = (
-            zip(hits[TRANSFER, name], hits[SCRATCH, name], strict=True)
-            for name in names
-        )
-        better = find_better(
-            [
-                [with_ - without for with_, without in pairs]
-                for pairs in pairs_of_amount
-            ],
-            job.items,
-        )
+        better = find_better([gains[SCRATCH, name] for name in names], job.items)
 
     # the arm of the finding: all people together, what suffices, and each person
     protocol = job.describe_protocol()

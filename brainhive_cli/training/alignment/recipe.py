@@ -275,7 +275,7 @@ class Train(Section):
     )
     # validation, and the epoch that is kept
     validation: float = Field(
-        0.1, ge=0, lt=1, description="share of training concepts held out"
+        0.1, ge=0, lt=1, description="share of training concepts, or pictures, held out"
     )
     validation_by: Literal["concepts", "pictures"] = added_field(
         "concepts",
