@@ -24,6 +24,12 @@ from scipy.signal import lfilter
 from scipy.signal.windows import tukey
 from scipy.special import betaincc, betaln, expit, logit, xlog1py, xlogy
 from scipy.stats import norm, t
+from simulated_orders import (
+    PICTURE_ORDERS,
+    REPEATED,
+    ceilings_by_order,
+    sorted_pictures,
+)
 from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
@@ -67,11 +73,12 @@ from brainhive_cli.evaluation.retrieval.baseline import (
 from brainhive_cli.evaluation.retrieval.folds import measure_classes
 from brainhive_cli.measurement.comparison import compare_values, crossed_t
 from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
-from brainhive_cli.measurement.interleaving import TrialOrder, of_trials
+from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import ranks, ranks_of_all, summarise
 from brainhive_cli.measurement.retrieval import Scores, share_wins
 from brainhive_cli.measurement.slope import average_by_unit, fit_slope
 from brainhive_cli.measurement.statistics import describe, measure, measure_each
+from brainhive_cli.measurement.trial_order import TrialOrder
 from brainhive_cli.measurement.units import MANY_SUBJECTS, MANY_UNITS, Alike, Items
 from brainhive_cli.measurement.verdict import judge
 
@@ -639,8 +646,8 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
     own = ranked[np.arange(len(ranked)), category.ravel()]
     top1 = summarise([own], categories, split="test", items=items, only=("top1",))
     tested_with = dict(enumerate(fold.ravel().tolist())) if is_by_trial else group_of
-    options: Any = {"label_of": label_of, "parts": tested_with}
-    side = judge([ranked], items, range(categories), **options)[0].side
+    items = replace(items, parts=tested_with)
+    side = judge([ranked], items, range(categories), label_of=label_of)[0].side
     return [*top1, side == "above chance", side == "below chance"]
 
 
@@ -649,7 +656,7 @@ def verdicts_under_drift(random: Random, design: str, effect: float) -> list[flo
     and without order.
 
     Drift is a moving average over some thirty trials, as strong as the noise of a
-    trial, and of one course in all runs where blocks have one order; so are offsets of
+    trial, and of one course in all runs where labels have one order; so are offsets of
     runs. Learners are those of pooled folds.
     """
     shown, _, by = design.partition(", out: ")
@@ -664,13 +671,15 @@ def verdicts_under_drift(random: Random, design: str, effect: float) -> list[flo
         blocks = {
             "one order": np.arange(4),
             "a category a run": np.full(40, number % 4),
+            "one random order": (orders or [blocks])[0],
         }.get(shown, blocks)
         orders.append(np.repeat(blocks, size)[:40])
     category = np.concatenate(orders)
 
     # signals [N, F]
+    is_shared = shown in ("one order", "one random order")
     courses = gaussian_filter1d(
-        random.normal(size=(1 if shown == "one order" else 6, 100, 30)), 12, axis=1
+        random.normal(size=(1 if is_shared else 6, 100, 30)), 12, axis=1
     )
     drift = np.broadcast_to(courses[:, 30:70] / courses.std(), (6, 40, 30)).reshape(
         240, 30
@@ -696,19 +705,20 @@ def verdicts_under_drift(random: Random, design: str, effect: float) -> list[flo
     order = TrialOrder.of(
         np.arange(240), category.tolist(), None, run, np.arange(240.0)
     )
-    found = of_trials(order, fold, by)
+    found = Interleaving.from_trials(order, fold, by)
     label_of, parts, blocks = (
         dict(enumerate(each)) for each in (category.tolist(), found.parts, found.blocks)
     )
     items = Alike(
         group_of=dict(enumerate(run.tolist())), groups=by, has_folds=True
     ).items([[*range(240)]])
+    allowed = replace(items, parts=parts, problem=found.problem)
+    naive = replace(
+        items, parts={} if by == "trials" else dict(enumerate(run.tolist()))
+    )
     sides = [
-        judge([ranked], items, range(4), label_of=label_of, **known)[0].side
-        for known in (
-            {"parts": parts, "blocks": blocks, "problem": found.problem},
-            {"parts": None if by == "trials" else dict(enumerate(run.tolist()))},
-        )
+        judge([ranked], each, range(4), label_of=label_of, blocks=listed)[0].side
+        for each, listed in ((allowed, blocks), (naive, None))
     ]
     accuracy = float((ranked[np.arange(240), category] == 1).mean())
     answers = [(side == "above chance", side == "below chance") for side in sides]
@@ -810,7 +820,8 @@ def folds_of_pictures(
     concept_of = dict(zip(names, map(str, concept), strict=True))
     items = Alike("concept", concept_of, has_folds=True).items([names])
     top1 = summarise([ranked.diagonal()], 10, split="test", items=items, only=("top1",))
-    answers = judge([ranked], items, names, fold_of, concept_of, parts=fold_of, pool=10)
+    items = replace(items, parts=fold_of)
+    answers = judge([ranked], items, names, fold_of, concept_of, pool=10)
     asked = ("over concepts", "which picture", "which concept")
     sides = {each.question: each.side == "above chance" for each in answers}
     return [*top1, *(sides.get(question, np.nan) for question in asked)]
@@ -1576,7 +1587,10 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
             "design": [
                 f"{shown}, out: {by}"
                 for by, more in (("trials", "a category a run"), ("runs", "one order"))
-                for shown in ("random", "blocks of 10", "blocks of 3", "pairs", more)
+                for shown in (
+                    *("random", "blocks of 10", "blocks of 3", "pairs"),
+                    *("one random order", more),
+                )
             ],
             "effect": (0.0, 1.2),
         },
@@ -1584,6 +1598,19 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
             "accuracy | above | below | not testable | above, order ignored | below, "
             "order ignored"
         ),
+    ),
+    sorted_pictures: (
+        {
+            "design": PICTURE_ORDERS,
+            "runs": (1, 6),
+            "is_shared": (True, False),
+            "effect": (0.0, 0.25),
+        },
+        "above | below | not testable | caveat | above, order ignored",
+    ),
+    ceilings_by_order: (
+        {"design": REPEATED, "strength": (0.5, 1.0), "effect": (0.0, 0.3)},
+        "not measured | reliability of halves, where measured",
     ),
     equal_learners: (
         {
@@ -1708,7 +1735,12 @@ def average(results: Sequence[Sequence[Any]]) -> list[float]:
         truth = float(np.mean([metric.value for metric in columns[0]]))
         widths = [metric.high - metric.low for metric in columns[0]]
         columns[:1] = [[truth], [holds(metric, truth) for metric in columns[0]], widths]
-    return [float(np.mean(column)) for column in columns]
+    # what was not measured has no mean
+    means = []
+    for column in np.array(columns, np.float64):
+        measured = column[~np.isnan(column)]
+        means.append(float(measured.mean()) if len(measured) else np.nan)
+    return means
 
 
 def main() -> None:

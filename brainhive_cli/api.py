@@ -554,7 +554,8 @@ def store_trials(
         averaged: Whether each trial is an average of several.
         axes: Of arrays `channels` or `space` (`Sensors`, `Voxels`), `times_s` [T] from
             the onset, `rate_hz`, `unit`; of epochs `channels` or `types` that are
-            taken; of both `onset_s` [n], in the run.
+            taken; of both `onset_s` [n], in the run. Without it, rows are in the order
+            of time; where they are not, `onset_s="unknown"`, and results say so.
 
     Returns:
         The trials that were stored, a row each, in their order; `index` [m] says which

@@ -243,6 +243,8 @@ def _check_signals(path: Path, recipe: Recipe) -> Checked:
         return _report_store(path, error.in_one_line, Table(title, columns, [row]))
     # what it holds by split
     note = {"problem": "", **describe_store(store)}
+    if note["overlap"]:
+        console.say(f"{name}: {note['overlap']}")
     files = {}
     table = Table(title, columns, [(name, *row, PASSED) for row in count_rows(note)])
     if recipe.plots:

@@ -417,6 +417,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         for subject in job.subjects:
             signals[subject] = describe_store(SignalStore.open(job.path(subject)))
             bar.advance()
+    # windows that overlap are no fault, but a reader of early or late effects must know
+    for described in signals.values():
+        if described["overlap"]:
+            console.say(f"{job.preparation.dataset}: {described['overlap']}")
+            break
     rows = [
         (subject, *row)
         for subject, described in signals.items()

@@ -93,6 +93,7 @@ class Answer:
         scope: What the answer is about, as "these 2 concepts"; empty for units in
             general.
         wider: The wider claim that the design does not allow; empty where it does.
+        condition: What the answer takes for granted, as nothing says it.
     """
 
     question: str
@@ -104,6 +105,7 @@ class Answer:
     test: str
     scope: str = ""
     wider: str = ""
+    condition: str = ""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -130,7 +132,9 @@ class Answer:
         """The answer in words, with whom it is about; or why there is none."""
         if self.p is None:
             return f"{self.side}: {self.test}"
-        return f"{self.side} for {self.scope}" if self.scope else self.side
+        scope = f" for {self.scope}" if self.scope else ""
+        condition = f", if {self.condition}" if self.condition else ""
+        return f"{self.side}{scope}{condition}"
 
     @property
     def sentence(self) -> str:

@@ -66,6 +66,8 @@ SEEN_PICTURES = "seen pictures"
 """
 NOT_INTERLEAVED = "signal or time"
 """Labels were not interleaved in time, so that drift alone says something of them."""
+ORDER_UNKNOWN = "order of trials unknown"
+"""Nothing says in which order trials were shown, so labels may have come in blocks."""
 TRAINED_TRIALS = "tested on trials of its training"
 """Trials that a model learned from were shown to it again: what it says of them is no
 result.
@@ -104,6 +106,7 @@ CAVEATS = (
     UNKNOWN_TRIALS,
     SEEN_PICTURES,
     NOT_INTERLEAVED,
+    ORDER_UNKNOWN,
     UNKNOWN_PICTURES,
     UNKNOWN_NETWORK,
     UNKNOWN_SELECTION,

@@ -272,7 +272,8 @@ def as_trials(
             coordinate of xarray, that says it. Default: names of mne's events.
         where: What it is, for errors.
         axes: Of arrays `space` or `channels`, `times_s`, `rate_hz`, `unit`; of epochs
-            `channels` or `types` that are taken; of both `onset_s` [n].
+            `channels` or `types` that are taken; of both `onset_s` [n], or
+            `unknown` where trials are not in the order of time.
 
     Raises:
         BrainhiveError: naming an axis that is missing, or does not fit.
@@ -290,9 +291,18 @@ def as_trials(
         trials = replace(
             trials, image_ids=read_names(() if pictures is None else pictures)
         )
-    if (onset_s := axes.get("onset_s")) is None:
-        return trials
-    return replace(trials, onset_s=np.asarray(onset_s, np.float64).reshape(-1, 1))
+
+    # onsets, or the order of rows, unless that says nothing of time
+    onset_s = axes.get("onset_s")
+    if isinstance(onset_s, str):
+        if onset_s != "unknown":
+            raise RecipeError(f"onset_s is {onset_s!r}", "[n] seconds, or unknown")
+        return replace(trials, onset_s=None)
+    if onset_s is not None:
+        return replace(trials, onset_s=np.asarray(onset_s, np.float64).reshape(-1, 1))
+    if trials.onset_s is None:
+        return replace(trials, trial_numbers=np.arange(len(trials.signal))[:, None])
+    return trials
 
 
 def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.arrays import Bool, Int64
+from brainhive_cli.core.arrays import Bool, Float32, Int64
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
@@ -21,11 +21,11 @@ from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.data.stores.ids import match_ids
 from brainhive_cli.data.trials import Trials, take
-from brainhive_cli.measurement.interleaving import (
-    Interleaving,
+from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.trial_order import (
+    SMALLEST_P,
     TrialOrder,
-    of_pictures,
-    of_trials,
+    p_of_transitions,
 )
 from brainhive_cli.measurement.units import MANY_UNITS, Alike
 
@@ -231,6 +231,7 @@ class Holdout(Section):
         where: str,
         *,
         has_order: bool,
+        features: Callable[[], Float32],
     ) -> Interleaving:
         """Find which of a subject's signals may exchange labels, as far as time is
         known; of all folds.
@@ -242,12 +243,14 @@ class Holdout(Section):
             where: Name of the recording, for errors.
             has_order: Whether stimuli follow one another, as clips of a film: time then
                 says nothing more.
+            features: Gives what stimuli show, [M, K]; see `find_features`.
 
         Returns:
             Of each trial [n] where trials of seen stimuli are held out, else of each
             row [N].
         """
         is_there, shown = recording.is_there, [*map(str, recording.image_ids)]
+        rows = stimuli.rows(shown)
 
         # items and their labels: trials and what they show, or pictures and their
         # concepts
@@ -256,7 +259,7 @@ class Holdout(Section):
             item, label = np.arange(len(row)), [shown[index] for index in row]
             group = self.number_tested(recording, where)[is_there]
         else:
-            item, rows, group = row, stimuli.rows(shown), np.zeros(len(shown), np.int64)
+            item, group = row, np.zeros(len(shown), np.int64)
             label = [
                 stimuli.concepts[index] if index >= 0 else name
                 for index, name in zip(rows.tolist(), shown, strict=True)
@@ -267,13 +270,28 @@ class Holdout(Section):
                 group[is_tested & (rows >= 0)] = fold
 
         # their order in time
-        known = [recording.sessions, recording.runs, recording.onset_s]
-        if has_order or all(times is None for times in known):
-            return Interleaving(group.tolist(), [*range(len(label))])
-        order = TrialOrder.of(item, label, *(take(times, is_there) for times in known))
-        if self.shows_seen:
-            return of_trials(order, group, self.by)
-        return of_pictures(order, group)
+        sessions, runs = (
+            take(times, is_there) for times in (recording.sessions, recording.runs)
+        )
+        time = take(recording.times_in_run, is_there)
+        is_known = time is not None
+        if has_order or (sessions is None and runs is None and not is_known):
+            return Interleaving(
+                group.tolist(), [*range(len(label))], is_known=has_order
+            )
+
+        # what each item shows; stimuli without embeddings are like no other
+        stimulus = rows[row] if self.shows_seen else rows
+        values = np.where((stimulus >= 0)[:, None], features()[stimulus], 0)
+        order = TrialOrder.of(item, label, sessions, runs, time, values)
+        interleaving = (
+            Interleaving.from_trials(order, group, self.by)
+            if self.shows_seen
+            else Interleaving.from_pictures(order, group)
+        )
+        # a new picture is told by no picture that came before it
+        repeats = self.shows_seen and p_of_transitions(order) <= SMALLEST_P
+        return replace(interleaving, is_known=is_known, repeats=repeats)
 
     def group_alike(
         self,

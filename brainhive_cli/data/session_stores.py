@@ -149,7 +149,7 @@ def _join(
     # -1 where there is no trial
     sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)
     known: dict[str, Any] = {}
-    for name in ("runs", "onset_s"):
+    for name in ("runs", "onset_s", "trial_numbers"):
         known[name] = _concatenate(getattr(recording, name) for recording in recordings)
         if (values := known[name]) is not None:
             known[name] = np.where(

@@ -25,6 +25,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
 from brainhive_cli.core.recipe import SIGNALS, Paths
 from brainhive_cli.data.datasets import Dataset, Published
+from brainhive_cli.data.overlap import Overlap
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.spaces import Grid, Sensors, Surface, Voxels, axis_lists
 from brainhive_cli.data.stores import hdf5
@@ -37,7 +38,13 @@ AGAIN = "run again what made it: prepare, or the command that needs the signals"
 """Way out of a damaged store."""
 COPIED_BYTES = 2**26
 """Copied at a time, at most; one stimulus where it is larger."""
-OPTIONAL = {"sessions": "i", "whiteners": "f", "runs": "i", "onset_s": "f"}
+OPTIONAL = {
+    "sessions": "i",
+    "whiteners": "f",
+    "runs": "i",
+    "onset_s": "f",
+    "trial_numbers": "i",
+}
 """Arrays of a split that a store may lack, and NumPy's letter of the kind of their
 numbers.
 """
@@ -159,7 +166,7 @@ class SignalStore:
         for split, recording in self.splits.items():
             arrays = (recording.repetitions, recording.sessions)
             counts = [None if array is None else array.tobytes() for array in arrays]
-            for array in (recording.runs, recording.onset_s):
+            for array in (recording.runs, recording.onset_s, recording.trial_numbers):
                 counts += [] if array is None else [array.tobytes()]
             # the order in which steps were recorded has no part in it
             steps = sorted(recording.preparation.items())
@@ -696,6 +703,7 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
     # axes, caveats and origin are those of all splits
     first = next(iter(store.splits.values()))
     width = first.signal.shape[2]
+    overlap = Overlap.of(store.splits.values(), first.times_s)
     if isinstance(first.space, Voxels):
         space = {"voxels": width, "regions": list(first.space.regions)}
     else:
@@ -708,6 +716,7 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
         "caveats": merge_caveats(
             *(recording.caveats for recording in store.splits.values())
         ),
+        "overlap": overlap.description if overlap else "",
         "whiteners": 0 if first.whiteners is None else len(first.whiteners),
         "provenance": {
             key: value for key, value in first.provenance.items() if key != "files"

@@ -307,6 +307,7 @@ class Betas(Preparation):
                 {"dropped": {} if recordings else dict(trials.dropped), **provenance},
                 runs=take(runs, split_rows[:, None]),  # [n, 1]
                 onset_s=take(trials.onset_s, split_rows[:, None]),
+                trial_numbers=split_rows[:, None] if trials.onset_s is None else None,
             )
         return recordings
 

@@ -59,7 +59,13 @@ STEP_TOLERANCE = 0.02
 """Share of the time between samples by which it may differ from 1 / rate, as after
 resampling.
 """
-BY_TRIAL = {"sessions": -1, "runs": -1, "onset_s": np.nan, "known_digests": 0}
+BY_TRIAL = {
+    "sessions": -1,
+    "runs": -1,
+    "onset_s": np.nan,
+    "trial_numbers": -1,
+    "known_digests": 0,
+}
 """Lists [N, R] of trials, and what they have where there is none."""
 
 
@@ -92,6 +98,8 @@ class Trials:
             there is none; None if not known.
         onset_s: [N, R] seconds from the start of its run to the stimulus of each
             repetition, NaN where there is none; None if not known.
+        trial_numbers: [N, R] number of each repetition in the order of time, from 0,
+            where onsets are not known; -1 where there is none; None if not known.
         known_digests: [N, R] `digest_trials` of the signal as it was recorded, where a
             store has them.
         subject: Number of the subject, where it is known.
@@ -132,6 +140,7 @@ class Trials:
     whiteners: Float64 | None = None
     runs: NDArray[np.int16] | None = None
     onset_s: Float64 | None = None
+    trial_numbers: Int64 | None = None
     known_digests: UInt64 | None = None
     subject: int = 0
     stimulus: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
@@ -238,6 +247,7 @@ class Trials:
         for name, trials in {
             "runs": self.runs,
             "onsets": self.onset_s,
+            "trial numbers": self.trial_numbers,
             "sessions": self.sessions,
         }.items():
             if trials is None:
@@ -259,6 +269,13 @@ class Trials:
                 raise BrainhiveError(
                     f"signals {shape} come with {most} whiteners for more sessions"
                 )
+
+    @property
+    def times_in_run(self) -> Array | None:
+        """[N, R] onset of each trial in its run, or its number in the order of time;
+        None if neither is known.
+        """
+        return self.trial_numbers if self.onset_s is None else self.onset_s
 
     def take(self, rows: Int64 | Bool) -> Self:
         """Take stimuli by their indices, in this order, or by a mask; what was read is

@@ -1,81 +1,48 @@
-"""Order of trials in time: labels that were shown in blocks, and parts within which
-labels were interleaved.
+"""Labels of trials or pictures that may be exchanged, by their order in time.
 
-Signals drift, so trials that are near in time are alike whatever was shown. Labels that
-were shown in blocks can be decoded from time alone, and labels of trials that are far
-apart in time are not exchangeable.
+Signals drift, so trials that are near in time are alike whatever was shown. Where equal
+labels, or pictures of one kind, were shown together, they can be decoded from time
+alone, and labels of trials that are far apart in time are not exchangeable.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Array, Bool, Int64
+from brainhive_cli.core.arrays import Array, Float64, Int64
+from brainhive_cli.core.measurements import (
+    NOT_INTERLEAVED,
+    ORDER_UNKNOWN,
+    merge_caveats,
+)
+from brainhive_cli.measurement.repetitions import find_shared_order
+from brainhive_cli.measurement.trial_order import (
+    CLUMPED,
+    SMALLEST_P,
+    TrialOrder,
+    count_positions,
+    list_parts,
+    number_blocks,
+    p_of_clumping,
+    p_of_shared_order,
+)
 from brainhive_cli.measurement.units import number_names
 
-Times = Array | None
-"""Sessions, runs or onsets of trials; None where they are not known."""
-DRAWS = 199
-"""Random orders that the order of labels is compared with; the smallest p is 1 /
-200.
+INTERLEAVED = 0.2
+"""p above which labels are exchanged freely. Exchanging them within a few stretches of
+time costs little power, so it is done at the slightest sign that they were not.
 """
-CLUMPED, CLUMPED_IN_PARTS, SAME_ORDER = 0.01, 0.2, 0.05
-"""p up to which labels count as shown in blocks within natural parts (1 % of random
-orders do) and in smaller ones, which are looked at only where labels came in blocks;
-and up to which blocks count as shown in one order in all runs (of two runs of four
-blocks only equal orders do, 1 in 24).
+SAME_ORDER = 0.05
+"""p up to which blocks count as shown in one order in all runs: of two runs of four
+blocks only equal orders do, 1 in 24.
 """
-FEWEST_TRIALS = 4
-"""Trials of the shortest part of a run within which labels are compared."""
-BLOCKED = "labels were shown in blocks, so signal and time cannot be distinguished"
-SAME_BLOCKS = (
-    "blocks came in the same order in all {}, so signal and time cannot be "
-    "distinguished"
-)
-
-
-class TrialOrder(NamedTuple):
-    """Trials of one subject, in the order of time.
-
-    Attributes:
-        item: [n] index of the item that each trial shows; of held-out trials each is an
-            item.
-        label: [I] number of the label of each item.
-        session: [n] session of each trial.
-        run: [n] run of each trial, numbered over all sessions.
-    """
-
-    item: Int64
-    label: Int64
-    session: Int64
-    run: Int64
-
-    @classmethod
-    def of(
-        cls,
-        item: Int64,
-        label: Sequence[Hashable],
-        session: Times,
-        run: Times,
-        onset_s: Times,
-    ) -> Self:
-        """Sort trials [n] by session, run and onset; the order of what is not known is
-        drawn.
-        """
-        # unknown sessions and runs are one; unknown onsets are in random order
-        zeros = np.zeros(len(item), np.int64)
-        drawn = np.random.default_rng(0).permutation(len(item))
-        session, run = (zeros if known is None else known for known in (session, run))
-        line = np.lexsort((drawn if onset_s is None else onset_s, run, session))
-        # runs are numbered over sessions, in each of which they begin anew
-        run_number = np.unique(np.stack([session, run]), axis=1, return_inverse=True)[
-            1
-        ].reshape(-1)
-        (labels,) = number_names([label])
-        return cls(item[line], labels, session[line].astype(np.int64), run_number[line])
+FEWEST_ITEMS = 4
+"""Items of the smallest part within which labels are compared."""
+TOGETHER = "{} were shown {}, so signal and time cannot be distinguished"
+"""Reason why labels cannot be tested: what was shown, and how."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +56,22 @@ class Interleaving:
             exchanged together.
         concept_parts: [I] as `parts`, for labels that several items have; None where
             these came in blocks.
-        problem: Why labels, or concepts of several items, cannot be distinguished from
-            time, if they cannot.
-        follows_time: Whether time alone says something of labels: they differ between
-            parts.
+        problem: Why labels of items cannot be distinguished from time, if they cannot.
+        concept_problem: Why concepts of several items cannot be, if they cannot.
+        follows_time: Whether time alone says something of labels.
+        is_known: Whether the order of trials within runs is known.
+        repeats: Whether labels follow each other in the same pairs more often than in
+            random orders, so that a label tells the next one.
     """
 
     parts: list[Hashable]
     blocks: Sequence[Hashable]
     concept_parts: list[Hashable] | None = None
     problem: str = ""
+    concept_problem: str = ""
     follows_time: bool = False
+    is_known: bool = True
+    repeats: bool = False
 
     def take(self, rows: Int64) -> Self:
         """Take some of the items."""
@@ -123,283 +95,205 @@ class Interleaving:
                 strict=True,
             )
         )
+        # folds are of one recording, whose order they have in common
+        return replace(
+            folds[0], parts=parts, blocks=blocks, concept_parts=concept_parts or None
+        )
+
+    @classmethod
+    def from_trials(cls, order: TrialOrder, group: Int64, by: str) -> Self:
+        """Find which labels of held-out trials may be exchanged.
+
+        Args:
+            order: The trials, each an item.
+            group: [I] fold, run or session that each item is tested with.
+            by: What is held out: `trials`, of whose run and session models have
+                learned; `runs` or `sessions`.
+        """
+        items: list[Hashable] = [*range(len(order.label))]
+        by_label = order._replace(features=None)
+        if by == "trials":
+            # models have learned of the same run, and of the same time of other runs
+            within, others = order.run, "runs"
+            is_blocked = p_of_clumping(by_label, 0 * order.run) <= CLUMPED
+            has_one_order = p_of_shared_order(order, within) <= SMALLEST_P
+            follows_time = is_blocked or has_one_order
+        else:
+            within, others = group[order.item], by
+            is_blocked = p_of_clumping(by_label, within) <= CLUMPED
+            # trials of one block are alike by their label
+            blocks_alone = order.take_blocks().label_each_item()
+            p = p_of_clumping(blocks_alone, group[blocks_alone.item], group)
+            level = SAME_ORDER if is_blocked else SMALLEST_P
+            has_one_order = p_of_shared_order(order, within) <= level
+            follows_time = p <= CLUMPED or has_one_order
+            if not follows_time:
+                # time in other groups says nothing of the order of blocks in this one
+                blocks = np.arange(len(items))
+                if is_blocked:
+                    blocks[order.item] = number_blocks(order)
+                return cls(group.tolist(), blocks.tolist())
+
+        parts = find_interleaved(order, group, within)
+        how = f"in the same order in all {others}" if has_one_order else "in blocks"
+        which = "labels" if has_one_order or is_blocked else "similar labels"
         return cls(
-            parts,
-            blocks,
-            concept_parts or None,
-            folds[0].problem,
-            folds[0].follows_time,
+            parts or group.tolist(),
+            items,
+            problem="" if parts else TOGETHER.format(which, how),
+            follows_time=follows_time,
+        )
+
+    @classmethod
+    def from_pictures(cls, order: TrialOrder, fold: Int64) -> Self:
+        """Find which pictures (of one concept) may be exchanged, and which concepts,
+        within folds [I].
+        """
+        # pictures within a fold and concept; concepts only where they have several
+        # pictures
+        total = len(order.label)
+        has_several = len({*order.label.tolist()}) < total
+        pictures = order.label_each_item()
+        exchanged = fold * total + (order.label if has_several else 0)
+        parts = find_interleaved(pictures, exchanged)
+        concept_parts = find_interleaved(order, fold) if has_several else None
+
+        # pictures that are the only ones of their concept have no part in the first
+        # test
+        everything = 0 * order.run
+        problem, concept_problem = "", ""
+        stratum = _stratify(pictures.item, everything, exchanged)
+        if parts is None and _can_exchange(pictures, stratum):
+            problem = TOGETHER.format("similar pictures", "in blocks")
+        if has_several and concept_parts is None:
+            concept_problem = TOGETHER.format("concepts", "in blocks")
+
+        # drift also tells pictures apart that came in one order, or several times in a
+        # row
+        follows_time = (
+            p_of_clumping(order, everything) <= CLUMPED
+            or p_of_clumping(order.label_each_trial(), order.run) <= SMALLEST_P
+            or bool(find_shared_order(order))
+        )
+        return cls(
+            parts or fold.tolist(),
+            [*range(total)],
+            concept_parts,
+            problem,
+            concept_problem,
+            follows_time,
         )
 
 
-def of_trials(order: TrialOrder, group: Int64, by: str) -> Interleaving:
-    """Find which labels of held-out trials may be exchanged.
+def list_caveats(orders: Iterable[Interleaving], has_seen: bool) -> list[str]:
+    """List the caveats of numbers by the orders in time of what they are of.
 
     Args:
-        order: The trials, each an item.
-        group: [I] fold, run or session that each item is tested with.
-        by: What is held out: `trials`, of whose run and session models have learned;
-            `runs` or `sessions`.
+        orders: Of each subject and model.
+        has_seen: Whether models have learned of other trials of what is tested, so that
+            an unknown order matters.
     """
-    # trials: models learned of the same run, so labels must be interleaved in time
-    items: list[Hashable] = [*range(len(order.label))]
-    if by == "trials":
-        parts = find_interleaved(order, group)
-        follows_time = are_clumped(order, 0 * order.run, CLUMPED)
-        return Interleaving(
-            parts or group.tolist(), items, None, "" if parts else BLOCKED, follows_time
-        )
-
-    # blocks are decoded from the time within a group where they have the same order in
-    # all groups
-    within = group[order.item]
-    if not are_clumped(order, within, CLUMPED):
-        return Interleaving(group.tolist(), items)
-    if have_same_order(order, within):
-        parts = find_interleaved(order, group)
-        problem = "" if parts else SAME_BLOCKS.format(by)
-        return Interleaving(parts or group.tolist(), items, None, problem, True)
-    # blocks of equal labels move as one
-    blocks = np.empty(len(items), np.int64)
-    blocks[order.item] = number_blocks(order)
-    return Interleaving(group.tolist(), blocks.tolist())
+    caveats = set()
+    for order in orders:
+        if order.follows_time:
+            caveats.add(NOT_INTERLEAVED)
+        if has_seen and not order.is_known:
+            caveats.add(ORDER_UNKNOWN)
+    return merge_caveats(caveats)
 
 
-def of_pictures(order: TrialOrder, fold: Int64) -> Interleaving:
-    """Find which pictures (of one concept) may be exchanged, and which concepts, within
-    folds [I].
-    """
-    # pictures within a fold and concept; concepts only where they have several pictures
-    several = len({*order.label.tolist()}) < len(order.label)
-    each_trial = order._replace(label=np.arange(len(order.label)))
-    concept = order.label if several else 0
-    parts = (
-        find_interleaved(each_trial, fold * len(order.label) + concept) or fold.tolist()
-    )
-    concept_parts = find_interleaved(order, fold) if several else None
-    problem = (
-        BLOCKED.replace("labels", "concepts")
-        if several and concept_parts is None
-        else ""
-    )
-    follows_time = several and are_clumped(order, 0 * order.run, CLUMPED)
-    return Interleaving(
-        parts, [*range(len(order.label))], concept_parts, problem, follows_time
-    )
-
-
-def find_interleaved(order: TrialOrder, within: Int64) -> list[Hashable] | None:
+def find_interleaved(
+    order: TrialOrder, within: Int64, groups: Int64 | None = None
+) -> list[Hashable] | None:
     """Find parts of a recording within which labels were interleaved.
 
     These are runs, else sessions, else all: the first in which half of the items could
-    have another label. Where labels come in blocks there, they are the longest of
-    halves, quarters, … of runs where they do not.
+    have another label. Where trials near in time are alike there, items are divided by
+    their mean time into ever more stretches, until trials within these are not.
 
     Args:
         order: The trials.
         within: [I] number of the class of each item (as its fold), within which labels
             are exchanged.
+        groups: [n] group of each trial, where models have learned when labels come in
+            other groups: within parts, their order must differ between groups. None:
+            they have learned of other pictures.
 
     Returns:
         [I] class and part (the set of the parts of its trials) of each item; None where
-        labels came in blocks.
+        there are no such parts.
     """
-    # runs, sessions, all; and ever smaller parts of runs
-    sizes = np.bincount(order.run)
-    position = np.arange(len(order.run)) - (sizes.cumsum() - sizes)[order.run]
-    natural = [order.run, order.session, np.zeros_like(order.run)]
-    depths = range(1, int(np.log2(max(1, sizes.max() / FEWEST_TRIALS))) + 1)
-    finer = [
-        order.run * 2**depth + position * 2**depth // sizes[order.run]
-        for depth in depths
-    ]
+    # the finest natural parts in which labels can be exchanged
+    natural = [order.run, order.session, 0 * order.run]
+    strata = [_stratify(order.item, parts, within) for parts in natural]
+    possible = [row for row in range(3) if _can_exchange(order, strata[row])]
+    if not possible:
+        return None
+    parts, stratum = natural[possible[0]], strata[possible[0]]
 
-    # from the finest natural ones that allow an exchange, to smaller ones
-    first = next(
-        (
-            row
-            for row, parts in enumerate(natural)
-            if _can_exchange(order, parts, within)
-        ),
-        2,
-    )
-    levels = [CLUMPED] * (first + 1) + [CLUMPED_IN_PARTS] * len(finer)
-    for parts, level in zip([*natural[first::-1], *finer], levels, strict=True):
-        if _can_exchange(order, parts, within) and not are_clumped(order, parts, level):
-            return [*zip(within.tolist(), _list_parts(order.item, parts), strict=True)]
-    return None
+    # mean time of each item in the parts, and what is alike among items near in time
+    time = count_positions(parts) / np.bincount(parts)[parts]
+    mean_time = np.bincount(order.item, time) / np.bincount(order.item)
+    values: Array = np.eye(1 + order.label.max())[order.label]
+    if order.features is not None:
+        values = order.features
 
-
-def are_clumped(order: TrialOrder, parts: Int64, level: float) -> bool:
-    """Whether trials near in time have one label more often than in random orders
-    within parts [n].
-    """
-    if len({*order.label.tolist()}) == len(order.label):
-        return False
-
-    # windows of 2, 4, 8, … trials of a part
-    line = np.argsort(parts, kind="stable")
-    part = np.unique(parts[line], return_inverse=True)[1]
-    sizes = np.bincount(part)
-    position = np.arange(len(part)) - (sizes.cumsum() - sizes)[part]
-    lengths = [2**power for power in range(1, int(np.log2(sizes.max())) + 1)]
-    # windows [n] of each length, numbered apart by part
-    item = order.item[line]
-    windows = [part * len(part) + position // length for length in lengths]
-
-    # pairs of one label in a window; a random order exchanges labels of items of the
-    # same parts
-    (stratum,) = number_names([_list_parts(order.item, parts)])
-    random = np.random.default_rng(0)
-    sorted_rows = np.argsort(stratum, kind="stable")
-    counts = []
-    for draw in range(1 + DRAWS):
-        # the first row is as measured, further ones are random orders
-        label = order.label.copy()
-        if draw:
-            label[sorted_rows] = order.label[
-                np.lexsort((random.random(len(stratum)), stratum))
-            ]
-        counts.append([_count_pairs(window, label[item]) for window in windows])
-    return _p_of_first(counts) <= level
+    # the whole stratum, then ever more stretches of time
+    smaller, pieces, is_clumped = stratum, 1, False
+    while _can_exchange(order, smaller):
+        p = p_of_clumping(order, parts, smaller)
+        is_clumped |= pieces == 1 and p <= CLUMPED
+        has_one_order = groups is not None and (
+            p_of_shared_order(order, groups, smaller[order.item]) <= SMALLEST_P
+        )
+        found: list[Hashable] = [*zip(within.tolist(), smaller.tolist(), strict=True)]
+        if p > INTERLEAVED and not has_one_order:
+            return found
+        pieces *= 2
+        if pieces * FEWEST_ITEMS > np.bincount(stratum).max():
+            break
+        smaller = _divide(stratum, mean_time, values, pieces)
+    return None if is_clumped or has_one_order else found
 
 
-def separate_repetitions(
-    is_there: Bool,
-    sessions: Times,
-    runs: Times,
-    onset_s: Times,
-) -> Int64 | None:
-    """Find parts of a recording such that repetitions of a picture in different parts
-    are far apart in time.
-
-    These are single trials where pictures were repeated in random order; else blocks of
-    successive trials of one picture, or runs, where these come in random order; else
-    sessions.
+def _divide(stratum: Int64, mean_time: Float64, values: Array, pieces: int) -> Int64:
+    """Divide the items of each stratum into stretches of time, where what they show
+    changes most.
 
     Args:
-        is_there: [N, R] which repetitions of each picture there are.
-        sessions: [N, R] session of each, as `runs` and `onset_s`; None if not known.
-        runs: [N, R] run of each within its session.
-        onset_s: [N, R] onset of each within its run.
+        stratum: [I].
+        mean_time: [I] of each item.
+        values: [I, K] what items show.
+        pieces: Stretches of a stratum at most.
 
     Returns:
-        [N, R] number of the part of each repetition among those of its picture, from 0;
-        None where fewer than half of the repeated pictures have repetitions that are
-        far apart.
+        [I] number of the stratum and stretch of each item.
     """
-    picture = np.nonzero(is_there)[0]
-    times = (sessions, runs, onset_s)
-    repeated = (is_there.sum(1) > 1).sum()
-    # without any times, repetitions are numbered as they are stored
-    parts = np.tile(np.arange(is_there.shape[1]), (len(is_there), 1))
-    if all(known is None for known in times):
-        return parts
+    from sklearn.tree import DecisionTreeRegressor
 
-    # parts of each trial in time, whose order is that of their first trials
-    known = [values if values is None else values[is_there] for values in times]
-    order = TrialOrder.of(np.arange(len(picture)), picture.tolist(), *known)
-    trial = order.item
-    shown = picture[order.item]
-    levels = [np.arange(len(trial)), number_blocks(order), order.run, order.session]
-    # from single trials to sessions, the finest level at which repetitions are apart
-    for depth, level in enumerate(levels):
-        pairs, first, pair_of_trial = np.unique(
-            [shown, level], axis=1, return_index=True, return_inverse=True
-        )
-        # too few pictures have two parts at this level, and fewer at coarser ones
-        if 2 * (np.bincount(pairs[0]) > 1).sum() < repeated:
-            return None
-        # parts in the order of their first trials, each a trial of its picture
-        line = np.argsort(first)
-        block = np.zeros(len(line), np.int64)
-        units = TrialOrder(np.arange(len(line)), pairs[0][line], block, block)
-        p = CLUMPED if depth == 0 else CLUMPED_IN_PARTS
-        if depth == len(levels) - 1 or not are_clumped(units, block, p):
-            # as pairs are sorted by picture
-            starts = np.searchsorted(pairs[0], np.arange(len(is_there)))
-            number = np.empty(len(trial), np.int64)
-            number[trial] = pair_of_trial.reshape(-1) - starts[shown]
-            parts[is_there] = number
-            return parts
-    return None
-
-
-def number_blocks(order: TrialOrder) -> Int64:
-    """Number the blocks of trials [n]: successive ones of one label in a run."""
-    # a change of label or run begins a block
-    label = order.label[order.item]
-    is_first = (label[1:] != label[:-1]) | (order.run[1:] != order.run[:-1])
-    return np.concatenate([[0], is_first.cumsum()])
-
-
-def have_same_order(order: TrialOrder, group: Int64) -> bool:
-    """Whether blocks came in one order in all groups [n], more than random orders of
-    whole blocks would.
-    """
-    label = order.label[order.item]
-    block = number_blocks(order)
-    random = np.random.default_rng(0)
-    sizes = np.unique(group, return_counts=True)[1]
-    # time within the group, from 0
-    position = np.arange(len(group)) - np.repeat(sizes.cumsum() - sizes, sizes)
-
-    # pairs of one label at the same time of different groups
-    windows = [position // 2**power for power in range(int(np.log2(sizes.max())) + 1)]
-    counts = []
-    for draw in range(1 + DRAWS):
-        drawn = (
-            label[np.lexsort((block, random.random(block[-1] + 1)[block], group))]
-            if draw
-            else label
-        )
-        counts_of_all = [_count_pairs(window, drawn) for window in windows]
-        # pairs within a group do not count
-        counts_of_group = [
-            _count_pairs(window + len(group) * (1 + group), drawn) for window in windows
-        ]
-        counts.append(np.subtract(counts_of_all, counts_of_group).tolist())
-    return _p_of_first(counts) <= SAME_ORDER
-
-
-def _list_parts(item: Int64, parts: Int64) -> list[Hashable]:
-    """List the parts in which each item was shown, [I]."""
-    # parts of an item's trials as a set, since repetitions may be in several
-    shown_in: dict[int, set[int]] = {}
-    for index, part in zip(item.tolist(), parts.tolist(), strict=True):
-        shown_in.setdefault(index, set()).add(part)
-    return [tuple(sorted(shown_in[index])) for index in range(len(shown_in))]
-
-
-def _can_exchange(order: TrialOrder, parts: Int64, within: Int64) -> bool:
-    """Whether half of the items share part and class with an item of another label."""
-    # labels of each stratum; one label alone leaves nothing to exchange
-    strata = [*zip(within.tolist(), _list_parts(order.item, parts), strict=True)]
-    labels: dict[Hashable, set[int]] = {}
-    for stratum, label in zip(strata, order.label.tolist(), strict=True):
-        labels.setdefault(stratum, set()).add(label)
-    return 2 * sum(len(labels[stratum]) > 1 for stratum in strata) >= len(strata)
-
-
-def _count_pairs(window: Int64, label: Int64) -> int:
-    """Count ordered pairs of trials [n] that share window and label."""
-    # equal keys are neighbours after sorting, and run lengths are the counts
-    pairs = np.sort(window * (int(label.max()) + 1) + label)
-    counts = np.diff(
-        np.flatnonzero(np.concatenate([[True], pairs[1:] != pairs[:-1], [True]]))
+    tree = DecisionTreeRegressor(
+        max_leaf_nodes=pieces, min_samples_leaf=FEWEST_ITEMS, random_state=0
     )
-    return int((counts**2).sum())
+    leaf = np.zeros_like(stratum)
+    for number in np.unique(stratum):
+        rows = np.flatnonzero(stratum == number)
+        if len(rows) >= 2 * FEWEST_ITEMS:
+            times = mean_time[rows, None]
+            leaf[rows] = tree.fit(times, values[rows]).apply(times)
+    return number_names([[*zip(stratum.tolist(), leaf.tolist(), strict=True)]])[0]
 
 
-def _p_of_first(counts: Sequence[Sequence[int]]) -> float:
-    """Compare the first row of counts [1 + K, J] with all by the largest standard score
-    of the J.
+def _stratify(item: Int64, parts: Int64, within: Int64) -> Int64:
+    """Number the class and the set of parts [n] of each item, [I]."""
+    strata = zip(within.tolist(), list_parts(item, parts), strict=True)
+    return number_names([[*strata]])[0]
+
+
+def _can_exchange(order: TrialOrder, stratum: Int64) -> bool:
+    """Return True if half of the items share their stratum with an item of another
+    label.
     """
-    # standard scores make windows of different lengths comparable
-    values = np.array(counts, np.float64)
-    spread = values.std(0)
-    scores = np.divide(
-        values - values.mean(0), spread, out=np.zeros_like(values), where=spread > 0
-    )
-    largest = scores.max(1, initial=0)
-    return float((largest >= largest[0] - 1e-9).mean())
+    # one label alone leaves nothing to exchange
+    pairs = np.unique(np.stack([stratum, order.label]), axis=1)
+    labels = np.bincount(pairs[0], minlength=1 + stratum.max(initial=0))
+    return bool(2 * (labels[stratum] > 1).sum() >= len(stratum))

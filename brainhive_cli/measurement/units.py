@@ -100,6 +100,7 @@ class Items:
             that share training data.
         parts: Name to the part of the recording in which labels were interleaved; none:
             all are of one.
+        problem: Why labels cannot be exchanged at all; empty if they can.
     """
 
     ids: Sequence[Sequence[Hashable]]
@@ -111,6 +112,7 @@ class Items:
     scope: str = ""
     inflation: float = 1.0
     parts: Mapping[Hashable, Hashable] = field(default_factory=dict)
+    problem: str = ""
 
     @classmethod
     def independent(
@@ -201,6 +203,7 @@ class Items:
         self,
         parts: Mapping[Hashable, Hashable],
         concept_parts: Mapping[Hashable, Hashable],
+        problem: str = "",
     ) -> Self:
         """Exchange labels only within the parts of a recording in which they were
         interleaved.
@@ -210,10 +213,11 @@ class Items:
                 interleaved.
             concept_parts: The same, within which concepts were; none where these came
                 in blocks: then only pictures of one concept are exchanged.
+            problem: Why pictures cannot be exchanged at all; empty if they can.
         """
         # independent pictures and clips have no concepts to be exchanged within
         if self.are_independent or self.is_film:
-            return replace(self, parts=parts)
+            return replace(self, parts=parts, problem=problem)
         if concept_parts:
             return replace(self, parts=concept_parts)
         scope = f"pictures within {self.count} {self.kind}"
@@ -224,6 +228,7 @@ class Items:
             strata=self.units,
             scope=scope,
             parts=parts,
+            problem=problem,
         )
 
     def permutations(self, draws: int, random: np.random.Generator) -> Int64:
@@ -242,10 +247,13 @@ class Items:
 
         Returns:
             [K, I] number of the name in `names` whose label each name gets, without the
-            identity: all where they are no more than `draws`.
+            identity: all where they are no more than `draws`. None where labels cannot
+            be exchanged.
         """
         # a film is shifted
         identity = np.arange(len(self.names))
+        if self.problem:
+            return np.empty((0, len(identity)), np.int64)
         if self.is_film:
             shifts = identity[1:]
             if len(shifts) > draws:

@@ -42,9 +42,8 @@ def judge(
     medium: str = "picture",
     *,
     label_of: Mapping[Any, Hashable] | None = None,
-    parts: Mapping[Any, Hashable] | None = None,
     blocks: Mapping[Any, Hashable] | None = None,
-    problem: str = "",
+    concept_problem: str = "",
     pool: int | None = None,
 ) -> list[Answer]:
     """Test whether labels belong to signals, for these subjects: the mean rank with
@@ -61,7 +60,8 @@ def judge(
     Args:
         ranks: Rank of each candidate by each signal, [N, P] by subject, averaged over
             seeds; 0 of candidates that were not compared.
-        items: What the signals showed, and what is exchangeable.
+        items: What the signals showed, and what is exchangeable, within which parts of
+            the recording; or why nothing is.
         candidates: Names of the P candidates.
         concept_parts: Part of the recording of each item by name, within which concepts
             of several stimuli were interleaved; None where that is not known, or they
@@ -70,13 +70,10 @@ def judge(
         medium: What an item is, in the singular.
         label_of: Candidate that an item shows, by name, where items are trials; None:
             items are candidates.
-        parts: Part of the recording (run, session, fold) of each item, within which
-            labels are exchanged;
-            None: all are one.
         blocks: Block of each trial by name, whose labels are exchanged together; None:
             each is its own.
-        problem: Why labels of trials, or concepts, cannot be distinguished from time;
-            empty if they can.
+        concept_problem: Why concepts cannot be distinguished from time; empty if they
+            can.
         pool: Candidates of each signal; default: all.
 
     Source: Hoeffding 1951 (combinatorial permutation statistic); Phipson and Smyth 2010
@@ -102,25 +99,20 @@ def judge(
         np.add.at(table, rows, matrix[:, [*columns.values()]] / (len(ids) * len(ranks)))
 
     # trials have one question
+    count = len(items.names)
     if label_of is not None:
-        question = STIMULUS.format(medium)
-        count = len(items.names)
-        if problem:
-            return [Answer(question, None, None, 1.0, count, pool, problem)]
         shown = [
             [*dict.fromkeys(block_of[name] for name in listed)] for listed in items.ids
         ]
-        part_of = {block_of[name]: part for name, part in (parts or {}).items()}
-        exchanged = _within(
-            replace(items, ids=shown, units=shown, strata=None), part_of
-        )
-        return [_of_stimuli(table, exchanged, pool, medium, bool(parts), count)]
+        parts = {block_of[name]: part for name, part in items.parts.items()}
+        exchanged = replace(items, ids=shown, units=shown, strata=None, parts=parts)
+        return [_of_stimuli(table, exchanged, pool, medium, count)]
 
     # over units; then items are exchanged within their unit, those of units of one item
     # with each other
     questions = []
     if not items.is_film and not items.are_independent:
-        if not problem:
+        if not items.problem and not concept_problem:
             questions.append(_over_units(ranks, items, columns, pool, concept_parts))
         counts = Counter(
             dict(zip(chain(*items.ids), chain(*items.units), strict=True)).values()
@@ -130,48 +122,27 @@ def judge(
             for units in items.units
         ]
         items = replace(items, units=items.ids, strata=within_units)
-    questions.append(
-        _of_stimuli(
-            table,
-            _within(items, parts or {}),
-            pool,
-            medium,
-            bool(parts),
-            len(items.names),
-        )
-    )
+    questions.append(_of_stimuli(table, items, pool, medium, count))
 
     # concepts of several stimuli are asked for by themselves
     concepts = [(concept_of or {}).get(name, name) for name in items.names]
     if len(set(concepts)) < len(concepts) and not items.is_film:
         questions.append(
-            _of_concepts(table, items, pool, concepts, concept_parts, problem)
+            _of_concepts(table, items, pool, concepts, concept_parts, concept_problem)
         )
     return questions
 
 
-def _within(items: Items, part_of: Mapping[Any, Hashable]) -> Items:
-    """Exchange items only within the part of each, besides their stratum."""
-    # strata are pairs of the former stratum and the part
-    if not part_of:
-        return items
-    strata = items.strata or [[None] * len(ids) for ids in items.ids]
-    within = [
-        [
-            (stratum, part_of[name])
-            for name, stratum in zip(ids, strata_of_ids, strict=True)
-        ]
-        for ids, strata_of_ids in zip(items.ids, strata, strict=True)
-    ]
-    return replace(items, strata=within)
-
-
 def _of_stimuli(
-    table: Float64, items: Items, pool: int, medium: str, has_parts: bool, count: int
+    table: Float64, items: Items, pool: int, medium: str, count: int
 ) -> Answer:
     """Ask which stimulus was seen: labels are permuted as `Items.permutations` has
     it.
     """
+    question = STIMULUS.format(medium)
+    if items.problem:
+        return Answer(question, None, None, 1.0, count, pool, items.problem)
+
     # permutations, in words
     orders = items.permutations(DRAWS, np.random.default_rng(0))
     total = len(orders) + 1
@@ -188,19 +159,16 @@ def _of_stimuli(
             else f"all {total:,} permutations"
         )
         blocks = "" if len(items.names) == count else " of blocks"
-        within = {True: " within runs, sessions or folds", False: " within concepts"}[
-            has_parts
-        ]
-        how = f"{drawn} of the labels{blocks}" + (
-            within if items.strata is not None else ""
-        )
+        within = "" if items.strata is None else " within concepts"
+        if items.parts:
+            within = " within runs, sessions or folds"
+        how = f"{drawn} of the labels{blocks}{within}"
 
     # few concepts say nothing of concepts in general
     wider = ""
     if items.strata is not None and items.scope and "concept" in items.scope:
         kinds = items.scope.removeprefix("these ").replace("this ", "1 ")
         wider = f"concepts in general: not possible with {kinds}"
-    question = STIMULUS.format(medium)
     if total == 1:
         return Answer(
             question, None, None, 1.0, count, pool, "no two labels can be exchanged"

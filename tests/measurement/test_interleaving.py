@@ -1,16 +1,10 @@
-"""Order of trials in time: labels in blocks, parts in which they were interleaved,
-repetitions far apart.
-"""
+"""Labels that may be exchanged, by the order of trials in time."""
 
 import numpy as np
 import pytest
 
-from brainhive_cli.measurement.interleaving import (
-    TrialOrder,
-    of_pictures,
-    of_trials,
-    separate_repetitions,
-)
+from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.trial_order import TrialOrder
 
 RUNS, LABELS, EACH = 6, 4, 10
 
@@ -53,7 +47,7 @@ def test_labels_of_single_trials_are_exchanged_where_they_were_interleaved(
 ):
     order, run = order_of(design)
 
-    found = of_trials(order, np.zeros_like(run), "trials")
+    found = Interleaving.from_trials(order, np.zeros_like(run), "trials")
 
     assert bool(found.problem) == (parts is None)
     # halves, or quarters by chance
@@ -65,13 +59,11 @@ def test_runs_held_out_exchange_whole_blocks_whose_order_differs_between_runs():
     for design, blocks, problem in (
         ("random", RUNS * LABELS * EACH, ""),
         ("blocks", RUNS * LABELS, ""),
-        ("blocks in one order", None, "blocks came in the same order in all runs"),
+        ("blocks in one order", None, "the same order in all runs"),
     ):
         order, run = order_of(design)
-        found = of_trials(order, run, "runs")
-        assert found.problem.startswith(problem) and bool(found.problem) == bool(
-            problem
-        )
+        found = Interleaving.from_trials(order, run, "runs")
+        assert problem in found.problem and bool(found.problem) == bool(problem)
         assert blocks is None or len(set(found.blocks)) == blocks
 
 
@@ -89,35 +81,9 @@ def test_concepts_of_sessions_of_their_own_cannot_be_distinguished_from_time(
     ]
     order = TrialOrder.of(np.arange(120), concept.tolist(), session, None, None)
 
-    found = of_pictures(order, np.zeros(120, np.int64))
+    found = Interleaving.from_pictures(order, np.zeros(120, np.int64))
 
-    assert (found.concept_parts is None) == bool(found.problem) == (parts is None)
+    assert (found.concept_parts is None) == (parts is None)
+    assert bool(found.concept_problem) == (parts is None)
     assert parts is None or len(set(found.concept_parts)) == parts
     assert found.follows_time == (sessions_of != "drawn")
-
-
-@pytest.mark.parametrize(
-    ("design", "parts"),
-    [("random", 8), ("one after the other", None), ("in each session", 4)],
-)
-def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
-    """Fifty pictures, eight repetitions each."""
-    random, pictures = np.random.default_rng(0), np.arange(50)
-    shown, sessions = np.repeat(random.permutation(pictures), 8), None
-    if design == "random":
-        shown = random.permutation(shown)
-    if design == "in each session":
-        shown = np.concatenate(
-            [np.repeat(random.permutation(pictures), 2) for _ in range(4)]
-        )
-        sessions = np.empty((50, 8), np.int64)
-    onset_s = np.empty((50, 8))
-    for picture in pictures:
-        onset_s[picture] = at = np.flatnonzero(shown == picture)
-        if sessions is not None:
-            sessions[picture] = at // 100
-
-    found = separate_repetitions(np.ones((50, 8), bool), sessions, None, onset_s)
-
-    assert (found is None) == (parts is None)
-    assert parts is None or np.median(found.max(1)) == parts - 1

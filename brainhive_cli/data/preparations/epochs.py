@@ -71,6 +71,11 @@ class Config(OwnKeys):
     averaged: Literal["unknown"] | bool = Field(
         "unknown", description="whether each is an average of several trials"
     )
+    in_order: bool = Field(
+        True,
+        exclude_if=lambda in_order: in_order,
+        description="whether trials are stored in the order of time",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -160,7 +165,7 @@ class Epochs(Own):
 
     def _when(
         self, path: Path, number: int, onsets: Int64, cutting: Cutting
-    ) -> tuple[Int64, Float64]:
+    ) -> tuple[Int64, Float64, Int64]:
         # runs of the table, or the file; onsets where events have them
         _, epoched = self._about(path)
         first, last = epoched.span
@@ -168,4 +173,5 @@ class Epochs(Own):
         runs, onset_s = epoched.runs, epoched.onset_s
         runs = np.full(len(rows), number) if runs is None else runs[rows]
         onset_s = np.full(len(rows), np.nan) if onset_s is None else onset_s[rows]
-        return runs.astype(np.int16), onset_s
+        numbers = rows if self.config.in_order else np.full(len(rows), -1)
+        return runs, onset_s, numbers

@@ -245,13 +245,16 @@ class Own(Preparation):
                     self._when(path, number, onsets[:, 0], cutting)
                     for number, (path, onsets) in enumerate(selected.items())
                 )
-                runs, onset_s = (
+                runs, onset_s, numbers = (
                     np.concatenate(each)[is_live, None]
                     for each in zip(*timed, strict=True)
                 )
-                # of epochs, onsets may not be known
-                is_timed = bool(np.isfinite(onset_s).all())
-                times[split] = {"runs": runs, "onset_s": onset_s if is_timed else None}
+                # of epochs, only their order may be known, or nothing
+                times[split] = {"runs": runs.astype(np.int16)}
+                if np.isfinite(onset_s).all():
+                    times[split]["onset_s"] = onset_s
+                elif numbers.min() >= 0:
+                    times[split]["trial_numbers"] = numbers
         first = next(iter(trials))
         if not epochs:
             raise BrainhiveError(
@@ -493,11 +496,13 @@ class Own(Preparation):
 
     def _when(
         self, path: Path, number: int, onsets: Int64, cutting: Cutting
-    ) -> tuple[Int64, Float64]:
-        """Give run and onset in seconds of each trial [n] of the file of this number:
-        each is a run.
+    ) -> tuple[Int64, Float64, Int64]:
+        """Give the run of each trial [n] of a file, its onset in seconds (NaN if not
+        known) and its number in the order of time (-1 if not known).
         """
-        return np.full(len(onsets), number, np.int16), onsets / cutting.recorded_hz
+        # each file is a run
+        runs = np.full(len(onsets), number)
+        return runs, onsets / cutting.recorded_hz, onsets
 
     def _cut(
         self, trials: TrialTables, channels: KeptChannels, cutting: Cutting

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import h5py
 import numpy as np
@@ -32,6 +32,9 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.ids import Names, match_ids
 from brainhive_cli.models.encoders import IMPORTED, describe_bad_own_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 4
 PIXELS = "pixels"
@@ -328,6 +331,16 @@ class TargetStore:
             f"{self.path} does not match the pictures that {split} has now: {changes}",
             f"{line} --again",
         )
+
+    def read_flat(self, rows: Int64) -> "Tensor":
+        """Read embeddings of pictures, flattened [n, F]; the first of alternatives."""
+        import torch
+
+        values = (
+            self.embedding if self.alternatives is None else self.embedding.column(0)
+        )
+        read = np.asarray(values[rows], np.float32)
+        return torch.from_numpy(read.reshape(len(rows), -1))
 
     def rows(self, image_ids: Sequence[str]) -> Int64:
         """Find the rows of image ids; -1 for a picture that was skipped as bad when

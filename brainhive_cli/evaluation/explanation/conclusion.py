@@ -429,9 +429,9 @@ def conclude(
     context: Any = {"protocol": job.describe_protocol(caveats), "split": spec.split}
     without_model: Any = {**context, "protocol": f"{context['protocol']}, no model"}
     items = reader.pictures
-    missing = {
-        name: reason for part in parts.values() for name, reason in part.missing.items()
-    }
+    missing = {"test against permuted labels": items.problem} if items.problem else {}
+    for part in parts.values():
+        missing |= part.missing
 
     # models, the encoding model of signals, and similarity with what a perfect model
     # would reach

@@ -275,7 +275,7 @@ def _encode(
     wrong = units.permute(np.random.default_rng(spec.seed))[0], labels.wrong
     train, test = (
         {
-            name: read_embeddings(store, pictures, device)
+            name: store.read_flat(pictures).to(device)
             for name, store in levels[split].items()
         }
         for split, pictures in (("train", rows), (spec.split, reader.trials.stimulus))
@@ -319,16 +319,3 @@ def _encode(
         part: along(predicted, measured, *where, labels)
         for part, where in parts.items()
     }
-
-
-def read_embeddings(store: TargetStore, rows: Int64, device: torch.device) -> Tensor:
-    """Read embeddings of pictures, flattened [n, F]; the first where there are
-    alternatives.
-    """
-    # the first alternative stands for the picture
-    values = (
-        store.embedding if store.alternatives is None else store.embedding.column(0)
-    )
-    return torch.from_numpy(
-        np.asarray(values[rows], np.float32).reshape(len(rows), -1)
-    ).to(device)

@@ -17,7 +17,6 @@ from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import describe_signals
 from brainhive_cli.core.measurements import (
-    NOT_INTERLEAVED,
     extend_protocol,
     merge_caveats,
 )
@@ -42,6 +41,7 @@ from brainhive_cli.evaluation.explanation.recipe import (
     Recipe,
 )
 from brainhive_cli.evaluation.explanation.sensor_space import find_mixture
+from brainhive_cli.measurement.interleaving import list_caveats
 from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.encoders import EncoderConfig
@@ -198,7 +198,7 @@ class Job:
                 "explain each: --subjects",
             )
         pictures = align.models[0].pictures(split)
-        follow_time = any(order.follows_time for order in orders)
+        caveats = list_caveats(orders, False)
         orders = [
             order.take(locate(rows.tolist(), shared))
             for rows, order in zip(shown, orders, strict=True)
@@ -214,8 +214,9 @@ class Job:
         units = alike_items(align.dataset, pictures, [shared] * len(orders)).within(
             dict(zip(names, parts, strict=True)),
             dict(zip(names, concept_parts, strict=False)),
+            next((order.problem for order in orders if order.problem), ""),
         )
-        return units, [NOT_INTERLEAVED] if follow_time else []
+        return units, caveats
 
     def reader(
         self, cell: Cell, subject: int, units: Items, device: torch.device

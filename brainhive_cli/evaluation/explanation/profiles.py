@@ -192,7 +192,11 @@ class Labels:
         """
         # wrong labels: the permutation that leaves the fewest pictures in their unit
         unit = units.numbers[0]
-        exchanges = [np.arange(len(right)), *permutations(units, EXCHANGES, seed)]
+        exchangeable = replace(units, problem="")
+        exchanges = [
+            np.arange(len(right)),
+            *permutations(exchangeable, EXCHANGES, seed),
+        ]
         wrong = right[min(exchanges, key=lambda order: (unit[order] == unit).sum())]
         return cls(right, right[permutations(units, draws, seed)], wrong)
 

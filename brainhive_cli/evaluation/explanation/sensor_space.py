@@ -15,8 +15,8 @@ from brainhive_cli.core.artifacts import Map, Point
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.spaces import Sensors, Voxels, standard_positions
 from brainhive_cli.data.trials import COPIED_STIMULI, Trials
-from brainhive_cli.measurement.interleaving import separate_repetitions
 from brainhive_cli.measurement.reliability import average_parts
+from brainhive_cli.measurement.repetitions import separate_repetitions
 
 WHITENED = "whitened"
 """The unit of signals after multivariate noise normalisation."""
@@ -145,19 +145,11 @@ def separate_in_time(trials: Trials) -> tuple[Int64, Int64]:
         order of time only where runs have one each, and [N] how many these are.
 
     Raises:
-        BrainhiveError: if those of most stimuli follow one another.
+        BrainhiveError: as `separate_repetitions`.
     """
     is_there = trials.is_there
-    known = (trials.sessions, trials.runs, trials.onset_s)
+    known = (trials.sessions, trials.runs, trials.times_in_run)
     parts = separate_repetitions(is_there, *known)
-    if parts is None:
-        raise BrainhiveError(
-            (
-                "repetitions of a stimulus follow one another, so they agree by slow "
-                "drift alone"
-            ),
-            "repeat stimuli in other runs or sessions",
-        )
 
     # parts count from 0
     counts = 1 + np.where(is_there, parts, 0).max(1)

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.evaluation.explanation.encoding_model import Levels, read_embeddings
+from brainhive_cli.evaluation.explanation.encoding_model import Levels
 from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
@@ -280,12 +279,8 @@ def explain_similarity(
     # models of the pictures
     first = readers[0]
     rows = readers[0].trials.stimulus
-    cpu = torch.device("cpu")
     models = rank_models(
-        {
-            name: read_embeddings(store, rows, cpu).numpy()
-            for name, store in levels.items()
-        }
+        {name: store.read_flat(rows).numpy() for name, store in levels.items()}
     )
 
     # the part of each subject's signals [n, C, T] at each time, or of each region that

@@ -3,7 +3,7 @@ from time to time.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, product
 from typing import Any
 
@@ -13,11 +13,11 @@ import torch
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.artifacts import Heatmap
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.measurements import NOT_INTERLEAVED, Measurements, scope
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.measurements import Measurements, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import alike_of
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.trials import Trials, take
 from brainhive_cli.evaluation.explanation.conclusion import (
     Drawn,
     Scopes,
@@ -35,7 +35,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SubjectProfiles,
 )
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
-from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.interleaving import Interleaving, list_caveats
 from brainhive_cli.reports.tables import render
 from brainhive_cli.training.alignment.trained import TrainedModel
 
@@ -58,6 +58,7 @@ class Decoded:
         candidates: How many stimuli are distinguished.
         trials: Those that are held out.
         order: Which labels may be exchanged.
+        left_out: Why windows are left out; empty if none are.
     """
 
     names: list[str]
@@ -68,6 +69,7 @@ class Decoded:
     candidates: int
     trials: Trials
     order: Interleaving
+    left_out: str = ""
 
     def profile(
         self, axis: Axis, predicted: Int64, permuted: Int64, chance: float
@@ -95,11 +97,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     spec, align = job.recipe, job.align
     subjects = [decode(job, subject) for subject in job.subjects]
     problem = next(filter(None, (decoded.order.problem for decoded in subjects)), "")
-    caveats = (
-        [NOT_INTERLEAVED]
-        if any(decoded.order.follows_time for decoded in subjects)
-        else []
-    )
+    caveats = list_caveats([decoded.order for decoded in subjects], True)
     protocol = f"{job.describe_protocol(caveats)}, shrinkage LDA of single windows"
     rows = (
         zip(each.names, each.groups, each.order.blocks, strict=True)
@@ -177,6 +175,8 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         )
         drawn.append(matrix)
     missing = {"test against permuted labels": problem} if problem else {}
+    if left_out := next(filter(None, (decoded.left_out for decoded in subjects)), ""):
+        missing["times of overlapping windows"] = left_out
     # recordings say which filters, marks and sensors figures have
     signals = [decoded.trials for decoded in subjects]
     return finish(job, folder, [by_time], signals, items, missing, drawn, facts, scopes)
@@ -228,6 +228,7 @@ def decode(job: Job, subject: int) -> Decoded:
     shown = []
     predicted = []
     orders = []
+    left_out = ""
     for fold, cell in sorted(folds.items()):
         member = TrainedModel(job.align, cell, cpu)
         train, test = (
@@ -242,6 +243,20 @@ def decode(job: Job, subject: int) -> Decoded:
 
         # windows, and the mean signals [N, C] of training and held-out trials in each
         axis, masks = window_masks(train.times_s * 1000, job.recipe.window)
+        interleaving = member.interleaving(test, split)
+        overlap = member.find_overlap(test, split) if interleaving.repeats else None
+        if overlap is not None:
+            # responses to other labels, which tell this one, are left out
+            free = torch.from_numpy(overlap.find_free(train.times_s))
+            rows = [row for row, mask in enumerate(masks) if not (mask & ~free).any()]
+            if not rows:
+                raise BrainhiveError(overlap.problem, "a longer time between trials")
+            at, spans = [axis.at[row] for row in rows], take(axis.spans, rows)
+            axis, masks = (
+                replace(axis, at=at, spans=spans),
+                [masks[row] for row in rows],
+            )
+            left_out = overlap.problem
         learned, tested = (
             [
                 part.averages[:, :, mask.numpy()].mean(2).astype(np.float64)
@@ -270,7 +285,7 @@ def decode(job: Job, subject: int) -> Decoded:
         fold_names, fold_groups = member.name_trials(subject, split)
         names += fold_names
         groups += fold_groups
-        orders.append(member.interleaving(test, split))
+        orders.append(interleaving)
     return Decoded(
         names,
         groups,
@@ -280,4 +295,5 @@ def decode(job: Job, subject: int) -> Decoded:
         len(member.rows(split)),
         member.trials(subject, split, is_tested=False),
         Interleaving.join(orders),
+        left_out,
     )

@@ -22,7 +22,6 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.selection import region_masks
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.measurement.interleaving import separate_repetitions
 from brainhive_cli.measurement.ranks import ranks, subset_expectations
 from brainhive_cli.measurement.reliability import (
     average_halves,
@@ -30,6 +29,7 @@ from brainhive_cli.measurement.reliability import (
     rank_halves,
     unit_vectors,
 )
+from brainhive_cli.measurement.repetitions import separate_repetitions
 from brainhive_cli.measurement.retrieval import (
     BACKWARD,
     Gallery,
@@ -60,10 +60,6 @@ models have tokens too.
 """
 REPETITION_DRAWS = 10
 """Random choices of each number of repetitions, of which a curve is the mean."""
-NEIGHBOURS = (
-    "repetitions of a picture follow one another, so halves would agree by slow drift "
-    "alone"
-)
 TRAINING_AT_ONCE = 1024
 """Training pictures whose tokens are held at once: of 427,648 numbers each, 1.8 GB."""
 SIGNALS_AT_ONCE = 64
@@ -277,6 +273,8 @@ def encode_items(
     # other designs have
     is_tested = np.isin(first.trials(subject, split).stimulus, rows)
     interleaving = first.interleaving(tested[0], split)
+    if interleaving.repeats and (overlap := first.find_overlap(tested[0], split)):
+        interleaving = replace(interleaving, problem=overlap.problem, follows_time=True)
     names, groups = (
         [*compress(listed, is_tested)] for listed in first.name_trials(subject, split)
     )
@@ -397,9 +395,12 @@ def _open_ceiling(models: Models, subject: int, spec: Recipe) -> Scores:
         # halves are of repetitions that are far apart, as far as their times are known
         is_there = tested.is_there
         sessions = tested.sessions
-        parts = separate_repetitions(is_there, sessions, tested.runs, tested.onset_s)
-        if parts is None:
-            return Scores(repetitions=int(available.max()), reason=NEIGHBOURS)
+        try:
+            parts = separate_repetitions(
+                is_there, sessions, tested.runs, tested.times_in_run
+            )
+        except BrainhiveError as error:
+            return Scores(repetitions=int(available.max()), reason=error.message)
 
         # what all pictures of a session share is no agreement of a picture's
         # repetitions

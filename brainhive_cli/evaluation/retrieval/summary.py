@@ -26,7 +26,6 @@ from brainhive_cli.core.facts import (
 from brainhive_cli.core.measurements import (
     ALL,
     CHANNELS_MAPPED,
-    NOT_INTERLEAVED,
     TRIALS_TOGETHER,
     Measurements,
     Metric,
@@ -47,6 +46,7 @@ from brainhive_cli.evaluation.retrieval.folds import (
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import ALONE, SUBSETS
 from brainhive_cli.measurement.comparison import adjust_together, compare
+from brainhive_cli.measurement.interleaving import list_caveats
 from brainhive_cli.measurement.ranks import chance_of_precision, summarise
 from brainhive_cli.measurement.reliability import spearman_brown
 from brainhive_cli.measurement.retrieval import (
@@ -170,12 +170,12 @@ def summarise_job(
     # protocol and caveats of all metrics, and which items are alike
     mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
     set_up = merge([align_run.set_up(spec.split) for align_run in job.runs])
+    has_seen = run.dataset.holdout.shows_seen and spec.split == "test"
+    order_caveats = list_caveats([table.interleaving for table in tables], has_seen)
     caveats = merge_caveats(
         *(align_run.caveats(spec.split) for align_run in job.runs),
         [] if all(table.is_trialwise for table in tables) else [TRIALS_TOGETHER],
-        [NOT_INTERLEAVED]
-        if any(table.interleaving.follows_time for table in tables)
-        else [],
+        order_caveats,
     )
     signals = describe_signals(set_up)
     words = render("protocol.txt", spec=spec, runs=job.runs, mode=mode, signals=signals)
@@ -225,9 +225,9 @@ def summarise_job(
     )
 
     # ceilings depend on no model, so only caveats of the signals apply
-    halving = extend_protocol(
-        halving, [*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})]
-    )
+    orders = [table.interleaving for table in tables]
+    of_ceiling = [*({CHANNELS_MAPPED} & {*caveats}), *list_caveats(orders, True)]
+    halving = extend_protocol(halving, merge_caveats(run.signal_caveats, of_ceiling))
     ceilings = measure_ceilings(halves, Cells([], alike, halving, spec.split))
 
     # the tested pictures that were seen, and what a reader of the numbers must know
@@ -558,20 +558,34 @@ def above_chance(tested: Cells) -> list[Answer]:
     label_of = dict(
         chain(*(zip(scores.image_ids, scores.labels, strict=True) for scores in firsts))
     )
-    return judge(
-        [np.mean([scores.table for scores in group], 0) for group in tested.groups],
+    items = replace(
         alike.items(ids),
+        # one part is no restriction of permutations
+        parts=parts if len({*parts.values()}) > 1 else {},
+        problem=next((order.problem for order in orders if order.problem), ""),
+    )
+    answers = judge(
+        [np.mean([scores.table for scores in group], 0) for group in tested.groups],
+        items,
         firsts[0].candidates,
         concept_parts if all(order.concept_parts for order in orders) else None,
         alike.concept_of,
         alike.medium,
         label_of=label_of if alike.group_of else None,
-        # one part is no restriction of permutations
-        parts=parts if len({*parts.values()}) > 1 else None,
         blocks=blocks if alike.group_of else None,
-        problem=next((order.problem for order in orders if order.problem), ""),
+        concept_problem=next(
+            (order.concept_problem for order in orders if order.concept_problem), ""
+        ),
         pool=int((firsts[0].table[:1] > 0).sum()) or None,
     )
+    # trials of one recording say more of each other than pictures that are new
+    if all(order.is_known for order in orders):
+        return answers
+    unknown = f"the order of {'trials' if alike.group_of else 'pictures'} is not known"
+    if alike.group_of:
+        condition = f"labels did not come in blocks: {unknown}"
+        return [replace(answer, condition=condition) for answer in answers]
+    return [replace(answer, test=f"{answer.test}, {unknown}") for answer in answers]
 
 
 def label(subject: int) -> str:

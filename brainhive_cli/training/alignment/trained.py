@@ -41,11 +41,13 @@ from brainhive_cli.data.model_input import (
     match_stimuli,
     measure_new_subject,
 )
+from brainhive_cli.data.overlap import Overlap
 from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice, name_modality
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.targets.likeness import find_features
 from brainhive_cli.data.targets.target_stores import (
     are_embedded,
     digest_of,
@@ -919,15 +921,28 @@ class TrainedModel:
         from included.
         """
         dataset, subject = self.run.dataset, trials.subject
-        interleaving = dataset.holdout.find_interleaving(
-            self.source.open(subject)[dataset.holdout.stored_split(split)],
-            self.pictures(split),
-            split,
-            f"{dataset.name} subject {subject}",
-            has_order=dataset.alike_by == "neighbours",
-        )
+
+        def find() -> Interleaving:
+            return dataset.holdout.find_interleaving(
+                self.source.open(subject)[dataset.holdout.stored_split(split)],
+                self.pictures(split),
+                split,
+                f"{dataset.name} subject {subject}",
+                has_order=dataset.alike_by == "neighbours",
+                features=lambda: find_features(self.stores(split).values()),
+            )
+
+        # all cells have the same order
+        key = "interleaving", self.source.path(subject), split
+        interleaving = self.run.once(key, find)
         # from the order of all trials to the tested ones
         return interleaving.take(np.asarray(trials.index))
+
+    def find_overlap(self, trials: Trials, split: str) -> Overlap | None:
+        """Find by how much the windows that the model reads of a subject overlap."""
+        stored = self.run.dataset.holdout.stored_split(split)
+        recording = self.source.open(trials.subject)[stored]
+        return Overlap.of([recording], trials.times_s)
 
     def trials(
         self,

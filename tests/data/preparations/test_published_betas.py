@@ -556,14 +556,13 @@ def imagery(home: Path) -> tuple[np.ndarray, list[str], list[str]]:
     import pickle
 
     truth = nsd_files.write(home / "data/nsd", sessions=1)
-    blocks = [
-        name
-        for name, count in (("visA", 12), ("attA", 8), ("imgA_1", 6), ("visB", 12))
-        for _ in range(count)
-    ]
-    blocks += ["imgA_2"] * 6
+    counts = {"visA": 12, "attA": 8, "imgA_1": 6, "visB": 12, "imgA_2": 6}
     letters = {"A": "XLKTHS", "B": "FGWUVZ"}
-    cues = [letters[block[3]][place % 6] for place, block in enumerate(blocks)]
+    # pictures come in another order in each block
+    blocks, cues = [], []
+    for block, count in counts.items():
+        blocks += [block] * count
+        cues += [letters[block[3]][one % 6] for one in RANDOM.permutation(count)]
     stored = RANDOM.integers(-900, 900, (*VOLUME, len(blocks))).astype(np.int16)
     x, y, z = np.argwhere(truth.masks["nsdgeneral"] > 0)[1]
     stored[x, y, z] = 7  # a voxel that never varies keeps its place

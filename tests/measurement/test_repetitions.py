@@ -1,0 +1,44 @@
+"""Repetitions of a picture that are far apart in time."""
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.measurement.repetitions import separate_repetitions
+
+
+@pytest.mark.parametrize(
+    ("design", "parts"),
+    [
+        ("random", 8),
+        ("one after the other", None),
+        ("in one order", None),
+        ("in each session", 4),
+    ],
+)
+def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
+    """Issue 84, row 2: fifty pictures, eight repetitions each."""
+    random, pictures = np.random.default_rng(0), np.arange(50)
+    shown, sessions = np.repeat(random.permutation(pictures), 8), None
+    if design == "random":
+        shown = random.permutation(shown)
+    if design == "in one order":
+        shown = np.tile(pictures, 8)
+    if design == "in each session":
+        shown = np.concatenate(
+            [np.repeat(random.permutation(pictures), 2) for _ in range(4)]
+        )
+        sessions = np.empty((50, 8), np.int64)
+    onset_s = np.empty((50, 8))
+    for picture in pictures:
+        onset_s[picture] = at = np.flatnonzero(shown == picture)
+        if sessions is not None:
+            sessions[picture] = at // 100
+    runs = onset_s // 50 if design == "in one order" else None
+    times = np.ones((50, 8), bool), sessions, runs, onset_s
+
+    if parts is None:
+        with pytest.raises(BrainhiveError, match="agree by"):
+            separate_repetitions(*times)
+    else:
+        assert np.median(separate_repetitions(*times).max(1)) == parts - 1
