@@ -14,9 +14,16 @@ from typer.testing import CliRunner
 
 from brainhive_cli import api
 from brainhive_cli.app import app
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.exchange.foreign_results import open_result
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.measurement.audit import FINDING, ForeignResult, audit
+from brainhive_cli.measurement.audit import (
+    CHECKS,
+    FINDING,
+    UNDECIDED,
+    ForeignResult,
+    audit,
+)
 from brainhive_cli.measurement.corrections import Assignment, Sinkhorn
 
 N, D = 100, 32
@@ -307,6 +314,418 @@ def test_of_200_honest_folders_hardly_any_has_a_finding() -> None:
         )
         flagged += any(row[1] == FINDING for row in audit(result))
     assert flagged <= 2
+
+
+def states(folder: Path) -> dict[str, tuple[str, str]]:
+    """State and evidence of each check."""
+    return {row[0]: (row[1], row[3]) for row in audit(open_result(folder))}
+
+
+def draw_scores(random: np.random.Generator, score: float) -> Any:
+    """Scores [40] that rise to a plateau, in shares of 200 pictures."""
+    noise = np.zeros(40)
+    for epoch in range(1, 40):
+        noise[epoch] = 0.7 * noise[epoch - 1] + random.normal(0, 0.007)
+    rise = score * (1 - np.exp(-np.arange(40) / 6))
+    return np.round(200 * (rise + noise).clip(0, 1)) / 200
+
+
+@pytest.mark.parametrize("is_percent", [True, False])
+@pytest.mark.parametrize("chosen", ["last", "validation"])
+def test_rounded_claims_of_an_honest_epoch_are_no_finding(
+    chosen: str, is_percent: bool
+) -> None:
+    """Issue 84, row 11: whole percents accused 2 to 7 % of honest logs."""
+    random = np.random.default_rng(11)
+    found = 0
+    for _ in range(300):
+        test, validation = draw_scores(random, 0.4), draw_scores(random, 0.5)
+        log = {"test_top1": test}
+        if chosen == "validation":
+            log["val_top1"] = validation
+        score = test[-1] if chosen == "last" else test[validation.argmax()]
+        claim = round(100 * score) if is_percent else 100 * round(score, 2)
+        result = ForeignResult(
+            torch.eye(2),
+            torch.tensor([[0], [1]]),
+            "ab",
+            log=log,
+            claims={"top1": claim},
+        )
+        judge = CHECKS["epoch"][0]
+        found += bool(judge(result)[0])
+    assert found <= 3
+
+
+def test_a_mean_of_the_last_epochs_is_honest() -> None:
+    """Issue 84, row 11: in whole percents it may be the best test epoch."""
+    log = {"test_top1": np.array([0.1, 0.412, 0.41, 0.408]), "val_top1": np.arange(4)}
+    result = ForeignResult(
+        torch.eye(2), torch.tensor([[0], [1]]), "ab", log=log, claims={"top1": 41.0}
+    )
+    assert CHECKS["epoch"][0](result)[0] is False
+
+
+def write_subjects(folder: Path, claim: str, names: str, has_validation: bool) -> Path:
+    """Write the log of three subjects whose best epochs on the test are not honest."""
+    tests = [[10, 40, 30, 31], [10, 22, 58.5, 51], [61, 40, 41, 47.25]]
+    validation = [1, 2, 3, 4]
+    write(
+        folder, {"top1": np.mean([EPOCHS[claim](test) for test in tests])}, **decode(12)
+    )
+    rows = list[tuple[float, ...]]()
+    for subject, test in enumerate(tests):
+        for epoch in range(4):
+            rows.append((subject, epoch, test[epoch], validation[epoch]))
+    columns = ["subject", "epoch", "test_acc", "val_acc"]
+    if names == "interleaved":
+        rows.sort(key=lambda row: row[1])
+    lines = [",".join(map(str, row[: 3 + has_validation])) for row in rows]
+    heads = [*columns[: 3 + has_validation]]
+    if names != "by subject":
+        heads[0] = "gpu"
+    if names == "files":
+        for subject in range(3):
+            own = [heads, *(line.split(",") for line in lines[4 * subject :][:4])]
+            text = "\n".join(",".join(row[1:]) for row in own)
+            (folder / f"sub-{subject}_log.csv").write_text(text)
+    else:
+        (folder / "log.csv").write_text("\n".join([",".join(heads), *lines]))
+    return folder
+
+
+EPOCHS: dict[str, Callable[[list[float]], float]] = {
+    "last": lambda test: test[-1],
+    "best": max,
+}
+
+
+@pytest.mark.parametrize(
+    ("claim", "names", "has_validation", "state"),
+    [
+        ("last", "by subject", True, "none"),
+        ("last", "restarting epochs", True, "none"),
+        ("last", "files", True, "none"),
+        ("best", "by subject", True, FINDING),
+        ("best", "restarting epochs", True, FINDING),
+        ("best", "files", True, FINDING),
+        ("best", "by subject", False, UNDECIDED),
+        ("best", "interleaved", True, UNDECIDED),
+    ],
+)
+def test_logs_of_several_subjects_are_compared_by_their_means(
+    claim: str, names: str, has_validation: bool, state: str, tmp_path: Path
+) -> None:
+    """Issue 84, row 11: rows of all subjects were read as epochs of one training."""
+    folder = write_subjects(tmp_path / "own", claim, names, has_validation)
+    assert states(folder)["epoch"][0] == state
+
+
+def repeated(seed: int) -> tuple[Arrays, Any]:
+    """Predictions of 50 pictures, four signals each of unequal length, and labels."""
+    arrays = decode(seed, count=50)
+    label = np.arange(50).repeat(4)
+    random = np.random.default_rng(seed)
+    noise = 4 * random.normal(size=(200, D))
+    length = np.exp(random.normal(size=(200, 1)))
+    return {**arrays, "pred": length * (arrays["gallery"][label] + noise)}, label
+
+
+def in_correlations(to: Path) -> str:
+    arrays = decode(31)
+    arrays["pred"] += 4 * np.random.default_rng(31).normal(size=(N, 1))
+    centred = {
+        name: array - array.mean(1, keepdims=True) for name, array in arrays.items()
+    }
+    write(to, {"top1": top(similarity(centred))}, **arrays)
+    return "Pearson correlation"
+
+
+def in_mean_predictions(to: Path) -> str:
+    arrays, label = repeated(32)
+    means = arrays["pred"].reshape(50, 4, D).mean(1)
+    claim = top(unit(means) @ unit(arrays["gallery"]).T)
+    write(to, {"top1": claim}, None, labels=label, **arrays)
+    return "mean prediction of repetitions"
+
+
+def in_labels_from_1(to: Path) -> str:
+    arrays, label = decode(33, noise=1), np.random.default_rng(33).permutation(N)
+    claim = top(similarity(arrays))
+    arrays["gallery"][label] = arrays["gallery"].copy()
+    # nobody saw the last picture, so that labels could also count from 0
+    arrays["pred"] = arrays["pred"][label != N - 1]
+    label = label[label != N - 1]
+    claim = top(similarity(arrays), 1, label)
+    write(to, {"top1": claim}, None, labels=label + 1, **arrays)
+    return "labels that count from 1"
+
+
+def in_order(to: Path) -> str:
+    label = np.random.default_rng(34).permutation(N)
+    write(to, {"top1": top(similarity(decode(34)))}, None, labels=label, **decode(34))
+    return "candidates in the order of signals"
+
+
+def in_distances(to: Path) -> str:
+    arrays = decode(35, noise=1)
+    distances = np.linalg.norm(arrays["pred"][:, None] - arrays["gallery"], axis=-1)
+    write(to, {"top1": top(-distances)}, similarity=distances)
+    return "distances"
+
+
+def in_distances_of_vectors(to: Path) -> str:
+    arrays = decode(35, noise=1)
+    arrays["gallery"] += np.random.default_rng(35).normal(size=D)
+    distances = np.linalg.norm(arrays["pred"][:, None] - arrays["gallery"], axis=-1)
+    arrays["pred"] += 3 * (arrays["gallery"][0] - arrays["gallery"].mean(0))
+    distances = np.linalg.norm(arrays["pred"][:, None] - arrays["gallery"], axis=-1)
+    write(to, {"top1": top(-distances), "top5": top(-distances, 5)}, **arrays)
+    return "Euclidean distance"
+
+
+def in_the_other_direction(to: Path) -> str:
+    arrays = decode(36)
+    arrays["pred"] += arrays["gallery"][7]
+    claims = {f"top{k}": top(similarity(arrays).T, k) for k in (1, 5)}
+    write(to, claims, **arrays)
+    return "picture to signal"
+
+
+def in_rows_of_candidates(to: Path) -> str:
+    label = np.random.default_rng(37).permutation(N)
+    arrays = decode(37)
+    values = unit(arrays["pred"][label]) @ unit(arrays["gallery"]).T
+    write(to, {"top1": top(values, 1, label)}, None, sim=values.T, labels=label)
+    return "rows are candidates"
+
+
+def in_a_turned_matrix(to: Path) -> str:
+    arrays, label = repeated(49)
+    values = similarity(arrays)
+    write(to, {"top1": top(values, 1, label)}, None, sim=values.T, labels=label)
+    return "50 candidates claimed"
+
+
+def with_a_missing_candidate(to: Path) -> str:
+    arrays = decode(50, noise=1)
+    arrays["gallery"][7] = np.nan
+    values = np.nan_to_num(similarity(arrays), nan=-1.0)
+    write(to, {"top1": top(values)}, **arrays)
+    return "100 candidates claimed"
+
+
+def without_lost_signals(to: Path) -> str:
+    arrays = decode(38, noise=1)
+    arrays["pred"][:20] = np.nan
+    values = similarity(arrays)[20:]
+    write(to, {"top1": top(values, 1, np.arange(20, N))}, **arrays)
+    return "signals left out"
+
+
+def mean_over_seeds(to: Path) -> str:
+    matrices = {f"sim_seed{n}": similarity(decode(39 + n)) for n in range(5)}
+    claim = np.mean([top(values) for values in matrices.values()])
+    write(to, {"top1": float(claim)}, **matrices)
+    return "5 trainings in the files"
+
+
+CONVENTIONS = (
+    in_correlations,
+    in_mean_predictions,
+    in_labels_from_1,
+    in_order,
+    in_distances,
+    in_distances_of_vectors,
+    in_the_other_direction,
+    in_rows_of_candidates,
+    in_a_turned_matrix,
+    with_a_missing_candidate,
+    without_lost_signals,
+    mean_over_seeds,
+)
+
+
+@pytest.mark.parametrize("make", CONVENTIONS)
+def test_a_claim_by_a_usual_convention_is_read_by_it(
+    make: Callable[[Path], str], tmp_path: Path
+) -> None:
+    """Issue 84, row 12: each was a finding, of 10 to 79 points."""
+    reading = make(tmp_path / "own")
+    found = states(tmp_path / "own")
+    assert FINDING not in [state for state, _ in found.values()]
+    assert found["claimed numbers"][0] == "none"
+    assert reading in found["claimed numbers"][1]
+
+
+def test_two_galleries_are_not_taken_for_seeds(tmp_path: Path) -> None:
+    """Issue 84, row 12: only predictions and similarities are of several trainings."""
+    arrays = decode(51)
+    galleries = {"gallery1": arrays["gallery"], "gallery2": arrays["gallery"] + 1}
+    write(tmp_path / "own", {"top1": 1.0}, pred=arrays["pred"], **galleries)
+    with pytest.raises(MissingData, match="gallery2"):
+        open_result(tmp_path / "own")
+
+
+def lacking_seeds(to: Path) -> str:
+    values = [similarity(decode(seed)) for seed in range(50, 55)]
+    claim = float(np.mean([top(each) for each in values]))
+    lowest = min(values, key=top)
+    assert claim > top(lowest) + 1
+    write(to, {"top1": claim}, similarity=lowest)
+    return "trainings differ by as much"
+
+
+def lacking_stated_seeds(to: Path) -> str:
+    values = similarity(decode(41))
+    write(to, {"top1": top(values) + 25.2, "n_seeds": 5}, similarity=values)
+    return "a mean over several trainings"
+
+
+def lacking_the_reported_epoch(to: Path) -> str:
+    values = similarity(decode(42))
+    claim = top(values) + 30
+    write(to, {"top1": claim}, similarity=values)
+    log = f"val_top1,test_top1\n1,{claim - 9}\n3,{claim}\n2,{top(values)}"
+    (to / "log.csv").write_text(log)
+    return "at another epoch"
+
+
+def lacking_predictions_of_repetitions(to: Path) -> str:
+    arrays, label = repeated(43)
+    values = similarity(arrays)
+    claim = top(values, 1, label) + 60
+    write(to, {"top1": claim}, None, similarity=values, labels=label)
+    return "may have been averaged"
+
+
+def one_of_the_seeds(to: Path) -> str:
+    noises = enumerate([2, 3, 3, 1])
+    matrices = {
+        f"sim_seed{n}": similarity(decode(60 + n, noise)) for n, noise in noises
+    }
+    claim = top(matrices["sim_seed3"])
+    assert claim > np.mean([top(values) for values in matrices.values()]) + 20
+    write(to, {"top1": claim}, **matrices)
+    return "the score of another training"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        one_of_the_seeds,
+        lacking_seeds,
+        lacking_stated_seeds,
+        lacking_the_reported_epoch,
+        lacking_predictions_of_repetitions,
+    ],
+)
+def test_a_claim_of_files_that_are_not_there_is_not_decidable(
+    make: Callable[[Path], str], tmp_path: Path
+) -> None:
+    """Issue 84, row 12: means over seeds were findings."""
+    reason = make(tmp_path / "own")
+    found = states(tmp_path / "own")
+    assert FINDING not in [state for state, _ in found.values()]
+    assert found["claimed numbers"][0] == UNDECIDED
+    assert reason in found["claimed numbers"][1]
+
+
+def test_a_claim_that_no_convention_reaches_is_a_finding(tmp_path: Path) -> None:
+    """Issue 84, row 12: readings must not explain everything."""
+    claim = top(similarity(decode(44)), 5) + 3
+    write(tmp_path / "own", {"top1": claim}, **decode(44))
+    found = findings(tmp_path / "own")
+    assert found == {"claimed numbers": claim - top(similarity(decode(44)))}
+
+
+def shrunk(seed: int) -> tuple[Any, Any]:
+    """Embeddings with a common mean, and their ridge predictions of new signals."""
+    random = np.random.default_rng(seed)
+    mean = 1.5 * random.normal(size=D)
+    pictures = random.normal(size=(900, D)) * random.uniform(0.3, 2, D)
+    signals = pictures @ random.normal(size=(D, 40)) / 8
+    signals += 1.5 * random.normal(size=signals.shape)
+    learned, tested = signals[:800], signals[800:]
+    inverse = np.linalg.inv(learned.T @ learned + 50 * np.eye(40))
+    return pictures[800:] + mean, tested @ (inverse @ learned.T @ pictures[:800]) + mean
+
+
+@pytest.mark.parametrize("by", ["standardised", "centred", "as the gallery", "raw"])
+def test_predictions_standardised_over_the_test_set_are_found(
+    by: str, tmp_path: Path
+) -> None:
+    """Issue 84, row 13: they raised a top-1 from 28.8 to 44.1 without a finding."""
+    gallery, raw = shrunk(45)
+    centred = raw - raw.mean(0)
+    predicted = {
+        "standardised": centred / centred.std(0),
+        "centred": centred,
+        "as the gallery": centred / centred.std(0) * gallery.std(0) + gallery.mean(0),
+        "raw": raw,
+    }[by]
+    arrays = {"pred": predicted, "gallery": gallery}
+    write(tmp_path / "own", {"top1": top(similarity(arrays))}, **arrays)
+    found = findings(tmp_path / "own")
+    if by == "raw":
+        assert found == {}
+        return
+    assert [*found] == ["standardised by test signals"]
+    points = found["standardised by test signals"]
+    before = top(similarity({"pred": raw, "gallery": gallery}))
+    worth = top(similarity(arrays)) - before
+    assert worth > 5 and points is not None and abs(points - worth) < 8
+
+
+def test_a_claim_of_standardised_predictions_has_its_worth(tmp_path: Path) -> None:
+    """Issue 84, row 13: here the files have the predictions from before."""
+    gallery, raw = shrunk(46)
+    arrays = {"pred": raw, "gallery": gallery}
+    centred = raw - raw.mean(0)
+    done = {"pred": centred / centred.std(0), "gallery": gallery}
+    claims = {f"top{k}": top(similarity(done), k) for k in (1, 5)}
+    write(tmp_path / "own", claims, **arrays)
+    worth = claims["top1"] - top(similarity(arrays))
+    assert findings(tmp_path / "own") == {"standardised by test signals": worth}
+
+
+@pytest.mark.parametrize("mask", [-1e9, -65504.0, -np.inf, np.inf, np.nan])
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+def test_masked_pairs_are_missing_and_no_finding(
+    mask: float, precision: type, tmp_path: Path
+) -> None:
+    """Issue 84, row 14: one pair of -1e9 made the sums of all pictures equal, and of
+    float32 all similarities.
+    """
+    values = similarity(decode(47)).astype(precision)
+    claims = {f"top{k}": top(values, k) for k in (1, 5)}
+    values[3, 50] = values[60, 2] = mask
+    write(tmp_path / "own", claims, similarity=values)
+    found = states(tmp_path / "own")
+    assert FINDING not in [state for state, _ in found.values()]
+    assert f"top1 {claims['top1'] / 100:.3f}" in found["ties"][1]
+    assert "2 similarities are missing" in found["ties"][1]
+
+
+def test_a_masked_pair_hides_no_balance(tmp_path: Path) -> None:
+    """Issue 84, row 14: similarities of all test signals together leave their trace."""
+    values = torch.from_numpy(similarity(decode(4)))
+    balanced = Sinkhorn().correct(values, values, values).numpy()
+    claim = top(balanced)
+    balanced[3, 50] = -1e9
+    write(tmp_path / "own", {"top1": claim}, similarity=balanced)
+    assert [*findings(tmp_path / "own")] == ["test signals together"]
+
+
+def test_a_signal_without_any_similarity_is_a_miss(tmp_path: Path) -> None:
+    """Issue 84, row 14: a missing value is similar to nothing."""
+    arrays = decode(48, noise=0.5)
+    arrays["pred"][:30] = np.nan
+    write(tmp_path / "own", {"top1": 70.0}, **arrays)
+    found = states(tmp_path / "own")
+    assert FINDING not in [state for state, _ in found.values()]
+    assert "top1 0.700" in found["ties"][1]
+    assert "3000 similarities are missing" in found["ties"][1]
 
 
 def brainhive(*words: str) -> Any:

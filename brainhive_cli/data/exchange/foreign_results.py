@@ -6,6 +6,8 @@ import csv
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from brainhive_cli.core import console, documents
-from brainhive_cli.core.arrays import Array, Float64
+from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import plain_id, plain_name
-from brainhive_cli.measurement.audit import ForeignResult
-from brainhive_cli.measurement.ranks import unit
+from brainhive_cli.measurement.foreign_result import ForeignResult
+from brainhive_cli.measurement.readings import COSINE, compare
 
 NAMED = "audit.yaml"
 """The file that names arrays, as `similarities: file.npz:key`, and `claims`."""
@@ -35,8 +37,10 @@ MATRICES = {
     "gallery": r"gallery|ima?ge?|clip",
 }
 """Pattern of the names of each array [N, M], [N, D]; the first that fits counts."""
+SEVERAL = ("similarities", "predicted")
+"""Roles that have an array of each seed or subject."""
 LISTS = {
-    "log": r"(test|val).*(acc|top|loss|auc|rank)",
+    "log": r"(test|val|dev|train).*(acc|top|loss|auc|rank)",
     "train_ids": r"train",
     "gallery_ids": r"gallery|candidate",
     "seen": r"seen|test|label|target|(id|name)s?\b",
@@ -48,10 +52,14 @@ CLAIMS = {
         **{f"top{k}": rf"(top|acc|recall)[\W_]?{k}" for k in (3, 5)},
         "top1": r"(top|acc|recall)[\W_]?1|acc(uracy)?",
         "pool": r"pool(_size)?|n?[\W_]?ways?",
+        "trainings": r"(n|num)?_?(seeds|subjects|folds|runs)",
+        "spread": r"(top|acc|recall)\w*_(std|sd)",
         "interval": r"ci|interval",
     }.items()
 }
 """Pattern of the name of each claimed value."""
+COUNTS = {"pool", "trainings"}
+"""Claims that are no shares."""
 
 
 def open_result(folder: Path) -> ForeignResult:
@@ -82,8 +90,10 @@ def open_result(folder: Path) -> ForeignResult:
             f"roles: {', '.join(sorted(roles))}",
         )
 
-    def choose(role: str, size: int = 0) -> Array:
-        """Find the value of a role, of a size if there is one; else an empty one."""
+    def choose_all(role: str, size: int = 0) -> list[Array]:
+        """Find the values of a role, of a size if there is one. Several differ only by
+        the numbers in their names, as those of seeds do.
+        """
         labels = [
             label
             for label, value in values.items()
@@ -94,58 +104,105 @@ def open_result(folder: Path) -> ForeignResult:
         if role in named:
             labels = [str(named[role])]
         arrays = [values[label] for label in labels if label in values]
-        is_clear = all(np.array_equal(array, arrays[0]) for array in arrays)
-        if not is_clear or len(arrays) < len(labels):
+        kinds = {re.sub(r"\d+", "", label) for label in labels}
+        are_seeds = len(kinds) == len({array.shape for array in arrays}) == 1
+        # NaN is not equal to itself
+        is_clear = all(np.array_equal(array, arrays[0]) for array in arrays[1:])
+        if not (is_clear or (are_seeds and role in SEVERAL)) or len(arrays) < len(
+            labels
+        ):
             raise MissingData(
                 f"{folder}: {role} could be {', '.join(labels)}, of {[*values]}",
                 f"name one in {folder / NAMED}: {role}: FILE:KEY",
             )
+        return arrays[:1] if is_clear else arrays
+
+    def choose(role: str, size: int = 0) -> Array:
+        """Find the value of a role, of a size if there is one; else an empty one."""
+        arrays = choose_all(role, size)
         return arrays[0] if arrays else np.empty((0, 0))
 
-    def read_matrix(role: str) -> Tensor:
-        """Read an array [N, M] or [N, D]; what is no number is similar to nothing."""
-        tensor = torch.as_tensor(choose(role).copy()).flatten(1).nan_to_num(0.0)
-        return tensor if tensor.is_floating_point() else tensor.double()
-
     # similarities are of a file, or cosines of embeddings, as precise as these
-    similarities, gallery = read_matrix("similarities"), read_matrix("gallery")
-    predicted = read_matrix("predicted")
-    if not len(similarities) and predicted.shape[1] == gallery.shape[1]:
-        precision = torch.promote_types(predicted.dtype, gallery.dtype)
-        similarities = (unit(predicted) @ unit(gallery).T).to(precision)
-    if not similarities.numel():
+    gallery = _as_matrix(choose("gallery"))
+    predictions = [_as_matrix(array) for array in choose_all("predicted")]
+    predictions = [each for each in predictions if each.shape[1] == gallery.shape[1]]
+    matrices = list[Tensor]()
+    for array in choose_all("similarities"):
+        stack = array if array.ndim == 3 else array[None]
+        matrices += [_as_matrix(similarities) for similarities in stack]
+    if not matrices:
+        for predicted in predictions:
+            precision = torch.promote_types(predicted.dtype, gallery.dtype)
+            matrices.append(compare(predicted, gallery, COSINE).to(precision))
+    if not matrices or not matrices[0].numel():
         problem = f"{folder} has no similarities [N, M], or predictions [N, D] and a "
         raise MissingData(
             f"{problem}gallery [M, D] that match, but {', '.join(values) or 'nothing'}",
             f"name the arrays in {folder / NAMED}: similarities: FILE.npz:KEY",
         )
-    count, width = similarities.shape
+    if not len(choose("seen", len(matrices[0]))):
+        is_turned = (
+            matrices[0].shape[0]
+            != matrices[0].shape[1]
+            == len(choose("seen", matrices[0].shape[1]))
+        )
+        matrices = [matrix.T if is_turned else matrix for matrix in matrices]
+    count, width = matrices[0].shape
 
     # names by role; row numbers are names of the rows of a gallery without any
     train_ids, gallery_ids, seen = (
         [plain_name(plain_id(text)) for text in choose(role, size).astype(str)]
         for role, size in (("train_ids", 0), ("gallery_ids", width), ("seen", count))
     )
-    numbers = [str(row) for row in range(width)]
-    gallery_ids = gallery_ids or (numbers if {*seen} <= {*numbers} else seen)
-    seen = seen or (gallery_ids if count == width else [])
-    listed = np.array(gallery_ids)
-    targets = [torch.from_numpy(np.flatnonzero(listed == name)) for name in seen]
-    if len(listed) != width or len(seen) != count or not all(map(len, targets)):
+    rows_of = [str(row) for row in range(width)]
+    if not seen and count == width:
+        seen = gallery_ids or rows_of
+
+    # labels may count from 0, from 1, or be names of candidates in their order
+    meanings = {"names": gallery_ids}
+    if not gallery_ids:
+        meanings = {
+            "labels that count from 0": rows_of,
+            "labels that count from 1": [str(row + 1) for row in range(width)],
+            "candidates in the order of signals": seen,
+        }
+    targets = dict[str, Tensor]()
+    for meaning, names in meanings.items():
+        listed = np.array(names)
+        rows = [torch.from_numpy(np.flatnonzero(listed == name)) for name in seen]
+        if len(names) == width and len(rows) == count and all(map(len, rows)):
+            targets[meaning] = pad_sequence(rows, batch_first=True, padding_value=-1)
+    first = targets.pop(next(iter(targets), ""), None)
+    if first is None:
         raise MissingData(
             f"{folder}: nothing says which of {width} candidates {count} signals show",
             f"add lists of names, and name them in {NAMED}: seen, gallery_ids",
         )
-    return ForeignResult(
-        similarities,
-        pad_sequence(targets, batch_first=True, padding_value=-1),
-        seen,
-        train_ids,
-        gallery if len(gallery) == width else None,
-        read_matrix("train_vectors"),
-        _read_log(values),
-        _read_claims({**values, **dict(_flatten("", named.get("claims")))}),
-    )
+    results = list[ForeignResult]()
+    if len(predictions) != len(matrices):
+        predictions = []
+    for similarities, predicted in zip_longest(matrices, predictions):
+        results.append(
+            ForeignResult(
+                similarities,
+                first,
+                seen,
+                train_ids,
+                gallery if len(gallery) == width else None,
+                _as_matrix(choose("train_vectors")),
+                _read_log(values),
+                _read_claims({**values, **dict(_flatten("", named.get("claims")))}),
+                predicted=predicted,
+                labels=targets,
+            )
+        )
+    return replace(results[0], others=results[1:])
+
+
+def _as_matrix(array: Array) -> Tensor:
+    """Make a matrix [N, M] or [N, D]; NaN is a missing value."""
+    tensor = torch.as_tensor(array.copy()).flatten(1)
+    return tensor if tensor.is_floating_point() else tensor.double()
 
 
 def _read(path: Path) -> Any:
@@ -181,15 +238,36 @@ def _find_role(patterns: Mapping[str, str], label: str) -> str:
 
 
 def _read_log(values: Mapping[str, Array]) -> dict[str, Float64]:
-    """Read scores by epoch, of two epochs or more."""
+    """Read scores by epoch, of two epochs or more, of each training in a table."""
     log = dict[str, Float64]()
     for label, value in values.items():
-        if value.ndim == 1 and _find_role(LISTS, label) == "log":
-            with suppress(ValueError):
-                scores = value.astype(np.float64)
-                if np.isfinite(scores).sum() > 1:
-                    log[label.rpartition(":")[2].lower()] = scores
+        if value.ndim != 1 or _find_role(LISTS, label) != "log":
+            continue
+        with suppress(ValueError):
+            scores = value.astype(np.float64)
+            starts = _find_starts(values, label)
+            for number, part in enumerate(np.split(scores, starts)):
+                if np.isfinite(part).sum() > 1:
+                    training = f"training {number} " if len(starts) else ""
+                    log[f"{training}{label}".lower()] = part
     return log
+
+
+def _find_starts(values: Mapping[str, Array], label: str) -> Int64:
+    """Find where epochs begin again in a table of several trainings.
+
+    Raises:
+        ValueError: if the rows of trainings are mixed.
+    """
+    for name in ("epoch", "epochs", "step"):
+        epochs = values.get(f"{label.rpartition(':')[0]}:{name}")
+        if epochs is not None and epochs.shape == values[label].shape:
+            starts = 1 + np.flatnonzero(np.diff(epochs.astype(np.float64)) <= 0)
+            times = np.unique(epochs, return_counts=True)[1].max()
+            if len(starts) >= times:
+                raise ValueError("epochs of trainings are mixed")
+            return starts
+    return np.empty(0, np.int64)
 
 
 def _read_claims(values: Mapping[str, Array]) -> dict[str, float]:
@@ -197,14 +275,20 @@ def _read_claims(values: Mapping[str, Array]) -> dict[str, float]:
     claims, is_percent = dict[str, float](), False
     for label, value in values.items():
         role = _find_role(CLAIMS, label)
-        if role and value.size == (2 if role == "interval" else 1):
+        if role == "trainings" and value.size > 1:
+            claims[role] = value.size
+        elif role == "spread":
+            claims.setdefault("trainings", 2)
+        elif role and value.size == (2 if role == "interval" else 1):
             with suppress(ValueError):
                 numbers = np.char.strip(value.astype(str), " %").astype(np.float64)
                 claims[role] = float(
                     numbers.max() if value.size == 1 else np.ptp(numbers) / 2
                 )
-                is_percent |= role != "pool" and ("%" in str(value) or claims[role] > 1)
+                is_percent |= role not in COUNTS and (
+                    "%" in str(value) or claims[role] > 1
+                )
     return {
-        role: value if is_percent or role == "pool" else 100 * value
+        role: value if is_percent or role in COUNTS else 100 * value
         for role, value in claims.items()
     }
