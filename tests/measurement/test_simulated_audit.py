@@ -1,0 +1,45 @@
+"""How often audit accuses honest folders and finds cheats, by the simulation of the
+benchmarks.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli.measurement.audit import CHECKS, FINDING
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Any:
+    """The simulation of the benchmarks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+        import audit_folders
+
+        yield audit_folders
+
+
+def test_honest_folders_of_usual_conventions_are_not_accused(simulated: Any) -> None:
+    """Issue 84, row 15: 59 of the 97 of 300 that could be read were accused."""
+    accused = 0
+    for seed in range(1000, 1040):
+        random = np.random.default_rng(seed)
+        convention = simulated.draw_convention(random)
+        states = simulated.judge(simulated.honest(random, convention))
+        accused += FINDING in states.values()
+    # at a rate of 1 %, 3 or more have a probability of .007
+    assert accused < 3
+
+
+def test_cheats_of_twenty_kinds_are_found_each_by_its_own_check(simulated: Any) -> None:
+    """Issue 84, row 15: six kinds were found by no check, or another."""
+    assert len(simulated.CHEATS) >= 20
+    assert {*simulated.CHEATS.values()} == {*CHECKS}
+    found = 0
+    for plant, check in simulated.CHEATS.items():
+        for seed in (1000, 1001):
+            states = simulated.judge(plant(np.random.default_rng(seed)))
+            found += states[check] == FINDING
+    assert found >= 0.9 * 2 * len(simulated.CHEATS)
