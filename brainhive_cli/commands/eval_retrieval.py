@@ -18,7 +18,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, read_sweep_run
-from brainhive_cli.data.targets.target_stores import write_prior
+from brainhive_cli.data.targets.target_stores import keep_identity, write_prior
 from brainhive_cli.evaluation.retrieval.baseline import (
     FAILURES,
     find_order,
@@ -146,6 +146,7 @@ def _evaluate(
             models = job.open_models(groups[name], launch.device)
             return measure_cell(models, recipe)
 
+        keep_identity(folder, job.open_stores(), launch.is_main)
         if not fill(folder, "evaluating cells", files, launch, measure, job.work):
             work = None
 

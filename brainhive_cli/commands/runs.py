@@ -35,6 +35,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.recipe import FileRecipe, Names, Paths, Run
 from brainhive_cli.core.runs import (
     ENVIRONMENT,
+    FINISHED,
     RunFolder,
     age,
     find as find_run,
@@ -304,7 +305,8 @@ def _remove(runs: Sequence[RunFolder], root: Path, agreed: bool) -> None:
 def _verify(
     paths: Paths, launch: Launch, reference: str | None = None, name: str = ""
 ) -> Result:
-    """Train a cell again in a temporary folder, and compare weights and ranks.
+    """Train a cell again in a temporary folder, and compare weights, ranks, embeddings
+    and the reported metrics.
 
     Signals, embeddings and pictures are only read.
 
@@ -322,7 +324,13 @@ def _verify(
     import torch
 
     from brainhive_cli.commands.train_align import train_cells
+    from brainhive_cli.data.targets.target_stores import list_changed
     from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
+    from brainhive_cli.evaluation.retrieval.verification import (
+        Verification,
+        compare_metrics,
+        verify,
+    )
     from brainhive_cli.training.alignment.job import Job
     from brainhive_cli.training.alignment.model import is_model
     from brainhive_cli.training.alignment.recipe import Recipe as TrainingRecipe
@@ -334,9 +342,11 @@ def _verify(
 
     # an evaluation leads to its training
     root = paths.under_home("runs")
-    with suppress(BrainhiveError):
+    evaluation = None
+    with suppress(MissingData, RecipeError):
         if reference:
-            spec = find_run(root, EVALUATION, reference).recipe(EvaluationRecipe)
+            evaluation = find_run(root, EVALUATION, reference)
+            spec = evaluation.recipe(EvaluationRecipe)
             reference = (spec.align_run or [reference])[0]
     folder, variant = find_reference(reference, paths)
     if is_model(folder.path):
@@ -356,16 +366,30 @@ def _verify(
         torch.set_num_threads(there.get("threads") or threads)
         again = RunFolder(Path(temporary) / TRAINING / folder.path.name)
         again.path.mkdir(parents=True)
-        train_cells(job, [cell], job.open_stores(), again, launch)
+        stores = job.open_stores()
+        changed = list_changed(folder, stores)
+        train_cells(job, [cell], stores, again, launch)
 
-        # compare bytes of weights, and the ranks of an evaluation
+        # compare bytes of weights, metrics, and the ranks of an evaluation
         file = f"cells/{name}/model/model.safetensors"
         model = again.path / file
         is_equal = (folder.path / file).read_bytes() == model.read_bytes()
         training = reference_of(folder, root / TRAINING, cell.variant)
-        ranks = dict[str, int]()
-        with suppress(MissingData):  # of test signals or pictures
-            ranks = _compare_ranks(paths, training, name, model.parent, launch)
+        measured = again.measurements(f"cells/{name}/{FINISHED}")
+        metrics = [*compare_metrics(folder.measurements(), measured)]
+        found = Verification({}, [], [])
+        absent = list[str]()
+        listed = finished_runs(root, EVALUATION)
+        chosen = _choose_evaluation(
+            [evaluation, *listed] if evaluation else listed, training, name
+        )
+        try:
+            if chosen:
+                found = verify(chosen, paths, name, model.parent, launch.device)
+        except MissingData as error:  # of test signals or pictures
+            absent = [error.message]
+        changed += found.embeddings
+        metrics += found.metrics
 
     # versions, device, commit and inputs, which may explain a difference
     here = launch.describe_environment()
@@ -381,44 +405,37 @@ def _verify(
     rows = [
         ("trained again", f"{name}, of {len(cells)} cells"),
         ("weights", "equal to the bit" if is_equal else "differ"),
-        *((f"ranks of {key}", f"{count} differ") for key, count in ranks.items()),
+        *((f"ranks of {key}", f"{count} differ") for key, count in found.ranks.items()),
+        *(("embeddings differ", text) for text in changed),
+        *(("metric differs", text) for text in metrics),
+        *(("evaluation not compared", text) for text in absent),
         *(("differs from the run", text) for text in others),
     ]
-    is_equal = is_equal and not any(ranks.values())
-    details = {"cell": name, "equal": is_equal, "ranks": ranks, "differs_in": others}
+    is_equal = (
+        is_equal and not any(found.ranks.values()) and not changed and not metrics
+    )
+    details = {
+        "cell": name,
+        "equal": is_equal,
+        "ranks": found.ranks,
+        "metrics": metrics,
+        "embeddings": changed,
+        "not_compared": absent,
+        "differs_in": others,
+    }
     table = Table(f"Verification of {folder.name}", ("item", "value"), rows)
     return Result(folder.path, (table,), details=details, exit_code=int(not is_equal))
 
 
-def _compare_ranks(
-    paths: Paths, training: str, cell: str, model: Path, launch: Launch
-) -> dict[str, int]:
-    """Count the signals of each subject that the second model ranks unlike the first in
-    the newest evaluation of a training; empty without one.
-    """
-    from brainhive_cli.core import weights
-    from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
-    from brainhive_cli.evaluation.retrieval.measure import measure_cell
+def _choose_evaluation(
+    evaluations: Sequence[RunFolder], training: str, cell: str
+) -> RunFolder | None:
+    """Choose the first evaluation of a training that measured a cell."""
     from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
-    from brainhive_cli.measurement.interleaving import Interleaving
-    from brainhive_cli.measurement.retrieval import Gallery, Scores
 
-    for evaluation in finished_runs(paths.under_home("runs"), EVALUATION):
-        spec = evaluation.recipe(EvaluationRecipe, paths=paths)
-        file = evaluation.path / f"parts/{cell}.safetensors"
-        if (spec.align_run or [""])[0] == training and file.is_file():
-            # without what is measured beside the ranks
-            spec = spec.model_copy(update={**NOT_COMPARED, "ceiling_splits": 0})
-            job = Job.resolve(spec)
-            group = next(group for group in job.groups if group[0].name == cell)
-            models = job.open_models(group, launch.device)
-            models[0].path = model
-            _, again = measure_cell(models, spec)
-            _, kept = weights.load_cell(file, Gallery, Scores, Interleaving)
-            return {
-                f"{evaluation.name}, subject {subject}, {len(scores.ranks)} signals": (
-                    int((scores.ranks != again[subject].ranks).sum())
-                )
-                for subject, scores in kept.items()
-            }
-    return {}
+    for evaluation in evaluations:
+        aligned = evaluation.recipe(EvaluationRecipe).align_run or [""]
+        is_measured = (evaluation.path / f"parts/{cell}.safetensors").is_file()
+        if aligned[0] == training and is_measured:
+            return evaluation
+    return None

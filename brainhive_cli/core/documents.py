@@ -43,8 +43,8 @@ MAX_FOLDERS_ABOVE = 6
 """
 CHANGED = f"was changed or damaged: {SHA256SUMS} has another digest of it"
 """Problem of a document that differs from its digest, to follow its path."""
-AGAIN_OR_DELETE = f"copy it again; if you changed it on purpose, delete {SHA256SUMS}"
-"""Way out of a document that differs from its digest."""
+COPY_AGAIN = "copy it again, or run its command with --again, which keeps this run"
+"""Way out of a document that differs from its digest: evidence stays."""
 MAX_LIST_BYTES = 1 << 24
 DIGEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
@@ -93,7 +93,7 @@ def read(
         known = read_digests(above).get(absolute.relative_to(above).as_posix())
         if known and any((above / name).is_file() for name in RUN):
             if hashlib.sha256(content).hexdigest() != known:
-                raise error(f"{path} {CHANGED}", AGAIN_OR_DELETE)
+                raise error(f"{path} {CHANGED}", COPY_AGAIN)
             break
 
     # bytes to text, text to values

@@ -290,7 +290,7 @@ class RunFolder:
         """
         # documents are as they were listed
         for problem in documents.find_changes(self.path, but={FINISHED}):
-            raise BrainhiveError(problem, documents.AGAIN_OR_DELETE)
+            raise BrainhiveError(problem, documents.COPY_AGAIN)
 
         # the list has a digest of the metrics before these have their name
         measured = portable(measurements.as_dict())

@@ -13,7 +13,8 @@ from worlds import COLOURS, Go, at_home
 from brainhive_cli import aligner
 from brainhive_cli.app import app
 from brainhive_cli.core.command import Result
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from tests.resealed import resealed
 
 
 def list_files(home: Path) -> dict[Path, tuple[int, int]]:
@@ -92,7 +93,11 @@ def test_variants_are_verified_and_models_and_absent_data_refused(
             tested.folder.name,
         ):
             result = go("runs", f"words=['verify','{name}']")
-            assert result.exit_code == 0 and result.details["ranks"], name
+            assert result.exit_code == 0 and result.details["ranks"], result.details
+        edit_top1(tested.folder, "alpha=1.0 · all")
+        edited = go("runs", f"words=[verify,{tested.folder.name}]").details["metrics"]
+        (line,) = edited
+        assert line.startswith(f"{tested.folder.name}:alpha=1.0, top-1, all: 0.950 ")
         with pytest.raises(RecipeError, match="no cell 'nobody'"):
             go("runs", f"words=[verify,{sweep.folder.name},nobody]")
         with pytest.raises(RecipeError, match="takes a run and a cell"):
@@ -103,3 +108,88 @@ def test_variants_are_verified_and_models_and_absent_data_refused(
         shutil.rmtree(tmp_path / "signals")
         with pytest.raises(MissingData, match="no signals"):
             go("runs", f"words=[verify,{sweep.folder.name}]")
+
+
+def spoil(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy a world whose stores and runs may be changed, and make it the home."""
+    home = Path(shutil.copytree(world, tmp_path / "own"))
+    monkeypatch.setenv("BRAINHIVE_HOME", str(home))
+    return home
+
+
+def edit_top1(run: Path, scope: str) -> None:
+    """Write a top-1 of .95 into the metrics of a run, and delete its digests."""
+    document = json.loads((run / "metrics.json").read_text())
+    document["scopes"][scope]["top1"]["value"] = 0.95
+    (run / "metrics.json").write_text(json.dumps(document))
+    (run / "SHA256SUMS").unlink()
+
+
+@pytest.mark.parametrize("of_training", [False, True])
+def test_edited_metrics_are_named_with_what_is_measured_again(
+    world: Path,
+    trained: Path,
+    evaluated: Result,
+    tmp_path: Path,
+    go: Go,
+    monkeypatch: pytest.MonkeyPatch,
+    of_training: bool,
+) -> None:
+    """Issue 84, row D: an edited top-1 of .95 passed once the digests were deleted."""
+    home = spoil(world, tmp_path, monkeypatch)
+    run, scope = trained, "sub-01_seed-1"
+    if not of_training:
+        run, scope = evaluated.folder, "all"
+    run = home / run.relative_to(world)
+    measured = json.loads((run / "metrics.json").read_text())
+    value = measured["scopes"][scope]["top1"]["value"]
+    edit_top1(run, scope)
+
+    # by a relative path, as a shell completes it
+    monkeypatch.chdir(run.parent)
+    result = go("runs", f"words=[verify,{run.name}]")
+
+    expected = f"top-1, {scope}: 0.950 reported, {value:.3f} measured again"
+    assert result.exit_code == 1 and result.details["metrics"] == [expected]
+    assert ("metric differs", expected) in result.tables[0].rows
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_changed_embeddings_are_named(
+    world: Path,
+    trained: Path,
+    evaluated: Result,
+    tmp_path: Path,
+    go: Go,
+    monkeypatch: pytest.MonkeyPatch,
+    split: str,
+) -> None:
+    """Issue 84, row D: other embeddings under new checksums passed for the run's."""
+    home = spoil(world, tmp_path, monkeypatch)
+    (store,) = (home / "embeddings").glob(f"demo-noise-0.3-40*/{split}/*.h5")
+    with resealed(store) as file:
+        file["embedding"][0] *= 0.5
+
+    result = go("runs", f"words=[verify,{trained.name}]")
+
+    (changed,) = result.details["embeddings"]
+    assert result.exit_code == 1 and changed.startswith(f"{store}: ")
+
+
+def test_an_edited_run_is_refused_without_advice_to_delete_its_digests(
+    world: Path,
+    trained: Path,
+    evaluated: Result,
+    tmp_path: Path,
+    go: Go,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Issue 84, row D: the hint proposed to delete the evidence."""
+    home = spoil(world, tmp_path, monkeypatch)
+    metrics = home / evaluated.folder.relative_to(world) / "metrics.json"
+    metrics.write_text(metrics.read_text().replace("top1", "top1 "))
+
+    with pytest.raises(BrainhiveError, match=r"metrics\.json was changed") as refused:
+        go("runs", f"words=[verify,{evaluated.folder.name}]")
+
+    assert "delete" not in refused.value.hint and "--again" in refused.value.hint

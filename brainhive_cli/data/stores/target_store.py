@@ -2,6 +2,7 @@
 and its health.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -294,6 +295,12 @@ class TargetStore:
             BrainhiveError: if they are not those that this version writes.
         """
         return documents.check(
+    @property
+    def content(self) -> str:
+        """Digest of all embeddings, by the checksums of their rows."""
+        sums = np.asarray(self.embedding.checksums, np.uint64)
+        return hashlib.sha256(sums.tobytes()).hexdigest()[:16]
+
             self.attributes.get("health"),
             f"{self.path}: attribute: health",
             Health,

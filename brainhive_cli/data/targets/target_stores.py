@@ -210,6 +210,7 @@ def identity_of(store: TargetStore) -> dict[str, str]:
         "preprocessing": made_by.get("preprocessing", ""),
         "network": made_by.get("weights", {}).get("network", ""),
         "pictures": store.image_ids.digest,
+        "content": store.content,
     }
 
 
@@ -272,6 +273,22 @@ def refuse_others(
                 f"{folder.path} was trained on it",
                 f"make both in one way ({stores[name].making} --again), or train again",
             )
+
+
+def list_changed(folder: RunFolder, stores: Mapping[str, TargetStore]) -> list[str]:
+    """Say which stores hold other embeddings than a run was made with, by the names
+    under which it keeps them. Rows are compared with their checksums.
+    """
+    if not (folder.path / IDENTITIES).is_file():
+        return []
+    changed = []
+    recorded = folder.read_json(IDENTITIES, dict[str, dict[str, str]])
+    for name, store in stores.items():
+        store.verify()
+        there = recorded.get(name, {}).get("content", store.content)
+        if there != store.content:
+            changed.append(f"{store.path}: {there} there, {store.content} here")
+    return changed
 
 
 def problem_of(store: TargetStore, health: Health | None = None) -> str:

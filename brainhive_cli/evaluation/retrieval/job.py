@@ -12,6 +12,7 @@ import torch
 from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.datasets import require_split
+from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import rejoined
@@ -146,6 +147,15 @@ class Job:
         for run in self.runs:
             for split in self.recipe.splits:
                 run.stores(split)
+
+    def open_stores(self) -> dict[str, TargetStore]:
+        """Open the embeddings of the candidates, by split and encoder."""
+        return {
+            f"{split}/{name}": store
+            for run in self.runs
+            for split in self.recipe.splits
+            for name, store in run.stores(split).items()
+        }
 
     @property
     def work(self) -> Work:
