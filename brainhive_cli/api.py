@@ -85,6 +85,8 @@ __all__ = [
     *("compare", "decode", "fit", "run", "store_trials"),
     *("open_model", "open_run", "open_signals", "open_store"),
 ]
+MAX_FOLDS = 5
+"""Folds in which `fit` holds out single trials, where no runs are named."""
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "subject": ((Integral,), "a whole number"),
     "path": ((str, Path), "a name or path"),
@@ -581,10 +583,17 @@ def store_trials(
 def _resolve_dataset(dataset: Any, names: Sequence[str]) -> Any:
     """Resolve a data set; of categories that nobody lists, those of the trials."""
     from brainhive_cli.core import parts
+    from brainhive_cli.core.errors import RecipeError
 
     fields = dict(dataset) if isinstance(dataset, dict) else {"kind": dataset}
     if fields.get("kind") == "categories" and not fields.keys() & {"names", "root"}:
         fields["names"] = sorted({*names} - {""})
+        if len(fields["names"]) < 2:
+            raise RecipeError(
+                f"all trials show {', '.join(fields['names']) or 'nothing'}",
+                "decoding tells two categories or more apart: pictures=[n], what each "
+                "trial of X showed",
+            )
     return dataset if hasattr(dataset, "build") else parts.resolve("datasets", fields)
 
 
@@ -617,6 +626,9 @@ def fit(
 
     Returns:
         The runs of train-align and eval-retrieval.
+
+    Raises:
+        RecipeError: if categories have too few runs, or trials, to be held out.
     """
     import numpy as np
 
@@ -628,9 +640,7 @@ def fit(
         dataset = {"kind": "image-folder", "root": str(Path(folder).resolve()), **share}
     trials = store_trials(X, pictures, dataset, subject, session, runs, **axes)
     if folder is None:
-        folds = {"by": "trials", "folds": 5}
-        if runs is not None:
-            folds = {"by": "runs", "folds": len(np.unique(runs))}
+        folds = _choose_folds([*trials.image_ids], runs, trials.index)
         dataset |= {"names": sorted({*trials.image_ids}), "holdout": folds}
         # the covariance of many numbers takes minutes
         is_small = np.prod(trials.signal.shape[2:]) <= 1000
@@ -640,6 +650,54 @@ def fit(
     run("embed", **chosen)
     trained = run("train-align", **{**chosen, **keys}).folder
     return open_run(trained), open_run(run("eval-retrieval", run=trained).folder)
+
+
+def _choose_folds(shown: Sequence[str], runs: Any, index: Any) -> dict[str, Any]:
+    """Choose how `fit` holds out categories: each run once, or else single trials.
+
+    Args:
+        shown: [m] category of each stored trial.
+        runs: [n] run of each trial, or None.
+        index: [m] which of the n trials were stored.
+
+    Raises:
+        RecipeError: in the words of `fit`, if nothing is left to learn from.
+    """
+    from collections import Counter
+
+    import numpy as np
+
+    from brainhive_cli.core.errors import RecipeError
+
+    # without runs, single trials are held out
+    if runs is None:
+        ((_, most),) = Counter(shown).most_common(1)
+        if most < 2:
+            raise RecipeError(
+                f"pictures names another category for each of the {len(shown)} trials",
+                "a trial is tested by a model of other trials of its category; if "
+                "pictures are names of files, folder=… says where they lie",
+            )
+        return {"by": "trials", "folds": min(MAX_FOLDS, most)}
+
+    # each run is tested by a model of the others
+    numbers = np.unique(runs)
+    if len(numbers) < 2:
+        raise RecipeError(
+            f"runs has one value, {numbers[0]}, for all {len(shown)} trials of X",
+            "each run is held out once, so give two or more: runs=[n], the run of each "
+            "trial; or leave runs out, and single trials are held out",
+        )
+    run_of_trial = np.asarray(runs)[index]
+    for number in np.unique(run_of_trial):
+        others = sorted({*np.array(shown)[run_of_trial != number].tolist()})
+        if len(others) < 2:
+            raise RecipeError(
+                f"without run {number}, the trials of X show {', '.join(others)} alone",
+                "a model of the other runs is tested on each run, so two categories or "
+                "more have to stand in several runs; or leave runs out",
+            )
+    return {"by": "runs", "folds": len(np.unique(run_of_trial))}
 
 
 def decode(

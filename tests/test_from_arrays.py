@@ -199,3 +199,42 @@ def test_categories_and_betas(home) -> None:
         paint(home / "pictures", 2, 1)
         dataset = {"kind": "image-folder", "root": str(home / "pictures")}
         api.store_trials(cube, names, dataset, **timed)
+
+
+CATEGORIES = ["face", "house"] * 6
+
+
+@pytest.mark.parametrize(
+    ("pictures", "runs", "words"),
+    [
+        (CATEGORIES, [3] * 12, "runs has one value, 3, for all 12 trials of X"),
+        (CATEGORIES, 1, "runs has one value, 1"),
+        (sorted(CATEGORIES), [1] * 6 + [2] * 6, "without run 1, the trials of X show"),
+        (["face"] * 12, None, "all trials show face"),
+        ([f"{n}" for n in range(12)], None, "pictures names another category for each"),
+    ],
+)
+def test_what_cannot_be_held_out_is_told_in_the_words_of_fit(
+    home, pictures, runs, words
+) -> None:
+    """Issue 84, row E: one run ended with `dataset.holdout.folds`, a recipe's key."""
+    with pytest.raises(RecipeError) as refused:
+        api.fit(np.zeros((12, 8)), pictures, runs=runs)
+
+    told = f"{refused.value.message} {refused.value.hint}"
+    assert words in told and "holdout" not in told and "fold " not in told
+    assert "pictures" in told or "runs=" in told or "runs out" in told
+
+
+def test_few_trials_of_each_category_are_held_out_in_as_many_folds(home) -> None:
+    """Issue 84, row E: six trials without runs ended with a fold of a recipe."""
+    signal = np.random.default_rng(0).normal(size=(6, 8))
+
+    _, evaluated = api.fit(signal, ["face", "house"] * 3)
+
+    (row,) = (
+        row
+        for row in evaluated.metrics()
+        if (row["scope"], row["metric"]) == ("all", "top1")
+    )
+    assert row["n"] == 6 and "3 folds" in row["protocol"]
