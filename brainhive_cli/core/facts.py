@@ -174,7 +174,7 @@ class Difference(Model):
         scope: Units of the claim; empty for units in general.
         limits: Sentences that limit the test.
         differs: Keys in which the set-ups differ.
-        caveats: What a reader must know of the second.
+        caveats: What a reader must know of either.
         tests: Number of tests that p is adjusted over.
         tests_of: Of what these are.
     """
@@ -263,6 +263,8 @@ class Facts(Model):
         runs: All of them.
         units: What items are grouped by in intervals and tests.
         unit_count: Number of units.
+        stimuli: Number of stimuli, each counted once however many subjects saw it; 0
+            where it is not known.
         scope: Units of the claims; empty for units in general.
         inflation: Factor of the spread where folds share training data.
         set_up: Signals, model and training by key, as `flatten` makes it.
@@ -296,6 +298,7 @@ class Facts(Model):
     # units of intervals and tests
     units: str = ""
     unit_count: int = 0
+    stimuli: int = 0
     scope: str = ""
     inflation: float = 1.0
 

@@ -88,38 +88,43 @@ SELECTED_ON_TEST = "selected on test"
 """The epoch that was kept was chosen on the test set, here or in a model that training
 began from.
 """
+TWINS = "duplicates among the candidates"
+"""Candidates have equal embeddings, so that no signal can tell which was seen."""
 PRIOR_OF_OTHERS = "prior trained on other pictures"
 """The prior that draws has learned from another data set than it draws."""
 MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construction"
 """The scored picture is the mean of a generated one and one that a latent was regressed
 to.
 """
-CAVEATS = (
-    SIMULATED,
-    TRAINED_ON_SIMULATED,
-    CALIBRATED,
-    SAME_PERSON,
-    WHITENED_BY_TESTED,
-    UNKNOWN_STEPS,
-    NORMALISED_BY_TESTED,
-    TRAINED_TRIALS,
-    UNKNOWN_TRIALS,
-    SEEN_PICTURES,
-    NOT_INTERLEAVED,
-    ORDER_UNKNOWN,
-    UNKNOWN_PICTURES,
-    UNKNOWN_NETWORK,
-    UNKNOWN_SELECTION,
-    UNKNOWN_HISTORY,
-    SEEN_COPIES,
-    SEEN_CONCEPTS,
-    PRIOR_OF_OTHERS,
-    MIXED_WITH_BLURRY,
-    CHANNELS_MAPPED,
-    TRIALS_TOGETHER,
-    SELECTED_ON_TEST,
-)
-"""All caveats, in the order in which they are listed."""
+CAVEATS = {
+    SIMULATED: "†",
+    TRAINED_ON_SIMULATED: "§",
+    CALIBRATED: "ᵃ",
+    SAME_PERSON: "ᵇ",
+    WHITENED_BY_TESTED: "ᶜ",
+    UNKNOWN_STEPS: "ᵈ",
+    NORMALISED_BY_TESTED: "ᵉ",
+    TRAINED_TRIALS: "‖",
+    UNKNOWN_TRIALS: "ᶠ",
+    SEEN_PICTURES: "¶",
+    NOT_INTERLEAVED: "ᵍ",
+    ORDER_UNKNOWN: "ᵗ",
+    UNKNOWN_PICTURES: "ʰ",
+    UNKNOWN_NETWORK: "ⁱ",
+    UNKNOWN_SELECTION: "ʲ",
+    UNKNOWN_HISTORY: "ᵏ",
+    SEEN_COPIES: "ˡ",
+    SEEN_CONCEPTS: "ᵐ",
+    TWINS: "ⁿ",
+    PRIOR_OF_OTHERS: "ᵒ",
+    MIXED_WITH_BLURRY: "ᵖ",
+    CHANNELS_MAPPED: "ʳ",
+    TRIALS_TOGETHER: "ˢ",
+    SELECTED_ON_TEST: "‡",
+}
+"""All caveats, in the order in which they are listed, each with its footnote sign at a
+number: one sign means one caveat, wherever it stands.
+"""
 NO_RESULT = {
     SELECTED_ON_TEST,
     WHITENED_BY_TESTED,
@@ -134,8 +139,6 @@ NO_RESULT = {
 """Caveats of numbers that are no results: chosen on test, transductive, learned from
 what is tested, or possibly so.
 """
-FOOTNOTE = "†"
-"""Sign at a number that has caveats, which are listed below it."""
 TRANSDUCTIVE = "uses all test signals together: a control, no result"
 """In the protocol of scopes whose similarities were corrected; no caveat, since a run's
 result never is.
@@ -512,20 +515,22 @@ def _find_lacking(text: str, caveats: Iterable[str]) -> list[str]:
 
 
 def mark(text: str, caveats: Iterable[str]) -> str:
-    """Add the footnote sign to a number or its name, where it has caveats."""
-    return text + FOOTNOTE if any(True for _ in caveats) else text
+    """Add the footnote signs of its caveats to a number or its name."""
+    return text + "".join(CAVEATS[caveat] for caveat in merge_caveats(caveats))
 
 
 def list_footnotes(caveats: Iterable[str]) -> str:
-    """List caveats behind their footnote sign, in short; empty without any."""
-    listed = merge_caveats(caveats)
-    return f"{FOOTNOTE} {'; '.join(listed)}" if listed else ""
+    """List caveats behind their footnote signs, in short; empty without any."""
+    return "; ".join(f"{CAVEATS[caveat]} {caveat}" for caveat in merge_caveats(caveats))
 
 
 def add_footnotes(note: str, caveats: Iterable[str]) -> str:
-    """Add to a note, behind the footnote sign, the caveats that it does not contain."""
-    contained = find_caveats(note)
-    return f"{note} {list_footnotes(set(caveats) - {*contained})}".strip()
+    """Add to a note, behind their footnote signs, the caveats that it does not explain
+    yet.
+    """
+    listed = merge_caveats(caveats)
+    lacking = [each for each in listed if f"{CAVEATS[each]} {each}" not in note]
+    return f"{note} {list_footnotes(lacking)}".strip()
 
 
 def caveats_of(metrics: Iterable[Metric | None]) -> list[str]:

@@ -20,7 +20,11 @@ from brainhive_cli.core.facts import (
     RetrievalFacts,
     differences,
 )
-from brainhive_cli.core.measurements import Measurements, lower_is_better
+from brainhive_cli.core.measurements import (
+    Measurements,
+    lower_is_better,
+    merge_caveats,
+)
 from brainhive_cli.measurement.statistics import (
     Values,
     describe,
@@ -305,7 +309,7 @@ def compare_ranks(
                 "first": first,
                 "second": second,
                 "metric": "top1",
-                "caveats": pair[1].caveats,
+                "caveats": merge_caveats(*(side.caveats for side in pair)),
             }
             compared.append(_compare_ranks(*pair).model_copy(update=shared))
         except BrainhiveError as error:
@@ -431,7 +435,7 @@ def compare_runs(
             if other_size != size:
                 problem = f"{name} was measured by {size}, {side[1]} by {other_size}"
                 raise BrainhiveError(problem, "measure both by one protocol")
-            caveats = {"caveats": side[0].caveats}
+            caveats = {"caveats": merge_caveats(run.caveats, side[0].caveats)}
             compared += [
                 row.model_copy(update=caveats) for row in _compare_metrics(first, side)
             ]

@@ -21,6 +21,7 @@ from brainhive_cli.core.errors import (
     first_line,
     install_line,
 )
+from brainhive_cli.core.measurements import CAVEATS
 from brainhive_cli.reports.sentences import MEANINGS
 from brainhive_cli.reports.tables import templates
 
@@ -326,7 +327,9 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
         nonce = secrets.token_urlsafe(16)
         policy = {"Content-Security-Policy": PAGE_POLICY.format(nonce=nonce)}
         return HTMLResponse(
-            template.render(title=page.title, nonce=nonce, meanings=MEANINGS),
+            template.render(
+                title=page.title, nonce=nonce, meanings=MEANINGS, signs=CAVEATS
+            ),
             headers=policy,
         )
 

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core.facts import say
-from brainhive_cli.core.measurements import Metric, headlines, shown
+from brainhive_cli.core.measurements import (
+    Metric,
+    extend_title,
+    headlines,
+    shown,
+)
 from brainhive_cli.core.tables import number
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -61,7 +66,9 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
             dataset_name=dataset,
             dataset_split=metric.split,
             metric_type=metric.name,
-            metric_name=f"{shown(metric.name)} among {metric.pool}",
+            metric_name=extend_title(
+                f"{shown(metric.name)} among {metric.pool}", metric.caveats
+            ),
             metric_value=metric.value,
             metric_args={
                 **{

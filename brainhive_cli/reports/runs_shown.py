@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -19,7 +20,11 @@ from brainhive_cli.core.measurements import (
     ALL,
     Measurements,
     Metric,
+    add_footnotes,
+    caveats_of,
     headlines,
+    list_footnotes,
+    mark,
     name_rows,
     scope,
     shown,
@@ -332,7 +337,11 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
 
     # the first headline metric, one row per subject and one column per run
     name = next(iter(group.runs[0].headlines), "")
-    run_values = {run.label: run.by_subject(name) for run in group.runs}
+    caveats = [caveats_of(run.metrics.values()) for run in group.runs]
+    run_values = {
+        mark(run.label, listed): run.by_subject(name)
+        for run, listed in zip(group.runs, caveats, strict=True)
+    }
     subjects = list(
         dict.fromkeys(subject for values in run_values.values() for subject in values)
     )
@@ -345,7 +354,10 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
             ["mean ± sd", *(mean_sd(values.values()) for values in run_values.values())]
         )
     subject_table = Table(
-        f"{shown(name)} by subject; seeds averaged", ["subject", *run_values], rows
+        f"{shown(name)} by subject; seeds averaged",
+        ["subject", *run_values],
+        rows,
+        note=list_footnotes(chain(*caveats)),
     )
 
     # the protocol of each run, where they differ, and what set-ups differ in
@@ -481,12 +493,14 @@ def _cell_tables(run: ShownRun) -> list[Table]:
             "±: standard deviation over seeds; in the last row over subjects, their "
             "seeds averaged."
         )
+        caveats = caveats_of(chain(*(cell.metrics.values() for cell in cells)))
+        note = add_footnotes(note, caveats)
         tables = []
         for name in run.headlines:
             values = defaultdict[str, Any](partial(defaultdict, list))
             for cell in (cell for cell in cells if name in cell.metrics):
                 values[cell.subject][cell.seed].append(cell.metrics[name].value)
-            title = f"{shown(name)} by subject and seed"
+            title = mark(f"{shown(name)} by subject and seed", caveats)
             tables.append(by_subject_and_seed(title, values, seeds, note))
         return tables
 

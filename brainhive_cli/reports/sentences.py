@@ -90,8 +90,8 @@ def name_page(groups: Sequence[RunGroup]) -> str:
 
 
 def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
-    """List all that a reader must know before a number; caveats have the footnote
-    sign.
+    """List all that a reader must know before a number; caveats have their
+    footnote signs.
     """
     # caveats, why a result is not above chance, the runs' own warnings
     runs = [run for group in groups for run in group.runs]
@@ -115,7 +115,7 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def explain_caveats(*measured: Measurements) -> list[str]:
-    """Explain the caveats of what was measured, each behind the footnote sign."""
+    """Explain the caveats of what was measured, each behind its footnote sign."""
     # caveats of runs, then of their metrics, each once
     listed = merge_caveats(
         *(each.caveats for each in measured),
@@ -125,7 +125,7 @@ def explain_caveats(*measured: Measurements) -> list[str]:
             for metrics in each.scopes.values()
         ),
     )
-    return [f"{mark('', listed)} {MEANINGS[caveat]}" for caveat in listed]
+    return [f"{mark('', [caveat])} {MEANINGS[caveat]}" for caveat in listed]
 
 
 def explain_chance(measured: Measurements, recipe: Path) -> str:

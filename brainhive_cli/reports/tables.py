@@ -14,13 +14,15 @@ from brainhive_cli.core.facts import LEVEL, Difference, Facts
 from brainhive_cli.core.measurements import (
     AGREEMENT,
     AGREES,
-    FOOTNOTE,
+    CAVEATS,
     Metric,
     add_footnotes,
     beside_heading,
+    caveats_of,
     interval_text,
     is_share,
     lower_is_better,
+    mark,
     shown,
     with_arrow,
 )
@@ -35,9 +37,10 @@ from brainhive_cli.core.tables import (
 HERE = Path(__file__).parent
 LATEX = str.maketrans(documents.read(HERE / "latex.json", dict[str, str]))
 """LaTeX for characters that it reserves or lacks."""
-SPACES = re.compile(r" +([.,;:)†])(?!\d)|(?<=\() +")
-"""Blanks before a stop or comma, and behind a bracket, which blocks of a template
-leave.
+SIGNS = "".join(CAVEATS.values())
+SPACES = re.compile(rf" +([.,;:){SIGNS}])(?!\d)|(?<=\() +")
+"""Blanks before a stop, comma or footnote, and behind a bracket, which blocks of a
+template leave.
 """
 MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
 """Signs of p values below each level."""
@@ -83,6 +86,7 @@ def templates() -> Any:
     # filters by the names that templates use
     environment.filters |= {
         "amount": write_amount,
+        "signs": lambda caveats: mark("", caveats),
         "brief": brief,
         "cell": Cell.of,
         "ends": write_ends,
@@ -203,8 +207,8 @@ def metric_table(
             for name in names
         ]
         cells = [
-            with_interval(metrics.get(name), is_best, mark)
-            for name, is_best, mark in signs
+            with_interval(metrics.get(name), is_best, sign)
+            for name, is_best, sign in signs
         ]
         grid.append([label, *cells, *(label_values[key][row] for key in columns)])
     constants = {
@@ -241,6 +245,7 @@ def metric_table(
         whose=whose,
         names=names,
     )
+    note = add_footnotes(note, caveats_of(listed))
     return Table(title, grid[0], grid[1:], section=section, note=note)
 
 
@@ -269,14 +274,13 @@ def share(metrics: Iterable[Metric], key: str) -> Any:
     return ABSENT if rest or first is None else first
 
 
-def with_interval(metric: Metric | None, is_best: bool = False, mark: str = "") -> Cell:
-    """Make a cell of a value, with its interval."""
+def with_interval(metric: Metric | None, is_best: bool = False, sign: str = "") -> Cell:
+    """Make a cell of a value, with its interval and the signs of its caveats."""
     if metric is None:
         return Cell("–")
-    # value, interval and footnote sign, which each format writes in its own way
     low_high = "" if metric.low is None else metric.interval_text()
-    footnote = FOOTNOTE if metric.caveats else ""
-    return Cell(number(metric.value), low_high, metric.value, is_best, mark + footnote)
+    signs = mark(sign, metric.caveats)
+    return Cell(number(metric.value), low_high, metric.value, is_best, signs)
 
 
 def difference_table(
@@ -329,7 +333,8 @@ def difference_table(
 def difference_cell(row: Difference) -> Cell:
     """Make a cell of a difference, with its interval and sign."""
     ends = "" if row.low is None else interval_text(row.low, row.high)
-    return Cell(f"{row.difference:+.3f}", ends, row.difference, mark=mark_of(row))
+    signs = mark(mark_of(row), row.caveats)
+    return Cell(f"{row.difference:+.3f}", ends, row.difference, mark=signs)
 
 
 def adjustment_text(row: Difference) -> str:

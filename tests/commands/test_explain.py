@@ -108,7 +108,7 @@ def test_the_finding_and_no_maximum_over_windows_stands_for_the_run(
     assert re.fullmatch(
         r"What was seen can be told from simulated EEG .*most clearly at \d+–\d+ ms "
         r"\(p = 0.024†, corrected over all times and sensors\), "
-        r"at sensor \w+ \(p = 0.024†\): 200 test pictures of these 2 subjects\.",
+        r"at sensor \w+ \(p = 0.024†\): 100 test pictures, 2 people\.",
         finding,
     )
     first_screen = (

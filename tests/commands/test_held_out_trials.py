@@ -15,7 +15,7 @@ from worlds import Go, at_home
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import (
-    FOOTNOTE,
+    CAVEATS,
     NOT_INTERLEAVED,
     ORDER_UNKNOWN,
     SEEN_PICTURES,
@@ -105,7 +105,7 @@ def test_every_trial_of_every_run_is_tested_once_beside_plain_baselines(
         metric for some in by_runs.metrics.scopes.values() for metric in some.values()
     ]
     assert all(SEEN_PICTURES in metric.caveats for metric in of_all)
-    assert FOOTNOTE in str(by_runs.tables[0].rows)
+    assert CAVEATS[SEEN_PICTURES] in str(by_runs.tables[0].rows)
 
 
 def test_what_cannot_be_held_out_or_claimed_is_refused(

@@ -17,7 +17,7 @@ from brainhive_cli.core.documents import SHA256SUMS
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import (
     CALIBRATED,
-    FOOTNOTE,
+    CAVEATS,
     SELECTED_ON_TEST,
     SIMULATED,
     UNKNOWN_HISTORY,
@@ -70,7 +70,8 @@ def is_said(caveat: str, result: Result) -> bool:
 def check(result: Result, *caveats: str) -> None:
     assert set(result.metrics.caveats) == set(caveats)
     assert all(is_said(each, result) for each in caveats)
-    assert (FOOTNOTE in str(result.tables[0].rows)) == bool(caveats)
+    rows = str(result.tables[0].rows)
+    assert {each for each, sign in CAVEATS.items() if sign in rows} == {*caveats}
     found = result.metrics.scopes.items()
     of_models = [metrics for scope, metrics in found if not scope.startswith("ceiling")]
     assert all(

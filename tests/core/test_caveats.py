@@ -5,16 +5,18 @@ import json
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import (
     CAVEATS,
-    FOOTNOTE,
     SELECTED_ON_TEST,
     SIMULATED,
     TRAINED_ON_SIMULATED,
     UNKNOWN_HISTORY,
     Measurements,
     Metric,
+    add_footnotes,
     extend_protocol,
     extend_title,
     find_caveats,
+    list_footnotes,
+    mark,
     merge_caveats,
 )
 from brainhive_cli.reports.sentences import MEANINGS, explain_caveats
@@ -68,4 +70,18 @@ def test_a_metric_holds_the_caveats_of_its_protocol_whoever_makes_it() -> None:
 def test_every_caveat_of_a_result_is_explained_behind_the_sign() -> None:
     told = explain_caveats(Measurements(facts=Facts(caveats=[SIMULATED])))
 
-    assert told == [f"{FOOTNOTE} {MEANINGS[SIMULATED]}"] and {*MEANINGS} == {*CAVEATS}
+    assert told == [f"† {MEANINGS[SIMULATED]}"] and {*MEANINGS} == {*CAVEATS}
+
+
+def test_one_sign_means_one_caveat() -> None:
+    """Issue 84, row E: simulated and selected on test had the same dagger."""
+    both = [SELECTED_ON_TEST, SIMULATED]
+
+    assert len({*CAVEATS.values()}) == len(CAVEATS)
+    assert mark("0.5", both) == "0.5†‡" and mark("0.5", []) == "0.5"
+    assert list_footnotes(both) == "† simulated; ‡ selected on test"
+    assert add_footnotes("Intra, simulated.", both[1:]) == (
+        "Intra, simulated. † simulated"
+    )
+    noted = add_footnotes("N 40.", both)
+    assert add_footnotes(noted, both) == noted

@@ -25,7 +25,7 @@ from brainhive_cli.core.tables import Cell
 from brainhive_cli.reports.paper_tables import paper_table, write_table
 from brainhive_cli.reports.run_page import first_pictures, page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, tables_of
-from brainhive_cli.reports.sentences import MEANINGS, state_finding
+from brainhive_cli.reports.sentences import MEANINGS, describe_methods, state_finding
 
 
 def metric(name: str, value: float, **more: object) -> Metric:
@@ -241,7 +241,8 @@ def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_interva
 
 
 def test_the_finding_says_what_how_often_how_sure_and_of_whom(tmp_path):
-    about = {"modality": "EEG", "caveats": ["simulated"]}
+    """Issue 84, row E: 20 pictures that two people saw were "40 test pictures"."""
+    about = {"modality": "EEG", "caveats": ["simulated"], "stimuli": 20}
     for side, said in (
         ("above chance", "That is better than chance (p = 0.02)."),
         ("at chance", "That is not shown to be better than chance (p = 1)."),
@@ -251,8 +252,8 @@ def test_the_finding_says_what_how_often_how_sure_and_of_whom(tmp_path):
         )
         assert page.lead == [
             "From simulated EEG, the picture that was seen was ranked first of 100 in "
-            "50 % of cases (95 % CI 40 to 60 %; chance 1 %): 40 test pictures of 2 "
-            f"subjects. {said}"
+            "50 % of cases (95 % CI 40 to 60 %; chance 1 %): 20 test pictures, 2 "
+            f"people. {said}"
         ]
 
 
@@ -397,5 +398,16 @@ def test_headings_have_no_codes_and_numbers_with_caveats_have_a_footnote_sign(tm
     assert not any(
         "[" in heading for heading in re.findall(r"<h[1-5][^>]*>(.*?)</h", html)
     )
-    assert "50 %† of cases" in page.lead[0] and "0.500†" in html
-    assert [line[:3] for line in page.warnings] == ["† S", "† S"]
+    assert "50 %†‡ of cases" in page.lead[0] and "0.500†‡" in html
+    assert [line[:3] for line in page.warnings] == ["† S", "‡ S"]
+
+
+def test_captions_and_methods_count_a_picture_once_however_many_saw_it(tmp_path):
+    """Issue 84, row E: they counted a picture for each person who saw it."""
+    shown = run(tmp_path, "ours", stimuli=20)
+    unknown = run(tmp_path, "shared")
+
+    words = "20 test pictures, 2 people, among 100 candidates"
+    assert words in paper_table(RunGroup([shown])).title
+    assert f"were measured on {words}" in describe_methods([RunGroup([shown])])
+    assert "40 test pictures, 2 people" in paper_table(RunGroup([unknown])).title

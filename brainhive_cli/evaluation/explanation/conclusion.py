@@ -613,6 +613,7 @@ def finish(
             f"sub-{subject:02d}": CellFacts(subject=subject) for subject in job.subjects
         },
         **{"scope": items.scope, "units": items.kind, "unit_count": items.count},
+        "stimuli": len(items.names),
         **align.describe(split),
         **facts,
         "caveats": merge_caveats(align.caveats(split), facts["caveats"]),

@@ -247,7 +247,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
 
     # the page, with its headline figures
     page = folder / f"{store.path.stem}.html"
-    title = mark(f"Signals of {name}", sections[0].footnotes)
+    title = mark(f"Signals of {name}", first.caveats)
     lead = [*leads[:1], render("signals.txt")]
     Page(title, lead, sections=sections, headlines=headlines).write(page)
     return page, figures

@@ -550,6 +550,7 @@ def _measurements(
     described_by = {
         "units": units.kind,
         "unit_count": units.count,
+        "stimuli": len(units.names),
         "scope": units.scope,
         "inflation": units.inflation,
         "sources": list(groups),

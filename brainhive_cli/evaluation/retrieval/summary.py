@@ -273,6 +273,7 @@ def summarise_job(
         unit_count=items.count,
         scope=items.scope,
         inflation=items.inflation,
+        stimuli=len(items.names),
         control=describe_control(spec.control, tested)
         if spec.control != "none"
         else None,

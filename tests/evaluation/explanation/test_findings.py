@@ -100,7 +100,7 @@ def test_the_finding_says_when_and_where_how_sure_and_of_whom(space, where):
     assert state(*results, scope="these 2 films") == (
         "What was seen can be told from EEG from 25 ms on, and most clearly at 50 ms "
         f"(p = {when}, corrected over all times and {space.name}s), {where} (p = "
-        f"{place}): 60 test pictures of 1 subject, for these 2 films."
+        f"{place}): 60 test pictures, 1 person, for these 2 films."
     )
 
 
@@ -119,7 +119,7 @@ def test_what_is_not_shown_is_said_not_to_be():
     )
     begin = "At no single time is what was seen shown to be carried by EEG"
     assert told == (
-        f"{begin} {place}, corrected over all times): 60 test pictures of 2 subjects."
+        f"{begin} {place}, corrected over all times): 60 test pictures, 2 people."
     )
     assert f"at sensor Pz (p = {where}, corrected over all times and sensors); " in both
     assert f"; at no single time is that shown {place}): 60" in both

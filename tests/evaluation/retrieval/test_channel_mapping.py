@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import CHANNELS_MAPPED, FOOTNOTE
+from brainhive_cli.core.measurements import CAVEATS, CHANNELS_MAPPED
 from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Sensors
 from tests.worlds import COLOURS
@@ -61,4 +61,4 @@ def test_every_number_of_mapped_channels_says_how_and_how_many(go, fewer):
         metric for scope in measured.scopes.values() for metric in scope.values()
     ]
     assert [metric for metric in metrics if CHANNELS_MAPPED not in metric.caveats] == []
-    assert FOOTNOTE in str(result.tables[0].rows)
+    assert CAVEATS[CHANNELS_MAPPED] in str(result.tables[0].rows)

@@ -12,7 +12,7 @@ import yaml
 
 from brainhive_cli.core.documents import SHA256SUMS
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import FOOTNOTE, Metric
+from brainhive_cli.core.measurements import CAVEATS, SELECTED_ON_TEST, TWINS, Metric
 from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.measurement.ranks import ranks
@@ -212,7 +212,7 @@ def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(
         for metric in found
     )
     assert len(result.tables) >= 3
-    assert FOOTNOTE in str(result.tables[0].rows)
+    assert CAVEATS[SELECTED_ON_TEST] in str(result.tables[0].rows)
     together = next(
         table for table in result.tables if "its Table 1" in table.title
     ).as_dict()["rows"]

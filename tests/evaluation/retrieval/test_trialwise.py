@@ -4,7 +4,7 @@ test.
 
 from pathlib import Path
 
-from brainhive_cli.core.measurements import FOOTNOTE, TRIALS_TOGETHER
+from brainhive_cli.core.measurements import CAVEATS, TRIALS_TOGETHER
 
 BACKBONE = '''"""A backbone that subtracts the mean of a batch in evaluation."""
 
@@ -63,7 +63,7 @@ def test_all_numbers_of_a_model_that_needs_the_other_test_trials_are_stamped(
         for metrics in of_models.values()
         for metric in metrics.values()
     )
-    assert FOOTNOTE in str(result.tables[0].rows)
+    assert CAVEATS[TRIALS_TOGETHER] in str(result.tables[0].rows)
     warned = capsys.readouterr().err
     assert (
         "sub-01_seed-1: tokens of subject 1 depend on the other test signals" in warned
