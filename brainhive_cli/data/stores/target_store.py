@@ -46,9 +46,17 @@ PIXEL_WORDS = 25
 """64-bit words that a stimulus is known by: a digest of its pixels, and 24 of a
 perceptual hash.
 """
+TWIN_DISTANCE = 0.0003
+"""Distance of unit embeddings below which two are one: one picture in two batches, of
+which float16 keeps some numbers with another last digit.
+"""
+DIRECTIONS = 16
+"""Random directions in which embeddings are compared."""
 SUMS = f"{hdf5.CHECKSUMS}/embedding"
 ROWS_READ = 1024
 """Rows that are looked through at a time."""
+NUMBERS_READ = 2**24
+"""Numbers of embeddings that are compared at a time."""
 VIEW = re.compile(r"(?P<encoder>.+)-view-(?P<index>\d{1,6})(?P<digest>-[0-9a-f]{8})?")
 """The name of an encoder of one frame or caption; with `-all` instead of the view, that
 of all of them.
@@ -287,6 +295,12 @@ class TargetStore:
         with hdf5.open_file(self.path, self.making) as file:
             hdf5.verify_rows(file, self.making)
 
+    @property
+    def content(self) -> str:
+        """Digest of all embeddings, by the checksums of their rows."""
+        sums = np.asarray(self.embedding.checksums, np.uint64)
+        return hashlib.sha256(sums.tobytes()).hexdigest()[:16]
+
     @cached_property
     def health(self) -> Health:
         """The health figures in the store.
@@ -295,12 +309,6 @@ class TargetStore:
             BrainhiveError: if they are not those that this version writes.
         """
         return documents.check(
-    @property
-    def content(self) -> str:
-        """Digest of all embeddings, by the checksums of their rows."""
-        sums = np.asarray(self.embedding.checksums, np.uint64)
-        return hashlib.sha256(sums.tobytes()).hexdigest()[:16]
-
             self.attributes.get("health"),
             f"{self.path}: attribute: health",
             Health,
@@ -420,6 +428,34 @@ def find_finite(embedding: Any) -> Bool:
     is_finite = [block.reshape(len(block), -1).all(1) for block in blocks]
     # a store without rows has no blocks
     return np.concatenate([np.ones(0, bool), *is_finite])
+
+
+def find_twins(stores: Iterable[TargetStore], is_candidate: Bool) -> Bool:
+    """Find the candidates [M] whose embeddings another one has, too, in every store.
+
+    Embeddings count as equal up to the rounding of one picture in two batches. They are
+    compared in a few random directions, which keep distances.
+    """
+    from scipy.spatial import KDTree
+
+    rows = np.flatnonzero(is_candidate)
+    is_twin = np.zeros(len(is_candidate), bool)
+    if len(rows) < 2:
+        return is_twin
+    projections = []
+    for store in stores:
+        width = prod(store.embedding.shape[1:])
+        directions = np.random.default_rng(0).standard_normal((width, DIRECTIONS))
+        parts = []
+        for block in np.array_split(rows, 1 + len(rows) * width // NUMBERS_READ):
+            flat = store.embedding[block].reshape(len(block), -1).astype(np.float64)
+            lengths = np.linalg.norm(flat, axis=1, keepdims=True)
+            parts.append(flat / np.maximum(lengths, 1e-30) @ directions)
+        projections.append(np.concatenate(parts) / DIRECTIONS**0.5)
+    points = np.hstack(projections)
+    distances, _ = KDTree(points).query(points, k=2)  # the first is the point itself
+    is_twin[rows] = distances[:, 1] < TWIN_DISTANCE
+    return is_twin
 
 
 class TargetWriter:

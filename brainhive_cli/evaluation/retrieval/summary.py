@@ -243,6 +243,8 @@ def summarise_job(
     if modality != run.modality:
         warnings.append(SAME_PEOPLE.format(modality=modality))
 
+    warnings += describe_twins(job, tables)
+
     # published values are of one training without a control
     published = run.recipe and run.recipe.published
     facts = RetrievalFacts(
@@ -271,9 +273,9 @@ def summarise_job(
         claims=describe_claims(items, len(groups)),
         units=items.kind,
         unit_count=items.count,
+        stimuli=len(items.names),
         scope=items.scope,
         inflation=items.inflation,
-        stimuli=len(items.names),
         control=describe_control(spec.control, tested)
         if spec.control != "none"
         else None,
@@ -294,6 +296,26 @@ def summarise_job(
         confusion_matrix=count_confusions(tables) if alike.group_of else None,
     )
     return Measurements(scopes, {}, facts, item_values) | ceilings
+
+
+def describe_twins(job: Job, tables: Sequence[Scores]) -> list[str]:
+    """Say how often pictures that have a duplicate among the candidates are found, and
+    how often others.
+    """
+    twins = set[str]()
+    for run in job.runs:
+        for fold in run.folds:
+            compared = run.tested_pictures(job.recipe.split, fold)
+            twins.update(compared.image_ids[np.flatnonzero(compared.twins)])
+    hits = np.concatenate([scores.ranks == 1 for scores in tables])
+    is_twin = np.concatenate([np.isin(scores.labels, [*twins]) for scores in tables])
+    if not 0 < is_twin.sum() < len(is_twin):
+        return []
+    with_twin, others = hits[is_twin].mean(), hits[~is_twin].mean()
+    return [
+        f"top-1 is {with_twin:.3f} for pictures that have a duplicate among the "
+        f"candidates, {others:.3f} for the others"
+    ]
 
 
 def group_by_subject(

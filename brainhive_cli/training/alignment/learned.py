@@ -27,6 +27,7 @@ from brainhive_cli.core.measurements import (
     SEEN_COPIES,
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
+    TWINS,
     UNKNOWN_HISTORY,
     UNKNOWN_NETWORK,
     UNKNOWN_PICTURES,
@@ -47,6 +48,7 @@ from brainhive_cli.data.stores.target_store import (
     PIXEL_WORDS,
     TargetStore,
     are_foreign,
+    find_twins,
     first_with_pixels,
 )
 
@@ -101,7 +103,8 @@ SEEN_CONCEPT = (
     "show concepts of which a model saw other pictures in earlier training, or in that "
     "of another data set"
 )
-"""Further warnings, of copies under other names and of concepts."""
+TWIN = "have the same embeddings as another candidate"
+"""Further warnings, of copies under other names, concepts and duplicates."""
 
 
 def hashes_of(dataset: str, names: Ids) -> UInt64:
@@ -680,6 +683,7 @@ class TestedPictures:
                 model saw other
             pictures, in training of another data set or in that of what it started
             from. What its own data set holds out says nothing of that.
+        twins: [M] whether another one has the same embeddings.
         caveats: Caveats of every number that depends on them; those of the models are
             the models' own.
         warnings: Warnings for the reader, one line each.
@@ -791,6 +795,8 @@ class TestedPictures:
         self.caveats = [] if are_known else [UNKNOWN_PICTURES]
         if any("imported" in store.attributes for store in stores.values()):
             self.caveats.append(UNKNOWN_NETWORK)
+        self.twins = find_twins(stores.values(), self.done)
+        self.caveats += [TWINS] if self.twins.any() else []
         for warning, caveat in ((COPIED, SEEN_COPIES), (SEEN_CONCEPT, SEEN_CONCEPTS)):
             self.caveats += [caveat] if np.any(self.alike.get(warning, False)) else []
 
@@ -800,7 +806,8 @@ class TestedPictures:
             "tested"
         )
         self.warnings = []
-        for warning, rows in {left_out: self.is_seen, **self.alike}.items():
+        kinds = {left_out: self.is_seen, TWIN: self.twins, **self.alike}
+        for warning, rows in kinds.items():
             if rows.any():
                 names = list(self.image_ids[np.flatnonzero(rows)])
                 listing = ", ".join(names[:MAX_NAMES]) + (

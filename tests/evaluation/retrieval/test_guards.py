@@ -1,6 +1,7 @@
 """What evaluation must notice, and what it must leave alone."""
 
 import hashlib
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -219,3 +220,29 @@ def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(
     assert together == [
         {"top-1": 0.757, "top-5": 0.946, "differs, as its recipe says": "–"}
     ]
+
+
+@pytest.mark.parametrize("noise", [0, 1e-6])
+def test_duplicates_among_the_candidates_are_a_caveat_with_both_scores(
+    own: Path, go, trained: Path, noise: float
+) -> None:
+    """Issue 84, row E: of 60 pictures 20 stood twice, and nothing said so."""
+    (path,) = (own / "embeddings" / DATASET / "test").glob("*.h5")
+    with resealed(path) as file:
+        file["embedding"][:10] = file["embedding"][10:20] * (1 + noise)
+
+    measured = go("eval-retrieval", f"run={trained}", *QUICK, "baseline=none").metrics
+
+    assert TWINS in measured.caveats and TWINS in measured.overall["top1"].caveats
+    warning, shares = measured.facts.warnings
+    assert warning.startswith("20 of the 100 test pictures of ")
+    with_twin, others = map(float, re.findall(r"\d\.\d{3}", shares))
+    store = TargetStore.open(path)
+    twins = {*store.image_ids[np.arange(20)]}
+    hits = {True: [], False: []}
+    for cell in measured.facts.cells:
+        items = measured.items[cell]
+        for name, rank in zip(items["image_ids"], items["ranks"], strict=True):
+            hits[name in twins].append(rank == 1)
+    assert with_twin == pytest.approx(np.mean(hits[True]), abs=1e-3)
+    assert others == pytest.approx(np.mean(hits[False]), abs=1e-3)
