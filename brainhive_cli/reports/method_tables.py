@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -16,6 +17,7 @@ from brainhive_cli.core.measurements import (
     ALL,
     NO_RESULT,
     TRANSDUCTIVE,
+    add_footnotes,
     caveats_of,
     extend_title,
     scope,
@@ -26,6 +28,7 @@ from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.measurement.comparison import compare_ranks
 from brainhive_cli.reports.runs_shown import ShownRun, find
 from brainhive_cli.reports.tables import (
+    adjustment_text,
     difference_cell,
     render,
     with_interval,
@@ -152,8 +155,22 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
     ]
     heads = [head for head in lines[0] if any(line[head] for line in lines)]
 
+    # the highest of several test scores, which stands first, is too high
+    results = sum(not reason for reason in reasons.values())
+    if results > 1:
+        top1 = lines[0]["top1"]
+        words = filter(None, [top1.small, f"chosen among {results}"])
+        lines[0]["top1"] = replace(top1, small=", ".join(words))
+
     # what the rows have in common is that of the reference
-    note = render("methods_note.txt", reference=reference, heads=heads, pairs=compared)
+    note = render(
+        "methods_note.txt",
+        reference=reference,
+        heads=heads,
+        pairs=compared,
+        adjustment=adjustment_text(compared) if compared else "",
+    )
+    note = add_footnotes(note, chain(*caveats.values()))
     return Table(
         extend_title(title, caveats[reference.label]),
         [*map(shown, heads)],
@@ -206,8 +223,8 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
 
 
 def write_csv(tables: Sequence[Table]) -> str:
-    """Write tables as one: a row a method, with a column for what stands below a
-    value.
+    """Write tables as one: a row a method, with a column for what stands below a value,
+    and their notes.
     """
     rows = [
         {"protocol": table.title}
@@ -217,6 +234,7 @@ def write_csv(tables: Sequence[Table]) -> str:
             for head, cell in zip(table.columns, map(Cell.of, cells), strict=True)
             if cell.small
         }
+        | {"note": table.note}
         for table in tables
         for row, cells in zip(table.as_dict()["rows"], table.rows, strict=True)
     ]

@@ -131,7 +131,7 @@ def _write_caption(group: RunGroup, best: Best) -> str:
         compared=group.compared,
         bold=bold_note(best, "runs", group),
         meaning=MEANING,
-        adjustment=adjustment_text(group.compared[0]) if group.compared else "",
+        adjustment=adjustment_text(group.compared) if group.compared else "",
         caveats=merge_caveats(*(run.measured.caveats for run in runs), *caveats),
     )
 
@@ -160,7 +160,7 @@ TIDY_COLUMNS = (
     *("split", "pool", "chance", "agreement", "interval", "caveats", "p", "notes"),
 )
 """Columns of the CSV file; in the row of a difference `scope` names the other run,
-`protocol` the test, `p` is adjusted, and `notes` limit the test.
+`protocol` the test, `p` is adjusted, and `notes` say over which tests, and limit these.
 """
 
 
@@ -242,6 +242,7 @@ def comma_separated(groups: Sequence[RunGroup]) -> str:
             }
             row["p"] = pair.p_adjusted
             row |= {"scope": f"difference from {pair.second}", "protocol": pair.test}
-            row |= {"caveats": ", ".join(pair_caveats), "notes": "; ".join(pair.limits)}
+            notes = [adjustment_text([pair]), *pair.limits]
+            row |= {"caveats": ", ".join(pair_caveats), "notes": "; ".join(notes)}
             lines.writerow(row)
     return text.getvalue()

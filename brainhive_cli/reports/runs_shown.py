@@ -329,7 +329,7 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
     note = bold_note(best, "runs", group)
     if group.compared:
         note += f" {MEANING}: differs from {group.runs[0].label}, paired by item"
-        note += f"; {adjustment_text(group.compared[0])}"
+        note += f"; {adjustment_text(group.compared)}"
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
     runs = metric_table(
         "Run by run", run_metrics, "run", best=best[0], marks=marks, note=note

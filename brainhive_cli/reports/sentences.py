@@ -192,7 +192,7 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
                 one.set_up.get("dataset"): one.modality for one in facts if one.modality
             },
             tests=dict.fromkeys(pair.test for pair in compared),
-            adjustments=dict.fromkeys(map(adjustment_text, compared)),
+            adjustments=dict.fromkeys(adjustment_text([pair]) for pair in compared),
             environment=next((run.environment for run in runs if run.environment), {}),
             papers=name_papers,
             say=say,

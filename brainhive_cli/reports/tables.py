@@ -315,10 +315,9 @@ def difference_table(
     columns = ["metric", *(["against"] if is_of_one else ["first", "second"])]
     columns += ["difference, 95 % CI", "n", "p", "better"]
     tests = dict.fromkeys(row.test for row in compared)
+    adjustments = [adjustment_text(compared)] if compared else []
     limits = dict.fromkeys(limit for row in compared for limit in row.limits)
-    note = (
-        "; ".join([MEANING, *tests, *map(adjustment_text, compared[:1]), *limits]) + "."
-    )
+    note = "; ".join([MEANING, *tests, *adjustments, *limits]) + "."
     note = add_footnotes(note, [caveat for row in compared for caveat in row.caveats])
     whom = f" of {name(compared[0].first)}" if compared and is_of_one else ""
     return Table(
@@ -337,12 +336,19 @@ def difference_cell(row: Difference) -> Cell:
     return Cell(f"{row.difference:+.3f}", ends, row.difference, mark=signs)
 
 
-def adjustment_text(row: Difference) -> str:
-    """Say over how many tests p values are adjusted, and of what these are."""
+def adjustment_text(compared: Sequence[Difference]) -> str:
+    """Say over which tests the p values of some differences are adjusted: those of the
+    table that shows them, or more.
+    """
     # one test needs no adjustment
-    if row.tests < 2:
+    first = compared[0]
+    if first.tests < 2:
         return "p not adjusted"
-    return f"p adjusted by Benjamini–Hochberg over {row.tests} tests: {row.tests_of}"
+    is_all = sum(row.p is not None for row in compared) == first.tests
+    family = (
+        f"all {first.tests} tests of this table" if is_all else f"{first.tests} tests"
+    )
+    return f"p adjusted by Benjamini–Hochberg over {family}: {first.tests_of}"
 
 
 def mark_of(compared: Difference) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,16 @@ def test_a_table_of_methods_has_what_is_no_result_below_with_the_reason(
         "different galleries",
     ]
 
+    # issue 84, row 10: the family of p, and among how many results the highest was
+    # chosen; rows that are no results have no part in the latter
+    assert [row["top-1, 95 % CI"].partition(", ")[2] for row in rows] == [
+        "chosen among 2",
+        *[""] * 3,
+    ]
+    family = "p adjusted by Benjamini–Hochberg over all 2 tests of this table"
+    assert all(family in row["note"] for row in rows)
+    assert "‡ selected on test" in rows[0]["note"]
+
     # ranks are 1, or else 7 of 100: figures by hand
     shares = {row["method"]: float(row["top-1"]) for row in rows}
     for row in rows:
@@ -259,3 +270,45 @@ def test_a_table_of_methods_has_what_is_no_result_below_with_the_reason(
     assert (
         refused.exit_code == 2 and "rows: poor, tested, good, other" in refused.stderr
     )
+
+
+def test_a_comparison_names_the_tests_that_p_is_adjusted_over(home: Path) -> None:
+    """Issue 84, row 10: p did not say over which tests it was adjusted."""
+    runs = [
+        ranked(home, f"{name}-{number:010d}", share)
+        for number, (name, share) in enumerate(
+            {"good": 0.9, "fair": 0.6, "poor": 0.3}.items()
+        )
+    ]
+    line = ["compare", *runs, "--labels", "good,fair,poor"]
+    assert say(*line, "--format", "csv", "--to", home / "all.csv").exit_code == 0
+    assert say(*line, "--to", home / "page.html").exit_code == 0
+    found = json.loads(say(*line, "--to", home / "page.html", "--json").stdout)
+
+    words = "p adjusted by Benjamini–Hochberg over"
+    pairs = [row for row in csv.DictReader((home / "all.csv").open()) if row["p"]]
+    assert [row["notes"] for row in pairs] == [
+        f"{words} 2 tests: 1 metric × 2 pairs"
+    ] * 2
+    page = (home / "page.html").read_text()
+    assert page.count(f"{words} all 2 tests of this table") >= 2
+    assert "adjusted over 2 tests; " in page
+    assert {row["tests_of"] for row in found["details"]["comparisons"]} == {
+        "1 metric × 2 pairs"
+    }
+
+
+def test_a_run_that_was_selected_on_test_is_marked_in_every_table(home: Path) -> None:
+    """Issue 84, row E: tables by subject, differences and sentences had no mark."""
+    good = ranked(home, "good-0000000001", 0.9, protocol="intra, selected on test")
+    poor = ranked(home, "poor-0000000002", 0.3, protocol="intra, lab")
+    made = home / "page.html"
+    named = ["--labels", "good,poor", "--to", made]
+
+    assert say("compare", good, poor, *named).exit_code == 0
+
+    page = made.read_text()
+    (by_subject,) = re.findall(r"by subject; seeds averaged.*?</table>", page, re.S)
+    assert "good‡" in by_subject and "poor‡" not in by_subject
+    assert re.search(r"good is better than poor in top-1: [\d.]+ %‡ against", page)
+    assert page.count("‡ selected on test") >= 2

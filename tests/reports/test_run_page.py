@@ -262,7 +262,8 @@ def test_of_runs_that_are_compared_the_verdict_is_their_difference(tmp_path):
     assert list(headline.at) == ["aligned", "base"]  # a bar each
     assert page_of([compared(tmp_path)]).lead[0] == (
         "aligned is better than base in top-1: 50 % against 25 % (difference +25.0 "
-        "points, 95 % CI +10.0 points to +40.0 points; p = 0.004; 40 items, paired)."
+        "points, 95 % CI +10.0 points to +40.0 points; p = 0.004, adjusted over 12 "
+        "tests; 40 items, paired)."
     )
 
 

@@ -684,7 +684,7 @@ def sweep_tables(
     if facts.comparisons:
         note = (
             f"{MEANING}: differs from {next(iter(facts.variants))}; "
-            f"{adjustment_text(facts.comparisons[0])}"
+            f"{adjustment_text(facts.comparisons)}"
         )
     table = metric_table("Variant by variant", rows, "variant", marks=marks, note=note)
     return (table, *published_tables(published.as_dict() if published else None))
