@@ -150,7 +150,7 @@ def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(
     assert both.tables[0].note.startswith("for these 3 pictures. n 6.")
     assert both.tables[0].note.endswith(
         "brainhive, 2 repeats, intra demo-noise-0.3-40-concepts, 17 channels, 0 to "
-        "1000 ms, 250 Hz, 16 repetitions averaged, uV, simulated."
+        "1000 ms, 250 Hz, 16 repetitions averaged, uV, simulated. † simulated"
     )
     assert {metric.n for metric in both.metrics.overall.values()} == {2 * 3}
     cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]
