@@ -238,3 +238,71 @@ def test_few_trials_of_each_category_are_held_out_in_as_many_folds(home) -> None
         if (row["scope"], row["metric"]) == ("all", "top1")
     )
     assert row["n"] == 6 and "3 folds" in row["protocol"]
+
+
+def respond(labels: np.ndarray) -> np.ndarray:
+    """Simulate trials of a second, a run each row of labels, in which the response to
+    the next label is all that there is.
+    """
+    random = np.random.default_rng(0)
+    responses = 2 * random.normal(size=(4, len(NAMES), 1))
+    signal = random.normal(size=(*labels.shape, len(NAMES), 20))
+    signal[:, :-1, :, 16:] += responses[labels[:, 1:]]
+    return signal.reshape(-1, len(NAMES), 20)
+
+
+def fit_four(signal: np.ndarray, labels: np.ndarray, **axes):
+    """Fit four categories of five runs; give both runs, top-1 and the answer."""
+    runs = np.repeat(np.arange(len(labels)), labels.shape[1])
+    timed = {**AXES, "times_s": np.arange(20) / 20, **axes}
+    names = np.array([*"abcd"])[labels.ravel()].tolist()
+    trained, evaluated = api.fit(signal, names, runs=runs, **timed)
+    (answer,) = evaluated.measurements.facts.answers
+    return trained, evaluated.measurements.overall["top1"], answer
+
+
+@pytest.mark.parametrize("design", ["cycle", "random"])
+def test_responses_to_the_next_label_are_no_decoding_of_this_one(home, design) -> None:
+    """Issue 84, row 5: where the order repeats, windows that overlap tell a label by
+    the response to the next.
+    """
+    random = np.random.default_rng(1)
+    labels = np.stack(
+        [np.roll(np.tile(np.arange(4), 10), row) for row in (0, 1, 3, 2, 1)]
+    )
+    if design == "random":
+        labels = random.permuted(labels, axis=1)
+    onset_s = np.tile(0.8 * np.arange(40), 5)
+
+    trained, top1, answer = fit_four(respond(labels), labels, onset_s=onset_s)
+
+    assert (top1.value > 0.8) == (answer.side == "not testable") == (design == "cycle")
+    assert ("windows overlap by 0.20 s" in answer.test) == (design == "cycle")
+    # decoding by time leaves out the times of other responses
+    explained = api.open_run(api.run("explain", run=trained.path, draws=50).folder)
+    facts = explained.measurements.facts
+    ends = np.array(facts.profiles[0]["windows_ms"])
+    assert (ends.max() <= 800) == (design == "cycle")
+    assert ("windows overlap" in facts.untested) == (design == "cycle")
+
+
+@pytest.mark.parametrize(
+    ("axes", "side"), [({}, "not testable"), ({"onset_s": "unknown"}, "above chance")]
+)
+def test_rows_are_the_order_unless_it_is_unknown(home, axes, side) -> None:
+    """Issue 84, row 3: rows were taken in random order, and noise that drifts while
+    labels come in blocks was above chance.
+    """
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 10)[None].repeat(5, 0)
+    drift = np.linspace(-3, 3, 40)[:, None, None] * random.normal(size=(len(NAMES), 1))
+    signal = (drift + random.normal(size=(5, 40, len(NAMES), 20))).reshape(
+        -1, len(NAMES), 20
+    )
+
+    _, top1, answer = fit_four(signal, labels, **axes)
+
+    assert top1.value > 0.6 and answer.side == side
+    assert ("the order of trials is not known" in answer.words) == bool(axes)
+    assert ("order of trials unknown" in top1.caveats) == bool(axes)
+    assert ("signal or time" in top1.caveats) == (not axes)

@@ -19,8 +19,8 @@ class Overlap:
 
     Attributes:
         spacing_s: From an onset to the next in its run, median.
-        least_s: The same, smallest.
-        length_s: By how long windows overlap.
+        least_s: The same, such that 5 % are shorter.
+        length_s: By how long windows overlap then.
         end_s: Time of the last sample after the onset.
     """
 
@@ -60,18 +60,18 @@ class Overlap:
             return None
 
         # the window of a trial, its last sample included
-        spacing = float(np.median(spacing_s))
+        least, median = np.quantile(spacing_s, (0.05, 0.5)).tolist()
         length_s = float(times_s[-1] - times_s[0]) + 1 / (listed[0].rate_hz or np.inf)
-        if length_s <= spacing + ROUNDING_S:
+        if length_s <= least + ROUNDING_S:
             return None
-        least_s, end_s = float(spacing_s.min()), float(times_s[-1])
-        return cls(spacing, least_s, length_s - spacing, end_s)
+        return cls(median, least, length_s - least, float(times_s[-1]))
 
     @property
     def description(self) -> str:
         """The overlap in words."""
+        most = "up to " if self.least_s < self.spacing_s - ROUNDING_S else ""
         return (
-            f"a picture every {self.spacing_s:.2f} s, windows overlap by "
+            f"a picture every {self.spacing_s:.2f} s, windows overlap by {most}"
             f"{self.length_s:.2f} s"
         )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.trial_order import TrialOrder
+from brainhive_cli.measurement.trial_order import TrialOrder, p_of_transitions
 
 RUNS, LABELS, EACH = 6, 4, 10
 
@@ -27,7 +27,10 @@ def sequence(random: np.random.Generator, design: str) -> np.ndarray:
 def order_of(design: str) -> tuple[TrialOrder, np.ndarray]:
     """Six runs, and the run of each trial."""
     random = np.random.default_rng(0)
-    labels = np.concatenate([sequence(random, design) for _ in range(RUNS)])
+    if design == "one random order":
+        labels = np.tile(sequence(random, "random"), RUNS)
+    else:
+        labels = np.concatenate([sequence(random, design) for _ in range(RUNS)])
     run = np.repeat(np.arange(RUNS), LABELS * EACH)
     onset = np.tile(np.arange(LABELS * EACH) * 2.0, RUNS)
     return TrialOrder.of(np.arange(len(labels)), labels.tolist(), None, run, onset), run
@@ -40,6 +43,7 @@ def order_of(design: str) -> tuple[TrialOrder, np.ndarray]:
         ("two at a time", 2 * RUNS),  # the halves of runs
         ("blocks", None),
         ("a label a run", None),
+        ("one random order", None),
     ],
 )
 def test_labels_of_single_trials_are_exchanged_where_they_were_interleaved(
@@ -60,6 +64,7 @@ def test_runs_held_out_exchange_whole_blocks_whose_order_differs_between_runs():
         ("random", RUNS * LABELS * EACH, ""),
         ("blocks", RUNS * LABELS, ""),
         ("blocks in one order", None, "the same order in all runs"),
+        ("one random order", None, "the same order in all runs"),
     ):
         order, run = order_of(design)
         found = Interleaving.from_trials(order, run, "runs")
@@ -87,3 +92,106 @@ def test_concepts_of_sessions_of_their_own_cannot_be_distinguished_from_time(
     assert bool(found.concept_problem) == (parts is None)
     assert parts is None or len(set(found.concept_parts)) == parts
     assert found.follows_time == (sessions_of != "drawn")
+
+
+KINDS, PICTURES = 6, 60
+
+
+def kinds_in_order(design: str, runs: int) -> tuple[TrialOrder, np.ndarray]:
+    """Sixty pictures of six kinds, shown once in each run; and the kind of each."""
+    random = np.random.default_rng(0)
+    kind = np.arange(PICTURES) % KINDS
+    features = 2 * random.normal(size=(KINDS, 8))[kind]
+    features += random.normal(size=features.shape)
+    position = []
+    for _ in range(runs):
+        key = {
+            "sorted": kind,
+            "blocks of kinds": random.permutation(KINDS)[kind],
+            "two groups": kind // 3,
+        }.get(design, np.zeros(PICTURES))
+        position.append(np.argsort(np.lexsort((random.random(PICTURES), key))))
+    order = TrialOrder.of(
+        np.tile(np.arange(PICTURES), runs),
+        [*range(PICTURES)],
+        None,
+        np.repeat(np.arange(runs), PICTURES),
+        np.concatenate(position),
+        features.astype(np.float32),
+    )
+    return order, kind
+
+
+@pytest.mark.parametrize("runs", [1, 5])
+@pytest.mark.parametrize(
+    ("design", "together"),
+    [("random", 6), ("two groups", 3), ("sorted", 1), ("blocks of kinds", 1)],
+)
+def test_pictures_are_exchanged_with_those_of_kinds_that_came_at_the_same_time(
+    design, together, runs
+):
+    """Issue 84, row 1: pictures sorted by kind were exchanged freely, so that noise
+    with a trend was better than chance.
+    """
+    order, kind = kinds_in_order(design, runs)
+
+    found = Interleaving.from_pictures(order, np.zeros(PICTURES, np.int64))
+
+    assert found.follows_time == (design != "random")
+    if not found.problem:
+        groups: dict[object, set[int]] = {}
+        for part, number in zip(found.parts, kind.tolist(), strict=True):
+            groups.setdefault(part, set()).add(number)
+        assert max(map(len, groups.values())) == together
+    assert not found.problem or together == 1
+
+
+def test_single_trials_of_kinds_in_blocks_are_not_exchanged_across_them():
+    """Issue 84, row 1: each label came once a run, so that no label was in a block."""
+    order, kind = kinds_in_order("blocks of kinds", 5)
+    trials = order._replace(
+        item=np.arange(len(order.item)),
+        label=order.item,
+        features=order.features[order.item],
+    )
+
+    found = Interleaving.from_trials(trials, order.run, "runs")
+
+    kinds = kind[order.item].tolist()
+    pairs = {*zip(found.parts, kinds, strict=True)}
+    assert found.follows_time
+    assert found.problem or len(pairs) <= 1.2 * len({*found.parts})
+
+
+@pytest.mark.parametrize("design", ["one order", "in a row"])
+def test_pictures_in_one_order_or_in_a_row_follow_time(design):
+    """Issue 84, row 2: such orders passed without a word."""
+    random, runs = np.random.default_rng(0), 6
+    shown = np.tile(random.permutation(PICTURES), runs)
+    run = np.repeat(np.arange(runs), PICTURES)
+    if design == "in a row":
+        shown, run = np.sort(shown), 0 * run
+    order = TrialOrder.of(shown, [*range(PICTURES)], None, run, np.arange(len(shown)))
+
+    found = Interleaving.from_pictures(order, np.zeros(PICTURES, np.int64))
+
+    assert found.follows_time and not found.problem
+
+
+def test_labels_that_follow_each_other_in_the_same_pairs_are_found():
+    """Issue 84, row 5: random orders have such pairs by chance alone."""
+    random = np.random.default_rng(0)
+    cycles = np.tile(np.arange(LABELS), EACH)
+    turned = np.concatenate([np.roll(cycles, row) for row in (0, 1, 3, 2, 1)])
+    run = np.repeat(np.arange(5), len(cycles))
+
+    def p_of(labels: np.ndarray) -> float:
+        items = np.arange(len(labels))
+        onset_s = np.arange(len(labels))
+        return p_of_transitions(
+            TrialOrder.of(items, labels.tolist(), None, run, onset_s)
+        )
+
+    shuffled = [random.permuted(turned.reshape(5, -1), axis=1) for _ in range(40)]
+    small = [p_of(labels.ravel()) <= 0.1 for labels in shuffled]
+    assert p_of(turned) <= 0.005 and sum(small) <= 10

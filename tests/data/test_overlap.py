@@ -1,0 +1,63 @@
+"""Windows of successive trials that overlap in time."""
+
+import numpy as np
+import pytest
+
+from brainhive_cli.data.overlap import Overlap
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
+
+TIMES_S = np.arange(100) / 100
+
+
+def trials(onset_s: np.ndarray | None) -> Trials:
+    """Trials of two runs with these onsets in each, and windows of one second."""
+    count = 8
+    return Trials(
+        np.zeros((2 * count, 1, 1, 100), np.float32),
+        [f"{row}" for row in range(2 * count)],
+        Sensors(["Oz"]),
+        TIMES_S,
+        100.0,
+        "µV",
+        runs=np.repeat(np.arange(2, dtype=np.int16), count)[:, None],
+        onset_s=None if onset_s is None else np.tile(onset_s, 2)[:, None],
+    )
+
+
+@pytest.mark.parametrize(
+    ("spacing_s", "words"),
+    [
+        (0.9, "a picture every 0.90 s, windows overlap by 0.10 s"),
+        (0.2, "a picture every 0.20 s, windows overlap by 0.80 s"),
+        (1.0, ""),
+        (None, ""),
+    ],
+)
+def test_windows_longer_than_the_time_between_onsets_overlap(spacing_s, words):
+    """Issue 84, row 5: nothing was said of it."""
+    onset_s = None if spacing_s is None else 5 + spacing_s * np.arange(8)
+
+    found = Overlap.of([trials(onset_s)], TIMES_S)
+
+    assert (found.description if found else "") == words
+
+
+def test_times_of_no_other_response_lie_between_the_windows_of_neighbours():
+    found = Overlap.of([trials(0.8 * np.arange(8))], TIMES_S)
+
+    # the window before ends at .19, the next picture comes at .8
+    free = TIMES_S[found.find_free(TIMES_S)]
+    assert free[[0, -1]].tolist() == pytest.approx([0.2, 0.79])
+    assert "200 to 800 ms" in found.problem or "190 to 800 ms" in found.problem
+
+
+def test_splits_that_share_runs_are_one_sequence():
+    """Training and test pictures that alternate come twice as often as each of them."""
+    train, test = trials(2.0 * np.arange(8)), trials(1 + 2.0 * np.arange(8))
+
+    assert Overlap.of([train], TIMES_S) is None
+    assert Overlap.of([train, test], TIMES_S) is None
+    close = trials(0.9 + 2.0 * np.arange(8))
+    words = "a picture every 0.90 s, windows overlap by 0.10 s"
+    assert Overlap.of([train, close], TIMES_S).description == words
