@@ -231,12 +231,9 @@ def find_interleaved(
         return None
     parts, stratum = natural[possible[0]], strata[possible[0]]
 
-    # mean time of each item in the parts, and what is alike among items near in time
+    # mean time of each item in the parts
     time = count_positions(parts) / np.bincount(parts)[parts]
     mean_time = np.bincount(order.item, time) / np.bincount(order.item)
-    values: Array = np.eye(1 + order.label.max())[order.label]
-    if order.features is not None:
-        values = order.features
 
     # the whole stratum, then ever more stretches of time
     smaller, pieces, is_clumped = stratum, 1, False
@@ -252,18 +249,20 @@ def find_interleaved(
         pieces *= 2
         if pieces * FEWEST_ITEMS > np.bincount(stratum).max():
             break
-        smaller = _divide(stratum, mean_time, values, pieces)
+        smaller = _divide(order, stratum, mean_time, pieces)
     return None if is_clumped or has_one_order else found
 
 
-def _divide(stratum: Int64, mean_time: Float64, values: Array, pieces: int) -> Int64:
+def _divide(
+    order: TrialOrder, stratum: Int64, mean_time: Float64, pieces: int
+) -> Int64:
     """Divide the items of each stratum into stretches of time, where what they show
     changes most.
 
     Args:
+        order: The trials.
         stratum: [I].
         mean_time: [I] of each item.
-        values: [I, K] what items show.
         pieces: Stretches of a stratum at most.
 
     Returns:
@@ -277,9 +276,13 @@ def _divide(stratum: Int64, mean_time: Float64, values: Array, pieces: int) -> I
     leaf = np.zeros_like(stratum)
     for number in np.unique(stratum):
         rows = np.flatnonzero(stratum == number)
-        if len(rows) >= 2 * FEWEST_ITEMS:
-            times = mean_time[rows, None]
-            leaf[rows] = tree.fit(times, values[rows]).apply(times)
+        if len(rows) < 2 * FEWEST_ITEMS:
+            continue
+        values: Array = order.label[rows, None] == np.unique(order.label[rows])
+        if order.features is not None:
+            values = order.features[rows]
+        times = mean_time[rows, None]
+        leaf[rows] = tree.fit(times, values).apply(times)
     return number_names([[*zip(stratum.tolist(), leaf.tolist(), strict=True)]])[0]
 
 

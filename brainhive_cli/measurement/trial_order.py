@@ -1,6 +1,7 @@
 """Order of trials in time, tested against random orders."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -13,6 +14,8 @@ Times = Array | None
 """Sessions, runs or onsets of trials; None where they are not known."""
 DRAWS = 199
 """Random orders that the measured order is compared with."""
+FEW_DRAWS, CLEAR = 40, 0.4
+"""Orders, the measured one among them, after which a test ends if its p is larger."""
 SMALLEST_P = 1 / (1 + DRAWS)
 """p of an order that is further out than all random ones."""
 CLUMPED = 0.01
@@ -112,29 +115,25 @@ def p_of_clumping(
     Returns:
         p.
     """
-    if order.features is None and len(np.unique(order.label)) == len(order.label):
+    has_labels = len(np.unique(order.label)) < len(order.label)
+    if order.features is None and not has_labels:
         return 1.0
     if strata is None:
         (strata,) = number_names([list_parts(order.item, parts)])
     # only items of one stratum are exchanged, so others need not be compared
     stratum, position = strata[order.item], count_positions(parts)
-    nearness = [_Windows(parts * (1 + strata.max(initial=0)) + stratum, position)]
-    if order.features is not None and parts.max(initial=0) > parts.min(initial=0):
-        nearness.append(_Windows(stratum, position))
+    near = _Windows(parts * (1 + strata.max(initial=0)) + stratum, position)
+    across = _Windows(stratum, position) if np.ptp(parts) else None
 
-    # the first row is of the measured order, further ones are of random orders
-    random = np.random.default_rng(0)
-    rows = np.argsort(strata, kind="stable")
-    exchanged = np.arange(len(strata))
-    likeness = []
-    for draw in range(1 + DRAWS):
-        if draw:
-            exchanged[rows] = np.lexsort((random.random(len(strata)), strata))
-        shown = exchanged[order.item]
-        likeness.append(
-            [value for windows in nearness for value in windows.add(order, shown)]
-        )
-    return _p_of_first(likeness)
+    def measure(shown: Int64) -> list[float]:
+        likeness = near.add_features(order.features, shown)
+        if across is not None:
+            likeness += across.add_features(order.features, shown)
+        if has_labels:
+            likeness += near.count_labels(order.label[shown])
+        return likeness
+
+    return _compare(measure, _exchange_items(order.item, strata))
 
 
 def p_of_shared_order(
@@ -161,18 +160,16 @@ def p_of_shared_order(
     across = _Windows(0 * group, position)
     inside = _Windows(group, position)
 
-    # likeness across groups, without that inside each
-    random = np.random.default_rng(0)
-    shown, places = order.item, np.argsort(key, kind="stable")
-    likeness = []
-    for draw in range(1 + DRAWS):
-        if draw:
-            shown = order.item.copy()
-            drawn = random.random(block[-1] + 1)[block]
-            shown[places] = order.item[np.lexsort((block, drawn, key))]
-        pairs = zip(across.add(order, shown), inside.add(order, shown), strict=False)
-        likeness.append([total - within for total, within in pairs])
-    return _p_of_first(likeness)
+    def measure(shown: Int64) -> list[float]:
+        # likeness across groups is that of all less that inside each
+        total, within = (
+            windows.count_labels(order.label[shown])
+            + windows.add_features(order.features, shown)
+            for windows in (across, inside)
+        )
+        return np.subtract(total, within).tolist()
+
+    return _compare(measure, _exchange_blocks(order.item, block, key))
 
 
 def p_of_transitions(order: TrialOrder) -> float:
@@ -182,18 +179,52 @@ def p_of_transitions(order: TrialOrder) -> float:
     Returns:
         p.
     """
-    label = order.label[order.item]
     is_next = order.run[1:] == order.run[:-1]
-    random = np.random.default_rng(0)
-    counts = []
-    for draw in range(1 + DRAWS):
-        if draw:
-            # trials are sorted by run, and stay in it
-            label = label[np.lexsort((random.random(len(label)), order.run))]
+
+    def measure(shown: Int64) -> list[float]:
+        label = order.label[shown]
         is_pair = is_next & (label[1:] != label[:-1])
-        pairs = _count_pairs(label[:-1][is_pair], label[1:][is_pair])
-        counts.append([float(pairs)])
-    return _p_of_first(counts)
+        return [_count_pairs(label[:-1][is_pair], label[1:][is_pair])]
+
+    trials = np.arange(len(order.item))
+    return _compare(measure, _exchange_blocks(order.item, trials, order.run))
+
+
+def _exchange_items(item: Int64, strata: Int64) -> Iterator[Int64]:
+    """Give the items of trials [n], then in random orders of the items of a stratum."""
+    random = np.random.default_rng(0)
+    rows = np.argsort(strata, kind="stable")
+    exchanged = np.arange(len(strata))
+    while True:
+        yield exchanged[item]
+        exchanged[rows] = np.lexsort((random.random(len(strata)), strata))
+
+
+def _exchange_blocks(item: Int64, block: Int64, key: Int64) -> Iterator[Int64]:
+    """Give the items of trials [n], then in random orders of blocks of equal keys."""
+    random = np.random.default_rng(0)
+    places = np.argsort(key, kind="stable")
+    shown = item
+    while True:
+        yield shown
+        drawn = random.random(block[-1] + 1)[block]
+        shown = item.copy()
+        shown[places] = item[np.lexsort((block, drawn, key))]
+
+
+def _compare(measure: Callable[[Int64], list[float]], orders: Iterator[Int64]) -> float:
+    """Compare what is measured of an order, the first, with that of random ones.
+
+    Returns:
+        p of the largest standard score; by fewer random orders if it is far from all
+        levels.
+    """
+    rows = []
+    for shown in islice(orders, 1 + DRAWS):
+        rows.append(measure(shown))
+        if len(rows) == FEW_DRAWS and (p := _p_of_first(rows)) > CLEAR:
+            return p
+    return _p_of_first(rows)
 
 
 def list_parts(item: Int64, parts: Int64) -> list[Hashable]:
@@ -253,40 +284,38 @@ class _Windows:
             self.sums.append((sums[0], sums[1]))
             length *= 2
 
-    def add(self, order: TrialOrder, shown: Int64) -> list[float]:
-        """Add the likeness of all pairs of trials in a window, by its length: of equal
-        labels, and by features in windows and shifted ones.
+    def count_labels(self, label: Int64) -> list[float]:
+        """Count the pairs of trials [n] of one label in a window, by its length."""
+        return [_count_pairs(number, label) for number in self.numbers]
+
+    def add_features(self, features: Float32 | None, shown: Int64) -> list[float]:
+        """Add the similarities of all pairs of trials in a window, by its length and
+        shift.
 
         Args:
-            order: Labels and features of the items.
+            features: [I, K] of items; None adds nothing.
             shown: [n] item of each trial.
         """
-        label = order.label[shown]
-        added = [float(_count_pairs(number, label)) for number in self.numbers]
-        if order.features is None:
+        added = list[float]()
+        if features is None:
             return added
         # the squared length of the sum of all features is the sum over all pairs
-        values = order.features[shown]
+        values = features[shown]
         for sums, shifted in self.sums:
-            added.append(_square(shifted @ values))
+            added.append(float(np.square(shifted @ values, dtype=np.float64).sum()))
             values = sums @ values
-            added.append(_square(values))
+            added.append(float(np.square(values, dtype=np.float64).sum()))
         return added
 
 
-def _square(values: Float32) -> float:
-    """Add the squares of all values."""
-    return float(np.square(values, dtype=np.float64).sum())
-
-
-def _count_pairs(window: Int64, label: Int64) -> int:
+def _count_pairs(window: Int64, label: Int64) -> float:
     """Count ordered pairs of trials [n] that share window and label."""
     # equal keys are neighbours after sorting, and run lengths are the counts
     pairs = np.sort(window * (int(label.max(initial=0)) + 1) + label)
     counts = np.diff(
         np.flatnonzero(np.concatenate([[True], pairs[1:] != pairs[:-1], [True]]))
     )
-    return int((counts**2).sum())
+    return float((counts**2).sum())
 
 
 def _p_of_first(likeness: Sequence[Sequence[float]]) -> float:
