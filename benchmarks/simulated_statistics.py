@@ -75,7 +75,13 @@ from brainhive_cli.measurement.comparison import compare_values, crossed_t
 from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import ranks, ranks_of_all, summarise
-from brainhive_cli.measurement.retrieval import Scores, share_wins
+from brainhive_cli.measurement.retrieval import (
+    Gallery,
+    Scores,
+    measure_control,
+    permute_targets,
+    share_wins,
+)
 from brainhive_cli.measurement.slope import average_by_unit, fit_slope
 from brainhive_cli.measurement.statistics import describe, measure, measure_each
 from brainhive_cli.measurement.trial_order import TrialOrder
@@ -482,6 +488,27 @@ def films(random: Random, clips: int, near: float) -> list[float]:
         verdict.side == "not testable",
         *held,
         *shown,
+    ]
+
+
+def controls_of_films(random: Random, clips: int, near: float) -> list[float]:
+    """Give how often a control of permuted pictures of a film says p <= .05, by metric,
+    where signals carry nothing.
+    """
+    names = [f"{number:04d}" for number in range(clips)]
+    film = Gallery({"test": np.arange(clips)}, names, ["film"] * clips, "neighbours")
+    pictures, signals = (
+        torch.from_numpy(draw_film(random, 8, clips, near=near).T.copy())
+        for _ in range(2)
+    )
+    shown = np.arange(clips)
+    seed = int(random.integers(2**31))
+    _, *drawn = permute_targets(shown, film, "permuted", seed, ())
+    found = measure_control(film, pictures, signals, [shown, *drawn])
+    return [
+        float(np.mean(values <= values[0] if "rank" in name else values >= values[0]))
+        <= LEVEL
+        for name, values in found.items()
     ]
 
 
@@ -1567,6 +1594,10 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
             "effect": (0.0, 2.8),
         },
         "said | oracle | interval disagrees",
+    ),
+    controls_of_films: (
+        {"clips": (10, 15, 20, 40), "near": (0.0, 0.9)},
+        "p <= .05 by top-1 | top-5 | mean rank | MRR",
     ),
     differences_near_a_limit: (
         {

@@ -5,6 +5,7 @@ however pictures rank.
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -33,7 +34,9 @@ MOST_TESTED = 2048
 take 8 MB a cell.
 """
 DRAWS = 1000
-"""Permutations of a control; the smallest p is 1 / (DRAWS + 1)."""
+"""Permutations of a control, where there are more; the smallest p is then 1 / (DRAWS +
+1).
+"""
 CONTROL_METRICS: Mapping[str, Callable[[Array], Array]] = {
     "top1": lambda ranks: (ranks == 1).mean(-1),
     "top5": lambda ranks: (ranks <= 5).mean(-1),
@@ -240,9 +243,11 @@ def permute_targets(
     else:  # all pictures first: they number the units
         alike = Alike(gallery.alike_by, dict(enumerate(gallery.concepts)))
         items = alike.items([list(range(len(gallery.tested))), target.tolist()])
-    # one permutation for each draw, the first by the seed itself
-    for drawn_seed in [seed, *(derive_seed(seed, draw) for draw in range(DRAWS))]:
-        *pictures, signals = items.permute(np.random.default_rng(drawn_seed))
+    # the control by the seed itself, then all permutations, or so many different ones
+    chosen = items.permute(np.random.default_rng(seed))
+    random = np.random.default_rng(derive_seed(seed, 0))
+    drawn = (items.rearrange(order) for order in items.permutations(DRAWS, random))
+    for *pictures, signals in chain([chosen], drawn):
         yield (
             pictures[0][target]
             if pictures and control == "permuted"

@@ -292,13 +292,17 @@ class Items:
         Returns:
             [N] by subject: the item whose label each item gets.
         """
-        # one permutation of all names
-        number = {name: row for row, name in enumerate(self.names)}
         drawn = self.permutations(1, random)
-        orders = []
-        order = drawn[0] if len(drawn) else np.arange(len(number))
+        return self.rearrange(drawn[0] if len(drawn) else np.arange(len(self.names)))
 
-        # what it makes of the items of each subject
+    def rearrange(self, order: Int64) -> list[Int64]:
+        """Find what a permutation of all names [I] makes of the items of each subject.
+
+        Returns:
+            [N] by subject: the item whose label each item gets.
+        """
+        number = {name: row for row, name in enumerate(self.names)}
+        orders = []
         for ids in self.ids:
             # a subject who lacks clips is shifted by the same share of the film
             if self.is_film:

@@ -69,6 +69,8 @@ from brainhive_cli.reports.tables import (
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 HEADLINES = ("top1", "top5", "median_rank")
+FEWEST_DRAWS = 39
+"""Draws from which the middle 95 % of them hold another one in 95 of 100."""
 DRAWN = f"{REPETITION_DRAWS} random choices of each number of repetitions"
 """Note of the curve over repetitions."""
 CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
@@ -452,7 +454,8 @@ def _control(control: Control) -> list[Table]:
         mean, low, high = (metric[key] for key in ("mean", "low", "high"))
         drawn = Cell(f"{mean:.3f}", f"{low:.3f} to {high:.3f}", mean)
         rows.append((shown(name), metric["measured"], drawn, p_text(metric["p"])))
-    columns = ("metric", "measured", "mean, 95 % of draws", "p")
+    ends = "95 %" if control.draws >= FEWEST_DRAWS else "ends"
+    columns = ("metric", "measured", f"mean, {ends} of draws", "p")
     note = (
         f"{control.draws} draws with {CONTROLS[control.kind]}; n {control.n}, pool "
         f"{control.pool}."

@@ -52,7 +52,6 @@ from brainhive_cli.measurement.reliability import spearman_brown
 from brainhive_cli.measurement.retrieval import (
     BACKWARD,
     CONTROL_METRICS,
-    DRAWS,
     Gallery,
     Scores,
 )
@@ -656,15 +655,14 @@ def describe_control(kind: str, tested: Cells) -> Control:
         measured, *drawn = means.tolist()
         # includes the measured value, so that p is never 0
         is_as_good = means <= measured if lower_is_better(name) else means >= measured
-        low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
+        low, high = np.percentile(drawn or [measured], [2.5, 97.5]).tolist()
         metrics[name] = {
             "measured": measured,
-            "mean": float(np.mean(drawn)),
+            "mean": float(np.mean(drawn or [measured])),
             "low": low,
             "high": high,
             "p": float(is_as_good.mean()),
         }
     n = sum(len(group[0].ranks) for group in tested.groups)
-    return Control(
-        kind=kind, draws=DRAWS, n=n, pool=tested.tables[0].pool, metrics=metrics
-    )
+    pool = tested.tables[0].pool
+    return Control(kind=kind, draws=len(drawn), n=n, pool=pool, metrics=metrics)
