@@ -300,8 +300,11 @@ def test_rows_are_the_order_unless_it_is_unknown(home, axes, side) -> None:
         -1, len(NAMES), 20
     )
 
-    _, top1, answer = fit_four(signal, labels, **axes)
+    trained, top1, answer = fit_four(signal, labels, **axes)
 
+    # all that is decoded has the same caveats, as reconstructions
+    decoded = trained.predictions(cell=trained.cells[0].name)
+    assert decoded.caveats == list(top1.caveats)
     assert top1.value > 0.6 and answer.side == side
     assert ("the order of trials is not known" in answer.words) == bool(axes)
     assert ("order of trials unknown" in top1.caveats) == bool(axes)

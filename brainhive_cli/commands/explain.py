@@ -55,7 +55,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # held-out pictures are explained by the trained models
     if not folder.is_finished:
         with console.progress("matching the pictures of all subjects"):
-            units, caveats = job.find_units(launch.device)
+            units = job.find_units(launch.device)
 
         # one part for each cell and subject, and one for the signals of each subject,
         # by all processes
@@ -123,7 +123,6 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                         readers,
                         loaded,
                         levels.get(recipe.split, {}),
-                        caveats,
                     )
                 )
 

@@ -18,7 +18,6 @@ from brainhive_cli.core.facts import Cell as CellFacts, Claim, ExplanationFacts
 from brainhive_cli.core.measurements import (
     Measurements,
     Metric,
-    merge_caveats,
     scope,
     shown,
 )
@@ -407,7 +406,6 @@ def conclude(
     readers: Sequence[Reader],
     parts: Mapping[tuple[Cell | None, int], SubjectProfiles],
     levels: Levels,
-    caveats: Sequence[str] = (),
 ) -> Measurements:
     """Describe everything over all subjects; write the artifacts, and draw them.
 
@@ -419,14 +417,13 @@ def conclude(
             subject.
         levels: Embeddings of the tested pictures, which similarity compares signals
             with.
-        caveats: Of the order in time, as `Job.find_units`.
     """
     # contexts with and without the model, and parts that could not be measured
     spec = job.recipe
     reader = readers[0]
     align = job.align
     # analyses of signals are stamped as such: no model has a part in them
-    context: Any = {"protocol": job.describe_protocol(caveats), "split": spec.split}
+    context: Any = {"protocol": job.describe_protocol(), "split": spec.split}
     without_model: Any = {**context, "protocol": f"{context['protocol']}, no model"}
     items = reader.pictures
     missing = {"test against permuted labels": items.problem} if items.problem else {}
@@ -501,7 +498,6 @@ def conclude(
         "seen_in_training": seen,
         "warnings": warnings,
         "protocol": context["protocol"],
-        "caveats": caveats,
         "ceilings": ceilings,
     }
     signals = [reader.trials for reader in readers]
@@ -580,7 +576,7 @@ def finish(
         items: Those that were tested.
         missing: What could not be measured.
         drawn: Further figures.
-        facts: Further facts; among the caveats only those of the order in time.
+        facts: Further facts.
         scopes: Further metrics by scope and name.
     """
     # the reach of filters, and where sensors lie
@@ -616,7 +612,7 @@ def finish(
         "stimuli": len(items.names),
         **align.describe(split),
         **facts,
-        "caveats": merge_caveats(align.caveats(split), facts["caveats"]),
+        "caveats": align.caveats(split),
     }
     return Measurements(
         list_scopes(results) | (scopes or {}), missing, ExplanationFacts(**about)

@@ -2,7 +2,7 @@
 subject.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any, Self
@@ -18,7 +18,6 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import describe_signals
 from brainhive_cli.core.measurements import (
     extend_protocol,
-    merge_caveats,
 )
 from brainhive_cli.data.datasets import alike_items, require_split
 from brainhive_cli.data.spaces import Sensors
@@ -41,7 +40,6 @@ from brainhive_cli.evaluation.explanation.recipe import (
     Recipe,
 )
 from brainhive_cli.evaluation.explanation.sensor_space import find_mixture
-from brainhive_cli.measurement.interleaving import list_caveats
 from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.encoders import EncoderConfig
@@ -164,7 +162,7 @@ class Job:
             for split in self.splits
         }
 
-    def find_units(self, device: torch.device) -> tuple[Items, list[str]]:
+    def find_units(self, device: torch.device) -> Items:
         """Find the pictures that all subjects were shown and no model learned from, and
         which are alike.
 
@@ -173,8 +171,7 @@ class Job:
 
         Returns:
             The pictures, in one order for all subjects, exchanged within the parts of
-            the recordings in which labels were interleaved for all of them; and caveats
-            of the order in time.
+            the recordings in which labels were interleaved for all of them.
 
         Raises:
             BrainhiveError: if there are none.
@@ -198,7 +195,6 @@ class Job:
                 "explain each: --subjects",
             )
         pictures = align.models[0].pictures(split)
-        caveats = list_caveats(orders, False)
         orders = [
             order.take(locate(rows.tolist(), shared))
             for rows, order in zip(shown, orders, strict=True)
@@ -211,12 +207,11 @@ class Job:
         concept_parts = zip(
             *(order.concept_parts or () for order in orders), strict=False
         )
-        units = alike_items(align.dataset, pictures, [shared] * len(orders)).within(
+        return alike_items(align.dataset, pictures, [shared] * len(orders)).within(
             dict(zip(names, parts, strict=True)),
             dict(zip(names, concept_parts, strict=False)),
             next((order.problem for order in orders if order.problem), ""),
         )
-        return units, caveats
 
     def reader(
         self, cell: Cell, subject: int, units: Items, device: torch.device
@@ -250,10 +245,8 @@ class Job:
         )
         return Reader(member, split, trials, candidates, labels, units)
 
-    def describe_protocol(self, caveats: Sequence[str] = ()) -> str:
-        """Name the way of measuring, with all that a reader must know; caveats are
-        those of the order.
-        """
+    def describe_protocol(self) -> str:
+        """Name the way of measuring, with all that a reader must know."""
         align, recipe = self.align, self.recipe
 
         # what a reader must know to compare numbers of two explanations
@@ -264,7 +257,7 @@ class Job:
             f"head {recipe.head}" if recipe.head else "",
         ]
         words += describe_signals(align.set_up(recipe.split))
-        caveats = merge_caveats(align.caveats(recipe.split), caveats)
+        caveats = align.caveats(recipe.split)
         return extend_protocol(", ".join(filter(None, words)), caveats)
 
 

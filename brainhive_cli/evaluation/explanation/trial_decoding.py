@@ -35,7 +35,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SubjectProfiles,
 )
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
-from brainhive_cli.measurement.interleaving import Interleaving, list_caveats
+from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.reports.tables import render
 from brainhive_cli.training.alignment.trained import TrainedModel
 
@@ -97,8 +97,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     spec, align = job.recipe, job.align
     subjects = [decode(job, subject) for subject in job.subjects]
     problem = next(filter(None, (decoded.order.problem for decoded in subjects)), "")
-    caveats = list_caveats([decoded.order for decoded in subjects], True)
-    protocol = f"{job.describe_protocol(caveats)}, shrinkage LDA of single windows"
+    protocol = f"{job.describe_protocol()}, shrinkage LDA of single windows"
     rows = (
         zip(each.names, each.groups, each.order.blocks, strict=True)
         for each in subjects
@@ -141,7 +140,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     by_time, *grids = correct_findings(
         describe_profiles(parts, items, protocol=protocol, split=spec.split)
     )
-    facts: dict[str, Any] = {"protocol": protocol, "caveats": caveats, "draws": draws}
+    facts: dict[str, Any] = {"protocol": protocol, "draws": draws}
     facts["warnings"] = align.signal_warnings
     scopes = Scopes()
     drawn = Drawn()

@@ -71,7 +71,7 @@ from brainhive_cli.data.targets.targets import (
     grouped,
 )
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.interleaving import Interleaving, list_caveats
 from brainhive_cli.measurement.retrieval import Gallery, Scores, rank
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Decoded, refuse_other_target
@@ -452,8 +452,16 @@ class TrainedRun:
             self.channel_mapping != "none"
             and self.set_up(split)["channel_mapping"] != "none"
         )
+        orders = list[Interleaving]()
+        for model in self.models:
+            for subject in model.cell.tested_on:
+                # a model may be opened where no signals are
+                with suppress(MissingData):
+                    orders.append(model.find_order(subject, split))
+        has_seen = self.dataset.holdout.shows_seen and split == "test"
         return merge_caveats(
             self.signal_caveats,
+            list_caveats(orders, has_seen),
             [CHANNELS_MAPPED] if is_mapped else [],
             *(self.tested_pictures(split, fold).caveats for fold in self.folds),
             *model_caveats,
@@ -920,7 +928,13 @@ class TrainedModel:
         The order of all trials is looked at, those that the cell's fold has learned
         from included.
         """
-        dataset, subject = self.run.dataset, trials.subject
+        # from the order of all trials to the tested ones
+        order = self.find_order(trials.subject, split)
+        return order.take(np.asarray(trials.index))
+
+    def find_order(self, subject: int, split: str) -> Interleaving:
+        """Find which of all trials of a subject in a split may exchange labels."""
+        dataset = self.run.dataset
 
         def find() -> Interleaving:
             return dataset.holdout.find_interleaving(
@@ -933,10 +947,7 @@ class TrainedModel:
             )
 
         # all cells have the same order
-        key = "interleaving", self.source.path(subject), split
-        interleaving = self.run.once(key, find)
-        # from the order of all trials to the tested ones
-        return interleaving.take(np.asarray(trials.index))
+        return self.run.once(("order", self.source.path(subject), split), find)
 
     def find_overlap(self, trials: Trials, split: str) -> Overlap | None:
         """Find by how much the windows that the model reads of a subject overlap."""
