@@ -111,8 +111,9 @@ def test_arrays_and_epochs_become_results_as_the_page_has_it(
     shown, parts = [], []
     for split in ("train", "test"):
         names, trials, signal = simulate_trials(home, world, 1, split)
-        shown += [f"{name}.png" for name in names for _ in range(2)]
-        parts.append(signal.reshape(-1, *signal.shape[2:]))
+        # all pictures once, then all of them again
+        shown += [f"{name}.png" for name in names] * 2
+        parts.append(signal.swapaxes(0, 1).reshape(-1, *signal.shape[2:]))
     volts = np.concatenate(parts)  # [n, C, T]
     info = mne.create_info([*trials.space.names], trials.rate_hz, "eeg")
     variables: dict[str, Any] = {

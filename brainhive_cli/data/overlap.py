@@ -77,14 +77,14 @@ class Overlap:
 
     @property
     def problem(self) -> str:
-        """Why labels cannot be told from the windows, if they follow each other in the
-        same pairs.
+        """Reason why nothing can be tested where labels follow each other in the same
+        pairs.
         """
         start_ms, stop_ms = 1000 * (self.end_s - self.least_s), 1000 * self.least_s
         free = f" (free of it: {start_ms:.0f} to {stop_ms:.0f} ms)"
         return (
             f"{self.description}, and the same labels follow each other, so the "
-            "response to one tells the other"
+            "response to one reveals the other"
             f"{free if start_ms < stop_ms else ''}"
         )
 

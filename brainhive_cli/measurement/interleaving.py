@@ -39,6 +39,10 @@ SAME_ORDER = 0.05
 """p up to which blocks count as shown in one order in all runs: of two runs of four
 blocks only equal orders do, 1 in 24.
 """
+SLOTS_TOGETHER = 8
+"""Successive trials among which labels are exchanged where they came in one order in
+all runs: drift is much slower.
+"""
 FEWEST_ITEMS = 4
 """Items of the smallest part within which labels are compared."""
 TOGETHER = "{} were shown {}, so signal and time cannot be distinguished"
@@ -111,18 +115,25 @@ class Interleaving:
                 learned; `runs` or `sessions`.
         """
         items: list[Hashable] = [*range(len(order.label))]
-        by_label = order._replace(features=None)
         if by == "trials":
             # models have learned of the same run, and of the same time of other runs
             within, others = order.run, "runs"
+            by_label = order._replace(features=None)
             is_blocked = p_of_clumping(by_label, 0 * order.run) <= CLUMPED
             has_one_order = p_of_shared_order(order, within) <= SMALLEST_P
             follows_time = is_blocked or has_one_order
         else:
             within, others = group[order.item], by
-            is_blocked = p_of_clumping(by_label, within) <= CLUMPED
+            # groups that are equal say as much as one of them
+            slots = _number_slots(order, within)
+            tested = order
+            if slots is not None:
+                tested = order.take(within == within[0])
+            by_label = tested._replace(features=None)
+            is_blocked = p_of_clumping(by_label, group[tested.item], group) <= CLUMPED
             # trials of one block are alike by their label
-            blocks_alone = order.take_blocks().label_each_item()
+            is_first = np.diff(number_blocks(tested), prepend=-1) > 0
+            blocks_alone = tested.take(is_first).label_each_item()
             p = p_of_clumping(blocks_alone, group[blocks_alone.item], group)
             level = SAME_ORDER if is_blocked else SMALLEST_P
             has_one_order = p_of_shared_order(order, within) <= level
@@ -133,6 +144,10 @@ class Interleaving:
                 if is_blocked:
                     blocks[order.item] = number_blocks(order)
                 return cls(group.tolist(), blocks.tolist())
+            if slots is not None and not is_blocked and p > CLUMPED:
+                # what comes at one time of all groups moves together, not far in time
+                nearby: list[Hashable] = (slots // SLOTS_TOGETHER).tolist()
+                return cls(nearby, slots.tolist(), follows_time=True)
 
         parts = find_interleaved(order, group, within)
         how = f"in the same order in all {others}" if has_one_order else "in blocks"
@@ -200,6 +215,16 @@ def list_caveats(orders: Iterable[Interleaving], has_seen: bool) -> list[str]:
         if has_seen and not order.is_known:
             caveats.add(ORDER_UNKNOWN)
     return merge_caveats(caveats)
+
+
+def _number_slots(order: TrialOrder, group: Int64) -> Int64 | None:
+    """Number the time of each held-out trial in its group [n], from 0, where all groups
+    have the same labels at the same times: [I]; None where they have not.
+    """
+    slots = np.empty(len(order.label), np.int64)
+    slots[order.item] = count_positions(group)
+    pairs = np.unique(np.stack([slots, order.label]), axis=1)
+    return slots if len(pairs[0]) == 1 + slots.max() else None
 
 
 def find_interleaved(

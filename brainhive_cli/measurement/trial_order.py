@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from scipy.sparse import csr_array
 
-from brainhive_cli.core.arrays import Array, Float32, Int64
+from brainhive_cli.core.arrays import Array, Bool, Float32, Int64
 from brainhive_cli.measurement.units import number_names
 
 Times = Array | None
@@ -80,13 +80,12 @@ class TrialOrder(NamedTuple):
         trials = np.arange(len(self.item))
         return self._replace(item=trials, label=self.item, features=None)
 
-    def take_blocks(self) -> Self:
-        """Take the first trial of each block."""
-        is_first = np.diff(number_blocks(self), prepend=-1) > 0
+    def take(self, is_taken: Bool) -> Self:
+        """Take some of the trials [n]; items stay as they are."""
         return self._replace(
-            item=self.item[is_first],
-            session=self.session[is_first],
-            run=self.run[is_first],
+            item=self.item[is_taken],
+            session=self.session[is_taken],
+            run=self.run[is_taken],
         )
 
 

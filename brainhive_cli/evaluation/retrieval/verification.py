@@ -48,12 +48,12 @@ def verify(
         file = evaluation.path / f"parts/{first.name}.safetensors"
         parts[first.name] = weights.load_cell(file, Gallery, Scores, Interleaving)
 
-    # the other model, without what is measured beside the ranks
+    # the other model, by its ranks alone
     group = next(group for group in job.groups if group[0].name == cell)
     models = job.open_models(group, device)
     models[0].path = model
-    beside = {**NOT_COMPARED, "ceiling_splits": 0}
-    _, again = measure_cell(models, job.recipe.model_copy(update=beside))
+    ranks_alone = {**NOT_COMPARED, "ceiling_splits": 0}
+    _, again = measure_cell(models, job.recipe.model_copy(update=ranks_alone))
     ranks = {
         f"{evaluation.name}, subject {subject}, {len(scores.ranks)} signals": (
             int((scores.ranks != again[subject].ranks).sum())
