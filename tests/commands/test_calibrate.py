@@ -20,7 +20,7 @@ from brainhive_cli.reports.sentences import state_finding
 from brainhive_cli.training.alignment.few_shot import ARMS, PERMUTED_SCRATCH, ZERO_SHOT
 from tests.training.alignment.test_seen_pictures import (
     SMALL as TINY,
-    copy_into_test,
+    photograph_into_test,
     simulated,
 )
 
@@ -222,9 +222,12 @@ def test_people_who_are_known_are_refused(go, base, tmp_path):
 def test_a_calibration_picture_whose_copy_is_tested_is_left_out_and_counted(
     go, tmp_path
 ):
-    # one of 36 training pictures is one of 12 tested ones
+    """Issue 60, row 10: only equal pixels counted, so that calibration learned from
+    JPEG copies of all tested pictures.
+    """
+    # one of 36 training pictures is one of 12 tested ones, as a JPEG
     photos = paint(tmp_path / "photos", 16, 3)
-    copy_into_test(photos, 1)
+    photograph_into_test(photos, lambda picture: picture, ".jpg")
     dataset, runs = (
         simulated(photos).replace("subjects: 1", "subjects: 2"),
         f"paths.runs={tmp_path / 'own'}",

@@ -96,6 +96,8 @@ def test_every_trial_of_every_run_is_tested_once_beside_plain_baselines(
     assert top1.value > 0.6 and facts.answers[0].side == "above chance"
     assert "the order of trials is not known" in facts.verdict
     assert ORDER_UNKNOWN in top1.caveats
+    # folds share training data (issue 60, row 19: they counted as independent)
+    assert facts.inflation > 1
     assert {row.second for row in facts.plain} == {"lda", "logistic", "ridge"}
     lda = next(row for row in facts.plain if row.second == "lda")
     assert lda.difference == pytest.approx(0, abs=1e-9) and lda.low <= 0 <= lda.high
@@ -128,6 +130,9 @@ def test_what_cannot_be_held_out_or_claimed_is_refused(
 
 
 def test_copies_of_held_out_trials_are_refused_by_name(home: Path, go: Go) -> None:
+    """Issue 60, row 7: where session 2 was a copy of session 1, noise had a top-1 of
+    .68 of .06.
+    """
     path = path_of(home / "signals", "of-3", "default", 3)
     record(home, 3, 0.6)
     recording = SignalStore.open(path)["train"]
@@ -146,6 +151,24 @@ def test_copies_of_held_out_trials_are_refused_by_name(home: Path, go: Go) -> No
             "seeds=0",
         )
     path.unlink()
+
+
+def test_one_run_is_tested_where_labels_are_as_frequent(home: Path, go: Go) -> None:
+    """Issue 60, row E: pictures were looked up among trials, so that eval-retrieval
+    ended with a KeyError.
+    """
+    names = NAMES[:2]
+    record(home, 1, 0.6, names, rare=2)
+    holdout = {"by": "runs", "test": [RUNS]}
+    fields = {"kind": "categories", "name": "of-2", "names": names, "holdout": holdout}
+    two = f"dataset={json.dumps(fields)}"
+    go("embed", two)
+    run = go("train-align", two, "backbone=lda", "seeds=0").folder
+
+    tested = go("eval-retrieval", f"run={run}", "sheet_rows=0", "baseline=none").metrics
+
+    assert (tested.overall["top1"].n, tested.overall["top1"].pool) == (4, 2)
+    assert not any("backward" in name for name in tested.scopes)
 
 
 def test_shuffled_labels_are_at_chance(home: Path, go: Go) -> None:
@@ -175,8 +198,8 @@ def test_shuffled_labels_are_at_chance(home: Path, go: Go) -> None:
 def test_drift_without_any_label_is_never_above_chance(
     tmp_path: Path, go: Go, design: str, holdout: dict[str, Any], verdict: str
 ) -> None:
-    """Four sessions in which signals walk at random, on the same path where blocks have
-    the same order.
+    """Issue 60, row 1: the verdict on such noise was "above chance". Four sessions in
+    which signals walk at random, on the same path where blocks have the same order.
     """
     random, names = np.random.default_rng(0), ("a", "b", "c")
     blocks = np.repeat([0, 1, 2], 8)
@@ -224,8 +247,9 @@ def test_drift_without_any_label_is_never_above_chance(
 def test_chance_of_each_metric_is_that_of_the_best_constant_guess(
     by_runs: Result,
 ) -> None:
-    """Two of three categories are shown twice as often as the third: ranks 1, 2 and 3
-    of .4, .4 and .2.
+    """Issue 60, row 13: MRR, mAP and the mean rank of noise beat the chance of equal
+    categories. Two of three categories are shown twice as often as the third: ranks 1,
+    2 and 3 of .4, .4 and .2.
     """
     chance = {name: metric.chance for name, metric in by_runs.metrics.overall.items()}
 

@@ -26,9 +26,15 @@ from typer.testing import CliRunner
 from worlds import COLOURS, SMALL, at_home
 
 from brainhive_cli.app import app
-from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED, TRAINED_TRIALS
+from brainhive_cli.core.measurements import (
+    SEEN_PICTURES,
+    SIMULATED,
+    TRAINED_TRIALS,
+    UNKNOWN_TRIALS,
+)
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.sentences import state_finding
+from tests.resealed import resealed
 
 pytest.importorskip("mne")
 pytest.importorskip("starlette", reason="pip install brainhive[live]")
@@ -271,6 +277,9 @@ def replay_session(run, session):
 
 
 def test_a_recording_that_was_trained_on_is_stamped_and_a_new_one_is_not(categories):
+    """Issue 60, row 8: trials of the training had 96 hits of 96 and no caveat. Row E:
+    live on labels without pictures ended while drawing, without a run.
+    """
     ended, measured = replay_session(categories, 1)
     assert measured.overall["top1"].caveats == (TRAINED_TRIALS, SEEN_PICTURES)
     assert measured.facts.anytime_p is None and "This is no result" in state_finding(
@@ -285,6 +294,22 @@ def test_a_recording_that_was_trained_on_is_stamped_and_a_new_one_is_not(categor
     )
     assert measured.overall["top1"].pool == 3
     assert ended.stderr.count("no trial shows hat: left out of the candidates") == 1
+
+
+def test_where_trials_of_the_training_are_not_here_it_is_said(categories, base):
+    """Issue 60, row 8: nothing said that a model might have learned from what it
+    decodes.
+    """
+    store = base / "signals/categories/default/sub-01.h5"
+    kept = store.read_bytes()
+    with resealed(store) as file:
+        file["train/signal"][0] += 1
+    try:
+        _, measured = replay_session(categories, 2)
+    finally:
+        store.write_bytes(kept)
+
+    assert measured.overall["top1"].caveats == (UNKNOWN_TRIALS, SEEN_PICTURES)
 
 
 def test_ctrl_c_ends_a_session_in_order(own, base, brainhive):

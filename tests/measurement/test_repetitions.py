@@ -14,10 +14,14 @@ from brainhive_cli.measurement.repetitions import separate_repetitions
         ("one after the other", None),
         ("in one order", None),
         ("in each session", 4),
+        ("in one of ten sessions", None),
+        ("in two of ten sessions", 2),
     ],
 )
 def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
-    """Issue 84, row 2: fifty pictures, eight repetitions each."""
+    """Issue 60, row 3: repetitions in a row agreed by drift, so that the ceiling of
+    noise was .62 of .01. Issue 84, row 2: fifty pictures, eight repetitions each.
+    """
     random, pictures = np.random.default_rng(0), np.arange(50)
     shown, sessions = np.repeat(random.permutation(pictures), 8), None
     if design == "random":
@@ -29,11 +33,18 @@ def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
             [np.repeat(random.permutation(pictures), 2) for _ in range(4)]
         )
         sessions = np.empty((50, 8), np.int64)
+    if design == "in two of ten sessions":
+        shown = np.concatenate(
+            [np.repeat(random.permutation(pictures), 4) for _ in range(2)]
+        )
+    trials_a_session = 100
+    if "ten sessions" in design:
+        sessions, trials_a_session = np.empty((50, 8), np.int64), 40
     onset_s = np.empty((50, 8))
     for picture in pictures:
         onset_s[picture] = at = np.flatnonzero(shown == picture)
         if sessions is not None:
-            sessions[picture] = at // 100
+            sessions[picture] = at // trials_a_session
     runs = onset_s // 50 if design == "in one order" else None
     times = np.ones((50, 8), bool), sessions, runs, onset_s
 

@@ -42,7 +42,7 @@ def test_intervals_over_draws_hold_for_people_in_general(calibration):
 
 
 def test_intervals_of_runs_of_one_subject_each_hold(simulated):
-    """Taken for runs that subjects share, they held .91 and .86."""
+    """Issue 60, row 18. Taken for runs that subjects share, they held .91 and .86."""
     random = np.random.default_rng(0)
     results = [
         simulated.units_of_one_subject(random, (4, 3), 0.0) for _ in range(SIMULATIONS)
@@ -52,13 +52,14 @@ def test_intervals_of_runs_of_one_subject_each_hold(simulated):
 
 
 @pytest.mark.parametrize(
-    ("counts", "effect", "widest"), [((12, 8), 0.0, 0.5), ((95, 5), 4.0, 0.25)]
+    ("counts", "effect", "widest"),
+    [((12, 8), 0.0, 0.5), ((95, 5), 2.0, 0.45), ((95, 5), 4.0, 0.25)],
 )
 def test_intervals_of_unequal_categories_hold_and_are_narrow_at_the_ceiling(
     simulated, counts, effect, widest
 ):
-    """As means of weighted items, those of AUC held .76 of guesses, and were .6 to .9
-    wide at the ceiling.
+    """Issue 60, row 16. As means of weighted items, those of AUC held .76 of guesses,
+    and were .6 to .9 wide at the ceiling.
     """
     random = np.random.default_rng(0)
     results = [

@@ -14,7 +14,11 @@ from brainhive_cli.core.measurements import (
     SIMULATED,
     UNKNOWN_SELECTION,
 )
-from brainhive_cli.measurement.statistics import describe, measure
+from brainhive_cli.measurement.statistics import (
+    describe,
+    measure,
+    scatter_of_means,
+)
 from brainhive_cli.measurement.units import Alike, Items
 
 ITEMS = 200
@@ -140,6 +144,23 @@ def test_items_of_one_unit_scatter_together():
     assert freedom < 4
 
 
+def test_units_of_one_subject_each_have_as_much_freedom_as_they_vary_by():
+    """Issue 60, row 18: runs of one subject each counted as runs that all share.
+
+    As many as there are runs, less one mean for each of the subjects.
+    """
+    random, people, runs = np.random.default_rng(0), 4, 3
+    ids = [[(person, trial) for trial in range(6 * runs)] for person in range(people)]
+    units = [[(person, trial % runs) for person, trial in listed] for listed in ids]
+    values = [random.normal(size=6 * runs) for _ in range(people)]
+
+    scatter = scatter_of_means(values, Items(ids, units, "runs"))
+
+    means = np.array([each.reshape(6, runs).mean(0) for each in values])  # [4, 3]
+    assert scatter.freedom == pytest.approx(people * runs - people)
+    assert scatter.together == pytest.approx(means.var(1, ddof=1).sum() / runs / 16)
+
+
 @pytest.mark.parametrize(
     ("count", "least", "strength"), [(6, 0.90, 1.0), (10, 0.93, 0.3), (20, 0.93, 0.0)]
 )
@@ -210,8 +231,8 @@ def test_intervals_of_several_pictures_a_concept_hold_concepts_in_general(subjec
 
 
 def test_intervals_of_clips_hold_films_in_general():
-    """Five films of 240 clips; over single clips, .55 hold where neighbours correlate
-    by .9.
+    """Issue 60, row 17. Five films of 240 clips; over single clips, .55 hold where
+    neighbours correlate by .9.
     """
     random, held, neighbours_correlate = np.random.default_rng(0), 0, 0.9
     items = Alike("neighbours", medium="clip").items([list(range(1200))])

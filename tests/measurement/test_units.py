@@ -1,8 +1,11 @@
 """Items that are alike: which they are, and how permutations move them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from brainhive_cli.measurement.comparison import compare_values
 from brainhive_cli.measurement.statistics import describe
 from brainhive_cli.measurement.units import Alike, Items, describe_claims
 
@@ -73,7 +76,21 @@ def test_a_design_says_which_claims_it_allows(concepts, pictures, subjects, expe
     )
 
 
+@pytest.mark.parametrize("group_of", [{}, {"a": "run 1", "b": "run 2"}])
+def test_items_of_folds_vary_more_than_their_units_say(group_of):
+    """Issue 60, row 19: folds counted as independent, so that equal learners, and a
+    model and its plain baselines, differed in .05 to .10.
+    """
+    alone = Alike(group_of=group_of, groups="runs")
+
+    assert alone.items([["a", "b"]]).inflation == 1
+    assert replace(alone, has_folds=True).items([["a", "b"]]).inflation == 1.4
+
+
 def test_neighbouring_clips_make_six_to_fifteen_blocks_and_fewer_are_one_unit():
+    """Issue 60, row 17: six or seven clips counted as independent, whose intervals held
+    .35 to .77 and whose differences were false in .21 to .60.
+    """
     clips, blocks, length = 1210, 15, 80
     items = Alike("neighbours", medium="clip").items([list(range(clips))] * 2)
 
@@ -86,6 +103,10 @@ def test_neighbouring_clips_make_six_to_fifteen_blocks_and_fewer_are_one_unit():
     assert few.count == 1 and few.shortage == (
         "all items are of one unit (a block of fewer than 360 neighbouring clips)"
     )
+    hits = 1.0 * (np.random.default_rng(0).random((2, 359)) < 0.5)
+    interval = describe([hits[0]], few)
+    difference = compare_values([hits[0]], [hits[1]], items=few)
+    assert interval.low is interval.high is difference.low is difference.p_value is None
 
 
 def test_labels_are_exchanged_only_within_what_was_interleaved_in_time():

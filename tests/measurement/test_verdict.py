@@ -136,6 +136,40 @@ def test_concepts_that_were_shown_in_sessions_of_their_own_cannot_be_told_from_d
     assert of_concept.sentence == f"which concept: {reason}"
 
 
+@pytest.mark.parametrize("concepts_a_session", [1, 2])
+def test_signals_that_know_their_session_alone_are_not_above_chance(concepts_a_session):
+    """Issue 60, row 2: the headline was "over concepts", above chance in all of 40
+    studies whose concepts had sessions of their own.
+
+    Without any effect, four or more of 20 studies are above chance in .0003.
+    """
+    random, called, count = np.random.default_rng(0), 0, 20
+    items, concept = concepts([6] * count)
+    number = np.repeat(np.arange(count), 6)
+    session = number // concepts_a_session
+    # concepts of sessions of their own cannot be compared within these
+    is_alone = concepts_a_session == 1
+    sessions = None if is_alone else dict(enumerate(session.tolist()))
+    problem = "concepts were shown in blocks" if is_alone else ""
+    for _ in range(20):
+        meaning = random.normal(size=(count, 16))[number]
+        features = meaning + random.normal(size=meaning.shape)
+        of_session = [meaning[session == row].mean(0) for row in session]
+        signals = np.array(of_session) + random.normal(size=meaning.shape)
+        headline, *_ = judge(
+            [rank_all(signals, features)],
+            items,
+            range(len(number)),
+            sessions,
+            concept,
+            concept_problem=problem,
+        )
+        called += headline.side == "above chance"
+
+    assert headline.question == ("which picture" if is_alone else "over concepts")
+    assert called <= 3
+
+
 def test_signals_that_drift_with_sessions_are_seldom_called_right():
     """Most pictures of a concept were shown in a session of its own, whose signals
     share an offset.

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.evaluation.calibration.curves import (
-    find_sufficient,
-)
+from brainhive_cli.evaluation.calibration.curves import find_range, find_sufficient
 from brainhive_cli.measurement.units import Items
 
 PLAIN = Metric(
@@ -33,6 +31,37 @@ def test_an_amount_suffices_only_for_a_score_that_is_above_chance(low, is_above)
     assert facts.get("is_above_chance", False) is is_above
     if is_above:
         assert facts["suffices"][0] == 1 and facts["lead"] == "40 pictures"
+
+
+@pytest.mark.parametrize("people", [1, 2])
+def test_one_or_two_people_have_no_amount_that_suffices(people):
+    """Issue 60, row 20: "90 % is reached from N pictures on" was wrong in .38 to .82 of
+    studies of one or two people.
+    """
+    rates = {"10 pictures": 0.2, "40 pictures": 0.9, "everything": 0.9}
+    random = np.random.default_rng(0)
+    hits = {
+        name: [1.0 * (random.random(100) < rate) for _ in range(people)]
+        for name, rate in rates.items()
+    }
+
+    facts = find_sufficient(
+        hits,
+        replace(PLAIN, value=0.9, low=0.8, high=1.0),
+        Items.unnamed([100] * people),
+    )
+
+    assert facts["suffices"] is None and facts["lead"] == "40 pictures"
+
+
+def test_an_unlimited_end_is_never_sure():
+    """Issue 60, row 20: where an interval had no end, the value took its place."""
+    below, unlimited, above = (-0.3, -0.1), (None, None), (0.1, 0.3)
+
+    assert find_range([below, above, above]) == (1, 1)
+    assert find_range([below, unlimited, above]) == (1, 2)
+    assert find_range([unlimited, below, unlimited]) == (2, 3)
+    assert find_range([(-0.3, None), (None, 0.3)]) == (0, 2)
 
 
 def metrics(*values, reach=None):

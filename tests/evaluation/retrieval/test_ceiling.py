@@ -3,12 +3,17 @@ what is told of it.
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.retrieval import measure
 from brainhive_cli.evaluation.retrieval.figures import lay_out
 from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
 from brainhive_cli.evaluation.retrieval.summary import Cells, measure_ceilings
@@ -67,6 +72,57 @@ def test_halves_of_noise_find_each_other_by_chance_and_those_of_patterns_always(
     assert always["top1"].value == 1 and always["reliability"].value == pytest.approx(
         1, abs=1e-3
     )
+
+
+def noise_that_drifts(design: str) -> Trials:
+    """Noise that walks at random, of pictures that are shown in a row."""
+    random, pictures = np.random.default_rng(0), np.arange(ITEMS)
+    if design == "in a row":
+        shown = np.repeat(random.permutation(pictures), REPETITIONS)
+    else:  # twice in a row in each of four sessions
+        orders = [random.permutation(pictures) for _ in range(4)]
+        shown = np.concatenate([np.repeat(order, 2) for order in orders])
+    # numbers of the trials of each picture, in the order of time
+    numbers = np.argsort(shown, kind="stable").reshape(ITEMS, REPETITIONS)
+    sessions = (numbers // (2 * ITEMS)).astype(np.int8)
+    offsets = 3 * random.normal(size=(4, 6, 10))
+    drift = 0.1 * random.normal(size=(len(shown), 6, 10)).cumsum(0)
+    signal = drift[numbers] + offsets[sessions] + random.normal(size=(1, 1, 6, 10))
+    return Trials(
+        (signal + random.normal(size=signal.shape)).astype(np.float32),
+        [f"item {number}" for number in pictures],
+        Sensors([*"abcdef"]),
+        np.arange(10) / 100,
+        100.0,
+        "µV",
+        sessions=None if design == "in a row" else sessions,
+        onset_s=numbers * 1.5,
+        stimulus=pictures,
+    )
+
+
+@pytest.mark.parametrize("design", ["in a row", "in each session"])
+def test_noise_that_drifts_has_no_ceiling(
+    monkeypatch: pytest.MonkeyPatch, design: str
+) -> None:
+    """Issue 60, row 3: by repetitions that follow one another, noise had a ceiling of
+    .62 of .01 and a reliability of .75.
+    """
+    tested = noise_that_drifts(design)
+    monkeypatch.setattr(measure, "open_trials", lambda *_: [tested])
+    model = SimpleNamespace(
+        once=lambda *key: key[-1](),
+        pictures=lambda split: SimpleNamespace(image_ids=np.array(tested.image_ids)),
+    )
+    spec = SimpleNamespace(split="test", seed=0, ceiling_splits=10)
+
+    ceiling = measure._open_ceiling([model], 1, spec)
+
+    if design == "in a row":
+        assert "follow one another" in ceiling.reason
+    else:
+        assert (ceiling.ranks == 1).mean() < 0.04
+        assert abs(ceiling.values["reliability"].mean()) < 0.1
 
 
 def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(

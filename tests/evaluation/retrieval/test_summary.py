@@ -79,6 +79,26 @@ def test_the_verdict_is_of_all_subjects_and_the_mean_of_their_seeds():
     )
 
 
+def test_concepts_that_were_shown_in_blocks_are_no_headline():
+    """Issue 60, row 2: signals that know the session of a concept were above chance
+    "over concepts".
+    """
+    # pictures of the shown concept come first, in an order that says no more
+    concept, pictures = np.arange(20) // 2, np.arange(20)
+    distance = 2 * np.abs(concept[:, None] - concept) + (pictures % 2 > 0)
+    ranks = 1 + distance.argsort(1, kind="stable").argsort(1)
+    alike = Alike("concept", {f"{number}": f"{number // 2}" for number in pictures})
+    (cell,) = group_of([*pictures], ranks)
+    blocks = replace(cell.interleaving, concept_problem="concepts came in blocks")
+
+    free = above_chance(together([[cell]], alike))
+    blocked = above_chance(together([[replace(cell, interleaving=blocks)]], alike))
+
+    assert free[0].question == "over concepts" and free[0].side == "above chance"
+    assert blocked[0].question == "which picture" and blocked[0].side == "at chance"
+    assert blocked[-1].side == "not testable"
+
+
 def test_the_p_of_a_control_counts_draws_that_are_as_good_over_subjects():
     """Of two subjects whose means are measured: .4; nine draws of 1000 are at least as
     good.

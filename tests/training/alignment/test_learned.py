@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from layouts import one_token, spec_of
+from safetensors.torch import load_file, save_file
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import (
@@ -144,6 +145,42 @@ def test_a_history_is_as_good_as_the_worst_that_it_began_from() -> None:
         UNKNOWN_HISTORY,
         SELECTED_ON_TEST,
     ]
+
+
+@pytest.mark.parametrize("saved_by", ["another program", "another training"])
+def test_changed_weights_beside_a_history_have_an_unknown_one(
+    folder: Path, tmp_path: Path, saved_by: str
+) -> None:
+    """Issue 60, row 6: weights that learned from test trials kept the old history, and
+    had a top-1 of 1.00 of 30 without a caveat.
+    """
+    file = folder / "model.safetensors"
+    assert Learned.read_next_to(file).caveats == []
+    if saved_by == "another program":
+        save_file(load_file(file), file)
+    else:
+        Aligner(LAYOUT, learned=learned()).save(tmp_path / "other")
+        file.write_bytes((tmp_path / "other" / file.name).read_bytes())
+
+    for found in (
+        aligners.load(folder).learned,
+        aligners.learned_in(folder),
+        Learned.read_next_to(file),
+    ):
+        assert UNKNOWN_HISTORY in found.caveats and found.subjects == (1, 2)
+
+
+def test_a_child_says_of_each_tested_subject_whether_it_is_new() -> None:
+    """Issue 60, row 12: a child of a run on subject 3, trained on 1 and 2 and tested on
+    3, read as a new model does.
+    """
+    child = learned().after(learned(people={"eeg": (3,)}))
+
+    known, new = "trained on subject", "new subject"
+    assert child.describe_subjects("eeg", [3]) == f"{known} 3"
+    assert child.describe_subjects("eeg", [2, 4, 3]) == f"{known} 2, 3; {new} 4"
+    assert child.describe_subjects("meg", [3]) == f"{new} 3"
+    assert new not in child.after(Learned()).describe_subjects("eeg", [4])
 
 
 def test_subjects_pictures_and_simulation_are_inherited() -> None:
