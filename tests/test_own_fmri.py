@@ -58,6 +58,7 @@ def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stores_hold_betas_regions_places_and_what_was_measured_of_voxels(
     home: Path,
 ) -> None:
+    """Issue 60, row 12: simulated fMRI in BIDS had no stamp, as EEG has."""
     store = SignalStore.open(home / "signals/image-folder/default/sub-01.h5")
     space = store["train"].space
     assert (

@@ -84,6 +84,9 @@ def of(small: tuple[str, ...], encoders: str, *more: str) -> tuple[str, ...]:
 def test_own_vectors_are_trained_on_evaluated_and_mixed_by_their_name(
     go, small, own_home, import_
 ):
+    """Issue 60, row 11: vectors made of test signals lost their stamp beside a shipped
+    encoder.
+    """
     result = import_("mine")
     assert result.hint.endswith("--encoders mine") and "train-align" in result.hint
     (row,) = [
@@ -122,6 +125,7 @@ def test_own_vectors_are_trained_on_evaluated_and_mixed_by_their_name(
 def test_pictures_of_own_vectors_are_known_unless_one_cannot_be_read(
     go, home, tmp_path, capsys
 ):
+    """Issue 60, row 11: the stamp of one store is a stamp of all."""
     write_pictures(tmp_path / "pictures")
     names = sorted(name for names in PICTURES.values() for name in names)
     np.savez(tmp_path / "mine.npz", **{name: np.arange(4.0) for name in names})

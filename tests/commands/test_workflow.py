@@ -33,6 +33,7 @@ def recipe(**fields) -> workflow.Recipe:
 
 
 def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
+    """Issue 60, row 12: a step evaluated another run than the one it names."""
     import torch
 
     here = Launch(0, 1, torch.device("cpu"))

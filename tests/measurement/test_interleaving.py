@@ -49,6 +49,9 @@ def order_of(design: str) -> tuple[TrialOrder, np.ndarray]:
 def test_labels_of_single_trials_are_exchanged_where_they_were_interleaved(
     design, parts
 ):
+    """Issue 60, row 1: labels in blocks were exchanged freely, so that noise that
+    drifts was above chance in all of 5 studies.
+    """
     order, run = order_of(design)
 
     found = Interleaving.from_trials(order, np.zeros_like(run), "trials")
@@ -60,6 +63,7 @@ def test_labels_of_single_trials_are_exchanged_where_they_were_interleaved(
 
 
 def test_runs_held_out_exchange_whole_blocks_whose_order_differs_between_runs():
+    """Issue 60, row 1: noise in blocks of one order in all runs was above chance."""
     for design, blocks, problem in (
         ("random", RUNS * LABELS * EACH, ""),
         ("blocks", RUNS * LABELS, ""),
@@ -79,7 +83,9 @@ def test_runs_held_out_exchange_whole_blocks_whose_order_differs_between_runs():
 def test_concepts_of_sessions_of_their_own_cannot_be_distinguished_from_time(
     sessions_of, parts
 ):
-    """Twenty concepts of six pictures; of a concept, pictures are exchanged."""
+    """Issue 60, row 2: such concepts were exchanged freely. Twenty concepts of six
+    pictures; of a concept, pictures are exchanged.
+    """
     concept = np.repeat(np.arange(20), 6)
     drawn = np.random.default_rng(0).permutation(np.arange(120) % 10)
     session = {"concept": concept, "two concepts": concept // 2, "drawn": drawn}[

@@ -89,6 +89,7 @@ def test_an_edited_picture_is_a_copy_of_its_original_and_of_no_other(simulation,
 def test_photographs_prepared_as_stimuli_are_copies_whichever_of_the_two_was_learned(
     simulation,
 ):
+    """Issue 60, row 9: 60 of 60 central squares of 4:3 photographs were not noticed."""
     photos = read_set(simulation, "4:3 photos")[:8]
     for edit in PREPARED:
         edited = [simulation.PREPARED[edit](photo) for photo in photos[:3]]

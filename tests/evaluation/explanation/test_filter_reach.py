@@ -61,6 +61,7 @@ def filtered(source: dict, **steps: object) -> Trials:
 def test_an_effect_shows_before_it_begins_as_far_as_the_filter_reaches(
     source, steps, earliest, latest
 ):
+    """Issue 60, row 4: onsets were given without the reach of the filter."""
     reached = latest_beginnings(filtered(source, **steps))
 
     assert earliest <= reached[TIMES_MS == 0].item() <= latest
@@ -89,8 +90,8 @@ def test_signals_that_others_filtered_have_no_known_reach(kind):
 def test_no_time_before_the_stimulus_is_given_as_the_first(
     first_ms, source, steps, said
 ):
-    """Issue 84, rows 4 and 17: an effect from 250 ms, filtered from 1 to 40 Hz, read
-    "first at -150 to -100 ms".
+    """Issue 60, row 4, and issue 84, rows 4 and 17: an effect from 250 ms, filtered
+    from 1 to 40 Hz, read "first at -150 to -100 ms".
     """
     starts = np.arange(first_ms, first_ms + 144, 48.0)
     axis = Axis.of_windows(np.stack([starts, starts + 48], 1))

@@ -69,7 +69,9 @@ def drifting(order, repetitions=8):
 
 
 def test_slow_drift_is_no_reliability_of_noise():
-    """In succession it was .9, and the noise ceiling of a random order 20 to 40 %."""
+    """Issue 60, row 3: drift counted as reliability. In succession it was .9, and the
+    noise ceiling of a random order 20 to 40 %.
+    """
     stimuli = np.repeat(np.arange(100), 8)
     with pytest.raises(BrainhiveError, match="follow one another"):
         measure_reliability(drifting(stimuli), "test")

@@ -111,6 +111,7 @@ def test_halves_of_repetitions_are_correlated_and_corrected(values):
 
 
 def test_the_ceiling_of_one_subject_is_what_the_true_model_reaches():
+    """Issue 60, row 3: it was a correlation of two recordings, which models exceed."""
     random, gaps = np.random.default_rng(0), []
     for _ in range(20):
         truth = random.normal(size=(40, 8)) @ random.normal(size=(8, 60)) / 8**0.5

@@ -10,6 +10,7 @@ from brainhive_cli.measurement.interleaving import Interleaving
 
 
 def test_chance_is_that_of_always_naming_the_most_frequent_category():
+    """Issue 60, row 13: noise of 80/20 categories had .80 at every time, beside .5."""
     equal, unequal = np.repeat([0, 1], 50), np.repeat([0, 3], [80, 20])
     assert guess_most_frequent([equal]) == 0.5 and guess_most_frequent([unequal]) == 0.8
     assert guess_most_frequent([equal, unequal]) == 0.65
