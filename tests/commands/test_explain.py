@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.evaluation.explanation import conclusion
+from brainhive_cli.evaluation.explanation.profiles import correct_together
 from brainhive_cli.reports.sentences import state_finding
 
 pytest.importorskip("matplotlib")
@@ -144,6 +146,33 @@ def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(found
     assert max(value for at, value in over_time.items() if 100 < at < 400) > 0.4
     assert set(found.missing) == {"levels", "regions"}
     assert "the target is of one encoder" in found.missing["levels"]
+
+
+def test_a_page_is_corrected_as_a_whole_and_says_no_onset_that_a_filter_moved(
+    world, go, small, runs, monkeypatch
+):
+    """Issue 60, rows 4 and 5: onsets were given whatever the filter, and each analysis
+    was corrected alone.
+    """
+    tests: list[int] = []
+
+    def correct(scores):
+        tests.append(len(scores))
+        return correct_together(scores)
+
+    def reach_everywhere(trials):
+        return np.full(len(trials.times_s), np.inf)
+
+    monkeypatch.setattr(conclusion, "correct_together", correct)
+    monkeypatch.setattr(conclusion, "latest_beginnings", reach_everywhere)
+    run = go("train-align", *small).folder
+    few = ("analyses=[windows,trained]", "subjects=1", runs)
+    found = go("explain", f"align_run={run}", *few, *QUICK[:2]).metrics
+
+    profiles = found.facts.profiles
+    assert tests == [len(profiles)] and len(profiles) > 2
+    assert {each["first_above_chance"] for each in profiles} == {conclusion.UNKNOWN}
+    assert conclusion.FIRST_ABOVE in found.missing
 
 
 def test_the_run_is_named_first_and_json_is_the_document(folder, world):

@@ -26,6 +26,8 @@ from typer.testing import CliRunner
 from worlds import COLOURS, SMALL, at_home
 
 from brainhive_cli.app import app
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.artifacts import Curve, Sheet
 from brainhive_cli.core.measurements import (
     SEEN_PICTURES,
     SIMULATED,
@@ -273,7 +275,10 @@ def replay_session(run, session):
         "save=false",
     )
     assert ended.exit_code == 0, ended.output
-    return ended, RunFolder(find_run(ended)).measurements()
+    run = RunFolder(find_run(ended))
+    # the run has its sheet and its curve, though no category has a picture
+    assert {Sheet, Curve} <= {*map(type, artifacts.read(run))}
+    return ended, run.measurements()
 
 
 def test_a_recording_that_was_trained_on_is_stamped_and_a_new_one_is_not(categories):
