@@ -54,6 +54,27 @@ def test_one_or_two_people_have_no_amount_that_suffices(people):
     assert facts["suffices"] is None and facts["lead"] == "40 pictures"
 
 
+def test_three_people_who_differ_settle_no_amount():
+    """Issue 60, row 20: their mean was said to be reached "from N pictures on"."""
+    rates = {
+        "10 pictures": (0.85, 0.4, 0.75),
+        "40 pictures": (0.9, 0.7, 0.9),
+        "everything": (0.9, 0.9, 0.9),
+    }
+    hits = {
+        name: [1.0 * (np.arange(100) < 100 * rate) for rate in of_people]
+        for name, of_people in rates.items()
+    }
+    shuffled = np.random.default_rng(0).permutation(100)
+    hits["everything"] = [each[shuffled] for each in hits["everything"]]
+    whole = replace(PLAIN, value=0.9, low=0.8, high=1.0)
+
+    facts = find_sufficient(hits, whole, Items.unnamed([100] * 3))
+
+    # by their means, .67 and .83 of .81, it is 40 pictures
+    assert facts["suffices"] == (0, 2)
+
+
 def test_an_unlimited_end_is_never_sure():
     """Issue 60, row 20: where an interval had no end, the value took its place."""
     below, unlimited, above = (-0.3, -0.1), (None, None), (0.1, 0.3)
