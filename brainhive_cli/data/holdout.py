@@ -289,7 +289,7 @@ class Holdout(Section):
             if self.shows_seen
             else Interleaving.from_pictures(order, group)
         )
-        # a new picture is told by no picture that came before it
+        # pictures that are held out were never shown before, so no pair repeats
         repeats = self.shows_seen and p_of_transitions(order) <= SMALLEST_P
         return replace(interleaving, is_known=is_known, repeats=repeats)
 

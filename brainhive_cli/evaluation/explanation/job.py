@@ -16,9 +16,7 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import describe_signals
-from brainhive_cli.core.measurements import (
-    extend_protocol,
-)
+from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.data.datasets import alike_items, require_split
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.target_store import TargetStore

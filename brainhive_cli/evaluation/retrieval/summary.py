@@ -169,12 +169,12 @@ def summarise_job(
     # protocol and caveats of all metrics, and which items are alike
     mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
     set_up = merge([align_run.set_up(spec.split) for align_run in job.runs])
-    has_seen = run.dataset.holdout.shows_seen and spec.split == "test"
-    order_caveats = list_caveats([table.interleaving for table in tables], has_seen)
+    orders = [table.interleaving for table in tables]
     caveats = merge_caveats(
         *(align_run.caveats(spec.split) for align_run in job.runs),
         [] if all(table.is_trialwise for table in tables) else [TRIALS_TOGETHER],
-        order_caveats,
+        # what runs do not know: windows that overlap
+        list_caveats(orders, False),
     )
     signals = describe_signals(set_up)
     words = render("protocol.txt", spec=spec, runs=job.runs, mode=mode, signals=signals)
@@ -224,7 +224,6 @@ def summarise_job(
     )
 
     # ceilings depend on no model, so only caveats of the signals apply
-    orders = [table.interleaving for table in tables]
     of_ceiling = [*({CHANNELS_MAPPED} & {*caveats}), *list_caveats(orders, True)]
     halving = extend_protocol(halving, merge_caveats(run.signal_caveats, of_ceiling))
     ceilings = measure_ceilings(halves, Cells([], alike, halving, spec.split))
