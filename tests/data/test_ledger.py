@@ -1,0 +1,22 @@
+"""The ledger counts what was left out by kind and reason, the costliest file first."""
+
+from brainhive_cli.data.ledger import Ledger
+
+
+def test_the_costliest_source_is_named_first():
+    ledger = Ledger()
+    ledger.leave_out("markers", "not in the table", "sub-01.vhdr", 2)
+    ledger.leave_out("markers", "not in the table", "sub-02.vhdr", 40)
+    ledger.leave_out("files", "of a format that is not read", "sub-03.xdf")
+    ledger.leave_out("files", "empty", "sub-04.fif", 0)
+    markers, files = ledger.describe()
+    assert markers.startswith("42 markers left out, not in the table")
+    assert markers.index("sub-02.vhdr (40)") < markers.index("sub-01.vhdr (2)")
+    assert "sub-03.xdf" in files
+
+
+def test_a_store_keeps_counts_by_kind_and_reason():
+    ledger = Ledger()
+    ledger.leave_out("voxels", "constant", "sub-01_ses-01", 3)
+    ledger.leave_out("voxels", "constant", "sub-01_ses-02", 2)
+    assert ledger.as_facts() == {"voxels": {"constant": 5}}
