@@ -16,13 +16,14 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
 from brainhive_cli.core.launch import library_versions
+from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.core.recipe import Section, UniqueNames
+from brainhive_cli.data.bids_labels import natural_key
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.preparations import list_pictures
 from brainhive_cli.data.recording_files import (
     ABSENT,
     UNITS,
-    read_number,
     read_table,
     readable,
     refusing_damage,
@@ -35,6 +36,7 @@ from brainhive_cli.data.single_trial_betas import match_pictures
 from brainhive_cli.data.spaces import Sensors, Voxels, name_electrodes, standard_name
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.hdf5 import LazyRows
+from brainhive_cli.data.stores.ids import plain_name
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
 
@@ -47,6 +49,10 @@ NAMES = {
     "unit": ("unit",),
 }
 """Names of the axes in an .npz: ours, and mne's."""
+PICTURE = "picture"
+"""Column that names the picture of each trial, unless the user names another."""
+RUN_LABEL = re.compile(r"(?:run|block)?[-_ ]?0*(\d+)(?:\.0*)?", re.IGNORECASE)
+"""Label of a run, and its number."""
 DIMENSIONS = (
     ("trial", "epoch", "presentation"),
     ("channel", "sensor", "voxel"),
@@ -71,21 +77,28 @@ class Epoched(NamedTuple):
 
     Attributes:
         raw: mne's recording of all trials, one after another.
-        names: [n] what each trial showed, as the file or its table calls it.
+        names: [n] what each trial showed, as the file or its table calls it. A trial
+            has several names where several events lie at its onset.
         span: First and last sample of a trial, from the onset.
         runs: [n] number of the run of each; None if not known.
         onset_s: [n] onset of each in its run, in seconds; None if not known.
+        doubts: What is unusual about its table, a line each.
     """
 
     raw: Any
-    names: Sequence[str]
+    names: Sequence[Sequence[str]]
     span: tuple[int, int]
     runs: Int64 | None = None
     onset_s: Float64 | None = None
+    doubts: Sequence[str] = ()
 
 
 def lay_end_to_end(
-    epochs: Any, path: Path, rename: Mapping[str, str], cap: str, names: Sequence[str]
+    epochs: Any,
+    path: Path,
+    rename: Mapping[str, str],
+    cap: str,
+    names: Sequence[Sequence[str]],
 ) -> Epoched:
     """Lay mne's epochs end to end; their electrodes are named as those of recordings.
 
@@ -117,12 +130,21 @@ def read_epochs(
     """Read epochs of mne or EEGLAB, or an array, with what each trial showed.
 
     Pictures are named by the table next to the file, `STEM_trials.csv` or .tsv, with a
-    line for each trial; else by the column of mne's metadata; else by event names.
+    line for each trial, or for each before some were rejected; else by a column of
+    mne's metadata or of the arrays; else by event names.
+
+    Args:
+        path: The file.
+        axes: Axes of an array whose file does not say them.
+        rename: Names of channels in the file, and their names here.
+        cap: What mne calls the cap; empty for the positions of the file.
+        column: Column of the table or the metadata; empty for `picture`, if there is
+            such a column.
 
     Raises:
         MissingData: if the file cannot be read, or ends early.
-        BrainhiveError: if axes or pictures are not known, or the table has another
-            number of lines.
+        BrainhiveError: if axes or pictures are not known, the column does not exist, or
+            the table has another number of lines.
     """
     import mne
 
@@ -135,36 +157,50 @@ def read_epochs(
     if epochs is None:
         epochs = _of_arrays(path, content, axes)
 
-    # a table with a line for each trial, or for each before some were dropped
+    # pictures by a table, a column or the events
     rows, names, tables = list[dict[str, str]](), list[str](), name_tables(path)
-    if table := next(filter(Path.is_file, tables), None):
-        _, rows = read_table(table)
+    several: Sequence[Sequence[str]] = ()
+    if (table := _find_table(tables)) is not None:
+        columns, rows = read_table(table)
+        _require_column(column or PICTURE, columns, str(table))
         if len(sessions := {row.get("session") for row in rows}) > 1:
             raise BrainhiveError(
                 f"{table} lists {len(sessions)} sessions of one file",
                 "a file a session: sub-01_ses-02, …",
             )
-        if len(rows) == len(epochs.drop_log):
-            rows = [rows[row] for row in epochs.selection]
-        names = read_names(row[column] for row in rows if column in row)
-    elif isinstance(content, Mapping) and column in content:
-        names = read_names(content[column])
+        rows = _choose_rows(rows, epochs, column or PICTURE, table)
+        names = read_names(row[column or PICTURE] for row in rows)
+    elif suffix == "fif":
+        names = name_trials(epochs, column, str(path))
+    elif isinstance(content, Mapping) and (column or PICTURE) in content:
+        names = read_names(content[column or PICTURE])
+    elif column:
+        columns = [*content] if isinstance(content, Mapping) else []
+        _require_column(column, columns, str(path))
     elif read:
-        names = name_trials(epochs, column) if suffix == "fif" else _name_eeglab(path)
-    if len(names) != len(epochs):
+        several = _name_eeglab(path)
+    several = several or [(name,) for name in names]
+    if len(several) != len(epochs):
         raise BrainhiveError(
             f"{path} has {len(epochs)} trials, and {table or 'nothing'} says what "
-            f"{len(names)} of them showed",
-            f"{table or tables[0]} with a line for each trial, whose column {column} "
-            "names its picture: preparation.column",
+            f"{len(several)} of them showed",
+            f"{table or tables[0]} with a line for each trial, whose column "
+            f"{column or PICTURE} names its picture: preparation.column",
         )
 
     # run of each trial, where the table has it
-    epoched = lay_end_to_end(epochs, path, rename, cap, names)
-    runs = np.array([read_number(row.get("run", "")) for row in rows])
-    is_known = bool(len(runs)) and bool(np.isfinite(runs).all())
+    epoched = lay_end_to_end(epochs, path, rename, cap, several)
+    labels = [*map(plain_name, read_names(row.get("run", "n/a") for row in rows))]
+    runs = None if "" in labels or not labels else _number_runs(labels)
+    doubts = []
+    if runs is None and any(labels):
+        doubts = [
+            f"runs are not read: {labels.count('')} of {len(labels)} lines of {table} "
+            "have no run"
+        ]
     return epoched._replace(
-        runs=runs.astype(np.int64) if is_known else None,
+        runs=runs,
+        doubts=doubts,
         # EEGLAB counts samples over its epochs, and not in the recording
         onset_s=epoched.onset_s if suffix == "fif" else None,
     )
@@ -172,8 +208,91 @@ def read_epochs(
 
 def name_tables(path: Path) -> list[Path]:
     """Name the tables that may say what each trial of a file showed."""
-    stem = re.sub(r"[-_]epo$", "", path.name.partition(".")[0])
-    return [path.with_name(f"{stem}_trials{ending}") for ending in (".csv", ".tsv")]
+    whole = path.name.partition(".")[0]
+    stems = dict.fromkeys([re.sub(r"[-_]epo$", "", whole), whole])
+    return [
+        path.with_name(f"{stem}_trials{ending}")
+        for stem in stems
+        for ending in (".csv", ".tsv")
+    ]
+
+
+def _find_table(tables: Sequence[Path]) -> Path | None:
+    """Find the table of trials that is there.
+
+    Raises:
+        BrainhiveError: if there are two that differ.
+    """
+    there = [*filter(Path.is_file, tables)]
+    contents = {table.name: str(read_table(table)) for table in there}
+    hint = "keep one of the two tables"
+    choose_only(contents, f"the trials of {tables[0].parent}", hint)
+    return there[0] if there else None
+
+
+def _require_column(column: str, columns: Sequence[str], where: str) -> None:
+    """Refuse a column that does not exist.
+
+    Raises:
+        BrainhiveError: naming those that exist.
+    """
+    if column not in columns:
+        raise BrainhiveError(
+            f"{where} has no column {column}",
+            f"{guess(column, columns)}it has: {', '.join(columns) or 'none'}",
+        )
+
+
+def _choose_rows(
+    rows: list[dict[str, str]], epochs: Any, column: str, table: Path
+) -> list[dict[str, str]]:
+    """Choose the line of each trial: those of the file in its order, or of what was
+    shown before some were rejected.
+
+    Raises:
+        BrainhiveError: if the lines can belong to the trials in two ways.
+    """
+    # mne ignores events of other kinds, of which the table may have no lines
+    logged = np.array(["IGNORED" not in reasons for reasons in epochs.drop_log], bool)
+    readings: dict[str, Any] = {}
+    if len(rows) == len(epochs):
+        readings["a line for each trial of the file, in its order"] = range(len(rows))
+    if len(rows) == len(logged):
+        readings["a line for each event before rejection"] = epochs.selection
+    if len(rows) == logged.sum():
+        kept = np.cumsum(logged)[epochs.selection] - 1
+        readings["a line for each picture before rejection"] = kept
+
+    # events of one code show one picture, where codes stand for pictures
+    codes = epochs.events[:, 2]
+    consistent = {
+        name: lines
+        for name, lines in readings.items()
+        if len(
+            {(code, rows[at][column]) for code, at in zip(codes, lines, strict=True)}
+        )
+        == len({*codes})
+    }
+    chosen = choose_only(
+        consistent if len({*codes}) > 1 and consistent else readings,
+        str(table),
+        "save the epochs in the order of time: epochs[np.argsort(epochs.events[:, 0])]",
+    )
+    return rows if chosen is None else [rows[at] for at in chosen]
+
+
+def _number_runs(labels: Sequence[str]) -> Int64:
+    """Number the runs [n] by their labels: 1 of `1` and `run-01`; else in the order of
+    the labels.
+    """
+    found = {}
+    for label in labels:
+        if match := RUN_LABEL.fullmatch(label):
+            found[label] = int(match[1])
+    if len({*found.values()}) < len({*labels}):
+        ordered = sorted({*labels}, key=natural_key)
+        found = {label: number for number, label in enumerate(ordered, 1)}
+    return np.array([found[label] for label in labels], np.int64)
 
 
 def read_names(names: Iterable[Any]) -> list[str]:
@@ -183,18 +302,29 @@ def read_names(names: Iterable[Any]) -> list[str]:
     return ["" if text in absent or text != text else str(text) for text in texts]
 
 
-def name_trials(epochs: Any, column: str) -> list[str]:
+def name_trials(epochs: Any, column: str, where: str = "the epochs") -> list[str]:
     """Name what each of mne's epochs showed: by a column of the metadata, else by its
     event.
+
+    Args:
+        epochs: mne's epochs.
+        column: Column of the metadata; empty for `picture`, if there is such a column.
+        where: What they are, for errors.
+
+    Raises:
+        BrainhiveError: if there is no such column.
     """
-    if epochs.metadata is not None and column in epochs.metadata:
-        return read_names(epochs.metadata[column])
+    columns = [] if epochs.metadata is None else [*map(str, epochs.metadata)]
+    if column:
+        _require_column(column, columns, f"the metadata of {where}")
+    if (column or PICTURE) in columns:
+        return read_names(epochs.metadata[column or PICTURE])
     name_of = {number: str(name) for name, number in epochs.event_id.items()}
     return [name_of[number] for number in epochs.events[:, 2]]
 
 
-def _name_eeglab(path: Path) -> list[str]:
-    """Name each epoch of EEGLAB by the event at its onset; mne would join the names of
+def _name_eeglab(path: Path) -> list[tuple[str, ...]]:
+    """Name each epoch of EEGLAB by the events at its onset; mne would join the names of
     all events in it.
 
     Raises:
@@ -212,19 +342,25 @@ def _name_eeglab(path: Path) -> list[str]:
         eeg = content.get("EEG", content)
         events = eeg["event"] if isinstance(eeg["event"], list) else [eeg["event"]]
         # events count samples over all epochs, from 1
-        nearest: dict[int, tuple[float, str]] = {}
+        timed: dict[int, list[tuple[float, str]]] = {}
         for event in filter(None, events):
             number, sample = divmod(event["latency"] - 1, eeg["pnts"])
             late, kind = abs(sample + eeg["xmin"] * eeg["srate"]), event["type"]
-            timed = late, kind if isinstance(kind, str) else f"{kind:g}"
-            nearest[int(number)] = min(nearest.get(int(number), timed), timed)
-    if nearest and (late := np.median([late for late, _ in nearest.values()])) > 1.5:
+            name = kind if isinstance(kind, str) else f"{kind:g}"
+            timed.setdefault(int(number), []).append((late, name))
+    nearest = {number: min(of_epoch)[0] for number, of_epoch in timed.items()}
+    if nearest and (late := np.median([*nearest.values()])) > 1.5:
         late_ms = late * 1000 / eeg["srate"]
         raise BrainhiveError(
             f"{path}: events lie {late_ms:.0f} ms from the onset, by its limits",
             "correct EEG.xmin and EEG.xmax in EEGLAB, and save it again",
         )
-    return [nearest.get(row, (0.0, ""))[1] for row in range(int(eeg["trials"]))]
+    # the same name twice is one event
+    names = []
+    for row in range(int(eeg["trials"])):
+        at_onset = [name for at, name in timed.get(row, ()) if at < nearest[row] + 0.5]
+        names.append(tuple(dict.fromkeys(at_onset)))
+    return names
 
 
 def _of_arrays(path: Path, content: Any, axes: Axes) -> Any:
@@ -385,6 +521,7 @@ def _of_xarray(array: Any, pictures: Any) -> tuple[Any, Any, dict[str, Any]]:
             f"names that begin with {'; '.join('/'.join(each) for each in DIMENSIONS)}",
         )
     if isinstance(pictures, str):
+        _require_column(pictures, [*map(str, array.coords)], "the array")
         pictures = array.coords[pictures].values
     axes_of_array: dict[str, Any] = {}
     # of betas, voxels have no names

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 
+import numpy as np
+
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.recording_files import ABSENT, read_table
 from brainhive_cli.data.recording_headers import Header
 from brainhive_cli.data.stores.ids import (
@@ -24,10 +27,12 @@ TABLES = ("events.csv", "events.tsv", STIMULI)
 """Names of the table of events in the folder of the recordings."""
 ORIGINAL = re.compile(r'original filename "([^"/]+)"')
 """File of a picture at its source, in the descriptions of NEMAR's nm000232."""
-PREFIX = re.compile(r"(Stimulus|Comment|Response)/")
-"""Prefix that BrainVision's reader puts before the name of a marker."""
+TYPE = re.compile(r"(Stimulus|Comment|Response)/")
+"""Type of a marker, which BrainVision's reader puts before its name."""
 CODE = re.compile(r"S *(\d+)")
 """Code of a trigger as BrainVision writes it."""
+RESPONSE = re.compile(r"R *\d+")
+"""Code of a response as BrainVision writes it: the letter says its type."""
 ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 """Leading zeros of a number in a name."""
 # reasons for leftovers, as the overview and the store word them
@@ -142,12 +147,41 @@ class EventNames:
         """Count these pictures that the table names."""
         return len({*self._match(self._pictures.values()).values()})
 
+    def lists(self, event: str) -> bool:
+        """Return whether the table lists an event by its whole name."""
+        return self.table is not None and self._find_listed(event) is not None
+
+    def require_codes(self, path: Path) -> None:
+        """Refuse a table with two codes that a recording's channel cannot tell apart.
+
+        Args:
+            path: The recording: BioSemi's has 17 bits, others have single precision.
+
+        Raises:
+            BrainhiveError: naming both codes.
+        """
+        held: dict[float, str] = {}
+        for event in filter(str.isdecimal, self._pictures):
+            code, is_bdf = int(event), path.suffix.lower() == ".bdf"
+            value = float(code % 2**17 if is_bdf else np.float32(code))
+            other = held.setdefault(value, event)
+            if self._pictures[other] != self._pictures[event]:
+                raise BrainhiveError(
+                    f"{path} has codes {other} and {event} of {self.path} as one: its "
+                    f"trigger channel holds {17 if is_bdf else 24} bits",
+                    "name pictures in an events.tsv",
+                )
+
     def find_row(self, event: str) -> int | None:
         """Find the row of one event's picture; None where it has none.
+
+        A response counts only if the table lists it with its type.
 
         Raises:
             BrainhiveError: if the name could mean several pictures.
         """
+        if self._find_type(event) == "Response":
+            return None
         return next((row for _, row in self._find([event]).values()), None)
 
     def name_pictures(self, events: Sequence[str]) -> list[str]:
@@ -159,6 +193,12 @@ class EventNames:
     def _find(self, events: Iterable[str]) -> dict[str, tuple[str, int | None]]:
         """Find picture and row (None where the data set lacks it) of the events that
         the table has.
+
+        A name without a type stands for the markers of one type: stimuli if there are
+        any, else comments or responses.
+
+        Raises:
+            BrainhiveError: if both comments and responses have such names.
         """
         pictures = {
             event: self._pictures.get(key, key)
@@ -166,8 +206,20 @@ class EventNames:
             if (key := self._find_key(event)) is not None
         }
         rows = self._match(pictures.values())
+        types = {event: self._find_type(event) for event in pictures}
+        found = {types[name] for name, picture in pictures.items() if picture in rows}
+        if "Stimulus" not in found:
+            choose_only(
+                {f"its {name}s": name for name in sorted(found - {""})},
+                str(self.path or "the markers of pictures"),
+                "preparation.events=TABLE that names markers with their type, as "
+                "Comment/1",
+            )
+        excluded = {"Comment", "Response"} if "Stimulus" in found else set()
         return {
-            name: (picture, rows.get(picture)) for name, picture in pictures.items()
+            name: (picture, rows.get(picture))
+            for name, picture in pictures.items()
+            if types[name] not in excluded
         }
 
     def _match(self, pictures: Iterable[str]) -> dict[str, int]:
@@ -194,17 +246,26 @@ class EventNames:
         return {picture: row for (picture, _), row in matched if row >= 0}
 
     def _find_key(self, event: str) -> str | None:
-        """Find an event in the table: its name, without BrainVision's prefix, or its
-        code alone.
-        """
-        plain = " ".join(PREFIX.sub("", event, count=1).split())
+        """Find an event in the table: its name, without its type, or its code alone."""
+        plain = _drop_type(event)
         code = CODE.fullmatch(plain)
-        # as it is, without a prefix, and the number of a code: 7 of `S  7`
-        keys = (
-            name if name in self._pictures else self._plain_keys.get(_plain_key(name))
-            for name in (event, plain, code[1] if code else plain)
-        )
+        # as it is, without its type, and the number of a code: 7 of `S  7`
+        keys = map(self._find_listed, (event, plain, code[1] if code else plain))
         return next(filter(None, keys), event if self._may_be_pictures else None)
+
+    def _find_listed(self, name: str) -> str | None:
+        """Find a name in the table, whatever zeros its numbers begin with."""
+        if name in self._pictures:
+            return name
+        return self._plain_keys.get(_plain_key(name))
+
+    def _find_type(self, event: str) -> str:
+        """Return the type of a marker; empty if the table lists it with its type, or
+        its name says the type.
+        """
+        match = TYPE.match(event)
+        is_explicit = self._find_listed(event) or RESPONSE.fullmatch(_drop_type(event))
+        return "" if match is None or is_explicit else match[1]
 
     def match(self, headers: Iterable[Header]) -> Matched:
         """Match the events of recordings with pictures.
@@ -261,6 +322,10 @@ def find_table(root: Path) -> Path | None:
     where there is none.
     """
     return next((path for name in TABLES if (path := root / name).is_file()), None)
+
+
+def _drop_type(event: str) -> str:
+    return " ".join(TYPE.sub("", event, count=1).split())
 
 
 def _plain_key(name: str) -> str:

@@ -8,8 +8,8 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from glob import escape
 from io import StringIO
-from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,11 @@ COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
 """Companion files of a recording; a .set may hold its signal itself."""
 LEADING = {".vmrk": ".vhdr", ".fdt": ".set"}
 """Ending of the recording to which a companion file belongs."""
+OTHER_FORMATS = tuple(
+    ".xdf .xdfz .cnt .mff .ds .gdf .egi .con .sqd .lay .nedf .trc .nwb .mat .edf.gz "
+    ".bdf.gz .vhdr.gz".split()
+)
+"""Endings of recordings, files or folders, which are not read."""
 PROCESSED = ("proc-", "desc-", "rec-", "split-")
 """Entities of BIDS that tell versions of one acquisition apart."""
 SUFFIXES = {"eeg", "meg", "ieeg", "raw"}
@@ -81,7 +86,7 @@ NO_VALUE = re.compile(r"^(n/?a|nan)$", re.IGNORECASE)
 """The same as R, pandas and EEGLAB write it."""
 STIMULUS_COLUMNS = ("stim_file", "stimulus_id")
 """Columns of BIDS that name the picture of an event, the latter in its draft extension
-44; the first with entries counts.
+44; in each row the first with an entry counts.
 """
 ENTITIES = {"subject": "sub", "session": "ses", "task": "task", "run": "run"}
 """Entities of a file's name that a template of event names may hold, and their keys."""
@@ -90,7 +95,9 @@ FIELD = re.compile(r"(\{([^{}:]+):?([^{}]*?([bdoxX])?)\})")
 integer.
 """
 CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
-"""The further files of a recording in several, which mne reads with the first."""
+"""Names of the further files of a recording in several."""
+NEXT_PART = re.compile(r"REF_ROLE .*\[2\]\n.*REF_FILE_NAME .*\) *= (.*?) \.{3}")
+"""The file with the next part of a .fif, as mne shows the tags of the file."""
 VHDR_FILE = re.compile(
     r"^\s*(?:DataFile|MarkerFile)\s*[=:]\s*(?:\./)?(.*?)\s*$", re.I | re.M
 )
@@ -174,6 +181,13 @@ def list_recordings(
                 f"{root} holds {other}, {path}, and no {wanted}",
                 f"to read them: {Line('prepare', ('from', other))}",
             )
+        if others := list_other_formats(root, pattern):
+            raise MissingData(
+                f"no {wanted} below {root} is in a format that is read; {others[0]} is "
+                "not",
+                "open it with mne (or pyxdf) and save it as .fif: raw.save('sub-01_raw"
+                ".fif')",
+            )
         endings = ("-epo.fif", ".set", ".npy", ".npz") if are_epochs else ENDINGS
         raise MissingData(
             f"no {wanted} {root}/**/{pattern} that ends in {', '.join(endings)}",
@@ -206,8 +220,10 @@ def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
             for part in dict.fromkeys(text.split("_"))
             if part not in SUFFIXES and not part.startswith(PROCESSED)
         )
+        # parts of a recording that do not name each other count by themselves
         other = known.setdefault(entities, path)
-        if other != path:
+        splits = [SPLIT.findall(each.name) for each in (other, path)]
+        if other != path and not (all(splits) and splits[0] != splits[1]):
             raise BrainhiveError(
                 f"{other} and {path} are one recording, which would count as two",
                 "preparation.files=PATTERN takes one of them, or move one out of "
@@ -239,11 +255,9 @@ def list_signal_files(root: Path, pattern: str, are_epochs: bool) -> Iterator[Pa
         if not matches(header_path.as_posix(), pattern):
             continue
 
-        # mne reads the further files of a recording with its first
-        if match := CONTINUED.fullmatch(path.name):
-            firsts = [path.with_name(f"{match[1]}{end}") for end in (".fif", ".fif.gz")]
-            if "_split-" in path.name or any(first.is_file() for first in firsts):
-                continue
+        # mne reads a part with the file that names it
+        if any(find_next_part(other) == path for other in list_named_parts(path)):
+            continue
 
         if header_path == path:
             yield path
@@ -252,6 +266,51 @@ def list_signal_files(root: Path, pattern: str, are_epochs: bool) -> Iterator[Pa
                 f"{path} is there, but not {header_path.name}",
                 "copy it, or remove the rest of it",
             )
+
+
+def list_other_formats(root: Path, pattern: str) -> list[Path]:
+    """List recordings below a folder, files or folders, in `OTHER_FORMATS`."""
+    names = [
+        name
+        for name, _ in walk(root, enters=lambda name: name not in NO_RECORDINGS)
+        if name.lower().endswith(OTHER_FORMATS)
+    ]
+    return [root / name for name in sorted(names) if matches(f"{root}/{name}", pattern)]
+
+
+def list_named_parts(path: Path) -> list[Path]:
+    """List the files that a .fif continues, or may continue, by their names."""
+    match = CONTINUED.fullmatch(path.name)
+    if match is None:
+        return []
+    if SPLIT.search(path.name):
+        unsplit, others = SPLIT.sub("", path.name), path.parent.iterdir()
+        parts = [other for other in others if SPLIT.sub("", other.name) == unsplit]
+    else:
+        firsts = [path.with_name(f"{match[1]}{end}") for end in (".fif", ".fif.gz")]
+        parts = [*filter(Path.is_file, firsts)]
+        if parts:
+            parts += path.parent.glob(f"{escape(match[1])}-*.fif*")
+    return [part for part in parts if part != path]
+
+
+def find_next_part(path: Path) -> Path | None:
+    """Find the file that a .fif names as its next part; None where there is none."""
+    from mne.io import show_fiff
+
+    if not (path.is_file() and path.name.endswith((".fif", ".fif.gz"))):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tags = "\n".join(show_fiff(path, output=list, max_str=1000))
+    except Exception as error:  # of a damaged file, which is refused when it is opened
+        if is_of_the_machine(error):
+            raise
+        return None
+    match = NEXT_PART.search(tags)
+    part = path.with_name(re.split(r"[/\\]", match[1])[-1]) if match else path
+    return part if part != path and part.is_file() else None
 
 
 def group_by_session(
@@ -408,16 +467,15 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _list_further(path: Path) -> list[Path]:
-    """List the further files of a .fif, in the two ways that mne names them."""
-    if not path.name.endswith((".fif", ".fif.gz")):
-        return []
-    stem, ending = os.path.splitext(path.name)
-    # BIDS numbers the further files from 2, mne from 1
-    if SPLIT.search(path.name):
-        names = (SPLIT.sub(f"_split-{number:02d}", path.name) for number in count(2))
-    else:
-        names = (f"{stem}-{number}{ending}" for number in count(1))
-    return [*takewhile(Path.is_file, map(path.with_name, names))]
+    """List the further files of a .fif: those that each names as its next part."""
+    parts: list[Path] = []
+    if not any(CONTINUED.fullmatch(other.name) for other in path.parent.iterdir()):
+        return parts
+    part = find_next_part(path)
+    while part is not None and part not in parts:
+        parts.append(part)
+        part = find_next_part(part)
+    return parts
 
 
 def tables_of(path: Path, what: str) -> list[Path]:
@@ -547,8 +605,8 @@ def name_events(
         columns: Its columns.
         rows: Its rows.
         template: A column; text with columns and `ENTITIES` in braces, as
-            `stim-{task}{number:05d}`; or empty for the first of `STIMULUS_COLUMNS` with
-            entries.
+            `stim-{task}{number:05d}`; or empty for the first of `STIMULUS_COLUMNS` that
+            has an entry in the row.
         recording: The file that the table describes.
 
     Returns:
@@ -564,10 +622,11 @@ def name_events(
     if absent := find_absent(template, [*entities, *columns]):
         raise BrainhiveError(f"{table} has no column {absent}", way)
     if not template:
-        return max(
-            filter(columns.__contains__, STIMULUS_COLUMNS),
-            key=lambda name: any(row[name] not in ABSENT for row in rows),
-        )
+        template = " or ".join(filter(columns.__contains__, STIMULUS_COLUMNS))
+        for row in rows:
+            entries = [row.get(name, "") for name in STIMULUS_COLUMNS]
+            row[template] = next((e for e in entries if e not in ABSENT), "n/a")
+        return template
 
     # an integer may have zeros or a point: 00013, 13.0
     fields = FIELD.findall(template)

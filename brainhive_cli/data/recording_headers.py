@@ -3,7 +3,7 @@ are compared.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.recording_files import (
     ABSENT,
     UNITS,
@@ -56,12 +57,20 @@ least.
 """
 DOUBLE_S = 0.01
 """Seconds after which the same event cannot be meant a second time."""
+LINE = re.compile(r"(.*?)(\d+)(\D*)")
+"""Name of a trigger line, whose number says its bit."""
+MOST_FRACTIONS = 0.2
+"""Share of samples off a channel's rest that may lie more than a quarter from any whole
+number: noise stays below, codes that were resampled or filtered have .3 to .5.
+"""
 LEAST_REST = 256
 """Level from which on a channel may rest at another than 0: lines that are always
 high.
 """
 TOLERANCE_S = 0.005
 """Seconds by which witnesses of an event may differ; two samples at least."""
+MOST_LINES = 32
+"""Largest number of a trigger line: ports have no more."""
 MOST = 0.9
 """Share of rows near a marker from which on no other shift is looked for."""
 WITH_PICTURES = "recordings that show pictures: preparation.files=PATTERN"
@@ -181,13 +190,20 @@ and doubts.
 """
 
 
-def read_header(path: Path, keys: RecordingKeys, delay_s: float = 0.0) -> Header:
+def read_header(
+    path: Path,
+    keys: RecordingKeys,
+    delay_s: float = 0.0,
+    is_listed: Callable[[str], bool] = lambda event: False,
+) -> Header:
     """Read the content of a recording, apart from its signals.
 
     Args:
         path: The file.
         keys: Where its events are described, and what its electrodes are called.
         delay_s: Seconds from an event to its picture on the screen, which are added.
+        is_listed: Whether a code stands for a picture by a table, so that it counts
+            however short it is.
 
     Raises:
         MissingData: if it is damaged.
@@ -206,7 +222,7 @@ def read_header(path: Path, keys: RecordingKeys, delay_s: float = 0.0) -> Header
             (markers, []) if unchanged is raw else _read_annotations(raw, path)
         )
         spans += own_spans
-        events, source, doubts = _find_events(raw, path, annotated, keys)
+        events, source, doubts = _find_events(raw, path, annotated, keys, is_listed)
 
         # onsets of a table, which mne-bids may have read, against markers or codes of
         # the recording itself
@@ -217,7 +233,7 @@ def read_header(path: Path, keys: RecordingKeys, delay_s: float = 0.0) -> Header
             witness = "markers of the recording"
             if not markers and (stimulus := _list_stimulus(raw)):
                 chosen, codes = _read_codes(raw, stimulus)
-                markers = _find_changes(codes, rate_hz)[1]
+                markers = _find_changes(codes, rate_hz, is_listed)[1]
                 witness = f"codes of channel {chosen}"
             times_s = np.array([at / rate_hz for at, _ in events if at is not None])
             if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
@@ -317,7 +333,11 @@ def _read_annotations(
 
 
 def _find_events(
-    raw: Any, path: Path, annotated: list[tuple[int, str]], keys: RecordingKeys
+    raw: Any,
+    path: Path,
+    annotated: list[tuple[int, str]],
+    keys: RecordingKeys,
+    is_listed: Callable[[str], bool],
 ) -> Events:
     """Find events in a table, `annotated` or a channel."""
     column, stim_channel, onset_unit = keys.column, keys.stim_channel, keys.onset_unit
@@ -335,7 +355,7 @@ def _find_events(
             name = name_events(table, columns, rows, column, path)
             if any(row[name] not in ABSENT for row in rows):
                 events = _list_rows(table, rows, name, onset_unit, raw.info["sfreq"])
-                return events, table.name, []
+                return events, table.name, _check_order(table, events)
         if column:
             raise BrainhiveError(
                 f"{table} has entries in no row of column {column}",
@@ -356,7 +376,8 @@ def _find_events(
     # each change of a stimulus channel to a code
     if stim_channel or stimulus:
         chosen, codes = _read_codes(raw, [stim_channel] if stim_channel else stimulus)
-        rest, coded, doubts = _find_changes(codes, float(raw.info["sfreq"]))
+        rate_hz = float(raw.info["sfreq"])
+        rest, coded, doubts = _find_changes(codes, rate_hz, is_listed)
         source = f"channel {chosen}"
         if rest:
             source += f", which adds {rest} to each code"
@@ -412,6 +433,28 @@ def _list_rows(
     samples = onsets_s * rate_hz / (1000 if unit == "ms" else 1)
     pairs = zip(samples, described, strict=True)
     return [(None if np.isnan(at) else round(at), row[column]) for at, row in pairs]
+
+
+def _check_order(path: Path, events: Sequence[tuple[int | None, str]]) -> list[str]:
+    """Describe where onsets of a table go back.
+
+    Raises:
+        BrainhiveError: if a clock restarts there: events before and after it are much
+            closer to each other than any that follow each other.
+    """
+    onsets = np.array([at for at, _ in events if at is not None], np.int64)
+    steps = np.diff(onsets)
+    if not (steps < 0).any():
+        return []
+    line = int(np.argmax(steps < 0)) + 1
+    where = f"onsets go back {(steps < 0).sum()} times, first behind event {line}"
+    apart = np.percentile(np.diff(np.sort(onsets)), 5)
+    if (steps > 0).any() and apart < 0.25 * steps[steps > 0].min():
+        raise BrainhiveError(
+            f"{path}: {where}, as of a clock that restarts",
+            "write onsets from the start of the recording",
+        )
+    return [f"{path.name}: {where}"]
 
 
 def compare_onsets(
@@ -495,8 +538,17 @@ def _pair(onsets_s: Float64, times_s: Float64) -> Float64:
 
 
 def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, Int64]:
-    """Read the codes of a channel, that of several which combines the others: by its
-    name, or its values.
+    """Read the codes of a channel, or the code whose bits several trigger lines are.
+
+    Of several channels, the one counts whose name says that it combines the others;
+    else the one with the most codes.
+
+    Returns:
+        Name of the channel or the lines, and code of each sample.
+
+    Raises:
+        BrainhiveError: if codes are not whole numbers, or it cannot be said which
+            channel or bit counts.
     """
     # a channel that combines the lines, STI101 before others; else all channels
     combined = [name for name in names if COMBINED.fullmatch(name)]
@@ -509,20 +561,83 @@ def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, Int64]:
         # a channel that the file takes for a signal in volts has codes in its own unit
         if kind != "stim" and np.abs(values).max(initial=0) < 0.5:
             values = values * UNITS.get(kind, (1.0, ""))[0]
-        codes[name] = np.rint(np.nan_to_num(values)).astype(np.int64)
-    # the channel with the most different codes
-    best = max(codes, key=lambda name: len(np.unique(codes[name])))
-    return best, codes[best]
+        codes[name] = _round_codes(np.nan_to_num(values), name)
+
+    # channels that change between two values are the bits of one code
+    counts = {name: len(np.unique(codes[name])) for name in codes}
+    changing = [name for name in codes if counts[name] > 1]
+    if len(changing) > 1 and max(counts.values()) == 2:
+        return _combine_lines({name: codes[name] for name in changing}, names)
+    most = max(counts.values())
+    readings = {name: codes[name] for name in codes if counts[name] == most}
+    if most > 1:
+        choose_only(
+            {f"channel {name}": values for name, values in readings.items()},
+            "codes",
+            "preparation.stim_channel=NAME",
+        )
+    return next(iter(readings.items()))
+
+
+def _round_codes(values: Float64, name: str) -> Int64:
+    """Round the values of a channel to codes.
+
+    Raises:
+        BrainhiveError: if most are no codes, as those that were resampled or filtered.
+    """
+    codes = np.rint(values).astype(np.int64)
+    levels, counts = np.unique(codes, return_counts=True)
+    is_off = codes != levels[counts.argmax()]
+    fractions = np.abs(values - codes)[is_off] > 0.25
+    if len(fractions) and fractions.mean() > MOST_FRACTIONS:
+        raise BrainhiveError(
+            f"channel {name} has no whole numbers in {fractions.mean():.0%} of its "
+            "samples: it was resampled or filtered",
+            "take events before that, and save them as annotations or events.tsv",
+        )
+    return codes
+
+
+def _combine_lines(
+    lines: Mapping[str, Int64], names: Sequence[str]
+) -> tuple[str, Int64]:
+    """Combine trigger lines into the code whose bits they are, by their numbers from 1,
+    or from 0 if there is a line 0.
+
+    Args:
+        lines: The values [samples] of each line that changes.
+        names: Names of all lines.
+
+    Raises:
+        BrainhiveError: if the names do not number the lines.
+    """
+    matches = [LINE.fullmatch(name) for name in names]
+    numbers = [int(match[2]) for match in matches if match]
+    stems = {(match[1], match[3]) for match in matches if match}
+    if len({*numbers}) < len(names) or len(stems) > 1 or max(numbers) > MOST_LINES:
+        raise BrainhiveError(
+            f"channels {', '.join(lines)} change between two values each, and their "
+            "names do not say which bit of a code each is",
+            "preparation.stim_channel=NAME of the one that marks pictures, or events "
+            "in an events.tsv",
+        )
+    bits = dict(zip(names, numbers, strict=True))
+    first = min(1, *numbers)
+    code = sum(
+        (values > values.min()).astype(np.int64) << (bits[name] - first)
+        for name, values in lines.items()
+    )
+    return f"{names[0]} to {names[-1]}", np.asarray(code, np.int64)
 
 
 def _find_changes(
-    codes: Int64, rate_hz: float
+    codes: Int64, rate_hz: float, is_listed: Callable[[str], bool]
 ) -> tuple[int, list[tuple[int, str]], list[str]]:
     """Find the changes of a channel to a code: its level at rest, sample and code of
     each, and doubts.
     """
     # spans of one value; where most last, those of a sample are lines that change one
-    # after another mne's own would lose one at sample 0
+    # after another. mne's own would lose one at sample 0
     starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
     values, lengths = codes[starts], np.diff(starts, append=len(codes))
     glitch = max(1, int(GLITCH_S * rate_hz))
@@ -530,6 +645,7 @@ def _find_changes(
     if (values != 0).any() and np.median(lengths[values != 0]) >= 2 * glitch:
         is_glitch = lengths <= glitch
         is_glitch[-1] = False
+        is_glitch &= ~_are_pulses(values, is_glitch, is_listed)
         for index in np.flatnonzero(is_glitch)[::-1].tolist():
             values[index] = values[index + 1]
         is_start = np.diff(values, prepend=values[:1] - 1) != 0
@@ -552,6 +668,23 @@ def _find_changes(
     pairs = zip(starts[is_event].tolist(), map(str, values[is_event]), strict=True)
     events, doubled = _drop_doubled(pairs, rate_hz)
     return rest, events, [*doubts, *doubled]
+
+
+def _are_pulses(
+    values: Int64, is_short: Bool, is_listed: Callable[[str], bool]
+) -> Bool:
+    """Mark the short spans [n] of a channel that are events: of codes that a table
+    lists and that never last longer, with lines high that neither neighbour has.
+    """
+    neighbours = np.append(0, values[:-1]) | np.append(values[1:], 0)
+    adds_lines = (values & ~neighbours) != 0
+    lasting = {*values[~is_short].tolist()}
+    listed = [
+        code
+        for code in np.unique(values[is_short]).tolist()
+        if code not in lasting and is_listed(str(code))
+    ]
+    return is_short & adds_lines & np.isin(values, listed)
 
 
 def _drop_doubled(

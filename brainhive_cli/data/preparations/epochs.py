@@ -44,7 +44,8 @@ class Config(OwnKeys):
     stim_channel: ClassVar[str] = ""
 
     column: str = Field(
-        "picture", description="column of that table, or of mne's metadata"
+        "",
+        description="column of that table, or of mne's metadata; default: picture",
     )
     axes: Axes = Field(
         Axes(), description="of arrays whose file does not say them itself"
@@ -130,9 +131,11 @@ class Epochs(Own):
         with naming(path):
             raw, (first, last) = epoched.raw, epoched.span
             starts = np.arange(len(epoched.names)) * (last - first + 1) - first
-            events = [*zip(starts.tolist(), epoched.names, strict=True)]
-            shown = [event for event in events if event[1]]
-            return describe(raw, "names of trials", shown), epoched._replace(raw=None)
+            shown = []
+            for start, names in zip(starts.tolist(), epoched.names, strict=True):
+                shown += [(start, name) for name in names if name]
+            header = describe(raw, "names of trials", shown, doubts=epoched.doubts)
+            return header, epoched._replace(raw=None)
 
     @cached_method
     def _read_header(self, path: Path) -> Header:

@@ -3,7 +3,7 @@ their names.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -26,6 +26,7 @@ from brainhive_cli.data.event_names import (
     find_table,
 )
 from brainhive_cli.data.exchange.session_folder import read_simulated
+from brainhive_cli.data.ledger import Ledger
 from brainhive_cli.data.preparations import (
     Overview,
     Preparation,
@@ -47,6 +48,8 @@ from brainhive_cli.data.recording_files import (
     StillPieces,
     describe_labels,
     files_of,
+    list_named_parts,
+    list_other_formats,
     list_recordings,
     list_signal_files,
     open_raw,
@@ -317,12 +320,7 @@ class Own(Preparation):
         # a folder may hold both: which are read is said
         sessions = (sessions.values() for sessions in self._recordings.values())
         read = {*chain(*chain(*sessions))}
-        listed = list_signal_files(self.root, "*", not self.are_epochs)
-        if unread := [path.name for path in listed if path not in read]:
-            kind = "recording" if self.are_epochs else "epochs"
-            lines.append(
-                f"not read, as prepare --from {kind} does it: {summarise_names(unread)}"
-            )
+        lines += self._list_unread_files(read)
         for subject in subjects:
             try:
                 subject_channels, session_counts = self._channels(subject), {}
@@ -368,6 +366,26 @@ class Own(Preparation):
             _tabulate_pictures(counts, split_rows),
         )
         return Overview(tables, (*lines, *differences), way)
+
+    def _list_unread_files(self, read: Collection[Path]) -> list[str]:
+        """Describe files of signals that are not read, and parts that are read by
+        themselves.
+        """
+        ledger, kind = Ledger(), "recording" if self.are_epochs else "epochs"
+        for path in list_signal_files(self.root, "*", not self.are_epochs):
+            if path not in read:
+                reason = f"not read here but by prepare --from {kind}"
+                ledger.leave_out("files", reason, path.name)
+        for path in list_other_formats(self.root, self.config.files):
+            reason = "of a format that is not read (mne saves .fif)"
+            ledger.leave_out("files", reason, path.name)
+        lines = [
+            f"{path.name} is read as a recording of its own: no other file names it as "
+            "its next part"
+            for path in sorted(read)
+            if list_named_parts(path)
+        ]
+        return ledger.describe() + lines
 
     def _describe_left_over(self, subject: int) -> list[str]:
         """List sessions that other subjects have, and events and pictures without a
@@ -446,7 +464,11 @@ class Own(Preparation):
     @cached_method
     def _read_header(self, path: Path) -> Header:
         """Read the header of a recording, once."""
-        return read_header(path, self.config, self.config.delay_ms / 1000)
+        delay_s, names = self.config.delay_ms / 1000, self._names
+        header = read_header(path, self.config, delay_s, names.lists)
+        if header.events_from.startswith("channel"):
+            names.require_codes(path)
+        return header
 
     def _headers(self, subject: int, session: int | None = None) -> dict[Path, Header]:
         """Read the headers of a subject's recordings, or of those of one session."""
