@@ -149,12 +149,21 @@ def read_epochs(
     import mne
 
     suffix = path.name.removesuffix(".gz").rpartition(".")[2].lower()
-    read = {"fif": mne.read_epochs, "set": mne.read_epochs_eeglab}.get(suffix)
-    options: dict[str, Any] = {"proj": False} if suffix == "fif" else {}
     with refusing_damage(path), readable(path):
-        epochs = read(path, verbose="WARNING", **options) if read else None
-        content = pickles.load(path) if read is None else {}
-    if epochs is None:
+        if suffix == "fif":
+            content: Any = {}
+            epochs = mne.read_epochs(path, proj=False, verbose="WARNING")
+        elif suffix == "set":
+            # mne reads no two events at one onset
+            content = _load_eeglab(path)
+            events = np.ones((int(content["trials"]), 3), int)
+            events[:, 0] = np.arange(len(events))
+            epochs = mne.read_epochs_eeglab(
+                path, events, {"trial": 1}, verbose="WARNING"
+            )
+        else:
+            content = pickles.load(path)
+    if suffix not in ("fif", "set"):
         epochs = _of_arrays(path, content, axes)
 
     # pictures by a table, a column or the events
@@ -172,13 +181,13 @@ def read_epochs(
         names = read_names(row[column or PICTURE] for row in rows)
     elif suffix == "fif":
         names = name_trials(epochs, column, str(path))
+    elif suffix == "set" and not column:
+        several = _name_eeglab(content, path)
     elif isinstance(content, Mapping) and (column or PICTURE) in content:
         names = read_names(content[column or PICTURE])
     elif column:
         columns = [*content] if isinstance(content, Mapping) else []
         _require_column(column, columns, str(path))
-    elif read:
-        several = _name_eeglab(path)
     several = several or [(name,) for name in names]
     if len(several) != len(epochs):
         raise BrainhiveError(
@@ -323,23 +332,27 @@ def name_trials(epochs: Any, column: str, where: str = "the epochs") -> list[str
     return [name_of[number] for number in epochs.events[:, 2]]
 
 
-def _name_eeglab(path: Path) -> list[tuple[str, ...]]:
+def _load_eeglab(path: Path) -> Any:
+    """Load the structure EEG of a .set."""
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path, simplify_cells=True)
+    except NotImplementedError:  # of MATLAB 7.3
+        from pymatreader import read_mat
+
+        content = read_mat(path)
+    return content.get("EEG", content)
+
+
+def _name_eeglab(eeg: Any, path: Path) -> list[tuple[str, ...]]:
     """Name each epoch of EEGLAB by the events at its onset; mne would join the names of
     all events in it.
 
     Raises:
         BrainhiveError: if events lie elsewhere.
     """
-    from scipy.io import loadmat
-
     with readable(path):
-        try:
-            content = loadmat(path, simplify_cells=True)
-        except NotImplementedError:  # of MATLAB 7.3
-            from pymatreader import read_mat
-
-            content = read_mat(path)
-        eeg = content.get("EEG", content)
         events = eeg["event"] if isinstance(eeg["event"], list) else [eeg["event"]]
         # events count samples over all epochs, from 1
         timed: dict[int, list[tuple[float, str]]] = {}

@@ -329,4 +329,4 @@ def _drop_type(event: str) -> str:
 
 
 def _plain_key(name: str) -> str:
-    return ZEROS.sub("", plain_name(name))
+    return ZEROS.sub("", " ".join(plain_name(name).split()))

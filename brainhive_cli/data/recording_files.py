@@ -248,7 +248,10 @@ def list_signal_files(root: Path, pattern: str, are_epochs: bool) -> Iterator[Pa
         for name, entry in walk(root, enters=lambda name: name not in NO_RECORDINGS)
         if is_wanted(name.rpartition("/")[2].lower()) and not entry.is_dir()
     ]
-    for path in sorted(paths, key=lambda path: natural_key(str(path))):
+    # the first part of a recording, x.fif, before x-1.fif
+    for path in sorted(
+        paths, key=lambda path: natural_key(f"{path.parent}/{path.name.split('.')[0]}")
+    ):
         # the file that mne opens: the header for a companion, the path itself for all
         # else
         header_path = path.with_suffix(LEADING.get(path.suffix.lower(), path.suffix))

@@ -14,6 +14,7 @@ from brainhive_cli.data.recording_files import (
     ABSENT,
     describe_labels,
     files_of,
+    list_other_formats,
     list_recordings,
     open_raw,
     read_table,
@@ -185,3 +186,31 @@ def test_tables_are_read_as_spreadsheets_r_and_pandas_write_them(tmp_path):
     assert {row["name"] for row in read_table(path)[1]} == {"nan.png"}
     path.write_text("event\tpicture\n1\ta.png\n2\tNA\nNaN\tb.png\n")
     assert EventNames(path, ["a.png", "b.png"]).table == {"1": "a.png"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    (
+        ("sub-01_split-01_meg.fif", "sub-01_split-02_meg.fif"),
+        ("sub-01_tsss.fif", "sub-01_tsss-1.fif"),
+        ("sub-01_block.fif", "sub-01_block-2.fif"),
+    ),
+)
+def test_parts_that_no_file_names_are_recordings_of_their_own(tmp_path, names):
+    pytest.importorskip("mne")
+    raw = make_raw(Shown.of(1, 0), 0)
+    for name in names:
+        raw.save(tmp_path / name, verbose="ERROR")
+    (listed,) = list_recordings(tmp_path, "*")[1].values()
+    assert [path.name for path in listed] == [*names]
+    assert files_of(listed[0]) == [tmp_path / names[0]]
+
+
+def test_a_format_that_is_not_read_is_named(tmp_path):
+    touch(tmp_path, "sub-02_eeg.xdf")
+    (tmp_path / "sub-03.mff").mkdir()
+    touch(tmp_path / "sub-03.mff", "signal1.bin")
+    listed = list_other_formats(tmp_path, "*")
+    assert [path.name for path in listed] == ["sub-02_eeg.xdf", "sub-03.mff"]
+    with pytest.raises(MissingData, match=r"sub-02_eeg\.xdf"):
+        list_recordings(tmp_path, "*")

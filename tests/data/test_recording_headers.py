@@ -172,3 +172,76 @@ def test_onsets_of_a_table_are_compared_with_markers(tmp_path):
     for shift_s in (3.2, 0):
         write_rows(tmp_path / "x_raw_events.tsv", TIMES_S + shift_s)
         assert bool(read_header(path, RecordingKeys()).doubts) == bool(shift_s)
+
+
+@pytest.mark.parametrize("name", ("STI{:03d}", "Trigger {}", "MISC {:03d}"))
+def test_trigger_lines_are_the_bits_of_one_code(tmp_path, name):
+    lines = {name.format(bit + 1): (pulses() >> bit & 1) * 5 for bit in range(4)}
+    header = read_header(make(tmp_path / "x_raw.fif", lines), RecordingKeys())
+    assert [int(code) for _, code in header.events] == CODES
+    assert name.format(1) in header.events_from
+
+
+def test_lines_whose_names_do_not_number_them_are_refused(tmp_path):
+    lines = {"left": pulses() > 9, "right": pulses() > 12}
+    with pytest.raises(BrainhiveError, match="left, right"):
+        read_header(make(tmp_path / "x_raw.fif", lines), RecordingKeys())
+
+
+def test_two_channels_with_as_many_codes_are_refused_unless_equal(tmp_path):
+    twice = {"A": pulses(), "B": pulses()}
+    header = read_header(make(tmp_path / "x_raw.fif", twice), RecordingKeys())
+    assert [int(code) for _, code in header.events] == CODES
+    other = {**twice, "B": np.roll(pulses(), 40)}
+    with pytest.raises(BrainhiveError, match=r"channel A.*channel B"):
+        read_header(make(tmp_path / "y_raw.fif", other), RecordingKeys())
+
+
+def test_codes_that_were_resampled_are_refused(tmp_path):
+    from scipy.signal import resample_poly
+
+    codes = resample_poly(pulses().astype(float), 4, 5)
+    codes = np.pad(codes, (0, len(pulses()) - len(codes)))
+    with pytest.raises(BrainhiveError, match=r"STI 014.*resampled"):
+        read_header(make(tmp_path / "x_raw.fif", {"STI 014": codes}), RecordingKeys())
+
+
+def test_short_codes_count_among_long_ones_if_the_table_lists_them(tmp_path):
+    codes = pulses(1)
+    for at in ONSETS:
+        codes[at - 120 : at - 40] = 100  # a fixation
+        codes[at + 100 : at + 140] = 200  # a key
+    path = make(tmp_path / "x_raw.fif", {"STI 014": codes})
+    listed = {str(code) for code in CODES}
+    header = read_header(path, RecordingKeys(), is_listed=listed.__contains__)
+    shown = [(at, int(code)) for at, code in header.events if code in listed]
+    assert shown == [*zip(ONSETS.tolist(), CODES, strict=True)]
+
+    # a glitch between lines of a code that lasts longer is none
+    codes = pulses()
+    codes[ONSETS] = 9
+    path = make(tmp_path / "y_raw.fif", {"STI 014": codes})
+    header = read_header(path, RecordingKeys(), is_listed=listed.__contains__)
+    assert [int(code) for _, code in header.events] == CODES
+
+
+def test_each_row_names_its_picture_in_the_column_that_has_an_entry(tmp_path):
+    path = make(tmp_path / "sub-01_raw.fif")
+    rows = [(1, "cat.png", "n/a"), (2, "n/a", "stim-dog"), (3, "n/a", "n/a")]
+    text = "".join("\t".join(map(str, row)) + "\n" for row in rows)
+    table = tmp_path / "sub-01_raw_events.tsv"
+    table.write_text(f"onset\tstim_file\tstimulus_id\n{text}")
+    header = read_header(path, RecordingKeys())
+    assert [name for _, name in header.events] == ["cat.png", "stim-dog"]
+
+
+def test_a_clock_that_restarts_is_refused_and_another_order_is_described(tmp_path):
+    path = make(tmp_path / "sub-01_raw.fif")
+    table = tmp_path / "sub-01_raw_events.tsv"
+    half = np.arange(10) * 0.7 + 1
+    write_rows(table, [*half, *(half + 0.02)])
+    with pytest.raises(BrainhiveError, match=r"events\.tsv.*10"):
+        read_header(path, RecordingKeys())
+    write_rows(table, [*TIMES_S[::2], *TIMES_S[1::2]])
+    doubts = read_header(path, RecordingKeys()).doubts
+    assert any("go back 1 times" in doubt for doubt in doubts)

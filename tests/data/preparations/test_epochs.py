@@ -188,3 +188,107 @@ def test_what_does_not_fit_is_said(folder) -> None:
     with pytest.raises(MissingData) as caught:
         prepare(epochs)
     assert "prepare --from recording" in caught.value.hint
+
+
+def save_epochs(folder, kept, metadata=None, stem="sub-01_ses-01"):
+    if metadata:
+        kept.metadata = pytest.importorskip("pandas").DataFrame(metadata)
+    kept.save(folder / f"{stem}-epo.fif", verbose="ERROR", overwrite=True)
+
+
+def list_shown(**keys):
+    """The picture of each stored trial, in the order of time."""
+    _, prepared = prepare(epochs, whiten="no", **keys)
+    shown = []
+    for trials in prepared.values():
+        shown += zip(trials.onset_s[:, 0], trials.image_ids, strict=True)
+    return [name for _, name in sorted(shown)]
+
+
+def cut_one_code(**how):
+    """Epochs of which all events have one code, and other events are ignored."""
+    events = np.array([[at, 0, 1] for at in SHOWN.onsets])
+    events = np.array([[250, 0, 8], *events])
+    how = {"tmin": -0.2, "tmax": 1.0, "baseline": None, "preload": True, **how}
+    return mne.Epochs(record(), events, {"picture": 1}, verbose="ERROR", **how)
+
+
+def test_a_table_of_what_was_shown_fits_epochs_after_rejection(folder) -> None:
+    kept = cut_one_code().drop([0, 3], verbose="ERROR")
+    save_epochs(folder, kept)
+    write_trials(folder)
+    assert list_shown() == np.delete(SHOWN.pictures, [0, 3]).tolist()
+
+
+def test_a_table_that_fits_in_two_orders_is_refused_without_evidence(folder) -> None:
+    shuffled = np.random.default_rng(0).permutation(len(SHOWN.pictures))
+    names = np.array(SHOWN.pictures)[shuffled]
+    table = folder / "sub-01_ses-01_trials.csv"
+    table.write_text("picture\n" + "\n".join(names) + "\n")
+    # codes of the events agree with one order
+    save_epochs(folder, cut(record())[shuffled])
+    _, prepared = prepare(epochs, whiten="no")
+    is_test = np.isin(names, PICTURES["test"])
+    assert list(prepared["test"].image_ids) == names[is_test].tolist()
+    # all events have one code
+    save_epochs(folder, cut_one_code()[shuffled])
+    with pytest.raises(BrainhiveError, match=r"trials\.csv.*two ways"):
+        prepare(epochs)
+
+
+def test_a_column_that_the_user_names_must_exist(folder) -> None:
+    save_epochs(folder, cut(record()), {"came": SHOWN.pictures})
+    with pytest.raises(BrainhiveError, match="no column cam") as caught:
+        prepare(epochs, column="cam")
+    assert "came" in caught.value.hint
+    assert list_shown(column="came") == list(SHOWN.pictures)
+    with pytest.raises(BrainhiveError, match="no column cam"):
+        api.store_trials(cut(record()), "cam")
+
+
+def test_a_table_may_have_the_whole_name_of_its_file(folder) -> None:
+    save_epochs(folder, cut_one_code())
+    text = "picture,run\n" + "".join(f"{n},run-0{1}\n" for n in SHOWN.pictures)
+    (folder / "sub-01_ses-01-epo_trials.csv").write_text(text)
+    assert list_shown() == list(SHOWN.pictures)
+    (folder / "sub-01_ses-01_trials.csv").write_text(text.replace("run-01", "2"))
+    with pytest.raises(BrainhiveError, match=r"trials\.csv"):
+        prepare(epochs)
+
+
+def test_labels_of_runs_are_read_as_numbers(folder) -> None:
+    save_epochs(folder, cut(record()))
+    labels = [f"run-0{2 + row // 12}" for row in range(len(SHOWN.pictures))]
+
+    def write_labels():
+        lines = map(",".join, zip(SHOWN.pictures, labels, strict=True))
+        table = folder / "sub-01_ses-01_trials.csv"
+        table.write_text("picture,run\n" + "\n".join(lines) + "\n")
+
+    write_labels()
+    _, prepared = prepare(epochs, whiten="no")
+    assert {*prepared["train"].runs.ravel().tolist()} == {2, 3}
+    labels[0] = "n/a"
+    write_labels()
+    built, _ = prepare(epochs, whiten="no")
+    assert any("1 of 24" in line for line in built.look_over([1]).warnings)
+
+
+def test_events_at_one_onset_of_eeglab_are_all_read(folder) -> None:
+    from scipy.io import loadmat, savemat
+
+    path = folder / "sub-01_ses-01.set"
+    mne.export.export_epochs(path, cut(record()), verbose="ERROR")
+    eeg = loadmat(path, simplify_cells=True)
+    events, epochs_of_file = [], []
+    for number, event in enumerate(eeg["event"]):
+        events += [event, {**event, "type": "DIN8"}]
+        cells = np.array([event["type"], "DIN8"], object)
+        epochs_of_file.append({"event": [2 * number, 2 * number + 1]})
+        epochs_of_file[-1]["eventtype"] = cells
+    content = {key: value for key, value in eeg.items() if key[0] != "_"}
+    content |= {"event": events, "epoch": epochs_of_file}
+    savemat(path, content, oned_as="row")
+    built, prepared = prepare(epochs, whiten="no")
+    assert sum(len(trials.signal) for trials in prepared.values()) == 24
+    assert any("DIN8" in line for line in built.look_over([1]).warnings)

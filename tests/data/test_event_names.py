@@ -1,0 +1,67 @@
+"""Events stand for pictures by the only reading of their names."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.event_names import UNNAMED, EventNames
+
+IDS = ["train/ant", "train/boat", "train/car"]
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text("event,picture\n1,ant.png\n2,boat.png\n3,car.png\n")
+    return path
+
+
+def match(path, *events):
+    header = SimpleNamespace(events=[*enumerate(events)], without_onset=())
+    return EventNames(path, IDS).match([header])
+
+
+@pytest.mark.parametrize("other", ("Response", "Comment"))
+def test_a_number_stands_for_stimuli_and_not_for_other_markers(table, other):
+    rows, left_over = match(table, "Stimulus/1", "Stimulus/S  2", f"{other}/3")
+    assert rows == {"Stimulus/1": 0, "Stimulus/S  2": 1}
+    assert left_over[UNNAMED] == {f"{other}/3": 1}
+
+
+def test_markers_of_one_type_alone_are_pictures(table):
+    assert match(table, "Comment/1", "Comment/3")[0] == {"Comment/1": 0, "Comment/3": 2}
+
+
+def test_comments_and_responses_alone_are_refused(table):
+    with pytest.raises(BrainhiveError, match=r"events\.csv.*Comment.*Response"):
+        match(table, "Comment/1", "Response/2")
+
+
+def test_a_marker_that_the_table_lists_with_its_type_counts(table):
+    table.write_text(table.read_text() + "Response/3,car.png\nR  2,boat.png\n")
+    rows, _ = match(table, "Stimulus/1", "Response/3", "Response/R  2", "Response/1")
+    assert rows == {"Stimulus/1": 0, "Response/3": 2, "Response/R  2": 1}
+
+
+def test_names_of_pictures_are_those_of_stimuli_too():
+    rows, _ = match(None, "Stimulus/train/ant", "Response/train/boat")
+    assert rows == {"Stimulus/train/ant": 0}
+
+
+def test_a_single_response_of_a_stream_is_no_picture(table):
+    names = EventNames(table, IDS)
+    assert (names.find_row("Comment/1"), names.find_row("Response/1")) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("ending", "codes"), (("bdf", (5, 131077)), ("fif", (16777216, 16777217)))
+)
+def test_codes_that_a_file_holds_as_one_are_refused(tmp_path, ending, codes):
+    table = tmp_path / "events.csv"
+    table.write_text(f"event,picture\n{codes[0]},ant.png\n{codes[1]},boat.png\n")
+    names = EventNames(table, IDS)
+    names.require_codes(tmp_path / f"sub-01.{'fif' if ending == 'bdf' else 'bdf'}")
+    with pytest.raises(BrainhiveError) as error:
+        names.require_codes(tmp_path / f"sub-01.{ending}")
+    assert all(f"{code}" in error.value.message for code in codes)
