@@ -79,6 +79,7 @@ class EventNames:
         self._plain_keys = dict[str, str]()
         self.table = None if path is None else self._read_table(path)
         self._pictures = self.table or {}
+        self._require_zeros()
 
     def _read_table(self, path: Path) -> dict[str, str]:
         """Read the picture of each event; rows that lack either are skipped."""
@@ -124,6 +125,29 @@ class EventNames:
         sources = [f"{path.rpartition('/')[0]}/{source[1]}"] if source else []
         self._candidates[picture] = [*sources, path]
         return event, picture
+
+    def _require_zeros(self) -> None:
+        """Refuse a table whose names a spreadsheet may have rid of leading zeros: of
+        two pictures 7 and 0007, it would name the first for both.
+
+        Raises:
+            BrainhiveError: naming the pictures, if the table writes no leading zero.
+        """
+        names = [name for name in self._pictures.values() if name.isdecimal()]
+        if any(name.startswith("0") and name != "0" for name in names):
+            return
+        numbered: dict[int, list[str]] = {}
+        for image_id in self.image_ids:
+            stem = image_id.rpartition("/")[2]
+            if stem.isdecimal():
+                numbered.setdefault(int(stem), []).append(image_id)
+        for name in names:
+            if len(image_ids := numbered.get(int(name), [])) > 1:
+                raise BrainhiveError(
+                    f"{self.path}: picture {name} may be {' or '.join(image_ids)}: "
+                    "spreadsheets drop leading zeros",
+                    "name pictures by their paths: train/cat/0007.jpg",
+                )
 
     def require_pictures(self, pictures: str) -> None:
         """Refuse a table that names none of the pictures.

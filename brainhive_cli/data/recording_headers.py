@@ -14,7 +14,12 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Bool, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingData,
+    first_line,
+    naming,
+)
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.recording_files import (
     ABSENT,
@@ -236,7 +241,9 @@ def read_header(
                 markers = _find_changes(codes, rate_hz, is_listed)[1]
                 witness = f"codes of channel {chosen}"
             times_s = np.array([at / rate_hz for at, _ in events if at is not None])
-            if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
+            with naming(f"{path}: {table} and {witness} disagree"):
+                doubt = compare_onsets(times_s, markers, rate_hz, delay_s)
+            if doubt:
                 doubts.append(f"{table} and {witness} disagree: {doubt}")
 
         delay = round(delay_s * rate_hz)
@@ -473,6 +480,10 @@ def compare_onsets(
         markers: Sample and name of each.
         rate_hz: Sampling rate.
         delay_s: Seconds that are added to all onsets.
+
+    Raises:
+        BrainhiveError: if that shift is longer than from one event to the next, so that
+            each onset would lie at another event.
     """
     from scipy.signal import fftconvolve
 
@@ -522,10 +533,14 @@ def compare_onsets(
     rest_s = max(tolerance_s, 0.1 * abs(lag_s))
     if abs(lag_s) > least_s and abs(lag_s + delay_s) > rest_s:
         side = "later" if lag_s > 0 else "earlier"
-        differences.append(
-            f"it is {abs(lag_s):.4g} s {side} throughout; preparation.delay_ms="
-            f"{-1000 * lag_s:.0f} would move it onto them, if they are right"
+        shift = f"it is {abs(lag_s):.4g} s {side} throughout"
+        way = (
+            f"preparation.delay_ms={-1000 * lag_s:.0f} would move it onto them, if "
+            "they are right"
         )
+        if abs(lag_s) > np.median(np.diff(onsets_s)):
+            raise BrainhiveError("; ".join([*differences, shift]), way)
+        differences.append(f"{shift}; {way}")
     return "; ".join(differences)
 
 

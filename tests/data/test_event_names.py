@@ -65,3 +65,14 @@ def test_codes_that_a_file_holds_as_one_are_refused(tmp_path, ending, codes):
     with pytest.raises(BrainhiveError) as error:
         names.require_codes(tmp_path / f"sub-01.{ending}")
     assert all(f"{code}" in error.value.message for code in codes)
+
+
+def test_numbers_that_may_have_lost_their_zeros_are_refused(tmp_path):
+    table = tmp_path / "events.csv"
+    ids = ["train/egg/7", "train/boat/0007", "test/12"]
+    table.write_text("event,picture\n1,7\n2,7\n3,12\n")
+    with pytest.raises(BrainhiveError) as caught:
+        EventNames(table, ids)
+    assert "train/egg/7 or train/boat/0007" in caught.value.message
+    table.write_text("event,picture\n1,7\n2,0007\n3,12\n")
+    assert [EventNames(table, ids).find_row(code) for code in "123"] == [0, 1, 2]

@@ -161,17 +161,24 @@ def test_onsets_of_a_table_are_compared_with_markers(tmp_path):
     markers = [(int(at), "S  1") for at in ONSETS]
     for onsets, delay_s, parts in (
         (TIMES_S, 0, ()),
-        (TIMES_S + 7.3, 0, ("7.3 s later throughout", "delay_ms=-7300")),
-        ([0.01, *TIMES_S + 2], 0, ("rows without a marker: 1 of 21", "2 s later")),
+        (TIMES_S + 0.3, 0, ("0.3 s later throughout", "delay_ms=-300")),
+        ([0.01, *TIMES_S + 0.5], 0, ("rows without a marker: 1 of 21", "0.5 s later")),
         (np.rint(TIMES_S), 0, ("whole seconds, up to 0.",)),
     ):
         doubt = compare_onsets(np.array(onsets), markers, RATE_HZ, delay_s)
         assert bool(doubt) == bool(parts) and all(part in doubt for part in parts)
 
     path = make(tmp_path / "x_raw.fif", {"STI 014": pulses()})
-    for shift_s in (3.2, 0):
+    for shift_s in (0.2, 0):
         write_rows(tmp_path / "x_raw_events.tsv", TIMES_S + shift_s)
         assert bool(read_header(path, RecordingKeys()).doubts) == bool(shift_s)
+
+    # by more than from one event to the next, each would lie at another picture
+    write_rows(tmp_path / "x_raw_events.tsv", [0.01, *TIMES_S + 7.3])
+    with pytest.raises(BrainhiveError, match=r"1 of 21; it is 7\.3 s later") as caught:
+        read_header(path, RecordingKeys())
+    assert "x_raw.fif" in caught.value.message
+    assert "preparation.delay_ms=-7300" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ("STI{:03d}", "Trigger {}", "MISC {:03d}"))
