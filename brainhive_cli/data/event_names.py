@@ -171,9 +171,17 @@ class EventNames:
         """Count these pictures that the table names."""
         return len({*self._match(self._pictures.values()).values()})
 
-    def lists(self, event: str) -> bool:
-        """Return whether the table lists an event by its whole name."""
-        return self.table is not None and self._find_listed(event) is not None
+    def find_pictures(self, events: Iterable[str]) -> list[str]:
+        """Find the events that stand for pictures, be they in the data set or not.
+
+        Raises:
+            BrainhiveError: if a name could mean several pictures.
+        """
+        return [
+            event
+            for event, (_, row) in self._find(events).items()
+            if row is not None or self._find_key(event) in self._pictures
+        ]
 
     def require_codes(self, path: Path) -> None:
         """Refuse a table with two codes that a recording's channel cannot tell apart.

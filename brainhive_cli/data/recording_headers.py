@@ -3,7 +3,7 @@ are compared.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
@@ -189,6 +189,8 @@ class Header:
         return ""
 
 
+FindPictures = Callable[[Collection[str]], Collection[str]]
+"""Finds those of some events that stand for pictures."""
 Events = tuple[Sequence[tuple[int | None, str]], str, list[str]]
 """Sample (None without an onset) and description of each event, their source in words,
 and doubts.
@@ -199,7 +201,7 @@ def read_header(
     path: Path,
     keys: RecordingKeys,
     delay_s: float = 0.0,
-    is_listed: Callable[[str], bool] = lambda event: False,
+    find_pictures: FindPictures = lambda events: (),
 ) -> Header:
     """Read the content of a recording, apart from its signals.
 
@@ -207,8 +209,9 @@ def read_header(
         path: The file.
         keys: Where its events are described, and what its electrodes are called.
         delay_s: Seconds from an event to its picture on the screen, which are added.
-        is_listed: Whether a code stands for a picture by a table, so that it counts
-            however short it is.
+        find_pictures: Finds the events that stand for pictures. Their codes count
+            however short they are, and the codes of a channel count where no annotation
+            stands for a picture.
 
     Raises:
         MissingData: if it is damaged.
@@ -227,7 +230,7 @@ def read_header(
             (markers, []) if unchanged is raw else _read_annotations(raw, path)
         )
         spans += own_spans
-        events, source, doubts = _find_events(raw, path, annotated, keys, is_listed)
+        events, source, doubts = _find_events(raw, path, annotated, keys, find_pictures)
 
         # onsets of a table, which mne-bids may have read, against markers or codes of
         # the recording itself
@@ -238,7 +241,7 @@ def read_header(
             witness = "markers of the recording"
             if not markers and (stimulus := _list_stimulus(raw)):
                 chosen, codes = _read_codes(raw, stimulus)
-                markers = _find_changes(codes, rate_hz, is_listed)[1]
+                markers = _find_changes(codes, rate_hz, find_pictures)[1]
                 witness = f"codes of channel {chosen}"
             times_s = np.array([at / rate_hz for at, _ in events if at is not None])
             with naming(f"{path}: {table} and {witness} disagree"):
@@ -344,7 +347,7 @@ def _find_events(
     path: Path,
     annotated: list[tuple[int, str]],
     keys: RecordingKeys,
-    is_listed: Callable[[str], bool],
+    find_pictures: FindPictures,
 ) -> Events:
     """Find events in a table, `annotated` or a channel."""
     column, stim_channel, onset_unit = keys.column, keys.stim_channel, keys.onset_unit
@@ -378,21 +381,23 @@ def _find_events(
         )
     if annotated and not stim_channel:
         distinct, doubled = _drop_doubled(annotated, raw.info["sfreq"])
+        if stimulus and not find_pictures([name for _, name in distinct]):
+            # the codes of a channel may stand for pictures where annotations do not
+            coded = _read_channel(raw, path, stimulus, find_pictures)
+            if find_pictures([name for _, name in coded[0]]):
+                return coded
         return distinct, ANNOTATIONS, doubled
 
     # each change of a stimulus channel to a code
     if stim_channel or stimulus:
-        chosen, codes = _read_codes(raw, [stim_channel] if stim_channel else stimulus)
-        rate_hz = float(raw.info["sfreq"])
-        rest, coded, doubts = _find_changes(codes, rate_hz, is_listed)
-        source = f"channel {chosen}"
-        if rest:
-            source += f", which adds {rest} to each code"
-        if coded:
-            return coded, source, [f"channel {chosen}: {doubt}" for doubt in doubts]
-        further = ", ".join(name for name in stimulus if name != chosen)
+        named = [stim_channel] if stim_channel else stimulus
+        coded = _read_channel(raw, path, named, find_pictures)
+        if coded[0]:
+            return coded
+        source = coded[1]
+        further = ", ".join(name for name in stimulus if name not in source)
         raise BrainhiveError(
-            f"{path}: the stimulus channel {chosen} has no events",
+            f"{path}: the stimulus {source} has no events",
             f"preparation.stim_channel={f'NAME, of {further}' if further else 'NAME'}; "
             f"or write {_table_for(path)}",
         )
@@ -404,6 +409,20 @@ def _find_events(
         "next to it",
         way,
     )
+
+
+def _read_channel(
+    raw: Any, path: Path, names: Sequence[str], find_pictures: FindPictures
+) -> Events:
+    """Read the events of a stimulus channel: each change to a code."""
+    with naming(path):
+        chosen, codes = _read_codes(raw, names)
+    rate_hz = float(raw.info["sfreq"])
+    rest, events, doubts = _find_changes(codes, rate_hz, find_pictures)
+    source = f"channel {chosen}"
+    if rest:
+        source += f", which adds {rest} to each code"
+    return events, source, [f"channel {chosen}: {doubt}" for doubt in doubts]
 
 
 def _list_stimulus(raw: Any) -> list[str]:
@@ -646,7 +665,7 @@ def _combine_lines(
 
 
 def _find_changes(
-    codes: Int64, rate_hz: float, is_listed: Callable[[str], bool]
+    codes: Int64, rate_hz: float, find_pictures: FindPictures
 ) -> tuple[int, list[tuple[int, str]], list[str]]:
     """Find the changes of a channel to a code: its level at rest, sample and code of
     each, and doubts.
@@ -660,7 +679,7 @@ def _find_changes(
     if (values != 0).any() and np.median(lengths[values != 0]) >= 2 * glitch:
         is_glitch = lengths <= glitch
         is_glitch[-1] = False
-        is_glitch &= ~_are_pulses(values, is_glitch, is_listed)
+        is_glitch &= ~_are_pulses(values, is_glitch, find_pictures)
         for index in np.flatnonzero(is_glitch)[::-1].tolist():
             values[index] = values[index + 1]
         is_start = np.diff(values, prepend=values[:1] - 1) != 0
@@ -685,20 +704,15 @@ def _find_changes(
     return rest, events, [*doubts, *doubled]
 
 
-def _are_pulses(
-    values: Int64, is_short: Bool, is_listed: Callable[[str], bool]
-) -> Bool:
+def _are_pulses(values: Int64, is_short: Bool, find_pictures: FindPictures) -> Bool:
     """Mark the short spans [n] of a channel that are events: of codes that a table
     lists and that never last longer, with lines high that neither neighbour has.
     """
     neighbours = np.append(0, values[:-1]) | np.append(values[1:], 0)
     adds_lines = (values & ~neighbours) != 0
     lasting = {*values[~is_short].tolist()}
-    listed = [
-        code
-        for code in np.unique(values[is_short]).tolist()
-        if code not in lasting and is_listed(str(code))
-    ]
+    codes = [code for code in {*values[is_short].tolist()} if code not in lasting]
+    listed = [int(code) for code in find_pictures([*map(str, codes)])]
     return is_short & adds_lines & np.isin(values, listed)
 
 

@@ -220,7 +220,7 @@ def test_short_codes_count_among_long_ones_if_the_table_lists_them(tmp_path):
         codes[at + 100 : at + 140] = 200  # a key
     path = make(tmp_path / "x_raw.fif", {"STI 014": codes})
     listed = {str(code) for code in CODES}
-    header = read_header(path, RecordingKeys(), is_listed=listed.__contains__)
+    header = read_header(path, RecordingKeys(), find_pictures=listed.intersection)
     shown = [(at, int(code)) for at, code in header.events if code in listed]
     assert shown == [*zip(ONSETS.tolist(), CODES, strict=True)]
 
@@ -228,7 +228,7 @@ def test_short_codes_count_among_long_ones_if_the_table_lists_them(tmp_path):
     codes = pulses()
     codes[ONSETS] = 9
     path = make(tmp_path / "y_raw.fif", {"STI 014": codes})
-    header = read_header(path, RecordingKeys(), is_listed=listed.__contains__)
+    header = read_header(path, RecordingKeys(), find_pictures=listed.intersection)
     assert [int(code) for _, code in header.events] == CODES
 
 
@@ -252,3 +252,16 @@ def test_a_clock_that_restarts_is_refused_and_another_order_is_described(tmp_pat
     write_rows(table, [*TIMES_S[::2], *TIMES_S[1::2]])
     doubts = read_header(path, RecordingKeys()).doubts
     assert any("go back 1 times" in doubt for doubt in doubts)
+
+
+def test_codes_count_where_no_annotation_stands_for_a_picture(tmp_path):
+    listed = {str(code) for code in CODES}
+    stims = {"STI 014": pulses()}
+    path = make(tmp_path / "x_raw.fif", stims, [(900, "blink"), (2000, "cough")])
+    header = read_header(path, RecordingKeys(), find_pictures=listed.intersection)
+    assert [int(code) for _, code in header.events] == CODES
+    assert header.events_from == "channel STI 014"
+    # annotations that do are read as before
+    path = make(tmp_path / "y_raw.fif", stims, [(900, "9"), (2000, "10")])
+    header = read_header(path, RecordingKeys(), find_pictures=listed.intersection)
+    assert header.events == ((900, "9"), (2000, "10"))

@@ -465,7 +465,7 @@ class Own(Preparation):
     def _read_header(self, path: Path) -> Header:
         """Read the header of a recording, once."""
         delay_s, names = self.config.delay_ms / 1000, self._names
-        header = read_header(path, self.config, delay_s, names.lists)
+        header = read_header(path, self.config, delay_s, names.find_pictures)
         if header.events_from.startswith("channel"):
             names.require_codes(path)
         return header
