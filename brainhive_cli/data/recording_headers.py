@@ -240,7 +240,7 @@ def read_header(
         if table.endswith(".tsv"):
             witness = "markers of the recording"
             if not markers and (stimulus := _list_stimulus(raw)):
-                chosen, codes = _read_codes(raw, stimulus)
+                chosen, codes = _read_codes(raw, stimulus, find_pictures)
                 markers = _find_changes(codes, rate_hz, find_pictures)[1]
                 witness = f"codes of channel {chosen}"
             times_s = np.array([at / rate_hz for at, _ in events if at is not None])
@@ -416,7 +416,7 @@ def _read_channel(
 ) -> Events:
     """Read the events of a stimulus channel: each change to a code."""
     with naming(path):
-        chosen, codes = _read_codes(raw, names)
+        chosen, codes = _read_codes(raw, names, find_pictures)
     rate_hz = float(raw.info["sfreq"])
     rest, events, doubts = _find_changes(codes, rate_hz, find_pictures)
     source = f"channel {chosen}"
@@ -571,11 +571,13 @@ def _pair(onsets_s: Float64, times_s: Float64) -> Float64:
     return onsets_s - times_s[nearest]
 
 
-def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, Int64]:
+def _read_codes(
+    raw: Any, names: Sequence[str], find_pictures: FindPictures
+) -> tuple[str, Int64]:
     """Read the codes of a channel, or the code whose bits several trigger lines are.
 
     Of several channels, the one counts whose name says that it combines the others;
-    else the one with the most codes.
+    else the one with the most codes of pictures.
 
     Returns:
         Name of the channel or the lines, and code of each sample.
@@ -602,15 +604,17 @@ def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, Int64]:
     changing = [name for name in codes if counts[name] > 1]
     if len(changing) > 1 and max(counts.values()) == 2:
         return _combine_lines({name: codes[name] for name in changing}, names)
-    most = max(counts.values())
-    readings = {name: codes[name] for name in codes if counts[name] == most}
-    if most > 1:
-        choose_only(
-            {f"channel {name}": values for name, values in readings.items()},
-            "codes",
-            "preparation.stim_channel=NAME",
-        )
-    return next(iter(readings.items()))
+
+    # the channel with the most codes of pictures, or else with the most codes
+    worth = {}
+    for name, values in codes.items():
+        levels = [*map(str, np.unique(values))]
+        worth[name] = (len(find_pictures(levels)), counts[name])
+    best = [name for name in codes if worth[name] == max(worth.values())]
+    if len(changing) > 1:
+        readings = {f"channel {name}": codes[name] for name in best}
+        choose_only(readings, "codes", "preparation.stim_channel=NAME")
+    return best[0], codes[best[0]]
 
 
 def _round_codes(values: Float64, name: str) -> Int64:

@@ -265,3 +265,13 @@ def test_codes_count_where_no_annotation_stands_for_a_picture(tmp_path):
     path = make(tmp_path / "y_raw.fif", stims, [(900, "9"), (2000, "10")])
     header = read_header(path, RecordingKeys(), find_pictures=listed.intersection)
     assert header.events == ((900, "9"), (2000, "10"))
+
+
+def test_of_several_channels_the_one_with_codes_of_pictures_is_read(tmp_path):
+    keys = np.zeros(len(pulses()), int)
+    for number, at in enumerate(ONSETS):
+        keys[at + 50 : at + 70] = 100 + number  # more codes than pictures have
+    path = make(tmp_path / "x_raw.fif", {"Pictures": pulses(), "Keys": keys})
+    listed = {str(code) for code in CODES}
+    header = read_header(path, RecordingKeys(), find_pictures=listed.intersection)
+    assert header.events_from == "channel Pictures"
