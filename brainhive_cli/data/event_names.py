@@ -10,6 +10,7 @@ import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.only_match import choose_only
+from brainhive_cli.data.ledger import Ledger
 from brainhive_cli.data.recording_files import ABSENT, read_table
 from brainhive_cli.data.recording_headers import Header
 from brainhive_cli.data.stores.ids import (
@@ -35,6 +36,8 @@ RESPONSE = re.compile(r"R *\d+")
 """Code of a response as BrainVision writes it: the letter says its type."""
 ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 """Leading zeros of a number in a name."""
+REASON = "without an event or a picture"
+"""Why rows of a table are left out."""
 # reasons for leftovers, as the overview and the store word them
 UNNAMED = "events that the table does not have"
 NO_PICTURE = "pictures of events that the data set does not have"
@@ -60,6 +63,7 @@ class EventNames:
     Attributes:
         path: The table's file.
         table: Name of an event to its picture; None where there is no table.
+        ledger: Rows of the table that are left out.
 
     Raises:
         BrainhiveError: if the table lacks a column, or gives an event, or two whose
@@ -73,6 +77,7 @@ class EventNames:
         # whether events may be called by their pictures, as stim_file beside a
         # stimuli.tsv, which lists the pictures of all sessions
         self._may_be_pictures = path is None
+        self.ledger = Ledger()
         # names by which the data set may have a picture, the usual one last
         self._candidates = dict[str, list[str]]()
         # events of the table, by their names without leading zeros
@@ -98,6 +103,9 @@ class EventNames:
         table: dict[str, str] = {}
         for event, picture in map(read, rows):
             if event in ABSENT or picture in ABSENT:
+                # a row without both is blank
+                is_row = not {event, picture} <= {*ABSENT}
+                self.ledger.leave_out("rows", REASON, path.name, int(is_row))
                 continue
             table.setdefault(event, picture)
             first = self._plain_keys.setdefault(_plain_key(event), event)

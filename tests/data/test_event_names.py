@@ -76,3 +76,10 @@ def test_numbers_that_may_have_lost_their_zeros_are_refused(tmp_path):
     assert "train/egg/7 or train/boat/0007" in caught.value.message
     table.write_text("event,picture\n1,7\n2,0007\n3,12\n")
     assert [EventNames(table, ids).find_row(code) for code in "123"] == [0, 1, 2]
+
+
+def test_rows_without_a_picture_are_counted(tmp_path):
+    table = tmp_path / "events.csv"
+    table.write_text("event,picture\n1,ant.png\n2,\nn/a,boat.png\n,\n")
+    (line,) = EventNames(table, IDS).ledger.describe()
+    assert line.startswith("2 rows") and "events.csv" in line

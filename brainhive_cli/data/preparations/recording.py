@@ -320,7 +320,7 @@ class Own(Preparation):
         # a folder may hold both: which are read is said
         sessions = (sessions.values() for sessions in self._recordings.values())
         read = {*chain(*chain(*sessions))}
-        lines += self._list_unread_files(read)
+        lines += [*self._list_unread_files(read), *self._names.ledger.describe()]
         for subject in subjects:
             try:
                 subject_channels, session_counts = self._channels(subject), {}
