@@ -14,7 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import TRACKERS, atomic_write, open_regular, read_regular
+from brainhive_cli.core.files import (
+    TRACKERS,
+    atomic_write,
+    open_regular,
+    read_lines,
+    read_regular,
+)
 
 T = TypeVar("T")
 AGAIN = "copy it again, or delete it and run the command that made it again"
@@ -335,5 +341,5 @@ def _parsed(path: Path, mtime_ns: int, size: int) -> Mapping[str, str]:
     """Parse a list once for each time that it was changed; it is looked up for each
     document.
     """
-    lines = read_regular(path, MAX_LIST_BYTES).decode("utf-8", "replace").splitlines()
+    lines = read_lines(path, MAX_LIST_BYTES, "replace")
     return {line[2]: line[1] for line in map(DIGEST_LINE.fullmatch, lines) if line}

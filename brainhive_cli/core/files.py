@@ -168,6 +168,18 @@ def read_regular(path: AnyPath, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
         return file.read(max_bytes)
 
 
+def read_lines(
+    path: AnyPath, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict"
+) -> list[str]:
+    """Read the lines of a text in UTF-8; see `open_regular`.
+
+    Lines end where files have their ends. `str.splitlines` also splits at U+2028, VT
+    and the like, which captions and names hold.
+    """
+    text = read_regular(path, max_bytes).decode("utf-8-sig", errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def open_plain(
     path: AnyPath, flags: int, follow: bool = True, max_bytes: int | None = None
 ) -> int:

@@ -26,6 +26,7 @@ from brainhive_cli.core.errors import (
     naming,
 )
 from brainhive_cli.core.files import matches, read_regular, walk
+from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.bids_labels import (
     natural_key,
     number_session,
@@ -551,7 +552,8 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     first line `sep=;`.
 
     Raises:
-        BrainhiveError: if it is no such table.
+        BrainhiveError: if it is no such table, a line has other cells than the header,
+            or two different columns have one name.
     """
     try:
         content = read_regular(path)
@@ -565,20 +567,44 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         # of a .csv the most frequent separator of the first line counts
         first = text.partition("\n")[0]
         separator = max("\t;,", key=first.count) if path.suffix != ".tsv" else "\t"
-        reader = csv.DictReader(text.splitlines(), delimiter=separator, strict=True)
-        rows = [
-            {
-                key: NO_VALUE.sub("n/a", (value or "").strip())
-                for key, value in row.items()
-                if key
-            }
-            for row in reader
-        ]
-    except (UnicodeDecodeError, csv.Error, AttributeError) as error:
+        file = StringIO(text, newline="")
+        lines = [*csv.reader(file, delimiter=separator, strict=True)]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise BrainhiveError(
-            f"{path} is no table: {first_line(error)}", "save it as CSV in UTF-8"
+            f"{path} is no table: {first_line(error)}",
+            'save it as CSV in UTF-8, where " within a cell is written twice',
         ) from error
-    return [name for name in reader.fieldnames or [] if name], rows
+
+    # cells of each line; blank ones at its end have no name
+    names = [name.strip() for name in lines[0]] if lines else []
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        cells = [NO_VALUE.sub("n/a", cell.strip()) for cell in line]
+        if not any(cells) and len(cells) < len(names):
+            continue  # a blank line
+        if any(names[len(cells) :]) or any(cells[len(names) :]):
+            raise BrainhiveError(
+                f"{path}, line {number} has {len(cells)} cells, its first line "
+                f"{len(names)}",
+                "write as many, n/a where there is no value",
+            )
+        rows.append(cells)
+
+    # a name may stand over several columns, if these are equal
+    columns: dict[str, dict[str, list[str]]] = {}
+    for index, name in enumerate(names):
+        if name:
+            column = [cells[index] for cells in rows]
+            label = f"column {index + 1} ({', '.join(column[:2])} …)"
+            columns.setdefault(name, {})[label] = column
+    way = "rename one of the columns, or take it out"
+    chosen = [
+        choose_only(readings, f"{path}: {name}", way) or []
+        for name, readings in columns.items()
+    ]
+    return [*columns], [
+        dict(zip(columns, cells, strict=True)) for cells in zip(*chosen, strict=True)
+    ]
 
 
 def find_absent(template: str, known: Sequence[str]) -> str:

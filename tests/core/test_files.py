@@ -32,6 +32,13 @@ def test_a_plain_file_is_opened_up_to_its_limit_and_through_links(
         files.open_regular(tmp_path / "absent")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_where_files_have_their_ends(tmp_path: Path, end: str) -> None:
+    lines = ["\u2028cat/1.jpg", "dog\x0b\x0c/\x85 2.jpg", ""]
+    (tmp_path / "test.txt").write_bytes(("\ufeff" + end.join(lines)).encode())
+    assert files.read_lines(tmp_path / "test.txt") == lines
+
+
 READERS: dict[str, Callable[[Path], Any]] = {
     "a.json": documents.read,
     "a.png": media_files.read,

@@ -214,3 +214,32 @@ def test_a_format_that_is_not_read_is_named(tmp_path):
     assert [path.name for path in listed] == ["sub-02_eeg.xdf", "sub-03.mff"]
     with pytest.raises(MissingData, match=r"sub-02_eeg\.xdf"):
         list_recordings(tmp_path, "*")
+
+
+def test_only_the_ends_of_lines_end_a_row_of_a_table(tmp_path):
+    path = tmp_path / "events.tsv"
+    captions = ["a dog\u2028on a rug", "two\u0085cats", "a cup\x0bof\x0ctea", "plain"]
+    for end in ("\n", "\r\n", "\r"):
+        lines = ["onset\tcaption\t", *(f"1\t{caption}\t" for caption in captions), ""]
+        path.write_bytes(end.join(lines).encode())
+        columns, rows = read_table(path)
+        assert columns == ["onset", "caption"]
+        assert [row["caption"] for row in rows] == captions
+
+
+def test_a_name_over_two_columns_is_refused_unless_they_are_equal(tmp_path):
+    path = tmp_path / "events.tsv"
+    path.write_text("onset\tname\tonset\n10\ta\t10\n\n18\tb\t18\n")
+    assert read_table(path)[1][1] == {"onset": "18", "name": "b"}
+    path.write_text("onset\tname\tonset\n10\ta\t-2\n18\tb\t6\n")
+    with pytest.raises(BrainhiveError, match=r"onset .*column 1 .*10.*column 3 .*-2"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("line", ["18\tb", "18\tb\tc\td"])
+def test_a_line_with_other_cells_than_the_header_is_refused(tmp_path, line):
+    path = tmp_path / "events.tsv"
+    path.write_text(f"onset\tname\tcaption\n10\ta\tx\n{line}\n")
+    cells = line.count("\t") + 1
+    with pytest.raises(BrainhiveError, match=f"line 3 has {cells} cells.* 3"):
+        read_table(path)

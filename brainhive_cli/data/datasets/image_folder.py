@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import locate, read_regular, way_to_folder
+from brainhive_cli.core.files import locate, read_lines, way_to_folder
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import (
     SPLIT_FOLDERS,
@@ -198,7 +198,7 @@ def _is_listed(path: Path, root: Path, files: Sequence[str]) -> Bool:
     """
     # a name in each line, with quotes or commas around it
     try:
-        lines = read_regular(path).decode("utf-8-sig").splitlines()
+        lines = read_lines(path)
     except (OSError, ValueError) as error:
         raise MissingData(
             f"no list of test pictures {path}", "dataset.test_list=FILE"

@@ -21,7 +21,7 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import read_regular
+from brainhive_cli.core.files import read_lines
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import plain_id, plain_name
 from brainhive_cli.measurement.foreign_result import ForeignResult
@@ -213,7 +213,7 @@ def _read(path: Path) -> Any:
         return documents.read(path, TypeAdapter(Any), AGAIN)
     if path.suffix not in (".csv", ".txt"):
         return None
-    lines = [*filter(None, read_regular(path).decode("utf-8-sig").splitlines())]
+    lines = [*filter(None, read_lines(path))]
     if path.suffix == ".txt":
         return lines
     rows = [*csv.DictReader(lines)]

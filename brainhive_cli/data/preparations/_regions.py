@@ -15,7 +15,8 @@ from pydantic import Field
 from brainhive_cli.core.arrays import Array, Bool
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import expand_pattern, home_folder, is_file, read_regular
+from brainhive_cli.core.files import expand_pattern, home_folder, is_file, read_lines
+from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.brain_images import (
     CIFTI,
     CORTEX,
@@ -270,18 +271,20 @@ def _read_table(path: Path) -> dict[int, str]:
     name.
     """
     stem = re.sub(r"\.(nii|mgz|mgh)(\.gz)?$", "", path.name)
-    names: dict[int, str] = {}
-    # of several tables the last counts
     tables = (path.with_name(stem + ending) for ending in (".csv", ".txt", ".tsv"))
-    if table := next(filter(is_file, tables), None):
-        for line in read_regular(table).decode("utf-8-sig", "replace").splitlines():
+    readings: dict[str, dict[int, str]] = {}
+    for table in filter(is_file, tables):
+        names: dict[int, str] = {}
+        for line in read_lines(table, errors="replace"):
             # number and name, by tab, comma, semicolon or spaces; other lines are
             # headers
             if match := re.match(
                 r'\s*"?(\d+)"?(?:\s*[\t,;]\s*([^\t,;]+)|\s+(\S+))', line
             ):
                 names.setdefault(int(match[1]), (match[2] or match[3]).strip(' "'))
-    return names
+        if names:
+            readings[table.name] = names
+    return choose_only(readings, f"labels of {path}", "remove one table") or {}
 
 
 def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> Maps:

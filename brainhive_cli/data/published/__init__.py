@@ -17,7 +17,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.command import Input, require
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import Line, MissingData
-from brainhive_cli.core.files import is_file, read_regular
+from brainhive_cli.core.files import is_file, read_lines
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import (
     PUBLISHED,
@@ -183,7 +183,7 @@ def read_splits(path: Path, source: str) -> dict[str, str]:
 def read_names(path: Path) -> list[str]:
     """Read the picture of each trial of a subject of BOLD5000, in the order of time."""
     # lists of release 1.0 mark repeated pictures, whose files are not called so
-    lines = read_regular(path).decode("utf-8-sig").splitlines()
+    lines = read_lines(path)
     return [
         cut_ending(name.strip().removeprefix("rep_")) for name in lines if name.strip()
     ]

@@ -125,6 +125,16 @@ def test_a_table_beside_an_atlas_names_its_labels(tmp_path: Path, mask: Mask) ->
         (tmp_path / table).unlink()
 
 
+def test_two_tables_beside_an_atlas_must_agree(tmp_path: Path, mask: Mask) -> None:
+    atlas = save(tmp_path / "atlas.nii.gz", draw(0, 1, 2))
+    (tmp_path / "atlas.txt").write_text("1 V1\n2 V2\n")
+    (tmp_path / "atlas.tsv").write_text("index\tname\n1\tV1\n2\tV2\n")
+    assert [*read(mask, visual=atlas)] == ["V1", "V2"]
+    (tmp_path / "atlas.tsv").write_text("index\tname\n1\tV2\n2\tV1\n")
+    with pytest.raises(BrainhiveError, match=r"atlas\.txt.*atlas\.tsv"):
+        read(mask, visual=atlas)
+
+
 def test_the_labels_of_freesurfer_in_a_volume_are_the_regions_of_both_hemispheres(
     tmp_path: Path, mask: Mask
 ) -> None:
