@@ -18,6 +18,7 @@ from pydantic import Field
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import matches, walk
+from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.bids_labels import (
     ChosenSessions,
@@ -76,6 +77,12 @@ Layout = tuple[bool, bool, int]
 """Axes of an array of betas: whether the last axis is that of trials, not the first;
 whether the others are [Z, Y, X], as MATLAB writes them; and how many voxels are read.
 """
+COMPARED_TRIALS = 16
+"""Trials that are read to compare layouts."""
+MAX_MISPLACED, MIN_CONTRAST = 0.01, 0.8
+"""Share of the mask's voxels by which layouts may differ in constant voxels, and
+difference of mean ranks of voxels inside and outside of the mask, which is 1 at most.
+"""
 PADDING = re.compile(r"(?<!\d)0+(?=\d)")
 """Zeros before a number."""
 NUMBER = re.compile(r"[A-Za-z]*[-_ ]?(\d+)(?:\.0+)?")
@@ -86,6 +93,7 @@ AXES = (
     "a line for each of n betas, which are [X, Y, Z, n] (of arrays with the mask's X, "
     "Y, Z), n volumes, [n, voxels] or, if that is not square, [voxels, n]"
 )
+TWO_LAYOUTS = "save them as NIfTI, or as [trials, voxels of the mask]"
 MASK = "preparation.mask=PATTERN of a mask on the grid of the betas"
 
 
@@ -370,7 +378,7 @@ class OwnBetas(PublishedBetas):
         """Find the axes of betas, of which there must be as many as lines in the
         tables.
         """
-        path, layouts = source[0], set[Layout]()
+        path, layouts = source[0], dict[str, Layout]()
         # volumes: trials lie along the last axis, or are files
         if _is_volume(path):
             assert mask is not None  # as for all volumes
@@ -378,7 +386,7 @@ class OwnBetas(PublishedBetas):
             is_series = len(shapes[0]) == 4
             shape = shapes[0] if is_series else (*shapes[0], len(source))
             if len(shape) == 4 and shape[3] == count:
-                layouts.add((is_series, False, mask.width))
+                layouts["volumes"] = is_series, False, mask.width
         else:
             # arrays: trials lie along the first axis, or the last
             with self._open_array(path) as array:
@@ -387,24 +395,60 @@ class OwnBetas(PublishedBetas):
             for is_last, voxels in ((False, shape[1:]), (True, shape[:-1])):
                 if not voxels or shape[-1 if is_last else 0] != count:
                     continue
+                trials = "trials last" if is_last else "trials first"
                 # GLMsingle has [V, 1, 1, n]
-                if len(sides := [size for size in voxels if size > 1]) < 2:
-                    layouts.add((is_last, False, max(sides, default=1)))
+                sides = [size for size in voxels if size > 1]
+                if len(sides) < 2:
+                    layouts[trials] = is_last, False, max(sides, default=1)
                 elif voxels == grid and (is_last or path.suffix != ".mat"):
-                    layouts.add((is_last, False, width))
-                if voxels == grid[::-1] and path.suffix in HDF5 and not is_last:
-                    layouts.add((False, True, width))  # MATLAB reverses axes
+                    layouts[f"{trials} of [X, Y, Z]"] = is_last, False, width
+                # MATLAB and SimpleITK reverse axes
+                if len(sides) > 1 and voxels == grid[::-1]:
+                    layouts[f"{trials} of [Z, Y, X]"] = is_last, True, width
 
-        # one layout alone fits the number of trials
-        if len(layouts) != 1 or (
-            mask and {width for *_, width in layouts} != {mask.width}
-        ):
+        # one layout alone fits the trials, the mask and the values
+        fitting = {
+            name: layout
+            for name, layout in layouts.items()
+            if mask is None or layout[2] == mask.width
+        }
+        if len(fitting) > 1 and mask and len(sides) > 1:
+            fitting = self._compare_layouts(source, count, fitting, mask)
+        layout = choose_only(fitting, f"{path}, {[*shape]},", TWO_LAYOUTS)
+        if layout is None:
             voxels_of_mask = f", the mask {mask.width} voxels" if mask else ""
             raise BrainhiveError(
                 f"{path} is {list(shape)}; its table has {count} lines{voxels_of_mask}",
                 MASK if len(shape) == 4 and not mask else AXES,
             )
-        return layouts.pop()
+        return layout
+
+    def _compare_layouts(
+        self, source: Source, count: int, layouts: dict[str, Layout], mask: Mask
+    ) -> dict[str, Layout]:
+        """Choose the layouts by which the mask tells the voxels of an array apart.
+
+        Voxels outside of a brain are constant or missing, or vary far more. A layout is
+        left out if it has more constant voxels in the mask than another. If the spread
+        over trials of nearly all voxels in the mask is smaller, or larger, than that of
+        the others by some layouts, these are chosen.
+        """
+        from scipy.stats import rankdata
+
+        inside, rows = mask.inside.ravel(), range(min(count, COMPARED_TRIALS))
+        constant, contrast = dict[str, int](), dict[str, float]()
+        for name, layout in layouts.items():
+            values = np.nan_to_num(self._read_rows(source, rows, layout, None))
+            spread = np.ptp(values, 0)  # [X · Y · Z]
+            constant[name] = int((spread[inside] == 0).sum())
+            # difference of the mean ranks, 1 where the two do not overlap
+            ranks = rankdata(spread) / (len(spread) / 2)
+            difference = ranks[inside].mean() - ranks[~inside].mean()
+            contrast[name] = abs(float(difference))
+        limit = min(constant.values()) + MAX_MISPLACED * mask.width
+        kept = {name: layouts[name] for name in layouts if constant[name] <= limit}
+        clear = {name: kept[name] for name in kept if contrast[name] >= MIN_CONTRAST}
+        return clear or kept
 
     def _read_rows(
         self, source: Source, rows: Sequence[int], layout: Layout, mask: Mask | None

@@ -260,3 +260,39 @@ def test_an_atlas_may_be_the_mask_and_its_labels_are_regions(folder: Path) -> No
     assert [*regions] == ["V1", "V2", "FFA"]
     np.testing.assert_array_equal(regions["V1"], labels[INSIDE] == 1)
     np.testing.assert_array_equal(regions["FFA"], regions["V2"])
+
+
+def save_reversible(folder: Path, outside: float, order: tuple[int, ...]) -> np.ndarray:
+    """Save betas of a grid with X = Z, whose values outside of the mask are noise."""
+    random, shape = np.random.default_rng(2), (5, 4, 5)
+    mask = random.random(shape) < 0.5
+    volumes = random.normal(0, outside, (*shape, 8)).astype(np.float32)
+    volumes[mask] = random.normal(size=(mask.sum(), 8))
+    save_mask(folder, values=mask)
+    with h5py.File(folder / f"{BY_FILE}betas.h5", "w") as file:
+        file["betas"] = volumes.transpose(order)
+    write_table(folder / f"{BY_FILE}trials.csv", NAMES)
+    return volumes[mask].T
+
+
+@pytest.mark.parametrize("outside", [0, 50])
+@pytest.mark.parametrize("order", [(3, 0, 1, 2), (3, 2, 1, 0), (2, 1, 0, 3)])
+def test_values_decide_between_two_orders_of_axes(
+    folder: Path, outside: float, order: tuple[int, ...]
+) -> None:
+    values = save_reversible(folder, outside, order)
+    signal = build().session(1, 1)["train"].signal
+    np.testing.assert_array_equal(signal[:, 0, :, 0], values[:6])
+
+
+def test_two_orders_of_axes_that_no_value_tells_apart_are_refused(folder: Path) -> None:
+    save_reversible(folder, 1, (3, 0, 1, 2))
+    with pytest.raises(BrainhiveError, match=r"betas\.h5.*\[X, Y, Z\].*\[Z, Y, X\]"):
+        build().session(1, 1)
+
+
+def test_a_square_array_of_voxels_and_trials_is_refused(folder: Path) -> None:
+    save_betas(folder / f"{BY_FILE}betas.npy", np.eye(8, dtype=np.float32))
+    write_table(folder / f"{BY_FILE}trials.csv", NAMES)
+    with pytest.raises(BrainhiveError, match=r"trials first.*trials last"):
+        build().shapes(1, 1)
