@@ -727,12 +727,14 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
 
 def count_rows(described: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     """Write a row a split of a store that `describe_store` described."""
+    voxels = _describe_lost_voxels(described["provenance"])
     for split, counts in described["splits"].items():
         least, most = counts["repetitions"]
         repetitions = str(most) if least == most else f"{least} to {most}"
-        dropped = ", ".join(
+        reasons = [
             f"{count} {reason}" for reason, count in counts["dropped"].items() if count
-        )
+        ]
+        dropped = ", ".join([*reasons, *voxels])
         yield (
             split,
             counts["pictures"],
@@ -740,3 +742,16 @@ def count_rows(described: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
             counts["trials"],
             dropped or "none",
         )
+
+
+def _describe_lost_voxels(provenance: Mapping[str, Any]) -> list[str]:
+    """Describe how many voxels a store lacks, and the session that costs most."""
+    counts = provenance.get("voxels", {})
+    lost = counts.get("constant_or_missing_in_a_session")
+    if not lost:
+        return []
+    worst = max(provenance["sessions"], key=lambda facts: facts["constant_voxels"])
+    return [
+        f"{lost} of {counts['read']} voxels without an estimate, "
+        f"{worst['constant_voxels']} of them in session {worst['session']}"
+    ]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
+from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths, no
 from brainhive_cli.core.tables import Table
@@ -42,6 +42,9 @@ from brainhive_cli.data.trials import Trials, take
 
 BLOCK_BYTES = 2**27
 """Limit of the signals in memory while voxels are measured."""
+MIN_ZEROS = 0.25
+"""Share of zeros in a trial from which on they are no estimates."""
+NOT_ESTIMATED = "trials without an estimate in all or many voxels"
 REPEATED = 20
 """Training stimuli shown twice or more, below which a choice of voxels would be one of
 noise.
@@ -185,10 +188,15 @@ class Betas(Preparation):
         }
 
     def _choose_trials(
-        self, subject: int, session: int
+        self, subject: int, session: int, missing: Array | None = None
     ) -> tuple[SessionTrials, Array, dict[int, Array]]:
         """List the trials of a session, the rows that are used, and by run or session
         those of them that are z-scored together; none is read.
+
+        Args:
+            subject: By number.
+            session: By number.
+            missing: Rows of trials whose betas were not estimated.
 
         Raises:
             BrainhiveError: if there are too few to use, to z-score by, or to choose
@@ -196,6 +204,11 @@ class Betas(Preparation):
         """
         # trials of a picture
         trials = self.trials(subject, session)
+        if missing is not None:
+            splits = trials.splits.copy()
+            splits[missing] = ""
+            dropped = {**trials.dropped, NOT_ESTIMATED: len(missing)}
+            trials = replace(trials, splits=splits, dropped=dropped)
         where = f"session {session} of subject {subject}"
         rows = np.flatnonzero(trials.splits != "")
         if not len(rows):
@@ -248,14 +261,15 @@ class Betas(Preparation):
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Read the betas of a session, by split, z-scored."""
-        trials, rows, groups = self._choose_trials(subject, session)
+        _, rows, _ = self._choose_trials(subject, session)
         betas, estimated_maps, estimation = self.read(subject, session)
+        is_kept, is_sound = choose_estimates(betas[rows])
+        trials, rows, groups = self._choose_trials(subject, session, rows[~is_kept])
         # [n], [n, V]
         splits, values, space = trials.splits[rows], betas[rows], self.voxels(subject)
 
         # a voxel that was not recorded, or never changes, in some session is left out
         # of all in the end
-        is_sound = np.isfinite(values).all(0)
         values[:, ~is_sound] = 0
         is_sound &= np.ptp(values, 0) > 0
 
@@ -438,8 +452,10 @@ class Betas(Preparation):
             "shown again",
         )
         tables = (
-            Table("Trials", columns, rows),
-            Table("Voxels", ("subject", "voxels", "regions that have any"), widths),
+            Table("Trials listed", columns, rows),
+            Table(
+                "Voxels read", ("subject", "voxels", "regions that have any"), widths
+            ),
             Table("Files of regions", ("subject", "name", "taken for"), files),
         )
         return Overview(tuple(table for table in tables if table.rows), tuple(lines))
@@ -658,6 +674,36 @@ def match_pictures(
             absent if name else "blank trials" for name in names if name not in rows
         ),
     )
+
+
+def choose_estimates(betas: Float32) -> tuple[Bool, Bool]:
+    """Choose trials and voxels that all have estimates, so that most betas are kept.
+
+    A beta that is not finite is no estimate, nor is 0 in a trial of which at least
+    `MIN_ZEROS` of the voxels are 0 that others are not. The trials that lack most are
+    left out, as many as leave most betas, and then the voxels that others lack.
+
+    Args:
+        betas: [n, V].
+
+    Returns:
+        Whether each trial [n] and each voxel [V] is kept.
+    """
+    is_missing, is_zero = ~np.isfinite(betas), betas == 0
+    varies = ~is_zero.all(0)
+    is_zero &= varies
+    share = is_zero.sum(1, keepdims=True) / max(1, varies.sum())
+    is_missing |= is_zero & (share >= MIN_ZEROS)
+
+    # trials that lack most first: how many must go so that each voxel is there
+    order = np.argsort(-is_missing.sum(1), kind="stable")
+    needed = np.zeros(betas.shape[1], np.int64)
+    for position, row in enumerate(order, 1):
+        needed[is_missing[row]] = position
+    numbers = np.arange(len(order))
+    widths = np.searchsorted(np.sort(needed), numbers, "right")
+    number = int(((len(order) - numbers) * widths).argmax())
+    return ~np.isin(numbers, order[:number]), needed <= number
 
 
 def measure_ncsnr(recording: Trials) -> tuple[Float64, int]:

@@ -13,8 +13,9 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.preparations import list_pictures
 from brainhive_cli.data.session_stores import join, write_session
-from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.signal_stores import SignalStore, count_rows, describe_store
 from brainhive_cli.data.single_trial_betas import (
+    NOT_ESTIMATED,
     Betas,
     BetaSteps,
     SessionTrials,
@@ -133,7 +134,7 @@ def test_voxels_that_are_constant_or_missing_in_one_session_are_left_out_of_all(
     tmp_path,
 ):
     betas = make()
-    betas.held[1][0][3, 2] = np.nan
+    betas.held[1][0][:20, 2] = np.nan
     betas.held[2][0][:, 5] = 4
     recordings = betas.prepare(tmp_path)
     assert (
@@ -151,6 +152,35 @@ def test_voxels_that_are_constant_or_missing_in_one_session_are_left_out_of_all(
     np.testing.assert_array_equal(
         np.asarray(recordings["train"].signal[0:1])[0, 0, :, 0], expected
     )
+
+
+@pytest.mark.parametrize("missing", [np.nan, np.inf, 0])
+@pytest.mark.parametrize("width", [VOXELS, VOXELS // 2])
+def test_trials_without_an_estimate_are_left_out_and_counted(tmp_path, missing, width):
+    """Issue 85, case 66: NaN in three trials cost half of the voxels."""
+    betas = make()
+    rows = np.arange(len(betas.held[1][0]))
+    betas.held[1][0][rows % 50 == 7, :width] = missing
+    recordings = betas.prepare(tmp_path)
+    assert recordings["train"].signal.shape[2] == VOXELS
+    store = SignalStore(tmp_path, recordings)
+    (train, test) = describe_store(store)["splits"].values()
+    assert train["dropped"][NOT_ESTIMATED] == 3
+    assert train["trials"] + test["trials"] == 2 * len(rows) - 3
+
+
+def test_voxels_that_many_trials_lack_are_counted_by_the_session_that_costs_most(
+    tmp_path,
+):
+    betas = make()
+    betas.held[2][0][10:, 3:] = np.nan
+    betas.held[2][0][5, :] = 0
+    recordings = betas.prepare(tmp_path)
+    assert recordings["train"].signal.shape[2] == 3
+    row = next(count_rows(describe_store(SignalStore(tmp_path, recordings))))
+    lost = VOXELS - 3
+    assert f"{lost} of {VOXELS} voxels" in row[-1] and "session 2" in row[-1]
+    assert f"1 {NOT_ESTIMATED}" in row[-1]
 
 
 def test_the_noise_ceiling_is_that_of_nsd_where_pictures_have_unequal_repetitions(
