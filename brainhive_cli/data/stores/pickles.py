@@ -154,7 +154,7 @@ def _load(path: Path, verify: bool) -> Any:
                 "its arrays",
             )
         with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+            return {name: _read_member(arrays, name) for name in arrays.files}
 
     # an array of numbers or names, or one of objects, which NumPy keeps as a pickle
     if magic == b"\x93NUMPY":
@@ -173,6 +173,23 @@ def _load(path: Path, verify: bool) -> Any:
 
     # a bare pickle, or the first of an older file of torch
     return _read_torch(path, Unpickler(np.memmap(path, np.uint8, "r")))
+
+
+def _read_member(arrays: Any, name: str) -> Array:
+    """Read an array of an .npz; names in an array of objects, or in MATLAB's cells, as
+    strings.
+    """
+    try:
+        values: Array = arrays[name]
+    except ValueError:
+        # an array of objects is a pickle, which NumPy refuses to read
+        with arrays.zip.open(f"{name}.npy") as file:
+            HEADERS[np.lib.format.read_magic(file)](file)
+            values = Unpickler(np.frombuffer(file.read(), np.uint8)).load()
+        cells = [*map(np.asarray, values.flat)]
+        if all(cell.dtype.kind == "U" and cell.size == 1 for cell in cells):
+            values = np.array([cell.item() for cell in cells])
+    return values
 
 
 def _read_torch(path: Path, unpickler: "Unpickler") -> Any:

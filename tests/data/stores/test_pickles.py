@@ -126,6 +126,19 @@ def test_arrays_and_plain_types_come_through_pickles_of_numpy(tmp_path: Path) ->
     assert set(pickles.load(tmp_path / "a.npz")) == {"ids", "emb"}
 
 
+def test_names_in_objects_or_cells_of_matlab_are_read_from_an_npz(
+    tmp_path: Path,
+) -> None:
+    cells = np.empty((1, 3), object)
+    cells[0] = [np.array([name]) for name in ("Fp1", "Oz", "Pz")]
+    names = np.array(["a", "b"], object)
+    np.savez(tmp_path / "a.npz", names=names, channels=cells, x=np.arange(3))
+    found = pickles.load(tmp_path / "a.npz")
+    assert found["names"].tolist() == ["a", "b"] and found["names"].dtype.kind == "U"
+    assert found["channels"].tolist() == ["Fp1", "Oz", "Pz"]
+    assert found["x"].tolist() == [0, 1, 2]
+
+
 # of NumPy 1 and 2
 @pytest.mark.parametrize(("protocol", "core"), [(2, "numpy.core"), (5, "numpy._core")])
 def test_arrays_tensors_and_plain_types_come_through_a_torch_file(
@@ -162,6 +175,7 @@ def test_objects_are_refused_wherever_they_stand_before_anything_runs(
     torch.save(hidden, "older.pt", _use_new_zipfile_serialization=False)
     Path("bare.npy").write_bytes(pickle.dumps(hidden))
     np.save("objects.npy", np.array(hidden, object), allow_pickle=True)
+    np.savez("objects.npz", hidden=np.array([harmful], object))
     for path in list(tmp_path.iterdir()):
         with pytest.raises(
             BrainhiveError, match="holds Python objects that could run code"
