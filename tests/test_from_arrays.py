@@ -10,6 +10,8 @@ from worlds import COLOURS, paint
 
 from brainhive_cli import api
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.data.epochs import as_trials
+from brainhive_cli.data.spaces import Voxels
 
 mne = pytest.importorskip("mne")
 TIMES_S = np.arange(20) / 100
@@ -309,3 +311,12 @@ def test_rows_are_the_order_unless_it_is_unknown(home, axes, side) -> None:
     assert ("the order of trials is not known" in answer.words) == bool(axes)
     assert ("order of trials unknown" in top1.caveats) == bool(axes)
     assert ("signal or time" in top1.caveats) == (not axes)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 1), (6, 1, 4), (6, 1, 4, 1)])
+def test_betas_may_have_further_axes_of_one_entry(shape):
+    betas = np.random.default_rng(0).normal(size=shape)
+    trials = as_trials(betas, list("abcdef"), space=Voxels({"V1": np.arange(4) < 2}))
+    np.testing.assert_array_equal(trials.signal[:, 0, :, 0], betas.reshape(6, 4))
+    with pytest.raises(RecipeError, match="channels"):
+        as_trials(betas.reshape(6, 4, 1), times_s=[0.0])
