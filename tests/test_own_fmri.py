@@ -9,6 +9,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -89,6 +90,14 @@ def test_the_workflow_finds_pictures_far_above_chance_and_regions_that_carry_the
     (document,) = (home / "runs/eval-retrieval").glob("*/metrics.json")
     top1 = json.loads(document.read_text())["scopes"]["all"]["top1"]
     assert top1["n"] == 20 and top1["value"] > 4 * top1["chance"]
+
+    # the file for others says which voxels it takes, and brings the candidates
+    taken = invoke("export", "to=out")["details"]["input"]
+    space = SignalStore.open(home / "signals/image-folder/default/sub-01.h5")["test"]
+    assert taken["voxels"]["indices"] == space.space.grid.indices.tolist()  # type: ignore[union-attr]
+    assert {*REGIONS} <= taken["voxels"]["regions"].keys()
+    gallery = torch.load("out/gallery.pt")
+    assert gallery["pictures"] == [*space.image_ids] and len(gallery["vectors"]) == 20
     explained = invoke("explain", "draws=20", "analyses=trained,encoding")
     assert "early" in json.dumps(explained) and "higher" in json.dumps(explained)
 

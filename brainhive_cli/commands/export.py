@@ -3,6 +3,7 @@ gives.
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +13,12 @@ from pydantic import BeforeValidator, Field
 
 from brainhive_cli.core import console
 from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import Names, OneRun, TrainedRunRecipe, split
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.measurement import neuralbench
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.portable import (
@@ -27,6 +30,7 @@ from brainhive_cli.training.alignment.references import choose_cell
 from brainhive_cli.training.alignment.trained import TrainedModel, open_model
 
 FILE, CONTRACT, SCORES = "model.pt2", "model.json", "neuralbench.json"
+GALLERY = "gallery.pt"
 SUBMISSION = '''"""A brain model of Brainhive, which needs torch alone."""
 
 import json
@@ -139,7 +143,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         shape, difference = save_program(module, part)
 
     # the contract: what the file takes and gives, and what the model's folder says
-    given = {
+    given: dict[str, Any] = {
         "shape": ["batch", *module.example.shape[1:]],
         "channels": module.names,
         "rate_hz": module.rate_hz,
@@ -147,6 +151,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         "unit": trained.recorded_unit(subject) if module.is_whitening else unit,
         "subject": subject,
     }
+    if not module.names:
+        given["voxels"] = _describe_voxels(trained, subject)
     contract = {
         "input": given,
         "output": {"shape": ["batch", *shape], "largest_difference": difference},
@@ -160,6 +166,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     for file_name, text in written.items():
         with atomic_write(to / file_name) as part:
             part.write_text(text, "utf-8")
+    # vectors of the test pictures, where their embeddings are here
+    with suppress(MissingData):
+        pictures, listed = trained.pictures("test"), trained.rows("test")
+        vectors = trained.images("test", listed)
+        gallery = {"pictures": [*pictures.image_ids[listed]], "vectors": vectors}
+        with atomic_write(to / GALLERY) as part:
+            torch.save(gallery, part)
     rows = [(name, str(value)) for name, value in given.items()]
     table = Table(f"Exported {to.name}", ("signals", "value"), rows)
     return Result(to, (table,), details=contract)
@@ -175,6 +188,27 @@ def _open(recipe: Recipe) -> TrainedModel:
     run = open_model(recipe.align_run, recipe.paths, subjects=subjects)
     models = {model.cell.name: model for model in run.models}
     return choose_cell(models, recipe.cell, run.name)
+
+
+def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
+    """Describe the voxels that a model reads, in their order, as far as a store says
+    it.
+    """
+    if not trained.source.path(subject).is_file():
+        return {}
+    recording = next(iter(trained.source.open(subject).splits.values()))
+    space = trained.source.select(recording, trained.run.name).space
+    assert isinstance(space, Voxels)
+    regions = {
+        name: np.flatnonzero(mask).tolist() for name, mask in space.regions.items()
+    }
+    described: dict[str, Any] = {"regions": regions}
+    if grid := space.grid:
+        described["indices"] = grid.indices.tolist()
+        described |= {"shape": [*grid.shape], "affine": grid.affine.tolist()}
+    if surface := space.surface:
+        described |= {"vertices": surface.vertices.tolist(), "sizes": [*surface.sizes]}
+    return described
 
 
 def _score(trained: TrainedModel) -> dict[str, Any]:

@@ -246,7 +246,10 @@ def test_every_backbone_takes_batches_of_any_size(kind: str, tmp_path: Path) -> 
 
     save_program(PortableModel(aligner, 3), tmp_path / "model.pt2")
     program = torch.export.load(tmp_path / "model.pt2")
-    torch.testing.assert_close(program.module()(signal), expected)
+    module = program.module()
+    torch.testing.assert_close(module(signal), expected)
+    torch.testing.assert_close(module(signal.double()), expected)
+    assert torch.isfinite(module(signal.half())).all()
     assert not any(".1." in name for name in program.state_dict if "ridge" in name)
 
 

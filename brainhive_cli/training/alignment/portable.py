@@ -154,7 +154,9 @@ class PortableModel(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, signal: Tensor) -> Tensor:
-        """Encode signals [B, C', T']."""
+        """Encode signals [B, C', T'] of any dtype."""
+        # `to` would be exported for the dtype of the example alone
+        signal = signal.type_as(self.channels)
         # [C, 1] are factors, as of voxels, which are too many for a product
         product = torch.mul if self.channels.shape[1] == 1 else torch.matmul
         # [B, C, T]
