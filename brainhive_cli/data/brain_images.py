@@ -36,6 +36,8 @@ AFFINE_MM = 1e-3
 """Largest difference between affines of one space: they are written as float32."""
 PROBABLE, PERCENT = 0.5, 50
 """Least probability at which a voxel is inside, as a share or in percent."""
+ROUNDING = 1e-3
+"""Largest distance from whole numbers, at which labels and masks are these."""
 PARCELS, GRADIENT = 0.6, 0.35
 """Shares of neighbours with one value: more in a map of labels, less in one of
 probabilities in percent.
@@ -139,6 +141,16 @@ def read_volume(path: Path, way_out: str) -> Array:
     return values.reshape(
         *values.shape[:3], *(size for size in values.shape[3:] if size > 1)
     )
+
+
+def round_labels(values: Array) -> Array:
+    """Round values that are whole numbers apart from errors of scaling and resampling.
+
+    Other values are returned as they are, and so are those that would all become 0.
+    """
+    rounded = np.rint(values)
+    is_near = np.allclose(values, rounded, 1e-6, ROUNDING, equal_nan=True)
+    return rounded if is_near and np.nan_to_num(rounded).any() else values
 
 
 def find_threshold(
@@ -267,6 +279,7 @@ class Mask:
         """
         values, kind = read_volume(path, way_out), f"above {above}"
         if above is None:
+            values = round_labels(values) if least is None else values
             threshold, kind = find_threshold(values, path, "mask", least)
         inside = values > above if above is not None else is_inside(values, threshold)
         if inside.ndim != 3 or not inside.any():

@@ -25,6 +25,7 @@ from brainhive_cli.data.brain_images import (
     is_inside,
     open_image,
     read_volume,
+    round_labels,
 )
 from brainhive_cli.data.preparations import fill_subject
 from brainhive_cli.data.spaces import Surface, Voxels
@@ -200,6 +201,8 @@ def _read_parts(
     and what it is.
     """
     maps, volume, labels = _read_maps(path, space)
+    if least is None:
+        maps, volume = round_labels(maps), round_labels(volume)
     count, several = maps.shape
     # what names the labels: the file, the table next to it, or an atlas that is known
     table, source = _read_table(path), "of the file"

@@ -125,6 +125,26 @@ def test_a_table_beside_an_atlas_names_its_labels(tmp_path: Path, mask: Mask) ->
         (tmp_path / table).unlink()
 
 
+@pytest.mark.parametrize("error", [1e-4, -1e-4])
+def test_labels_and_masks_that_were_scaled_are_whole_numbers(
+    tmp_path: Path, mask: Mask, error: float
+) -> None:
+    """Issue 85: a hair beside whole numbers they were probabilities, or refused."""
+    values = draw(0, 1, 2, -1)
+    path = save(tmp_path / "atlas.nii.gz", (values * (1 + error)).astype(np.float32))
+    inside = Mask.open(path, "save it again").inside
+    np.testing.assert_array_equal(inside, values > 0)
+    regions, readings = read_regions({"atlas": [path]}, mask)
+    assert readings == {"atlas": "labels without names"}
+    np.testing.assert_array_equal(regions["atlas-2"], values[INSIDE] == 2)
+    # residues of an interpolation are no voxels, and shares stay shares
+    shares = np.where(INSIDE, 1.0, 1e-8).astype(np.float32)
+    path = save(tmp_path / "mask.nii.gz", shares)
+    np.testing.assert_array_equal(Mask.open(path, "save it again").inside, INSIDE)
+    path = save(tmp_path / "map.nii.gz", np.linspace(0, 1, 60).reshape(SHAPE))
+    assert Mask.open(path, "save it again").width == 30
+
+
 def test_two_tables_beside_an_atlas_must_agree(tmp_path: Path, mask: Mask) -> None:
     atlas = save(tmp_path / "atlas.nii.gz", draw(0, 1, 2))
     (tmp_path / "atlas.txt").write_text("1 V1\n2 V2\n")
