@@ -16,6 +16,7 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.bids_labels import VERSIONS
 from brainhive_cli.data.brain_images import CORTEX, NIFTI, Mask, open_image
 from brainhive_cli.data.recording_files import (
@@ -49,6 +50,10 @@ usual.
 """
 OPTIONAL = ("cosine", "non_steady", "motion_outlier")
 """Groups without a column in a run that is short, or has no such volume."""
+UNIT_LIMITS = {"s": (0.5, 0), "ms": (0.5, 0.5), "volumes": (1, 0.5)}
+"""Least share of pictures that begin within their run, and least share of a run after
+which the latest begins, by the unit of onsets.
+"""
 # headers hold the TR as float32, or in milliseconds
 HEADER_TOLERANCE_S = 1e-3
 LONGEST_TR_S = 100
@@ -77,8 +82,8 @@ class BidsFile(NamedTuple):
 Folders = Callable[[Path], Sequence[BidsFile]]
 """Lists the files in a folder of one data set, each folder once."""
 Picture = tuple[float, float, str]
-"""When a picture was shown, for how long (NaN where that is not known), and what events
-call it.
+"""When a picture was shown, for how long (NaN where that is not known), both in the
+unit of the table, and what events call it.
 """
 
 
@@ -380,10 +385,42 @@ def read_events(
     for picture, later in pairwise(pictures):
         if picture[0] == later[0]:
             raise BrainhiveError(
-                f"{path}: two pictures begin at {later[0]:g} s",
+                f"{path}: two pictures begin at {later[0]:g}",
                 "preparation.where={COLUMN: VALUE} chooses one, or correct the table",
             )
     return pictures, dropped
+
+
+def measure_unit(unit: str, tr_s: Any) -> Any:
+    """Return the seconds that a unit of onsets has, at a TR or several."""
+    return {"s": 1.0, "ms": 1e-3, "volumes": tr_s}[unit]
+
+
+def find_onset_unit(pictures: Sequence[tuple[float, float, float]], where: str) -> str:
+    """Find the unit of onsets by the runs that they must lie in.
+
+    Args:
+        pictures: Onset of each picture, and TR and duration of its run in seconds.
+        where: What they are of, for errors.
+
+    Returns:
+        `s`, `ms` or `volumes`; `s` if none fits.
+
+    Raises:
+        BrainhiveError: if two units fit.
+    """
+    fitting = {}
+    onsets, trs_s, ends_s = np.array(pictures or [(0, 1, 1)]).T
+    is_whole = bool((onsets == np.rint(onsets)).all() and (trs_s != 1).all())
+    for unit, (least_begun, least_latest) in UNIT_LIMITS.items():
+        shares = onsets * measure_unit(unit, trs_s) / ends_s
+        begun = shares[shares < 1]
+        fits = len(begun) >= least_begun * len(onsets)
+        fits &= begun.max(initial=0) >= least_latest
+        if fits and (is_whole or unit != "volumes"):
+            fitting[f"in {unit}"] = unit
+    way = "preparation.onset_unit=s, or volumes"
+    return choose_only(fitting, f"the onsets of {where}", way) or "s"
 
 
 def _plain(value: object) -> str:

@@ -39,9 +39,11 @@ from brainhive_cli.data.preparations._bold_files import (
     AGAIN,
     SERIES,
     BoldRun,
+    find_onset_unit,
     find_runs,
     inherit,
     list_folder,
+    measure_unit,
     read_confounds,
     read_events,
     read_series,
@@ -127,6 +129,11 @@ class Config(BetaSteps):
         {},
         description="only events with these values, as {trial_type: picture} or "
         "{trial_type: [1, 2]}",
+    )
+    onset_unit: Literal["", "s", "ms", "volumes"] = Field(
+        "",
+        exclude_if=lambda unit: not unit,
+        description="of onsets and durations; default: that which alone fits the run",
     )
     stimulus_s: float | None = Field(
         None, gt=0, description="seconds of a picture; default: as events say"
@@ -247,8 +254,8 @@ class Bold(Betas):
         """Read the regions of a subject, once."""
         space, files = self._space(subject), self._region_files(subject)
         voxels, readings = name_voxels(files, space, self.config.thresholds)
-        # how the recipe's mask was read, as of regions
-        if isinstance(space, Mask) and self.config.mask:
+        # how masks were read, as of regions
+        if isinstance(space, Mask):
             readings = {"mask": space.kind, **readings}
         self.readings[subject] = readings
         return voxels
@@ -454,12 +461,20 @@ class Bold(Betas):
         ]
         for image in [*paths, *(run.series[0] for run in runs)]:
             masks[0].require_grid_of(image)
-        inside = np.logical_and.reduce([mask.inside for mask in masks])  # [X, Y, Z]
+        counts = np.sum([mask.inside for mask in masks], 0)  # [X, Y, Z]
+        inside = counts == len(masks)
         if not inside.any():
             raise BrainhiveError(
                 f"the brain masks of subject {subject} share no voxel", way_out
             )
-        return replace(masks[0], inside=inside)
+        kind, union = masks[0].kind, int((counts > 0).sum())
+        if inside.sum() < union:
+            smallest = min(masks, key=lambda mask: mask.width)
+            kind = (
+                f"{len(masks)} masks, which share {inside.sum()} of {union} voxels; "
+                f"{smallest.path.name} has {smallest.width}"
+            )
+        return replace(masks[0], inside=inside, kind=kind)
 
     def _all_runs(self, subject: int) -> list[BoldRun]:
         return [
@@ -504,13 +519,29 @@ class Bold(Betas):
         session_runs = self._runs[subject][session]
         dropped, noted = Counter[str](), Counter[str]()
 
-        # pictures with a response in their run that can be modelled
-        shown, timings = [], {}
+        # pictures of all runs, and the unit of their onsets
+        events_of_run, timings, timed = {}, {}, []
         for run in session_runs:
-            volumes, tr_s, start_s, _ = timings[run.number] = read_timing(run)
-            pictures, no_pictures = read_events(
+            volumes, tr_s, *_ = timings[run.number] = read_timing(run)
+            events_of_run[run.number] = read_events(
                 run.events, config.stimulus, config.where, run.series[0]
             )
+            for onset, *_ in events_of_run[run.number][0]:
+                timed.append((onset, tr_s, volumes * tr_s))
+        unit = config.onset_unit or find_onset_unit(timed, where)
+        if unit != "s":
+            noted[f"pictures whose onsets are in {unit}"] = len(timed)
+
+        # pictures with a response in their run that can be modelled
+        shown = []
+        for run in session_runs:
+            volumes, tr_s, start_s, _ = timings[run.number]
+            pictures, no_pictures = events_of_run[run.number]
+            size_s = measure_unit(unit, tr_s)
+            pictures = [
+                (onset * size_s, duration * size_s, name)
+                for onset, duration, name in pictures
+            ]
             end_s = volumes * tr_s
             latest_s = (volumes - 1) * tr_s + start_s - LAST_S
             begun = [picture for picture in pictures if picture[0] < end_s]
@@ -526,8 +557,8 @@ class Bold(Betas):
             )
             raise MissingData(
                 f"{where} shows no picture: {reasons}",
-                "onsets are seconds from the first volume; preparation.sessions=[…] "
-                "leaves it out",
+                "onsets count from the first volume: preparation.onset_unit=ms; "
+                "preparation.sessions=[…] leaves it out",
             )
 
         # run, its end, time and name [n] of the pictures of all runs

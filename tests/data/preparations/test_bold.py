@@ -20,6 +20,7 @@ import nibabel
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import bold
+from brainhive_cli.data.preparations._bold_files import find_onset_unit
 from brainhive_cli.data.preparations.bold import Bold, Config
 from brainhive_cli.data.signal_stores import SignalStore
 
@@ -225,6 +226,51 @@ def test_pictures_at_the_edges_of_a_run_are_left_out_where_their_response_peaks_
     assert np.isfinite(build().read(1, 1)[0]).all()
 
 
+@pytest.mark.parametrize(
+    ("step", "tr_s", "unit"),
+    [
+        (8, 2, "s"),
+        (3.5, 2, "s"),  # the second half of the run shows nothing
+        (8, 1, "s"),
+        (16, 2, "s"),  # the run was cut short
+        (8000, 2, "ms"),
+        (8000, 0.8, "ms"),
+        (80000, 2, "s"),  # nothing fits
+        (4, 2, ""),  # whole volumes or seconds
+        (10, 0.8, ""),
+    ],
+)
+def test_the_unit_of_onsets_is_the_only_one_that_fits_the_run(step, tr_s, unit):
+    pictures = [(step * number, tr_s, 160.0) for number in range(1, 17)]
+    if unit:
+        assert find_onset_unit(pictures, "session 1") == unit
+        return
+    with pytest.raises(
+        BrainhiveError, match=r"session 1.*in s, or in volumes"
+    ) as error:
+        find_onset_unit(pictures, "session 1")
+    assert "preparation.onset_unit" in error.value.hint
+
+
+@pytest.mark.parametrize(("unit", "size_s"), [("ms", 1e-3), ("volumes", 2.0)])
+def test_onsets_and_durations_are_read_in_their_unit(data, unit, size_s):
+    expected = build().trials(1, 1)
+    for path in (data / "sub-01/ses-01/func").glob("*_events.tsv"):
+        edit_table(
+            path,
+            lambda rows: [
+                [float(row[0]) / size_s, 2 / size_s, *row[2:]]
+                for row in rows
+                if row[2] == "picture"
+            ],
+        )
+    trials = build(onset_unit=unit).trials(1, 1)
+    np.testing.assert_allclose(trials.onset_s, expected.onset_s)
+    assert trials.provenance["stimulus_s"] == 2
+    noted = trials.noted[f"pictures whose onsets are in {unit}"]
+    assert noted == len(trials.image_ids) + trials.dropped[bold.AFTER_END]
+
+
 def test_voxels_are_those_that_the_masks_of_all_sessions_share(data, mini_bids):
     path = derived(data, f"{OTHER_RUN}_space-T1w_desc-brain_mask.nii.gz")
     mask = mini_bids.brain_mask()
@@ -237,6 +283,10 @@ def test_voxels_are_those_that_the_masks_of_all_sessions_share(data, mini_bids):
         prepared.voxels(1).grid.indices, np.delete(places, 3, axis=0)
     )
     assert prepared.read(1, 1)[0].shape == (48, len(places) - 1)
+    # the mask that costs a voxel is named
+    _, name, reading = prepared.look_over([1, 2]).tables[-1].rows[0]
+    assert name == "mask" and path.name in reading
+    assert f"{len(places) - 1} of {len(places)} voxels" in reading
     path.unlink()
     with pytest.raises(MissingData, match="no desc-brain_mask next to it"):
         build().width(1)
