@@ -94,8 +94,8 @@ def test_the_workflow_finds_pictures_far_above_chance_and_regions_that_carry_the
     # the file for others says which voxels it takes, and brings the candidates
     taken = invoke("export", "to=out")["details"]["input"]
     space = SignalStore.open(home / "signals/image-folder/default/sub-01.h5")["test"]
-    assert taken["voxels"]["indices"] == space.space.grid.indices.tolist()  # type: ignore[union-attr]
-    assert {*REGIONS} <= taken["voxels"]["regions"].keys()
+    assert taken["voxels"]["voxel indices"] == space.space.grid.indices.tolist()  # type: ignore[union-attr]
+    assert "voxels in the mask of region V1" in taken["voxels"]
     gallery = torch.load("out/gallery.pt")
     assert gallery["pictures"] == [*space.image_ids] and len(gallery["vectors"]) == 20
     explained = invoke("explain", "draws=20", "analyses=trained,encoding")

@@ -18,7 +18,7 @@ from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import Names, OneRun, TrainedRunRecipe, split
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.spaces import Voxels, axis_lists
 from brainhive_cli.measurement import neuralbench
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.portable import (
@@ -199,15 +199,11 @@ def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
     recording = next(iter(trained.source.open(subject).splits.values()))
     space = trained.source.select(recording, trained.run.name).space
     assert isinstance(space, Voxels)
-    regions = {
-        name: np.flatnonzero(mask).tolist() for name, mask in space.regions.items()
-    }
-    described: dict[str, Any] = {"regions": regions}
-    if grid := space.grid:
-        described["indices"] = grid.indices.tolist()
-        described |= {"shape": [*grid.shape], "affine": grid.affine.tolist()}
-    if surface := space.surface:
-        described |= {"vertices": surface.vertices.tolist(), "sizes": [*surface.sizes]}
+    lists = axis_lists(space).items()
+    described = {name: np.asarray(values).tolist() for name, values in lists}
+    if space.grid:
+        affine = space.grid.affine.tolist()
+        described |= {"shape": [*space.grid.shape], "affine": affine}
     return described
 
 

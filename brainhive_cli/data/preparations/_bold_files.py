@@ -50,10 +50,6 @@ usual.
 """
 OPTIONAL = ("cosine", "non_steady", "motion_outlier")
 """Groups without a column in a run that is short, or has no such volume."""
-UNIT_LIMITS = {"s": (0.5, 0), "ms": (0.5, 0.5), "volumes": (1, 0.5)}
-"""Least share of pictures that begin within their run, and least share of a run after
-which the latest begins, by the unit of onsets.
-"""
 # headers hold the TR as float32, or in milliseconds
 HEADER_TOLERANCE_S = 1e-3
 LONGEST_TR_S = 100
@@ -391,11 +387,6 @@ def read_events(
     return pictures, dropped
 
 
-def measure_unit(unit: str, tr_s: Any) -> Any:
-    """Return the seconds that a unit of onsets has, at a TR or several."""
-    return {"s": 1.0, "ms": 1e-3, "volumes": tr_s}[unit]
-
-
 def find_onset_unit(pictures: Sequence[tuple[float, float, float]], where: str) -> str:
     """Find the unit of onsets by the runs that they must lie in.
 
@@ -409,16 +400,17 @@ def find_onset_unit(pictures: Sequence[tuple[float, float, float]], where: str) 
     Raises:
         BrainhiveError: if two units fit.
     """
-    fitting = {}
+    # of each picture, the share of its run after which it begins
     onsets, trs_s, ends_s = np.array(pictures or [(0, 1, 1)]).T
-    is_whole = bool((onsets == np.rint(onsets)).all() and (trs_s != 1).all())
-    for unit, (least_begun, least_latest) in UNIT_LIMITS.items():
-        shares = onsets * measure_unit(unit, trs_s) / ends_s
-        begun = shares[shares < 1]
-        fits = len(begun) >= least_begun * len(onsets)
-        fits &= begun.max(initial=0) >= least_latest
-        if fits and (is_whole or unit != "volumes"):
-            fitting[f"in {unit}"] = unit
+    shares = {"s": onsets / ends_s, "ms": onsets / 1000 / ends_s}
+    if (onsets == np.rint(onsets)).all() and (trs_s != 1).all():
+        shares["volumes"] = onsets * trs_s / ends_s
+    # seconds are usual, though some pictures may begin after a run that was cut short
+    fitting = {
+        f"in {unit}": unit
+        for unit, share in shares.items()
+        if 0.5 <= share.max() < 1 or (unit == "s" and np.median(share) < 1)
+    }
     way = "preparation.onset_unit=s, or volumes"
     return choose_only(fitting, f"the onsets of {where}", way) or "s"
 

@@ -43,7 +43,6 @@ from brainhive_cli.data.preparations._bold_files import (
     find_runs,
     inherit,
     list_folder,
-    measure_unit,
     read_confounds,
     read_events,
     read_series,
@@ -537,7 +536,7 @@ class Bold(Betas):
         for run in session_runs:
             volumes, tr_s, start_s, _ = timings[run.number]
             pictures, no_pictures = events_of_run[run.number]
-            size_s = measure_unit(unit, tr_s)
+            size_s = {"s": 1, "ms": 1e-3, "volumes": tr_s}[unit]
             pictures = [
                 (onset * size_s, duration * size_s, name)
                 for onset, duration, name in pictures
