@@ -92,11 +92,11 @@ def test_the_workflow_finds_pictures_far_above_chance_and_regions_that_carry_the
     assert top1["n"] == 20 and top1["value"] > 4 * top1["chance"]
 
     # the file for others says which voxels it takes, and brings the candidates
-    taken = invoke("export", "to=out")["details"]["input"]
+    taken = invoke("export", f"to={home / 'out'}")["details"]["input"]
     space = SignalStore.open(home / "signals/image-folder/default/sub-01.h5")["test"]
     assert taken["voxels"]["voxel indices"] == space.space.grid.indices.tolist()  # type: ignore[union-attr]
     assert "voxels in the mask of region V1" in taken["voxels"]
-    gallery = torch.load("out/gallery.pt")
+    gallery = torch.load(home / "out/gallery.pt")
     assert gallery["pictures"] == [*space.image_ids] and len(gallery["vectors"]) == 20
     explained = invoke("explain", "draws=20", "analyses=trained,encoding")
     assert "early" in json.dumps(explained) and "higher" in json.dumps(explained)

@@ -456,7 +456,9 @@ class Betas(Preparation):
             Table(
                 "Voxels read", ("subject", "voxels", "regions that have any"), widths
             ),
-            Table("Files of regions", ("subject", "name", "taken for"), files),
+            Table(
+                "Files of masks and regions", ("subject", "name", "taken for"), files
+            ),
         )
         return Overview(tuple(table for table in tables if table.rows), tuple(lines))
 

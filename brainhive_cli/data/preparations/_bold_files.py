@@ -19,6 +19,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.bids_labels import VERSIONS
 from brainhive_cli.data.brain_images import CORTEX, NIFTI, Mask, open_image
+from brainhive_cli.data.ledger import Ledger
 from brainhive_cli.data.recording_files import (
     ABSENT,
     NO_VALUE,
@@ -171,17 +172,22 @@ def refuse_versions(files: Iterable[BidsFile]) -> None:
 
 
 def find_runs(
-    raw: Folders, derived: Folders, files: Iterable[BidsFile]
+    raw: Folders, derived: Folders, files: Iterable[BidsFile], ledger: Ledger
 ) -> list[BoldRun]:
     """Find the files of the runs of a session by their derived BOLD; runs without
-    events are left out.
+    events are left out, and counted.
     """
     # runs with events in the order of their labels, run-10 behind run-9
-    labelled = [
-        (len(label := file.entities.get("run", "")), label, file.path, file, tables[-1])
-        for file in files
-        if (tables := inherit(raw, file, ".tsv", "events"))
-    ]
+    labelled = []
+    for file in files:
+        label, tables = (
+            file.entities.get("run", ""),
+            inherit(raw, file, ".tsv", "events"),
+        )
+        if tables:
+            labelled.append((len(label), label, file.path, file, tables[-1]))
+        else:
+            ledger.leave_out("runs", "without events.tsv", file.path.name)
     labelled.sort()
 
     # numbers of the labels, or else counted

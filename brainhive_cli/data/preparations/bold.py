@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from itertools import chain, groupby
 from pathlib import Path
@@ -27,6 +27,7 @@ from brainhive_cli.data.event_names import (
     EventNames,
     find_table,
 )
+from brainhive_cli.data.ledger import Ledger
 from brainhive_cli.data.preparations import (
     Overview,
     Stimuli,
@@ -198,9 +199,11 @@ class Bold(Betas):
 
     Attributes:
         derived: The folder of the derivatives.
+        ledger: Runs that are left out, once they are listed.
     """
 
     derived: Path = Path()
+    ledger: Ledger = field(default_factory=Ledger)
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -260,7 +263,7 @@ class Bold(Betas):
         return voxels
 
     def notes(self, subjects: Sequence[int]) -> list[str]:
-        """Name the subjects whose labels are not their numbers."""
+        """Name the subjects whose labels are not their numbers, and runs left out."""
         paths = {
             subject: {
                 session: [run.series[0] for run in runs]
@@ -268,9 +271,9 @@ class Bold(Betas):
             }
             for subject, sessions in self._runs.items()
         }
-        return describe_labels(
-            paths, self.derived, subjects, self.config.subject_numbers
-        )
+        numbers = self.config.subject_numbers
+        lines = describe_labels(paths, self.derived, subjects, numbers)
+        return [*lines, *self.ledger.describe()]
 
     def trials(self, subject: int, session: int) -> SessionTrials:
         """List the pictures that are modelled, and count those that are not."""
@@ -402,7 +405,7 @@ class Bold(Betas):
         for subject, session_paths in groups.items():
             for session, paths in session_paths.items():
                 series = [file for path in paths for file in folder_files[path]]
-                if session_runs := find_runs(raw, derived, series):
+                if session_runs := find_runs(raw, derived, series, self.ledger):
                     runs.setdefault(subject, {})[session] = session_runs
         return runs
 

@@ -470,3 +470,9 @@ def test_repetitions_of_test_pictures_choose_nothing(data, monkeypatch):
         and (counts[is_test] == 1).all()
         and (counts[~is_test] == 4).all()
     )
+
+
+def test_a_run_without_events_is_counted_and_named(data):
+    (data / f"{RUN}_events.tsv").unlink()
+    lines = [line for line in build().look_over([1]).warnings if "run-01" in line]
+    assert len(lines) == 1 and lines[0].startswith("1 runs left out")
