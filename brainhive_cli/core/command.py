@@ -13,7 +13,7 @@ from typing import Any, Self
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, Hint, MissingData
 from brainhive_cli.core.facts import WorkflowFacts
-from brainhive_cli.core.files import atomic_write, portable
+from brainhive_cli.core.files import atomic_write, find_unfetched, portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, add_footnotes
 from brainhive_cli.core.tables import Table
@@ -74,8 +74,9 @@ class Input:
         """Describe files of a publisher, by those that are here and the path where
         they are expected.
         """
-        name = portable(str(path))
-        return cls(name) if present else cls(name, size, MissingData(f"no {path}", way))
+        files = [present] if isinstance(present, Path) else present or []
+        error = find_unfetched(files) if files else MissingData(f"no {path}", way)
+        return cls(portable(str(path)), size if error else None, error)
 
     @property
     def is_missing(self) -> bool:

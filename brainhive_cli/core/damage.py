@@ -10,6 +10,7 @@ import csv
 import errno
 import gzip
 import lzma
+import os
 import pickle
 import re
 import shutil
@@ -105,7 +106,7 @@ def reading(
     """
     try:
         # a pipe or device would be waited on for ever
-        if path.exists() and not path.is_dir():
+        if os.path.lexists(path) and not path.is_dir():
             require_regular(path)
         yield
     except UnfitFile as reason:

@@ -17,6 +17,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import (
     TRACKERS,
     atomic_write,
+    is_file,
     open_regular,
     read_lines,
     read_regular,
@@ -79,7 +80,7 @@ def read(
         BrainhiveError: `error`, with path and key, if it is too large, changed, or does
             not hold a `kind`.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise MissingData(f"there is no file {path}", hint)
 
     # its bytes, at most so many

@@ -16,7 +16,7 @@ import stat
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fnmatch import translate
 from functools import cache
@@ -53,6 +53,22 @@ FAILED_WRITES = {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
 """Errors of a disk, quota or limit that has no room for what is written."""
 MAX_SHOWN_CHARACTERS = 80
 """Of a refused name, in its error."""
+MAX_POINTER_BYTES = 1024
+"""Size below which a file may be a pointer (specification of Git LFS)."""
+UNFETCHED = "to content that was not fetched"
+POINTERS = {
+    rb"version https://git-lfs": (
+        f"a pointer of Git LFS {UNFETCHED}",
+        "cd {} && git lfs pull",
+    ),
+    rb"[\w./-]*/annex/objects/": (
+        f"a pointer of git-annex {UNFETCHED}",
+        "cd {} && git annex get .",
+    ),
+}
+"""How small files begin that stand for others: what they are, and what fetches the
+content of a folder.
+"""
 REFUSED = {
     "is empty": re.compile(r"\A\Z"),
     "is an absolute path": re.compile(r"[/\\]|[A-Za-z]:[/\\]"),
@@ -147,6 +163,60 @@ class UnfitFile(BrainhiveError, OSError):
         return type(self), (self.errno, self.strerror, self.filename, self.hint)
 
 
+class NotFetched(MissingData):
+    """Files whose content is not here, as DataLad and Git LFS leave them."""
+
+
+def find_unfetched(paths: Iterable[AnyPath]) -> NotFetched | None:
+    """Describe and count the files whose content is not here; None if there are none.
+
+    They are links to nowhere, and pointers of git-annex and Git LFS.
+    """
+    names = [os.fspath(path) for path in paths]
+    pointers = [_describe_pointer(name) for name in names]
+    absent = [name for name, pointer in zip(names, pointers, strict=True) if pointer]
+    if not absent:
+        return None
+    description, way = next(filter(None, pointers))
+    folder = os.path.commonpath([os.path.dirname(name) for name in absent]) or "."
+    count = f"; {len(absent)} of {len(names)} files are so" if len(names) > 1 else ""
+    return NotFetched(
+        f"{absent[0]} is {description}{count}", way.format(shlex.quote(folder))
+    )
+
+
+def require_content(path: AnyPath) -> None:
+    """Refuse a file whose content is not here; the files next to it are counted, too.
+
+    Raises:
+        NotFetched: if it is a link to nowhere, or a pointer of git-annex or Git LFS.
+    """
+    if error := find_unfetched([path]):
+        others = sorted(Path(path).parent.iterdir())
+        files = [file for file in others if file != Path(path) and not file.is_dir()]
+        raise find_unfetched([path, *files]) or error
+
+
+def _describe_pointer(path: str) -> tuple[str, str] | None:
+    """Describe what stands for the content of a file, and what fetches that of a
+    folder; None where the content is here, or there is no such file.
+    """
+    if os.path.islink(path) and not os.path.exists(path):
+        target = os.readlink(path)
+        if "annex/objects/" in target:
+            return f"a link of git-annex {UNFETCHED}", "datalad get {}"
+        return (
+            f"a link to {target}, which is not here",
+            "copy what it leads to, or remove the dead links in {}",
+        )
+    if os.path.isfile(path) and os.path.getsize(path) < MAX_POINTER_BYTES:
+        start = Path(path).read_bytes()
+        for pattern, pointer in POINTERS.items():
+            if re.match(pattern, start):
+                return pointer
+    return None
+
+
 def open_regular(path: AnyPath, max_bytes: int | None = None) -> BufferedReader:
     """Open a plain file for reading; a link to one is as good, as those of data sets
     and the hub's cache are.
@@ -185,11 +255,12 @@ def open_plain(
 ) -> int:
     """Open the descriptor of a plain file, or make one; see `open_regular`."""
     # a pipe is opened without waiting, and refused by what it is
-    number = os.open(
-        path,
-        flags | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW),
-        0o666,
-    )
+    wait = os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        number = os.open(path, flags | wait, 0o666)
+    except FileNotFoundError:
+        require_content(path)
+        raise
     try:
         require_regular(path, max_bytes, os.fstat(number))
     except BaseException:
@@ -211,6 +282,8 @@ def require_regular(
     """Refuse, as `open_regular` does, a path that a library is to open; `about` is its
     state.
     """
+    if about is None or about.st_size < MAX_POINTER_BYTES:
+        require_content(path)
     about = about or os.stat(path)
     if stat.S_ISDIR(about.st_mode):
         raise IsADirectoryError(
@@ -234,14 +307,9 @@ def is_file(path: Path) -> bool:
     """Whether there is a file that may be absent.
 
     Raises:
-        MissingData: for a link to nowhere, as datalad leaves where a file was not
-            fetched.
+        NotFetched: for a file whose content is not here.
     """
-    if path.is_symlink() and not path.exists():
-        raise MissingData(
-            f"{path} is a link to a file that is not here",
-            f"datalad get {path}, or remove it",
-        )
+    require_content(path)
     return path.is_file()
 
 

@@ -26,6 +26,7 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.files import (
     atomic_write,
     below,
+    find_unfetched,
     home_folder,
     locate,
     portable,
@@ -159,6 +160,10 @@ def folder(
         raise MissingData(
             f"no folder {reference!r}", "give a folder that exists, or hub:owner/name"
         )
+    # as `git clone` leaves a repository where Git LFS is not installed
+    files = [file for pattern in allow or ["**/*"] for file in path.glob(pattern)]
+    if unfetched := find_unfetched(files):
+        raise unfetched
     return path
 
 

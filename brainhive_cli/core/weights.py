@@ -27,7 +27,7 @@ from brainhive_cli.core import console, damage, documents, foreign_code
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.documents import DOWNLOAD
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
-from brainhive_cli.core.files import atomic_write
+from brainhive_cli.core.files import atomic_write, is_file
 from brainhive_cli.core.launch import Launch, failed_import
 
 OTHER_MODEL = "these weights are for another model, or of another size"
@@ -373,7 +373,7 @@ def _unwrapped(content: Any) -> Any:
 
 
 def _verify(path: Path, hint: str) -> None:
-    if not path.is_file():
+    if not is_file(path):
         raise MissingData(f"there is no file {path}", hint)
     if _is_torch(path):
         if not zipfile.is_zipfile(path):

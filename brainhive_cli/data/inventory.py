@@ -229,6 +229,8 @@ def _pictures(
                     f"{dataset.name} has {count:,} of {least:,} {split} pictures",
                     published.fetch_line(dataset.name),
                 )
+            if stimuli.missing is not None:
+                raise stimuli.missing
             # all pictures and annotations, or some, evenly over the split
             for index in range(count) if everything else _some(count):
                 if stimuli.has_pictures:

@@ -25,7 +25,13 @@ from brainhive_cli.core.errors import (
     first_line,
     naming,
 )
-from brainhive_cli.core.files import matches, read_regular, walk
+from brainhive_cli.core.files import (
+    is_file,
+    matches,
+    read_regular,
+    require_content,
+    walk,
+)
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.bids_labels import (
     natural_key,
@@ -449,12 +455,7 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         MissingData: naming one without which it cannot be read.
     """
-    # a link of DataLad may lead to a file that was not fetched
-    if not path.is_file():
-        raise MissingData(
-            f"{path} is a link to a file that is not there",
-            f"datalad get {path}, or copy it",
-        )
+    require_content(path)
     if not path.stat().st_size:
         raise MissingData(f"{path} is empty", "copy or export it again")
 
@@ -464,7 +465,7 @@ def files_of(path: Path) -> list[Path]:
     tables = (table_of(path, what) for what in ("events", "channels"))
     return [
         path,
-        *filter(Path.is_file, companions),
+        *filter(is_file, companions),
         *_list_further(path),
         *filter(None, tables),
     ]
@@ -501,7 +502,7 @@ def table_of(path: Path, what: str) -> Path | None:
     of the data set, and has entities of the recording alone: the nearest one counts, of
     one folder that with most entities.
     """
-    if (table := next(filter(Path.is_file, tables_of(path, what)), None)) is not None:
+    if (table := next(filter(is_file, tables_of(path, what)), None)) is not None:
         return table
     if (root := bids_root(path)) is None:
         return None
@@ -510,7 +511,7 @@ def table_of(path: Path, what: str) -> Path | None:
         parts = {
             table: {*table.name.removesuffix(f"{what}.tsv").split("_")} - {""}
             for table in folder.glob(f"*{what}.tsv")
-            if table.is_file()
+            if is_file(table)
         }
         if fitting := [table for table in parts if parts[table] <= entities]:
             return max(fitting, key=lambda table: len(parts[table]))

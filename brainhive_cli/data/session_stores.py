@@ -13,7 +13,7 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import portable, read_regular
+from brainhive_cli.core.files import portable, read_regular, require_content
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.signal_stores import SignalStore, difference_of
 from brainhive_cli.data.spaces import Voxels
@@ -203,6 +203,7 @@ def describe_files(paths: Iterable[Path]) -> Known:
     """
     known: dict[str, dict[str, Any]] = {}
     for path in paths:
+        require_content(path)
         size = path.stat().st_size
         known[portable(str(path))] = {"bytes": size}
         # large files are known by their size, as a digest would read all of them

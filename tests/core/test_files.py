@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from brainhive_cli.core import documents, files
+from brainhive_cli.core import documents, files, hub, weights
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import UnfitFile, atomic_write
+from brainhive_cli.core.files import NotFetched, UnfitFile, atomic_write
 from brainhive_cli.data import recording_files, session_stores
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.published.nsd import read_design
+from brainhive_cli.data.stores import hdf5, pickles
 
 
 def test_a_plain_file_is_opened_up_to_its_limit_and_through_links(
@@ -58,6 +60,43 @@ def test_no_reader_waits_for_a_pipe_or_reads_a_device(tmp_path: Path) -> None:
         (tmp_path / name).symlink_to("/dev/zero")
         with pytest.raises((BrainhiveError, UnfitFile)):
             read(tmp_path / name)
+
+
+FETCHED_READERS: dict[str, Callable[[Path], Any]] = {
+    **READERS,
+    "a.npy": pickles.load,
+    "a.h5": lambda path: hdf5.open_file(path, "prepare").__enter__(),
+    "a.safetensors": weights.read,
+    "model/model.safetensors": lambda path: hub.folder(str(path.parent)),
+    "sub-01_eeg.fif": recording_files.files_of,
+}
+POINTERS = {
+    "git lfs pull": "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n",
+    "git annex get": "/annex/objects/MD5E-s120--1d8.png\n",
+    "datalad get": None,
+}
+
+
+@pytest.mark.parametrize("way", POINTERS)
+def test_content_that_was_not_fetched_is_counted_and_its_command_named(
+    tmp_path: Path, way: str
+) -> None:
+    """Links of DataLad, and the small files that Git LFS and git-annex leave."""
+    for name, read in FETCHED_READERS.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        for absent in (path, path.with_name(f"other_{path.name}")):
+            if (text := POINTERS[way]) is None:
+                absent.symlink_to("../.git/annex/objects/0k/MD5E-s1--1d8/MD5E-s1--1d8")
+            else:
+                absent.write_text(text)
+        with pytest.raises(NotFetched, match=f"{path.name} .*2 of 2 files") as caught:
+            read(path)
+        assert way in caught.value.hint
+        listed = Input.of_file([path], path, "fetch it")
+        assert listed.is_missing and way in str(listed.error and listed.error.hint)
+        for absent in path.parent.iterdir():
+            absent.is_dir() or absent.unlink()
 
 
 def test_a_walk_enters_each_folder_once_though_links_lead_back(tmp_path: Path) -> None:

@@ -74,6 +74,20 @@ def listed(found):
     return [{"name": name, **part} for name, part in found[1]["parts"].items()]
 
 
+def test_pictures_that_were_not_fetched_are_counted_and_named(pictures):
+    """Half of them are links of DataLad to nowhere, which were no pictures before."""
+    files = sorted(pictures.rglob("train/**/*.png"))
+    for file in files[::2]:
+        file.unlink()
+        file.symlink_to("../../.git/annex/objects/0k/MD5E-s1--1d8/MD5E-s1--1d8")
+    _, facts, (problem,), _ = take()
+    assert facts["parts"]["pictures"]["state"] == "missing"
+    assert f"{len(files[::2])} of {len(files)} files" in problem.message
+    assert str(files[0]) in problem.message and "datalad get" in problem.hint
+    dataset = parts.resolve("datasets", "image_folder").build(Paths())
+    assert len(dataset.images("train")) == len(files)
+
+
 def test_a_data_set_that_is_there_is_counted_by_split_and_subject(home, pictures):
     keep(home, recording(PICTURES["train"]), recording(PICTURES["test"]))
     found = take(everything=True)

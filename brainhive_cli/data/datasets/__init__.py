@@ -26,7 +26,7 @@ from brainhive_cli.core.errors import (
     RecipeError,
     first_line,
 )
-from brainhive_cli.core.files import UnfitFile, open_regular, walk
+from brainhive_cli.core.files import UnfitFile, find_unfetched, open_regular, walk
 from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.trials import Trials
@@ -36,6 +36,8 @@ FORMATS = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PNG PPM TIFF WEBP".split()
 """Formats that PIL may read, whatever a file's ending: for others it runs programs
 (EPS: Ghostscript).
 """
+EXAMINED_FILES = 1000
+"""Files of a split, evenly over it, whose content is looked for when it is listed."""
 SPLIT_FOLDERS = {
     "train": ("train",),
     "validation": ("validation", "val"),
@@ -118,8 +120,8 @@ class StimulusSet:
         way_out: How to get captions, masks or labels that are not there.
         has_pictures: Whether stimuli can be opened: categories without exemplars are
             names.
-        missing: Why the files are not here; as many stimuli as are published then stand
-            for them.
+        missing: Why files are not here; without any, as many stimuli as are published
+            stand for them.
         unread: Number of files that lie among the pictures and are none, by ending.
         medium: Kind of the stimuli.
     """
@@ -442,8 +444,9 @@ def pictures_below(
     """
     for path, entry in walk(root, folder):
         if (ending := os.path.splitext(path)[1].lower()) in endings:
-            # a folder may be called like a picture
-            if entry.is_file():
+            # a folder may be called like a picture; a link to nowhere is a picture that
+            # was not fetched
+            if entry.is_file() or (entry.is_symlink() and not entry.is_dir()):
                 yield path
         elif unread is not None and entry.is_file():
             unread[ending] += 1
@@ -505,8 +508,18 @@ def from_files(
     check_unique([stem for stem, _ in parts], lambda index: root / files[index])
     image_ids = Names.of(stem for stem, _ in parts)
     read = partial(_open_file, root, image_ids, Names.of(ending for _, ending in parts))
+
+    # content that was not fetched lacks by folders: of many files some are looked at
+    paths = [f"{root}/{file}" for file in files]
+    missing = find_unfetched(paths[:: len(paths) // EXAMINED_FILES + 1])
     return StimulusSet(
-        dataset, split, image_ids, Names.of(concepts), read, unread=dict(unread)
+        dataset,
+        split,
+        image_ids,
+        Names.of(concepts),
+        read,
+        missing=missing and find_unfetched(paths),
+        unread=dict(unread),
     )
 
 

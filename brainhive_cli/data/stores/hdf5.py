@@ -30,7 +30,7 @@ from numpy.typing import DTypeLike, NDArray
 from brainhive_cli.core.arrays import Array, Bool, UInt64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, Hint, MissingData
-from brainhive_cli.core.files import atomic_write, open_no_link, open_plain
+from brainhive_cli.core.files import atomic_write, is_file, open_no_link, open_plain
 
 PART = ".part"
 """Ending of a store that is still being written; it is renamed when complete."""
@@ -185,7 +185,7 @@ def open_file(
         BrainhiveError: if it is not HDF5, cut short, damaged, or holds something else.
     """
     # an unfinished store lies beside it, with another ending
-    if not path.is_file():
+    if not is_file(path):
         state = "is not finished" if part_of(path).is_file() else "does not exist"
         raise MissingData(f"{path} {state}", made_by)
 
