@@ -43,6 +43,7 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
 from brainhive_cli.evaluation.reconstruction.folders import (
     BASELINES,
     DEFAULT,
+    leave_out_originals,
     make_baselines,
     make_stills,
     match_folders,
@@ -424,7 +425,9 @@ def inputs(recipe: Recipe) -> list[Input]:
         score = str(recipe.score)
 
         def list_networks() -> list[Input]:
-            medium = match_folders(score, recipe.truth, recipe.medium)[2]
+            matched = match_folders(score, recipe.truth, recipe.medium)
+            generated, stimuli, medium, _, facts = matched
+            leave_out_originals(generated, stimuli, facts, recipe.truth)
             return inputs_of_metrics(
                 choose_metrics(medium, recipe.metrics), recipe.metric_encoders
             )
@@ -547,6 +550,7 @@ def _score(recipe: Recipe, launch: Launch, again: bool) -> tuple[RunFolder, None
     )
     folder = open_run(f"score-{scored.name}", recipe, launch, again, digests)
     if not folder.is_finished:
+        scored, facts = leave_out_originals(scored, stimuli, facts, recipe.truth)
         # floors of clips: clips of other items, and still pictures
         generated = [scored]
         if medium == "clip":

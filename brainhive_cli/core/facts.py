@@ -439,6 +439,8 @@ class ReconstructionFacts(Facts):
         score: Folder that was scored, where nothing was generated.
         unmatched: Files of it without a stimulus.
         without: Stimuli without a file.
+        originals: Files of it that are the true ones, which were left out.
+        one_colour: Files of the reconstructions that are of one colour.
     """
 
     command: str = "reconstruct"
@@ -448,6 +450,8 @@ class ReconstructionFacts(Facts):
     score: str = ""
     unmatched: list[str] = []
     without: list[str] = []
+    originals: list[str] = []
+    one_colour: list[str] = []
 
 
 class Claim(Model):

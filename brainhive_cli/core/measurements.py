@@ -96,6 +96,8 @@ MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construc
 """The scored picture is the mean of a generated one and one that a latent was regressed
 to.
 """
+ONE_COLOUR = "pictures of one colour"
+"""Some reconstructions show nothing, as where a generator overflowed."""
 CAVEATS = {
     SIMULATED: "†",
     TRAINED_ON_SIMULATED: "§",
@@ -118,6 +120,7 @@ CAVEATS = {
     TWINS: "ⁿ",
     PRIOR_OF_OTHERS: "ᵒ",
     MIXED_WITH_BLURRY: "ᵖ",
+    ONE_COLOUR: "ᵘ",
     CHANNELS_MAPPED: "ʳ",
     TRIALS_TOGETHER: "ˢ",
     SELECTED_ON_TEST: "‡",

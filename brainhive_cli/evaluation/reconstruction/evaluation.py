@@ -25,8 +25,10 @@ from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     ALL,
+    ONE_COLOUR,
     Measurements,
     Metric,
+    extend_protocol,
     find_caveats,
     merge_caveats,
     scope,
@@ -51,6 +53,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Scorer,
     Stimuli,
+    list_blank,
     list_words,
     measure_sets,
     name_sources,
@@ -89,6 +92,8 @@ CLIP_PX = 224
 NO_ANNOTATION = Annotation()
 COMPARISONS = "Comparisons"
 """The heading under which a page shows differences."""
+MAX_NAMED = 5
+"""Files that a warning lists; the metrics file holds all."""
 FLOOR, THIS_RUN = "shuffled", "this run"
 
 
@@ -347,9 +352,30 @@ def measure_run(
     if decoded:
         folder.write_json("decoded.json", decoded)
 
+    # reconstructions that show nothing
+    blank = [
+        str(file.relative_to(folder.path) if file.is_relative_to(folder.path) else file)
+        for cell in scored
+        if cell.source == scored[0].source
+        for file in list_blank(cell, stimuli)
+    ]
+    if blank:
+        count = sum(len(c.media) for c in scored if c.source == scored[0].source)
+        console.warn(
+            f"{len(blank)} of {count} {medium}s are of one colour: "
+            f"{', '.join(blank[:MAX_NAMED])}"
+        )
+        scored = [
+            replace(cell, described=extend_protocol(cell.described, [ONE_COLOUR]))
+            if cell.source == scored[0].source
+            else cell
+            for cell in scored
+        ]
+    facts = facts.model_copy(update={"one_colour": blank})
+
     # their means with intervals, and comparisons of the first source with the others
     caveats = merge_caveats(
-        *(find_caveats(reconstructions.described) for reconstructions in generated)
+        *(find_caveats(reconstructions.described) for reconstructions in scored)
     )
     facts = facts.model_copy(update={"caveats": caveats, "medium": medium})
     measurements = _measurements(scored, recipe.protocol, split, stimuli.alike, facts)

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from brainhive_cli.core import console, documents
-from brainhive_cli.core.arrays import UInt8
+from brainhive_cli.core.arrays import Float64, UInt8
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.files import below, locate
@@ -72,6 +73,13 @@ MAX_AVERAGED = 2000
 """Training pictures that are averaged at most, evenly spaced: all others would change
 the mean by about one level of 255 (a pixel's standard deviation of 60 over the root of
 2000).
+"""
+THUMBNAIL_PX = 64
+"""Side of the pictures by which true ones are found among reconstructions."""
+MAX_DIFFERENCE, MAX_RELATIVE_DIFFERENCE = 1.5, 0.05
+"""Root mean square difference of a thumbnail from that of the truth, in levels of 255
+and as a share of its standard deviation, up to which they show the same: JPEG of
+quality 75 differs by up to 1.3 levels, other sizes by less.
 """
 READ_AHEAD = 64
 """Pictures that are decoded ahead."""
@@ -146,14 +154,9 @@ def match_folders(
             partial(open_column, column=column) for column in (0, 1)
         )
 
-    # how many there are of each, in words that travel with their metrics
-    counts = {len(repeats) for repeats in files.values()}
-    shown_count = "–".join(map(str, sorted({min(counts), max(counts)})))
-    repeats_in_words = f"{shown_count} {'repeat' if counts == {1} else 'repeats'}"
-    described = extend_protocol(repeats_in_words, read_caveats_around(score))
-
     # reconstructions and stimuli; clips are in the order of their film
     name = locate(score).name
+    described = _describe_repeats(files, score)
     generated = GeneratedSet(
         "scored", name, (), files, described=described, open=open_generated
     )
@@ -166,6 +169,102 @@ def match_folders(
     digests = {folders[-1]: digest_media(truths), score: digest_media(reconstructions)}
     facts = ReconstructionFacts(score=score, unmatched=unmatched, without=without)
     return generated, stimuli, medium, digests, facts
+
+
+def _describe_repeats(files: Mapping[str, Sequence[Path]], score: str) -> str:
+    """Say how many reconstructions there are of each item, in words that travel with
+    their metrics.
+    """
+    counts = {len(repeats) for repeats in files.values()}
+    shown_count = "–".join(map(str, sorted({min(counts), max(counts)})))
+    repeats_in_words = f"{shown_count} {'repeat' if counts == {1} else 'repeats'}"
+    return extend_protocol(repeats_in_words, read_caveats_around(score))
+
+
+def leave_out_originals(
+    generated: GeneratedSet,
+    stimuli: Stimuli,
+    facts: ReconstructionFacts,
+    truth: str | None,
+) -> tuple[GeneratedSet, ReconstructionFacts]:
+    """Leave out the true pictures or clips that lie among reconstructions, as public
+    code writes them; they are known by what they show.
+
+    Raises:
+        BrainhiveError: if nothing else is scored.
+    """
+    # each of these files shows both
+    if truth == LEFT:
+        return generated, facts
+
+    def list_originals(image_id: str) -> list[Path]:
+        truth = _make_thumbnails(stimuli.open(image_id))
+        return [
+            file
+            for file in generated.files[image_id]
+            if _shows_truth(_make_thumbnails(generated.open(file)), truth)
+        ]
+
+    with (
+        console.progress("looking for true pictures", len(generated.files)) as bar,
+        ThreadPoolExecutor() as readers,
+    ):
+        originals = set[Path]()
+        for listed in readers.map(list_originals, generated.files):
+            originals |= {*listed}
+            bar.advance(1)
+    if not originals:
+        return generated, facts
+
+    # the other files of each item
+    files: dict[str, list[Path]] = {}
+    for image_id, repeats in generated.files.items():
+        if others := [file for file in repeats if file not in originals]:
+            files[image_id] = others
+    names = sorted(str(path.relative_to(locate(facts.score))) for path in originals)
+    listed_names = ", ".join(names[:MAX_NAMED])
+    problem = f"true pictures are among those that are scored: {listed_names}"
+    if not files:
+        raise BrainhiveError(
+            f"{len(names)} {problem}, and there is nothing else",
+            "--score FOLDER of the reconstructions, --truth FOLDER of what was seen",
+        )
+    console.warn(f"{len(names)} {problem}; they are left out")
+    without = [*facts.without, *(name for name in generated.files if name not in files)]
+    return (
+        replace(
+            generated, files=files, described=_describe_repeats(files, facts.score)
+        ),
+        facts.model_copy(update={"originals": names, "without": without}),
+    )
+
+
+def _make_thumbnails(opened: Image.Image | Clip) -> Float64:
+    """Make small pictures [F, 2, H, W, 3] of a picture, or of three frames of a clip:
+    of the central square, and of all.
+    """
+    pictures = [opened] if isinstance(opened, Image.Image) else opened.to_pictures()
+    chosen = [pictures[0], pictures[len(pictures) // 2], pictures[-1]]
+    size = (THUMBNAIL_PX, THUMBNAIL_PX)
+    return np.stack(
+        [
+            [
+                np.asarray(media_files.crop_square(picture, THUMBNAIL_PX), float),
+                np.asarray(picture.resize(size, Image.Resampling.BILINEAR), float),
+            ]
+            for picture in chosen
+        ]
+    )
+
+
+def _shows_truth(thumbnails: Float64, truth: Float64) -> bool:
+    """Whether thumbnails are those of the truth but for what JPEG or a resize change.
+
+    Where the truth is of one colour, any such picture would be.
+    """
+    differences = np.sqrt(np.square(thumbnails - truth).mean((0, 2, 3, 4)))  # [2]
+    limit = min(MAX_DIFFERENCE, MAX_RELATIVE_DIFFERENCE * truth.std())
+    return bool(differences.min() < limit)
 
 
 def shuffle(generated: GeneratedSet) -> GeneratedSet:

@@ -57,6 +57,8 @@ CAPTION, MASK, CONCEPTS = "caption", "mask", "concepts"
 """The heads that are shown: texts, probabilities [F, 1, H, W] and [K]."""
 MIN_PROBABILITY = 0.5
 """Probability above which a pixel is the key object's, and a concept is named."""
+MAX_BLANK_RANGE = 2 / 255
+"""Range of the pixels of a picture of one colour, up to which JPEG changes them."""
 MAX_CONCEPTS = 4
 """Concepts that are named at most."""
 
@@ -557,6 +559,22 @@ def score_set(
         name: np.concatenate([values[name] for values in shares]) for name in names
     }
     return replace(generated, values=joined)
+
+
+def list_blank(generated: GeneratedSet, stimuli: Stimuli) -> list[Path]:
+    """List the reconstructions of one colour, of stimuli that are not."""
+
+    def is_blank(item: tuple[str, Path]) -> bool:
+        image_id, file = item
+        opened = generated.open(file), stimuli.open(image_id)
+        made, seen = (
+            np.ptp(media_files.to_media(media).numpy(), (-2, -1)) for media in opened
+        )
+        return bool(made.max() <= MAX_BLANK_RANGE < seen.max())
+
+    with ThreadPoolExecutor(READERS) as readers:
+        blank = [*readers.map(is_blank, generated.media)]
+    return [file for (_, file), has in zip(generated.media, blank, strict=True) if has]
 
 
 def rank_items(scored: Sequence[GeneratedSet]) -> list[tuple[GeneratedSet, str]]:

@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.measurements import ONE_COLOUR
 from brainhive_cli.measurement.metrics import image as metrics
 
 PIXELS = "metrics=pixcorr,ssim"
@@ -80,6 +81,40 @@ def test_folders_are_scored_by_name_and_what_is_left_over_is_listed(
         "none: 2 pictures are too few",
     )
     assert len((result.folder / "values.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_true_pictures_among_the_scored_are_left_out_and_named(go, folders, capsys):
+    """As public code writes them: sample 0 is the original, here in another format and
+    size.
+    """
+    made, truth = folders
+    plain = go("reconstruct", *asked(folders, PIXELS)).metrics.overall
+    original = Image.open(truth / "a/dog.jpg")
+    original.resize((64, 64), Image.Resampling.BICUBIC).save(made / "dog_2.png")
+    Image.open(truth / "b/cow.png").save(made / "cow_0.webp", lossless=True)
+    capsys.readouterr()
+
+    found = go("reconstruct", *asked(folders, PIXELS)).metrics
+
+    assert found.facts.originals == ["cow_0.webp", "dog_2.png"]
+    assert found.facts.without == ["b/cow"]
+    assert "2 true pictures" in (warned := capsys.readouterr().err)
+    assert "cow_0.webp, dog_2.png" in warned
+    assert found.overall == plain
+    with pytest.raises(BrainhiveError, match=r"3 true pictures .* b/cat\.png"):
+        go("reconstruct", f"score={truth}", f"truth={truth}", PIXELS)
+
+
+def test_reconstructions_of_one_colour_are_counted_wherever_numbers_stand(
+    go, folders, capsys
+):
+    Image.new("RGB", (40, 40)).save(folders[0] / "dog_1.png")
+    found = go("reconstruct", *asked(folders, PIXELS)).metrics
+    assert [Path(name).name for name in found.facts.one_colour] == ["dog_1.png"]
+    assert found.overall["pixcorr"].caveats == (ONE_COLOUR,)
+    assert found.facts.caveats == [ONE_COLOUR]
+    warned = capsys.readouterr().err
+    assert "1 of 3 pictures" in warned and "dog_1.png" in warned
 
 
 def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
