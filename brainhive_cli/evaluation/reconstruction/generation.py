@@ -20,7 +20,10 @@ from torch import Tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64, UInt8
 from brainhive_cli.core.device_memory import keep_freed_memory
-from brainhive_cli.core.errors import RecipeError, raise_if_asked_to_stop
+from brainhive_cli.core.errors import (
+    RecipeError,
+    raise_if_asked_to_stop,
+)
 from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
@@ -29,7 +32,7 @@ from brainhive_cli.data.targets.target_stores import match_keys
 from brainhive_cli.data.targets.targets import Targets, grouped
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Source
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.models.generators import Media, Sampling
+from brainhive_cli.models.generators import Media, Sampling, require_finite
 from brainhive_cli.models.heads import (
     PREFIX,
     TOKEN,
@@ -359,19 +362,20 @@ class Sampler:
     device: torch.device
     heads: Heads = field(default_factory=dict)
 
+    @property
+    def precision(self) -> str:
+        """The dtype of the generator: a CPU takes fp32 for fp16."""
+        has_half = self.device.type != "cpu" or self.output.precision != "fp16"
+        return self.output.precision if has_half else "fp32"
+
     @cached_property
     @console.progress("loading the generator")
     def generator(self) -> Any:
         """Generator with the prior attached."""
-        # a CPU computes in float32 what a GPU computes in half precision
         output = self.output
-        on_cpu = self.device.type == "cpu"
-        is_offloaded = output.offload and not on_cpu
-        precision = (
-            "fp32" if on_cpu and output.precision == "fp16" else output.precision
-        )
+        is_offloaded = output.offload and self.device.type != "cpu"
         generator = self.build(
-            torch.device("cpu") if is_offloaded else self.device, DTYPES[precision]
+            torch.device("cpu") if is_offloaded else self.device, DTYPES[self.precision]
         )
 
         # memory of each step is kept for the next; that of the weights, which are
@@ -387,17 +391,19 @@ class Sampler:
         decoded: Decoded | None,
         seeds: Sequence[int],
         on_step: Callable[[int], None] | None = None,
+        items: Sequence[str] = (),
     ) -> Media:
         """Generate one picture or clip for each row of decoded heads and its seed.
 
         Args:
             decoded: Heads of B rows; None for the prior's unconditional ones.
             seeds: [B], of the noise.
+            items: [B] names, for errors.
             on_step: Called with the number of each step done.
 
         Raises:
             BrainhiveError: if sampling would start from decoded latents of another
-                autoencoder.
+                autoencoder, or what is generated is not finite.
         """
         # conditions from the prior, one row a seed
         prior, count = self.prior, len(seeds)
@@ -429,6 +435,9 @@ class Sampler:
             null=null,
             on_step=on_step,
         )
+
+        way = "precision: fp32 in the recipe of reconstruct"
+        require_finite(media, seeds, items, self.precision, way)
         return media
 
 
@@ -479,6 +488,7 @@ def generate(
             on_step=lambda step: bar.advance(
                 0, f"step {step} of {sampler.sampling.steps}"
             ),
+            items=[ids[row] for row in rows],
         )
         return media_files.to_bytes(media)
 

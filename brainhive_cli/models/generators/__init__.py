@@ -17,11 +17,12 @@ else's business.
   called with the number of each step done.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Section
 
 if TYPE_CHECKING:
@@ -104,3 +105,32 @@ class Sampling(Section):
                 "negative_prompt has no effect without guidance", "guidance=5"
             )
         return self
+
+
+def require_finite(
+    media: Media, seeds: Sequence[int], items: Sequence[str], precision: str, way: str
+) -> None:
+    """Refuse values that a file would show as black: networks overflow in fp16.
+
+    Args:
+        media: What was generated from B seeds.
+        seeds: [B].
+        items: Names of what is shown, [B]; none where there are no names.
+        precision: The dtype of the generator.
+        way: How to compute in fp32.
+
+    Raises:
+        BrainhiveError: naming the first seed and item.
+    """
+    is_finite = media.isfinite().flatten(1).all(1).tolist()  # [B]
+    if all(is_finite):
+        return
+    row = is_finite.index(False)
+    item = f" for {items[row]}" if items else ""
+    raise BrainhiveError(
+        f"the generator's values are not finite{item}, seed {seeds[row]}, in "
+        f"{precision}: {is_finite.count(False)} of {len(seeds)} in this batch",
+        "another generator or prior, whose weights are sound"
+        if precision == "fp32"
+        else way,
+    )

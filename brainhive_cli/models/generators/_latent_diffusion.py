@@ -681,6 +681,8 @@ def decode_pictures(
     batches = (latents.to(device, vae.dtype) / vae.config.scaling_factor).split(AT_ONCE)
     with torch.no_grad():
         pixels = torch.cat([vae.decode(batch).sample.float() for batch in batches])
+    # what overflowed stays recognisable: a picture of it would be black or white
+    pixels = pixels.where(pixels.isfinite(), torch.nan)
     return (pixels * scale + shift).clamp(0, 1)
 
 

@@ -29,7 +29,7 @@ from brainhive_cli.measurement.metrics.perceptual import (
 from brainhive_cli.measurement.statistics import Metric
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.models.generators import Sampling
+from brainhive_cli.models.generators import Sampling, require_finite
 from brainhive_cli.reports.drawings import Tile, save_sheet
 from brainhive_cli.training.prior.loop import (
     LAST,
@@ -227,6 +227,13 @@ def _generate(training: Training, generator: Any, chosen: Int64) -> Tensor:
             conditioning = training.prior.condition_on_embeddings(embeddings)
             pictures = generator.generate(
                 conditioning, rows.tolist(), recipe.resolution_px, sampling
+            )
+            require_finite(
+                pictures,
+                rows.tolist(),
+                [training.pictures.images.image_ids[row] for row in rows],
+                recipe.train.precision,
+                "train.precision=fp32, or a lower train.lr",
             )
             batches.append(pictures.cpu())
             bar.advance(len(rows))

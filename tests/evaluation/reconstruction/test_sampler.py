@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import text_encoders
 import torch
+from safetensors.torch import load_file, save_file
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.models import priors
@@ -87,3 +89,17 @@ def test_a_setting_reaches_the_generator_and_changes_its_pictures(
 
     assert (found - expected(speaking, prior, **how)).abs().max() < 1e-5
     assert (found - expected(speaking, prior, **unlike)).abs().max() > 1 / 255
+
+
+def test_a_generator_that_overflows_is_refused_by_item_seed_and_precision(
+    speaking, prior, tmp_path
+):
+    """As SDXL's autoencoder in half precision, which drew black pictures."""
+    folder = Path(shutil.copytree(speaking, tmp_path / "overflows"))
+    path = folder / "vae/diffusion_pytorch_model.safetensors"
+    state = load_file(path)
+    state["decoder.conv_out.bias"] *= torch.inf
+    save_file(state, path)
+    sampler, decoded = sampler_of(str(folder), prior, **SMALL)
+    with pytest.raises(BrainhiveError, match="a/cat, seed 1, in fp32: 2 of 2"):
+        sampler.sample(decoded, SEEDS, items=["a/cat", "a/dog"])
