@@ -88,6 +88,16 @@ def servers_stop_at_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def busy_servers_are_asked_again_at_once() -> Iterator[None]:
+    """Do not wait before a busy server is asked again."""
+    from brainhive_cli.core import network
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "RETRY_WAITS_S", (0.0, 0.0))
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_code_of_other_tests() -> Iterator[None]:
     """Forget which modules other test files named as parts: errors in these would be

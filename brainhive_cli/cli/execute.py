@@ -423,7 +423,7 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
         error: What was raised.
         less_memory: Overrides of the recipe with which its command needs less memory.
     """
-    from brainhive_cli.core import damage, launch
+    from brainhive_cli.core import damage, launch, network
 
     # libraries that cannot be imported, and our own errors
     may_be_an_import = isinstance(error, MissingExtra) or not isinstance(
@@ -433,6 +433,9 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
         return broken
     if isinstance(error, BrainhiveError):
         return error
+
+    if bad_proxy := network.find_bad_proxy(error):
+        return bad_proxy
 
     # memory, lost processes, the system
     text = f"{type(error).__name__}: {error}"

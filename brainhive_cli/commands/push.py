@@ -30,6 +30,7 @@ from brainhive_cli.core.hub import (
 )
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import caveats_of, merge_caveats
+from brainhive_cli.core.network import find_bad_proxy
 from brainhive_cli.core.recipe import FileRecipe, Names, Paths, write_yaml
 from brainhive_cli.core.runs import ENVIRONMENT, Environment, of_variant
 from brainhive_cli.core.tables import Table
@@ -321,7 +322,7 @@ def _describing_refusals(name: str) -> Iterator[None]:
             status, BrainhiveError(problem, "the same command continues")
         ) from error
     except ValueError as error:  # of a card or a name that the hub does not accept
-        raise BrainhiveError(
+        raise find_bad_proxy(error) or BrainhiveError(
             f"the hub refuses {name}: {' '.join(str(error).split())}",
             "other words in the recipe of push, or another name",
         ) from error

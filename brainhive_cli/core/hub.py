@@ -32,6 +32,13 @@ from brainhive_cli.core.files import (
     portable,
     read_regular,
 )
+from brainhive_cli.core.network import (
+    BUSY,
+    describe_status,
+    find_bad_proxy,
+    name_proxies,
+    wait_for_server,
+)
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Weights of the demo, for `demo:` references."""
@@ -192,13 +199,30 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{"disable": None, **options, "leave": False})  # type: ignore[no-untyped-call]
 
-    try:
-        with console.undrawn():
-            return snapshot_download(
-                repository, repo_type=repo_type, tqdm_class=TransientBar, **options
-            )
-    except (*NO_ANSWER, ValueError, OSError, transport_error()) as error:
-        raise _failure(repository, error, repo_type, options) from error
+    attempt = 1
+    while True:
+        try:
+            with console.undrawn():
+                return snapshot_download(
+                    repository, repo_type=repo_type, tqdm_class=TransientBar, **options
+                )
+        except Exception as error:
+            if bad_proxy := find_bad_proxy(error):
+                # what is in the cache needs no proxy
+                if options.get("local_files_only") or "local_dir" in options:
+                    raise bad_proxy from error
+                with suppress(MissingData):
+                    cached = {**options, "local_files_only": True}
+                    return snapshot(repository, repo_type, **cached)
+                raise bad_proxy from error
+            if not isinstance(
+                error, (*NO_ANSWER, ValueError, OSError, transport_error())
+            ):
+                raise
+            status, retry_after = _read_status(error)
+            if not wait_for_server(status, attempt, retry_after):
+                raise _failure(repository, error, repo_type, options) from error
+            attempt += 1
 
 
 @contextmanager
@@ -294,7 +318,9 @@ def find_input(
         line = download_line(
             repository, kind, _patterns(subfolder, [*files, *also, weights[0]]), *words
         )
-        return Input(name, None, Unreachable(error.message, f"{ELSEWHERE}{line}"))
+        waits, _, _ = error.hint.partition(ELSEWHERE)
+        way = f"{waits}{ELSEWHERE}{line}"
+        return Input(name, None, Unreachable(error.message, way))
     except BrainhiveError as error:
         return Input(name, None, error)
 
@@ -356,6 +382,19 @@ def _patterns(subfolder: str, allow: Sequence[str]) -> list[str]:
     return [f"{subfolder}/{pattern}" if subfolder else pattern for pattern in allow]
 
 
+def _read_status(error: BaseException | None) -> tuple[int, str | None]:
+    """Read the status of the hub's answer that led to an error, and its header
+    Retry-After; 0 where the hub has not answered.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    while error is not None and not isinstance(error, HfHubHTTPError):
+        error = error.__cause__
+    if error is None:
+        return 0, None
+    return error.response.status_code, error.response.headers.get("Retry-After")
+
+
 def _failure(
     repository: str, error: Exception, repo_type: str, options: Mapping[str, Any]
 ) -> MissingData | RecipeError:
@@ -392,23 +431,37 @@ def _failure(
         )
         return MissingData(f"{repository} is for those who accepted its terms", way)
     if isinstance(answer, errors.RepositoryNotFoundError):
-        way = "check the name, or if it is private: hf auth login"
+        way = (
+            "check the name; if it is private, or the token has expired: hf auth login"
+        )
         return MissingData(f"no such repository on the hub: {repository}", way)
     if isinstance(answer, errors.RevisionNotFoundError):
         return MissingData(
             f"{repository} has no such revision", "check what stands after the @"
         )
 
-    # no answer
-    if is_absent_here:
+    # a token that is not accepted, even for what is public
+    status = _read_status(error)[0]
+    if status == 401:
+        problem = (
+            f"cannot fetch {repository}: the hub does not accept the token of this "
+            f"machine: {describe_status(status)}"
+        )
+        return MissingData(problem, "hf auth login, or for what is public: HF_TOKEN=")
+
+    # no answer, or that of a server that is busy
+    if is_absent_here or status in BUSY:
         words = [f"--revision={options['revision']}"] if options.get("revision") else []
         line = download_line(
             repository, repo_type, options.get("allow_patterns") or [], *words
         )
         way = f"{ELSEWHERE}{line}"
-        problem = (
-            f"{repository} is not in the hub's cache and the hub cannot be reached"
-        )
+        proxies = name_proxies()
+        reason = "the hub cannot be reached" + (f" by {proxies}" if proxies else "")
+        if status in BUSY:
+            reason = f"the hub is busy: {describe_status(status)}"
+            way = f"the same command in some minutes; or {way}"
+        problem = f"{repository} is not in the hub's cache and {reason}"
         return Unreachable(problem, way)
     if isinstance(error, OSError) and error.errno:  # of this machine, as a full disk
         where = f"{error.filename}: " if error.filename else ""

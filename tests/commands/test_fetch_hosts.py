@@ -46,6 +46,7 @@ class Server:
         status: Of all answers below `/bucket/`, if not 200.
         closed: Names of files that are sent no more once their answer broke off.
         listed: What is listed of a file instead of what it is.
+        busy: Number of the next answers that say that the server is busy.
     """
 
     def __init__(self, address: str) -> None:
@@ -56,6 +57,7 @@ class Server:
         self.ignores_ranges = False
         self.closed: set[str] = set()
         self.listed: dict[str, dict[str, Any]] = {}
+        self.busy = 0
 
     def answer(self, target: str) -> tuple[int, bytes]:
         """Answer a request for a list."""
@@ -122,6 +124,18 @@ def server(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = unquote(urlsplit(self.path).path)
+            if served.busy:
+                served.busy -= 1
+                self._send(503, b"")
+                return
+            if path.startswith("/s3.amazonaws/"):
+                self.send_response(301)
+                self.send_header("x-amz-bucket-region", "us-east-2")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            path = path.replace("/s3.us-east-2.amazonaws/", "/bucket/")
+            self.path = self.path.replace("/s3.us-east-2.amazonaws/", "/bucket/")
             match = re.fullmatch(r"/(?:files|bucket/openneuro.org/ds004212)/(.+)", path)
             if not match:
                 self._send(*served.answer(self.path))
@@ -248,6 +262,27 @@ def test_an_interrupted_fetch_resumes_and_never_leaves_a_part_under_a_final_name
     assert fetch("nemar:nm000232").exit_code == 0
     assert (LARGE, 500_000) in server.sent
     assert read_folder(home / "data/nm000232") == CONTENT
+
+
+def test_a_busy_server_is_asked_again_and_a_bucket_in_its_own_region(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.busy = 2
+    assert fetch("openneuro:ds004212").exit_code == 0
+    server.busy = 3
+    refused = fetch("openneuro:ds004212", "--check")
+    assert refused.exit_code == MissingData.exit_code and "503" in tell(refused)
+    server.busy = 0
+    address = f"{server.address}/s3.amazonaws/{{}}/"
+    monkeypatch.setattr(hosts, "S3_WITH_DOT", address)
+    shutil.rmtree(home / "data")
+    assert fetch("openneuro:ds004212").exit_code == 0
+    assert read_folder(home / "data/ds004212") == CONTENT
+    # the region of an address in which it cannot be named is said
+    monkeypatch.setattr(hosts, "S3_WITH_DOT", address.replace("/{}", "/x/{}"))
+    monkeypatch.setattr(hosts, "GLOBAL", "no address")
+    refused = fetch("openneuro:ds004212", "--check")
+    assert "301" in tell(refused) and "us-east-2" in tell(refused)
 
 
 def damage(server: Server) -> None:

@@ -26,6 +26,7 @@ from xml.etree import ElementTree
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingData, RecipeError, first_line
 from brainhive_cli.core.files import PART, below
+from brainhive_cli.core.network import BUSY, find_bad_proxy, wait_for_server
 from brainhive_cli.core.recipe import RECORDS
 
 NEMAR = "https://data.nemar.org/"
@@ -41,6 +42,19 @@ MAX_LIST_BYTES = 1 << 28
 """Bytes of the longest list that is read; NEMAR's of 3,689 files has 2 MB."""
 MEGABYTE = 1_000_000
 DOWNLOADS_AT_ONCE = 8
+GLOBAL = "s3.amazonaws"
+"""In the addresses of S3; that of a region has its name in between."""
+REGION = "x-amz-bucket-region"
+"""Header by which S3 says where a bucket is that is asked for elsewhere."""
+REFUSALS = {
+    401: (": it asks for a login", "a public data set, or fetch it by hand"),
+    403: (": it is not public", "check the name; what is not public: by hand"),
+    404: (": there is none of this name", "check the name"),
+    **dict.fromkeys(
+        BUSY, (": the server is busy", "the same command in some minutes continues")
+    ),
+}
+"""Causes of answers, and what to do."""
 DESCRIPTION = "dataset_description.json"
 """File of a BIDS data set that names its licence."""
 
@@ -175,7 +189,17 @@ def _list_bucket(bucket: str, prefix: str, cut: int = 0) -> list[RemoteFile]:
         if token:
             url += f"&continuation-token={quote(token, safe='')}"
         with _asking(url):
-            page = ElementTree.fromstring(_read(url))
+            try:
+                content = _read(url)
+            except HTTPError as error:
+                # a bucket of another region has its own address
+                region = error.headers.get(REGION)
+                regional = server.replace(GLOBAL, f"s3.{region}.amazonaws")
+                if error.code != 301 or regional == server:
+                    raise
+                server = regional
+                continue
+            page = ElementTree.fromstring(content)
             for entry in page.iterfind("{*}Contents"):
                 key, size, etag = (
                     entry.findtext(f"{{*}}{tag}", "") for tag in ("Key", "Size", "ETag")
@@ -310,7 +334,7 @@ def _download(file: RemoteFile, folder: Path, count: Callable[[int], None]) -> N
         try:
             with (
                 _asking(file.url, line),
-                urlopen(request, timeout=TIMEOUT_S) as answer,
+                _open(request) as answer,
                 # a server may ignore the range
                 part.open("ab" if answer.status == 206 else "wb") as out,
             ):
@@ -330,8 +354,9 @@ def _download(file: RemoteFile, folder: Path, count: Callable[[int], None]) -> N
     # the content is known, so anything else that a server sends is refused
     if size != file.size or (file.digest and _digest(part, file.digest) != file.digest):
         part.unlink(missing_ok=True)
+        tag = "; a bucket that encrypts may give wrong tags" * (size == file.size)
         raise MissingData(
-            f"{file.url} gave {size:,} bytes that are not the known {file.size:,}",
+            f"{file.url} gave {size:,} bytes that are not the known {file.size:,}{tag}",
             f"fetch it again, or by hand: {line}",
         )
     part.replace(path)
@@ -350,8 +375,21 @@ def _digest(path: Path, pattern: str) -> str:
 
 def _read(url: str) -> bytes:
     """Read a list."""
-    with urlopen(url, timeout=TIMEOUT_S) as answer:
+    with _open(Request(url)) as answer:
         return bytes(answer.read(MAX_LIST_BYTES))
+
+
+def _open(request: Request) -> Any:
+    """Open an address; a server that is busy is asked again."""
+    attempt = 1
+    while True:
+        try:
+            return urlopen(request, timeout=TIMEOUT_S)
+        except HTTPError as error:
+            retry_after = error.headers.get("Retry-After")
+            if not wait_for_server(error.code, attempt, retry_after):
+                raise
+            attempt += 1
 
 
 @contextmanager
@@ -361,15 +399,28 @@ def _asking(url: str, line: str = "") -> Iterator[None]:
     try:
         yield
     except HTTPError as error:
+        cause, way = REFUSALS.get(error.code, ("", "check the name, or fetch it later"))
+        if region := error.headers.get(REGION):
+            cause, way = (
+                f": the bucket is in the region {region}",
+                f"aws s3 sync --no-sign-request --region {region} s3://BUCKET FOLDER",
+            )
         raise MissingData(
-            f"{url} cannot be fetched: {error.code} {error.reason}",
-            "check the name, or fetch it later",
+            f"{url} cannot be fetched: {error.code} {error.reason}{cause}", way
         ) from error
-    except (OSError, HTTPException) as error:  # urllib's errors are OSErrors
-        raise hub.Unreachable(
-            f"{url} cannot be fetched: {getattr(error, 'reason', error)}", way
-        ) from error
-    except (LookupError, TypeError, ValueError, ElementTree.ParseError) as error:
+    except (
+        OSError,  # as urllib's errors are
+        HTTPException,
+        LookupError,
+        TypeError,
+        ValueError,
+        ElementTree.ParseError,
+    ) as error:
+        if bad_proxy := find_bad_proxy(error):
+            raise bad_proxy from error
+        if isinstance(error, OSError | HTTPException):
+            reason = getattr(error, "reason", error)
+            raise hub.Unreachable(f"{url} cannot be fetched: {reason}", way) from error
         raise MissingData(
             f"{url} gives another list than its host's: {first_line(error)}",
             "check the name",

@@ -1,0 +1,108 @@
+"""Servers that are busy, tokens that have expired, and proxies that cannot be used."""
+
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.core import hub, network
+from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A hub that gives these answers, and then the last one for ever."""
+    statuses: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(statuses.pop(0) if len(statuses) > 1 else statuses[0])
+            self.send_header("X-Error-Message", "Invalid credentials")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        Thread(target=listener.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{listener.server_address[1]}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield statuses
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_hub_is_asked_three_times_and_its_answer_named(
+    answers: list[int], status: int
+) -> None:
+    answers += [status] * 3 + [404]
+    with pytest.raises(hub.Unreachable, match=rf"owner/busy .* {status} ") as caught:
+        hub.folder("hub:owner/busy")
+    assert answers == [404] and "hf download owner/busy" in caught.value.hint
+
+
+def test_a_token_that_has_expired_is_named(answers: list[int]) -> None:
+    answers.append(401)
+    with pytest.raises(MissingData, match=r"owner/name: .* token") as caught:
+        hub.folder("hub:owner/name")
+    assert "hf auth login" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("socks5://127.0.0.1:9", MissingExtra),
+        ("socks4://127.0.0.1:9", BrainhiveError),
+        ("foo://127.0.0.1:9", BrainhiveError),
+        ("http://host:port", BrainhiveError),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(
+    answers: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+    kind: type[BrainhiveError],
+) -> None:
+    for name in network.PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("ALL_PROXY", value)
+    close_session()
+    try:
+        with pytest.raises(kind, match="ALL_PROXY"):
+            hub.folder("hub:owner/name")
+    finally:
+        close_session()
+
+
+def test_what_is_cached_needs_no_proxy(
+    answers: list[int], monkeypatch: pytest.MonkeyPatch, hub_cache
+) -> None:
+    snapshot = hub_cache("owner/name")
+    (snapshot / "config.json").write_text("{}")
+    monkeypatch.setenv("ALL_PROXY", "foo://127.0.0.1:9")
+    close_session()
+    try:
+        assert hub.folder("hub:owner/name") == snapshot
+    finally:
+        close_session()
+
+
+def test_any_command_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a library of a tracker opens the network."""
+
+    def fail(*_: object) -> None:
+        raise ImportError("Using SOCKS proxy, but the 'socksio' package is absent")
+
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setattr("brainhive_cli.commands.check.list_checks", fail)
+    shown = CliRunner().invoke(app, ["check"])
+    assert shown.exit_code == MissingExtra.exit_code and "ALL_PROXY" in shown.stderr
