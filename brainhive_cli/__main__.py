@@ -23,6 +23,11 @@ def main() -> None:
         # of processes that decode pictures
         os.environ.setdefault("PYTHONWARNINGS", "ignore")
 
+    # figures are files, whatever a notebook's terminal sets; readers of other projects
+    # need no locks either, which some network disks do not have
+    os.environ["MPLBACKEND"] = "agg"
+    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
+
     code: object = 0
     try:
         from brainhive_cli.app import app

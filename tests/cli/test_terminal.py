@@ -40,6 +40,28 @@ def test_every_terminal_gets_an_exit_code_and_no_traceback(tmp_path: Path) -> No
         assert done.stderr.count("error: ") == (code > 0)
 
 
+def test_figures_are_drawn_whatever_backend_a_notebook_has_set(tmp_path: Path) -> None:
+    program = """
+import brainhive_cli.__main__
+import brainhive_cli.app
+def draw(prog_name):
+    import os
+    import matplotlib
+    print(matplotlib.get_backend(), os.environ["HDF5_USE_FILE_LOCKING"])
+brainhive_cli.app.app = draw
+brainhive_cli.__main__.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": "module://matplotlib_inline.none"},
+    )
+    assert done.stdout.split() == ["agg", "FALSE"], done.stderr
+
+
 def test_a_broken_installation_is_called_one_and_debug_shows_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

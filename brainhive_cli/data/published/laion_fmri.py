@@ -11,7 +11,6 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from PIL import Image
 from pydantic import Field
@@ -174,7 +173,7 @@ def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
     afterwards.
     """
     name = f"row {rows[index]} of {path}"
-    with decoding(name), h5py.File(path, "r") as file:
+    with decoding(name), hdf5.open_unlocked(path) as file:
         # an encoded picture as a row of bytes
         content = hdf5.find_dataset(file, "images")[int(rows[index])]
         return decode(BytesIO(content.astype(np.uint8).tobytes()), name)

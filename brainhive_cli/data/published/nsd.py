@@ -12,7 +12,6 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -166,7 +165,7 @@ def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
     afterwards.
     """
     row = int(rows[index])
-    with decoding(f"{name_picture(row)} in {path}"), h5py.File(path, "r") as file:
+    with decoding(f"{name_picture(row)} in {path}"), hdf5.open_unlocked(path) as file:
         return Image.fromarray(hdf5.open_numbers(file, "imgBrick", "u")[row])
 
 

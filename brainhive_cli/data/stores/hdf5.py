@@ -106,7 +106,7 @@ def create(
     with atomic_write(path, is_lasting=False) as part:
         # without room, HDF5 would fail with noise
         _allocate(part, size + STRUCTURE_BYTES)
-        with h5py.File(part, "w") as file:
+        with open_unlocked(part, "w") as file:
             for name, (shape, dtype) in {**spaces, **sums}.items():
                 # allocated and not filled, so that rows can be written by their offset
                 layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -165,6 +165,13 @@ def get_attributes(file: h5py.File) -> dict[str, Any]:
     return attributes
 
 
+def open_unlocked(path: Path, mode: str = "r") -> h5py.File:
+    """Open an HDF5 file without locking it: some network disks have no locks, and a
+    store gets its name when it is complete.
+    """
+    return h5py.File(path, mode, locking=False)
+
+
 @contextmanager
 def open_file(
     path: Path, made_by: Hint, error: type[BrainhiveError] = BrainhiveError
@@ -192,7 +199,7 @@ def open_file(
     # the seal first: HDF5 can crash on damaged structures
     with reading(path, f"delete it, then: {made_by}", error):
         is_sealed = verify_seal(path)
-        with h5py.File(path, "r") as file:
+        with open_unlocked(path) as file:
             # a finished store without its seal was cut short
             if not is_sealed and CHECKSUMS in file and path.suffix != PART:
                 raise ValueError("its seal is missing")
@@ -390,7 +397,7 @@ class RowWriter:
     """
 
     def __init__(self, path: Path, name: str) -> None:
-        with h5py.File(path, "r") as file:
+        with open_unlocked(path) as file:
             # offsets of rows and checksums, which are written without HDF5
             dataset, sums = find_dataset(file, name), f"{CHECKSUMS}/{name}"
             self._offset: int = dataset.id.get_offset()
@@ -477,7 +484,7 @@ def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
     """Write the last attributes of a complete store, and the seal by which damage is
     found.
     """
-    with h5py.File(path, "r+" if attributes else "r") as file:
+    with open_unlocked(path, "r+" if attributes else "r") as file:
         set_attributes(file, attributes or {})
         spans = sorted(
             (file[name].id.get_offset() or 0, values.nbytes)

@@ -13,7 +13,6 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import h5py
 import numpy as np
 
 from brainhive_cli.core import documents
@@ -468,7 +467,7 @@ class TargetWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         part = hdf5.part_of(path)
-        with h5py.File(part, "r") as file:
+        with hdf5.open_unlocked(part) as file:
             # a row without a checksum was not written, whatever its mark says
             is_done = (file["done"][()] == 1) & (file[SUMS][()] != 0)
             self.pending: Int64 = np.flatnonzero(~is_done)
@@ -515,7 +514,7 @@ class TargetWriter:
         """Measure health, seal the store and give it its final name."""
         # health comes before the seal, which covers the attributes
         part = hdf5.part_of(self.path)
-        with h5py.File(part, "r") as file:
+        with hdf5.open_unlocked(part) as file:
             done = file["done"][()].astype(bool)
             health = measure_health(file["embedding"], np.flatnonzero(done))
         hdf5.seal(part, {"health": asdict(health), "skipped": int((~done).sum())})

@@ -2,6 +2,7 @@
 image ids.
 """
 
+import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ def test_a_missing_file_is_told_from_an_unfinished_one(path: Path) -> None:
     path.rename(hdf5.part_of(path))
     with pytest.raises(MissingData, match="is not finished"):
         read(path)
+
+
+def test_a_store_is_written_and_read_where_no_lock_can_be_had(path: Path) -> None:
+    """As on network disks without locks: another holds them all."""
+    with path.open() as held, hdf5.part_of(path).open("w") as part:
+        for file in (held, part):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        assert read(path)["name"] == "é"
+        hdf5.seal(path, {"more": 1})
+    assert read(path)["more"] == 1
 
 
 def test_a_file_cut_short_or_of_something_else_is_one_clear_error(path: Path) -> None:
