@@ -261,16 +261,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def _fetch(
     kind: str, source: Source, root: Path, recipe: Recipe
 ) -> tuple[Table, dict[str, Any]]:
-    """Download and unpack a data set; return the table of its files before the
-    download, and details.
-    """
+    """Download and unpack a data set; return the table of its files, and details."""
     # list the largest files, and the others together
     wanted, due = _list_source(kind, source, root, recipe)
     console.say(_describe(kind, source, root, wanted, due))
     files = [*chain(*wanted.values())]
     largest = sorted(files, key=lambda file: -file.size)
     rows = [
-        (file.name, file.size, "there" if file.is_in(root) else "to download")
+        (file.name, file.size, "was there" if file.is_in(root) else "fetched")
         for file in largest[:LISTED]
     ]
     if rest := largest[LISTED:]:

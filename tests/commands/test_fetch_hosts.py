@@ -203,10 +203,12 @@ def test_a_check_lists_files_bytes_and_licence_and_a_fetch_gets_them_once(
     assert "7 files, 2.4 MB, 2.4 MB to download" in tell(checked)
     assert not (home / "data").exists()
 
-    assert fetch(reference).exit_code == 0
+    first = fetch(reference)
+    assert first.exit_code == 0 and first.stdout.count("fetched") == len(CONTENT)
     assert read_folder(home / "data" / folder) == CONTENT
     server.sent.clear()
     again = fetch(reference)
+    assert again.stdout.count("was there") == len(CONTENT)
     assert again.exit_code == 0 and "nothing to download" in tell(again)
     assert [name for name, _ in server.sent] == ["dataset_description.json"]
     assert "prepare --from recording" in tell(again)
