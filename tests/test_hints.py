@@ -7,6 +7,7 @@ import importlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.cli.execute import OVERRIDE
 from brainhive_cli.cli.table import COMMANDS
+from brainhive_cli.commands.prepare import Recipe
 from brainhive_cli.core import errors, parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.targets import target_stores
@@ -157,3 +159,72 @@ def test_the_line_to_embed_names_an_encoder_that_is_here(
             suggested, lambda name=recipe: [name], set(), False
         )
         assert ("--encoders" in completed.plain) == bool(words), recipe
+
+
+def keys_of(command: str) -> Iterator[str]:
+    """Yield the keys of a command's recipe, with those of all kinds of its parts."""
+    module = importlib.import_module(
+        f"brainhive_cli.commands.{command.replace('-', '_')}"
+    )
+    for name, field in module.Recipe.model_fields.items():
+        yield name
+        shelf = f"{name.removesuffix('s')}s"
+        configs = [field.annotation]
+        if shelf in parts.SHELVES:
+            configs = [parts.load(shelf, kind).Config for kind in parts.kinds(shelf)]
+            yield f"{name}.kind"
+        for config in configs:
+            for key in getattr(config, "model_fields", ()):
+                yield f"{name}.{key}"
+
+
+def test_every_key_that_a_hint_names_is_one_of_a_recipe() -> None:
+    known = {key for command in COMMANDS for key in keys_of(command.name)}
+    sections = {key.partition(".")[0] for key in known if "." in key}
+    named = {
+        (path.name, key)
+        for path in MODULES.values()
+        for text in texts_of(ast.parse(path.read_text()))
+        for key in errors.KEY.findall(text)
+        if key.partition(".")[0] in sections and FIELD not in key
+    }
+    unknown = {
+        (module, key)
+        for module, key in named
+        if ".".join(key.split(".")[:2]) not in known
+    }
+    assert unknown == set() and len(named) > 100
+
+
+@pytest.mark.parametrize(
+    ("hint", "kept"),
+    [
+        (
+            "it has: a, b …; preparation.stimuli.root=FOLDER, preparation.events=TABLE "
+            "or preparation.stim_channel=NAME",
+            "it has: a, b …; preparation.stimuli.root=FOLDER, preparation.events=TABLE",
+        ),
+        (
+            "preparation.phase=forward, or preparation.exclude=[Fp1, or Fp2]",
+            "preparation.exclude=[Fp1, or Fp2]",
+        ),
+        ("preparation.kind=recording, train.lr=1", None),
+        ("dataset.root=FOLDER", None),
+    ],
+)
+def test_a_hint_names_only_keys_that_the_recipe_at_hand_has(
+    hint: str, kept: str | None
+) -> None:
+    """Epochs have no stim_channel and no phase; a hint may name another command."""
+    recipe = Recipe.resolve("prepare", None, {"preparation.kind": "epochs"}, [])
+    error = errors.BrainhiveError("no picture", hint)
+    with (
+        pytest.raises(errors.BrainhiveError),
+        errors.hints_for(partial(execute.has_key, recipe)),
+    ):
+        assert error.hint == (kept or hint)
+        raise error
+    assert error.hint == (kept or hint)
+    with errors.hints_for(lambda key: False):
+        emptied = errors.BrainhiveError("x", "train.lr=1").hint
+    assert emptied and "train.lr" not in emptied

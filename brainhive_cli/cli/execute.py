@@ -38,6 +38,7 @@ from brainhive_cli.core.errors import (
     RecipeError,
     completed_by,
     first_line,
+    hints_for,
     raise_if_interrupted,
     remember_interrupts,
     system_error_number,
@@ -149,9 +150,7 @@ def _run(
     flags: Mapping[str, Any],
     overrides: Sequence[str],
 ) -> int:
-    """Do what the line asks for: list, check, launch more processes, or run here;
-    return the exit code.
-    """
+    """Do what the line asks for; return the exit code."""
     # the recipe, or what lists and checks need of it
     launch_flags = {f"run.{key}": common[key] for key in LAUNCH if key in common}
     with console.progress("starting"):
@@ -161,6 +160,32 @@ def _run(
         recipe = module.Recipe.resolve(
             command, common["recipe"], {**flags, **launch_flags}, overrides
         )
+    with hints_for(partial(has_key, recipe)):
+        return _carry_out(command, module, recipe, common)
+
+
+def has_key(recipe: Any, key: str) -> bool:
+    """Whether a recipe has a key; true of sections that it has not, as hints may be of
+    another command.
+    """
+    value = recipe
+    for part in key.split("."):
+        fields = getattr(type(value), "model_fields", None)
+        # a mapping of any names, or the choice of a part
+        if fields is None or part == "kind":
+            return True
+        if part not in fields:
+            return value is recipe
+        value = getattr(value, part)
+    return True
+
+
+def _carry_out(
+    command: str, module: Any, recipe: Any, common: Mapping[str, Any]
+) -> int:
+    """Do what the line asks for: list, check, launch more processes, or run here;
+    return the exit code.
+    """
     if common.get("list_encoders"):
         _show(module.list_encoders(), common["json"])
         return 0

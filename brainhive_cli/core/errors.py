@@ -75,6 +75,12 @@ SUGGESTED = "suggested"
 """Marks a key that a line has only where its recipe does not set it."""
 Hint = str | Line
 """What to do, in one line."""
+KEY = re.compile(r"\b[a-z_]+(?:\.\w+)+(?==)")
+"""A key of a section of a recipe, where a hint sets it."""
+CLAUSE_END = re.compile(r"((?:;|,)? or |; |, )(?![^\[{(]*[\]})])")
+"""What joins the ways out in a hint, outside of brackets."""
+_has_key: list[Callable[[str], bool]] = []
+"""Whether the recipe at hand has a key, in all threads; the last one counts."""
 _completion: list[Callable[[Line], Line]] = []
 """What completes lines, in all threads; the last one counts."""
 
@@ -87,6 +93,34 @@ def completed_by(complete: Callable[[Line], Line]) -> Iterator[None]:
         yield
     finally:
         _completion.pop()
+
+
+@contextmanager
+def hints_for(has_key: Callable[[str], bool]) -> Iterator[None]:
+    """Leave ways out of hints whose keys the recipe of the block does not have, also
+    of the error that ends it.
+    """
+    _has_key.append(has_key)
+    try:
+        yield
+    except BrainhiveError as error:
+        error.hint = error.hint
+        raise
+    finally:
+        _has_key.pop()
+
+
+def _keep_ways(hint: str) -> str:
+    """Keep the ways out of a hint whose keys the recipe at hand has."""
+    if not _has_key or all(map(_has_key[-1], KEY.findall(hint))):
+        return hint
+    # clauses and what joins them take turns
+    pieces = CLAUSE_END.split(hint)
+    text = ""
+    for joint, clause in zip(["", *pieces[1::2]], pieces[::2], strict=True):
+        if all(map(_has_key[-1], KEY.findall(clause))):
+            text += f"{joint}{clause}" if text else clause
+    return text or "correct the data: this command has no key for it"
 
 
 def join_words(words: Iterable[Any]) -> str:
@@ -148,9 +182,9 @@ class BrainhiveError(Exception):
     @property
     def hint(self) -> str:
         """Advice; a command line in it is written where it is read, also of another
-        process's error.
+        process's error, and ways out that the command does not have are left out.
         """
-        return str(self._hint)
+        return _keep_ways(str(self._hint))
 
     @hint.setter
     def hint(self, hint: str) -> None:
