@@ -55,20 +55,14 @@ MAX_SHOWN_CHARACTERS = 80
 """Of a refused name, in its error."""
 MAX_POINTER_BYTES = 1024
 """Size below which a file may be a pointer (specification of Git LFS)."""
-UNFETCHED = "to content that was not fetched"
 POINTERS = {
-    rb"version https://git-lfs": (
-        f"a pointer of Git LFS {UNFETCHED}",
-        "cd {} && git lfs pull",
-    ),
-    rb"[\w./-]*/annex/objects/": (
-        f"a pointer of git-annex {UNFETCHED}",
-        "cd {} && git annex get .",
-    ),
+    rb"version https://git-lfs": "cd {} && git lfs pull",
+    rb"[\w./-]*/annex/objects/": "datalad get {}, or: cd {} && git annex get .",
 }
-"""How small files begin that stand for others: what they are, and what fetches the
-content of a folder.
+"""What fetches the content of a folder, by how files begin that stand for it, or what
+links lead to.
 """
+DEAD_LINK = "copy what it leads to, or remove the dead links in {}"
 REFUSED = {
     "is empty": re.compile(r"\A\Z"),
     "is an absolute path": re.compile(r"[/\\]|[A-Za-z]:[/\\]"),
@@ -168,20 +162,19 @@ class NotFetched(MissingData):
 
 
 def find_unfetched(paths: Iterable[AnyPath]) -> NotFetched | None:
-    """Describe and count the files whose content is not here; None if there are none.
+    """Count the files whose content is not here; None if there are none.
 
     They are links to nowhere, and pointers of git-annex and Git LFS.
     """
-    names = [os.fspath(path) for path in paths]
-    pointers = [_describe_pointer(name) for name in names]
-    absent = [name for name, pointer in zip(names, pointers, strict=True) if pointer]
+    ways = {os.fspath(path): _find_way_to_content(path) for path in paths}
+    absent = [path for path, way in ways.items() if way]
     if not absent:
         return None
-    description, way = next(filter(None, pointers))
-    folder = os.path.commonpath([os.path.dirname(name) for name in absent]) or "."
-    count = f"; {len(absent)} of {len(names)} files are so" if len(names) > 1 else ""
+    folder = shlex.quote(os.path.commonpath(map(os.path.dirname, absent)) or ".")
     return NotFetched(
-        f"{absent[0]} is {description}{count}", way.format(shlex.quote(folder))
+        f"{absent[0]} stands for content that was not fetched; {len(absent)} of "
+        f"{len(ways)} files do",
+        ways[absent[0]].replace("{}", folder),
     )
 
 
@@ -192,29 +185,21 @@ def require_content(path: AnyPath) -> None:
         NotFetched: if it is a link to nowhere, or a pointer of git-annex or Git LFS.
     """
     if error := find_unfetched([path]):
-        others = sorted(Path(path).parent.iterdir())
-        files = [file for file in others if file != Path(path) and not file.is_dir()]
-        raise find_unfetched([path, *files]) or error
+        files = [file for file in Path(path).parent.iterdir() if not file.is_dir()]
+        raise find_unfetched([path, *sorted(files)]) or error
 
 
-def _describe_pointer(path: str) -> tuple[str, str] | None:
-    """Describe what stands for the content of a file, and what fetches that of a
-    folder; None where the content is here, or there is no such file.
+def _find_way_to_content(path: AnyPath) -> str:
+    """Say what fetches the content of a folder, where a file stands for it; empty where
+    the content is here, or there is no such file.
     """
     if os.path.islink(path) and not os.path.exists(path):
-        target = os.readlink(path)
-        if "annex/objects/" in target:
-            return f"a link of git-annex {UNFETCHED}", "datalad get {}"
-        return (
-            f"a link to {target}, which is not here",
-            "copy what it leads to, or remove the dead links in {}",
-        )
-    if os.path.isfile(path) and os.path.getsize(path) < MAX_POINTER_BYTES:
-        start = Path(path).read_bytes()
-        for pattern, pointer in POINTERS.items():
-            if re.match(pattern, start):
-                return pointer
-    return None
+        start, way = os.fsencode(os.readlink(path)), DEAD_LINK
+    elif os.path.isfile(path) and os.path.getsize(path) < MAX_POINTER_BYTES:
+        start, way = Path(path).read_bytes(), ""
+    else:
+        return ""
+    return next((POINTERS[each] for each in POINTERS if re.match(each, start)), way)
 
 
 def open_regular(path: AnyPath, max_bytes: int | None = None) -> BufferedReader:

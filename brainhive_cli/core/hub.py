@@ -32,13 +32,7 @@ from brainhive_cli.core.files import (
     portable,
     read_regular,
 )
-from brainhive_cli.core.network import (
-    BUSY,
-    describe_status,
-    find_bad_proxy,
-    name_proxies,
-    wait_for_server,
-)
+from brainhive_cli.core.network import BUSY, ask, find_bad_proxy
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Weights of the demo, for `demo:` references."""
@@ -199,30 +193,25 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{"disable": None, **options, "leave": False})  # type: ignore[no-untyped-call]
 
-    attempt = 1
-    while True:
-        try:
-            with console.undrawn():
-                return snapshot_download(
-                    repository, repo_type=repo_type, tqdm_class=TransientBar, **options
-                )
-        except Exception as error:
-            if bad_proxy := find_bad_proxy(error):
-                # what is in the cache needs no proxy
-                if options.get("local_files_only") or "local_dir" in options:
-                    raise bad_proxy from error
+    def download() -> Any:
+        with console.undrawn():
+            return snapshot_download(
+                repository, repo_type=repo_type, tqdm_class=TransientBar, **options
+            )
+
+    try:
+        return ask(download, _read_answer)
+    except Exception as error:
+        if bad_proxy := find_bad_proxy(error):
+            # what is in the cache needs no proxy
+            if not {"local_files_only", "local_dir"} & {*filter(options.get, options)}:
                 with suppress(MissingData):
                     cached = {**options, "local_files_only": True}
                     return snapshot(repository, repo_type, **cached)
-                raise bad_proxy from error
-            if not isinstance(
-                error, (*NO_ANSWER, ValueError, OSError, transport_error())
-            ):
-                raise
-            status, retry_after = _read_status(error)
-            if not wait_for_server(status, attempt, retry_after):
-                raise _failure(repository, error, repo_type, options) from error
-            attempt += 1
+            raise bad_proxy from error
+        if isinstance(error, (*NO_ANSWER, ValueError, OSError, transport_error())):
+            raise _failure(repository, error, repo_type, options) from error
+        raise
 
 
 @contextmanager
@@ -318,9 +307,7 @@ def find_input(
         line = download_line(
             repository, kind, _patterns(subfolder, [*files, *also, weights[0]]), *words
         )
-        waits, _, _ = error.hint.partition(ELSEWHERE)
-        way = f"{waits}{ELSEWHERE}{line}"
-        return Input(name, None, Unreachable(error.message, way))
+        return Input(name, None, Unreachable(error.message, f"{ELSEWHERE}{line}"))
     except BrainhiveError as error:
         return Input(name, None, error)
 
@@ -382,17 +369,15 @@ def _patterns(subfolder: str, allow: Sequence[str]) -> list[str]:
     return [f"{subfolder}/{pattern}" if subfolder else pattern for pattern in allow]
 
 
-def _read_status(error: BaseException | None) -> tuple[int, str | None]:
-    """Read the status of the hub's answer that led to an error, and its header
-    Retry-After; 0 where the hub has not answered.
+def _read_answer(error: BaseException | None) -> tuple[int, Any]:
+    """Read status and headers of the hub's answer that led to an error; 0 where the hub
+    has not answered.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
     while error is not None and not isinstance(error, HfHubHTTPError):
         error = error.__cause__
-    if error is None:
-        return 0, None
-    return error.response.status_code, error.response.headers.get("Retry-After")
+    return (error.response.status_code, error.response.headers) if error else (0, {})
 
 
 def _failure(
@@ -441,12 +426,9 @@ def _failure(
         )
 
     # a token that is not accepted, even for what is public
-    status = _read_status(error)[0]
+    status, _ = _read_answer(error)
     if status == 401:
-        problem = (
-            f"cannot fetch {repository}: the hub does not accept the token of this "
-            f"machine: {describe_status(status)}"
-        )
+        problem = f"cannot fetch {repository}: the hub does not accept the token (401)"
         return MissingData(problem, "hf auth login, or for what is public: HF_TOKEN=")
 
     # no answer, or that of a server that is busy
@@ -456,12 +438,10 @@ def _failure(
             repository, repo_type, options.get("allow_patterns") or [], *words
         )
         way = f"{ELSEWHERE}{line}"
-        proxies = name_proxies()
-        reason = "the hub cannot be reached" + (f" by {proxies}" if proxies else "")
+        reason = "cannot be reached"
         if status in BUSY:
-            reason = f"the hub is busy: {describe_status(status)}"
-            way = f"the same command in some minutes; or {way}"
-        problem = f"{repository} is not in the hub's cache and {reason}"
+            reason = f"is busy (it answers {status}): try again in some minutes"
+        problem = f"{repository} is not in the hub's cache and the hub {reason}"
         return Unreachable(problem, way)
     if isinstance(error, OSError) and error.errno:  # of this machine, as a full disk
         where = f"{error.filename}: " if error.filename else ""

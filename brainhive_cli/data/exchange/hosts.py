@@ -26,7 +26,7 @@ from xml.etree import ElementTree
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingData, RecipeError, first_line
 from brainhive_cli.core.files import PART, below
-from brainhive_cli.core.network import BUSY, find_bad_proxy, wait_for_server
+from brainhive_cli.core.network import BUSY, ask, find_bad_proxy
 from brainhive_cli.core.recipe import RECORDS
 
 NEMAR = "https://data.nemar.org/"
@@ -47,14 +47,11 @@ GLOBAL = "s3.amazonaws"
 REGION = "x-amz-bucket-region"
 """Header by which S3 says where a bucket is that is asked for elsewhere."""
 REFUSALS = {
-    401: (": it asks for a login", "a public data set, or fetch it by hand"),
-    403: (": it is not public", "check the name; what is not public: by hand"),
-    404: (": there is none of this name", "check the name"),
-    **dict.fromkeys(
-        BUSY, (": the server is busy", "the same command in some minutes continues")
-    ),
+    403: "it is not public",
+    404: "there is none of this name",
+    **dict.fromkeys(BUSY, "the server is busy: try again in some minutes"),
 }
-"""Causes of answers, and what to do."""
+"""Meaning of answers."""
 DESCRIPTION = "dataset_description.json"
 """File of a BIDS data set that names its licence."""
 
@@ -381,15 +378,11 @@ def _read(url: str) -> bytes:
 
 def _open(request: Request) -> Any:
     """Open an address; a server that is busy is asked again."""
-    attempt = 1
-    while True:
-        try:
-            return urlopen(request, timeout=TIMEOUT_S)
-        except HTTPError as error:
-            retry_after = error.headers.get("Retry-After")
-            if not wait_for_server(error.code, attempt, retry_after):
-                raise
-            attempt += 1
+
+    def read_answer(error: Exception) -> tuple[int, Any]:
+        return (error.code, error.headers) if isinstance(error, HTTPError) else (0, {})
+
+    return ask(partial(urlopen, request, timeout=TIMEOUT_S), read_answer)
 
 
 @contextmanager
@@ -399,14 +392,13 @@ def _asking(url: str, line: str = "") -> Iterator[None]:
     try:
         yield
     except HTTPError as error:
-        cause, way = REFUSALS.get(error.code, ("", "check the name, or fetch it later"))
+        cause = REFUSALS.get(error.code, "")
         if region := error.headers.get(REGION):
-            cause, way = (
-                f": the bucket is in the region {region}",
-                f"aws s3 sync --no-sign-request --region {region} s3://BUCKET FOLDER",
-            )
+            cause = f"the bucket is in the region {region}"
         raise MissingData(
-            f"{url} cannot be fetched: {error.code} {error.reason}{cause}", way
+            f"{url} cannot be fetched: {error.code} {error.reason}"
+            f"{f', {cause}' if cause else ''}",
+            "check the name, or fetch it later, or with another program",
         ) from error
     except (
         OSError,  # as urllib's errors are

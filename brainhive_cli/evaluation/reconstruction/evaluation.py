@@ -21,7 +21,7 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.device_memory import keep_freed_memory
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, Unfinished
 from brainhive_cli.core.facts import Cell, ReconstructionFacts
-from brainhive_cli.core.files import below
+from brainhive_cli.core.files import below, portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     ALL,
@@ -53,7 +53,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Scorer,
     Stimuli,
-    list_blank,
+    examine,
     list_words,
     measure_sets,
     name_sources,
@@ -353,24 +353,15 @@ def measure_run(
         folder.write_json("decoded.json", decoded)
 
     # reconstructions that show nothing
-    blank = [
-        str(file.relative_to(folder.path) if file.is_relative_to(folder.path) else file)
-        for cell in scored
-        if cell.source == scored[0].source
-        for file in list_blank(cell, stimuli)
-    ]
+    blank = list[str]()
+    for row, cell in enumerate(scored):
+        if cell.source == scored[0].source and (files := examine(cell, stimuli)[1]):
+            blank += map(portable, map(str, files))
+            described = extend_protocol(cell.described, [ONE_COLOUR])
+            scored[row] = replace(cell, described=described)
     if blank:
-        count = sum(len(c.media) for c in scored if c.source == scored[0].source)
-        console.warn(
-            f"{len(blank)} of {count} {medium}s are of one colour: "
-            f"{', '.join(blank[:MAX_NAMED])}"
-        )
-        scored = [
-            replace(cell, described=extend_protocol(cell.described, [ONE_COLOUR]))
-            if cell.source == scored[0].source
-            else cell
-            for cell in scored
-        ]
+        listed = ", ".join(blank[:MAX_NAMED])
+        console.warn(f"{len(blank)} {medium}s are of one colour: {listed}")
     facts = facts.model_copy(update={"one_colour": blank})
 
     # their means with intervals, and comparisons of the first source with the others

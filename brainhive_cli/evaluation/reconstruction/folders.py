@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from brainhive_cli.core import console, documents
-from brainhive_cli.core.arrays import Float64, UInt8
+from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.files import below, locate
@@ -46,7 +45,11 @@ from brainhive_cli.evaluation.reconstruction.generation import (
     derange,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Source
-from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet, Stimuli
+from brainhive_cli.evaluation.reconstruction.scoring import (
+    GeneratedSet,
+    Stimuli,
+    examine,
+)
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.metrics.image import prepare
 from brainhive_cli.measurement.ranks import nearest
@@ -73,13 +76,6 @@ MAX_AVERAGED = 2000
 """Training pictures that are averaged at most, evenly spaced: all others would change
 the mean by about one level of 255 (a pixel's standard deviation of 60 over the root of
 2000).
-"""
-THUMBNAIL_PX = 64
-"""Side of the pictures by which true ones are found among reconstructions."""
-MAX_DIFFERENCE, MAX_RELATIVE_DIFFERENCE = 1.5, 0.05
-"""Root mean square difference of a thumbnail from that of the truth, in levels of 255
-and as a share of its standard deviation, up to which they show the same: JPEG of
-quality 75 differs by up to 1.3 levels, other sizes by less.
 """
 READ_AHEAD = 64
 """Pictures that are decoded ahead."""
@@ -197,74 +193,32 @@ def leave_out_originals(
     if truth == LEFT:
         return generated, facts
 
-    def list_originals(image_id: str) -> list[Path]:
-        truth = _make_thumbnails(stimuli.open(image_id))
-        return [
-            file
-            for file in generated.files[image_id]
-            if _shows_truth(_make_thumbnails(generated.open(file)), truth)
-        ]
-
-    with (
-        console.progress("looking for true pictures", len(generated.files)) as bar,
-        ThreadPoolExecutor() as readers,
-    ):
-        originals = set[Path]()
-        for listed in readers.map(list_originals, generated.files):
-            originals |= {*listed}
-            bar.advance(1)
+    originals, _ = examine(generated, stimuli)
     if not originals:
         return generated, facts
 
     # the other files of each item
     files: dict[str, list[Path]] = {}
-    for image_id, repeats in generated.files.items():
-        if others := [file for file in repeats if file not in originals]:
-            files[image_id] = others
-    names = sorted(str(path.relative_to(locate(facts.score))) for path in originals)
-    listed_names = ", ".join(names[:MAX_NAMED])
-    problem = f"true pictures are among those that are scored: {listed_names}"
+    for image_id, file in generated.media:
+        if file not in originals:
+            files.setdefault(image_id, []).append(file)
+    names = [str(path.relative_to(locate(facts.score))) for path in originals]
+    problem = (
+        f"{len(names)} true pictures are among those that are scored: "
+        f"{', '.join(names[:MAX_NAMED])}"
+    )
     if not files:
         raise BrainhiveError(
-            f"{len(names)} {problem}, and there is nothing else",
+            f"{problem}, and there is nothing else",
             "--score FOLDER of the reconstructions, --truth FOLDER of what was seen",
         )
-    console.warn(f"{len(names)} {problem}; they are left out")
+    console.warn(f"{problem}; they are left out")
     without = [*facts.without, *(name for name in generated.files if name not in files)]
+    described = _describe_repeats(files, facts.score)
     return (
-        replace(
-            generated, files=files, described=_describe_repeats(files, facts.score)
-        ),
+        replace(generated, files=files, described=described),
         facts.model_copy(update={"originals": names, "without": without}),
     )
-
-
-def _make_thumbnails(opened: Image.Image | Clip) -> Float64:
-    """Make small pictures [F, 2, H, W, 3] of a picture, or of three frames of a clip:
-    of the central square, and of all.
-    """
-    pictures = [opened] if isinstance(opened, Image.Image) else opened.to_pictures()
-    chosen = [pictures[0], pictures[len(pictures) // 2], pictures[-1]]
-    size = (THUMBNAIL_PX, THUMBNAIL_PX)
-    return np.stack(
-        [
-            [
-                np.asarray(media_files.crop_square(picture, THUMBNAIL_PX), float),
-                np.asarray(picture.resize(size, Image.Resampling.BILINEAR), float),
-            ]
-            for picture in chosen
-        ]
-    )
-
-
-def _shows_truth(thumbnails: Float64, truth: Float64) -> bool:
-    """Whether thumbnails are those of the truth but for what JPEG or a resize change.
-
-    Where the truth is of one colour, any such picture would be.
-    """
-    differences = np.sqrt(np.square(thumbnails - truth).mean((0, 2, 3, 4)))  # [2]
-    limit = min(MAX_DIFFERENCE, MAX_RELATIVE_DIFFERENCE * truth.std())
-    return bool(differences.min() < limit)
 
 
 def shuffle(generated: GeneratedSet) -> GeneratedSet:

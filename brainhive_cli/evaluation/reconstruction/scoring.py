@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import compress
 from operator import call
 from pathlib import Path
 from typing import Any, Self
@@ -57,8 +58,15 @@ CAPTION, MASK, CONCEPTS = "caption", "mask", "concepts"
 """The heads that are shown: texts, probabilities [F, 1, H, W] and [K]."""
 MIN_PROBABILITY = 0.5
 """Probability above which a pixel is the key object's, and a concept is named."""
-MAX_BLANK_RANGE = 2 / 255
-"""Range of the pixels of a picture of one colour, up to which JPEG changes them."""
+THUMBNAIL_PX = 64
+"""Side of the thumbnails by which reconstructions are compared with the stimuli."""
+MAX_DIFFERENCE, MAX_RELATIVE_DIFFERENCE = 1.5, 0.05
+"""Root mean square difference of a thumbnail from that of the stimulus, in levels of
+255 and as a share of its standard deviation, up to which they show the same: JPEG of
+quality 75 differs by up to 1.3 levels, other sizes by less.
+"""
+MAX_BLANK_RANGE = 2
+"""Range in levels of 255 of a picture of one colour, which JPEG changes a little."""
 MAX_CONCEPTS = 4
 """Concepts that are named at most."""
 
@@ -561,20 +569,36 @@ def score_set(
     return replace(generated, values=joined)
 
 
-def list_blank(generated: GeneratedSet, stimuli: Stimuli) -> list[Path]:
-    """List the reconstructions of one colour, of stimuli that are not."""
+def examine(generated: GeneratedSet, stimuli: Stimuli) -> tuple[list[Path], list[Path]]:
+    """List the reconstructions that are the stimuli themselves, but for what JPEG or
+    another size changes; and those of one colour, of stimuli that are not.
+    """
 
-    def is_blank(item: tuple[str, Path]) -> bool:
-        image_id, file = item
-        opened = generated.open(file), stimuli.open(image_id)
-        made, seen = (
-            np.ptp(media_files.to_media(media).numpy(), (-2, -1)) for media in opened
+    def make_thumbnails(opened: Any) -> Float64:
+        pictures = media_files.to_clip(opened).to_pictures()
+        return np.array(
+            [
+                np.asarray(media_files.crop_square(picture, THUMBNAIL_PX), float)
+                for picture in (pictures[0], pictures[-1])
+            ]
         )
-        return bool(made.max() <= MAX_BLANK_RANGE < seen.max())
 
-    with ThreadPoolExecutor(READERS) as readers:
-        blank = [*readers.map(is_blank, generated.media)]
-    return [file for (_, file), has in zip(generated.media, blank, strict=True) if has]
+    def compare(item: tuple[str, Path]) -> tuple[bool, bool]:
+        seen = make_thumbnails(stimuli.open(item[0]))
+        made = make_thumbnails(generated.open(item[1]))
+        difference = np.sqrt(np.square(made - seen).mean())
+        limit = min(MAX_DIFFERENCE, MAX_RELATIVE_DIFFERENCE * seen.std())
+        ranges = [np.ptp(pixels, (1, 2)).max() for pixels in (made, seen)]
+        return difference < limit, ranges[0] <= MAX_BLANK_RANGE < ranges[1]
+
+    with (
+        console.progress(f"looking at {generated.name}"),
+        ThreadPoolExecutor(READERS) as readers,
+    ):
+        found = [*readers.map(compare, generated.media)]
+    files = [file for _, file in generated.media]
+    originals, blank = zip(*found, strict=True)
+    return [*compress(files, originals)], [*compress(files, blank)]
 
 
 def rank_items(scored: Sequence[GeneratedSet]) -> list[tuple[GeneratedSet, str]]:

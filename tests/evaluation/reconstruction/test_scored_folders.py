@@ -96,10 +96,10 @@ def test_true_pictures_among_the_scored_are_left_out_and_named(go, folders, caps
 
     found = go("reconstruct", *asked(folders, PIXELS)).metrics
 
-    assert found.facts.originals == ["cow_0.webp", "dog_2.png"]
+    assert found.facts.originals == ["dog_2.png", "cow_0.webp"]
     assert found.facts.without == ["b/cow"]
     assert "2 true pictures" in (warned := capsys.readouterr().err)
-    assert "cow_0.webp, dog_2.png" in warned
+    assert "dog_2.png, cow_0.webp" in warned
     assert found.overall == plain
     with pytest.raises(BrainhiveError, match=r"3 true pictures .* b/cat\.png"):
         go("reconstruct", f"score={truth}", f"truth={truth}", PIXELS)
@@ -114,7 +114,7 @@ def test_reconstructions_of_one_colour_are_counted_wherever_numbers_stand(
     assert found.overall["pixcorr"].caveats == (ONE_COLOUR,)
     assert found.facts.caveats == [ONE_COLOUR]
     warned = capsys.readouterr().err
-    assert "1 of 3 pictures" in warned and "dog_1.png" in warned
+    assert "1 pictures are of one colour" in warned and "dog_1.png" in warned
 
 
 def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
