@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from glob import escape
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -845,6 +846,7 @@ def read_channels(
     names: Sequence[str],
     band_hz: Band,
     phase: str,
+    breaks: Iterable[tuple[int, int]],
     pieces: StillPieces,
 ) -> Iterator[Float64]:
     """Read channels one after the other, in the unit of `UNITS`, and filter them.
@@ -855,6 +857,7 @@ def read_channels(
         names: Those that are read, in order.
         band_hz: Lower and upper edge of a filter; None where there is none.
         phase: `zero`, or `forward`: causal.
+        breaks: Breaks of the recording, as of `Header`.
         pieces: To which each channel is added before it is filtered.
 
     Raises:
@@ -875,18 +878,45 @@ def read_channels(
             block = raw.get_data(picks=list(names[start : start + step]))
         for row, scale in zip(block, scales[start:], strict=False):
             pieces.add(row)
-            yield filter_samples(row * scale, rate_hz, band_hz, phase)
+            yield filter_samples(row * scale, rate_hz, band_hz, phase, breaks)
         del block, row  # gone before the next is read
 
 
 def filter_samples(
-    samples: Float64, rate_hz: float, band_hz: Band, phase: str
+    samples: Float64,
+    rate_hz: float,
+    band_hz: Band,
+    phase: str,
+    breaks: Iterable[tuple[int, int]] = (),
 ) -> Float64:
-    """Filter the samples [n] of one channel as `read_channels` does."""
+    """Filter the samples [n] of one channel as `read_channels` does.
+
+    Each stretch between breaks, and between samples that were lost (NaN), is filtered
+    by itself, as mne does it.
+    """
     from mne.filter import filter_data
 
     if band_hz == (None, None):
         return samples
-    if phase == "forward":
-        return CausalFilter(band_hz, rate_hz)(samples)
-    return filter_data(samples, rate_hz, *band_hz, verbose="ERROR")
+    is_gap = ~np.isfinite(samples)
+    edges = {0, len(samples)}
+    for low, high in breaks:
+        is_gap[max(0, low) : max(0, high)] = True
+        edges |= {low, high}
+    edges |= {*(1 + np.flatnonzero(np.diff(is_gap))).tolist()}
+    filtered = samples.copy()
+    for start, stop in pairwise(
+        sorted(edge for edge in edges if 0 <= edge <= len(samples))
+    ):
+        if is_gap[start]:
+            continue
+        stretch = samples[start:stop]
+        if phase == "forward":
+            filtered[start:stop] = CausalFilter(band_hz, rate_hz)(stretch)
+            continue
+        # an offset would ring where a stretch is shorter than the filter
+        offset = stretch.mean()
+        filtered[start:stop] = filter_data(
+            stretch - offset, rate_hz, *band_hz, verbose="ERROR"
+        ) + (0 if band_hz[0] else offset)
+    return filtered

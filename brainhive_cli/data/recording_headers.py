@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import unescape
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -40,6 +41,11 @@ CUT = re.compile(r"(comment/)?(boundary|new segment/.*)", re.IGNORECASE)
 """Annotations of EEGLAB and BrainVision where a recording was interrupted, or samples
 were cut out.
 """
+BREAK = re.compile(
+    r"(comment/)?(edge|bad[ _]acq[ _]skip|bad[ _]boundary|boundary|new segment/).*",
+    re.IGNORECASE | re.DOTALL,
+)
+"""The annotations of these at which the signal does not go on, as at joins of mne."""
 CUT_NUMBER = re.compile(r"-99(\.0*)?")
 """What EEGLAB writes for `boundary` where events are numbers (its
 option_boundary99).
@@ -154,7 +160,7 @@ class Header:
             interruption.
         events_from: Source of the events, in words.
         variances: [C] in mne's units, within a few stretches of a second over all of
-            the recording.
+            the recording; NaN where no stretch is finite.
         without_onset: Descriptions of events whose row of the events.tsv has no onset.
         compensation: Grade of CTF's compensation; None for other systems.
         doubts: What is unusual about its events and tables, a line each.
@@ -174,6 +180,13 @@ class Header:
     without_onset: tuple[str, ...]
     compensation: int | None
     doubts: tuple[str, ...]
+
+    @property
+    def breaks(self) -> list[tuple[int, int]]:
+        """First sample of each span where the signal does not go on, and the first
+        behind it; equal where no samples lie between.
+        """
+        return [(low, high) for low, high, text in self.bad_spans if BREAK.match(text)]
 
     def find_bad_span(self, onset: int, span: tuple[int, int]) -> str:
         """Describe the first of the bad spans that a trial overlaps; empty if none
@@ -277,12 +290,13 @@ def describe(
     starts = np.unique(
         np.linspace(0, raw.n_times - length, STRETCHES).astype(int)
     ).tolist()
-    # values that are not finite are refused in trials
+    # stretches where samples were lost (NaN) say nothing
     with np.errstate(over="ignore", invalid="ignore"):
         stretches = np.array(
-            [raw.get_data(start=at, stop=at + length).var(1) for at in starts]
+            [raw.get_data(start=at, stop=at + length).var(1) for at in starts],
+            np.float64,
         )
-        variances = np.asarray(np.mean(stretches, 0), np.float64)  # [C]
+        means = np.ma.masked_invalid(stretches).mean(0)  # [C]
 
     # mne writes zeros where a position is not known
     # [C, 3]
@@ -303,7 +317,7 @@ def describe(
         tuple(events),
         tuple(bad_spans),
         events_from,
-        variances,
+        np.ma.filled(means, np.nan),
         tuple(without_onset),
         raw.compensation_grade,
         tuple(doubts),
@@ -318,11 +332,7 @@ def _read_annotations(
     """
     rate_hz = float(raw.info["sfreq"])
     # times of .fif count from the start of the acquisition, before the first sample
-    onsets = (
-        np.rint((raw.annotations.onset - raw.first_time) * rate_hz)
-        .astype(np.int64)
-        .tolist()
-    )
+    onsets = (raw.annotations.onset - raw.first_time) * rate_hz
     texts = [
         REFERENCE.sub(lambda match: unescape(match[0]), text)
         for text in raw.annotations.description
@@ -331,14 +341,18 @@ def _read_annotations(
     spans = []
     cuts = []
     is_eeglab = path.suffix.lower() == ".set"
-    for at, length_s, text in zip(onsets, raw.annotations.duration, texts, strict=True):
+    for onset, length_s, text in zip(
+        onsets.tolist(), raw.annotations.duration, texts, strict=True
+    ):
+        at = round(onset)
         if BAD.fullmatch(text):
             spans.append((at, at + round(float(length_s) * rate_hz), text))
         elif not (CUT.fullmatch(text) or (is_eeglab and CUT_NUMBER.fullmatch(text))):
             markers.append((at, text))
-        elif at > 0:  # the first segment begins with the recording
-            # EEGLAB gives a boundary the length of what was cut out
-            cuts.append((at, at, text))
+        # the first segment begins with the recording; EEGLAB puts a boundary between
+        # two samples, and gives it the length of what was cut out
+        elif (at := ceil(round(onset, 3))) > 0:
+            cuts.append((at, at, text if CUT.fullmatch(text) else "boundary"))
     return markers, spans + cuts
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.arrays import Bool, Float32, Float64, Int64
+from brainhive_cli.core.arrays import Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
@@ -72,8 +73,10 @@ from brainhive_cli.data.spaces import standard_name
 from brainhive_cli.data.stores.ids import spans, summarise_names
 from brainhive_cli.data.trials import Trials
 
-FLAT = "flat"
-"""Why trials are dropped during which the amplifier stood at a limit, or was off."""
+FLAT, LOST = "flat", "samples were lost (NaN)"
+"""Why trials are dropped during which the amplifier stood at a limit or was off, or
+that have NaN in all channels.
+"""
 TrialTables = Mapping[Path, Int64]
 """Trials of each recording, [n, 2]: sample of the onset, and row of the picture among
 all.
@@ -237,10 +240,9 @@ class Own(Preparation):
             pairs = np.concatenate([*selected.values()])
             if not len(pairs):
                 continue
-            signal, is_live = self._cut(selected, channels, cutting)
-            # trials of an amplifier at its limit are dropped, and counted
-            if flat := int((~is_live).sum()):
-                dropped[split][FLAT] = flat
+            signal, faults = self._cut(selected, channels, cutting)
+            is_live = faults == ""
+            dropped[split].update(faults[~is_live].tolist())
             if len(signal):
                 epochs[split] = signal
                 rows[split] = pairs[is_live, 1]
@@ -528,13 +530,14 @@ class Own(Preparation):
 
     def _cut(
         self, trials: TrialTables, channels: KeptChannels, cutting: Cutting
-    ) -> tuple[Float32, Bool]:
+    ) -> tuple[Float32, NDArray[np.str_]]:
         """Cut trials out of the recordings of one session.
 
         Returns:
-            Trials [live, C, T] that are not flat, and which [n] of all these are.
+            Trials [live, C, T], and why each [n] is dropped; empty of those that are
+            kept.
         """
-        epochs, lives = [], []
+        epochs, faults = [], []
         for path, pairs in trials.items():
             if not len(pairs):
                 continue
@@ -544,18 +547,21 @@ class Own(Preparation):
             onsets = pairs[:, 0]
             raw, names = self._open(path), channels.names
             pieces = StillPieces(int(raw.n_times), float(raw.info["sfreq"]))
+            breaks = channels.headers[path].breaks
             samples = read_channels(
-                raw, path, names, config.band_hz, config.phase, pieces
+                raw, path, names, config.band_hz, config.phase, breaks, pieces
             )
             with naming(path):
-                signal = cutting.cut(samples, names, onsets, 1.0)  # [n, C, T]
-                # still samples are looked for before the filter, which would hide them
-                is_live = ~pieces.are_still(onsets, cutting.span, len(names))
-                lives.append(is_live)
-                epochs.append(signal if is_live.all() else signal[is_live])
+                signal = cutting.cut(samples, names, onsets, 1.0, True)  # [n, C, T]
+            # still samples are looked for before the filter, which would hide them
+            is_still = pieces.are_still(onsets, cutting.span, len(names))
+            is_lost = np.isnan(signal[:, 0, 0])
+            faults.append(np.where(is_lost, LOST, np.where(is_still, FLAT, "")))
+            is_live = faults[-1] == ""
+            epochs.append(signal if is_live.all() else signal[is_live])
         return (
             epochs[0] if len(epochs) == 1 else np.concatenate(epochs)
-        ), np.concatenate(lives)
+        ), np.concatenate(faults)
 
 
 def choose_trials(

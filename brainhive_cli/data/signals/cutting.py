@@ -282,6 +282,7 @@ class Cutting:
         names: Sequence[str],
         onsets: Int64,
         scale: float,
+        may_be_lost: bool = False,
     ) -> Float32:
         """Cut trials out of a recording, one channel at a time.
 
@@ -293,9 +294,11 @@ class Cutting:
             names: Names of the channels.
             onsets: [trials] samples.
             scale: Factor to the unit of the result.
+            may_be_lost: Whether trials may have NaN in all channels, as where samples
+                were lost.
 
         Returns:
-            [trials, C, T].
+            [trials, C, T]; NaN in trials that were lost.
 
         Raises:
             BrainhiveError: naming a channel with values that are not finite, or flat
@@ -310,7 +313,8 @@ class Cutting:
         epochs = np.empty(
             (len(onsets), len(names), inside.stop - inside.start), np.float32
         )
-        for index, (name, samples) in enumerate(zip(names, channels, strict=True)):
+        is_finite = np.empty(epochs.shape[:2], bool)
+        for index, samples in enumerate(channels):
             # a view: nothing is copied yet
             windows = sliding_window_view(samples, resampling.samples)
             for start in range(0, len(onsets), ROWS):
@@ -324,16 +328,27 @@ class Cutting:
                 # resampling would leave the means as they are
                 if not self.steps.baseline:
                     block = block + (means * scale).astype(np.float32)
-                if not np.isfinite(block).all():
-                    raise BrainhiveError(
-                        f"channel {name} has NaN or infinite values",
-                        "leave it out: preparation.channels=[...]",
-                    )
-                epochs[start : start + len(trials), index] = block
+                rows = slice(start, start + len(trials))
+                is_finite[rows, index] = np.isfinite(block).all(1)
+                epochs[rows, index] = block
+
+        # a trial without any channel was lost; else the channel is at fault
+        is_lost = np.zeros(len(epochs), bool)
+        if may_be_lost:
+            is_lost |= ~is_finite.any(1)
+        counts = (~is_finite[~is_lost]).sum(0)  # [C]
+        if bad := [*compress(names, counts)]:
+            raise BrainhiveError(
+                f"channel {', '.join(bad)} has NaN or infinite values in "
+                f"{counts.max()} of {len(epochs)} trials",
+                "leave it out: preparation.channels=[...]",
+            )
 
         # the noise, where it is measured, finds flat channels itself
-        if self.steps.whiten == "no" and len(epochs):
+        epochs[is_lost] = 0
+        if self.steps.whiten == "no" and not is_lost.all():
             refuse_flat(np.einsum("nct,nct->c", epochs, epochs), names)
+        epochs[is_lost] = np.nan
         return epochs
 
 
