@@ -25,7 +25,8 @@ from brainhive_cli.core.measurements import extend_title, merge_caveats
 from brainhive_cli.core.recipe import BaseRecipe, Run, Subjects
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import session_stores
-from brainhive_cli.data.preparations import Merged, Preparation
+from brainhive_cli.data.ledger import Ledger
+from brainhive_cli.data.preparations import Merged, NoTrials, Preparation
 from brainhive_cli.data.published import PUBLISHED
 from brainhive_cli.data.session_stores import (
     DType,
@@ -327,7 +328,12 @@ def _describe_subject(job: Job, subject: int) -> str:
             )
     else:
         for session in preparation.sessions(subject):
-            shapes += preparation.shapes(subject, session).items()
+            try:
+                shapes += preparation.shapes(subject, session).items()
+            except NoTrials as error:
+                if len(job.subjects) == 1 and len(preparation.sessions(subject)) == 1:
+                    raise
+                console.warn(f"left out: {error.message}")
 
     # the sentence: what is read, what it becomes, and what an interrupted command has
     # done already
@@ -413,8 +419,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # what the stores hold, and the line of what comes next
     signals = {}
-    with console.progress("describing the stores", len(job.subjects)) as bar:
-        for subject in job.subjects:
+    stored = [subject for subject in job.subjects if job.path(subject).is_file()]
+    if not stored:
+        raise NoTrials(
+            f"no subject of {job.preparation.dataset} has a whole trial",
+            "the lines above say why; preparation.files=PATTERN chooses recordings",
+        )
+    with console.progress("describing the stores", len(stored)) as bar:
+        for subject in stored:
             signals[subject] = describe_store(SignalStore.open(job.path(subject)))
             bar.advance()
     # windows that overlap are no fault, but a reader of early or late effects must know
@@ -464,22 +476,28 @@ def _write_sessions(
         {str(session): path for session, path in paths.items()}, launch.alone
     ) as free:
         for session in map(int, free):
-            write_session(
-                paths[session],
-                session,
-                preparation.session(subject, session),
-                job.dtype,
-            )
+            try:
+                trials = preparation.session(subject, session)
+            except NoTrials as error:
+                console.warn(f"left out: {error.message}")
+                continue
+            write_session(paths[session], session, trials, job.dtype)
             before = done
             done = sum(path.is_file() for path in paths.values())
             bar.advance(done - before, f"subject {subject}, session {session}")
     launch.barrier()
     bar.advance(len(paths) - done)
 
-    # all sessions are there: they become one store
-    if launch.is_main:
-        stores = [SignalStore.open(path) for path in paths.values()]
-        joined = join(stores, preparation.order_seed, job.provenance(subject))
+    # all sessions with trials are there: they become one store
+    stores = [SignalStore.open(path) for path in paths.values() if path.is_file()]
+    if launch.is_main and stores:
+        ledger, provenance = Ledger(), job.provenance(subject)
+        for session, path in paths.items():
+            if not path.is_file():
+                ledger.leave_out("sessions", "no whole trial", f"session {session}")
+        if ledger.counts:
+            provenance["left_out"] = ledger.as_facts()
+        joined = join(stores, preparation.order_seed, provenance)
         SignalStore.write(job.path(subject), preparation.finish(subject, joined))
         # those of other settings and files, too
         for path in list_sessions(job.sessions_folder, subject):

@@ -154,3 +154,33 @@ def test_one_s_own_betas_take_ten_lines_as_the_guide_has_them(work):
                 np.corrcoef(trials.mean(0)[:, 0], response)[0, 1] > 0.8
                 and image_id in names
             )
+
+
+def test_a_recording_without_a_whole_trial_stops_nobody_else(work):
+    (work.parent / "recordings").mkdir()
+    for name, seconds in (
+        ("sub-01_ses-01", None),
+        ("sub-01_ses-02", 1.2),
+        ("sub-02_ses-01", 1.2),
+    ):
+        shown = Shown.of(1, seed=0)
+        raw = annotate(make_raw(shown, seed=0), shown, [*shown.pictures])
+        if seconds:
+            raw.crop(tmax=seconds)
+        raw.save(work.parent / f"recordings/{name}.fif", verbose="ERROR")
+    words = "prepare --from recording preparation.root=../recordings"
+    words += " preparation.stimuli.root=../pictures preparation.whiten=no"
+    for more in (" --check", ""):
+        ended = CliRunner(env={"COLUMNS": "300"}).invoke(app, (words + more).split())
+        assert ended.exit_code == 0, ended.stderr
+        for name in ("sub-01_ses-02.fif", "sub-02_ses-01.fif"):
+            assert re.search(rf"{name} .* 1 beyond the recording", ended.stderr)
+    (path,) = (work / "signals").rglob("*.h5")
+    provenance = SignalStore.open(path)["train"].provenance
+    assert path.name == "sub-01.h5" and len(provenance["sessions"]) == 1
+    assert [*provenance["left_out"]] == ["sessions"]
+
+    # nobody has a trial
+    for more in (" --check", ""):
+        line = f"{words} --subjects 2 --name two{more}"
+        assert CliRunner().invoke(app, line.split()).exit_code == 3

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
@@ -86,6 +86,10 @@ class Overview:
     way: str = ""
 
 
+class NoTrials(MissingData):
+    """A session without any whole trial, which is left out of its subject's store."""
+
+
 class Preparation(ABC):
     """Base of preparations that prepare session by session.
 
@@ -124,6 +128,7 @@ class Preparation(ABC):
         Files are opened and checked, signals are not read.
 
         Raises:
+            NoTrials: if it has no whole trial.
             BrainhiveError: naming a file that is damaged or does not hold what it
                 should.
         """
@@ -136,6 +141,7 @@ class Preparation(ABC):
         The provenance has the number of other trials as `dropped`, by reason.
 
         Raises:
+            NoTrials: if it has no whole trial.
             BrainhiveError: naming a file that is damaged or does not hold what it
                 should.
         """

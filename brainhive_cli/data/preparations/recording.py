@@ -29,6 +29,7 @@ from brainhive_cli.data.event_names import (
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.ledger import Ledger
 from brainhive_cli.data.preparations import (
+    NoTrials,
     Overview,
     Preparation,
     Stimuli,
@@ -262,9 +263,7 @@ class Own(Preparation):
                     times[split]["trial_numbers"] = numbers
         first = next(iter(trials))
         if not epochs:
-            raise BrainhiveError(
-                f"{first}: all trials are flat", "leave it out: preparation.files=…"
-            )
+            raise _no_trials(first, dropped)
 
         # whiten them without a copy
         with naming(first):
@@ -584,7 +583,7 @@ def choose_trials(
         reason. Events without a picture count as those of the first split.
 
     Raises:
-        BrainhiveError: if nothing is left.
+        NoTrials: if nothing is left.
     """
     first, header = next(iter(headers.items()))
     matched = names.match(headers.values())
@@ -627,16 +626,21 @@ def choose_trials(
         trials[path] = pairs[is_kept]
 
     if not any(map(len, trials.values())):
-        counts = [
-            f"{count} {reason}"
-            for split in dropped.values()
-            for reason, count in split.items()
-        ]
-        raise BrainhiveError(
-            f"{first} has no whole trial: {', '.join(counts)}",
-            "preparation.epoch_ms=[start, stop]",
-        )
+        raise _no_trials(first, dropped)
     return trials, dropped
+
+
+def _no_trials(path: Path, dropped: Mapping[str, Mapping[str, int]]) -> NoTrials:
+    counts = [
+        f"{count} {reason}"
+        for split in dropped.values()
+        for reason, count in split.items()
+    ]
+    return NoTrials(
+        f"{path} has no whole trial: {', '.join(counts)}",
+        "leave it out: preparation.files=PATTERN, or preparation.epoch_ms=[start, "
+        "stop] of shorter trials",
+    )
 
 
 def _list_doubts(headers: Mapping[Path, Header]) -> Iterator[str]:
