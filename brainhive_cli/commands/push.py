@@ -35,7 +35,6 @@ from brainhive_cli.core.recipe import FileRecipe, Names, Paths, write_yaml
 from brainhive_cli.core.runs import ENVIRONMENT, Environment, of_variant
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.sources import SOURCES
-from brainhive_cli.data.signals.channel_mapping import name_modality
 from brainhive_cli.reports.model_card import Scores, choose_metrics, render_card
 from brainhive_cli.reports.runs_shown import ShownRun
 from brainhive_cli.reports.sentences import list_entries
@@ -391,7 +390,7 @@ def write_card(shared: SharedRun, recipe: Recipe, target: str) -> str:
         "dataset": shared.learned.dataset or str(shared.recipe["dataset"]["kind"]),
         "licence": recipe.licence or shared.licence,
         "terms": shared.terms,
-        "modality": name_modality(shared.layout.spec.names) if shared.layout else "",
+        "modality": shared.layout.spec.modality if shared.layout else "",
         "layout": shared.layout,
         "learned": shared.learned,
         "keys": shared.recipe,

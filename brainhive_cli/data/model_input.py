@@ -77,6 +77,7 @@ def spec_of(
             k: v for k, v in steps[0].items() if all(s.get(k) == v for s in steps)
         },
         signal=signal or {},
+        modality=first.modality,
     )
 
 
@@ -392,6 +393,11 @@ def match_recording(
                     "was trained on",
                     "train on channels that both have: signal.channels=…; or map them "
                     "when it is tested: channel_mapping=spline, or common",
+                )
+            if channel_mapping == "spline" and not recording.modality.startswith("EEG"):
+                raise BrainhiveError(
+                    f"{where}: splines are of EEG, not of {recording.modality}",
+                    "channel_mapping=common",
                 )
             mapping = map_channels(
                 channel_mapping, spec.names, spec.positions, recording.space, where

@@ -24,6 +24,11 @@ from brainhive_cli.data.spaces import (
 from brainhive_cli.data.stores.ids import spans
 
 MEG = ("mag", "grad")
+MODALITIES = {
+    **dict.fromkeys(("mag", "grad", "ref_meg"), "MEG"),
+    **dict.fromkeys(("ecog", "seeg", "dbs"), "iEEG"),
+}
+"""Kind of recordings by mne's type of channels; any other has the type's name."""
 RATE_TOLERANCE = 1e-5
 """Share by which sampling rates of one subject may differ: headers round them."""
 OTHER_UNIT = 100
@@ -72,6 +77,12 @@ class KeptChannels:
     space: Sensors
     without_position: Sequence[str]
     has_file_positions: bool
+
+    @property
+    def modality(self) -> str:
+        """Kind of the recordings, by the types of channels."""
+        kinds = (MODALITIES.get(kind, kind.upper()) for kind in self.kinds)
+        return " and ".join(dict.fromkeys(kinds))
 
     def check(self, path: Path) -> None:
         """Compare a recording with the first.

@@ -36,6 +36,7 @@ from brainhive_cli.data.spaces import (
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import NUMBERS, LazyRows
 from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.models.signal_spec import name_modality
 
 if TYPE_CHECKING:
     import torch
@@ -716,6 +717,16 @@ class Trials:
         if SIMULATED in self.caveats:
             steps["simulated"] = True
         return steps
+
+    @property
+    def modality(self) -> str:
+        """Kind of the recordings: by the types of the channels, which `prepare` notes,
+        else by unit and names.
+        """
+        for source in [self.provenance, *self.provenance.get("sessions", ())]:
+            if "modality" in source:
+                return str(source["modality"])
+        return name_modality(self.channels, self.unit)
 
     @property
     def made_by(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@ signals of another size.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,6 +23,8 @@ UNIT_SIZES = {
     **{"T/m": (1.0, "T/m"), "fT/m": (1e-15, "T/m"), "fT/cm": (1e-13, "T/m")},
 }
 """Factor to the SI unit, and that unit, by name."""
+MEG = re.compile(r"MEG|M[LRZ][A-Z]\d")
+"""Beginning of the names of MEG sensors (MEGIN's and CTF's)."""
 # written out: microvolt and microvolts are µV
 WORDS = {
     f"{prefix}{word}{plural}": f"{letter}{unit}"
@@ -38,6 +41,17 @@ WORDS = {
 }
 # casefold also turns the micro sign into the Greek letter mu
 SPELLINGS = WORDS | {unit.casefold(): unit for unit in UNIT_SIZES} | {"uv": "µV"}
+
+
+def name_modality(names: Sequence[str], unit: str) -> str:
+    """Name the kind of recordings whose types of channels are not known: by the unit,
+    else by the sensors; fMRI where there are none.
+    """
+    if not names:
+        return "fMRI"
+    is_volts = name_unit(unit).endswith("V")
+    is_meg = "T" in unit or (not is_volts and any(map(MEG.match, names)))
+    return "MEG" if is_meg else "EEG"
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,7 @@ class SignalSpec:
             stores say the same.
         signal: The section `signal` of the recipe: which part of a recording is read,
             and how it is scaled and normalised; empty where it is not known.
+        modality: Kind of the recordings; where it is not given, by unit and names.
 
     Raises:
         BrainhiveError: if two of these lists contradict each other.
@@ -78,9 +93,12 @@ class SignalSpec:
     unit: str = ""
     preparation: Mapping[str, Any] = field(default_factory=dict)
     signal: Mapping[str, Any] = field(default_factory=dict)
+    modality: str = ""
 
     def __post_init__(self) -> None:
         """Check every list against the others."""
+        modality = self.modality or name_modality(self.names, self.unit)
+        object.__setattr__(self, "modality", modality)
         # lists of subjects, sensors and samples have matching lengths
         lengths = [("widths", len(self.widths), len(self.subjects))]
         lengths += [

@@ -280,6 +280,7 @@ class Own(Preparation):
             "stimulus_ms": self.config.stimulus_ms,
             "filtered_hz": [float(highpass_hz.max()), float(lowpass_hz.min())],
             "recorded_unit": channels.unit,
+            "modality": channels.modality,
             "events_from": [header.events_from for header in headers.values()],
             "unmatched": self._names.match(channels.headers.values())[1],
         }

@@ -2,7 +2,6 @@
 or by name.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError, find_rows
 from brainhive_cli.data.spaces import Sensors, standard_positions
+from brainhive_cli.models.signal_spec import MEG
 
 ChannelChoice = Literal["none", "spline", "common"]
 """Channels that a recording lacks are refused, interpolated between its sensors, or
@@ -29,14 +29,7 @@ RADII_M = (0.05, 0.15)
 """Radii of spheres around a head, newborns' included; positions in millimetres give
 others.
 """
-MEG = re.compile(r"MEG|M[LRZ][A-Z]\d")
-"""Beginning of the names of MEG sensors (MEGIN's and CTF's)."""
 WORDS = {"spline": "splines", "common": "name"}
-
-
-def name_modality(names: Sequence[str]) -> str:
-    """Name the kind of recording by its sensors: fMRI where there are none."""
-    return "fMRI" if not names else "MEG" if any(map(MEG.match, names)) else "EEG"
 
 
 @dataclass(frozen=True)

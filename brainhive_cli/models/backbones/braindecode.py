@@ -48,10 +48,6 @@ OF_THE_SIGNAL = re.compile(
 """Settings in a publisher's config.json that follow from signal and recipe, or change
 no weight's meaning.
 """
-MEG = re.compile(r"MEG|M[LRZ][A-Z]\d")
-"""How the names of MEG sensors begin (MEGIN's and CTF's), from which no EEG can be
-interpolated.
-"""
 
 
 class Config(BackboneConfig):
@@ -406,7 +402,7 @@ def interpolate(spec: SignalSpec, electrodes: Sequence[str]) -> Float64:
         unknown = [
             name
             for name, position in positions.items()
-            if position is None or MEG.match(name)
+            if position is None or (spec.modality == "MEG" and name in spec.names)
         ]
         if unknown:
             raise BrainhiveError(

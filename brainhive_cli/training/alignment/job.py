@@ -18,7 +18,6 @@ from brainhive_cli.core.runs import RunFolder, reference as name_reference
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signal_stores import Recordings
-from brainhive_cli.data.signals.channel_mapping import name_modality
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import (
     encoders_by_key,
@@ -399,7 +398,7 @@ class Job:
         was.
         """
         # describe each variant with the signals of its test
-        set_ups = []
+        set_ups, modality = [], ""
         for label, recipe in self.variants.items():
             tested = sorted(
                 {s for cell in cells if cell.variant == label for s in cell.tested_on}
@@ -414,18 +413,15 @@ class Job:
                     )
                     for subject, recording in recordings
                 ]
+            modality = signals[0].modality if signals else modality
             trained = describe_recipe(recipe, dataset.holdout)
             set_ups.append(describe_run(dataset, tested, trained, signals))
 
         # all variants have one published result
-        published, set_up = self.recipe.published, merge(set_ups)
-        # names of sensors, or the number of voxels in words
-        channels = set_up.get("channels")
+        published = self.recipe.published
         return {
-            "set_up": set_up,
-            "modality": name_modality(channels if isinstance(channels, list) else ())
-            if channels
-            else "",
+            "set_up": merge(set_ups),
+            "modality": modality,
             "published": published.as_dict() if published else {},
         }
 

@@ -43,7 +43,7 @@ from brainhive_cli.data.model_input import (
 )
 from brainhive_cli.data.overlap import Overlap
 from brainhive_cli.data.signal_stores import Recordings
-from brainhive_cli.data.signals.channel_mapping import ChannelChoice, name_modality
+from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -500,10 +500,10 @@ class TrainedRun:
     def modality(self) -> str:
         """Kind of the recordings: EEG, MEG or fMRI."""
         if self.is_model:
-            return name_modality(self.models[0].layout.spec.names)
+            return self.models[0].layout.spec.modality
         # weights are loaded once, to be tested
         fields, _ = aligners.read_config(self.models[0].path)
-        return name_modality(fields["spec"].get("names", ()))
+        return str(fields["spec"]["modality"])
 
     def describe(self, split: str) -> dict[str, Any]:
         """Give the facts on which run is tested, on which data set, and the set-up of a

@@ -1,6 +1,7 @@
 """Anyone's own recordings: read by mne, matched with pictures, cut as mne cuts them."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from scipy.signal import butter, sosfilt, sosfilt_zi
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.preparations.recording import Config
 
 mne = pytest.importorskip("mne")
@@ -358,3 +360,18 @@ def test_a_delay_of_the_screen_moves_trials_to_their_pictures(data):
     np.testing.assert_allclose(
         build(whiten="no", delay_ms=100).session(1, 1)["train"].signal, expected
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "modality"), [("eeg", "EEG"), ("mag", "MEG"), ("seeg", "iEEG")]
+)
+@pytest.mark.parametrize("whiten", ["no", "epochs"])
+def test_the_modality_is_that_of_the_channel_types(data, kind, modality, whiten):
+    shown = Shown.of(2, 0)
+    raw = annotate(make_raw(shown, 0, types=kind), shown, list(shown.pictures))
+    export(raw, data, "fif")
+    trials = build(whiten=whiten, types=[kind]).session(1, 1)["train"]
+    trials = replace(trials, subject=1)
+    assert trials.modality == spec_of([trials]).modality == modality
+    # epochs in memory say it by their unit
+    assert replace(trials, provenance={}, unit="fT").modality == "MEG"
