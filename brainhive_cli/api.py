@@ -729,7 +729,8 @@ def decode(
         device: Where it is computed.
         pictures: [n] what each trial showed; None: not known, and nothing is ranked.
         axes: As of `store_trials`; of an array [n, C, T] of the model's own size,
-            default: the model's.
+            default: the model's. `delay_ms` is the time from 0 to the picture, default:
+            preparation.delay_ms of the training.
     """
     import numpy as np
     from torch.nn.functional import normalize

@@ -17,6 +17,7 @@ mne = pytest.importorskip("mne")
 TIMES_S = np.arange(20) / 100
 NAMES = ("Pz", "Oz", "O1", "O2")
 AXES = {"channels": NAMES, "times_s": TIMES_S, "unit": "µV"}
+STEPS = {"kind": "recording", "rate_hz": 125}
 RIDGE = {"backbone": "ridge", "seeds": [0]}
 
 
@@ -108,13 +109,14 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> N
         api.decode(trained, late)
 
 
-def test_epochs_take_the_steps_of_the_model(home, go) -> None:
+@pytest.mark.parametrize("delay_ms", [0, 120])
+def test_epochs_take_the_steps_of_the_model(home, go, delay_ms) -> None:
     write_pictures(home / "data/image-folder")
     (home / "data/recordings").mkdir()
     shown = Shown.of(4, seed=0)
     raw = annotate(make_raw(shown, seed=0, noise=2), shown, list(shown.pictures))
     raw.save(home / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
-    api.run("prepare", preparation={"kind": "recording", "rate_hz": 125})
+    api.run("prepare", preparation={**STEPS, "delay_ms": delay_ms})
     dataset = {"dataset": "image-folder", "encoders": ["demo-clip"]}
     api.run("embed", **dataset)
     trained = api.open_run(api.run("train-align", **dataset, **RIDGE).folder)
@@ -124,7 +126,8 @@ def test_epochs_take_the_steps_of_the_model(home, go) -> None:
     trials = stored.hold_out(stored.is_there, "test")
     expected = api.decode(trained, trials)
     events, event_id = mne.events_from_annotations(raw, verbose="ERROR")
-    epochs = mne.Epochs(raw, events, event_id, -0.2, 1.0, None, verbose="ERROR")
+    stop_s = 1 + delay_ms / 1000
+    epochs = mne.Epochs(raw, events, event_id, -0.2, stop_s, None, verbose="ERROR")
     decoded = api.decode(trained, epochs.load_data())
     order = np.argsort(trials.onset_s[:, 0])
     assert decoded.image_ids == [expected.image_ids[row] for row in order]
@@ -133,6 +136,14 @@ def test_epochs_take_the_steps_of_the_model(home, go) -> None:
     )
     assert decoded.ranks.tolist() == expected.ranks[order].tolist()
     assert "the noise of the training's last session" in decoded.caveats[-1]
+
+    # events of the epochs may be the pictures themselves
+    if delay_ms:
+        assert "120 ms" in decoded.caveats[-2]
+        shifted = epochs.copy().shift_time(-delay_ms / 1000)
+        again = api.decode(trained, shifted, delay_ms=0)
+        np.testing.assert_allclose(again.similarity, decoded.similarity, atol=1e-6)
+        return
 
     # steps that cannot be taken are named, or refused
     with pytest.raises(BrainhiveError, match=r"from 0 to 998 ms, and not over \[-200"):

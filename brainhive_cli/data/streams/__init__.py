@@ -5,7 +5,7 @@ simulated.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -132,6 +132,8 @@ class Wanted:
         image_ids: Pictures of the gallery, which simulated events name.
         open_recording: Opens the recording of the person that tests the model, in the
             run's data set; None where the person has none.
+        delay_s: Seconds from an event to its picture on the screen, as in the model's
+            recordings.
     """
 
     channels: tuple[str, ...]
@@ -141,6 +143,7 @@ class Wanted:
     span_s: tuple[float, float]
     image_ids: Sequence[str]
     open_recording: Callable[[], Trials | None]
+    delay_s: float = 0.0
 
 
 @runtime_checkable
@@ -210,11 +213,17 @@ class Replay:
         clock: Decides what has arrived.
         blocks: Successive samples [n, C] with the events among them; read when they are
             needed.
+        starts: Numbers of the samples that follow a break, which takes the time of one.
     """
 
     def __init__(
-        self, stream_format: StreamFormat, clock: Clock, blocks: Blocks
+        self,
+        stream_format: StreamFormat,
+        clock: Clock,
+        blocks: Blocks,
+        starts: Sequence[int] = (),
     ) -> None:
+        self._starts = np.unique(np.array(starts, np.int64))
         self.format, self.clock, self._blocks = stream_format, clock, blocks
         # [n, C] that have not arrived yet
         self._samples = np.empty((0, len(stream_format.channels)))
@@ -224,6 +233,11 @@ class Replay:
     def now_s(self) -> float:
         """Read the clock of the signal, whose first sample is at 0."""
         return self.clock.now_s()
+
+    def time_of(self, numbers: Any) -> Any:
+        """Give the seconds of samples by their numbers."""
+        breaks = np.searchsorted(self._starts, numbers, "right")
+        return (numbers + breaks) / self.format.rate_hz
 
     def read(self, wait_s: float) -> Chunk | None:
         """Return the samples that are due, and the events among them; waits for a chunk
@@ -249,7 +263,7 @@ class Replay:
         count = min(max(least, due), len(self._samples))
         # split what is due from what follows: [count, C]
         samples, self._samples = self._samples[:count], self._samples[count:]
-        times_s = np.arange(self._next, self._next + count) / rate_hz
+        times_s = self.time_of(np.arange(self._next, self._next + count))
         self._next += count
         # events up to the last sample; later ones come with their samples
         events = tuple(event for event in self._events if event.time_s <= times_s[-1])

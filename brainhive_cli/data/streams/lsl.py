@@ -102,12 +102,12 @@ class Config(StreamConfig):
     channels: Names = Field(
         [], description="names of the channels in order, where the stream declares none"
     )
-    marker_delay_s: float = Field(
-        0.0,
+    marker_delay_s: float | None = Field(
+        None,
         ge=-10,
         le=10,
         description="seconds from a marker to its picture on the screen, which are "
-        "added",
+        "added; default: preparation.delay_ms of the model's signals",
     )
     wait_s: float = Field(
         60.0,
@@ -180,7 +180,8 @@ class LslStream:
             self._inlets.append(self._markers)
 
         # times of samples and events
-        self._clock, self._delay_s = lsl.local_clock, config.marker_delay_s
+        self._clock, delay_s = lsl.local_clock, config.marker_delay_s
+        self._delay_s = wanted.delay_s if delay_s is None else delay_s
         self._times = SampleTimes(self.format.rate_hz)
         # [n, C] samples whose times are not settled
         self._untimed = np.empty((0, len(self._scale)))

@@ -33,6 +33,13 @@ class Config(StreamConfig, RecordingKeys):
     """A recording in fif, edf, bdf, set or vhdr."""
 
     file: str = Field("", description="the recording")
+    delay_ms: float | None = Field(
+        None,
+        ge=-600_000,
+        le=600_000,
+        description="ms from an event to its picture on the screen; default: "
+        "preparation.delay_ms of the model's signals",
+    )
     speed: float = Field(
         1.0,
         gt=0,
@@ -64,14 +71,21 @@ class Config(StreamConfig, RecordingKeys):
             BrainhiveError: if it has no events.
         """
         require(self.inputs())
-        return replay(self, locate(self.file), wanted.span_s, Clock(self.speed))
+        delay_ms, delay_s = self.delay_ms, wanted.delay_s
+        delay_s = delay_s if delay_ms is None else delay_ms / 1000
+        clock = Clock(self.speed)
+        return replay(self, locate(self.file), wanted.span_s, clock, delay_s)
 
 
 TINY = Config(file="sub-01_ses-01.fif")
 
 
 def replay(
-    config: Config, path: Path, span_s: tuple[float, float], clock: Clock
+    config: Config,
+    path: Path,
+    span_s: tuple[float, float],
+    clock: Clock,
+    delay_s: float = 0.0,
 ) -> Replay:
     """Let a recording arrive as if it were recorded now.
 
@@ -81,10 +95,11 @@ def replay(
         span_s: Start and stop of a window after an event, which no BAD span may
             overlap.
         clock: Decides what has arrived.
+        delay_s: Seconds from an event to its picture, which are added.
     """
     # header first, as doubts and errors cost no reading of samples
     try:
-        header = read_header(path, config)
+        header = read_header(path, config, delay_s)
     except BrainhiveError as error:
         # whose keys are those of prepare, which has the same
         error.message, error.hint = (
@@ -132,10 +147,12 @@ def replay(
             yield (
                 block,
                 [
-                    Event(at / rate_hz, name)
+                    Event(float(replayed.time_of(at)), name)
                     for at, name in events
                     if start <= at < stop
                 ],
             )
 
-    return Replay(stream_format, clock, read_blocks())
+    starts = [after for _, after in header.breaks]
+    replayed = Replay(stream_format, clock, read_blocks(), starts)
+    return replayed

@@ -184,8 +184,9 @@ class Job:
 
         # a model that names no rate gets a usual one of EEG
         rate_hz, kind = spec.rate_hz or 250.0, KINDS.get(unit, "eeg")
+        delay_s = member.delay_s(self.subject)
         wanted = Wanted(
-            channels, kind, unit, rate_hz, span_s, image_ids, open_recording
+            channels, kind, unit, rate_hz, span_s, image_ids, open_recording, delay_s
         )
 
         # trials of seen pictures are compared with those of the training

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -385,6 +386,11 @@ class Loop:
             read_s = stream.now_s()
             if len(chunk.samples):
                 self._note_arrival(float(chunk.times_s[0]))
+
+            # samples that were lost (NaN) are a gap
+            if (is_lost := np.isnan(chunk.samples).all(1)).any():
+                samples, times_s = chunk.samples[~is_lost], chunk.times_s[~is_lost]
+                chunk = replace(chunk, samples=samples, times_s=times_s)
 
             # samples that follow a gap, which the recording marks
             gaps = windows.add(chunk.samples[:, self.session.columns], chunk.times_s)

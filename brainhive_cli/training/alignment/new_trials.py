@@ -37,7 +37,8 @@ def read_new(
             model's own size needs no axes.
         pictures: What each trial showed; None: names of events that are pictures of the
             split, if any is.
-        axes: Of arrays.
+        axes: Of arrays; `delay_ms` from their time 0 to the picture, default: as in the
+            recordings of the training.
 
     Returns:
         Trials that `TrainedModel.trials` accepts; and in what they differ from those of
@@ -49,6 +50,7 @@ def read_new(
     spec = member.module.layout.spec
     where, here = f"the signal of subject {subject}", dict(axes)
     differs = list[str]()
+    delay_ms = here.pop("delay_ms", None)
     shape = np.shape(signal) if isinstance(signal, np.ndarray) else ()
     if len(shape) == 2 and "space" not in here:
         # voxels in the order of the subject's store, whose regions a model may read
@@ -65,7 +67,17 @@ def read_new(
         differs.append(
             "channels, times and unit of the array are taken for the model's"
         )
+        delay_ms = delay_ms or 0
     trials = as_trials(signal, pictures, where, **here)
+    if trials.rate_hz:
+        delay_s = member.delay_s(subject) if delay_ms is None else delay_ms / 1000
+        shift_s = round(delay_s * trials.rate_hz) / trials.rate_hz
+        trials = replace(trials, times_s=trials.times_s - shift_s)
+        if delay_ms is None and shift_s:
+            differs.append(
+                f"time 0 is taken for the event, {1000 * shift_s:g} ms before the "
+                "picture, as in the training; delay_ms=0 if it is the picture"
+            )
 
     # ids of pictures; events need not be called by any
     if len(trials.image_ids):

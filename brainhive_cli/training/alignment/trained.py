@@ -1049,16 +1049,29 @@ class TrainedModel:
         """
         units = (
             facts["recorded_unit"]
-            for person in (subject, *self.cell.trained_on)
-            if self.source.path(person).is_file()
-            for recording in self.source.open(person).splits.values()
-            for facts in (
-                recording.provenance,
-                *recording.provenance.get("sessions", ()),
-            )
+            for facts in self._stored_facts(subject)
             if "recorded_unit" in facts
         )
         return name_unit(next(units, DEFAULT_UNIT))
+
+    def delay_s(self, subject: int) -> float:
+        """Give the seconds from events to pictures on the screen, which `prepare` added
+        for a subject.
+        """
+        delays_ms = (
+            facts["preparation"].get("delay_ms", 0.0)
+            for facts in self._stored_facts(subject)
+            if "preparation" in facts
+        )
+        return float(next(delays_ms, 0.0)) / 1000
+
+    def _stored_facts(self, subject: int) -> Iterator[Mapping[str, Any]]:
+        """Yield the provenance of a subject's store, then of those of the training."""
+        for person in (subject, *self.cell.trained_on):
+            if self.source.path(person).is_file():
+                for recording in self.source.open(person).splits.values():
+                    yield recording.provenance
+                    yield from recording.provenance.get("sessions", ())
 
     def shown(self, subject: int, split: str) -> Int64:
         """Find the rows of all pictures that a subject was shown, those that are left

@@ -368,7 +368,9 @@ def test_a_delay_of_the_screen_moves_trials_to_their_pictures(data):
 @pytest.mark.parametrize("whiten", ["no", "epochs"])
 def test_the_modality_is_that_of_the_channel_types(data, kind, modality, whiten):
     shown = Shown.of(2, 0)
-    raw = annotate(make_raw(shown, 0, types=kind), shown, list(shown.pictures))
+    raw = annotate(
+        make_raw(shown, 0, unit=1e-13, types=kind), shown, list(shown.pictures)
+    )
     export(raw, data, "fif")
     trials = build(whiten=whiten, types=[kind]).session(1, 1)["train"]
     trials = replace(trials, subject=1)

@@ -2,6 +2,8 @@
 event once.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from own_recordings import CHANNELS, RATE_HZ, Shown, annotate, make_raw
@@ -124,6 +126,28 @@ def test_events_in_bad_spans_are_left_out_and_counted(tmp_path):
     names = [event.name for chunk in drain(stream) for event in chunk.events]
     assert names == [SHOWN.pictures[0], *SHOWN.pictures[2:]]
     assert dict(stream.format.dropped) == {"BAD_blink": 1}
+
+
+def test_events_are_as_late_as_in_the_model_s_recordings_or_as_said(file):
+    for keys, late_s in (({}, 0.12), ({"delay_ms": 0.0}, 0.0)):
+        config = recordings.Config(file=str(file), speed=1e6, **keys)
+        stream = config.build(replace(want(), delay_s=0.12))
+        times_s = [event.time_s for chunk in drain(stream) for event in chunk.events]
+        np.testing.assert_allclose(times_s, SHOWN.onsets / RATE_HZ + late_s)
+
+
+def test_a_break_of_the_recording_is_a_gap_of_the_stream(tmp_path):
+    raw = annotate(make_raw(SHOWN, seed=0), SHOWN, list(SHOWN.pictures))
+    length = raw.n_times
+    joined = mne.concatenate_raws([raw, raw.copy()], verbose="ERROR")
+    joined.save(tmp_path / "sub-01.fif", verbose="ERROR")
+    config = recordings.Config(file=str(tmp_path / "sub-01.fif"), speed=1e6)
+    chunks = drain(config.build(want()))
+    times_s = np.concatenate([chunk.times_s for chunk in chunks])
+    steps = np.diff(times_s) * RATE_HZ
+    assert np.flatnonzero(steps > 1.5).tolist() == [length - 1]
+    events_s = [event.time_s for chunk in chunks for event in chunk.events]
+    assert events_s == times_s[[*SHOWN.onsets, *(SHOWN.onsets + length)]].tolist()
 
 
 def test_a_missing_file_or_none_gets_two_lines(tmp_path):

@@ -16,7 +16,7 @@ from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
 
-pytest.importorskip("mne")
+mne = pytest.importorskip("mne")
 HERE = Launch(0, 1, torch.device("cpu"))
 TRAINING = (
     *(
@@ -41,6 +41,12 @@ PREPARATIONS = {
         "preparation.baseline=false",
     ),
     "zero": ("preparation.whiten=no", "preparation.band_hz=[1,40]"),
+    "late": (
+        "preparation.whiten=no",
+        "preparation.band_hz=[1,40]",
+        "preparation.phase=forward",
+        "preparation.delay_ms=120",
+    ),
 }
 NORMALISED = {
     "plain": (
@@ -139,7 +145,7 @@ def offline(member, session):
     return tokens
 
 
-@pytest.mark.parametrize("name", ["whitened", "plain"])
+@pytest.mark.parametrize("name", ["whitened", "plain", "late"])
 def test_tokens_are_those_of_eval_retrieval_s_single_trials(models, name):
     opened, loop, results = replay(models[name])
 
@@ -203,3 +209,16 @@ def test_missing_channels_are_mapped_on_request(models):
         models["plain"], "source.rename={Cz: CPz}", "channel_mapping=spline"
     )
     assert len(loop.score.ranks) == 8
+
+
+def test_samples_that_were_lost_cost_their_trial_alone(models, base):
+    raw = mne.io.read_raw(
+        base / "data/recordings/sub-01_ses-02.fif", preload=True, verbose="ERROR"
+    )
+    onset = Shown.of(4, seed=2).onsets[5]
+    raw._data[:, onset + 200 : onset + 300] = np.nan
+    (base / "lost").mkdir()
+    raw.save(base / "lost/sub-01.fif", verbose="ERROR")
+    _, loop, _ = replay(models["late"], "source.file=lost/sub-01.fif")
+    assert loop.counts.windows == 31 and loop.counts.lost == 100
+    assert {*loop.counts.dropped.values()} == {1}
