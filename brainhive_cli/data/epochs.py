@@ -21,6 +21,7 @@ from brainhive_cli.core.recipe import Section, UniqueNames
 from brainhive_cli.data.bids_labels import natural_key
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.preparations import list_pictures
+from brainhive_cli.data.recording_channels import describe_size, keep_channels
 from brainhive_cli.data.recording_files import (
     ABSENT,
     UNITS,
@@ -33,7 +34,13 @@ from brainhive_cli.data.session_stores import join
 from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.single_trial_betas import match_pictures
-from brainhive_cli.data.spaces import Sensors, Voxels, name_electrodes, standard_name
+from brainhive_cli.data.spaces import (
+    Sensors,
+    Voxels,
+    name_electrodes,
+    standard_name,
+    standard_names,
+)
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.stores.ids import plain_name
@@ -469,7 +476,7 @@ def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
     space: Any
     space, times_s, unit = (axes.get(key) for key in ("space", "times_s", "unit"))
     if space is None and (channels := axes.get("channels")) is not None:
-        space = Sensors([*map(str, channels)])
+        space = Sensors(standard_names([*map(str, channels)]))
     if is_voxels:
         space, times_s, unit = space or Voxels({}), np.zeros(1), unit or "beta"
     needed = {"channels": space, "times_s": times_s, "unit": unit}
@@ -493,8 +500,6 @@ def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
 
 
 def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
-    from brainhive_cli.data.recording_channels import keep_channels
-
     path = Path("the epochs")
     if pictures is None or isinstance(pictures, str):
         pictures = name_trials(epochs, pictures or "")
@@ -577,6 +582,7 @@ def store(
     Raises:
         BrainhiveError: if no picture is of the data set, or lists have other lengths.
     """
+    warn_of_size(trials, path.stem)
     # pictures of the data set, and the trials that show one
     try:
         image_ids, splits, dropped = match_pictures(
@@ -629,6 +635,15 @@ def store(
         image_ids=[image_ids[row] for row in rows.tolist()],
         provenance=provenance,
     )
+
+
+def warn_of_size(trials: Trials, where: str) -> None:
+    """Warn of signals that are too large or small for their unit."""
+    size, si_unit = UNIT_SIZES.get(trials.unit, (1.0, ""))
+    if si_unit in KINDS:
+        spread = float(np.median(np.std(trials.signal, -1))) * size
+        if text := describe_size(KINDS[si_unit], spread):
+            console.warn(f"{where}: {text}")
 
 
 def _number(labels: Any, name: str, count: int) -> tuple[Int64, list[Any]]:

@@ -53,9 +53,10 @@ def spec_of(
     for name, values in shared.items():
         for other, value in zip(subjects, values, strict=True):
             if value != values[0]:
+                both = "" if name == "sensors" else f": {values[0]} and {value}"
                 raise BrainhiveError(
                     f"subjects {first.subject} and {other.subject} differ in their "
-                    f"{name}",
+                    f"{name}{both}",
                     "choose what all have: signal.channels, signal.window_ms; or "
                     "train on each by itself",
                 )

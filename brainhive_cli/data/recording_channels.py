@@ -303,23 +303,9 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
     # signals of no brain's size
     first = next(iter(channels.headers.values()))
     for kind in dict.fromkeys(channels.kinds):
-        factor, unit = UNITS.get(kind, (1.0, "SI"))
-        spread = factor * _spread(first, names[kinds == kind].tolist())
-        low, high = WORKING.get(kind, (0.0, np.inf))
-        if spread and not low < spread < high:
-            # read as the unit that mne takes, or turned into it twice
-            is_large = spread > high
-            si_unit = {"mag": "T", "grad": "T/m"}.get(kind, "V")
-            cause = (
-                f"{unit} that were read as {si_unit}" if is_large else "scaled twice"
-            )
-            yield (
-                f"{kind} channels have a spread of {spread:.2g} {unit}, far from any "
-                f"brain's: probably {cause}; multiply them by "
-                f"{1 / factor if is_large else factor:.0e} "
-                "(mne's raw.apply_function), and save the recording",
-                [],
-            )
+        spread = _spread(first, names[kinds == kind].tolist())
+        if text := describe_size(kind, spread):
+            yield text, []
 
     # variances far from the median of the channel's type in its file
     for path, header in channels.headers.items():
@@ -334,12 +320,65 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
         )
         for name, ratio in zip(channels.names, ratios, strict=True):
             if ratio > MANY_TIMES:
+                unit = ", as if it had no unit" if ratio * SMALLEST > 1 else ""
                 yield (
-                    f"{name} has {ratio:.0f} times the median variance in {path.name}",
+                    f"{name} has {ratio:.0f} times the median variance in {path.name}"
+                    f"{unit}",
                     [name],
                 )
-            elif ratio <= SMALLEST:
+            elif ratio <= SMALLEST**2:
                 yield f"{name} is flat in {path.name}", [name]
+
+
+def describe_size(kind: str, spread: float) -> str:
+    """Describe signals of no brain's size; empty where they may be a brain's.
+
+    Args:
+        kind: Type of their channels, as mne names it.
+        spread: Their standard deviation within a second, in mne's unit.
+    """
+    factor, unit = UNITS.get(kind, (1.0, "SI"))
+    low, high = WORKING.get(kind, (0.0, np.inf))
+    if not spread or low < spread * factor < high:
+        return ""
+    # read as the unit that mne takes, or turned into it twice
+    is_large = spread * factor > high
+    si_unit = {"mag": "T", "grad": "T/m"}.get(kind, "V")
+    cause = f"{unit} that were read as {si_unit}" if is_large else "scaled twice"
+    return (
+        f"{kind} channels have a spread of {spread * factor:.2g} {unit}, far from any "
+        f"brain's: probably {cause}; multiply them by "
+        f"{1 / factor if is_large else factor:.0e} (mne's apply_function)"
+    )
+
+
+def compare_facts(
+    subject_channels: Mapping[int, KeptChannels], rate_hz: float | None
+) -> Iterator[str]:
+    """Describe how the rates and references of recordings differ.
+
+    Args:
+        subject_channels: The channels that are kept of each subject.
+        rate_hz: Rate to which faster recordings are resampled; None where none is.
+    """
+    rates, references = {}, {}
+    for subject, channels in subject_channels.items():
+        headers = channels.headers.values()
+        rates[subject] = [
+            (f"{min(header.rate_hz, rate_hz or np.inf):.5g} Hz",) for header in headers
+        ]
+        references[subject] = [(header.reference,) for header in headers]
+    for entries, text in (
+        (rates, "rates, and cannot be trained together: preparation.rate_hz"),
+        (
+            references,
+            "references, and are not comparable: raw.set_eeg_reference of mne",
+        ),
+    ):
+        by_subject = {subject: [*{*listed}] for subject, listed in entries.items()}
+        if len(groups := group_by_entry(by_subject)) > 1:
+            texts = [f"subject {subjects} {value}" for subjects, value in groups]
+            yield f"recordings have different {text}; {', '.join(sorted(texts))}"
 
 
 def compare_subjects(

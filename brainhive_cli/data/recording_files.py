@@ -484,34 +484,34 @@ def _list_further(path: Path) -> list[Path]:
     return parts
 
 
-def tables_of(path: Path, what: str) -> list[Path]:
+def tables_of(path: Path, what: str, ending: str = ".tsv") -> list[Path]:
     """Name the events.tsv or channels.tsv next to a recording: as it is called, and
     last as in BIDS.
     """
     stem = path.name.partition(".")[0]
     unsplit = SPLIT.sub("", stem)
     return [
-        path.with_name(f"{name}_{what}.tsv")
+        path.with_name(f"{name}_{what}{ending}")
         for name in (stem, unsplit, MODALITY.sub("", unsplit))
     ]
 
 
-def table_of(path: Path, what: str) -> Path | None:
+def table_of(path: Path, what: str, ending: str = ".tsv") -> Path | None:
     """Find the events.tsv or channels.tsv of a recording; None if there is none.
 
     It lies next to the recording; or, as BIDS has it, in a folder above up to the root
     of the data set, and has entities of the recording alone: the nearest one counts, of
     one folder that with most entities.
     """
-    if (table := next(filter(is_file, tables_of(path, what)), None)) is not None:
+    if (table := next(filter(is_file, tables_of(path, what, ending)), None)) is not None:
         return table
     if (root := bids_root(path)) is None:
         return None
     entities = {*path.name.partition(".")[0].split("_")}
     for folder in [*path.parents][: len(path.relative_to(root).parts)]:
         parts = {
-            table: {*table.name.removesuffix(f"{what}.tsv").split("_")} - {""}
-            for table in folder.glob(f"*{what}.tsv")
+            table: {*table.name.removesuffix(f"{what}{ending}").split("_")} - {""}
+            for table in folder.glob(f"*{what}{ending}")
             if is_file(table)
         }
         if fitting := [table for table in parts if parts[table] <= entities]:

@@ -4,6 +4,7 @@ are compared.
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import unescape
 from math import ceil
@@ -13,7 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import parts
+from brainhive_cli.core import documents, parts
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import (
     BrainhiveError,
@@ -162,6 +163,7 @@ class Header:
         variances: [C] in mne's units, within a few stretches of a second over all of
             the recording; NaN where no stretch is finite.
         without_onset: Descriptions of events whose row of the events.tsv has no onset.
+        reference: Reference of EEG, as the sidecar or mne says it; empty without EEG.
         compensation: Grade of CTF's compensation; None for other systems.
         doubts: What is unusual about its events and tables, a line each.
     """
@@ -178,6 +180,7 @@ class Header:
     events_from: str
     variances: Float64
     without_onset: tuple[str, ...]
+    reference: str
     compensation: int | None
     doubts: tuple[str, ...]
 
@@ -319,9 +322,23 @@ def describe(
         events_from,
         np.ma.filled(means, np.nan),
         tuple(without_onset),
+        _read_reference(raw) if "eeg" in raw else "",
         raw.compensation_grade,
         tuple(doubts),
     )
+
+
+def _read_reference(raw: Any) -> str:
+    """Read the reference of EEG from the sidecar of BIDS, or else as mne notes it."""
+    file, known = raw.filenames[0], dict[str, Any]()
+    if file and (sidecar := table_of(Path(file), "eeg", ".json")):
+        with suppress(BrainhiveError):  # of no use for anything else
+            known = documents.read(sidecar)
+    if (reference := str(known.get("EEGReference", ""))) not in ABSENT:
+        return reference
+    if any("reference" in projection["desc"] for projection in raw.info["projs"]):
+        return "average, as a projection"
+    return "set in mne" if raw.info["custom_ref_applied"] else "as recorded"
 
 
 def _read_annotations(

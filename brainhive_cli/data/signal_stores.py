@@ -600,13 +600,6 @@ class Recordings:
         held_out = [self.dataset.holdout.caveats(recording) for recording in tested]
         return merge_caveats(caveats_of(self.dataset, tested), *held_out)
 
-    def check(self, subjects: Sequence[int]) -> None:
-        """Open the training signals of the first subject that has a store; raises as
-        `select` does.
-        """
-        for recording in self.recordings(subjects[:1], "train").values():
-            self.select(recording, self.dataset.name)
-
 
 @lru_cache(maxsize=256)
 def _open_once(path: Path, state: tuple[int, ...]) -> SignalStore:

@@ -41,6 +41,8 @@ padding.
 """
 INPUT = re.compile(r"([A-H])(\d+)")
 """Name of an input of BioSemi's amplifier, of which a bank has 32."""
+OLD_NAMES = {"t3": "t7", "t4": "t8", "t5": "p7", "t6": "p8"}
+"""Electrodes of the 10-20 system by the names that they had before 1991."""
 BANK, EARS = 32, 2
 """Inputs of a bank; those whose names are also electrodes of the 10-05 system, A1 and
 A2 at the ears.
@@ -159,6 +161,7 @@ def channel_rows(channels: Sequence[str], names: Sequence[str]) -> Int64:
     chosen = []
     for name in names:
         region = name.lower()
+        name = name if name in channels else standard_name(name)
         # a region stands for all its channels, any other name for one
         if region in REGIONS:
             members = [
@@ -364,7 +367,18 @@ def standard_name(name: str) -> str:
     """Write the name of an electrode as the 10-05 system does; any other name stays as
     it is.
     """
-    return _read_template().get(plain_name(name).lower(), (name, None))[0]
+    plain = plain_name(name).lower()
+    return _read_template().get(OLD_NAMES.get(plain, plain), (name, None))[0]
+
+
+def standard_names(names: Sequence[str]) -> list[str]:
+    """Write names of electrodes as `standard_name` does; those stay that would be equal
+    to another.
+    """
+    written = [*map(standard_name, names)]
+    counts = Counter(written)
+    pairs = zip(names, written, strict=True)
+    return [new if counts[new] == 1 else name for name, new in pairs]
 
 
 def plain_name(name: str) -> str:

@@ -40,6 +40,7 @@ from brainhive_cli.data.preparations import (
 )
 from brainhive_cli.data.recording_channels import (
     KeptChannels,
+    compare_facts,
     compare_subjects,
     describe_channels,
     group_by_entry,
@@ -281,6 +282,7 @@ class Own(Preparation):
             "filtered_hz": [float(highpass_hz.max()), float(lowpass_hz.min())],
             "recorded_unit": channels.unit,
             "modality": channels.modality,
+            "reference": [header.reference for header in headers.values()],
             "events_from": [header.events_from for header in headers.values()],
             "unmatched": self._names.match(channels.headers.values())[1],
         }
@@ -356,6 +358,7 @@ class Own(Preparation):
         lines += [
             f"subject {spans(numbers)}: {text}" for text, numbers in warnings.items()
         ]
+        lines += compare_facts(channels, self.config.rate_hz)
         differences, way = compare_subjects(channels, suspects, self.config.exclude)
 
         # one row for all subjects with the same channels of a type

@@ -442,15 +442,26 @@ def _sum_shrunk(centred: Signal, weights: Float64) -> Float64:
 
 
 def refuse_flat(variances: Array, names: Sequence[str]) -> None:
-    """Refuse channels [C] that hold no signal.
+    """Refuse channels [C] that hold no signal, or signals in another unit.
 
     Raises:
         BrainhiveError: naming them.
     """
-    if flat := [*compress(names, variances <= SMALLEST * variances.max())]:
+    largest = variances.max()
+    # what lies even further below the largest is rounding
+    if flat := [*compress(names, variances <= SMALLEST**2 * largest)]:
         raise BrainhiveError(
             f"flat channels: {', '.join(flat)}",
             "leave them out: preparation.channels=[...]",
+        )
+    is_small = variances <= SMALLEST * largest
+    if small := [*compress(names, is_small)]:
+        ratio = np.sqrt(largest / variances[is_small].max())
+        raise BrainhiveError(
+            f"channels {', '.join(compress(names, ~is_small))} are {ratio:.0e} times "
+            f"as large as {', '.join(small)}, as if they had no unit",
+            "correct the units in the file, or leave some out: "
+            "preparation.channels=[...]",
         )
 
 

@@ -17,6 +17,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder, reference as name_reference
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import (
@@ -288,8 +289,14 @@ class Job:
         # subjects and signals, then targets, priors and starts
         self.require()
         cells = self.list_cells()
-        for recipe in self.variants.values():
-            self.signals(recipe).check(self._list_read(recipe, cells))
+        for variant, trained_on in {(cell.variant, cell.trained_on) for cell in cells}:
+            source, together = self.signals(self.variants[variant]), list[Trials]()
+            for subject, recording in source.recordings(trained_on, "train").items():
+                where = f"{self.dataset.name} subject {subject} train"
+                selected = source.select(recording, where)
+                together.append(replace(selected, subject=subject))
+            if together:
+                spec_of(together)
         self._refuse_absent_trials(cells)
         self.open_stores()
         for reference in self.describe_priors():

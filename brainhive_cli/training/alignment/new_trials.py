@@ -10,7 +10,7 @@ import numpy as np
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, find_rows
-from brainhive_cli.data.epochs import as_trials, cut_trials
+from brainhive_cli.data.epochs import as_trials, cut_trials, warn_of_size
 from brainhive_cli.data.signals.cutting import Steps, whiten
 from brainhive_cli.data.single_trial_betas import match_pictures
 from brainhive_cli.data.spaces import Voxels
@@ -69,6 +69,7 @@ def read_new(
         )
         delay_ms = delay_ms or 0
     trials = as_trials(signal, pictures, where, **here)
+    warn_of_size(trials, where)
     if trials.rate_hz:
         delay_s = member.delay_s(subject) if delay_ms is None else delay_ms / 1000
         shift_s = round(delay_s * trials.rate_hz) / trials.rate_hz

@@ -11,11 +11,14 @@ from own_recordings import CHANNELS, RATE_HZ, Shown, annotate, make_raw, write_p
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.epochs import as_trials, warn_of_size
 from brainhive_cli.data.preparations.recording import Config, Own
 from brainhive_cli.data.recording_files import list_recordings
 from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.spaces import channel_rows
 
 mne = pytest.importorskip("mne")
+TIMES_S = np.arange(50) / 100
 
 
 @pytest.fixture
@@ -187,3 +190,73 @@ def test_a_folder_of_epochs_is_named_with_the_way_out(tmp_path):
     with pytest.raises(MissingData, match=r"holds epochs, .*sub-01-epo\.fif") as caught:
         list_recordings(tmp_path, "*")
     assert caught.value.hint == "to read them: brainhive prepare --from epochs"
+
+
+def test_other_rates_and_references_are_said_with_the_subjects(folder: Path) -> None:
+    for subject, rate_hz in ((1, 500), (2, 200)):
+        raw = record(folder, subject)
+        raw.resample(rate_hz, verbose="ERROR")
+        if subject == 2:
+            raw.set_eeg_reference(["Cz"], verbose="ERROR")
+        raw.save(
+            folder / f"sub-{subject:02d}_ses-01.fif", overwrite=True, verbose="ERROR"
+        )
+    warnings = build(rate_hz=250).look_over((1, 2)).warnings
+    (rates,) = [line for line in warnings if "rates" in line]
+    assert "subject 1 250 Hz" in rates and "subject 2 200 Hz" in rates
+    (references,) = [line for line in warnings if "references" in line]
+    assert "subject 1 as recorded" in references and "subject 2 set" in references
+    assert not any(
+        "rates" in line for line in build(rate_hz=100).look_over((1, 2)).warnings
+    )
+
+
+def test_the_sidecars_of_two_sessions_say_two_references(folder: Path) -> None:
+    (folder / "dataset_description.json").write_text('{"Name": "x"}')
+    for session, name in ((1, "Cz"), (2, "average")):
+        record(folder, session=session)
+        path = folder / f"sub-01_ses-{session:02d}.fif"
+        path.rename(folder / f"sub-01_ses-{session:02d}_task-view_eeg.fif")
+        sidecar = folder / f"sub-01_ses-{session:02d}_task-view_eeg.json"
+        sidecar.write_text(f'{{"EEGReference": "{name}"}}')
+    made = build(whiten="no")
+    (line,) = [line for line in made.look_over((1,)).warnings if "references" in line]
+    assert "subject 1 Cz" in line and "subject 1 average" in line
+    assert made.session(1, 2)["train"].provenance["reference"] == ["average"]
+
+
+def test_old_names_of_electrodes_are_written_as_the_new_ones(folder: Path) -> None:
+    record(folder, 1, names=("EEG T3-REF", "T4", "t5", "Pz", "O1", "T6"))
+    record(folder, 2, names=("T7", "T8", "P7", "Pz", "O1", "P8"))
+    record(folder, 3, names=("T3", "T7", "P7", "Pz", "O1", "P8"))
+    made = build(whiten="no")
+    names = [made._channels(subject).names for subject in (1, 2, 3)]
+    assert names[0] == names[1] == ("T7", "T8", "P7", "Pz", "O1", "P8")
+    assert names[2][:2] == ("T3", "T7")
+    assert channel_rows(names[1], ["T3"]).tolist() == [0]
+
+
+@pytest.mark.parametrize("whiten", ["no", "epochs"])
+def test_channels_without_a_unit_are_named_and_not_the_others(
+    folder: Path, whiten: str
+) -> None:
+    raw = record(folder)
+    raw._data[[1, 3]] *= 1e6
+    raw.save(folder / "sub-01_ses-01.fif", overwrite=True, verbose="ERROR")
+    made = build(whiten=whiten)
+    lines = made.look_over((1,)).warnings
+    assert not any("flat" in line for line in lines)
+    assert sum("unit" in line for line in lines) == 2
+    with pytest.raises(BrainhiveError, match="channels Cz, Pz are 1e") as info:
+        made.session(1, 1)
+    assert "flat" not in info.value.message
+
+
+@pytest.mark.parametrize("unit", ["V", "µV"])
+def test_arrays_of_no_brain_s_size_are_warned_of(
+    unit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signal = np.random.default_rng(0).normal(size=(5, 6, 50)) * 10
+    trials = as_trials(signal, None, unit=unit, channels=CHANNELS, times_s=TIMES_S)
+    warn_of_size(trials, "sub-01")
+    assert ("sub-01: eeg" in capsys.readouterr().err) == (unit == "V")

@@ -5,8 +5,15 @@ package.
 import importlib
 from typing import Any
 
+import numpy as np
+import pytest
+
+from brainhive_cli import api
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.recipe import Recipe
+
+TIMES_S = np.arange(20) / 100
 
 
 def test_reading_a_recipe_loads_no_weights_and_what_names_a_run_looks_for_none(
@@ -25,3 +32,21 @@ def test_reading_a_recipe_loads_no_weights_and_what_names_a_run_looks_for_none(
     )
     digests = Job.resolve(Recipe.resolve("train-align", None, {}, small)).digests()
     assert digests and all(name.startswith("signals ") for name in digests)
+
+
+@pytest.mark.parametrize(
+    "other", [{"channels": ("A", "B", "D")}, {"rate_hz": 50.0, "times_s": TIMES_S * 2}]
+)
+def test_a_check_compares_the_signals_of_all_who_train_together(home, other):
+    shown = ["cat", "dog"] * 10
+    dataset = {"kind": "categories", "names": ["cat", "dog"]}
+    axes = {"channels": ("A", "B", "C"), "times_s": TIMES_S, "unit": "µV"}
+    for subject, more in ((1, {}), (2, other)):
+        signal = np.random.default_rng(subject).normal(size=(20, 3, 20))
+        runs = np.arange(20) // 5
+        api.store_trials(signal, shown, dataset, subject, run=runs, **axes | more)
+    dataset["holdout"] = {"by": "runs", "folds": 4}
+    fields = {"dataset": dataset, "mode": "joint"}
+    job = Job.resolve(Recipe.resolve("train-align", None, fields, []))
+    with pytest.raises(BrainhiveError, match="subjects 1 and 2 differ in their s"):
+        job.check()
