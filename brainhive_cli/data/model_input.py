@@ -45,8 +45,8 @@ def spec_of(
     first = subjects[0]
     shared: dict[str, list[Any]] = {
         "sensors": [trials.channels for trials in subjects],
-        "samples": [len(trials.times_s) for trials in subjects],
         "sampling rate": [trials.rate_hz for trials in subjects],
+        "samples": [len(trials.times_s) for trials in subjects],
         "unit": [trials.unit for trials in subjects],
         "regions": [list(trials.regions) for trials in subjects],
     }

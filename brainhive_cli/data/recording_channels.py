@@ -361,24 +361,27 @@ def compare_facts(
         subject_channels: The channels that are kept of each subject.
         rate_hz: Rate to which faster recordings are resampled; None where none is.
     """
-    rates, references = {}, {}
+    # first file of each subject, by value
+    rates, references = dict[str, dict[int, str]](), dict[str, dict[int, str]]()
     for subject, channels in subject_channels.items():
-        headers = channels.headers.values()
-        rates[subject] = [
-            (f"{min(header.rate_hz, rate_hz or np.inf):.5g} Hz",) for header in headers
-        ]
-        references[subject] = [(header.reference,) for header in headers]
-    for entries, text in (
-        (rates, "rates, and cannot be trained together: preparation.rate_hz"),
+        for path, header in channels.headers.items():
+            rate = f"{min(header.rate_hz, rate_hz or np.inf):.5g}"
+            rates.setdefault(rate, {}).setdefault(subject, path.name)
+            references.setdefault(header.reference, {}).setdefault(subject, path.name)
+    for values, text in (
         (
-            references,
-            "references, and are not comparable: raw.set_eeg_reference of mne",
+            rates,
+            "rates in Hz, and cannot be trained together, but with "
+            f"preparation.rate_hz={min(rates, key=float)}",
         ),
+        (references, "references, and are not comparable; mne's set_eeg_reference"),
     ):
-        by_subject = {subject: [*{*listed}] for subject, listed in entries.items()}
-        if len(groups := group_by_entry(by_subject)) > 1:
-            texts = [f"subject {subjects} {value}" for subjects, value in groups]
-            yield f"recordings have different {text}; {', '.join(sorted(texts))}"
+        if len(values) > 1:
+            texts = [
+                f"{value} of subject {spans([*files])} ({next(iter(files.values()))})"
+                for value, files in values.items()
+            ]
+            yield f"recordings have different {text}: {'; '.join(texts)}"
 
 
 def compare_subjects(

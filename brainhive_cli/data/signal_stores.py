@@ -19,7 +19,7 @@ from brainhive_cli.core.arrays import Array, UInt64
 from brainhive_cli.core.cells import claiming
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import below, publish
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
@@ -399,6 +399,19 @@ class Recordings:
         # held-out trials lie in the stored split `train`
         recording = self.open(subject)[holdout.stored_split(split)]
         return holdout.choose_trials(recording, split, self.fold, where)
+
+    def can_fill_fold(self, subject: int) -> bool:
+        """Whether a subject has the runs or sessions that the fold tests, as far as its
+        store is there.
+        """
+        holdout = self.dataset.holdout
+        if holdout.by not in ("runs", "sessions") or not self.path(subject).is_file():
+            return True
+        try:
+            self.recording(subject, "test")
+        except RecipeError:
+            return False
+        return True
 
     def recordings(self, subjects: Sequence[int], split: str) -> dict[int, Trials]:
         """Open the recordings of a split, of those subjects who have a store with

@@ -75,11 +75,15 @@ def merge_folds(cells: Mapping[Cell, Measured]) -> dict[Cell, Measured]:
             image_ids=[*concept_of],
             concepts=[*concept_of.values()],
         )
-        numbers = [cell.fold for cell in members]
-        subjects = {
-            subject: _merge([table[subject] for table in tables], numbers)
-            for subject in tables[0]
-        }
+        # a subject may lack trials of some folds
+        subjects = {}
+        for subject in dict.fromkeys(chain(*tables)):
+            of_fold = {
+                cell.fold: table[subject]
+                for cell, table in zip(members, tables, strict=True)
+                if subject in table
+            }
+            subjects[subject] = _merge([*of_fold.values()], [*of_fold])
         merged[replace(members[0], name=name)] = pictures, subjects
     return merged
 

@@ -5,7 +5,7 @@ training for each.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate, chain, pairwise
 from typing import Annotated, Any, Literal, Self
@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core import parts
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import (
     BaseRecipe,
@@ -1235,19 +1235,35 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
             number: f"_fold-{number:02d}" if len(numbers) > 1 else ""
             for number in numbers
         }
-        cells += [
-            Cell(
-                f"{below}{name}{subjects_of_fold}_seed-{seed}",
-                trained,
-                tested,
-                seed,
-                label,
-                fold,
+        listed, unfilled = [], set[tuple[int, int]]()
+        for name, trained, tested in groups:
+            for fold, of_fold in folds.items():
+                # a subject with fewer runs or sessions takes no part in further folds
+                here = replace(source, fold=fold)
+                absent = {one for one in trained if not here.can_fill_fold(one)}
+                unfilled |= {(subject, fold) for subject in absent}
+                people = tuple(one for one in trained if one not in absent)
+                of_test = tuple(one for one in tested if one not in absent)
+                listed += [
+                    Cell(
+                        f"{below}{name}{of_fold}_seed-{seed}",
+                        people,
+                        of_test,
+                        seed,
+                        label,
+                        fold,
+                    )
+                    for seed in recipe.seeds
+                    if people
+                ]
+        if not listed:  # the holdout itself says why
+            source.recordings(subjects, "test")
+        for subject, fold in sorted(unfilled):
+            console.warn(
+                f"{dataset.holdout.words}: subject {subject} has none in fold {fold}, "
+                "which goes without it"
             )
-            for name, trained, tested in groups
-            for fold, subjects_of_fold in folds.items()
-            for seed in recipe.seeds
-        ]
+        cells += listed
     return cells
 
 

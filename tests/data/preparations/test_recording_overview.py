@@ -203,9 +203,9 @@ def test_other_rates_and_references_are_said_with_the_subjects(folder: Path) -> 
         )
     warnings = build(rate_hz=250).look_over((1, 2)).warnings
     (rates,) = [line for line in warnings if "rates" in line]
-    assert "subject 1 250 Hz" in rates and "subject 2 200 Hz" in rates
+    assert "250 of subject 1" in rates and "200 of subject 2" in rates
     (references,) = [line for line in warnings if "references" in line]
-    assert "subject 1 as recorded" in references and "subject 2 set" in references
+    assert "as recorded of subject 1" in references and "of subject 2" in references
     assert not any(
         "rates" in line for line in build(rate_hz=100).look_over((1, 2)).warnings
     )
@@ -221,7 +221,7 @@ def test_the_sidecars_of_two_sessions_say_two_references(folder: Path) -> None:
         sidecar.write_text(f'{{"EEGReference": "{name}"}}')
     made = build(whiten="no")
     (line,) = [line for line in made.look_over((1,)).warnings if "references" in line]
-    assert "subject 1 Cz" in line and "subject 1 average" in line
+    assert "Cz of subject 1" in line and "average of subject 1" in line
     assert made.session(1, 2)["train"].provenance["reference"] == ["average"]
 
 

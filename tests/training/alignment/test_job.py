@@ -50,3 +50,25 @@ def test_a_check_compares_the_signals_of_all_who_train_together(home, other):
     job = Job.resolve(Recipe.resolve("train-align", None, fields, []))
     with pytest.raises(BrainhiveError, match="subjects 1 and 2 differ in their s"):
         job.check()
+
+
+@pytest.mark.parametrize("mode", ["intra", "joint"])
+def test_a_fold_goes_on_without_a_subject_who_has_no_run_for_it(home, go, mode, capsys):
+    dataset = {"kind": "categories", "names": ["cat", "dog"]}
+    axes = {"channels": ("A", "B", "C"), "times_s": TIMES_S, "unit": "µV"}
+    for subject, count in ((1, 4), (2, 3)):
+        signal = np.random.default_rng(subject).normal(size=(5 * count, 3, 20))
+        shown = (["cat", "dog"] * 10)[: len(signal)]
+        runs = np.arange(len(signal)) // 5
+        api.store_trials(signal, shown, dataset, subject, run=runs, **axes)
+    dataset["holdout"] = {"by": "runs", "folds": 4}
+    ridge = {"kind": "ridge", "alpha": "auto", "standardise": False}
+    chosen = {"dataset": dataset, "mode": mode, "seeds": [0], "backbone": ridge}
+    api.run("embed", dataset=dataset)
+    trained = api.open_run(api.run("train-align", **chosen).folder)
+    assert "subject 2 has none in fold 4" in " ".join(capsys.readouterr().err.split())
+    tested = [(cell.tested_on, cell.fold) for cell in trained.cells]
+    assert ((2,), 4) not in tested and len(tested) == {"intra": 7, "joint": 4}[mode]
+    assert mode == "intra" or tested[-1] == ((1,), 4)
+    evaluated = api.open_run(api.run("eval-retrieval", run=str(trained.path)).folder)
+    assert evaluated.metrics()[0]["n"] > 0
