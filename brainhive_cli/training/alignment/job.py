@@ -386,6 +386,13 @@ class Job:
         # suffice
         if not (holdout := self.dataset.holdout).shows_seen:
             return
+        for subject in list_subjects(cells):
+            folds = {cell.fold for cell in cells if subject in cell.trained_on}
+            for fold in sorted({*holdout.fold_numbers} - folds):
+                console.warn(
+                    f"{holdout.words}: subject {subject} has none in fold {fold}, "
+                    "which goes without it"
+                )
         for variant, fold, trained_on in {
             (cell.variant, cell.fold, cell.trained_on): None for cell in cells
         }:

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core import console, parts
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import (
     BaseRecipe,
@@ -1235,13 +1235,12 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
             number: f"_fold-{number:02d}" if len(numbers) > 1 else ""
             for number in numbers
         }
-        listed, unfilled = [], set[tuple[int, int]]()
+        listed = []
         for name, trained, tested in groups:
             for fold, of_fold in folds.items():
                 # a subject with fewer runs or sessions takes no part in further folds
                 here = replace(source, fold=fold)
                 absent = {one for one in trained if not here.can_fill_fold(one)}
-                unfilled |= {(subject, fold) for subject in absent}
                 people = tuple(one for one in trained if one not in absent)
                 of_test = tuple(one for one in tested if one not in absent)
                 listed += [
@@ -1258,11 +1257,6 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
                 ]
         if not listed:  # the holdout itself says why
             source.recordings(subjects, "test")
-        for subject, fold in sorted(unfilled):
-            console.warn(
-                f"{dataset.holdout.words}: subject {subject} has none in fold {fold}, "
-                "which goes without it"
-            )
         cells += listed
     return cells
 
