@@ -503,7 +503,9 @@ def table_of(path: Path, what: str, ending: str = ".tsv") -> Path | None:
     of the data set, and has entities of the recording alone: the nearest one counts, of
     one folder that with most entities.
     """
-    if (table := next(filter(is_file, tables_of(path, what, ending)), None)) is not None:
+    if (
+        table := next(filter(is_file, tables_of(path, what, ending)), None)
+    ) is not None:
         return table
     if (root := bids_root(path)) is None:
         return None
