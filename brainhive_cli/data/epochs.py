@@ -15,6 +15,7 @@ from pydantic import Field
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
+from brainhive_cli.core.files import is_file
 from brainhive_cli.core.launch import library_versions
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.core.recipe import Section, UniqueNames
@@ -239,7 +240,7 @@ def _find_table(tables: Sequence[Path]) -> Path | None:
     Raises:
         BrainhiveError: if there are two that differ.
     """
-    there = [*filter(Path.is_file, tables)]
+    there = [*filter(is_file, tables)]
     contents = {table.name: str(read_table(table)) for table in there}
     hint = "keep one of the two tables"
     choose_only(contents, f"the trials of {tables[0].parent}", hint)

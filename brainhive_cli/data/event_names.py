@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.files import is_file
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.ledger import Ledger
 from brainhive_cli.data.recording_files import ABSENT, read_table
@@ -361,7 +362,7 @@ def find_table(root: Path) -> Path | None:
     """Find the table of events in a folder of recordings, or of a BIDS data set; None
     where there is none.
     """
-    return next((path for name in TABLES if (path := root / name).is_file()), None)
+    return next(filter(is_file, map(root.joinpath, TABLES)), None)
 
 
 def _drop_type(event: str) -> str:

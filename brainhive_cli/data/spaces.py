@@ -282,15 +282,19 @@ def name_electrodes(raw: Any, path: Path, rename: Mapping[str, str], cap: str) -
     names = {}
     for name, kind in types.items():
         # the recipe comes first; inputs and the 10-05 system are of EEG alone
-        new = rename.get(name) or (
-            electrode_of_input.get(name, name) if kind == "eeg" else name
+        new = (
+            rename.get(name)
+            or rename.get(plain_name(name))
+            or (electrode_of_input.get(name, name) if kind == "eeg" else name)
         )
         names[name] = standard_name(new) if kind == "eeg" else new
 
     # a name that two channels would have stays as the file has it
     counts = Counter(names.values())
     if twice := [
-        name for name, new in names.items() if counts[new] > 1 and name in rename
+        name
+        for name, new in names.items()
+        if counts[new] > 1 and {name, plain_name(name)} & {*rename}
     ]:
         raise RecipeError(
             f"preparation.rename: {path} would have two channels {names[twice[0]]}",

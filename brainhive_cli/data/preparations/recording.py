@@ -4,7 +4,7 @@ their names.
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,6 @@ from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.bids_labels import ChosenSessions, SubjectNumbers
 from brainhive_cli.data.event_names import (
-    NO_PICTURE,
     UNNAMED,
     EventNames,
     find_table,
@@ -359,6 +358,7 @@ class Own(Preparation):
             f"subject {spans(numbers)}: {text}" for text, numbers in warnings.items()
         ]
         lines += compare_facts(channels, self.config.rate_hz)
+        lines += self._list_idle_names(channels)
         differences, way = compare_subjects(channels, suspects, self.config.exclude)
 
         # one row for all subjects with the same channels of a type
@@ -391,6 +391,32 @@ class Own(Preparation):
             if list_named_parts(path)
         ]
         return ledger.describe() + lines
+
+    def _list_idle_names(self, channels: Mapping[int, KeptChannels]) -> list[str]:
+        """Describe names of channels in the recipe that no recording has."""
+        config = self.config
+        names, kinds = set[str](), set[str]()
+        for subject_channels in channels.values():
+            for path, header in subject_channels.headers.items():
+                names.update(header.names)
+                kinds.update(header.types)
+                if config.rename:
+                    plain = config.model_copy(update={"rename": {}, "montage": ""})
+                    names.update(replace(self, config=plain)._open(path).ch_names)
+        idle = {
+            key: [
+                name
+                for name in listed or ()
+                if not {name, standard_name(name), config.rename.get(name)} & names
+            ]
+            for key, listed in (("rename", config.rename), ("exclude", config.exclude))
+        }
+        idle["types"] = [kind for kind in config.types or () if kind not in kinds]
+        return [
+            f"no recording has {', '.join(absent)}, which preparation.{key} names"
+            for key, absent in idle.items()
+            if absent
+        ]
 
     def _describe_left_over(self, subject: int) -> list[str]:
         """List sessions that other subjects have, and events and pictures without a
@@ -594,17 +620,10 @@ def choose_trials(
     names.require_match(matched, first, header.events_from)
     row_of_event, left_over = matched
 
-    # events without a picture, counted as those of the first split
     split_of = {
         row: split for split, rows in split_rows.items() for row in rows.tolist()
     }
     dropped: dict[str, Counter[str]] = {split: Counter() for split in split_rows}
-    for reason, what in {
-        "not in the table": UNNAMED,
-        "no such picture": NO_PICTURE,
-    }.items():
-        if isinstance(events := left_over.get(what), Mapping):
-            next(iter(dropped.values()))[reason] = sum(events.values())
 
     # onsets and pictures in the order of time; an event that is coded twice counts once
     trials = {}
@@ -615,6 +634,16 @@ def choose_trials(
         onsets, rows = pairs.T
         for name in filter(row_of_event.__contains__, header.without_onset):
             dropped[split_of[row_of_event[name]]]["without an onset"] += 1
+
+        # events without a picture, unless they lie at the onset of one, count as those
+        # of the first split
+        shown_at = {*onsets.tolist()}
+        others = [name for at, name in header.events if at not in shown_at]
+        for name in [*others, *header.without_onset]:
+            if name not in row_of_event:
+                is_unnamed = name in left_over.get(UNNAMED, ())
+                reason = "not in the table" if is_unnamed else "no such picture"
+                next(iter(dropped.values()))[reason] += 1
 
         # trials that lie wholly in the recording, outside of BAD spans, one at a time
         is_inside = cutting.fits(onsets, header.samples)

@@ -292,3 +292,6 @@ def test_events_at_one_onset_of_eeglab_are_all_read(folder) -> None:
     built, prepared = prepare(epochs, whiten="no")
     assert sum(len(trials.signal) for trials in prepared.values()) == 24
     assert any("DIN8" in line for line in built.look_over([1]).warnings)
+    # whose trials are there
+    for trials in prepared.values():
+        assert trials.provenance["dropped"] == {}

@@ -260,3 +260,11 @@ def test_arrays_of_no_brain_s_size_are_warned_of(
     trials = as_trials(signal, None, unit=unit, channels=CHANNELS, times_s=TIMES_S)
     warn_of_size(trials, "sub-01")
     assert ("sub-01: eeg" in capsys.readouterr().err) == (unit == "V")
+
+
+def test_names_that_no_recording_has_are_said(folder: Path) -> None:
+    record(folder)
+    keys = {"rename": {"Fp1": "AF3", "T99": "T7"}, "exclude": ["Fpz"]}
+    lines = build(**keys, types=["eeg", "mag"]).look_over((1,)).warnings
+    absent = [line for line in lines if line.startswith("no recording has")]
+    assert [line.split()[3].rstrip(",") for line in absent] == ["T99", "Fpz", "mag"]
