@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.recording_files import UNITS
 from brainhive_cli.data.recording_headers import Header
@@ -83,6 +84,13 @@ class KeptChannels:
         """Kind of the recordings, by the types of channels."""
         kinds = (MODALITIES.get(kind, kind.upper()) for kind in self.kinds)
         return " and ".join(dict.fromkeys(kinds))
+
+    def measure_variances(self, path: Path) -> Float64:
+        """Return the variances [C] of a recording in the units of `UNITS`."""
+        header = self.headers[path]
+        scales = [UNITS.get(kind, (1.0, ""))[0] for kind in self.kinds]
+        rows = [*map(header.names.index, self.names)]
+        return header.variances[rows] * np.square(scales)
 
     def check(self, path: Path) -> None:
         """Compare a recording with the first.

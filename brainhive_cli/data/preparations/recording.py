@@ -68,6 +68,7 @@ from brainhive_cli.data.signals.cutting import (
     Cutting,
     Steps,
     normalise,
+    refuse_flat,
     require_noise_splits,
 )
 from brainhive_cli.data.spaces import standard_name
@@ -535,6 +536,10 @@ class Own(Preparation):
         # all recordings have the channels, rate and unit of the first
         for path in headers:
             channels.check(path)
+        # channels that are flat throughout are refused before signals are read
+        variances = [channels.measure_variances(path) for path in headers]
+        with naming(next(iter(headers))):
+            refuse_flat(np.max(variances, 0), channels.names)
         cutting = self._make_cutting(channels)
         chosen = choose_trials(headers, self._names, self._pictures[1], cutting)
         return channels, cutting, *chosen

@@ -452,7 +452,7 @@ def refuse_flat(variances: Array, names: Sequence[str]) -> None:
     if flat := [*compress(names, variances <= SMALLEST**2 * largest)]:
         raise BrainhiveError(
             f"flat channels: {', '.join(flat)}",
-            "leave them out: preparation.channels=[...]",
+            f"leave them out: preparation.exclude=[{','.join(flat)}]",
         )
     is_small = variances <= SMALLEST * largest
     if small := [*compress(names, is_small)]:

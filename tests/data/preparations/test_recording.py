@@ -377,3 +377,10 @@ def test_the_modality_is_that_of_the_channel_types(data, kind, modality, whiten)
     assert trials.modality == spec_of([trials]).modality == modality
     # epochs in memory say it by their unit
     assert replace(trials, provenance={}, unit="fT").modality == "MEG"
+
+
+def test_flat_channels_are_refused_by_the_plan_too(data):
+    change_signal(0)(recorded(data)[2])
+    with pytest.raises(BrainhiveError, match=r"flat channels: P7") as error:
+        build().shapes(1, 1)
+    assert "preparation.exclude=[P7]" in error.value.hint
