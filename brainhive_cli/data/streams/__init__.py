@@ -11,6 +11,7 @@ import numpy as np
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Float64
+from brainhive_cli.data.recording_headers import FindPictures
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.trials import Trials
 
@@ -134,6 +135,7 @@ class Wanted:
             run's data set; None where the person has none.
         delay_s: Seconds from an event to its picture on the screen, as in the model's
             recordings.
+        find_pictures: Finds those of some events that stand for pictures.
     """
 
     channels: tuple[str, ...]
@@ -144,6 +146,7 @@ class Wanted:
     image_ids: Sequence[str]
     open_recording: Callable[[], Trials | None]
     delay_s: float = 0.0
+    find_pictures: FindPictures = lambda events: ()
 
 
 @runtime_checkable

@@ -14,7 +14,11 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.recording_files import UNITS, open_raw
-from brainhive_cli.data.recording_headers import RecordingKeys, read_header
+from brainhive_cli.data.recording_headers import (
+    FindPictures,
+    RecordingKeys,
+    read_header,
+)
 from brainhive_cli.data.streams import (
     Blocks,
     Clock,
@@ -73,8 +77,14 @@ class Config(StreamConfig, RecordingKeys):
         require(self.inputs())
         delay_ms, delay_s = self.delay_ms, wanted.delay_s
         delay_s = delay_s if delay_ms is None else delay_ms / 1000
-        clock = Clock(self.speed)
-        return replay(self, locate(self.file), wanted.span_s, clock, delay_s)
+        return replay(
+            self,
+            locate(self.file),
+            wanted.span_s,
+            Clock(self.speed),
+            delay_s,
+            wanted.find_pictures,
+        )
 
 
 TINY = Config(file="sub-01_ses-01.fif")
@@ -86,6 +96,7 @@ def replay(
     span_s: tuple[float, float],
     clock: Clock,
     delay_s: float = 0.0,
+    find_pictures: FindPictures = lambda events: (),
 ) -> Replay:
     """Let a recording arrive as if it were recorded now.
 
@@ -96,10 +107,11 @@ def replay(
             overlap.
         clock: Decides what has arrived.
         delay_s: Seconds from an event to its picture, which are added.
+        find_pictures: As of `read_header`.
     """
     # header first, as doubts and errors cost no reading of samples
     try:
-        header = read_header(path, config, delay_s)
+        header = read_header(path, config, delay_s, find_pictures)
     except BrainhiveError as error:
         # whose keys are those of prepare, which has the same
         error.message, error.hint = (

@@ -2,7 +2,7 @@
 decoded.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -185,8 +185,21 @@ class Job:
         # a model that names no rate gets a usual one of EEG
         rate_hz, kind = spec.rate_hz or 250.0, KINDS.get(unit, "eeg")
         delay_s = member.delay_s(self.subject)
+
+        def find_pictures(events: Collection[str]) -> set[str]:
+            known = (names, further_names)
+            return {event for each in known for event in each.find_pictures(events)}
+
         wanted = Wanted(
-            channels, kind, unit, rate_hz, span_s, image_ids, open_recording, delay_s
+            channels,
+            kind,
+            unit,
+            rate_hz,
+            span_s,
+            image_ids,
+            open_recording,
+            delay_s,
+            find_pictures,
         )
 
         # trials of seen pictures are compared with those of the training

@@ -216,3 +216,18 @@ def test_trials_of_a_store_come_at_their_interval_each_once(simulated):
         windows += more
     assert len(windows) == simulated.is_there.sum()
     assert len({window.signal.tobytes() for window in windows}) == len(windows)
+
+
+def test_codes_are_replayed_where_no_annotation_stands_for_a_picture(tmp_path):
+    raw = annotate(make_raw(SHOWN, seed=0), SHOWN, ["blink"] * len(SHOWN.pictures))
+    codes = np.zeros((1, raw.n_times))
+    for number, onset in enumerate(SHOWN.onsets):
+        codes[0, onset : onset + 20] = 1 + number
+    channel = mne.create_info(["STI 014"], RATE_HZ, "stim")
+    stim = mne.io.RawArray(codes, channel, verbose="ERROR")
+    file = tmp_path / "sub-01_ses-01.fif"
+    raw.add_channels([stim], force_update_info=True).save(file, verbose="ERROR")
+    wanted = replace(want(), find_pictures=lambda events: {*events} - {"blink"})
+    stream = recordings.Config(file=str(file), speed=1e6).build(wanted)
+    events = [event for chunk in drain(stream) for event in chunk.events]
+    assert [event.name for event in events][:2] == ["1", "2"]
