@@ -304,10 +304,7 @@ def _show_plan(
             console.show_table(table)
         for line in missing:
             console.warn(f"missing: {line}")
-    # that of the error which the command would end with
-    codes = [one.error.exit_code for one in inputs if one.is_missing and one.error]
-    others = [code for code in codes if code != MissingData.exit_code]
-    return next(iter(others or codes), 0)
+    return MissingData.exit_code if missing else 0
 
 
 def _show(result: Any, as_json: bool) -> None:

@@ -466,7 +466,7 @@ def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
     # voxels [n, V] have one sample, which may be an axis: [n, V, 1]
     axes_of_sensors = axes.get("channels"), axes.get("times_s")
     is_flat = sum(size > 1 for size in signal.shape[1:]) < 2
-    if is_flat and axes_of_sensors == (None, None):
+    if signal.ndim > 1 and is_flat and axes_of_sensors == (None, None):
         signal = signal.reshape(len(signal), -1)
     is_voxels = signal.ndim == 2
     if signal.ndim not in (2, 3):

@@ -204,7 +204,7 @@ class Betas(Preparation):
         """
         # trials of a picture
         trials = self.trials(subject, session)
-        if missing is not None:
+        if missing is not None and len(missing):
             splits = trials.splits.copy()
             splits[missing] = ""
             dropped = {**trials.dropped, NOT_ESTIMATED: len(missing)}
