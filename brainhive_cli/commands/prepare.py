@@ -489,8 +489,10 @@ def _write_sessions(
     bar.advance(len(paths) - done)
 
     # all sessions with trials are there: they become one store
+    if not launch.is_main:
+        return
     stores = [SignalStore.open(path) for path in paths.values() if path.is_file()]
-    if launch.is_main and stores:
+    if stores:
         ledger, provenance = Ledger(), job.provenance(subject)
         for session, path in paths.items():
             if not path.is_file():
