@@ -54,11 +54,14 @@ def spec_of(
         for other, value in zip(subjects, values, strict=True):
             if value != values[0]:
                 both = "" if name == "sensors" else f": {values[0]} and {value}"
+                way = "choose what all have: signal.channels, signal.window_ms"
+                if name == "sampling rate":
+                    rate_hz = min(values[0] or 0, value or 0)
+                    way = f"prepare them again with preparation.rate_hz={rate_hz:g}"
                 raise BrainhiveError(
                     f"subjects {first.subject} and {other.subject} differ in their "
                     f"{name}{both}",
-                    "choose what all have: signal.channels, signal.window_ms; or "
-                    "train on each by itself",
+                    f"{way}; or train on each by itself",
                 )
 
     # steps of the preparation that all subjects share
