@@ -404,7 +404,19 @@ def _of_arrays(path: Path, content: Any, axes: Axes) -> Any:
     if axes.start_ms is not None and known["rate_hz"] is not None:
         times_s = np.arange(signals[0].shape[2]) / float(known["rate_hz"])
         known["times_s"] = axes.start_ms / 1000 + times_s
-    trials = as_trials(signals[0], None, str(path), **known)
+    # MATLAB's programs write [channels, times, trials]
+    signal, (channels, times_s) = signals[0], (known["channels"], known["times_s"])
+    if channels is not None and times_s is not None:
+        sizes = len(channels), len(times_s)
+        if signal.shape[1:] != sizes and signal.shape[:2] == sizes:
+            signal = np.moveaxis(signal, 2, 0)
+        if signal.shape[1:] != sizes:
+            raise BrainhiveError(
+                f"{path} is {[*signal.shape]}, with {sizes[0]} names of channels and "
+                f"{sizes[1]} times",
+                "an array [trials, channels, times], and names and times that fit",
+            )
+    trials = as_trials(signal, None, str(path), **known)
     if trials.unit not in UNIT_SIZES:
         raise BrainhiveError(
             f"{path} is in {trials.unit}", f"a unit of {', '.join(UNIT_SIZES)}"

@@ -295,3 +295,17 @@ def test_events_at_one_onset_of_eeglab_are_all_read(folder) -> None:
     # whose trials are there
     for trials in prepared.values():
         assert trials.provenance["dropped"] == {}
+
+
+def test_the_axes_of_matlab_are_read_where_they_alone_fit(folder) -> None:
+    write(folder, "npz")
+    _, expected = prepare(epochs, whiten="no")
+    path = folder / "sub-01_ses-01.npz"
+    content = dict(np.load(path))
+    np.savez(path, **{**content, "X": content["X"].transpose(1, 2, 0)})
+    _, prepared = prepare(epochs, whiten="no")
+    for split, trials in expected.items():
+        np.testing.assert_array_equal(prepared[split].signal, trials.signal)
+    np.savez(path, **{**content, "X": content["X"][:, :, ::2]})
+    with pytest.raises(BrainhiveError, match=r"sub-01_ses-01\.npz is \[24, 6, 301\]"):
+        prepare(epochs)
