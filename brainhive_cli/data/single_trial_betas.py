@@ -383,7 +383,7 @@ class Betas(Preparation):
         """
         rows = []
         widths = []
-        lines = self.notes(subjects)
+        lines = list[str]()
         for subject in subjects:
             try:
                 session_trials = {
@@ -435,6 +435,9 @@ class Betas(Preparation):
                     f"subject {subject}: pictures that {self.dataset} does not have, "
                     f"{summarise_names([*unmatched])}"
                 )
+
+        # what was left out of all subjects, once their files are known
+        lines = [*self.notes(subjects), *lines]
 
         # trials by session, voxels, and how files of regions were read; a plain mask
         # needs no row

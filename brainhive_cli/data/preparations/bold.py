@@ -256,8 +256,8 @@ class Bold(Betas):
         """Read the regions of a subject, once."""
         space, files = self._space(subject), self._region_files(subject)
         voxels, readings = name_voxels(files, space, self.config.thresholds)
-        # how masks were read, as of regions
-        if isinstance(space, Mask):
+        # how the recipe's mask was read, as of regions
+        if isinstance(space, Mask) and self.config.mask:
             readings = {"mask": space.kind, **readings}
         self.readings[subject] = readings
         return voxels
@@ -469,14 +469,14 @@ class Bold(Betas):
             raise BrainhiveError(
                 f"the brain masks of subject {subject} share no voxel", way_out
             )
-        kind, union = masks[0].kind, int((counts > 0).sum())
-        if inside.sum() < union:
-            smallest = min(masks, key=lambda mask: mask.width)
-            kind = (
-                f"{len(masks)} masks, which share {inside.sum()} of {union} voxels; "
-                f"{smallest.path.name} has {smallest.width}"
-            )
-        return replace(masks[0], inside=inside, kind=kind)
+        smallest, lost = (
+            min(masks, key=lambda mask: mask.width),
+            int((counts > 0).sum()),
+        )
+        lost -= int(inside.sum())
+        reason = f"which not all {len(masks)} brain masks have"
+        self.ledger.leave_out("voxels", reason, smallest.path.name, lost)
+        return replace(masks[0], inside=inside)
 
     def _all_runs(self, subject: int) -> list[BoldRun]:
         return [
