@@ -469,11 +469,8 @@ class Bold(Betas):
             raise BrainhiveError(
                 f"the brain masks of subject {subject} share no voxel", way_out
             )
-        smallest, lost = (
-            min(masks, key=lambda mask: mask.width),
-            int((counts > 0).sum()),
-        )
-        lost -= int(inside.sum())
+        lost = int((counts > 0).sum() - inside.sum())
+        smallest = min(masks, key=lambda mask: mask.width)
         reason = f"which not all {len(masks)} brain masks have"
         self.ledger.leave_out("voxels", reason, smallest.path.name, lost)
         return replace(masks[0], inside=inside)
