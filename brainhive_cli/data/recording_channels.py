@@ -87,10 +87,8 @@ class KeptChannels:
 
     def measure_variances(self, path: Path) -> Float64:
         """Return the variances [C] of a recording in the units of `UNITS`."""
-        header = self.headers[path]
         scales = [UNITS.get(kind, (1.0, ""))[0] for kind in self.kinds]
-        rows = [*map(header.names.index, self.names)]
-        return header.variances[rows] * np.square(scales)
+        return self.headers[path].get_variances(self.names) * np.square(scales)
 
     def check(self, path: Path) -> None:
         """Compare a recording with the first.
@@ -219,7 +217,7 @@ def _spread(header: Header, names: Sequence[str]) -> float:
     """Compute the median standard deviation of channels, of those that change; 0 if
     none does.
     """
-    variances = header.variances[[*map(header.names.index, names)]]
+    variances = header.get_variances(names)
     # channels that do not change say nothing about the unit
     variances = variances[np.isfinite(variances) & (variances > 0)]
     return float(np.sqrt(np.median(variances))) if len(variances) else 0.0
@@ -320,7 +318,7 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
         if not {*channels.names} <= {*header.names}:
             continue  # which the preparation refuses
         # [C]
-        variances = header.variances[[*map(header.names.index, names)]]
+        variances = header.get_variances(channels.names)
         # [C]
         medians = np.array([np.median(variances[kinds == kind]) for kind in kinds])
         ratios = np.divide(

@@ -191,6 +191,10 @@ class Header:
         """
         return [(low, high) for low, high, text in self.bad_spans if BREAK.match(text)]
 
+    def get_variances(self, names: Sequence[str]) -> Float64:
+        """Return the variances of channels by name, in mne's units."""
+        return self.variances[[*map(self.names.index, names)]]
+
     def find_bad_span(self, onset: int, span: tuple[int, int]) -> str:
         """Describe the first of the bad spans that a trial overlaps; empty if none
         does.
