@@ -38,6 +38,7 @@ READ_BY_COMMANDS = {
     "NO_COLOR",
 }
 READ_BY_COMMANDS |= {"PYTEST_CURRENT_TEST", "GLOO_SOCKET_IFNAME"}
+READ_BY_COMMANDS |= {"TORCHINDUCTOR_CACHE_DIR"}  # which torch itself sets
 """Variables that no library reads when it is imported; whatever else differs needs a
 new process.
 """

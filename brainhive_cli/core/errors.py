@@ -2,13 +2,15 @@
 hints name; Ctrl-C.
 """
 
+import errno
 import os
 import re
 import shlex
 import signal
 import sys
+import termios
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
@@ -25,16 +27,21 @@ the task.
 """
 CONTINUES = "the same command continues"
 INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C stopped (128 + SIGINT), as shells have it."""
+"""Exit code of a command that Ctrl-C stopped (128 + SIGINT), as shells have it; also of
+one that SIGTERM or SIGHUP stopped.
+"""
+INTERRUPTS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+"""Signals that interrupt a command: of Ctrl-C, of `timeout`, `kill` and systemd, and of
+a terminal that closes.
+"""
 OUT_OF_TIME = 75
 """Exit code of a command that was asked to stop before its end (EX_TEMPFAIL): the same
 one continues.
 """
 _has_come = threading.Event()
-"""Whether there was a Ctrl-C since the command began. Python raises KeyboardInterrupt
-where the main thread
-is: in a destructor, or a callback of a library in C, it is printed and lost. It is
-remembered here, without a traceback, and raised again where it is safe to stop.
+"""Whether the command was interrupted. Python raises KeyboardInterrupt where the main
+thread is: in a destructor, or a callback of a library in C, it is printed and lost. It
+is remembered here, without a traceback, and raised again where it is safe to stop.
 """
 _must_stop = threading.Event()
 """Whether SIGUSR1, or SIGTERM in a cluster's job, has asked to stop where the work can
@@ -355,20 +362,23 @@ def find_rows(
 
 @contextmanager
 def remember_interrupts() -> Iterator[None]:
-    """Remember Ctrl-C, and signals that ask to stop, while a command runs.
+    """Remember signals that interrupt, or ask to stop, while a command runs.
 
-    In threads, where Python delivers no signals, nothing is done.
-
-    Where it was ignored before, as under `nohup` and in the background of a script, it
-    stays so.
+    In threads, where Python delivers no signals, nothing is done. A signal that was
+    ignored before stays so: SIGHUP under `nohup`, SIGINT in the background of a script.
 
     Raises:
         KeyboardInterrupt: instead of whatever error a library has made of it.
     """
 
     def remember(number: int, frame: FrameType | None) -> None:
+        # systems may send SIGTERM and SIGHUP together: the second one must not
+        # interrupt what the first one ends
+        leave_closed_terminal()
+        is_repeated = _has_come.is_set() and number != signal.SIGINT
         _has_come.set()
-        raise KeyboardInterrupt
+        if not is_repeated:
+            raise KeyboardInterrupt
 
     # only the main thread can set handlers
     if threading.current_thread() is not threading.main_thread():
@@ -376,19 +386,19 @@ def remember_interrupts() -> Iterator[None]:
         return
 
     # a signal that asks to stop raises nothing: the work ends where it can continue
-    asks = [signal.SIGUSR1]
-    # else the launcher ends processes by SIGTERM
-    if JOB in os.environ and "LOCAL_RANK" not in os.environ:
-        asks.append(signal.SIGTERM)
-    asked_before = {
-        number: signal.signal(number, lambda *_: _must_stop.set()) for number in asks
+    handlers: dict[int, Callable[[int, FrameType | None], None]] = {
+        signal.SIGUSR1: lambda *_: _must_stop.set()
     }
+    handlers |= dict.fromkeys(INTERRUPTS, remember)
+    if "LOCAL_RANK" in os.environ:
+        # the launcher ends its processes by SIGTERM, and reports it
+        del handlers[signal.SIGTERM]
+    elif JOB in os.environ:
+        handlers[signal.SIGTERM] = handlers[signal.SIGUSR1]
 
     # interrupts raise, also where a library would only print them
-    before = signal.getsignal(signal.SIGINT)
+    before = set_handlers(handlers)
     show = sys.unraisablehook
-    if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, remember)
     sys.unraisablehook = lambda lost: (
         None if lost.exc_type is KeyboardInterrupt else show(lost)
     )
@@ -401,17 +411,42 @@ def remember_interrupts() -> Iterator[None]:
     finally:
         _has_come.clear()
         _must_stop.clear()
-        for number, handler in asked_before.items():
-            signal.signal(number, handler)
-        # None stands for a handler in C, which Python cannot set again
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
+        set_handlers(before)
         sys.unraisablehook = show
 
 
+def set_handlers(handlers: Mapping[int, Any]) -> dict[int, Any]:
+    """Set handlers of signals; a signal that is ignored stays so. Return the handlers
+    that were there before.
+    """
+    before = {}
+    for number, handler in handlers.items():
+        found = signal.getsignal(number)
+        # None stands for a handler in C, which Python cannot set again
+        if handler is not None and found is not signal.SIG_IGN:
+            before[number] = found
+            signal.signal(number, handler)
+    return before
+
+
+def leave_closed_terminal() -> None:
+    """Write to nowhere what goes to a terminal that has closed, where writing is an
+    error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # streams of tests have no descriptor
+        with suppress(OSError):
+            number = stream.fileno()
+            try:
+                termios.tcgetattr(number)
+            except termios.error as error:
+                if error.args[0] == errno.EIO:
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
 def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt if there was a Ctrl-C: between steps, and before a name
-    becomes final.
+    """Raise KeyboardInterrupt if the command was interrupted: between steps, and before
+    a name becomes final.
     """
     if _has_come.is_set():
         raise KeyboardInterrupt

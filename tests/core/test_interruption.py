@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import pty
 import signal
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,14 @@ import pytest
 
 from brainhive_cli.__main__ import main
 from brainhive_cli.core import console
-from brainhive_cli.core.errors import raise_if_interrupted, remember_interrupts
+from brainhive_cli.core.errors import (
+    INTERRUPTS,
+    leave_closed_terminal,
+    raise_if_interrupted,
+    remember_interrupts,
+)
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.evaluation.live.loop import stop_at_interrupt
 
 
 def is_interrupted() -> bool:
@@ -22,18 +31,19 @@ def is_interrupted() -> bool:
     return False
 
 
-def swallowed() -> None:
+def swallowed(number: int) -> None:
     with contextlib.suppress(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
 
+@pytest.mark.parametrize("number", INTERRUPTS)
 @pytest.mark.parametrize("stop", ["bar", "file"])
 def test_a_swallowed_ctrl_c_is_raised_at_the_next_step_and_before_a_name_is_final(
-    tmp_path: Path, stop: str
+    tmp_path: Path, stop: str, number: int
 ) -> None:
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     with remember_interrupts():
-        swallowed()
+        swallowed(number)
         assert is_interrupted()
         with pytest.raises(KeyboardInterrupt):
             if stop == "file":
@@ -42,9 +52,66 @@ def test_a_swallowed_ctrl_c_is_raised_at_the_next_step_and_before_a_name_is_fina
                 with console.progress("some", 2) as bar:
                     bar.advance()
     assert not (tmp_path / "metrics.json").exists()
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
     with remember_interrupts():
         raise_if_interrupted()
+
+
+def test_a_system_that_sends_two_signals_interrupts_once() -> None:
+    with remember_interrupts():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)  # while files are removed
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_signals_that_were_ignored_stay_so() -> None:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTS}
+    try:
+        with remember_interrupts(), stop_at_interrupt(stop := threading.Event()):
+            for number in INTERRUPTS:
+                os.kill(os.getpid(), number)
+            assert not stop.is_set() and not is_interrupted()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", INTERRUPTS)
+def test_the_first_signal_ends_a_live_session_and_the_second_one_interrupts(
+    number: int,
+) -> None:
+    with (
+        remember_interrupts(),
+        pytest.raises(KeyboardInterrupt),
+        stop_at_interrupt(stop := threading.Event()),
+    ):
+        os.kill(os.getpid(), number)
+        assert stop.is_set()
+        os.kill(os.getpid(), number)
+
+
+def test_what_goes_to_a_closed_terminal_goes_to_nowhere() -> None:
+    """Else the next message would end a live session with an error."""
+    terminal, end = pty.openpty()
+    kept = os.dup(2)
+    try:
+        os.dup2(end, 2)
+        stream = os.fdopen(2, "w", closefd=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stderr", stream)
+            leave_closed_terminal()
+            assert os.isatty(2)
+            os.close(terminal)
+            with pytest.raises(OSError, match="Input/output"):
+                os.write(2, b"lost")
+            leave_closed_terminal()
+            os.write(2, b"nowhere")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(end)
 
 
 def test_a_ctrl_c_before_the_command_begins_ends_the_program_quietly(

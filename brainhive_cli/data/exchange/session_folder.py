@@ -1,10 +1,7 @@
-"""Session of one person, saved while it runs as a BIDS data set: a run for each block
-of trials.
-"""
+"""Session of one person, saved while it runs as a BIDS data set."""
 
 import json
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +16,7 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.files import atomic_write, open_no_link
+from brainhive_cli.data.exchange.growing_run import GrowingRun
 from brainhive_cli.data.stores.ids import table_text
 from brainhive_cli.data.streams import StreamFormat
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
@@ -43,12 +41,16 @@ NOT_IN_NAMES = re.compile(r'[\[\]"\\]|[^\w -~]|^\s+|\s+$|^n/a$')
 """Parts of names of channels that BrainVision, tables or mne cannot hold."""
 TASK, GAP = "live", "BAD boundary"
 """Name of the task, and annotation where samples are missing."""
-PAUSE_S, MAX_BLOCK_S = 10.0, 300.0
+PAUSE_S, HELD_S = 10.0, 5.0
 """A block ends amid a pause of so many seconds between events, so that no trial is cut
-and filters settle before the next one; and after five minutes in any case: 64 channels
-at 1000 Hz take 77 MB by then.
+and filters settle before the next one. The newest seconds wait in memory, as they may
+belong to the next block.
 """
-WAY_OUT = "free space, or put the folder back; blocks that ended can be prepared"
+WRITE_EVERY_S = 1.0
+"""Seconds of samples that are written at once."""
+MAX_BLOCK_BYTES = 10**9
+"""Samples of the longest block; mne reads no .fif file of more than 2 GB."""
+WAY_OUT = "free space, or put the folder back; what was saved before can be prepared"
 
 
 def read_simulated(*recordings: Path) -> str:
@@ -76,8 +78,9 @@ def read_simulated(*recordings: Path) -> str:
 class SessionFolder:
     """A session of one person: samples and events by block, and results line by line.
 
-    mne-bids writes a block when it ends, in a thread of its own: EEG as BrainVision,
-    MEG as .fif. Whatever kills the process, blocks that ended can be read. Positions of
+    Each block is a run of the data set, which grows while it is recorded. A thread of
+    its own appends to it once a second, so that a process that is killed loses the last
+    `HELD_S` seconds and no more. A block begins with the first event. Positions of
     electrodes are written where those of all EEG channels are known. One thread calls
     all methods, but for `add_result`, which any other may call.
 
@@ -100,19 +103,16 @@ class SessionFolder:
     ) -> None:
         import mne_bids  # before the session starts, as that takes seconds
 
-        # pybv warns of every channel that is no voltage
-        warnings.filterwarnings(
-            "ignore", "Encountered unsupported non-voltage units", module="pybv"
-        )
-
         channels = zip(format.channels, format.kinds, format.units, strict=True)
         self._scales = np.array([_scale_of(*channel) for channel in channels])
 
-        # the block so far: samples [n, C], and events by sample of the session, marker
-        # and picture
+        # samples [n, C] that are not on the disk, and events by sample of the session,
+        # marker and picture
         self._samples = [np.empty((0, len(format.channels)), np.float32)]
         self._events = list[tuple[int, str, str]]()
-        self._start, self._count, self._last_event, self._blocks = 0, 0, 0, 0
+        # samples that have come, the first that waits, and the first of the block
+        self._count, self._first, self._start = 0, 0, 0
+        self._last_event, self._has_block = 0, False
         self._format, self._began = format, datetime.now(UTC)
         self._names = [NOT_IN_NAMES.sub("_", name) for name in format.channels]
         self._shown = dict[str, None]()
@@ -122,8 +122,13 @@ class SessionFolder:
         self._path = mne_bids.BIDSPath(
             f"{subject:02d}", "01", datatype=self._datatype, root=root
         )
+
+        # the thread that writes, and what it alone uses: the run, and numbers of kinds
+        # of events
         self._writer, self._writing = ThreadPoolExecutor(1), Future[None]()
         self._writing.set_result(None)
+        self._run: GrowingRun | None = None
+        self._runs, self._kinds = 0, dict[str, int]()
 
         # the data set, whose description mne-bids completes
         about = {
@@ -148,14 +153,20 @@ class SessionFolder:
         if it is time.
 
         Raises:
-            BrainhiveError: if the disk is full or the folder gone, when a block was
-                written.
+            BrainhiveError: if the disk is full or the folder gone, when samples before
+                these were written.
         """
         # events of the samples before these have come by now
-        block_s = (self._count - self._start) / self._format.rate_hz
-        pause_s = (self._count - self._last_event) / self._format.rate_hz
-        if block_s > MAX_BLOCK_S or pause_s > PAUSE_S:
-            self._end_block(PAUSE_S / 2)
+        rate_hz, size = self._format.rate_hz, 4 * samples.shape[1]
+        held = round(HELD_S * rate_hz)
+        is_full = (self._count - self._start) * size > MAX_BLOCK_BYTES
+        if is_full or self._count - self._last_event > PAUSE_S * rate_hz:
+            self._write(self._count - held, is_end=True)
+        elif (
+            self._count - self._first > held + WRITE_EVERY_S * rate_hz
+            and self._writing.done()
+        ):
+            self._write(self._count - held)
         self._samples.append(samples.astype(np.float32))
         self._count += len(samples)
 
@@ -194,91 +205,100 @@ class SessionFolder:
             self._results.write(f"{line}\n".encode(errors="backslashreplace"))
 
     def close(self) -> None:
-        """Write the last block; may be called twice.
+        """Write the samples that wait, and end the last block; may be called twice.
 
         Raises:
             BrainhiveError: see `add`.
         """
         self._results.close()
         with self._writer:
-            self._end_block(0.0)
+            if self._count > self._first:
+                self._write(self._count, is_end=True)
         self._writing.result()
 
-    def _end_block(self, rest_s: float) -> None:
-        """Have the block written, if it has events; the last seconds of its samples
-        begin the next one.
+    def _write(self, stop: int, is_end: bool = False) -> None:
+        """Have samples up to one written, with their events. Those of a block without
+        events are dropped when it ends.
         """
-        # the block before is there, or raises why not
+        # what was written before is there, or raises why not
         self._writing.result()
 
-        # events of the block; later ones wait for it to reach them
-        start, end = self._start, self._count - round(rest_s * self._format.rate_hz)
-        events = sorted(event for event in self._events if start <= event[0] < end)
-        self._events = [event for event in self._events if event[0] >= end]
+        # events of these samples; later ones wait for theirs
+        events = sorted(
+            event for event in self._events if self._start <= event[0] < stop
+        )
+        is_begun = any(name != GAP for _, name, _ in events)
+        if not (is_end or self._has_block or is_begun):
+            return
+        self._events = [event for event in self._events if event[0] >= stop]
         samples = np.concatenate(self._samples)
-        self._samples = [samples[end - start :].copy()]
-        self._start = end
-        self._last_event = self._count
-        if any(name != GAP for _, name, _ in events):
-            self._blocks += 1
-            block = self._blocks, start, samples[: end - start], events
-            self._writing = self._writer.submit(self._write_block, *block)
+        self._samples = [samples[stop - self._first :].copy()]
+        if self._has_block or is_begun:
+            written = samples[: stop - self._first]
+            block = self._start, written, events, is_end
+            self._writing = self._writer.submit(self._write_samples, *block)
+            self._has_block = True
+        self._first = stop
+        if is_end:
+            self._start, self._has_block, self._last_event = stop, False, self._count
 
-    def _write_block(
+    def _write_samples(
         self,
-        number: int,
         start: int,
         samples: Float32,
         events: list[tuple[int, str, str]],
+        is_end: bool,
     ) -> None:
-        """Write samples [n, C] from one on, with their events, as a run of the data
-        set.
+        """Append samples [n, C] and events to the run of the block that began with a
+        sample; the run is made with the first.
         """
-        import mne
-        import mne_bids
-
-        rate_hz = self._format.rate_hz
-        positions = self._format.positions
-        is_meg = self._datatype == "meg"
         with _explain_errors(self._path.root):
-            # a recording of mne, in its units, with the types of channels, the time and
-            # the events
-            info = mne.create_info(
-                self._names, rate_hz, [*self._format.kinds], verbose="ERROR"
-            )
-            scaled = samples.T * self._scales[:, None]  # [C, n]
-            raw = mne.io.RawArray(scaled, info, verbose="ERROR")
-            raw.set_meas_date(self._began + timedelta(seconds=start / rate_hz))
-            at, names, images = zip(*events, strict=True)
-            pictures = self._list_stimuli(images)
-            onsets_s = (np.array(at) - start) / rate_hz
-            raw.set_annotations(mne.Annotations(onsets_s, 0.0, names, extras=pictures))
-            if is_meg and positions is not None:
-                for channel, position in zip(raw.info["chs"], positions, strict=True):
-                    if np.isfinite(position).all():
-                        channel["loc"][:3] = position
+            if self._run is None:
+                self._runs += 1
+                self._run = self._make_run(start)
+            ids = self._list_stimuli([image for _, _, image in events])
+            rows = []
+            for sample, name, image in events:
+                kind = self._kinds.setdefault(name, len(self._kinds) + 1)
+                columns = {
+                    "trial_type": name,
+                    "stim_file": image,
+                    "stimulus_id": ids.get(image, "n/a"),
+                }
+                rows.append((sample - start, kind, columns))
+            self._run.append(samples, rows)
+            if is_end:
+                self._run.finish()
+                self._run = None
 
-            # the run, which is listed in the table of scans once all its files are
-            # there
-            path = self._path.copy().update(task=TASK, run=f"{number:02d}")
-            file_format = "FIF" if is_meg else "BrainVision"
-            mne_bids.write_raw_bids(
-                raw, path, allow_preload=True, format=file_format, verbose="ERROR"
-            )
+    def _make_run(self, start: int) -> GrowingRun:
+        """Make the files of a run whose first sample is given."""
+        import mne
 
-    def _list_stimuli(self, images: Sequence[str]) -> list[dict[str, str]]:
-        """Name pictures as BIDS does, and list those that were shown so far."""
+        format, rate_hz = self._format, self._format.rate_hz
+        info = mne.create_info(self._names, rate_hz, [*format.kinds], verbose="ERROR")
+        if self._datatype == "meg" and format.positions is not None:
+            for channel, position in zip(info["chs"], format.positions, strict=True):
+                if np.isfinite(position).all():
+                    channel["loc"][:3] = position
+        path = self._path.copy().update(task=TASK, run=f"{self._runs:02d}")
+        began = self._began + timedelta(seconds=start / rate_hz)
+        return GrowingRun(path, info, began, self._scales)
+
+    def _list_stimuli(self, images: Sequence[str]) -> dict[str, str]:
+        """Give all pictures that were shown so far their stimulus_id, and list them."""
+        count = len(self._shown)
         self._shown |= dict.fromkeys(image for image in images if image != "n/a")
         ids = {
             image: f"stim-{number:05d}" for number, image in enumerate(self._shown, 1)
         }
-        rows = [f"{ids[image]}\t{image}\t{self._type}\n" for image in ids]
-        with atomic_write(self._path.root / "stimuli/stimuli.tsv") as part:
-            part.write_text("stimulus_id\tfilename\ttype\n" + "".join(rows), "utf-8")
-        return [
-            {"stim_file": image, "stimulus_id": ids.get(image, "n/a")}
-            for image in images
-        ]
+        table = self._path.root / "stimuli/stimuli.tsv"
+        if len(ids) > count or not table.exists():
+            rows = [f"{ids[image]}\t{image}\t{self._type}\n" for image in ids]
+            with atomic_write(table) as part:
+                header = "stimulus_id\tfilename\ttype\n"
+                part.write_text(header + "".join(rows), "utf-8")
+        return ids
 
     def _write_positions(self) -> None:
         """Write the electrodes in mne's head frame, which BIDS calls CapTrak, where all

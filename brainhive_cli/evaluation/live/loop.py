@@ -3,20 +3,24 @@ for the next.
 """
 
 import queue
-import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from types import FrameType
 
 import numpy as np
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import (
+    INTERRUPTS,
+    BrainhiveError,
+    leave_closed_terminal,
+    set_handlers,
+)
 from brainhive_cli.core.measurements import TRAINED_TRIALS
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.signals.windows import Counts, CutWindow
@@ -234,6 +238,8 @@ class Loop:
                         return f"after {self.decoded} windows"
                 return "stopped" if self._should_stop.is_set() else "the stream ended"
         finally:
+            if self._should_stop.is_set():
+                console.say("ending the session; Ctrl-C again interrupts")
             self._should_stop.set()
             reader.join(timeout=5)
             if self._drawer is not None:
@@ -415,26 +421,21 @@ class Loop:
 
 @contextmanager
 def stop_at_interrupt(should_stop: threading.Event) -> Iterator[None]:
-    """Let the first Ctrl-C end a session in order; the second one interrupts as
-    usual.
+    """Let the first signal that interrupts end a session in order; the second one of
+    its kind interrupts as usual.
     """
     # signals can be set in the main thread alone
-    before = signal.getsignal(signal.SIGINT)
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or before is signal.SIG_IGN
-    ):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    # the second Ctrl-C meets the handler that was there before
-    def stop(*_: Any) -> None:
-        console.say("ending the session; Ctrl-C again interrupts")
+    def stop(number: int, frame: FrameType | None) -> None:
+        leave_closed_terminal()
         should_stop.set()
-        signal.signal(signal.SIGINT, before)
+        set_handlers({number: before[number]})
 
-    signal.signal(signal.SIGINT, stop)
+    before = set_handlers(dict.fromkeys(INTERRUPTS, stop))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        set_handlers(before)

@@ -4,11 +4,13 @@ process was killed.
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SIMULATED
+from brainhive_cli.data.exchange.growing_run import GrowingRun
 from brainhive_cli.data.exchange.session_folder import (
     PAUSE_S,
     SessionFolder,
@@ -213,6 +216,82 @@ def test_a_killed_process_leaves_the_blocks_that_ended(tmp_path):
         for line in (tmp_path / "results.jsonl").read_text().splitlines()
     ]
     assert results == [*range(0, 7 * len(results), 7)]
+
+
+RUNNING = """
+import sys
+import time
+from pathlib import Path
+import test_session_folder as tests
+from brainhive_cli.data.exchange.session_folder import SessionFolder
+
+format = getattr(tests, sys.argv[2])
+folder = SessionFolder(Path(sys.argv[1]), format, 1)
+rate_hz, samples = int(format.rate_hz), tests.draw_samples(20_000, len(format.channels))
+for at in range(0, 20 * rate_hz, rate_hz // 10):
+    folder.add(samples[at : at + rate_hz // 10])
+    if at % rate_hz == 0:
+        folder.add_event(at, "S 1", "cat")
+    time.sleep(0.005)
+print(at, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("name", ["FORMAT", "MEG"])
+def test_a_killed_process_leaves_its_block_but_for_the_last_seconds(tmp_path, name):
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    child = subprocess.Popen(
+        [sys.executable, "-c", RUNNING, str(tmp_path), name],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    child.stdout.readline()
+    child.kill()
+    child.wait()
+    child.stdout.close()
+
+    format = {"FORMAT": FORMAT, "MEG": MEG}[name]
+    raw = read(tmp_path, datatype="meg" if name == "MEG" else "eeg")
+    assert raw.n_times > 10 * format.rate_hz
+    scales = [1e-15, 1e-13, 1] if name == "MEG" else [1e-6] * 5 + [1]
+    samples = draw_samples(20_000, len(format.channels)).astype(np.float32)
+    expected = samples[: raw.n_times] * scales
+    np.testing.assert_allclose(raw.get_data().T, expected, rtol=1e-6)
+    seconds = range(np.ceil(raw.n_times / format.rate_hz).astype(int))
+    assert raw.annotations.onset.tolist() == [*seconds]
+
+
+@pytest.mark.parametrize("name", ["FORMAT", "MEG"])
+def test_a_write_that_fails_leaves_the_samples_before(tmp_path, name):
+    format, is_meg = {"FORMAT": FORMAT, "MEG": MEG}[name], name == "MEG"
+    path = mne_bids.BIDSPath(
+        "01", "01", "live", run="01", root=tmp_path, datatype="meg" if is_meg else "eeg"
+    )
+    channels = len(format.channels)
+    info = mne.create_info([*format.channels], format.rate_hz, [*format.kinds])
+    run = GrowingRun(path, info, datetime.now(UTC), np.ones(channels))
+    samples = draw_samples(3000, channels).astype(np.float32)
+    run.append(samples[:1000], [(0, 7, {"trial_type": "S 7"})])
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = sum(file.stat().st_size for file in tmp_path.rglob("*_run-01_?eg.?[ei]?"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
+            run.append(samples[1000:2000], [(1500, 1, {})])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert len(read(tmp_path, datatype=path.datatype)) == 1000
+
+    run.append(samples[2000:], [(1500, 7, {"trial_type": "S 7"})])
+    run.finish()
+    raw = read(tmp_path, datatype=path.datatype)
+    expected = np.concatenate([samples[:1000], samples[2000:]]).T
+    np.testing.assert_allclose(raw.get_data(), expected, rtol=1e-6)
+    (sidecar,) = tmp_path.rglob("*_run-01_?eg.json")
+    assert json.loads(sidecar.read_text())["RecordingDuration"] == 2000 / format.rate_hz
+    assert raw.annotations.onset.tolist() == [0, 1500 / format.rate_hz]
 
 
 MEG = StreamFormat(
