@@ -433,15 +433,12 @@ def leave_closed_terminal() -> None:
     """Write to nowhere what goes to a terminal that has closed, where writing is an
     error.
     """
-    for stream in (sys.stdout, sys.stderr):
-        # streams of tests have no descriptor
-        with suppress(OSError):
-            number = stream.fileno()
-            try:
-                termios.tcgetattr(number)
-            except termios.error as error:
-                if error.args[0] == errno.EIO:
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    for stdout_or_stderr in (1, 2):
+        try:
+            termios.tcgetattr(stdout_or_stderr)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stdout_or_stderr)
 
 
 def raise_if_interrupted() -> None:
