@@ -54,7 +54,9 @@ MADE = re.compile(r"\{(?P<step>[^{}/]+)(?P<below>/[^{}]*)?\}")
 `{STEP/model}` a path in it.
 """
 Label = Annotated[str, Field(pattern=r"^[^{}/·]+$")]
-"""Name of an axis, or of one of its values: part of the names of steps."""
+"""Name of a step, of an axis, or of one of its values. Cells are called by these with
+` · ` in between, so that no two have one name.
+"""
 
 
 class Variation(Section):
@@ -133,7 +135,7 @@ class Recipe(BaseRecipe):
             "for every combination of the axes in its `for`"
         ),
     )
-    steps: dict[str, Step] = Field(
+    steps: dict[Label, Step] = Field(
         {},
         max_length=MAX_STEPS,
         description="the steps, in order; a name may not be used twice",

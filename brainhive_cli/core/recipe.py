@@ -24,7 +24,13 @@ from pydantic_core import ErrorDetails
 from brainhive_cli.core import documents
 from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.files import home_folder, locate, portable, shipped_folder
+from brainhive_cli.core.files import (
+    describe_bad_text,
+    home_folder,
+    locate,
+    portable,
+    shipped_folder,
+)
 
 M = TypeVar("M", bound=BaseModel)
 SIGNALS = "signals"
@@ -33,6 +39,8 @@ recipe names.
 """
 EMBEDDINGS = "embeddings"
 """The same before the name of a store of a user's own vectors."""
+TEXTS = ("says",)
+"""Keys of texts for people."""
 STORES = (f"{SIGNALS} ", f"{EMBEDDINGS} ")
 """Beginnings of the names by which digests name stores."""
 DEFAULTS_VERSION = 1
@@ -624,6 +632,7 @@ class Recipe(Section):
                 )
             cls.put(fields, key, parse_value(text, override))
 
+        _refuse_bad_text(fields)
         return validate(cls, fields)
 
 
@@ -664,6 +673,26 @@ class TrainedRunRecipe(Recipe):
                 for word in overrides
             ],
         )
+
+
+def _refuse_bad_text(value: Any, key: str = "recipe") -> None:
+    """Refuse names and texts with control characters, or that are not UTF-8; texts for
+    people may have several lines.
+
+    Raises:
+        RecipeError: naming the key.
+    """
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _refuse_bad_text(name, f"the key {name!r}")
+            _refuse_bad_text(inner, str(name))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _refuse_bad_text(inner, key)
+    elif isinstance(value, str) and key not in TEXTS:
+        reason = describe_bad_text(value)
+        if reason:
+            raise RecipeError(f"{key} {reason}: {show_value(value)}", "rename it")
 
 
 def _replaced(value: Any, digests: Mapping[str, str]) -> Any:

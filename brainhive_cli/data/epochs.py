@@ -21,6 +21,7 @@ from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.core.recipe import Section, UniqueNames
 from brainhive_cli.data.bids_labels import natural_key
 from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.named_files import require_own
 from brainhive_cli.data.preparations import list_pictures
 from brainhive_cli.data.recording_channels import describe_size, keep_channels
 from brainhive_cli.data.recording_files import (
@@ -29,6 +30,7 @@ from brainhive_cli.data.recording_files import (
     read_table,
     readable,
     refusing_damage,
+    require_own_content,
 )
 from brainhive_cli.data.recording_headers import describe
 from brainhive_cli.data.session_stores import join
@@ -158,13 +160,24 @@ def read_epochs(
 
     suffix = path.name.removesuffix(".gz").rpartition(".")[2].lower()
     with refusing_damage(path), readable(path):
+        require_own_content(path)
         if suffix == "fif":
             content: Any = {}
             epochs = mne.read_epochs(path, proj=False, verbose="WARNING")
         elif suffix == "set":
             # mne reads no two events at one onset
             content = _load_eeglab(path)
-            events = np.ones((int(content["trials"]), 3), int)
+            count, data = int(content["trials"]), content["data"]
+            size = path.stat().st_size
+            if isinstance(data, str):
+                # mne takes the usual name where there is no file of this one
+                is_there = (path.parent / data).exists()
+                signal = data if is_there else f"{path.stem}.fdt"
+                require_own(path, [signal])
+                size = path.with_name(signal).stat().st_size
+            if not 0 < count <= size:
+                raise ValueError(f"it names {count} trials")
+            events = np.ones((count, 3), int)
             events[:, 0] = np.arange(len(events))
             epochs = mne.read_epochs_eeglab(
                 path, events, {"trial": 1}, verbose="WARNING"
@@ -313,8 +326,15 @@ def _number_runs(labels: Sequence[str]) -> Int64:
 
 
 def read_names(names: Iterable[Any]) -> list[str]:
-    """Read names of pictures as text; empty where there is none (None, NaN, n/a)."""
-    texts = (name.decode() if isinstance(name, bytes) else name for name in names)
+    """Read names of pictures as text; empty where there is none (None, NaN, n/a).
+
+    Raises:
+        BrainhiveError: if one of them is a list.
+    """
+    listed = [*names]
+    if any(np.ndim(name) for name in listed):
+        raise BrainhiveError("names of pictures are in several columns", "one column")
+    texts = (name.decode() if isinstance(name, bytes) else name for name in listed)
     absent = {None, *ABSENT}
     return ["" if text in absent or text != text else str(text) for text in texts]
 
@@ -396,13 +416,16 @@ def _of_arrays(path: Path, content: Any, axes: Axes) -> Any:
             f"{path} holds {len(signals)} arrays [trials, channels, times] of numbers",
             "one a file; betas [trials, voxels]: brainhive prepare --from betas",
         )
+    if not signals[0].size:
+        raise BrainhiveError(f"{path} has no trials", "export it again")
     known: dict[str, Any] = {
         key: next((arrays[name] for name in names if name in arrays), None)
         for key, names in NAMES.items()
     }
     known |= axes.model_dump(exclude_defaults=True, exclude={"start_ms"})
+    known |= _read_axes(known, str(path))
     if axes.start_ms is not None and known["rate_hz"] is not None:
-        times_s = np.arange(signals[0].shape[2]) / float(known["rate_hz"])
+        times_s = np.arange(signals[0].shape[2]) / known["rate_hz"]
         known["times_s"] = axes.start_ms / 1000 + times_s
     # MATLAB's programs write [channels, times, trials]
     signal, (channels, times_s) = signals[0], (known["channels"], known["times_s"])
@@ -474,7 +497,51 @@ def as_trials(
     return trials
 
 
+def _read_axes(axes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Read names, times, rate and unit of an array, as far as they are there.
+
+    Raises:
+        RecipeError: naming one that has another form.
+    """
+    forms: dict[str, tuple[str, Any, int]] = {
+        "channels": ("names", str, 1),
+        "times_s": ("seconds, in order", np.float64, 1),
+        "rate_hz": ("a number above 0", np.float64, 0),
+        "unit": ("a name", str, 0),
+    }
+    read = {}
+    for name, (form, dtype, ndim) in forms.items():
+        if axes.get(name) is None:
+            continue
+        values = np.asarray(axes[name])
+        # a number or text may stand in a list of its own, as MATLAB writes it
+        if ndim == 0 and values.size == 1:
+            values = values.reshape(())
+        try:
+            array: Any = values.astype(dtype)
+            is_fit = array.ndim == ndim and (dtype is str or _is_ordered(array))
+        except (TypeError, ValueError):
+            is_fit = False
+        if not is_fit or values.dtype.kind in "cmM":
+            shape, kind = [*values.shape], values.dtype
+            raise RecipeError(f"{where}: {name} is {shape} of {kind}", form)
+        read[name] = array.tolist() if dtype is str else array
+    if "rate_hz" in read:
+        read["rate_hz"] = float(read["rate_hz"])
+    return read
+
+
+def _is_ordered(values: Float64) -> bool:
+    """Whether numbers are finite, and a list of them ascends or one of them is above
+    0.
+    """
+    if not np.isfinite(values).all():
+        return False
+    return bool((np.diff(values) > 0).all() if values.ndim else values > 0)
+
+
 def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
+    axes = {**axes, **_read_axes(axes, where)}
     # voxels [n, V] have one sample, which may be an axis: [n, V, 1]
     axes_of_sensors = axes.get("channels"), axes.get("times_s")
     is_flat = sum(size > 1 for size in signal.shape[1:]) < 2
@@ -486,10 +553,11 @@ def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
             f"{where} is {list(signal.shape)}",
             "[trials, channels, times], or [trials, voxels]",
         )
-    space: Any
-    space, times_s, unit = (axes.get(key) for key in ("space", "times_s", "unit"))
+    space: Any = axes.get("space")
+    times_s: Any = axes.get("times_s")
+    unit: Any = axes.get("unit")
     if space is None and (channels := axes.get("channels")) is not None:
-        space = Sensors(standard_names([*map(str, channels)]))
+        space = Sensors(standard_names(channels))
     if is_voxels:
         space, times_s, unit = space or Voxels({}), np.zeros(1), unit or "beta"
     needed = {"channels": space, "times_s": times_s, "unit": unit}
@@ -499,17 +567,16 @@ def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
             "channels=[NAME, …], times_s=[T] seconds from the onset, unit='µV'; of a "
             "file: ch_names, times and unit in .npz, or preparation.axes",
         )
-    times_s, rate_hz = np.asarray(times_s, np.float64), axes.get("rate_hz")
+    rate_hz = axes.get("rate_hz")
     if rate_hz is None and len(times_s) > 1:
-        rate_hz = (len(times_s) - 1) / (times_s[-1] - times_s[0])
+        rate_hz = (len(times_s) - 1) / float(times_s[-1] - times_s[0])
         if not rate_hz > 1:  # as of milliseconds
             raise BrainhiveError(
                 f"{where} has times from {times_s[0]:g} to {times_s[-1]:g} s",
                 "times_s=[T] ascending, in seconds",
             )
     shaped = signal[:, None, :, None] if is_voxels else signal[:, None]
-    rate_hz = None if rate_hz is None else float(rate_hz)
-    return Trials(shaped, (), space, times_s, rate_hz, name_unit(str(unit)))
+    return Trials(shaped, (), space, times_s, rate_hz, name_unit(unit))
 
 
 def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:

@@ -37,6 +37,8 @@ STEPS_WITHIN = {
 """Z-scoring that has no part in the training trials of a fold, by what may be held
 out.
 """
+MAX_FOLDS = 1000
+"""Folds of a split, each of which is a model."""
 SPLIT_FORM = "dataset.holdout.split=FILE.json of variants with train_ids and test_ids"
 
 
@@ -54,7 +56,7 @@ class Holdout(Section):
     folds: int | None = Field(
         None,
         ge=2,
-        le=1000,
+        le=MAX_FOLDS,
         description="every trial is tested once, by the model of one of so many folds",
     )
     share: float | None = Field(
@@ -534,7 +536,10 @@ def read_split(
     """
     with reading(path, hint):
         folds, counts = [], set()
-        for variant in documents.read(path, dict[str, Any], hint=hint)["variants"]:
+        variants = documents.read(path, dict[str, Any], hint=hint)["variants"]
+        if len(variants) > MAX_FOLDS:
+            raise ValueError(f"it has {len(variants):,} variants, over {MAX_FOLDS:,}")
+        for variant in variants:
             listed = {side: variant[f"{side}_ids"] for side in ("train", "test")}
             sides = {name_of(name): side for side in listed for name in listed[side]}
             folds.append(sides)

@@ -8,12 +8,12 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from glob import escape
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from brainhive_cli.core.arrays import Bool, Float64, Int64
@@ -31,6 +31,7 @@ from brainhive_cli.core.files import (
     matches,
     read_regular,
     require_content,
+    require_regular,
     walk,
 )
 from brainhive_cli.core.only_match import choose_only
@@ -40,9 +41,18 @@ from brainhive_cli.data.bids_labels import (
     number_sessions,
     number_subjects,
 )
+from brainhive_cli.data.named_files import (
+    SPLIT,
+    find_next_part,
+    list_further_parts,
+    list_named_parts,
+    require_own,
+    require_own_parts,
+)
 from brainhive_cli.data.signals.cutting import Band, CausalFilter, refuse_high_edges
 from brainhive_cli.data.spaces import name_electrodes
-from brainhive_cli.data.stores.ids import composed, plain_name
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.ids import plain_name
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
@@ -83,7 +93,6 @@ SESSION = re.compile(
     r"(?<![^/_. ])ses(?:sion|s)?(?:(?:[-_]?|-([a-z]+?)[-_]?)(\d+)([a-z]*)|-([a-z]+))",
     re.IGNORECASE,
 )
-SPLIT = re.compile(r"_split-\d+(?=_|$)")
 MODALITY = re.compile(r"_(eeg|meg|ieeg)$")
 RUN = re.compile(r"_run-0*(\d+)(?=[_.])")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -102,10 +111,8 @@ FIELD = re.compile(r"(\{([^{}:]+):?([^{}]*?([bdoxX])?)\})")
 """Field of a template: its column or entity, Python's format, and the type of an
 integer.
 """
-CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
-"""Names of the further files of a recording in several."""
-NEXT_PART = re.compile(r"REF_ROLE .*\[2\]\n.*REF_FILE_NAME .*\) *= (.*?) \.{3}")
-"""The file with the next part of a .fif, as mne shows the tags of the file."""
+WIDE = re.compile(r"\d{4,}")
+"""Width in a field that takes more memory than any name has letters."""
 VHDR_FILE = re.compile(
     r"^\s*(?:DataFile|MarkerFile)\s*[=:]\s*(?:\./)?(.*?)\s*$", re.I | re.M
 )
@@ -289,41 +296,6 @@ def list_other_formats(root: Path, pattern: str) -> list[Path]:
     return [root / name for name in sorted(names) if matches(f"{root}/{name}", pattern)]
 
 
-def list_named_parts(path: Path) -> list[Path]:
-    """List the files that a .fif continues, or may continue, by their names."""
-    match = CONTINUED.fullmatch(path.name)
-    if match is None:
-        return []
-    if SPLIT.search(path.name):
-        unsplit, others = SPLIT.sub("", path.name), path.parent.iterdir()
-        parts = [other for other in others if SPLIT.sub("", other.name) == unsplit]
-    else:
-        firsts = [path.with_name(f"{match[1]}{end}") for end in (".fif", ".fif.gz")]
-        parts = [*filter(Path.is_file, firsts)]
-        if parts:
-            parts += path.parent.glob(f"{escape(match[1])}-*.fif*")
-    return [part for part in parts if part != path]
-
-
-def find_next_part(path: Path) -> Path | None:
-    """Find the file that a .fif names as its next part; None where there is none."""
-    from mne.io import show_fiff
-
-    if not (path.is_file() and path.name.endswith((".fif", ".fif.gz"))):
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tags = "\n".join(show_fiff(path, output=list, max_str=1000))
-    except Exception as error:  # of a damaged file, which is refused when it is opened
-        if is_of_the_machine(error):
-            raise
-        return None
-    match = NEXT_PART.search(tags)
-    part = path.with_name(re.split(r"[/\\]", match[1])[-1]) if match else path
-    return part if part != path and part.is_file() else None
-
-
 def group_by_session(
     root: Path,
     paths: Iterable[Path],
@@ -467,21 +439,9 @@ def files_of(path: Path) -> list[Path]:
     return [
         path,
         *filter(is_file, companions),
-        *_list_further(path),
+        *list_further_parts(path),
         *filter(None, tables),
     ]
-
-
-def _list_further(path: Path) -> list[Path]:
-    """List the further files of a .fif: those that each names as its next part."""
-    parts: list[Path] = []
-    if not any(CONTINUED.fullmatch(other.name) for other in path.parent.iterdir()):
-        return parts
-    part = find_next_part(path)
-    while part is not None and part not in parts:
-        parts.append(part)
-        part = find_next_part(part)
-    return parts
 
 
 def tables_of(path: Path, what: str, ending: str = ".tsv") -> list[Path]:
@@ -671,6 +631,8 @@ def name_events(
                 if value in ABSENT:
                     name = "n/a"
                     break
+                if WIDE.search(spec):
+                    raise ValueError("a width of more than 999 letters")
                 number = int(plain_name(value)) if integer else value
                 name = name.replace(field, format(number, spec))
         except ValueError as error:
@@ -699,41 +661,6 @@ def readable(path: Path) -> Iterator[None]:
         raise kind(f"{path} cannot be read: {first_line(error)}", way) from error
 
 
-def _require_own(path: Path, name: str) -> None:
-    """Refuse a file that a recording names in another folder, or that by its name is of
-    another recording.
-    """
-    if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
-        raise ValueError(f"it names a file outside its folder, {name!r}")
-    # the same name, apart from numbers of splits; or the target of a link
-    stem, named_stem = (
-        composed(SPLIT.sub("", each.stem)) for each in (path, Path(name))
-    )
-    if (
-        stem in (named_stem, re.sub(r"-\d+(\.fif)?$", r"\1", named_stem))
-        or name == path.resolve().name
-    ):
-        return
-    ways = {
-        ".vhdr": (
-            f"if it was renamed, write DataFile={path.stem}.eeg and "
-            f"MarkerFile={path.stem}.vmrk into it"
-        ),
-        ".set": (
-            f"if it was renamed, write EEG.data = EEG.datfile = '{path.stem}.fdt' into "
-            "it in EEGLAB"
-        ),
-    }
-    way = (
-        "give all parts their old names, open the first with mne, and save that by the "
-        "new name"
-    )
-    raise BrainhiveError(
-        f"{path} names {name}, a file of another recording",
-        ways.get(path.suffix.lower(), way),
-    )
-
-
 @contextmanager
 def refusing_damage(path: Path) -> Iterator[None]:
     """Refuse a file that ends early, which mne opens with a warning.
@@ -754,6 +681,22 @@ def refusing_damage(path: Path) -> Iterator[None]:
         if DAMAGE.search(message):
             reason = first_line(warning.message)  # type: ignore[arg-type]
             raise MissingData(f"{path} is damaged: {reason}", AGAIN)
+
+
+def require_own_content(path: Path) -> None:
+    """Refuse a recording that is no plain file, and one in .fif or HDF5 (MATLAB 7.3)
+    that names other files than its own.
+
+    Raises:
+        ValueError, UnfitFile: naming the file.
+        BrainhiveError: if it is a file of another recording.
+    """
+    require_regular(path)
+    if path.name.lower().endswith((".fif", ".fif.gz")):
+        require_own_parts(path)
+    elif h5py.is_hdf5(path):
+        with hdf5.open_unlocked(path) as file:
+            hdf5.refuse_other_files(file, has_datasets=True)
 
 
 def open_raw(
@@ -779,8 +722,9 @@ def open_raw(
         if path.suffix.lower() == ".vhdr":
             for name in VHDR_FILE.findall(read_regular(path).decode("latin-1")):
                 # markers that are not there mne looks for by the name of the recording
-                if not name.lower().endswith(".vmrk") or (path.parent / name).is_file():
-                    _require_own(path, name)
+                if not name.lower().endswith(".vmrk") or (path.parent / name).exists():
+                    require_own(path, [name])
+        require_own_content(path)
         if path.suffix.lower() in (".edf", ".bdf"):
             with path.open("rb") as file:
                 # mne would read the samples as if there were no pauses, and events by
@@ -805,7 +749,7 @@ def open_raw(
             # DataLad's files are links into its own folder
             if folder not in (path.parent.resolve(), path.resolve().parent):
                 raise ValueError(f"its signals are in another folder, {folder}")
-            _require_own(path, part.name)
+            require_own(path, [part.name])
 
     with readable(path):
         name_electrodes(raw, path, rename or {}, cap)

@@ -27,6 +27,7 @@ from brainhive_cli.data.event_names import (
 )
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.ledger import Ledger
+from brainhive_cli.data.named_files import list_named_parts
 from brainhive_cli.data.preparations import (
     NoTrials,
     Overview,
@@ -50,7 +51,6 @@ from brainhive_cli.data.recording_files import (
     StillPieces,
     describe_labels,
     files_of,
-    list_named_parts,
     list_other_formats,
     list_recordings,
     list_signal_files,

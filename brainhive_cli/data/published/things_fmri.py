@@ -89,7 +89,7 @@ class Betas(PublishedSteps):
 
             # columns by the names of trials, else in order: pandas pickles names of
             # several types
-            items = group[name.replace("_values", "_items")]
+            items = hdf5.find_dataset(group, name.replace("_values", "_items"))
             names = [] if items.dtype.hasobject else items[:].astype(str).tolist()
             name_columns = {trial: column for column, trial in enumerate(names)}
             are_named = len({*ids}) == len(ids) and {*ids} <= name_columns.keys()

@@ -43,6 +43,7 @@ CHECKSUMS = "checksum"
 rows, 0 where none is.
 """
 CHECKSUM_BYTES = 8
+OWN_LINKS = h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT
 SEAL_MARK = b"brnhvsl1"
 """The last bytes of a sealed file; before them stand the parts that are rows, the
 digest and their count.
@@ -203,18 +204,49 @@ def open_file(
             # a finished store without its seal was cut short
             if not is_sealed and CHECKSUMS in file and path.suffix != PART:
                 raise ValueError("its seal is missing")
+            refuse_other_files(file)
             yield file
 
 
-def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+def refuse_other_files(file: h5py.File, has_datasets: bool = False) -> None:
+    """Refuse a file with links to other files, which HDF5 would follow wherever they
+    lead.
+
+    Args:
+        file: The file, open.
+        has_datasets: Whether its datasets are checked as well, for a reader of a
+            library; else `find_dataset` checks those that are read.
+
+    Raises:
+        ValueError: naming a link or a dataset.
+    """
+
+    def is_own(name: bytes, link: h5py.h5l.LinkInfo) -> bytes | None:
+        return None if link.type in OWN_LINKS else name
+
+    other = file.id.links.visit(is_own, info=True)
+    if other is not None:
+        raise ValueError(f"{other.decode(errors='replace')} is a link to another file")
+    if has_datasets:
+        file.visititems(_require_own_values)
+
+
+def _require_own_values(name: str, item: Any) -> None:
+    """Refuse a dataset whose values are in other files."""
+    if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+        raise ValueError(f"the values of {name} are in other files")
+
+
+def find_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
     """Find a dataset.
 
     Raises:
-        ValueError: if it is not there.
+        ValueError: if it is not there, or its values are in other files.
     """
     dataset = file.get(name)
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"it has no dataset {name}")
+    _require_own_values(name, dataset)
     return dataset
 
 

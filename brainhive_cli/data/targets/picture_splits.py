@@ -15,6 +15,7 @@ from brainhive_cli.core.console import progress
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.recipe import Section
+from brainhive_cli.data.holdout import MAX_FOLDS
 from brainhive_cli.data.stores.target_store import TargetStore
 
 MAX_GROUP = 0.05
@@ -35,7 +36,10 @@ class HeldOut(Section):
         "neighbours: one test, whose nearest training pictures are far"
     )
     folds: int = Field(
-        5, ge=2, description="clusters; `neighbours` tests one part of so many"
+        5,
+        ge=2,
+        le=MAX_FOLDS,
+        description="clusters; `neighbours` tests one part of so many",
     )
 
 
