@@ -501,7 +501,8 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
         return kind(f"{where}{reason}", WAYS.get(error.errno or 0, ANY))
 
     # code of the user, or of ours
-    return foreign_code.mistake(error) or BrainhiveError(
+    described = foreign_code.mistake(error) or foreign_code.suspect(error)
+    return described or BrainhiveError(
         f"unexpected {type(error).__name__}: {first_line(error)}",
         "this is a bug; --debug shows where",
     )

@@ -4,6 +4,7 @@ gives.
 
 import json
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import BeforeValidator, Field
 
-from brainhive_cli.core import console
+from brainhive_cli.core import console, weights
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import atomic_write
@@ -172,7 +173,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         vectors = trained.images("test", listed)
         gallery = {"pictures": [*pictures.image_ids[listed]], "vectors": vectors}
         with atomic_write(to / GALLERY) as part:
-            torch.save(gallery, part)
+            part.write_bytes(weights.serialise(partial(torch.save, gallery)))
     rows = [(name, str(value)) for name, value in given.items()]
     table = Table(f"Exported {to.name}", ("signals", "value"), rows)
     return Result(to, (table,), details=contract)

@@ -4,6 +4,7 @@
 
 import importlib
 import inspect
+import linecache
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,11 +21,17 @@ from brainhive_cli.core.errors import (
 
 ALLOW = "BRAINHIVE_ALLOW_CODE"
 """Environment variable that allows all code when it is 1; `--allow-code` sets it."""
+OURS = __name__.partition(".")[0]
+"""The package."""
 OWN = frozenset({"python:brainhive_cli.models.encoders.python:example"})
 """Code that is Brainhive's, although it is named as a user's would be."""
 _imported: dict[str, str] = {}
 """Imported code of that kind: a module, and its name in a recipe; errors in it are its
 author's.
+"""
+_contracts: dict[str, str] = {}
+"""Module that says what such code has to offer, and how it is called, by its name in a
+recipe.
 """
 
 
@@ -61,8 +68,14 @@ def require(name: str, described: str) -> None:
         )
 
 
-def import_module(path: str, name: str, described: str) -> ModuleType:
+def import_module(path: str, name: str, described: str, contract: str) -> ModuleType:
     """Import a module that a recipe or file names, if it is allowed.
+
+    Args:
+        path: Its import path.
+        name: Of the code, as a recipe or file has it.
+        described: The code in words, for errors.
+        contract: Module that says what the code has to offer.
 
     Raises:
         RecipeError: if it is not allowed (see `require`), or does not import.
@@ -88,8 +101,9 @@ def import_module(path: str, name: str, described: str) -> ModuleType:
         ) from error
 
     # errors in it are then described as its author's
-    if path.partition(".")[0] != __name__.partition(".")[0]:
+    if path.partition(".")[0] != OURS:
         _imported[path] = described
+        _contracts[described] = contract
     return module
 
 
@@ -110,12 +124,48 @@ def mistake(error: BaseException) -> BrainhiveError | None:
             break
         objects += [frame.f_locals.get("self"), *frame.f_locals.values()]
 
-    # else the nearest object of theirs
-    if not (where := where or next(filter(None, map(_locate, objects)), "")):
+    # else the nearest object of theirs, which was called wrongly
+    way = "correct it there"
+    if not where:
+        where = next(filter(None, map(_locate, objects)), "")
+        way = _describe_call(error)
+    if not where:
         return None
+    problem = f"{where}: {type(error).__name__}: {first_line(error)}"
+    return BrainhiveError(problem, f"{way}; --debug shows how it was called")
+
+
+def suspect(error: BaseException) -> BrainhiveError | None:
+    """Describe an error in a command that runs imported code, which may have returned
+    something that Brainhive cannot call; None where no code was imported.
+    """
+    way = _describe_call(error)
+    if not way:
+        return None
+    problem = f"{type(error).__name__}: {first_line(error)}"
     return BrainhiveError(
-        f"{where}: {type(error).__name__}: {first_line(error)}",
-        "correct it there; --debug shows how it was called",
+        f"{problem}, in a command that runs {', '.join(_contracts)}",
+        f"{way}; --debug shows where",
+    )
+
+
+def _describe_call(error: BaseException) -> str:
+    """Say which line of ours was running, and what says how imported code is called;
+    empty where no code was imported.
+    """
+    calls = [
+        (frame, line)
+        for frame, line in walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).startswith(OURS)
+    ]
+    if not (calls and _contracts):
+        return ""
+    frame, line = calls[-1]
+    text = linecache.getline(frame.f_code.co_filename, line).strip()
+    contracts = " and ".join(dict.fromkeys(_contracts.values()))
+    return (
+        f"the call was `{text}` in {frame.f_globals['__name__']}, line {line}; "
+        f"{contracts} says what it has to offer"
     )
 
 

@@ -217,7 +217,9 @@ def load(shelf: str, kind: str) -> ModuleType:
 
     # a module of the user
     if "." in kind:
-        module = foreign_code.import_module(kind, kind, f"the {SHELVES[shelf]} {kind}")
+        module = foreign_code.import_module(
+            kind, kind, f"the {SHELVES[shelf]} {kind}", path_of(shelf)
+        )
         config = getattr(module, "Config", None)
         base = base_of(shelf)
         # a Config imported from another module belongs to that part

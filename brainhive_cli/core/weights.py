@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,10 +156,9 @@ class Checkpoint:
             OSError: if the disk is full; the checkpoints are then as they were.
         """
         # in memory first: a disk that is full leaves both checkpoints as they were
-        buffer = io.BytesIO()
-        torch.save(dict(content), buffer)
+        written = serialise(partial(torch.save, dict(content)))
         with atomic_write(self.path) as part:
-            part.write_bytes(buffer.getbuffer())
+            part.write_bytes(written)
             with suppress(FileNotFoundError):  # there is none yet
                 os.replace(self.path, self.previous)
 
@@ -202,6 +202,16 @@ def verify(path: Path) -> None:
     """
     with reading(path, files=(path,)):
         pass
+
+
+def serialise(save: Callable[[io.BytesIO], object]) -> memoryview:
+    """Return what a function of torch writes into a file.
+
+    Torch's own writer ends the process with SIGABRT where a disk is full.
+    """
+    buffer = io.BytesIO()
+    save(buffer)
+    return buffer.getbuffer()
 
 
 def save(

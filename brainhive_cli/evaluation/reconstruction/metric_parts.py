@@ -74,9 +74,8 @@ def find_metric(name: str) -> MetricPart | None:
         return PARTS.get(name)
     # what is better is looked up by name, so a stranger's metric must be one of which
     # more is
-    part = getattr(
-        foreign_code.import_module(name, name, f"the metric {name}"), "PART", None
-    )
+    module = foreign_code.import_module(name, name, f"the metric {name}", __name__)
+    part = getattr(module, "PART", None)
     if not isinstance(part, MetricPart):
         raise RecipeError(
             f"the module {name!r} is no metric",

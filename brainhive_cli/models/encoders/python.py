@@ -49,7 +49,9 @@ class Config(EncoderConfig):
         module_name, _, function_name = self.source.removeprefix("python:").partition(
             ":"
         )
-        module = foreign_code.import_module(module_name, self.source, self.source)
+        module = foreign_code.import_module(
+            module_name, self.source, self.source, __name__
+        )
         try:
             function = getattr(module, function_name)
         except AttributeError as error:

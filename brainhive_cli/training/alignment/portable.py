@@ -3,6 +3,7 @@ and window.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from brainhive_cli.core import weights
 from brainhive_cli.core.arrays import Float32
+from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, first_line
 from brainhive_cli.data.model_input import choose_input
 from brainhive_cli.data.signals.normalisations import Normaliser
@@ -183,12 +186,15 @@ def save_program(module: PortableModel, file: Path) -> tuple[list[int], float]:
     with torch.no_grad():
         try:
             program = torch.export.export(module, (signal,), dynamic_shapes=shapes)
-            torch.export.save(program, file)
+            written = weights.serialise(partial(torch.export.save, program))
         except Exception as error:  # torch refuses by many kinds
+            if is_of_the_machine(error):
+                raise
             kind = module.aligner.layout.backbone["kind"]
             raise BrainhiveError(
                 f"the backbone {kind} cannot be exported: {first_line(error)}", WAY
             ) from error
+        file.write_bytes(written)
         actual = torch.export.load(file).module()(signal)
         expected = module.encode(module.prepared)
     difference = (actual - expected).abs().max().item()

@@ -1,5 +1,8 @@
 """Anyone's own epochs: files and arrays become what their recording becomes."""
 
+import os
+import struct
+
 import numpy as np
 import pytest
 from own_recordings import (
@@ -309,3 +312,98 @@ def test_the_axes_of_matlab_are_read_where_they_alone_fit(folder) -> None:
     np.savez(path, **{**content, "X": content["X"][:, :, ::2]})
     with pytest.raises(BrainhiveError, match=r"sub-01_ses-01\.npz is \[24, 6, 301\]"):
         prepare(epochs)
+
+
+@pytest.mark.parametrize("name", ("../secret.fdt", "{root}/secret.fdt", "sub-02.fdt"))
+def test_epochs_of_eeglab_that_name_a_file_elsewhere_are_refused(folder, name) -> None:
+    from scipy.io import loadmat, savemat
+
+    path = folder / "sub-01_ses-01.set"
+    mne.export.export_epochs(path, cut(record()), verbose="ERROR")
+    content = loadmat(path, simplify_cells=True)
+    signal = content["data"].astype("f4")
+    (folder / "sub-02.set").write_bytes(path.read_bytes())
+    for file in (folder.parent / "secret.fdt", folder / "sub-02.fdt"):
+        file.write_bytes(signal.tobytes(order="F"))
+    content = {key: value for key, value in content.items() if key[0] != "_"}
+    content["data"] = name.format(root=folder.parent)
+    savemat(path, content, oned_as="row")
+    with pytest.raises(BrainhiveError, match=r"secret\.fdt|names sub-02\.fdt"):
+        prepare(epochs)
+
+
+def test_a_pipe_in_the_place_of_signals_is_refused_without_waiting(folder) -> None:
+    from scipy.io import loadmat, savemat
+
+    path = folder / "sub-01_ses-01.set"
+    mne.export.export_epochs(path, cut(record()), verbose="ERROR")
+    content = loadmat(path, simplify_cells=True)
+    content = {key: value for key, value in content.items() if key[0] != "_"}
+    savemat(path, {**content, "data": "sub-01_ses-01.fdt"}, oned_as="row")
+    os.mkfifo(folder / "sub-01_ses-01.fdt")
+    with pytest.raises(BrainhiveError, match=r"sub-01_ses-01\.fdt is a pipe"):
+        prepare(epochs)
+
+
+def name_next_part(path, name="", number=None):
+    """Write a reference to the next part of a recording before the end of a .fif."""
+
+    def tag(kind, type, content):
+        return struct.pack(">iiii", kind, type, len(content), 0) + content
+
+    block, role = struct.pack(">i", 118), struct.pack(">i", 2)
+    text = tag(104, 3, block) + tag(115, 3, role)
+    if name:
+        text += tag(118, 10, name.encode())
+    if number is not None:
+        text += tag(117, 3, struct.pack(">i", number))
+    content = path.read_bytes()
+    path.write_bytes(content[:-16] + text + tag(105, 3, block) + content[-16:])
+
+
+PARTS = {
+    "elsewhere": "../sub-01_ses-01-{}.fif",
+    "another": "sub-02-{}.fif",
+    "itself": "sub-01_ses-01-{}.fif",
+    "number": "",
+}
+
+
+@pytest.mark.parametrize("kind", ("epo", "raw"))
+@pytest.mark.parametrize("where", PARTS)
+def test_parts_of_fif_elsewhere_and_in_circles_are_refused(folder, kind, where) -> None:
+    """mne reads a file that names itself again and again, until the memory is full."""
+    raw = record()
+    path = folder / f"sub-01_ses-01-{kind}.fif"
+    if where == "number":
+        path = path.with_name(f"sub-01_ses-01_{kind}-1.fif")
+    (cut(raw) if kind == "epo" else raw).save(path, verbose="ERROR")
+    (folder.parent / path.name).write_bytes(path.read_bytes())
+    name = PARTS[where].format(kind)
+    name_next_part(path, name, 1 if where == "number" else None)
+    if where == "another":
+        (folder / name).write_bytes((folder.parent / path.name).read_bytes())
+    with pytest.raises(BrainhiveError, match=path.name):
+        prepare(epochs if kind == "epo" else recording)
+
+
+ODD = {
+    "times": [np.zeros((301, 2)), np.array(["a"] * 301), np.full(301, np.nan)],
+    "sfreq": ["fast", np.array([1.0, 2.0]), -250.0, np.inf],
+    "ch_names": [np.zeros((8, 2)), "Oz"],
+    "picture": [np.array([["a", "b"]] * 24), np.zeros((24, 2))],
+    "X": [np.zeros((0, 8, 301))],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name in ODD for value in ODD[name]]
+)
+def test_axes_of_another_form_are_named(folder, name, value) -> None:
+    axes = {"ch_names": CHANNELS, "times": np.arange(301) / 250, "unit": "uV"}
+    signal = np.random.default_rng(0).normal(size=(24, 8, 301))
+    content = {"X": signal, "picture": SHOWN.pictures, **axes, name: value}
+    np.savez(folder / "sub-01_ses-01.npz", **content)
+    with pytest.raises(BrainhiveError) as caught:
+        prepare(epochs)
+    assert "unexpected" not in caught.value.message
