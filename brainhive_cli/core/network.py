@@ -1,11 +1,29 @@
-"""Servers that are busy, which are asked again, and proxies that cannot be used."""
+"""Requests of the web: servers that are busy are asked again, other kinds of address
+are refused, and proxies that cannot be used are named.
+"""
 
 import os
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
+from threading import Thread
 from typing import Any, TypeVar
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import (
+    BaseHandler,
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+)
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
 
@@ -38,9 +56,74 @@ def ask(
             if status not in BUSY:
                 raise
             with suppress(TypeError, ValueError):  # of no number of seconds
-                wait_s = min(float(headers.get("Retry-After")), MAX_WAIT_S)
+                requested_s = float(headers.get("Retry-After"))
+                if requested_s >= 0:  # nor is a NaN
+                    wait_s = min(requested_s, MAX_WAIT_S)
             time.sleep(wait_s)
     return call()
+
+
+def call_in_thread(call: Callable[[], Answer]) -> Answer:
+    """Call a library that waits for servers in a thread of its own, so that Ctrl-C does
+    not wait.
+    """
+    answer = Future[Answer]()
+
+    def work() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    # threads that a daemon begins would look like daemons at the program's end
+    Thread(target=work, daemon=False).start()
+    return answer.result()
+
+
+class _OnlyWeb(BaseHandler):
+    """Refuses addresses that are not of the web, also those that a server redirects to:
+    files of this machine, FTP, and data in the address itself.
+    """
+
+    def unknown_open(self, request: Request) -> None:
+        """Refuse an address that no other handler opens."""
+        raise MissingData(f"{request.full_url} is no web address", "tell its host")
+
+
+def open_web(request: Request, timeout_s: float) -> Any:
+    """Open an address of the web; a server that is busy is asked again.
+
+    Raises:
+        MissingData: for an address of another kind.
+        OSError: if the server cannot be reached, or refuses.
+    """
+    opener = OpenerDirector()
+    for handler in (
+        ProxyHandler,
+        HTTPHandler,
+        HTTPSHandler,
+        HTTPRedirectHandler,
+        HTTPDefaultErrorHandler,
+        HTTPErrorProcessor,
+        _OnlyWeb,
+    ):
+        opener.add_handler(handler())
+
+    def read_answer(error: Exception) -> tuple[int, Any]:
+        return (error.code, error.headers) if isinstance(error, HTTPError) else (0, {})
+
+    return ask(partial(opener.open, request, timeout=timeout_s), read_answer)
+
+
+def is_web_address(url: str) -> bool:
+    """Return True for a complete address of the web."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(
+            parts.hostname and parts.port != 0
+        )
+    except ValueError:  # an open bracket, or a port that is no number
+        return False
 
 
 def find_bad_proxy(error: Exception) -> BrainhiveError | None:

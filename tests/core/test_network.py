@@ -1,8 +1,14 @@
 """Servers that are busy, tokens that have expired, and proxies that cannot be used."""
 
+import os
+import re
+import signal
+import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Thread, Timer
+from urllib.request import Request
 
 import pytest
 from huggingface_hub import constants
@@ -10,8 +16,9 @@ from huggingface_hub.utils import close_session
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core import hub
+from brainhive_cli.core import hub, network
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
+from brainhive_cli.core.network import ask, call_in_thread, open_web
 
 
 @pytest.fixture
@@ -101,3 +108,41 @@ def test_any_command_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("brainhive_cli.commands.check.list_checks", fail)
     shown = CliRunner().invoke(app, ["check"])
     assert shown.exit_code == MissingExtra.exit_code and "ALL_PROXY" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/hostname", "ftp://127.0.0.1/a", "data:,a", "unknown://a"]
+)
+def test_only_addresses_of_the_web_are_opened(url: str) -> None:
+    with pytest.raises(MissingData, match=re.escape(url)):
+        open_web(Request(url), 1)
+
+
+def test_ctrl_c_does_not_wait_for_a_call_of_a_library() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    start = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            call_in_thread(partial(time.sleep, 3))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - start < 2
+    assert call_in_thread(lambda: 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        call_in_thread(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("requested", ["nan", "-5", "soon", ""])
+def test_a_wait_that_is_no_time_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, requested: str
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+
+    def refuse() -> None:
+        raise ValueError("busy")
+
+    with pytest.raises(ValueError, match="busy"):
+        ask(refuse, lambda error: (503, {"Retry-After": requested}))
+    assert waits == [*network.RETRY_WAITS_S]
