@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 import traceback
 import warnings
 from contextlib import suppress
@@ -53,6 +54,10 @@ def main() -> None:
             code = (
                 code if isinstance(error, BrokenPipeError) else code or _report(error)
             )
+    # Python waits for threads of libraries, which may wait for a slow server in turn
+    others = {*threading.enumerate()} - {threading.main_thread()}
+    if code == INTERRUPTED and not all(thread.daemon for thread in others):
+        os._exit(INTERRUPTED)
     sys.exit(code)  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,7 @@ from brainhive_cli.core.files import (
     portable,
     read_regular,
 )
-from brainhive_cli.core.network import BUSY, ask, find_bad_proxy
+from brainhive_cli.core.network import BUSY, ask, call_in_thread, find_bad_proxy
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Weights of the demo, for `demo:` references."""
@@ -194,13 +195,13 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
             super().__init__(*args, **{"disable": None, **options, "leave": False})  # type: ignore[no-untyped-call]
 
     def download() -> Any:
-        with console.undrawn():
-            return snapshot_download(
-                repository, repo_type=repo_type, tqdm_class=TransientBar, **options
-            )
+        return snapshot_download(
+            repository, repo_type=repo_type, tqdm_class=TransientBar, **options
+        )
 
     try:
-        return ask(download, _read_answer)
+        with console.undrawn():
+            return ask(partial(call_in_thread, download), _read_answer)
     except Exception as error:
         if bad_proxy := find_bad_proxy(error):
             # what is in the cache needs no proxy

@@ -4,6 +4,8 @@ import contextlib
 import os
 import pty
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,28 @@ def test_what_goes_to_a_closed_terminal_goes_to_nowhere() -> None:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(end)
+
+
+WAITING = """
+import sys, threading, time, types
+
+def app(**_):
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    print("begun")
+    raise KeyboardInterrupt
+
+sys.modules["brainhive_cli.app"] = types.SimpleNamespace(app=app)
+from brainhive_cli.__main__ import main
+main()
+"""
+"""A command whose library has a thread that waits for a server."""
+
+
+def test_ctrl_c_does_not_wait_for_threads_of_libraries() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WAITING], capture_output=True, text=True, timeout=20
+    )
+    assert ended.returncode == 130 and ended.stdout == "begun\n"
 
 
 def test_a_ctrl_c_before_the_command_begins_ends_the_program_quietly(
