@@ -112,7 +112,9 @@ class Hub:
 def entry(file: Path, repository: Path) -> dict[str, Any]:
     """Describe a file as the hub's tree listing does."""
     size, path = file.stat().st_size, file.relative_to(repository).as_posix()
-    told = {"type": "file", "path": path, "size": size, "oid": sha256(file)[:40]}
+    content = b"blob %d\0" % size + file.read_bytes()
+    oid = hashlib.sha1(content).hexdigest()
+    told = {"type": "file", "path": path, "size": size, "oid": oid}
     lfs = {"oid": sha256(file), "size": size, "pointerSize": 134}
     return {**told, "lfs": lfs} if file.suffix in LARGE else told
 

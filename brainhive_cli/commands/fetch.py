@@ -20,12 +20,12 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe, Names, Subjects
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange import digits69
+from brainhive_cli.data.exchange.downloads import download_files, find_missing
 from brainhive_cli.data.exchange.hosts import (
     DESCRIPTION,
     LISTERS,
     RemoteFile,
     choose_files,
-    download_files,
     list_files,
     read_licence,
 )
@@ -136,9 +136,9 @@ def _group_hosts(source: Source) -> list[tuple[str, ...]]:
 
 def _list_source(
     kind: str, source: Source, root: Path, recipe: Recipe
-) -> tuple[dict[str, list[RemoteFile]], int]:
-    """List the files that are wanted, by host, and count the bytes to download;
-    require room for them.
+) -> tuple[dict[str, list[RemoteFile]], dict[str, list[RemoteFile]]]:
+    """List the files that are wanted, and those to download, by host; require room for
+    them.
     """
 
     def look(host: str) -> tuple[str, list[RemoteFile]]:
@@ -146,8 +146,15 @@ def _list_source(
 
     wanted = dict(_try_hosts(group, look) for group in _group_hosts(source))
 
+    missing = {host: find_missing(files, root) for host, files in wanted.items()}
+    due = [*chain(*missing.values())]
+    if changed := [file.name for file in due if (root / file.name).exists()]:
+        console.warn(
+            f"{len(changed)} files of {root} differ from the host's, such as "
+            f"{changed[0]}: they are fetched again, and replaced"
+        )
+
     # archives take at least their own size again when they are unpacked
-    due = [file for files in wanted.values() for file in files if not file.is_in(root)]
     packed = sum(
         file.size for file in due if recipe.unpack and archive_ending(Path(file.name))
     )
@@ -160,7 +167,7 @@ def _list_source(
         "make room; take some: --subjects 1 or --include 'PATTERN'; another disk: "
         "root=FOLDER; or only download: unpack=false",
     )
-    return wanted, download
+    return wanted, missing
 
 
 def _describe(
@@ -168,11 +175,12 @@ def _describe(
     source: Source,
     root: Path,
     wanted: Mapping[str, Sequence[RemoteFile]],
-    due: int,
+    missing: Mapping[str, Sequence[RemoteFile]],
 ) -> str:
     """Describe the hosts of a data set, its size and licence."""
     # the licence as a host says, next to the terms of the publisher
     files = [*chain(*wanted.values())]
+    due = sum(file.size for file in chain(*missing.values()))
     licences = dict.fromkeys(
         read_licence(host, listed) or "its page names none"
         for host, listed in wanted.items()
@@ -210,10 +218,12 @@ def inputs(recipe: Recipe) -> list[Input]:
                 " && ".join(_list_steps(source, root, recipe)),
             )
         try:
-            wanted, due = _list_source(kind, source, root, recipe)
+            wanted, missing = _list_source(kind, source, root, recipe)
         except hub.Unreachable as error:  # what is known without it
             return [Input(f"{kind}: {source.about}", error=error)]
-        return [Input(f"{kind}: {_describe(kind, source, root, wanted, due)}", due)]
+        description = _describe(kind, source, root, wanted, missing)
+        due = sum(file.size for file in chain(*missing.values()))
+        return [Input(f"{kind}: {description}", due)]
 
     return collect(
         *(partial(look, kind, *where) for kind, where in _resolve(recipe).items())
@@ -263,12 +273,12 @@ def _fetch(
 ) -> tuple[Table, dict[str, Any]]:
     """Download and unpack a data set; return the table of its files, and details."""
     # list the largest files, and the others together
-    wanted, due = _list_source(kind, source, root, recipe)
-    console.say(_describe(kind, source, root, wanted, due))
-    files = [*chain(*wanted.values())]
+    wanted, missing = _list_source(kind, source, root, recipe)
+    console.say(_describe(kind, source, root, wanted, missing))
+    files, due = [*chain(*wanted.values())], {*chain(*missing.values())}
     largest = sorted(files, key=lambda file: -file.size)
     rows = [
-        (file.name, file.size, "was there" if file.is_in(root) else "fetched")
+        (file.name, file.size, "fetched" if file in due else "was there")
         for file in largest[:LISTED]
     ]
     if rest := largest[LISTED:]:
@@ -285,8 +295,10 @@ def _fetch(
 
     # download the files that are missing, from the next host where one fails
     def download(host: str) -> None:
-        listed = wanted.get(host) or _list_wanted(source, root, recipe, host)
-        download_files([file for file in listed if not file.is_in(root)], root)
+        if host not in missing:
+            listed = _list_wanted(source, root, recipe, host)
+            missing[host] = find_missing(listed, root)
+        download_files(missing[host], root)
 
     for group in _group_hosts(source):
         first = next(index for index, host in enumerate(group) if host in wanted)

@@ -210,9 +210,40 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
                     cached = {**options, "local_files_only": True}
                     return snapshot(repository, repo_type, **cached)
             raise bad_proxy from error
+        # of the disk of a user's folder, as if it is full
+        if isinstance(error, OSError) and error.errno and options.get("local_dir"):
+            error.filename = error.filename or str(options["local_dir"])
+            raise
         if isinstance(error, (*NO_ANSWER, ValueError, OSError, transport_error())):
             raise _failure(repository, error, repo_type, options) from error
         raise
+
+
+def list_digests(repository: str, repo_type: str, commit: str) -> dict[str, str]:
+    """List the digests of a repository's files by their names: `sha256:` of a large
+    file, `git:` of another.
+
+    Raises:
+        MissingData: if the hub does not answer.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    def read_tree() -> list[Any]:
+        tree = HfApi().list_repo_tree(
+            repository, recursive=True, revision=commit, repo_type=repo_type
+        )
+        return [*tree]
+
+    try:
+        tree = ask(read_tree, _read_answer)
+    except (*NO_ANSWER, ValueError, OSError, transport_error()) as error:
+        raise _failure(repository, error, repo_type, {}) from error
+    return {
+        file.path: f"sha256:{file.lfs.sha256}" if file.lfs else f"git:{file.blob_id}"
+        for file in tree
+        if isinstance(file, RepoFile)
+    }
 
 
 @contextmanager

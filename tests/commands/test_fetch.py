@@ -2,7 +2,10 @@
 is on this machine.
 """
 
+import errno
 import io
+import os
+import resource
 import shutil
 import tarfile
 import zipfile
@@ -19,6 +22,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.damage import unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.exchange.downloads import NOTES
 from brainhive_cli.data.published import things_eeg
 
 REPOSITORY = "Haitao999/things-eeg"
@@ -95,6 +99,39 @@ def test_a_data_set_is_fetched_and_unpacked_and_commands_read_it(hub, home):
     assert (
         home / "data/things-eeg/Image_set/training_images/cat/cat_0.png"
     ).stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("is_stamp_kept", [True, False])
+@pytest.mark.parametrize(
+    "name", ["README.md", "Preprocessed_data_250Hz_whiten/sub-02.tar.gz"]
+)
+def test_a_file_of_equal_size_and_another_digest_is_fetched_again(
+    hub, home, name, is_stamp_kept
+):
+    assert fetch("things-eeg", "unpack=false").exit_code == 0
+    path = home / "data/things-eeg" / name
+    content, state = path.read_bytes(), path.stat()
+    path.write_bytes(content[::-1])
+    if is_stamp_kept:
+        (home / "data/things-eeg" / NOTES).unlink()
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    hub.fetched.clear()
+    checked = fetch("things-eeg", "unpack=false", "--check")
+    assert name in " ".join(checked.stderr.split()) and hub.fetched == []
+    assert fetch("things-eeg", "unpack=false").exit_code == 0
+    assert hub.fetched == [f"{REPOSITORY}/{name}"] and path.read_bytes() == content
+
+
+def test_a_disk_without_room_is_named_and_no_matter_of_the_hub(hub, home):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))
+    try:
+        ended = fetch("things-eeg")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert ended.exit_code == BrainhiveError.exit_code
+    assert os.strerror(errno.EFBIG) in ended.stderr and "HF_HOME" not in ended.stderr
+    assert str(home / "data/things-eeg") in "".join(ended.stderr.split("\n"))
 
 
 def test_only_the_subjects_that_are_named_are_fetched(hub, home):

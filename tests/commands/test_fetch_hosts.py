@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.recipe import RECORDS
-from brainhive_cli.data.exchange import hosts
+from brainhive_cli.data.exchange import downloads, hosts
 
 PAGE = 4
 """Keys of a page of a bucket."""
@@ -154,6 +154,9 @@ def server(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Server]:
             stop = start + served.breaks.pop(name, len(content))
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
+            if start:
+                whole = f"{start}-{len(content) - 1}/{len(content)}"
+                self.send_header("Content-Range", f"bytes {whole}")
             self.end_headers()
             self.wfile.write(content[start:stop])
 
@@ -187,7 +190,7 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != downloads.NOTES
     }
 
 
@@ -322,8 +325,8 @@ def test_a_file_with_another_content_than_listed_is_refused_and_leaves_nothing(
     [
         ({"path": "../outside.txt"}, "leads out of its folder"),
         ({"url": "file:///etc/hostname"}, "which is no web address"),
-        ({"size": "many"}, "another list than"),
-        ({"checksum_algorithm": "crc32"}, "digests by crc32"),
+        ({"size": "many"}, "many"),
+        ({"checksum_algorithm": "crc32"}, "crc32"),
     ],
 )
 def test_a_list_that_leads_elsewhere_is_refused(

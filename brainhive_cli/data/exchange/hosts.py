@@ -1,47 +1,45 @@
-"""Hosts of data sets (the hub, NEMAR, OpenNeuro, S3, web servers): their files are
-listed, downloaded, resumed and checked.
-"""
+"""Lists of the files that hosts of data sets have: the hub, NEMAR, OpenNeuro, S3."""
 
-import hashlib
-import json
 import re
-import shlex
-from collections import defaultdict
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import partial
-from glob import escape
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.error import HTTPError
-from urllib.parse import quote, urljoin, urlsplit
-from urllib.request import Request, urlopen
+from urllib.parse import quote, urljoin
+from urllib.request import Request
 from xml.etree import ElementTree
 
-from brainhive_cli.core import console, hub
+from pydantic import BaseModel, Field
+
+from brainhive_cli.core import documents, hub
 from brainhive_cli.core.errors import MissingData, RecipeError, first_line
-from brainhive_cli.core.files import PART, below
-from brainhive_cli.core.network import BUSY, ask, find_bad_proxy
+from brainhive_cli.core.files import below
+from brainhive_cli.core.network import (
+    BUSY,
+    find_bad_proxy,
+    is_web_address,
+    open_web,
+)
 from brainhive_cli.core.recipe import RECORDS
 
+Document = TypeVar("Document")
 NEMAR = "https://data.nemar.org/"
 # the certificate of the first form has no bucket whose name has a dot
 S3, S3_WITH_DOT = "https://{}.s3.amazonaws.com/", "https://s3.amazonaws.com/{}/"
-ALGORITHMS = {"sha256", "md5", "git"}
-"""Algorithms of NEMAR's digests."""
 OPENNEURO = "openneuro.org"
 """Bucket of OpenNeuro, with a folder for each data set."""
 TIMEOUT_S = 60
 """Seconds without an answer after which a server counts as unreachable."""
-MAX_LIST_BYTES = 1 << 28
+MAX_LIST_BYTES = 1 << 26
 """Bytes of the longest list that is read; NEMAR's of 3,689 files has 2 MB."""
-MEGABYTE = 1_000_000
-DOWNLOADS_AT_ONCE = 8
+MAX_PAGES = 2_000
+"""Pages of the longest list of a bucket; each has a thousand files."""
 GLOBAL = "s3.amazonaws"
 """In the addresses of S3; that of a region has its name in between."""
 REGION = "x-amz-bucket-region"
@@ -54,6 +52,10 @@ REFUSALS = {
 """Meaning of answers."""
 DESCRIPTION = "dataset_description.json"
 """File of a BIDS data set that names its licence."""
+ETAG = "etag"
+"""In the place of a digest's algorithm: the content has another tag in each version."""
+FAULTY = "check the name, or tell its host"
+"""Way out of a list that is none."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class RemoteFile:
         name: Its path in the folder of the data set.
         url: Its address; of the hub's files, the reference of their repository.
         size: Bytes.
-        digest: `sha256:`, `md5:` or `git:` and the digest of its content; empty where
-            the host gives none.
+        digest: `sha256:`, `md5:` or `git:` and the digest of its content; or `etag:`
+            and a tag that changes with the content; empty where the host gives neither.
     """
 
     name: str
@@ -73,12 +75,30 @@ class RemoteFile:
     size: int
     digest: str = ""
 
-    def is_in(self, folder: Path) -> bool:
-        """Whether a folder holds the file; its content was checked before it got its
-        name.
-        """
-        path = folder / self.name
-        return path.is_file() and path.stat().st_size == self.size
+
+class _Version(BaseModel):
+    """A version of a data set of NEMAR."""
+
+    version: str
+    manifest_url: str
+
+
+class _Index(BaseModel):
+    """The versions of a data set of NEMAR."""
+
+    latest: str | None = None
+    versions: list[_Version]
+
+
+class _Entry(BaseModel):
+    """A file in the manifest of a version."""
+
+    path: str
+    url: str | None = None
+    bytes_url: str = ""
+    size: Annotated[int, Field(strict=True)]
+    checksum_algorithm: Literal["sha256", "md5", "git"]
+    checksum: str
 
 
 def list_files(reference: str) -> list[RemoteFile]:
@@ -100,13 +120,19 @@ def list_files(reference: str) -> list[RemoteFile]:
             "nemar:ID, openneuro:ID, s3:BUCKET/PREFIX or hub:datasets/OWNER/NAME",
         )
     files = LISTERS[host](rest.strip("/"))
+    names = set[str]()
     for file in files:
         below(Path(), file.name, source=f"the list of {reference}", error=MissingData)
-        if host != "hub" and urlsplit(file.url).scheme not in ("http", "https"):
-            raise MissingData(
-                f"{reference} lists {file.url}, which is no web address",
-                "tell its host",
-            )
+        problem = ""
+        if host != "hub" and not is_web_address(file.url):
+            problem = f"{file.url!r}, which is no web address"
+        elif not 0 <= file.size <= sys.maxsize:
+            problem = f"{file.name} with {documents.show_value(file.size)} bytes"
+        elif file.name in names:
+            problem = f"{file.name} twice"
+        if problem:
+            raise MissingData(f"{reference} lists {problem}", "tell its host")
+        names.add(file.name)
     if not files:
         raise MissingData(f"{reference} has no files", "check the name and the folder")
     return files
@@ -125,8 +151,20 @@ def _list_hub(rest: str) -> list[RemoteFile]:
             dry_run=True,
             local_dir=empty,
         )
+    if not listed:
+        return []
+    # files are fetched of the commit that was listed
+    commit = listed[0].commit_hash
+    pinned = f"hub:{rest.partition('@')[0]}@{commit}"
+    digests = hub.list_digests(repository, kind, commit)
     return [
-        RemoteFile(file.filename, f"hub:{rest}", file.file_size or 0) for file in listed
+        RemoteFile(
+            name=file.filename,
+            url=pinned,
+            size=file.file_size or 0,
+            digest=digests.get(file.filename, ""),
+        )
+        for file in listed
     ]
 
 
@@ -135,30 +173,30 @@ def _list_nemar(rest: str) -> list[RemoteFile]:
     path, _, version = rest.partition("@")
     identifier, _, folder = path.partition("/")
     server = urljoin(NEMAR, f"{quote(identifier)}/")
-    with _asking(server):
-        index = json.loads(_read(server))
-        tag = version or index["latest"] or "(none is published)"
-        manifests = {one["version"]: one["manifest_url"] for one in index["versions"]}
-        if tag not in manifests:
-            raise MissingData(
-                f"{identifier} has no version {tag}",
-                f"it has: {', '.join(manifests) or 'none'}",
-            )
-    url = urljoin(server, manifests[tag])
-    with _asking(url):
-        entries = json.loads(_read(url))
-        entries = entries["files"] if isinstance(entries, dict) else entries
-        if unknown := {entry["checksum_algorithm"] for entry in entries} - ALGORITHMS:
-            raise ValueError(f"digests by {', '.join(map(str, unknown))}")
+    index = _read_json(server, _Index)
+    tag = version or index.latest or "(none is published)"
+    manifests = {item.version: item.manifest_url for item in index.versions}
+    if tag not in manifests:
+        raise MissingData(
+            f"{identifier} has no version {tag}",
+            f"it has: {', '.join(manifests) or 'none'}",
+        )
+    with asking(server):
+        url = urljoin(server, manifests[tag])
+    content = _read_json(url, object)
+    entries = content.get("files") if isinstance(content, dict) else content
+    with asking(url):
         return [
             RemoteFile(
-                entry["path"],
-                urljoin(url, entry.get("url") or entry["bytes_url"]),
-                int(entry["size"]),
-                f"{entry['checksum_algorithm']}:{entry['checksum']}",
+                name=entry.path,
+                url=urljoin(url, entry.url or entry.bytes_url),
+                size=entry.size,
+                digest=f"{entry.checksum_algorithm}:{entry.checksum}",
             )
-            for entry in entries
-            if not folder or str(entry["path"]).startswith(f"{folder}/")
+            for entry in documents.check(
+                entries, url, list[_Entry], FAULTY, MissingData
+            )
+            if not folder or entry.path.startswith(f"{folder}/")
         ]
 
 
@@ -178,39 +216,63 @@ def _list_bucket(bucket: str, prefix: str, cut: int = 0) -> list[RemoteFile]:
     """List the files of a public bucket whose keys begin with a prefix; their names
     lack the first `cut` characters of the key.
     """
-    server = (S3_WITH_DOT if "." in bucket else S3).format(bucket)
-    files, token = list[RemoteFile](), ""
-    while True:
+    server = (S3_WITH_DOT if "." in bucket else S3).format(quote(bucket, safe=""))
+    files, keys, token = list[RemoteFile](), set[str](), ""
+    for _ in range(MAX_PAGES):
         # a page has a thousand keys
         url = f"{server}?list-type=2&prefix={quote(prefix, safe='')}"
         if token:
             url += f"&continuation-token={quote(token, safe='')}"
-        with _asking(url):
+        with asking(url):
             try:
                 content = _read(url)
             except HTTPError as error:
                 # a bucket of another region has its own address
-                region = error.headers.get(REGION)
+                region = error.headers.get(REGION) or ""
                 regional = server.replace(GLOBAL, f"s3.{region}.amazonaws")
-                if error.code != 301 or regional == server:
+                is_name = re.fullmatch("[a-z0-9-]+", region)
+                if error.code != 301 or regional == server or not is_name:
                     raise
                 server = regional
                 continue
-            page = ElementTree.fromstring(content)
+            parser = ElementTree.XMLParser(target=_PlainTree())
+            page = ElementTree.fromstring(content, parser)
+            previous_keys = len(keys)
             for entry in page.iterfind("{*}Contents"):
                 key, size, etag = (
                     entry.findtext(f"{{*}}{tag}", "") for tag in ("Key", "Size", "ETag")
                 )
-                # the tag of a file that was uploaded in parts is no digest of it
-                digest = re.fullmatch('"?([0-9a-f]{32})"?', etag)
+                keys.add(key)
                 # a key with a slash at its end stands for a folder
                 if key and size and not key.endswith("/"):
-                    url = f"{server}{quote(key)}"
-                    known = f"md5:{digest[1]}" if digest else ""
-                    files.append(RemoteFile(key[cut:], url, int(size), known))
+                    # the tag of a file that was uploaded in parts is no digest of it
+                    tag = etag.strip('"')
+                    kind = "md5" if re.fullmatch("[0-9a-f]{32}", tag) else ETAG
+                    files.append(
+                        RemoteFile(
+                            name=key[cut:],
+                            url=f"{server}{quote(key)}",
+                            size=int(size),
+                            digest=f"{kind}:{tag}" if tag else "",
+                        )
+                    )
         token = page.findtext("{*}NextContinuationToken") or ""
         if not token:
             return files
+        if len(keys) == previous_keys:
+            break
+    raise MissingData(
+        f"{server} does not end its list, after {len(keys):,} files",
+        "name a folder of it, or tell its host",
+    )
+
+
+class _PlainTree(ElementTree.TreeBuilder):
+    """Elements of a document that declares nothing, as entities that grow."""
+
+    def doctype(self, *_: object) -> None:
+        """Refuse declarations, which no list has."""
+        raise ValueError("it declares a document type")
 
 
 LISTERS: Mapping[str, Callable[[str], list[RemoteFile]]] = {
@@ -238,7 +300,7 @@ def choose_files(
 
     def is_chosen(name: str) -> bool:
         # MOSAIC's records have numbers over all of its studies
-        match = re.search(r"sub(?:ject|j)?[-_]?(\d+)(_[A-Za-z0-9]+)?", name)
+        match = re.search(r"sub(?:ject|j)?[-_]?(\d{1,18})(_[A-Za-z0-9]+)?", name)
         subject = match and RECORDS.get(match[0], int(match[1]))
         return (
             (subjects is None or match is None or subject in subjects)
@@ -254,139 +316,55 @@ def read_licence(reference: str, files: Sequence[RemoteFile]) -> str:
     is named.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
-    # a licence is information only, so an unreachable host is no error
-    licence: Any = ""
-    errors = HfHubHTTPError, HTTPException, OSError, ValueError, LookupError, TypeError
-    with suppress(MissingData, *errors):
+    # a licence is information only, so whatever a host answers is no error
+    licences: list[str] = []
+    with suppress(Exception):
         if reference.startswith("hub:"):
             kind, name, *_ = hub.parse_repository(reference.removeprefix("hub:"))
-            info = HfApi().repo_info(name, repo_type=kind)
-            licence = (getattr(info, "card_data", None) or {}).get("license") or ""
+            info: Any = HfApi().repo_info(name, repo_type=kind)
+            licences = _Licence(License=info.card_data["license"]).names
         for file in files:
             if file.name == DESCRIPTION:
-                licence = json.loads(_read(file.url))["License"]
-    return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence)
+                licences = _read_json(file.url, _Licence).names
+    return ", ".join(licences)[: documents.MAX_SHOWN_CHARACTERS]
 
 
-def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
-    """Download files into a folder; what was interrupted is resumed.
+class _Licence(BaseModel):
+    """The licence in a description of a data set."""
 
-    Raises:
-        MissingData: if a host cannot be reached, or has another content.
-    """
-    # the hub's own client fetches its files, one request for each repository
-    repositories = defaultdict[str, list[str]](list)
-    rest = []
-    for file in files:
-        if file.url.startswith("hub:"):
-            # file names may hold characters that patterns read as wildcards
-            repositories[file.url.removeprefix("hub:")].append(escape(file.name))
-        else:
-            rest.append(file)
-    for reference, names in repositories.items():
-        kind, repository, _, revision = hub.parse_repository(reference)
-        hub.snapshot(
-            repository, kind, revision=revision, local_dir=folder, allow_patterns=names
-        )
+    License: str | list[str]
 
-    # small files wait for answers, so several are fetched at once
-    total = sum(file.size for file in rest) // MEGABYTE
-    received = 0
-
-    def count(size: int) -> None:
-        nonlocal received
-        bar.advance((received + size) // MEGABYTE - received // MEGABYTE)
-        received += size
-
-    with (
-        console.progress("download, MB", total or None) as bar,
-        ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool,
-    ):
-        try:
-            list(pool.map(lambda file: _download(file, folder, count), rest))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _download(file: RemoteFile, folder: Path, count: Callable[[int], None]) -> None:
-    """Download a file, or what is missing of it; it gets its name when it is whole and
-    its content was checked.
-    """
-    # hosts share the part of a file, whose content is checked at the end
-    path = folder / file.name
-    part = path.with_name(f"{path.name}.{file.size}{PART}")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    line = shlex.join(["curl", "-L", "--create-dirs", "-o", str(path), file.url])
-    if not file.size:
-        part.touch()
-    start = -1
-    while start < (size := part.stat().st_size if part.exists() else 0) < file.size:
-        # ask for what is missing, as long as something comes
-        start, request = size, Request(file.url)
-        if start:
-            request.add_header("Range", f"bytes={start}-")
-        try:
-            with (
-                _asking(file.url, line),
-                _open(request) as answer,
-                # a server may ignore the range
-                part.open("ab" if answer.status == 206 else "wb") as out,
-            ):
-                # a server may send without end
-                room = file.size + 1 - out.tell()
-                while block := answer.read(min(MEGABYTE, room)):
-                    room -= out.write(block)
-                    count(len(block))
-        except MissingData as error:
-            # the range is not satisfiable where the server's file is shorter
-            if getattr(error.__cause__, "code", 0) == 416:
-                break
-            is_longer = part.exists() and part.stat().st_size > start
-            if not (isinstance(error, hub.Unreachable) and is_longer):
-                raise
-
-    # the content is known, so anything else that a server sends is refused
-    if size != file.size or (file.digest and _digest(part, file.digest) != file.digest):
-        part.unlink(missing_ok=True)
-        tag = "; a bucket that encrypts may give wrong tags" * (size == file.size)
-        raise MissingData(
-            f"{file.url} gave {size:,} bytes that are not the known {file.size:,}{tag}",
-            f"fetch it again, or by hand: {line}",
-        )
-    part.replace(path)
-
-
-def _digest(path: Path, pattern: str) -> str:
-    """Digest a file by the algorithm that a digest names."""
-    name = algorithm = pattern.partition(":")[0]
-    prefix = b""
-    if name == "git":  # which digests the size, too
-        algorithm, prefix = "sha1", b"blob %d\0" % path.stat().st_size
-    with path.open("rb") as file:
-        content = hashlib.file_digest(file, partial(hashlib.new, algorithm, prefix))
-    return f"{name}:{content.hexdigest()}"
+    @property
+    def names(self) -> list[str]:
+        """Its names; a description may have several."""
+        return [self.License] if isinstance(self.License, str) else self.License
 
 
 def _read(url: str) -> bytes:
     """Read a list."""
-    with _open(Request(url)) as answer:
-        return bytes(answer.read(MAX_LIST_BYTES))
+    with open_address(url) as answer:
+        content = bytes(answer.read(MAX_LIST_BYTES + 1))
+    if len(content) > MAX_LIST_BYTES:
+        raise ValueError(f"it is longer than {MAX_LIST_BYTES:,} bytes")
+    return content
 
 
-def _open(request: Request) -> Any:
-    """Open an address; a server that is busy is asked again."""
+def _read_json(url: str, kind: type[Document]) -> Document:
+    """Read a list in JSON."""
+    with asking(url):
+        text = _read(url).decode("utf-8-sig")
+    return documents.parse(text, url, kind, FAULTY, MissingData)
 
-    def read_answer(error: Exception) -> tuple[int, Any]:
-        return (error.code, error.headers) if isinstance(error, HTTPError) else (0, {})
 
-    return ask(partial(urlopen, request, timeout=TIMEOUT_S), read_answer)
+def open_address(url: str, start: int = 0) -> Any:
+    """Ask for what has an address, from a byte on; see `open_web`."""
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    return open_web(Request(url, headers=headers), TIMEOUT_S)
 
 
 @contextmanager
-def _asking(url: str, line: str = "") -> Iterator[None]:
+def asking(url: str, line: str = "") -> Iterator[None]:
     """Turn errors of an answer, or of its absence, into errors of ours."""
     way = f"{hub.ELSEWHERE}{line}" if line else "check the network, or fetch it later"
     try:
@@ -400,20 +378,15 @@ def _asking(url: str, line: str = "") -> Iterator[None]:
             f"{f', {cause}' if cause else ''}",
             "check the name, or fetch it later, or with another program",
         ) from error
-    except (
-        OSError,  # as urllib's errors are
-        HTTPException,
-        LookupError,
-        TypeError,
-        ValueError,
-        ElementTree.ParseError,
-    ) as error:
+    except (OSError, HTTPException, ValueError, ElementTree.ParseError) as error:
         if bad_proxy := find_bad_proxy(error):
             raise bad_proxy from error
-        if isinstance(error, OSError | HTTPException):
+        # errors of urllib are of the system; an address may be none
+        if isinstance(error, OSError | HTTPException) and not isinstance(
+            error, InvalidURL
+        ):
             reason = getattr(error, "reason", error)
             raise hub.Unreachable(f"{url} cannot be fetched: {reason}", way) from error
         raise MissingData(
-            f"{url} gives another list than its host's: {first_line(error)}",
-            "check the name",
+            f"{url} cannot be read: {first_line(error)}", FAULTY
         ) from error

@@ -1,0 +1,287 @@
+"""Downloads: one process writes a part, ranges are checked, digests decide."""
+
+import errno
+import hashlib
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from threading import Event, Thread, Timer
+
+import pytest
+
+from brainhive_cli.core.claims import Claim
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.exchange import downloads
+from brainhive_cli.data.exchange.downloads import download_files, find_missing
+from brainhive_cli.data.exchange.hosts import RemoteFile
+from tests.routes import Routes, send, serving
+
+BODY = bytes(range(256)) * 1_000
+HALF = 100_003
+
+
+@pytest.fixture
+def routes() -> Iterator[Routes]:
+    with serving() as served:
+        yield served
+
+
+def list_body(
+    routes: Routes, digest: str = "etag:a-2", body: bytes = BODY
+) -> RemoteFile:
+    """List a file whose host gives a body."""
+    routes.answers.setdefault("/a.bin", body)
+    return RemoteFile("a.bin", f"{routes.address}a.bin", len(body), digest)
+
+
+def sha256(body: bytes) -> str:
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def break_off(request: BaseHTTPRequestHandler) -> None:
+    """Send a part of the body, and end."""
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(BODY)))
+    request.end_headers()
+    request.wfile.write(BODY[:HALF])
+
+
+def drip(request: BaseHTTPRequestHandler) -> None:
+    """Send a byte at a time."""
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(BODY)))
+    request.end_headers()
+    for _ in range(100):
+        request.wfile.write(b"x")
+        request.wfile.flush()
+        time.sleep(0.1)
+
+
+def leave_half(routes: Routes, folder: Path, digest: str = "etag:a-2") -> RemoteFile:
+    """Leave a part as an interrupted download does."""
+    file = list_body(routes, digest)
+    is_first = [True]
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if is_first.pop():
+            is_first.append(False)
+            break_off(request)
+        else:
+            is_first.append(False)
+            send(request, b"", 404)
+
+    routes.answers["/a.bin"] = answer
+    with pytest.raises(MissingData):
+        download_files([file], folder)
+    (part,) = folder.glob("*.part")
+    assert part.read_bytes() == BODY[:HALF]
+    routes.asked.clear()
+    return file
+
+
+def test_a_file_that_another_process_downloads_is_waited_for_and_not_touched(
+    routes: Routes, tmp_path: Path
+) -> None:
+    file = list_body(routes, sha256(BODY))
+    other = Claim.for_path(tmp_path / "a.bin")
+    ended = Event()
+
+    def download() -> None:
+        download_files([file], tmp_path)
+        ended.set()
+
+    Thread(target=download, daemon=True).start()
+    assert not ended.wait(0.5) and not [*tmp_path.glob("*.part")]
+    (tmp_path / "a.bin").write_bytes(BODY)
+    other.release()
+    assert ended.wait(5) and routes.asked == []
+
+
+def test_a_part_that_another_process_has_taken_over_is_written_no_more(
+    routes: Routes, tmp_path: Path
+) -> None:
+    file = list_body(routes)
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(BODY)))
+        request.end_headers()
+        request.wfile.write(BODY[:HALF])
+        request.wfile.flush()
+        while not (parts := [*tmp_path.glob("*.part")]):
+            time.sleep(0.01)
+        parts[0].rename(tmp_path / "taken")
+        request.wfile.write(BODY[HALF:])
+
+    routes.answers["/a.bin"] = answer
+    with pytest.raises(FileNotFoundError):
+        download_files([file], tmp_path)
+    assert (tmp_path / "taken").stat().st_size <= HALF
+    assert not (tmp_path / "a.bin").exists()
+
+
+@pytest.mark.parametrize(
+    ("start", "stated_range"),
+    [
+        (HALF, f"bytes {HALF}-{len(BODY) - 1}/{len(BODY)}"),
+        (HALF, f"bytes {HALF}-{len(BODY) - 1}/*"),
+        (0, f"bytes 0-{len(BODY) - 1}/{len(BODY)}"),
+        (5, f"bytes 5-{len(BODY) - 1}/{len(BODY)}"),
+        (HALF, ""),
+        (HALF, "bytes */9"),
+        (HALF, f"bytes {'9' * 5_000}-9/9"),
+        (HALF + 1, f"bytes {HALF}-{len(BODY)}/{len(BODY) + 1}"),
+    ],
+)
+def test_a_range_is_appended_only_where_it_begins(
+    routes: Routes, tmp_path: Path, start: int, stated_range: str
+) -> None:
+    file = leave_half(routes, tmp_path)
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if request.headers.get("Range"):
+            headers = {"Content-Range": stated_range} if stated_range else {}
+            send(request, BODY[start:], 206, **headers)
+        else:
+            send(request, BODY)
+
+    routes.answers["/a.bin"] = answer
+    download_files([file], tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+    is_fitting = start in (0, HALF) and str(start) in stated_range.partition("/")[0]
+    asked = [("/a.bin", f"bytes={HALF}-")] + [("/a.bin", "")] * (not is_fitting)
+    assert routes.asked == asked
+
+
+def test_a_host_that_always_answers_with_another_range_is_refused(
+    routes: Routes, tmp_path: Path
+) -> None:
+    file = leave_half(routes, tmp_path)
+    routes.answers["/a.bin"] = lambda request: send(
+        request, BODY[7:], 206, Content_Range=f"bytes 7-9/{len(BODY)}"
+    )
+    with pytest.raises(MissingData, match=r"a\.bin"):
+        download_files([file], tmp_path)
+    assert not (tmp_path / "a.bin").exists()
+
+
+def test_the_part_of_another_version_is_not_continued_and_goes(
+    routes: Routes, tmp_path: Path
+) -> None:
+    leave_half(routes, tmp_path, "etag:a-2")
+    routes.answers["/a.bin"] = BODY[::-1]
+    download_files([list_body(routes, "etag:b-2")], tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == BODY[::-1]
+    assert routes.asked == [("/a.bin", "")] and not [*tmp_path.glob("*.part")]
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "md5", "git"])
+def test_a_file_of_equal_size_and_another_digest_is_missing(
+    tmp_path: Path, algorithm: str
+) -> None:
+    prefix = b"blob 5\0" if algorithm == "git" else b""
+    name = "sha1" if algorithm == "git" else algorithm
+    digest = hashlib.new(name, prefix + b"first").hexdigest()
+    file = RemoteFile("a.txt", "http://127.0.0.1/", 5, f"{algorithm}:{digest}")
+    (tmp_path / "a.txt").write_bytes(b"first")
+    assert find_missing([file], tmp_path) == []
+    (tmp_path / "a.txt").write_bytes(b"other")
+    assert find_missing([file], tmp_path) == [file]
+
+
+def test_a_checked_file_is_read_again_only_once_it_has_changed(
+    routes: Routes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = list_body(routes, sha256(BODY))
+    download_files([file], tmp_path)
+    with (tmp_path / downloads.NOTES).open("a") as notes:
+        notes.write('{"name": "a.b')  # as a killed process leaves it
+
+    def refuse(*_: object) -> str:
+        raise AssertionError("the file is read")
+
+    later = RemoteFile(file.name, file.url, file.size, sha256(b"later"))
+    with monkeypatch.context() as patch:
+        patch.setattr(downloads, "_digest", refuse)
+        assert find_missing([file], tmp_path) == []
+        assert find_missing([later], tmp_path) == [later]
+    os.utime(tmp_path / "a.bin", ns=(1, 1))
+    assert find_missing([file], tmp_path) == []
+    (tmp_path / "a.bin").write_bytes(BODY[::-1])
+    assert find_missing([file], tmp_path) == [file]
+    download_files([file], tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+
+
+def test_another_tag_of_the_host_means_another_version(
+    routes: Routes, tmp_path: Path
+) -> None:
+    file, later = list_body(routes, "etag:a-2"), list_body(routes, "etag:b-2")
+    download_files([file], tmp_path)
+    assert find_missing([file], tmp_path) == []
+    assert find_missing([later], tmp_path) == [later]
+    # without a note, the size decides
+    (tmp_path / downloads.NOTES).unlink()
+    assert find_missing([later], tmp_path) == []
+
+
+def test_an_absent_file_is_told_while_another_server_drips(
+    routes: Routes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "GRACE_S", 0.2)
+    files = [list_body(routes), RemoteFile("b", f"{routes.address}b", 5)]
+    routes.answers["/a.bin"] = drip
+    start = time.monotonic()
+    with pytest.raises(MissingData, match="404"):
+        download_files(files, tmp_path)
+    assert time.monotonic() - start < 3
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_drips(
+    routes: Routes, tmp_path: Path
+) -> None:
+    file = list_body(routes)
+    routes.answers["/a.bin"] = drip
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    start = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+            download_files([file], tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - start < 3
+
+
+@pytest.fixture
+def limit_files() -> Iterator[Callable[[int], None]]:
+    """Limit the size of files, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_without_room_is_no_matter_of_the_host(
+    routes: Routes, tmp_path: Path, limit_files: Callable[[int], None]
+) -> None:
+    file = list_body(routes)
+    limit_files(HALF)
+    with pytest.raises(OSError) as caught:
+        download_files([file], tmp_path)
+    assert not isinstance(caught.value, BrainhiveError)
+    assert caught.value.errno == errno.EFBIG
+    assert str(caught.value.filename) == str(tmp_path / "a.bin")
+    assert [part.stat().st_size for part in tmp_path.glob("*.part")] == [HALF]
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(
+    routes: Routes, tmp_path: Path
+) -> None:
+    file = RemoteFile("a/b", f"{routes.address}b", 5)
+    (tmp_path / "a").write_text("")
+    with pytest.raises(FileExistsError, match=str(tmp_path / "a")):
+        download_files([file], tmp_path)

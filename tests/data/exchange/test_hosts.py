@@ -1,0 +1,240 @@
+"""Lists of hosts: whatever a host answers ends in one error, and opens nothing else."""
+
+import json
+import os
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from brainhive_cli.core import hub
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.data.exchange import hosts
+from brainhive_cli.data.exchange.hosts import RemoteFile, choose_files, list_files
+from tests.routes import Routes, send, serving
+
+ENTRY = {
+    "path": "a",
+    "url": "f/a",
+    "size": 5,
+    "checksum_algorithm": "md5",
+    "checksum": "0",
+}
+NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+
+
+@pytest.fixture
+def routes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Routes]:
+    """Serve as NEMAR and S3."""
+    with serving() as served:
+        monkeypatch.setattr(hosts, "NEMAR", served.address)
+        monkeypatch.setattr(hosts, "S3", served.address + "s3/{}/")
+        served.answers["/nm1/"] = index(served.address + "m")
+        served.answers["/m"] = json.dumps({"files": [ENTRY]}).encode()
+        yield served
+
+
+def index(url: object) -> bytes:
+    versions = [{"version": "1", "manifest_url": url}]
+    return json.dumps({"latest": "1", "versions": versions}).encode()
+
+
+def page(*keys: str, size: str = "1", token: str = "") -> bytes:
+    contents = "".join(
+        f"<Contents><Key>{key}</Key><Size>{size}</Size></Contents>" for key in keys
+    )
+    more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+    return (
+        f'<ListBucketResult xmlns="{NAMESPACE}">{contents}{more}</ListBucketResult>'
+    ).encode()
+
+
+def refuse(reference: str) -> str:
+    """Return the refusal of a list; another try would not help."""
+    with pytest.raises(MissingData) as caught:
+        list_files(reference)
+    assert not isinstance(caught.value, hub.Unreachable) and caught.value.hint
+    return caught.value.message
+
+
+def test_a_plain_list_is_read(routes: Routes) -> None:
+    url = f"{routes.address}f/a"
+    assert list_files("nemar:nm1") == [RemoteFile("a", url, 5, "md5:0")]
+    routes.answers["/m"] = json.dumps([ENTRY]).encode()
+    assert list_files("nemar:nm1@1") == [RemoteFile("a", url, 5, "md5:0")]
+
+
+@pytest.mark.parametrize(
+    "size", ["1e999", "-1", "NaN", "1.5", "true", '"5"', "null", "[]", "9" * 5_000]
+)
+def test_a_size_that_no_file_has_is_refused(routes: Routes, size: str) -> None:
+    text = json.dumps([ENTRY]).replace('"size": 5', f'"size": {size}')
+    routes.answers["/m"] = text.encode()
+    refuse("nemar:nm1")
+    number = size.strip('"') if size in ("-1", "9" * 5_000) else "x"
+    routes.answers["/s3/b/"] = page("d/a", size=number)
+    refuse("s3:b/d")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200_000,
+        b'{"a":' * 200_000,
+        b"[]",
+        b"5",
+        b"null",
+        b"\xff\xfe",
+        b"<html></html>",
+        b"",
+        b'{"versions": {}}',
+        b'{"latest": 5, "versions": [{}]}',
+        index(5),
+        index(None),
+        index("http://[x"),
+        index("http://127.0.0.1:port/"),
+        index("http://a..b/"),
+        index("http://127.0.0.1:9/a b\x01"),
+        index("data:,[]"),
+        index("ftp://127.0.0.1/m"),
+    ],
+)
+def test_an_index_of_another_form_is_refused(routes: Routes, body: bytes) -> None:
+    routes.answers["/nm1/"] = body
+    refuse("nemar:nm1")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200_000,
+        b"{}",
+        b"5",
+        b'{"files": 5}',
+        b'{"files": {"a": 1}}',
+        b"[[]]",
+        json.dumps([{**ENTRY, "url": "http://[x"}]).encode(),
+        json.dumps([{**ENTRY, "url": "http://127.0.0.1:port/"}]).encode(),
+        json.dumps([{**ENTRY, "url": "ftp://127.0.0.1/a"}]).encode(),
+        json.dumps([{**ENTRY, "url": 5}]).encode(),
+        json.dumps([{**ENTRY, "path": "a\x00b"}]).encode(),
+        json.dumps([{**ENTRY, "checksum_algorithm": []}]).encode(),
+        json.dumps([ENTRY, ENTRY]).encode(),
+    ],
+)
+def test_a_manifest_of_another_form_is_refused(routes: Routes, body: bytes) -> None:
+    routes.answers["/m"] = body
+    refuse("nemar:nm1")
+
+
+def test_no_file_of_this_machine_is_read_as_a_list(
+    routes: Routes, tmp_path: Path
+) -> None:
+    local, pipe = tmp_path / "list.json", tmp_path / "pipe"
+    local.write_text(json.dumps([ENTRY]))
+    os.mkfifo(pipe)
+    for path in (local, pipe):
+        routes.answers["/nm1/"] = index(path.as_uri())
+        assert path.name in refuse("nemar:nm1")
+
+        def redirect(request: BaseHTTPRequestHandler, url: str = path.as_uri()) -> None:
+            send(request, b"", 302, Location=url)
+
+        routes.answers["/nm1/"] = redirect
+        assert path.name in refuse("nemar:nm1")
+
+
+def test_a_list_longer_than_any_is_refused(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "MAX_LIST_BYTES", 99)
+    routes.answers["/s3/b/"] = page("d/a") + b" " * 99
+    assert "99" in refuse("s3:b/d")
+
+
+def test_a_bucket_that_never_ends_its_list_is_refused(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "MAX_PAGES", 20)
+    routes.answers["/s3/b/"] = page("d/a", token="t")
+    refuse("s3:b/d")
+    assert len(routes.asked) == 2  # the second page has no other file
+
+    def number(request: BaseHTTPRequestHandler) -> None:
+        send(request, page(f"d/{len(routes.asked)}", token=str(len(routes.asked))))
+
+    routes.asked.clear()
+    routes.answers["/s3/b/"] = number
+    refuse("s3:b/d")
+    assert len(routes.asked) == 20
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<" * 1_000,
+        b"{}",
+        b"<a>" * 100_000,
+        b'<!DOCTYPE a [<!ENTITY b "c">]>' + page("d/a"),
+        b'<!DOCTYPE a SYSTEM "file:///etc/hostname">' + page("d/a"),
+        page("d/a", "d/a"),
+        page("d/a", size="many"),
+    ],
+)
+def test_a_page_of_another_form_is_refused(routes: Routes, body: bytes) -> None:
+    routes.answers["/s3/b/"] = body
+    refuse("s3:b/d")
+
+
+def test_deep_elements_are_passed_over(routes: Routes) -> None:
+    deep = b"<a>" * 50_000 + b"</a>" * 50_000
+    routes.answers["/s3/b/"] = page("d/a").replace(b"<Contents>", deep + b"<Contents>")
+    assert [file.name for file in list_files("s3:b/d")] == ["d/a"]
+
+
+@pytest.mark.parametrize("region", ["", "127.0.0.1:9/x?", "a/../b", "é"])
+def test_a_region_that_is_no_name_is_not_followed(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch, region: str
+) -> None:
+    monkeypatch.setattr(hosts, "S3", f"{routes.address}s3.amazonaws/{{}}/")
+    routes.answers["/s3.amazonaws/b/"] = lambda request: send(
+        request, b"", 301, x_amz_bucket_region=region
+    )
+    assert "301" in refuse("s3:b/d")
+    assert {path for path, _ in routes.asked} == {"/s3.amazonaws/b/"}
+
+
+def test_the_name_of_a_bucket_leads_to_no_other_server(routes: Routes) -> None:
+    with pytest.raises(MissingData):
+        list_files("s3:b/x/../c?#/d")
+    with pytest.raises(MissingData):
+        list_files("s3:b?x#/d")
+    assert {path for path, _ in routes.asked} == {"/s3/b/", "/s3/b%3Fx%23/"}
+
+
+@pytest.mark.parametrize(
+    ("body", "licence"),
+    [
+        (b'{"License": "CC0"}', "CC0"),
+        (b'{"License": ["CC0", "MIT"]}', "CC0, MIT"),
+        (b'{"License": 5}', ""),
+        (b'{"License": {"a": "b"}}', ""),
+        (b"[" * 200_000, ""),
+        (b"\xff", ""),
+        (json.dumps({"License": "x" * 9_000}).encode(), "x" * 300),
+    ],
+)
+def test_a_licence_is_read_or_left_out(
+    routes: Routes, body: bytes, licence: str
+) -> None:
+    routes.answers["/d"] = body
+    for url in (f"{routes.address}d", "http://[x"):
+        file = RemoteFile(hosts.DESCRIPTION, url, 5)
+        expected = licence if url.endswith("d") else ""
+        assert hosts.read_licence("nemar:nm1", [file]) == expected
+
+
+def test_a_number_in_a_name_may_have_any_length() -> None:
+    file = RemoteFile(f"sub-{'1' * 9_000}.bin", "", 1)
+    assert choose_files([file], [1]) == []
