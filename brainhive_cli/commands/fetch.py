@@ -150,8 +150,8 @@ def _list_source(
     due = [*chain(*missing.values())]
     if changed := [file.name for file in due if (root / file.name).exists()]:
         console.warn(
-            f"{len(changed)} files of {root} differ from the host's, such as "
-            f"{changed[0]}: they are fetched again, and replaced"
+            f"{root} differs from the host in {console.summarise_names(changed)}: "
+            "fetched again, and replaced"
         )
 
     # archives take at least their own size again when they are unpacked

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import (
-    BaseHandler,
     HTTPDefaultErrorHandler,
     HTTPErrorProcessor,
     HTTPHandler,
@@ -80,14 +79,13 @@ def call_in_thread(call: Callable[[], Answer]) -> Answer:
     return answer.result()
 
 
-class _OnlyWeb(BaseHandler):
-    """Refuses addresses that are not of the web, also those that a server redirects to:
-    files of this machine, FTP, and data in the address itself.
-    """
+class _Redirects(HTTPRedirectHandler):
+    """Redirects to addresses of the web alone."""
 
-    def unknown_open(self, request: Request) -> None:
-        """Refuse an address that no other handler opens."""
-        raise MissingData(f"{request.full_url} is no web address", "tell its host")
+    def redirect_request(self, *arguments: Any) -> Request | None:
+        """Follow a redirect; its address is the last argument."""
+        _require_web(arguments[-1])
+        return super().redirect_request(*arguments)
 
 
 def open_web(request: Request, timeout_s: float) -> Any:
@@ -97,15 +95,16 @@ def open_web(request: Request, timeout_s: float) -> Any:
         MissingData: for an address of another kind.
         OSError: if the server cannot be reached, or refuses.
     """
+    # no handlers of FTP, data, and files of this machine
+    _require_web(request.full_url)
     opener = OpenerDirector()
     for handler in (
         ProxyHandler,
         HTTPHandler,
         HTTPSHandler,
-        HTTPRedirectHandler,
+        _Redirects,
         HTTPDefaultErrorHandler,
         HTTPErrorProcessor,
-        _OnlyWeb,
     ):
         opener.add_handler(handler())
 
@@ -113,6 +112,11 @@ def open_web(request: Request, timeout_s: float) -> Any:
         return (error.code, error.headers) if isinstance(error, HTTPError) else (0, {})
 
     return ask(partial(opener.open, request, timeout=timeout_s), read_answer)
+
+
+def _require_web(url: str) -> None:
+    if not is_web_address(url):
+        raise MissingData(f"{url} is no web address", "tell its host")
 
 
 def is_web_address(url: str) -> bool:
@@ -130,7 +134,8 @@ def find_bad_proxy(error: Exception) -> BrainhiveError | None:
     """Describe a proxy of the environment that a library cannot use; None where an
     error is another one.
     """
-    names = ", ".join(name for name in os.environ if name.lower().endswith("_proxy"))
+    proxies = [name for name in os.environ if name.lower().endswith("_proxy")]
+    names = ", ".join(name for name in proxies if name.lower() != "no_proxy")
     if not names or not OF_PROXIES.search(reason := str(error)):
         return None
     problem = f"a proxy of {names} cannot be used: {reason.splitlines()[0]}"

@@ -191,7 +191,7 @@ def _list_nemar(rest: str) -> list[RemoteFile]:
                 name=entry.path,
                 url=urljoin(url, entry.url or entry.bytes_url),
                 size=entry.size,
-                digest=f"{entry.checksum_algorithm}:{entry.checksum}",
+                digest=f"{entry.checksum_algorithm}:{entry.checksum.lower()}",
             )
             for entry in documents.check(
                 entries, url, list[_Entry], FAULTY, MissingData
@@ -374,11 +374,17 @@ def asking(url: str, line: str = "") -> Iterator[None]:
         if region := error.headers.get(REGION):
             cause = f"the bucket is in the region {region}"
         raise MissingData(
-            f"{url} cannot be fetched: {error.code} {error.reason}"
+            f"{url} cannot be fetched: {first_line(error)}"
             f"{f', {cause}' if cause else ''}",
             "check the name, or fetch it later, or with another program",
         ) from error
-    except (OSError, HTTPException, ValueError, ElementTree.ParseError) as error:
+    except (
+        OSError,
+        HTTPException,
+        ValueError,
+        LookupError,  # of an encoding that nobody knows
+        ElementTree.ParseError,
+    ) as error:
         if bad_proxy := find_bad_proxy(error):
             raise bad_proxy from error
         # errors of urllib are of the system; an address may be none

@@ -138,11 +138,17 @@ def test_no_file_of_this_machine_is_read_as_a_list(
         routes.answers["/nm1/"] = index(path.as_uri())
         assert path.name in refuse("nemar:nm1")
 
-        def redirect(request: BaseHTTPRequestHandler, url: str = path.as_uri()) -> None:
-            send(request, b"", 302, Location=url)
 
-        routes.answers["/nm1/"] = redirect
-        assert path.name in refuse("nemar:nm1")
+@pytest.mark.parametrize(
+    "url", ["file:///etc/hostname", "ftp://h/x", "http://h:port/", "data:,[]"]
+)
+def test_a_redirect_to_anything_but_the_web_is_refused(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    routes.answers["/nm1/"] = lambda request: send(request, b"", 302, Location=url)
+    assert url in refuse("nemar:nm1")
+    assert [path for path, _ in routes.asked] == ["/nm1/"]
 
 
 def test_a_list_longer_than_any_is_refused(
@@ -178,6 +184,7 @@ def test_a_bucket_that_never_ends_its_list_is_refused(
         b"<a>" * 100_000,
         b'<!DOCTYPE a [<!ENTITY b "c">]>' + page("d/a"),
         b'<!DOCTYPE a SYSTEM "file:///etc/hostname">' + page("d/a"),
+        b'<?xml version="1.0" encoding="nonsense"?><a/>',
         page("d/a", "d/a"),
         page("d/a", size="many"),
     ],
