@@ -5,7 +5,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread, Timer
 from urllib.request import Request
@@ -118,19 +118,42 @@ def test_only_addresses_of_the_web_are_opened(url: str) -> None:
         open_web(Request(url), 1)
 
 
-def test_ctrl_c_does_not_wait_for_a_call_of_a_library() -> None:
+def test_ctrl_c_does_not_wait_for_threads_of_the_hubs_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def download(*_: object, **__: object) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(time.sleep, 2).result()
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     start = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
             Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-            call_in_thread(partial(time.sleep, 3))
+            hub.snapshot("owner/name")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 1.5
+
+
+def test_a_call_in_a_thread_gives_its_answer_or_error() -> None:
     assert call_in_thread(lambda: 5) == 5
     with pytest.raises(ZeroDivisionError):
         call_in_thread(lambda: 1 // 0)
+
+
+def test_an_exception_from_proxies_is_no_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = ValueError("nonnumeric port: 'port'")
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("no_proxy", "*")
+    assert network.find_bad_proxy(error) is None
+    monkeypatch.setenv("http_proxy", "http://host:port")
+    found = network.find_bad_proxy(error)
+    assert found and "http_proxy" in found.message and "no_proxy" not in found.message
 
 
 @pytest.mark.parametrize("requested", ["nan", "-5", "soon", ""])
