@@ -137,6 +137,28 @@ def use_brain_model() -> None:
     )
 
 
+FLAT = "torch.nn.Flatten(1)"
+"""A network of torch, which takes the signal alone."""
+
+
+def test_a_part_that_returns_a_network_of_another_form_is_named_with_the_call(
+    my_parts: Path, code_allowed: None
+) -> None:
+    """Nothing of the user's code runs then, nor is there an object of theirs."""
+    text = (my_parts / "net.py").read_text()
+    returned = re.findall(r"return (Net\(.*\))", text)[-1]
+    (my_parts / "net.py").write_text("import torch\n" + text.replace(returned, FLAT))
+
+    with pytest.raises(Exception) as caught:
+        use_brain_model()
+
+    described = describe_error(caught.value)
+    assert "my_parts.net" in described.message and "TypeError" in described.message
+    assert "module(signal, subject)" in described.hint
+    assert "brainhive_cli.models.backbones" in described.hint
+    assert "a bug" not in described.hint
+
+
 MISTAKES = (
     (
         "net",

@@ -2,6 +2,7 @@
 as users have them.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -251,6 +252,16 @@ def test_every_backbone_takes_batches_of_any_size(kind: str, tmp_path: Path) -> 
     torch.testing.assert_close(module(signal.double()), expected)
     assert torch.isfinite(module(signal.half())).all()
     assert not any(".1." in name for name in program.state_dict if "ridge" in name)
+
+
+def test_a_full_disk_is_no_fault_of_the_backbone() -> None:
+    """Torch's own writer ends the process there with SIGABRT."""
+    spec = SignalSpec(("A", "B"), 4, (1,), (2,))
+    aligner = Aligner(Layout(spec, {"a": Head((8,), "a")}, {"kind": "linear"})).eval()
+
+    with pytest.raises(OSError) as caught:
+        save_program(PortableModel(aligner, 1), Path("/dev/full"))
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_a_backbone_that_cannot_be_exported_is_named(tmp_path: Path) -> None:

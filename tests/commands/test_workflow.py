@@ -2,6 +2,8 @@
 finished.
 """
 
+import json
+
 import pytest
 
 from brainhive_cli.commands import eval_retrieval, report, workflow
@@ -192,3 +194,15 @@ def test_a_matrix_runs_each_step_for_its_axes_and_goes_on_where_it_stopped(
 def test_a_matrix_that_says_nothing_or_too_much_is_refused(fields, problem) -> None:
     with pytest.raises(RecipeError, match=problem):
         recipe(**fields)
+
+
+@pytest.mark.parametrize("name", ["a · x", "a/x", "{a}"])
+def test_a_step_has_no_name_that_a_cell_of_another_may_have(tmp_path, name) -> None:
+    """It took the place of the cell, which was not run."""
+    axes = {"m": {"x": ["train.lr=1e-4"], "y": []}}
+    steps = {"a": {"command": "train-align", "for": ["m"]}, name: {"command": "check"}}
+    path = tmp_path / "workflow.yaml"
+    path.write_text(json.dumps({"matrix": axes, "steps": steps}, ensure_ascii=False))
+    with pytest.raises(RecipeError) as caught:
+        workflow.Recipe.resolve("workflow", str(path), {}, ())
+    assert f"steps.{name}" in caught.value.message

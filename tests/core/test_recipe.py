@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from brainhive_cli.commands.explain import Recipe as Explanation
+from brainhive_cli.commands.workflow import Recipe as Workflow
 from brainhive_cli.core import parts, recipe as core_recipe
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import read_recipe
@@ -293,3 +294,34 @@ def test_a_recipe_that_extends_another_lays_its_keys_over_it(home: Path) -> None
         (home / "base.yaml").write_text(f"extends: {base}\n")
         with pytest.raises(RecipeError, match=message):
             read_recipe(home / "other.yaml", "train-align")
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ('paths.data="a\\nb"', "data"),
+        ('encoders=["clip\\e[2J"]', "encoders"),
+        ('{"dataset\\u0007": 1}', "the key 'dataset\\x07'"),
+        ('backbone={kind: nice, "a\\u009b": 1}', "the key 'a\\x9b'"),
+    ],
+)
+def test_names_that_no_file_or_terminal_should_get_are_refused(
+    tmp_path: Path, override: str, key: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    name, _, value = override.partition("=")
+    path.write_text(f"{name}: {value}\n" if value and "." not in name else "{}\n")
+    overrides = [override] if "." in name else []
+    if not value:
+        path.write_text(override)
+    with pytest.raises(RecipeError) as caught:
+        resolve(*overrides, recipe=path)
+    assert caught.value.message.startswith(key)
+    assert caught.value.message.isprintable()
+
+
+def test_texts_for_people_may_have_several_lines(tmp_path: Path) -> None:
+    path = tmp_path / "workflow.yaml"
+    path.write_text("steps:\n  check:\n    says: |\n      one\n      two\n")
+    steps = Workflow.resolve("workflow", str(path), {}, ()).steps
+    assert steps["check"].says == "one\ntwo\n"

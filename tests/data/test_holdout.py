@@ -2,6 +2,8 @@
 been fitted to them.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
-from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.data.holdout import Holdout, read_split
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 
@@ -161,3 +163,15 @@ def test_a_holdout_says_once_how_much_and_run_1_of_two_sessions_is_two() -> None
     for fields in ({}, {"folds": 2, "share": 0.5}, {"split": "a.json"}):
         with pytest.raises(RecipeError):
             Holdout.model_validate({"by": "runs", **fields})
+
+
+def test_a_split_of_more_variants_than_models_can_be_trained_is_refused(
+    tmp_path: Path,
+) -> None:
+    variant = {"train_ids": ["a"], "test_ids": ["b"]}
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"variants": [variant] * 1000}))
+    assert len(read_split(path)) == 1000
+    path.write_text(json.dumps({"variants": [variant] * 1001}))
+    with pytest.raises(BrainhiveError, match=r"split\.json.*1,001"):
+        read_split(path)

@@ -183,6 +183,8 @@ def test_a_recording_of_rest_is_refused_with_the_key_that_leaves_it_out(nemar):
     ("template", "problem"),
     [
         ("stim-{task}{number}", "has no column number"),
+        ("{tot_img_number:9999999999d}", "line 2: .*width"),
+        ("{tot_img_number:>9999999999}", "line 2: .*width"),
         ("stim-{task}{tot_img_number", r"has no column stim-\{task\}\{tot_img_number"),
         ("stim-{task}{}", r"has no column stim-\{task\}\{\}"),
         ("stim-{run}{tot_img_number}", "test_events.tsv has no column run"),

@@ -3,9 +3,11 @@ image ids.
 """
 
 import fcntl
+import os
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -103,3 +105,41 @@ def test_an_ambiguous_or_unknown_id_is_refused() -> None:
     assert caught.value.hint.startswith(
         "name pictures by their paths below the image root, or their stems"
     )
+
+
+def test_hdf5_that_names_other_files_is_refused(tmp_path: Path) -> None:
+    """A link, raw storage and a virtual dataset; a pipe there would never end."""
+    (tmp_path / "secret").write_bytes(b"secretsecret" * 100)
+    os.mkfifo(tmp_path / "pipe")
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["x"] = np.ones(100, "f4")
+
+    def write(form: str) -> Path:
+        with h5py.File(tmp_path / f"{form}.h5", "w") as file:
+            group = file.create_group("betas")
+            if form in ("secret", "pipe"):
+                raw = [(str(tmp_path / form), 0, 400)]
+                group.create_dataset("b", (100,), "f4", external=raw)
+            elif form == "virtual":
+                layout = h5py.VirtualLayout((100,), "f4")
+                layout[...] = h5py.VirtualSource(tmp_path / "other.h5", "x", (100,))
+                group.create_virtual_dataset("b", layout)
+            elif form == "own":
+                group["a"] = np.ones(100, "f4")
+                group["b"] = h5py.SoftLink("/betas/a")
+            else:
+                target = tmp_path / ("pipe" if form == "link to a pipe" else "other.h5")
+                group["b"] = h5py.ExternalLink(str(target), "x")
+        return tmp_path / f"{form}.h5"
+
+    for form in ("secret", "pipe", "virtual", "link", "link to a pipe"):
+        path = write(form)
+        with (
+            pytest.raises(BrainhiveError, match=r"betas/b.*other file|link to another"),
+            hdf5.open_file(path, "") as file,
+        ):
+            hdf5.open_numbers(file, "betas/b", "f")
+        with hdf5.open_unlocked(path) as file, pytest.raises(ValueError, match="other"):
+            hdf5.refuse_other_files(file, has_datasets=True)
+    with hdf5.open_file(write("own"), "") as file:
+        assert len(hdf5.open_numbers(file, "betas/b", "f")) == 100
