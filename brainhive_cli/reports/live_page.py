@@ -5,6 +5,7 @@ come.
 import asyncio
 import ipaddress
 import json
+import resource
 import secrets
 import socket
 import threading
@@ -57,9 +58,9 @@ PAGE_POLICY = (
 """The policy of the page: its own style and script, pictures and events of its own
 server.
 """
-MAX_CONNECTIONS = 200
-"""Connections of a page, of which a browser has six at most; a process may open at
-least 256 files, and the session writes some, too.
+MAX_CONNECTIONS, SHARE_OF_FILES = 200, 0.25
+"""Connections of a page, of which a browser has six at most, and the largest share that
+they take of the files that the process may open: the session writes some, too.
 """
 PAUSE_S = 0.008
 """Pause before each picture, of which one takes a millisecond: viewers cost a ninth of
@@ -89,6 +90,32 @@ def resolve_host(host: str) -> str:
         problem = f"host {host!r} is {address}, which stands for more than one address"
         raise BrainhiveError(problem, NAME_ADDRESS)
     return str(address)
+
+
+class _LimitedSocket(socket.socket):
+    """Listening socket that closes connections beyond a limit at once.
+
+    The server counts requests. Connections that ask for nothing would take all files
+    that the process may open, and the session could no longer be saved.
+    """
+
+    def __init__(self, *arguments: Any, limit: int, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._limit, self._accepted = limit, list[socket.socket]()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept a connection.
+
+        Raises:
+            ConnectionAbortedError: after a connection that is one too many.
+        """
+        connection, address = super().accept()
+        self._accepted = [each for each in self._accepted if each.fileno() >= 0]
+        if len(self._accepted) >= self._limit:
+            connection.close()
+            raise ConnectionAbortedError
+        self._accepted.append(connection)
+        return connection, address
 
 
 class LivePage:
@@ -158,7 +185,7 @@ class LivePage:
         # listen before anything runs, so that a port in use is an error of the caller
         address = resolve_host(self._host)
         try:
-            self._socket = socket.create_server((address, self._port))
+            listening = socket.create_server((address, self._port))
         except (OSError, OverflowError) as error:
             raise BrainhiveError(
                 (
@@ -170,6 +197,10 @@ class LivePage:
                     "this machine"
                 ),
             ) from error
+
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = min(MAX_CONNECTIONS, int(SHARE_OF_FILES * files))
+        self._socket = _LimitedSocket(fileno=listening.detach(), limit=limit)
 
         # browsers name the host by its address or as it is called, and leave port 80
         # out
@@ -184,8 +215,6 @@ class LivePage:
         config = uvicorn.Config(
             _build_app(self, self._token, {*hosts}),
             http="h11",
-            # which counts the one that is refused
-            limit_concurrency=MAX_CONNECTIONS + 1,
             ws="none",
             loop="asyncio",
             lifespan="off",

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import threading
@@ -471,3 +472,33 @@ def test_the_status_says_stalls_the_end_and_a_lost_connection(started, opened):
     assert " ".join(shown.locator(".status").inner_text().split()).startswith(
         "ended after 200 windows"
     )
+
+
+def test_connections_that_ask_for_nothing_leave_files_for_the_session(
+    started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may open a limited number of files, which a flood of them would use."""
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (20, 20))
+    _, url = started()  # of which 5 may be connections
+    address = urlsplit(url).hostname, urlsplit(url).port
+
+    def is_closed(connection: socket.socket) -> bool:
+        try:
+            return connection.recv(1) == b""
+        except ConnectionResetError:
+            return True
+        except TimeoutError:
+            return False
+
+    idle = [socket.create_connection(address, timeout=0.5) for _ in range(9)]
+    assert [is_closed(connection) for connection in idle] == [False] * 5 + [True] * 4
+    for connection in idle:
+        connection.close()
+    deadline_s = time.monotonic() + 5
+    while time.monotonic() < deadline_s:
+        try:
+            assert ask(url)[0].status == 200
+            return
+        except OSError:  # the server has not seen yet that they are closed
+            time.sleep(0.05)
+    pytest.fail("closed connections are counted")
