@@ -402,7 +402,12 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> int:
             if INTERRUPTED in codes.values():
                 return INTERRUPTED
             raise _find_cause(codes, Path(reports), less_memory) from None
-        except (SignalException, KeyboardInterrupt):
+        except SignalException as ended:
+            # Ctrl-C reaches the processes, too, which say so
+            if ended.sigval != signal.SIGINT:
+                raise KeyboardInterrupt from ended
+            return INTERRUPTED
+        except KeyboardInterrupt:
             return INTERRUPTED
         finally:
             signal.signal(signal.SIGUSR1, asked_before)
