@@ -64,6 +64,7 @@ def read(
     *,
     is_yaml: bool | None = None,
     most: int = 0,
+    has_nan: bool = False,
 ) -> T:
     """Read one document, and check its type and, if a SHA256SUMS lists it, its digest.
 
@@ -74,6 +75,7 @@ def read(
         error: What is raised if it is damaged.
         is_yaml: Whether it is YAML, not JSON; None: if it is called .yaml.
         most: Bytes that it may have; 0 for the default of its format.
+        has_nan: Whether JSON may hold NaN.
 
     Raises:
         MissingData: if there is no such file.
@@ -109,7 +111,7 @@ def read(
     except UnicodeDecodeError as reason:
         raise error(f"{path} is not a text in UTF-8: {reason}", hint) from reason
     del content  # a large one is not kept twice
-    return parse(text, str(path), kind, hint, error, is_yaml=is_yaml)
+    return parse(text, str(path), kind, hint, error, is_yaml=is_yaml, has_nan=has_nan)
 
 
 def parse(
@@ -120,6 +122,7 @@ def parse(
     error: type[BrainhiveError] = BrainhiveError,
     *,
     is_yaml: bool = False,
+    has_nan: bool = False,
 ) -> T:
     """Read a document that is a string, as `read` does; `where` names it in the
     message.
@@ -129,7 +132,7 @@ def parse(
         value = (
             _parse_yaml(text)
             if is_yaml
-            else from_json(text, allow_inf_nan="NaN" not in text)
+            else from_json(text, allow_inf_nan=has_nan or "NaN" not in text)
         )
     except (
         yaml.YAMLError,

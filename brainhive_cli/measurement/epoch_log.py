@@ -1,6 +1,7 @@
 """Test scores by epoch of another project, and those of epochs that it may report."""
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,9 @@ class EpochLog:
 def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
     """Find the test scores of the claimed kind, of each training by its name."""
     tests = dict[str, str]()  # by training
+    names_of_training = defaultdict[str, list[str]](list)
+    for name in result.log:
+        names_of_training[KIND.sub("", name)].append(name)
     for name in sorted(result.log, key=_find_k, reverse=True):
         column = name.rpartition(":")[2]
         is_test = "test" in column and not WORSE.search(column)
@@ -58,10 +62,10 @@ def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
         finite = scores[np.isfinite(scores)]
         honest = [finite[::-1].cumsum() / np.arange(1, len(finite) + 1)]
         is_validated = False
-        for name, values in result.log.items():
+        for name in names_of_training[training]:
             column = name.rpartition(":")[2]
-            is_same = KIND.sub("", name) == training and len(values) == len(scores)
-            if is_same and "test" not in column:
+            values = result.log[name]
+            if len(values) == len(scores) and "test" not in column:
                 signed = -values if WORSE.search(column) else values
                 honest.append(scores[signed == np.nanmax(signed)])
                 is_validated |= bool(re.search("val|dev", column))

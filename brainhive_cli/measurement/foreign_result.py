@@ -81,8 +81,9 @@ class ForeignResult:
         """Rank with ties as wide as a share of the largest similarity; if it is
         negative, ties rank for the model.
         """
-        tie = share * (float(self.similarities.abs().max()) or 1.0)
-        return ranks(self.similarities, None, self.targets, tie).numpy()
+        values = self.similarities.double()
+        values = values / (float(values.abs().max()) or 1.0)
+        return ranks(values, None, self.targets, share).numpy()
 
     def top(self, counted: Int64 | None = None) -> float:
         """Compute the judged top-k of these or other ranks, in percent."""

@@ -150,9 +150,11 @@ def _mark_missing(values: Tensor) -> Tensor:
     present = values[values.isfinite()]
     if not len(present) or present.min() >= -MASK * present.max().abs():
         return values
-    levels = present.unique()
+    levels, counts = present.unique(return_counts=True)
     above = levels[1:].abs().maximum(levels[-1].abs())
-    masks = levels[:-1][levels[:-1] < -MASK * above]
+    # masks leave a signal or more its own similarity, logarithms near 0 are none
+    is_rare = len(present) - counts.cumsum(0)[:-1] >= len(values)
+    masks = levels[:-1][(levels[:-1] < -MASK * above) & is_rare]
     return values.where(values > masks[-1], torch.nan) if len(masks) else values
 
 
@@ -163,5 +165,6 @@ def fill_missing(values: Tensor) -> Tensor:
         return values
     if not len(present):
         return torch.zeros_like(values)
-    span = present.max() - present.min()
-    return values.nan_to_num(float(present.min() - span.clamp(min=1e-3)))
+    lowest = float(present.min())
+    span = max(float(present.max()) - lowest, 1e-3)
+    return values.nan_to_num(max(lowest - span, torch.finfo(values.dtype).min))

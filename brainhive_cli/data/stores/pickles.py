@@ -70,6 +70,8 @@ frames.
 """
 DTYPE = re.compile(r"b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|[SU]\d+|O[48]?")
 ORDERS = ("<", ">", "|", "=")
+MAX_LISTS, MAX_ITEMS = 2**21, 2**26
+"""Lists in a list, and their items: a list may hold itself, or another many times."""
 
 
 class Refused(pickle.UnpicklingError):
@@ -114,7 +116,10 @@ def array(value: Any) -> Array:
 
     Raises:
         TypeError: if it is something else.
+        ValueError: if it would take far more memory than it has.
     """
+    if isinstance(value, list | tuple):
+        _require_size(value)
     if hasattr(value, "detach"):
         value = value.detach()  # of bfloat16, which NumPy does not have
         return np.asarray(
@@ -128,6 +133,29 @@ def array(value: Any) -> Array:
     ):
         raise TypeError("it holds values that are neither numbers nor names")
     return values
+
+
+def _require_size(values: Sequence[Any]) -> None:
+    """Refuse lists that repeat others too often, or hold a text of which an array of
+    them all would fill the memory.
+    """
+    level = [values]
+    lists = items = letters = longest = 0
+    while level:
+        lists += len(level)
+        below = list[Sequence[Any]]()
+        for members in level:
+            items += len(members)
+            if lists > MAX_LISTS or items > MAX_ITEMS:
+                raise ValueError("its lists repeat too much")
+            for member in members:
+                if isinstance(member, str):
+                    letters += len(member)
+                    longest = max(longest, len(member))
+                elif isinstance(member, list | tuple):
+                    below.append(member)
+        level = below
+    refuse_inflation(4 * longest * items, letters, "an array of its texts")
 
 
 def _load(path: Path, verify: bool) -> Any:

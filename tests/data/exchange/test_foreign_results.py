@@ -1,0 +1,232 @@
+"""Folders of other people's results: any type of array, value and name is read or
+refused, in time.
+"""
+
+import json
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.data.exchange.foreign_results import open_result
+from brainhive_cli.measurement.audit import FINDING, audit
+
+RANDOM = np.random.default_rng(0)
+SIMILARITIES = RANDOM.normal(size=(50, 50)).astype(np.float32)
+SIMILARITIES[range(50), range(50)] += 2
+TOP1 = 100 * float((SIMILARITIES.argmax(1) == range(50)).mean())
+
+
+def write(folder: Path, similarities: Any = SIMILARITIES, **documents: Any) -> Path:
+    """Write similarities, and documents as JSON by name."""
+    folder.mkdir()
+    np.save(folder / "similarities.npy", similarities)
+    for name, content in documents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "dtype", [">f4", ">f8", "<f2", "longdouble", "U20", "S20", "object"]
+)
+def test_numbers_of_any_type_and_order_of_bytes_are_read(
+    dtype: str, tmp_path: Path
+) -> None:
+    """Issue 86, 7: they were called our bug."""
+    result = open_result(write(tmp_path / "own", SIMILARITIES.astype(dtype)))
+    assert result.similarities.numpy() == pytest.approx(SIMILARITIES, rel=2e-3)
+    assert result.top() == TOP1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    [
+        ("M8[s]", "datetime64"),
+        ("m8[s]", "timedelta64"),
+        ("c8", "complex64"),
+        ("V4", "V4"),
+        ([("a", "i4")], "'a'"),
+    ],
+)
+def test_what_is_neither_numbers_nor_names_is_refused(
+    dtype: Any, name: str, tmp_path: Path, capfd: Any
+) -> None:
+    """Issue 86, 7: they were called our bug."""
+    values = SIMILARITIES.astype(np.int32)
+    is_structure = isinstance(dtype, list) or dtype == "V4"
+    values = values.view(dtype) if is_structure else values.astype(dtype)
+    with pytest.raises(MissingData, match="no similarities"):
+        open_result(write(tmp_path / "own", values))
+    written = capfd.readouterr().err
+    assert "similarities.npy" in written and name in written
+
+
+def test_objects_in_an_array_are_refused_before_they_are_made(
+    tmp_path: Path, capfd: Any
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    np.ma.masked_array(SIMILARITIES, SIMILARITIES > 2).dump(folder / "sim.npy")
+    np.save(folder / "sim2.npy", np.array([Path("x")]), allow_pickle=True)
+    with pytest.raises(MissingData):
+        open_result(folder)
+    assert capfd.readouterr().err.count("could run code when read") == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_array_without_a_number_is_named(value: float, tmp_path: Path) -> None:
+    folder = write(tmp_path / "own", np.full((50, 50), value))
+    with pytest.raises(MissingData, match=r"similarities.npy.*2,500"):
+        open_result(folder)
+
+
+@pytest.mark.parametrize("missing", ["null", "NaN", "Infinity", "-1e999", "1e300"])
+def test_missing_similarities_in_json_are_counted(missing: str, tmp_path: Path) -> None:
+    """Issue 86, 7: NaN in a document made a dead end."""
+    values = SIMILARITIES.astype(float).tolist()
+    values[3][7] = values[9][9] = "MISSING"
+    text = json.dumps(values).replace('"MISSING"', missing)
+    (tmp_path / "similarities.json").write_text(text)
+    rows = {row[0]: row for row in audit(open_result(tmp_path))}
+    assert "2 similarities are missing" in rows["ties"][3]
+
+
+def test_predictions_of_huge_numbers_are_ranked(tmp_path: Path) -> None:
+    """Issue 86, 7: "the training has diverged", though it was no training of ours."""
+    gallery = RANDOM.normal(size=(50, 16)).astype(np.float32)
+    predicted = gallery + RANDOM.normal(size=(50, 16)).astype(np.float32)
+    predicted[3, 4] = 1e25
+    np.savez(tmp_path / "own.npz", pred=predicted, gallery=gallery)
+    (tmp_path / "claims.json").write_text('{"top1": 12}')
+    rows = {row[0]: row for row in audit(open_result(tmp_path))}
+    assert FINDING not in [row[1] for row in rows.values()]
+
+
+@pytest.mark.parametrize("missing", [np.nan, -np.inf])
+def test_missing_values_of_half_precision_rank_last(
+    missing: float, tmp_path: Path
+) -> None:
+    """Below the lowest similarity, half precision may have no number."""
+    values = (SIMILARITIES * 1e4).astype(np.float16)
+    values[0, 1] = missing
+    rows = audit(open_result(write(tmp_path / "own", values)))
+    assert f"top1 {TOP1 / 100:.3f}" in rows[0][3]
+    assert "1 similarities are missing" in rows[0][3]
+
+
+def test_logarithms_near_zero_are_no_masks(tmp_path: Path) -> None:
+    """Honest log-probabilities were a finding of 56 points: all but one were taken for
+    masked.
+    """
+    exact = 30 * SIMILARITIES.astype(np.float64)
+    logs = exact - np.log(np.exp(exact).sum(1, keepdims=True))
+    folder = write(tmp_path / "own", logs, claims={"top1": TOP1})
+    rows = audit(open_result(folder))
+    assert FINDING not in [row[1] for row in rows]
+    assert "missing" not in rows[0][3]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pool", "nan"),
+        ("pool", "inf"),
+        ("pool", -5),
+        ("pool", 0),
+        ("pool", 1e300),
+        ("top1", "nan"),
+        ("top1", "inf %"),
+        ("top1", -50),
+        ("top1", 1e300),
+        ("n_seeds", "nan"),
+        ("ci", [-1e308, 1e308]),
+        ("top1", True),
+        pytest.param("pool", 10**400, id="pool-of-400-digits"),
+    ],
+)
+@pytest.mark.parametrize("is_yaml", [False, True])
+def test_a_claim_that_is_no_share_or_count_is_not_read(
+    key: str, value: Any, is_yaml: bool, tmp_path: Path, capfd: Any
+) -> None:
+    """Issue 86, 7: a pool of NaN or infinity was called our bug."""
+    claims = {"top5": 60, key: value}
+    if is_yaml:
+        text = json.dumps({"claims": claims})
+        (write(tmp_path / "own") / "audit.yaml").write_text(text)
+    else:
+        write(tmp_path / "own", claims=claims)
+    result = open_result(tmp_path / "own")
+    assert result.claims == {"top5": 60}
+    assert audit(result)
+    if not isinstance(value, bool | int):
+        assert key in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["similarities: 5", "similarities: [a]", "similarities:", "claims: 5", "claims: a"],
+)
+def test_a_role_that_is_no_name_is_an_error_of_the_file(
+    content: str, tmp_path: Path
+) -> None:
+    (write(tmp_path / "own") / "audit.yaml").write_text(content)
+    with pytest.raises(RecipeError, match=r"audit.yaml: \w+ is"):
+        open_result(tmp_path / "own")
+
+
+@pytest.mark.parametrize("role", ["seen", "train_ids", "similarities"])
+def test_a_role_of_an_array_of_other_dimensions_is_named(
+    role: str, tmp_path: Path
+) -> None:
+    """A matrix as names was called our bug, and so was a list as similarities."""
+    folder = write(tmp_path / "own", ids=["a", "b"])
+    label = "ids.json" if role == "similarities" else "similarities.npy"
+    (folder / "audit.yaml").write_text(f"{role}: {label}")
+    with pytest.raises(MissingData, match=rf"{label} is .*\[.*, and {role} is a"):
+        open_result(folder)
+
+
+def test_labels_by_which_every_candidate_is_right_say_nothing(tmp_path: Path) -> None:
+    """Labels that are all NaN were called our bug."""
+    folder = write(tmp_path / "own")
+    np.save(folder / "labels.npy", np.full(50, np.nan))
+    with pytest.raises(MissingData, match="which of 50 candidates 50 signals"):
+        open_result(folder)
+
+
+def nest(value: Any, depth: int, is_list: bool) -> Any:
+    for _ in range(depth):
+        value = [value, value] if is_list else {"a": value, "b": value}
+    return value
+
+
+HOSTILE: dict[str, bytes] = {
+    "key.json": json.dumps({"test" * 15_000: [1, 2]}).encode(),
+    "name.csv": b"val" * 20_000 + b"\n1\n2\n",
+    "logs.json": json.dumps({f"test_acc{n}_": [1, 2] for n in range(6000)}).encode(),
+    "wide.csv": b",".join(b"c" for _ in range(30_000)) + b"\n1" * 30_000,
+    "long.txt": b"x" * 1_000_000 + b"\ny" * 20_000,
+    "lists.pt": pickle.dumps(nest([1], 40, is_list=True)),
+    "dicts.pt": pickle.dumps(nest({}, 60, is_list=False)),
+    "rows.pt": pickle.dumps([[1.0] * 100_000] * 100_000),
+}
+HOSTILE["epochs.csv"] = b"epoch,test_acc" + b"\n0,1\n1,2" * 6000
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_small_hostile_file_takes_seconds(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 86, 7: time grew with the square of a name's length, and worse."""
+    from brainhive_cli.data.stores import pickles
+
+    monkeypatch.setattr(pickles, "MAX_LISTS", 2**16)
+    monkeypatch.setattr(pickles, "MAX_ITEMS", 2**20)
+    (write(tmp_path / "own", claims={"top1": TOP1}) / name).write_bytes(HOSTILE[name])
+    start_s = time.process_time()
+    assert audit(open_result(tmp_path / "own"))
+    assert time.process_time() - start_s < 20
