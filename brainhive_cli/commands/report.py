@@ -110,7 +110,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     texts = [write_table(table, recipe.format) for table in tables]
                     text = "\n".join(texts)
                 elif recipe.table:
-                    text = method_tables.write_csv(tables)
+                    text = method_tables.join_tables(tables)
                 else:
                     text = comma_separated(groups)
                 part.write_text(text, encoding="utf-8")

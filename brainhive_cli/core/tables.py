@@ -1,7 +1,10 @@
-"""Tables as data, how their numbers are written for people, and how a terminal shows
-them.
+"""Tables as data, how their numbers are written for people, and how a terminal or a
+spreadsheet shows them.
 """
 
+import csv
+import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from math import isfinite
@@ -14,6 +17,10 @@ BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 """Characters that turn the direction of what follows, so that a name reads as
 another.
 """
+UNSEEN = (0xAD, 0x180E, *range(0x200B, 0x200E), *range(0x2060, 0x2065), 0xFEFF)
+"""Characters without width, by which two names look the same; Unicode's tags follow in
+`ONE_LINE`.
+"""
 ONE_LINE = {
     code: ascii(chr(code))[1:-1]
     for code in (
@@ -23,13 +30,27 @@ ONE_LINE = {
         0x2028,
         0x2029,
         *BIDI,
+        *UNSEEN,
         *range(0xD800, 0xE000),
+        *range(0xE0000, 0xE0080),
     )
 }
-"""What is written for characters that would end a line, steer a terminal or turn its
-text, and for those that no encoding can write: a name, whatever it holds, makes no line
-of its own.
+"""What is written for characters that would end a line, steer a terminal, turn its text
+or stay unseen, and for those that no encoding can write: a name, whatever it holds,
+makes no line of its own.
 """
+ANY_LINES = {code: text for code, text in ONE_LINE.items() if code != 10}
+"""The same for texts of several lines."""
+IN_CELLS = {**ONE_LINE, 9: r"\t"}
+"""The same for cells of tables in files."""
+FORMULA = re.compile(r"(^|;)(?=[=+\-@＝＋－＠])")
+"""Where a spreadsheet begins a formula, whatever separator it is set to (OWASP, CSV
+injection).
+"""
+NUMBERS = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( to -?[\d.]+)?", re.ASCII)
+"""A number, or the ends of an interval."""
+MARKDOWN = re.compile(r"[\\`*\[\]<>|&~]")
+"""Characters that begin markup, HTML, a link or another cell."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +146,34 @@ class Table:
             dict(zip(self.columns, map(read, row), strict=True)) for row in self.rows
         ]
         return {"title": self.title, "rows": rows, "note": self.note}
+
+
+def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Write rows as CSV. No text in it is a formula to a spreadsheet, which shows the
+    apostrophe before it or hides it.
+    """
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(map(_write_cell, columns))
+    for row in rows:
+        lines.writerow([_write_cell(row.get(column)) for column in columns])
+    return text.getvalue()
+
+
+def _write_cell(value: Any) -> Any:
+    if not isinstance(value, str) or NUMBERS.fullmatch(value):
+        return value
+    return FORMULA.sub(r"\1'", value.translate(IN_CELLS))
+
+
+def make_visible(value: Any) -> Any:
+    """Write control characters of a text, and those that turn or hide, as escapes."""
+    return value.translate(ANY_LINES) if isinstance(value, str) else value
+
+
+def escape_markdown(value: Any) -> str:
+    """Write a text as a cell or sentence of Markdown, without any markup."""
+    return MARKDOWN.sub(r"\\\g<0>", str(value).translate(IN_CELLS))
 
 
 def number(value: Any) -> str:

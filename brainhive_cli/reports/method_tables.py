@@ -2,8 +2,6 @@
 result.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
@@ -24,7 +22,7 @@ from brainhive_cli.core.measurements import (
     shown,
 )
 from brainhive_cli.core.runs import find as find_run, of_variant
-from brainhive_cli.core.tables import Cell, Table
+from brainhive_cli.core.tables import Cell, Table, write_csv
 from brainhive_cli.measurement.comparison import compare_ranks
 from brainhive_cli.reports.runs_shown import ShownRun, find
 from brainhive_cli.reports.tables import (
@@ -222,8 +220,8 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
     }
 
 
-def write_csv(tables: Sequence[Table]) -> str:
-    """Write tables as one: a row a method, with a column for what stands below a value,
+def join_tables(tables: Sequence[Table]) -> str:
+    """Write tables as one in CSV: a row a method, columns for what is below values,
     and their notes.
     """
     rows = [
@@ -238,9 +236,4 @@ def write_csv(tables: Sequence[Table]) -> str:
         for table in tables
         for row, cells in zip(table.as_dict()["rows"], table.rows, strict=True)
     ]
-    text = io.StringIO()
-    heads = dict.fromkeys(chain.from_iterable(rows))
-    lines = csv.DictWriter(text, [*heads], lineterminator="\n")
-    lines.writeheader()
-    lines.writerows(rows)
-    return text.getvalue()
+    return write_csv([*dict.fromkeys(chain.from_iterable(rows))], rows)

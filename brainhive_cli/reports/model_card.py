@@ -13,7 +13,7 @@ from brainhive_cli.core.measurements import (
     headlines,
     shown,
 )
-from brainhive_cli.core.tables import number
+from brainhive_cli.core.tables import escape_markdown, make_visible, number
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 IN_THE_INDEX = {"top1", "top3", "top5", "mean_rank", "mrr", "map"}
@@ -109,7 +109,9 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
     )
 
     # the page
-    environment = Environment(keep_trailing_newline=True, autoescape=False)
+    environment = Environment(
+        keep_trailing_newline=True, autoescape=False, finalize=make_visible
+    )
     environment.filters |= {"cell": _write_cell, "number": number, "shown": shown}
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         card=page
@@ -118,9 +120,8 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
 
 
 def _write_cell(value: Any, key: str = "") -> str:
-    """Write a cell of a table: one line without bars."""
-    # a bar or a line break would end the cell in Markdown
-    return say(key, value).replace("|", r"\|").replace("\n", " ")
+    """Write a cell of a table: one line without markup."""
+    return escape_markdown(say(key, value).replace("\n", " "))
 
 
 def choose_metrics(metrics: Mapping[str, Metric]) -> list[Metric]:

@@ -2,8 +2,6 @@
 pandas, as CSV.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
@@ -19,7 +17,7 @@ from brainhive_cli.core.measurements import (
     scope,
     with_arrow,
 )
-from brainhive_cli.core.tables import Cell, Table
+from brainhive_cli.core.tables import Cell, Table, write_csv
 from brainhive_cli.reports.runs_shown import (
     RunGroup,
     ShownRun,
@@ -217,16 +215,12 @@ def comma_separated(groups: Sequence[RunGroup]) -> str:
     """Write all metrics of groups of runs, and the differences between compared runs,
     as CSV.
     """
-    # a header, then rows of runs and of their differences
-    text = io.StringIO()
-    lines = csv.DictWriter(
-        text, TIDY_COLUMNS, extrasaction="ignore", lineterminator="\n"
-    )
-    lines.writeheader()
+    # rows of runs and of their differences
+    rows = list[dict[str, Any]]()
     for group in groups:
         for run in group.runs:
             # one row per metric and scope
-            lines.writerows(metric_rows(run))
+            rows += metric_rows(run)
 
         # one row per difference, with the caveats of the two runs
         caveats = {run.label: run.measured.caveats for run in group.runs}
@@ -244,5 +238,5 @@ def comma_separated(groups: Sequence[RunGroup]) -> str:
             row |= {"scope": f"difference from {pair.second}", "protocol": pair.test}
             notes = [adjustment_text([pair]), *pair.limits]
             row |= {"caveats": ", ".join(pair_caveats), "notes": "; ".join(notes)}
-            lines.writerow(row)
-    return text.getvalue()
+            rows.append(row)
+    return write_csv(TIDY_COLUMNS, rows)

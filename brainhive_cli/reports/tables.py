@@ -27,9 +27,12 @@ from brainhive_cli.core.measurements import (
     with_arrow,
 )
 from brainhive_cli.core.tables import (
+    IN_CELLS,
     Cell,
     Table,
     brief,
+    escape_markdown,
+    make_visible,
     number,
     p_text,
 )
@@ -78,6 +81,7 @@ def templates() -> Any:
     # only HTML is escaped; blocks leave neither line breaks nor indentation
     environment = Environment(
         autoescape=select_autoescape(["html"]),
+        finalize=make_visible,
         loader=FileSystemLoader(HERE),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -93,7 +97,8 @@ def templates() -> Any:
         "number": number,
         "p": p_text,
         "signed": write_difference,
-        "tex": lambda text: str(text).translate(LATEX),
+        "markdown": escape_markdown,
+        "tex": lambda text: str(text).translate(IN_CELLS).translate(LATEX),
         "shown": shown,
     }
     return environment

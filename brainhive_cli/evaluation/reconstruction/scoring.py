@@ -2,7 +2,6 @@
 item by item.
 """
 
-import csv
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, lower_is_better
+from brainhive_cli.core.tables import write_csv
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.metric_parts import scale_of
@@ -711,14 +711,11 @@ def measure_sets(
 def write_values(path: Path, scored: Sequence[GeneratedSet]) -> None:
     """Write the values of every file as CSV."""
     # stimuli themselves lack metrics that compare: their fields are empty
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        names = list(scored[0].values)
-        table.writerow(["source", "cell", "image_id", "file", *names])
-        for cell in scored:
-            for row, (image_id, media) in enumerate(cell.media):
-                values = [
-                    float(cell.values[name][row]) if name in cell.values else ""
-                    for name in names
-                ]
-                table.writerow([cell.source, cell.name, image_id, media.name, *values])
+    columns = ("source", "cell", "image_id", "file", *scored[0].values)
+    rows = list[dict[str, Any]]()
+    for cell in scored:
+        for row, (image_id, media) in enumerate(cell.media):
+            labels = (cell.source, cell.name, image_id, media.name)
+            values = {name: float(cell.values[name][row]) for name in cell.values}
+            rows.append({**dict(zip(columns, labels, strict=False)), **values})
+    path.write_text(write_csv(columns, rows), encoding="utf-8")
