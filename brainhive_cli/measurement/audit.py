@@ -332,6 +332,8 @@ def _together(result: ForeignResult) -> Judged:
     has_wrong = (result.ranks > 1).sum() >= MIN_WRONG
     if has_wrong and len(values.unique()) > 2 and is_complete.sum() > 2:
         complete = values[:, is_complete]
+        # signals that tell no pictures apart, as lost ones filled with 0, say nothing
+        complete = complete[complete.amax(1) > complete.amin(1)]
         levels = torch.stack([complete.mean(0), complete.logsumexp(0)])
         if (levels.amax(1) - levels.amin(1) < EQUAL * _spread(values)).any():
             traces.append("sums over test signals are equal for all pictures")
@@ -367,7 +369,7 @@ def _copies(result: ForeignResult) -> Judged:
         return None, None, ""
     gallery = unit(gallery.nan_to_num(0))
     learned = unit(learned.nan_to_num(0))
-    scatter = torch.cov(learned.T)
+    scatter = torch.atleast_2d(torch.cov(learned.T))  # of one dimension a number
     if scatter.trace() ** 2 < MIN_DIMENSIONS * scatter.square().sum():
         return None, None, ""
     is_copy = ((gallery @ learned.T).amax(1) >= COPY)[result.pictures].numpy()

@@ -152,9 +152,11 @@ def _mark_missing(values: Tensor) -> Tensor:
         return values
     levels, counts = present.unique(return_counts=True)
     above = levels[1:].abs().maximum(levels[-1].abs())
-    # masks leave a signal or more its own similarity, logarithms near 0 are none
+    # above a mask are as many similarities as signals or more, and not only zeros: an
+    # honest logarithm or distance may be 0 or near it
     is_rare = len(present) - counts.cumsum(0)[:-1] >= len(values)
-    masks = levels[:-1][(levels[:-1] < -MASK * above) & is_rare]
+    is_mask = (levels[:-1] < -MASK * above) & is_rare & (above > 0)
+    masks = levels[:-1][is_mask]
     return values.where(values > masks[-1], torch.nan) if len(masks) else values
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.data.exchange.foreign_results import open_result
-from brainhive_cli.measurement.audit import FINDING, audit
+from brainhive_cli.measurement.audit import FINDING, UNDECIDED, audit
 
 RANDOM = np.random.default_rng(0)
 SIMILARITIES = RANDOM.normal(size=(50, 50)).astype(np.float32)
@@ -128,6 +128,28 @@ def test_logarithms_near_zero_are_no_masks(tmp_path: Path) -> None:
     rows = audit(open_result(folder))
     assert FINDING not in [row[1] for row in rows]
     assert "missing" not in rows[0][3]
+
+
+def test_lost_signals_of_zeros_make_no_sums_equal(tmp_path: Path) -> None:
+    """Next to negative distances, zeros dominate every sum of exponentials."""
+    values = 30 * (SIMILARITIES - 10)
+    values[:5] = 0
+    top1 = 2 * float((values.argmax(1) == range(50))[5:].sum())
+    folder = write(tmp_path / "own", values, claims={"top1": top1})
+    rows = audit(open_result(folder))
+    assert FINDING not in [row[1] for row in rows]
+    assert "missing" not in rows[0][3]
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_training_pictures_of_few_dimensions_are_compared(
+    width: int, tmp_path: Path
+) -> None:
+    """The covariance of one dimension is a number, which was called our bug."""
+    vectors = RANDOM.normal(size=(50, width))
+    np.savez(tmp_path / "own.npz", pred=vectors, gallery=vectors, train=vectors)
+    rows = {row[0]: row for row in audit(open_result(tmp_path))}
+    assert rows["copies of training pictures"][1] == UNDECIDED
 
 
 @pytest.mark.parametrize(

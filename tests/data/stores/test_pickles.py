@@ -202,3 +202,29 @@ def test_a_file_cut_short_is_one_clear_error(tmp_path: Path) -> None:
             ) as caught:
                 pickles.load(path)
             assert "\n" not in caught.value.message
+
+
+def test_lists_that_repeat_one_another_are_no_array(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Issue 86, 7: a pickle of 200 bytes may hold a list twice in a list, 40 deep."""
+    monkeypatch.setattr(pickles, "MAX_LISTS", 2**12)
+    monkeypatch.setattr(pickles, "MAX_ITEMS", 2**20)
+    nested: Any = [1]
+    for _ in range(40):
+        nested = [nested, nested]
+    own: list[Any] = []
+    own.append(own)
+    for value in (nested, own, [[1.0] * 2**11] * 2**11):
+        with pytest.raises(ValueError, match="repeat"):
+            pickles.array(value)
+
+
+def test_a_long_text_among_many_is_no_array() -> None:
+    """Each text of an array has the room of the longest."""
+    with pytest.raises(ValueError, match="in memory"):
+        pickles.array(["a" * 2**20, *["b"] * 2**14])
+    assert pickles.array([["a", "bc"], ["d", "e"]]).tolist() == [
+        ["a", "bc"],
+        ["d", "e"],
+    ]
