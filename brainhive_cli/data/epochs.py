@@ -14,7 +14,7 @@ from pydantic import Field
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess, naming
 from brainhive_cli.core.files import is_file
 from brainhive_cli.core.launch import library_versions
 from brainhive_cli.core.only_match import choose_only
@@ -331,9 +331,10 @@ def read_names(names: Iterable[Any]) -> list[str]:
     Raises:
         BrainhiveError: if one of them is a list.
     """
-    listed = [*names]
-    if any(np.ndim(name) for name in listed):
-        raise BrainhiveError("names of pictures are in several columns", "one column")
+    listed = [*names] if np.iterable(names) else [()]
+    if any(np.ndim(name) or isinstance(name, np.void) for name in listed):
+        problem = f"pictures are of the form {[*np.shape(names)]}, which is no list"
+        raise BrainhiveError(problem, "one name of a picture for each trial")
     texts = (name.decode() if isinstance(name, bytes) else name for name in listed)
     absent = {None, *ABSENT}
     return ["" if text in absent or text != text else str(text) for text in texts]
@@ -543,9 +544,9 @@ def _is_ordered(values: Float64) -> bool:
 def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
     axes = {**axes, **_read_axes(axes, where)}
     # voxels [n, V] have one sample, which may be an axis: [n, V, 1]
-    axes_of_sensors = axes.get("channels"), axes.get("times_s")
+    has_axes = axes.get("channels") is not None or axes.get("times_s") is not None
     is_flat = sum(size > 1 for size in signal.shape[1:]) < 2
-    if signal.ndim > 1 and is_flat and axes_of_sensors == (None, None):
+    if signal.ndim > 1 and is_flat and not has_axes:
         signal = signal.reshape(len(signal), -1)
     is_voxels = signal.ndim == 2
     if signal.ndim not in (2, 3):
@@ -576,7 +577,8 @@ def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
                 "times_s=[T] ascending, in seconds",
             )
     shaped = signal[:, None, :, None] if is_voxels else signal[:, None]
-    return Trials(shaped, (), space, times_s, rate_hz, name_unit(unit))
+    with naming(where):
+        return Trials(shaped, (), space, times_s, rate_hz, name_unit(unit))
 
 
 def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:

@@ -239,7 +239,8 @@ class Trials:
             raise BrainhiveError(
                 "times lie "
                 f"{steps[np.abs(steps - 1).argmax()] * 1000 / self.rate_hz:g} ms "
-                f"apart, not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz"
+                f"apart, not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz",
+                "correct the times, or the sampling rate",
             )
 
         # single trials: a value wherever there is a repetition, and nowhere else

@@ -390,9 +390,9 @@ def test_parts_of_fif_elsewhere_and_in_circles_are_refused(folder, kind, where) 
 ODD = {
     "times": [np.zeros((301, 2)), np.array(["a"] * 301), np.full(301, np.nan)],
     "sfreq": ["fast", np.array([1.0, 2.0]), -250.0, np.inf],
-    "ch_names": [np.zeros((8, 2)), "Oz"],
-    "picture": [np.array([["a", "b"]] * 24), np.zeros((24, 2))],
-    "X": [np.zeros((0, 8, 301))],
+    "ch_names": [np.zeros((6, 2)), "Oz"],
+    "picture": [np.array([["a", "b"]] * 24), np.zeros((24, 2)), 1],
+    "X": [np.zeros((0, 6, 301)), np.zeros((24, 6, 1))],
 }
 
 
@@ -401,9 +401,12 @@ ODD = {
 )
 def test_axes_of_another_form_are_named(folder, name, value) -> None:
     axes = {"ch_names": CHANNELS, "times": np.arange(301) / 250, "unit": "uV"}
-    signal = np.random.default_rng(0).normal(size=(24, 8, 301))
-    content = {"X": signal, "picture": SHOWN.pictures, **axes, name: value}
-    np.savez(folder / "sub-01_ses-01.npz", **content)
-    with pytest.raises(BrainhiveError) as caught:
+    signal = np.random.default_rng(0).normal(size=(24, 6, 301))
+    content = {"X": signal, "picture": SHOWN.pictures, **axes}
+    times = np.arange(301) / 250 - 0.2
+    np.savez(folder / "sub-01_ses-01.npz", **{**content, "times": times})
+    prepare(epochs)
+    np.savez(folder / "sub-01_ses-01.npz", **{**content, "times": times, name: value})
+    said = {"sfreq": "rate_hz", "ch_names": "channels", "X": "no trials|301 times"}
+    with pytest.raises(BrainhiveError, match=said.get(name, name)):
         prepare(epochs)
-    assert "unexpected" not in caught.value.message
