@@ -325,7 +325,7 @@ def _number_runs(labels: Sequence[str]) -> Int64:
     return np.array([found[label] for label in labels], np.int64)
 
 
-def read_names(names: Iterable[Any]) -> list[str]:
+def read_names(names: Any) -> list[str]:
     """Read names of pictures as text; empty where there is none (None, NaN, n/a).
 
     Raises:
