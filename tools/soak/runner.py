@@ -28,6 +28,8 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors import safe_open
 
+from brainhive_cli.core.errors import INTERRUPTS
+
 TIME_S, MEMORY = 20.0, 2 * 2**30
 """A case that takes more processor time, or more memory on top of the imports, has
 failed.
@@ -245,7 +247,8 @@ def _child(case: Case, world: Path, place: Path, is_first: bool) -> None:
             report["problems"], report["counts"] = case.call()
         else:
             code = run_command(case.argv)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for number in INTERRUPTS:
+                signal.signal(number, signal.SIG_IGN)
             sys.stdout.flush()
             sys.stderr.flush()
             report["problems"] = {
