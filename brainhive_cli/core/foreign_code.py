@@ -90,7 +90,7 @@ def import_module(path: str, name: str, described: str, contract: str) -> Module
         )
     try:
         module = importlib.import_module(path)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtra(
             f"{described}: {error}", "install the package, or set PYTHONPATH"
         ) from error
