@@ -5,7 +5,6 @@ process.
 import gc
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache, partialmethod
@@ -24,9 +23,6 @@ gc.disable()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # no test reaches a hub beyond this machine
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-# tests send Ctrl-C, which a suite in the background of a script would ignore
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or SHARED / "golden").absolute()

@@ -111,6 +111,15 @@ class WarmProcess:
             os.kill(self.pid, number)
 
 
+def stop_ignoring_signals() -> None:
+    """Let Ctrl-C, SIGTERM and SIGHUP do what they usually do, also where the suite was
+    begun under `nohup` or in the background of a script.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def run(argv: list[str], environment: dict[str, str], cwd: str, folder: str) -> None:
     """Be `python -m brainhive_cli ARGV`, in a session of its own."""
     os.setsid()
@@ -133,7 +142,7 @@ def run(argv: list[str], environment: dict[str, str], cwd: str, folder: str) -> 
         *installed,
     ]
     sys.argv = ["brainhive", *argv]
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stop_ignoring_signals()
     if "--processes" in argv:
         fork_what_is_launched(Path(folder))
 

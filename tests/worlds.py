@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from warm_process import WarmProcess, is_fit
+from warm_process import WarmProcess, is_fit, stop_ignoring_signals
 
 from brainhive_cli.commands import train_prior
 from brainhive_cli.core import foreign_code
@@ -333,6 +333,7 @@ def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
                 env=environment,
                 cwd=cwd,
                 start_new_session=True,
+                preexec_fn=stop_ignoring_signals,
             )
         started.append(process)
         if not wait:

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm_process import stop_ignoring_signals
 
 from brainhive_cli.__main__ import main
 from brainhive_cli.core import console
@@ -22,6 +24,15 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.live.loop import stop_at_interrupt
+
+
+@pytest.fixture(autouse=True)
+def usual_handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in INTERRUPTS}
+    stop_ignoring_signals()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def is_interrupted() -> bool:
