@@ -490,7 +490,7 @@ def test_connections_that_ask_for_nothing_leave_files_for_the_session(
         except TimeoutError:
             return False
 
-    idle = [socket.create_connection(address, timeout=0.5) for _ in range(9)]
+    idle = [socket.create_connection(address, timeout=0.1) for _ in range(9)]
     assert [is_closed(connection) for connection in idle] == [False] * 5 + [True] * 4
     for connection in idle:
         connection.close()

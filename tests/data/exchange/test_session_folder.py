@@ -225,24 +225,27 @@ from pathlib import Path
 import test_session_folder as tests
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 
-format = getattr(tests, sys.argv[2])
-folder = SessionFolder(Path(sys.argv[1]), format, 1)
-rate_hz, samples = int(format.rate_hz), tests.draw_samples(20_000, len(format.channels))
-for at in range(0, 20 * rate_hz, rate_hz // 10):
-    folder.add(samples[at : at + rate_hz // 10])
-    if at % rate_hz == 0:
-        folder.add_event(at, "S 1", "cat")
-    time.sleep(0.005)
+folders = []
+for name in ("FORMAT", "MEG"):
+    format = getattr(tests, name)
+    folder = SessionFolder(Path(sys.argv[1], name), format, 1)
+    rate_hz, channels = int(format.rate_hz), len(format.channels)
+    samples = tests.draw_samples(20_000, channels)
+    for at in range(0, 20 * rate_hz, rate_hz // 10):
+        folder.add(samples[at : at + rate_hz // 10])
+        if at % rate_hz == 0:
+            folder.add_event(at, "S 1", "cat")
+        time.sleep(0.003)
+    folders.append(folder)
 print(at, flush=True)
 time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("name", ["FORMAT", "MEG"])
-def test_a_killed_process_leaves_its_block_but_for_the_last_seconds(tmp_path, name):
+def test_a_killed_process_leaves_its_blocks_but_for_the_last_seconds(tmp_path):
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     child = subprocess.Popen(
-        [sys.executable, "-c", RUNNING, str(tmp_path), name],
+        [sys.executable, "-c", RUNNING, str(tmp_path)],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": paths},
     )
@@ -251,15 +254,15 @@ def test_a_killed_process_leaves_its_block_but_for_the_last_seconds(tmp_path, na
     child.wait()
     child.stdout.close()
 
-    format = {"FORMAT": FORMAT, "MEG": MEG}[name]
-    raw = read(tmp_path, datatype="meg" if name == "MEG" else "eeg")
-    assert raw.n_times > 10 * format.rate_hz
-    scales = [1e-15, 1e-13, 1] if name == "MEG" else [1e-6] * 5 + [1]
-    samples = draw_samples(20_000, len(format.channels)).astype(np.float32)
-    expected = samples[: raw.n_times] * scales
-    np.testing.assert_allclose(raw.get_data().T, expected, rtol=1e-6)
-    seconds = range(np.ceil(raw.n_times / format.rate_hz).astype(int))
-    assert raw.annotations.onset.tolist() == [*seconds]
+    scales = {"FORMAT": [1e-6] * 5 + [1], "MEG": [1e-15, 1e-13, 1]}
+    for name, format in {"FORMAT": FORMAT, "MEG": MEG}.items():
+        raw = read(tmp_path / name, datatype="meg" if name == "MEG" else "eeg")
+        assert raw.n_times > 10 * format.rate_hz
+        samples = draw_samples(20_000, len(format.channels)).astype(np.float32)
+        expected = samples[: raw.n_times] * scales[name]
+        np.testing.assert_allclose(raw.get_data().T, expected, rtol=1e-6)
+        seconds = range(np.ceil(raw.n_times / format.rate_hz).astype(int))
+        assert raw.annotations.onset.tolist() == [*seconds]
 
 
 @pytest.mark.parametrize("name", ["FORMAT", "MEG"])
