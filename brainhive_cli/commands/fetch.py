@@ -20,7 +20,11 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe, Names, Subjects
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange import digits69
-from brainhive_cli.data.exchange.downloads import download_files, find_missing
+from brainhive_cli.data.exchange.downloads import (
+    download_files,
+    find_missing,
+    find_outdated,
+)
 from brainhive_cli.data.exchange.hosts import (
     DESCRIPTION,
     LISTERS,
@@ -118,6 +122,11 @@ def _list_wanted(
                 error.message, f"{error.hint} --local-dir {shlex.quote(str(root))}"
             ) from error
         raise
+    if outdated := find_outdated(listed, root):
+        console.warn(
+            f"{root} holds files of another version, which {listed[0].version} lacks, "
+            f"{console.summarise_names(outdated)}: remove them"
+        )
     files = choose_files(listed, recipe.subjects, recipe.include)
     if not files:
         raise RecipeError(

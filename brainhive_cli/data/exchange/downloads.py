@@ -1,6 +1,7 @@
 """Downloads of the files of a data set, which are resumed, checked and noted."""
 
 import hashlib
+import os
 import re
 import shlex
 import time
@@ -49,6 +50,7 @@ class Note(BaseModel):
         size: Its bytes.
         mtime_ns: Its time; another one says that the file was changed since.
         digest: As the host listed it; see `RemoteFile`.
+        version: The data set and its version; see `RemoteFile`.
         url: Its address.
     """
 
@@ -56,6 +58,7 @@ class Note(BaseModel):
     size: int
     mtime_ns: int
     digest: str
+    version: str
     url: str
 
 
@@ -72,6 +75,28 @@ def find_missing(files: Sequence[RemoteFile], folder: Path) -> list[RemoteFile]:
                 missing.append(file)
             bar.advance()
     return missing
+
+
+def find_outdated(listed: Sequence[RemoteFile], folder: Path) -> list[str]:
+    """Name the files of another version of a data set that a folder holds, and that
+    this version lacks.
+
+    Args:
+        listed: All files of this version, or of one of its folders.
+        folder: The folder of the data set.
+    """
+    names = {file.name for file in listed}
+    versions = {file.version for file in listed}
+    data_sets = {version.partition("@")[0] for version in versions if version}
+    top = os.path.commonpath([os.path.dirname(f"/{name}") for name in names])
+    outdated = []
+    for note in _read_notes(folder).values():
+        is_other = note.version not in versions and note.name not in names
+        is_listed_here = os.path.commonpath([top, f"/{note.name}"]) == top
+        is_of_these = note.version.partition("@")[0] in data_sets
+        if is_other and is_listed_here and is_of_these:
+            outdated.append(note.name)
+    return [name for name in outdated if (folder / name).is_file()]
 
 
 def _is_there(file: RemoteFile, folder: Path, notes: Mapping[str, Note]) -> bool:
@@ -119,6 +144,7 @@ def _write_note(file: RemoteFile, folder: Path) -> None:
         size=state.st_size,
         mtime_ns=state.st_mtime_ns,
         digest=file.digest,
+        version=file.version,
         url=file.url,
     )
     # a line at the end, since several processes may write; the folder may be read-only

@@ -68,12 +68,15 @@ class RemoteFile:
         size: Bytes.
         digest: `sha256:`, `md5:` or `git:` and the digest of its content; or `etag:`
             and a tag that changes with the content; empty where the host gives neither.
+        version: The data set and its version, as `nemar:ID@2`; empty where the host has
+            no versions.
     """
 
     name: str
     url: str
     size: int
     digest: str = ""
+    version: str = ""
 
 
 class _Version(BaseModel):
@@ -163,6 +166,7 @@ def _list_hub(rest: str) -> list[RemoteFile]:
             url=pinned,
             size=file.file_size or 0,
             digest=digests.get(file.filename, ""),
+            version=f"hub:{kind}/{repository}@{commit}",
         )
         for file in listed
     ]
@@ -192,6 +196,7 @@ def _list_nemar(rest: str) -> list[RemoteFile]:
                 url=urljoin(url, entry.url or entry.bytes_url),
                 size=entry.size,
                 digest=f"{entry.checksum_algorithm}:{entry.checksum.lower()}",
+                version=f"nemar:{identifier}@{tag}",
             )
             for entry in documents.check(
                 entries, url, list[_Entry], FAULTY, MissingData

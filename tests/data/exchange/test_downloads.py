@@ -16,7 +16,11 @@ import pytest
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.exchange import downloads
-from brainhive_cli.data.exchange.downloads import download_files, find_missing
+from brainhive_cli.data.exchange.downloads import (
+    download_files,
+    find_missing,
+    find_outdated,
+)
 from brainhive_cli.data.exchange.hosts import RemoteFile
 from tests.routes import Routes, send, serving
 
@@ -227,6 +231,30 @@ def test_another_tag_of_the_host_means_another_version(
     # without a note, the size decides
     (tmp_path / downloads.NOTES).unlink()
     assert find_missing([later], tmp_path) == []
+
+
+def test_files_that_a_later_version_lacks_are_named(
+    routes: Routes, tmp_path: Path
+) -> None:
+    def list_version(version: str, *names: str) -> list[RemoteFile]:
+        url, digest = f"{routes.address}a.bin", sha256(BODY)
+        return [
+            RemoteFile(name, url, len(BODY), digest, version=version) for name in names
+        ]
+
+    routes.answers["/a.bin"] = BODY
+    first = list_version("nemar:x@1", "kept", "gone", "sub-01/gone", "sub-02/gone")
+    download_files(first, tmp_path)
+    download_files(list_version("nemar:y@1", "other"), tmp_path)
+    assert find_outdated(first, tmp_path) == []
+    later = list_version("nemar:x@2", "kept", "sub-01/new")
+    gone = {"gone", "sub-01/gone", "sub-02/gone"}
+    assert {*find_outdated(later, tmp_path)} == gone
+    # of one folder, nothing is known of the others
+    folder = list_version("nemar:x@2", "sub-01/new", "sub-01/more")
+    assert find_outdated(folder, tmp_path) == ["sub-01/gone"]
+    (tmp_path / "gone").unlink()
+    assert "gone" not in find_outdated(later, tmp_path)
 
 
 def test_an_absent_file_is_told_while_another_server_drips(
