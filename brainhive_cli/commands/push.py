@@ -30,7 +30,7 @@ from brainhive_cli.core.hub import (
 )
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import caveats_of, merge_caveats
-from brainhive_cli.core.network import find_bad_proxy
+from brainhive_cli.core.network import call_in_thread, find_bad_proxy
 from brainhive_cli.core.recipe import FileRecipe, Names, Paths, write_yaml
 from brainhive_cli.core.runs import ENVIRONMENT, Environment, of_variant
 from brainhive_cli.core.tables import Table
@@ -258,14 +258,15 @@ def _push(
             for file in names - files.keys()
             if any(fnmatch(file, each) for each in patterns)
         ]
+        additions = [CommitOperationAdd(*file) for file in sorted(files.items())]
+        deletions = [CommitOperationDelete(path) for path in sorted(earlier)]
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            *(
-                CommitOperationAdd(path, content)
-                for path, content in sorted(files.items())
-            ),
-            *(CommitOperationDelete(path) for path in sorted(earlier)),
+            *additions,
+            *deletions,
         ]
         with quiet():
+            # Ctrl-C does not wait for uploads
+            call_in_thread(partial(api.preupload_lfs_files, name, additions))
             # with `parent_commit` the hub refuses if another commit came in between
             commit = api.create_commit(
                 name, operations, commit_message=message, parent_commit=info.sha

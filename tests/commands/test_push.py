@@ -3,14 +3,19 @@ same model.
 """
 
 import json
+import os
 import shutil
+import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import mini_hub
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import _http
 from mini_hub import brainhive, done, newest, two_lines
 from safetensors.torch import load_file, save_file
@@ -214,6 +219,23 @@ def test_an_interrupted_push_leaves_no_commit_and_the_same_again_is_complete(
         brainhive("push", run.name, "hub:me/demo").exit_code == 0
         and {*newest(hub)} == FILES
     )
+
+
+def test_ctrl_c_does_not_wait_for_an_upload(
+    hub: Any, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upload(*_: object, **__: object) -> None:
+        Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(time.sleep, 3).result()
+
+    monkeypatch.setattr(HfApi, "preupload_lfs_files", upload)
+    before, start = signal.signal(signal.SIGTERM, signal.SIG_DFL), time.monotonic()
+    try:
+        assert brainhive("push", run.name, "hub:me/demo").exit_code == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - start < 3 and newest(hub) == {}
 
 
 def test_a_tag_stays_what_it_is_and_another_one_has_the_files_of_the_new_model_alone(

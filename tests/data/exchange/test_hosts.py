@@ -62,7 +62,9 @@ def test_a_plain_list_is_read(routes: Routes) -> None:
     url = f"{routes.address}f/a"
     assert list_files("nemar:nm1") == [RemoteFile("a", url, 5, "md5:0", "nemar:nm1@1")]
     routes.answers["/m"] = json.dumps([ENTRY]).encode()
-    assert list_files("nemar:nm1@1") == [RemoteFile("a", url, 5, "md5:0", "nemar:nm1@1")]
+    assert list_files("nemar:nm1@1") == [
+        RemoteFile("a", url, 5, "md5:0", "nemar:nm1@1")
+    ]
 
 
 @pytest.mark.parametrize(
