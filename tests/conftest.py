@@ -107,7 +107,6 @@ def no_code_of_other_tests() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(foreign_code, "_imported", {})
-        patch.setattr(foreign_code, "_contracts", {})
         yield
 
 

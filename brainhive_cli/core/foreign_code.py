@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from traceback import walk_tb
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from brainhive_cli.core.errors import (
     BrainhiveError,
@@ -25,14 +25,22 @@ OURS = __name__.partition(".")[0]
 """The package."""
 OWN = frozenset({"python:brainhive_cli.models.encoders.python:example"})
 """Code that is Brainhive's, although it is named as a user's would be."""
-_imported: dict[str, str] = {}
-"""Imported code of that kind: a module, and its name in a recipe; errors in it are its
-author's.
-"""
-_contracts: dict[str, str] = {}
-"""Module that says what such code has to offer, and how it is called, by its name in a
-recipe.
-"""
+
+
+class ImportedCode(NamedTuple):
+    """Code that a recipe or file names, and that was imported.
+
+    Attributes:
+        described: The code in words, as a recipe calls it.
+        contract: Module that says what the code has to offer, and how it is called.
+    """
+
+    described: str
+    contract: str
+
+
+_imported: dict[str, ImportedCode] = {}
+"""Imported code by its module; errors in it are its author's."""
 
 
 @contextmanager
@@ -102,8 +110,7 @@ def import_module(path: str, name: str, described: str, contract: str) -> Module
 
     # errors in it are then described as its author's
     if path.partition(".")[0] != OURS:
-        _imported[path] = described
-        _contracts[described] = contract
+        _imported[path] = ImportedCode(described, contract)
     return module
 
 
@@ -143,8 +150,9 @@ def suspect(error: BaseException) -> BrainhiveError | None:
     if not way:
         return None
     problem = f"{type(error).__name__}: {first_line(error)}"
+    names = dict.fromkeys(code.described for code in _imported.values())
     return BrainhiveError(
-        f"{problem}, in a command that runs {', '.join(_contracts)}",
+        f"{problem}, in a command that runs {', '.join(names)}",
         f"{way}; --debug shows where",
     )
 
@@ -158,14 +166,14 @@ def _describe_call(error: BaseException) -> str:
         for frame, line in walk_tb(error.__traceback__)
         if str(frame.f_globals.get("__name__")).startswith(OURS)
     ]
-    if not (calls and _contracts):
+    if not (calls and _imported):
         return ""
     frame, line = calls[-1]
     text = linecache.getline(frame.f_code.co_filename, line).strip()
-    contracts = " and ".join(dict.fromkeys(_contracts.values()))
+    contracts = dict.fromkeys(code.contract for code in _imported.values())
     return (
         f"the call was `{text}` in {frame.f_globals['__name__']}, line {line}; "
-        f"{contracts} says what it has to offer"
+        f"{' and '.join(contracts)} says what it has to offer"
     )
 
 
@@ -195,7 +203,7 @@ def _part_of(module: Any) -> str:
     goes by its own name.
     """
     if module in _imported:
-        return _imported[module]
+        return _imported[module].described
 
     # modules of the same package are of the same author
     is_users = str(module).partition(".")[0] in {

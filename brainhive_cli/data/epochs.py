@@ -173,7 +173,7 @@ def read_epochs(
                 # mne takes the usual name where there is no file of this one
                 is_there = (path.parent / data).exists()
                 signal = data if is_there else f"{path.stem}.fdt"
-                require_own(path, [signal])
+                require_own(path, signal)
                 size = path.with_name(signal).stat().st_size
             if not 0 < count <= size:
                 raise ValueError(f"it names {count} trials")

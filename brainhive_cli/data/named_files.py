@@ -2,7 +2,6 @@
 
 import re
 import warnings
-from collections.abc import Iterable
 from glob import escape
 from pathlib import Path
 
@@ -106,7 +105,7 @@ def require_own_parts(path: Path) -> None:
     """
     parts, name = [path], read_next_name(path)
     while name:
-        require_own(path, [name])
+        require_own(path, name)
         part = path.with_name(name)
         if part in parts:
             raise ValueError(f"{parts[-1].name} names {name} as its next part")
@@ -116,41 +115,40 @@ def require_own_parts(path: Path) -> None:
         name = read_next_name(part)
 
 
-def require_own(path: Path, names: Iterable[str]) -> None:
-    """Refuse files that a recording names in another folder, that by their names are of
-    another recording, or that are no plain files.
+def require_own(path: Path, name: str) -> None:
+    """Refuse a file that a recording names in another folder, that by its name is of
+    another recording, or that is no plain file.
 
     Raises:
         ValueError, UnfitFile: naming the file.
         BrainhiveError: if it is a file of another recording.
     """
-    for name in names:
-        if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
-            raise ValueError(f"it names a file outside its folder, {name!r}")
-        if path.with_name(name).exists():
-            require_regular(path.with_name(name))
-        # the same name, apart from numbers of splits; or the target of a link
-        stem, named_stem = (
-            composed(SPLIT.sub("", each.stem)) for each in (path, Path(name))
-        )
-        unnumbered = re.sub(r"-\d+(\.fif)?$", r"\1", named_stem)
-        if stem in (named_stem, unnumbered) or name == path.resolve().name:
-            continue
-        ways = {
-            ".vhdr": (
-                f"if it was renamed, write DataFile={path.stem}.eeg and "
-                f"MarkerFile={path.stem}.vmrk into it"
-            ),
-            ".set": (
-                f"if it was renamed, write EEG.data = EEG.datfile = '{path.stem}.fdt' "
-                "into it in EEGLAB"
-            ),
-        }
-        way = (
-            "give all parts their old names, open the first with mne, and save that by "
-            "the new name"
-        )
-        raise BrainhiveError(
-            f"{path} names {name}, a file of another recording",
-            ways.get(path.suffix.lower(), way),
-        )
+    if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
+        raise ValueError(f"it names a file outside its folder, {name!r}")
+    if path.with_name(name).exists():
+        require_regular(path.with_name(name))
+    # the same name, apart from numbers of splits; or the target of a link
+    stem, named_stem = (
+        composed(SPLIT.sub("", each.stem)) for each in (path, Path(name))
+    )
+    unnumbered = re.sub(r"-\d+(\.fif)?$", r"\1", named_stem)
+    if stem in (named_stem, unnumbered) or name == path.resolve().name:
+        return
+    ways = {
+        ".vhdr": (
+            f"if it was renamed, write DataFile={path.stem}.eeg and "
+            f"MarkerFile={path.stem}.vmrk into it"
+        ),
+        ".set": (
+            f"if it was renamed, write EEG.data = EEG.datfile = '{path.stem}.fdt' "
+            "into it in EEGLAB"
+        ),
+    }
+    way = (
+        "give all parts their old names, open the first with mne, and save that by "
+        "the new name"
+    )
+    raise BrainhiveError(
+        f"{path} names {name}, a file of another recording",
+        ways.get(path.suffix.lower(), way),
+    )

@@ -723,7 +723,7 @@ def open_raw(
             for name in VHDR_FILE.findall(read_regular(path).decode("latin-1")):
                 # markers that are not there mne looks for by the name of the recording
                 if not name.lower().endswith(".vmrk") or (path.parent / name).exists():
-                    require_own(path, [name])
+                    require_own(path, name)
         require_own_content(path)
         if path.suffix.lower() in (".edf", ".bdf"):
             with path.open("rb") as file:
@@ -749,7 +749,7 @@ def open_raw(
             # DataLad's files are links into its own folder
             if folder not in (path.parent.resolve(), path.resolve().parent):
                 raise ValueError(f"its signals are in another folder, {folder}")
-            require_own(path, [part.name])
+            require_own(path, part.name)
 
     with readable(path):
         name_electrodes(raw, path, rename or {}, cap)

@@ -1,12 +1,14 @@
 """Which part of the work is mine."""
 
+import signal
 from itertools import product
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
 
 from brainhive_cli.core import launch
-from brainhive_cli.core.errors import DeviceError
+from brainhive_cli.core.errors import INTERRUPTED, DeviceError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Run
 
@@ -65,3 +67,20 @@ def test_a_launch_reads_no_config_of_accelerate_in_the_users_home(
         "no",
         False,
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_ends_a_launch_interrupts_the_command(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Ctrl-C reaches the processes as well, which say that they were interrupted."""
+
+    def end(arguments: object) -> None:
+        raise SignalException("ended", number)
+
+    monkeypatch.setattr("accelerate.commands.launch.launch_command", end)
+    if number == signal.SIGINT:
+        assert launch.relaunch(Run(), 2) == INTERRUPTED
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            launch.relaunch(Run(), 2)

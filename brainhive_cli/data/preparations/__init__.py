@@ -59,7 +59,7 @@ def list_subjects(root: Path, patterns: Iterable[str]) -> tuple[int, ...]:
             # a number in the path is the subject if the pattern with that number
             # matches
             numbers = map(int, re.findall(r"\d+", str(path.relative_to(root))))
-            subjects.update(n for n in numbers if path.match(fill_subject(pattern, n)))
+            subjects.update(n for n in numbers if path.match(pattern.format(subject=n)))
     return tuple(sorted(subjects))
 
 

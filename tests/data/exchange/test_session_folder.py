@@ -170,6 +170,16 @@ def test_a_session_is_not_written_over(tmp_path):
     } == before
 
 
+def start_python(code, folder):
+    """Run code in a process of its own, which imports what this one does."""
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+
+
 KILLED = """
 import sys
 from pathlib import Path
@@ -190,12 +200,7 @@ for at in range(0, 100_000_000, 7):
 
 
 def test_a_killed_process_leaves_the_blocks_that_ended(tmp_path):
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    child = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
+    child = start_python(KILLED, tmp_path)
     assert child.stdout.readline() == b"running\n"
     child.send_signal(signal.SIGKILL)
     child.wait()
@@ -243,12 +248,7 @@ time.sleep(60)
 
 
 def test_a_killed_process_leaves_its_blocks_but_for_the_last_seconds(tmp_path):
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    child = subprocess.Popen(
-        [sys.executable, "-c", RUNNING, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
+    child = start_python(RUNNING, tmp_path)
     child.stdout.readline()
     child.kill()
     child.wait()
