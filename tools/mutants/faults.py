@@ -1,0 +1,119 @@
+"""Faults that tests must always notice."""
+
+from typing import NamedTuple
+
+from tools.mutants import ROOT
+from tools.mutants.operators import Mutant
+
+
+class Fault(NamedTuple):
+    """Code that the package has once, and what stands there instead."""
+
+    code: str
+    fault: str
+
+
+FAULTS = (
+    Fault("return 1 + count_at_least(", "return 0 + count_at_least("),
+    Fault(".T).contiguous() - TIE", ".T).contiguous() + TIE"),
+    Fault("    wrong = pool - targets\n", "    wrong = pool\n"),
+    Fault(
+        "np.clip(count - ways - before, 0, None)", "np.clip(count - before, 0, None)"
+    ),
+    Fault("(correlation < paired).double()", "(correlation > paired).double()"),
+    Fault("float(subject_means.var(ddof=1)) / subjects", "0.0"),
+    Fault("reach = t.ppf(UPPER, freedom) * error", "reach = error"),
+    Fault(
+        "float(2 * t.sf(abs(mean) / error, freedom))",
+        "float(t.sf(abs(mean) / error, freedom))",
+    ),
+    Fault("z / (1 + z**2 / size) * np.sqrt(", "z * np.sqrt("),
+    Fault("false_discovery_control(tested).tolist() if tested else []", "tested"),
+    Fault("centred = signal - self.mean", "centred = signal"),
+    Fault("1 / np.sqrt(np.maximum(variances,", "1 / (np.maximum(variances,"),
+    Fault("(stimulus >= 0) & ~data.held_out[stimulus]", "stimulus >= 0"),
+    Fault("self.learned.load_state_dict(self.weights)", "pass"),
+    Fault("[learner.steps_done :]", "[:]"),
+    Fault("is_seen[shown].mean() > MAX_SEEN", "is_seen[shown].mean() > 1"),
+    Fault("neighbours[order] = np.roll(order, 1)", "neighbours[order] = order"),
+    Fault(
+        "torch.lerp(values[self.partner], values, share)",
+        "torch.lerp(values, values[self.partner], share)",
+    ),
+    Fault("share = (1 - math.cos(math.pi * share)) / 2", "pass"),
+    Fault(
+        "baseline = slice(0, 1 - first) if self.steps.baseline",
+        "baseline = slice(0, 1) if self.steps.baseline",
+    ),
+    Fault("(onsets + start >= 0) & (onsets + stop < samples)", "onsets + start >= 0"),
+    Fault(
+        "spread = np.minimum((fourth - squares)",
+        "spread = np.maximum((fourth - squares)",
+    ),
+    Fault('training = members[splits[members] == "train"]', "training = members"),
+    Fault("if sealed and sealed[0] != _digest(", "if sealed and not _digest("),
+    Fault("rows.verify(slice(start, start + step))", "rows.verify(slice(0, 0))"),
+    Fault("if differs.any():", "if not differs.size:"),
+    Fault("while file.read(COPIED_BYTES):", "while False:"),
+    Fault("if tar.fileobj.read(tarfile.BLOCKSIZE).strip(tarfile.NUL):", "if False:"),
+    Fault(
+        'frozen=True, extra="forbid", protected_namespaces',
+        'frozen=True, extra="ignore", protected_namespaces',
+    ),
+    Fault("return since_s < MISSED_HEARTBEATS * HEARTBEAT_S", "return True"),
+    Fault("raise Refused(full_name)", "return super().find_class(module, name)"),
+    Fault('if name not in OWN and os.environ.get(ALLOW) != "1":', "if False:"),
+    Fault(
+        "frames = x.transpose(1, 2).flatten(0, 1)  #", "return super().forward(x)  #"
+    ),
+    Fault("/ max(count - 1, 1)", "/ max(count, 1)"),
+    Fault(
+        "dropout(project(text + self.prior.scale * image))",
+        "dropout(project(text + image))",
+    ),
+    Fault("ranks = (self.rank, self.rank + 1)", "ranks = (0, self.rank + 1)"),
+    Fault("fixed = target.detach()", "fixed = target"),
+    Fault(
+        "            to_target = (to_target + to_prediction) / 2\n",
+        "            to_target = to_target + to_prediction\n",
+    ),
+    Fault("for key in self.FINGERPRINT_EXCLUDE:", "for key in ():"),
+    Fault("for index in sorted(sizes.keys() | self.sizes.keys()):", "for index in ():"),
+    Fault(
+        "lengths.astype(np.float64) ** 2).mean(1)",
+        "lengths.astype(np.float64) ** 2).max(1)",
+    ),
+)
+"""Faults that were planted once, and that a test has to notice ever since."""
+
+
+def fixed_mutant(fault: Fault) -> Mutant:
+    """Find the place of a fault.
+
+    Raises:
+        LookupError: If the package does not have its code exactly once.
+    """
+    code = fault.code.encode()
+    places = [
+        (path, path.read_bytes())
+        for path in sorted((ROOT / "brainhive_cli").rglob("*.py"))
+        if code in path.read_bytes()
+    ]
+    if len(places) != 1 or places[0][1].count(code) != 1:
+        raise LookupError(
+            f"{len(places)} files hold {fault.code!r}, once in one is needed"
+        )
+    path, source = places[0]
+    start = source.index(code)
+    # the first line of the code that is not blank
+    lead = len(code) - len(code.lstrip())
+    line = source[: start + lead].count(b"\n") + 1
+    return Mutant(
+        str(path.relative_to(ROOT)),
+        line,
+        "fixed",
+        start,
+        start + len(code),
+        fault.code,
+        fault.fault,
+    )

@@ -1,0 +1,76 @@
+"""Which tests run a line of the package, from the notes of `recording`."""
+
+import hashlib
+import json
+from collections import defaultdict
+from pathlib import Path, PurePath
+from typing import Any
+
+from tools.mutants.operators import Mutant
+
+
+class Notes:
+    """The tests that run each line of the package, and the seconds of each test.
+
+    Args:
+        folder: Notes of one or more runs of pytest. Where several ran the same test
+            file, the latest counts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.seconds: dict[str, float] = {}
+        self.lines: dict[str, dict[int, set[str]]] = {}
+        self._digests: dict[str, str] = {}
+        self._failed: set[str] = set()
+        files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        for path in files:
+            self._add(json.loads(path.read_text()))
+
+    def _add(self, notes: dict[str, Any]) -> None:
+        """Add the notes of a process, and forget older ones of its test files."""
+        renewed = {file_of(test) for test in notes["seconds"]}
+        old = {test for test in self.seconds if file_of(test) in renewed}
+        for test in old:
+            del self.seconds[test]
+        for lines in self.lines.values():
+            for tests in lines.values():
+                tests -= old
+
+        self.seconds |= notes["seconds"]
+        self._failed = (self._failed - old) | set(notes["failed"])
+        self._digests |= notes["digests"]
+        for path, lines in notes["lines"].items():
+            tests_of_lines = self.lines.setdefault(path, defaultdict(set))
+            for line, positions in lines.items():
+                tests = {notes["tests"][position] for position in positions}
+                tests_of_lines[int(line)] |= tests & self.seconds.keys()
+
+    def select(self, mutant: Mutant, source: bytes) -> list[str]:
+        """Return the tests that run the line of a mutant, the best guesses first.
+
+        Lines that run when the module is imported, and lines of files that have changed
+        since the tests were recorded, are replaced by the whole file.
+        """
+        lines = self.lines.get(mutant.path, {})
+        tests = set(lines.get(mutant.line, ()))
+        if not tests or self._digests.get(mutant.path) != digest(source):
+            tests = tests.union(*lines.values())
+
+        def promise(test: str) -> tuple[bool, bool, float]:
+            """Order by the distance of the test file from the module, then by time."""
+            module, file = PurePath(mutant.path), PurePath(file_of(test))
+            is_mirror = file.stem == f"test_{module.stem}"
+            is_near = file.parts[1:-1] == module.parts[1:-1]
+            return not is_mirror, not is_near, self.seconds[test]
+
+        return sorted(tests - self._failed, key=promise)
+
+
+def file_of(test: str) -> str:
+    """Return the file of a test, from its name."""
+    return test.partition("::")[0]
+
+
+def digest(source: bytes) -> str:
+    """Return a digest by which a changed file is noticed."""
+    return hashlib.sha256(source).hexdigest()[:16]
