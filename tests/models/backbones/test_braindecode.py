@@ -22,6 +22,7 @@ from torch import nn
 from brainhive_cli import aligner
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.data.signals.channel_mapping import fit_origin, spline_weights
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones.braindecode import (
     TINY,
@@ -191,11 +192,8 @@ def test_signals_reach_the_model_at_its_rate_and_scale_in_whole_patches():
 
 
 def test_channels_are_copied_by_name_and_interpolated_by_place_as_mne_does(golden):
-    """Within 0.01: mne fits the centre of the head to these electrodes, the golden
-    value's to more.
-
-    Without the regularisation, or in a montage's own coordinates, weights differ by 1.4
-    and 0.1.
+    """Golden values: positions of sensors and electrodes, and mne's weights around the
+    centre of the sensors alone. Here mne fits the centre to the electrodes, too.
     """
     pytest.importorskip("mne")
     spline = load_file(golden / "calibrate/spline.safetensors")
@@ -203,18 +201,30 @@ def test_channels_are_copied_by_name_and_interpolated_by_place_as_mne_does(golde
         [bytes(row.tolist()).rstrip(b" \0").decode() for row in spline[key]]
         for key in ("from_name", "to_name")
     )
-    places = tuple(map(tuple, (spline["from_position"] + spline["origin"]).tolist()))
-    spec = spec_of(tuple(name.upper() for name in sensors), positions=places)
-
-    names, matrix = choose_channels(spec, electrodes, takes_any=True)
-    renamed = replace(spec, names=tuple(f"E{number}" for number in range(len(sensors))))
-
-    assert names == electrodes
-    torch.testing.assert_close(
-        matrix, spline["expected.matrix_name_match"], atol=0.01, rtol=0
+    places, electrode_places = (
+        (spline[key] + spline["origin"]).double().numpy()
+        for key in ("from_position", "to_position")
     )
-    by_place = choose_channels(renamed, electrodes, takes_any=True)[1]
-    torch.testing.assert_close(by_place, spline["expected.matrix"], atol=0.01, rtol=0)
+    spec = spec_of(
+        tuple(name.upper() for name in sensors), positions=tuple(map(tuple, places))
+    )
+    renamed = replace(spec, names=tuple(f"E{number}" for number in range(len(sensors))))
+    is_sensor = np.isin(electrodes, sensors)
+    tolerances = {"atol": 1e-5, "rtol": 0}
+
+    for signal, absent in (
+        (spec, ~is_sensor),
+        (renamed, np.full(len(electrodes), True)),
+    ):
+        names, matrix = choose_channels(signal, electrodes, takes_any=True)
+
+        centre = fit_origin(np.concatenate([places, electrode_places[absent]]))
+        weights = spline_weights(places - centre, electrode_places - centre)
+        assert names == electrodes
+        np.testing.assert_allclose(matrix[absent], weights[absent], **tolerances)
+        # channels of equal names are copied, whatever the centre
+        by_name = spline["expected.matrix_name_match"]
+        np.testing.assert_allclose(matrix[~absent], by_name[~absent], **tolerances)
 
 
 def test_training_starts_from_the_weights_and_a_trained_model_needs_them_no_more(

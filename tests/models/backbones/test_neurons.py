@@ -196,7 +196,7 @@ def test_latents_are_resized_to_their_head_by_nearest_values(golden: Path) -> No
     distance = l1(latents["latents"], target, LossContext())
 
     # the same values in another order
-    assert distance == pytest.approx(found["expected.l1_reference"].item(), rel=1e-6)
+    assert distance == pytest.approx(found["expected.l1_reference"].item(), rel=1e-5)
 
 
 def drawn_by_name(seed: int, name: str, shape: Sequence[int]) -> Tensor:
@@ -213,6 +213,10 @@ def by_rule(seed: int, name: str, shape: torch.Size) -> Tensor:
     if len(shape) > 1:
         return drawn / shape[1:].numel() ** 0.5
     return 1 + 0.1 * drawn if name.endswith("weight") else 0.1 * drawn
+
+
+def assert_begins(value: Tensor, first: Tensor) -> None:
+    assert torch.equal(value.flatten()[: len(first)], first)
 
 
 def test_at_its_real_widths_the_decoder_is_the_references(golden: Path) -> None:
@@ -236,13 +240,13 @@ def test_at_its_real_widths_the_decoder_is_the_references(golden: Path) -> None:
     }
     inputs = [drawn_by_name(seed, name, shape) for name, shape in shapes.items()]
     for name, value in zip(shapes, inputs, strict=True):
-        assert torch.equal(value.flatten()[:8], found[f"{name}.head"])
+        assert_begins(value, found[f"{name}.head"])
 
     decoded = made(*inputs)
     made.mode = "right"
     without = made(inputs[0], None)
 
-    assert torch.equal(made.q.weight.flatten()[:8], found["weights.q.weight.head"])
+    assert_begins(made.q.weight, found["weights.q.weight.head"])
     assert_near(decoded["mask"].flatten(0, 1), found["expected.segmentation_reference"])
     assert_near(decoded["latents"].flatten(0, 1), found["expected.latents_reference"])
     assert_near(without["mask"].flatten(0, 1), found["right.segmentation_no_text"])

@@ -56,7 +56,7 @@ def test_versatile_diffusions_conditions_are_those_of_the_reference(conditions):
     assert_near(image, expected["out.image_condition"])
     assert_near(text, expected["out.text_condition"])
     wrong = below(expected, "wrong.")
-    assert len(wrong) == 2
+    assert wrong
     for mistake in wrong.values():
         assert_far(image, mistake)
 

