@@ -94,6 +94,10 @@ class Notes(dict[str, Any]):
         read_entries.add((self.file, self.prefix + key))
         return super().pop(key, *default)
 
+    def __eq__(self, other: object) -> bool:
+        """Look up all values, and compare them."""
+        return dict(self.items()) == other
+
     def values(self) -> Any:
         """Look up all values."""
         return [self[key] for key in self]
@@ -223,7 +227,7 @@ def watch() -> None:
 
     def parse_noting(text: Any, **named: Any) -> Any:
         value = parse(text, **named)
-        file = documents.get(text) if isinstance(text, str) else None
+        file = documents.get(text.decode() if isinstance(text, bytes) else text)
         return (
             note_lookups(value, file, "") if file and isinstance(value, dict) else value
         )
