@@ -9,6 +9,7 @@ import pytest
 from safetensors import safe_open
 from scipy.stats import ttest_ind
 
+from brainhive_cli.core.command import Result
 from tools.parity import comparison, planted, trainings
 
 # its tiny diffusion model was trained by a script that is not there
@@ -36,6 +37,46 @@ def test_every_golden_training_has_a_row(golden: Path) -> None:
         if (golden / "trainings" / f"{method.golden or name}.json").is_file()
     }
     assert files == names - WITHOUT_A_ROW
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in trainings.METHODS if trainings.golden_path(name).exists()]
+)
+def test_recipes_have_the_settings_of_the_authors_training(
+    name: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Golden values: the settings of each training, and its learning rates where the
+    authors change them on the way.
+    """
+    resolved: list[Any] = []
+
+    def resolve(module: Any, *arguments: Any) -> Any:
+        command, recipe, overrides = arguments
+        resolved.append(module.Recipe.resolve(command, recipe, {}, overrides))
+        return Result(folder=home)
+
+    monkeypatch.setattr(trainings, "run", resolve)
+    home.mkdir()
+    figures = trainings.figures_of(name)
+    settings = {**figures.settings, "run": os.fspath(home)}
+
+    trainings.train_recipe(home, name, settings, [0])
+
+    (recipe,) = resolved
+    train = recipe.train
+    compared = ("epochs", "batch_size", "weight_decay", "warmup_steps", "betas")
+    for key in settings.keys() & compared:
+        assert getattr(train, key) == pytest.approx(settings[key]), key
+    if "lr" in settings:
+        stage = train.stages[0] if train.stages else train
+        rates = [entry.get("lr", settings["lr"]) for entry in figures.reference]
+        # AlignVis' follow the validation loss: medians of its seeds differ by 3 %
+        assert stage.lr == pytest.approx(np.median(rates), rel=0.05)
+    if "temperature" in settings:
+        scale = recipe.loss.build().scale(epoch=0).item()
+        assert 1 / scale == pytest.approx(settings["temperature"], rel=1e-3)
+    if "alpha" in settings:
+        assert recipe.backbone.alpha == settings["alpha"]
 
 
 def test_brain_diffusers_ridge_is_the_authors(golden: Path, home: Path) -> None:
