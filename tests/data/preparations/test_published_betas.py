@@ -4,6 +4,7 @@ what was shown.
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from io import BytesIO
@@ -21,6 +22,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core import parts
 from brainhive_cli.core.measurements import TWINS
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.published import laion_fmri
 from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.trials import Trials
@@ -115,6 +117,28 @@ def shown(home: Path, subject: str = "sub-01") -> list[tuple[str, str]]:
         row for path in paths for row in csv.DictReader(path.open(), delimiter="\t")
     ]
     return [(row["session"], row["label"]) for row in rows]
+
+
+@pytest.mark.parametrize("pool", ["shared", "sub-01", "sub-03"])
+@pytest.mark.parametrize("split", ["tau", "cluster_k5_0", "random_0", "ood"])
+def test_laions_split_files_say_which_pictures_are_in_test(
+    golden: Path, tmp_path: Path, pool: str, split: str
+) -> None:
+    """Golden values: files in the publisher's form. Their first variant counts."""
+    shutil.copytree(golden / "bold/laion_split_example", tmp_path / "splits")
+    file = golden / f"bold/laion_split_example/{pool}/{split}.json"
+    first = json.loads(file.read_text())["variants"][0]
+    expected = {
+        label.rpartition(".")[0]: side
+        for side in ("train", "test")
+        for label in first[f"{side}_ids"]
+    }
+
+    pictures = laion_fmri.Pictures(pool=pool, split=split)
+    found, path = pictures.read_split(tmp_path)
+
+    assert found == expected
+    assert path == tmp_path / f"splits/{pool}/{split}.json"
 
 
 def test_laions_betas_lie_at_their_pictures_without_voxels_at_the_edge(

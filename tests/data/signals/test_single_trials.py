@@ -216,11 +216,46 @@ def test_hrfs_are_those_of_the_reference(golden: Path) -> None:
 
 
 @pytest.mark.golden
+@pytest.mark.parametrize(("name", "tolerance"), [("library", 1e-6), ("assumed", 6e-3)])
+def test_hrfs_are_the_fitted_differences_of_two_gammas(
+    golden: Path, name: str, tolerance: float
+) -> None:
+    """Golden values: parameters fitted to GLMsingle's HRFs. The assumed one is a table
+    of rounded values here, which they rebuild to 3e-3 of the peak. The peak itself is
+    rounded, too.
+    """
+    fitted = json.loads((golden / "bold/hrf_parameters.json").read_text())
+    # seconds, on the grid of an impulse of 0.1 s
+    times_s = np.arange(489) / 10
+    expected = []
+    for values in np.atleast_2d(fitted[name]):
+        of = dict(zip(fitted["order"], values, strict=True))
+        response, undershoot = (
+            gamma.pdf(
+                times_s - of["onset"],
+                of[f"{which}delay"] / of[f"{which}dispersion"],
+                scale=of[f"{which}dispersion"],
+            )
+            for which in ("", "undershoot_")
+        )
+        difference = response - undershoot / of["ratio"]
+        expected.append(difference / difference.max())
+
+    found = hrf_library(0.1, 0.1, name)(times_s)
+
+    np.testing.assert_allclose(found, np.transpose(expected), atol=tolerance)
+
+
+@pytest.mark.golden
 def test_drift_and_its_degree_are_those_of_the_reference(golden: Path) -> None:
     tensors, _ = load(golden, "hrf")
     assert [polynomial_degree(minutes) for minutes in tensors["input.minutes"]] == list(
         tensors["expected.degree"]
     )
+    session, config = load(golden, "glmsingle")
+    for run, degree in enumerate(session["input.polynomial_degree"]):
+        minutes = session[f"input.bold_{run}"].shape[1] * config["tr"] / 60
+        assert polynomial_degree(minutes) == degree
     for key in (key for key in tensors if "polynomials" in key):
         volumes, degree = map(int, key.rpartition(".")[2].split("_"))
         np.testing.assert_allclose(
