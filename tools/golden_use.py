@@ -4,6 +4,9 @@ The golden tests run in this process; arguments are passed to pytest. A tensor c
 read once an operation takes it: its shape alone does not, nor its loading with all the
 others of its file. A JSON value counts once its key is looked up, an array of an npz
 file too. Any other file counts once it is opened, though by a copy.
+
+The package parses its documents with pydantic, which notes nothing: the configs of the
+fusion prior's parts are read, though they are listed.
 """
 
 import json
