@@ -1,15 +1,19 @@
 """Ranks among a gallery: right order, ties against the model, honest chance."""
 
 import re
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement import ranks as ranks_module
 from brainhive_cli.measurement.ranks import (
+    chance_of_precision,
     chance_of_ranks,
     ranks,
     ranks_and_precisions,
@@ -146,6 +150,57 @@ def test_a_summary_counts_and_says_chance():
     median = summary.pop("median_rank")
     assert (median.low, median.interval) == (None, "none: of a median")
     assert all(m.low <= m.value <= m.high for m in summary.values())
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(0, 999), st.integers(1, 4), st.integers(5, 12))
+def test_rank_auc_is_the_share_of_wrong_pictures_below(seed, targets, pool):
+    random = np.random.default_rng(seed)
+    similarities = random.normal(size=(20, pool))
+    right = random.permuted(np.tile(np.arange(pool), (20, 1)), axis=1)[:, :targets]
+    shares = []
+    for row, columns in zip(similarities, right, strict=True):
+        wrong = np.delete(row, columns)
+        shares.append((wrong < row[columns].max()).mean())
+    ranked = ranks(torch.from_numpy(similarities), None, torch.from_numpy(right))
+
+    only = ("rank_auc", "mean_rank")
+    found, mean = summarise([ranked], pool, split="test", targets=targets, only=only)
+
+    assert found.value == pytest.approx(np.mean(shares))
+    guesses = [min(chosen) for chosen in combinations(range(1, pool + 1), targets)]
+    assert mean.chance == pytest.approx(np.mean(guesses))
+    wrong_below = 1 - (np.array(guesses) - 1) / (pool - targets)
+    assert found.chance == pytest.approx(wrong_below.mean())
+
+
+def test_the_median_is_over_items_whose_ranks_are_means_over_seeds():
+    """Two subjects of three items, two seeds each: means 3, 5, 9 and 2, 2, 8."""
+    subjects = [[[1, 9, 8], [5, 1, 10]], [[2, 1, 8], [2, 3, 8]]]
+    counted = summarise(subjects, 10, split="test", seeds=[1, 2], only=["median_rank"])
+
+    assert [metric.value for metric in counted] == [(5 + 2) / 2]
+
+
+@pytest.mark.parametrize(("pool", "median"), [(2, 1), (3, 2), (10, 5), (11, 6)])
+def test_the_median_of_guesses_is_the_lowest_with_half_of_them(pool, median):
+    (found,) = summarise([[1, 2]], pool, split="test", only=["median_rank"])
+
+    assert found.chance == median
+
+
+@pytest.mark.parametrize("pool", [1, 2, 5])
+def test_chance_of_precision_is_its_mean_over_all_orders(pool):
+    relevant = np.arange(1, pool + 1)
+
+    found = chance_of_precision(pool, relevant)
+
+    for count, chance in zip(relevant, found, strict=True):
+        orders = [
+            average_precision_score(order, -np.arange(pool))
+            for order in permutations([1] * count + [0] * (pool - count))
+        ]
+        assert chance == pytest.approx(np.mean(orders))
 
 
 def test_chance_is_what_random_tokens_score():
