@@ -7,7 +7,13 @@ import pytest
 
 from brainhive_cli.measurement.comparison import compare_values
 from brainhive_cli.measurement.statistics import describe
-from brainhive_cli.measurement.units import Alike, Items, describe_claims
+from brainhive_cli.measurement.units import (
+    Alike,
+    Items,
+    describe_claims,
+    fold_null_inflation,
+    widen,
+)
 
 
 def test_pictures_of_one_concept_are_one_unit_and_pictures_of_different_ones_are_not():
@@ -85,6 +91,33 @@ def test_items_of_folds_vary_more_than_their_units_say(group_of):
 
     assert alone.items([["a", "b"]]).inflation == 1
     assert replace(alone, has_folds=True).items([["a", "b"]]).inflation == 1.4
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"), [(2, 1.63662), (4, 1.763944), (np.inf, 1.95493)]
+)
+def test_ranks_over_folds_vary_more_the_more_candidates(pool, expected):
+    ranks = [np.array([1, 2, 1.0]), np.array([2, 1.0])]
+
+    assert fold_null_inflation(ranks, pool) == pytest.approx(expected, abs=1e-5)
+    # means over seeds may have all of the increase
+    assert fold_null_inflation([ranks[0], ranks[1] / 2], pool) == 2
+
+
+def test_sums_are_widened_around_their_middle_and_over_their_step():
+    random = np.random.default_rng(0)
+    hits = random.binomial(8, 0.5, 5000) / 4
+
+    alone = widen(hits, 1.5, 1.0)
+    wider = widen(hits, 1.5, 4.0)
+
+    assert np.abs(alone - hits).max() == pytest.approx(0.125, rel=0.01)
+    assert len(np.unique(alone)) == len(hits)
+    np.testing.assert_allclose(wider - 1.5, 2 * (alone - 1.5))
+    # middles may differ from sum to sum, and equal sums stay equal
+    middles = random.normal(size=5000)
+    np.testing.assert_allclose(widen(hits, middles, 1.0), alone)
+    assert (widen(np.ones(3), 0.0, 1.0) == 1).all()
 
 
 def test_neighbouring_clips_make_six_to_fifteen_blocks_and_fewer_are_one_unit():
