@@ -202,3 +202,22 @@ def test_labels_that_follow_each_other_in_the_same_pairs_are_found():
     shuffled = [random.permuted(turned.reshape(5, -1), axis=1) for _ in range(40)]
     small = [p_of(labels.ravel()) <= 0.1 for labels in shuffled]
     assert p_of(turned) <= 0.005 and sum(small) <= 10
+
+
+def test_pictures_are_exchanged_within_their_fold_and_concept():
+    picture = np.arange(80)
+    fold, concept = picture // 2 % 2, picture % 2
+    shown = np.random.default_rng(0).permutation(picture)
+    order = TrialOrder.of(shown, concept.tolist(), None, None, picture)
+
+    found = Interleaving.from_pictures(order, fold)
+
+    pairs = [*zip(fold.tolist(), concept.tolist(), strict=True)]
+    assert len(set(found.parts)) == len({*zip(found.parts, pairs, strict=True)}) == 4
+    # concepts are exchanged within folds, and so are pictures of concepts of their own
+    by_fold = {*zip(found.concept_parts, fold.tolist(), strict=True)}
+    assert len(set(found.concept_parts)) == len(by_fold) == 2
+    alone = order._replace(label=picture)
+    found = Interleaving.from_pictures(alone, fold)
+    assert len({*zip(found.parts, fold.tolist(), strict=True)}) == 2
+    assert len(set(found.parts)) == 2 and found.concept_parts is None
