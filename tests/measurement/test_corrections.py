@@ -5,13 +5,17 @@ of pictures gives.
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.linalg import fractional_matrix_power
+from sklearn.covariance import ShrunkCovariance
 from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.measurement.corrections import (
+    Csls,
     Sinkhorn,
     Whitening,
     as_tokens,
@@ -126,3 +130,47 @@ def test_a_constant_embedding_finds_no_more_than_guesses_do():
         hits = int((ranks(*tokens, seen) == 1).sum())
         # of guesses 1 is expected, and more than 5 are once in 2000 times
         assert hits <= 5
+
+
+@pytest.mark.parametrize("count", [5, 40])
+@pytest.mark.parametrize("shrinkage", [0.2, 0.7])
+def test_whitening_divides_by_the_root_of_the_shrunk_covariance(count, shrinkage):
+    """Fewer signals than dimensions, and more."""
+    random = np.random.default_rng(0)
+    tokens = random.normal(size=(count, 12)) @ random.normal(size=(12, 12)) + 3
+
+    found = Whitening(shrinkage=shrinkage).whiten(torch.from_numpy(tokens))
+
+    fitted = ShrunkCovariance(shrinkage=shrinkage).fit(tokens)
+    root = fractional_matrix_power(fitted.covariance_, -0.5)
+    whitened = (tokens - tokens.mean(0)) @ root
+    whitened /= np.linalg.norm(whitened, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.numpy(), whitened, atol=1e-9)
+
+
+def test_csls_takes_the_mean_of_the_nearest_on_either_side():
+    """By hand: two neighbours of three, of rows and of columns."""
+    similarities = torch.tensor([[0.9, 0.1, 0.5], [0.3, 0.2, 0.4], [0.0, 0.8, 0.6]])
+    rows = torch.tensor([0.7, 0.35, 0.7])
+    columns = torch.tensor([0.6, 0.5, 0.55])
+
+    found = Csls(neighbours=2).correct(similarities, similarities, similarities)
+
+    torch.testing.assert_close(found, 2 * similarities - rows[:, None] - columns)
+    # more neighbours than there are: all
+    few = Csls(neighbours=9).correct(similarities, similarities, similarities)
+    means = similarities.mean(1, keepdim=True) + similarities.mean(0)
+    torch.testing.assert_close(few, 2 * similarities - means)
+
+
+def test_sinkhorns_plan_has_equal_rows_and_columns(pair):
+    compared = compare_tokens(*pair)[:, :40]
+    plan = Sinkhorn(temperature=0.3, rounds=200).correct(compared, *pair).exp()
+
+    for axis in (0, 1):
+        torch.testing.assert_close(plan.sum(axis), torch.ones(40).double())
+    # the plan is the similarities' own, up to factors of rows and columns
+    ratio = (plan.log() - compared / 0.3).numpy()
+    np.testing.assert_allclose(
+        ratio - ratio[:1] - ratio[:, :1] + ratio[0, 0], 0, atol=1e-9
+    )
