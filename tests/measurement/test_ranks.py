@@ -15,6 +15,7 @@ from brainhive_cli.measurement import ranks as ranks_module
 from brainhive_cli.measurement.ranks import (
     chance_of_precision,
     chance_of_ranks,
+    nearest,
     ranks,
     ranks_and_precisions,
     ranks_of_all,
@@ -340,3 +341,19 @@ def test_all_pictures_are_ranked_as_each_is_alone(monkeypatch):
     for picture in range(12):
         alone = ranks(signals, gallery, torch.full((20,), picture))
         assert np.array_equal(found[:, picture], alone.numpy())
+
+
+def test_the_nearest_is_the_first_of_equals_however_the_gallery_is_cut(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    signals, gallery = (torch.randn(n, 6, generator=draw) for n in (9, 30))
+    gallery[20:25] = gallery[5:10] / 4  # equal directions
+    cosine = torch.cosine_similarity(signals[:, None], gallery[None], dim=2)
+    expected = cosine.argmax(1)
+    expected = torch.where(expected // 5 == 4, expected - 15, expected)
+    signals = signals * torch.arange(1, 10)[:, None]
+
+    for at_once in (2**22, 60):
+        monkeypatch.setattr(ranks_module, "SIMILARITIES_AT_ONCE", at_once)
+        assert torch.equal(nearest(signals, gallery), expected)
+        assert torch.equal(nearest(signals, gallery.split(7)), expected)
+    assert (nearest(signals, gallery[:1]) == 0).all()
