@@ -1,9 +1,11 @@
 """Items that are alike: which they are, and how permutations move them."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from brainhive_cli.measurement.comparison import compare_values
 from brainhive_cli.measurement.statistics import describe
@@ -69,6 +71,27 @@ def test_pictures_of_fewer_than_ten_concepts_are_the_units():
                 "people in general"
             ),
         ),
+        (
+            2,
+            5,
+            5,
+            "2 concepts, 5 subjects: statements about these 2 concepts and "
+            "people in general",
+        ),
+        (
+            40,
+            1,
+            1,
+            "40 pictures, 1 subject: statements about pictures in general and "
+            "this subject",
+        ),
+        (
+            1,
+            12,
+            4,
+            "1 concept, 4 subjects: statements about this concept and these 4 subjects",
+        ),
+        (40, 1, 0, "40 pictures: statements about pictures in general"),
     ],
 )
 def test_a_design_says_which_claims_it_allows(concepts, pictures, subjects, expected):
@@ -132,6 +155,8 @@ def test_neighbouring_clips_make_six_to_fifteen_blocks_and_fewer_are_one_unit():
         f"blocks of {length} neighbouring clips",
     )
     assert {*np.bincount(items.numbers[1]).tolist()} <= {length, length + 1}
+    least = Alike("neighbours", medium="clip").items([list(range(360))])
+    assert np.bincount(least.numbers[0]).tolist() == [60] * 6
     few = Alike("neighbours", medium="clip").items([list(range(359))])
     assert few.count == 1 and few.shortage == (
         "all items are of one unit (a block of fewer than 360 neighbouring clips)"
@@ -157,6 +182,206 @@ def test_labels_are_exchanged_only_within_what_was_interleaved_in_time():
         moved = np.array([concept[name] for name in range(24)])[orders]
         assert (moved % 2 == moved[0] % 2).all() and (orders != np.arange(24)).any()
         assert (moved == np.arange(24) // 2).all() == is_together
+
+
+def draw_design(seed: int) -> Items:
+    """Five or six items in units, of two strata and parts, shown to two subjects."""
+    random = np.random.default_rng(seed)
+    count = int(random.integers(5, 7))
+    unit = random.integers(0, random.integers(2, count + 1), count)
+    stratum = unit % random.integers(1, 3)
+    part = random.integers(0, random.integers(1, 3), count)
+    is_shown = random.random((2, count)) < random.choice([0.7, 1.0])
+    is_shown[0] |= ~is_shown[1]
+    rows = [np.flatnonzero(shown).tolist() for shown in is_shown if shown.any()]
+    return Items(
+        rows,
+        [unit[listed].tolist() for listed in rows],
+        strata=[stratum[listed].tolist() for listed in rows],
+        parts=dict(enumerate(part.tolist())),
+    )
+
+
+def list_exchanges(items: Items) -> set[tuple[int, ...]]:
+    """List all orders of the items that keep units together, part, stratum and who
+    was shown an item.
+    """
+    kind: dict[int, tuple[object, ...]] = {}
+    unit: dict[int, int] = {}
+    for name in items.names:
+        shown = [name in listed for listed in items.ids]
+        row = shown.index(True)
+        column = items.ids[row].index(name)
+        kind[name] = (*shown, items.parts[name], items.strata[row][column])
+        unit[name] = items.units[row][column]
+    count = len(items.names)
+    is_together = np.array([[unit[a] == unit[b] for b in unit] for a in unit])
+    found = set()
+    for order in permutations(range(count)):
+        moved = [items.names[row] for row in order]
+        if all(kind[a] == kind[b] for a, b in zip(items.names, moved, strict=True)):
+            is_kept = is_together[np.ix_(order, order)] == is_together
+            found |= {order} if is_kept.all() else set()
+    return found
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6))
+def test_labels_are_exchanged_in_all_orders_that_keep_units(seed):
+    items = draw_design(seed)
+    expected = list_exchanges(items) - {tuple(range(len(items.names)))}
+    random = np.random.default_rng(0)
+
+    every = items.permutations(len(expected), random)
+
+    assert {*map(tuple, every.tolist())} == expected and len(every) == len(expected)
+    if len(expected) > 1:
+        drawn = items.permutations(len(expected) - 1, random)
+        identity = tuple(range(len(items.names)))
+        assert {*map(tuple, drawn.tolist())} <= {*expected, identity}
+        assert len(drawn) == len(expected) - 1
+
+
+def test_random_orders_move_items_within_units_and_units():
+    """Three units of four items, two of which a second subject was shown, too."""
+    units = np.repeat([0, 1, 2], 4)
+    rows = [list(range(12)), [0, 1, 4, 5, 8, 9]]
+    items = Items(rows, [units[listed].tolist() for listed in rows])
+
+    orders = items.permutations(300, np.random.default_rng(0))
+
+    assert (units[orders].reshape(300, 3, 4) == units[orders[:, ::4, None]]).all()
+    is_shared = np.isin(np.arange(12), rows[1])
+    assert (is_shared[orders] == is_shared).all()
+    # each of six places is as probable for what a subject was shown; 5 errors
+    for row in range(12):
+        counts = np.bincount(orders[:, row], minlength=12)
+        assert ((counts > 0) == (is_shared == is_shared[row])).all()
+        assert np.abs(counts[counts > 0] - 50).max() < 5 * 50**0.5
+    # another seed draws other orders
+    others = items.permutations(300, np.random.default_rng(1))
+    assert (orders != others).any()
+
+
+def test_a_permutation_moves_what_each_subject_was_shown():
+    items = Items.independent([["a", "b", "c"], ["c", "a", "b"]])
+    order = np.array([1, 2, 0])  # a gets the label of b, b of c, c of a
+
+    moved = items.rearrange(order)
+
+    assert [each.tolist() for each in moved] == [[1, 2, 0], [1, 2, 0]]
+    drawn = [items.permute(np.random.default_rng(seed)) for seed in range(20)]
+    assert len({tuple(each[0].tolist()) for each in drawn}) == 6  # the identity, too
+    apart = Items.independent([["a"], ["b"]])
+    assert [each.tolist() for each in apart.permute(np.random.default_rng(0))] == [
+        [0],
+        [0],
+    ]
+
+
+def test_a_subject_who_lacks_clips_is_shifted_by_the_same_share():
+    film = [f"clip {number}" for number in range(8)]
+    ids = [film, film[::-2]]
+    items = Items(ids, ids, is_film=True, order=["clip of training", *film])
+
+    every = items.permutations(99, np.random.default_rng(0))
+    whole, half = items.rearrange(every[1])
+
+    assert every.tolist() == [[(row + n) % 8 for row in range(8)] for n in range(1, 8)]
+    assert whole.tolist() == [2, 3, 4, 5, 6, 7, 0, 1]
+    # clips 7, 5, 3, 1 in this order; each gets the label of the next one in the film
+    assert half.tolist() == [3, 0, 1, 2]
+    few = items.permutations(6, np.random.default_rng(0))
+    assert len({*map(tuple, few.tolist())}) == 6 and few.shape == (6, 8)
+    assert {*map(tuple, few.tolist())} <= {*map(tuple, every.tolist())}
+    assert replace(items, problem="in blocks").permutations(9, None).shape == (0, 8)
+
+
+def test_chosen_items_keep_their_units_and_strata():
+    items = Items(
+        [["a", "b"], ["c"], ["d", "a"]],
+        [[1, 2], [3], [4, 1]],
+        strata=[["x", "y"], ["x"], ["y", "x"]],
+    )
+
+    chosen = items.where([np.array(row, bool) for row in ([0, 1], [0], [1, 1])])
+
+    assert chosen.ids == [["b"], ["d", "a"]] and chosen.units == [[2], [4, 1]]
+    assert chosen.strata == [["y"], ["y", "x"]]
+    without = replace(items, strata=None).where([np.array([True])] * 3)
+    assert without.strata is None and without.ids == [["a"], ["c"], ["d"]]
+
+
+@pytest.mark.parametrize(
+    ("units", "scope"),
+    [
+        (1, "this one of pictures"),
+        (2, "these 2 pictures"),
+        (5, "these 5 pictures"),
+        (6, "these 6 pictures"),
+        (9, "these 9 pictures"),
+        (10, ""),
+    ],
+)
+def test_fewer_than_six_units_have_no_interval_and_ten_speak_of_all(units, scope):
+    items = Items.independent([list(range(units))], "pictures")
+
+    assert items.count == units and bool(items.shortage) == (units < 6)
+    assert items.scope == scope
+    assert (describe([np.arange(units) / units], items).low is None) == (units < 6)
+
+
+@pytest.mark.parametrize("films", [9, 10])
+def test_ten_films_are_units_and_fewer_are_cut_into_blocks(films):
+    film_of = {clip: f"film {clip * films // 900}" for clip in range(900)}
+
+    items = Alike("neighbours", film_of, medium="clip").items([[*film_of][::-1]])
+
+    assert items.is_film and items.names == [*film_of]
+    assert items.count == (10 if films == 10 else 15)
+    assert bool(items.scope) == (films < 10)
+    same = {(film_of[a], u) for a, u in zip(items.ids[0], items.units[0], strict=True)}
+    assert films == 9 or len(same) == 10
+
+
+@pytest.mark.parametrize("runs", [1, 9, 10])
+def test_ten_runs_are_units_and_fewer_are_strata_of_blocks(runs):
+    run_of = {trial: f"run {trial % runs}" for trial in range(60)}
+    block_of = {trial: trial // 2 for trial in run_of}
+    trials = [[*run_of]]
+
+    by_run = Alike(group_of=run_of, groups="runs").items(trials)
+    by_block = Alike(group_of=run_of, groups="runs", block_of=block_of).items(trials)
+    alone = Alike(group_of=run_of, groups="trials").items(trials)
+
+    assert alone.are_independent and alone.strata is None and alone.count == 60
+    if runs == 10:
+        for items in (by_run, by_block):
+            assert items.units == [[*run_of.values()]] and items.strata is None
+            assert not items.scope
+    else:
+        assert by_run.units == trials and by_run.strata == [[*run_of.values()]]
+        assert by_block.units == [[*block_of.values()]]
+        assert by_block.strata == by_run.strata
+        assert by_run.scope == ("this run" if runs == 1 else "these 9 runs")
+
+
+def test_concepts_or_pictures_within_them_move_in_their_own_parts():
+    concept_of = {name: str(name // 2) for name in range(20)}
+    concepts = Alike("concept", concept_of).items([[*concept_of]])
+    parts, concept_parts = {0: "early"}, {0: "morning"}
+
+    moved = concepts.within(parts, concept_parts, "a problem of pictures")
+    within = concepts.within(parts, {}, "in blocks")
+    film = replace(concepts, is_film=True).within(parts, concept_parts, "a film")
+    alone = Items.independent(concepts.ids).within(parts, concept_parts)
+
+    assert (moved.units, moved.parts) == (concepts.units, concept_parts)
+    assert moved.strata is None and not moved.problem
+    assert (within.units, within.strata) == (concepts.ids, concepts.units)
+    assert (within.parts, within.problem) == (parts, "in blocks")
+    assert (film.units, film.parts) == (concepts.units, parts)
+    assert film.problem == "a film" and alone.parts == parts and not alone.problem
 
 
 def test_intervals_over_units_hold_the_mean_where_those_over_items_do_not():
