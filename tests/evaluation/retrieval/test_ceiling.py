@@ -17,6 +17,7 @@ from brainhive_cli.evaluation.retrieval import measure
 from brainhive_cli.evaluation.retrieval.figures import lay_out
 from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
 from brainhive_cli.evaluation.retrieval.summary import Cells, measure_ceilings
+from brainhive_cli.measurement.retrieval import Scores
 from brainhive_cli.measurement.units import Alike
 
 ITEMS, REPETITIONS = 100, 8
@@ -72,6 +73,79 @@ def test_halves_of_noise_find_each_other_by_chance_and_those_of_patterns_always(
     assert always["top1"].value == 1 and always["reliability"].value == pytest.approx(
         1, abs=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("available", "times"), [(2, 2.0), (3, 3.0), (4, 2.0), (5, 2.5), ([2, 5], 7 / 3)]
+)
+def test_halves_have_so_many_times_fewer_repetitions(available, times):
+    available = torch.tensor(available).repeat(1 if isinstance(available, list) else 2)
+    signal = draw_noise(2, 5, 4)
+    parts = torch.arange(5).expand(2, -1)
+
+    found = measure_ceiling(signal, available, ["a", "b"], 3, 0, parts)
+
+    assert found.times == pytest.approx(times)
+    assert found.repetitions == int(available.max()) and found.ranks.shape == (3, 2)
+
+
+def test_reliability_is_corrected_to_all_repetitions():
+    """Halves that correlate by .2, of two repetitions and of three."""
+    shares = {"reliability": np.full(6, 0.2)}
+    ids = [f"{row}" for row in range(6)]
+    ranks = np.ones((3, 6), np.int64)
+    half = Scores(ids, ranks=ranks, pool=6, values=shares, repetitions=3)
+    halves = {"sub-01": half, "sub-02": replace(half, times=3.0)}
+
+    found = measure_ceilings(halves, Cells([], Alike(), "demo", "test")).scopes
+
+    values = [metrics["reliability"].value for metrics in found.values()]
+    # .4 / 1.2, .6 / 1.4, and 2.5 repetitions on average
+    assert values == pytest.approx([1 / 3, 3 / 7, 0.5 / 1.3])
+
+
+def draw_noise(*sizes: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*sizes, generator=torch.Generator().manual_seed(seed))
+
+
+def test_halves_are_of_different_parts_of_the_recording():
+    """What pictures share within a run, but not from run to run, is no agreement."""
+    patterns = draw_noise(ITEMS, 2, 1, 50).repeat_interleave(3, 1)
+    signal = patterns + 0.1 * draw_noise(ITEMS, 6, 1, 50, seed=1)
+    ids, there = [f"{row}" for row in range(ITEMS)], torch.full((ITEMS,), 6)
+    parts = torch.tensor([0, 0, 0, 1, 1, 1]).expand(ITEMS, -1)
+
+    within, across = (
+        measure_ceiling(signal, there, ids, 4, 0, numbers)
+        for numbers in (torch.arange(6).expand(ITEMS, -1), parts)
+    )
+
+    assert within.values["reliability"].mean() > 0.3
+    assert abs(across.values["reliability"].mean()) < 0.05
+    assert (within.ranks == 1).mean() > 0.5 > 0.05 > (across.ranks == 1).mean()
+
+
+def test_pictures_without_two_parts_are_left_out_and_padding_is_unread():
+    signal = draw_noise(5, 3, 4, seed=2)
+    signal[2, 2:] = float("nan")
+    there = torch.tensor([1, 3, 2, 3, 3])
+    parts = torch.tensor([[0, 1, 2], [0, 1, 2], [0, 1, 9], [0, 0, 0], [0, 0, 1]])
+
+    found = measure_ceiling(signal, there, list("abcde"), 2, 0, parts)
+    few = measure_ceiling(signal[:2], there[:2], list("ab"), 2, 0, parts[:2])
+    single = measure_ceiling(signal, 0 * there + 1, list("abcde"), 2, 0, parts)
+
+    assert found.image_ids == ["b", "c", "e"] and found.pool == 3
+    assert np.isfinite(found.values["reliability"]).all()
+    assert found.times == pytest.approx(8 / 3)
+    assert few.reason == "fewer than two pictures were repeated"
+    assert single.reason == "one repetition of each picture"
+    # each split and each seed halves in its own way
+    wide = draw_noise(40, 4, 8, seed=3)
+    args = wide, torch.full((40,), 4), [*map(str, range(40))]
+    every = torch.arange(4).expand(40, -1)
+    one, other = (measure_ceiling(*args, 2, seed, every) for seed in (0, 1))
+    assert (one.ranks[0] != one.ranks[1]).any() and (one.ranks != other.ranks).any()
 
 
 def noise_that_drifts(design: str) -> Trials:
