@@ -291,7 +291,7 @@ def test_a_subject_who_lacks_clips_is_shifted_by_the_same_share():
     assert whole.tolist() == [2, 3, 4, 5, 6, 7, 0, 1]
     # clips 7, 5, 3, 1 in this order; each gets the label of the next one in the film
     assert half.tolist() == [3, 0, 1, 2]
-    few = items.permutations(6, np.random.default_rng(0))
+    few = items.permutations(6, np.random.default_rng(1))
     assert len({*map(tuple, few.tolist())}) == 6 and few.shape == (6, 8)
     assert {*map(tuple, few.tolist())} <= {*map(tuple, every.tolist())}
     assert replace(items, problem="in blocks").permutations(9, None).shape == (0, 8)
