@@ -5,10 +5,16 @@ and of a reference.
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
+from scipy.stats import pearsonr
 
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.reliability import (
+    average_halves,
+    average_parts,
+    correlate,
     correlation_shares,
+    halve,
     noise_ceiling,
     rank_halves,
     spearman_brown,
@@ -34,6 +40,102 @@ def test_the_interval_of_retrieval_holds_although_items_share_one_pool():
     ]
     truth = np.mean([each.value for each in found])
     assert np.mean([each.low <= truth <= each.high for each in found]) > 0.93 - 0.02
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6), st.booleans())
+def test_halves_share_no_repetition_and_no_part_and_are_equal(seed, has_parts):
+    """A repetition is the row of an identity matrix, so averages are weights."""
+    random = np.random.default_rng(seed)
+    count, most = 8, int(random.integers(2, 8))
+    available = random.integers(2, most + 1, count)
+    parts = np.tile(np.arange(most), (count, 1))
+    if has_parts:  # the first two differ, and numbers count from 0
+        parts = np.minimum(parts, 1 + random.integers(0, 3, (count, 1)))
+    numbers = torch.from_numpy(parts) if has_parts else None
+
+    halves = average_halves(
+        torch.eye(most).expand(count, -1, -1),
+        torch.from_numpy(available),
+        torch.Generator().manual_seed(seed),
+        numbers,
+    )
+
+    weights, sizes = np.stack([half.numpy() for half in halves[:2]], 1), halves[2]
+    for row, of_row in enumerate(weights):
+        chosen = [np.flatnonzero(half) for half in of_row]
+        assert max(map(max, chosen)) < available[row]
+        assert not set(parts[row][chosen[0]]) & set(parts[row][chosen[1]])
+        assert len(chosen[0]) == len(chosen[1]) == sizes[row] > 0
+        for half, rows in zip(of_row, chosen, strict=True):
+            np.testing.assert_allclose(half[rows], 1 / len(rows), rtol=1e-6)
+        if not has_parts:
+            assert sizes[row] == available[row] // 2
+
+
+def test_every_repetition_comes_into_either_half_as_often():
+    trials, counts = torch.eye(5), torch.full((2000,), 5)
+
+    first, second, _ = average_halves(trials, counts, torch.Generator().manual_seed(0))
+
+    for half in (first, second):  # five standard errors
+        assert (half.mean(0) - 0.2).abs().max() < 5 * (0.06 / 2000) ** 0.5
+    other, _, _ = average_halves(trials, counts, torch.Generator().manual_seed(1))
+    assert (first != other).any()
+
+
+def test_means_of_halves_over_stimuli_do_not_matter():
+    draw = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 30, 6, generator=draw)
+    expected = rank_halves(first, second + first)
+
+    found = rank_halves(first + 5 * torch.randn(6, generator=draw), second + first - 9)
+
+    assert torch.equal(found, expected) and found.max() > 3
+
+
+def test_halves_are_drawn_ten_times_and_parts_are_averaged():
+    repetitions = np.arange(24.0).reshape(4, 3, 2)
+
+    halves = halve(repetitions, torch.Generator().manual_seed(0))
+
+    assert [half.shape for half in halves] == [(10, 6)] * 2
+    together = (halves[0] + halves[1]) / 2  # all four repetitions are used
+    np.testing.assert_allclose(together, np.tile(repetitions.mean(0).ravel(), (10, 1)))
+    assert len(np.unique(halves[0], axis=0)) > 1
+    parts = average_parts(repetitions, np.array([1, 0, 1, 1]))
+    expected = [repetitions[1], repetitions[[0, 2, 3]].mean(0)]
+    np.testing.assert_allclose(parts, expected)
+
+
+def test_unit_vectors_correlate_as_scipy_says_and_constants_do_not():
+    random = np.random.default_rng(0)
+    first, second = random.normal(size=(2, 9, 3))
+    first[:, 2] = 0.1 + 0.2
+
+    found = (unit_vectors(first) * unit_vectors(second)).sum(0)
+    by_rows = (unit_vectors(first.T, 1) * unit_vectors(second.T, 1)).sum(1)
+
+    expected = [pearsonr(first[:, n], second[:, n])[0] for n in range(2)] + [0]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(by_rows, expected, atol=1e-12)
+    pairs = zip(first, second, strict=True)
+    np.testing.assert_allclose(correlate(pairs)[:2], expected[:2], atol=1e-12)
+    zeros = correlate([(np.zeros(2), row[:2]) for row in second])
+    assert zeros.tolist() == [0, 0]
+
+
+def test_spearman_brown_is_odd_and_keeps_0_and_1():
+    values = np.array([-1.0, -0.5, 0, 0.5, 1])
+    for times in (1.0, 2.0, 5.0):
+        corrected = spearman_brown(values, times)
+        np.testing.assert_allclose(corrected, -corrected[::-1])
+        assert (np.diff(corrected) > 0).all() and corrected[[0, 2, 4]].tolist() == [
+            -1,
+            0,
+            1,
+        ]
+    np.testing.assert_allclose(spearman_brown(values, 1.0), values)
 
 
 def test_spearman_brown_doubles_the_repetitions():
