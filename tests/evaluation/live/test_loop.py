@@ -4,6 +4,7 @@ never for drawing.
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.streams import Chunk
 from brainhive_cli.evaluation.live import loop as loops
 from brainhive_cli.evaluation.live.job import Job
-from brainhive_cli.evaluation.live.loop import SHEET_ROWS, Drawer, Loop
+from brainhive_cli.evaluation.live.loop import SHEET_ROWS, Drawer, Loop, Score
 from brainhive_cli.evaluation.live.recipe import Recipe
 
 DEMO = "dataset={kind: demo, subjects: 1, concepts: 8}"
@@ -204,3 +205,42 @@ def test_the_run_shows_the_first_windows_and_the_course_of_the_hit_rate(run, tmp
     assert len(curve.at) == CURVE_POINTS and curve.at[-1] == 300
     assert line.values[-1] == events[-1]["hits"]["rate"]
     assert (line.low[-1], line.high[-1]) == tuple(events[-1]["hits"]["interval"])
+
+
+def count_trial(score, shown, best, rank, average=None, learned=False):
+    event = {"shown": shown, "best": [{"image": best}], "rank": rank}
+    event["average_rank"] = average
+    score.add(SimpleNamespace(event=event, is_learned=learned))
+
+
+def test_a_tie_for_the_first_place_is_no_hit():
+    decoder = SimpleNamespace(image_ids=["a", "b", "c", "d"])
+    caveats = []
+    session = SimpleNamespace(decoder=decoder, caveats=lambda *of: caveats.append(of))
+    score = Score(session)
+    assert score.summarise() is None
+
+    for trial in range(8):
+        # b stands first by its place in the gallery, not by its similarity
+        count_trial(score, "b", "b", 2 if trial < 6 else 1)
+
+    counted = score.summarise()
+    assert (score.hits.hits, counted["top1"], counted["n"]) == (2, 2, 8)
+    assert counted["rate"] == 0.25 and score.ranks == [2] * 6 + [1] * 2
+    assert score.image_ids == ["b"] * 8
+    # such an answer is none: with it, pictures b would have been named each time
+    count_trial(score, "c", "c", 1, learned=True)
+    assert score.hits.hits == 3 and score.learned == 1
+    score.list_caveats()
+    assert caveats[-1] == (1, 9)
+
+
+def test_a_picture_has_the_rank_of_the_average_of_its_trials():
+    decoder = SimpleNamespace(image_ids=["a", "b", "c", "d"])
+    score = Score(SimpleNamespace(decoder=decoder))
+
+    count_trial(score, "a", "b", 4)
+    count_trial(score, "b", "b", 1)
+    count_trial(score, "a", "c", 3, average=2)
+
+    assert score.average_ranks == {"a": 2, "b": 1} and score.ranks == [4, 1, 3]
