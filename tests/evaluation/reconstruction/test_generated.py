@@ -3,14 +3,19 @@ order.
 """
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
+    Scorer,
     measure_sets,
+    rank_items,
 )
+from brainhive_cli.measurement.metrics import MetricPart
 from brainhive_cli.measurement.statistics import describe
 from brainhive_cli.measurement.units import Alike
 
@@ -82,3 +87,60 @@ def test_the_interval_for_people_is_over_subjects_and_each_counts_alike():
         == of_five.people
         == pytest.approx(ends(0.5, 2.7764, error), rel=1e-4)
     )
+
+
+def test_items_are_sorted_from_the_best_by_every_metric():
+    """By hand: less of `lpips` and `effnet` is better, more of `pixcorr` and `ssim`."""
+    first = scored(1, 5, 2, pixcorr=[0.9, 0.1, 0.5], lpips=[0.1, 0.3, 0.9])
+    second = scored(2, 5, 2, pixcorr=[0.3, 0.7], lpips=[0.4, 0.2])
+
+    found = rank_items([first, second])
+
+    # ranks 1 + 1, 2 + 2, 5 + 3, 3 + 5 and 4 + 4 of 2; ties in their order
+    expected = [(first, "a"), (second, "b"), (first, "b"), (first, "c"), (second, "a")]
+    assert found == expected
+    for name, best in (("ssim", "c"), ("effnet", "a"), ("swav", "a"), ("clip", "c")):
+        one = scored(1, 5, **{name: [0.1, 0.2, 0.3]})
+        assert rank_items([one])[0] == (one, best), name
+
+
+def identify(seen: torch.Tensor, made: torch.Tensor, rows: torch.Tensor):
+    """Share of the other stimuli that are further from a picture than its own."""
+    distance = torch.cdist(made, seen)
+    own = distance.gather(1, rows[:, None])
+    return (distance > own).sum(1).double() / (len(seen) - 1)
+
+
+def subtract(seen: torch.Tensor, made: torch.Tensor, rows: torch.Tensor):
+    return (made - seen[rows])[:, 0].double()
+
+
+@pytest.mark.parametrize("batch_size", [2, 5, 99])
+def test_items_are_identified_among_the_chosen_stimuli_alone(batch_size):
+    """Stimuli are 0, 1, … 9; those among which pictures are identified are even."""
+    stimuli = [lambda value=value: float(value) for value in range(10)]
+    parts = {
+        "way": MetricPart(features, identify, is_identification=True),
+        "difference": MetricPart(features, subtract),
+    }
+    scorer = Scorer(parts, "as they are", batch_size, torch.device("cpu"), stimuli)
+    object.__setattr__(scorer, "_resize", list)
+    made = [lambda value=value: value for value in (8.2, 0.1, 4.9, 2.4, 6.0)]
+    shown = np.array([8, 0, 4, 4, 0])
+    even = np.arange(0, 10, 2)
+
+    among = scorer.score(made, shown, even, Mock())
+    all_of_them = scorer.score(made, shown, np.arange(10), Mock())
+    alone = scorer.score(made[:1], shown[:1], np.array([8]), Mock())
+
+    # 4.9 is nearer to 4 than to all other even numbers, and to all others but 5
+    assert among["way"].tolist() == [1, 1, 1, 0.75, 0]
+    by_hand = pytest.approx([1, 1, 8 / 9, 6 / 9, 0])
+    assert all_of_them["way"].tolist() == by_hand
+    for values in (among, all_of_them):
+        assert values["difference"] == pytest.approx([0.2, 0.1, 0.9, -1.6, 6], abs=1e-6)
+    assert [*alone] == ["difference"]
+
+
+def features(media: list[float]) -> torch.Tensor:
+    return torch.tensor(media)[:, None]
