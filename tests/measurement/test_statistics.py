@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import binomtest, t
+from scipy.special import expit, logit
+from scipy.stats import binomtest, sem, t
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
     SIMULATED,
@@ -259,6 +261,67 @@ def test_shares_of_few_items_over_seeds_have_wilsons_interval_of_an_effective_nu
         held += low <= truth <= high
 
     assert held / 600 > 0.92
+
+
+@pytest.mark.parametrize("subjects", [1, 2, 4, 6])
+@pytest.mark.parametrize("is_share", [True, False])
+def test_intervals_move_and_grow_with_the_scale_of_values(subjects, is_share):
+    random = np.random.default_rng(subjects)
+    easy = random.normal(size=40)
+    logits = random.normal(size=(subjects, 1)) / 3 + random.normal(size=(subjects, 40))
+    shares = [*1 / (1 + np.exp(-easy - logits))]
+    how = {"is_share": is_share}
+
+    found = describe(shares, limits=(0, 1), **how)
+    moved = describe([2 * each - 1 for each in shares], limits=(-1, 1), **how)
+    turned = describe([1 - each for each in shares], limits=(0, 1), **how)
+
+    assert found.low is not None and (found.people is None) == (subjects < 3)
+    for name in ("these_subjects", "people"):
+        ends = getattr(found, name)
+        assert (ends is None) == (getattr(moved, name) is None)
+        if ends is not None:
+            assert getattr(moved, name) == pytest.approx([2 * end - 1 for end in ends])
+            mirrored = [1 - end for end in reversed(ends)]
+            assert getattr(turned, name) == pytest.approx(mirrored)
+    assert (moved.low, moved.high) == pytest.approx(
+        (2 * found.low - 1, 2 * found.high - 1)
+    )
+
+
+def test_between_limits_a_t_interval_is_one_of_logits():
+    values = np.random.default_rng(0).uniform(0.6, 1, 30)
+
+    low, high = interval([values], limits=(0, 1), is_share=False)
+
+    mean, reach = values.mean(), t.ppf(0.975, 29) * sem(values)
+    steps = np.array([-1, 1]) * reach / (mean * (1 - mean))
+    assert (low, high) == pytest.approx([*expit(logit(mean) + steps)])
+    free = interval([values])
+    assert free == pytest.approx((mean - reach, mean + reach))
+
+
+def test_only_hits_and_shares_have_wilsons_interval():
+    values = np.array([0, 1, 1, 0, 1, 0.5, 1])
+    assert describe([values]).method.startswith("t over")
+    assert describe([values.round()]).method.startswith("Wilson over")
+    assert describe([values], limits=(0, 1)).method.startswith("Wilson over")
+    assert describe([values], limits=(-1, 1)).method.startswith("t over")
+    # of two subjects both have to have hits alone
+    assert describe([values.round(), values]).method.startswith("t over")
+    for value in (0.1 + 0.2, 0.1e9 + 0.7):  # whose sums are rounded
+        constant = describe([np.full(7, value)])
+        assert constant.low is None and constant.method.startswith("none")
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_finite_number_is_refused(spoilt):
+    values = np.arange(8.0)
+    with pytest.raises(BrainhiveError, match="not a finite number"):
+        describe([values, np.where(values == 3, spoilt, values)])
+    for empty in ([], [values, np.empty(0)]):
+        with pytest.raises(BrainhiveError, match="nothing to measure"):
+            describe(empty)
 
 
 def test_a_metric_carries_its_circumstances_as_plain_values():
