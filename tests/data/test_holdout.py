@@ -4,16 +4,22 @@ been fitted to them.
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
-from brainhive_cli.data.holdout import Holdout, read_split
+from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout, read_split
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
+from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.units import Alike
+
+PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def record(
@@ -175,3 +181,527 @@ def test_a_split_of_more_variants_than_models_can_be_trained_is_refused(
     path.write_text(json.dumps({"variants": [variant] * 1001}))
     with pytest.raises(BrainhiveError, match=r"split\.json.*1,001"):
         read_split(path)
+
+
+def hold_out_folds(
+    holdout: Holdout, recording: Trials | None = None, concepts: Any = ()
+) -> list[np.ndarray]:
+    """Masks of the tested trials of a recording, or of tested pictures, by fold."""
+    if recording is not None:
+        return [
+            holdout.hold_out_trials(recording, fold, "here")
+            for fold in holdout.fold_numbers
+        ]
+    ids = [f"p{row}" for row in range(len(concepts))]
+    return [
+        holdout.hold_out_pictures(ids, concepts, fold) for fold in holdout.fold_numbers
+    ]
+
+
+@PROPERTY
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=6), st.integers(2, 4))
+def test_each_fold_tests_about_as_many_pictures_of_each_concept(
+    sizes: list[int], folds: int
+) -> None:
+    # no picture is left over
+    sizes[-1] += -sum(sizes) % folds
+    numbers = np.repeat(np.arange(len(sizes)), sizes)
+    concepts = np.random.default_rng(0).permutation(numbers).astype(str)
+
+    masks = hold_out_folds(Holdout(by="pictures", folds=folds), concepts=concepts)
+
+    assert (np.sum(masks, 0) == 1).all()
+    for name in np.unique(concepts):
+        assert np.ptp([(concepts[mask] == name).sum() for mask in masks]) <= 1
+
+
+def test_a_share_of_pictures_is_about_that_share_of_each_concept() -> None:
+    concepts = np.random.default_rng(0).permutation(np.repeat([*"abcd"], 10))
+
+    (mask,) = hold_out_folds(Holdout(by="pictures", share=0.25), concepts=concepts)
+
+    counts = [(concepts[mask] == name).sum() for name in "abcd"]
+    assert sum(counts) == 10 and {*counts} <= {2, 3}
+
+
+@pytest.mark.parametrize(
+    "amount", [{"share": 0.01}, {"share": 0.99}, {"folds": 5}], ids=str
+)
+@pytest.mark.parametrize("by", ["pictures", "runs", "sessions"])
+def test_a_holdout_that_tests_nothing_or_everything_is_refused(
+    by: Any, amount: dict[str, Any]
+) -> None:
+    holdout = Holdout(by=by, **amount)
+    with pytest.raises(RecipeError):
+        if by == "pictures":
+            hold_out_folds(holdout, concepts=[*"abcd"])
+        else:
+            hold_out_folds(holdout, record(IN_FOUR_RUNS, IN_FOUR_RUNS))
+
+
+@pytest.mark.parametrize("by", ["pictures", "trials", "runs", "sessions"])
+@pytest.mark.parametrize("amount", [{"share": 0.5}, {"folds": 2}], ids=str)
+def test_the_seed_decides_which_pictures_trials_and_runs_are_tested(
+    by: Any, amount: dict[str, Any]
+) -> None:
+    def choose(seed: int) -> bytes:
+        holdout = Holdout(by=by, seed=seed, **amount)
+        concepts = [*"aabbccdd"]
+        masks = (
+            hold_out_folds(holdout, concepts=concepts)
+            if by == "pictures"
+            else hold_out_folds(holdout, record(IN_FOUR_RUNS, IN_FOUR_RUNS))
+        )
+        return np.array(masks).tobytes()
+
+    choices = [choose(seed) for seed in range(6)]
+
+    assert choices == [choose(seed) for seed in range(6)]
+    # folds of runs follow one another in time, whatever the seed
+    is_fixed = by in ("runs", "sessions") and "folds" in amount
+    assert (len({*choices}) == 1) == is_fixed
+
+
+def test_a_share_of_the_trials_of_each_stimulus_is_tested() -> None:
+    recording = record(repetitions=[4, 3, 1])
+    for share, counts in ((0.25, [1, 1, 0]), (0.5, [2, 2, 0]), (0.9, [0, 0, 0])):
+        (mask,) = hold_out_folds(Holdout(by="trials", share=share), recording)
+        assert mask.sum(1).tolist() == counts and not (mask & ~recording.is_there).any()
+
+
+def test_leftover_trials_of_stimuli_are_spread_over_the_folds() -> None:
+    masks = hold_out_folds(Holdout(by="trials", folds=3), record())
+
+    # four trials of each of three stimuli: one fold tests two of a stimulus
+    assert [mask.sum() for mask in masks] == [4, 4, 4]
+
+
+@PROPERTY
+@given(st.integers(0, 10**6), st.booleans(), st.sampled_from(["runs", "sessions"]))
+def test_runs_are_numbered_within_their_sessions_in_order_of_time(
+    seed: int, has_sessions: bool, by: Any
+) -> None:
+    random = np.random.default_rng(seed)
+    counts = random.integers(1, 5, 3)
+    is_there = np.arange(4) < counts[:, None]
+    runs = np.where(is_there, random.integers(0, 5, (3, 4)), -1)
+    sessions = np.where(is_there, random.integers(0, 3, (3, 4)), -1)
+    known_sessions = sessions if has_sessions or by == "sessions" else None
+    recording = record(runs, known_sessions, counts)
+
+    numbers = Holdout(by=by, folds=2).number_groups(recording, "here")
+
+    groups = [
+        (
+            int(known_sessions[place]) if known_sessions is not None else 0,
+            int(runs[place]) if by == "runs" else 0,
+        )
+        for place in zip(*np.nonzero(is_there), strict=True)
+    ]
+    expected = [sorted({*groups}).index(group) for group in groups]
+    assert numbers[is_there].tolist() == expected and (numbers[~is_there] == -1).all()
+
+
+def test_numbers_of_runs_count_from_both_ends_and_zero_is_none() -> None:
+    recording = record(IN_FOUR_RUNS)
+    for listed, tested in (([1], [0]), ([-2], [2]), ([-4, 4], [0, 3])):
+        holdout = Holdout(by="runs", test=listed)
+        (mask,) = hold_out_folds(holdout, recording)
+        assert np.flatnonzero(mask.any(0)).tolist() == tested
+        assert mask.all(0)[tested].all()
+    for number in (0, 5, -5):
+        with pytest.raises(RecipeError, match=f"run {number}: here has 4"):
+            hold_out_folds(Holdout(by="runs", test=[number]), recording)
+
+
+def test_padding_is_never_tested() -> None:
+    runs = [[0, 1, -1, -1], [1, 0, 2, -1], [2, -1, -1, -1]]
+    recording = record(runs, repetitions=[2, 3, 1])
+    for amount in ({"test": [-1]}, {"folds": 3}, {"share": 0.4}):
+        for mask in hold_out_folds(Holdout(by="runs", **amount), recording):
+            assert mask.any() and not (mask & ~recording.is_there).any()
+
+
+def test_each_trial_has_the_number_of_the_fold_or_run_that_tests_it() -> None:
+    recording = record(IN_FOUR_RUNS)
+    holdout = Holdout(by="trials", folds=3)
+    numbers = holdout.number_tested(recording, "here")
+    for fold, mask in enumerate(hold_out_folds(holdout, recording), 1):
+        assert ((numbers == fold) == mask).all()
+
+    by_run = Holdout(by="runs", folds=2).number_tested(recording, "here")
+    assert by_run.tolist() == IN_FOUR_RUNS
+    single = record(repetitions=[4, 4, 1])
+    assert holdout.number_tested(single, "here")[2].tolist() == [0, 0, 0, 0]
+
+
+def stimuli_of(ids: list[str], concepts: list[str] | None = None) -> Any:
+    """A target store of pictures, of which `bad` has no targets."""
+    return SimpleNamespace(
+        image_ids=ids,
+        concepts=concepts or ids,
+        rows=lambda names: np.array(
+            [-1 if name == "bad" else ids.index(name) for name in names]
+        ),
+    )
+
+
+def test_pictures_of_both_sides_are_all_unless_a_split_lists_fewer(
+    tmp_path: Path,
+) -> None:
+    stimuli = stimuli_of([*"abcde"])
+    path = tmp_path / "split.json"
+    variants = [
+        {"train_ids": ["a", "b"], "test_ids": ["c"]},
+        {"train_ids": ["e"], "test_ids": ["a"]},
+    ]
+    path.write_text(json.dumps({"variants": variants}))
+
+    def choose(holdout: Holdout, split: str, fold: int) -> str:
+        is_chosen = holdout.choose_stimuli(stimuli, split, fold)
+        return "".join(np.array(stimuli.image_ids)[is_chosen])
+
+    listed = Holdout(by="pictures", split=str(path))
+    assert [choose(listed, split, 1) for split in ("train", "test")] == ["ab", "c"]
+    assert [choose(listed, split, 2) for split in ("train", "test")] == ["e", "a"]
+    named = Holdout(by="pictures", test=["b", "d"])
+    assert [choose(named, split, 1) for split in ("train", "test")] == ["ace", "bd"]
+    for holdout in (SEPARATE_TEST, Holdout(by="runs", folds=2)):
+        for split in ("train", "test"):
+            assert choose(holdout, split, 1) == "abcde"
+
+
+def test_the_file_of_a_split_is_an_input_with_its_folds_and_content(
+    tmp_path: Path,
+) -> None:
+    path, digests = tmp_path / "split.json", set()
+    for name in "ab":
+        variant = {"train_ids": [name], "test_ids": ["c"]}
+        path.write_text(json.dumps({"variants": [variant] * 3}))
+        holdout = Holdout(by="pictures", split=str(path))
+        (file,) = holdout.inputs()
+        digests.add(file.digest)
+        assert file.reference == str(path) and holdout.fold_numbers == [1, 2, 3]
+    assert len(digests) == 2
+    assert Holdout(by="pictures", share=0.5).fold_numbers == [1]
+    assert Holdout(by="pictures", folds=2).inputs() == []
+
+    path.write_text("{}")
+    with pytest.raises(BrainhiveError, match="split"):
+        holdout.inputs()
+
+
+@pytest.mark.parametrize(
+    "variants",
+    [
+        [],
+        [{"train_ids": ["a"], "test_ids": []}],
+        [{"train_ids": ["a"], "test_ids": ["a"]}],
+        [{"train_ids": ["a", "a"], "test_ids": ["b"]}],
+        [
+            {"train_ids": ["a"], "test_ids": ["b"]},
+            {"train_ids": ["a"], "test_ids": ["b", "c"]},
+        ],
+    ],
+    ids=["no variant", "no test", "both sides", "twice", "other chance"],
+)
+def test_a_split_without_one_common_chance_is_refused(
+    tmp_path: Path, variants: list[dict[str, list[str]]]
+) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"variants": variants}))
+    with pytest.raises(BrainhiveError, match=r"split\.json"):
+        read_split(path)
+
+
+@pytest.mark.parametrize(
+    ("by", "fields", "is_sound"),
+    [
+        ("pictures", {"test": ["a"]}, True),
+        ("pictures", {"test": [1]}, False),
+        ("pictures", {"split": "a.json"}, True),
+        ("runs", {"test": [1]}, True),
+        ("runs", {"test": ["a"]}, False),
+        ("sessions", {"test": [1, "a"]}, False),
+        ("sessions", {"split": "a.json"}, False),
+        ("trials", {"test": [1]}, False),
+        ("trials", {"test": ["a"]}, False),
+        ("trials", {"folds": 1}, False),
+        ("trials", {"folds": 1000}, True),
+        ("trials", {"folds": 1001}, False),
+        ("trials", {"share": 0}, False),
+        ("trials", {"share": 1}, False),
+        ("pictures", {"test": ["a"], "split": "a.json"}, False),
+    ],
+)
+def test_runs_are_listed_by_number_pictures_by_name_trials_never(
+    by: Any, fields: dict[str, Any], is_sound: bool
+) -> None:
+    if is_sound:
+        assert Holdout(by=by, **fields).divides_train
+    else:
+        with pytest.raises((RecipeError, ValueError)):
+            Holdout(by=by, **fields)
+
+
+@pytest.mark.parametrize(
+    ("by", "steps", "is_refused"),
+    [
+        ("runs", {"zscore": "no"}, False),
+        ("runs", {"zscore": "run"}, False),
+        ("sessions", {"zscore": "session"}, False),
+        ("sessions", {"zscore": "run"}, True),
+        ("trials", {"zscore": "run"}, True),
+        ("pictures", {"zscore": "session"}, True),
+        ("pictures", {"zscore": "all"}, True),
+        ("runs", {"estimator": "hrf"}, True),
+        ("runs", {"estimator": "denoised"}, True),
+        ("runs", {"estimator": "lsa"}, False),
+        ("runs", {"min_ncsnr": 0}, True),
+        ("runs", {"max_voxels": 5}, True),
+        ("runs", {"whiten": False}, False),
+        ("runs", {"whiten": "no"}, False),
+        ("pictures", {"whiten": "epochs"}, True),
+    ],
+)
+def test_steps_that_saw_held_out_trials_are_refused_on_every_path(
+    by: Any, steps: dict[str, Any], is_refused: bool
+) -> None:
+    holdout, recording = Holdout(by=by, folds=2), record(IN_FOUR_RUNS, IN_FOUR_RUNS)
+    recording.provenance["preparation"] = steps
+    if is_refused:
+        for split in ("train", "test"):
+            with pytest.raises(BrainhiveError, match="fitted to all trials"):
+                holdout.choose_trials(recording, split, 1, "here")
+        assert SEPARATE_TEST.choose_trials(recording, "train", 1, "here") is recording
+    else:
+        chosen = [
+            holdout.choose_trials(recording, split, 1, "here")
+            for split in ("train", "test")
+        ]
+        total = sum(len(trials.index) for trials in chosen)  # type: ignore[arg-type]
+        assert total == recording.is_there.sum()
+
+
+def test_held_out_pictures_leave_the_trials_to_the_choice_of_pictures() -> None:
+    holdout, recording = Holdout(by="pictures", folds=2), record(IN_FOUR_RUNS)
+
+    assert holdout.choose_trials(recording, "test", 1, "here") is recording
+    assert holdout.list_other_side({"train": recording}, "test", 1, "here") == []
+    assert not holdout.shows_seen and holdout.stored_split("test") == "train"
+
+
+def test_each_split_is_compared_with_all_that_models_learn_or_are_tested_on() -> None:
+    recordings = {"train": record(), "test": record(), "shared": record()}
+
+    def list_other(holdout: Holdout, split: str) -> list[Trials]:
+        return holdout.list_other_side(recordings, split, 1, "here")
+
+    tested = [recordings["test"], recordings["shared"]]
+    for split, others in (
+        ("train", tested),
+        ("test", [recordings["train"]]),
+        ("shared", [recordings["train"]]),
+    ):
+        found = list_other(SEPARATE_TEST, split)
+        assert [*map(id, found)] == [*map(id, others)]
+
+    runs = Holdout(by="runs", test=[1])
+    recordings["train"] = record(IN_FOUR_RUNS)
+    (learned,), (held_out,) = list_other(runs, "test"), list_other(runs, "train")
+    assert learned.runs.ravel().tolist() == [1, 2, 3] * 3  # type: ignore[union-attr]
+    assert held_out.runs.ravel().tolist() == [0] * 3  # type: ignore[union-attr]
+
+
+def test_tested_trials_are_grouped_by_run_and_block_and_folds_are_counted() -> None:
+    tested = [("t1", "run 1", 0), ("t2", "run 1", 1), ("t3", "run 2", 0)]
+    runs, pictures = Holdout(by="runs", folds=2), Holdout(by="pictures", folds=2)
+
+    alike = runs.group_alike(Alike(), tested, [1, 2])
+
+    assert alike.has_folds and alike.groups == "runs"
+    assert alike.group_of == {"t1": "run 1", "t2": "run 1", "t3": "run 2"}
+    assert len({*alike.block_of.values()}) == 3
+    assert not runs.group_alike(Alike(), tested, [2]).has_folds
+    plain = pictures.group_alike(Alike(), tested, [1, 2])
+    assert plain.has_folds and not plain.group_of and not plain.block_of
+
+
+def test_trials_are_named_by_their_run_session_or_fold() -> None:
+    trials = record([[0, 1, 2, 3]] * 3, [[0, 0, 1, 1]] * 3).hold_out(
+        np.ones((3, 4), bool), "test"
+    )
+    trials = trials.change(stimulus=np.arange(12))
+
+    for by, groups in (("runs", 4), ("sessions", 2), ("trials", 1)):
+        names = Holdout(by=by, folds=2).name_groups(trials, "sub-01", 2)
+        assert len(names) == 12 and names == names[:4] * 3
+        assert len({*names}) == groups
+    unknown = trials.change(runs=None, sessions=None)
+    assert len({*Holdout(by="runs", folds=2).name_groups(unknown, "a", 1)}) == 1
+
+
+NAMES, CONCEPTS = [f"p{row}" for row in range(12)], [*"aaabbbcccddd"]
+FEATURES = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+
+
+def show(runs: int, seed: int | None = 0, known: Any = "time") -> Trials:
+    """12 stimuli, once in each run, in a random order that differs between runs; or in
+    that of their names.
+    """
+    random = np.random.default_rng(seed)
+    order = np.stack(
+        [
+            np.arange(12) if seed is None else random.permutation(12)
+            for _ in range(runs)
+        ],
+        1,
+    )
+    number = np.tile(np.arange(runs), (12, 1))
+    fields = {"time": {"trial_numbers": order + 12 * number}, "nothing": {}}
+    fields["runs"] = {"runs": number.astype(np.int16)}
+    fields["both"] = {**fields["time"], **fields["runs"]}
+    return Trials(
+        np.zeros((12, runs, 1, 1), np.float32),
+        NAMES,
+        Sensors(["Oz"]),
+        np.zeros(1),
+        None,
+        "µV",
+        **fields[known],
+    )
+
+
+def interleave(
+    holdout: Holdout, recording: Trials, split: str = "test", has_order: bool = False
+) -> Any:
+    return holdout.find_interleaving(
+        recording,
+        stimuli_of(NAMES, CONCEPTS),
+        split,
+        "here",
+        has_order=has_order,
+        features=lambda: FEATURES,
+    )
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The order in time and the groups of items that interleaving is found from."""
+    calls: list[Any] = []
+
+    def keep(order: Any, group: np.ndarray, *by: str) -> Interleaving:
+        calls.append((order, group))
+        return Interleaving(group.tolist(), [*range(len(group))])
+
+    for name in ("from_trials", "from_pictures"):
+        monkeypatch.setattr(Interleaving, name, staticmethod(keep))
+    return calls
+
+
+def test_pictures_exchange_labels_within_the_fold_that_tests_them(
+    compared: list[Any],
+) -> None:
+    holdout = Holdout(by="pictures", folds=5)
+    masks = hold_out_folds(holdout, concepts=CONCEPTS)
+
+    found = interleave(holdout, show(2))
+    interleave(holdout, show(2), "train")
+    interleave(SEPARATE_TEST, show(2))
+
+    (order, fold), (_, trained), (_, separate) = compared
+    # two pictures are left over, and no fold tests them
+    assert (
+        fold.tolist()
+        == sum(number * mask for number, mask in enumerate(masks, 1)).tolist()
+    )
+    assert (fold == 0).sum() == 2 and found.parts == fold.tolist()
+    assert len({*trained}) == len({*separate}) == 1
+    # items are pictures, in the order of time
+    times = show(2).trial_numbers
+    assert times is not None
+    assert [*times[order.item[:12], 0]] == [*range(12)]
+    assert order.label.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert np.array_equal(order.features, FEATURES)
+
+
+@pytest.mark.parametrize("by", ["pictures", "runs"])
+def test_stimuli_without_targets_are_like_no_other(
+    compared: list[Any], by: Any
+) -> None:
+    holdout = Holdout(by=by, folds=3)
+    recording = show(2, known="both").change(image_ids=[NAMES[0], "bad", *NAMES[2:]])
+
+    interleave(holdout, recording)
+
+    ((order, group),) = compared
+    of_bad = slice(1, 2) if by == "pictures" else slice(2, 4)
+    assert not order.features[of_bad].any()
+    assert (np.abs(order.features).sum(1) == 0).sum() == of_bad.stop - of_bad.start
+    label = order.label[of_bad.start]
+    assert (order.label == label).sum() == of_bad.stop - of_bad.start
+    # the first picture has row 0, and is dealt to a fold as any other
+    assert by == "runs" or (group[0] > 0 and group[1] == 0)
+
+
+@pytest.mark.parametrize("by", ["runs", "trials"])
+def test_trials_exchange_labels_within_the_run_or_fold_that_tests_them(
+    compared: list[Any], by: Any
+) -> None:
+    holdout, recording = Holdout(by=by, folds=2), show(3, known="both")
+    recording = recording.choose(np.arange(36).reshape(12, 3) != 4)
+
+    interleave(holdout, recording)
+
+    ((order, group),) = compared
+    is_there = recording.is_there
+    numbers = holdout.number_tested(recording, "here")[is_there]
+    assert len(group) == 35 and group.tolist() == numbers.tolist()
+    # items are trials, whose label is what they show
+    rows = np.nonzero(is_there)[0]
+    assert order.label.tolist() == rows.tolist()
+    assert np.array_equal(order.features, FEATURES[rows])
+    times = recording.trial_numbers
+    assert times is not None
+    assert [*times[is_there][order.item]] == sorted(times[is_there].tolist())
+
+
+@pytest.mark.parametrize(
+    ("known", "is_known"),
+    [("nothing", False), ("runs", False), ("time", True), ("both", True)],
+)
+def test_the_order_of_trials_is_known_where_their_times_are(
+    compared: list[Any], known: str, is_known: bool
+) -> None:
+    found = interleave(Holdout(by="trials", folds=2), show(4, known=known))
+
+    assert found.is_known == is_known
+    # nothing is compared where neither runs nor times are known
+    assert bool(compared) == (known != "nothing")
+
+
+def test_clips_that_follow_one_another_exchange_labels_within_their_run(
+    compared: list[Any],
+) -> None:
+    recording = show(4, seed=None, known="both")
+
+    found = interleave(Holdout(by="runs", folds=2), recording, has_order=True)
+
+    assert recording.runs is not None and not compared
+    assert found.parts == recording.runs.ravel().tolist()
+    assert len({*found.blocks}) == 48 and found.is_known
+
+
+def test_labels_of_seen_stimuli_that_follow_each_other_in_pairs_repeat(
+    compared: list[Any],
+) -> None:
+    for by, seed, repeats in (
+        ("runs", None, True),
+        ("trials", None, True),
+        ("runs", 0, False),
+        # held-out pictures were never shown before
+        ("pictures", None, False),
+    ):
+        holdout = Holdout(by=by, folds=2)  # type: ignore[arg-type]
+        found = interleave(holdout, show(6, seed, known="both"))
+        assert found.repeats == repeats, by
