@@ -1,15 +1,34 @@
 """Trials: grouped by stimulus, averaged over drawn repetitions, held out by fold."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.measurements import (
+    SIMULATED,
+    UNKNOWN_STEPS,
+    WHITENED_BY_TESTED,
+)
+from brainhive_cli.data import trials as trials_module
 from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials, group_trials
+from brainhive_cli.data.signals.channel_mapping import ChannelMapping
+from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.stores.hdf5 import LazyRows
+from brainhive_cli.data.trials import (
+    Trials,
+    digest_trials,
+    gather_trials,
+    group_trials,
+)
+
+PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def test_trials_of_a_stimulus_keep_their_order_and_missing_ones_are_marked() -> None:
@@ -89,3 +108,507 @@ def test_where_nothing_of_the_training_is_held_out_the_split_test_is_tested() ->
     assert SEPARATE_TEST.stored_split("test") == "test" and not SEPARATE_TEST.words
     splits = {"train": trials, "test": record()}
     assert SEPARATE_TEST.list_other_side(splits, "train", 1, "here") == [splits["test"]]
+
+
+CHANNELS = ("Fz", "Oz", "Pz")
+
+
+def draw_trials(seed: int, is_mapped: bool = False) -> Trials:
+    """Seven stimuli of one to four repetitions, of three channels and five samples."""
+    random = np.random.default_rng(seed)
+    counts = random.integers(1, 5, 7)
+    is_there = np.arange(4) < counts[:, None]
+    signal = random.normal(size=(7, 4, 3, 5)).astype(np.float32)
+    signal[~is_there] = np.nan
+    numbers = np.where(is_there, np.arange(28).reshape(7, 4), -1)
+    held = LazyRows(signal.shape, signal.dtype, lambda part: signal[part])
+    return Trials(
+        held if is_mapped else signal,
+        [f"p{row}" for row in range(7)],
+        Sensors(CHANNELS),
+        np.arange(5) / 100,
+        100.0,
+        "µV",
+        repetitions=counts,
+        runs=numbers.astype(np.int16),
+        sessions=np.where(is_there, 0, -1).astype(np.int8),
+        trial_numbers=numbers,
+        onset_s=np.where(is_there, numbers * 2.0, np.nan),
+        stimulus=np.arange(100, 107),
+    )
+
+
+def draw_normaliser(random: np.random.Generator) -> Normaliser:
+    mean, matrix = random.normal(size=(3, 1)), random.normal(size=(3, 3))
+    return Normaliser(mean.astype(np.float32), matrix.astype(np.float32))
+
+
+def apply_randomly(trials: Trials, seed: int, reads: bool) -> Trials:
+    """Choose, take and normalise in a random order; perhaps read the signals between
+    these.
+    """
+    random, reading = np.random.default_rng(seed), np.random.default_rng(seed + 1)
+    for _ in range(5):
+        for name in ("averages", "singles"):
+            if reading.random() < 0.5 and reads:
+                getattr(trials, name)
+        step, count = random.integers(3), len(trials.counts)
+        if step == 0:
+            trials = trials.take(random.permutation(count)[: max(1, count - 1)])
+        elif step == 1:
+            is_chosen = trials.is_there & (random.random(trials.is_there.shape) < 0.8)
+            is_chosen[0, 0] = True
+            trials = trials.choose(is_chosen)
+        else:
+            trials = trials.normalise(draw_normaliser(random))
+    return trials
+
+
+@settings(PROPERTY, max_examples=12)
+@given(st.integers(0, 10**6), st.booleans())
+def test_signals_are_the_same_whatever_was_read_before(
+    seed: int, is_mapped: bool
+) -> None:
+    fresh = apply_randomly(draw_trials(seed, is_mapped), seed, reads=False)
+    used = apply_randomly(draw_trials(seed, is_mapped), seed, reads=True)
+    recorded = draw_trials(seed)
+
+    is_there, numbers = fresh.is_there, fresh.trial_numbers
+    assert numbers is not None and (numbers >= 0).tolist() == is_there.tolist()
+    rows, columns = np.divmod(numbers, 4)
+    signal = recorded.signal[rows, columns]
+    if fresh.normaliser is not None:
+        signal = fresh.normaliser(signal)
+    for trials in (used, fresh):
+        np.testing.assert_allclose(
+            trials.singles[is_there], signal[is_there], atol=1e-5
+        )
+        mean = np.stack(
+            [each[there].mean(0) for each, there in zip(signal, is_there, strict=True)]
+        )
+        np.testing.assert_allclose(trials.averages, mean, atol=1e-5)
+        # all lists stay with their trials
+        assert [*trials.image_ids] == [f"p{row}" for row in rows[:, 0]]
+        assert trials.stimulus.tolist() == (100 + rows[:, 0]).tolist()
+        assert trials.runs is not None and trials.onset_s is not None
+        assert np.array_equal(trials.runs, numbers)
+        assert np.array_equal(trials.onset_s[is_there], 2.0 * numbers[is_there])
+        assert trials.sessions is not None
+        assert np.array_equal(trials.sessions >= 0, is_there)
+        if trials.index is not None:
+            assert trials.index.tolist() == rows[:, 0].tolist()
+        assert trials.counts.tolist() == is_there.sum(1).tolist()
+        # in the order of time
+        assert (np.diff(numbers, axis=1)[is_there[:, 1:]] > 0).all()
+
+
+def test_choosing_trials_forgets_averages_over_others() -> None:
+    trials = record()
+    assert trials.averages.ravel().tolist() == [3.75, 1.5, 1]
+
+    second = trials.choose(trials.is_there & (np.arange(4) == 1))
+
+    assert second.averages.ravel().tolist() == [2, 2] and [*second.image_ids] == [
+        "a",
+        "b",
+    ]
+    every = trials.choose(trials.is_there)
+    assert every.averages.tolist() == trials.averages.tolist()
+
+
+def test_signals_in_memory_are_not_read_again() -> None:
+    reads = list[Any]()
+    signal = draw_trials(0).signal
+
+    def read(part: Any) -> Any:
+        reads.append(part)
+        return signal[part]
+
+    trials = draw_trials(0).change(signal=LazyRows(signal.shape, signal.dtype, read))
+    averages, singles = trials.averages, trials.singles
+    count = len(reads)
+
+    assert np.array_equal(trials.read(slice(1, 3)), averages[1:3])
+    assert np.array_equal(trials.read([0, 4], as_singles=True), singles[[0, 4]])
+    normaliser = draw_normaliser(np.random.default_rng(0))
+    for changed in (
+        trials.take(np.array([3, 1])),
+        trials.change(where="there"),
+        trials.normalise(normaliser),
+    ):
+        assert np.isfinite(changed.averages).all() and len(changed.singles)
+    assert len(reads) == count
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_the_last_normalisation_replaces_those_before(is_read: bool) -> None:
+    random = np.random.default_rng(0)
+    first, second = draw_normaliser(random), draw_normaliser(random)
+    trials = draw_trials(0)
+    expected = second(trials.averages)
+
+    for steps in ((first, second), (None, second), (second, second)):
+        found = draw_trials(0)
+        for normaliser in steps:
+            if is_read:
+                assert found.averages.any() and found.singles.any()
+            found = found.normalise(normaliser)
+        np.testing.assert_allclose(found.averages, expected, atol=1e-5)
+        is_there = found.is_there
+        np.testing.assert_allclose(
+            found.singles[is_there], second(trials.singles)[is_there], atol=1e-5
+        )
+    plain = found.normalise(None)
+    np.testing.assert_allclose(plain.averages, trials.averages, atol=1e-6)
+
+
+def test_channels_are_mapped_before_they_are_normalised() -> None:
+    normaliser = Normaliser(np.float32([[1], [2]]), np.float32([[3], [5]]))
+    matrix = np.float32([[0, 1, 0], [0, 0, 0]])
+    mapping = ChannelMapping("common", ("Oz", "X"), CHANNELS, matrix, 1)
+    trials = draw_trials(0)
+
+    mapped = replace(trials, mapping=mapping).normalise(normaliser)
+
+    assert mapped.width == 2 and mapped.channels == ("Oz", "X")
+    oz = trials.averages[:, 1]
+    # the channel without a source is the mean, which becomes 0
+    expected = np.stack([3 * (oz - 1), np.zeros_like(oz)], 1)
+    np.testing.assert_allclose(mapped.averages, expected, atol=1e-5)
+    other = Normaliser(np.float32([[0], [0]]), np.float32([[1], [1]]))
+    again = mapped.normalise(other)
+    np.testing.assert_allclose(again.averages[:, 0], oz, atol=1e-5)
+    without = replace(trials, mapping=mapping)
+    np.testing.assert_allclose(without.averages[:, 1], 0)
+
+
+def test_many_stimuli_are_read_in_blocks_as_few_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, digests = draw_trials(0), draw_trials(0).digests
+    averages, singles = whole.averages, whole.singles
+    for block in (1, 3, 6, 7):
+        monkeypatch.setattr(trials_module, "COPIED_STIMULI", block)
+        for is_mapped in (True, False):
+            trials = draw_trials(0, is_mapped)
+            assert np.array_equal(trials.averages, averages)
+            assert np.array_equal(draw_trials(0, is_mapped).singles, singles)
+            assert np.array_equal(trials.digests, digests)
+
+
+def test_values_of_float16_are_averaged_in_float32() -> None:
+    signal = np.full((1, 4, 1, 1), 40_000, np.float16)
+    trials = Trials(signal, ["a"], Sensors(["Oz"]), np.zeros(1), None, "µV")
+    assert trials.averages.item() == 40_000 and trials.averages.dtype == np.float32
+
+
+@pytest.mark.parametrize("as_singles", [True, False])
+def test_a_signal_that_is_not_finite_is_named_by_picture_and_channel(
+    as_singles: bool,
+) -> None:
+    trials = draw_trials(0)
+    trials.signal[4, 0, 2, 1] = np.inf
+    with pytest.raises(BrainhiveError, match="picture p4, channel Pz"):
+        trials.read(slice(3, 6), as_singles)
+    with pytest.raises(BrainhiveError, match="picture p4, channel Pz"):
+        trials.select(["Pz"]).averages  # noqa: B018 (read)
+    anonymous = replace(trials, image_ids=())
+    with pytest.raises(BrainhiveError, match="row 4, channel Pz"):
+        anonymous.read([4, 5], as_singles)
+
+
+def test_a_voxel_that_is_not_finite_is_named_by_its_row_in_the_recording() -> None:
+    signal = np.zeros((2, 1, 4, 1), np.float32)
+    signal[1, 0, 3] = np.nan
+    regions = {"V1": np.array([False, True, False, True])}
+    trials = Trials(signal, ["a", "b"], Voxels(regions), np.zeros(1), None, "")
+    for read in (trials, trials.select(["V1"])):
+        with pytest.raises(BrainhiveError, match="picture b, voxel 3"):
+            read.averages  # noqa: B018 (read)
+
+
+def test_selected_channels_come_in_the_order_of_their_names_and_window() -> None:
+    trials = draw_trials(0)
+
+    found = trials.select(["Pz", "Fz"], (10, 30), scale=2.0)
+
+    assert found.channels == ("Pz", "Fz") and found.times_s.tolist() == [0.01, 0.02]
+    expected = 2 * trials.averages[:, [2, 0], 1:3]
+    np.testing.assert_allclose(found.averages, expected, rtol=1e-5)
+    assert found.singles.dtype == np.float32 and found.signal.shape == (7, 4, 2, 2)
+    # the digests are of the trials as they were recorded
+    assert np.array_equal(found.digests, trials.digests)
+    chosen = found.choose(trials.is_there & (np.arange(4) < 1)).take(np.array([5]))
+    assert chosen.digests.tolist() == trials.digests[[5], :1].tolist()
+    assert trials.select().averages.shape == (7, 3, 5)
+
+
+def test_voxels_of_regions_and_of_a_models_sets_are_their_union() -> None:
+    signal = np.arange(12, dtype=np.float32).reshape(2, 1, 6, 1)
+    masks = {
+        name: np.isin(np.arange(6), rows)
+        for name, rows in {"V1": [4, 1], "FFA": [5, 1], "none": []}.items()
+    }
+    trials = Trials(signal, ["a", "b"], Voxels(masks), np.zeros(1), None, "")
+
+    found = trials.select(["FFA", "V1"])
+    assert found.averages[0].ravel().tolist() == [1, 4, 5]
+    assert found.regions == {"V1": (0, 1), "FFA": (0, 2), "none": ()}
+    assert found.rows is not None and found.rows.tolist() == [1, 4, 5]
+    sets = {"early": masks["V1"], "late": np.arange(6) == 0}
+    streams = trials.select(["FFA"], sets=sets)
+    assert streams.averages[1].ravel().tolist() == [6, 7, 10]
+    assert streams.regions["late"] == (0,) and streams.regions["early"] == (1, 2)
+    assert trials.positions is None and draw_trials(0).regions == {}
+    with pytest.raises(RecipeError, match="no voxel lies in none"):
+        trials.select(["none"])
+
+
+def test_each_repetition_is_divided_by_its_norm_before_centring() -> None:
+    trials = draw_trials(0)
+    trials.signal[2, 0, 1] = 0
+
+    found = trials.select(None, (0, 40), 3.0, normalises_trials=True)
+
+    signal = trials.singles[..., :4].astype(float)
+    for row, column in np.argwhere(trials.is_there):
+        for channel in range(3):
+            values = signal[row, column, channel]
+            length = np.sqrt(sum(value**2 for value in values)) or 1
+            np.testing.assert_allclose(
+                found.singles[row, column, channel],
+                3 * (values - values.mean()) / length,
+                atol=1e-5,
+            )
+    with pytest.raises(RecipeError, match="one sample"):
+        trials.select(None, (0, 10), normalises_trials=True)
+    two = trials.select(None, (0, 20), normalises_trials=True)
+    assert two.signal.shape[3] == 2
+
+
+def test_positions_are_known_only_of_channels_that_were_recorded() -> None:
+    positions = np.arange(9.0).reshape(3, 3)
+    trials = draw_trials(0).change(space=Sensors(CHANNELS, positions))
+    assert trials.positions == ((0, 1, 2), (3, 4, 5), (6, 7, 8))
+    assert trials.select(["Pz"]).positions == ((6, 7, 8),)
+    unknown = positions.copy()
+    unknown[1, 2] = np.nan
+    assert trials.change(space=Sensors(CHANNELS, unknown)).positions is None
+    assert draw_trials(0).positions is None
+    mapping = ChannelMapping("common", CHANNELS, CHANNELS, np.eye(3), 3)
+    assert trials.change(mapping=mapping).positions is None
+
+
+def test_sides_of_a_fold_know_the_digests_of_their_trials() -> None:
+    trials = draw_trials(0).select(["Oz"])
+    is_tested = trials.is_there & (np.arange(4) % 2 == 0)
+
+    tested, learned = (trials.hold_out(is_tested, split) for split in ("test", "train"))
+
+    for side, mask in ((tested, is_tested), (learned, trials.is_there & ~is_tested)):
+        assert side.digests.ravel().tolist() == draw_trials(0).digests[mask].tolist()
+        assert side.stimulus.tolist() == (100 + np.nonzero(mask)[0]).tolist()
+        assert np.array_equal(side.averages, trials.singles[mask])
+        assert side.counts.tolist() == [1] * mask.sum()
+        assert side.trial_numbers.ravel().tolist() == np.flatnonzero(mask).tolist()
+
+
+def test_copies_of_trials_are_refused_with_their_count_and_place() -> None:
+    trials, other = draw_trials(0), draw_trials(1)
+    trials.signal[0] = 0
+    row, column = np.argwhere(trials.is_there & (np.arange(7)[:, None] > 2))[1]
+    copied = trials.digests[row, column]
+
+    trials.refuse_copies(other.digests.ravel(), "here", "tests", "hint")
+    # trials of zeros are copies of nothing
+    trials.refuse_copies(np.zeros(1, np.uint64), "here", "tests", "hint")
+    trials.refuse_copies(digest_trials(np.zeros((1, 1, 3, 5))), "here", "tests", "")
+    with pytest.raises(BrainhiveError) as caught:
+        trials.refuse_copies(np.array([7, copied], np.uint64), "here", "tests", "")
+    known = int(trials.counts[1:].sum())
+    place = f"of p{row}, session 1, run {4 * row + column}"
+    assert f"1 of {known} trials" in str(caught.value) and place in str(caught.value)
+
+
+def test_a_digest_is_of_the_numbers_as_float32_and_none_of_constants() -> None:
+    signal = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    signal[1, 2] = 3.0
+    digests = digest_trials(signal)
+
+    assert digests.shape == (2, 3) and len(np.unique(digests)) == 6
+    assert digests[1, 2] == 0 and (digests.ravel()[:5] > 0).all()
+    assert np.array_equal(digests, digest_trials(signal.astype(np.float32)))
+    assert np.array_equal(digests[1:], digest_trials(signal[1:]))
+    changed = signal.copy()
+    changed[0, 1, 3, 4] += 1
+    is_other = digest_trials(changed) != digests
+    assert np.argwhere(is_other).tolist() == [[0, 1]]
+    one = np.zeros((1, 1, 2, 2))
+    one[0, 0, 1, 1] = 1
+    assert digest_trials(one) != 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"signal": np.zeros((7, 4, 3), np.float32)},
+        {"signal": np.zeros((7, 4, 3, 5), complex)},
+        {"signal": np.zeros((7, 4, 3, 5), bool)},
+        {"image_ids": ["a"]},
+        {"image_ids": [1] * 7},
+        {"repetitions": np.full(6, 1)},
+        {"repetitions": np.array([0, 1, 1, 1, 1, 1, 1])},
+        {"repetitions": np.array([5, 1, 1, 1, 1, 1, 1])},
+        {"space": Sensors(["Oz", "Pz"])},
+        {"space": Sensors(CHANNELS, np.zeros((2, 3)))},
+        {"space": Voxels({"V1": np.ones(2, bool)})},
+        {"space": Voxels({}, {"ncsnr": np.ones(2)})},
+        {"times_s": np.arange(4) / 100},
+        {"times_s": np.arange(5) / 102.5},
+        {"times_s": np.arange(5) / 97.5},
+        {"times_s": np.arange(5)[::-1] / 100},
+        {"times_s": np.array([0, 0.01, np.nan, 0.03, 0.04])},
+        {"rate_hz": None},
+        {"runs": np.zeros((7, 4), np.int16)},
+        {"runs": np.zeros((7, 1), np.int16)},
+        {"sessions": np.full((7, 4), -1, np.int8)},
+        {"trial_numbers": np.zeros((7, 4), np.int64)},
+        {"onset_s": np.zeros((7, 4))},
+        {"onset_s": np.full((7, 4), np.inf)},
+        {"whiteners": np.zeros((1, 2, 2))},
+        {"whiteners": np.zeros((1, 3, 2))},
+        {"whiteners": np.zeros((0, 3, 3))},
+        {"provenance": []},
+        {"unit": 1},
+        {"space": None},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_lists_that_do_not_fit_the_signal_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(BrainhiveError):
+        replace(draw_trials(0), **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_ids": ()},
+        {"times_s": np.arange(5) / 101.5},
+        {"times_s": np.arange(5) / 98.5 - 0.2},
+        {"whiteners": np.zeros((1, 3, 3))},
+        {"whiteners": np.zeros((2, 3, 3))},
+        {"space": Voxels({"V1": np.ones(3, bool)}, {"ncsnr": np.ones(3)})},
+        {"runs": None, "sessions": None, "trial_numbers": None, "onset_s": None},
+        {"sessions": None, "whiteners": np.zeros((1, 3, 3))},
+        {"signal": np.zeros((7, 4, 3, 5), np.int16)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_lists_that_fit_the_signal_are_taken(changes: dict[str, Any]) -> None:
+    assert replace(draw_trials(0), **changes).averages.shape == (7, 3, 5)
+
+
+def test_trials_are_ordered_by_onset_else_by_number() -> None:
+    trials = draw_trials(0)
+    assert trials.times_in_run is trials.onset_s
+    assert replace(trials, onset_s=None).times_in_run is trials.trial_numbers
+    unknown = replace(trials, onset_s=None, trial_numbers=None)
+    assert unknown.times_in_run is None
+
+
+def of_origin(**provenance: Any) -> Trials:
+    return record(provenance=provenance)
+
+
+SESSIONS = {"sessions": [{"preparation": {"kind": "a_b", "whiten": "epochs"}}, {}]}
+
+
+@pytest.mark.parametrize(
+    ("provenance", "caveats"),
+    [
+        ({}, []),
+        ({"preparation": {"whiten": "epochs", "whiten_by": "train"}}, []),
+        ({"preparation": {"whiten": "no", "whiten_by": "both"}}, []),
+        ({"preparation": {"whiten": False, "whiten_by": "both"}}, []),
+        (
+            {"preparation": {"whiten": "epochs", "whiten_by": "both"}},
+            [WHITENED_BY_TESTED],
+        ),
+        ({"preparation": {"whitened": "unknown"}}, [UNKNOWN_STEPS]),
+        ({"preparation": {"averaged": "unknown"}}, [UNKNOWN_STEPS]),
+        ({"preparation": {"averaged": "no"}}, []),
+        ({"simulated": {"noise": 1}}, [SIMULATED]),
+        ({"sessions": [{}, {"simulated": {"noise": 1}}]}, [SIMULATED]),
+    ],
+)
+def test_caveats_say_what_the_provenance_does(
+    provenance: dict[str, Any], caveats: list[str]
+) -> None:
+    trials = of_origin(**provenance)
+    assert trials.caveats == caveats
+    assert trials.preparation.get("simulated", False) == (SIMULATED in caveats)
+
+
+def test_steps_of_all_sessions_come_before_those_of_one() -> None:
+    sessions = [{"preparation": {"tmin": 1, "band": 2, "root": "a"}}]
+    trials = of_origin(sessions=sessions, preparation={"tmin": 3, "a": {"b": 4}})
+    assert trials.preparation == {"tmin": 3, "band": 2, "a.b": 4}
+
+
+@pytest.mark.parametrize(
+    ("provenance", "kinds"),
+    [
+        ({}, ("unknown",)),
+        ({"preparation": {"kind": "things_eeg"}}, ("things-eeg",)),
+        ({"simulated": {}}, ("simulated",)),
+        ({"simulated": {}, "preparation": {"kind": "epochs"}}, ("epochs", "simulated")),
+        (
+            {"sessions": [{"simulated": {}}, {"preparation": {"kind": "a"}}]},
+            ("a", "simulated"),
+        ),
+        ({"sessions": [{}, {"preparation": {"kind": "a"}}]}, ("a", "unknown")),
+    ],
+)
+def test_the_kinds_of_preparations_are_those_of_all_sessions(
+    provenance: dict[str, Any], kinds: tuple[str, ...]
+) -> None:
+    assert of_origin(**provenance).made_by == kinds
+
+
+def test_the_stimulus_is_marked_as_long_as_all_sessions_showed_it() -> None:
+    def marks(times_s: Any, **provenance: Any) -> Any:
+        trials = replace(draw_trials(0), times_s=times_s, provenance=provenance)
+        return trials.stimulus_marks
+
+    times = np.arange(5) / 100
+    assert marks(times) == {"onset": 0.0}
+    assert marks(times, stimulus_ms=100) == {"stimulus": (0.0, 100.0)}
+    both = [{"stimulus_ms": 50}, {"stimulus_ms": 50}]
+    assert marks(times, sessions=both) == {"stimulus": (0.0, 50.0)}
+    assert marks(times, sessions=both, stimulus_ms=100) == {"onset": 0.0}
+    assert marks(times - 0.04, stimulus_ms=100) == {}
+    modality = {"sessions": [{"modality": "MEG"}]}
+    assert of_origin(**modality).modality == "MEG"
+    assert of_origin(**modality, modality="EEG").modality == "EEG"
+
+
+def test_gathered_trials_are_read_forwards_and_absent_ones_are_zeros() -> None:
+    reads = list[int]()
+
+    def read(number: int) -> np.ndarray:
+        reads.append(number)
+        return np.full((2, 3), number)
+
+    table = np.array([[5, 0], [2, -1], [4, 1]])
+    gather = gather_trials(table, (2, 3), np.float32, read)
+
+    found = gather(slice(0, 2))
+
+    assert found.shape == (2, 2, 2, 3) and found.dtype == np.float32
+    assert found[..., 0, 0].tolist() == [[5, 0], [2, 0]] and reads == [0, 2, 5]
+    assert (found == found[..., :1, :1]).all()
+
+
+def test_no_trials_have_no_stimuli() -> None:
+    names, table, counts = group_trials(np.empty(0, np.int64))
+    assert len(names) == len(counts) == 0 and table.shape == (0, 0)
