@@ -705,3 +705,15 @@ def test_labels_of_seen_stimuli_that_follow_each_other_in_pairs_repeat(
         holdout = Holdout(by=by, folds=2)  # type: ignore[arg-type]
         found = interleave(holdout, show(6, seed, known="both"))
         assert found.repeats == repeats, by
+
+
+def test_protocols_name_what_is_held_out_and_how_much(tmp_path: Path) -> None:
+    for amount, fact in (
+        ({"folds": 12}, "12 folds"),
+        ({"share": 0.25}, "0.25"),
+        ({"test": ["a/7", "b/9"]}, "a/7, b/9"),
+        ({"split": "tau.json"}, "tau"),
+    ):
+        words = Holdout(by="pictures", **amount).words
+        assert fact in words and "pictures" in words and "None" not in words
+        assert sum(other in words for other in ("12 folds", "0.25", "a/7", "tau")) == 1

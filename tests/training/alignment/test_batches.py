@@ -4,20 +4,39 @@ feedback.
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cell_data as cells
 import numpy as np
 import pytest
 import torch
-from cell_data import HERE, PICTURES, batches_of, targets_of
+from cell_data import HERE, PICTURES, batches_of, layout_of, targets_of
+from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
 from trials import make_trials
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.training.alignment.batches import USUAL, Batches, CellData, Feedback
+from brainhive_cli.training.alignment import batches as module
+from brainhive_cli.training.alignment.batches import (
+    USUAL,
+    Batches,
+    CellData,
+    Feedback,
+    held_out_of,
+    open_bank,
+    rank_queries,
+    select_held_out,
+    select_tested,
+    summarise_held_out,
+    top1,
+)
+from brainhive_cli.training.alignment.learned import hashes_of
+from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Recipe
+
+PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
 WIDTHS = {1: 3, 4: 5, 7: 4}
 
@@ -215,3 +234,428 @@ def test_the_gallery_is_the_level_that_the_recipe_names() -> None:
         level = levels[torch.from_numpy(np.sort(rows))]
         expected = source.gather(context.stimuli, torch.tensor(order)[level])
         assert torch.equal(targets["e"], expected)
+
+
+def ragged(subject: int, seed: int, width: int) -> Trials:
+    """Five pictures in up to three trials; what is absent is not finite."""
+    random = np.random.default_rng(seed)
+    counts = random.integers(1, 4, 5)
+    signal = random.normal(size=(5, 3, width, 2)).astype(np.float32)
+    signal[np.arange(3) >= counts[:, None]] = np.nan
+    return make_trials(subject, signal, random.permutation(5), counts=counts)
+
+
+@PROPERTY
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["averages", "singles", "stimuli"]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_rows_of_a_bank_are_the_signals_of_their_subject(
+    seed: int, rows: Any, is_mapped: bool, is_wide: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    trials = [ragged(n + 1, seed + n, 3 + n * is_wide) for n in range(3)]
+
+    bank = open_bank(trials, HERE.device, is_mapped, rows)
+
+    expected, stimuli = list[Any](), list[int]()
+    for recording in trials:
+        for row, count in enumerate(recording.counts):
+            single = np.nan_to_num(recording.signal[row])
+            stimulus = int(recording.stimulus[row])
+            values: Any = {
+                "averages": [single[:count].mean(0)],
+                "singles": [*single],
+                "stimuli": [single],
+            }[rows]
+            expected += values
+            absent = 3 - count if rows == "singles" else 0
+            stimuli += [stimulus] * (len(values) - absent) + [-1] * absent
+    assert bank.stimulus.tolist() == stimuli
+    each = len(expected) // 3
+    assert bank.subject.tolist() == [0] * each + [1] * each + [2] * each
+    chosen = np.sort(random.choice(len(expected), random.integers(1, 9)))
+    parts = bank.split(chosen)
+    assert np.concatenate(parts).tolist() == chosen.tolist()
+    assert len(parts) == (len({row // each for row in chosen}) if is_wide else 1)
+    for part in parts:
+        gathered = bank.gather(part)
+        for row, signal in zip(part, gathered, strict=True):
+            np.testing.assert_allclose(signal, expected[row], atol=1e-6)
+
+
+def known_pictures(
+    copies: dict[int, int], distances: dict[int, int] | None = None
+) -> np.ndarray:
+    """What 12 pictures are known by: random digests and hashes, but those of copies,
+    whose hashes may differ in some bits.
+    """
+    random = np.random.default_rng(0)
+    pixels = random.integers(1, 2**63, (12, 25), dtype=np.uint64)
+    for copy, original in copies.items():
+        pixels[copy] = pixels[original]
+        bits = (distances or {}).get(copy)
+        if bits is not None:
+            pixels[copy, 0] += 1
+            # the same bits of all views, in their words of odd frequencies
+            pixels[copy, 2::2] ^= np.uint64((1 << bits) - 1)
+    return pixels
+
+
+IDS = [f"p{row}" for row in range(12)]
+CONCEPTS = [f"c{row // 3}" for row in range(12)]
+
+
+@pytest.mark.parametrize("by", ["concepts", "pictures"])
+def test_copies_of_held_out_pictures_are_held_out_too(by: Any) -> None:
+    held_out = held_out_of(CONCEPTS, 0.25, by=by)
+    original, (first, second, third) = (
+        np.flatnonzero(held_out)[0],
+        np.flatnonzero(~held_out)[[0, 4, 8]],
+    )
+    pixels = known_pictures(
+        {first: original, second: original, third: original}, {second: 8, third: 9}
+    )
+    compared = list[tuple[int, int]]()
+
+    def confirm(row: int, name: int) -> Any:
+        compared.append((row, name))
+        return "copy"
+
+    pictures = ("set", IDS, pixels, confirm)
+    found = held_out_of(CONCEPTS, 0.25, pictures, by)
+
+    # equal pixels are not compared, and hashes of nine bits' distance are not near
+    assert np.flatnonzero(found & ~held_out).tolist() == [first, second]
+    assert compared == [(second, hashes_of("set", IDS).tolist()[original])]
+    for likeness, count in (("mirrored", 1), ("cropped", 2), (None, 1), ("", 1)):
+        confirmed = ("set", IDS, pixels, lambda row, name, kind=likeness: kind)
+        again = held_out_of(CONCEPTS, 0.25, confirmed, by)
+        assert (again & ~held_out).sum() == count and again[held_out].all()
+    unknown = held_out_of(CONCEPTS, 0.25, ("set", IDS, None, confirm), by)
+    assert np.array_equal(unknown, held_out)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0, 0), (0.25, 1), (0.5, 2), (0.9, 4)])
+def test_a_share_of_whole_concepts_or_pictures_is_held_out(
+    share: float, count: int
+) -> None:
+    held_out = held_out_of(CONCEPTS, share).reshape(4, 3)
+    assert held_out.all(1).sum() == held_out.any(1).sum() == count
+    by_picture = held_out_of(CONCEPTS, share, by="pictures")
+    assert by_picture.sum() == round(12 * share)
+    # the same in every run, whatever the order
+    order = np.random.default_rng(1).permutation(12)
+    shuffled = held_out_of([CONCEPTS[row] for row in order], share)
+    assert np.array_equal(shuffled, held_out.ravel()[order])
+
+
+def test_a_person_whom_a_model_does_not_know_has_no_index() -> None:
+    data = replace(
+        data_of(), tested=[voxels(7), voxels(1), replace(voxels(4), subject=9)]
+    )
+
+    queries = select_tested(data, HERE.device)
+
+    assert [bank.subject.unique().tolist() for bank, _ in queries] == [[2], [0], [-1]]
+    for (bank, rows), subject in zip(queries, (7, 1, 4), strict=True):
+        assert rows.tolist() == [*range(PICTURES)]
+        expected = 100.0 * subject + torch.arange(PICTURES)
+        assert torch.equal(bank.gather(rows)[:, 0, 0], expected)
+
+
+def signals_of(batches: Batches, seed: int, rows: Any, **more: Any) -> torch.Tensor:
+    parts, _, _ = batches.draw(np.asarray(rows), seed, **more)
+    return torch.cat([signal for signal, _ in parts])
+
+
+SMOOTH = {"kind": "smooth", "p": 0.5}
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        {"parts": [{**SMOOTH, "drawn": "each_step"}]},
+        {"repetitions": 1},
+        {"repetitions": 1, "parts": [SMOOTH]},
+    ],
+    ids=["smoothed", "mixed repetitions", "both"],
+)
+def test_each_process_and_step_draws_augmentations_of_its_own(
+    augment: dict[str, Any],
+) -> None:
+    # both processes have the same signals
+    embedding = np.ones((PICTURES, 8), np.float32)
+    first = cells.trials_of(1, embedding)
+    signal = np.asarray(first.signal)
+    signal[PICTURES // 2 :] = signal[: PICTURES // 2]
+    trials = replace(first, signal=signal, repetitions=None)
+    data = replace(
+        cells.data_of(embedding), trials=[trials], held_out=np.zeros(PICTURES, bool)
+    )
+
+    def draw(rank: int, seed: int) -> torch.Tensor:
+        launch = replace(HERE, rank=rank, processes=2)
+        return signals_of(
+            batches_of(data, launch, augment=augment), seed, np.arange(PICTURES)
+        )
+
+    assert torch.equal(draw(0, 1), draw(0, 1))
+    assert not torch.equal(draw(0, 1), draw(0, 2))
+    assert not torch.equal(draw(0, 1), draw(1, 1))
+
+
+def test_mixtures_differ_between_processes_and_steps() -> None:
+    def draw(rank: int, seed: int) -> Any:
+        launch = replace(HERE, rank=rank, processes=2)
+        _, _, context = batches_of(data_of(), launch).draw(
+            np.arange(80), seed, (0.5, 1.0)
+        )
+        return context.mixing
+
+    first, again, other = draw(0, 1), draw(1, 1), draw(0, 2)
+    assert torch.equal(first.share, again.share)
+    assert not torch.equal(first.share, other.share)
+    # halves are of the two processes
+    assert not torch.equal(first.share[:40], first.share[40:])
+    # no trial is mixed beyond its half, or its subject
+    halves, subjects = torch.arange(80) // 40, torch.arange(80) // PICTURES
+    for kind in (halves, subjects):
+        assert torch.equal(kind[first.partner], kind)
+    assert sorted(first.partner.tolist()) == [*range(80)]
+    none = batches_of(data_of()).draw(np.arange(80), 1)[2]
+    assert none.mixing is None and none.stimuli.tolist() == [*range(60), *range(20)]
+
+
+def test_what_is_drawn_once_depends_on_seed_and_subject_alone() -> None:
+    embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
+
+    def bank(seed: int, subjects: list[int], position: int = 0) -> list[torch.Tensor]:
+        trials = [cells.trials_of(1, embedding) for _ in subjects]
+        numbered = [
+            replace(each, subject=subject)
+            for each, subject in zip(trials, subjects, strict=True)
+        ]
+        data = replace(cells.data_of(embedding), trials=numbered, seed=seed)
+        parts = [SMOOTH] * (position + 1)
+        drawn = batches_of(data, augment={"parts": parts}).drawn_once
+        assert [*drawn] == [*range(position + 1)]
+        return [*drawn[position].signals]  # type: ignore[arg-type]
+
+    (one,), (two, again) = bank(0, [1]), bank(0, [2, 1])
+    assert one.shape == (PICTURES, 2) and torch.equal(one, again)
+    assert not torch.equal(one, two)
+    assert not torch.equal(one, bank(1, [1])[0])
+    assert not torch.equal(one, bank(0, [1], 1)[0])
+    each_step = {"parts": [{**SMOOTH, "drawn": "each_step"}]}
+    assert not batches_of(cells.data_of(embedding), augment=each_step).drawn_once
+
+
+def test_what_was_drawn_once_belongs_to_its_sample_in_every_step() -> None:
+    embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
+    batches = batches_of(cells.data_of(embedding, 2), augment={"parts": [SMOOTH]})
+    plain = batches_of(cells.data_of(embedding, 2))
+    rows = np.arange(5, 2 * PICTURES, 7)
+
+    found, other = (signals_of(batches, seed, rows[::-1]) for seed in (0, 1))
+
+    assert torch.equal(found, other)
+    drawn = torch.cat([*batches.drawn_once[0].signals])[rows]  # type: ignore[arg-type]
+    signal = signals_of(plain, 0, rows)
+    is_plain = (found == signal).all(-1)
+    assert torch.equal(is_plain, drawn >= 0.5)
+
+
+@pytest.mark.parametrize("repetitions", ["average", "random", "single"])
+def test_samples_are_averages_single_trials_or_drawn_averages(
+    repetitions: Any,
+) -> None:
+    # values name picture and trial; the last picture has one trial
+    values = np.arange(PICTURES)[:, None] * 10.0 + [1, 2, 4]
+    signal = np.tile(values[..., None, None], (1, 1, 2, 12)).astype(np.float32)
+    counts = np.full(PICTURES, 3)
+    counts[-1], signal[-1, 1:] = 1, np.nan
+    trials = make_trials(1, signal, np.arange(PICTURES), cells.CHANNELS, 100.0, counts)
+    held_out = np.arange(PICTURES) < 15
+    data = CellData(
+        [trials], targets_of({"e": torch.zeros(PICTURES, 8)}), held_out, None,
+        repetitions=repetitions,
+    )  # fmt: skip
+    batches = batches_of(data)
+
+    found = {
+        repetition: signals_of(batches, seed, batches.rows)[:, 0, 0]
+        for seed in range(8)
+        for repetition in [seed]
+    }
+    means = torch.cat([*found.values()])
+    last = means[torch.div(means, 10, rounding_mode="floor") == PICTURES - 1]
+
+    assert batches.samples.stimulus[torch.from_numpy(batches.rows)].min() == 15
+    levels = {round(float(mean) % 10, 3) for mean in means if mean < 590}
+    assert (
+        levels
+        == {
+            "average": {2.333},
+            "random": {1.5, 2.5, 3.0},
+            "single": {1.0, 2.0, 4.0},
+        }[repetitions]
+    )
+    assert (last == 591).all() and len(last) == 8
+    assert len(batches.rows) == (3 * 44 + 1 if repetitions == "single" else 45)
+    assert batches.averages.signals[0].shape == (PICTURES, 2, 12)
+
+
+def test_one_of_several_targets_is_drawn_anew_for_each_trial_and_step() -> None:
+    batches = batches_of(data_with(3))
+    rows = batches.epoch(0, 0)[0]
+    source = batches.targets.sources["e"]
+
+    def levels(seed: int) -> list[int]:
+        _, targets, context = batches.draw(rows, seed)
+        options = torch.stack(
+            [
+                source.gather(context.stimuli, torch.full((len(rows),), level))
+                for level in range(3)
+            ]
+        )
+        same = (options == targets["e"]).all(-1)
+        assert (same.sum(0) == 1).all()
+        return same.int().argmax(0).tolist()
+
+    drawn = [levels(seed) for seed in range(6)]
+    assert drawn == [levels(seed) for seed in range(6)]
+    assert {*np.ravel(drawn)} == {0, 1, 2} and len({*map(tuple, drawn)}) > 1
+
+
+def test_epochs_of_another_seed_or_number_are_in_another_order() -> None:
+    batches = batches_of(data_of())
+    orders = [
+        np.concatenate(batches.epoch(seed, epoch)).tolist()
+        for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))
+    ]
+    assert len({*map(tuple, orders)}) == 4
+    assert all(sorted(order) == [*range(3 * PICTURES)] for order in orders)
+
+
+@pytest.mark.parametrize(
+    ("changes", "knobs"),
+    [
+        ({"held_out": np.ones(PICTURES, bool)}, {}),
+        ({"epoch_trials": 100}, {"batch_size": 2}),
+        ({"epoch_trials": 17}, {"batch_size": 18}),
+        ({}, {"batch_size": 179, "last_batch": "keep"}),
+    ],
+    ids=["all held out", "no trial a subject", "no step", "fewer than processes"],
+)
+def test_an_epoch_without_steps_or_trials_is_refused(
+    changes: dict[str, Any], knobs: dict[str, Any]
+) -> None:
+    data, launch = replace(data_of(), **changes), replace(HERE, processes=2)
+    with pytest.raises(RecipeError):
+        batches_of(data, launch, **knobs)
+
+
+def test_the_smallest_epochs_that_can_be_are_taken() -> None:
+    two = replace(HERE, processes=2)
+    assert batches_of(data_of(), two, batch_size=178, last_batch="keep").steps == 2
+    assert batches_of(data_of(), two, batch_size=179, last_batch="drop").steps == 1
+    for size, steps in ((3, 6), (18, 1)):
+        data = replace(data_of(), epoch_trials=18)
+        batches = batches_of(data, batch_size=size)
+        assert batches.steps == steps and len(batches.epoch(0, 0)) == steps
+    # one subject whose pictures are all held out leaves no equal shares
+    trials = [voxels(1), voxels(4).take(np.arange(5))]
+    held_out = np.arange(PICTURES) < 5
+    partly = replace(data_of(), trials=trials, held_out=held_out)
+    assert len(batches_of(partly).rows) == PICTURES - 5
+    with pytest.raises(RecipeError):
+        batches_of(replace(partly, epoch_trials=18))
+
+
+def test_feedback_needs_three_alternatives_of_every_target() -> None:
+    for alternatives in ({"a": 2}, {"a": 3, "b": 2}, {"a": 4}, {}):
+        with pytest.raises(RecipeError):
+            Feedback(4, alternatives, CPU)
+
+
+@pytest.fixture
+def model_and_data() -> tuple[Aligner, CellData]:
+    embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
+    data = cells.data_of(embedding, 2)
+    torch.manual_seed(0)
+    return Aligner(layout_of(data)).eval(), data
+
+
+def rank_slowly(
+    model: Aligner, data: CellData, trials: Trials, index: int | None, rows: Any
+) -> list[int]:
+    """Rank by the cosine with each picture that one of the rows shows."""
+    shown = sorted({int(trials.stimulus[row]) for row in rows})
+    ranks = []
+    with torch.no_grad():
+        for row in rows:
+            signal = torch.from_numpy(trials.averages[[row]])
+            subject = None if index is None else torch.tensor([index])
+            token = model.encode_signal(signal, subject)[0]
+            cosines = []
+            for stimulus in shown:
+                target = data.targets.gather(torch.tensor([stimulus]))
+                picture = model.encode_image(target)[0]
+                cosines.append(torch.cosine_similarity(token, picture, 0).item())
+            own = cosines[shown.index(int(trials.stimulus[row]))]
+            ranks.append(1 + sum(cosine > own for cosine in cosines))
+    return ranks
+
+
+@pytest.mark.parametrize("block", [1, 7, 1024])
+def test_pictures_are_ranked_among_those_that_the_rows_show(
+    model_and_data: tuple[Aligner, CellData],
+    monkeypatch: pytest.MonkeyPatch,
+    block: int,
+) -> None:
+    monkeypatch.setattr(module, "SIGNALS_AT_ONCE", block)
+    model, data = model_and_data
+    twice = data.trials[1].take(np.array([3, 9, 3, 20, 30, 9, 59]))
+    stranger = replace(data.trials[0], subject=5).take(np.arange(10, 22))
+    data = replace(data, tested=[twice, stranger])
+
+    ranks = rank_queries(
+        model.train(), select_tested(data, HERE.device), data.targets, "fp32", HERE
+    )
+
+    known = rank_slowly(model, data, twice, 1, range(7))
+    new = rank_slowly(model, data, stranger, None, range(12))
+    assert ranks.tolist() == known + new and not model.training
+    assert len(rank_queries(model, [], data.targets, "fp32", HERE)) == 0
+
+
+def test_held_out_pictures_are_measured_by_subject(
+    model_and_data: tuple[Aligner, CellData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = model_and_data[1]
+    second = data.trials[1].take(np.arange(PICTURES - 1, 9, -1))
+    data = replace(data, trials=[data.trials[0], second])
+    bank = open_bank(data.trials, HERE.device, False)
+    ((_, rows),) = queries = select_held_out(data, bank)
+    assert rows.tolist() == [*range(15), *range(105, 110)]
+    calls = list[Any]()
+    monkeypatch.setattr(module, "summarise", lambda *a, **k: calls.append((a, k)))
+
+    ranks = torch.arange(20)
+    summarise_held_out(ranks, queries, data, 3, [])
+
+    (((groups, pool), fields),) = calls
+    assert [group.tolist() for group in groups] == [[*range(15)], [*range(15, 20)]]
+    # pictures count once, however many subjects saw them
+    assert pool == 15 and fields["seeds"] == (3,) and fields["split"] == "validation"
+    assert [*fields["items"].ids[1]] == [14, 13, 12, 11, 10]
+    assert summarise_held_out(torch.empty(0), [], data, 3, []) == []
+    none = replace(data, held_out=np.zeros(PICTURES, bool))
+    assert select_held_out(none, bank) == []
+
+
+def test_the_share_of_first_places_is_unknown_without_signals() -> None:
+    assert top1(torch.tensor([1, 2, 1, 4])) == 0.5 and top1(torch.empty(0)) is None
