@@ -112,6 +112,10 @@ def test_listed_pictures_are_tested_and_unknown_ones_refused() -> None:
     for names in (["a/9"], ["*"]):
         with pytest.raises(RecipeError, match=r"names (a/9, 0|[*], 3) of 3"):
             Holdout(by="pictures", test=names).hold_out_pictures(ids, concepts, 1)
+    # a name with signs of patterns is itself
+    odd = Holdout(by="pictures", test=["a[12]"])
+    names = ["a1", "a[12]", "a2"]
+    assert odd.hold_out_pictures(names, names, 1).tolist() == [False, True, False]
     folder = Holdout(by="pictures", test=["a/*"])
     assert folder.hold_out_pictures(ids, concepts, 1).tolist() == [True, True, False]
 
@@ -488,7 +492,13 @@ def test_held_out_pictures_leave_the_trials_to_the_choice_of_pictures() -> None:
 
     assert holdout.choose_trials(recording, "test", 1, "here") is recording
     assert holdout.list_other_side({"train": recording}, "test", 1, "here") == []
-    assert not holdout.shows_seen and holdout.stored_split("test") == "train"
+    assert not holdout.shows_seen
+    for each, stored in ((holdout, "train"), (SEPARATE_TEST, "test")):
+        assert each.stored_split("test") == stored
+        assert [each.stored_split(name) for name in ("train", "shared")] == [
+            "train",
+            "shared",
+        ]
 
 
 def test_each_split_is_compared_with_all_that_models_learn_or_are_tested_on() -> None:
@@ -573,11 +583,15 @@ def show(runs: int, seed: int | None = 0, known: Any = "time") -> Trials:
 
 
 def interleave(
-    holdout: Holdout, recording: Trials, split: str = "test", has_order: bool = False
+    holdout: Holdout,
+    recording: Trials,
+    split: str = "test",
+    has_order: bool = False,
+    concepts: list[str] | None = None,
 ) -> Any:
     return holdout.find_interleaving(
         recording,
-        stimuli_of(NAMES, CONCEPTS),
+        stimuli_of(NAMES, concepts or CONCEPTS),
         split,
         "here",
         has_order=has_order,
@@ -703,7 +717,7 @@ def test_labels_of_seen_stimuli_that_follow_each_other_in_pairs_repeat(
         ("pictures", None, False),
     ):
         holdout = Holdout(by=by, folds=2)  # type: ignore[arg-type]
-        found = interleave(holdout, show(6, seed, known="both"))
+        found = interleave(holdout, show(6, seed, known="both"), concepts=NAMES)
         assert found.repeats == repeats, by
 
 
