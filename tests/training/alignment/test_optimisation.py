@@ -1,0 +1,159 @@
+"""Schedules, moving averages, groups and the selected epoch of an optimisation."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+
+from brainhive_cli.training.alignment.optimisation import (
+    Learner,
+    is_below,
+    schedule_of,
+)
+from brainhive_cli.training.alignment.recipe import Stage, Train
+
+
+def optimizer_of(lr: float = 0.5) -> torch.optim.SGD:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr, momentum=0.9)
+
+
+def rates(optimizer: Any, schedule: Any, steps: int) -> list[float]:
+    """Learning rate of every step."""
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 7), (3, 5), (6, 1)])
+def test_the_cosine_ends_with_the_last_step_of_its_stage(
+    epochs: int, steps: int
+) -> None:
+    ours, torchs = optimizer_of(), optimizer_of()
+    stage = Stage(epochs=epochs, lr=0.5)
+
+    found = rates(ours, schedule_of(ours, stage, steps), epochs * steps)
+
+    total = epochs * steps
+    expected = rates(torchs, CosineAnnealingLR(torchs, total), total)
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("warmup", [0.5, 2, 4])
+def test_a_warmup_rises_by_equal_steps_to_the_peak(
+    warmup: float, schedule: Any
+) -> None:
+    optimizer, count = optimizer_of(), round(6 * warmup)
+    stage = Stage(epochs=4, lr=0.5, warmup_epochs=warmup, schedule=schedule)
+
+    found = rates(optimizer, schedule_of(optimizer, stage, 6), 24)
+
+    rise = [0.5 * (step + 1) / count for step in range(count)]
+    fall = [0.5] * (24 - count)
+    if schedule == "cosine" and count < 24:
+        other = optimizer_of()
+        fall = rates(other, CosineAnnealingLR(other, 24 - count), 24 - count)
+    assert found == pytest.approx(rise + fall, abs=1e-9)
+
+
+def test_one_cycle_is_torchs_whose_rise_takes_three_tenths() -> None:
+    for fields, share in (({}, 0.3), ({"warmup_epochs": 1}, 0.25)):
+        ours, torchs = optimizer_of(), optimizer_of()
+        stage = Stage(epochs=4, lr=0.5, schedule="one_cycle", final_div=50.0, **fields)
+        cycle = OneCycleLR(
+            torchs, 0.5, total_steps=40, pct_start=share, final_div_factor=50.0
+        )
+        found = rates(ours, schedule_of(ours, stage, 10), 40)
+        assert found == pytest.approx(rates(torchs, cycle, 40))
+
+
+def learner_of(model: torch.nn.Module, steps: int = 1, **knobs: Any) -> Learner:
+    learner = Learner(model, torch.nn.ModuleList(), Train(**knobs), steps)  # type: ignore[arg-type]
+    learner.enter_stage()
+    return learner
+
+
+def test_the_moving_average_forgets_its_start_and_then_keeps_its_decay() -> None:
+    """Source: TensorFlow's ExponentialMovingAverage: min(decay, (1 + n) / (10 + n))."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    learner = learner_of(model, 40, ema=0.6, epochs=1)
+    (averaged,) = learner.learned.parameters()
+    decays = []
+    for step in range(40):
+        before = averaged.item()
+        model.weight.grad = torch.ones(1, 1)
+        learner.step()
+        now = model.weight.item()
+        # the first update copies the weights
+        if step:
+            decays.append((averaged.item() - now) / (before - now))
+        else:
+            assert averaged.item() == now
+
+    # n of the second step is 2
+    assert decays[0] == pytest.approx(3 / 12, abs=1e-3)
+    assert decays[8] == pytest.approx(11 / 20, abs=1e-3)
+    assert decays[12] == pytest.approx(0.6, abs=1e-2)
+    assert decays[20] == pytest.approx(0.6, abs=1e-2)
+
+
+def test_the_best_epoch_is_kept_and_of_equal_ones_the_last() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    learner = learner_of(model, epochs=9)
+    kept = []
+    for number, score in enumerate((0.2, 0.5, 0.5, 0.4, 0.0)):
+        model.weight.data.fill_(number)
+        learner.steps_done, learner.loss_sum = 3, 7.0
+        learner.finish_epoch(torch.full((2,), number), score, score)
+        kept.append((learner.selected_epoch, learner.score, learner.ranks[0].item()))
+        assert learner.epoch == number + 1
+        assert (learner.steps_done, learner.loss_sum) == (0, 0.0)
+    assert kept == [(1, 0.2, 0), (2, 0.5, 1), (3, 0.5, 2), (3, 0.5, 2), (3, 0.5, 2)]
+    assert (learner.best_epoch, learner.best_top1) == (3, 0.5)
+
+    # without scores the last stays; the weights of the kept epoch do not move with it
+    learner.finish_epoch(torch.empty(0), None, None)
+    assert (learner.selected_epoch, learner.score, learner.best_epoch) == (6, 0.0, 3)
+    model.weight.data.fill_(70)
+    learner.load_selected()
+    assert model.weight.item() == 4 and not model.training
+
+
+def test_rates_and_decay_of_parts_are_groups_of_their_own() -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.LayerNorm(2))
+    )
+    for decay, plain in (("all", 0), ("not_biases", 2), ("weights", 3)):
+        learner = learner_of(
+            model, decay=decay, lr=0.1, weight_decay=0.3, lr_of={"1": 0.5, "1.0": 2}
+        )
+        found = {
+            id(parameter): (group["weight_decay"], group["lr"])
+            for group in learner.optimizer.param_groups
+            for parameter in group["params"]
+        }
+        assert len(found) == 4
+        assert sum(weight == 0 for weight, _ in found.values()) == plain
+        assert {weight for weight, _ in found.values()} <= {0.0, 0.3}
+        for name, parameter in model.named_parameters():
+            # the deepest part that is named counts
+            factor = 2 if name.startswith("1.0") else 1
+            assert found[id(parameter)][1] == pytest.approx(0.1 * factor)
+
+
+def test_a_part_is_itself_or_below_one_that_is_named() -> None:
+    names = ["backbone", "fuser.share"]
+    for name, is_named in (
+        ("backbone", True),
+        ("backbone.block", True),
+        ("backbone2", False),
+        ("fuser", False),
+        ("fuser.share.0", True),
+        ("a.backbone", False),
+    ):
+        assert is_below(name, names) == is_named
+    assert not is_below("backbone", [])
