@@ -9,13 +9,17 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given, settings, strategies as st
+from PIL import Image, ImageOps
+from scipy.fft import dctn
+from skimage import data as photographs
 
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import near_copies
 from brainhive_cli.data.media.decoding import digest_pixels
 from brainhive_cli.data.media.near_copies import (
     confirm_near_copy,
+    count_details,
     find_candidates,
     hash_picture,
 )
@@ -166,3 +170,149 @@ def test_a_clip_is_known_by_its_middle_frame(simulation, drawn):
     ]
     assert confirm_near_copy(clips[0], compressed[0]) == "copy"
     assert confirm_near_copy(clips[0], frames[0][0]) == ""
+
+
+def paint_blocks(chroma: int = 1, swaps: bool = False) -> Image.Image:
+    """A drawing of 16 x 16 blocks of a luminance, in colours, their opposites or none;
+    perhaps with other ones.
+    """
+    random = np.random.default_rng(0)
+    grid = np.ones((8, 8))
+    light = np.kron(random.integers(100, 160, (16, 16)), grid)
+    colours = np.kron(random.integers(-60, 60, (2, 16, 16)), grid)
+    layers = [light, *(128 + chroma * colours[:: -1 if swaps else 1])]
+    channels = [Image.fromarray(layer.astype(np.uint8)) for layer in layers]
+    return Image.merge("YCbCr", channels).convert("RGB")
+
+
+def test_a_drawing_in_other_colours_is_no_copy_and_one_in_grey_is():
+    coloured = paint_blocks()
+    part = coloured.crop((6, 6, 118, 118))
+    for other, whole, cropped in (
+        (coloured, "copy", "cropped"),
+        (paint_blocks(-1), "", ""),
+        (paint_blocks(swaps=True), "", ""),
+        (paint_blocks(0), "copy", "cropped"),
+    ):
+        assert confirm_near_copy(coloured, other) == whole
+        assert confirm_near_copy(other, coloured) == whole
+        assert confirm_near_copy(part, other) == cropped
+        assert confirm_near_copy(other, part) == cropped
+        # hashes have no colours, so that all are candidates
+        hashes = hash_all([coloured, other])
+        assert find_candidates(hashes[:1], hashes[1:])
+
+
+def test_a_part_of_a_mirrored_picture_is_called_mirrored():
+    photo = Image.fromarray(photographs.astronaut())
+    mirrored = ImageOps.mirror(photo)
+    for box in ((26, 26, 486, 486), (0, 0, 430, 512), (82, 0, 512, 512)):
+        part = mirrored.crop(box)
+        assert confirm_near_copy(part, photo) == "mirrored"
+        assert confirm_near_copy(photo, part) == "mirrored"
+        assert confirm_near_copy(mirrored, part) == "cropped"
+        assert find_candidates(hash_all([part]), hash_all([photo]))
+
+
+def draw_hashes(random: np.random.Generator, count: int) -> np.ndarray:
+    """Hashes of views [N, 24] that differ from few ones in 0 to 40 bits."""
+    kinds = random.integers(0, 2**63, (3, near_copies.WORDS), dtype=np.uint64)
+    hashes = kinds[random.integers(0, 3, count)]
+    for words in hashes:
+        for _ in range(random.integers(0, 60)):
+            bit = np.uint64(1) << np.uint64(random.integers(0, 63))
+            words[random.integers(0, near_copies.WORDS)] ^= bit
+    is_mirrored = random.random(count) < 0.3
+    hashes[is_mirrored, 1::2] ^= np.uint64(2**64 - 1) - near_copies._HAS_FEW_DETAILS
+    hashes[random.random(count) < 0.2] = 0
+    few = random.random(count) < 0.3
+    hashes[few, 1::2] |= near_copies._HAS_FEW_DETAILS
+    return hashes
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6), st.sampled_from([0, 8, 34]))
+def test_candidates_are_the_nearest_by_any_two_views(seed, limit):
+    random = np.random.default_rng(seed)
+    tested, learned = draw_hashes(random, 6), draw_hashes(random, 9)
+    has_few = int(near_copies._HAS_FEW_DETAILS[0])
+
+    expected = []
+    for row, words in enumerate(tested.tolist()):
+        near = []
+        for other_row, others in enumerate(learned.tolist()):
+            if not any(words) or not any(others):
+                continue
+            bits = []
+            for first, second in near_copies._PAIRS:
+                even = (words[2 * first] ^ others[2 * second]).bit_count()
+                one, two = words[2 * first + 1], others[2 * second + 1]
+                odd = (one ^ two).bit_count()
+                total = even + min(odd, 64 - odd)
+                if even <= 20 and total <= limit and not one & two & has_few:
+                    bits.append(total)
+            near += [(min(bits), other_row)] if bits else []
+        expected += [(row, other, total) for total, other in sorted(near)[:4]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near_copies, "_BLOCK_PAIRS", 12)
+        found = find_candidates(tested, learned, limit)
+    assert sorted(found) == sorted(expected)
+    assert find_candidates(tested, learned, limit) == found
+
+
+def test_each_view_is_compared_with_the_whole_picture_and_parts_with_parts():
+    """View 0 is all within the borders; 1 to 8 are parts, 9 is the smallest, 10 and 11
+    are with the borders.
+    """
+    pairs = {*near_copies._PAIRS}
+    assert pairs == {
+        *((0, view) for view in range(10)),
+        *((view, 0) for view in range(10)),
+        *((view, view) for view in (9, 10, 11)),
+    }
+
+
+def test_details_are_counted_as_by_scipys_cosine_transform():
+    random = np.random.default_rng(0)
+    ramp, noise = np.tile(np.arange(64) * 4, (64, 1)), random.integers(0, 256, (64, 64))
+    frequency = np.hypot(*np.mgrid[:64, :64])
+    for pixels in (ramp, noise, ramp // 2 + noise // 2):
+        grey = pixels.astype(np.uint8)
+        energy = np.square(dctn(grey.astype(float), norm="ortho") * frequency)
+        expected = energy.sum() ** 2 / np.square(energy).sum()
+        found = count_details(Image.fromarray(grey))
+        assert found == pytest.approx(expected, rel=1e-3)
+    assert count_details(Image.new("L", (64, 64))) == 0
+    # rounding alone
+    constant = count_details(Image.new("L", (64, 64), 80))
+    assert constant < near_copies.MIN_DETAILS
+
+
+@pytest.mark.parametrize(
+    ("box", "is_border"),
+    [
+        ((8, 4, 60, 56), True),
+        ((0, 16, 64, 48), True),
+        ((16, 0, 48, 64), True),
+        # smaller than half of the picture
+        ((0, 17, 64, 48), False),
+        ((8, 8, 39, 64), False),
+    ],
+)
+def test_a_border_of_one_level_around_a_rectangle_is_measured(box, is_border):
+    left, top, right, bottom = box
+    grey = np.full((64, 64), 30, np.int16)
+    # levels of a border differ a little
+    grey[::2] += 10
+    grey[top:bottom, left:right] = 200
+    margins = near_copies._measure_borders(grey)
+    expected = [left / 64, top / 64, 1 - right / 64, 1 - bottom / 64]
+    assert margins.tolist() == (expected if is_border else [0.0] * 4)
+
+
+def test_a_disc_or_a_picture_without_content_has_no_border():
+    rows, columns = np.mgrid[:64, :64]
+    disc = np.where((rows - 32) ** 2 + (columns - 32) ** 2 < 600, 200, 30)
+    for grey in (disc, np.full((64, 64), 30)):
+        assert not near_copies._measure_borders(grey.astype(np.int16)).any()
