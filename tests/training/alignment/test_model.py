@@ -14,6 +14,7 @@ from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.layout import FROM_MEAN
 from brainhive_cli.training.alignment.model import Aligner
 
 SPEC = replace(
@@ -155,6 +156,48 @@ def test_the_cosine_of_centred_tokens_is_the_correlation_of_plain_ones() -> None
     expected = torch.corrcoef(torch.cat(tokens))[:3, 3:]
     torch.testing.assert_close(cosines(*encoded(centred)), expected)
     assert not torch.allclose(cosines(*tokens), expected, atol=1e-3)
+
+
+def test_the_cosine_of_joined_heads_is_the_mean_of_theirs_from_their_means() -> None:
+    heads = {"one": Head((3,), "one"), "two": Head((2, 2), "two")}
+    layout = replace(
+        TWO,
+        heads=heads,
+        dims={},
+        encoders={"one": "one", "two": "two"},
+        retrieval_heads=("two", "one"),
+        similarity=FROM_MEAN,
+    )
+    model, generator = Aligner(layout), torch.Generator().manual_seed(0)
+    for parameter in model.means.values():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    left, right = (
+        {
+            name: torch.randn(5, *head.shape, generator=generator)
+            for name, head in heads.items()
+        }
+        for _ in range(2)
+    )
+
+    found = torch.cosine_similarity(model.join(left), model.join(right))
+
+    for row in range(5):
+        each = [
+            torch.cosine_similarity(
+                (left[name][row] - model.means[name]).flatten(),
+                (right[name][row] - model.means[name]).flatten(),
+                0,
+            )
+            for name in heads
+        ]
+        assert found[row].item() == pytest.approx(sum(map(float, each)) / 2, abs=1e-5)
+    # one head is compared as it is, without its mean
+    alone = Aligner(replace(layout, retrieval_heads=("two",)))
+    alone.load_state_dict(model.state_dict())
+    expected = (left["two"] - model.means["two"]).flatten(1)
+    torch.testing.assert_close(alone.join(left), expected)
+    plain = Aligner(replace(layout, similarity="cosine", retrieval_heads=("one",)))
+    torch.testing.assert_close(plain.join(left), left["one"])
 
 
 def encoded(model: Aligner) -> tuple[Tensor, Tensor]:
