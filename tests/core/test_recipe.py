@@ -196,6 +196,27 @@ def test_contents_count_also_where_their_name_is_the_default() -> None:
     assert len({recipe.fingerprint(), *pinned}) == 3
 
 
+def test_a_fingerprint_is_of_contents_whatever_their_path() -> None:
+    def fingerprint(digests: dict[str, str], *overrides: str) -> str:
+        recipe = resolve(*overrides)
+        return recipe.model_copy(update={"digests": digests}).fingerprint()
+
+    here, there = "dataset.root=/here", "dataset.root=/there"
+    found = fingerprint({"/here": "1"}, here)
+    assert found == fingerprint({"/there": "1"}, there)
+    assert found != fingerprint({"/here": "2"}, here)
+    assert found != fingerprint({}, here) != fingerprint({}, there)
+    # what no key names counts, too; stores by their names
+    file, other = fingerprint({"file a": "1"}), fingerprint({"file b": "1"})
+    assert file == other and len({file, fingerprint({}), fingerprint({"a": "2"})}) == 3
+    assert fingerprint({"a": "1", "b": "2"}) == fingerprint({"b": "1", "a": "2"})
+    for store in core_recipe.STORES:
+        pair = {f"{store}a": "1", f"{store}b": "2"}
+        swapped = {f"{store}a": "2", f"{store}b": "1"}
+        assert fingerprint(pair) != fingerprint(swapped)
+        assert fingerprint(pair) == fingerprint(dict(reversed(pair.items())))
+
+
 def test_a_mixed_precision_is_the_precision_and_so_part_of_the_fingerprint() -> None:
     for mixed, precision in (("no", "fp32"), ("bf16", "bf16"), (None, "bf16")):
         found = resolve("train.epochs=3", run__mixed_precision=mixed)

@@ -63,6 +63,45 @@ def test_what_is_saved_has_a_digest_the_same_bytes_each_time_and_any_reader(
         )
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"b": torch.arange(6.0), "a": torch.zeros(2)},
+        {"a": torch.arange(6.0), "c": torch.zeros(2)},
+        {"a": torch.arange(6.0).view(2, 3), "b": torch.zeros(2)},
+        {"a": torch.arange(6.0), "b": torch.zeros(2, dtype=torch.int32)},
+        {"a": torch.arange(6.0), "b": torch.tensor([0.0, 1.0])},
+        {"a": torch.arange(6.0)},
+        {"a": torch.arange(6.0), "b": torch.zeros(2), "none": torch.zeros(0, 3)},
+    ],
+    ids=["swapped", "name", "shape", "dtype", "value", "fewer", "empty"],
+)
+def test_the_digest_is_of_names_dtypes_shapes_and_values(
+    tmp_path: Path, other: dict[str, torch.Tensor]
+) -> None:
+    state = {"a": torch.arange(6.0), "b": torch.zeros(2)}
+    digests = []
+    for number, tensors in enumerate((state, dict(reversed(state.items())), other)):
+        path = tmp_path / f"{number}.safetensors"
+        weights.save(path, tensors, {"number": str(number)})
+        digests.append(weights.digest_of(path))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_tensors_under_each_others_names_are_damage(tmp_path: Path) -> None:
+    state = {"a": torch.arange(4.0), "b": torch.arange(4.0, 8)}
+    path = saved(tmp_path, "safetensors", state)
+    with safetensors.safe_open(path, "pt") as opened:
+        about = opened.metadata()
+    swapped = {"a": state["b"], "b": state["a"]}
+    safetensors.torch.save_file(swapped, path, about)
+    with pytest.raises(MissingData, match=DAMAGED):
+        weights.read(path)
+    # what another program wrote has no digest of ours
+    safetensors.torch.save_file(swapped, path, {"digest": "its own"})
+    assert torch.equal(weights.read(path)["a"], state["b"])
+
+
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
 def test_a_changed_byte_of_a_tensor_and_a_file_that_is_cut_short_are_found(
     tmp_path: Path, kind: str
