@@ -226,6 +226,23 @@ def test_pictures_at_the_edges_of_a_run_are_left_out_where_their_response_peaks_
     assert np.isfinite(build().read(1, 1)[0]).all()
 
 
+@pytest.mark.parametrize("number", [-6, 194])
+def test_a_response_may_peak_at_the_first_or_last_moment_of_a_run(data, number):
+    """Runs take 200 s; a response peaks 6 s after its picture."""
+    path, expected = data / f"{RUN}_events.tsv", build().trials(1, 1)
+    inwards = 0.1 if number < 0 else -0.1
+    more = [
+        [onset, 2.0, "picture", f"images/{TESTED[0]}", "n/a"]
+        for onset in (number, number + inwards, number - inwards)
+    ]
+    edit_table(path, lambda rows: [*rows, *more])
+
+    trials = build().trials(1, 1)
+
+    assert (trials.splits == "test").sum() == (expected.splits == "test").sum() + 2
+    assert trials.dropped[bold.PEAK_OUTSIDE] == 1
+
+
 @pytest.mark.parametrize(
     ("step", "tr_s", "unit"),
     [
