@@ -4,25 +4,49 @@ from it.
 
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 from layouts import one_token, spec_of
 from safetensors.torch import load_file, save_file
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import (
+    SEEN_CONCEPTS,
+    SEEN_COPIES,
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
+    TWINS,
     UNKNOWN_HISTORY,
+    UNKNOWN_NETWORK,
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
+    WHITENED_BY_TESTED,
 )
+from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.learned import FILE, Learned, LearnedPictures
+from brainhive_cli.training.alignment import learned as module, model as aligners
+from brainhive_cli.training.alignment.learned import (
+    ALTERED,
+    COPIED,
+    FILE,
+    SEEN_CONCEPT,
+    TWIN,
+    Learned,
+    LearnedPictures,
+    TestedPictures,
+    compare_on_pixels,
+    describe_tested,
+    find_alike,
+    hash_concepts,
+    hashes_of,
+)
 from brainhive_cli.training.alignment.model import Aligner
 
 LAYOUT = one_token(spec_of(("Oz", "Pz"), 10, (1, 2)), 8, {"e": 4})
@@ -205,3 +229,508 @@ def test_subjects_pictures_and_simulation_are_inherited() -> None:
         TRAINED_ON_SIMULATED,
         UNKNOWN_SELECTION,
     ]
+
+
+PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+def test_names_are_hashed_with_their_data_set_and_concepts_without_numbers() -> None:
+    names = hashes_of("a", ["1", "2", "1"])
+    assert names[0] == names[2] != names[1] and names.dtype == np.uint64
+    assert not np.isin(hashes_of("b", ["1", "2"]), names).any()
+    assert hashes_of("a", []).shape == (0,)
+
+    same = ["owl", "Owl", "00012_owl", "n0123_OWL", "n01_owl"]
+    assert len(np.unique(hash_concepts(same))) == 1
+    others = ["owl", "owls", "n_owl", "owl_2", "12owl", "", "1_2_owl"]
+    assert len(np.unique(hash_concepts(others))) == len(others)
+
+
+def pixels_of(*digests: int, hashed: bool = True) -> np.ndarray:
+    """What pictures are known by: a digest, and random hashes of their views."""
+    rows = [
+        np.random.default_rng(digest).integers(1, 2**63, 25, dtype=np.uint64)
+        for digest in digests
+    ]
+    pixels = np.array(rows, np.uint64).reshape(-1, 25)
+    pixels[:, 0] = digests
+    if not hashed:
+        pixels[:, 1:] = 0
+    return pixels
+
+
+sets = st.lists(st.integers(1, 9), max_size=6)
+
+
+@PROPERTY
+@given(sets, sets, st.booleans(), st.booleans())
+def test_pictures_of_two_trainings_are_those_of_either(
+    own: list[int], start: list[int], has_own: bool, has_start: bool
+) -> None:
+    def of(numbers: list[int], has_pixels: bool) -> LearnedPictures:
+        names, pixels = [f"p{number}" for number in numbers], pixels_of(*numbers)
+        concepts = [f"c{number // 2}" for number in numbers]
+        return LearnedPictures.of(
+            "set", names, pixels if has_pixels else None, concepts
+        )
+
+    found = of(own, has_own).after(of(start, has_start))
+
+    every = [*range(1, 10)]
+    names = [f"p{number}" for number in every]
+    by_name = found.contain("set", names)
+    assert by_name.tolist() == [number in own + start for number in every]
+    with_pixels = own * has_own + start * has_start
+    by_pixels = found.contain("other", names, pixels_of(*every))
+    assert by_pixels.tolist() == [number in with_pixels for number in every]
+    assert found.has_all_pixels == (has_own and has_start)
+    assert len(found) == len({*own, *start})
+    assert len(found.hashes) == len({*with_pixels})
+
+    def concepts(numbers: list[int]) -> set[int]:
+        shown = [f"c{number}" for number in {number // 2 for number in numbers}]
+        return {*hash_concepts(shown).tolist()}
+
+    assert {*found.concepts.tolist()} == concepts(own)
+    # what training saw itself is no concept of its start
+    assert {*found.start_concepts.tolist()} == concepts(start) - concepts(own)
+    further = of([], True).after(found)
+    assert {*further.start_concepts.tolist()} == concepts(own + start)
+    for array in (found.names, found.pixels, found.concepts):
+        assert (np.diff(array.astype(object)) > 0).all()
+
+
+def test_pictures_without_a_hash_or_a_concept_are_known_by_their_digest() -> None:
+    pixels = np.concatenate([pixels_of(1, hashed=False), pixels_of(2)])
+    found = LearnedPictures.of("set", ["a", "b"], pixels, ["", "owl"])
+    assert found.pixels.tolist() == [1, 2] and len(found.hashes) == 1
+    assert found.hashes[0, 0] == hashes_of("set", ["b"])[0]
+    assert found.concepts.tolist() == hash_concepts(["owl"]).tolist()
+
+
+@pytest.mark.parametrize("name", ["names", *module.PICTURE_ARRAYS])
+def test_the_digest_of_pictures_changes_with_each_array(name: str) -> None:
+    found = LearnedPictures.of("set", ["a"], pixels_of(1), ["owl"])
+    found = replace(found, start_concepts=np.array([5], np.uint64))
+    changed = getattr(found, name).copy()
+    changed.ravel()[0] += 1
+    other = replace(found, **{name: changed})
+    assert found.digest != other.digest and len(found.digest) == 16
+    assert found.digest == replace(found).digest
+
+
+def near(pixels: np.ndarray, bits: int, digest: int = 99) -> np.ndarray:
+    """Pixels of an edited picture, whose views differ in so many bits."""
+    edited = pixels.copy()
+    edited[:, 0] = digest
+    edited[:, 2::2] ^= np.uint64((1 << bits) - 1)
+    return edited
+
+
+@pytest.mark.parametrize(
+    ("likeness", "is_contained"),
+    [("copy", True), ("cropped", True), (None, True), ("mirrored", False), ("", False)],
+)
+def test_near_copies_and_what_cannot_be_compared_are_contained(
+    likeness: Any, is_contained: bool
+) -> None:
+    found = LearnedPictures.of("set", ["a", "b"], pixels_of(1, 2))
+    tested = np.concatenate([near(pixels_of(2), 8), pixels_of(7)])
+    compared = list[tuple[int, int]]()
+
+    def confirm(row: int, name: int) -> Any:
+        compared.append((row, name))
+        return likeness
+
+    names = ["x", "y"]
+    assert found.contain("set", names, tested, confirm).tolist() == [
+        is_contained,
+        False,
+    ]
+    assert compared == [(0, hashes_of("set", ["b"]).tolist()[0])]
+    assert not found.contain("set", names, tested, confirm, 7).any()
+    assert not found.contain("set", names, tested).any()
+    # what is known by its name or pixels is not compared again
+    compared.clear()
+    assert found.contain("set", ["a", "y"], tested, confirm).tolist() == [True, False]
+    assert not compared
+
+
+def test_one_copy_settles_a_picture_and_other_likenesses_are_listed_once() -> None:
+    """Five learned pictures are near to each of two tested ones."""
+    ids = [*"abcd"]
+    learned_pixels = np.concatenate([near(pixels_of(1), bits) for bits in range(4)])
+    pictures = LearnedPictures.of("set", ids, learned_pixels)
+    letter = dict(zip(hashes_of("set", ids).tolist(), ids, strict=True))
+    tested = np.concatenate([near(pixels_of(1), 0)] * 3)
+
+    def find(likenesses: str) -> dict[Any, Any]:
+        kinds = dict(
+            zip("-?mc.", ("", None, "mirrored", "cropped", "copy"), strict=True)
+        )
+        found = find_alike(
+            tested,
+            np.array([False, True, False]),
+            # of two trainings that share some
+            [pictures, pictures],
+            lambda row, name: kinds[likenesses[ids.index(letter[name])]],
+        )
+        assert {row for pairs in found.values() for row, _ in pairs} <= {1}
+        return {
+            kind: "".join(letter[name] for _, name in pairs)
+            for kind, pairs in found.items()
+        }
+
+    assert find("----") == {}
+    assert find("?-?-") == {None: "ac"}
+    assert find("mmmm") == {"mirrored": "a"}
+    assert find("-m?m") == {"mirrored": "b", None: "c"}
+    # every copy is listed, as each may be of another model
+    assert find("m.c-") == {"mirrored": "a", "copy": "b", "cropped": "c"}
+    assert find(".m.-") == {"copy": "ac"}
+
+
+def test_pictures_are_compared_where_both_are_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "confirm_near_copy", lambda *pair: "".join(pair))
+    splits = list[str]()
+
+    def data_set(name: str, ids: list[str], is_there: bool = True) -> Any:
+        def images(split: str) -> Any:
+            splits.append(f"{name} {split}")
+            if not is_there:
+                raise MissingData("absent", "")
+
+            def show(index: int) -> str:
+                if ids[index] == "lost":
+                    raise MissingData("lost", "")
+                return name + ids[index]
+
+            return SimpleNamespace(image_ids=ids, open=show)
+
+        return SimpleNamespace(
+            images=images, pictured_as=name, holdout=Holdout(by="pictures", folds=2)
+        )
+
+    rows = ["t1", "t0", "elsewhere", "lost"]
+    tested = data_set("T", ["t0", "t1", "lost"])
+    learned_sets = [data_set("absent", [], False), data_set("L", ["l0", "lost"])]
+    learned_sets.append(data_set("M", ["m0"]))
+    confirm = compare_on_pixels(rows, tested, "test", learned_sets)
+
+    first, lost = hashes_of("L", ["l0", "lost"]).tolist()
+    (other,), (unknown,) = (hashes_of(n, ["m0"]).tolist() for n in ("M", "L"))
+    assert confirm(0, first) == "Tt1Ll0" and confirm(1, other) == "Tt0Mm0"
+    for row, name in ((2, first), (3, first), (0, lost), (0, unknown)):
+        assert confirm(row, name) is None
+    # held-out pictures lie in the split train; sets are listed once
+    assert splits == ["T train", "absent train", "L train", "M train"]
+    compare_on_pixels(rows, tested, "other", learned_sets[1:2], "test")(0, first)
+    assert splits[4:] == ["T other", "L test"]
+
+
+FLAGS = ("has_all_subjects", "is_simulated", "is_whitened_by_tested")
+
+
+@PROPERTY
+@given(st.integers(0, 10**6))
+def test_a_history_joins_that_of_its_start(seed: int) -> None:
+    random = np.random.default_rng(seed)
+
+    def draw(name: str) -> Learned:
+        kinds = [(), ("a",), ("c", "b")][random.integers(3)]
+        return learned(
+            name,
+            **{flag: bool(random.integers(2)) for flag in FLAGS},
+            stimulus_kinds=kinds,
+            recording_kinds=kinds[:1],
+            people={"eeg": tuple(random.permutation(5)[:3].tolist()), name: (1,)},
+            signals={"s": name, name: "x"},
+            trials=random.integers(1, 9, 4).astype(np.uint64),
+            normalisers={len(name): MEAN},
+        )
+
+    own, start = draw("own"), draw("start")
+
+    found = own.after(start)
+
+    assert found.has_all_subjects == (own.has_all_subjects and start.has_all_subjects)
+    for name in FLAGS[1:]:
+        assert getattr(found, name) == (getattr(own, name) or getattr(start, name))
+    for name in ("stimulus_kinds", "recording_kinds"):
+        kinds = getattr(own, name), getattr(start, name)
+        expected = sorted({*kinds[0], *kinds[1]}) if all(kinds) else []
+        assert [*getattr(found, name)] == expected
+    eeg = {*own.people["eeg"], *start.people["eeg"]}
+    assert found.people == {"eeg": tuple(sorted(eeg)), "own": (1,), "start": (1,)}
+    assert found.signals == {"s": "own", "own": "x", "start": "x"}
+    assert {*found.trials.tolist()} == {*own.trials.tolist(), *start.trials.tolist()}
+    assert found.dataset == "start + own" and own.after(own).dataset == "own"
+    # statistics are of its own training
+    assert [*found.normalisers] == [len("own")]
+
+
+def test_each_doubt_about_a_history_is_a_caveat() -> None:
+    sound = learned()
+    assert sound.caveats == []
+    for field, caveat in (
+        ({"is_simulated": True}, TRAINED_ON_SIMULATED),
+        ({"is_whitened_by_tested": True}, WHITENED_BY_TESTED),
+        ({"pictures": LearnedPictures()}, UNKNOWN_PICTURES),
+        ({"selection": ""}, UNKNOWN_SELECTION),
+        ({"selection": "test"}, SELECTED_ON_TEST),
+        ({"has_all_subjects": False}, UNKNOWN_HISTORY),
+    ):
+        assert replace(sound, **field).caveats == [caveat]
+
+
+def test_subjects_that_a_model_learned_from_are_not_tested_as_new() -> None:
+    found = learned(people={"eeg": (1, 2), "meg": (5,)})
+
+    def people(name: str, *left_out: int) -> Any:
+        return SimpleNamespace(people=name, list_left_out=lambda tested: {*left_out})
+
+    found.refuse_subjects(people("eeg", 3, 4), [3], "it")
+    found.refuse_subjects(people("fmri", 1, 5), [1], "it")
+    for name, number in (("eeg", 2), ("meg", 5)):
+        with pytest.raises(BrainhiveError, match=f"subject {number} of {name}"):
+            found.refuse_subjects(people(name, 3, number), [3], "it")
+
+
+def test_a_subject_without_statistics_of_its_own_gets_the_mean() -> None:
+    found = learned(**{**KEPT, "normalisers": {1: OTHER}, "people": {"eeg": (1, 2)}})
+    assert found.normaliser_of(1) is OTHER and found.normaliser_of(7) is MEAN
+    # its own comes from its training signals
+    assert found.normaliser_of(2) is None
+    assert learned().normaliser_of(7) is None
+
+
+def test_a_history_beside_a_config_of_another_format_comes_back(
+    tmp_path: Path,
+) -> None:
+    assert Learned.read(tmp_path).caveats == Learned().caveats
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        module.weights.save(tmp_path / name / "x.safetensors", {})
+    trials = np.array([3, 9], np.uint64)
+    learned(**KEPT, trials=trials).write(tmp_path)
+
+    found = Learned.read(tmp_path)
+
+    assert found.caveats == [] and found.trials.tolist() == [3, 9]
+    assert found.normaliser is not None and found.normaliser.digest == MEAN.digest
+    # a further weight file may have learned from anything
+    module.weights.save(tmp_path / "a" / "y.safetensors", {})
+    assert Learned.read(tmp_path).caveats == [UNKNOWN_HISTORY]
+
+
+def test_a_file_of_the_same_name_by_another_program_is_no_history(
+    tmp_path: Path,
+) -> None:
+    weights = tmp_path / "model.safetensors"
+    assert Learned.read_next_to(weights).caveats == Learned().caveats
+    save_file({}, tmp_path / FILE)
+    assert Learned.read_next_to(weights).caveats == Learned().caveats
+
+
+IMAGES = [f"t{row}" for row in range(20)]
+
+
+def stores_of(
+    pixels: Any = None, embedding: Any = None, done: Any = None, **attributes: Any
+) -> dict[str, Any]:
+    """A target store of 20 pictures of 20 concepts."""
+    random = np.random.default_rng(0)
+    attributes = {"config": {}, **attributes}
+    store = SimpleNamespace(
+        image_ids=np.array(IMAGES),
+        concepts=[f"c{row}" for row in range(20)],
+        done=np.ones(20, bool) if done is None else done,
+        pixels=pixels,
+        embedding=random.normal(size=(20, 6)) if embedding is None else embedding,
+        attributes=attributes,
+    )
+    return {"e": store}
+
+
+def compare_pictures(
+    models: dict[int, list[Learned]],
+    confirm: Callable[[int, int], Any] = lambda row, name: "",
+    stores: Any = None,
+    split: str = "test",
+    holdout: Any = SEPARATE_TEST,
+    **more: Any,
+) -> TestedPictures:
+    dataset = SimpleNamespace(
+        name="set", pictured_as="set", people="eeg", holdout=holdout
+    )
+    stores = stores or stores_of(pixels_of(*range(100, 120)))
+    return TestedPictures(dataset, split, 1, stores, models, confirm, **more)  # type: ignore[arg-type]
+
+
+def model_of(
+    ids: list[str], pixels: Any = None, concepts: list[str] | None = None, **more: Any
+) -> Learned:
+    pixels = pixels_of(*range(1, 1 + len(ids))) if pixels is None else pixels
+    pictures = LearnedPictures.of("set", ids, pixels, concepts or [])
+    return replace(learned(**more), pictures=pictures)
+
+
+def rows_of(mask: np.ndarray) -> list[int]:
+    return np.flatnonzero(mask).tolist()
+
+
+def test_each_subject_leaves_out_what_any_of_its_models_learned_from() -> None:
+    by_name, by_pixels = model_of(["t3"]), model_of(["x"], pixels_of(105))
+    near_copy = model_of(["n"], near(pixels_of(107), 3))
+    name = hashes_of("set", ["n"]).tolist()[0]
+    models = {1: [by_name, by_pixels], 2: [near_copy], 3: [model_of(["z"])]}
+    prior = {"prior": model_of(["t9"])}
+
+    found = compare_pictures(
+        models,
+        lambda row, other: "cropped" if (row, other) == (7, name) else "",
+        sources=prior,
+    )
+
+    assert {who: rows_of(seen) for who, seen in found.by_subject.items()} == {
+        1: [3, 5],
+        2: [7],
+        3: [],
+    }
+    assert rows_of(found.by_source["prior"]) == [9]
+    assert rows_of(found.is_seen) == [3, 5, 7, 9] and found.caveats == []
+    assert not any(rows.any() for rows in found.alike.values())
+    shown = np.array([5, 5, 0, 9, 3, *range(10, 20)])
+    assert rows_of(found.find_seen(1, shown, "it")) == [0, 1, 3, 4]
+    assert rows_of(found.find_seen(3, shown, "it")) == [3]
+
+    # the same with a store in which a picture has no targets
+    done = np.ones(20, bool)
+    done[[3, 7]] = False
+    stores = stores_of(pixels_of(*range(100, 120)), done=done)
+    fewer = compare_pictures(models, lambda row, other: "copy", stores, sources=prior)
+    assert rows_of(fewer.is_seen) == [5, 9] and rows_of(~fewer.done) == [3, 7]
+
+
+def test_copies_that_are_allowed_are_tested_with_a_caveat() -> None:
+    models = {1: [model_of(["t3", "x"], pixels_of(103, 105))]}
+
+    found = compare_pictures(models, allows_copies=True)
+
+    assert rows_of(found.is_seen) == rows_of(found.by_subject[1]) == [3]
+    assert rows_of(found.alike[COPIED]) == [5] and found.caveats == [SEEN_COPIES]
+    assert len(found.warnings) == 2 and "t5" in found.warnings[1]
+    assert not compare_pictures(models).alike[COPIED].any()
+
+
+@pytest.mark.parametrize("likeness", [*ALTERED, "copy", ""])
+def test_altered_pictures_are_tested_with_a_warning(likeness: Any) -> None:
+    models = {1: [model_of(["n"], near(pixels_of(107), 3))]}
+
+    found = compare_pictures(models, lambda row, name: likeness)
+
+    altered = {kind: rows_of(found.alike[ALTERED[kind]]) for kind in ALTERED}
+    expected = {kind: [7] if kind == likeness else [] for kind in ALTERED}
+    assert altered == expected
+    assert rows_of(found.is_seen) == ([7] if likeness == "copy" else [])
+    assert len(found.warnings) == (likeness != "")
+    assert found.caveats == []
+
+
+def test_concepts_of_earlier_trainings_are_named_and_of_this_one_are_not() -> None:
+    own = model_of(["a"], concepts=["c1"], recordings="eeg")
+    other = model_of(["b"], concepts=["c2"], recordings="meg")
+    started = model_of(["c"], concepts=["c3"], recordings="eeg").after(
+        model_of(["d"], concepts=["c4", "c3"], recordings="eeg")
+    )
+    done = np.arange(20) != 2
+
+    def concepts(*models: Learned, stores: Any = None) -> list[int]:
+        found = compare_pictures({1: [*models]}, stores=stores)
+        assert (SEEN_CONCEPTS in found.caveats) == found.alike[SEEN_CONCEPT].any()
+        return rows_of(found.alike[SEEN_CONCEPT])
+
+    assert concepts(own) == [] and concepts(other) == [2] and concepts(started) == [4]
+    assert concepts(own, other, started) == [2, 4]
+    stores = stores_of(pixels_of(*range(100, 120)), done=done)
+    assert concepts(other, stores=stores) == []
+
+
+def test_trials_of_seen_stimuli_leave_out_none() -> None:
+    models = {1: [model_of(["t3"])]}
+    holdout = Holdout(by="runs", folds=2)
+
+    found = compare_pictures(
+        models, holdout=holdout, sources={"prior": model_of(["t3"])}
+    )
+    assert not found.is_seen.any() and found.alike == {} and found.by_source == {}
+    assert found.done.all() and found.warnings == []
+    # stores without pixels say nothing of trials
+    assert compare_pictures(models, holdout=holdout, stores=stores_of()).caveats == []
+    trained = compare_pictures(models, holdout=holdout, split="train")
+    assert rows_of(trained.is_seen) == [3]
+    # of pictures, those of the fold are tested
+    by_picture = compare_pictures(models, holdout=Holdout(by="pictures", test=["t3"]))
+    assert rows_of(by_picture.done) == rows_of(by_picture.is_seen) == [3]
+
+
+def test_what_stores_do_not_say_is_a_caveat() -> None:
+    models = {1: [model_of(["t3"])]}
+    pixels = pixels_of(*range(100, 120))
+    for stores, caveats in (
+        (stores_of(pixels), []),
+        (stores_of(), [UNKNOWN_PICTURES]),
+        (stores_of(pixels, imported=True), [UNKNOWN_NETWORK]),
+        (stores_of(imported=True), [UNKNOWN_PICTURES, UNKNOWN_NETWORK]),
+        (stores_of(pixels, config={"pictures": "x"}), [UNKNOWN_PICTURES]),
+    ):
+        found = compare_pictures(models, stores=stores)
+        assert found.caveats == caveats and rows_of(found.is_seen) == [3]
+    # no model learned from pictures
+    assert compare_pictures({}).alike == {}
+
+
+def test_pictures_with_equal_embeddings_are_named() -> None:
+    embedding = np.random.default_rng(0).normal(size=(20, 6))
+    embedding[[4, 9]] = 2 * embedding[0]
+    stores = stores_of(pixels_of(*range(100, 120)), embedding, np.arange(20) != 9)
+    found = compare_pictures({1: [model_of(["z"])]}, stores=stores)
+    assert rows_of(found.twins) == [0, 4] and found.caveats == [TWINS]
+    (line,) = found.warnings
+    assert TWIN in line and "t0, t4" in line and "2 of the 19" in line
+
+
+@pytest.mark.parametrize(("count", "is_refused"), [(4, False), (5, True)])
+def test_more_than_a_fifth_of_seen_pictures_is_refused(
+    count: int, is_refused: bool
+) -> None:
+    models = {1: [model_of(IMAGES[:count])], 2: [model_of(["z"])]}
+    found = compare_pictures(models)
+    # a picture that is shown often counts once
+    rows = np.array([0] * 50 + [*range(20)])
+
+    if is_refused:
+        with pytest.raises(BrainhiveError, match="it was trained on 5 of the 20"):
+            found.find_seen(1, rows, "it")
+    else:
+        assert found.find_seen(1, rows, "it").sum() == 50 + count
+    assert not found.find_seen(2, rows, "it").any()
+    assert len(found.find_seen(1, rows[:0], "it")) == 0
+    # of what is shown, not of all pictures
+    with pytest.raises(BrainhiveError, match="2 of the 3"):
+        found.find_seen(1, np.array([0, 1, 19]), "it")
+    (line,) = found.warnings
+    assert ("…" in line) == (count > 5) and f"{count} of the 20" in line
+
+
+def test_runs_are_described_by_what_any_of_them_leaves_out() -> None:
+    one = compare_pictures({1: [model_of(["t3", "t5"])]})
+    two = compare_pictures({1: [model_of(["t5", *IMAGES[10:15]])]})
+
+    seen, lines = describe_tested([one, two, one], ["first", *one.warnings])
+
+    names = ["t3", "t5", "t10", "t11", "t12"]
+    assert (seen.count, seen.of, seen.names) == (7, 20, names)
+    assert lines == ["first", *one.warnings, *two.warnings]
