@@ -336,6 +336,7 @@ def test_selected_channels_come_in_the_order_of_their_names_and_window() -> None
     expected = 2 * trials.averages[:, [2, 0], 1:3]
     np.testing.assert_allclose(found.averages, expected, rtol=1e-5)
     assert found.singles.dtype == np.float32 and found.signal.shape == (7, 4, 2, 2)
+    assert found.scale == 2 and trials.scale == 1 and found.samples == slice(1, 3)
     # the digests are of the trials as they were recorded
     assert np.array_equal(found.digests, trials.digests)
     chosen = found.choose(trials.is_there & (np.arange(4) < 1)).take(np.array([5]))
@@ -448,6 +449,9 @@ def test_a_digest_is_of_the_numbers_as_float32_and_none_of_constants() -> None:
     assert digest_trials(one) != 0
 
 
+NO_LISTS = {"runs": None, "sessions": None, "trial_numbers": None, "onset_s": None}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -472,6 +476,7 @@ def test_a_digest_is_of_the_numbers_as_float32_and_none_of_constants() -> None:
         {"runs": np.zeros((7, 4), np.int16)},
         {"runs": np.zeros((7, 1), np.int16)},
         {"sessions": np.full((7, 4), -1, np.int8)},
+        {**NO_LISTS, "repetitions": None, "runs": np.zeros((7, 1), np.int16)},
         {"trial_numbers": np.zeros((7, 4), np.int64)},
         {"onset_s": np.zeros((7, 4))},
         {"onset_s": np.full((7, 4), np.inf)},
@@ -498,7 +503,7 @@ def test_lists_that_do_not_fit_the_signal_are_refused(changes: dict[str, Any]) -
         {"whiteners": np.zeros((1, 3, 3))},
         {"whiteners": np.zeros((2, 3, 3))},
         {"space": Voxels({"V1": np.ones(3, bool)}, {"ncsnr": np.ones(3)})},
-        {"runs": None, "sessions": None, "trial_numbers": None, "onset_s": None},
+        NO_LISTS,
         {"sessions": None, "whiteners": np.zeros((1, 3, 3))},
         {"signal": np.zeros((7, 4, 3, 5), np.int16)},
     ],
