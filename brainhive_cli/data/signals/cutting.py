@@ -126,7 +126,8 @@ class CausalFilter:
         refuse_high_edges(band_hz, rate_hz)
         low, high = band_hz
         kind = "bandpass" if low and high else "high" if low else "low"
-        edges = [*filter(None, band_hz)]
+        # scipy takes the edge of a filter with one edge as a number, not as a list
+        edges = band_hz if low and high else low or high
         self._sections = butter(4, edges, kind, fs=rate_hz, output="sos")
         self._state: Float64 | None = None  # [sections, 2, ...]
 

@@ -2,10 +2,20 @@
 give.
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
+from scipy import signal as scipy_signal
 
-from brainhive_cli.data.signals.cutting import ROWS, Cutting, Resampling, Steps
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signals.cutting import (
+    ROWS,
+    CausalFilter,
+    Cutting,
+    Resampling,
+    Steps,
+)
 
 
 def test_times_are_mne_s_where_no_sample_lies_at_the_start_of_a_trial():
@@ -81,3 +91,30 @@ def test_a_slow_wave_comes_back_whatever_the_offset_of_the_recording():
     np.testing.assert_allclose(
         cut_with(True)[:, inner], (expected - before)[:, inner], atol=5e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("band_hz", "kind"),
+    [((1.0, 30.0), "bandpass"), ((2.0, None), "high"), ((None, 20.0), "low")],
+)
+def test_a_filter_in_chunks_is_scipys_from_a_steady_state(
+    band_hz: Any, kind: str
+) -> None:
+    signal = np.random.default_rng(0).normal([500, -3], size=(300, 2))
+    edges = band_hz if all(band_hz) else max(edge or 0 for edge in band_hz)
+    sections = scipy_signal.butter(4, edges, kind, fs=200, output="sos")
+    # the first sample lasted for ever before
+    lasting = np.concatenate([np.repeat(signal[:1], 20_000, 0), signal])
+    expected = scipy_signal.sosfilt(sections, lasting, axis=0)[20_000:]
+    causal = CausalFilter(band_hz, 200)
+
+    parts = [causal(part) for part in np.split(signal, [0, 1, 90, 90, 250])]
+
+    np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-6)
+    causal.reset()
+    np.testing.assert_allclose(causal(signal), expected, atol=1e-6)
+    assert causal(signal).dtype == np.float64
+    for edge in (100.0, 120.0):
+        with pytest.raises(BrainhiveError, match="half the rate"):
+            CausalFilter((None, edge), 200)
+    assert CausalFilter((None, 99.0), 200)
