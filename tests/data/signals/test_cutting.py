@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import signal as scipy_signal
+from sklearn.covariance import ledoit_wolf
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.data.signals import cutting
 from brainhive_cli.data.signals.cutting import (
     ROWS,
     CausalFilter,
@@ -93,6 +95,112 @@ def test_a_slow_wave_comes_back_whatever_the_offset_of_the_recording():
     )
 
 
+def draw_epochs(trials: int, seed: int = 0) -> np.ndarray:
+    """Correlated trials [n, 4, 30] of different sizes and offsets."""
+    random = np.random.default_rng(seed)
+    mixing = random.normal(size=(4, 4)) * [[1], [3], [0.5], [2]]
+    return (mixing @ random.normal(size=(trials, 4, 30)) + 2).astype(np.float32)
+
+
+def shrink_slowly(observations: np.ndarray) -> np.ndarray:
+    """The covariance [C, C] of observations [T, C] as in scikit-learn's discriminant
+    analysis: Ledoit and Wolf's of standardised columns.
+    """
+    spread = observations.std(0)
+    standardised = (observations - observations.mean(0)) / spread
+    return ledoit_wolf(standardised)[0] * np.outer(spread, spread)
+
+
+@pytest.mark.parametrize("across", ["epochs", "time"])
+@pytest.mark.parametrize("chunk", [1, 500, 2**18])
+def test_the_noise_is_the_mean_of_covariances_that_scikit_learn_shrinks(
+    monkeypatch: pytest.MonkeyPatch, across: str, chunk: int
+) -> None:
+    """Each stimulus weighs the same; single ones have no spread over trials."""
+    monkeypatch.setattr(cutting, "CHUNK", chunk)
+    epochs = draw_epochs(12)
+    stimuli = np.array([5, 2, 5, 7, 2, 5, 2, 9, 9, 5, 1, 1])
+
+    found = cutting.covariance(epochs.copy(), stimuli, across)
+
+    each = []
+    for stimulus in np.unique(stimuli):
+        trials = epochs[stimuli == stimulus].astype(float)
+        if across == "epochs":
+            each.append(np.mean([shrink_slowly(trial.T) for trial in trials], 0))
+        elif len(trials) > 1:
+            each += [shrink_slowly(trials[:, :, time]) for time in range(30)]
+    np.testing.assert_allclose(found, np.mean(each, 0), rtol=1e-4)
+
+
+def test_noise_over_time_needs_a_stimulus_that_was_shown_twice() -> None:
+    epochs = draw_epochs(3)
+    with pytest.raises(BrainhiveError, match="twice"):
+        cutting.covariance(epochs, np.array([1, 2, 3]), "time")
+    assert cutting.covariance(epochs, np.array([1, 2, 2]), "time").any()
+
+
+def test_whitened_trials_have_uncorrelated_noise_of_size_one() -> None:
+    names = [*"abcd"]
+    for whiten_by, measured in (("training", ["train"]), ("both", ["train", "test"])):
+        epochs = {"train": draw_epochs(9), "test": draw_epochs(7, 1)}
+        before = {split: signal.copy() for split, signal in epochs.items()}
+        stimuli = {split: np.arange(len(signal)) for split, signal in epochs.items()}
+        steps = Steps(whiten_by=whiten_by)  # type: ignore[arg-type]
+
+        matrix = cutting.normalise(epochs, stimuli, steps, names)
+
+        assert matrix is not None
+        noise = np.mean(
+            [
+                cutting.covariance(before[split], stimuli[split], "epochs")
+                for split in measured
+            ],
+            0,
+        )
+        np.testing.assert_allclose(matrix @ noise @ matrix, np.eye(4), atol=1e-5)
+        np.testing.assert_allclose(matrix, matrix.T, atol=1e-9)
+        for split, signal in epochs.items():
+            expected = np.einsum("cd,ndt->nct", matrix, before[split])
+            np.testing.assert_allclose(signal, expected, rtol=1e-3, atol=1e-4)
+
+    plain = {"train": draw_epochs(9)}
+    none = cutting.normalise(plain, {}, Steps(whiten="no"), names)
+    assert none is None and np.array_equal(plain["train"], draw_epochs(9))
+
+
+def test_noise_is_measured_in_splits_that_there_are() -> None:
+    assert cutting.require_noise_splits(["train", "test"], Steps()) == ["train"]
+    both = Steps(whiten_by="both")
+    assert cutting.require_noise_splits(["train", "test"], both) == ["train", "test"]
+    assert cutting.require_noise_splits(["test"], both) == ["test"]
+    assert cutting.require_noise_splits(["test"], Steps(whiten="no")) == []
+    with pytest.raises(BrainhiveError, match="no training trials"):
+        cutting.require_noise_splits(["test"], Steps())
+
+
+def test_channels_without_signal_of_their_own_are_refused() -> None:
+    names, noise = ["a", "b", "c"], np.diag([4.0, 1.0, 2.0])
+    root = cutting.whitener(noise, names)
+    np.testing.assert_allclose(root @ root, np.linalg.inv(noise))
+    for smallest, message in (
+        (0.0, "flat channels: b"),
+        (3.9e-18, "flat channels: b"),
+        (4.1e-18, "channels a, c are .* as b"),
+        (3.9e-9, "channels a, c are .* as b"),
+    ):
+        with pytest.raises(BrainhiveError, match=message):
+            cutting.refuse_flat(np.array([4.0, smallest, 2.0]), names)
+    cutting.refuse_flat(np.array([4.0, 4.1e-9, 2.0]), names)
+    summed = np.ones((3, 3)) + np.diag([1.0, 0.0, 0.0])
+    with pytest.raises(BrainhiveError, match="singular"):
+        cutting.whitener(summed, names)
+    huge = {"train": draw_epochs(4).astype(np.float32)}
+    huge["train"][:, 2] *= 1e30
+    with pytest.raises(BrainhiveError, match="channel c"):
+        cutting.measure_noise(huge, {"train": np.arange(4)}, Steps(), [*"abcd"])
+
+
 @pytest.mark.parametrize(
     ("band_hz", "kind"),
     [((1.0, 30.0), "bandpass"), ((2.0, None), "high"), ((None, 20.0), "low")],
@@ -118,3 +226,108 @@ def test_a_filter_in_chunks_is_scipys_from_a_steady_state(
         with pytest.raises(BrainhiveError, match="half the rate"):
             CausalFilter((None, edge), 200)
     assert CausalFilter((None, 99.0), 200)
+
+
+@pytest.mark.parametrize(
+    ("steps", "is_sound"),
+    [
+        ({"epoch_ms": (-100, 100), "keep_ms": (-100, 100)}, True),
+        ({"epoch_ms": (0, 100), "keep_ms": (0, 100)}, True),
+        ({"epoch_ms": (1, 100), "keep_ms": (1, 100)}, False),
+        ({"epoch_ms": (1, 100), "keep_ms": (1, 100), "baseline": False}, True),
+        ({"epoch_ms": (-100, 100), "keep_ms": (-101, 100)}, False),
+        ({"epoch_ms": (-100, 100), "keep_ms": (-100, 101)}, False),
+        ({"epoch_ms": (-100, 100), "keep_ms": (50, 50)}, False),
+        ({"epoch_ms": (-100, -100), "keep_ms": (-100, -100)}, False),
+        ({"whiten": "no"}, True),
+        ({"whiten": "no", "whiten_by": "both"}, False),
+    ],
+)
+def test_times_that_are_kept_lie_in_the_trial_around_the_onset(
+    steps: dict[str, Any], is_sound: bool
+) -> None:
+    if is_sound:
+        assert Steps(**steps)
+    else:
+        with pytest.raises((ValueError, RecipeError)):
+            Steps(**steps)
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+def test_trials_are_the_samples_around_their_onsets(baseline: bool) -> None:
+    steps = Steps(epoch_ms=(-40, 80), keep_ms=(-20, 60), rate_hz=500, baseline=baseline)
+    cut = Cutting(steps, 100.0)  # never resampled to more than was recorded
+    recording = np.random.default_rng(0).normal(size=(2, 40)) + 1000
+    onsets = np.array([4, 20, 31])
+
+    found = cut.cut(recording, ["a", "b"], onsets, 2.0)
+
+    assert cut.span == (-4, 8) and cut.rate_hz == 100
+    np.testing.assert_allclose(cut.times_s, np.arange(-2, 6) / 100, atol=1e-12)
+    assert found.shape == (3, 2, 8) and found.dtype == np.float32
+    for trial, onset in zip(found, onsets, strict=True):
+        for values, channel in zip(trial, recording, strict=True):
+            # the onset is part of the baseline
+            mean = channel[onset - 4 : onset + 1].mean() if baseline else 0
+            expected = 2 * (channel[onset - 2 : onset + 6] - mean)
+            np.testing.assert_allclose(values, expected, atol=1e-3)
+    assert cut.fits(np.array([3, 4, 31, 32]), 40).tolist() == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    # resampled, a constant stays what it is
+    constant = np.full((1, 40), 7.0)
+    steps = steps.model_copy(update={"rate_hz": 50.0, "whiten": "no"})
+    flat = Cutting(steps, 100.0)
+    if not baseline:
+        np.testing.assert_allclose(flat.cut(constant, ["a"], onsets, 2.0), 14)
+    else:
+        with pytest.raises(BrainhiveError, match="flat channels: a"):
+            flat.cut(constant, ["a"], onsets, 2.0)
+
+
+def test_lost_trials_are_nan_and_other_values_that_are_not_finite_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps = Steps(epoch_ms=(-40, 80), keep_ms=(-20, 60), whiten="no")
+    cut, names = Cutting(steps, 100.0), ["a", "b"]
+    recording = np.random.default_rng(0).normal(size=(2, 60))
+    onsets = np.array([4, 20, 34, 45])
+    whole = cut.cut(recording.copy(), names, onsets, 1.0)
+    recording[:, 33] = np.nan
+
+    found = cut.cut(recording.copy(), names, onsets, 1.0, may_be_lost=True)
+
+    assert np.isnan(found).all((1, 2)).tolist() == [False, False, True, False]
+    np.testing.assert_allclose(found[[0, 1, 3]], whole[[0, 1, 3]])
+    monkeypatch.setattr(cutting, "ROWS", 1)
+    again = cut.cut(recording.copy(), names, onsets, 1.0, may_be_lost=True)
+    np.testing.assert_array_equal(again, found)
+    with pytest.raises(BrainhiveError, match=r"channel a, b has .* 1 of 4"):
+        cut.cut(recording.copy(), names, onsets, 1.0)
+    recording[0, 20:24] = np.inf
+    with pytest.raises(BrainhiveError, match=r"channel a has .* 1 of 4"):
+        cut.cut(recording.copy(), names, onsets, 1.0, may_be_lost=True)
+
+
+@pytest.mark.parametrize(
+    ("keep_ms", "whiten", "is_sound"),
+    [
+        ((0, 21), "epochs", True),
+        ((0, 20), "epochs", True),
+        ((0, 10), "epochs", False),
+        ((0, 10), "time", True),
+        ((1, 9), "time", False),
+    ],
+)
+def test_as_many_samples_are_kept_as_the_whitening_needs(
+    keep_ms: Any, whiten: Any, is_sound: bool
+) -> None:
+    steps = Steps(epoch_ms=(-40, 80), keep_ms=keep_ms, whiten=whiten)
+    if is_sound:
+        assert len(Cutting(steps, 100.0).times_s) == max(1, int(keep_ms[1] / 10 + 0.9))
+    else:
+        with pytest.raises(BrainhiveError, match="keep_ms"):
+            Cutting(steps, 100.0)
