@@ -280,6 +280,8 @@ def test_rows_of_a_bank_are_the_signals_of_their_subject(
     parts = bank.split(chosen)
     assert np.concatenate(parts).tolist() == chosen.tolist()
     assert len(parts) == (len({row // each for row in chosen}) if is_wide else 1)
+    one = open_bank(trials[:1], HERE.device, is_mapped, rows)
+    assert one.gather(chosen[:0]).shape == (0, *np.shape(expected[0]))
     for part in parts:
         gathered = bank.gather(part)
         for row, signal in zip(part, gathered, strict=True):

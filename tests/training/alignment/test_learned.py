@@ -87,7 +87,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
 
-    assert config["format"] == 7
+    assert config["format"] == 7 and config["learned"]["split"] == "train"
     assert (
         config["learned"]["selection"] == "validation"
         and config["learned"]["dataset"] == "faces"
