@@ -562,7 +562,9 @@ def held_out_of(
 
 def select_held_out(data: CellData, averages: SignalBank) -> list[Query]:
     """List the averaged signals of held-out training pictures, if there are any."""
-    rows = np.flatnonzero(data.held_out[averages.stimulus.cpu().numpy()])
+    # signals without a stimulus validate nothing
+    stimulus = averages.stimulus.cpu().numpy()
+    rows = np.flatnonzero((stimulus >= 0) & data.held_out[stimulus])
     return [(averages, rows)] if len(rows) else []
 
 

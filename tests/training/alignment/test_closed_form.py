@@ -2,10 +2,24 @@
 decoded by others' map.
 """
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 import torch
+from cell_data import PICTURES, data_of, layout_of
 from safetensors.torch import load_file
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.models.backbones.ridge import Ridge
+from brainhive_cli.models.heads import Head
+from brainhive_cli.training.alignment import loop
+from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.layout import FROM_MEAN, Layout
+from brainhive_cli.training.alignment.loop import fit
+from brainhive_cli.training.alignment.recipe import Train
 
 
 def weights(run: Path, cell: str) -> torch.Tensor:
@@ -58,3 +72,101 @@ def test_a_shared_map_decodes_a_subject_left_out_and_fine_tuning_continues_it(
         weights(run.folder, "sub-01_seed-1") for run in (inter, near, far)
     )
     assert 0 < (one - start).norm() < 0.5 * (all_pictures - start).norm()
+
+
+@pytest.fixture
+def cell() -> tuple[Layout, CellData]:
+    """Two subjects, the second of whom saw few pictures, and some that have no
+    target.
+    """
+    random = np.random.default_rng(0)
+    embedding = random.normal(size=(PICTURES, 8)).astype(np.float32)
+    data = data_of(embedding, 2)
+    held_out = data.held_out.copy()
+    held_out[-1] = True
+    second = data.trials[1].take(np.arange(0, 40, 2))
+    unknown = np.where(second.stimulus == 20, -1, second.stimulus)
+    second = replace(second, stimulus=unknown)
+    data = replace(data, trials=[data.trials[0], second], held_out=held_out)
+    layout = replace(
+        layout_of(data, "ridge"),
+        heads={"e": Head((8,), "e")},
+        dims={},
+        similarity=FROM_MEAN,
+    )
+    return layout, data
+
+
+def test_a_closed_form_learns_from_no_held_out_picture(
+    cell: tuple[Layout, CellData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, solve = dict[int, Any](), Ridge.fit
+
+    def keep(self: Any, subject: int, signal: Any, targets: Any, rest: Any) -> None:
+        values = []
+
+        def read(rows: slice) -> Any:
+            values.append(targets(rows))
+            return values[-1]
+
+        solve(self, subject, signal, read, rest)
+        calls[subject] = signal, torch.cat([each["e"] for each in values]), rest
+
+    monkeypatch.setattr(Ridge, "fit", keep)
+    layout, data = cell
+
+    model = fit(layout, data, [], Train(validation=0.25), seed=1)
+
+    shown = []
+    for trials, (signal, targets, rest) in zip(
+        data.trials, calls.values(), strict=True
+    ):
+        numbers = trials.stimulus.tolist()
+        is_held_out = [
+            number >= 0 and bool(data.held_out[number]) for number in numbers
+        ]
+        rows = [
+            row
+            for row, number in enumerate(numbers)
+            if number >= 0 and not is_held_out[row]
+        ]
+        assert np.array_equal(signal, trials.averages[rows])
+        assert np.array_equal(rest, trials.averages[np.flatnonzero(is_held_out)])
+        stimuli = torch.tensor([numbers[row] for row in rows])
+        assert torch.equal(targets, data.targets.gather(stimuli)["e"])
+        shown.append(targets)
+    assert [*calls] == [1, 2] and not model.training
+    # each trial counts once in the mean target
+    torch.testing.assert_close(model.means["e"].data, torch.cat(shown).mean(0))
+
+
+def test_a_closed_form_is_measured_on_what_it_held_out(
+    cell: tuple[Layout, CellData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = list[Any]()
+    monkeypatch.setattr(
+        loop, "summarise_held_out", lambda *arguments: calls.append(arguments) or []
+    )
+    ended = list[tuple[int, Any]]()
+
+    class Folder:
+        def at_end(self, aligner: Any, epoch: int, metrics: Any) -> None:
+            ended.append((epoch, metrics))
+
+    layout, data = cell
+
+    fit(layout, data, [], Train(validation=0.25), seed=1, callbacks=Folder())  # type: ignore[arg-type]
+
+    ((ranks, ((_, rows),), _, seed, _),) = calls
+    # 15 and the last of the first subject, 8 of the second
+    assert rows.tolist() == [*range(15), 59, *range(60, 68)] and seed == 1
+    assert len(ranks) == 24 and ended == [(1, [])]
+
+
+def test_a_closed_form_that_begins_with_no_weights_takes_no_start(
+    cell: tuple[Layout, CellData],
+) -> None:
+    layout, data = cell
+    first = fit(layout, data, [], Train(), seed=1)
+    with pytest.raises(BrainhiveError, match="begins with no weights"):
+        fit(layout, data, [], Train(), start=first, seed=1)
