@@ -8,10 +8,13 @@ from safetensors.numpy import load_file
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signals import normalisations
 from brainhive_cli.data.signals.normalisations import (
     Channel,
+    Riemannian,
     Template,
     Whiten,
+    mean_product,
     pool_statistics,
 )
 
@@ -95,6 +98,39 @@ def test_a_dead_channel_stays_quiet(signal):
     signal[:, 1] = 3.0
     for part in (Channel(), Whiten()):
         assert np.abs(learn(part, signal)(signal)[:, 1]).max() < 0.1
+
+
+def test_a_channel_of_rounding_alone_is_amplified_as_the_smallest_signal(signal):
+    spread = signal.std((0, 2))
+    for size, factor in ((1e-2, 1e-2), (1e-9, 1e-3)):
+        quiet = signal.copy()
+        quiet[:, 2] *= spread[1] * size / spread[2]
+        normalised = learn(Channel(), quiet)
+        expected = 1 / (factor * spread[1])
+        assert normalised.matrix[2, 0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_riemannian_mean_takes_evenly_spaced_trials_that_have_room(
+    signal, monkeypatch
+):
+    products = np.array([trial.astype(float) @ trial.T for trial in signal[:23]])
+    size, chunks = products[0].nbytes, np.split(signal[:23], [5, 6, 20])
+    for room, stride in ((23, 1), (22, 2), (12, 2), (11, 4), (6, 4), (5, 8)):
+        monkeypatch.setattr(normalisations, "MAX_BYTES", room * size)
+        for kind in ("affine-invariant", "log-euclidean"):
+            found = Riemannian(mean=kind).measure(chunks)["reference"]
+            expected = mean_product(products[::stride], kind == "affine-invariant")
+            np.testing.assert_allclose(found, expected)
+
+
+def test_dead_trials_do_not_count_in_a_riemannian_mean(signal):
+    products = np.array([trial.astype(float) @ trial.T for trial in signal[:9]])
+    dead = np.insert(products, [0, 4, 9], 0, axis=0)
+    for is_affine_invariant in (True, False):
+        np.testing.assert_allclose(
+            mean_product(dead, is_affine_invariant),
+            mean_product(products, is_affine_invariant),
+        )
 
 
 def test_subjects_of_different_widths_have_no_mean_normalisation(signal):

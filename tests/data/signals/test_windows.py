@@ -7,10 +7,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.cutting import CausalFilter, Cutting, Steps
-from brainhive_cli.data.signals.windows import HISTORY_S, Windows
+from brainhive_cli.data.signals.windows import HISTORY_S, IN_GAP, LEFT, Windows
 
 RATE_HZ = 250
 PLAIN = Steps.model_validate(
@@ -181,3 +182,60 @@ def test_a_filter_edge_beyond_half_the_rate_is_refused():
         match="a filter edge of 130 Hz is not below half the rate, 250 Hz",
     ):
         open_windows(band_hz=(1.0, 130.0))
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6))
+def test_windows_are_those_of_a_count_by_hand_in_chunks_of_any_size(seed):
+    """Steps of up to 1.5 samples are no gap; the first channel counts the samples."""
+    random = np.random.default_rng(seed)
+    steps = random.choice([1, 1.4, 1.6, 60], 700, p=[0.97, 0.01, 0.01, 0.01])
+    times_s = 3 + np.cumsum(steps) / RATE_HZ
+    events = [
+        (f"e{n}", time_s)
+        for n, time_s in enumerate(
+            random.uniform(times_s[0] - 0.1, times_s[-1] + 0.1, 40)
+        )
+    ]
+    windows, cut, at = open_windows(), [], 0
+    for name, time_s in events:
+        windows.add_event(name, time_s)
+    while at < len(times_s):
+        stop = at + int(random.integers(0, 90))
+        windows.add(count_samples(at, at + len(times_s[at:stop])), times_s[at:stop])
+        windows.locate()
+        cut += windows.cut()
+        at = stop
+    windows.drop_waiting()
+
+    gaps = [n for n in range(1, 700) if times_s[n] - times_s[n - 1] > 1.5 / RATE_HZ]
+    found, in_gap, left, beyond = {}, 0, 0, 0
+    for name, time_s in events:
+        sample = min(range(700), key=lambda n: abs(times_s[n] - time_s))
+        distance = abs(times_s[sample] - time_s) * RATE_HZ
+        if time_s > times_s[-1] + 0.5 / RATE_HZ:
+            beyond += 1
+        elif distance > 1.5:
+            left += time_s < times_s[0]
+            in_gap += time_s >= times_s[0]
+        elif any(sample - 25 < gap <= sample + 50 for gap in gaps):
+            in_gap += 1
+        elif sample < 25:
+            left += 1
+        elif sample + 50 >= 700:
+            beyond += 1
+        else:
+            found[name] = sample
+    assert {window.name: window.sample for window in cut} == found
+    for window in cut:
+        first = window.sample - 25
+        np.testing.assert_allclose(window.signal[0], first + np.arange(75))
+        assert window.end_s == times_s[window.sample + 50]
+    counts = windows.counts
+    dropped = [
+        counts.dropped[reason]
+        for reason in (IN_GAP, LEFT, "beyond the end of the stream")
+    ]
+    assert dropped == [in_gap, left, beyond] and counts.windows == len(cut)
+    assert (counts.gaps, counts.samples, counts.events) == (len(gaps), 700, 40)
+    assert counts.lost == sum(round(steps[gap]) - 1 for gap in gaps)

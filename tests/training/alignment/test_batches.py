@@ -568,6 +568,9 @@ def test_the_smallest_epochs_that_can_be_are_taken() -> None:
         data = replace(data_of(), epoch_trials=18)
         batches = batches_of(data, batch_size=size)
         assert batches.steps == steps and len(batches.epoch(0, 0)) == steps
+    for last_batch in ("even", "keep", "drop"):
+        whole = batches_of(data_of(), batch_size=60, last_batch=last_batch)
+        assert whole.steps == 3 and [*map(len, whole.epoch(0, 0))] == [60] * 3
     # one subject whose pictures are all held out leaves no equal shares
     trials = [voxels(1), voxels(4).take(np.arange(5))]
     held_out = np.arange(PICTURES) < 5
