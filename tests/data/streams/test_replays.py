@@ -218,6 +218,21 @@ def test_trials_of_a_store_come_at_their_interval_each_once(simulated):
     assert len({window.signal.tobytes() for window in windows}) == len(windows)
 
 
+def test_the_seed_decides_the_order_of_trials_of_a_store(simulated):
+    def replay(seed):
+        clock, pause = pretend()
+        stream = stores.ReplayedTrials(simulated, 2.0, seed, clock)
+        assert stream.read_windows(0.1) == []
+        pause.time_s += 1e6
+        windows = []
+        while (more := stream.read_windows(0.1)) is not None:
+            windows += more
+        return [window.signal.tobytes() for window in windows]
+
+    one, again, other = replay(0), replay(0), replay(1)
+    assert one and one == again != other and sorted(one) == sorted(other)
+
+
 def test_codes_are_replayed_where_no_annotation_stands_for_a_picture(tmp_path):
     raw = annotate(make_raw(SHOWN, seed=0), SHOWN, ["blink"] * len(SHOWN.pictures))
     codes = np.zeros((1, raw.n_times))
