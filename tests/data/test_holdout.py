@@ -501,7 +501,7 @@ def test_held_out_pictures_leave_the_trials_to_the_choice_of_pictures() -> None:
         ]
 
 
-def test_each_split_is_compared_with_all_that_models_learn_or_are_tested_on() -> None:
+def test_each_split_is_compared_with_the_other_side_of_models() -> None:
     recordings = {"train": record(), "test": record(), "shared": record()}
 
     def list_other(holdout: Holdout, split: str) -> list[Trials]:
@@ -523,7 +523,7 @@ def test_each_split_is_compared_with_all_that_models_learn_or_are_tested_on() ->
     assert held_out.runs.ravel().tolist() == [0] * 3  # type: ignore[union-attr]
 
 
-def test_tested_trials_are_grouped_by_run_and_block_and_folds_are_counted() -> None:
+def test_tested_trials_are_grouped_by_run_and_block() -> None:
     tested = [("t1", "run 1", 0), ("t2", "run 1", 1), ("t3", "run 2", 0)]
     runs, pictures = Holdout(by="runs", folds=2), Holdout(by="pictures", folds=2)
 
@@ -659,7 +659,7 @@ def test_stimuli_without_targets_are_like_no_other(
 
 
 @pytest.mark.parametrize("by", ["runs", "trials"])
-def test_trials_exchange_labels_within_the_run_or_fold_that_tests_them(
+def test_trials_exchange_labels_within_their_run_or_fold(
     compared: list[Any], by: Any
 ) -> None:
     holdout, recording = Holdout(by=by, folds=2), show(3, known="both")
@@ -694,7 +694,7 @@ def test_the_order_of_trials_is_known_where_their_times_are(
     assert bool(compared) == (known != "nothing")
 
 
-def test_clips_that_follow_one_another_exchange_labels_within_their_run(
+def test_clips_of_a_film_exchange_labels_within_their_run(
     compared: list[Any],
 ) -> None:
     recording = show(4, seed=None, known="both")
@@ -706,7 +706,7 @@ def test_clips_that_follow_one_another_exchange_labels_within_their_run(
     assert len({*found.blocks}) == 48 and found.is_known
 
 
-def test_labels_of_seen_stimuli_that_follow_each_other_in_pairs_repeat(
+def test_labels_that_follow_each_other_in_pairs_repeat(
     compared: list[Any],
 ) -> None:
     for by, seed, repeats in (

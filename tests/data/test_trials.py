@@ -317,7 +317,7 @@ def test_a_signal_that_is_not_finite_is_named_by_picture_and_channel(
         anonymous.read([4, 5], as_singles)
 
 
-def test_a_voxel_that_is_not_finite_is_named_by_its_row_in_the_recording() -> None:
+def test_a_voxel_that_is_not_finite_is_named_by_its_recorded_row() -> None:
     signal = np.zeros((2, 1, 4, 1), np.float32)
     signal[1, 0, 3] = np.nan
     regions = {"V1": np.array([False, True, False, True])}
@@ -327,7 +327,7 @@ def test_a_voxel_that_is_not_finite_is_named_by_its_row_in_the_recording() -> No
             read.averages  # noqa: B018 (read)
 
 
-def test_selected_channels_come_in_the_order_of_their_names_and_window() -> None:
+def test_selected_channels_come_in_the_order_of_their_names() -> None:
     trials = draw_trials(0)
 
     found = trials.select(["Pz", "Fz"], (10, 30), scale=2.0)

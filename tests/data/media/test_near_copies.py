@@ -261,7 +261,7 @@ def test_candidates_are_the_nearest_by_any_two_views(seed, limit):
     assert find_candidates(tested, learned, limit) == found
 
 
-def test_each_view_is_compared_with_the_whole_picture_and_parts_with_parts():
+def test_views_are_compared_with_the_whole_and_parts_with_parts():
     """View 0 is all within the borders; 1 to 8 are parts, 9 is the smallest, 10 and 11
     are with the borders.
     """

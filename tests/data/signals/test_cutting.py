@@ -113,7 +113,7 @@ def shrink_slowly(observations: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("across", ["epochs", "time"])
 @pytest.mark.parametrize("chunk", [1, 500, 2**18])
-def test_the_noise_is_the_mean_of_covariances_that_scikit_learn_shrinks(
+def test_the_noise_is_the_mean_of_scikit_learns_covariances(
     monkeypatch: pytest.MonkeyPatch, across: str, chunk: int
 ) -> None:
     """Each stimulus weighs the same; single ones have no spread over trials."""
@@ -288,7 +288,7 @@ def test_trials_are_the_samples_around_their_onsets(baseline: bool) -> None:
             flat.cut(constant, ["a"], onsets, 2.0)
 
 
-def test_lost_trials_are_nan_and_other_values_that_are_not_finite_refused(
+def test_lost_trials_are_nan_and_other_infinite_values_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     steps = Steps(epoch_ms=(-40, 80), keep_ms=(-20, 60), whiten="no")

@@ -100,7 +100,7 @@ def test_a_dead_channel_stays_quiet(signal):
         assert np.abs(learn(part, signal)(signal)[:, 1]).max() < 0.1
 
 
-def test_a_channel_of_rounding_alone_is_amplified_as_the_smallest_signal(signal):
+def test_rounding_alone_is_amplified_as_the_smallest_signal(signal):
     spread = signal.std((0, 2))
     for size, factor in ((1e-2, 1e-2), (1e-9, 1e-3)):
         quiet = signal.copy()

@@ -234,7 +234,7 @@ def test_subjects_pictures_and_simulation_are_inherited() -> None:
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
 
-def test_names_are_hashed_with_their_data_set_and_concepts_without_numbers() -> None:
+def test_names_are_hashed_with_their_data_set() -> None:
     names = hashes_of("a", ["1", "2", "1"])
     assert names[0] == names[2] != names[1] and names.dtype == np.uint64
     assert not np.isin(hashes_of("b", ["1", "2"]), names).any()
@@ -300,7 +300,7 @@ def test_pictures_of_two_trainings_are_those_of_either(
         assert (np.diff(array.astype(object)) > 0).all()
 
 
-def test_pictures_without_a_hash_or_a_concept_are_known_by_their_digest() -> None:
+def test_pictures_without_a_hash_are_known_by_their_digest() -> None:
     pixels = np.concatenate([pixels_of(1, hashed=False), pixels_of(2)])
     found = LearnedPictures.of("set", ["a", "b"], pixels, ["", "owl"])
     assert found.pixels.tolist() == [1, 2] and len(found.hashes) == 1
@@ -356,7 +356,7 @@ def test_near_copies_and_what_cannot_be_compared_are_contained(
     assert not compared
 
 
-def test_one_copy_settles_a_picture_and_other_likenesses_are_listed_once() -> None:
+def test_one_copy_settles_a_picture() -> None:
     """Five learned pictures are near to each of two tested ones."""
     ids = [*"abcd"]
     learned_pixels = np.concatenate([near(pixels_of(1), bits) for bits in range(4)])
@@ -639,7 +639,7 @@ def test_altered_pictures_are_tested_with_a_warning(likeness: Any) -> None:
     assert found.caveats == []
 
 
-def test_concepts_of_earlier_trainings_are_named_and_of_this_one_are_not() -> None:
+def test_concepts_of_earlier_trainings_alone_are_named() -> None:
     own = model_of(["a"], concepts=["c1"], recordings="eeg")
     other = model_of(["b"], concepts=["c2"], recordings="meg")
     started = model_of(["c"], concepts=["c3"], recordings="eeg").after(

@@ -158,7 +158,7 @@ def test_the_cosine_of_centred_tokens_is_the_correlation_of_plain_ones() -> None
     assert not torch.allclose(cosines(*tokens), expected, atol=1e-3)
 
 
-def test_the_cosine_of_joined_heads_is_the_mean_of_theirs_from_their_means() -> None:
+def test_the_cosine_of_joined_heads_is_the_mean_of_theirs() -> None:
     heads = {"one": Head((3,), "one"), "two": Head((2, 2), "two")}
     layout = replace(
         TWO,

@@ -77,7 +77,7 @@ def learner_of(model: torch.nn.Module, steps: int = 1, **knobs: Any) -> Learner:
     return learner
 
 
-def test_the_moving_average_forgets_its_start_and_then_keeps_its_decay() -> None:
+def test_the_moving_average_forgets_its_start_and_ends_its_ramp() -> None:
     """Source: TensorFlow's ExponentialMovingAverage: min(decay, (1 + n) / (10 + n))."""
     model = torch.nn.Linear(1, 1, bias=False)
     learner = learner_of(model, 40, ema=0.6, epochs=1)
