@@ -591,7 +591,12 @@ def model_and_data() -> tuple[Aligner, CellData]:
     embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
     data = cells.data_of(embedding, 2)
     torch.manual_seed(0)
-    return Aligner(layout_of(data)).eval(), data
+    # each subject has a layer of its own, and new ones have their mean
+    model = Aligner(replace(layout_of(data), subject_layer="linear")).eval()
+    assert model.subject_layer is not None
+    for parameter in model.subject_layer.parameters():
+        torch.nn.init.normal_(parameter)
+    return model, data
 
 
 def rank_slowly(
