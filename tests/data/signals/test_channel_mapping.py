@@ -4,6 +4,7 @@ refusals.
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,3 +191,38 @@ def test_recordings_that_cannot_be_mapped_are_refused() -> None:
         with pytest.raises(BrainhiveError, match=what) as caught:
             choose_input(SPEC, recording(names), "here", channel_mapping=kind)
         assert caught.value.hint
+
+
+def sphere(count: int, radius_m: float, centre_m: Any) -> np.ndarray:
+    """Points [count, 3] on a sphere."""
+    directions = np.random.default_rng(0).normal(size=(count, 3))
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    return np.asarray(centre_m) + radius_m * directions / lengths
+
+
+@pytest.mark.parametrize(
+    ("count", "radius_m", "is_head"),
+    [
+        (4, 0.09, True),
+        (3, 0.09, False),
+        (20, 0.051, True),
+        (20, 0.049, False),
+        (20, 0.149, True),
+        (20, 0.151, False),
+        (20, 90.0, False),
+    ],
+)
+def test_the_centre_of_a_head_is_that_of_its_sensors(
+    count: int, radius_m: float, is_head: bool
+) -> None:
+    # so far from the origin that no sensor lies in the face
+    centre_m = (0.02, -0.3, 0.2)
+    positions = sphere(count, radius_m, centre_m)
+    if not is_head:
+        with pytest.raises(BrainhiveError, match="around a head"):
+            fit_origin(positions)
+        return
+    np.testing.assert_allclose(fit_origin(positions), centre_m, atol=1e-6)
+    face = np.array([[0.0, 0.2, -0.1], [0.3, 0.1, -0.2]])
+    with_face = fit_origin(np.concatenate([face, positions]))
+    np.testing.assert_allclose(with_face, centre_m, atol=1e-6)
