@@ -55,7 +55,7 @@ TEXT_FUNCTIONS = re.compile(
 COST_NAMES = re.compile(r"AT_ONCE|BYTES|CHUNK|BLOCK|BATCH|CACHE|_S$|_MS$|THREAD|WORKER")
 """Constants that change only memory or time."""
 LARGEST_CONSTANT = 1000
-"""Constants of a module beyond this are sizes of blocks."""
+"""Constants beyond this are sizes of blocks, or numbers of random draws."""
 
 
 class Mutant(NamedTuple):
@@ -318,12 +318,14 @@ def _change_call(node: ast.Call) -> Iterator[Change]:
 
 
 def _change_constant(node: ast.Constant) -> Iterator[Change]:
-    """Negate a truth value, add one to an integer, double a number, change a split."""
+    """Negate a truth value, add one to a count, double a number, change a split."""
     match node.value:
         case bool(value):
             yield node, "constant", str(not value)
-        case int(value):
+        case int(value) if value <= 10:
             yield node, "off by one", str(value + 1)
+        case int(value) if value <= LARGEST_CONSTANT:
+            yield node, "constant", str(2 * value)
         case float(value):
             yield node, "constant", str(2 * value if value else 1.0)
         case "train" | "test" as split:
