@@ -101,6 +101,7 @@ def test_the_page_gives_the_numbers_of_the_commands(
     np.testing.assert_allclose(found.similarity, expected.numpy(), atol=1e-5)
 
 
+@pytest.mark.nightly
 def test_arrays_and_epochs_become_results_as_the_page_has_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ def families(shelf: str) -> list[str]:
     return [kind for kind in parts.kinds(shelf) if kind not in parts.rows(shelf)]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", families("encoders"))
 def test_every_encoder_embeds_there(kind: str, gpu: PretendedGpu) -> None:
     config = parts.load("encoders", kind).TINY
@@ -173,6 +174,7 @@ def train(
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", families("backbones"))
 def test_every_brain_model_learns_and_decodes_there(
     kind: str, gpu: PretendedGpu, tmp_path: Path
@@ -255,6 +257,7 @@ PAIRS = [(kind, "identity") for kind in families("generators")]
 PAIRS += [(DEFAULT, kind) for kind in parts.kinds("priors") if kind != "identity"]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("kind", "prior_kind"), PAIRS)
 def test_every_generator_and_prior_draw_and_learn_there(
     kind: str, prior_kind: str, gpu: PretendedGpu
@@ -291,6 +294,7 @@ def test_every_generator_and_prior_draw_and_learn_there(
     assert all_on_gpu(generator.encode(media, random), loss) and not gpu.waits
 
 
+@pytest.mark.nightly
 def test_commands_run_there_from_pictures_to_metrics(
     gpu: PretendedGpu, home: Path, generator: Path, prior: Path, pictures: Path
 ) -> None:

@@ -167,6 +167,7 @@ def test_epochs_take_the_steps_of_the_model(home, go, delay_ms) -> None:
         assert caught.value.hint
 
 
+@pytest.mark.nightly
 def test_categories_and_betas(home) -> None:
     labels = ["face", "house", "tool"] * 20
     runs = np.repeat(np.arange(5), 12)
@@ -274,6 +275,7 @@ def fit_four(signal: np.ndarray, labels: np.ndarray, **axes):
     return trained, evaluated.measurements.overall["top1"], answer
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("design", ["cycle", "random"])
 def test_responses_to_the_next_label_are_no_decoding_of_this_one(home, design) -> None:
     """Issue 84, row 5: where the order repeats, windows that overlap tell a label by
@@ -299,6 +301,7 @@ def test_responses_to_the_next_label_are_no_decoding_of_this_one(home, design) -
     assert ("windows overlap" in facts.untested) == (design == "cycle")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("axes", "side"), [({}, "not testable"), ({"onset_s": "unknown"}, "above chance")]
 )

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from test_docs import DOCS
 
+pytestmark = pytest.mark.nightly
+
+
 pytest.importorskip("mne")
 pytest.importorskip("nibabel")
 

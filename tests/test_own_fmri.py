@@ -21,6 +21,9 @@ pytest.importorskip("nibabel")
 pytest.importorskip("sklearn")
 from tools.demo_world.bids import write_bids
 
+pytestmark = pytest.mark.nightly
+
+
 REGIONS = {
     name: f"derivatives/fmriprep/sub-{{subject:02d}}/masks/{name}.nii.gz"
     for name in ("V1", "FFA", "early", "higher")

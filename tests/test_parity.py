@@ -79,6 +79,7 @@ def test_recipes_have_the_settings_of_the_authors_training(
         assert recipe.backbone.alpha == settings["alpha"]
 
 
+@pytest.mark.nightly
 def test_brain_diffusers_ridge_is_the_authors(golden: Path, home: Path) -> None:
     """Nothing is random. Z-scores divide by N here and by N - 1 there, which changes
     signals by 1e-3.
@@ -99,6 +100,7 @@ def test_brain_diffusers_ridge_is_the_authors(golden: Path, home: Path) -> None:
     assert weight[: len(first), 0].tolist() == pytest.approx(first, rel=2e-3)
 
 
+@pytest.mark.nightly
 def test_brainhive_trains_as_the_authors(home: Path) -> None:
     figures = trainings.figures_of("brainhive")
 

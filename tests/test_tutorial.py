@@ -26,6 +26,9 @@ pytest.importorskip("nibabel")
 pytest.importorskip("sklearn")
 from tools.demo_world.bids import write_bids
 
+pytestmark = pytest.mark.nightly
+
+
 mne = pytest.importorskip("mne")
 
 SMALL = {

@@ -136,6 +136,7 @@ def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeyp
     assert "--time" not in script
 
 
+@pytest.mark.nightly
 def test_a_line_is_submitted_once_and_then_found_finished(line, queue, tmp_path):
     # as programs read it
     planned = json.loads(call(*line, "--submit", "--check", "--json").stdout)

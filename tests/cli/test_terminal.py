@@ -28,6 +28,7 @@ def run(line: str, home: Path, **environment: str) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.nightly
 def test_every_terminal_gets_an_exit_code_and_no_traceback(tmp_path: Path) -> None:
     for line, code, variables in (
         ("brainhive recipes >&-", 0, {}),

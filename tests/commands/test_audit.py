@@ -289,6 +289,7 @@ def test_honest_results_have_no_finding(tmp_path: Path) -> None:
         assert findings(tmp_path / make.__name__) == {}, make.__name__
 
 
+@pytest.mark.nightly
 def test_of_200_honest_folders_hardly_any_has_a_finding() -> None:
     flagged = 0
     for seed in range(200):
@@ -330,6 +331,7 @@ def draw_scores(random: np.random.Generator, score: float) -> Any:
     return np.round(200 * (rise + noise).clip(0, 1)) / 200
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("is_percent", [True, False])
 @pytest.mark.parametrize("chosen", ["last", "validation"])
 def test_rounded_claims_of_an_honest_epoch_are_no_finding(

@@ -219,6 +219,7 @@ def test_people_who_are_known_are_refused(go, base, tmp_path):
     assert "--mode inter" in caught.value.hint
 
 
+@pytest.mark.nightly
 def test_a_calibration_picture_whose_copy_is_tested_is_left_out_and_counted(
     go, tmp_path
 ):

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import cc2017_files
 import numpy as np
+import pytest
 from cc2017_files import key_masks_of
 from hub_server import serving
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published.cc2017 import Clips
+
+pytestmark = pytest.mark.nightly
 
 HUB = {
     "gongzx/cc2017_dataset": ("*.pt",),

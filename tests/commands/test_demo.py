@@ -19,6 +19,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo.simulation import PROVENANCE
 
+pytestmark = pytest.mark.nightly
+
+
 STEPS = ["embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
 FEW = {
     "train-align": ["subjects=1", "train.epochs=5"],

@@ -94,6 +94,7 @@ def test_a_metric_never_travels_alone(evaluated):
     assert table.rows[-1][0] == "chance" and table.rows[0][1].small
 
 
+@pytest.mark.nightly
 def test_what_is_shown_are_as_many_queries_as_asked(go, world, trained):
     few, none = (
         go("eval-retrieval", f"run={trained}", f"sheet_rows={rows}") for rows in (2, 0)

@@ -59,6 +59,7 @@ def values(found, analysis, metric):
     }
 
 
+@pytest.mark.nightly
 def test_every_metric_has_an_interval_and_its_control(found):
     for analysis in ("windows", "occlusion", "sensors", "bands", "trained", "encoding"):
         own = [name for name in found.scopes if name.split(" · ")[0] == analysis]
@@ -94,6 +95,7 @@ def test_each_subject_has_a_table_of_its_sensors(folder, found):
             assert np.isfinite([float(rows[0][axis]) for axis in "xyz"]).all()
 
 
+@pytest.mark.nightly
 def test_the_finding_and_no_maximum_over_windows_stands_for_the_run(
     folder, found, world, tmp_path
 ):
@@ -175,6 +177,7 @@ def test_a_page_is_corrected_as_a_whole_and_says_no_onset_that_a_filter_moved(
     assert conclusion.FIRST_ABOVE in found.missing
 
 
+@pytest.mark.nightly
 def test_the_run_is_named_first_and_json_is_the_document(folder, world):
     words = ["explain", folder.measurements().facts.run, *QUICK]
 

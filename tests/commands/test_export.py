@@ -150,6 +150,7 @@ def compare_with_retrieval(run: Path, rows: Any = slice(None), first: int = 0) -
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.nightly
 def test_the_last_whitener_is_folded_in_and_a_submission_needs_torch_alone(
     runs: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -230,6 +231,7 @@ def test_scores_are_neuralbench_s_json(runs: dict[str, Path]) -> None:
     assert scores["test/full_retrieval/top5_acc_subject-agg"] == 1
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["ridge", "brain-mlp", "atm", "mindeye2"])
 def test_every_backbone_takes_batches_of_any_size(kind: str, tmp_path: Path) -> None:
     """Of the second subject, whose maps alone are in the file."""

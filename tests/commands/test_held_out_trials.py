@@ -85,6 +85,7 @@ def by_runs(home: Path, go: Go) -> Result:
     return decode(go, by="runs", folds=12)
 
 
+@pytest.mark.nightly
 def test_every_trial_of_every_run_is_tested_once_beside_plain_baselines(
     by_runs: Result,
 ) -> None:
@@ -171,6 +172,7 @@ def test_one_run_is_tested_where_labels_are_as_frequent(home: Path, go: Go) -> N
     assert not any("backward" in name for name in tested.scopes)
 
 
+@pytest.mark.nightly
 def test_shuffled_labels_are_at_chance(home: Path, go: Go) -> None:
     shuffled = decode(go, "train.shuffled_labels=true", by="runs", folds=12)
 
@@ -179,6 +181,7 @@ def test_shuffled_labels_are_at_chance(home: Path, go: Go) -> None:
     assert shuffled.metrics.overall["top1"].value < 0.5
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("design", "holdout", "verdict"),
     [

@@ -16,6 +16,8 @@ from brainhive_cli.app import app
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.models.encoders import resolve
 
+pytestmark = pytest.mark.nightly
+
 GUIDE = Path(__file__).parents[2] / "docs" / "training.md"
 SMALL = (
     "--subjects",

@@ -204,6 +204,7 @@ def test_eval_retrieval_of_the_saved_session_has_the_ranks_that_were_shown(own, 
     assert measured.overall["top1"].n == 2
 
 
+@pytest.mark.nightly
 def test_simulated_signals_stay_simulated_on_the_page_and_in_what_is_saved(demo, go):
     words = ("source.speed=1000", "page=false", "--windows", "300")
     ended = invoke(demo, "--source", "mock", *words)
@@ -317,6 +318,7 @@ def test_where_trials_of_the_training_are_not_here_it_is_said(categories, base):
     assert measured.overall["top1"].caveats == (UNKNOWN_TRIALS, SEEN_PICTURES)
 
 
+@pytest.mark.nightly
 def test_ctrl_c_ends_a_session_in_order(own, base, brainhive):
     words = ("--source", "mock", "page=false", "--lines", "source.interval_s=0.3")
     process = brainhive("live", own, *words, wait=False)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.nightly
+
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 QUICK = ("subjects=1", "train.epochs=1")
 

@@ -20,6 +20,9 @@ import mne
 
 from tools.demo_world.bids import write_bids
 
+pytestmark = pytest.mark.nightly
+
+
 PICTURES = 120
 """Of which a twentieth, six, are the test split."""
 SENSORS = {"eeg": ["O1", "Oz", "O2", "Pz"], "meg": ["MLO11-4304", "MRO11-4304"]}

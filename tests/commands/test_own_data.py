@@ -63,6 +63,7 @@ def run_lines(page: str, heading: str, *more: str) -> tuple[str, str]:
     )
 
 
+@pytest.mark.nightly
 def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
     (work.parent / "recordings").mkdir()
     shown = Shown.of(3, seed=0)
@@ -125,6 +126,7 @@ def write_betas(folder):
     return responses
 
 
+@pytest.mark.nightly
 def test_one_s_own_betas_take_ten_lines_as_the_guide_has_them(work):
     responses = write_betas(work.parent / "betas")
 

@@ -81,6 +81,7 @@ def of(small: tuple[str, ...], encoders: str, *more: str) -> tuple[str, ...]:
     )
 
 
+@pytest.mark.nightly
 def test_own_vectors_are_trained_on_evaluated_and_mixed_by_their_name(
     go, small, own_home, import_
 ):

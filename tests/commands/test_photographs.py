@@ -103,6 +103,7 @@ def network(at_home: Path, go: Go) -> Path:
     ).folder
 
 
+@pytest.mark.nightly
 def test_the_ten_lines_find_photographs_with_what_is_installed(at_home, go):
     stores = (at_home / "embeddings/image-folder").glob("*/*.h5")
     trained = go("train-align", "dataset=image-folder")

@@ -87,6 +87,7 @@ def changed(path: Path, **keys: Any) -> None:
     np.save(path, content, allow_pickle=True)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("recipe", "expected"),
     [
@@ -157,6 +158,7 @@ def test_all_repetitions_are_kept_with_their_sessions_and_whiteners(raw, go):
     assert left(raw) == ["sub-01.h5", "sub-01.h5"]
 
 
+@pytest.mark.nightly
 def test_a_known_evoked_response_comes_back(mini_raw, home, go):
     size = mini_raw.replace(
         mini_raw.SIZES["tiny"], sessions=1, test_repetitions=150, noise_uv=3.0
@@ -184,6 +186,7 @@ def _run(launch: Launch, *overrides: str) -> None:
     pipeline.run(pipeline.Recipe.resolve("prepare", None, {}, overrides), launch)
 
 
+@pytest.mark.nightly
 def test_two_processes_write_the_same_bytes_as_one(mini_raw, small_eeg, raw, go):
     size = mini_raw.replace(small_eeg, subject=2)
     mini_raw.make_eeg(raw / "data/things-eeg", size, seed=3)

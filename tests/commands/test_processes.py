@@ -44,6 +44,7 @@ def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
     return load_file(run / "cells" / cell / "model" / "model.safetensors")
 
 
+@pytest.mark.nightly
 def test_embed_shares_the_pictures_and_shows_a_childs_error_as_one_line(
     brainhive, home, pictures, go
 ):
@@ -75,6 +76,7 @@ def test_embed_shares_the_pictures_and_shows_a_childs_error_as_one_line(
     assert np.array_equal(two, TargetStore.open(path).embedding)
 
 
+@pytest.mark.nightly
 def test_cells_are_shared_whole(world, small, tmp_path, go):
     one = go("train-align", *small)
 
@@ -94,6 +96,7 @@ def test_cells_are_shared_whole(world, small, tmp_path, go):
     assert two.read_json("environment.json")["processes"] == 2
 
 
+@pytest.mark.nightly
 def test_one_cell_is_trained_in_parallel_as_by_one_process(world, small, tmp_path, go):
     settings = (
         *small,
@@ -156,6 +159,7 @@ def test_a_killed_process_is_the_error_and_not_what_the_others_say_of_it(
     assert way.startswith("  try: a smaller train.batch_size; the same")
 
 
+@pytest.mark.nightly
 def test_reconstruct_draws_each_picture_once_and_the_same(
     aligned, tmp_path, go, generator, prior
 ):

@@ -181,6 +181,7 @@ def signals(world: Path, tmp_path: Path) -> str:
     return f"paths.signals={tmp_path / 'signals'}"
 
 
+@pytest.mark.nightly
 def test_a_person_under_two_numbers_or_in_two_data_sets_is_refused(
     go, small, here, signals, tmp_path
 ):

@@ -266,6 +266,7 @@ def test_brain_diffuser_goes_from_its_means_to_pictures(published):
     assert len([*(published / "runs/reconstruct").glob("nsd-*-ridge*")]) == 1
 
 
+@pytest.mark.nightly
 def test_mindeye2_goes_from_its_files_over_seven_subjects_to_pictures_of_the_eighth(
     published,
 ):

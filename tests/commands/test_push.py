@@ -82,6 +82,7 @@ def commit_of(hub: Any, name: str = "me/demo") -> str:
     return str(hub.repos[name].log[-1][0])
 
 
+@pytest.mark.nightly
 def test_a_check_lists_every_file_with_its_size_and_sends_nothing(
     hub: Any, run: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_check_lists_every_file_with_its_size_and_sends_nothing(
     assert {"line": "# demo"} in card["rows"]
 
 
+@pytest.mark.nightly
 def test_a_push_is_one_commit_and_what_comes_back_has_the_same_weights_and_metrics(
     hub: Any, run: Path
 ) -> None:
@@ -152,6 +154,7 @@ def test_a_push_is_one_commit_and_what_comes_back_has_the_same_weights_and_metri
     assert 'api.open_model("hub:me/demo", cell="sub-01_seed-1")' in card.text
 
 
+@pytest.mark.nightly
 def test_each_command_takes_the_name_and_writes_down_the_commit(
     hub: Any, run: Path, inter: Path
 ) -> None:
@@ -238,6 +241,7 @@ def test_ctrl_c_does_not_wait_for_an_upload(
     assert time.monotonic() - start < 3 and newest(hub) == {}
 
 
+@pytest.mark.nightly
 def test_a_tag_stays_what_it_is_and_another_one_has_the_files_of_the_new_model_alone(
     hub: Any, run: Path, inter: Path
 ) -> None:

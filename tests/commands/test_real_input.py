@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.nightly
+
+
 LITE0 = "python:lite0:load"
 
 

@@ -18,6 +18,7 @@ from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.training.alignment.trained import open_model
 
 
+@pytest.mark.nightly
 def test_the_priors_adapter_is_applied_or_skipped(go, aligned, drawing):
     applied, skipped = (
         go("reconstruct", *drawing, f"adapter={adapter}")
@@ -81,6 +82,7 @@ def test_damaged_parts_are_named_in_one_line(
         go("reconstruct", *drawing, f"prior={own_prior}")
 
 
+@pytest.mark.nightly
 def test_the_identity_prior_conditions_on_the_decoded_head_itself(
     go, small, drawing, generator, runs
 ):
@@ -118,6 +120,7 @@ def test_the_identity_prior_conditions_on_the_decoded_head_itself(
         go("reconstruct", *drawing, *options, "adapter=apply")
 
 
+@pytest.mark.nightly
 def test_a_model_folder_draws_what_its_run_draws_and_needs_a_data_set(
     go, small, aligned, drawing
 ):

@@ -23,6 +23,7 @@ def list_files(home: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
 
+@pytest.mark.nightly
 def test_a_cell_is_trained_again_and_nothing_is_written(
     world: Path, trained: Path, evaluated: Result, go: Go
 ) -> None:
@@ -47,6 +48,7 @@ def test_a_cell_is_trained_again_and_nothing_is_written(
         assert int(name.split()[-2]) > 20
 
 
+@pytest.mark.nightly
 def test_other_weights_versions_and_inputs_are_told_and_end_with_another_code(
     world: Path, trained: Path, evaluated: Result, tmp_path: Path, go: Go
 ) -> None:
@@ -74,6 +76,7 @@ def test_other_weights_versions_and_inputs_are_told_and_end_with_another_code(
     assert "weights" in table.stdout and "differ" in table.stdout
 
 
+@pytest.mark.nightly
 def test_variants_are_verified_and_models_and_absent_data_refused(
     tmp_path: Path, go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +128,7 @@ def edit_top1(run: Path, scope: str) -> None:
     (run / "SHA256SUMS").unlink()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("of_training", [False, True])
 def test_edited_metrics_are_named_with_what_is_measured_again(
     world: Path,
@@ -154,6 +158,7 @@ def test_edited_metrics_are_named_with_what_is_measured_again(
     assert ("metric differs", expected) in result.tables[0].rows
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_changed_embeddings_are_named(
     world: Path,

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from safetensors.torch import load_file
 
 from brainhive_cli.core.runs import RunFolder
+
+pytestmark = pytest.mark.nightly
 
 MEASURED = {"took", "run", "runs", "variants"}
 """Facts of a run that say how long it took and where it lies."""

@@ -55,6 +55,7 @@ def test_it_learns_what_held_out_concepts_look_like(trained):
         assert (top1["split"], top1["seeds"]) == ("validation", [1])
 
 
+@pytest.mark.nightly
 def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs):
     for mode, cells in (
         ("inter", {"sub-01_seed-1": [2], "sub-02_seed-1": [1]}),
@@ -84,6 +85,7 @@ def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs):
             )
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("by", ["concepts", "pictures"])
 def test_only_signals_that_are_not_held_out_move_the_weights(
     own, trained, go, small, by
@@ -118,6 +120,7 @@ def file_of(home: Path) -> Path:
     return home / "signals" / DATASET / "default" / "sub-01.h5"
 
 
+@pytest.mark.nightly
 def test_the_test_split_is_never_read(own, go, small, trained):
     with resealed(file_of(own)) as file:
         file["test/signal"][...] = np.nan  # which every reader refuses
@@ -136,6 +139,7 @@ def test_the_test_split_is_never_read(own, go, small, trained):
         go("eval-retrieval")
 
 
+@pytest.mark.nightly
 def test_what_is_varied_still_learns_and_is_evaluated_alike(go, small, world, runs):
     varied = (
         "signal.repetitions=random",

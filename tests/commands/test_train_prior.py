@@ -23,6 +23,7 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bo
     return any(not torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.nightly
 def test_the_validation_loss_falls(go, settings):
     result = go("train-prior", *settings, "train.steps=24", "train.lr=1e-2")
 
@@ -98,6 +99,7 @@ def test_a_number_out_of_range_is_refused_with_its_key():
             Recipe.resolve("train-prior", None, {}, [override])
 
 
+@pytest.mark.nightly
 def test_what_the_training_would_refuse_is_missing_in_a_check(settings, go, home):
     for override, told in (
         ("resolution_px=33", "resolution_px is 33 (give a multiple of 8)"),

@@ -10,6 +10,8 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.signal_spec import SignalSpec
 
+pytestmark = pytest.mark.nightly
+
 VOXELS = (
     "dataset={kind: demo, noise: 0.3, space: voxels, subjects: 2, concepts: 40}",
     "mode=joint",

@@ -34,6 +34,7 @@ def recipe(**fields) -> workflow.Recipe:
     return workflow.Recipe.model_validate({"recipe": "demo", "steps": STEPS, **fields})
 
 
+@pytest.mark.nightly
 def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
     """Issue 60, row 12: a step evaluated another run than the one it names."""
     import torch
@@ -92,6 +93,7 @@ CELLS = {
 }
 
 
+@pytest.mark.nightly
 def test_a_matrix_runs_each_step_for_its_axes_and_goes_on_where_it_stopped(
     home, monkeypatch
 ) -> None:

@@ -22,6 +22,8 @@ from brainhive_cli.core.measurements import MIXED_WITH_BLURRY, SIMULATED, find_c
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.generators import sdxl, sdxl_unclip
 
+pytestmark = pytest.mark.nightly
+
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 1}"
 LATENT, TOKENS = (
     f"python:tests.contracts.parts.targets:{name}" for name in ("latent", "tokens")

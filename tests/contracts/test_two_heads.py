@@ -63,6 +63,7 @@ def model_of(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "cells" / "all_seed-1" / "model" / "model.safetensors")
 
 
+@pytest.mark.nightly
 def test_either_head_retrieves_above_chance_and_its_shape_is_told(
     world: Any, go: Go
 ) -> None:
@@ -144,6 +145,7 @@ def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(
     assert "head of its own" in caught.value.hint
 
 
+@pytest.mark.nightly
 def test_a_diffusion_prior_learns_with_its_brain_model_and_then_alone(
     world: Any, go: Go, tmp_path: Path
 ) -> None:

@@ -47,6 +47,8 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         close_session()
         yield statuses
         close_session()
+        # a closed server that still serves keeps a core busy
+        listener.shutdown()
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -100,6 +100,7 @@ WORKER = """if True:
 """A process that works on the cells of a run, each when it is told to."""
 
 
+@pytest.mark.nightly
 def test_two_commands_share_a_run_cell_by_cell_and_one_takes_over_from_the_killed(
     home: Path,
 ) -> None:

@@ -16,6 +16,8 @@ from brainhive_cli.models.generators import Sampling, versatile_diffusion
 from brainhive_cli.models.heads import Conditioning
 from tools.demo_world.pool import drawn
 
+pytestmark = pytest.mark.nightly
+
 ITEMS = 4
 
 

@@ -110,6 +110,7 @@ def test_a_keyframe_is_drawn_from_its_tokens(folders, clips, tokens) -> None:
     assert correlation(others, clips[:, 0]) < 0.5
 
 
+@pytest.mark.nightly
 def test_a_thing_moves_as_the_blurry_frames_say_and_looks_as_in_the_keyframe(
     folders, clips
 ) -> None:

@@ -36,6 +36,7 @@ def order_of(design: str) -> tuple[TrialOrder, np.ndarray]:
     return TrialOrder.of(np.arange(len(labels)), labels.tolist(), None, run, onset), run
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("design", "parts"),
     [

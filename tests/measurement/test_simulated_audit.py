@@ -10,6 +10,8 @@ import pytest
 
 from brainhive_cli.measurement.audit import CHECKS, FINDING
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.fixture(scope="module")
 def simulated() -> Any:

@@ -51,6 +51,7 @@ def test_intervals_of_runs_of_one_subject_each_hold(simulated):
     assert 0.92 <= of_hits <= 0.99 and 0.92 <= of_values <= 0.99
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("counts", "effect", "widest"),
     [((12, 8), 0.0, 0.5), ((95, 5), 2.0, 0.45), ((95, 5), 4.0, 0.25)],

@@ -46,6 +46,7 @@ def simulated(
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("subjects", "most", "item_sd", "subject_sd"),
     [(5, 1.0, 1.5, 1.0), (6, 1.0, 2.5, 0.3), (10, 0.98, 1.5, 0.5)],

@@ -117,6 +117,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("artifact", FIGURES.values(), ids=[*FIGURES])
 def test_names_of_a_figure_never_touch_and_never_leave_it(boxes_of, artifact):
     texts, figure = boxes_of(artifact)
@@ -130,6 +131,7 @@ def test_names_of_a_figure_never_touch_and_never_leave_it(boxes_of, artifact):
     ]
 
 
+@pytest.mark.nightly
 def test_sensors_on_a_head_have_names_that_do_not_touch(boxes_of):
     sensors = montage("standard_1005")
     texts, _ = boxes_of(head(sensors))

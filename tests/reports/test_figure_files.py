@@ -121,6 +121,7 @@ def test_each_figure_is_saved_in_each_format_and_a_damaged_one_is_one_line(tmp_p
         save_figures([RunGroup([made])], tmp_path / "again")
 
 
+@pytest.mark.nightly
 def test_a_figure_carries_the_caveats_of_its_run_and_the_label_where_there_are_several(
     tmp_path,
 ):
@@ -134,6 +135,7 @@ def test_a_figure_carries_the_caveats_of_its_run_and_the_label_where_there_are_s
     assert list((tmp_path / "both").glob("compared-headline-*"))
 
 
+@pytest.mark.nightly
 def test_labels_and_titles_become_names_that_are_safe_and_do_not_collide(tmp_path):
     titles = ["../../Loss: <b>", "..  LOSS  B", "ß–"]
     drawn = [replace(LOSS, title=title) for title in titles]

@@ -78,6 +78,7 @@ def numbers_of(value: Any) -> Iterator[str]:
         yield from (f"{value:g}", f"{value:.3g}", f"{value:,}")
 
 
+@pytest.mark.nightly
 def test_every_number_of_the_paragraph_is_one_of_the_recipe_or_the_metrics(runs):
     for trained, tested in runs.values():
         known = set(numbers_of(yaml.safe_load((trained / "recipe.yaml").read_text())))

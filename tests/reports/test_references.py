@@ -5,6 +5,7 @@ them.
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from brainhive_cli import __version__
@@ -40,6 +41,7 @@ def test_references_have_every_paper_that_a_part_names():
         assert {*part.Config.cites, *parts.cited(part.TINY)} <= ENTRIES.keys(), kind
 
 
+@pytest.mark.nightly
 def test_every_reference_is_named_by_a_part_a_data_set_or_a_recipe():
     files = [
         *PACKAGE.rglob("*.py"),

@@ -152,6 +152,7 @@ def test_training_pictures_of_few_dimensions_are_compared(
     assert rows["copies of training pictures"][1] == UNDECIDED
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -239,6 +240,7 @@ HOSTILE: dict[str, bytes] = {
 HOSTILE["epochs.csv"] = b"epoch,test_acc" + b"\n0,1\n1,2" * 6000
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_small_hostile_file_takes_seconds(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

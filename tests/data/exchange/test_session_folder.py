@@ -199,6 +199,7 @@ for at in range(0, 100_000_000, 7):
 """
 
 
+@pytest.mark.nightly
 def test_a_killed_process_leaves_the_blocks_that_ended(tmp_path):
     child = start_python(KILLED, tmp_path)
     assert child.stdout.readline() == b"running\n"
@@ -247,6 +248,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.nightly
 def test_a_killed_process_leaves_its_blocks_but_for_the_last_seconds(tmp_path):
     child = start_python(RUNNING, tmp_path)
     child.stdout.readline()

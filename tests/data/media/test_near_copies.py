@@ -236,6 +236,7 @@ def draw_hashes(random: np.random.Generator, count: int, few_bits: bool) -> np.n
     return hashes
 
 
+@pytest.mark.nightly
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6), st.sampled_from([0, 8, 34]), st.booleans())
 def test_candidates_are_the_nearest_by_any_two_views(seed, limit, few_bits):

@@ -426,6 +426,7 @@ def test_what_is_missing_is_one_line_with_its_way_out(data, home):
     )
 
 
+@pytest.mark.nightly
 def test_an_interrupted_command_continues_and_writes_the_same_bytes(
     data, home, go, monkeypatch
 ):

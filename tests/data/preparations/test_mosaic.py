@@ -251,6 +251,7 @@ def run(home: Path, recipe: str) -> dict:
     return json.loads(path.read_text())["scopes"]
 
 
+@pytest.mark.nightly
 def test_new_people_are_decoded_by_all_others_but_their_own_records(
     home: Path, root: Path, code_allowed: None
 ) -> None:
@@ -269,6 +270,7 @@ def test_new_people_are_decoded_by_all_others_but_their_own_records(
     }
 
 
+@pytest.mark.nightly
 def test_a_person_is_decoded_by_the_same_persons_other_study_and_every_number_says_so(
     home: Path, root: Path, code_allowed: None
 ) -> None:

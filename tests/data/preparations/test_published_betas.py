@@ -687,6 +687,7 @@ def test_imagery_is_read_by_the_public_tables_in_the_order_of_runs(home) -> None
         np.testing.assert_allclose(trials_of(recording, "B-B4"), expected, atol=1e-4)
 
 
+@pytest.mark.nightly
 def test_a_model_of_nsd_is_tested_on_the_same_people_seeing_and_imagining(
     home, imagery, go, code_allowed
 ) -> None:

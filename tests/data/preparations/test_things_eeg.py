@@ -240,6 +240,7 @@ def test_all_repetitions_are_kept_by_default_and_counted(raw):
     }
 
 
+@pytest.mark.nightly
 def test_test_trials_do_not_change_the_whitener(mini_raw, small_eeg, raw, tmp_path):
     mini_raw.make_eeg(tmp_path, small_eeg, seed=3)
     for session in range(1, 5):

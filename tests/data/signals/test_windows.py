@@ -59,6 +59,7 @@ def feed(windows, times_s, events, random, delay_s=0.0):
     return [*cut, *windows.cut()]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("drift", "delay_s"), [(-1e-4, -0.5), (1e-4, 1.5)])
 def test_none_of_2_000_events_is_lost_under_stalls_and_drift(drift, delay_s):
     """The amplifier's clock is off by 100 ppm, and markers come before or after their
@@ -157,6 +158,7 @@ def test_an_event_older_than_what_is_kept_is_counted_and_one_to_come_waits():
     assert windows.counts.dropped["beyond the end of the stream"] == 1
 
 
+@pytest.mark.nightly
 def test_memory_does_not_grow():
     """Four minutes of two channels, with two events a second."""
     windows, samples = open_windows(), count_samples(0, RATE_HZ)

@@ -355,6 +355,7 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
 # the tests
 
 
+@pytest.mark.nightly
 def test_no_sample_is_lost_and_every_event_comes_once_within_a_sample_of_its_own(
     scenarios: Scenarios,
 ) -> None:
@@ -383,6 +384,7 @@ def test_no_sample_is_lost_and_every_event_comes_once_within_a_sample_of_its_own
     assert counting["after_close"] is None and 20 < counting["age_s"] < WAIT_S
 
 
+@pytest.mark.nightly
 @needs_lsl
 def test_lost_samples_show_as_gaps_and_stalls_and_late_starts_do_not(
     scenarios: Scenarios,

@@ -59,6 +59,7 @@ def homes(tmp_path_factory, go):
     return home, noisy
 
 
+@pytest.mark.nightly
 def test_test_signals_have_no_part_in_the_choice(homes, go):
     measured = []
     for home in homes:

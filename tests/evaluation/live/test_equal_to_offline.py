@@ -145,6 +145,7 @@ def offline(member, session):
     return tokens
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["whitened", "plain", "late"])
 def test_tokens_are_those_of_eval_retrieval_s_single_trials(models, name):
     opened, loop, results = replay(models[name])

@@ -82,6 +82,7 @@ def test_seed_and_its_parts_are_measured_where_a_recipe_names_them(
         assert ([seed, effnet, f1, cap_sim] == best) == (image_id == "a")
 
 
+@pytest.mark.nightly
 def test_seed_waits_for_absent_weights_of_a_part_and_names_the_line_that_fetches_them(
     go, folders, image_networks, hub_cache, capsys
 ):

@@ -5,6 +5,7 @@ their place.
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch.nn.functional import normalize
@@ -51,6 +52,7 @@ def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.nightly
 def test_nearest_is_the_training_picture_most_similar_to_the_decoded_token(
     world, trained_for_prior, reconstructed, prior
 ):

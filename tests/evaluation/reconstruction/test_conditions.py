@@ -13,6 +13,7 @@ from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.recipe import Cell
 
 
+@pytest.mark.nightly
 def test_heads_of_the_stimuli_are_the_ceiling_generated_once_for_all_cells(
     world, reconstructed, generator, prior
 ):

@@ -130,6 +130,7 @@ def test_pictures_of_a_run_that_was_selected_on_test_say_so_also_when_they_are_s
             assert sheets and all(caveat in each.note for each in sheets)
 
 
+@pytest.mark.nightly
 def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(
     go, world, drawing, small, runs, prior
 ):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from reconstructions import pictures_of
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import DeviceError
 
 
+@pytest.mark.nightly
 def test_pictures_do_not_depend_on_the_batch_size(go, aligned, drawing):
     one, five = (
         pictures_of(
@@ -45,6 +47,7 @@ def test_every_item_and_repeat_has_noise_of_its_own(
     )
 
 
+@pytest.mark.nightly
 def test_a_resumed_reconstruct_generates_only_what_is_missing(go, aligned, drawing):
     folder = go("reconstruct", *drawing).folder
     whole, files = pictures_of(folder), sorted((folder / "samples").rglob("*.png"))

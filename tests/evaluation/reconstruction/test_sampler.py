@@ -74,6 +74,7 @@ def expected(
     return generator.generate(given, SEEDS, 32, Sampling(**{"steps": 2, **how}), null)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("how", "unlike"),
     [

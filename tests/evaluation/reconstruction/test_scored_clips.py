@@ -99,6 +99,7 @@ def test_other_numbers_of_frames_and_names_are_refused_in_one_line(go, home, tru
         go("reconstruct", *scored(home / "others", truth, FAST))
 
 
+@pytest.mark.nightly
 def test_all_metrics_of_clips_are_measured_with_their_chance_and_beside_the_stimuli(
     go, home, truth, clip_networks
 ):

@@ -3,6 +3,7 @@ order, and with none.
 """
 
 import numpy as np
+import pytest
 import torch
 
 from brainhive_cli.core.facts import Baseline
@@ -71,6 +72,7 @@ def test_a_misfiled_subject_is_named_among_others_who_are_not():
     )
 
 
+@pytest.mark.nightly
 def test_noise_is_never_called_misfiled():
     """Issue 84, row 9: at a level of .05, one study at chance in twenty was accused.
 

@@ -199,6 +199,7 @@ def test_noise_that_drifts_has_no_ceiling(
         assert abs(ceiling.values["reliability"].mean()) < 0.1
 
 
+@pytest.mark.nightly
 def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(
     go, world, small, tmp_path
 ):

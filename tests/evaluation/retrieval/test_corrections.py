@@ -14,6 +14,7 @@ for kind in ("csls", "sinkhorn", "assignment"):
 QUICK = ("sheet_rows=0", "ceiling_splits=0")
 
 
+@pytest.mark.nightly
 def test_corrections_are_rows_beside_a_result_that_stays_what_it_was(
     go, trained, evaluated
 ):

@@ -18,6 +18,7 @@ def curves(shared_world, go, small):
         return go("eval-retrieval", *few, "repetitions=all"), go("eval-retrieval", *few)
 
 
+@pytest.mark.nightly
 def test_all_repetitions_are_the_plain_result_and_one_is_worse(curves):
     result, plain = curves
     found = scopes_below(result.metrics, "repetitions")

@@ -41,6 +41,7 @@ def chance_is_in(metric: Metric) -> bool:
     return metric.low <= metric.chance <= metric.high
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("control", ["shuffled", "permuted"])
 def test_a_control_is_a_distribution_at_chance_in_both_directions_and_says_what_it_is(
     go, trained, evaluated, control, capsys
@@ -87,6 +88,7 @@ def test_a_control_is_a_distribution_at_chance_in_both_directions_and_says_what_
     assert rank["high"] - rank["low"] > 1.1 * of_own_labels
 
 
+@pytest.mark.nightly
 def test_labels_that_were_permuted_in_the_test_set_are_noticed(
     go, own, trained, capsys
 ):
@@ -126,6 +128,7 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(
     assert "at chance" not in capsys.readouterr().err  # which a control is meant to be
 
 
+@pytest.mark.nightly
 def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
     """The second head predicts the embedding itself, by weights that were never
     trained.
@@ -175,6 +178,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.nightly
 def test_evaluation_changes_no_model_no_store_and_not_its_own_result(go, own, trained):
     trained = own / "runs" / "train-align" / trained.name
     everything = ("repetitions=[1]", "gallery=train+test", "subjects=1")
@@ -187,6 +191,7 @@ def test_evaluation_changes_no_model_no_store_and_not_its_own_result(go, own, tr
     assert first == again
 
 
+@pytest.mark.nightly
 def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(
     go, own, trained
 ):

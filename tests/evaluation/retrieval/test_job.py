@@ -45,6 +45,7 @@ def test_a_check_and_the_run_open_each_run_once(
     assert len(opened) == 2
 
 
+@pytest.mark.nightly
 def test_a_sweep_is_compared_with_one_variant(
     go, world: Path, small, runs: str, capsys
 ):

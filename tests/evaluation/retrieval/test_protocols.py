@@ -17,6 +17,8 @@ from brainhive_cli.core.tables import Cell
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, tables_of
 from brainhive_cli.reports.sentences import state_finding
 
+pytestmark = pytest.mark.nightly
+
 SELECTIONS = "sweep.train.selection=last,best,test"
 NAMED = f"test ({SELECTED_ON_TEST})"
 

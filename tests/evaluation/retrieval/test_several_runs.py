@@ -91,6 +91,7 @@ def test_an_ensemble_averages_the_similarities_of_its_runs(go, world, trained, w
         )
 
 
+@pytest.mark.nightly
 def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
     result = go(
         "eval-retrieval", f"run={trained}", f"against={weaker},{trained.name}", *QUICK
@@ -142,6 +143,7 @@ def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
     assert "p_value" in result.as_dict()["metrics"]["facts"]["against"][0]
 
 
+@pytest.mark.nightly
 def test_runs_on_other_subjects_or_galleries_are_not_compared(
     go, world, trained, small, tmp_path
 ):

@@ -90,6 +90,7 @@ def test_networks_see_pictures_of_the_protocols_size_in_their_own_colours():
         assert torch.allclose(seen.images, expected, atol=1e-5), name
 
 
+@pytest.mark.nightly
 def test_the_metrics_features_are_the_published_nodes_of_the_published_networks(
     image_networks,
 ):

@@ -65,6 +65,7 @@ def test_bleu_is_that_of_the_paper_and_of_torchmetrics():
         )
 
 
+@pytest.mark.nightly
 def test_the_interval_of_bleu_varies_as_the_bleu_of_new_captions_does():
     """Its width is that of 200 corpora of 60 captions drawn anew, to a fifth: of which
     5 % is their noise.

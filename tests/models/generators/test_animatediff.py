@@ -259,6 +259,7 @@ def begun(generator: Any, given: Conditioning) -> Tensor:
     return scheduler.add_noise(latents, torch.stack(noise), scheduler.timesteps[:1])
 
 
+@pytest.mark.nightly
 def test_a_clip_depends_on_its_row_and_seed_and_in_the_published_mode_on_its_row_alone(
     generator, given
 ):

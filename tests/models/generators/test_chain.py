@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import animatediff_repositories
 import blip2_repository
+import pytest
 import torch
 from hub_server import serving
 
@@ -36,6 +37,7 @@ def test_the_second_stage_starts_from_the_media_of_the_first_with_noise_of_its_o
     assert not torch.allclose(made, first, atol=10 * SAME_PICTURE)
 
 
+@pytest.mark.nightly
 def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
     """NEURONS' two stages, by tiny folders in the hub's cache under their real
     names.

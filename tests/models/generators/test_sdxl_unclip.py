@@ -58,6 +58,7 @@ def by_rule(seed: int, name: str, shape: list[int]) -> Tensor:
     return 1 + 0.1 * drawn if name.endswith("weight") else 0.1 * drawn
 
 
+@pytest.mark.nightly
 def test_latents_are_those_of_mindeye2_after_all_steps(
     golden: Path, home: Path, tmp_path: Path
 ):

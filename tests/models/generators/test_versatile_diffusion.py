@@ -127,6 +127,7 @@ def test_image_and_text_tokens_are_mixed_in_each_block_as_in_the_reference(dual)
             )
 
 
+@pytest.mark.nightly
 def test_sampling_from_the_decoded_latent_gives_the_latents_of_the_reference(dual):
     """Golden values: Brain-Diffuser's and MindEye1's loops; pictures by the weights of
     a tiny autoencoder.
@@ -202,6 +203,7 @@ def test_its_autoencoder_gives_the_references_latents_and_pictures(dual, golden)
     )
 
 
+@pytest.mark.nightly
 def test_weights_are_converted_once_and_then_no_longer_needed(
     folder, given, monkeypatch, capsys
 ):

@@ -84,6 +84,7 @@ def test_a_subject_whom_a_start_was_trained_on_is_not_new_however_it_is_named(
             go(*inter, f"train.start_from={way}")
 
 
+@pytest.mark.nightly
 def test_a_start_of_other_subjects_is_fine_and_one_tuned_to_the_subject_refused(
     go, small, here
 ):
@@ -145,6 +146,7 @@ def test_weights_selected_on_test_keep_that_mark_when_they_are_copied(
     assert SELECTED_ON_TEST not in ceiling.caveats  # which no model has a part in
 
 
+@pytest.mark.nightly
 def test_other_signals_under_the_same_name_make_another_run(
     go, small, here, own_signals, tmp_path
 ):

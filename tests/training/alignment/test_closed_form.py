@@ -28,6 +28,7 @@ def weights(run: Path, cell: str) -> torch.Tensor:
     ]
 
 
+@pytest.mark.nightly
 def test_a_shared_map_decodes_a_subject_left_out_and_fine_tuning_continues_it(
     go, small, world, runs
 ):

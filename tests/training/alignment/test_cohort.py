@@ -135,6 +135,7 @@ def cohort(golden: Path) -> Cohort:
     return Cohort(golden / "calibrate")
 
 
+@pytest.mark.nightly
 @pytest.mark.golden
 def test_closed_form_arms_reproduce_the_table_of_the_cohort(cohort: Cohort) -> None:
     for who in range(PEOPLE):

@@ -196,6 +196,7 @@ def test_a_test_trial_is_decoded_without_the_others(base):
         assert depends_on_other_trials(together.encode, tested), kind
 
 
+@pytest.mark.nightly
 def test_permuted_arms_learn_wrong_labels(base):
     longer = replace(base, train=TRAIN.model_copy(update={"epochs": 60}))
     arms = (SCRATCH, TRANSFER, PERMUTED_SCRATCH, PERMUTED_TRANSFER)

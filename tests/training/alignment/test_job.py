@@ -52,6 +52,7 @@ def test_a_check_compares_the_signals_of_all_who_train_together(home, other):
         job.check()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("mode", ["intra", "joint"])
 def test_a_fold_goes_on_without_a_subject_who_has_no_run_for_it(home, go, mode, capsys):
     dataset = {"kind": "categories", "names": ["cat", "dog"]}

@@ -314,6 +314,7 @@ def _resume_in_two(launch: Launch, folder: Path) -> None:
     go("resumed")
 
 
+@pytest.mark.nightly
 def test_two_processes_go_on_in_an_epoch_with_the_same_weights(tmp_path):
     for name in ("whole", "resumed"):
         (tmp_path / name).mkdir()
@@ -381,6 +382,7 @@ def rates(stage: Stage, steps: int) -> list[float]:
     return found
 
 
+@pytest.mark.nightly
 def test_one_cycle_equals_neurons_learning_rates(golden: Path):
     """Golden values: warm-up of two epochs, peak over 25 at first, over 25,000 at last.
 

@@ -84,6 +84,7 @@ def copy_into_test(root: Path, count: int) -> list[str]:
     return names
 
 
+@pytest.mark.nightly
 def test_copies_of_training_pictures_are_left_out_of_what_is_tested_counted_and_named(
     go, home, photos, capsys
 ):
@@ -116,6 +117,7 @@ def test_copies_of_training_pictures_are_left_out_of_what_is_tested_counted_and_
     } == {TEST - 2}
 
 
+@pytest.mark.nightly
 def test_too_many_copies_are_refused_or_tested_on_request_and_numbers_say_so(
     go, home, photos
 ):
@@ -241,6 +243,7 @@ def refused(go, *asked: str) -> tuple[str, str, int]:
     raise AssertionError("it is not refused")
 
 
+@pytest.mark.nightly
 def test_concepts_that_were_trained_on_are_never_reported_as_tested(go, home, photos):
     everything, split = simulated(photos, test_share=0), simulated(photos)
     renamed = simulated(photos, "others")

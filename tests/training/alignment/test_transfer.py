@@ -79,6 +79,7 @@ def test_signals_that_do_not_match_are_refused_in_one_line():
         assert what in caught.value.message and caught.value.hint
 
 
+@pytest.mark.nightly
 def test_every_model_meets_all_subjects_of_another_data_set_above_chance(
     go, small, world
 ):

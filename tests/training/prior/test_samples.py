@@ -52,6 +52,7 @@ def test_every_few_steps_the_same_pictures_are_drawn_beside_the_true_ones(settin
     assert similarity.n == 2 and -1 <= similarity.value <= 1
 
 
+@pytest.mark.nightly
 def test_drawing_does_not_change_what_is_learned(settings, go):
     runs = [
         go("train-prior", *settings, f"sample_every={steps}", "train.steps=2").folder
