@@ -239,7 +239,7 @@ def test_the_readme_is_short_and_numbers_of_several_pages_agree() -> None:
     for number in ("15 seconds", "6 GB"):
         assert number in readme and number in start
     minutes = re.findall(r"# (\d+) minutes", (CHECKOUT / "CONTRIBUTING.md").read_text())
-    assert minutes == ["9"] and "ten minutes on two cores" in readme
+    assert minutes == ["7"] and "seven minutes on two cores" in readme
 
 
 def test_the_citation_is_of_this_version_and_names_the_four_papers() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.nightly
 
+
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.py"
 FIGURES = {
     "prior.prior_step": "train-prior: of U-Net and optimiser alone",

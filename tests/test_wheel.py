@@ -17,6 +17,7 @@ from brainhive_cli import __version__
 
 pytestmark = pytest.mark.nightly
 
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
 FOREIGN = {"PYTHONPATH", "PYTHONHOME", "BRAINHIVE_ALLOW_CODE"}

@@ -117,6 +117,7 @@ def test_the_headline_is_transfer_and_each_person_is_told(measured):
     )
 
 
+@pytest.mark.nightly
 def test_a_page_begins_with_the_finding_and_has_a_line_for_each_person(
     folder, measured, go, tmp_path
 ):
@@ -156,6 +157,7 @@ def test_the_same_command_finds_the_run(folder, go, base):
     assert "84 trained models in 6 cells" in time
 
 
+@pytest.mark.nightly
 def test_arms_that_are_named_are_measured_and_no_others(base, go, capsys):
     measured = go("calibrate", "arms=scratch", "pictures=10", "draws=1").metrics
     assert {*measured.facts.arms} == {"scratch"}

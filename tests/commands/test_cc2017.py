@@ -14,6 +14,7 @@ from brainhive_cli.data.published.cc2017 import Clips
 
 pytestmark = pytest.mark.nightly
 
+
 HUB = {
     "gongzx/cc2017_dataset": ("*.pt",),
     "McGregorW/NEURONS": ("masks", "qwen_annotation"),

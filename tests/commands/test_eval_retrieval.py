@@ -124,6 +124,7 @@ def test_what_is_shown_are_as_many_queries_as_asked(go, world, trained):
     assert "sheet" not in {each.kind for each in artifacts.read(RunFolder(none.folder))}
 
 
+@pytest.mark.nightly
 def test_trials_of_bad_pictures_are_left_out_everywhere_and_said_so(go, things, capsys):
     root = things / "data" / "things-eeg"
     for bad in ("training_images/concept_0/1.png", "test_images/concept_3/0.png"):

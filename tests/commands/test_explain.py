@@ -150,6 +150,7 @@ def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(found
     assert "the target is of one encoder" in found.missing["levels"]
 
 
+@pytest.mark.nightly
 def test_a_page_is_corrected_as_a_whole_and_says_no_onset_that_a_filter_moved(
     world, go, small, runs, monkeypatch
 ):

@@ -101,6 +101,7 @@ def test_a_data_set_is_fetched_and_unpacked_and_commands_read_it(hub, home):
     ).stat().st_mtime_ns == stamp
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("is_stamp_kept", [True, False])
 @pytest.mark.parametrize(
     "name", ["README.md", "Preprocessed_data_250Hz_whiten/sub-02.tar.gz"]

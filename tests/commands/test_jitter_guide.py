@@ -18,6 +18,7 @@ from brainhive_cli.models.encoders import resolve
 
 pytestmark = pytest.mark.nightly
 
+
 GUIDE = Path(__file__).parents[2] / "docs" / "training.md"
 SMALL = (
     "--subjects",

@@ -7,6 +7,7 @@ import pytest
 
 pytestmark = pytest.mark.nightly
 
+
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 QUICK = ("subjects=1", "train.epochs=1")
 

@@ -150,6 +150,7 @@ def test_pictures_of_own_vectors_are_known_unless_one_cannot_be_read(
     assert "copies among pictures/test stay unknown: " in capsys.readouterr().err
 
 
+@pytest.mark.nightly
 def test_own_vectors_leave_and_come_back_by_their_name(go, small, own_home, import_):
     import_("mine")
     stored = {

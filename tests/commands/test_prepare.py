@@ -118,6 +118,7 @@ def one() -> Launch:
     return Launch(0, 1, torch.device("cpu"))
 
 
+@pytest.mark.nightly
 def test_all_repetitions_are_kept_with_their_sessions_and_whiteners(raw, go):
     result = go("prepare")
     go("prepare", "preparation.whiten=no", "name=plain")

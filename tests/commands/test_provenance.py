@@ -140,6 +140,7 @@ def test_a_model_folder_says_it_too_and_one_that_says_nothing_says_so(
         config.write_text(kept)
 
 
+@pytest.mark.nightly
 def test_one_run_of_an_ensemble_taints_all_and_one_compared_with_its_comparison(
     go, small, here, selected_on_test
 ):
@@ -227,6 +228,7 @@ def test_a_person_under_two_numbers_or_in_two_data_sets_is_refused(
             go("eval-retrieval", here, signals, *tested, *QUICK)
 
 
+@pytest.mark.nightly
 def test_statistics_of_normalisation_are_those_of_the_other_subjects(
     go, small, here, signals, tmp_path
 ):

@@ -84,6 +84,7 @@ def run(home: Path) -> Path:
     return done("train-align", *LINES, *QUICK, *NORMALISED)
 
 
+@pytest.mark.nightly
 def test_own_recordings_wait_for_a_person_s_word_and_the_documents_tell_of_no_place(
     hub: Any, run: Path, home: Path
 ) -> None:

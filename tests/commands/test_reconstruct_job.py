@@ -22,6 +22,7 @@ from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 
 
+@pytest.mark.nightly
 def test_the_newest_run_is_taken_and_named(
     go, aligned, drawing, small, runs, prior, capsys
 ):
@@ -33,6 +34,7 @@ def test_the_newest_run_is_taken_and_named(
     assert f"align run {newest.name}, finished" in capsys.readouterr().err
 
 
+@pytest.mark.nightly
 def test_one_variant_of_a_sweep_is_reconstructed_from_and_a_whole_sweep_is_refused(
     go, world, drawing, small, runs, prior
 ):

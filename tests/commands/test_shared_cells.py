@@ -17,6 +17,7 @@ from brainhive_cli.core.runs import RunFolder
 
 pytestmark = pytest.mark.nightly
 
+
 MEASURED = {"took", "run", "runs", "variants"}
 """Facts of a run that say how long it took and where it lies."""
 

@@ -12,6 +12,7 @@ from brainhive_cli.models.signal_spec import SignalSpec
 
 pytestmark = pytest.mark.nightly
 
+
 VOXELS = (
     "dataset={kind: demo, noise: 0.3, space: voxels, subjects: 2, concepts: 40}",
     "mode=joint",

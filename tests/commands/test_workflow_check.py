@@ -91,6 +91,7 @@ def test_the_steps_of_a_paper_stand_first_with_their_lines_and_states() -> None:
     assert steps[3]["what"].endswith("'align_run=<train-align>'")
 
 
+@pytest.mark.nightly
 def test_every_paper_has_steps_to_its_number_and_weights_of_known_size() -> None:
     names = set[str]()
     for paper in PAPERS:

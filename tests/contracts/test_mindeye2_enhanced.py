@@ -24,6 +24,7 @@ from brainhive_cli.models.generators import sdxl, sdxl_unclip
 
 pytestmark = pytest.mark.nightly
 
+
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 1}"
 LATENT, TOKENS = (
     f"python:tests.contracts.parts.targets:{name}" for name in ("latent", "tokens")

@@ -18,6 +18,7 @@ from tools.demo_world.pool import drawn
 
 pytestmark = pytest.mark.nightly
 
+
 ITEMS = 4
 
 

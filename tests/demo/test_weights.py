@@ -80,6 +80,7 @@ def test_diffusers_own_pipeline_reads_the_generator_as_an_sdxl_without_text_enco
     assert not named, "diffusers notes where a model was loaded from: take the key out"
 
 
+@pytest.mark.nightly
 def test_the_encoder_tells_the_shapes_of_concepts_it_never_saw(pool, embeddings):
     """Chance is 1 in 18; the weights name 0.76 by the nearest of the shapes' means."""
     seen = drawn(pictures.scenes("train")[::9])

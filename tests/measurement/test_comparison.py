@@ -40,6 +40,7 @@ def drawn(random, subjects, pictures, by, effect=0.0):
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("subjects", "by"),
     [(3, "pictures"), (5, "subjects"), (10, "subjects and pictures")],
@@ -131,6 +132,7 @@ def test_unequal_numbers_of_seeds_do_not_make_equal_runs_differ(seeds):
     assert rejected / 100 < 0.094
 
 
+@pytest.mark.nightly
 def test_items_of_one_unit_are_not_compared_as_if_they_were_independent():
     """Ten pictures of 40 concepts; methods suit concepts by chance."""
     random, rejected = np.random.default_rng(0), np.zeros(2)

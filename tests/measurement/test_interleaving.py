@@ -154,6 +154,7 @@ def test_pictures_are_exchanged_with_those_of_kinds_that_came_at_the_same_time(
     assert not found.problem or together == 1
 
 
+@pytest.mark.nightly
 def test_single_trials_of_kinds_in_blocks_are_not_exchanged_across_them():
     """Issue 84, row 1: each label came once a run, so that no label was in a block."""
     order, kind = kinds_in_order("blocks of kinds", 5)

@@ -36,6 +36,7 @@ def coverage(simulate, **how) -> np.ndarray:
     )
 
 
+@pytest.mark.nightly
 def test_intervals_over_draws_hold_for_people_in_general(calibration):
     in_general, these = coverage(calibration, people=8, draws=3, centre=-1.5)
     assert all(0.9 <= held <= 0.99 for held in (in_general, these))

@@ -213,6 +213,7 @@ def test_intervals_of_concepts_of_unequal_size_hold_concepts_in_general():
     assert np.mean(held) >= 0.92 - 0.03 and np.mean(widths) <= 0.6
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("subjects", [1, 10])
 def test_intervals_of_several_pictures_a_concept_hold_concepts_in_general(subjects):
     """Ten pictures of 40 concepts; taken for independent, they hold .55 of one subject,

@@ -113,6 +113,7 @@ def cache(tmp_path: Path, unique: dict[str, list[str]]) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 def test_the_public_cache_is_imported_by_stem_and_exported_as_it_was(
     go, import_, cache, things, unique, tmp_path
 ):

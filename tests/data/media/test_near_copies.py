@@ -90,6 +90,7 @@ def test_an_edited_picture_is_a_copy_of_its_original_and_of_no_other(simulation,
         }, edit
 
 
+@pytest.mark.nightly
 def test_photographs_prepared_as_stimuli_are_copies_whichever_of_the_two_was_learned(
     simulation,
 ):
@@ -129,6 +130,7 @@ def test_few_different_photographs_are_candidates_and_none_are_copies(simulation
     )
 
 
+@pytest.mark.nightly
 def test_handwritten_digits_are_alike_and_no_copies(simulation):
     digits = read_set(simulation, "digits")
     tested = [digit for row, digit in enumerate(digits) if row % 50 >= 40]

@@ -51,6 +51,7 @@ def read_all(trials):
     return keyed
 
 
+@pytest.mark.nightly
 def test_each_stretch_is_filtered_as_mne_does_it(data):
     blocks = [record_block(seed, 20_000 * (seed - 1)) for seed in range(3)]
     raw = mne.concatenate_raws([block for _, block in blocks], verbose="ERROR")
@@ -70,6 +71,7 @@ def test_each_stretch_is_filtered_as_mne_does_it(data):
     assert largest < 100  # the joins are steps of 20 mV
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["boundary", -99])
 @pytest.mark.parametrize("phase", ["zero", "forward"])
 def test_a_boundary_of_eeglab_is_between_two_samples(data, name, phase):

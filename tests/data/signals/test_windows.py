@@ -186,6 +186,7 @@ def test_a_filter_edge_beyond_half_the_rate_is_refused():
         open_windows(band_hz=(1.0, 130.0))
 
 
+@pytest.mark.nightly
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6))
 def test_windows_are_those_of_a_count_by_hand_in_chunks_of_any_size(seed):

@@ -58,6 +58,7 @@ def test_a_test_store_of_another_making_is_refused_with_both_named(
         assert {remade, str(trained_on)} <= set(re.split(r"\s", caught.value.message))
 
 
+@pytest.mark.nightly
 def test_imported_stores_of_several_files_are_taken_together(go, small, own, tmp_path):
     mine = f"paths.embeddings={own}", f"paths.runs={tmp_path}"
     for split, digest in (("train", "a"), ("test", "b")):

@@ -127,6 +127,7 @@ def is_significant(signals, targets, labels):
     return correct(measured, null).min() < 0.05
 
 
+@pytest.mark.nightly
 def test_wrong_labels_that_all_subjects_share_are_significant_in_one_of_twenty():
     """Permuted subject by subject they are in .25; three standard errors of 100
     simulations are .065.

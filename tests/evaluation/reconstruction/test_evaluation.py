@@ -96,6 +96,7 @@ def test_sheets_show_random_items_all_from_best_to_worst_and_every_source(
     assert "brainhive report" in reconstructed.hint
 
 
+@pytest.mark.nightly
 def test_pictures_of_a_run_that_was_selected_on_test_say_so_also_when_they_are_scored(
     go, drawing, small, runs, prior, tmp_path
 ):

@@ -73,6 +73,7 @@ def refused(*argv: str) -> list[str]:
     return shown.stderr.splitlines()[-2:]
 
 
+@pytest.mark.nightly
 def test_out_of_memory_keeps_what_is_generated_and_the_same_run_continues_with_less(
     go, aligned, drawing, monkeypatch
 ):

@@ -33,6 +33,7 @@ def scored(made: Path, truth: Path | str, *more: str) -> tuple[str, ...]:
     return (f"score={made}", f"truth={truth}", "sheet_rows=0", *more)
 
 
+@pytest.mark.nightly
 def test_folders_of_frames_are_scored_with_floor_and_still(go, home, truth):
     for number in range(4):
         save_frames(truth / f"{number}", clip(number))

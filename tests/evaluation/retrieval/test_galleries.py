@@ -16,11 +16,12 @@ from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment.trained import TrainedModel
 
+pytestmark = pytest.mark.nightly
+
 DATASET = "demo-noise-0.3-40-concepts"
 ENCODER = "brainhive_cli-models-encoders-python-example"
 
 
-@pytest.mark.nightly
 def test_training_pictures_are_candidates_too_when_asked(go, world, trained):
     metrics = go(
         "eval-retrieval", f"run={trained}", "gallery=train+test", "sheet_rows=3"
@@ -111,7 +112,6 @@ def without_protocol(found: Mapping[str, Metric]) -> dict[str, Metric]:
     return {name: replace(metric, protocol="") for name, metric in found.items()}
 
 
-@pytest.mark.nightly
 def test_only_pictures_that_somebody_was_shown_are_searched_when_asked(
     go, trained, monkeypatch, tmp_path
 ):

@@ -19,6 +19,7 @@ from brainhive_cli.reports.sentences import state_finding
 
 pytestmark = pytest.mark.nightly
 
+
 SELECTIONS = "sweep.train.selection=last,best,test"
 NAMED = f"test ({SELECTED_ON_TEST})"
 

@@ -4,6 +4,8 @@ test.
 
 from pathlib import Path
 
+import pytest
+
 from brainhive_cli.core.measurements import CAVEATS, TRIALS_TOGETHER
 
 BACKBONE = '''"""A backbone that subtracts the mean of a batch in evaluation."""
@@ -38,6 +40,7 @@ class Net(nn.Module):
 '''
 
 
+@pytest.mark.nightly
 def test_all_numbers_of_a_model_that_needs_the_other_test_trials_are_stamped(
     go, world: Path, small, runs: str, tmp_path: Path, monkeypatch, capsys, code_allowed
 ):

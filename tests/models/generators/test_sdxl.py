@@ -144,6 +144,7 @@ def test_texts_and_prompts_change_the_picture(folder):
         make(TINY.build(), prompt="a cat")
 
 
+@pytest.mark.nightly
 def test_every_scheduler_draws_its_own_and_an_unknown_one_is_refused(generator):
     first = make(generator, steps=3)
     for name, (wanted, *_) in SCHEDULERS.items():

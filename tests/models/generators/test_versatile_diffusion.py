@@ -171,6 +171,7 @@ def test_sampling_from_the_decoded_latent_gives_the_latents_of_the_reference(dua
         )
 
 
+@pytest.mark.nightly
 def test_the_steps_from_a_start_are_those_of_the_reference(dual):
     """Golden values: the timesteps that are left of each scheduler's."""
     given, null = conditions(dual)

@@ -117,6 +117,7 @@ def test_a_start_of_other_subjects_is_fine_and_one_tuned_to_the_subject_refused(
         go(*evaluation, again=True)
 
 
+@pytest.mark.nightly
 def test_weights_selected_on_test_keep_that_mark_when_they_are_copied(
     go, small, here, tmp_path
 ):

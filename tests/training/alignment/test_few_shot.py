@@ -151,6 +151,7 @@ def test_zero_shot_is_normalised_by_the_mean_of_other_people_if_there_are_any(wh
     assert "signal.normalise" in caught.value.hint
 
 
+@pytest.mark.nightly
 def test_aligned_signals_have_the_statistics_of_other_people(base):
     for config in map(part, SIGNAL_PARTS):
         expected = [config.measure([each.averages]) for each in base.trained]

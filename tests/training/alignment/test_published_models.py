@@ -240,6 +240,7 @@ def test_mindeye2s_prior_gets_tokens_and_its_blurry_branch_the_mixers_output(
     )
 
 
+@pytest.mark.nightly
 def test_a_model_starts_in_parts_from_several_checkpoints(
     made: Aligner, neurons: Path, mindeye2: Path, tmp_path: Path
 ) -> None:

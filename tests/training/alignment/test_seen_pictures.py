@@ -195,6 +195,7 @@ def photograph_into_test(
     return name
 
 
+@pytest.mark.nightly
 def test_near_copies_are_left_out_and_unconfirmed_without_the_picture(go, home, photos):
     name = photograph_into_test(photos, lambda picture: picture, ".jpg")
     run = train(go, simulated(photos))
@@ -217,6 +218,7 @@ def test_near_copies_are_left_out_and_unconfirmed_without_the_picture(go, home, 
     assert line.startswith("1 of") and name in line
 
 
+@pytest.mark.nightly
 def test_mirrored_pictures_are_tested_with_a_warning_that_counts_them(go, home, photos):
     name = photograph_into_test(photos, ImageOps.mirror, ".png")
     run = train(go, simulated(photos))
@@ -300,6 +302,7 @@ def test_stores_of_another_split_are_refused_with_the_line_that_makes_them_again
     assert go("train-align", split, COLOURS, *SMALL).metrics.facts.cells
 
 
+@pytest.mark.nightly
 def test_a_run_on_the_rest_is_evaluated_and_goes_on_with_the_same_pictures_only(
     go, home, photos
 ):

@@ -46,6 +46,7 @@ def many(count: int) -> Batch:
     )
 
 
+@pytest.mark.nightly
 def test_accumulated_passes_have_the_gradient_of_one_large_batch(
     settings, begun, tmp_path
 ):
@@ -170,6 +171,7 @@ def test_crop_ids_of_the_original_are_as_published():
     ]
 
 
+@pytest.mark.nightly
 def test_each_key_reaches_the_loss_and_each_but_the_posterior_validation(
     settings, large, begun
 ):
@@ -182,6 +184,7 @@ def test_each_key_reaches_the_loss_and_each_but_the_posterior_validation(
         assert (other.validate() == validated) is key.startswith("posterior"), key
 
 
+@pytest.mark.nightly
 def test_posteriors_are_sampled_by_step_and_place_whoever_samples_them(settings, begun):
     settings = (*settings, "posterior=sample")
 
@@ -213,6 +216,7 @@ def test_posteriors_are_sampled_by_step_and_place_whoever_samples_them(settings,
     assert torch.allclose(found.std(0), spread, rtol=0.25)
 
 
+@pytest.mark.nightly
 def test_weights_in_bf16_lose_most_steps_of_the_optimiser(settings, begun, tmp_path):
     """As BrainHiVE trains: no copy in float32, so that small steps round to nothing."""
     settings = (*settings, "train.precision=bf16", "train.lr=1e-4", "train.steps=3")

@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS
 from brainhive_cli.training.prior.loop import Learner
 
+pytestmark = pytest.mark.nightly
+
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return {

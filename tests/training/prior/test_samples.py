@@ -18,6 +18,7 @@ from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS
 EXAMPLE = "similarity_brainhive_cli-models-encoders-python-example"
 
 
+@pytest.mark.nightly
 def test_every_few_steps_the_same_pictures_are_drawn_beside_the_true_ones(settings, go):
     result = go("train-prior", *settings, "sample_every=2", "train.lr=1e-2")
 
