@@ -216,19 +216,14 @@ class _Finder:
             ):
                 other = _other_split(name)
                 if other != name and other in self.identifiers:
-                    renamed = copy.copy(node)
-                    setattr(renamed, node._fields[0 if _is_name(node) else 1], other)
-                    yield node, "split", ast.unparse(renamed)
+                    renamed = ast.unparse(node).removesuffix(name) + other
+                    yield node, "split", renamed
             case ast.stmt() if in_function and _can_be_dropped(node):
                 yield node, "statement", "pass"
 
 
 def _code(node: ast.expr) -> str:
     return f"({ast.unparse(node)})"
-
-
-def _is_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name)
 
 
 def _last_name(function: ast.expr) -> str:
