@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from brainhive_cli.data.exchange.foreign_results import open_result
-from brainhive_cli.measurement.audit import CHECKS, FINDING, UNDECIDED, audit
+from brainhive_cli.measurement.audit import (
+    CHECKS,
+    FINDING,
+    UNDECIDED,
+    Row,
+    audit,
+)
 from brainhive_cli.measurement.corrections import Assignment, Correction, Csls, Sinkhorn
 
 Values = NDArray[Any]
@@ -472,6 +478,11 @@ CHEATS: dict[Callable[[Random], Folder], str] = {
 
 def judge(folder: Folder) -> dict[str, str]:
     """Write a folder, and audit it: the state of each check."""
+    return {row[0]: row[1] for row in audit_folder(folder)}
+
+
+def audit_folder(folder: Folder) -> list[Row]:
+    """Write a folder, and audit it."""
     with tempfile.TemporaryDirectory() as path:
         arrays = dict[str, Values]()
         for name, content in folder.items():
@@ -481,7 +492,7 @@ def judge(folder: Folder) -> dict[str, str]:
                 text = content if isinstance(content, str) else json.dumps(content)
                 (Path(path) / name).write_text(text)
         np.savez(Path(path) / "outputs.npz", **arrays)
-        return {row[0]: row[1] for row in audit(open_result(Path(path)))}
+        return audit(open_result(Path(path)))
 
 
 def draw_convention(random: Random) -> dict[str, str]:

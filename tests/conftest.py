@@ -55,7 +55,7 @@ LONG_FILES = {
 one of them.
 """
 
-pytest_plugins = ["worlds"]
+pytest_plugins = ["recorded_numbers", "worlds"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,148 @@
+"""Metrics of whole evaluations beside those that were recorded. Models are ridges in
+closed form, so that no random start and no rounding of a training changes them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from operator import attrgetter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recorded_numbers import Recorded
+from worlds import COLOURS, Go, at_home
+
+from brainhive_cli import api
+from brainhive_cli.core.measurements import Measurements
+
+WORLD = "dataset={kind: demo, noise: 0.6, subjects: 2, concepts: 30}"
+ENCODERS = f"encoders=[{COLOURS!r}]"
+VOXELS = "dataset={kind: demo, noise: 0.6, space: voxels, subjects: 1, concepts: 30}"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
+    """A home with the embeddings of the demo's pictures."""
+    with at_home(tmp_path_factory.mktemp("home")) as home:
+        go("embed", WORLD, ENCODERS)
+        yield home
+
+
+@pytest.fixture(scope="module")
+def ridge(home: Path, go: Go) -> Path:
+    """Two seeds of a ridge for each of two people."""
+    return go("train-align", WORLD, ENCODERS, "backbone=ridge", "seeds=1,2").folder
+
+
+FIELDS = ("value", "n", "pool", "chance", "low", "high", "seed_sd", "these_subjects")
+"""Numbers of a metric."""
+FACTS = {"unit_count", "stimuli", "inflation", "comparisons", "answers", "control"}
+FACTS |= {"confusion_matrix", "plain", "baseline", "subset_pools", "repetitions"}
+FACTS |= {"ceilings", "generalisation", "strength", "suffices", "better", "people"}
+"""Facts of a command that are numbers."""
+
+
+def summary(measured: Measurements) -> dict[str, object]:
+    """Give what is recorded of measurements: metrics, items and facts, in short."""
+    read = attrgetter(*FIELDS)
+    metrics = {
+        f"{scope}, {name}": read(metric)
+        for scope, listed in measured.scopes.items()
+        for name, metric in listed.items()
+    }
+    columns = {
+        f"{scope}, {name}": values
+        for scope, items in measured.items.items()
+        for name, values in items.items()
+        if name not in ("image_ids", "units")
+    }
+    items = {
+        name: np.array([np.nan if value is None else value for value in values])
+        for name, values in columns.items()
+        if values and isinstance(values[0], int | float | None)
+    }
+    facts = measured.facts.model_dump(include=FACTS)
+    return {"metrics": metrics, "items": items, "facts": facts}
+
+
+RETRIEVALS = {
+    "all measures": (
+        "subsets=30",
+        "repetitions=all",
+        "corrections=whitening,csls",
+        "baseline=ridge",
+        "ceiling_splits=3",
+    ),
+    "permuted among all": ("gallery=train+test", "control=permuted", "seed=3"),
+    "shuffled": ("control=shuffled", "subjects=2", "repetitions=2,5"),
+}
+
+
+@pytest.mark.parametrize("name", RETRIEVALS)
+def test_retrieval(recorded: Recorded, ridge: Path, go: Go, name: str) -> None:
+    result = go("eval-retrieval", f"run={ridge}", "sheet_rows=0", *RETRIEVALS[name])
+
+    recorded(digits=4, **summary(result.metrics))
+
+
+def test_two_runs_compared(recorded: Recorded, ridge: Path, go: Go) -> None:
+    other = ("backbone={kind: ridge, alpha: 100}", "signal.window_ms=[100, 600]")
+    second = go("train-align", WORLD, ENCODERS, *other, "seeds=1,2").folder
+
+    chosen = (f"run={ridge}", f"against={second}", "ceiling_splits=0")
+    result = go("eval-retrieval", *chosen, "sheet_rows=0")
+    joined = go("eval-retrieval", f"run={ridge},{second}", *chosen[2:], "sheet_rows=0")
+
+    # scopes of single runs have their folder
+    scopes = joined.metrics.scopes
+    for folder, label in ((ridge, "first"), (second, "second")):
+        scopes = {name.replace(str(folder), label): scopes[name] for name in scopes}
+    both = summary(replace(joined.metrics, scopes=scopes))
+    recorded(digits=4, **summary(result.metrics), joined=both)
+
+
+@pytest.mark.parametrize("design", ["two in runs", "three in trials"])
+def test_categories(recorded: Recorded, home: Path, design: str) -> None:
+    random = np.random.default_rng(0)
+    names = ["face", "house", "shoe"][: 2 if "two" in design else 3]
+    shown = np.concatenate([random.permutation(names * 8) for _ in range(4)])
+    runs = np.repeat(np.arange(4), len(names) * 8)
+    patterns = {name: random.normal(size=(6, 5)) for name in names}
+    signal = np.stack([patterns[name] for name in shown])
+    signal = signal + 3 * random.normal(size=signal.shape)
+
+    _, evaluated = api.fit(
+        signal,
+        shown.tolist(),
+        runs=runs if "runs" in design else None,
+        channels=[f"E{number}" for number in range(6)],
+        times_s=np.arange(5) / 100,
+        unit="µV",
+    )
+
+    recorded(digits=4, **summary(evaluated.measurements))
+
+
+def test_shares_of_regions(recorded: Recorded, home: Path, go: Go) -> None:
+    chosen = (VOXELS, ENCODERS, "signal.normalise=channel")
+    go("embed", *chosen[:2])
+    trained = go("train-align", *chosen, "backbone=ridge", "seeds=1").folder
+
+    asked = ("region_shares=true", "ceiling_splits=0", "sheet_rows=0")
+    result = go("eval-retrieval", f"run={trained}", *asked)
+
+    recorded(digits=4, **summary(result.metrics))
+
+
+def test_explanation(recorded: Recorded, ridge: Path, go: Go) -> None:
+    quick = ("draws=40", "window={width_ms: 200, step_ms: 200}", "components=12")
+
+    result = go("explain", f"align_run={ridge}", *quick)
+
+    recorded(digits=4, **summary(result.metrics))
+
+
+def test_calibration(recorded: Recorded, ridge: Path, go: Go) -> None:
+    result = go("calibrate", f"align_run={ridge}", "subjects=2", "draws=1")
+
+    recorded(digits=4, **summary(result.metrics))

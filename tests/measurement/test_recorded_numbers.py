@@ -1,0 +1,523 @@
+"""Statistics of fixed random designs beside those that were recorded."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.measurement.alignments import Coral, Moments, Procrustes, Ridge
+from brainhive_cli.measurement.audit import FINDING, NOTHING, UNDECIDED
+from brainhive_cli.measurement.comparison import compare, compare_values
+from brainhive_cli.measurement.confidence_sequence import (
+    HitRate,
+    interval as rate_interval,
+)
+from brainhive_cli.measurement.corrections import (
+    Assignment,
+    Csls,
+    Sinkhorn,
+    Whitening,
+)
+from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.linear_maps import (
+    Products,
+    Scale,
+    choose_penalty,
+    principal_axes,
+    project,
+)
+from brainhive_cli.measurement.ranks import (
+    chance_of_precision,
+    chance_of_ranks,
+    nearest,
+    ranks_and_precisions,
+    ranks_of_all,
+    subset_expectations,
+    summarise,
+)
+from brainhive_cli.measurement.reliability import (
+    average_halves,
+    correlate,
+    correlation_shares,
+    noise_ceiling,
+    rank_halves,
+    spearman_brown,
+    unit_vectors,
+)
+from brainhive_cli.measurement.repetitions import separate_repetitions
+from brainhive_cli.measurement.retrieval import (
+    Gallery,
+    Scores,
+    measure_control,
+    permute_targets,
+    rank,
+    rank_corrected,
+    rank_split,
+)
+from brainhive_cli.measurement.slope import average_by_unit, fit_slope
+from brainhive_cli.measurement.statistics import (
+    describe,
+    flip_signs,
+    measure,
+    scatter_of_means,
+)
+from brainhive_cli.measurement.trial_order import (
+    TrialOrder,
+    p_of_clumping,
+    p_of_shared_order,
+    p_of_transitions,
+)
+from brainhive_cli.measurement.units import Alike, Items, fold_null_inflation
+from brainhive_cli.measurement.verdict import judge
+
+
+def trials_of(count: int, runs: int, **options: Any) -> Alike:
+    """Give trials of runs, which are in blocks of three."""
+    names = range(count)
+    run = {name: name * runs // count for name in names}
+    block = {name: (run[name], name // 3) for name in names}
+    return Alike(group_of=run, groups="runs", block_of=block, **options)
+
+
+def uneven(concepts: int, count: int) -> dict[int, str]:
+    """Give the concepts of pictures, of which the first have many."""
+    random = np.random.default_rng(concepts)
+    shares = 1 / np.arange(1, concepts + 1)
+    drawn = random.choice(concepts, count, p=shares / shares.sum())
+    return dict(enumerate(drawn.astype(str).tolist()))
+
+
+FEW_CONCEPTS = {name: "face" if name < 20 else "house" for name in range(40)}
+FILMS = {name: str(name // 20) for name in range(240)}
+DESIGNS: dict[str, tuple[Alike, list[int]]] = {
+    "five items": (Alike(), [5]),
+    "eight items": (Alike(), [8]),
+    "pictures of one": (Alike(), [40]),
+    "pictures of three": (Alike(), [30, 34, 40]),
+    "pictures of six": (Alike(), [40] * 6),
+    "concepts of one": (Alike("concept", uneven(12, 60)), [60]),
+    "concepts of three": (Alike("concept", uneven(12, 60)), [60, 40, 50]),
+    "concepts of seven": (Alike("concept", uneven(15, 60)), [60, *[50] * 6]),
+    "two concepts": (Alike("concept", FEW_CONCEPTS), [40, 36]),
+    "one concept": (Alike("concept", dict.fromkeys(range(9), "face")), [9]),
+    "films": (Alike("neighbours", FILMS), [240, 200]),
+    "one film": (Alike("neighbours", dict.fromkeys(range(400), "a")), [400, 380]),
+    "a short film": (Alike("neighbours", medium="clip"), [50]),
+    "many runs": (trials_of(72, 12), [72]),
+    "three runs": (trials_of(60, 3), [60]),
+    "folds": (Alike("concept", uneven(12, 60), has_folds=True), [60, 60]),
+    "runs of folds": (trials_of(48, 12, has_folds=True), [48]),
+}
+"""How stimuli are alike, and how many each subject saw."""
+
+
+def design(name: str) -> tuple[Items, list[np.ndarray]]:
+    """Give the items of a design, of which subjects saw random ones, and latents that
+    are partly those of the item and its concept: [N] by subject.
+    """
+    alike, sizes = DESIGNS[name]
+    random = np.random.default_rng(len(name))
+    ids = [np.sort(random.permutation(max(sizes))[:size]).tolist() for size in sizes]
+    of_item = random.normal(size=max(sizes))
+    of_concept = random.normal(size=max(sizes))
+    number = {concept: row for row, concept in enumerate({**alike.concept_of}.values())}
+    for item, concept in alike.concept_of.items():
+        of_item[item] += of_concept[number[concept] % len(of_concept)]
+    latents = [
+        of_item[listed] + random.normal(0.3 * subject, 1, len(listed))
+        for subject, listed in enumerate(ids)
+    ]
+    return alike.items(ids), latents
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_intervals_and_differences(recorded, name):
+    items, latents = design(name)
+    random = np.random.default_rng(1)
+    hits = [
+        (random.normal(latent, 1, (3, len(latent))) > 0) * 1.0 for latent in latents
+    ]
+    one_seed = [group[0] for group in hits]
+    shares = [group.mean(0) for group in hits]
+    nearly_all = [np.where(np.arange(len(latent)) == 2, 0.5, 1) for latent in latents]
+    cosines = [np.tanh(latent) for latent in latents]
+    others = [np.roll(group, 1, -1) for group in hits]
+    values: dict[str, Any] = {
+        "shortage": bool(items.shortage),
+        "names": len(items.names),
+        "units": items.count,
+        "strata": items.stratum_of_unit,
+        "kind": items.kind,
+        "scope": items.scope,
+        "inflation": items.inflation,
+        "hits": describe(one_seed, items),
+        "hits of three seeds": describe(hits, items),
+        "shares": describe(shares, items, limits=(0.0, 1.0)),
+        "nearly all": describe(nearly_all, items, limits=(0.0, 1.0)),
+        "all": describe([group * 0 + 1 for group in one_seed], items),
+        "equal": describe([group * 0 + 0.5 for group in one_seed], items),
+        "linearised": describe(shares, items, limits=(0.0, 1.0), most_hits=25),
+        "cosines": describe(cosines, items, limits=(-1.0, 1.0)),
+        "cosines as shares": describe(
+            cosines, items, limits=(-1.0, 1.0), is_share=True
+        ),
+        "latents": describe(latents, items),
+        "scatter": scatter_of_means(latents, items),
+        "signs": flip_signs(latents, items),
+        "hits compared": compare_values(hits, others, items=items),
+        "one seed compared": compare_values(
+            one_seed, [group[0] for group in others], items=items
+        ),
+        "latents compared": compare_values(
+            latents, [group - 0.4 for group in cosines], items=items
+        ),
+        "nearly all compared": compare_values(
+            nearly_all, [group * 0 + 1 for group in nearly_all], items=items
+        ),
+        "ranks compared": compare(
+            [1 + group for group in hits], [2 - group for group in one_seed]
+        ),
+    }
+    metric = measure(
+        "top1", hits, protocol="cosine", split="test", seeds=(0, 1, 2), items=items
+    )
+    recorded(metric=metric, **values)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_permutations_and_verdicts(recorded, name):
+    items, latents = design(name)
+    random = np.random.default_rng(2)
+    pictures = len(items.names)
+    column = {name: number for number, name in enumerate(items.names)}
+    tables = []
+    for ids, latent in zip(items.ids, latents, strict=True):
+        scores = random.normal(size=(len(ids), pictures))
+        scores[np.arange(len(ids)), [column[name] for name in ids]] += latent / 4
+        tables.append((-scores).argsort(1).argsort(1) + 1)
+    alike = DESIGNS[name][0]
+    parts = {item: number % 2 for number, item in enumerate(items.names)}
+    within = items.within(parts, {}), items.within(parts, parts)
+    drawn = items.permutations(30, np.random.default_rng(3))
+    recorded(
+        digits=5,
+        drawn=drawn,
+        drawn_within=[
+            each.permutations(30, np.random.default_rng(3)) for each in within
+        ],
+        kinds=[each.kind for each in within],
+        rearranged=items.rearrange(drawn[-1]) if len(drawn) else [],
+        inflation=[fold_null_inflation(tables, 7), fold_null_inflation(latents)],
+        verdict=judge(tables, items, items.names, parts, alike.concept_of),
+        verdict_within=judge(
+            tables, within[0], items.names, parts, alike.concept_of, pool=50
+        ),
+        verdict_by_concept=judge(
+            tables, within[1], items.names, parts, alike.concept_of
+        ),
+    )
+
+
+def trial_order(design: str) -> tuple[TrialOrder, np.ndarray]:
+    """Give four runs of 24 trials in two sessions, and the run of each trial."""
+    random = np.random.default_rng(len(design))
+    run = np.repeat(np.arange(4), 24)
+    one_run = random.permutation(np.repeat(np.arange(4), 6))
+    labels = {
+        "random": [random.permutation(one_run) for _ in range(4)],
+        "blocks": [np.repeat(random.permutation(4), 6) for _ in range(4)],
+        "one order": [one_run] * 4,
+        "two at a time": [
+            np.concatenate(
+                [random.permutation(np.repeat(half, 6)) for half in ((0, 1), (2, 3))]
+            )
+            for _ in range(4)
+        ],
+        "label a run": [np.full(24, number) for number in range(4)],
+    }[design]
+    label = np.concatenate(labels)
+    features = np.eye(4)[label] + random.normal(0, 0.3, (96, 4))
+    onset_s = np.tile(np.arange(24), 4)
+    order = TrialOrder.of(
+        np.arange(96), label.tolist(), run // 2, run, onset_s, features.astype("f4")
+    )
+    return order, run
+
+
+@pytest.mark.parametrize(
+    "design", ["random", "blocks", "one order", "two at a time", "label a run"]
+)
+def test_orders_of_trials(recorded, design):
+    order, run = trial_order(design)
+    by_label = order._replace(features=None)
+    found = [
+        Interleaving.from_trials(by_label, group, by)
+        for group, by in ((run, "runs"), (run // 2, "sessions"), (0 * run, "trials"))
+    ]
+    found.append(Interleaving.from_pictures(order, 0 * run))
+    recorded(
+        run=order.run,
+        p_of_clumping=[
+            p_of_clumping(order, order.run),
+            p_of_clumping(by_label, 0 * order.run),
+            p_of_clumping(by_label, order.run, run % 2),
+        ],
+        p_of_shared_order=[
+            p_of_shared_order(order, order.run),
+            p_of_shared_order(by_label, order.session, order.run % 2),
+        ],
+        p_of_transitions=p_of_transitions(order),
+        parts=[len({*each.parts}) for each in found],
+        blocks=[len({*each.blocks}) for each in found],
+        concept_parts=[len(set(each.concept_parts or [])) for each in found],
+        has_problem=[bool(each.problem) for each in found],
+        has_concept_problem=[bool(each.concept_problem) for each in found],
+        follows_time=[each.follows_time for each in found],
+        repeats=[each.repeats for each in found],
+    )
+
+
+@pytest.mark.parametrize("design", ["random", "blocks", "one order", "sessions"])
+def test_repetitions_that_are_far_apart(recorded, design):
+    random = np.random.default_rng(0)
+    pictures = np.arange(12)
+    shown = {
+        "random": random.permutation(np.repeat(pictures, 6)),
+        "blocks": np.repeat(np.tile(random.permutation(pictures), 3), 2),
+        "one order": np.tile(pictures, 6),
+        "sessions": np.concatenate(
+            [np.repeat(random.permutation(pictures), 3) for _ in range(2)]
+        ),
+    }[design]
+    onset_s = np.stack([np.flatnonzero(shown == picture) for picture in pictures])
+    is_there = np.ones((12, 6), bool)
+    is_there[3, 4:] = False
+    sessions = onset_s // 36 if design == "sessions" else None
+    try:
+        parts = separate_repetitions(is_there, sessions, onset_s // 12, onset_s)
+    except BrainhiveError:
+        parts = np.full(1, -1)
+    recorded(parts=parts)
+
+
+def test_hit_rates_of_live_trials(recorded):
+    random = np.random.default_rng(0)
+    rows = []
+    for blocked in (False, True):
+        rate = HitRate(4)
+        for trial in range(60):
+            shown = str(trial // 15 if blocked else random.integers(4))
+            answer = shown if random.random() < 0.4 else str(random.integers(4))
+            rate.add(shown, answer)
+            if trial in (0, 10, 31, 59):
+                evidence = (rate.excess_repeats, rate.p_value, rate.is_interleaved)
+                rows.append([rate.hits, rate.chance, *rate.interval, *evidence])
+    intervals = [rate_interval(*counts) for counts in ((0, 7), (7, 7), (3, 20))]
+    recorded(rows=rows, intervals=[*intervals, rate_interval(3, 20, 0.8)])
+
+
+def test_reliability(recorded):
+    random = np.random.default_rng(0)
+    counts = np.array([6, 6, 5, 4, 3, 2, 6, 6])
+    signal = random.normal(size=(8, 1, 5))
+    trials = torch.from_numpy(signal + random.normal(size=(8, 6, 5)))
+    parts = torch.from_numpy(np.sort(random.integers(0, 3, (8, 6)), 1) % 3)
+    parts = parts - parts.amin(1, keepdim=True)
+    generator = torch.Generator().manual_seed(0)
+    halves = average_halves(trials, torch.from_numpy(counts), generator)
+    by_parts = average_halves(trials, torch.full((8,), 6), generator, parts)
+    first, second = (half.numpy() for half in halves[:2])
+    units = unit_vectors(first), unit_vectors(second)
+    listed = [
+        trial[:count].numpy() for trial, count in zip(trials, counts, strict=True)
+    ]
+    recorded(
+        halves=halves,
+        by_parts=by_parts,
+        ranks=rank_halves(*halves[:2]),
+        shares=correlation_shares(*units),
+        units_of_rows=unit_vectors(first, 1),
+        correlations=correlate(zip(first, second, strict=True)),
+        corrected=[spearman_brown(0.5), spearman_brown(-0.3, 3)],
+        ceiling=noise_ceiling(lambda: listed, counts),
+        equal_ceiling=noise_ceiling(lambda: trials.numpy(), np.full(8, 6)),
+    )
+
+
+def tokens(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Draw tokens in float64."""
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
+
+
+def test_ranks(recorded):
+    gallery = tokens(30, 6)
+    gallery[7] = gallery[3]
+    signals = gallery[:20] + tokens(20, 6, seed=1)
+    relevant = torch.arange(20)[:, None].repeat(1, 2)
+    relevant[:, 1] = torch.where(relevant[:, 1] % 3 > 0, relevant[:, 1] + 9, -1)
+    ranked = ranks_and_precisions(signals, gallery, torch.arange(20), relevant)
+    metrics = summarise(
+        [np.array(ranked[0]).reshape(2, 10), np.array(ranked[0][:10])],
+        30,
+        split="test",
+        seeds=(0, 1),
+    )
+    two_targets = summarise([np.array(ranked[0])], 30, split="test", targets=2)
+    recorded(
+        digits=6,
+        ranked=ranked,
+        of_all=ranks_of_all(signals, gallery, 9),
+        nearest=nearest(signals, gallery.split(8)),
+        subsets=subset_expectations(signals, gallery[:20], 5),
+        metrics=metrics,
+        two_targets=two_targets,
+        chance=[chance_of_ranks(9, 2), chance_of_precision(9, np.array([1, 3]))],
+    )
+
+
+def test_corrections_and_alignments(recorded):
+    gallery = tokens(12, 5)
+    signals = gallery + tokens(12, 5, seed=1) + 0.5
+    similarities = signals @ gallery.T
+    corrections = {
+        "assignment": Assignment(),
+        "csls": Csls(neighbours=3),
+        "sinkhorn": Sinkhorn(temperature=0.5),
+        "whitening": Whitening(),
+    }
+    alignments = {
+        "moments": Moments(),
+        "coral": Coral(),
+        "procrustes": Procrustes(),
+        "ridge": Ridge(),
+    }
+    recorded(
+        digits=5,
+        **{
+            name: config.correct(similarities, signals, gallery)
+            for name, config in corrections.items()
+        },
+        **{
+            f"{name}_alignment": config.fit(signals, gallery)(signals[:4])
+            for name, config in alignments.items()
+        },
+    )
+
+
+def test_linear_maps(recorded):
+    features = tokens(40, 8)
+    features -= features.mean(0)
+    outputs = features[:, :3] @ tokens(3, 4, seed=1) + tokens(40, 4, seed=2)
+    products = Products.of(features, outputs.split(17))
+    smaller = products.select(np.array([0, 2, 5]))
+    recorded(
+        digits=5,
+        products=[products.gram, products.cross, products.squares, products.mean],
+        count=products.count,
+        alpha=[products.best_alpha(), smaller.best_alpha()],
+        predicted=products.predict(features[:5]),
+        predicted_by_three=smaller.predict(features[:5, [0, 2, 5]], 3.0),
+        penalty=choose_penalty(
+            torch.tensor([4.0, 1.0]), torch.ones(2, 3), torch.full((3,), 9.0), 20
+        ),
+        standardised=Scale.of(outputs)(outputs[:4]),
+        projected=[
+            part.abs()
+            for count in (2, 40)
+            for part in project(features, outputs @ tokens(4, 8), count)
+        ],
+        projected_few=[part.abs() for part in project(features[:6], features, 3)],
+        axes=[principal_axes(part, 3).abs() for part in (features, features[:6])],
+    )
+
+
+def test_slopes_over_the_nearest_training_picture(recorded):
+    random = np.random.default_rng(0)
+    cells = []
+    for cell in range(3):
+        surplus = random.normal(size=20).tolist()
+        surplus[cell] = None
+        cells.append(
+            {
+                "units": [f"concept {name % 7}" for name in range(20)],
+                "nearest": random.random(20).tolist(),
+                "surplus": surplus,
+            }
+        )
+    pairs = average_by_unit(cells)
+    how = {"protocol": "cosine", "split": "test", "seeds": (0,)}
+    few = fit_slope(pairs[0][:5], pairs[1][:5], **how)
+    recorded(pairs=pairs, slope=fit_slope(*pairs, **how), few=few)
+
+
+def test_retrieval(recorded):
+    concepts = [str(number % 6) for number in range(12)]
+    names = [f"picture {number}" for number in range(16)]
+    gallery = Gallery(
+        {"test": np.arange(12), "train": np.arange(4)}, names, [*concepts, *"6789"]
+    )
+    images = tokens(16, 6)
+    shown = {1: [*range(12)] * 2, 2: [*range(3, 12), 4]}
+    signals = {
+        subject: images[rows] + 1.5 * tokens(len(rows), 6, seed=subject)
+        for subject, rows in shown.items()
+    }
+    items = {
+        subject: Scores(
+            [names[row] for row in rows],
+            [names[row] for row in rows],
+            [gallery.concepts[row] for row in rows],
+        )
+        for subject, rows in shown.items()
+    }
+    scores = rank(gallery, images, signals, items)
+    two = Gallery({"test": np.arange(2)}, names[:2], concepts[:2])
+    of_two = {1: Scores(labels=[names[row % 2] for row in range(20)])}
+    split = rank_split(gallery, images, signals[1], scores[1])
+    corrected = rank_corrected(
+        gallery, images, signals, items, [Csls(neighbours=3), Assignment()]
+    )
+    target = gallery.find(items[1].labels)
+    draws = {
+        control: [*permute_targets(target, gallery, control, 5, ())]
+        for control in ("none", "shuffled", "permuted")
+    }
+    parts = [number // 6 for number in range(24)]
+    in_parts = [*permute_targets(target, gallery, "shuffled", 5, parts)]
+    recorded(
+        digits=5,
+        ranks=[each.ranks for each in scores.values()],
+        precision=[each.values["map"] for each in scores.values()],
+        relevant=[each.relevant for each in scores.values()],
+        named=[" ".join(each.named) for each in scores.values()],
+        backward=[
+            [each.scopes["backward"].ranks, each.scopes["backward"].pool]
+            for each in scores.values()
+            if each.scopes
+        ],
+        wins=rank(two, images[:2], {1: signals[1][:20]}, of_two)[1].wins,
+        table=split.table,
+        surplus=split.surplus(),
+        corrected=[each[1].ranks for each in corrected.values()],
+        draws={name: [len(each), each[0], each[-1]] for name, each in draws.items()},
+        in_parts=[len(in_parts), in_parts[0], in_parts[-1]],
+        control=measure_control(gallery, images, signals[1], draws["shuffled"][:20]),
+    )
+
+
+def test_audits_of_cheating_folders(recorded, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    import audit_folders
+
+    states = (FINDING, NOTHING, UNDECIDED)
+    rows = {}
+    for number, plant in enumerate(audit_folders.CHEATS):
+        folder = plant(np.random.default_rng(number))
+        rows[f"{plant.__name__} {number}"] = {
+            check: (states.index(state), points, evidence)
+            for check, state, points, evidence in audit_folders.audit_folder(folder)
+        }
+    recorded(digits=4, rows=rows)
