@@ -41,6 +41,7 @@ def test_each_kind_of_fault_is_found(code: str, changed: set[str]) -> None:
         "def draw_curve(axes, x): axes.plot(x + 1)",
         "x: Literal[1]",
         "BYTES_AT_ONCE = 512",
+        "for a, b in zip(x, y, strict=True): bar.advance(a + b)",
     ],
 )
 def test_texts_types_figures_and_sizes_are_left_out(code: str) -> None:

@@ -60,7 +60,8 @@ class Notes:
             """Order by the distance of the test file from the module, then by time."""
             module, file = PurePath(mutant.path), PurePath(file_of(test))
             is_mirror = file.stem == f"test_{module.stem}"
-            is_near = file.parts[1:-1] == module.parts[1:-1]
+            folders = file.parts[1:-1]
+            is_near = bool(folders) and module.parts[1:-1][: len(folders)] == folders
             return not is_mirror, not is_near, self.seconds[test]
 
         return sorted(tests - self._failed, key=promise)

@@ -44,13 +44,14 @@ SYMMETRIC_CALLS |= {"minimum", "maximum", "isclose", "zip", "gcd", "lcm", "field
 """Functions whose first two arguments are not exchanged: nothing changes, or any call
 fails.
 """
-TEXT_CALLS = {"print", "warn", "warning", "info", "debug", "caveat", "describe"}
+TEXT_CALLS = {"print", "warn", "warning", "info", "debug", "caveat", "say"}
+TEXT_CALLS |= {"announce", "advance", "expect"}
+"""Functions that write messages, or draw progress."""
 TEXT_NAMES = {"problem", "hint", "message", "text", "title", "label", "caption"}
 TEXT_NAMES |= {"description", "help", "words", "note", "remedy", "advice", "epilog"}
 """Names of values that people read."""
 TEXT_FUNCTIONS = re.compile(
-    r"__repr__|__str__|_?(say|describe|draw|plot|explain|format|name|phrase|warn|report)"
-    r"(_|$)"
+    r"__repr__|__str__|_?(say|describe|draw|plot|explain|format|name|phrase|warn|report)_"
 )
 COST_NAMES = re.compile(r"AT_ONCE|BYTES|CHUNK|BLOCK|BATCH|CACHE|_S$|_MS$|THREAD|WORKER")
 """Constants that change only memory or time."""
@@ -149,7 +150,8 @@ class _Finder:
                 name = _last_name(function)
                 return name in TEXT_CALLS or name.endswith(("Error", "Warning"))
             case ast.keyword(arg=str(name)):
-                return name in TEXT_NAMES
+                # lengths that `strict` compares are equal, but for errors of our own
+                return name in TEXT_NAMES or name == "strict"
             case (
                 ast.Assign(targets=[ast.Name(id=name)])
                 | ast.AnnAssign(target=ast.Name(id=name))
