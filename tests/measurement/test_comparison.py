@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import binomtest, ttest_1samp
 
 from brainhive_cli.measurement.comparison import (
     benjamini_hochberg,
@@ -212,3 +212,38 @@ def test_an_interval_of_a_difference_near_a_limit_holds_and_agrees_with_its_test
         )
 
     assert held / 100 >= 0.92
+
+
+def newcombe(both: int, first: int, second: int, none: int) -> tuple[float, float]:
+    """Give Newcombe's interval of paired shares by counts of hits (1998, method 10)."""
+    total = both + first + second + none
+    counts = both + first, both + second
+    wilson = [binomtest(hits, total).proportion_ci(method="wilson") for hits in counts]
+    (below, above), (other_below, other_above) = (
+        (hits / total - ends.low, ends.high - hits / total)
+        for hits, ends in zip(counts, wilson, strict=True)
+    )
+    margins = np.prod([*counts, *(total - hits for hits in counts)], dtype=float)
+    product = both * none - first * second
+    # a correction for continuity where it is above 0
+    product = max(product - total / 2, 0) if product > 0 else product
+    phi = product / margins**0.5 if margins else 0.0
+    low = below**2 - 2 * phi * below * other_above + other_above**2
+    high = other_below**2 - 2 * phi * other_below * above + above**2
+    difference = (first - second) / total
+    return difference - low**0.5, difference + high**0.5
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [(36, 12, 4, 8), (30, 20, 5, 5), (56, 0, 0, 4), (54, 0, 0, 0), (50, 3, 1, 0)],
+)
+def test_an_interval_of_hits_contains_newcombes(counts):
+    hits = [np.repeat(side, counts) for side in ([1, 1, 0, 0], [1, 0, 1, 0])]
+
+    found = compare([2 - hits[0]], [2 - hits[1]])
+
+    low, high = newcombe(*counts)
+    assert found.low <= low + 0.0015 and found.high >= high - 0.0015
+    if counts[0] >= 50:  # nearly all are hits, so nothing else widens it
+        assert (found.low, found.high) == pytest.approx((low, high), abs=0.001)

@@ -108,3 +108,23 @@ def test_units_are_permuted_where_a_concept_has_several_pictures():
     by_concept = Alike("concept", dict(enumerate(concept.astype(str))))
 
     assert free < 1e-6 < 0.01 < approximate_p(ranks, rows, rows, by_concept)
+
+
+@pytest.mark.parametrize(("p", "count", "named"), [(1e-4, 9, True), (1e-4, 11, False)])
+def test_an_order_is_named_after_correction_for_all_that_were_tried(p, count, named):
+    tried = [(0.4, f"order {number}") for number in range(count)]
+    tried[3] = (p, "reversed")
+
+    found = conclude(tried)
+
+    assert found.orders == count
+    assert found.order == ("reversed" if named else "")
+    assert found.order_p == (pytest.approx(p * count) if named else None)
+    assert conclude([]) == Baseline()
+
+
+def test_mistaken_orders_are_a_reversal_and_shifts_by_one():
+    pictures = np.arange(5)
+    orders = [order(pictures).tolist() for order in ORDERS.values()]
+    before, after = [4, 0, 1, 2, 3], [1, 2, 3, 4, 0]
+    assert orders == [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], before, after]

@@ -1,0 +1,161 @@
+"""Folds of a test that are pooled, and metrics of single trials of categories."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.evaluation.retrieval import folds
+from brainhive_cli.evaluation.retrieval.folds import (
+    measure_classes,
+    measure_guess,
+    merge_folds,
+)
+from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.retrieval import Gallery, Scores, share_wins
+from brainhive_cli.measurement.statistics import scatter_of_means
+from brainhive_cli.measurement.units import Items
+from brainhive_cli.training.alignment.recipe import Cell
+
+
+def delong(first: np.ndarray, second: np.ndarray) -> float:
+    """Give the variance of the area by the parts of both categories (DeLong 1988)."""
+    wins = (first[:, None] < second) + (first[:, None] == second) / 2
+    parts = wins.mean(1).var(ddof=1) / len(first), wins.mean(0).var(ddof=1)
+    return parts[0] + parts[1] / len(second)
+
+
+@pytest.mark.parametrize("sizes", [(12, 30), (25, 25)])
+def test_the_area_has_the_variance_of_delong(sizes, monkeypatch):
+    random = np.random.default_rng(sum(sizes))
+    target = np.repeat([0, 1], sizes)
+    signals = torch.from_numpy(random.normal(size=(sum(sizes), 3)))
+    signals[:, 0] += torch.from_numpy((target - 0.5) * 1.5)
+    gallery = torch.tensor([[-1.0, 0, 0], [1, 0, 0]]).double()
+    wins = share_wins(signals, target, gallery)
+    names = [f"{row}" for row in range(len(target))]
+    shuffled = random.permutation(len(target))
+    scores = Scores(
+        labels=[str(target[row]) for row in shuffled],
+        ranks=ranks(signals, gallery, torch.from_numpy(target)).numpy()[shuffled],
+        wins=[wins[row] for row in shuffled],
+    )
+    variances = []
+
+    def note(name, linear, items, **how):
+        variances.append(scatter_of_means([linear[0][0]], items).together)
+        return folds_measure(name, linear, items=items, **how)
+
+    folds_measure = folds.measure
+    monkeypatch.setattr(folds, "measure", note)
+    items = Items.independent([names])
+
+    how = {"protocol": "cosine", "split": "test"}
+    found = measure_classes([[scores]], how | {"items": items, "pool": 2})
+
+    likeness = signals[:, 0] / signals.norm(dim=1)
+    area = found["auc"]
+    assert area.value == pytest.approx(roc_auc_score(target, likeness))
+    expected = delong(*(likeness[target == side].numpy() for side in (0, 1)))
+    assert variances[-1] == pytest.approx(expected)
+    assert area.chance == 0.5 and area.low < area.value < area.high
+    assert ("balanced_accuracy" in found) == (sizes[0] != sizes[1])
+    if sizes[0] != sizes[1]:
+        named = np.where(scores.ranks == 1, target[shuffled], 1 - target[shuffled])
+        expected = balanced_accuracy_score(target[shuffled], named)
+        assert found["balanced_accuracy"].value == pytest.approx(expected)
+        assert found["balanced_accuracy"].chance == 0.5
+
+
+def of_fold(fold: int, shown: list[str], candidates: list[str]) -> Scores:
+    """Give the scores of a fold with numbers of its own."""
+    size = len(shown)
+    own = 10 * fold + np.arange(1, size + 1)
+    table = own[:, None] + np.arange(len(candidates))
+    scores = Scores(
+        image_ids=shown,
+        labels=shown,
+        concepts=[name[0] for name in shown],
+        interleaving=Interleaving([fold] * size, [*range(size)]),
+        is_trialwise=fold != 1,
+        ranks=own,
+        pool=3,
+        values={"map": 1 / own},
+        relevant=own,
+        named=[name[0] for name in shown],
+        nearest=own / 100,
+        candidates=candidates,
+        table=table,
+        control={"top1": np.array([0.1 * fold, 1.0])},
+    )
+    drawn = np.tile(own, (2 + fold, 1))
+    further = {name: Scores(ranks=drawn) for name in ("repetitions · 2", "backward")}
+    return replace(scores, scopes=further)
+
+
+def test_folds_are_pooled_item_by_item():
+    shown = {0: ["a1", "b1", "a2"], 1: ["b2"], 2: ["a3", "b3"]}
+    candidates = {0: ["a1", "b1", "a2"], 1: ["b2", "x1", "x2"], 2: ["a3", "b3", "a1"]}
+    cells = {}
+    for fold in shown:
+        cell = Cell(f"sub-01_fold-{fold}_seed-1", (1,), (1,), 1, fold=fold)
+        gallery = Gallery({}, candidates[fold], [name[0] for name in candidates[fold]])
+        cells[cell] = gallery, {1: of_fold(fold, shown[fold], candidates[fold])}
+    alone = Cell("sub-01_seed-2", (1,), (1,), 2)
+    cells[alone] = cells[cell]
+
+    merged = merge_folds(cells)
+
+    assert merged.pop(alone) == cells[alone]
+    ((gallery, subjects),) = merged.values()
+    scores = subjects[1]
+    assert gallery.image_ids == ["a1", "b1", "a2", "b2", "x1", "x2", "a3", "b3"]
+    assert gallery.concepts == [name[0] for name in gallery.image_ids]
+    assert scores.labels == ["a1", "b1", "a2", "b2", "a3", "b3"]
+    assert scores.groups == ["fold 0"] * 3 + ["fold 1"] + ["fold 2"] * 2
+    assert scores.ranks.tolist() == [1, 2, 3, 11, 21, 22]
+    assert scores.values["map"] == pytest.approx(1 / scores.ranks)
+    assert scores.relevant.tolist() == scores.ranks.tolist()
+    assert scores.nearest == pytest.approx(scores.ranks / 100)
+    assert scores.interleaving.parts == [0, 0, 0, 1, 2, 2]
+    assert scores.is_trialwise is False and scores.pool == 3
+    # candidates of other folds were not compared
+    column = {name: number for number, name in enumerate(scores.candidates)}
+    assert scores.table.shape == (6, 8)
+    assert scores.table[3, column["x1"]] == 12 and scores.table[3, column["a1"]] == 0
+    assert scores.table[4, column["a1"]] == 23 and scores.table[0, column["a1"]] == 1
+    # controls by the items of folds, draws as many as all folds have
+    assert scores.control["top1"] == pytest.approx([(0.1 + 0.2 * 2) / 6, 1])
+    assert [*scores.scopes] == ["repetitions · 2"]
+    assert scores.scopes["repetitions · 2"].ranks.shape == (2, 6)
+
+
+def test_folds_of_different_chance_are_refused():
+    cells = {}
+    for fold, pool in enumerate((3, 4)):
+        cell = Cell(f"sub-01_fold-{fold}", (1,), (1,), 1, fold=fold)
+        cells[cell] = Gallery({}, [*"abcd"[:pool]], [*"abcd"[:pool]]), {}
+    with pytest.raises(BrainhiveError, match="3 to 4"):
+        merge_folds(cells)
+
+
+def test_a_guess_names_the_most_frequent_label_first():
+    labels = ["cat", "dog", "dog", "car", "dog", "cat"]
+    concepts = ["pet", "pet", "pet", "thing", "pet", "pet"]
+    rare = Scores(labels=labels, concepts=concepts)
+    even = Scores(labels=["a", "b", "c"], concepts=["a", "b", "c"])
+
+    found = measure_guess([[rare]], 3)
+
+    assert found["top1"] == pytest.approx(3 / 6)
+    assert found["mean_rank"] == pytest.approx((2 * 2 + 3 * 1 + 3) / 6)
+    # pets stand at ranks 1 and 2, the thing at 3
+    assert found["map"] == pytest.approx((5 * 1 + 1 / 3) / 6)
+    assert measure_guess([[even]], 3) == {}
+    assert measure_guess([[even], [rare]], 3)["top1"] == pytest.approx(
+        (1 / 3 + 0.5) / 2
+    )
