@@ -58,7 +58,7 @@ def numbers_of(value: Any, digits: int) -> Any:
         is_row = not any(isinstance(item, dict | list) for item in items)
         return ", ".join(map(str, items)) if is_row else items
     if isinstance(value, float):
-        return float(f"{value:.{digits}g}") if abs(value) > ROUNDING else 0.0
+        return 0.0 if abs(value) <= ROUNDING else float(f"{value:.{digits}g}")
     return value
 
 
