@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import Baseline
+from brainhive_cli.evaluation.retrieval import baseline
 from brainhive_cli.evaluation.retrieval.baseline import (
     ORDERS,
     approximate_p,
@@ -14,7 +16,11 @@ from brainhive_cli.evaluation.retrieval.baseline import (
     judge_ranks,
     rank_by_ridge,
     try_orders,
+    write_ridge,
 )
+from brainhive_cli.evaluation.retrieval.job import Job
+from brainhive_cli.evaluation.retrieval.recipe import Recipe
+from brainhive_cli.measurement.retrieval import draw_tested
 from brainhive_cli.measurement.units import Alike
 
 
@@ -128,3 +134,30 @@ def test_mistaken_orders_are_a_reversal_and_shifts_by_one():
     orders = [order(pictures).tolist() for order in ORDERS.values()]
     before, after = [4, 0, 1, 2, 3], [1, 2, 3, 4, 0]
     assert orders == [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], before, after]
+
+
+@pytest.mark.parametrize(("asked", "is_fitted"), [("auto", False), ("ridge", True)])
+def test_a_ridge_that_takes_longer_than_the_training_is_fitted_on_request(
+    asked, is_fitted, trained, tmp_path, monkeypatch
+):
+    words = [f"run={trained}", f"baseline={asked}"]
+    job = Job.resolve(Recipe.resolve("eval-retrieval", None, {}, words))
+    monkeypatch.setattr(baseline, "OPERATIONS_PER_S", 1.0)
+
+    if is_fitted:
+        ridge = write_ridge(job, tmp_path)
+        assert ridge.backbone.kind == "ridge" and ridge.seeds == [1]
+        assert (tmp_path / "ridge.yaml").is_file()
+    else:
+        with pytest.raises(BrainhiveError, match="baseline=ridge"):
+            write_ridge(job, tmp_path)
+
+
+@pytest.mark.parametrize(("count", "drawn"), [(2048, 2048), (2049, 2048)])
+def test_a_verdict_is_among_2048_pictures_at_most(count, drawn):
+    rows = np.arange(0, 3 * count, 3)
+
+    chosen = draw_tested(rows)
+
+    assert len({*chosen}) == drawn and np.isin(chosen, rows).all()
+    assert (np.diff(chosen) > 0).all() and (chosen == draw_tested(rows)).all()
