@@ -9,7 +9,7 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement.alignments import Coral, Moments, Procrustes, Ridge
-from brainhive_cli.measurement.audit import FINDING, NOTHING, UNDECIDED
+from brainhive_cli.measurement.audit import FINDING, NOTHING, UNDECIDED, Row
 from brainhive_cli.measurement.comparison import compare, compare_values
 from brainhive_cli.measurement.confidence_sequence import (
     HitRate,
@@ -394,8 +394,13 @@ def test_corrections_and_alignments(recorded):
         "procrustes": Procrustes(),
         "ridge": Ridge(),
     }
+    few = tokens(4, 15), tokens(4, 15, seed=1)
     recorded(
         digits=5,
+        **{
+            f"{name}_of_few": config.fit(*few)(tokens(3, 15, seed=2))
+            for name, config in alignments.items()
+        },
         **{
             name: config.correct(similarities, signals, gallery)
             for name, config in corrections.items()
@@ -508,16 +513,85 @@ def test_retrieval(recorded):
     )
 
 
-def test_audits_of_cheating_folders(recorded, monkeypatch):
+@pytest.fixture
+def audit_folders(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The simulation of the benchmarks."""
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
     import audit_folders
 
+    return audit_folders
+
+
+def audit_numbers(audited: list[Row]) -> dict[str, Any]:
+    """Give the state, the points and the evidence of each check."""
     states = (FINDING, NOTHING, UNDECIDED)
+    return {
+        check: (states.index(state), points, evidence)
+        for check, state, points, evidence in audited
+    }
+
+
+def test_audits_of_cheating_folders(recorded, audit_folders):
     rows = {}
     for number, plant in enumerate(audit_folders.CHEATS):
         folder = plant(np.random.default_rng(number))
-        rows[f"{plant.__name__} {number}"] = {
-            check: (states.index(state), points, evidence)
-            for check, state, points, evidence in audit_folders.audit_folder(folder)
-        }
+        audited = audit_folders.audit_folder(folder)
+        rows[f"{plant.__name__} {number}"] = audit_numbers(audited)
     recorded(digits=4, rows=rows)
+
+
+def test_audits_of_honest_folders(recorded, audit_folders):
+    rows = {}
+    for number in range(10):
+        random = np.random.default_rng(number)
+        convention = audit_folders.draw_convention(random)
+        audited = audit_folders.audit_folder(audit_folders.honest(random, convention))
+        rows[str(number)] = audit_numbers(audited)
+    recorded(digits=4, rows=rows)
+
+
+@pytest.mark.parametrize("subjects", [5, 6])
+def test_differences_that_subjects_share(recorded, subjects):
+    """Where people and items do not differ, a t test has nothing to divide by."""
+    zeros = [np.zeros(8)] * subjects
+    recorded(
+        equal=compare_values(zeros, zeros),
+        shifted=compare_values([group + 0.5 for group in zeros], zeros),
+        of_subjects=compare_values(
+            [group + row for row, group in enumerate(zeros)], zeros
+        ),
+    )
+
+
+def test_verdicts_of_trials(recorded):
+    random = np.random.default_rng(0)
+    shown = random.permutation(np.repeat(["face", "house", "shoe"], 12)).tolist()
+    column = {"face": 0, "house": 1, "shoe": 2}
+    scores = random.normal(size=(36, 3))
+    scores[np.arange(36), [column[name] for name in shown]] += 0.6
+    table = (-scores).argsort(1).argsort(1) + 1
+    items = trials_of(36, 3).items([list(range(36))])
+    label_of = dict(enumerate(shown))
+    blocks = {trial: trial // 2 for trial in range(36)}
+    within = items.within({trial: trial // 12 for trial in range(36)}, {})
+    known = {"label_of": label_of, "medium": "category"}
+    recorded(
+        trials=judge([table], items, [*column], **known),
+        within=judge([table], within, [*column], **known),
+        blocks=judge([table], within, [*column], blocks=blocks, **known),
+    )
+
+
+def test_interleavings_are_cut_and_joined():
+    first = Interleaving(["a", "b", "c"], [0, 1, 2], ["x", "y", "z"], repeats=True)
+    second = Interleaving(["d"], [3], None)
+
+    taken = first.take(np.array([2, 0]))
+    joined = Interleaving.join([taken, second])
+
+    assert (taken.parts, taken.blocks) == (["c", "a"], [2, 0])
+    assert taken.concept_parts == ["z", "x"] and taken.repeats
+    assert (joined.parts, joined.blocks) == (["c", "a", "d"], [2, 0, 3])
+    assert joined.concept_parts == ["z", "x"] and joined.repeats
+    assert second.take(np.array([0])).concept_parts is None
+    assert Interleaving.join([second, second]).concept_parts is None
