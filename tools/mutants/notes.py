@@ -8,6 +8,9 @@ from typing import Any
 
 from tools.mutants.operators import Mutant
 
+DECLARATIONS = ("tests/test_architecture.py", "tests/test_recorded_settings.py")
+"""Test files that read what all modules declare when they are imported."""
+
 
 class Notes:
     """The tests that run each line of the package, and the seconds of each test.
@@ -55,6 +58,7 @@ class Notes:
         tests = set(lines.get(mutant.line, ()))
         if not tests or self._digests.get(mutant.path) != digest(source):
             tests = tests.union(*lines.values())
+            tests |= {test for test in self.seconds if file_of(test) in DECLARATIONS}
 
         def promise(test: str) -> tuple[bool, bool, float]:
             """Order by the distance of the test file from the module, then by time."""
