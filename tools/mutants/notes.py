@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -60,15 +60,20 @@ class Notes:
             tests = tests.union(*lines.values())
             tests |= {test for test in self.seconds if file_of(test) in DECLARATIONS}
 
-        def promise(test: str) -> tuple[bool, bool, float]:
-            """Order by the distance of the test file from the module, then by time."""
-            module, file = PurePath(mutant.path), PurePath(file_of(test))
+        # the mirroring file and those near it, then the files in turns, as tests of one
+        # file are alike; the quickest of each first
+        module = PurePath(mutant.path)
+        turns = Counter[str]()
+        order = dict[str, tuple[bool, bool, int, float]]()
+        for test in sorted(tests - self._failed, key=self.seconds.__getitem__):
+            file = PurePath(file_of(test))
             is_mirror = file.stem == f"test_{module.stem}"
             folders = file.parts[1:-1]
             is_near = bool(folders) and module.parts[1:-1][: len(folders)] == folders
-            return not is_mirror, not is_near, self.seconds[test]
-
-        return sorted(tests - self._failed, key=promise)
+            turn = turns[file_of(test)]
+            order[test] = not is_mirror, not is_near, turn, self.seconds[test]
+            turns[file_of(test)] += 1
+        return sorted(order, key=order.__getitem__)
 
 
 def file_of(test: str) -> str:
