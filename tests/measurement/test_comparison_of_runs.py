@@ -17,6 +17,7 @@ from brainhive_cli.core.facts import Cell, ReconstructionFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.comparison import (
+    FOLDS,
     adjust_together,
     compare_runs,
     compare_sources,
@@ -135,6 +136,54 @@ def test_runs_that_cannot_be_paired_are_named_with_the_reason_and_others_compare
     (comparison,), (error,) = compare_runs(mine, "mine", {"other": other, "same": mine})
 
     assert comparison.second == "same" and re.search(message, error.message)
+
+
+def test_pictures_of_no_signal_are_compared_with_those_of_everybody():
+    base, noise = RANDOM.random((2, 30))
+    mine = measurements(
+        cell("brain", 1, IDS, ssim=base),
+        cell("brain", 2, IDS, ssim=base + noise),
+        cell("mean", None, IDS, ssim=noise),
+    )
+
+    (compared,) = compare_sources(mine)
+
+    assert compared.difference == pytest.approx((base - noise / 2).mean())
+    assert (compared.n, compared.subjects) == (60, 2)
+
+
+@pytest.mark.parametrize(
+    ("modes", "subjects", "are_folds"),
+    [
+        (("inter", "intra"), 2, True),
+        (("intra", "joint + inter"), 2, True),
+        (("intra", "intra"), 2, False),
+        (("inter", "inter"), 1, False),
+    ],
+)
+def test_folds_of_subjects_limit_a_comparison(modes, subjects, are_folds):
+    cells = [cell("brain", n, IDS, ssim=RANDOM.random(30)) for n in range(subjects)]
+    mine, other = (measurements(*cells, mode=mode) for mode in modes)
+
+    ((compared,), _) = compare_runs(mine, "mine", {"other": other})
+
+    assert (FOLDS in compared.limits) == are_folds
+
+
+def test_other_signals_limit_a_comparison_and_other_trainings_are_listed():
+    mine, other = (
+        measurements(cell("brain", 1, IDS, ssim=RANDOM.random(30))).stating(
+            set_up={"window_ms": [0, width], "train.lr": rate}
+        )
+        for width, rate in ((100, 1), (200, 2))
+    )
+
+    ((compared,), _) = compare_runs(mine, "mine", {"other": other})
+
+    (limit,) = compared.limits
+    assert re.findall(r"\d+", limit) == ["0", "100", "0", "200"]
+    listed = [re.findall(r"\d+", each) for each in compared.differs]
+    assert listed == [["0", "100", "0", "200"], ["1", "2"]]
 
 
 def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_again(

@@ -264,10 +264,12 @@ def test_orders_of_trials(recorded, design):
             p_of_clumping(order, order.run),
             p_of_clumping(by_label, 0 * order.run),
             p_of_clumping(by_label, order.run, run % 2),
+            p_of_clumping(by_label.label_each_item(), order.run),
         ],
         p_of_shared_order=[
             p_of_shared_order(order, order.run),
             p_of_shared_order(by_label, order.session, order.run % 2),
+            p_of_shared_order(by_label, 0 * order.run),
         ],
         p_of_transitions=p_of_transitions(order),
         parts=[len({*each.parts}) for each in found],

@@ -51,29 +51,36 @@ class Notes:
     def select(self, mutant: Mutant, source: bytes) -> list[str]:
         """Return the tests that run the line of a mutant, the best guesses first.
 
-        Lines that run when the module is imported, and lines of files that have changed
-        since the tests were recorded, are replaced by the whole file.
+        Of a line that runs when the module is imported, or of a file that has changed
+        since the tests were recorded, these are the tests of the whole file and of the
+        folder, and those that read what modules declare.
         """
+        module = PurePath(mutant.path)
         lines = self.lines.get(mutant.path, {})
         tests = set(lines.get(mutant.line, ()))
         if not tests or self._digests.get(mutant.path) != digest(source):
             tests = tests.union(*lines.values())
-            tests |= {test for test in self.seconds if file_of(test) in DECLARATIONS}
+            for test in self.seconds:
+                if file_of(test) in DECLARATIONS or _is_near(test, module):
+                    tests.add(test)
 
         # the mirroring file and those near it, then the files in turns, as tests of one
         # file are alike; the quickest of each first
-        module = PurePath(mutant.path)
         turns = Counter[str]()
         order = dict[str, tuple[bool, bool, int, float]]()
         for test in sorted(tests - self._failed, key=self.seconds.__getitem__):
-            file = PurePath(file_of(test))
-            is_mirror = file.stem == f"test_{module.stem}"
-            folders = file.parts[1:-1]
-            is_near = bool(folders) and module.parts[1:-1][: len(folders)] == folders
-            turn = turns[file_of(test)]
-            order[test] = not is_mirror, not is_near, turn, self.seconds[test]
-            turns[file_of(test)] += 1
+            file = file_of(test)
+            is_mirror = PurePath(file).stem == f"test_{module.stem}"
+            is_near = _is_near(test, module)
+            order[test] = not is_mirror, not is_near, turns[file], self.seconds[test]
+            turns[file] += 1
         return sorted(order, key=order.__getitem__)
+
+
+def _is_near(test: str, module: PurePath) -> bool:
+    """Return True if a test lies in the folder that mirrors a module's, or above it."""
+    folders = PurePath(file_of(test)).parts[1:-1]
+    return bool(folders) and module.parts[1:-1][: len(folders)] == folders
 
 
 def file_of(test: str) -> str:
