@@ -95,3 +95,13 @@ def test_gallery_vectors_among_the_training_vectors_are_a_finding():
         known = {"gallery": gallery, "train_vectors": learned}
         checked = state(result(noisy(), **known), "copies of training pictures")
         assert checked[0] == expected
+
+
+@pytest.mark.parametrize(("spread", "expected"), [(1.0, NOTHING), (0.05, UNDECIDED)])
+def test_vectors_of_few_effective_dimensions_are_not_compared(spread, expected):
+    random = np.random.default_rng(0)
+    scale = np.where(np.arange(12) < 4, 1, spread)
+    gallery = torch.from_numpy(random.normal(size=(COUNT, 12)) * scale)
+    learned = torch.from_numpy(random.normal(size=(50, 12)) * scale)
+    known = {"gallery": gallery, "train_vectors": learned}
+    assert state(result(noisy(), **known), "copies of training pictures")[0] == expected

@@ -282,6 +282,34 @@ def test_orders_of_trials(recorded, design):
     )
 
 
+@pytest.mark.parametrize("design", ["random", "kinds apart", "kinds in blocks"])
+def test_orders_of_pictures_that_are_repeated(recorded, design):
+    random = np.random.default_rng(0)
+    kind = np.repeat(np.arange(4), 9)
+    shown = []
+    for run in range(5):
+        order = random.permutation(36)
+        if design == "kinds apart":
+            order = order[np.argsort(kind[order] + random.random(36) * 3)]
+        if design == "kinds in blocks":
+            order = order[np.argsort(random.permutation(4)[kind[order]])]
+        shown.append(order[: 36 - run])
+    item = np.concatenate(shown)
+    run = np.repeat(np.arange(5), [36 - run for run in range(5)])
+    onset_s = np.concatenate([np.arange(36 - run) for run in range(5)])
+    labels = kind.astype(str).tolist()
+    order = TrialOrder.of(item, labels, run // 3, run, onset_s)
+    found = [Interleaving.from_pictures(order, fold) for fold in (0 * kind, kind % 2)]
+    recorded(
+        parts=[each.parts for each in found],
+        concept_parts=[each.concept_parts for each in found],
+        has_problem=[bool(each.problem) for each in found],
+        has_concept_problem=[bool(each.concept_problem) for each in found],
+        follows_time=[each.follows_time for each in found],
+        p_of_transitions=p_of_transitions(order),
+    )
+
+
 @pytest.mark.parametrize("design", ["random", "blocks", "one order", "sessions"])
 def test_repetitions_that_are_far_apart(recorded, design):
     random = np.random.default_rng(0)

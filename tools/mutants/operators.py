@@ -53,6 +53,8 @@ TEXT_NAMES |= {"description", "help", "words", "note", "remedy", "advice", "epil
 TEXT_FUNCTIONS = re.compile(
     r"__repr__|__str__|_?(say|describe|draw|plot|explain|format|name|phrase|warn|report)_"
 )
+SMALL_PARTS = "TINY"
+"""Name of the small settings of a part, which only tests use."""
 COST_NAMES = re.compile(r"AT_ONCE|BYTES|CHUNK|BLOCK|BATCH|CACHE|_S$|_MS$|THREAD|WORKER")
 """Constants that change only memory or time."""
 LARGEST_CONSTANT = 1000
@@ -156,8 +158,8 @@ class _Finder:
                 ast.Assign(targets=[ast.Name(id=name)])
                 | ast.AnnAssign(target=ast.Name(id=name))
             ):
-                is_cost = not in_function and COST_NAMES.search(name)
-                return name in TEXT_NAMES or bool(is_cost)
+                is_left_out = name in TEXT_NAMES or name == SMALL_PARTS
+                return is_left_out or bool(not in_function and COST_NAMES.search(name))
             case ast.If(test=ast.Name(id="TYPE_CHECKING")):
                 return True
             case ast.Constant(value=int() | float() as value) if not in_function:
