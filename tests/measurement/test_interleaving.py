@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.core.measurements import NOT_INTERLEAVED, ORDER_UNKNOWN
+from brainhive_cli.measurement.interleaving import Interleaving, list_caveats
 from brainhive_cli.measurement.trial_order import TrialOrder, p_of_transitions
 
 RUNS, LABELS, EACH = 6, 4, 10
@@ -223,3 +224,16 @@ def test_pictures_are_exchanged_within_their_fold_and_concept():
     found = Interleaving.from_pictures(alone, fold)
     assert len({*zip(found.parts, fold.tolist(), strict=True)}) == 2
     assert len(set(found.parts)) == 2 and found.concept_parts is None
+
+
+def test_caveats_name_orders_that_tell_labels_and_unknown_ones():
+    known = Interleaving([0], [0])
+    drifting = Interleaving([0], [0], follows_time=True)
+    unknown = Interleaving([0], [0], is_known=False)
+    for orders, has_seen, caveats in (
+        ([known], True, []),
+        ([known, drifting], False, [NOT_INTERLEAVED]),
+        ([unknown, known], True, [ORDER_UNKNOWN]),
+        ([unknown], False, []),
+    ):
+        assert list_caveats(orders, has_seen) == caveats

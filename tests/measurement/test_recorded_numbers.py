@@ -247,6 +247,26 @@ def trial_order(design: str) -> tuple[TrialOrder, np.ndarray]:
     return order, run
 
 
+def test_verdicts_where_folds_have_candidates_of_their_own(recorded):
+    """A candidate of another fold was not compared, and has rank 0."""
+    random = np.random.default_rng(4)
+    fold = np.repeat([0, 1, 2], [16, 10, 10])
+    concept = {item: str(item % 4) for item in range(36)}
+    table = np.zeros((36, 36), np.int64)
+    for number in range(3):
+        rows = np.flatnonzero(fold == number)
+        scores = random.normal(size=(len(rows), len(rows))) + np.eye(len(rows))
+        table[np.ix_(rows, rows)] = (-scores).argsort(1).argsort(1) + 1
+    parts = dict(enumerate(fold.tolist()))
+    items = Alike("concept", concept, has_folds=True).items([list(range(36))])
+    recorded(
+        by_concept=judge([table], items, range(36), parts, concept, pool=10),
+        within=judge(
+            [table], items.within(parts, {}), range(36), None, concept, pool=10
+        ),
+    )
+
+
 @pytest.mark.parametrize(
     "design", ["random", "blocks", "one order", "two at a time", "label a run"]
 )

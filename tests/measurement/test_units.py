@@ -397,3 +397,9 @@ def test_intervals_over_units_hold_the_mean_where_those_over_items_do_not():
             held[place] += interval.low <= 0 <= interval.high
 
     assert held[0] > 88 > 80 > held[1]
+
+
+def test_items_are_independent_if_those_of_every_subject_are():
+    alone, alike = list("abc"), list("aab")
+    for units, expected in (([alone, alone], True), ([alone, alike], False)):
+        assert Items([alone, alone], units).are_independent == expected

@@ -1,0 +1,72 @@
+"""Similarities by usual conventions, and values that are missing."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+
+from brainhive_cli.measurement import readings
+from brainhive_cli.measurement.readings import compare, fill_missing
+
+
+@pytest.mark.parametrize(
+    ("measure", "metric", "sign"),
+    [
+        (readings.COSINE, "cosine", 1),
+        (readings.PEARSON, "correlation", 1),
+        (readings.EUCLIDEAN, "euclidean", 0),
+    ],
+)
+def test_similarities_are_those_of_scipy(measure, metric, sign):
+    random = np.random.default_rng(0)
+    predicted, gallery = random.normal(size=(5, 4)) + 1, random.normal(size=(7, 4))
+
+    found = compare(*map(torch.from_numpy, (predicted, gallery)), measure)
+
+    expected = sign - cdist(predicted, gallery, metric)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_products_and_standardised_galleries_are_compared():
+    random = np.random.default_rng(0)
+    predicted, gallery = random.normal(size=(5, 4)), random.normal(2, 3, size=(7, 4))
+    scaled = (gallery - gallery.mean(0)) / gallery.std(0, ddof=1)
+    tensors = [torch.from_numpy(values) for values in (predicted, gallery)]
+
+    found = [compare(*tensors, name) for name in (readings.DOT, readings.SCALED)]
+
+    np.testing.assert_allclose(found[0], predicted @ gallery.T)
+    np.testing.assert_allclose(found[1], 1 - cdist(predicted, scaled, "cosine"))
+
+
+def test_missing_similarities_rank_below_all_others():
+    values = torch.tensor([[0.5, torch.nan], [-0.25, 2.0]])
+
+    filled = fill_missing(values)
+
+    assert filled[0, 1] == pytest.approx(-0.25 - 2.25)
+    assert filled[~values.isnan()].tolist() == [0.5, -0.25, 2.0]
+    equal = fill_missing(torch.tensor([1.0, torch.nan]))
+    assert equal.tolist() == pytest.approx([1.0, 0.999])
+    assert fill_missing(torch.full((2, 2), torch.nan)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_infinities_and_masks_are_missing_and_honest_values_are_not():
+    random = np.random.default_rng(0)
+    values = torch.from_numpy(random.normal(size=(6, 8)))
+    is_masked = torch.from_numpy(random.random((6, 8)) < 0.2)
+    for mask in (-1e9, -torch.inf, torch.nan):
+        marked = readings._mark_missing(values.masked_fill(is_masked, mask))
+        assert torch.equal(marked.isnan(), is_masked)
+    # two masks, the second of which lies as far below the values as the first below it
+    twice = values.masked_fill(is_masked, -1e9)
+    twice[0, 0], is_masked[0, 0] = -1e4, True
+    assert torch.equal(readings._mark_missing(twice).isnan(), is_masked)
+
+    # the lowest of few levels, and zeros above values of any size
+    near = values.masked_fill(is_masked, -90 * float(values.abs().max()))
+    logarithms = torch.zeros(6, 8).masked_fill(is_masked, -700.0)
+    rare = torch.full((6, 8), -1e9)
+    rare[0, :5] = 1.0
+    for honest in (near, logarithms, rare, values):
+        assert torch.equal(readings._mark_missing(honest), honest)
