@@ -1,0 +1,509 @@
+"""Analyses of small random signals beside numbers that were recorded."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recorded_numbers import Recorded
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.artifacts import Curve, Heatmap, Map
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.spaces import Grid, Sensors, Voxels
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.explanation import conclusion, sensor_space
+from brainhive_cli.evaluation.explanation.conclusion import (
+    bound_onsets,
+    correct_findings,
+    describe_profiles,
+    draw_findings,
+    list_facts,
+    list_scopes,
+    state_claims,
+    summary_table,
+)
+from brainhive_cli.evaluation.explanation.encoding_model import (
+    along,
+    average_over,
+    correlations,
+    half_ceilings,
+    predict_signals,
+    unique,
+)
+from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
+from brainhive_cli.evaluation.explanation.profiles import (
+    BAND,
+    LEVEL,
+    REGION,
+    SECTION,
+    SENSOR,
+    TIME,
+    Axis,
+    Labels,
+    Profile,
+    SubjectProfiles,
+    correct_together,
+    count_larger,
+    permutations,
+    standardise,
+)
+from brainhive_cli.evaluation.explanation.sensor_space import (
+    SensorSpace,
+    averages,
+    averages_by_part,
+    draw_head,
+    find_mixture,
+    flattened,
+    place_sensors,
+    repetitions,
+    separate_in_time,
+)
+from brainhive_cli.evaluation.explanation.similarity import (
+    ceilings,
+    distances,
+    halves_ceiling,
+    measure_similarity,
+    rank_models,
+)
+from brainhive_cli.measurement.reliability import halve
+from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.reports.page import DETAILS, FINDING
+
+SENSORS = ("Fz", "Cz", "Pz", "O1", "Oz", "T7")
+MIXED = np.eye(6) + 0.3 * np.random.default_rng(9).normal(size=(3, 6, 6))
+
+
+def recording(
+    count: int, seed: int = 0, whitened: bool = False, **known: Any
+) -> Trials:
+    """Give trials of sensors, of which stimuli have one to four repetitions."""
+    random = np.random.default_rng(seed)
+    signal = random.normal(1, 1, (count, 4, 6, 12)).astype(np.float32)
+    counts = random.permutation(np.resize([4, 2, 3, 4, 1], count))
+    is_there = np.arange(4) < counts[:, None]
+    sessions = np.where(is_there, random.integers(0, 3, is_there.shape), -1)
+    if whitened:
+        signal = np.einsum("nrij,nrjt->nrit", MIXED[sessions], signal)
+        known |= {"sessions": sessions.astype(np.int8), "whiteners": MIXED}
+    names = [f"{seed}/{number}" for number in range(count)]
+    return Trials(
+        *(signal.astype(np.float32), names, Sensors(SENSORS), np.arange(12) / 100),
+        *(100.0, "whitened" if whitened else "V"),
+        repetitions=counts,
+        **known,
+    )
+
+
+READ: dict[str, dict[str, Any]] = {
+    "as recorded": {},
+    "some channels": {"channels": ("Oz", "Cz", "Pz")},
+    "whitened": {"whitened": True, "channels": ("Oz", "Cz", "Pz")},
+    "whitened and scaled": {"whitened": True, "scale": 0.5},
+    "by channel": {"whitened": True, "scale": 0.5, "normalise": "channel"},
+    "mixed": {"normalise": "whiten", "channels": ("Oz", "Cz", "Pz")},
+    "whitened and mixed": {"whitened": True, "normalise": "whiten", "scale": 0.25},
+}
+
+
+def read(seed: int, count: int, how: dict[str, Any]) -> Trials:
+    """Give trials as a model reads them."""
+    made = recording(count, seed, how.get("whitened", False))
+    window_ms = (20.0, 90.0)
+    part = made.select(how.get("channels"), window_ms, how.get("scale", 1.0))
+    if name := how.get("normalise"):
+        normalisation = parts.load("normalisations", name).TINY
+        learned = part if seed == 1 else read(1, 20, {**how, "normalise": None})
+        state = normalisation.measure([learned.averages])
+        part = part.normalise(normalisation.build(state))
+    return part
+
+
+@pytest.mark.parametrize("name", READ)
+def test_sensor_space(recorded: Recorded, name: str) -> None:
+    tested, learned = read(2, 9, READ[name]), read(1, 20, READ[name])
+    space = SensorSpace.of(tested, learned, tested.averages, learned.averages.mean(0))
+    halves = np.arange(4) % 2 + np.zeros((9, 1), int)
+    repeated = tested.take(tested.counts > 1)
+
+    recorded(
+        digits=4,
+        signal=space.signal,
+        deviation=space.deviation,
+        mixing=space.mixing,
+        without=[space.without(row) for row in range(space.deviation.shape[2])],
+        averages=np.concatenate([*averages(tested)]),
+        as_read=np.concatenate([*averages(tested, is_mixed=True)]),
+        repetitions=[*repetitions(tested)],
+        read_repetitions=[*repetitions(tested, is_mixed=True)],
+        parts=[*averages_by_part(repeated, halves[: len(repeated.counts)])],
+        mixture=find_mixture(tested) is not None,
+    )
+
+
+def test_many_stimuli_are_read_in_chunks(
+    monkeypatch: pytest.MonkeyPatch, recorded: Recorded
+) -> None:
+    whole = np.concatenate([*averages(recording(9, whitened=True))])
+    monkeypatch.setattr(sensor_space, "COPIED_STIMULI", 4)
+
+    chunks = [*averages(recording(9, whitened=True))]
+
+    assert [len(chunk) for chunk in chunks] == [4, 4, 1]
+    np.testing.assert_array_equal(np.concatenate(chunks), whole)
+
+
+def test_repetitions_far_apart_in_time(recorded: Recorded) -> None:
+    random = np.random.default_rng(4)
+    is_there = recording(12).is_there
+    spread = random.permuted(np.arange(48)).reshape(12, 4) * 3.0
+    number = np.where(is_there, spread.argsort(None).argsort().reshape(12, 4), -1)
+    runs = np.where(is_there, random.integers(0, 4, is_there.shape), -1)
+    sessions = np.where(is_there, np.arange(4) % 2, -1)
+    known: dict[str, dict[str, Any]] = {
+        "unknown": {},
+        "onsets": {"onset_s": np.where(is_there, spread, np.nan)},
+        "order": {"trial_numbers": number},
+        "runs": {"runs": runs.astype(np.int16)},
+        "sessions": {"sessions": sessions.astype(np.int8)},
+        "sessions and runs": {
+            "sessions": sessions.astype(np.int8),
+            "runs": runs.astype(np.int16),
+        },
+    }
+    found = {}
+    for name, lists in known.items():
+        try:
+            found[name] = separate_in_time(recording(12, **lists))
+        except BrainhiveError:
+            found[name] = ()
+    recorded(**found)
+
+
+def test_places_of_sensors(recorded: Recorded) -> None:
+    random = np.random.default_rng(1)
+    head = random.normal(size=(7, 3))
+    head = 90 * head / np.linalg.norm(head, axis=1, keepdims=True) + [3, 8, 40]
+    names = [*"abcdefg"]
+    unknown, double = head.copy(), head.copy()
+    unknown[1], unknown[4] = 0, np.nan
+    double[3] = double[2] + 1e-6
+    placed = place_sensors(Sensors(names, unknown))
+    picture = draw_head("a", placed, dict(zip(names, head[:, 0], strict=True)), "r")
+    few = head.copy()
+    few[:4] = 0
+
+    recorded(
+        plane=flattened(head),
+        placed=[[*map(float, place)] for place in placed.values()],
+        names=[names.index(name) for name in placed],
+        standard=place_sensors(Sensors(SENSORS)),
+        values=[point.value for point in picture.points],
+        is_diverging=picture.is_diverging,
+    )
+    assert place_sensors(Sensors(names, double)) == {}
+    assert place_sensors(Sensors(names, few)) == {}
+    assert len(place_sensors(Sensors(names[1:], few[1:]))) == 0
+    assert len(place_sensors(Sensors(names[:6], unknown[:6]))) == 4
+    assert place_sensors(Voxels({}, {}, None)) == {}
+
+
+LEVELS = {"looks": 5, "meaning": 3, "words": 7}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_encoding_model(recorded: Recorded, count: int) -> None:
+    random = np.random.default_rng(count)
+    widths = dict([*LEVELS.items()][:count])
+    train, test = (
+        {name: random.normal(size=(items, width)) for name, width in widths.items()}
+        for items in (40, 13)
+    )
+    maps = [random.normal(size=(width, 4 * 6)) for width in widths.values()]
+    signals = []
+    for values in (train, test):
+        products = [x @ y for x, y in zip(values.values(), maps, strict=True)]
+        clean = np.sum(products, 0)
+        signals.append(clean + random.normal(0, 3, clean.shape))
+    measured = signals[1].reshape(-1, 4, 6)
+    labels = Labels.of(np.arange(13), Items.unnamed([13]), 30, 2)
+    inputs = [
+        {name: torch.from_numpy(part).float() for name, part in side.items()}
+        for side in (train, test)
+    ]
+    chunks = torch.from_numpy(signals[0]).float().split(16)
+
+    full, partial = predict_signals(
+        *inputs, lambda: iter(chunks), (4, 6), (random.permutation(40), labels.wrong), 4
+    )
+
+    times = Axis(TIME, [10.0 * row for row in range(6)])
+    at_times = [np.s_[..., [row]] for row in range(6)]
+    halves = [np.s_[:, [0, 2]], np.s_[:, [1, 2, 3]]]
+    regions = Axis(REGION, ["a", "b"])
+    split = [stimulus[None] for stimulus in measured]
+    trials = [
+        np.concatenate([one, one, one]) + random.normal(size=(3, 4, 6)) for one in split
+    ]
+    draw = torch.Generator().manual_seed(1)
+    recorded(
+        digits=4,
+        full=full,
+        partial=partial,
+        map=correlations(full, measured),
+        average=average_over(measured, halves),
+        by_time=along(full, measured, times, at_times, labels),
+        by_region=along(full, measured, regions, halves, labels),
+        unique={
+            name: [
+                unique(full, sides, measured, times, at_times),
+                unique(full, sides, measured, regions, halves),
+            ]
+            for name, sides in partial.items()
+        },
+        ceilings=half_ceilings(trials, full, lambda one: halve(one, draw)),
+    )
+
+
+@pytest.mark.parametrize("subjects", [1, 3])
+@pytest.mark.parametrize("count", [1, 3])
+def test_similarity(
+    monkeypatch: pytest.MonkeyPatch, recorded: Recorded, subjects: int, count: int
+) -> None:
+    random = np.random.default_rng(subjects)
+    features = {
+        name: random.normal(size=(9, 2, width))
+        for name, width in [*LEVELS.items()][:count]
+    }
+    models = rank_models(features)
+    places = [
+        [
+            random.normal(size=(9, 5 + subject)) + features["looks"][:, 0, :1] * time
+            for subject in range(subjects)
+        ]
+        for time in range(3)
+    ]
+    pictures = Alike("concept", dict(enumerate("aabbbcdde"))).items([range(9)])
+    axis = Axis(TIME, [0.0, 8.0, 16.0])
+    # a few permutations at once
+    monkeypatch.setattr(
+        "brainhive_cli.evaluation.explanation.similarity.MAX_DISTANCES", 36 * 7
+    )
+
+    measured, bounds = measure_similarity(axis, places, models, pictures, 25, 3)
+
+    one, other = places[1][0], places[2][0]
+    recorded(
+        models=models,
+        profiles=[part.profiles for part in measured],
+        bounds=bounds,
+        halves=[halves_ceiling([one, other]), halves_ceiling([one, one[::-1]])],
+        ceilings=ceilings(np.stack([*models.values()])),
+    )
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 1)])
+def test_few_pictures_have_no_distances(shape: tuple[int, int]) -> None:
+    patterns = np.random.default_rng(0).normal(size=(6, 6))
+    assert distances(patterns[:4, :2]).shape == (6,)
+    with pytest.raises(BrainhiveError):
+        distances(patterns[: shape[0], : shape[1]])
+
+
+def test_a_model_without_differences_is_named() -> None:
+    features = {"a": np.eye(5), "b": np.random.default_rng(0).normal(size=(5, 3))}
+    with pytest.raises(BrainhiveError, match="a has"):
+        rank_models(features)
+
+
+def test_labels_and_corrections(recorded: Recorded) -> None:
+    random = np.random.default_rng(5)
+    names = [*"fbhacgdelkjipomn"]
+    concepts = dict(zip(sorted(names), "xxyyyzzwvvuustrr", strict=True))
+    units = Alike("concept", concepts).items([names])
+    right = random.permutation(18)[:16]
+    ranks = random.permuted(np.tile(np.arange(1, 19), (2, 16, 1)), axis=2)
+    labels = Labels.of(right, units, 30, 4)
+    other = Labels.of(right, units, 30, 5)
+    axis = Axis(LEVEL, ["a", "b"])
+    tests = [
+        standardise(x[0], x[1:])
+        for x in (random.normal(size=(41, 3)), random.exponential(size=(41, 2)) ** 3)
+    ]
+    constant = standardise(np.zeros(2), np.zeros((40, 2)))
+
+    recorded(
+        labels=labels,
+        of_other_seed=other,
+        orders=permutations(units, 5, 2),
+        ranks=Profile.of_ranks(axis, ranks, labels, 18),
+        few=Profile.of_ranks(axis, np.minimum(ranks, 3), labels, 3),
+        one=Profile.of_ranks(axis, ranks * 0 + 1, labels, 1),
+        taken=Profile.of("margin", axis, ranks, labels).take(["b"]),
+        standardised=[test[0] for test in tests],
+        together=correct_together([*tests, constant]),
+        alone=[count_larger(test, test[1:]) for test in tests],
+    )
+    # labels of another seed are others, the wrong ones too
+    assert (labels.permuted != other.permuted).any()
+    assert (labels.wrong != other.wrong).any()
+
+
+def profile(axis: Axis, effect: Any, metric: str = "margin", **options: Any) -> Profile:
+    """Give a profile of 23 items with effects at each position."""
+    random = np.random.default_rng(len(axis.at))
+    values = random.normal(size=(len(axis.at), 23)) + np.asarray(effect)[:, None]
+    if options.get("pool"):
+        values = (values > 0.5) * 1.0
+    null = random.normal(values.mean() / 2, 0.2, size=(60, len(axis.at)))
+    return Profile(metric, axis, values, null, **options)
+
+
+def short(metrics: Any) -> Any:
+    """Give the numbers of metrics, or of a line, as one array."""
+    if hasattr(metrics, "low") and hasattr(metrics, "chance"):
+        ends = [*metrics.low, *metrics.high] if metrics.low is not None else []
+        return np.array([*metrics.values, *ends, metrics.chance], np.float64)
+    rows = [(one.value, one.low, one.high, one.chance, one.n) for one in metrics]
+    people = [one.these_subjects or (np.nan, np.nan) for one in metrics]
+    return np.array([np.concatenate(pair) for pair in zip(rows, people, strict=True)])
+
+
+COURSE = Axis(TIME, [100.0 * row - 100 for row in range(11)])
+WINDOWS = Axis.of_windows(np.arange(-100, 200, 50.0)[:, None] + [0, 60.5])
+PLACES = {
+    "EEG": Axis(SENSOR, SENSORS),
+    "fMRI": Axis(REGION, ["V1", "V4", "FFA", "none"]),
+}
+EFFECT = np.where(np.arange(11) > 4, 0.8, 0)
+STEPS = {"kind": "recording", "epoch_ms": [-100, 1700], "keep_ms": [-100, 1700]}
+
+
+def analyses(seed: int, modality: str) -> SubjectProfiles:
+    """Give analyses over time, space and others of one cell and subject."""
+    place = PLACES[modality]
+    size = 1 + seed / 10
+    control = np.random.default_rng(seed).normal(size=(11, 23)) / 5
+    unlabelled = Profile("unique_r", COURSE, control + EFFECT[:, None], None, control)
+    found = {
+        "windows:top1": profile(WINDOWS, [0, 0, 1, 2, 3, 1], "top1", pool=23),
+        "windows:two_way": profile(
+            WINDOWS, [0, 0, 1, 2, 3, 1], "two_way", pool=23, chance=0.5
+        ),
+        "occlusion": profile(COURSE, EFFECT * size, "margin_lost"),
+        "sensors" if modality == "EEG" else "regions": profile(
+            place, np.linspace(0, size, len(place.at)), "margin_lost"
+        ),
+        "bands": profile(Axis(BAND, ["a", "b"]), [0, 0.1]),
+        "encoding:time": profile(COURSE, EFFECT / 9, "r"),
+        "encoding:space": profile(place, np.linspace(0.5, 0, len(place.at)), "r"),
+        "encoding · looks:time": unlabelled,
+        "encoding · words:time": unlabelled,
+    }
+    maps = {"encoding map": np.full((len(place.at), 3), size), "margin": EFFECT[:4]}
+    return SubjectProfiles(found, maps if modality == "fMRI" else {})
+
+
+@pytest.mark.parametrize("modality", PLACES)
+@pytest.mark.parametrize("inflation", [1, 1.4])
+def test_conclusions(
+    monkeypatch: pytest.MonkeyPatch, recorded: Recorded, modality: str, inflation: float
+) -> None:
+    # a course has more times than are listed
+    monkeypatch.setattr(conclusion, "TIMES", 5)
+
+    ids = [f"picture {number}" for number in range(23)]
+    items = Items.independent([ids, ids], "pictures")
+    items = replace(items, inflation=inflation)
+    groups = [[analyses(0, modality), analyses(1, modality)], [analyses(2, modality)]]
+    if modality == "fMRI":
+        # of one region all subjects have no value
+        name = "encoding:space"
+        groups[1][0].profiles[name] = groups[1][0].profiles[name].take(["FFA", "V1"])
+        del groups[1][0].profiles["bands"]
+    found = correct_findings(
+        describe_profiles(groups, items, protocol="a", split="test", seeds=(0, 1))
+    )
+    random = np.random.default_rng(3)
+    space: Any = Sensors(SENSORS)
+    if modality == "fMRI":
+        grid = Grid(
+            np.argwhere(np.ones((2, 2, 2))).astype(np.int16), (2, 2, 2), np.eye(4)
+        )
+        masks = {name: random.random(8) < 0.6 for name in ("V1", "V4", "FFA")}
+        space = Voxels(masks, {}, grid)
+    times_s = np.arange(-100, 1700, 4.0) / 1000
+    signals = [
+        Trials(
+            *(np.zeros((1, 1, 1, len(times_s)), np.float32), ["a"], Sensors(["Oz"])),
+            *(times_s, 250.0, "uV"),
+            {"recorded_hz": 250.0, "preparation": {**STEPS, "whiten": "no", **steps}},
+        )
+        for steps in ({"rate_hz": 250}, {"rate_hz": 250, "band_hz": [1, 30]})
+    ]
+    bounded, reason = bound_onsets(found, signals)
+
+    bounds = {"encoding lower ceiling": [0.5] * 11}
+    named = {}
+    for one in bounded:
+        lists = {"": one.measured, **one.controls}
+        tables = {label: short(metrics) for label, metrics in lists.items()}
+        facts = (one.scores, one.corrected, one.latest_ms, one.first_above_chance)
+        named[f"{one.name} {one.metric} {one.axis.name}"] = (tables, facts)
+    figures = draw_findings(
+        found, space, {"offset": 0.5}, {"r": bounds} if modality == "EEG" else {}
+    )
+    sections = [FINDING, SECTION, DETAILS]
+    drawn = [
+        [
+            [Curve, Map, Heatmap].index(type(figure)),
+            sections.index(figure.section),
+            [short(line) for line in getattr(figure, "lines", ())],
+            [vars(point) for point in getattr(figure, "points", ())],
+            np.array(getattr(figure, "values", ()), np.float64),
+            getattr(figure, "marks", None),
+        ]
+        for figure in figures
+    ]
+    scopes = list_scopes(found)
+    recorded(
+        digits=5,
+        findings=named,
+        onsets=[one.onset for one in bounded],
+        facts=[list_facts(one) for one in bounded],
+        claims=state_claims(bounded),
+        scopes=[len(scopes), short([*next(iter(scopes.values())).values()])],
+        listed=[*scopes],
+        drawn=drawn,
+        table=[row[3:] for row in summary_table(bounded, "a").rows],
+        reason=bool(reason),
+    )
+
+
+FILTERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "none": ({}, {"band_hz": [None, None]}),
+    "broad": ({}, {"band_hz": [0.5, 30]}),
+    "no baseline": ({}, {"band_hz": [2, 30], "baseline": False}),
+    "forward": ({"filtered_hz": [0.3, 40]}, {"band_hz": [1, 20], "phase": "forward"}),
+    "low": ({}, {"band_hz": [None, 8]}),
+    "edge": ({"filtered_hz": [0, 122.6]}, {}),
+    "below the edge": ({"filtered_hz": [0, 40], "recorded_hz": 100.0}, {}),
+    "sessions": ({"sessions": [{"filtered_hz": [1, 50]}, {}]}, {}),
+    "simulated": ({"preparation": {}, "simulated": "a"}, {}),
+    "simulated and prepared": ({"simulated": "a"}, {"band_hz": [4, 30]}),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_reach_of_filters(recorded: Recorded, name: str) -> None:
+    source, steps = FILTERS[name]
+    times_ms = np.arange(-104, 604, 16.0)
+    span_ms = {"epoch_ms": [-120, 632], "keep_ms": [-104, 616]}
+    steps = {**STEPS, **span_ms, "whiten": "no", "rate_hz": 62.5, **steps}
+    provenance = {"recorded_hz": 250.0, "preparation": steps} | source
+    signal = np.zeros((1, 1, 1, len(times_ms)), np.float32)
+    made = Trials(
+        signal, ["a"], Sensors(["Oz"]), times_ms / 1000, 62.5, "uV", provenance
+    )
+    recorded(latest=np.nan_to_num(latest_beginnings(made)[::4], posinf=9999).tolist())
