@@ -1,0 +1,675 @@
+"""Measures of small random models and ranks beside numbers that were recorded."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recorded_numbers import Recorded
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.facts import RetrievalFacts
+from brainhive_cli.core.measurements import ALL, Measurements
+from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.retrieval import baseline, measure, summary
+from brainhive_cli.evaluation.retrieval.baseline import (
+    conclude,
+    find_order,
+    first_tests,
+    look_up,
+    rank_plainly,
+    read_signals,
+    read_targets,
+    try_orders,
+)
+from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, lay_out
+from brainhive_cli.evaluation.retrieval.folds import (
+    measure_classes,
+    measure_guess,
+    merge_folds,
+)
+from brainhive_cli.evaluation.retrieval.measure import (
+    measure_cell,
+    measure_region_shares,
+    open_gallery,
+)
+from brainhive_cli.evaluation.retrieval.recipe import Recipe
+from brainhive_cli.evaluation.retrieval.summary import (
+    Cells,
+    above_chance,
+    compare_with_alone,
+    compare_with_guess,
+    compare_with_plain,
+    count_confusions,
+    describe_control,
+    describe_twins,
+    measure_ceilings,
+    measure_cells,
+    measure_scopes,
+    scopes_below,
+)
+from brainhive_cli.evaluation.retrieval.verification import compare_metrics
+from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.retrieval import BACKWARD, Gallery, Scores
+from brainhive_cli.measurement.units import Alike
+from brainhive_cli.training.alignment.recipe import Cell
+
+COUNTS = {"train": 34, "test": 15}
+WIDTH = 6
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+PICTURES = {split: draw(count, WIDTH, seed=count) for split, count in COUNTS.items()}
+MIXING = draw(WIDTH, 5 * 8, seed=3)
+
+
+class Model:
+    """A linear model of two people, whose test pictures it lacks some of."""
+
+    def __init__(self, number: int = 0, fold: int = 1, voxels: bool = False) -> None:
+        self.number, self.voxels = number, voxels
+        self.cell = Cell(f"all/{number}", (1, 2), (1, 2), number, fold=fold)
+        holdout = SimpleNamespace(shows_seen=False, divides_train=False)
+        dataset = SimpleNamespace(
+            name="made", holdout=holdout, alike_by="concept", stimulus="picture"
+        )
+        self.run: Any = SimpleNamespace(
+            name=f"run {number}", dataset=dataset, origin=None, cells=[self.cell]
+        )
+        self.run.recipe = None
+        self.path = "a run"
+        self.weights = torch.linalg.pinv(MIXING) + 0.1 * draw(40, WIDTH, seed=number)
+
+    def pictures(self, split: str) -> SimpleNamespace:
+        ids = np.array([f"{split} {row:02d}" for row in range(COUNTS[split])])
+        concepts = np.array([f"c{row * row % 7}" for row in range(COUNTS[split])])
+        return SimpleNamespace(
+            image_ids=Listed(ids), concepts=Listed(concepts), path=""
+        )
+
+    def rows(self, split: str) -> np.ndarray:
+        return np.delete(np.arange(COUNTS[split]), 3 + self.number)
+
+    def images(self, split: str, rows: np.ndarray) -> torch.Tensor:
+        return PICTURES[split][torch.from_numpy(rows)] * (1 + self.number)
+
+    def trials(self, subject: int, split: str, is_tested: bool = True) -> Trials:
+        random = np.random.default_rng([subject, split == "train"])
+        shown = np.sort(random.permutation(COUNTS[split])[: COUNTS[split] - subject])
+        clean = (PICTURES[split][torch.from_numpy(shown)] @ MIXING).numpy()
+        signal = clean.reshape(-1, 1, 5, 8) + 4 * random.normal(
+            size=(len(shown), 4, 5, 8)
+        )
+        counts = np.resize([4, 2, 3, 4, 1], len(shown))
+        is_there = np.arange(4) < counts[:, None]
+        sessions = np.where(is_there, np.arange(4) % 2, -1).astype(np.int8)
+        space: Any = Sensors(list("abcde"))
+        if self.voxels:
+            signal = signal.reshape(len(shown), 4, 40, 1)
+            masks = {"V1": np.arange(40) < 9, "V4": np.arange(40) % 3 == 0}
+            space = Voxels(masks, {}, None)
+        samples = signal.shape[-1]
+        return Trials(
+            *(signal.astype(np.float32), [f"{row}" for row in shown], space),
+            *(np.arange(samples) / 100, None if self.voxels else 100.0, "uV"),
+            *({}, counts),
+            sessions=sessions,
+            subject=subject,
+            stimulus=shown,
+        )
+
+    def shown(self, subject: int, split: str) -> np.ndarray:
+        return self.trials(subject, split).stimulus
+
+    def encode(self, trials: Trials, signals: Any = None) -> torch.Tensor:
+        values = torch.from_numpy(trials.averages) if signals is None else signals
+        return values.flatten(1).float() @ self.weights
+
+    def predict(self, subject: int, signal: torch.Tensor) -> dict[str, torch.Tensor]:
+        tokens = signal.flatten(1) @ self.weights + subject
+        return {"token": tokens, "latent": (tokens[:, :4] ** 2).unflatten(1, (2, 2))}
+
+    def interleaving(self, trials: Trials, split: str) -> Interleaving:
+        number = len(trials.stimulus)
+        return Interleaving([row % 2 for row in range(number)], [*range(number)])
+
+    def find_overlap(self, trials: Trials, split: str) -> None:
+        return None
+
+    def name_trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
+        return [], []
+
+    def once(self, what: str, subject: int, split: str, compute: Any) -> Any:
+        return compute()
+
+    def mean_training_signal(self, subject: int) -> np.ndarray:
+        return self.trials(subject, "train").averages.mean(0)
+
+    def stores(self, split: str) -> dict[str, Any]:
+        wide = PICTURES[split] @ draw(WIDTH, 50, seed=9)
+        stored = {"looks": PICTURES[split], "wide": wide}
+        return {
+            name: SimpleNamespace(
+                alternatives=None, embedding=values, done=None, pixels=None
+            )
+            for name, values in stored.items()
+        }
+
+
+class Listed(list):  # type: ignore[type-arg]
+    """A list that takes rows, as the lists of stores do."""
+
+    def __getitem__(self, rows: Any) -> Any:
+        return np.array([*self])[rows].tolist()
+
+
+def recipe(*words: str) -> Recipe:
+    return Recipe.resolve("eval-retrieval", None, {}, words)
+
+
+CELLS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "one": (1, ("subsets=4", "repetitions=1,3", "ceiling_splits=3", "seed=5")),
+    "one among all": (1, ("gallery=train+test", "control=permuted", "seed=2")),
+    "shown": (1, ("only_shown=true", "subsets=40", "repetitions=all")),
+    "two": (2, ("corrections=csls", "ceiling_splits=0", "control=shuffled")),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell(monkeypatch: pytest.MonkeyPatch, recorded: Recorded, name: str) -> None:
+    # sessions of so few pictures are centred
+    monkeypatch.setattr(measure, "MANY_UNITS", 4)
+    count, words = CELLS[name]
+    models: Any = [Model(number) for number in range(count)]
+
+    gallery, scores = measure_cell(models, recipe(*words))
+
+    recorded(
+        digits=4,
+        rows=gallery.rows,
+        ids=gallery.image_ids,
+        concepts=gallery.concepts,
+        scores={f"{subject}": describe(table) for subject, table in scores.items()},
+    )
+
+
+def describe(scores: Scores) -> dict[str, Any]:
+    """Give the numbers of scores, and of the tables below them."""
+    described = {
+        name: value
+        for name, value in vars(scores).items()
+        if name not in ("scopes", "ceiling", "interleaving", "named")
+        and not (hasattr(value, "__len__") and len(value) == 0)
+    }
+    described["parts"] = scores.interleaving.parts
+    described["named"] = " ".join(scores.named)
+    described["below"] = {name: describe(one) for name, one in scores.scopes.items()}
+    described["ceiling"] = scores.ceiling and describe(scores.ceiling)
+    return described
+
+
+def test_more_repetitions_than_there_are_are_refused() -> None:
+    models: Any = [Model()]
+    with pytest.raises(RecipeError, match="5"):
+        measure_cell(models, recipe("repetitions=1,5"))
+
+
+def test_a_gallery_is_of_all_pictures_unless_asked_otherwise() -> None:
+    models: Any = [Model(), Model(1)]
+    everything = open_gallery(models, ["train", "test"])
+    shown = open_gallery(models, ["train", "test"], only_shown=True)
+
+    # 3 and 4 have no embedding; no subject of the cells was shown 2 of the others
+    assert everything.tested.tolist() == [0, 1, 2, *range(5, 15)]
+    assert everything.rows["train"].tolist() == [0, 1, 2, *range(5, 34)]
+    seen = {*Model().shown(1, "test"), *Model().shown(2, "test")}
+    assert shown.tested.tolist() == sorted({*everything.tested.tolist()} & seen)
+    assert shown.rows["train"].tolist() == everything.rows["train"].tolist()
+
+
+def test_shares_of_regions(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -> None:
+    model: Any = Model(voxels=True)
+    whole = measure_region_shares(model, 2, "test")
+    monkeypatch.setattr(measure, "SIGNALS_AT_ONCE", 4)
+
+    found = measure_region_shares(model, 2, "test")
+
+    recorded(digits=4, found={name: describe(one) for name, one in found.items()})
+    for name, scores in whole.items():
+        for head, values in scores.values.items():
+            np.testing.assert_allclose(values, found[name].values[head], rtol=1e-4)
+    with pytest.raises(RecipeError):
+        measure_region_shares(Model(), 2, "test")
+
+
+NAMES = [f"p{row:02d}" for row in range(14)]
+
+
+def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
+    """Give random scores of pictures, of which a concept has some."""
+    random = np.random.default_rng([seed, fold])
+    names = [NAMES[row] for row in random.permutation(14)[:count]]
+    table = random.permuted(np.tile(np.arange(1, 15), (count, 1)), axis=1)
+    own = [NAMES.index(name) for name in names]
+    ranks = table[np.arange(count), own]
+    concepts = [f"c{NAMES.index(name) % 5}" for name in names]
+    backward = Scores(names, ranks=random.permutation(ranks), pool=count)
+    subsets = Scores(
+        values={"top1_expected": random.random(count)},
+        pool=4,
+        words="4-way",
+        scopes={
+            BACKWARD: Scores(values={"top1_expected": random.random(count)}, pool=4)
+        },
+    )
+    curve = Scores(ranks=random.integers(1, 15, (4 + fold, count)), pool=14)
+    below = {
+        BACKWARD: backward,
+        "subsets": subsets,
+        "corrections · csls": Scores(ranks=random.permutation(ranks), pool=14),
+        "repetitions · 2": curve,
+        "alone · a run": Scores(ranks=random.permutation(ranks), pool=14),
+        "regions · V1": Scores(values={"token": random.random(count)}),
+    }
+    control = {
+        name: random.random(31) * scale
+        for name, scale in {"top1": 1, "top5": 1, "mean_rank": 9, "mrr": 1}.items()
+    }
+    half = Scores(
+        names,
+        ranks=random.integers(1, count + 1, (3, count)),
+        pool=count,
+        values={"reliability": random.random(count) - 0.2},
+        repetitions=4 + seed,
+        times=2 + seed / 4,
+    )
+    made = Scores(
+        *(names, names, concepts, [f"run {row % 3}" for row in range(count)]),
+        Interleaving([row % 2 for row in range(count)], [*range(count)]),
+        ranks=ranks,
+        pool=14,
+        values={"map": 1 / ranks},
+        relevant=1 + np.arange(count) % 3,
+        named=[f"c{number}" for number in random.integers(0, 6, count)],
+        nearest=random.random(count),
+        candidates=NAMES,
+        table=table.astype(np.uint16),
+        control=control,
+        scopes=below,
+        ceiling=half,
+    )
+    return replace(made, **changes)
+
+
+def tables() -> tuple[Cells, dict[Cell, Any]]:
+    """Give two seeds of two people, of whom one saw fewer pictures."""
+    gallery = Gallery({"test": np.arange(14)}, NAMES, [f"c{n % 5}" for n in range(14)])
+    measured = {}
+    for seed in (1, 2):
+        cell = Cell(f"all/seed-{seed}", (1, 2), (1, 2), seed)
+        people = {1: scores(1), 2: scores(2, 11)}
+        if seed == 2:
+            # the second training ranks other pictures first
+            random = np.random.default_rng(7)
+            people = {
+                subject: replace(
+                    one,
+                    ranks=random.permutation(one.ranks),
+                    table=random.permuted(one.table, axis=1),
+                )
+                for subject, one in people.items()
+            }
+        measured[cell] = gallery, people
+    groups = [*summary.group_by_subject(measured).values()]
+    concepts = dict(zip(gallery.image_ids, gallery.concepts, strict=True))
+    return Cells(groups, Alike("concept", concepts), "a test", "test", (1, 2)), measured
+
+
+def short(metrics: Any) -> Any:
+    """Give the numbers of metrics by name, a line for each."""
+    fields = ("value", "low", "high", "chance", "n", "pool")
+    return {
+        name: [getattr(metric, field) for field in fields]
+        + [*(metric.these_subjects or ()), metric.seed_sd]
+        for name, metric in metrics.items()
+    }
+
+
+def test_metrics_of_cells(recorded: Recorded) -> None:
+    tested, measured = tables()
+    units = {"sub-01": [*"abcdefghijklmn"], "sub-02": [*"abcdefghijk"]}
+    scopes, cells, values = measure_cells(tested, measured, units)
+    ranks = [np.roll(group[0].ranks, 3) for group in tested.groups]
+    plain, differences = compare_with_plain(tested, {"ridge": ranks, "lda": ranks[::1]})
+    ceilings = measure_ceilings(
+        {"sub-01": scores(1).ceiling, "sub-02": scores(2, 11).ceiling},
+        replace(tested, groups=[]),
+    )
+    alike = measure_ceilings(
+        {"sub-01": scores(1).ceiling, "sub-02": scores(2).ceiling},
+        replace(tested, groups=[]),
+    )
+    recorded(
+        digits=5,
+        scopes={name: short(metrics) for name, metrics in scopes.items()},
+        seeds=[cell.seed for cell in cells.values()],
+        values={
+            name: {
+                key: np.array(column, np.float64)
+                for key, column in columns.items()
+                if key not in ("image_ids", "units")
+            }
+            for name, columns in values.items()
+        },
+        plain={name: short(metrics) for name, metrics in plain.items()},
+        differences=differences,
+        alone=compare_with_alone(tested, ["a run", "another"]),
+        ceilings={name: short(metrics) for name, metrics in ceilings.scopes.items()},
+        all_ceilings=short(alike.scopes["ceiling · all"]),
+        answers=above_chance(tested) + above_chance(replace(tested, alike=Alike())),
+        control=describe_control("permuted", tested),
+        confusions=count_confusions(tested.tables),
+        seedless=[metric.seed_sd for metric in scopes[ALL].values()],
+    )
+    # a further table that one cell lacks, or has of another size, is none of all
+    lacking = replace(tested.groups[0][0], scopes={})
+    other = replace(tested.groups[0][0], scopes={"subsets": Scores(pool=5)})
+    for group in ([lacking, tested.groups[0][1]], [other, tested.groups[0][1]]):
+        changed = replace(tested, groups=[group, tested.groups[1]])
+        assert changed.below("subsets") is None
+    assert [*scopes_below(Measurements(scopes), "corrections")] == ["csls"]
+
+
+def test_many_concepts_have_no_table_of_confusions() -> None:
+    names = [f"{row}" for row in range(51)]
+    assert count_confusions([Scores(concepts=names, named=names)]) is None
+    few = count_confusions([Scores(concepts=names[:50], named=names[:50])])
+    assert few is not None and np.trace(few.counts) == 50
+
+
+def test_pictures_with_a_twin_are_told_from_others() -> None:
+    twins = np.isin(np.arange(14), [2, 5])
+    compared = SimpleNamespace(image_ids=np.array(NAMES), twins=twins)
+    run = SimpleNamespace(folds=[1], tested_pictures=lambda split, fold: compared)
+    job: Any = SimpleNamespace(runs=[run], recipe=SimpleNamespace(split="test"))
+    shown = ["p02", "p05", "p05", "p00", "p01", "p03"]
+    cell = Scores(shown, shown, ranks=np.array([1, 1, 2, 1, 2, 2]))
+
+    (line,) = describe_twins(job, [cell])
+
+    assert "0.667" in line and "0.333" in line
+    assert (
+        describe_twins(job, [replace(cell, labels=shown[:3], ranks=cell.ranks[:3])])
+        == []
+    )
+    alone = replace(cell, labels=shown[3:], ranks=cell.ranks[3:])
+    assert describe_twins(job, [alone]) == []
+
+
+def test_folds(recorded: Recorded) -> None:
+    gallery = Gallery({"test": np.arange(14)}, NAMES, [f"c{n % 5}" for n in range(14)])
+    other = replace(gallery, image_ids=[f"q{row}" for row in range(14)])
+    measured = {}
+    for fold, pictures in ((1, gallery), (2, gallery), (3, other)):
+        for seed in (1, 2):
+            cell = Cell(f"all/seed-{seed}/fold-{fold}", (1, 2), (1, 2), seed, "", fold)
+            people = {1: scores(seed, 6, fold), 2: scores(2 + seed, 5, fold)}
+            if fold == 2:
+                del people[2]
+            if fold == 3:
+                people[1] = replace(people[1], groups=(), scopes={}, is_trialwise=False)
+            measured[cell] = pictures, people
+
+    merged = merge_folds(measured)
+
+    recorded(
+        digits=5,
+        cells={
+            cell.name: {
+                "pictures": pictures.image_ids,
+                "concepts": pictures.concepts,
+                "tables": {f"{name}": describe(one) for name, one in people.items()},
+            }
+            for cell, (pictures, people) in merged.items()
+        },
+    )
+    # one fold is left as it is
+    first = next(iter(measured))
+    assert merge_folds({first: measured[first]}) == {first: measured[first]}
+    fewer = replace(gallery, image_ids=NAMES[:9], concepts=gallery.concepts[:9])
+    with pytest.raises(BrainhiveError, match="9 to 14"):
+        merge_folds({**measured, next(reversed(measured)): (fewer, {})})
+
+
+@pytest.mark.parametrize("kinds", [2, 3])
+def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
+    random = np.random.default_rng(kinds)
+    groups = []
+    for subject, count in ((1, 24), (2, 17)):
+        shown = random.choice(
+            kinds, count, p=[0.5, 0.5] if kinds == 2 else [0.6, 0.3, 0.1]
+        )
+        labels = [f"k{number}" for number in shown]
+        ids = [f"{subject}/{row}" for row in range(count)]
+        group = []
+        for _ in range(2):
+            ranks = random.integers(1, kinds + 1, count)
+            cell = Scores(ids, labels, labels, ranks=ranks, pool=kinds)
+            wins = random.random(count).tolist() if kinds == 2 else ()
+            group.append(replace(cell, values={"map": 1 / ranks}, wins=wins))
+        groups.append(group)
+    tested = Cells(groups, Alike(group_of={}, groups="runs"), "a", "test", (1, 2))
+    classes = measure_classes(groups, tested.context)
+    scopes = compare_with_guess(measure_scopes(ALL, tested), tested)
+    # labels of one concept, which average precision counts
+    shared = [[replace(one, concepts=["x"] * len(one.labels)) for one in groups[0]]]
+    even = [[Scores(labels=["a", "b"], concepts=["a", "b"])]]
+
+    recorded(
+        digits=5,
+        classes=short(classes),
+        scopes=short(scopes[ALL]),
+        guess=measure_guess(groups, kinds),
+        of_one_concept=measure_guess(shared, kinds),
+    )
+    assert measure_guess(even, 2) == {}
+    balanced = [[replace(groups[0][0], labels=["a", "b"] * 12, wins=())]]
+    assert measure_classes(balanced, replace(tested, groups=balanced).context) == {}
+
+
+def job(*models: Any, control: str = "none") -> Any:
+    """Give a job of groups of one model."""
+    groups = [(model.cell,) for model in models]
+    by_cell = {model.cell: model for model in models}
+    return SimpleNamespace(
+        runs=[models[0].run],
+        groups=groups,
+        recipe=recipe(f"control={control}"),
+        open_models=lambda group, device: [by_cell[group[0]]],
+    )
+
+
+CPU = torch.device("cpu")
+
+
+def test_signals_and_targets_of_a_ridge(
+    monkeypatch: pytest.MonkeyPatch, recorded: Recorded
+) -> None:
+    models: Any = [Model()]
+    new: Any = Model()
+    new.cell = Cell("new", (1,), (2,), 1)
+    rows = np.array([0, 2, 5, 6, 9, 11, 12, 14])
+    monkeypatch.setattr(baseline, "TARGET_WIDTH", 40)
+    monkeypatch.setattr(baseline, "TARGETS_AT_ONCE", 9)
+    everything = read_signals(models, 1, "test", rows, CPU)
+    monkeypatch.setattr(baseline, "SIGNALS", 25)
+    monkeypatch.setattr(baseline, "AXES_SIGNALS", 12)
+    few = read_signals(models, 1, "test", rows, CPU)
+    stranger = read_signals([new], 2, "test", rows, CPU)
+
+    # signs of components are not defined
+    def describe_signals(read: Any) -> Any:
+        return [read[0].abs(), read[1].abs(), *read[2:]]
+
+    recorded(
+        digits=3,
+        everything=describe_signals(everything),
+        few=describe_signals(few),
+        stranger=describe_signals(stranger),
+        targets=read_targets(models[0], "test", rows, CPU),
+    )
+    assert [len(read[3]) for read in (everything, few, stranger)] == [4, 4, 1]
+    monkeypatch.setattr(baseline, "FEWEST", 26)
+    with pytest.raises(BrainhiveError):
+        read_signals(models, 1, "test", rows, CPU)
+    with pytest.raises(BrainhiveError):
+        read_signals(models, 1, "test", np.array([99]), CPU)
+
+
+def test_ranks_of_classifiers(
+    monkeypatch: pytest.MonkeyPatch, recorded: Recorded
+) -> None:
+    # test trials are of the training's pictures
+    class Seen(Model):
+        def trials(self, subject: int, split: str, is_tested: bool = True) -> Trials:
+            made = super().trials(subject, "train")
+            numbers = np.arange(len(made.stimulus)) % self.kinds
+            chosen = slice(None, 20) if split == "train" else slice(20, None)
+            rows = np.arange(len(numbers))[chosen]
+            return replace(made, stimulus=numbers).take(rows)
+
+        def rows(self, split: str) -> np.ndarray:
+            return np.arange(self.kinds + 1)
+
+    found = {}
+    for kinds in (2, 4):
+        monkeypatch.setattr(Seen, "kinds", kinds, raising=False)
+        models = [Seen(0), Seen(0, fold=2), Seen(1)]
+        found[f"{kinds}"] = rank_plainly(job(*models), CPU)
+        tests = [(each[0].number, s) for each, s in first_tests(job(*models), CPU)]
+        assert tests == [(0, 1), (0, 2), (0, 1), (0, 2)]
+    monkeypatch.setattr(baseline, "MAX_FEATURES", 9)
+    found["of components"] = rank_plainly(job(Seen(0)), CPU)
+    recorded(**found)
+    # none of too many
+    monkeypatch.setattr(baseline, "MAX_CLASSES", 5)
+    assert rank_plainly(job(Seen(0)), CPU).keys() == {"lda", "logistic"}
+    monkeypatch.setattr(baseline, "MAX_CLASSES", 4)
+    assert rank_plainly(job(Seen(0)), CPU) == {}
+
+
+def test_orders_of_pictures(recorded: Recorded) -> None:
+    random = np.random.default_rng(2)
+    rows = np.array([1, 4, 6, 7, 11, 12, 15, 20, 22])
+    shown = rows[random.permutation(9)[:7]]
+    ranked = {
+        order: random.permuted(np.tile(np.arange(1, 10), (7, 1)), axis=1)
+        for order in ("as filed", "reversed")
+    }
+    alike = Alike("concept", dict(zip(rows.tolist(), "aabbbcdde", strict=True)))
+    tried = try_orders(3, ranked, shown, rows, alike)
+    sure = [(0.0004, "a"), (0.0002, "b"), (0.5, "c"), (1.0, "d")]
+
+    recorded(
+        tried=[p for p, _ in tried],
+        looked_up=look_up(ranked["reversed"], shown, rows),
+        concluded=conclude(tried),
+    )
+    assert len({words for _, words in tried}) == len(tried) == 7
+    assert (conclude(sure).order, conclude(sure).order_p) == ("b", 0.0008)
+    assert conclude([(0.00026, "a"), *sure[2:], (1.0, "e")]).order == ""
+    assert conclude([]).orders == 0
+
+
+def test_an_order_is_found_by_a_quick_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Misfiled(Model):
+        def trials(self, subject: int, split: str, is_tested: bool = True) -> Trials:
+            made = super().trials(subject, split)
+            return (
+                replace(made, stimulus=made.stimulus[::-1].copy())
+                if split == "train"
+                else made
+            )
+
+    monkeypatch.setattr(baseline, "MISFILED", 0.05)
+    found = find_order(job(Misfiled(0)), CPU)
+    right = find_order(job(Model(0)), CPU)
+    assert found.orders == 30 and "training pictures" in found.order
+    assert "reversed and test pictures as filed" in found.order
+    assert right.orders < 30 and right.order == ""
+
+
+def measured_run() -> Measurements:
+    tested, measured = tables()
+    tested = replace(tested, alike=Alike())
+    units = {f"sub-0{number}": [f"{row}" for row in range(14)] for number in (1, 2)}
+    units["sub-02"] = units["sub-02"][:11]
+    scopes, cells, values = measure_cells(tested, measured, units)
+    ranks = [group[0].ranks for group in tested.groups]
+    plain, differences = compare_with_plain(tested, {"ridge": ranks, "lda": ranks})
+    averages = summary.average_by_unit(values.values())
+    slope = summary.fit_slope(*averages, protocol="a", split="test", seeds=(1,))
+    scopes[summary.NEAREST] = summary.by_name([slope])
+    facts = RetrievalFacts(
+        protocol="a test",
+        answers=above_chance(tested),
+        against=compare_with_alone(tested, ["a run"]),
+        cells=cells,
+        control=describe_control("permuted", tested),
+        plain=differences,
+        repetitions=4,
+        confusion_matrix=count_confusions(tested.tables),
+    )
+    return Measurements(scopes | plain, {"ceiling · sub-03": "few"}, facts, values)
+
+
+def test_tables_and_figures(recorded: Recorded) -> None:
+    measured = measured_run()
+    run: Any = SimpleNamespace()
+    laid_out = lay_out(measured, None)
+    drawn = draw_artifacts(run, measured, (), recipe())
+
+    rows = {table.title: [len(table.rows), *map(str, table.rows)] for table in laid_out}
+    figures = [
+        [
+            np.array(getattr(one, "values", ()), np.float64),
+            [[*line.values] for line in getattr(one, "lines", ())],
+            [*map(str, getattr(one, "at", ()))],
+        ]
+        for one in drawn
+    ]
+    recorded(digits=4, tables=rows, figures=figures)
+    assert [table.title for table in lay_out(measured, ("control", "ceiling"))] == [
+        "Measured, and under the control",
+        "Split-half ceiling of the signals",
+    ]
+
+
+def test_a_report_differs_where_a_number_does() -> None:
+    found = measured_run()
+    assert [*compare_metrics(found, found)] == []
+    name = next(iter(found.scopes))
+    metric = found.scopes[name]["top1"]
+    for key in ("value", "n", "pool", "chance", "low", "high"):
+        value = getattr(metric, key)
+        changed = replace(metric, **{key: value + 1})
+        scopes = {**found.scopes, name: {**found.scopes[name], "top1": changed}}
+        (line,) = compare_metrics(replace(found, scopes=scopes), found)
+        assert name in line
+    rounded = replace(metric, value=metric.value * (1 + 1e-8))
+    scopes = {**found.scopes, name: {**found.scopes[name], "top1": rounded}}
+    assert [*compare_metrics(replace(found, scopes=scopes), found)] == []
+
+    cell = next(iter(found.items))
+    items = {cell: {**found.items[cell], "ranks": found.items[cell]["ranks"][::-1]}}
+    (line,) = compare_metrics(replace(found, items=items), found)
+    assert cell in line
+    answers = [replace(one, better=0.2) for one in found.facts.answers]
+    facts = found.facts.model_copy(update={"answers": answers})
+    assert len([*compare_metrics(replace(found, facts=facts), found)]) == len(answers)
