@@ -1,0 +1,399 @@
+"""Media of small random heads, and baselines, beside numbers that were recorded."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from recorded_numbers import Recorded
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.datasets import Clip
+from brainhive_cli.data.media import media_files
+from brainhive_cli.evaluation.reconstruction import folders, generation
+from brainhive_cli.evaluation.reconstruction.folders import (
+    digest_media,
+    list_media,
+    make_baselines,
+    make_stills,
+    match_folders,
+    open_column,
+    shuffle,
+)
+from brainhive_cli.evaluation.reconstruction.generation import (
+    DecodedSet,
+    Sampler,
+    StimulusHeads,
+    derange,
+    generate,
+    make_decoded_sets,
+    seed_of,
+)
+from brainhive_cli.evaluation.reconstruction.recipe import Recipe
+from brainhive_cli.evaluation.reconstruction.scoring import (
+    GeneratedSet,
+)
+from brainhive_cli.models.generators import Sampling
+from brainhive_cli.models.heads import Conditioning, Decoded
+from brainhive_cli.training.alignment.recipe import Cell
+
+CPU = torch.device("cpu")
+HERE = Launch(0, 1, CPU)
+IDS = [f"p{row}" for row in range(7)]
+FRAMES = 3
+
+
+def draw(seed: int, side: int, frames: int = 0) -> np.ndarray:
+    """Draw a smooth random picture, or a clip of several."""
+    random = np.random.default_rng(seed)
+    made = []
+    for _ in range(frames or 1):
+        coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), np.uint8))
+        made.append(np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)))
+    return np.stack(made) if frames else made[0]
+
+
+def test_one_column_of_a_clip_is_cut(tmp_path: Path) -> None:
+    truth, made = draw(1, 12, 2), draw(2, 12, 2)
+    grid = np.zeros((2, 16, 30, 3), np.uint8)
+    grid[:, 2:14, 2:14], grid[:, 2:14, 16:28] = truth, made
+    columns = {"border": grid, "plain": np.concatenate([truth, made], 2)}
+    for name, pixels in columns.items():
+        media_files.save(pixels, tmp_path / f"{name}.png", 8)
+        for column, expected in enumerate((truth, made)):
+            cut = open_column(tmp_path / f"{name}.png", column)
+            np.testing.assert_array_equal(cut.frames, expected)
+    media_files.save(grid[:, :, :-1], tmp_path / "other.png", 8)
+    with pytest.raises(BrainhiveError, match="29 × 16"):
+        open_column(tmp_path / "other.png", 0)
+
+
+def test_folders_of_clips_are_matched(tmp_path: Path) -> None:
+    names = ("truth/b 2", "truth/b 10", "made/b 2", "made/b 10_1")
+    for number, name in enumerate(names):
+        frames = draw(number, 12, 2)
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        for row, frame in enumerate(frames):
+            Image.fromarray(frame).save(folder / f"{row}.png")
+    (tmp_path / "made/.hidden").mkdir()
+    where = str(tmp_path / "made"), str(tmp_path / "truth")
+
+    generated, seen, medium, digests, facts = match_folders(*where, "clip")
+
+    assert medium == "clip" and [*generated.files] == ["b 2", "b 10"]
+    assert seen.alike.by == "neighbours"
+    assert np.array_equal(seen.open("b 10").frames, draw(1, 12, 2))
+    assert facts.unmatched == facts.without == []
+    assert [*list_media(where[1], "clip")] == ["b 2", "b 10"]
+    assert digests == {
+        where[1]: digest_media(list_media(where[1], "clip")),
+        where[0]: digest_media(list_media(where[0], "clip")),
+    }
+    before = digest_media(list_media(where[0], "clip"))
+    Image.fromarray(draw(9, 12)).save(tmp_path / "made/b 2/1.png")
+    assert digest_media(list_media(where[0], "clip")) != before
+    Image.fromarray(draw(1, 12)).save(tmp_path / "made/alone.png")
+    with pytest.raises(BrainhiveError):
+        list_media(where[0], "clip")
+
+
+def test_shuffled_folders_have_other_items(tmp_path: Path) -> None:
+    files = {image_id: [Path(image_id)] for image_id in IDS}
+    shuffled = shuffle(GeneratedSet("scored", "made", (), files, described="two"))
+    assert [*shuffled.files] == IDS and shuffled.source == "shuffled"
+    assert sorted(str(one) for (one,) in shuffled.files.values()) == IDS
+    assert all(str(one) != name for name, (one,) in shuffled.files.items())
+    assert shuffled.described.endswith("two")
+
+
+def test_stills_repeat_the_first_frame(tmp_path: Path) -> None:
+    files = {name: [tmp_path / f"{name}-{n}.png" for n in (0, 1)] for name in IDS[:3]}
+    for number, (clip, _) in enumerate(files.values()):
+        for file in (clip, clip.with_name(clip.name.replace("-0", "-1"))):
+            media_files.save(draw(number, 12, 3), file, 8)
+    clips = GeneratedSet("brain", "sub-01", (4,), files, 1)
+    run, nearest = RunFolder(tmp_path / "run"), replace(clips, source="nearest")
+
+    (stills,) = make_stills([clips, nearest], run)
+
+    assert (stills.source, stills.subject, stills.seeds) == ("still", 1, (4,))
+    for (_, clip), (_, still) in zip(clips.media, stills.media, strict=True):
+        made, frames = media_files.read(still), media_files.read(clip).frames
+        assert np.array_equal(made.frames, frames[[0, 0, 0]]) and made.rate_hz == 8
+    with pytest.raises(MissingData):
+        make_stills([nearest], run)
+    picture = tmp_path / "picture.png"
+    Image.fromarray(draw(1, 12)).save(picture)
+    with pytest.raises(MissingData):
+        make_stills([replace(clips, files={"a": [picture]})], run)
+
+
+def test_noise_of_items(recorded: Recorded) -> None:
+    recorded(
+        seeds=[seed_of(3, "a", 0), seed_of(3, "a", 1), seed_of(3, "a", 1, 2)],
+        other=[seed_of(4, "a", 0), seed_of(3, "b", 0), seed_of(3, "a", 0, 0)],
+        orders=[derange(9, 0), derange(9, 1), derange(9, (1, 2)), derange(2, 0)],
+    )
+
+
+class Store:
+    """An embedding store of some stimuli."""
+
+    def __init__(self, split: str, count: int, width: int) -> None:
+        self.values = np.random.default_rng([count, width]).normal(size=(count, width))
+        self.embedding = torch.from_numpy(self.values.astype(np.float32))
+        self.image_ids = [f"{split} {row}" for row in range(count)]
+        self.done = np.arange(count) % 4 != 2
+        self.alternatives = self.pixels = None
+
+    def rows(self, image_ids: Any) -> np.ndarray:
+        return np.array([self.image_ids.index(name) for name in image_ids])
+
+
+class Sized:
+    """Targets of a store, as those that are trained on."""
+
+    @staticmethod
+    def of(stores: Any, launch: Any, keys: Any, hold: bool) -> Any:
+        sources = {
+            keys[name]: SimpleNamespace(shape=store.embedding.shape[1:], store=store)
+            for name, store in stores.items()
+        }
+        return Sized(sources)
+
+    def __init__(self, sources: Any) -> None:
+        self.sources = sources
+
+    def gather(self, rows: np.ndarray) -> Any:
+        return {
+            key: source.store.embedding[torch.from_numpy(rows)]
+            for key, source in self.sources.items()
+        }
+
+
+STORES = {
+    split: {"looks": Store(split, count, 4), "words": Store(split, count, 3)}
+    for split, count in (("train", 23), ("test", 9))
+}
+TRAINING = {f"train {row}": draw(row + 300, 30 if row % 2 else 20) for row in range(23)}
+
+
+def made_run(holdout_folds: bool = False, frames: int = 0) -> Any:
+    def images(split: str) -> Any:
+        def open_image(row: int) -> Any:
+            pixels = TRAINING[f"train {row}"]
+            return Clip(pixels[None], 8) if frames else Image.fromarray(pixels)
+
+        return SimpleNamespace(
+            medium="clip" if frames else "picture",
+            image_ids=[*TRAINING],
+            dataset="made",
+            open=open_image,
+        )
+
+    def choose(store: Any, split: str, fold: int) -> np.ndarray:
+        rows = np.arange(len(store.image_ids))
+        return rows % 3 != fold if holdout_folds else rows >= 0
+
+    holdout = SimpleNamespace(choose_stimuli=choose)
+    dataset = SimpleNamespace(images=images, holdout=holdout)
+    return SimpleNamespace(stores=STORES.__getitem__, dataset=dataset)
+
+
+def heads_of(align: Any) -> StimulusHeads:
+    def targets(embeddings: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        joined = torch.cat([*embeddings.values()], 1)
+        return {"token": joined, "square": joined[:, :2, None] ** 2}
+
+    keys = {"looks": "a", "words": "b"}
+    return StimulusHeads(align, [], keys, targets, CPU)
+
+
+def brain_sets(width: int = 7) -> list[DecodedSet]:
+    random = torch.Generator().manual_seed(1)
+    ids = [f"test {row}" for row in (1, 3, 4, 6, 8)]
+    sets = []
+    for subject, fold in ((1, 1), (2, 2)):
+        tensors = {"token": torch.randn(5, width, generator=random)}
+        cell = Cell(f"sub-{subject:02d}", (subject,), (subject,), 3, fold=fold)
+        sets.append(DecodedSet("brain", cell, subject, ids, Decoded(tensors)))
+    return sets
+
+
+SOURCES: Any = ("images", "brain", "shuffled", "zeroed", "mean_embedding")
+
+
+def test_heads_of_sources(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -> None:
+    monkeypatch.setattr(generation, "Targets", Sized)
+    heads = heads_of(made_run())
+    whole = heads.average("train")
+    # three stimuli at once
+    monkeypatch.setattr(generation, "MAX_NUMBERS", 3 * 7)
+    sets = make_decoded_sets(SOURCES, brain_sets(), heads, "test", 3)
+    blocks = [*heads.iterate_blocks("test", np.arange(7))]
+    keyed = [*heads.iterate_blocks("test", np.arange(7), ["b"])]
+
+    recorded(
+        digits=5,
+        average=heads.average("train").tensors,
+        sets=[one.decoded and one.decoded.tensors for one in sets],
+        ids=[one.image_ids for one in sets],
+        blocks=[[len(block) for block in some] for some in (blocks, keyed)],
+        widths=[block.tensors["token"].shape[1] for block in (*blocks, *keyed)],
+    )
+    torch.testing.assert_close(whole.tensors, heads.average("train").tensors)
+    twice = ["brain", "brain", "shuffled", "shuffled"]
+    order = ["images", *twice, "zeroed", "mean_embedding"]
+    assert [one.source for one in sets] == order
+    assert [one.name for one in sets[:4]] == [
+        *("images", "sub-01/sub-01", "sub-02/sub-02", "shuffled/sub-01/sub-01")
+    ]
+    assert sets[1].file("test 1", 2) == "samples/sub-01/sub-01/test 1/02.png"
+    everything = make_decoded_sets(["brain"], brain_sets(), heads, "test", None)
+    assert len(everything[0].image_ids) == 5
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_baselines(
+    monkeypatch: pytest.MonkeyPatch, recorded: Recorded, tmp_path: Path, folds: bool
+) -> None:
+    monkeypatch.setattr(generation, "Targets", Sized)
+    monkeypatch.setattr(generation, "MAX_NUMBERS", 5 * 7)
+    monkeypatch.setattr(folders, "MAX_AVERAGED", 11)
+    monkeypatch.setattr(folders, "READ_AHEAD", 4)
+    align, run = made_run(folds), RunFolder(tmp_path)
+    recipe = Recipe(resolution_px=16)
+    sources: Any = ["nearest", "mean", "still"]
+
+    made, missing = make_baselines(
+        *(align, recipe, sources, brain_sets(), [], heads_of(align), "a", run, HERE)
+    )
+
+    pixels = {
+        f"{one.source} {one.name}": [
+            np.asarray(media_files.read(file), float) for _, file in one.media
+        ]
+        for one in made
+    }
+    recorded(pixels=pixels, described=[one.described for one in made])
+    assert [one.source for one in made] == [*["nearest"] * 2, *["mean"] * 2]
+    assert [*missing] == ["still"]
+    # files that are there are kept
+    times = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.png")}
+    make_baselines(
+        *(align, recipe, sources, brain_sets(), [], heads_of(align), "a", run, HERE)
+    )
+    assert times == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.png")}
+    # training pictures are no baseline of themselves
+    own = Recipe(split="train")
+    again, missing = make_baselines(
+        *(align, own, sources, brain_sets(), [], heads_of(align), "a", run, HERE)
+    )
+    assert again == [] and {*missing} == {"still", "nearest", "mean"}
+    # clips have no mean
+    clips = make_baselines(
+        *(made_run(frames=1), recipe, ["mean"], brain_sets(), [], None, "a", run, HERE)
+    )
+    assert [*clips[1]] == ["mean"]
+
+
+class Drawn:
+    """A sampler that draws what rows and seeds say."""
+
+    sampling = Sampling(steps=2)
+
+    def __init__(self, batch_size: int) -> None:
+        self.output = SimpleNamespace(batch_size=batch_size)
+        self.calls: list[int] = []
+
+    def sample(self, decoded: Any, seeds: Any, on_step: Any, items: Any) -> Any:
+        self.calls.append(len(seeds))
+        assert len(items) == len(seeds)
+        on_step(1)
+        level = torch.zeros(len(seeds))
+        if decoded is not None:
+            level = decoded.tensors["token"][:, 0]
+        noise = torch.tensor([seed % 97 for seed in seeds]) / 97
+        values = (0.4 * torch.sigmoid(level) + 0.6 * noise)[:, None, None, None]
+        return values.expand(-1, 3, 4, 4)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("batch_size", [2, 7])
+def test_generated_files(
+    recorded: Recorded, tmp_path: Path, count: int, batch_size: int
+) -> None:
+    sampler: Any = Drawn(batch_size)
+    run = RunFolder(tmp_path)
+    brain = brain_sets()[0]
+
+    def rerank(pixels: np.ndarray, heads: Decoded) -> torch.Tensor:
+        # the candidate that is nearest to a level of its own
+        aim = 128 + 60 * heads.tensors["token"][:, 1]
+        return -(torch.from_numpy(pixels[:, 0, 0, 0].astype(np.float32)) - aim).abs()
+
+    choose = rerank if count > 1 else None
+    sets = [brain, replace(brain, source="zeroed", cell=None, decoded=None)]
+    for one in sets:
+        generate(sampler, one, run, HERE, 2, 5, count=count, rerank=choose)
+    files = sorted(tmp_path.rglob("*.png"))
+    levels = [int(np.asarray(Image.open(file))[0, 0, 0]) for file in files]
+
+    recorded(levels=levels, calls=sampler.calls)
+    assert len(files) == 20
+    # only what is missing is generated again
+    sampler.calls.clear()
+    files[3].unlink()
+    generate(sampler, sets[0], run, HERE, 2, 5, count=count, rerank=choose)
+    assert sum(sampler.calls) == count
+    assert [int(np.asarray(Image.open(file))[0, 0, 0]) for file in files] == levels
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_the_sampler_gives_each_row_its_conditions(guidance: float) -> None:
+    asked: dict[str, Any] = {}
+
+    def draw_zeros(
+        conditioning: Any, seeds: Any, side: int, *more: Any, **named: Any
+    ) -> Any:
+        asked.update(tokens=conditioning.embeddings, side=side, null=named["null"])
+        return torch.zeros(len(seeds), 3, side, side)
+
+    prior: Any = SimpleNamespace(
+        null=lambda count, seeds: Conditioning(torch.zeros(count, 1, 2)),
+        condition=lambda decoded, seeds: Conditioning(torch.ones(2, 1, 2)),
+    )
+    sampling = Sampling(steps=2, guidance=guidance)
+    output: Any = SimpleNamespace(resolution_px=8, precision="fp16")
+    sampler = Sampler(lambda *_: None, prior, output, sampling, CPU)
+    vars(sampler)["generator"] = SimpleNamespace(generate=draw_zeros, latent_space="a")
+
+    drawn = sampler.sample(Decoded({"token": torch.zeros(2, 3)}), [1, 2])
+
+    assert sampler.precision == "fp32" and drawn.shape == (2, 3, 8, 8)
+    assert asked["tokens"].sum() == 4 and asked["side"] == 8
+    assert (asked["null"] is None) == (guidance == 1)
+    sampler.sample(None, [1, 2, 3])
+    assert asked["tokens"].shape == (3, 1, 2) and asked["tokens"].sum() == 0
+
+
+def test_words_of_a_recipe() -> None:
+    plain = Recipe(repeats=1)
+    assert plain.described(True) == "1 repeat"
+    keys: Any = {"best_of": 2, "strength": 0.5, "adapter": "skip"}
+    said = Recipe(repeats=3, prior={"scale": 0.5}, **keys)
+    words = said.described(True).split(", ")
+    assert words[0] == "3 repeats" and "2" in words[1] and "0.5" in words[3]
+    assert "0.5" in words[4] and len(said.described(False).split(", ")) == 3
+    for idle in ({"truth": "x"}, {"medium": "clip"}):
+        with pytest.raises(RecipeError):
+            Recipe(**idle)
+    with pytest.raises(RecipeError):
+        Recipe.resolve("reconstruct", None, {}, ["score=a", "truth=b", "steps=3"])

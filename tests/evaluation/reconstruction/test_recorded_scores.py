@@ -1,0 +1,398 @@
+"""Scores of small random pictures, clips and heads beside numbers that were
+recorded.
+"""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from recorded_numbers import Recorded
+from worlds import COLOURS
+
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.facts import ReconstructionFacts
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import ALL
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.datasets import Clip, StimulusSet
+from brainhive_cli.data.media import media_files
+from brainhive_cli.evaluation.reconstruction import metric_parts
+from brainhive_cli.evaluation.reconstruction.evaluation import (
+    Selection,
+    comparison_tables,
+    measure_run,
+    missing_lines,
+    tables,
+)
+from brainhive_cli.evaluation.reconstruction.folders import (
+    leave_out_originals,
+)
+from brainhive_cli.evaluation.reconstruction.metric_parts import (
+    choose_metrics,
+    find_metric,
+    inputs_of,
+    is_here,
+    load,
+    scale_of,
+    two_way_name,
+)
+from brainhive_cli.evaluation.reconstruction.recipe import Recipe
+from brainhive_cli.evaluation.reconstruction.scoring import (
+    GeneratedSet,
+    Scorer,
+    Stimuli,
+    TaskScores,
+    annotate_decoded,
+    annotate_stimulus,
+    examine,
+    measure_sets,
+    pool_folds,
+    rank_items,
+    score_set,
+    write_values,
+)
+from brainhive_cli.measurement.units import Alike
+from brainhive_cli.models import encoders
+from brainhive_cli.models.heads import Decoded
+
+CPU = torch.device("cpu")
+HERE = Launch(0, 1, CPU)
+IDS = [f"p{row}" for row in range(7)]
+FRAMES = 3
+
+
+def draw(seed: int, side: int, frames: int = 0) -> np.ndarray:
+    """Draw a smooth random picture, or a clip of several."""
+    random = np.random.default_rng(seed)
+    made = []
+    for _ in range(frames or 1):
+        coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), np.uint8))
+        made.append(np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)))
+    return np.stack(made) if frames else made[0]
+
+
+def stimuli(frames: int = 0) -> Stimuli:
+    """Give seven stimuli, of which three concepts have two or three."""
+
+    def open_stimulus(image_id: str) -> Any:
+        pixels = draw(int(image_id[1:]), 40, frames)
+        return Clip(pixels, 8) if frames else Image.fromarray(pixels)
+
+    concepts = dict(zip(IDS, "aabbbcc", strict=True))
+    return Stimuli(open_stimulus, str, alike=Alike("concept", concepts))
+
+
+def make_sets(folder: Path, frames: int = 0) -> list[GeneratedSet]:
+    """Write reconstructions of two seeds and two people, some repeated."""
+    sets = []
+    for number, (subject, seed) in enumerate(((1, 1), (1, 2), (2, 1))):
+        name = f"sub-{subject:02d}_seed-{seed}/sub-{subject:02d}"
+        files: dict[str, list[Path]] = {}
+        for row, image_id in enumerate(IDS[: 7 - subject + 1]):
+            repeats = 1 + (row + number) % 2
+            files[image_id] = [
+                folder / name / f"{image_id}-{repeat}.png" for repeat in range(repeats)
+            ]
+            for repeat, file in enumerate(files[image_id]):
+                other = draw(100 * number + 10 * row + repeat, 48, frames)
+                truth = np.asarray(
+                    [Image.fromarray(one).resize((48, 48)) for one in draw(row, 40, 1)]
+                )
+                truth = np.resize(truth, other.shape)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                mixed = (0.5 * other + 0.5 * truth).astype(np.uint8)
+                media_files.save(mixed, file, 8 if frames else None)
+        sets.append(
+            GeneratedSet("brain", name, (seed,), files, subject, "made at random")
+        )
+    return sets
+
+
+@pytest.mark.parametrize("frames", [0, FRAMES])
+@pytest.mark.parametrize("protocol", ["brainhive", "mindeye2"])
+def test_scores(recorded: Recorded, tmp_path: Path, frames: int, protocol: str) -> None:
+    sets, seen = make_sets(tmp_path, frames), stimuli(frames)
+    names = ["frame_ssim", "frame_pixcorr", "frame_psnr"]
+    chosen = names if frames else ["pixcorr", "ssim"]
+    parts, missing = load(chosen, [encoders.resolve(COLOURS)], HERE)
+    opens = [lambda image_id=image_id: seen.open(image_id) for image_id in IDS]
+    scorer = Scorer(parts, protocol, 4, CPU, opens, frames or None)
+    rows = {image_id: row for row, image_id in enumerate(IDS)}
+
+    scored = [score_set(one, scorer, rows, HERE) for one in sets]
+
+    write_values(tmp_path / "values.csv", scored)
+    with (tmp_path / "values.csv").open() as file:
+        listed = [row[2:3] + row[4:] for row in csv.reader(file)]
+    metrics = measure_sets(scored, protocol, "test", seen.alike)
+    recorded(
+        digits=4,
+        missing=len(missing),
+        values=[one.values for one in scored],
+        means=[one.means for one in scored],
+        metrics=short(metrics),
+        order=[image_id for _, image_id in rank_items(scored)],
+        files=len(listed),
+        columns=len(listed[0]),
+        described=scorer.describe(),
+    )
+    assert [row[0] for row in listed[1:]] == [
+        image_id for one in scored for image_id, _ in one.media
+    ]
+    assert [one.title for one in scored] == [one.name.partition("/")[0] for one in sets]
+
+
+def short(metrics: Any) -> Any:
+    """Give the numbers of metrics by name, a line for each."""
+    fields = ("value", "low", "high", "chance", "n", "pool")
+    return {
+        name: [getattr(metric, field) for field in fields]
+        + [*(metric.these_subjects or ()), metric.seed_sd]
+        for name, metric in metrics.items()
+    }
+
+
+def test_clips_of_another_length_are_refused_and_pictures_stand_still(
+    tmp_path: Path,
+) -> None:
+    parts, _ = load(["frame_pixcorr"], [], HERE)
+    seen = draw(0, 40, 3)
+    scorer = Scorer(parts, "brainhive", 4, CPU, [lambda: Clip(seen, 8)], 3)
+    still = Image.fromarray(seen[0])
+    bar: Any = SimpleNamespace(advance=lambda count: None)
+    row = np.array([0])
+
+    values = scorer.score([lambda: still, lambda: Clip(seen, 8)], row[[0, 0]], row, bar)
+
+    alone = scorer.score([lambda: Clip(seen[[0, 0, 0]], 8)], row, row, bar)
+    assert values["frame_pixcorr"] == pytest.approx([alone["frame_pixcorr"][0], 1])
+    with pytest.raises(BrainhiveError, match="2 frames"):
+        scorer.score([lambda: Clip(seen[:2], 8)], row, row, bar)
+
+
+def measured(folder: Path, frames: int) -> RunFolder:
+    """Measure a run of three sources, of which one was not drawn."""
+    sets = make_sets(folder, frames)
+    files = dict(zip(IDS, reversed(sets[0].files.values()), strict=True))
+    name = f"nearest/{sets[0].name}"
+    nearest = replace(sets[0], source="nearest", name=name, files=files)
+    tasks = [scores_of_tasks(order) for order in (range(7), [1, 0, *range(2, 7)])]
+    brain = [replace(sets[row], tasks=tasks[row]) for row in range(2)]
+    people = [*brain, nearest]
+    run = RunFolder(folder)
+    metric = "frame_ssim" if frames else "ssim"
+    recipe = Recipe(metrics=[metric], sheet_rows=3)
+    measure_run(
+        *(run, recipe, people, stimuli(frames), "test", HERE),
+        *({"mean": "get it"}, ReconstructionFacts()),
+    )
+    return run
+
+
+LABELS = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 1]] * 2)[:7]
+
+
+def labelled(frames: int = 2) -> StimulusSet:
+    """Give stimuli with labels, captions, objects, and masks of the last but two."""
+
+    def masks(row: int) -> np.ndarray:
+        found = np.zeros((frames, 8, 8), np.uint8)
+        found[:, : row + 1, :4] = 255 * (row < 5)
+        return found
+
+    return StimulusSet(
+        *("made", "test", IDS, IDS, str),
+        frames=frames,
+        masks=masks,
+        labels=LABELS.astype(np.uint8).__getitem__,
+        label_names=("animal", "human", "tree"),
+        captions=lambda row: [f"a thing {row}", "a thing that stands"][: row % 3],
+        objects=["dog", "man", "car", "cat", "dog", "man", "car"],
+        object_names=("dog", "man", "car", "cat"),
+    )
+
+
+def decoded_as(order: Any) -> Decoded:
+    random = torch.Generator().manual_seed(3)
+    tensors = {
+        "mask": torch.rand(7, 2, 1, 4, 4, generator=random),
+        "concepts": torch.rand(7, 3, generator=random),
+    }
+    named = ("dog", "man", "car", "bee", "dog", "", "a car")
+    texts = [f"a {name} stands" for name in named]
+    return Decoded(tensors, {"caption": texts})[list(order)]
+
+
+def scores_of_tasks(order: Any) -> TaskScores:
+    return TaskScores.of(decoded_as(order), labelled(), IDS)
+
+
+def test_scores_of_words_and_masks(recorded: Recorded) -> None:
+    first, second = scores_of_tasks(range(7)), scores_of_tasks([3, 4, 5, 6, 0, 1, 2])
+    fewer = replace(second, values={"mask_dice": second.values["mask_dice"]})
+    decoded = annotate_decoded(decoded_as(range(7)), IDS, labelled().label_names)
+    seen = [annotate_stimulus(labelled(), row) for row in range(7)]
+    bare = replace(labelled(), masks=None, labels=None, captions=None, label_names=())
+
+    recorded(
+        digits=5,
+        scores=[vars(one) for one in (first, second)],
+        joined=vars(TaskScores.join([first, fewer])),
+        masks=[one.masks for one in (*decoded.values(), *seen)],
+        concepts=[len(one.concepts) for one in (*decoded.values(), *seen)],
+    )
+    captions = ["", "a thing 1", "a thing 2", "", "a thing 4", "a thing 5", ""]
+    assert [one.caption for one in seen] == captions
+    shown = [("animal", "human"), ("human",), ("tree",), ()]
+    assert [one.concepts for one in seen[:4]] == shown
+    assert decoded["p3"].caption == "a bee stands"
+    nothing = annotate_stimulus(bare, 0)
+    assert (nothing.caption, nothing.concepts, nothing.masks) == ("", (), None)
+    # heads of other shapes are none
+    other = Decoded({"mask": torch.zeros(7, 4), "concepts": torch.zeros(7, 9)})
+    assert annotate_decoded(other, IDS, labelled().label_names) == {}
+    assert TaskScores.of(other, labelled(), IDS).values == {}
+    # a stimulus set without truth has no scores
+    bare = replace(bare, objects=None)
+    assert TaskScores.of(decoded_as(range(7)), bare, IDS).values == {}
+
+
+def test_the_likeliest_concepts_are_named_at_most_four() -> None:
+    likely = torch.tensor([[0.6, 0.9, 0.7, 0.55, 0.8, 0.1], [0.2, 0.1, 0.5, 0, 0, 0]])
+    named = annotate_decoded(Decoded({"concepts": likely}), ["a", "b"], [*"uvwxyz"])
+    assert named["a"].concepts == ("v", "y", "w", "u") and named["b"].concepts == ("w",)
+
+
+@pytest.mark.parametrize("frames", [0, FRAMES])
+def test_a_run(recorded: Recorded, tmp_path: Path, frames: int) -> None:
+    run = measured(tmp_path, frames)
+
+    found = run.measurements()
+    facts = found.facts_of(ReconstructionFacts)
+    drawn = artifacts.read(run)
+    laid_out = [*tables(found), *comparison_tables(found)]
+    recorded(
+        digits=4,
+        scopes={name: short(metrics) for name, metrics in found.scopes.items()},
+        items={
+            name: {
+                key: [np.nan if value is None else value for value in column]
+                for key, column in columns.items()
+                if key not in ("image_ids", "units")
+            }
+            for name, columns in found.items.items()
+        },
+        units=[columns["units"] for columns in found.items.values()],
+        facts=[facts.unit_count, facts.stimuli, facts.inflation, len(facts.concepts)],
+        comparisons=facts.comparisons,
+        tables=[[len(table.rows), *map(str, table.rows)] for table in laid_out],
+        rows=[[row.query for row in one.rows] for one in drawn if one.kind == "sheet"],
+    )
+    assert [*found.missing][-1] == "mean" and facts.sources == ["brain", "nearest"]
+    assert found.scopes[ALL] == found.scopes["brain"]
+    assert facts.medium == ("clip" if frames else "picture")
+
+
+def test_sheets_show_each_file_once(tmp_path: Path) -> None:
+    sets = make_sets(tmp_path / "elsewhere")
+    run = RunFolder(tmp_path / "run")
+    values = {"ssim": np.linspace(0, 1, len(sets[0].media))}
+    scored = [replace(sets[0], values=values)]
+
+    shown = Selection(run, scored, stimuli(), 2, "a", "picture").show(None)
+
+    examples, best = shown
+    assert len(examples.rows) == len(best.rows) == 2
+    assert [row.query for row in best.rows] == ["p6", "p0"]
+    files = {tile.file for sheet in shown for row in sheet.rows for tile in row.tiles}
+    assert all((run.path / file).is_file() for file in files)
+    (value,) = best.rows[0].tiles[1].metrics.values()
+    assert value == values["ssim"][-1]
+
+
+def test_sets_of_folds_are_pooled() -> None:
+    files = [{"a": [Path("a")]}, {"b": [Path("b")]}, {"c": [Path("c")]}]
+    tasks = TaskScores({"mask_dice": np.array([0.5])})
+    sets = []
+    for files_of_cell, (seed, fold) in zip(
+        files, ((1, 1), (1, 2), (2, 1)), strict=True
+    ):
+        name = f"sub-01_fold-{fold}_seed-{seed}/sub-01"
+        sets.append(GeneratedSet("brain", name, (seed,), files_of_cell, 1, tasks=tasks))
+    pooled = pool_folds(sets)
+    assert [[*one.files] for one in pooled] == [["a", "b"], ["c"]]
+    assert [one.seeds for one in pooled] == [(1,), (2,)]
+    assert pooled[0].tasks.values["mask_dice"].tolist() == [0.5, 0.5]
+    assert "fold" not in pooled[0].name
+
+
+def test_originals_and_pictures_of_one_colour_are_known(tmp_path: Path) -> None:
+    seen = stimuli()
+    ramp = np.repeat(np.arange(20, dtype=np.uint8), 60).reshape(20, 20, 3)
+    made = {
+        # up to 1.5 levels are JPEG's
+        "p0": Image.fromarray(np.clip(draw(0, 40), 1, None) - 1),
+        "p1": seen.open("p1").resize((90, 90)),
+        "p2": Image.fromarray(draw(50, 40)),
+        "p3": Image.new("RGB", (20, 20), (9, 200, 30)),
+        "p4": Image.fromarray(np.clip(draw(4, 40), 2, None) - 2),
+        "p5": Image.fromarray(ramp // 8 + 100),
+        "p6": Image.fromarray(ramp // 5 + 100),
+    }
+    files = {}
+    for image_id, picture in made.items():
+        files[image_id] = [tmp_path / f"{image_id}.png"]
+        picture.save(files[image_id][0])
+
+    generated = GeneratedSet("scored", "made", (), files)
+
+    originals, blank = examine(generated, seen)
+
+    assert [file.stem for file in originals] == ["p0", "p1"]
+    assert [file.stem for file in blank] == ["p3", "p5"]
+    facts = ReconstructionFacts(score=str(tmp_path), without=["x"])
+    kept, told = leave_out_originals(generated, seen, facts, None)
+    assert [*kept.files] == ["p2", "p3", "p4", "p5", "p6"]
+    assert told.originals == ["p0.png", "p1.png"]
+    assert told.without == ["x", "p0", "p1"]
+    assert leave_out_originals(generated, seen, facts, "left") == (generated, facts)
+
+
+@pytest.mark.parametrize("names", [None, ["ssim"], ["seed_score"]])
+def test_metrics_are_chosen_by_medium(names: Any) -> None:
+    chosen = choose_metrics("picture", names)
+    if names is None:
+        assert {"pixcorr", "ssim", "clip"} <= {*chosen}
+        assert not {"seed_score", "object_f1", "cap_sim"} & {*chosen}
+        assert "epe" in choose_metrics("clip", None)
+    elif names == ["ssim"]:
+        assert chosen == names
+    else:
+        assert {*chosen} == {*names, *metric_parts.SEED_PARTS}
+    for wrong in ("frame_ssim", "nothing"):
+        with pytest.raises(RecipeError):
+            choose_metrics("picture", [wrong])
+
+
+def test_facts_of_metrics() -> None:
+    encoder = encoders.resolve(COLOURS)
+    assert find_metric("ssim") is metric_parts.PARTS["ssim"]
+    assert find_metric("nothing") is None
+    assert (
+        scale_of("pixcorr").low == -1 and scale_of(two_way_name(encoder)).chance == 0.5
+    )
+    assert scale_of("caption_object").low == 0
+    assert is_here("ssim", []) and is_here(two_way_name(encoder), [encoder])
+    assert not is_here(two_way_name(encoder), [])
+    networks = {"clip": 1, "cap_sim": 2, "ssim": 0}
+    for name, count in networks.items():
+        assert len(inputs_of([name, name], [])) == count
+    lines = missing_lines({"clip": "x", "swav": "x", "mean": "y"}, "clip")
+    assert len(lines) == 2 and "mean training clip" in lines[1]
