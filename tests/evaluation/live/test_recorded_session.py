@@ -1,0 +1,475 @@
+"""Live windows of a small random model beside numbers that were recorded."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recorded_numbers import Recorded
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.measurements import (
+    CALIBRATED,
+    SEEN_PICTURES,
+    SIMULATED,
+    TRAINED_TRIALS,
+    TWINS,
+    UNKNOWN_TRIALS,
+)
+from brainhive_cli.data.event_names import EventNames
+from brainhive_cli.data.signals.cutting import Cutting, Steps
+from brainhive_cli.data.signals.windows import CutWindow
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.live import loop as loops
+from brainhive_cli.evaluation.live.decoder import (
+    LivePreparation,
+    WindowDecoder,
+    describe_trials,
+    plan_preparation,
+    read_learned_trials,
+)
+from brainhive_cli.evaluation.live.job import OpenSession, choose_columns
+from brainhive_cli.evaluation.live.loop import Loop
+from brainhive_cli.models.signal_spec import SignalSpec
+
+CHANNELS = ("Fz", "Cz", "Pz", "Oz")
+PICTURES = [f"a/p{row}" for row in range(7)]
+OTHERS = ["a/q0", "a/q1"]
+TIMES_S = np.arange(6) / 100
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def spec_of(names: tuple[str, ...] = ("Cz", "Oz", "Fz"), **facts: Any) -> SignalSpec:
+    times_s = tuple(TIMES_S.tolist())
+    width = len(names) or 9
+    return SignalSpec(names, 6, (1,), (width,), 100.0, times_s, unit="µV", **facts)
+
+
+def member_of(spec: SignalSpec, **learned: Any) -> Any:
+    """Give a linear model of three channels."""
+    weights = draw(18, 5, seed=1)
+    known = {"recorded_channels": CHANNELS, "whiteners": {}, **learned}
+    return SimpleNamespace(
+        cell=SimpleNamespace(tested_on=(1,)),
+        module=SimpleNamespace(
+            layout=SimpleNamespace(spec=spec), learned=SimpleNamespace(**known)
+        ),
+        run=SimpleNamespace(
+            dataset=SimpleNamespace(channels=()),
+            channel_mapping="none",
+            models=[SimpleNamespace(path="a model")],
+        ),
+        encode=lambda trials: torch.from_numpy(trials.averages).flatten(1) @ weights,
+        recorded_unit=lambda subject: "V",
+    )
+
+
+def decoder_of(pictures: int = 7, **options: Any) -> WindowDecoder:
+    template = Trials(
+        *(np.zeros((1, 1, 4, 6), np.float32), (), Sensors(CHANNELS), TIMES_S),
+        *(100.0, "µV"),
+    )
+    return WindowDecoder(
+        *(member_of(spec_of()), EventNames(None, PICTURES[:pictures])),
+        *(EventNames(None, OTHERS), draw(pictures, 5, seed=2)),
+        *(np.arange(pictures) != 2, None, template),
+        **options,
+    )
+
+
+def windows_of(names: str, seed: int = 0) -> list[CutWindow]:
+    """Give windows in which pictures were shown: p0 to p6, q0, q1, or x0."""
+    made = []
+    for number, name in enumerate(names.split()):
+        signal = draw(4, 6, seed=100 * seed + number).numpy() + 0.3
+        time_s = 10 * seed + number + 0.5
+        made.append(CutWindow(name, time_s, number, signal, time_s + 0.06))
+    return made
+
+
+SHOWN = ("p1 p4 p1 q0", "p1 x0 p2 p4", "p6 p1")
+
+
+def test_results_of_windows(recorded: Recorded) -> None:
+    decoder = decoder_of()
+    decoder.warm_up()
+    results = []
+    for number, names in enumerate(SHOWN):
+        results += decoder.decode(windows_of(names, number))
+
+    keys = ("window", "margin", "rank", "repetitions", "average_best", "average_rank")
+    recorded(
+        digits=4,
+        events=[[result.event[key] for key in keys] for result in results],
+        best=[result.event["best"] for result in results],
+        signals=[result.signal for result in results],
+    )
+    shown = [result.event["shown"] for result in results]
+    assert shown[3:6] == ["a/q0", "a/p1", None]
+    # picture 2 was learned from; others are not searched, or not known
+    tested = [result.is_tested for result in results]
+    assert tested == [True, True, True, False, True, False, False, True, True, True]
+    assert [*decoder.unknown_events] == ["x0"]
+    assert decoder.decode([]) == [] and len(results) == 10
+
+
+def test_of_one_picture_there_is_no_margin() -> None:
+    (result,) = decoder_of(1).decode(windows_of("p0"))
+    assert result.event["margin"] is None and result.event["rank"] == 1
+    assert len(result.event["best"]) == 1
+    few, many = (decoder_of(count).decode(windows_of("p0")) for count in (3, 7))
+    assert [len(found[0].event["best"]) for found in (few, many)] == [3, 5]
+
+
+@pytest.mark.parametrize("sizes", [(12, 12), (5, 7, 12), (20, 4), (3, 17, 4)])
+def test_first_trials_are_kept_for_the_whitener(
+    recorded: Recorded, sizes: tuple[int, ...]
+) -> None:
+    steps = Steps(epoch_ms=(0, 60), keep_ms=(0, 60), baseline=False, rate_hz=100)
+    preparation = LivePreparation(steps, CHANNELS, "µV", whiten_trials=15)
+    decoder = decoder_of(preparation=preparation)
+    names = " ".join(f"p{number % 5}" for number in range(24))
+    windows = windows_of(names, 3)
+    results, missing = [], []
+    start = 0
+    for size in sizes:
+        results += decoder.decode(windows[start : start + size])
+        missing.append(decoder.missing_trials)
+        start += size
+        assert (decoder.whitener is None) == (missing[-1] > 0)
+
+    left = 15 - np.cumsum(sizes)
+    assert missing == np.maximum(left, 0).tolist() and len(results) == 9
+    # whatever arrives together, the whitener and the results are one
+    assert decoder.whitener is not None
+    np.testing.assert_allclose(decoder.whitener, whitener_of(windows[:15]), rtol=1e-5)
+    assert [result.event["window"] for result in results] == [*range(1, 10)]
+    recorded(digits=4, whitener=decoder.whitener, last=results[-1].event["best"])
+
+
+def whitener_of(windows: list[CutWindow]) -> np.ndarray:
+    """Measure the mean covariance of trials over samples, within pictures, shrunk."""
+    decoder = decoder_of(
+        preparation=LivePreparation(
+            Steps(epoch_ms=(0, 60), keep_ms=(0, 60), baseline=False, rate_hz=100),
+            CHANNELS,
+            "µV",
+            whiten_trials=len(windows),
+        )
+    )
+    decoder.decode(windows)
+    assert decoder.whitener is not None
+    return decoder.whitener
+
+
+def test_a_whitener_of_the_training_is_used_at_once() -> None:
+    matrix = np.diag([2.0, 0.5, 1.0, 3.0]).astype(np.float32)
+    steps = Steps(epoch_ms=(0, 60), keep_ms=(0, 60), baseline=False, rate_hz=100)
+    preparation = LivePreparation(steps, CHANNELS, "µV", whitener=matrix)
+    window = windows_of("p0")[0]
+    expected = matrix @ window.signal
+
+    (result,) = decoder_of(preparation=preparation).decode([window])
+
+    np.testing.assert_allclose(result.signal, expected[[1, 3, 0]], rtol=1e-6)
+
+
+def test_trials_of_the_training_are_known_again() -> None:
+    windows = windows_of("p0 p1 p3 p4", 2)
+    signals = torch.stack([torch.from_numpy(one.signal[[1, 3, 0]]) for one in windows])
+    nearly = signals[2] + 0.25 * draw(3, 6, seed=9)
+    learned = describe_trials(torch.stack([2 * signals[0] + 3, nearly, *draw(9, 3, 6)]))
+
+    found = decoder_of(learned_trials=learned).decode(windows)
+    of_one = decoder_of(learned_trials=learned[:1]).decode(windows_of("p0", 2))
+
+    assert [result.is_learned for result in found] == [True, False, True, False]
+    assert not of_one[0].is_learned
+
+
+def test_trials_are_described_by_some_of_their_numbers(recorded: Recorded) -> None:
+    many = describe_trials(draw(3, 5, 700) + 4)
+    assert many.shape == (3, 1167) and torch.allclose(many.norm(dim=1), torch.ones(3))
+    recorded(digits=4, few=describe_trials(draw(3, 2, 5)), many=many)
+
+
+def test_learned_trials_are_those_of_stores_that_have_not_changed() -> None:
+    trials = {subject: draw(4, 2, 3, seed=subject).numpy() for subject in (1, 2, 3)}
+    source = SimpleNamespace(
+        identities=lambda subjects: {"s1": "a", "s2": "changed"},
+        name_of=lambda subject: f"s{subject}",
+    )
+    learned = SimpleNamespace(
+        subjects=(1, 2, 3),
+        signals={"s1": "a", "s2": "b", "s3": "c"},
+        has_all_subjects=True,
+    )
+    member: Any = SimpleNamespace(
+        module=SimpleNamespace(learned=learned),
+        source=source,
+        trials=lambda subject, *_, **__: SimpleNamespace(averages=trials[subject]),
+    )
+    found, is_complete = read_learned_trials(member)
+    assert found is not None and not is_complete
+    torch.testing.assert_close(found, describe_trials(torch.from_numpy(trials[1])))
+    learned.signals = {"s1": "a", "s2": "changed"}
+    found, is_complete = read_learned_trials(member)
+    assert found is not None and len(found) == 8 and is_complete
+    learned.has_all_subjects = False
+    assert not read_learned_trials(member)[1]
+    learned.signals = {}
+    assert read_learned_trials(member)[0] is None
+
+
+STEPS: dict[str, Any] = {"kind": "recording", "epoch_ms": (-50, 60), "keep_ms": (0, 60)}
+STEPS |= {"rate_hz": 100.0, "whiten": "no"}
+WHITE = {"preparation": {**STEPS, "whiten": "epochs"}}
+
+
+def plan(spec: SignalSpec, whiten_trials: int | None = None, **learned: Any) -> Any:
+    recipe: Any = SimpleNamespace(whiten_trials=whiten_trials)
+    return plan_preparation(member_of(spec, **learned), recipe)
+
+
+def test_preparations_are_planned_by_the_model() -> None:
+    plain = plan(spec_of(preparation={**STEPS, "band_hz": (1, 40), "phase": "forward"}))
+    assert plain.channels == ("Cz", "Oz", "Fz") and plain.unit == "µV"
+    assert plain.band_hz == (1, 40) and plain.whitener is None and plain.differs == []
+    assert plan(spec_of(preparation=STEPS)).band_hz == (None, None)
+    # without a delay nothing can be filtered live
+    assert len(plan(spec_of(preparation={**STEPS, "band_hz": (1, 40)})).differs) == 1
+    assert len(plan(spec_of(preparation={**STEPS, "band_hz": (None, 40)})).differs) == 1
+
+    # signals of a program have no steps
+    made = plan(spec_of(preparation={"simulated": "a"}))
+    assert made.steps.epoch_ms == pytest.approx((0, 60)) and not made.steps.baseline
+    assert (made.steps.whiten, made.steps.rate_hz) == ("no", 100)
+
+    # whitened by the training's last session, or by this one
+    sessions = [np.eye(4), 2 * np.eye(4)]
+    learned = plan(spec_of(**WHITE), whiteners={1: sessions})
+    assert learned.whitener is sessions[1] and learned.channels == CHANNELS
+    assert len(learned.differs) == 1 and learned.whiten_trials == 0
+    own = plan(spec_of(**WHITE), 40)
+    assert own.whiten_trials == 40 and own.whitener is None
+    assert own.channels == CHANNELS and len(own.differs) == 1
+    no_names = plan(spec_of(**WHITE), 40, recorded_channels=())
+    assert no_names.channels == ("Cz", "Oz", "Fz")
+    counted = plan(spec_of(("0", "1", "2"), preparation=STEPS))
+    assert counted.channels == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("spec", "trials", "error"),
+    [
+        (spec_of((), preparation=STEPS), None, BrainhiveError),
+        (spec_of(preparation={**STEPS, "regress": 1}), None, BrainhiveError),
+        (spec_of(preparation={}), None, BrainhiveError),
+        (spec_of(preparation=STEPS), 30, RecipeError),
+        (spec_of(**WHITE), None, MissingData),
+    ],
+    ids=["voxels", "unknown step", "unknown steps", "not whitened", "no whitener"],
+)
+def test_what_no_stream_can_have_is_refused(
+    spec: SignalSpec, trials: int | None, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        plan(spec, trials)
+
+
+def test_the_template_says_of_windows_what_stores_say() -> None:
+    steps = Steps(epoch_ms=(-50, 60), keep_ms=(0, 60), rate_hz=100, whiten="no")
+    cutting = Cutting(steps, 500.0)
+    places = tuple((0.01 * row, 0.02, 0.03) for row in range(3))
+    preparation = LivePreparation(steps, CHANNELS, "µV")
+    own = preparation.make_template(CHANNELS, cutting, spec_of(positions=places))
+    assert own.signal.shape == (1, 1, 4, 6) and own.rate_hz == 100
+    assert own.positions is not None
+    np.testing.assert_allclose(np.array(own.positions)[[1, 3, 0]], places)
+    strange = preparation.make_template(("Fz", "X1"), cutting, spec_of())
+    assert strange.positions is None and strange.unit == "µV"
+    white = Steps(epoch_ms=(-50, 60), keep_ms=(0, 60), rate_hz=100)
+    whitened = LivePreparation(white, CHANNELS, "µV")
+    assert whitened.make_template(CHANNELS, cutting, spec_of()).unit == "whitened"
+
+
+class Replay:
+    """A stream of windows, some at a time, on a clock that runs a second a read."""
+
+    def __init__(self, chunks: list[list[CutWindow]]) -> None:
+        self.chunks, self.clock_s, self.is_closed = [*chunks], 0.0, False
+        self.template = decoder_of().template
+
+    def now_s(self) -> float:
+        self.clock_s += 1
+        return self.clock_s
+
+    def read_windows(self, wait_s: float) -> list[CutWindow] | None:
+        return self.chunks.pop(0) if self.chunks else None
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def session_of(speed: float = 1.0, **options: Any) -> tuple[Any, Replay]:
+    chunks = [windows_of(names, number) for number, names in enumerate(SHOWN)]
+    replay = Replay([*chunks, []])
+    session = SimpleNamespace(
+        decoder=decoder_of(**options),
+        stream=replay,
+        windows=None,
+        columns=None,
+        job=SimpleNamespace(
+            recipe=SimpleNamespace(source=SimpleNamespace(speed=speed))
+        ),
+        caveats=lambda learned, trials: [TRAINED_TRIALS] * (learned > 1),
+    )
+    return session, replay
+
+
+@pytest.mark.parametrize("most", [None, 5])
+def test_a_session(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, most: int | None
+) -> None:
+    monkeypatch.setattr(loops, "SHEET_ROWS", 3)
+    session, _ = session_of()
+    events: list[Any] = []
+    loop = Loop(session, events.append, most_windows=most)
+    # one thread, so that windows that wait together are always the same
+    for windows in loop._windows():
+        left = None if most is None else most - loop.decoded
+        loop._decode(windows[:left])
+        if loop.decoded == most:
+            break
+
+    keys = ("window", "onset_s", "hits", "stream")
+    recorded(
+        digits=4,
+        events=[[event[key] for key in keys] for event in events],
+        latency=loop.summarise_latencies(),
+        score=[loop.score.ranks, loop.score.average_ranks, loop.score.learned],
+        unknown=loop.unknown,
+    )
+    assert loop.first_results == events[:3]
+
+
+def test_a_session_ends_after_so_many_windows_or_with_its_stream() -> None:
+    for most, ending in ((5, "after 5 windows"), (None, "the stream ended")):
+        session, replay = session_of()
+        events: list[Any] = []
+        loop = Loop(session, events.append, most_windows=most)
+        assert loop.run() == ending and replay.is_closed
+        assert loop.decoded == len(events) == (most or 10)
+        assert loop._should_stop.is_set()
+
+
+def test_a_replay_at_another_speed_has_no_latencies() -> None:
+    session, _ = session_of(speed=20.0)
+    loop = Loop(session, lambda event: None)
+    loop.run()
+    assert loop.summarise_latencies() == {} and len(loop.times_ms) == 0
+    timed = Loop(session_of()[0], lambda event: None)
+    timed.run()
+    assert len(timed.times_ms) == 10
+
+
+def test_trials_of_the_training_are_said_once() -> None:
+    signals = [
+        torch.from_numpy(window.signal[[1, 3, 0]])
+        for number, names in enumerate(SHOWN)
+        for window in windows_of(names, number)
+    ]
+    learned = describe_trials(torch.stack(signals))
+    session, _ = session_of(learned_trials=learned)
+    events: list[Any] = []
+    Loop(session, events.append).run()
+    assert [event["kind"] for event in events].count("warning") == 1
+
+
+def test_windows_are_dropped_where_decoding_is_too_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loops, "WAITING_WINDOWS", 1)
+    session, _ = session_of()
+    loop = Loop(session, lambda event: None)
+    loop._read()
+    # two chunks wait, and the third has two windows
+    assert loop.counts.dropped == {"decoding was too slow": 2}
+    assert loop.counts.windows == 10
+
+
+def test_an_error_of_the_stream_is_raised_where_windows_are_decoded() -> None:
+    session, replay = session_of()
+
+    def fail(wait_s: float) -> None:
+        raise BrainhiveError("the stream is lost")
+
+    replay.read_windows = fail  # type: ignore[method-assign]
+    with pytest.raises(BrainhiveError, match="lost"):
+        Loop(session, lambda event: None).run()
+    assert replay.is_closed
+
+
+def stream_of(channels: str, units: str = "µV", kinds: str = "eeg") -> Any:
+    names = tuple(channels.split())
+    return SimpleNamespace(
+        name="a",
+        channels=names,
+        units=[units] * len(names),
+        kinds=[kinds] * (len(names) - 1) + ["misc"],
+    )
+
+
+def test_columns_are_those_of_the_model() -> None:
+    steps = Steps(epoch_ms=(-50, 60), keep_ms=(0, 60), rate_hz=100, whiten="no")
+    preparation = LivePreparation(steps, ("Cz", "Oz"), "µV")
+    source: Any = type("Source", (), {"model_fields": {"unit": None}})()
+    everything = choose_columns(preparation, stream_of("Oz Fz Cz x"), "none", source)
+    assert everything == [2, 0]
+    # a mapping reads all channels of the kind
+    mapped = choose_columns(preparation, stream_of("Oz Fz Pz x"), "spline", source)
+    assert mapped == [0, 1, 2]
+    for stream, mapping in (
+        (stream_of("Oz Fz x"), "none"),
+        (stream_of("Oz Cz x", units="V"), "none"),
+        (stream_of("Oz Cz x", units=""), "none"),
+    ):
+        with pytest.raises(BrainhiveError):
+            choose_columns(preparation, stream, mapping, source)
+    white = LivePreparation(Steps(), ("Cz", "Oz"), "µV")
+    with pytest.raises(BrainhiveError):
+        choose_columns(white, stream_of("Oz Fz x"), "spline", source)
+
+
+def test_caveats_of_a_session() -> None:
+    holdout = SimpleNamespace(caveats=lambda template: [TWINS])
+    pictures = SimpleNamespace(caveats=[SEEN_PICTURES])
+    learned = SimpleNamespace(caveats=[CALIBRATED])
+    align = SimpleNamespace(
+        tested_pictures=lambda split, fold: pictures,
+        dataset=SimpleNamespace(holdout=holdout),
+        models=[SimpleNamespace(learned=learned)],
+    )
+    job: Any = SimpleNamespace(
+        align=align,
+        recipe=SimpleNamespace(gallery="test"),
+        cell=SimpleNamespace(fold=1),
+    )
+    decoder: Any = SimpleNamespace(template=None)
+    stream: Any = None
+
+    def caveats(knows: bool, *counts: int) -> set[str]:
+        session = OpenSession(job, decoder, stream, None, None, [SIMULATED], knows)
+        return {*session.caveats(*counts)}
+
+    always = {SIMULATED, TWINS, SEEN_PICTURES, CALIBRATED}
+    assert caveats(True) == always and caveats(True, 5, 100) == always
+    assert caveats(False) == {*always, UNKNOWN_TRIALS}
+    # the stronger caveat replaces the weaker one
+    for knows in (False, True):
+        assert caveats(knows, 6, 100) == {*always, TRAINED_TRIALS}
