@@ -1,0 +1,500 @@
+"""Calibration of small random people beside numbers that were recorded."""
+
+from itertools import product
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recorded_numbers import Recorded
+from trials import make_trials
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import CalibrationFacts, Strength
+from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.calibration.amounts import (
+    ALL,
+    choose_trials,
+    limit_amounts,
+    measure_amounts,
+    measure_timeline,
+)
+from brainhive_cli.evaluation.calibration.curves import (
+    choose_headline,
+    conclude,
+    draw,
+    find_better,
+    find_sufficient,
+    scope_of,
+    share_seen,
+)
+from brainhive_cli.evaluation.calibration.job import Job, Person, read_raw
+from brainhive_cli.evaluation.calibration.measure import (
+    Part,
+    choose_strength,
+    fit_decoder,
+    fix_pulls,
+    list_arms,
+    measure_draw,
+    train_on,
+)
+from brainhive_cli.evaluation.calibration.recipe import Recipe
+from brainhive_cli.measurement.units import Items
+from brainhive_cli.training.alignment.recipe import Cell, Recipe as Training
+
+COUNTS = np.array([3, 1, 2, 4, 2, 1, 3, 2, 4, 1, 2])
+
+
+def trials_of(seed: int = 0, subject: int = 4, **left_out: None) -> Trials:
+    """Give trials of two sessions of two or three runs, with a break in each."""
+    random = np.random.default_rng(seed)
+    is_there = np.arange(4) < COUNTS[:, None]
+    number = random.permutation(int(COUNTS.sum()))
+    run, position = np.divmod(number, 5)
+    columns = {
+        "sessions": (np.int8, run // 3),
+        "runs": (np.int16, run % 3),
+        "onset_s": (np.float64, 7 + 2.5 * position + 20 * (position > 2) + 0.1 * run),
+    }
+    known: dict[str, Any] = {}
+    for name, (kind, values) in columns.items():
+        empty = np.nan if name == "onset_s" else -1
+        known[name] = np.full(is_there.shape, empty, kind)
+        known[name][is_there] = values
+    signal = random.normal(size=(len(COUNTS), 4, 3, 5)).astype(np.float32)
+    rows = 2 * np.arange(len(COUNTS))
+    return make_trials(
+        *(subject, signal, rows, ("P7", "Oz", "Cz"), 100.0, COUNTS),
+        **{**known, **left_out},
+    )
+
+
+AMOUNTS: Any = {"pictures": [2, 7], "trials": [1, 9, 20], "minutes": [0.2, 0.9]}
+
+
+@pytest.mark.parametrize(
+    "lacking", [(), ("sessions",), ("runs", "sessions"), ("runs",)], ids=str
+)
+def test_amounts(recorded: Recorded, lacking: tuple[str, ...]) -> None:
+    trials = trials_of(**dict.fromkeys(lacking))
+    chosen = {
+        f"{unit} {order} {seed}": choose_trials(
+            trials, unit, [*AMOUNTS[unit], ALL], order, np.random.default_rng(seed)
+        )
+        for unit, order, seed in product(AMOUNTS, ("draws", "recording"), (0, 1))
+    }
+    sizes = [measure_amounts(trials, one) for one in chosen["pictures draws 0"]]
+    recorded(
+        digits=5,
+        timeline=measure_timeline(trials),
+        chosen={name: [one * 1.0 for one in some] for name, some in chosen.items()},
+        sizes=sizes,
+    )
+
+
+def test_amounts_that_everybody_has() -> None:
+    people = [trials_of(), trials_of(1).take(np.arange(9))]
+    none = np.zeros((11, 4), bool)
+    assert limit_amounts(people, "pictures", [9, 1, 4, 8]) == {
+        **{"1 picture": 1, "4 pictures": 4, "8 pictures": 8},
+        "everything": ALL,
+    }
+    # of 25 and of 22 trials
+    assert [*limit_amounts(people, "trials", [21, 22, 30]).values()] == [21, ALL]
+    assert measure_amounts(trials_of(onset_s=None), none)[:2].tolist() == [0, 0]
+    assert np.isnan(measure_amounts(trials_of(onset_s=None), ~none)[2])
+    assert measure_amounts(trials_of(), none).tolist() == [0, 0, 0]
+    for unit, order in (("minutes", "draws"), ("pictures", "recording")):
+        with pytest.raises(BrainhiveError, match="subject 9"):
+            limit_amounts([trials_of(0, 9, onset_s=None)], unit, [1], order)
+
+
+def recipe(*words: str) -> Recipe:
+    return Recipe.resolve("calibrate", None, {}, words)
+
+
+CELLS = [
+    Cell(f"all/seed-{seed}", trained, (subject,), seed)
+    for subject in (4, 5, 6)
+    for seed, trained in ((1, (1, 2, 3)), (2, (1, 2)))
+]
+NAMES = {"2 pictures": 2.0, "7 pictures": 7.0, "everything": ALL}
+IDS = [[f"p{row}" for row in range(9)], [f"p{row}" for row in range(1, 9)]]
+IDS.append([f"p{row}" for row in range(8)])
+
+
+def job_of(*words: str, backbone: str = "nice", **changes: Any) -> Any:
+    """Give a calibration of three people, of whom each saw some of nine pictures."""
+    everybody = {}
+    for subject, ids in zip((4, 5, 6), IDS, strict=True):
+        tested = SimpleNamespace(stimulus=np.array([int(name[1:]) for name in ids]))
+        trials = trials_of(subject, subject)
+        everybody[subject] = Person(subject, trials, subject % 3, tested, {}, range(9))
+
+    def stores(split: str) -> Any:
+        store = SimpleNamespace(image_ids=[f"p{row}" for row in range(22)], pixels=None)
+        return {"one": store}
+
+    def model(cell: Cell) -> Any:
+        def contain(name: Any, ids: Any, pixels: Any, confirm: Any) -> np.ndarray:
+            return np.arange(22) % (2 + 2 * cell.seed) == 0
+
+        pictures = SimpleNamespace(contain=contain)
+        learned = SimpleNamespace(pictures=pictures)
+        return SimpleNamespace(cell=cell, stores=stores, learned=learned)
+
+    seen = SimpleNamespace(names=[], concepts=[], caveats=[], likely=[], lines=[])
+    align = SimpleNamespace(
+        models=[model(cell) for cell in CELLS],
+        tested_pictures=lambda split: seen,
+        signal_warnings=[],
+        describe=lambda split: {},
+        dataset=SimpleNamespace(pictured_as="a", name="made"),
+        confirm_copy=lambda split: None,
+        caveats=lambda split: [],
+        mode="inter",
+        variant="",
+    )
+    training = Training.resolve(
+        "train-align", None, {}, ["dataset=demo", f"backbone={backbone}"]
+    )
+    fields: dict[str, Any] = {
+        "recipe": recipe(*words),
+        "align": align,
+        "training": training,
+        "cells": CELLS,
+        "unit": "pictures",
+        "draws": 2,
+        "needs_trials": False,
+        "epochs": 3,
+    }
+    made = Job(**{**fields, **changes})
+    vars(made).update(people=everybody, amounts=NAMES, items=Items.independent(IDS))
+    return made
+
+
+ARMS = ("zero-shot", "transfer", "scratch", "permuted-transfer", "coral")
+
+
+def parts_of(arms: Any = ARMS) -> dict[Any, Part]:
+    """Give random ranks, of which transfer's are best and everything is drawn once."""
+    ranked = {}
+    rows = enumerate(NAMES)
+    sizes = {name: np.array([row + 2.0, 3 * row + 1.5, row / 7]) for row, name in rows}
+    for number, cell in enumerate(CELLS):
+        count = len(IDS[cell.tested_on[0] - 4])
+        for draw_number in range(2):
+            random = np.random.default_rng([number, draw_number])
+            ranks = {}
+            for row, (arm, name) in enumerate(product(arms, NAMES)):
+                if draw_number == 1 and name == "everything":
+                    continue
+                high = 4 + row % 3 if arm == "transfer" else 10
+                ranks[arm, name] = random.integers(1, high, count)
+            known = {name: values * (1 + number) for name, values in sizes.items()}
+            ranked[cell, draw_number] = Part(ranks, known, {}, ())
+    return ranked
+
+
+def short(metrics: Any) -> Any:
+    """Give the numbers of metrics by name, a line for each."""
+    fields = ("value", "low", "high", "chance", "n", "pool")
+    return {
+        name: [getattr(metric, field) for field in fields]
+        + [*(metric.these_subjects or ()), metric.seed_sd]
+        for name, metric in metrics.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("arms", "headline"),
+    [(ARMS, "transfer"), (("scratch",), "scratch"), (("permuted-scratch",), "")],
+    ids=["all", "one", "control"],
+)
+def test_conclusions(
+    monkeypatch: pytest.MonkeyPatch,
+    recorded: Recorded,
+    arms: tuple[str, ...],
+    headline: str,
+) -> None:
+    module = "brainhive_cli.evaluation.calibration.curves"
+    monkeypatch.setattr(f"{module}.describe_tested", lambda *_: ({}, []))
+    chosen = ",".join(arm for arm in arms if arm != "coral")
+    words = [f"arms={chosen}", *(["alignments=coral"] if "coral" in arms else [])]
+    pulls = dict.fromkeys(NAMES, 0.3)
+    strength = {"all/seed-1 on 4": Strength(pulls=pulls, chosen_by="recipe")}
+
+    found = conclude(job_of(*words), parts_of(arms), strength)
+
+    facts = found.facts_of(CalibrationFacts)
+    drawn = draw(found)
+    recorded(
+        digits=5,
+        scopes={name: short(metrics) for name, metrics in found.scopes.items()},
+        facts=facts.model_dump(include=FACTS),
+        drawn=[
+            [
+                [*map(str, getattr(one, "at", ()))],
+                [[*line.values] for line in getattr(one, "lines", ())],
+                [*map(str, getattr(one, "rows", ()))],
+            ]
+            for one in drawn
+        ],
+    )
+    titles = [one.title for one in drawn]
+    assert [*facts.arms] == list_arms(recipe(*words)) and len({*titles}) == len(titles)
+    assert facts.arm == headline
+
+
+FACTS = {"amounts", "people", "lead", "suffices", "better", "trained_on", "seen_share"}
+FACTS |= {"is_above_chance", "pictures_left_out", "epochs"}
+
+
+def test_an_arm_that_was_not_measured_of_everybody_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = "brainhive_cli.evaluation.calibration.curves"
+    monkeypatch.setattr(f"{module}.describe_tested", lambda *_: ({}, []))
+    parts = parts_of()
+    first = next(iter(parts))
+    parts[first] = Part(
+        parts[first].ranks, parts[first].sizes, {"coral": "few"}, ["scratch"]
+    )
+    words = (f"arms={','.join(ARMS[:4])}", "alignments=coral")
+    found: Measurements = conclude(job_of(*words), parts, {})
+    arms = [*found.facts_of(CalibrationFacts).arms]
+    assert arms == [*ARMS[:4]] and [*found.missing] == ["coral"]
+    stamped = {
+        name
+        for name, metrics in found.scopes.items()
+        if any("transductive" in metric.protocol for metric in metrics.values())
+    }
+    first_parts = {name.split(" · ")[0] for name in stamped}
+    assert first_parts == {"scratch", "transfer over scratch"}
+    nothing = dict.fromkeys(list_arms(recipe(*words)), "few")
+    parts[first] = Part({}, {}, nothing, ())
+    with pytest.raises(BrainhiveError, match="no arm"):
+        conclude(job_of(*words), parts, {})
+
+
+@pytest.mark.parametrize(
+    ("arms", "headline"),
+    [
+        (["zero-shot", "transfer", "scratch"], "transfer"),
+        (["zero-shot", "coral", "scratch"], "coral"),
+        (["permuted-transfer", "scratch", "permuted-scratch"], "scratch"),
+        (["permuted-transfer"], ""),
+    ],
+)
+def test_the_arm_of_the_finding(arms: list[str], headline: str) -> None:
+    assert choose_headline(arms) == headline
+
+
+def test_gains_and_what_suffices(recorded: Recorded) -> None:
+    random = np.random.default_rng(3)
+    items = Items.unnamed([20] * 4)
+    gains = [
+        [random.normal(mean, 0.3, 20) for _ in range(4)]
+        for mean in (0.25, 0.2, 0.05, -0.3)
+    ]
+    rates = {"1": 0.2, "2": 0.55, "3": 0.8, "everything": 0.85}
+    hits = {
+        name: [1.0 * (random.random(20) < rate) for _ in range(4)]
+        for name, rate in rates.items()
+    }
+    everything: Any = SimpleNamespace(low=0.4, chance=0.1)
+    of_two = {name: some[:2] for name, some in hits.items()}
+    recorded(
+        better=[find_better(gains[:stop], items) for stop in range(1, 5)],
+        reversed=find_better(gains[::-1], items),
+        sufficient=find_sufficient(hits, everything, items),
+        of_two=find_sufficient(of_two, everything, items),
+    )
+    alone = {"everything": hits["everything"]}
+    assert find_sufficient(alone, everything, items) == {"is_above_chance": True}
+    for low, chance in ((0.1, 0.1), (None, 0.1), (0.0, None)):
+        unsure: Any = SimpleNamespace(low=low, chance=chance)
+        assert find_sufficient(hits, unsure, items) == {}
+    assert scope_of("zero-shot", "2 pictures") == "zero-shot"
+    assert scope_of("transfer", "2 pictures") == "transfer · 2 pictures"
+
+
+def test_shares_of_pictures_that_others_saw() -> None:
+    # rows 0, 2, … 20: of every fourth and sixth row
+    assert share_seen(job_of()) == pytest.approx((6 / 11 + 4 / 11) / 2)
+
+
+class Base:
+    """A model of other people that says how it is asked."""
+
+    zero_shot = "zero-shot"
+
+    def __init__(self, decodes: bool = True) -> None:
+        self.decodes = decodes
+
+    def decodes_strangers(self, trials: Trials) -> bool:
+        return self.decodes
+
+    def train_arm(self, *asked: Any) -> Any:
+        return asked
+
+    def align_signals(self, config: Any, trials: Trials) -> Any:
+        return "signals", config.kind
+
+    def align_tokens(self, config: Any, trials: Trials) -> Any:
+        return "tokens", config.kind
+
+
+def test_each_arm_is_fitted_in_its_way() -> None:
+    spec = recipe("alignments=coral,euclidean")
+    trials = trials_of()
+
+    def fit(arm: str, pull: float | None = 0.1, count: int = 11, **options: Any) -> Any:
+        base: Any = Base(**options)
+        return fit_decoder(base, arm, spec, trials.take(np.arange(count)), 5, pull)
+
+    assert fit("zero-shot") == fit("transfer", None) == "zero-shot"
+    # four pictures are too few, unless the model cannot decode strangers
+    assert fit("transfer", count=4) == fit("permuted-transfer", count=4) == "zero-shot"
+    assert fit("transfer", count=5)[0] == fit("transfer", count=4, decodes=False)[0]
+    assert fit("scratch", None, count=4)[0] == "scratch"
+    arm, _, seed, pull, align = fit("transfer")
+    assert (arm, seed, pull) == ("transfer", 5, 0.1) and align.kind == "euclidean"
+    assert fit("scratch", None)[3] == 0.0
+    assert fit("coral") == ("tokens", "coral")
+    assert fit("euclidean") == ("signals", "euclidean")
+
+
+def test_one_draw(recorded: Recorded) -> None:
+    tested = trials_of(7, 4)
+    rows = 2 * np.arange(11)
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randn(11, 15, generator=generator)
+
+    class Model:
+        device = torch.device("cpu")
+
+        def encode_image(self, gallery: Any) -> torch.Tensor:
+            return gallery["one"]
+
+    class Decoder:
+        model = Model()
+
+        def __init__(self, trials: Trials, is_together: bool) -> None:
+            self.mean = torch.from_numpy(trials.averages).mean(0).flatten()
+            self.is_together = is_together
+
+        def encode(self, signals: Any) -> torch.Tensor:
+            values = torch.as_tensor(signals).flatten(1) - self.mean
+            return values - values.mean(0) if self.is_together else values
+
+    class Learner(Base):
+        def train_arm(self, arm: str, trials: Trials, *more: Any) -> Any:
+            if arm == "fine-tuning":
+                raise BrainhiveError("it cannot be tuned")
+            return Decoder(trials, arm == "subject-layer")
+
+    person = Person(4, trials_of(1, 4), 0, tested, {"one": pictures}, rows)
+    arms = ["scratch", "subject-layer", "fine-tuning"]
+    base: Any = Learner()
+    drawn = [
+        measure_draw(job_of(), base, person, arms, dict.fromkeys(NAMES), number)
+        for number in (0, 1)
+    ]
+    recorded(
+        digits=5,
+        ranks=[{f"{key}": ranks for key, ranks in one.ranks.items()} for one in drawn],
+        sizes=[one.sizes for one in drawn],
+    )
+    assert [one.together for one in drawn] == [["subject-layer"], []]
+    assert [[*one.missing] for one in drawn] == [["fine-tuning"]] * 2
+    # everything is learned from in the first draw alone
+    whole = [{name for _, name in one.ranks} for one in drawn]
+    assert whole == [{*NAMES}, {"2 pictures", "7 pictures"}]
+    assert {arm for arm, _ in drawn[0].ranks} == {"scratch", "subject-layer"}
+
+
+def test_strengths_that_nobody_chooses() -> None:
+    alone = Cell("a", (1,), (4,), 1)
+    # people choose one of several strengths
+    several = job_of("transfer.pulls=1,0.1")
+    assert (
+        fix_pulls(several, CELLS[0]) is None and several.count_choosers(CELLS[0]) == 3
+    )
+    one = fix_pulls(several, alone)
+    assert one is not None and one.chosen_by == "one person"
+    assert [*one.pulls.values()] == [0.3, 0.3, 0.3]
+    given = fix_pulls(job_of("transfer.pulls=0.2"), CELLS[0])
+    assert given is not None and {*given.pulls.values()} == {0.2}
+    assert given.chosen_by == "recipe"
+    closed = fix_pulls(job_of(backbone="ridge", epochs=None), CELLS[0])
+    assert closed is not None and {*closed.pulls.values()} == {0.0}
+    none = fix_pulls(job_of(), CELLS[0])
+    assert none is not None and none.chosen_by == "number of pictures"
+    assert (
+        job_of(
+            "arms=zero-shot",
+        ).count_choosers(CELLS[0])
+        == 0
+    )
+    assert job_of("transfer.pulls=1,0.1", epochs=None).count_choosers(CELLS[0]) == 0
+
+
+def test_the_nearest_strength_that_is_not_surely_worse() -> None:
+    random = np.random.default_rng(0)
+    best = random.random(6)
+    worse = best - np.array([0.1, 0.12, 0.09, 0.11, 0.1, 0.08])
+    noisy = best - np.array([0.5, -0.4, 0.3, -0.3, 0.2, -0.1])
+    assert choose_strength({None: worse, 1.0: noisy, 0.1: best}) == 1.0
+    assert choose_strength({None: worse, 0.1: best, 0.0: worse}) == 0.1
+    assert choose_strength({None: [0.3], 0.1: [0.4]}) == 0.1
+    assert choose_strength({None: [0.4], 0.1: [0.4]}) is None
+
+
+def test_a_model_of_fewer_people_validates_on_held_out_concepts() -> None:
+    job, paths = job_of(), Paths()
+    made = train_on(job, [1, 3], 7, paths)
+    assert (made.mode, made.subjects, made.seeds) == ("joint", [1, 3], [7])
+    assert made.trained_on is None and made.train.validation >= 0.1
+    for share, selection, expected in (
+        (0.2, "test", (0.2, "best")),
+        (0.0, "last", (0.1, "last")),
+    ):
+        keys = {"validation": share, "selection": selection}
+        train = job.training.train.model_copy(update=keys)
+        training = job.training.model_copy(update={"train": train})
+        chosen = train_on(job_of(training=training), [1], 1, paths).train
+        assert (chosen.validation, chosen.selection) == expected
+
+
+def test_work_is_the_number_of_models() -> None:
+    plain = job_of("pictures=2,7", "draws=2").count_work()
+    # six models; transfer and scratch after two amounts in two draws, and everything
+    assert (plain.count, plain.cells) == (6 * 2 * 5, 12)
+    several = job_of("pictures=2,7", "transfer.pulls=1,0.1").count_work()
+    # three and two people each choose one of two, twice after two amounts, and once
+    assert several.count == 6 * 2 * 5 + 3 * (3 + 2) * (1 + 2 * 5)
+    assert job_of("arms=zero-shot").count_work().count == 0
+    assert "2 draws" in job_of().describe_protocol()
+    assert "1 draw," not in job_of(draws=2).describe_protocol()
+    ordered = job_of("order=recording", draws=1).describe_protocol(True)
+    assert "order of recording" in ordered and "transductive" in ordered
+
+
+def test_at_most_so_many_pictures_are_read_evenly_spaced() -> None:
+    asked: list[Any] = []
+
+    def trials(*words: Any, **options: Any) -> Trials:
+        asked.append((words, options))
+        return trials_of()
+
+    member: Any = SimpleNamespace(trials=trials)
+    everything, few = (read_raw(member, 4, "train", most=most) for most in (None, 4))
+    many = read_raw(member, 4, "test", most=40)
+    assert len(everything.stimulus) == len(many.stimulus) == 11
+    assert few.stimulus.tolist() == [0, 4, 8, 12, 16, 20]
+    assert [options["is_tested"] for _, options in asked] == [False, False, True]
+    assert not any(options["is_normalised"] for _, options in asked)
