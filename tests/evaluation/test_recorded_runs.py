@@ -102,7 +102,7 @@ def test_two_runs_compared(recorded: Recorded, ridge: Path, go: Go) -> None:
 
 
 @pytest.mark.parametrize("design", ["two in runs", "three in trials"])
-def test_categories(recorded: Recorded, home: Path, design: str) -> None:
+def test_categories(recorded: Recorded, home: Path, go: Go, design: str) -> None:
     random = np.random.default_rng(0)
     names = ["face", "house", "shoe"][: 2 if "two" in design else 3]
     shown = np.concatenate([random.permutation(names * 8) for _ in range(4)])
@@ -111,7 +111,7 @@ def test_categories(recorded: Recorded, home: Path, design: str) -> None:
     signal = np.stack([patterns[name] for name in shown])
     signal = signal + 3 * random.normal(size=signal.shape)
 
-    _, evaluated = api.fit(
+    trained, evaluated = api.fit(
         signal,
         shown.tolist(),
         runs=runs if "runs" in design else None,
@@ -119,8 +119,12 @@ def test_categories(recorded: Recorded, home: Path, design: str) -> None:
         times_s=np.arange(5) / 100,
         unit="µV",
     )
+    # windows of two samples
+    quick = ("draws=40", "window={width_ms: 20, step_ms: 10}")
+    explained = go("explain", f"align_run={trained.path}", *quick)
 
-    recorded(digits=4, **summary(evaluated.measurements))
+    found = summary(explained.metrics)
+    recorded(digits=4, **summary(evaluated.measurements), explained=found)
 
 
 def test_shares_of_regions(recorded: Recorded, home: Path, go: Go) -> None:
@@ -130,8 +134,10 @@ def test_shares_of_regions(recorded: Recorded, home: Path, go: Go) -> None:
 
     asked = ("region_shares=true", "ceiling_splits=0", "sheet_rows=0")
     result = go("eval-retrieval", f"run={trained}", *asked)
+    explained = go("explain", f"align_run={trained}", "draws=40", "components=12")
 
-    recorded(digits=4, **summary(result.metrics))
+    found = summary(explained.metrics)
+    recorded(digits=4, **summary(result.metrics), explained=found)
 
 
 def test_explanation(recorded: Recorded, ridge: Path, go: Go) -> None:

@@ -7,11 +7,13 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from recorded_numbers import Recorded
 
 from brainhive_cli.core import parts
 from brainhive_cli.data.space_files import write_maps
 from brainhive_cli.data.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.explanation import model_profiles
 from brainhive_cli.evaluation.explanation.conclusion import collect_maps
 from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
@@ -102,6 +104,62 @@ def test_an_encoder_of_sensors_is_explained(tmp_path):
     lost = found.profiles["sensors"].values.mean(1)
     assert [row[0] for row in rows] == [*space.names]
     np.testing.assert_allclose([float(row[4]) for row in rows], lost, rtol=1e-4)
+
+
+def values_of(found: SubjectProfiles) -> dict[str, object]:
+    """Give the numbers of profiles by name."""
+    profiles = {
+        name: (profile.values, profile.null, profile.chance, profile.pool, profile.axis)
+        for name, profile in found.profiles.items()
+    }
+    return {"profiles": profiles, "arrays": found.arrays}
+
+
+@pytest.mark.parametrize("kind", ["linear", "ridge"])
+def test_profiles_of_models(recorded: Recorded, monkeypatch, kind: str) -> None:
+    """Of random sensors by two windows, of voxels in regions that overlap."""
+    monkeypatch.setattr(model_profiles, "PATHS_AT_ONCE", 4)
+    monkeypatch.setattr(model_profiles, "SIGNALS_AT_ONCE", 4)
+    space = None
+    if kind == "ridge":
+        regions = {
+            "V1": np.arange(8) > 2,
+            "V4": np.arange(8) % 3 > 0,
+            "none": np.zeros(8) > 1,
+        }
+        space = Voxels({**regions, "all": np.arange(8) > 0}, {}, None)
+    made = reader(kind, 8, 1 if space else 130, space, "all" if space else None)
+    vars(made)["baseline"] = torch.linspace(-0.5, 0.5, made.signal[0].numel()).view(
+        made.signal[0].shape
+    )
+    random = torch.Generator().manual_seed(4)
+    targets = torch.randn(ITEMS, 16, generator=random)
+    vars(made)["gallery"] = targets.flip(0) + 0.1
+    vars(made.member)["images"] = lambda split, rows, without="": (
+        targets[torch.from_numpy(rows)] * (1 + len(without)) + len(without)
+    )
+    layout = made.member.module.layout
+    monkeypatch.setattr(type(layout), "compared_keys", ["a", "bb"])
+    names = ["windows", "occlusion", "sensors", "bands", "regions", "levels", "trained"]
+    bands = {"low": (0.0, 9.0), "middle": (8.0, 30.0), "high": (60.0, 500.0)}
+    bands["beyond"] = (124.5, 200.0)
+
+    found = explain_model(
+        made, SPEC.model_copy(update={"analyses": names, "bands": bands, "seed": 3})
+    )
+
+    recorded(digits=3, **values_of(found))
+    lacking = {"ridge": {"windows", "occlusion", "sensors", "bands"}}
+    assert {*found.missing} == lacking.get(kind, {"regions"})
+
+
+def test_bands_that_signals_cannot_hold_are_said() -> None:
+    spec = SPEC.model_copy(update={"analyses": ["bands"]})
+    # of order 4 a filter needs 28 samples
+    assert "bands" in explain_model(reader("linear", 9, 27), spec).missing
+    assert not explain_model(reader("linear", 9, 28), spec).missing
+    high = spec.model_copy(update={"bands": {"high": (124.0, 200.0)}})
+    assert "bands" in explain_model(reader("linear", 9, 101), high).missing
 
 
 def test_a_band_is_found_where_the_signal_has_it():
