@@ -1,0 +1,349 @@
+"""What is explained of signals, without a model, beside numbers that were recorded."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recorded_numbers import Recorded
+
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.spaces import Grid, Sensors, Voxels
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.explanation import signal_page
+from brainhive_cli.evaluation.explanation.conclusion import (
+    collect_maps,
+    describe_profiles,
+    finish,
+)
+from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
+from brainhive_cli.evaluation.explanation.job import Job, Reader
+from brainhive_cli.evaluation.explanation.profiles import (
+    SENSOR,
+    Axis,
+    Labels,
+    Profile,
+    SubjectProfiles,
+)
+from brainhive_cli.evaluation.explanation.recipe import Recipe
+from brainhive_cli.evaluation.explanation.signal_page import (
+    measure_reliability,
+    write_signal_page,
+)
+from brainhive_cli.evaluation.explanation.similarity import explain_similarity
+from brainhive_cli.evaluation.explanation.trial_decoding import Decoded
+from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.units import Items
+from brainhive_cli.training.alignment.recipe import Cell
+
+SENSORS = ("Fz", "Cz", "Pz", "O1", "Oz")
+WHITENERS = np.eye(5) + 0.3 * np.random.default_rng(9).normal(size=(2, 5, 5))
+FEATURES = {
+    split: np.random.default_rng(count).normal(size=(count, 4)).astype(np.float32)
+    for split, count in (("train", 40), ("test", 11))
+}
+
+
+def trials_of(split: str, subject: int, kind: str) -> Trials:
+    """Give trials of a split, which show its features in noise."""
+    random = np.random.default_rng([subject, len(split)])
+    features = FEATURES[split]
+    mixing = np.random.default_rng(subject).normal(size=(4, 5, 6))
+    clean = np.einsum("nf,fct->nct", features, mixing)
+    signal = clean[:, None] + 2 * random.normal(size=(len(features), 4, 5, 6))
+    counts = np.resize([4, 2, 3, 4, 2], len(features))
+    is_there = np.arange(4) < counts[:, None]
+    sessions = np.where(is_there, np.arange(4) % 2, -1).astype(np.int8)
+    space: Any = Sensors(SENSORS)
+    known: dict[str, Any] = {"sessions": sessions}
+    if kind == "whitened":
+        signal = np.einsum("nrij,nrjt->nrit", WHITENERS[sessions], signal)
+        known |= {"whiteners": WHITENERS}
+    unit = "whitened" if kind in ("whitened", "mixed") else "µV"
+    times_s, rate_hz = np.arange(-1, 5) / 50, 50.0
+    if kind == "voxels":
+        signal = signal.reshape(*signal.shape[:2], 30, 1)
+        rows = np.arange(30)
+        masks = {"V1": rows < 9, "V4": rows % 4 == 0, "none": rows > 99}
+        masks["one"] = rows == subject
+        grid = Grid(
+            np.argwhere(np.ones((5, 3, 2))).astype(np.int16), (5, 3, 2), np.eye(4)
+        )
+        space = Voxels(masks, {"r2": rows * 1.0}, grid)
+        times_s, rate_hz = np.zeros(1), None
+    ids = [f"{split} {row}" for row in range(len(features))]
+    return Trials(
+        *(signal.astype(np.float32), ids, space, times_s, rate_hz, unit, {}, counts),
+        subject=subject,
+        stimulus=np.arange(len(features)),
+        **known,
+    )
+
+
+class Store:
+    """Embeddings of the pictures of a split."""
+
+    def __init__(self, split: str, columns: slice) -> None:
+        self.values = torch.from_numpy(FEATURES[split][:, columns])
+        self.image_ids = [f"{split} {row}" for row in range(len(self.values))]
+        self.concepts = self.image_ids
+
+    def read_flat(self, rows: np.ndarray) -> torch.Tensor:
+        return self.values[torch.from_numpy(rows)]
+
+
+LEVELS: Any = {
+    split: {"looks": Store(split, slice(0, 3)), "words": Store(split, slice(2, 4))}
+    for split in FEATURES
+}
+
+
+def reader_of(subject: int, kind: str, **options: Any) -> Reader:
+    tested = trials_of("test", subject, kind).select(**options)
+    learned = trials_of("train", subject, kind).select(**options)
+    items = Items.independent([tested.image_ids], "pictures")
+    dataset = SimpleNamespace(alike_by="item", medium="picture")
+    member: Any = SimpleNamespace(
+        module=SimpleNamespace(device=torch.device("cpu")),
+        run=SimpleNamespace(dataset=dataset),
+        pictures=lambda split: LEVELS[split]["looks"],
+        trials=lambda *_, **__: learned,
+    )
+    labels = Labels.of(np.arange(11), items, 30, 3)
+    return Reader(member, "test", tested, np.arange(11), labels, items)
+
+
+SPEC = Recipe(draws=30, components=2, seed=3)
+KINDS = ("plain", "whitened", "mixed", "voxels")
+
+
+@pytest.fixture(autouse=True)
+def pictures_are_single(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no pictures be alike."""
+    module = "brainhive_cli.evaluation.explanation.encoding_model"
+
+    def list_items(dataset: Any, stimuli: Any, rows: Any) -> Items:
+        names = [[stimuli.image_ids[row] for row in listed] for listed in rows]
+        return Items.independent(names, "pictures")
+
+    monkeypatch.setattr(f"{module}.alike_items", list_items)
+
+
+def values_of(found: SubjectProfiles) -> dict[str, Any]:
+    """Give the numbers of profiles by name."""
+    profiles = {
+        name: (one.values, one.null, one.shuffled, list(one.axis.at))
+        for name, one in found.profiles.items()
+    }
+    return {"profiles": profiles, "arrays": found.arrays}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoding(recorded: Recorded, kind: str) -> None:
+    found = explain_signals(reader_of(2, kind), LEVELS, SPEC)
+    (maps,) = collect_maps([reader_of(2, kind)], {(None, 2): found}) or [(0, {}, 0)]
+
+    recorded(digits=4, **values_of(found), maps=maps[1])
+    assert {*found.missing} == ({"encoding by sensor"} if kind == "mixed" else set())
+
+
+def test_pictures_that_were_shown_once_have_no_ceiling() -> None:
+    reader = reader_of(2, "plain")
+    reader.trials = reader.trials.choose(np.arange(4) < np.ones((11, 1)))
+    found = explain_signals(reader, LEVELS, SPEC)
+    assert [*found.missing] == [
+        "ceilings of encoding"
+    ] and "encoding:time" in found.profiles
+
+
+@pytest.mark.parametrize("people", [1, 3])
+@pytest.mark.parametrize("kind", ["plain", "voxels"])
+def test_similarity(recorded: Recorded, kind: str, people: int) -> None:
+    readers = [reader_of(subject, kind) for subject in range(1, people + 1)]
+    measured, bounds = explain_similarity(readers, LEVELS["test"], SPEC)
+
+    recorded(digits=4, measured=[values_of(one) for one in measured], bounds=bounds)
+    if kind == "voxels":
+        # a region of one voxel has no patterns
+        places = {(*one.axis.at,) for one in measured[0].profiles.values()}
+        assert places == {("V1", "V4")}
+
+
+def test_regions_need_two_voxels_of_everybody() -> None:
+    reader = reader_of(1, "voxels", channels=["one"])
+    with pytest.raises(BrainhiveError):
+        explain_similarity([reader], LEVELS["test"], SPEC)
+
+
+def test_an_analysis_that_fails_is_listed_and_a_wrong_recipe_is_not() -> None:
+    found = SubjectProfiles()
+    profile = Profile("a", Axis("b", [1]), np.zeros((1, 2)))
+
+    def fail(error: Exception) -> Any:
+        raise error
+
+    found.attempt("one", lambda: profile)
+    found.attempt("two", lambda: {"time": profile, "space": profile})
+    found.attempt("three", lambda: fail(BrainhiveError("no signal")))
+    assert [*found.profiles] == ["one", "two:time", "two:space"]
+    assert [*found.missing] == ["three"]
+    for error in (RecipeError("wrong"), DamagedStore("broken")):
+        with pytest.raises(type(error)):
+            found.attempt("four", lambda error=error: fail(error))
+
+
+@pytest.mark.parametrize("problem", ["", "in blocks"])
+def test_pictures_that_all_were_shown(
+    monkeypatch: pytest.MonkeyPatch, recorded: Recorded, problem: str
+) -> None:
+    module = "brainhive_cli.evaluation.explanation.job"
+    shown = [[0, 2, 3, 5, 8, 9], [9, 3, 2, 1, 5]]
+    orders = []
+    for rows, reason in zip(shown, ("", problem), strict=True):
+        parts, concept_parts = ([row % by for row in rows] for by in (2, 3))
+        orders.append(Interleaving(parts, [*rows], concept_parts, reason))
+    asked: list[Any] = []
+
+    class Model:
+        def __init__(self, align: Any, cell: Cell, *more: Any) -> None:
+            self.row = cell.seed
+
+        def trials(self, subject: int, split: str) -> Any:
+            return SimpleNamespace(stimulus=np.array(shown[self.row]))
+
+        def interleaving(self, trials: Any, split: str) -> Interleaving:
+            return orders[self.row]
+
+    def list_items(dataset: Any, stimuli: Any, rows: Any) -> Items:
+        asked.append(rows)
+        names = [[stimuli.image_ids[row] for row in listed] for listed in rows]
+        return Items.independent(names, "pictures")
+
+    monkeypatch.setattr(f"{module}.TrainedModel", Model)
+    monkeypatch.setattr(f"{module}.alike_items", list_items)
+    pictures = LEVELS["test"]["looks"]
+    align: Any = SimpleNamespace(
+        dataset=None, models=[SimpleNamespace(pictures=lambda split: pictures)]
+    )
+    subjects = {number: [Cell("", (), (), number)] for number in (0, 1)}
+    job = Job(SPEC, align, subjects, [], [])
+
+    units = job.find_units(torch.device("cpu"))
+
+    assert [rows.tolist() for rows in asked[0]] == [[2, 3, 5, 9]] * 2
+    assert units.problem == problem
+    recorded(parts=[[*map(str, units.parts.items())], [*map(str, units.names)]])
+    shown[1] = [1, 4]
+    orders[1] = Interleaving([0, 0], [0, 1])
+    with pytest.raises(BrainhiveError):
+        job.find_units(torch.device("cpu"))
+
+
+def test_accuracy_of_held_out_trials(
+    monkeypatch: pytest.MonkeyPatch, recorded: Recorded
+) -> None:
+    random = np.random.default_rng(0)
+    shown = random.integers(0, 3, 13)
+    predicted = random.integers(0, 3, (4, 13))
+    permuted = random.integers(0, 3, (9, 13))
+    axis = Axis("b", [*"abcd"])
+    order = Interleaving([], [])
+    trials: Any = None
+    fields: Any = ([], [], shown, predicted[None], axis, 3, trials, order)
+    decoded = Decoded(*fields)
+    whole = decoded.profile(axis, predicted, permuted, 0.4)
+    module = "brainhive_cli.evaluation.explanation.trial_decoding"
+    monkeypatch.setattr(f"{module}.AT_ONCE", 130)
+
+    found = decoded.profile(axis, predicted, permuted, 0.4)
+
+    np.testing.assert_array_equal(found.null, whole.null)
+    recorded(profile=found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pages_of_signals(
+    monkeypatch: pytest.MonkeyPatch, recorded: Recorded, tmp_path: Any, kind: str
+) -> None:
+    monkeypatch.setattr(signal_page, "STIMULI", 9)
+    measured = measure_reliability(trials_of("test", 1, kind), "test")
+    drawn: list[Any] = []
+
+    # figures are listed, not drawn
+    def list_drawn(groups: Any) -> Any:
+        drawn.extend(one for _, some, _ in groups for one in some)
+        return []
+
+    def list_headlines(*parts: Any, headlines: Any, **more: Any) -> Any:
+        drawn.extend(headlines)
+        return SimpleNamespace(write=lambda path: None)
+
+    monkeypatch.setattr(signal_page, "groups_of", list_drawn)
+    monkeypatch.setattr(signal_page, "Page", list_headlines)
+    path = tmp_path / "signals/lab/default/sub-01.h5"
+    path.parent.mkdir(parents=True)
+    stored = {split: trials_of(split, 1, kind) for split in ("train", "test")}
+    SignalStore.write(path, stored)
+
+    _, figures = write_signal_page(SignalStore.open(path), tmp_path / "page")
+
+    numbers = {"figures": figures, "measured": measured}
+    recorded(
+        digits=4,
+        **numbers,
+        lines=[[*line.values] for one in drawn for line in getattr(one, "lines", ())],
+        grids=[
+            np.array(one.values, np.float64)
+            for one in drawn
+            if isinstance(one, artifacts.Heatmap)
+        ],
+        points=[
+            [point.value for point in one.points]
+            for one in drawn
+            if isinstance(one, artifacts.Map)
+        ],
+    )
+
+
+def test_two_repeated_pictures_are_too_few() -> None:
+    trials = trials_of("test", 1, "plain")
+    once = np.arange(4) < np.where(np.arange(11) < 3, 4, 1)[:, None]
+    assert (
+        len(measure_reliability(trials.choose(once & trials.is_there), "test")[0]) == 3
+    )
+    once[2, 1:] = False
+    with pytest.raises(BrainhiveError, match="2 test"):
+        measure_reliability(trials.choose(once & trials.is_there), "test")
+
+
+@pytest.mark.parametrize(
+    ("names", "axis", "is_missing"),
+    [(SENSORS, SENSOR, False), ([*"abcde"], SENSOR, True), ([*"abcde"], "band", False)],
+)
+def test_head_maps_need_places_of_sensors(
+    tmp_path: Any, names: Any, axis: str, is_missing: bool
+) -> None:
+    items = Items.independent([[f"p{row}" for row in range(9)]], "pictures")
+    values = np.random.default_rng(0).normal(size=(5, 9))
+    profile = Profile("margin_lost", Axis(axis, names), values)
+    found = describe_profiles(
+        *([[SubjectProfiles({"sensors": profile})]], items),
+        protocol="a",
+        split="test",
+        seeds=(0,),
+    )
+    signal = np.zeros((1, 1, 5, 2), np.float32)
+    space = Sensors(names)
+    trials = Trials(signal, ["a"], space, np.arange(2) / 50, 50.0, "V")
+    align = SimpleNamespace(describe=lambda split: {}, caveats=lambda split: [])
+    job: Any = SimpleNamespace(align=align, recipe=SPEC, subjects={1: []})
+    folder = RunFolder(tmp_path)
+
+    missing: dict[str, str] = {}
+    finish(job, folder, found, [trials], items, missing, [], {"protocol": "a"})
+
+    assert ("head maps" in missing) == is_missing
