@@ -1,0 +1,253 @@
+"""Which runs and cells an evaluation measures, and what it compares."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.evaluation.retrieval import baseline, job as jobs
+from brainhive_cli.evaluation.retrieval.baseline import write_ridge
+from brainhive_cli.evaluation.retrieval.job import Job, find_runs, group_cells
+from brainhive_cli.evaluation.retrieval.recipe import Recipe
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.recipe import (
+    FROM_MEAN,
+    Cell,
+    Recipe as AlignRecipe,
+)
+
+CPU = torch.device("cpu")
+
+
+def recipe(*words: str) -> Recipe:
+    return Recipe.resolve("eval-retrieval", None, {}, words)
+
+
+class Run:
+    """A run of cells, or a sweep of variants."""
+
+    def __init__(self, name: str, people: str = "12", **facts: Any) -> None:
+        self.name, self.reference, self.variant = name, f"ref {name}", ""
+        self.folder = SimpleNamespace(path=name, duration_s=10.0)
+        self.variants: tuple[str, ...] = ()
+        self.dataset = SimpleNamespace(name="made", splits=("train", "test"))
+        self.recipe: Any = None
+        self.origin = None
+        # cells of the second person come first
+        self.cells = [
+            Cell(f"sub-{person}_seed-{seed}", (int(person),), (int(person),), seed)
+            for person in reversed(people)
+            for seed in (1, 2)
+        ]
+        vars(self).update(facts)
+
+    def of_variant(self, label: str) -> "Run":
+        validation = {"a": 0.2, "b": 0.7, "c": 0.9, "d": None}[label]
+        run = Run(f"{self.name}:{label}", variants=())
+        run.variant = label
+        # c was measured on other pictures
+        measured = {"measured_on": "others" if label == "c" else "these"}
+        if validation is not None:
+            measured["value"] = validation
+        vars(run)["read_validation"] = lambda: measured
+        return run
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Runs by name, which jobs open."""
+    made: dict[str, Any] = {
+        "one": Run("one"),
+        "two": Run("two"),
+        "sweep": Run("sweep", variants=("a", "b", "c", "d")),
+        "elsewhere": Run("elsewhere", dataset=SimpleNamespace(name="other")),
+    }
+    monkeypatch.setattr(jobs, "open_model", lambda name, *_: made[name or "one"])
+    monkeypatch.setattr(jobs, "rejoined", lambda names, paths: names)
+
+    def refuse(run: Run) -> None:
+        if run.variants:
+            raise RecipeError("a sweep")
+
+    monkeypatch.setattr(jobs, "refuse_sweep", refuse)
+
+    def require(dataset: Any, split: str, key: str) -> None:
+        if split not in dataset.splits:
+            raise RecipeError(split)
+
+    monkeypatch.setattr(jobs, "require_split", require)
+    return made
+
+
+def test_runs_to_compare_with_are_measured_in_the_same_way(runs: Any) -> None:
+    words = ("run=one", "against=two", "subsets=4", "repetitions=all", "seed=3")
+    job = Job.resolve(recipe(*words, "corrections=csls", "baseline=ridge"))
+
+    (other,) = job.against
+    assert job.recipe.align_run == ["ref one"] and job.recipe.against == ["ref two"]
+    assert other.recipe.align_run == ["ref two"] and other.recipe.seed == 3
+    spared = other.recipe
+    assert spared.subsets is spared.repetitions is spared.against is None
+    assert (spared.corrections, spared.baseline) == ([], "none")
+    assert job.recipe.subsets == 4 and job.variants == []
+    # the newest run, where none is named
+    assert Job.resolve(recipe()).runs == [runs["one"]]
+    assert Job.resolve(recipe()).recipe.against is None
+
+
+def test_sweeps_have_a_job_for_each_variant(runs: Any) -> None:
+    job = Job.resolve(recipe("run=sweep", "compare=a"))
+    assert [one.runs[0].variant for one in job.variants] == [*"abcd"]
+    assert job.variants[1].recipe.align_run == ["ref sweep:b"]
+    assert job.variants[1].recipe.compare is None
+    assert job.list_pairs() == [("a", "b"), ("a", "c"), ("a", "d")]
+    # the best validation among those on the same pictures
+    best = Job.resolve(recipe("run=sweep")).list_pairs()
+    assert best == [("b", "a"), ("b", "c"), ("b", "d")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run=sweep", "compare=e"),
+        ("run=one", "compare=a"),
+        ("run=one", "against=sweep"),
+        ("run=one,sweep",),
+        ("run=sweep,one",),
+        ("run=one,elsewhere",),
+        ("run=one", "gallery=train+more"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(runs: Any, words: tuple[str, ...]) -> None:
+    with pytest.raises(BrainhiveError):
+        Job.resolve(recipe(*words))
+
+
+def test_a_sweep_is_found_alone(runs: Any) -> None:
+    assert find_runs(recipe("run=sweep")) == [runs["sweep"]]
+    assert find_runs(recipe("run=one,two")) == [runs["one"], runs["two"]]
+
+
+def test_cells_are_matched_by_the_people_they_are_tested_on() -> None:
+    one, other, fewer = Run("one"), Run("two", people="21"), Run("few", people="13")
+    matched = group_cells([one, other])  # type: ignore[list-item]
+    assert [[cell.name for cell in group] for group in matched] == [
+        [f"sub-{person}_seed-{seed}"] * 2 for person in (2, 1) for seed in (1, 2)
+    ]
+    with pytest.raises(BrainhiveError):
+        group_cells([one, fewer])  # type: ignore[list-item]
+
+
+def test_work_counts_subjects_of_cells(runs: Any) -> None:
+    kinds = []
+    for words in ((), ("repetitions=all",)):
+        work = Job.resolve(recipe("run=one", *words)).work
+        assert (work.count, work.cells) == (4, 4)
+        kinds.append(work.kind)
+    # curves take longer
+    assert kinds[0] != kinds[1] and all("made, test" in kind for kind in kinds)
+
+
+def test_whitening_comes_first_and_a_control_leaves_no_ridge() -> None:
+    assert len(recipe("corrections=whitening,csls").corrections) == 2
+    for words in (
+        ("corrections=csls,whitening",),
+        ("control=shuffled", "baseline=ridge"),
+    ):
+        with pytest.raises(BrainhiveError):
+            recipe(*words)
+    assert recipe("gallery=train+test").splits == ["train", "test"]
+    assert recipe("gallery=train+test").split == "test"
+
+
+def job_of(*words: str, training: Any = (), **facts: Any) -> Any:
+    """Give a job of a run on the demo, with two encoders of which one is compared."""
+    run = Run("one", **facts)
+    keys = ["dataset=demo", "encoders=[lite0,pixels]", "seeds=3,4", *training]
+    run.recipe = AlignRecipe.resolve("train-align", None, {}, keys)
+    names = [config.name for config in run.recipe.encoders]
+    spec = SignalSpec(("a", "b"), 10, (1,), (2,), 100.0)
+    layout = SimpleNamespace(
+        encoders={name: f"key {name}" for name in names},
+        compared_keys={f"key {names[1]}"},
+        spec=spec,
+    )
+    model = SimpleNamespace(module=SimpleNamespace(layout=layout))
+    stored = SimpleNamespace(signal=SimpleNamespace(shape=(5000, 4, 2, 10)))
+    run.dataset.holdout = SimpleNamespace(divides_train=facts.get("trials", False))
+    vars(run).update(
+        stores=lambda split: {name: SimpleNamespace(shape=(30, 10)) for name in names},
+        source=lambda variant: SimpleNamespace(open=lambda person: {"train": stored}),
+    )
+    return SimpleNamespace(
+        runs=[run],
+        recipe=recipe(*words),
+        groups=[(run.cells[0],)],
+        open_models=lambda group, device: [model],
+    )
+
+
+def test_a_ridge_has_the_signals_and_targets_of_the_run(tmp_path: Any) -> None:
+    job = job_of(training=("signal.repetitions=random", "signal.window_ms=[0, 400]"))
+    ridge = write_ridge(job, tmp_path)
+    trained = job.runs[0].recipe
+    assert ridge.encoders == trained.encoders[1:] and ridge.seeds == [3]
+    assert ridge.backbone.kind == "ridge" and ridge.train.validation == 0
+    assert ridge.signal.repetitions == "average"
+    assert ridge.signal.window_ms == trained.signal.window_ms
+    assert ridge.dataset == trained.dataset
+    (file,) = tmp_path.iterdir()
+    assert "ridge" in file.read_text()
+
+
+def test_seconds_of_a_ridge_are_its_multiplications() -> None:
+    spec = SignalSpec(("a", "b"), 10, (1,), (2,), 100.0)
+    # 5,000 signals of 20 numbers, 300 targets; four cells of two seeds
+    one = 2 * 5000 * 20 * (20 + 300) + 10 * 20**3
+    expected = 2 * one / baseline.OPERATIONS_PER_S
+    assert baseline._expect_s(job_of(), spec, [False, True]) == pytest.approx(expected)
+    both = 2 * (2 * 5000 * 20 * (20 + 600) + 10 * 20**3) / baseline.OPERATIONS_PER_S
+    assert baseline._expect_s(job_of(), spec, [True, True]) == pytest.approx(both)
+    trials = 2 * (2 * 20000 * 20 * (20 + 300) + 10 * 20**3) / baseline.OPERATIONS_PER_S
+    found = baseline._expect_s(job_of(trials=True), spec, [False, True])
+    assert found == pytest.approx(trials)
+
+
+def test_a_ridge_that_takes_longer_than_the_training_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    for seconds, took, is_written in ((59, 1, True), (61, 1, False), (99, 100, True)):
+        monkeypatch.setattr(baseline, "_expect_s", lambda *_, seconds=seconds: seconds)
+        job = job_of(folder=SimpleNamespace(path="one", duration_s=took))
+        if is_written:
+            write_ridge(job, tmp_path)
+        else:
+            with pytest.raises(BrainhiveError):
+                write_ridge(job, tmp_path)
+            job.recipe = recipe("baseline=ridge")
+            write_ridge(job, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("training", "facts"),
+    [
+        (("backbone=ridge", f"similarity={FROM_MEAN}"), {}),
+        (("train.shuffled_labels=true",), {}),
+        ((), {"origin": "another data set"}),
+    ],
+)
+def test_a_ridge_is_no_baseline_of_other_trainings(
+    tmp_path: Any, training: tuple[str, ...], facts: dict[str, Any]
+) -> None:
+    with pytest.raises(BrainhiveError):
+        write_ridge(job_of(training=training, **facts), tmp_path)
+    several = job_of()
+    several.runs *= 2
+    with pytest.raises(BrainhiveError):
+        write_ridge(several, tmp_path)
+    folder = job_of()
+    folder.runs[0].recipe = None
+    with pytest.raises(BrainhiveError):
+        write_ridge(folder, tmp_path)
