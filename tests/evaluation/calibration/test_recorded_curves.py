@@ -237,9 +237,9 @@ def test_conclusions(
         facts=facts.model_dump(include=FACTS),
         drawn=[
             [
-                [*map(str, getattr(one, "at", ()))],
+                list(getattr(one, "at", ())),
                 [[*line.values] for line in getattr(one, "lines", ())],
-                [*map(str, getattr(one, "rows", ()))],
+                [list(row) for row in getattr(one, "rows", ())],
             ]
             for one in drawn
         ],

@@ -16,19 +16,24 @@ from recorded_numbers import Recorded
 from worlds import COLOURS
 
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, Unfinished
 from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip, StimulusSet
 from brainhive_cli.data.media import media_files
-from brainhive_cli.evaluation.reconstruction import metric_parts
+from brainhive_cli.evaluation.reconstruction import evaluation, metric_parts
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     Selection,
+    compare_with,
     comparison_tables,
     measure_run,
+    measure_variants,
     missing_lines,
+    open_run,
+    read_result,
+    sweep_tables,
     tables,
 )
 from brainhive_cli.evaluation.reconstruction.folders import (
@@ -175,11 +180,21 @@ def test_clips_of_another_length_are_refused_and_pictures_stand_still(
     assert values["frame_pixcorr"] == pytest.approx([alone["frame_pixcorr"][0], 1])
     with pytest.raises(BrainhiveError, match="2 frames"):
         scorer.score([lambda: Clip(seen[:2], 8)], row, row, bar)
+    pictures = replace(scorer, stimuli=[lambda: still], frames=None)
+    with pytest.raises(BrainhiveError, match="3 frames") as caught:
+        pictures.score([lambda: Clip(seen, 8)], row, row, bar)
+    assert "None" not in str(caught.value)
 
 
-def measured(folder: Path, frames: int) -> RunFolder:
+def measured(folder: Path, frames: int, shift: int = 0) -> RunFolder:
     """Measure a run of three sources, of which one was not drawn."""
     sets = make_sets(folder, frames)
+    if shift:
+        # the other run has the pictures of other items
+        for row, one in enumerate(sets):
+            names, media = [*one.files], [*one.files.values()]
+            media = media[shift:] + media[:shift]
+            sets[row] = replace(one, files=dict(zip(names, media, strict=True)))
     files = dict(zip(IDS, reversed(sets[0].files.values()), strict=True))
     name = f"nearest/{sets[0].name}"
     nearest = replace(sets[0], source="nearest", name=name, files=files)
@@ -292,12 +307,71 @@ def test_a_run(recorded: Recorded, tmp_path: Path, frames: int) -> None:
         units=[columns["units"] for columns in found.items.values()],
         facts=[facts.unit_count, facts.stimuli, facts.inflation, len(facts.concepts)],
         comparisons=facts.comparisons,
-        tables=[[len(table.rows), *map(str, table.rows)] for table in laid_out],
+        tables=[[list(row) for row in table.rows] for table in laid_out],
         rows=[[row.query for row in one.rows] for one in drawn if one.kind == "sheet"],
     )
     assert [*found.missing][-1] == "mean" and facts.sources == ["brain", "nearest"]
     assert found.scopes[ALL] == found.scopes["brain"]
     assert facts.medium == ("clip" if frames else "picture")
+
+
+def test_runs_are_compared_item_by_item(recorded: Recorded, tmp_path: Path) -> None:
+    runs = [measured(tmp_path / "one", 0), measured(tmp_path / "two", 0, shift=3)]
+
+    compare_with(*runs[:1], runs[1:])
+
+    results = {run.path.name: read_result(run, None) for run in runs}
+    variants = measure_variants(results)
+    laid_out = sweep_tables(variants, None)
+    against = runs[0].measurements().facts.against
+    again = artifacts.read(runs[0])
+    compare_with(*runs[:1], runs[1:])
+    recorded(
+        digits=4,
+        against=[row.model_copy(update={"second": ""}) for row in against],
+        comparisons=variants.facts.comparisons,
+        sources=runs[0].measurements().facts.comparisons,
+        tables=[[list(row) for row in table.rows] for table in laid_out],
+    )
+    # tables of an earlier call are replaced
+    assert len(artifacts.read(runs[0])) == len(again)
+    assert [*variants.facts.variants] == ["one", "two"]
+    assert variants.facts.not_compared == []
+
+
+def test_a_finished_run_is_opened_again_for_a_metric_that_has_come(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = measured(tmp_path, 0)
+    recipe, started = Recipe(), list[bool]()
+
+    def start(*words: Any, **options: Any) -> RunFolder:
+        started.append(run.is_finished)
+        return run
+
+    monkeypatch.setattr(evaluation, "start_run", start)
+    monkeypatch.setattr(evaluation, "is_here", lambda name, encoders: False)
+    assert open_run("a", recipe, HERE, False, {}) is run and run.is_finished
+    monkeypatch.setattr(evaluation, "is_here", lambda name, encoders: name == "mean")
+    with pytest.raises(Unfinished):
+        open_run("a", recipe, replace(HERE, only_reads=True), False, {})
+    assert run.is_finished
+    open_run("a", recipe, HERE, False, {})
+    assert not run.is_finished and started == [True, True, True, False]
+
+
+def test_an_item_without_a_value_in_one_training_has_none() -> None:
+    files = {image_id: [] for image_id in IDS[:4]}
+    values = [[0.5, 0.25, np.nan, 1.0], [0.75, np.nan, np.nan, 0.0]]
+    sets = [
+        GeneratedSet(
+            *("brain", f"sub-01_seed-{seed}/sub-01", (seed,), files, 1),
+            tasks=TaskScores({"mask_dice": np.array(column)}),
+        )
+        for seed, column in enumerate(values)
+    ]
+    metric = measure_sets(sets, "a", "test", Alike())["mask_dice"]
+    assert (metric.n, metric.value) == (2, (0.625 + 0.5) / 2)
 
 
 def test_sheets_show_each_file_once(tmp_path: Path) -> None:

@@ -638,12 +638,12 @@ def test_tables_and_figures(recorded: Recorded) -> None:
     laid_out = lay_out(measured, None)
     drawn = draw_artifacts(run, measured, (), recipe())
 
-    rows = {table.title: [len(table.rows), *map(str, table.rows)] for table in laid_out}
+    rows = {one.title: [list(row) for row in one.rows] for one in laid_out}
     figures = [
         [
             np.array(getattr(one, "values", ()), np.float64),
             [[*line.values] for line in getattr(one, "lines", ())],
-            [*map(str, getattr(one, "at", ()))],
+            list(getattr(one, "at", ())),
         ]
         for one in drawn
     ]
