@@ -1,0 +1,171 @@
+"""Who is new to which model, and what of them is learned from and tested."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from trials import make_trials
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.evaluation.calibration import job as jobs
+from brainhive_cli.evaluation.calibration.job import Job
+from brainhive_cli.evaluation.calibration.recipe import Recipe
+from brainhive_cli.training.alignment.recipe import Cell, Recipe as Training
+
+
+def recipe(*words: str) -> Recipe:
+    return Recipe.resolve("calibrate", None, {}, words)
+
+
+class Run:
+    """A run of two models: of people 1 and 2, and of 2 and 3; 4 is new to both."""
+
+    def __init__(self, *keys: str, **facts: Any) -> None:
+        self.name, self.reference = "a run", "ref"
+        self.folder = SimpleNamespace(path="a run")
+        self.recipe: Any = Training.resolve(
+            "train-align", None, {}, ["dataset=demo", *keys]
+        )
+        self.dataset = SimpleNamespace(holdout=SimpleNamespace(divides_train=False))
+        self.tests_new_subjects = False
+        people = [(2, 3), (1, 2)]
+        source = SimpleNamespace(choose_subjects=lambda chosen: chosen or [1, 3, 4, 5])
+        self.models = [
+            SimpleNamespace(
+                cell=Cell(f"cell {row}", trained, (1,), row),
+                # the first model went on from one of person 5
+                learned=SimpleNamespace(subjects=(5,) if row == 0 else trained),
+                source=source,
+            )
+            for row, trained in enumerate(people)
+        ]
+        vars(self).update(facts)
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, run: Run, *words: str) -> Job:
+    def change(thing: Any, **changes: Any) -> Any:
+        return thing if isinstance(thing, Run) else replace(thing, **changes)
+
+    monkeypatch.setattr(jobs, "open_model", lambda *_: run)
+    monkeypatch.setattr(jobs, "refuse_sweep", lambda run: None)
+    monkeypatch.setattr(jobs, "replace", change)
+    return Job.resolve(recipe(*words))
+
+
+def test_each_model_is_tested_on_whom_it_has_not_learned_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = resolve(monkeypatch, Run())
+    tested = [(cell.name, cell.tested_on[0]) for cell in job.cells]
+    assert tested == [
+        *[("cell 0", 1), ("cell 1", 3)],
+        *[("cell 0", 4), ("cell 1", 4), ("cell 1", 5)],
+    ]
+    assert job.recipe.align_run == "ref" and job.unit == "pictures"
+    assert (job.draws, job.needs_trials) == (3, False)
+    assert job.epochs == job.training.train.epochs
+    chosen = resolve(monkeypatch, Run(), "subjects=3")
+    assert [(cell.name, cell.tested_on) for cell in chosen.cells] == [("cell 1", (3,))]
+    # people of another data set are all new
+    others = resolve(monkeypatch, Run(tests_new_subjects=True))
+    assert len(others.cells) == 2 * 4
+
+
+def test_units_and_orders_decide_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run("backbone=ridge")
+    closed = resolve(monkeypatch, run, "trials=4,9", "draws=5")
+    assert (closed.unit, closed.draws, closed.needs_trials) == ("trials", 5, True)
+    assert closed.epochs is None
+    ordered = resolve(monkeypatch, run, "order=recording")
+    assert (ordered.unit, ordered.draws, ordered.needs_trials) == ("pictures", 1, True)
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (Run(recipe=None), ()),
+        (Run(dataset=SimpleNamespace(holdout=SimpleNamespace(divides_train=True))), ()),
+        (Run(models=[]), ()),
+        (Run(), ("subjects=2",)),
+        (Run(), ("subjects=2,4",)),
+    ],
+    ids=["model folder", "held-out trials", "nobody", "known", "one known"],
+)
+def test_what_cannot_be_calibrated_is_refused(
+    monkeypatch: pytest.MonkeyPatch, run: Run, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(BrainhiveError):
+        resolve(monkeypatch, run, *words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pictures=3", "trials=4"),
+        ("order=recording", "draws=2"),
+        ("arms=zero-shot", "transfer.draws=3"),
+        ("alignments=nothing",),
+    ],
+)
+def test_keys_without_an_effect_are_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(RecipeError):
+        recipe(*words)
+    assert recipe("arms=permuted-transfer", "transfer.draws=3")
+
+
+@pytest.mark.parametrize("tested_copies", [(), (2, 5)])
+def test_tested_pictures_are_not_learned_from(
+    monkeypatch: pytest.MonkeyPatch, tested_copies: tuple[int, ...]
+) -> None:
+    job = resolve(monkeypatch, Run(), "subjects=3")
+    signal = np.random.default_rng(0).normal(size=(8, 2, 3)).astype(np.float32)
+    shown = {"train": np.arange(1, 9), "test": np.array([0, 2, 3, 4, 6, 7, 8, 9])}
+    asked: dict[str, Any] = {}
+
+    def contain(name: Any, ids: Any, pixels: Any, confirm: Any) -> np.ndarray:
+        return np.isin(np.arange(10), tested_copies)
+
+    def pictures_of(name: Any, ids: Any, pixels: Any) -> Any:
+        asked["ids"] = list(ids)
+        return SimpleNamespace(contain=contain)
+
+    rows = np.array([2, 3, 6])
+    member = SimpleNamespace(
+        rows=lambda split: rows,
+        stores=lambda split: split,
+        layout=SimpleNamespace(encoders={}),
+        trials=lambda subject, split, **_: make_trials(
+            subject, signal, shown[split], ("a", "b")
+        ),
+    )
+    store = SimpleNamespace(image_ids=np.array([f"p{row}" for row in range(10)]))
+    run: Any = job.align
+    run.dataset.pictured_as = "made"
+    run.confirm_copy = lambda *splits: None
+    gather = SimpleNamespace(gather=lambda rows: {"one": rows})
+    monkeypatch.setattr(jobs, "TrainedModel", lambda *_: member)
+    monkeypatch.setattr(jobs, "first_with_pixels", lambda store_of: (store, None))
+    monkeypatch.setattr(jobs, "LearnedPictures", SimpleNamespace(of=pictures_of))
+    monkeypatch.setattr(jobs, "Targets", SimpleNamespace(of=lambda *_: gather))
+
+    person = job.people[3]
+
+    left = [row for row in range(1, 9) if row not in tested_copies]
+    assert person.trials.stimulus.tolist() == left
+    assert person.dropped == len(tested_copies)
+    assert person.tested.stimulus.tolist() == [2, 3, 6]
+    assert asked["ids"] == ["p2", "p3", "p6"] and person.rows.tolist() == [2, 3, 6]
+
+
+def test_models_that_went_on_from_another_leave_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = ("transfer.pulls=1,0.1", "arms=permuted-transfer")
+    job = resolve(monkeypatch, Run(), *asked)
+    assert not job.have_start() and job.count_choosers(job.cells[0]) == 2
+    started = job.training.model_copy(update={"mode": "finetune"})
+    run = Run(recipe=started)
+    tuned = resolve(monkeypatch, run, *asked)
+    assert tuned.have_start() and tuned.count_choosers(tuned.cells[0]) == 0

@@ -1,0 +1,146 @@
+"""Whose model decodes a live session, and what its events are called."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.evaluation.live import job as jobs
+from brainhive_cli.evaluation.live.job import Job, find_table
+from brainhive_cli.evaluation.live.recipe import Recipe
+from brainhive_cli.training.alignment.recipe import Cell
+
+
+def recipe(*words: str) -> Recipe:
+    return Recipe.resolve("live", None, {}, ("source.kind=mock", *words))
+
+
+def cells_of(*people: tuple[int, ...]) -> list[Cell]:
+    return [
+        Cell(f"cell {row}", (9,), tested, 1, fold=row + 1)
+        for row, tested in enumerate(people)
+    ]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What runs are opened with, and the cells that they have."""
+    asked: dict[str, Any] = {"cells": cells_of((1,))}
+
+    def open_model(
+        name: Any, paths: Any, dataset: Any, subjects: Any, *more: Any
+    ) -> Any:
+        asked["subjects"] = subjects
+        return jobs_run(asked["cells"])
+
+    monkeypatch.setattr(jobs, "open_model", open_model)
+    monkeypatch.setattr(jobs, "refuse_sweep", lambda run: None)
+    monkeypatch.setattr(jobs, "require_split", lambda *_: None)
+    monkeypatch.setattr(jobs, "replace", change)
+    return asked
+
+
+def jobs_run(cells: list[Cell]) -> Any:
+    return SimpleNamespace(name="a run", cells=cells, dataset=None)
+
+
+def change(thing: Any, **changes: Any) -> Any:
+    """Replace fields of a dataclass, or of a stand-in."""
+    if isinstance(thing, SimpleNamespace):
+        return SimpleNamespace(**{**vars(thing), **changes})
+    return replace(thing, **changes)
+
+
+def test_the_only_person_is_decoded_by_the_first_model(opened: dict[str, Any]) -> None:
+    job = Job.resolve(recipe())
+    assert (job.subject, job.cell.name, job.cell.tested_on) == (1, "cell 0", (1,))
+    assert job.align.chosen == [job.cell] and opened["subjects"] is None
+
+
+def test_of_several_people_one_is_named(opened: dict[str, Any]) -> None:
+    opened["cells"] = cells_of((1, 2), (2, 3), (3,))
+    with pytest.raises(RecipeError) as caught:
+        Job.resolve(recipe())
+    assert caught.value.hint == "--subject 1"
+    for subject, name in ((2, "cell 0"), (3, "cell 1"), (8, "cell 0")):
+        job = Job.resolve(recipe(f"subject={subject}"))
+        assert (job.cell.name, job.cell.tested_on) == (name, (subject,))
+    Job.resolve(recipe("subject=2", "dataset=demo"))
+    assert opened["subjects"] == [2]
+    Job.resolve(recipe("subject=2"))
+    assert opened["subjects"] is None
+
+
+def member_of(*train: str) -> Any:
+    def pictures(split: str) -> Any:
+        if not train:
+            raise MissingData("no embeddings")
+        return SimpleNamespace(image_ids=[*train])
+
+    source = SimpleNamespace(path=lambda person: Path("nowhere"))
+    return SimpleNamespace(pictures=pictures, source=source)
+
+
+def session(tmp_path: Path, *words: str, has_markers: bool = True) -> Any:
+    """Give a job whose folder of recordings is in a folder of the test."""
+    paths = SimpleNamespace(under_home=lambda name: tmp_path / name)
+    source = SimpleNamespace(has_markers=has_markers, has_windows=False, file="")
+    spec: Any = recipe(*words)
+    asked = SimpleNamespace(
+        events=spec.events, source=source, paths=paths, gallery="test"
+    )
+    dataset = SimpleNamespace(are_categories=False, name="made")
+    align: Any = SimpleNamespace(dataset=dataset)
+    return Job(asked, align, Cell("a", (1,), (1,), 1), 1)  # type: ignore[arg-type]
+
+
+def test_events_are_called_by_their_pictures_or_a_table(tmp_path: Path) -> None:
+    gallery = ["a/p0", "a/p1"]
+    member = member_of("a/p1", "a/q0")
+    names, further = session(tmp_path).read_names(member, gallery)
+    assert names.table is None and names.image_ids == gallery
+    # pictures of the gallery are not listed twice
+    assert further.image_ids == ["a/q0"]
+    assert session(tmp_path).read_names(member_of(), gallery)[1].image_ids == []
+
+    # a table where prepare finds it, unless it names nothing or has no markers
+    table = tmp_path / "data/recordings/events.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("event,picture\n7,strange\n")
+    assert session(tmp_path).read_names(member, gallery)[0].table is None
+    table.write_text("event,picture\n7,q0\n")
+    names, further = session(tmp_path).read_names(member, gallery)
+    assert names.path == table and further.find_row("7") == 0
+    silent = session(tmp_path, has_markers=False)
+    assert silent.read_names(member, gallery)[0].table is None
+    table.write_text("no,columns\n1,2\n")
+    assert session(tmp_path).read_names(member, gallery)[0].table is None
+
+    # the recipe's table has to name pictures of the gallery
+    own = tmp_path / "own.csv"
+    own.write_text("event,picture\n3,p1\n")
+    chosen = session(tmp_path, f"events={own}")
+    assert chosen.read_names(member, gallery)[0].find_row("3") == 1
+    own.write_text("event,picture\n3,strange\n")
+    with pytest.raises(BrainhiveError):
+        chosen.read_names(member, gallery)
+    own.unlink()
+    with pytest.raises(MissingData):
+        chosen.read_names(member, gallery)
+    assert find_table(own).error is not None and find_table(table).error is None
+
+
+@pytest.mark.parametrize("words", [("page=false", "port=80"), ("page=false", "host=a")])
+def test_keys_of_the_page_need_a_page(words: tuple[str, ...]) -> None:
+    with pytest.raises(RecipeError):
+        recipe(*words)
+
+
+@pytest.mark.parametrize("words", [("events=a.csv",), ("whiten_trials=30",)])
+def test_prepared_windows_have_no_events_or_whitening(words: tuple[str, ...]) -> None:
+    assert recipe(*words)
+    with pytest.raises(RecipeError):
+        Recipe.resolve("live", None, {}, ("source.kind=signals", *words))
