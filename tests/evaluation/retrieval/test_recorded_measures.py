@@ -1,17 +1,21 @@
 """Measures of small random models and ranks beside numbers that were recorded."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from recorded_numbers import Recorded
 
+from brainhive_cli.core.artifacts import Sheet
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.measurements import ALL, Measurements
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.retrieval import baseline, measure, summary
@@ -652,6 +656,43 @@ def test_tables_and_figures(recorded: Recorded) -> None:
         "Measured, and under the control",
         "Split-half ceiling of the signals",
     ]
+
+
+def test_sheets_of_queries(recorded: Recorded, tmp_path: Path) -> None:
+    model: Any = Model()
+    stored = {
+        split: [f"{split} {row:02d}" for row in range(count)]
+        for split, count in COUNTS.items()
+    }
+
+    def images(split: str) -> Any:
+        return SimpleNamespace(
+            has_pictures=True,
+            image_ids=stored[split],
+            dataset="made",
+            open=lambda row: Image.new("RGB", (4, 4), (row, 0, len(split))),
+        )
+
+    model.run.dataset.images = images
+    model.run.dataset.holdout.stored_split = lambda split: split
+    run = RunFolder(tmp_path)
+    words = ("gallery=train+test", "sheet_rows=4", "seed=2")
+
+    drawn = draw_artifacts(run, measured_run(), [model], recipe(*words))
+
+    (sheet,) = [one for one in drawn if isinstance(one, Sheet)]
+    files = {tile.file for row in sheet.rows for tile in row.tiles}
+    recorded(
+        queries=[row.query for row in sheet.rows],
+        lines=[[tile.lines for tile in row.tiles] for row in sheet.rows],
+        right=[[tile.verdict == "right" for tile in row.tiles] for row in sheet.rows],
+        files=sorted(files),
+    )
+    assert all((tmp_path / file).is_file() for file in files)
+    stored_only = SimpleNamespace(has_pictures=False)
+    model.run.dataset.images = lambda split: stored_only
+    drawn = draw_artifacts(run, measured_run(), [model], recipe(*words))
+    assert not any(isinstance(one, Sheet) for one in drawn)
 
 
 def test_a_report_differs_where_a_number_does() -> None:
