@@ -1,0 +1,72 @@
+"""Losses, latents and weights of small priors beside those that were recorded."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recorded_numbers import Recorded
+
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.training.prior.examples import batches
+from brainhive_cli.training.prior.loop import LAST, Learner, train
+from brainhive_cli.training.prior.samples import loss_curve, show
+
+DESIGNS: dict[str, tuple[str, ...]] = {
+    "as it is": (),
+    "passes with equal noise": (
+        "train.accumulate=2",
+        "train.equal_noise=true",
+        "token_dropout=0.5",
+        "train.checkpoint_steps=2",
+    ),
+    "the posterior of original crops": (
+        "posterior=sample",
+        "crop_ids=original",
+        "resize=bilinear",
+        "seed=3",
+        "validation_items=1",
+    ),
+    "latents in a store": (
+        "cache_latents=true",
+        "train.batch_size=3",
+        "train.weight_decay=0.5",
+        "freeze=[fusion_encoder]",
+    ),
+}
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_four_steps(
+    recorded: Recorded, settings: Any, begun: Any, tmp_path: Path, design: str
+) -> None:
+    chosen = (*settings, "train.steps=4", *DESIGNS[design])
+    training = begun(*chosen)
+    folder = RunFolder(tmp_path / "run")
+    learner = Learner(training.prior, training.recipe.freeze, training.recipe.train)
+    events = list[Any]()
+
+    at_start = train(training, folder, learner, lambda step: None, events.append)
+
+    pictures = training.pictures
+    two = Launch(1, 2, torch.device("cpu"))
+    drawn = [*batches(pictures, range(2, 5), 5, 2, 1, 0, two)]
+    weights = training.prior.state_dict().values()
+    recorded(
+        digits=4,
+        held=pictures.held,
+        learned=pictures.train,
+        at_start=at_start,
+        at_end=training.validate(),
+        samples=show(training, folder, LAST),
+        events=events,
+        weights=[float(value.double().norm()) for value in weights],
+        rates=[group["lr"] for group in learner.optimizer.param_groups],
+        curve=loss_curve(folder),
+        rows=[[batch.step, *batch.positions, *batch.rows.tolist()] for batch in drawn],
+        sizes=[training.ids(batch) for batch in drawn],
+        latents=[training.latents(batch) for batch in drawn],
+        kept=[training.draw(batch)[0].tolist() for batch in drawn],
+        embeddings=[training.embeddings(batch) for batch in drawn],
+    )
