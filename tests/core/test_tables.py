@@ -1,0 +1,132 @@
+"""Tables as data, and how their numbers are written."""
+
+from typing import Any
+
+import pytest
+
+from brainhive_cli.core.tables import (
+    Cell,
+    Table,
+    brief,
+    by_subject_and_seed,
+    mean_sd,
+    number,
+    p_text,
+    table_width,
+    write_as_list,
+    write_csv,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        ("text", "text"),
+        (True, "True"),
+        (0, "0"),
+        (9_999, "9999"),
+        (10_000, "10,000"),
+        (-10_000, "-10,000"),
+        (float("nan"), "–"),
+        (float("inf"), "–"),
+        (0.0, "0.000"),
+        (-0.0, "0.000"),
+        (0.0005, "0.001"),
+        (0.00049, "4.9e-04"),
+        (-0.00049, "-4.9e-04"),
+        (9.9994, "9.999"),
+        (10.0, "10.0"),
+        (-10.04, "-10.0"),
+        (999.9, "999.9"),
+        (1000.0, "1,000"),
+        (1234.6, "1,235"),
+    ],
+)
+def test_a_number_has_the_digits_of_its_size(value: Any, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.005, "0.005"), (0.12345, "0.123"), (999.0, "999"), (1000.0, "1,000"),
+     (-1234.5, "-1,234"), (2.0, "2")],
+)  # fmt: skip
+def test_a_tick_has_no_trailing_zeros(value: float, text: str) -> None:
+    assert brief(value) == text
+
+
+def test_p_and_mean_are_a_dash_where_there_are_none() -> None:
+    assert [p_text(p) for p in (None, 0.0, 0.0123, 1.0)] == ["–", "0", "0.012", "1"]
+    assert mean_sd([]) == "–"
+    assert mean_sd([0.5]) == "0.500"
+    assert mean_sd(iter([1.0, 3.0])) == "2.000 ± 1.414"
+    assert mean_sd([1.0, 2.0, 6.0]) == "3.000 ± 2.646"
+
+
+def test_subjects_and_seeds_have_their_means() -> None:
+    values = {
+        "subject 1": {"1": [1.0, 3.0], "2": [4.0]},
+        "subject 2": {"2": [6.0]},
+    }
+    table = by_subject_and_seed("Top-1", values, ["1", "2"], "a note")
+    assert table.columns == ("subject", "seed 1", "seed 2", "mean ± sd")
+    assert table.rows == (
+        ("subject 1", 2.0, 4.0, "3.000 ± 1.414"),
+        ("subject 2", None, 6.0, "6.000"),
+        ("mean ± sd", "2.000", "5.000 ± 1.414", "4.500 ± 2.121"),
+    )
+    assert (table.title, table.note) == ("Top-1", "a note")
+
+
+def test_programs_read_values_and_people_texts() -> None:
+    best = Cell("0.50", small="0.4–0.6", value=0.5, is_best=True, mark="†")
+    sign = Cell("none", mark="*")
+    assert str(best) == "0.50†"
+    table = Table("T", ("a", "b", "c"), [[best, sign, 1.0], ["x", None, True]])
+    assert table.as_dict() == {
+        "title": "T",
+        "rows": [
+            {"a": 0.5, "b": "none*", "c": 1.0},
+            {"a": "x", "b": None, "c": True},
+        ],
+        "note": "",
+    }
+    assert Cell.of(best) is best
+    assert Cell.of(2) == Cell("2", value=2.0)
+    assert Cell.of(True) == Cell("True") and Cell.of(None) == Cell("–")
+
+
+def test_a_row_of_another_length_is_refused() -> None:
+    for row in (["x"], ["x", 1, 2]):
+        with pytest.raises(ValueError, match="T"):
+            Table("T", ("a", "b"), [["y", 1], row])
+
+
+def test_absent_values_of_a_csv_are_empty() -> None:
+    rows = [{"a": 1, "b": "=1"}, {"b": None}]
+    assert write_csv(["a", "b"], rows) == "a,b\n1,'=1\n,\n"
+
+
+def test_rows_as_a_list_leave_out_what_says_nothing() -> None:
+    small = Cell("0.5", small="0.4–0.6")
+    rows = [["first", 0.25, None, small], ["second", "", 0.123456, "–"]]
+    table = Table("T", ("name", "a", "b", "c"), rows, note="a note")
+    assert write_as_list(table, 60).split("\n") == [
+        "T",
+        "first",
+        "    a 0.25 · c 0.5 (0.4–0.6)",
+        "second",
+        "    b 0.1235",
+        "a note",
+        "",
+        "",
+    ]
+    listed = Table("T", ("name", "a"), [["first", "one two"]], is_list=True)
+    assert write_as_list(listed, 8).split("\n")[2:] == ["    one", "    two", "", ""]
+
+
+def test_the_width_of_a_table_has_its_gaps() -> None:
+    table = Table("A long title", ("name", "b"), [["ab", 0.123456], ["abcdef", None]])
+    assert table_width(table) == 6 + 3 + 6
+    assert table_width(Table("T", ("abc",), [])) == 3
