@@ -1,7 +1,9 @@
 """Results on stdout as they are; talk, warnings and errors on stderr."""
 
 import io
+import json
 import re
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -235,3 +237,193 @@ def test_long_work_is_announced_once_by_its_first_items(capsys, monkeypatch):
     assert [line for line in said if "about" in line] == [
         "training cells: about 67 min for 40, by the first 12 s"
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0:00"),
+        (7, "0:07"),
+        (59.6, "1:00"),
+        (754, "12:34"),
+        (3599, "59:59"),
+        (3600, "1:00:00"),
+        (3723, "1:02:03"),
+        (90061, "25:01:01"),
+    ],
+)
+def test_a_clock_has_hours_from_sixty_minutes_on(seconds: float, text: str) -> None:
+    assert console.clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.1234, "0.12 s"),
+        (1.99, "2 s"),
+        (2, "2 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (7199, "120 min"),
+        (7200, "2 h"),
+        (172_799, "48 h"),
+        (172_800, "2 days"),
+    ],
+)
+def test_a_duration_has_the_largest_unit_of_which_there_are_two(
+    seconds: float, text: str
+) -> None:
+    assert console.write_duration(seconds) == text
+
+
+def test_up_to_four_names_are_listed() -> None:
+    assert console.summarise_names([]) == ""
+    assert console.summarise_names([*"abcd"]) == "4: a, b, c, d"
+    assert console.summarise_names([*"abcde"]) == "5: a … e"
+
+
+def test_silence_ends_with_its_block(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with console.silent():
+        with console.silent():
+            console.warn("a")
+        console.say("b")
+    console.say("c")
+    assert capsys.readouterr().err == "c\n"
+    with pytest.raises(ValueError), console.silent():
+        raise ValueError
+    assert console.writes_messages()
+
+
+def test_an_error_is_json_on_stdout_where_that_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console.fail(BrainhiveError("a", ""))
+    told = capsys.readouterr()
+    assert told.err == "error: a\n" and told.out == ""
+    console.fail(BrainhiveError("a\x7f", "b"), as_json=True)
+    code = BrainhiveError.exit_code
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"error": "a\x7f", "hint": "b", "exit_code": code}
+    console.show_json({"a": [1]}, indent=None)
+    assert capsys.readouterr().out == '{"a": [1]}\n'
+
+
+@pytest.mark.parametrize(
+    ("item_s", "items", "is_long"),
+    [(60.0, 11, True), (60.0, 10, False), (None, 1000, False)],
+)
+def test_work_of_more_than_ten_minutes_is_announced(
+    capsys: pytest.CaptureFixture[str],
+    item_s: float | None,
+    items: int,
+    is_long: bool,
+) -> None:
+    with console.progress("training", items) as outer:
+        console.announce("192 cells", item_s, items)
+        told = capsys.readouterr().err
+        assert outer.is_announced is is_long
+        # what is inside of announced work is announced with it
+        with console.progress("one", 3) as inner:
+            assert inner.is_announced is is_long
+    assert (told != "") is is_long
+    if is_long:
+        assert "11 min" in told and "192 cells" in told and "60 s" in told
+
+
+def test_counted_work_ends_with_a_line_where_it_lasted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(console, "raise_if_interrupted", lambda: None)
+    for seconds, total, items in ((2, 4, 4), (3, None, 4), (3, 4, 0), (3, 4, 4)):
+        with console.progress(f"work {seconds}", total) as bar:
+            bar.advance(items)
+            clock.now_s += seconds
+    # work inside counted work says nothing
+    with console.progress("around"), console.progress("outer", 1) as outer:
+        with console.progress("inner", 2) as inner:
+            inner.advance(2)
+            clock.now_s += 60
+        outer.advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "work 3: 4 of 4 in 0:03",
+        "outer: 1 of 1 in 1:00",
+    ]
+
+
+def test_the_pace_of_items_leaves_out_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    bar = console.Bar("work", None)
+    assert bar.measure_item_s() is None and bar.elapsed_s == 0
+    clock.now_s = 10.0
+    bar.advance(2)
+    assert bar.measure_item_s() is None
+    clock.now_s = 16.0
+    bar.advance(3)
+    clock.now_s = 20.0
+    bar.advance(0, "a note")
+    assert bar.measure_item_s() == 2.0 and bar.elapsed_s == 20
+    assert bar.label == "work (a note)" and bar.items == 5
+    bar.advance()
+    assert bar.label == "work"
+    bar.expect(7)
+    bar.expect(-2)
+    assert bar.total == 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_yes"),
+    [("y\n", True), (" YES \n", True), ("\n", False), ("n", False)],
+)
+def test_only_a_yes_confirms(
+    monkeypatch: pytest.MonkeyPatch, answer: str, is_yes: bool
+) -> None:
+    terminal = Terminal(answer)
+    monkeypatch.setattr("sys.stdin", terminal)
+    assert console.confirm("sure?") is is_yes
+    # nobody is there to ask
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert console.confirm("sure?") is False
+
+
+def test_libraries_are_as_loud_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[object]()
+
+    def library(has_bar: bool) -> SimpleNamespace:
+        names = ("set_verbosity_error", "disable_progress_bar", "enable_progress_bar")
+        return SimpleNamespace(
+            get_verbosity=lambda: 7,
+            is_progress_bar_enabled=lambda: has_bar,
+            set_verbosity=calls.append,
+            **{name: lambda name=name: calls.append(name) for name in names},
+        )
+
+    for name, has_bar in (("diffusers", True), ("transformers", False)):
+        monkeypatch.setitem(sys.modules, f"{name}.utils.logging", library(has_bar))
+    off = ["set_verbosity_error", "disable_progress_bar"]
+    with console.hushed():
+        assert calls == off * 2
+    assert calls[4:] == [7, "enable_progress_bar", 7]
+
+
+def test_a_page_without_a_browser_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in console.DISPLAYS:
+        monkeypatch.delenv(name, raising=False)
+    opened = list[str]()
+    monkeypatch.setattr(
+        "webbrowser.open", lambda address: opened.append(address) or len(opened) > 1
+    )
+    console.open_browser("http://a")
+    assert opened == [] and "http://a" in capsys.readouterr().err
+    monkeypatch.setenv("DISPLAY", ":0")
+    console.open_browser("http://b")
+    assert opened == ["http://b"] and "http://b" in capsys.readouterr().err
+    console.open_browser("http://c")
+    assert opened[1:] == ["http://c"] and capsys.readouterr().err == ""
