@@ -10,14 +10,30 @@ import torch
 
 from brainhive_cli.core.cells import start_run
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import Facts
+from brainhive_cli.core.facts import Cell, Facts, TrainingFacts, Variant
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
+    SEEN_COPIES,
+    SELECTED_ON_TEST,
+    SIMULATED,
+    UNKNOWN_HISTORY,
+    UNKNOWN_PICTURES,
+    UNKNOWN_SELECTION,
     Measurements,
     Metric,
     beside_heading,
     by_name,
+    caveats_of,
+    headlines,
+    interval_text,
+    is_share,
+    lower_is_better,
+    merge_caveats,
+    name_rows,
     scope,
+    shown,
+    sort_by_agreement,
+    with_arrow,
 )
 from brainhive_cli.core.recipe import Recipe
 
@@ -75,3 +91,183 @@ def test_beside_the_interval_stands_the_one_for_the_others() -> None:
         assert (
             beside_heading(metrics) == heading and metrics[0].beside_text(2) == beside
         )
+
+
+def metric(name: str, **changes: object) -> Metric:
+    """A metric of another name."""
+    return replace(TOP1, **{"name": name, **changes})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.1234, 0.5678, "0.123–0.568"),
+        (-0.1, 0.5, "-0.100 to 0.500"),
+        (0.0, 0.5, "0.000–0.500"),
+        (None, 0.5, "–"),
+        (0.5, None, "–"),
+    ],
+)
+def test_an_interval_is_written_with_both_ends(
+    low: float | None, high: float | None, text: str
+) -> None:
+    found = metric("top1", low=low, high=high)
+    assert interval_text(low, high) == found.interval_text() == text
+    assert interval_text(0.125, 0.25, 1) == metric(
+        "top1", low=0.125, high=0.25
+    ).interval_text(1)
+
+
+def test_beside_text_has_three_digits_unless_asked() -> None:
+    assert TOP1.beside_text() == "0.200–0.225" and OF_FEW.beside_text() == "0.100–0.250"
+
+
+def test_a_metric_is_plain_for_json() -> None:
+    plain = TOP1.as_dict()
+    assert plain["seeds"] == [0, 1] and plain["these_subjects"] == [0.2, 0.225]
+    assert plain["value"] == 0.5 and plain["selected"] is None
+    assert metric("a", selected=True).caveats == (SELECTED_ON_TEST,)
+    assert metric("a", selected=False).caveats == ()
+
+
+def test_rows_have_intervals_and_agreement_in_columns_of_their_own() -> None:
+    first, second = replace(
+        MADE, scopes={"all": by_name([TOP1, metric("ssim", people=None)])}
+    ).rows()
+    assert [*first][:3] == ["scope", "metric", "value"] and "name" not in first
+    assert (first["scope"], first["metric"]) == ("all", "top1")
+    assert (first["people_low"], first["people_high"]) == (0.1, 0.25)
+    assert (first["these_subjects_low"], first["these_subjects_high"]) == (0.2, 0.225)
+    assert first["agreement"] is None and second["agreement"] == 0.112
+    assert second["people_low"] is second["people_high"] is None
+
+
+def test_two_measurements_are_put_together() -> None:
+    other = Measurements(
+        {"all": by_name([OF_ONE])}, {"fid": "b", "kid": "c"}, items={"x": {"y": [1]}}
+    )
+    both = MADE | other
+    assert both.scopes == {**MADE.scopes, **other.scopes}
+    assert both.missing == {"fid": "b", "kid": "c"} and both.facts == MADE.facts
+    assert both.items == {**MADE.items, "x": {"y": [1]}}
+    assert both.stating(mode="inter").facts == Facts(
+        caveats=["simulated"], mode="inter"
+    )
+    assert Measurements().overall == {}
+
+
+def test_a_variant_has_its_own_scopes_cells_and_items() -> None:
+    facts = Facts(
+        caveats=["simulated"],
+        mode="intra",
+        cells={"a/sub-1": Cell(seed=1), "ab/sub-1": Cell(), "a · x": Cell(seed=2)},
+        variants={"a": Variant()},
+        not_compared=["b"],
+        published={"top1": 1},
+        comparisons=[],
+    )
+    scopes = {"a · all": {}, "ab · all": {}, "a/sub-1": {}, "b": {}}
+    whole = Measurements(scopes, {"fid": "x"}, facts, {"a · all": {"r": [1]}, "b": {}})
+
+    found = whole.of_variant("a")
+
+    assert [*found.scopes] == ["all", "sub-1"] and found.items == {"all": {"r": [1]}}
+    assert found.missing == {"fid": "x"}
+    cells = {"sub-1": Cell(seed=1), "x": Cell(seed=2)}
+    assert found.facts == Facts(caveats=["simulated"], mode="intra", cells=cells)
+
+
+def test_facts_are_those_of_their_command() -> None:
+    facts = TrainingFacts(is_closed_form=True)
+    made = Measurements(facts=facts)
+    assert made.facts_of(TrainingFacts) is facts and made.facts_of(Facts) is facts
+    with pytest.raises(BrainhiveError):
+        MADE.facts_of(TrainingFacts)
+    read = Measurements.read(made.as_dict(), "run")
+    assert read == made and type(read.facts) is TrainingFacts
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"facts": None},
+        {"facts": {"command": "x", "unknown": 1}},
+        {"facts": {"command": "eval-retrieval", "is_closed_form": True}},
+        {"facts": {"sources": ["brain"]}},
+        {"items": [1]},
+        {"scopes": {"all": {"top1": {"value": 1}}}},
+    ],
+    ids=str,
+)
+def test_a_damaged_document_of_metrics_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(BrainhiveError):
+        Measurements.read({**MADE.as_dict(), **change}, "run")
+
+
+def test_sources_are_scopes() -> None:
+    facts = Facts(sources=["all"])
+    made = replace(MADE, facts=facts)
+    assert Measurements.read(made.as_dict(), "run").facts == facts
+
+
+def test_rows_are_told_apart_by_caveats_that_not_all_have() -> None:
+    plain, simulated = metric("a"), metric("a", caveats=(SIMULATED,))
+    both = metric("a", caveats=(SIMULATED, SEEN_COPIES))
+    assert caveats_of([None, both, plain]) == [SIMULATED, SEEN_COPIES]
+    assert name_rows({"x": [simulated], "y": [both, None]}) == {
+        "x": "x",
+        "y": f"y ({SEEN_COPIES})",
+    }
+    named = name_rows({"x": [simulated], "y": [plain]})
+    assert named == {"x": f"x ({SIMULATED})", "y": "y"} and name_rows({}) == {}
+
+
+def test_a_worse_caveat_stands_for_those_it_holds() -> None:
+    listed = [UNKNOWN_PICTURES, UNKNOWN_SELECTION, SIMULATED]
+    assert merge_caveats([*listed, UNKNOWN_HISTORY]) == [SIMULATED, UNKNOWN_HISTORY]
+    assert {*merge_caveats(listed)} == {*listed}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "less", "share"),
+    [
+        ("top1", "top-1", False, True),
+        ("two_way_clip", "two-way (clip)", False, True),
+        ("own_metric", "own metric", False, False),
+        ("video_50way_strict", None, False, True),
+        ("frame_2way", None, False, True),
+        ("fid", None, True, False),
+        ("mean_rank", None, True, False),
+        ("mse", None, True, False),
+    ],
+)
+def test_names_of_metrics_say_how_they_are_read(
+    name: str, text: str | None, less: bool, share: bool
+) -> None:
+    assert text is None or shown(name) == text
+    assert lower_is_better(name) is less and is_share(name) is share
+    assert with_arrow(name) == shown(name) + " ↓" * less
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["top5", "mrr", "validation_loss", "top1"], ["top1", "top5"]),
+        (["ssim", "two_way_clip", "pixcorr"], ["two_way_clip", "ssim"]),
+        (["ssim", "clip", "video_50way", "two_way_x"], ["clip", "video_50way"]),
+        (["pixcorr", "lpips", "fid"], ["pixcorr", "lpips"]),
+        (["ssim", "a"], ["ssim"]),
+        ([], []),
+    ],
+)
+def test_a_run_is_summarised_by_two_metrics_at_most(
+    names: list[str], chosen: list[str]
+) -> None:
+    assert headlines(names) == chosen
+
+
+def test_metrics_that_agree_with_people_come_first() -> None:
+    names = ["own", "ssim", "effnet", "other", "clip"]
+    expected = ["effnet", "clip", "ssim", "own", "other"]
+    assert sort_by_agreement(names) == expected
+    assert scope("", "brain", "", "subject 1") == "brain · subject 1"
