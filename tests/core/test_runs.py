@@ -5,6 +5,8 @@ complete.
 import os
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 from brainhive_cli.core import run_files, runs
 from brainhive_cli.core.cells import claim_cells, is_in_use, start_run
 from brainhive_cli.core.documents import read_digests
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
@@ -259,3 +261,212 @@ def test_no_run_is_finished_without_its_digests_wherever_it_is_killed(
     assert (
         done[-2:] == ["SHA256SUMS", "metrics.json"] and not run_files.check(run.path)[1]
     )
+
+
+def finished(home: Path, command: str, name: str, at_s: float) -> RunFolder:
+    """A finished run of a command, which a document says was finished at a time."""
+    run = RunFolder(home / "runs" / command / name)
+    run.write_text("recipe.yaml", "seed: 1\n")
+    ended = datetime.fromtimestamp(at_s, UTC).isoformat()
+    run.write_json("environment.json", {"finished": ended})
+    run.write_json("metrics.json", Measurements().as_dict())
+    return run
+
+
+NOON_S = 1.7e9
+
+
+def test_a_run_is_as_old_as_it_says_and_as_new_as_it_was_found(home: Path) -> None:
+    run = finished(home, "embed", "a", NOON_S)
+    os.utime(run.path / "metrics.json", (NOON_S + 50, NOON_S + 50))
+    assert run.written_s == run.changed_s == NOON_S
+    found = datetime.fromtimestamp(NOON_S + 9, UTC).isoformat()
+    run.write_json("found.json", {"recipe_names": ["x"], "found": found})
+    assert (run.written_s, run.changed_s) == (NOON_S, NOON_S + 9)
+    assert run.read_found().recipe_names == ["x"]
+    # found before it was copied
+    earlier = datetime.fromtimestamp(NOON_S - 9, UTC).isoformat()
+    run.write_json("found.json", {"found": earlier})
+    assert run.changed_s == NOON_S
+    for text in ("{", '{"found": 3.5e300}'):
+        run.write_text("found.json", text)
+        assert run.read_found().found is None
+    # a document without the time, or none
+    run.write_json("environment.json", {})
+    assert run.written_s == NOON_S + 50
+    (run.path / "environment.json").unlink()
+    assert run.written_s == NOON_S + 50
+
+
+def test_an_unfinished_run_is_as_old_as_its_last_document(home: Path) -> None:
+    run = RunFolder(home / "runs/embed/a")
+    for name, at_s in (("recipe.yaml", 9), ("a.json", 3), ("log.jsonl", 5)):
+        run.write_text(name, "")
+        os.utime(run.path / name, (NOON_S + at_s, NOON_S + at_s))
+    os.utime(run.path, (NOON_S, NOON_S))
+    assert run.written_s == NOON_S + 5
+    os.utime(run.path, (NOON_S + 7, NOON_S + 7))
+    assert run.written_s == NOON_S + 7
+
+
+def test_the_duration_of_a_run_is_known_from_both_times(home: Path) -> None:
+    run = finished(home, "embed", "a", NOON_S)
+    assert run.duration_s == float("inf")
+    times = {
+        name: datetime.fromtimestamp(NOON_S + at_s, UTC).isoformat()
+        for name, at_s in (("started", 5), ("finished", 65))
+    }
+    run.write_json("environment.json", times)
+    assert run.duration_s == 60
+    run.write_json("environment.json", {"started": times["started"]})
+    assert run.duration_s == float("inf")
+    (run.path / "environment.json").unlink()
+    assert run.duration_s == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("passed_s", "text"),
+    [
+        (-90, "less than a minute ago"),
+        (58, "less than a minute ago"),
+        (61, "1 minute ago"),
+        (121, "2 minutes ago"),
+        (3601, "1 hour ago"),
+        (86_399, "23 hours ago"),
+        (86_401, "1 day ago"),
+        (3 * 86_401, "3 days ago"),
+    ],
+)
+def test_an_age_is_in_the_largest_unit(passed_s: float, text: str) -> None:
+    assert runs.age(time.time() - passed_s) == text
+
+
+def test_events_are_read_but_for_damaged_lines_and_later_steps(home: Path) -> None:
+    run = RunFolder(home / "runs/embed/a")
+    run.path.mkdir(parents=True)
+    run.forget_events_after(3)
+    assert [*run.events()] == [] and run.read_text("log.jsonl") == ""
+    for step in (1, 3, 4, "x"):
+        run.log(step=step)
+    run.log(cell="a")
+    with open(run.path / "log.jsonl", "a") as stream:
+        stream.write('{"step": 2')
+    steps = [event.get("step") for event in run.events()]
+    assert steps == [1, 3, 4, "x", None]
+    assert all(abs(event["time"] - time.time()) < 60 for event in run.events())
+    run.forget_events_after(3)
+    assert [event.get("step") for event in run.events()] == [1, 3, None]
+    assert len((run.path / "log.jsonl").read_text().splitlines()) == 3
+    assert run.read_text("log.jsonl", 2**20).startswith('{"time"')
+
+
+def test_a_reference_names_a_run_and_its_variant(home: Path) -> None:
+    (home / "a:b").mkdir()
+    for reference, run, variant in (
+        (None, None, ""),
+        ("sweep", "sweep", ""),
+        ("sweep:lr=1", "sweep", "lr=1"),
+        ("a:b", "a:b", ""),
+        ("x/a:b:c", "x/a:b", "c"),
+        ("hub:owner/name", "hub:owner/name", ""),
+        ("hub:owner/name:full", "hub:owner/name", "full"),
+    ):
+        assert runs.of_variant(reference) == (run, variant)
+    inside = RunFolder(home / "runs/embed/a")
+    assert runs.reference(inside, home / "runs/embed") == "a"
+    assert runs.reference(inside, home / "runs/embed", "x") == "a:x"
+    assert runs.reference(inside, home / "runs") == str(inside.path)
+    (home / "link").symlink_to("runs")
+    assert runs.reference(inside, home / "link/embed") == "a"
+
+
+def test_a_run_is_found_by_folder_name_or_end_of_its_name(home: Path) -> None:
+    folder = home / "runs"
+    first = finished(home, "embed", "demo-abc", NOON_S)
+    second = finished(home, "explain", "demo-abd", NOON_S + 1)
+    for command, reference, run in (
+        ("embed", "demo-abc", first),
+        ("embed", "abc", first),
+        (None, "abd", second),
+        (None, "demo-abd", second),
+        ("embed", "embed/demo-abc", first),
+        (None, str(second.path), second),
+    ):
+        assert runs.find(folder, command, reference).path == run.path
+    for command, reference in (("embed", "demo-abd"), ("embed", "demo"), (None, "*")):
+        with pytest.raises(MissingData):
+            runs.find(folder, command, reference)
+    # two of one name
+    finished(home, "explain", "demo-abc", NOON_S)
+    assert runs.find(folder, "embed", "demo-abc").path == first.path
+    with pytest.raises(RecipeError):
+        runs.find(folder, None, "demo-abc")
+    finished(home, "embed", "other-abc", NOON_S)
+    with pytest.raises(RecipeError):
+        runs.find(folder, "embed", "abc")
+    # a folder that is no run, and a run from elsewhere
+    (home / "elsewhere/x").mkdir(parents=True)
+    with pytest.raises(MissingData):
+        runs.find(folder, None, "elsewhere/x")
+    (first.path).rename(home / "elsewhere/y")
+    assert runs.find(folder, "explain", "elsewhere/y").path == Path("elsewhere/y")
+
+
+def test_the_newest_run_that_lacks_nothing_is_chosen(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = home / "runs"
+    made = [
+        finished(home, command, name, NOON_S + number)
+        for number, (command, name) in enumerate(
+            (("embed", "a"), ("train-align", "b"), ("embed", "c"), ("embed", "d"))
+        )
+    ]
+    listed = [run.path.name for run in runs.finished_runs(folder, None)]
+    assert listed == ["d", "c", "b", "a"]
+    assert [run.path.name for run in runs.finished_runs(folder, "embed")] == [*"dca"]
+    assert runs.newest(folder, "embed").path.name == "d"
+    assert runs.newest(folder, "embed", apart_from=made[3]).path.name == "c"
+    capsys.readouterr()
+
+    lacks = {"d": "no weights", "c": "no log"}
+    (made[1].path / "recipe.yaml").write_text("{")
+    chosen = runs.newest(folder, None, lambda run: lacks.get(run.path.name, ""))
+
+    assert chosen.path == made[0].path
+    told = capsys.readouterr().err
+    for word in ("no weights", "no log", "b, finished", "run a", "warning"):
+        assert word in told
+    with pytest.raises(MissingData) as caught:
+        runs.newest(folder, "embed", lambda run: "nothing", needed="that", hint="do")
+    assert caught.value.hint == "do" and "that" in caught.value.message
+    with pytest.raises(MissingData) as caught:
+        runs.newest(folder, "explain")
+    assert caught.value.hint == "brainhive explain"
+
+
+def test_a_document_that_changes_loses_its_digest(home: Path) -> None:
+    run = opened()
+    for name in ("a/x.json", "a/y.json", "ab.json"):
+        run.write_text(name, "{}")
+    run.finish(Measurements())
+    assert "a/x.json" in read_digests(run.path)
+    run.replace("a", lambda part: part.mkdir())
+    left = read_digests(run.path)
+    assert "ab.json" in left and not [name for name in left if name.startswith("a/")]
+    assert runs.is_run(run.path) and not runs.is_run(home)
+    (run.path / "recipe.yaml").unlink()
+    assert runs.is_run(run.path)
+
+
+def test_a_run_outside_of_the_cache_goes_by_its_folder(home: Path) -> None:
+    run = RunFolder(home / "runs/embed/a")
+    assert not run.is_shared and run.name == run.label == "a"
+    assert run.reference == str(run.path) and run.command == "embed"
+    shared = RunFolder(
+        Path("/x/models--owner--name/snapshots") / ("0123456789" * 4) / "inside"
+    )
+    assert shared.is_shared and shared.label == "inside-0123456789"
+    assert shared.reference == shared.name
+    run.write_text("x/1.txt", "")
+    assert run.count_finished({"a": "x/1.txt", "b": "x/2.txt", "c": "x"}) == 1
