@@ -10,7 +10,13 @@ from threading import Thread
 import pytest
 
 from brainhive_cli.core import claims
-from brainhive_cli.core.claims import Claim, find_holder, is_held
+from brainhive_cli.core.claims import (
+    Claim,
+    find_holder,
+    is_held,
+    is_own,
+    name_worker,
+)
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import atomic_write
 
@@ -125,3 +131,94 @@ def test_what_a_living_process_of_another_container_writes_and_claims_stays_its_
             part.write_text("x")
         assert Claim.attempt(claim) is None and not claims.is_own(claim)
     assert path.read_text() == "ten hours of work" and writer.returncode == 0
+
+
+OTHER = "node7 0-0-0 4711 -"
+"""Content of a claim of another machine."""
+
+
+def test_a_claim_that_was_taken_over_stays_with_its_new_holder(tmp_path: Path) -> None:
+    path = tmp_path / ".claim"
+    first = Claim(path, "run X")
+    path.unlink()
+    path.write_text(OTHER)
+    first.release()
+    first.release()
+    assert path.read_text() == OTHER
+
+
+def test_a_claim_from_the_future_lives_and_is_dated_anew(tmp_path: Path) -> None:
+    path = tmp_path / ".claim"
+    path.write_text(OTHER)
+    ahead_s = time.time() + 5000
+    os.utime(path, (ahead_s, ahead_s))
+    assert is_held(path) and abs(path.stat().st_mtime - time.time()) < 60
+
+
+@pytest.mark.parametrize(("early_s", "alive"), [(1.0, True), (-1.0, False)])
+def test_ten_missed_heartbeats_are_death(
+    tmp_path: Path, early_s: float, alive: bool
+) -> None:
+    path = tmp_path / ".claim"
+    path.write_text(OTHER)
+    last_s = time.time() - 100 + early_s
+    os.utime(path, (last_s, last_s))
+    assert is_held(path) is alive and not is_held(tmp_path / "absent")
+
+
+def test_holders_are_named_with_machine_process_and_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".claim"
+    for text, holder in (
+        ("node7 0-0-0 4711 12_3", "node7 4711, job 12_3"),
+        (OTHER, "node7 4711"),
+        ("node7 0-0-0 4711", ""),
+        ("", ""),
+        (f"{OTHER}\n", ""),
+    ):
+        path.write_text(text)
+        assert find_holder(path) == holder and not is_own(path)
+    assert find_holder(tmp_path / "absent") == ""
+    path.unlink()
+    monkeypatch.setenv("BRAINHIVE_JOB", "a b\n" + "x" * 200)
+    with_job = name_worker()
+    claim = Claim(path, "run X")
+    job = "a_b_" + "x" * 96
+    assert find_holder(path) == with_job and with_job.endswith(
+        f"{os.getpid()}, job {job}"
+    )
+    assert is_own(path)
+    # another process of this machine is not this one
+    path.write_text(path.read_text().replace(f" {os.getpid()} ", f" {os.getppid()} "))
+    assert not is_own(path) and is_held(path)
+    claim.release()
+    monkeypatch.delenv("BRAINHIVE_JOB")
+    assert name_worker().endswith(f" {os.getpid()}")
+
+
+def test_a_claim_that_cannot_be_written_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "full")
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "pwrite", fail)
+    with pytest.raises(OSError):
+        Claim.attempt(tmp_path / ".claim")
+    assert [*tmp_path.iterdir()] == [] and len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_empty_claim_of_a_dead_process_has_no_name(tmp_path: Path) -> None:
+    path = tmp_path / ".claim"
+    path.touch()
+    os.utime(path, (0, 0))
+    claim = Claim.attempt(path)
+    assert claim is not None and claim.taken_from not in ("", None)
+    assert [*tmp_path.iterdir()] == [path]
+    claim.release()
+    beside = Claim.for_path(tmp_path / "model", wait=True)
+    assert [*tmp_path.iterdir()] == [tmp_path / ".model.claim"]
+    beside.release()
+    assert [*tmp_path.iterdir()] == []
