@@ -3,15 +3,24 @@ command.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import Field, TypeAdapter
 
 from brainhive_cli.commands.explain import Recipe as Explanation
 from brainhive_cli.commands.workflow import Recipe as Workflow
 from brainhive_cli.core import parts, recipe as core_recipe
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import read_recipe
+from brainhive_cli.core.recipe import (
+    Cluster,
+    Run,
+    lay_over,
+    ranges,
+    read_recipe,
+    refuse_idle,
+    split,
+)
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
 from brainhive_cli.training.alignment.recipe import Recipe
 
@@ -346,3 +355,257 @@ def test_texts_for_people_may_have_several_lines(tmp_path: Path) -> None:
     path.write_text("steps:\n  check:\n    says: |\n      one\n      two\n")
     steps = Workflow.resolve("workflow", str(path), {}, ()).steps
     assert steps["check"].says == "one\ntwo\n"
+
+
+NET = {"kind": "my_net", "depth": 2, "block": {"kind": "a", "width": 3}}
+
+
+@pytest.mark.parametrize(
+    ("default", "value", "merges_all", "merged"),
+    [
+        # knobs of the same kind, however it is written
+        (NET, {"depth": 3}, False, {**NET, "depth": 3}),
+        (NET, {"kind": "my-net"}, False, {**NET, "kind": "my-net"}),
+        (NET, "my-net", False, {**NET, "kind": "my-net"}),
+        (
+            NET,
+            {"block": {"width": 4}},
+            False,
+            {**NET, "block": {"kind": "a", "width": 4}},
+        ),
+        (NET, {"block": {"kind": "b"}}, False, {**NET, "block": {"kind": "b"}}),
+        # another kind, or no part, stands alone
+        (NET, {"kind": "other"}, False, {"kind": "other"}),
+        (NET, "other", False, {"kind": "other"}),
+        (NET, None, False, None),
+        ({"a": 1}, {"b": 2}, False, {"b": 2}),
+        ({"a": 1}, {"b": 2}, True, {"a": 1, "b": 2}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}, True, {"a": {"b": 3, "c": 2}}),
+        ({"a": 1}, "x", True, "x"),
+        ("my_net", {"depth": 2}, True, {"kind": "my_net", "depth": 2}),
+        ("my_net", {"depth": 2}, False, {"depth": 2}),
+        ("my_net", {"kind": "b"}, True, {"kind": "b"}),
+        (3, {"a": 1}, True, {"a": 1}),
+        (Run(workers=2), {"device": "cpu"}, False, {"workers": 2, "device": "cpu"}),
+        (Run(workers=2), "cpu", False, "cpu"),
+    ],
+)
+def test_a_value_is_laid_over_its_default(
+    default: Any, value: Any, merges_all: bool, merged: Any
+) -> None:
+    assert lay_over(default, value, merges_all) == merged
+
+
+@pytest.mark.parametrize(
+    ("value", "parts"),
+    [
+        ("a, b,,c ", ["a", "b", "c"]),
+        ("", []),
+        (3, [3]),
+        ([1, "a,b"], [1, "a,b"]),
+        ((1,), (1,)),
+        (None, None),
+    ],
+)
+def test_texts_are_split_at_commas(value: Any, parts: Any) -> None:
+    assert split(value) == parts
+
+
+@pytest.mark.parametrize(
+    ("value", "numbers"),
+    [
+        ("1-3", [1, 2, 3]),
+        ("2 - 2, 7", [2, "7"]),
+        ("4-3", []),
+        (["1-2", 5], [1, 2, 5]),
+        (6, [6]),
+        (None, None),
+        ("1-1234567", ["1-1234567"]),
+    ],
+)
+def test_ranges_hold_both_of_their_ends(value: Any, numbers: Any) -> None:
+    assert ranges(value) == numbers
+
+
+def test_subjects_of_mosaic_are_numbered_over_its_studies() -> None:
+    numbers = [*core_recipe.RECORDS.values()]
+    assert numbers == [*range(1, sum(core_recipe.PEOPLE.values()) + 1)]
+    named = resolve("subjects=sub-01_BMD,sub-01_BOLD5000,2").subjects
+    assert named == [1, 11, 2]
+    assert resolve("subjects=all").subjects is None
+    for text in ("1,1", "[]", "sub-99_BMD", "-1"):
+        with pytest.raises(RecipeError):
+            resolve(f"subjects={text}")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_valid"),
+    [("**/a*.tsv", True), ("/a", False), ("a**/b", False), ("**", True)],
+)
+def test_a_pattern_lies_below_its_root(pattern: str, is_valid: bool) -> None:
+    adapter = TypeAdapter(core_recipe.Pattern)
+    if is_valid:
+        assert adapter.validate_python(pattern) == pattern
+        return
+    with pytest.raises(ValueError):
+        adapter.validate_python(pattern)
+
+
+def test_one_run_is_taken_out_of_its_list() -> None:
+    adapter = TypeAdapter(core_recipe.OneRun)
+    for value, run in ((["a"], "a"), ("a", "a"), (None, None)):
+        assert adapter.validate_python(value) == run
+    with pytest.raises(RecipeError):
+        adapter.validate_python(["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(43_200, "12:00:00"), (3_725, "01:02:05"), ("1-00:00:00", "1-00:00:00")],
+)
+def test_a_time_that_yaml_reads_as_seconds_is_a_clock(value: Any, text: str) -> None:
+    assert Cluster(time=value).time == text
+    with pytest.raises(ValueError):
+        Cluster(time=True)  # type: ignore[arg-type]
+
+
+def test_keys_at_their_default_are_not_idle() -> None:
+    section = Run(workers=3)
+    refuse_idle(section, "processes", "here")
+    refuse_idle(section, ("processes", "trackers", "cluster"), "here")
+    with pytest.raises(RecipeError) as caught:
+        refuse_idle(section, ("processes", "workers"), "here", "hint")
+    assert caught.value.hint == "hint" and "workers" in caught.value.message
+    with pytest.raises(RecipeError):
+        refuse_idle(Run(cluster=Cluster(tasks=2)), "cluster", "here")
+
+
+def test_unknown_names_are_refused_with_a_guess() -> None:
+    adapter = TypeAdapter(Annotated[list[str], core_recipe.among("colour", ["red"])])
+    assert adapter.validate_python(["red"]) == ["red"]
+    with pytest.raises(RecipeError) as caught:
+        adapter.validate_python(["red", "rad"])
+    assert "'rad'" in caught.value.message and "red" in caught.value.hint
+
+
+def put(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    Recipe.put(fields, key, value)
+    return fields
+
+
+def test_a_dotted_key_is_set_in_sections_parts_and_lists() -> None:
+    assert put({}, "a.b.c", 1) == {"a": {"b": {"c": 1}}}
+    assert put({"a": {"b": 3}}, "a.c", 1) == {"a": {"b": 3, "c": 1}}
+    assert put({"a": "kind"}, "a.c", 1) == {"a": {"kind": "kind", "c": 1}}
+    assert put({"a": 7}, "a.c", 1) == {"a": {"c": 1}}
+    lists = {"a": [{"b": 1}, "kind"]}
+    assert put(lists, "a.1.c", 2)["a"] == [{"b": 1}, {"kind": "kind", "c": 2}]
+    assert put(lists, "a.0", 5)["a"][0] == 5
+    for key in ("a.2", "a.x", "a.2.c", "a.-1"):
+        with pytest.raises(RecipeError):
+            put({"a": [1, 2]}, key, 0)
+    # knobs of another kind go, those of the same stay
+    net = {"kind": "my_net", "depth": 2}
+    assert put({"a": dict(net)}, "a.kind", "other") == {"a": {"kind": "other"}}
+    assert put({"a": dict(net)}, "a.kind", "my-net")["a"]["depth"] == 2
+
+
+def test_a_key_of_a_mapping_keeps_the_others_of_its_default() -> None:
+    class Own(core_recipe.Recipe):
+        sizes: dict[str, int] = Field({"a": 1, "b": 2})
+
+    fields: dict[str, Any] = {}
+    Own.put(fields, "sizes.b", 3)
+    assert fields == {"sizes": {"a": 1, "b": 3}}
+    assert Own.model_fields["sizes"].default == {"a": 1, "b": 2}
+    other: dict[str, Any] = {}
+    Own.put(other, "sizes", {"c": 3})
+    assert other == {"sizes": {"c": 3}}
+
+
+def test_contents_and_names_of_stores_are_part_of_a_fingerprint() -> None:
+    def fingerprint(**digests: str) -> str:
+        names = {name.replace("_", " "): digest for name, digest in digests.items()}
+        return core_recipe.Recipe(digests=names).fingerprint()
+
+    plain = fingerprint()
+    assert (
+        len(plain) == 10
+        and plain == core_recipe.Recipe(run=Run(workers=3)).fingerprint()
+    )
+    assert fingerprint(a="1") == fingerprint(b="1") != fingerprint(a="2")
+    stores = {fingerprint(signals_x="1"), fingerprint(signals_y="1")}
+    stores |= {fingerprint(embeddings_x="1"), fingerprint(other_x="1"), plain}
+    assert len(stores) == 5
+
+
+def test_a_base_is_beside_the_file_or_known_by_name(tmp_path: Path) -> None:
+    nice = read_recipe(core_recipe.find_recipe("train-align", "papers/nice"))
+    (tmp_path / "base.yaml").write_text("seeds: 3\nrecipe_name: x\ndim: 8\n")
+    (tmp_path / "mine.yaml").write_text("extends: base.yaml\ndim: 9\n")
+    (tmp_path / "other.yaml").write_text("extends: papers/nice\n")
+    (tmp_path / "train-align.yaml").write_text("extends: papers/nice\n")
+    assert read_recipe(tmp_path / "mine.yaml") == {"seeds": 3, "dim": 9}
+    assert read_recipe(tmp_path / "base.yaml")["recipe_name"] == "x"
+    assert read_recipe(tmp_path / "train-align.yaml") == nice
+    assert read_recipe(tmp_path / "other.yaml", "train-align") == nice
+    with pytest.raises(RecipeError):
+        read_recipe(tmp_path / "other.yaml")
+    (tmp_path / "link.yaml").symlink_to("loop.yaml")
+    (tmp_path / "loop.yaml").write_text("extends: link.yaml\n")
+    (tmp_path / "number.yaml").write_text("extends: 3\n")
+    for name in ("loop.yaml", "number.yaml"):
+        with pytest.raises(RecipeError):
+            read_recipe(tmp_path / name)
+
+
+def test_a_recipe_is_known_by_its_shipped_folder_or_path(home: Path) -> None:
+    root = core_recipe.shipped_recipes()
+    for name in ("papers/nice", "papers/nice/train-align"):
+        path = core_recipe.find_recipe("train-align", name)
+        assert core_recipe.name_of(path) == "papers/nice"
+    assert core_recipe.find_recipe("embed", None) == root / "embed.yaml"
+    assert core_recipe.name_of(root / "embed.yaml") == ""
+    assert core_recipe.name_of(home / "x/mine.yaml") == "x/mine.yaml"
+    (home / "demo").write_text("seeds: 5\n")
+    assert core_recipe.find_recipe("train-align", "demo") == Path("demo")
+    made = resolve(recipe="papers/nice")
+    assert made.recipe_name == "papers/nice" and resolve().recipe_name == ""
+
+
+def test_an_override_has_a_value_and_may_begin_as_no_yaml() -> None:
+    for text in ("*.tsv", "&a", "!x", "%x", "@x", "`x", "#x"):
+        assert core_recipe.parse_value(text, f"a={text}") == text
+    assert core_recipe.parse_value("[1, a]", "") == [1, "a"]
+    assert core_recipe.parse_value("", "") is None
+    for override in ("train.lr", "x={a"):
+        with pytest.raises(RecipeError):
+            resolve(override)
+
+
+def test_a_run_is_short_for_the_run_that_is_measured() -> None:
+    made = Explanation.resolve("explain", None, {}, ["run=a", "run.workers=2"])
+    assert made.align_run == "a" and made.run.workers == 2
+
+
+def test_commands_that_read_files_share_no_work() -> None:
+    class OfFiles(core_recipe.FileRecipe):
+        pass
+
+    assert OfFiles().run.device == "cpu"
+    for run in ({"processes": 2}, {"mixed_precision": "bf16"}, {"trackers": "wandb"}):
+        with pytest.raises(RecipeError):
+            core_recipe.validate(OfFiles, {"run": run})
+    with pytest.raises(RecipeError):
+        core_recipe.validate(core_recipe.Recipe, {"run": {"trackers": "wandb"}})
+
+
+def test_folders_are_taken_as_paths_and_refused_in_one_line(home: Path) -> None:
+    paths = core_recipe.Paths(data=home / "x")  # type: ignore[arg-type]
+    assert paths.data == str(home / "x") and paths.under_home("data") == home / "x"
+    assert paths.under_home("runs") == home / "runs"
+    assert paths.dataset("nsd") == home / "x/nsd"
+    (home / "here").mkdir()
+    assert paths.dataset("nsd", "here") == home / "here"
+    with pytest.raises(RecipeError):
+        core_recipe.Paths(data=3)  # type: ignore[arg-type]
