@@ -1,14 +1,25 @@
 """Which part of the work is mine."""
 
+import importlib.metadata
+import json
+import os
+import platform
 import signal
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
 
 from brainhive_cli.core import launch
-from brainhive_cli.core.errors import INTERRUPTED, DeviceError
+from brainhive_cli.core.errors import (
+    INTERRUPTED,
+    BrainhiveError,
+    DeviceError,
+    LostProcess,
+    RecipeError,
+)
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Run
 
@@ -84,3 +95,140 @@ def test_a_signal_that_ends_a_launch_interrupts_the_command(
     else:
         with pytest.raises(KeyboardInterrupt):
             launch.relaunch(Run(), 2)
+
+
+def test_the_main_process_writes_unless_it_only_reads() -> None:
+    assert Launch(0, 2, "cpu").is_main and not Launch(1, 2, "cpu").is_main
+    assert not launch.READING.is_main
+    alone = Launch(1, 2, "cpu").alone
+    assert (alone.rank, alone.processes, alone.is_main) == (0, 1, True)
+    assert alone.gather(3) == [3] and alone.device_name == "cpu"
+    rows = torch.ones(2)
+    assert alone.gather_rows(rows, 2) is rows
+    alone.barrier()
+
+
+def test_a_launch_needs_all_that_its_launcher_sets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in (*launch.BY_LAUNCHERS, "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    cpu = Run(device="cpu")
+    for size in (None, "1", ""):
+        if size is not None:
+            monkeypatch.setenv("WORLD_SIZE", size)
+        assert launch.start(cpu) == Launch(0, 1, "cpu")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in launch.BY_LAUNCHERS[:-1]:
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(RecipeError) as caught:
+        launch.start(cpu)
+    assert launch.BY_LAUNCHERS[-1] in caught.value.message
+
+
+def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for count in (0, 2):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda count=count: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        device = "cuda" if count else "cpu"
+        assert launch.start(Run()).device_or_name == device
+        assert launch.start(Run(device="cpu")).device_or_name == "cpu"
+        assert launch.num_processes(Run()) == max(1, count)
+        assert launch.num_processes(Run(device="cpu")) == 1
+    assert launch.num_processes(Run(processes=3)) == 3
+    assert launch.num_processes(Run(processes=3, device="cpu")) == 3
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert launch.num_processes(Run(processes=3)) == 1
+    # as many processes as there are GPUs
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert launch.start(Run()).device_or_name == "cuda"
+
+
+@pytest.mark.parametrize("name", ["cuda:1", "cuda:2", "tpu", "mtia", "meta", "cpu:x"])
+def test_devices_that_are_not_visible_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(DeviceError):
+        launch.open_device(name)
+
+
+def test_visible_devices_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name in ("cpu", "cuda", "cuda:0"):
+        assert launch.open_device(name) == torch.device(name)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(DeviceError):
+        launch.open_device("cuda")
+
+
+def test_a_process_reports_its_error_to_the_launcher(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(launch.REPORTS, raising=False)
+    assert launch.leave_report(2, RecipeError("a", "b")) is False
+    monkeypatch.setenv(launch.REPORTS, str(tmp_path))
+    monkeypatch.setenv("RANK", "3")
+    assert launch.leave_report(2, RecipeError("a\udcff", "b")) is True
+    assert [path.name for path in tmp_path.iterdir()] == ["3.json"]
+    report = json.loads((tmp_path / "3.json").read_text())
+    assert report == [2, "a\\udcff", "b", False]
+    assert launch.leave_report(1, LostProcess("x")) is True
+    assert json.loads((tmp_path / "3.json").read_text())[3] is True
+
+
+LOST, OWN = [1, "lost", "", True], [3, "no data", "fetch", False]
+
+
+@pytest.mark.parametrize(
+    ("reports", "codes", "expected"),
+    [
+        # the first error of a process
+        ([LOST, OWN], {0: 1, 1: 3}, (3, "no data", BrainhiveError)),
+        ([OWN, [2, "later", "", False]], {}, (3, "no data", BrainhiveError)),
+        ([LOST], {0: 1}, (1, "lost", BrainhiveError)),
+        # what killed a process is the cause that others were lost
+        ([LOST], {0: 1, 1: -9}, (5, "SIGKILL", DeviceError)),
+        ([OWN], {0: 1, 1: -9}, (3, "no data", BrainhiveError)),
+        ([], {0: -15, 1: -9}, (5, "process 1", DeviceError)),
+        ([], {0: -15, 1: -11}, (1, "SIGSEGV", BrainhiveError)),
+        ([LOST], {0: 1, 1: -15}, (1, "lost", BrainhiveError)),
+        ([], {1: -15}, (1, "SIGTERM", BrainhiveError)),
+        ([], {0: -10}, (75, "process 0", BrainhiveError)),
+        ([], {0: 7, 1: 2}, (7, "7", BrainhiveError)),
+        ([], {}, (1, "1", BrainhiveError)),
+    ],
+    ids=str,
+)
+def test_what_ended_a_launch_is_its_error(
+    tmp_path: Path,
+    reports: list[object],
+    codes: dict[int, int],
+    expected: tuple[int, str, type],
+) -> None:
+    # the newest file has the lowest rank
+    for number, report in enumerate(reports):
+        path = tmp_path / f"{9 - number}.json"
+        path.write_text(json.dumps(report))
+        os.utime(path, (number, number))
+    error = launch._find_cause(codes, tmp_path, "train.batch_size=8")
+    code, word, kind = expected
+    assert type(error) is kind and error.exit_code == code and word in error.message
+    assert ("train.batch_size=8" in error.hint) is (kind is DeviceError)
+
+
+def test_the_environment_names_versions_and_threads() -> None:
+    described = Launch(0, 3, "cpu").describe_environment()
+    assert described["processes"] == 3 and described["device"] == "cpu"
+    assert described["threads"] == torch.get_num_threads() > 0
+    assert described["command_line"][0] == "brainhive"
+    versions = described["versions"]
+    assert versions["torch"] == importlib.metadata.version("torch")
+    assert versions["python"] == platform.python_version()
+    assert launch.library_version("no-such-library") == "absent"
+    token = launch.LINE.set(["embed"])
+    assert Launch(0, 1, "cpu").describe_environment()["command_line"][1:] == ["embed"]
+    launch.LINE.reset(token)
