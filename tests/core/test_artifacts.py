@@ -1,3 +1,6 @@
+"""Artifacts of a run: read as they were written, of shapes that fit."""
+
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from brainhive_cli.core.artifacts import (
     Tile,
 )
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 
@@ -75,3 +79,89 @@ def test_a_damaged_list_or_one_that_names_a_file_outside_of_the_run_is_one_line(
         run.write_json(artifacts.NAME, document)
         with pytest.raises(BrainhiveError, match=says):
             artifacts.read(run)
+
+
+def metric(value: float, low: float | None) -> Metric:
+    """A metric with one end of its interval."""
+    return Metric(
+        *("top1", value, 4, 200, value / 2, low, 0.9, (0,), "cosine", "test", "t")
+    )
+
+
+def test_metrics_are_a_line_with_intervals() -> None:
+    line = Line.of("all", [metric(0.5, 0.1), metric(0.75, None)])
+    assert (line.values, line.low, line.high) == ([0.5, 0.75], [0.1, None], [0.9, 0.9])
+    assert line.chance == 0.25
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Curve("x", "t", [1, 2], [Line("a", [1.0])]),
+        lambda: Curve("x", "t", [1, 2], [Line("a", [1.0, 2.0], low=[1.0])]),
+        lambda: Curve("x", "t", [1, 2], [Line("a", [1.0, 2.0], high=[1.0])]),
+        lambda: Heatmap("x", [[1.0], [1.0, 2.0]]),
+        lambda: Heatmap("x", [[1.0, 2.0]], rows=["a", "b"]),
+        lambda: Heatmap("x", [[1.0, 2.0]], columns=["a"]),
+        lambda: Sheet("x", ["a"], [Row("q", [Tile("f"), Tile("f")])]),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="x"):
+        make()
+
+
+def test_shapes_that_fit_are_taken() -> None:
+    Curve("x", "t", [1, 2], [Line("a", [1.0, 2.0], [0.0, 1.0], [2.0, 3.0])])
+    Heatmap("x", [])
+    Heatmap("x", [[1.0, 2.0]], ["a"], ["b", "c"])
+    Sheet("x", ["a", "b"], [Row("q", [Tile("f")])])
+
+
+def test_files_of_tiles_and_clips_have_their_posters(run: RunFolder) -> None:
+    tiles = [Tile("a.mp4", poster="a.png"), Tile("")]
+    sheet, media = Sheet("x", ["1", "2"], [Row("q", tiles)]), Media("x", "b", "c")
+    assert [*artifacts.files(sheet)] == ["a.mp4", "a.png"]
+    assert [*artifacts.files(media)] == ["b", "c"]
+    assert [*artifacts.files(Table("x", ["a"], []))] == []
+    assert artifacts.read(run) == []
+    with pytest.raises(BrainhiveError):
+        artifacts.write(run, iter([media]))
+    assert not (run.path / artifacts.NAME).exists()
+
+
+def test_numbers_are_rounded_and_finite_and_tables_read_back(run: RunFolder) -> None:
+    table = Table("t", ["a", "b"], [[0.123456, 12345]], is_list=True, is_copied=True)
+    curve = Curve("c", "t", [1.0, 2.0], [Line("a", [float("nan"), float("inf")])])
+    artifacts.write(run, iter([table, curve]))
+    found, other = artifacts.read(run)
+    assert found == Table("t", ["a", "b"], [[0.1235, 12345]])
+    assert other.lines[0].values == [None, None]  # type: ignore[union-attr]
+    assert artifacts.read_tables(run) == (found,)
+    assert "\n" not in (run.path / artifacts.NAME).read_text().strip()
+
+
+def test_a_link_out_of_the_run_is_no_artifact(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    inner = RunFolder(tmp_path / "run")
+    (tmp_path / "secret.png").touch()
+    (inner.path / "a.png").touch()
+    (inner.path / "b.png").symlink_to("a.png")
+    artifacts.write(inner, [Media("x", "b.png")])
+    assert len(artifacts.read(inner)) == 1
+    (inner.path / "b.png").unlink()
+    (inner.path / "b.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(BrainhiveError):
+        artifacts.read(inner)
+
+
+@pytest.mark.parametrize(
+    ("size", "saved"), [((256, 64), (128, 32)), ((10, 20), (10, 20))]
+)
+def test_a_saved_picture_is_small_and_never_enlarged(
+    run: RunFolder, size: tuple[int, int], saved: tuple[int, int]
+) -> None:
+    file = artifacts.save_picture(run, "a/b", Image.new("RGBA", size))
+    assert file == "artifacts/a/b.webp"
+    with Image.open(run.path / file) as picture:
+        assert picture.size == saved and picture.mode == "RGB"

@@ -5,9 +5,10 @@ error that names it.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.documents import (
@@ -140,3 +141,153 @@ def test_a_document_that_differs_from_its_digest_is_refused_wherever_the_list_li
         documents.read(path)
     (tmp_path / SHA256SUMS).unlink(missing_ok=True)
     assert documents.read(path) == {"a": 2}
+
+
+def test_messages_show_values_in_one_line_and_cut() -> None:
+    assert documents.show_value({"a": "b\nc"}) == r"{'a': 'b\nc'}"
+    assert documents.show_value("x" * 298) == repr("x" * 298)
+    assert documents.show_value("x" * 299) == "'" + "x" * 299 + "…"
+
+
+def test_a_check_names_key_reason_and_value() -> None:
+    with pytest.raises(MissingData) as caught:
+        documents.check({"r": "x", "lora_alpha": 1}, "here", Lora, "do", MissingData)
+    assert caught.value.message.startswith("here: r: ") and caught.value.hint == "do"
+    assert caught.value.message.endswith("got 'x'")
+    with pytest.raises(BrainhiveError) as caught:
+        documents.check({"r": 1}, "here", Lora)
+    assert "lora_alpha" in caught.value.message and "got" not in caught.value.message
+    with pytest.raises(BrainhiveError) as caught:
+        documents.check(3, "here", dict[str, int])
+    assert caught.value.message.startswith("here: Input")
+
+
+class Odd(BaseModel):
+    """A model with a check of its own."""
+
+    way: str
+
+    @model_validator(mode="after")
+    def _is_refused(self) -> Self:
+        if self.way == "missing":
+            raise MissingData("no file")
+        raise RecipeError("no such way", "" if self.way == "none" else self.way)
+
+
+def test_checks_of_our_own_are_named_by_the_file() -> None:
+    for way, hint in (("left", "left"), ("none", "do")):
+        with pytest.raises(MissingData) as caught:
+            documents.check({"way": way}, "here", Odd, "do", MissingData)
+        assert caught.value.message == "here: no such way" and caught.value.hint == hint
+    # missing data stays what it is
+    with pytest.raises(MissingData) as caught:
+        documents.check({"way": "missing"}, "here", Odd, "do", RecipeError)
+    assert caught.value.message == "no file"
+
+
+def test_json_may_hold_nan_where_that_is_said(tmp_path: Path) -> None:
+    path = written(tmp_path, '{"a": NaN}')
+    with pytest.raises(BrainhiveError):
+        documents.read(path)
+    found = documents.read(path, has_nan=True)
+    assert found["a"] != found["a"]
+    # a YAML file of another name
+    other = written(tmp_path, "a: 1", ".txt")
+    assert documents.read(other, is_yaml=True) == {"a": 1}
+    with pytest.raises(BrainhiveError):
+        documents.read(other)
+    with pytest.raises(RecipeError):
+        documents.read(written(tmp_path, b'{"a": "\xff"}'), error=RecipeError)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_valid"),
+    [
+        ("a: &x [1, 2]\nb: *x", True),
+        ("1: a", False),
+        ("null: a", False),
+        ("? [a]\n: b", False),
+        ("a: {b: 1, b: 2}", False),
+        ("- {b: 1}\n- {b: 2}", True),
+        ("", True),
+        ("a: 2026-01-01T00:00:00", True),
+    ],
+)
+def test_yaml_has_the_keys_and_types_of_json(text: str, is_valid: bool) -> None:
+    if is_valid:
+        documents.parse(text, "here", Any, is_yaml=True)
+        return
+    with pytest.raises(BrainhiveError):
+        documents.parse(text, "here", Any, is_yaml=True)
+
+
+def test_only_documents_of_this_schema_are_read() -> None:
+    documents.require_schema({"schema": 3}, 3, "x is")
+    for document in ({"schema": 2}, {}, {"schema": "3"}):
+        with pytest.raises(BrainhiveError):
+            documents.require_schema(document, 3, "x is")
+
+
+def test_changes_of_listed_files_are_named(tmp_path: Path) -> None:
+    for name in ("a.json", "b.json", "c.html", "d.json"):
+        (tmp_path / name).write_text(name)
+    listed = {path.name: digest_file(path) for path in sorted(tmp_path.iterdir())}
+    write_digests(tmp_path, listed)
+    assert [*documents.find_changes(tmp_path)] == []
+    (tmp_path / "a.json").write_text("other")
+    (tmp_path / "c.html").write_text("other")
+    (tmp_path / "b.json").unlink()
+    (tmp_path / "d.json").unlink()
+    found = [*documents.find_changes(tmp_path, {"d.json", ".json"})]
+    assert [line.split()[0] for line in found] == [
+        str(tmp_path / "b.json"),
+        str(tmp_path / "c.html"),
+    ]
+    assert found[0].endswith("is missing")
+    assert len([*documents.find_changes(tmp_path)]) == 4
+
+
+def test_files_of_a_run_are_listed_without_hidden_ones_and_trackers(
+    tmp_path: Path,
+) -> None:
+    names = ["b.json", "a/x.yaml", "a/x.csv", "a/x.png", "a/plain", ".a/x.json"]
+    names += ["a/.x.json", "wandb/x.json", "run-1/x.json", "a/wandb/x.json", "c.html"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "d.json").mkdir()
+    assert [*list_documents(tmp_path)] == [
+        "a/wandb/x.json",
+        "a/x.csv",
+        "a/x.yaml",
+        "b.json",
+        "c.html",
+    ]
+
+
+def test_a_list_of_digests_is_read_line_by_line(tmp_path: Path) -> None:
+    assert documents.read_digests(tmp_path) == {}
+    digest = "0123456789abcdef" * 4
+    lines = [f"{digest}  a b", f"{digest} *c", f"{digest} d", f"{digest[1:]}  e", "x"]
+    (tmp_path / SHA256SUMS).write_text("\n".join(lines))
+    assert documents.read_digests(tmp_path) == {"a b": digest, "c": digest}
+    write_digests(tmp_path, {"b": digest, "a": digest})
+    assert (tmp_path / SHA256SUMS).read_text() == f"{digest}  a\n{digest}  b\n"
+    assert [*documents.read_digests(tmp_path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("depth", "is_refused"), [(5, True), (6, False)])
+def test_a_list_governs_documents_up_to_five_folders_below(
+    tmp_path: Path, depth: int, is_refused: bool
+) -> None:
+    folder = tmp_path.joinpath(*"abcdef"[:depth])
+    folder.mkdir(parents=True)
+    path = written(folder, "{}")
+    (tmp_path / "metrics.json").touch()
+    name = path.relative_to(tmp_path).as_posix()
+    write_digests(tmp_path, {name: "0" * 64})
+    if is_refused:
+        with pytest.raises(BrainhiveError):
+            documents.read(path)
+        return
+    assert documents.read(path) == {}
