@@ -75,3 +75,22 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(
     with pytest.raises(OSError, match="No space"):
         checkpoint.save({"step": 4})
     assert step_of(checkpoint) == 3
+
+
+def test_a_reader_leaves_the_first_look_to_the_main_process(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = list[int]()
+    monkeypatch.setattr(Launch, "barrier", lambda launch: waited.append(launch.rank))
+    for rank in (0, 1):
+        found = checkpoint.load(Launch(rank, 2, torch.device("cpu")))
+        assert found is not None and found["step"] == 3
+    assert waited == [0, 1]
+
+
+def test_a_finished_training_keeps_no_checkpoint(checkpoint: Checkpoint) -> None:
+    checkpoint.remove()
+    checkpoint.remove()
+    assert [*checkpoint.path.parent.iterdir()] == [] and step_of(checkpoint) is None
+    checkpoint.save({"step": 4})
+    assert step_of(checkpoint) == 4 and not checkpoint.previous.exists()

@@ -171,3 +171,97 @@ def test_a_wait_that_is_no_time_is_not_taken(
     with pytest.raises(ValueError, match="busy"):
         ask(refuse, lambda error: (503, {"Retry-After": requested}))
     assert waits == [*network.RETRY_WAITS_S]
+
+
+@pytest.mark.parametrize(
+    ("url", "is_web"),
+    [
+        ("https://a.org/x", True),
+        ("http://a:8080", True),
+        ("http://a:0", False),
+        ("http://:80/x", False),
+        ("ftp://a.org", False),
+        ("file:///etc", False),
+        ("http://[a", False),
+        ("http://a:x", False),
+        ("a.org", False),
+    ],
+)
+def test_an_address_of_the_web_is_complete(url: str, is_web: bool) -> None:
+    assert network.is_web_address(url) is is_web
+
+
+class Refusal(Exception):
+    """An answer of a server."""
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "waits"),
+    [
+        (503, {}, [1.0, 4.0]),
+        (429, {"Retry-After": "2.5"}, [2.5, 2.5]),
+        (500, {"Retry-After": "0"}, [0.0, 0.0]),
+        (502, {"Retry-After": "-1"}, [1.0, 4.0]),
+        (504, {"Retry-After": "99"}, [10.0, 10.0]),
+        (503, {"Retry-After": "nan"}, [1.0, 4.0]),
+        (404, {}, []),
+        (501, {}, []),
+        (0, {}, []),
+    ],
+)
+def test_a_server_that_is_busy_is_asked_three_times(
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    headers: dict[str, str],
+    waits: list[float],
+) -> None:
+    slept, calls = list[float](), list[int]()
+    monkeypatch.setattr(time, "sleep", slept.append)
+    # as of users: tests wait shorter
+    monkeypatch.setattr(network, "RETRY_WAITS_S", (1.0, 4.0))
+
+    def call() -> None:
+        calls.append(1)
+        raise Refusal
+
+    with pytest.raises(Refusal):
+        ask(call, lambda error: (status, headers))
+    assert slept == waits and len(calls) == len(waits) + 1
+    answers = iter([Refusal(), None])
+
+    def succeed_later() -> str:
+        if error := next(answers):
+            raise error
+        return "answer"
+
+    if waits:
+        assert ask(succeed_later, lambda error: (status, headers)) == "answer"
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason", "kind"),
+    [
+        ({"HTTPS_PROXY": "x"}, "Unknown scheme for proxy URL", MissingData),
+        ({"all_proxy": "x"}, "Using SOCKS needs socksio\nmore", MissingExtra),
+        ({"http_proxy": "x"}, "nonnumeric port: 'x'", MissingData),
+        ({"NO_PROXY": "x"}, "Unknown scheme for proxy URL", None),
+        ({}, "Unknown scheme for proxy URL", None),
+        ({"HTTPS_PROXY": "x"}, "proxying failed", None),
+    ],
+)
+def test_a_bad_proxy_is_told_from_other_errors(
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    reason: str,
+    kind: type[BrainhiveError] | None,
+) -> None:
+    for name in [*os.environ]:
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = network.find_bad_proxy(ValueError(reason))
+    assert type(found) is (kind or type(None))
+    if found is not None:
+        (name,) = variables
+        assert name in found.message and "more" not in found.message

@@ -4,6 +4,7 @@ that names it.
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +189,145 @@ def test_names_are_read_without_what_wrappers_put_before_them(tmp_path: Path) ->
     write("a", "_orig_mod.a")
     with pytest.raises(MissingData, match="one name with and without"):
         weights.read(path)
+
+
+def test_the_newest_torch_and_wrapped_weights_are_told_by_their_names(
+    tmp_path: Path,
+) -> None:
+    state = {"a": torch.ones(2), "b": torch.zeros(1)}
+    for kind in ("safetensors", "pt", "pth"):
+        assert sorted(weights.list_names(saved(tmp_path, kind, state))) == ["a", "b"]
+    path = saved(tmp_path, "pt", {"model": {"state_dict": state, "epoch": 3}})
+    assert {*weights.read(path)} == {"a", "b"} == {*weights.list_names(path)}
+    path = saved(tmp_path, "pt", {"teacher": {"a": torch.ones(2), "step": 3}})
+    assert [*weights.read(path)] == ["a"]
+    for content in ([torch.ones(1)], {"model": 3}):
+        with pytest.raises(MissingData):
+            weights.read(saved(tmp_path, "pt", content))
+    with pytest.raises(BrainhiveError):
+        weights.read_checkpoint(saved(tmp_path, "pt", [1]))
+
+
+@pytest.mark.parametrize(
+    ("names", "plain"),
+    [
+        (["_orig_mod.a", "b._orig_mod.c"], ["a", "b.c"]),
+        (["module.a", "module.b"], ["a", "b"]),
+        (["module.module.a", "module.module.b"], ["a", "b"]),
+        (["module._orig_mod.a"], ["a"]),
+        (["module.a", "b"], ["module.a", "b"]),
+        (["x_orig_mod.a"], ["x_orig_mod.a"]),
+        ([], []),
+    ],
+)
+def test_wrappers_of_names_are_taken_off(names: list[str], plain: list[str]) -> None:
+    assert weights.plain_names(names) == dict(zip(names, plain, strict=True))
+    if names:
+        with pytest.raises(ValueError):
+            weights.plain_names(["a", "_orig_mod.a"])
+
+
+def test_a_file_says_who_wrote_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    weights.save(path, {"a": torch.ones(2)}, {"more": "x"})
+    about = weights.metadata_of(path)
+    assert about["more"] == "x" and about["format"] == "pt"
+    digest = weights.digest_of(path)
+    assert digest == about["digest"] and len(digest) == 32
+    safetensors.torch.save_file({"a": torch.ones(2)}, path, {"digest": "theirs"})
+    weights.verify(path)
+    assert weights.digest_of(path) == "theirs"
+    safetensors.torch.save_file({"a": torch.ones(2)}, path, {"digest": "0" * 32})
+    with pytest.raises(MissingData):
+        weights.verify(path)
+    safetensors.torch.save_file({"a": torch.ones(2)}, path)
+    assert weights.digest_of(path) == "" and weights.metadata_of(path) == {}
+    assert weights.metadata_of(saved(tmp_path, "pt")) == {}
+
+
+def test_a_saved_file_has_the_rights_that_the_user_gives_files(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        weights.save(tmp_path / "a.safetensors", {"a": torch.ones(2)})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_weights_match_by_name_size_and_kind_of_number() -> None:
+    module = nn.Linear(2, 3)
+    state = {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}
+    weights.fill(module, state, "here")
+    assert torch.equal(module.weight.data, state["weight"])
+    needed = module.state_dict()
+    cases: dict[str, dict[str, torch.Tensor]] = {
+        "weight": {**state, "weight": torch.ones(2, 3)},
+        "bias": {"weight": state["weight"]},
+        "extra": {**state, "extra": torch.ones(1)},
+    }
+    for name, changed in cases.items():
+        with pytest.raises(MissingData) as caught:
+            weights.fill(module, changed, "here", "do", MissingData)
+        assert f"here: {name} has shape" in caught.value.message
+        unmatched = weights.find_unmatched(needed, changed)
+        assert unmatched == ([name] if name in needed else [])
+    with pytest.raises(BrainhiveError):
+        weights.fill(module, {**state, "bias": torch.zeros(3, dtype=torch.int64)}, "x")
+    assert weights.describe_match(["b", "a"], 5).startswith("3 of 5")
+    assert weights.describe_match(["b", "a"], 5).endswith(" a")
+    assert weights.describe_match([], 2).startswith("2 of 2")
+    # a module without memory takes weights as they are
+    with torch.device("meta"):
+        hollow = nn.Linear(2, 3)
+    half = {name: value.half() for name, value in state.items()}
+    weights.fill(hollow, half, "here")
+    assert hollow.weight.dtype == torch.float16 and not hollow.weight.is_meta
+    weights.fill(module, half, "here")
+    assert module.weight.dtype == torch.float32
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A value of a cell."""
+
+    name: str
+    values: np.ndarray
+
+
+def test_a_cell_is_read_back_as_it_was_measured(tmp_path: Path) -> None:
+    path = tmp_path / "cell.safetensors"
+    backwards = np.arange(3)[::-1]
+    measured = {
+        3: (1, [Curve("a", backwards), Curve("b", np.ones((2, 0)))]),
+        "x": {"y": None, "z": np.float32(0.5)},
+        "list": [],
+    }
+    weights.save_cell(path, measured)
+    found = weights.load_cell(path, Curve)
+    assert [*found] == [3, "x", "list"] and found["list"] == []
+    assert found["x"] == {"y": None, "z": 0.5} and type(found["x"]["z"]) is float
+    assert type(found[3]) is tuple and type(found[3][1]) is list
+    first, second = found[3][1]
+    assert first.name == "a" and first.values.tolist() == [2, 1, 0]
+    assert second.values.shape == (2, 0)
+    with pytest.raises(BrainhiveError):
+        weights.load_cell(path)
+    weights.save(path, {"0": torch.ones(1)})
+    with pytest.raises(BrainhiveError):
+        weights.load_cell(path, Curve)
+
+
+def test_a_long_reason_is_cut_and_an_error_of_the_machine_passes() -> None:
+    with pytest.raises(MissingData) as caught, weights.reading("here", "do"):
+        raise ValueError("x" * 201)
+    assert caught.value.hint == "do" and caught.value.message.endswith("x" * 200 + "…")
+    with pytest.raises(MissingData) as caught, weights.reading("here", "do"):
+        raise ValueError("x" * 200)
+    assert caught.value.message.endswith(" " + "x" * 200)
+    with pytest.raises(MissingData) as caught, weights.reading("here"):
+        raise KeyError
+    assert caught.value.message.endswith("KeyError")
+    for error in (OSError(28, "full"), MemoryError(), BrainhiveError("ours")):
+        with pytest.raises(type(error)) as passed, weights.reading("here"):
+            raise error
+        assert passed.value is error
