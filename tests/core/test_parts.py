@@ -5,11 +5,13 @@ it.
 import importlib
 import sys
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 
 PART = '''"""A part."""
 from brainhive_cli.models.backbones import BackboneConfig
@@ -87,3 +89,63 @@ def holds_a_row(shelf: str, kind: str) -> None:
     # which may need a key
     assert parts.resolve(shelf, kind) != family.model_construct()
     assert row_part.__doc__ == (row.about or family.__doc__) != ""
+
+
+def test_shelves_list_files_and_rows_but_no_shared_pieces() -> None:
+    kinds = parts.kinds("backbones")
+    assert kinds == sorted(kinds, key=parts.file_of)
+    assert "brain-mlp" in kinds and "_layers" not in kinds
+    assert {*parts.rows("backbones")} <= {*kinds}
+    assert {*parts.kinds("losses")} == {*parts.package("losses").TINY}
+    assert parts.rows("losses") == {}
+    for name in ("brain-mlp", "brain_mlp"):
+        assert parts.is_kind("backbones", name)
+    assert not parts.is_kind("backbones", "brainmlp")
+    assert parts.file_of("a-b+c") == "a_b_c" and parts.name_of("a_b") == "a-b"
+
+
+def test_a_part_is_named_by_its_kind_and_knobs() -> None:
+    plain = parts.resolve("losses", "clip")
+    assert str(plain) == plain.kind == "clip" and plain.model_dump()["kind"] == "clip"
+    config = parts.resolve("backbones", {"kind": "brain_mlp", "dropout": 0.25})
+    assert config.kind == "brain-mlp" and "dropout: 0.25" in str(config)
+    assert parts.resolve("backbones", {"dropout": 0.25}, "brain_mlp") == config
+    assert parts.resolve("backbones", config) is config
+
+
+@pytest.mark.parametrize("value", [{}, {"kind": 3}, 3, None, "clop", {"depth": 1}])
+def test_what_names_no_part_is_refused(value: object) -> None:
+    with pytest.raises(RecipeError):
+        parts.resolve("losses", value)
+    for kind in ("absent", 3):
+        with pytest.raises(RecipeError):
+            parts.load("losses", kind)  # type: ignore[arg-type]
+
+
+def test_papers_of_a_part_and_its_parts_are_listed_once() -> None:
+    nice = parts.resolve("backbones", "nice")
+    papers = [*nice.citations()]
+    assert papers and parts.cited(nice) == papers
+    assert parts.cited({"a": [nice, nice], "b": 3}) == papers
+    assert parts.cited(None) == []
+
+
+def test_a_part_has_to_build_a_module() -> None:
+    class Odd(parts.Config):
+        def build(self, width: int) -> int:
+            return width
+
+    with pytest.raises(BrainhiveError):
+        parts.build_module(Odd(), 3)
+    assert parts.build_module(parts.resolve("losses", "mse")) is not None
+    assert Odd().inputs() == [] and parts.cited(Odd()) == []
+
+
+def test_another_data_set_may_be_absent() -> None:
+    adapter = TypeAdapter(parts.OtherDataset)
+    assert adapter.validate_python(None) is None
+    assert adapter.validate_python("demo").kind == "demo"
+    assert adapter.validate_python({"root": "x"}).kind == "things-eeg"
+    needed = TypeAdapter(Annotated[Any, parts.part("datasets", "things-eeg")])
+    with pytest.raises(RecipeError):
+        needed.validate_python(None)
