@@ -17,6 +17,7 @@ from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.model_input import spec_of
+from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.training.alignment import batches as module
 from brainhive_cli.training.alignment.batches import (
@@ -352,6 +353,23 @@ def test_a_share_of_whole_concepts_or_pictures_is_held_out(
     order = np.random.default_rng(1).permutation(12)
     shuffled = held_out_of([CONCEPTS[row] for row in order], share)
     assert np.array_equal(shuffled, held_out.ravel()[order])
+
+
+def test_signals_lie_in_memory_unless_they_are_mapped() -> None:
+    trials = [ragged(1, 0, 3), ragged(2, 1, 3)]
+    for rows in ("averages", "singles", "stimuli"):
+        for is_mapped, kind in ((False, torch.Tensor), (True, LazyRows)):
+            bank = open_bank(trials, HERE.device, is_mapped, rows)  # type: ignore[arg-type]
+            assert {type(signal) for signal in bank.signals} == {kind}
+
+
+def test_the_held_out_of_a_share_are_the_same_in_every_version() -> None:
+    """Runs are compared on what validates them, so its choice must not change."""
+    by_concept = held_out_of([f"c{row % 7}" for row in range(21)], 0.3)
+    by_picture = held_out_of(["same"] * 21, 0.3, by="pictures")
+
+    assert np.flatnonzero(by_concept).tolist() == [2, 4, 9, 11, 16, 18]
+    assert np.flatnonzero(by_picture).tolist() == [2, 5, 7, 10, 12, 18]
 
 
 def test_a_person_whom_a_model_does_not_know_has_no_index() -> None:

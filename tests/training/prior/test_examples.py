@@ -1,0 +1,101 @@
+"""The order of a prior's examples, their share of a process, and who decodes them."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.data.targets.views import Batch
+from brainhive_cli.training.prior import examples
+from brainhive_cli.training.prior.examples import Pictures, batches
+
+LAUNCH = Launch(0, 1, torch.device("cpu"))
+
+
+def pictures_of(count: int = 10, **changes: Any) -> Pictures:
+    """Pictures of which those from 3 on are learned, without any file."""
+    images: Any = [None] * count
+    view: Any = None
+    made = Pictures(images, Targets({}), np.arange(3, count), np.arange(3), view)  # type: ignore[arg-type]
+    return replace(made, **changes)
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Read no picture; the calls that would."""
+    calls = list[Any]()
+
+    def load(read: Any, count: int, order: Any, workers: int, launch: Launch) -> Any:
+        calls.append((read, count, workers, launch))
+        empty = torch.empty(0)
+        return (Batch(np.array(rows), empty, empty, {}) for rows in order)
+
+    monkeypatch.setattr(examples, "loaded", load)
+    return calls
+
+
+def rows_of(launch: Launch = LAUNCH, **changes: Any) -> list[tuple[int, ...]]:
+    """Step, positions and rows of each batch."""
+    settings = {"steps": range(5), "size": 3, "passes": 2, "seed": 4, "workers": 0}
+    drawn = batches(pictures_of(), **{**settings, **changes}, launch=launch)
+    return [(batch.step, *batch.positions, *batch.rows.tolist()) for batch in drawn]
+
+
+def test_each_epoch_is_a_new_order_in_whole_steps(loads: list[Any]) -> None:
+    found = rows_of()
+    assert len(found) == 10 and [row[0] for row in found] == [
+        step for step in range(5) for _ in range(2)
+    ]
+    # two steps of three of the seven pictures an epoch
+    for epoch in range(2):
+        expected = np.random.default_rng((4, epoch)).permutation(np.arange(3, 10))
+        of_epoch = found[4 * epoch : 4 * epoch + 4]
+        firsts, seconds = of_epoch[::2], of_epoch[1::2]
+        drawn = []
+        for first, second in zip(firsts, seconds, strict=True):
+            assert first[1:3] == (0, 1) and second[1:2] == (2,)
+            drawn += [*first[3:], *second[2:]]
+        assert drawn == expected[:6].tolist()
+
+
+def test_a_resumed_training_has_the_same_order(loads: list[Any]) -> None:
+    assert rows_of(steps=range(3, 5)) == rows_of()[6:]
+    assert rows_of(seed=5) != rows_of()
+
+
+def test_processes_share_the_pictures_of_a_step(loads: list[Any]) -> None:
+    whole = rows_of(size=5, passes=1)
+    shares = [rows_of(replace(LAUNCH, rank=rank, processes=2), size=5, passes=1)
+              for rank in (0, 1)]  # fmt: skip
+    for one, first, second in zip(whole, *shares, strict=True):
+        assert first[1:3] == (0, 1) and second[1:4] == (2, 3, 4)
+        assert one[6:] == (*first[3:], *second[4:])
+
+
+@pytest.mark.parametrize(
+    ("latents", "groups", "workers"),
+    [(None, (), 3), (True, (), 0), (True, ("a",), 3), (None, ("a",), 3)],
+)
+def test_workers_decode_unless_nothing_is_to_be_decoded(
+    loads: list[Any], latents: Any, groups: Any, workers: int
+) -> None:
+    targets: Any = SimpleNamespace(groups=groups)
+    pictures = pictures_of(latents=latents, targets=targets)
+    next(batches(pictures, range(1), 3, 1, 0, 3, LAUNCH))
+    (call,) = loads
+    assert call[1:] == (10, workers, LAUNCH) and call[0] == pictures.read
+
+
+def test_a_step_has_a_picture_for_each_pass_of_each_process() -> None:
+    pictures = pictures_of()
+    assert pictures.count_in_step(5, 2, 1) == 5
+    assert pictures.count_in_step(50, 7, 1) == 7 == pictures.count_in_step(7, 1, 7)
+    for size, passes, processes in ((50, 8, 1), (50, 2, 4), (3, 2, 2)):
+        with pytest.raises(BrainhiveError):
+            pictures.count_in_step(size, passes, processes)
