@@ -80,6 +80,9 @@ class Objective(nn.ModuleList):
                         "end it in .mean() over the batch and the values",
                     )
                 values.append(weight * value)
+            # a wave begins at its base, which may be 0: no term counts in that step
+            if not values:
+                values = [0 * prediction.sum() for prediction in predicted.values()]
             return torch.stack(values).sum()
 
     def of_pairs(
