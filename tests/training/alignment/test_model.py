@@ -2,6 +2,7 @@
 error.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,19 @@ from layouts import one_token, spec_of
 from torch import Tensor
 
 from brainhive_cli import aligner
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import FROM_MEAN
-from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.learned import Learned
+from brainhive_cli.training.alignment.model import (
+    WEIGHTS,
+    Aligner,
+    holds_model,
+    is_model,
+    learned_in,
+    read_config,
+)
 
 SPEC = replace(
     spec_of(("Oz", "POz"), 10, (3, 1)),
@@ -215,3 +224,97 @@ def cosines(signal: Tensor, image: Tensor) -> Tensor:
     return (
         torch.nn.functional.normalize(signal) @ torch.nn.functional.normalize(image).T
     )
+
+
+def test_people_have_their_place_among_the_subjects() -> None:
+    model = Aligner(LAYOUT)
+    index = model.index_of(1, 3)
+    assert index is not None and index.tolist() == [1, 1, 1]
+    assert model.index_of(3, 1).tolist() == [0]  # type: ignore[union-attr]
+    assert model.index_of(2, 3) is None and model.index_of(None, 3) is None
+    assert model.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 10), (3, 2, 9), (2, 10), (3, 1, 2, 10)])
+def test_signals_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
+    model = Aligner(LAYOUT)
+    for index in (None, torch.zeros(3, dtype=torch.int64)):
+        with pytest.raises(BrainhiveError):
+            model.predict(torch.zeros(shape), index)
+
+
+def test_a_head_is_predicted_alone_where_it_is_named() -> None:
+    model = Aligner(TWO).eval()
+    signal = torch.randn(3, 2, 10, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole, one = model.predict(signal), model.predict(signal, names=["latent"])
+    assert "latent" in one and torch.equal(one["latent"], whole["latent"])
+
+
+def test_only_what_is_given_becomes_a_target() -> None:
+    model = Aligner(TWO).eval()
+    latent = torch.randn(2, 2, 3, 3)
+    fused = {"vae": torch.randn(2, 6), "CLIP": torch.randn(2, 4)}
+    assert [*model.targets({})] == []
+    assert [*model.targets({"latent": latent})] == ["latent"]
+    assert [*model.targets({**fused, "latent": latent})] == ["token", "latent"]
+    assert [*model.targets(fused)] == ["token"]
+    with pytest.raises(BrainhiveError):
+        model.targets({"latent": latent[:, :1]})
+
+
+def test_one_centred_head_has_no_mean_and_keeps_its_length() -> None:
+    model = Aligner(replace(LAYOUT, similarity="centred_cosine"))
+    token = torch.randn(4, 8)
+    found = model.join({TOKEN: token})
+    torch.testing.assert_close(found, token - token.mean(1, True))
+
+
+def test_a_model_is_told_from_a_run_by_its_files(folder: Path) -> None:
+    assert is_model(folder) and holds_model(folder)
+    (folder / "metrics.json").touch()
+    assert not is_model(folder) and not holds_model(folder)
+    (folder / "metrics.json").unlink()
+    (folder / "config.json").rename(folder / "other.json")
+    assert not is_model(folder)
+    assert not is_model(folder / "model.safetensors")
+    torch.save({"a": torch.ones(1)}, folder / "x.pth")
+    assert is_model(folder / "x.pth") and not holds_model(folder / "x.pth")
+    torch.save({"ridge.linears.0.weight": torch.ones(1)}, folder / "y.pt")
+    assert holds_model(folder / "y.pt")
+
+
+def test_weights_have_the_name_of_here_or_of_upstream(folder: Path) -> None:
+    model = aligner.load(folder)
+    first, second = WEIGHTS
+    (folder / first).rename(folder / second)
+    found = aligner.load(folder)
+    assert found.state_dict().keys() == model.state_dict().keys()
+    (folder / second).unlink()
+    with pytest.raises(MissingData) as caught:
+        aligner.load(folder)
+    assert first in caught.value.message
+    for path in (None, 3):
+        with pytest.raises(RecipeError):
+            aligner.load(path)  # type: ignore[arg-type]
+
+
+def test_a_folder_without_a_history_learned_from_what_nobody_says(
+    folder: Path,
+) -> None:
+    fields, learned = read_config(folder)
+    assert "format" not in fields and "learned" not in fields
+    assert learned_in(folder).caveats == learned.caveats
+    config = json.loads((folder / "config.json").read_text())
+    del config["learned"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert learned_in(folder).caveats == Learned().caveats
+    assert read_config(folder)[0] == fields
+
+
+def test_heads_to_compare_are_those_of_the_model() -> None:
+    with pytest.raises(RecipeError):
+        Aligner(replace(TWO, retrieval_heads=("token", "absent")))
+    seen = {"token": torch.ones(2, 8)}
+    with pytest.raises(BrainhiveError):
+        Aligner(replace(TWO, retrieval_heads=("token", "latent"))).join(seen)

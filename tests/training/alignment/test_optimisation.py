@@ -1,11 +1,14 @@
 """Schedules, moving averages, groups and the selected epoch of an optimisation."""
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.training.alignment.optimisation import (
     Learner,
     is_below,
@@ -157,3 +160,89 @@ def test_a_part_is_itself_or_below_one_that_is_named() -> None:
     ):
         assert is_below(name, names) == is_named
     assert not is_below("backbone", [])
+
+
+def test_stages_are_entered_by_their_epochs_and_freeze_their_parts() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    model[0].bias.requires_grad_(False)  # which never learns
+    stages = [
+        {"epochs": 2, "lr": 0.1, "freeze": ["0"]},
+        {"epochs": 1, "lr": 0.2, "freeze": ["1"]},
+        {"epochs": 3, "lr": 0.3},
+    ]
+    learner = learner_of(model, stages=stages)
+    for epoch, stop, lr, learned in (
+        (0, 2, 0.1, {"1.weight", "1.bias"}),
+        (1, 2, 0.1, {"1.weight", "1.bias"}),
+        (2, 3, 0.2, {"0.weight"}),
+        (3, 6, 0.3, {"0.weight", "1.weight", "1.bias"}),
+        (5, 6, 0.3, {"0.weight", "1.weight", "1.bias"}),
+    ):
+        learner.epoch = epoch
+        learner.enter_stage()
+        assert learner.stop == stop and learner.peak_lr == lr
+        found = {name for name, each in model.named_parameters() if each.requires_grad}
+        assert found == learned and len(learner.parameters) == len(learned)
+        learner.train()
+        assert [part.training for part in model] == [epoch >= 2, epoch not in (2,)]
+    assert {"0.bias"} == {n for n, _ in model.named_parameters()} - {*learner.learnable}
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"stages": [{"epochs": 1, "freeze": ["2"]}]},
+        {"stages": [{"epochs": 1}, {"epochs": 1, "freeze": ["0", "1"]}]},
+        {"lr_of": {"head": 2.0}},
+        {"start_pull": 0.5},
+    ],
+    ids=str,
+)
+def test_what_a_stage_cannot_do_is_refused(knobs: dict[str, Any]) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    with pytest.raises(RecipeError):
+        learner_of(model, **knobs)
+
+
+def test_gradients_are_clipped_and_forgotten() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    steps = {}
+    for norm in (0.5, None):
+        learner = learner_of(model, epochs=1, grad_norm=norm)
+        model.weight.grad = torch.full((1, 1), 3.0)
+        learner.step()
+        assert model.weight.grad is None
+        (state,) = learner.optimizer.state.values()
+        # Adam keeps (1 - beta) of the first gradient
+        steps[norm] = state["exp_avg"].item() / (1 - learner.settings.betas[0])
+    assert steps == pytest.approx({0.5: 0.5, None: 3.0}, rel=1e-4)
+
+
+def test_a_continued_training_has_all_that_it_had(tmp_path: Path) -> None:
+    def begin() -> Learner:
+        torch.manual_seed(0)
+        return learner_of(torch.nn.Linear(2, 1), 3, ema=0.9, epochs=2)
+
+    def go_on(learner: Learner) -> None:
+        for parameter in learner.parameters:
+            parameter.grad = torch.ones_like(parameter)
+        learner.step()
+        learner.steps_done += 1
+
+    whole = begin()
+    go_on(whole)
+    whole.finish_epoch(torch.tensor([2.0]), 0.5, 0.25)
+    saved = copy.deepcopy(whole.state_dict())
+    go_on(whole)
+    again = begin()
+    again.load_state_dict(saved)
+    assert (again.epoch, again.steps_done, again.score) == (1, 0, 0.25)
+    assert (again.best_top1, again.best_epoch, again.selected_epoch) == (0.5, 1, 1)
+    go_on(again)
+    for one, other in zip(
+        whole.learned.parameters(), again.learned.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+    for key in ("ranks", "model", "schedule"):
+        with pytest.raises(BrainhiveError):
+            begin().load_state_dict({n: v for n, v in saved.items() if n != key})
