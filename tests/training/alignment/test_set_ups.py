@@ -1,0 +1,130 @@
+"""Set-ups of runs: what is read of recipes, models and signals."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from layouts import one_token, spec_of
+from trials import make_trials
+
+from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.models.encoders import resolve_all
+from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.set_ups import (
+    describe_model,
+    describe_recipe,
+    describe_run,
+    describe_signals,
+)
+
+
+def described(*overrides: str, by: str = "pictures") -> dict[str, Any]:
+    words = ["dataset=demo", *overrides]
+    recipe = Recipe.resolve("train-align", None, {}, words)
+    return describe_recipe(recipe, Holdout(by=by, folds=2))  # type: ignore[arg-type]
+
+
+def test_a_set_up_has_the_keys_that_decide_a_result() -> None:
+    found = described("encoders=[vae, clip-h14]", "train.lr=0.5", "train.epochs=7")
+    assert found["encoders"] == ["clip-h14", "vae"] and found["train.lr"] == 0.5
+    assert found["epochs"] == 7 and "train.epochs" not in found
+    assert found["selection"] == "best" and found["mode"] == "intra"
+    assert found["loss.kind"] == "clip" and found["fuser.kind"] == "fusion-encoder"
+    for key in ("signal.window_ms", "signal.channels", "subjects", "finetune.share"):
+        assert key not in found
+    assert not [key for key in found if key.startswith(("paths", "run.", "dataset"))]
+    assert found["cites.encoders"]
+
+
+def test_settings_that_nothing_reads_are_left_out() -> None:
+    fitted = described("backbone=ridge", "encoders=[vae]")
+    assert {key for key in fitted if key.startswith("train.")} == {
+        "train.validation", "train.validation_by", "train.shuffled_labels",
+    } & {*fitted}  # fmt: skip
+    assert "loss.kind" not in fitted and "train.validation" in fitted
+    terms = described("terms=[{prediction: token, loss: mse}]")
+    assert "loss.kind" not in terms and terms["terms"][0]["prediction"] == "token"
+    heads = described("heads={a: clip-h14}")
+    assert not [key for key in heads if key.startswith("fuser")]
+    tuned = described("mode=finetune", "finetune.share=0.5")
+    assert tuned["finetune.share"] == 0.5
+
+
+def test_without_validation_the_last_epoch_is_kept() -> None:
+    assert described("train.validation=0")["selection"] == "last"
+    assert described("train.validation=0.25")["selection"] == "best"
+    shown = described("train.validation=0.25", by="trials")
+    assert shown["train.validation"] == 0 and shown["selection"] == "last"
+    assert (
+        described("train.selection=test", "train.validation=0")["selection"] == "test"
+    )
+
+
+def test_stages_are_compared_key_by_key() -> None:
+    found = described("train.stages=[{epochs: 2, lr: 0.5}, {epochs: 3}]")
+    assert found["train.stages.0.lr"] == 0.5 and found["train.stages.1.epochs"] == 3
+    assert "train.stages" not in found
+
+
+def test_a_model_folder_says_what_it_records() -> None:
+    layout = one_token(spec_of(("Oz",), 3), 4, {"e": 2}, similarity="centred_cosine")
+    found = describe_model(layout, resolve_all(["vae", "clip-h14"]), Signal(scale=2.0))
+    assert found["encoders"] == ["clip-h14", "vae"]
+    assert found["backbone.kind"] == "linear" and found["signal.scale"] == 2.0
+    assert (found["similarity"], found["subject_layer"]) == ("centred_cosine", "none")
+    assert "signal.window_ms" not in found
+
+
+def sensors(counts: list[int], **more: Any) -> Any:
+    """Trials of two sensors at 100 Hz."""
+    signal = np.zeros((len(counts), max(counts), 2, 5), np.float32)
+    return make_trials(
+        1, signal, np.arange(len(counts)), ("P7", "Oz"), 100.0, np.array(counts), **more
+    )
+
+
+def test_signals_are_described_over_all_subjects() -> None:
+    assert describe_signals([]) == {}
+    preparation = {"band_hz": [1, 40], "inner": {"a": 1}}
+    provenance = {"preparation": preparation, "dtype": "f4", "other": 3}
+    first = replace(sensors([2, 3]), unit="µV", provenance=provenance)
+    assert describe_signals([first, sensors([1, 4])]) == {
+        "channels": ["P7", "Oz"],
+        "window_ms": [0.0, 50.0],
+        "rate_hz": 100.0,
+        "repetitions": [1, 4],
+        "unit": "µV",
+        "preparation.band_hz": [1, 40],
+        "preparation.inner.a": 1,
+        "preparation.dtype": "f4",
+    }
+    empty = sensors([2]).take(np.array([], np.int64))
+    assert describe_signals([empty])["repetitions"] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("widths", "channels"), [([7, 4, 5], "4 to 7 voxels"), ([4, 4], "4 voxels")]
+)
+def test_voxels_are_counted_and_have_no_window(
+    widths: list[int], channels: str
+) -> None:
+    subjects = [
+        make_trials(1, np.zeros((2, width, 1), np.float32), [0, 1], (), None)
+        for width in widths
+    ]
+    found = describe_signals(subjects)
+    assert found["channels"] == channels
+    assert "window_ms" not in found and "rate_hz" not in found
+
+
+def test_a_run_says_where_it_was_trained_and_tested() -> None:
+    dataset: Any = SimpleNamespace(recorded_as="nsd", pictured_as="own")
+    plain = describe_run(dataset, [1, 2], {"train.lr": 1}, [])
+    assert plain["dataset"] == "nsd" and plain["subjects"] == [1, 2]
+    assert plain["train.lr"] == 1 and "trained_on_dataset" not in plain
+    other = describe_run(dataset, [1], {}, [sensors([1])], "things-eeg")
+    assert other["trained_on_dataset"] == "things-eeg" and other["rate_hz"] == 100
+    assert {*plain["cites.dataset"]} < {*other["cites.dataset"]}

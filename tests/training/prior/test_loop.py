@@ -1,0 +1,140 @@
+"""The loop of a prior's training: its checkpoints, its log, and when it stops."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.targets.views import Batch
+from brainhive_cli.training.prior import loop
+from brainhive_cli.training.prior.loop import Learner, Training, train
+from brainhive_cli.training.prior.recipe import Recipe, Train
+
+HERE = Launch(0, 1, torch.device("cpu"))
+
+
+class Prior(nn.Module):
+    """One number that learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(self.part.weight)
+
+
+class Small(Training):
+    """A training whose loss is the number times that of its step."""
+
+    losses = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        return self.prior.part.weight.sum() * 0 + self.losses[batch.step]
+
+    def validate(self) -> list[float]:
+        return [0.5, 0.25]
+
+
+@pytest.fixture
+def begin(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Begin a training of six steps of four pictures in passes, without a generator."""
+    monkeypatch.setattr(loop, "embed_empty_prompt", lambda *_: None)
+    monkeypatch.setattr(loop, "decoders", lambda *_: 0)
+
+    def draw(pictures: Any, steps: range, size: int, passes: int, *_: Any) -> Any:
+        empty = torch.empty(0)
+        for step in steps:
+            for rows in np.array_split(np.arange(size), passes):
+                yield Batch(rows, empty, empty, {}, step=step)
+
+    monkeypatch.setattr(loop, "batches", draw)
+
+    def make(*overrides: str) -> Small:
+        recipe = Recipe.resolve("train-prior", None, {}, (
+            "train.steps=6", "train.batch_size=2", "train.accumulate=2",
+            "train.checkpoint_steps=4", *overrides,
+        ))  # fmt: skip
+        pictures: Any = SimpleNamespace(count_in_step=lambda size, *_: size)
+        return Small(recipe, pictures, None, Prior(), {}, HERE)
+
+    return make
+
+
+def learner_of(training: Training) -> Learner:
+    return Learner(training.prior, [], training.recipe.train)
+
+
+def steps_of(run: RunFolder) -> list[tuple[int, float]]:
+    return [(event["step"], event["loss"]) for event in run.events()]
+
+
+def test_the_mean_loss_is_logged_where_a_checkpoint_is_due(
+    begin: Any, tmp_path: Path
+) -> None:
+    run, after = RunFolder(tmp_path), list[int]()
+    training = begin()
+    tracked = list[Any]()
+
+    at_start = train(training, run, learner_of(training), after.append, tracked.append)
+
+    assert at_start == [0.5, 0.25] and after == [1, 2, 3, 4, 5, 6]
+    expected = [(4, sum(Small.losses[:4]) / 4), (6, sum(Small.losses) / 6)]
+    assert steps_of(run) == expected
+    assert [(event["step"], event["loss"]) for event in tracked] == steps_of(run)
+
+
+def test_a_training_goes_on_behind_its_checkpoint(begin: Any, tmp_path: Path) -> None:
+    whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
+    for folder in (whole, run):
+        folder.path.mkdir()
+    training = begin()
+    train(training, whole, learner_of(training), lambda step: None)
+
+    def stop(step: int) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(begin(), run, learner_of(training := begin()), stop)
+    run.log(step=5, loss=99.0)
+    resumed, after = begin(), list[int]()
+    resumed_learner = learner_of(resumed)
+    assert train(resumed, run, resumed_learner, after.append) == [0.5, 0.25]
+    assert after == [5, 6] and steps_of(run) == steps_of(whole)
+    assert resumed_learner.step == 6
+    # the size of a step must not change
+    with pytest.raises(BrainhiveError):
+        train(
+            other := begin("train.batch_size=3"), run, learner_of(other), after.append
+        )
+
+
+def test_a_training_that_diverges_stops_before_its_checkpoint(
+    begin: Any, tmp_path: Path
+) -> None:
+    training = begin()
+    object.__setattr__(training, "losses", (1.0, 1.0, float("nan"), 1.0, 1.0, 1.0))
+    run = RunFolder(tmp_path)
+    with pytest.raises(BrainhiveError):
+        train(training, run, learner_of(training), lambda step: None)
+    assert [*run.events()] == [] and not (tmp_path / "checkpoints").exists()
+
+
+def test_a_learner_keeps_its_recent_losses_and_clips_to_one() -> None:
+    prior = Prior()
+    learner = Learner(prior, [], Train(lr=0.1, weight_decay=0.0, accumulate=2))
+    assert learner.losses.maxlen == 200 and learner.step == 0
+    prior.part.weight.grad = torch.full((1, 1), 4.0)
+    learner.update()
+    assert learner.norm == 4 and learner.step == 1
+    assert prior.part.weight.grad is None
+    (state,) = learner.optimizer.state.values()
+    # Adam keeps a tenth of the first gradient
+    assert state["exp_avg"].item() == pytest.approx(0.1, rel=1e-4)
+    assert prior.part.weight.item() == pytest.approx(0.9, rel=1e-4)

@@ -1,0 +1,77 @@
+"""Keys of a prior's recipe that contradict each other, and what a generator needs."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torch import nn
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.training.prior.loop import DTYPES, load_generator, trainable
+from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
+
+
+def resolve(*overrides: str) -> Recipe:
+    return Recipe.resolve("train-prior", None, {}, overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["continue_from=x", "prior.hidden_size=8"],
+        ["train.weights=bf16", "train.precision=fp32"],
+        ["sample_items=0", "sample_every=3"],
+        ["fid_features=clip-h14"],
+        ["cache_latents=true", "posterior=sample"],
+        ["fid_items=50", "fid_features=absent"],
+        ["sampler.kind=absent"],
+        ["encoders=[]"],
+    ],
+    ids=str,
+)
+def test_keys_that_contradict_each_other_are_refused(overrides: list[str]) -> None:
+    with pytest.raises(RecipeError):
+        resolve(*overrides)
+
+
+def test_keys_that_go_together_are_taken() -> None:
+    assert resolve("continue_from=x").continue_from == "x"
+    assert resolve("train.weights=bf16").train.precision == "bf16"
+    assert resolve("sample_items=0").sample_items == 0
+    own = resolve("fid_items=50", "fid_features=clip-h14")
+    assert own.fid_features == "clip-h14" and resolve().fid_features == INCEPTION
+    assert resolve("cache_latents=true").posterior == "mode"
+    assert resolve("posterior=sample").posterior == "sample"
+
+
+def test_a_sampler_is_a_kind_or_a_source() -> None:
+    assert resolve().sampler is None
+    by_source = resolve("sampler=hub:owner/fast").sampler
+    kind = resolve().generator.kind
+    assert (by_source.kind, by_source.source) == (kind, "hub:owner/fast")
+
+
+def test_some_known_part_of_a_prior_remains_to_be_trained() -> None:
+    prior: Any = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 3)})
+    assert len(trainable(prior, [])) == 4
+    found = trainable(prior, ["a"])
+    assert [tuple(parameter.shape) for parameter in found] == [(3, 2), (3,)]
+    assert not prior["a"].weight.requires_grad
+    for frozen in (["a", "b"], ["c"], ["a", "c"]):
+        with pytest.raises(BrainhiveError):
+            trainable(prior, frozen)
+
+
+def test_a_generator_without_a_training_is_refused() -> None:
+    asked = list[Any]()
+    made = SimpleNamespace(
+        check_size=asked.append, use_float32_autoencoder=lambda: asked.append("fp32")
+    )
+    config = SimpleNamespace(build=lambda *words: asked.append(words) or made)
+    recipe = resolve("resolution_px=96", "train.precision=fp32")
+    with pytest.raises(RecipeError):
+        load_generator(config, recipe, "cpu")
+    made.prepare_training = None
+    asked.clear()
+    assert load_generator(config, recipe, "meta") is made
+    assert asked == [("meta", DTYPES["fp32"]), 96, "fp32"]
