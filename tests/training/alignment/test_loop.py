@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import nn
 from two import in_two
 
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import Cell, TrainingFacts
 from brainhive_cli.core.launch import Launch
@@ -773,3 +774,87 @@ def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch
         }
     assert all(torch.allclose(kept[key], average[key], atol=1e-6) for key in kept)
     assert not is_same(kept, seen[-1])
+
+
+def test_a_batch_has_the_order_of_its_micro_batches(embedding: np.ndarray) -> None:
+    data = data_of(embedding, 2)
+    batches = batches_of(data)
+    model = Aligner(layout_of(data)).eval()
+    parts = [
+        (torch.randn(count, 2, 12), torch.full((count,), subject))
+        for subject, count in enumerate((3, 2))
+    ]
+    targets = {
+        "e": torch.from_numpy(embedding[:5]),
+        "further": torch.arange(5.0),
+    }
+    context = batches.draw(batches.epoch(0, 0)[0], 0)[2]
+    with torch.no_grad():
+        predicted, expected = loop.forward(model, parts, targets, context)
+        each = [model.predict(*part)[TOKEN] for part in parts]
+        token = model.encode_image({"e": targets["e"]})
+    torch.testing.assert_close(predicted[TOKEN], torch.cat(each))
+    assert torch.equal(expected["further"], targets["further"])
+    torch.testing.assert_close(expected[TOKEN], token)
+
+    # a backbone that learns with its targets gets those of its own rows
+    rows = list[Any]()
+
+    def learn(signal: Any, subject: Any, given: Any, _: object) -> Any:
+        rows.append((len(signal), given["further"].tolist()))
+        return {TOKEN: signal[:, 0, :1]}, {"further": given["further"] + 1}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(model.backbone), "learn", True, raising=False)
+        patch.setattr(model, "learn", learn)
+        predicted, expected = loop.forward(model, parts, targets, context)
+    assert rows == [(3, [0, 1, 2]), (2, [3, 4])]
+    assert expected["further"].tolist() == [1, 2, 3, 4, 5]
+    joined = torch.cat([signal[:, 0, :1] for signal, _ in parts])
+    assert torch.equal(predicted[TOKEN], joined)
+
+
+@pytest.mark.parametrize(
+    ("passed_s", "is_stopped", "is_saved"),
+    [(30, False, False), (61, False, True), (0, True, True)],
+)
+def test_a_checkpoint_is_written_each_minute_and_before_a_stop(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    passed_s: float,
+    is_stopped: bool,
+    is_saved: bool,
+) -> None:
+    clock_s, stopped = [100.0], list[int]()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock_s[0])
+    monkeypatch.setattr(loop, "is_asked_to_stop", lambda: is_stopped)
+    monkeypatch.setattr(loop, "raise_if_asked_to_stop", lambda: stopped.append(1))
+    bar = console.Bar("training", 3)
+    cell = loop.CellFolder("a", RunFolder(tmp_path), HERE, None, bar)
+    made = list[int]()
+
+    def content() -> dict[str, Any]:
+        made.append(1)
+        return {"step": len(made)}
+
+    for _ in range(2):
+        clock_s[0] += passed_s
+        cell.after_step(content)
+    assert len(made) == 2 * is_saved and len(stopped) == 2 and bar.items == 2
+    assert (tmp_path / "checkpoints/a.pt").exists() is is_saved
+    # an epoch is told with and without validation
+    for top1 in (None, 0.25):
+        event = {"epoch": 1, "epochs": 3, "loss": 0.5, "validation_top1": top1}
+        cell.after_epoch(event)
+        assert "2/3" in cell.score and "0.500" in cell.score
+        assert ("0.250" in cell.score) is (top1 is not None)
+    assert [event["cell"] for event in RunFolder(tmp_path).events()] == ["a", "a"]
+
+
+def test_a_closed_form_begins_with_no_weights(embedding: np.ndarray) -> None:
+    data = data_of(embedding)
+    layout = layout_of(data, "ridge")
+    other = Aligner(layout_of(data))
+    with pytest.raises(BrainhiveError):
+        loop.fit(layout, data, [], Train(), other)
+    assert loop.is_closed_form(layout) and not loop.is_closed_form(layout_of(data))
