@@ -427,3 +427,16 @@ def test_a_page_without_a_browser_is_named(
     assert opened == ["http://b"] and "http://b" in capsys.readouterr().err
     console.open_browser("http://c")
     assert opened[1:] == ["http://c"] and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("columns", "is_list"), [(3, False), (4, True)])
+def test_a_table_of_three_columns_is_folded_and_one_of_four_a_list(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    columns: int,
+    is_list: bool,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    names = [f"name {number}" for number in range(columns)]
+    console.show_table(Table("T", names, [["word " * 5] * columns]))
+    assert ("    name 1 word" in capsys.readouterr().out) is is_list
