@@ -1,11 +1,16 @@
 """Generated media in files: nothing is lost on the way to disk and back."""
 
+from contextlib import nullcontext
+from fractions import Fraction
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.media import media_files
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -69,3 +74,110 @@ def test_a_video_is_read_as_it_is_seen(tmp_path):
     frames = media_files.read(path).frames.astype(int)
     expected = np.rot90(halves, -1, axes=(1, 2))  # counter-clockwise
     assert frames.shape == expected.shape and np.abs(frames - expected).max() < 16
+
+
+@pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, 1), (180, 2), (-90, 3)])
+def test_frames_are_turned_by_the_angle_that_a_phone_stored(
+    tmp_path, monkeypatch, rotation, turns
+):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), np.uint8)
+    frames = [
+        SimpleNamespace(rotation=rotation, to_ndarray=lambda format, frame=frame: frame)
+        for frame in pixels
+    ]
+    video = SimpleNamespace(
+        streams=SimpleNamespace(video=[SimpleNamespace(average_rate=Fraction(5, 2))]),
+        decode=lambda video: frames,
+    )
+    library = SimpleNamespace(open=lambda path: nullcontext(video))
+    monkeypatch.setattr(media_files, "_library", lambda path: library)
+    path = tmp_path / "clip.MP4"
+    path.write_bytes(b"")
+
+    opened = media_files.read(path)
+
+    assert np.array_equal(opened.frames, np.rot90(pixels, turns, axes=(1, 2)))
+    assert opened.rate_hz == 2.5
+
+
+def test_outlines_of_masks_are_two_pixels_wide_and_inside():
+    frames = np.full((2, 20, 20, 3), 100, np.uint8)
+    masks = np.zeros((2, 10, 10), bool)
+    masks[0, 2:8, 3:9] = True
+    # of a side that the picture cuts there is no outline
+    masks[1, :6, 4:] = True
+
+    drawn = media_files.outline_masks(frames, masks, 20)
+
+    expected = frames.copy()
+    expected[0, 4:16, 6:18] = media_files.OUTLINE
+    expected[0, 6:14, 8:16] = 100
+    expected[1, :12, 8:] = media_files.OUTLINE
+    expected[1, :10, 10:] = 100
+    assert np.array_equal(drawn, expected)
+    sized = media_files.outline_masks(frames, None, 12)
+    assert sized.shape == (2, 12, 12, 3) and (sized == 100).all()
+    # masks that are not one a frame are not drawn
+    assert (media_files.outline_masks(frames, masks[:1], 20) == 100).all()
+
+
+def test_an_animation_for_browsers_keeps_frames_and_rate(tmp_path):
+    levels = np.array([30, 120, 200, 250], np.uint8)
+    frames = np.broadcast_to(levels[:, None, None, None], (4, 16, 24, 3))
+
+    media_files.write_animation(np.ascontiguousarray(frames), tmp_path / "c.webp", 8.0)
+    opened = media_files.read(tmp_path / "c.webp")
+
+    assert opened.rate_hz == 8 and opened.frames.shape == frames.shape
+    assert np.abs(opened.frames.astype(int) - frames).max() <= 6
+    with Image.open(tmp_path / "c.webp") as file:
+        assert file.info["loop"] == 0
+
+
+@pytest.mark.parametrize(("rate_hz", "found_hz"), [(None, 8), (4.0, 4)])
+def test_a_clip_is_saved_at_its_rate_or_that_of_browsers(tmp_path, rate_hz, found_hz):
+    (pixels,) = media_files.to_bytes(CLIP[None])
+    media_files.save(pixels, tmp_path / "clip.png", rate_hz)
+    assert media_files.read(tmp_path / "clip.png").rate_hz == found_hz
+
+
+def test_a_picture_is_a_clip_of_one_frame_without_a_rate():
+    picture = Image.fromarray(media_files.to_bytes(CLIP[0]))
+    clip = media_files.to_clip(picture)
+    assert clip.rate_hz is None and media_files.to_clip(clip) is clip
+    assert np.array_equal(clip.frames, np.asarray(picture)[None])
+
+
+def test_frames_of_uneven_durations_are_repeated_or_refused(tmp_path):
+    frames = [Image.new("RGB", (4, 4), (60 * number, 0, 0)) for number in range(3)]
+
+    def save(*durations_ms):
+        frames[0].save(
+            tmp_path / "clip.gif",
+            save_all=True,
+            append_images=frames[1:],
+            duration=list(durations_ms),
+        )
+        return media_files.read_animation(tmp_path / "clip.gif")
+
+    # 210 ms are three frames of 70 ms
+    clip = save(60, 210, 120)
+    shown = [int(frame[0, 0, 0]) // 50 for frame in clip.frames]
+    assert shown in ([0, 1, 1, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2])
+    assert clip.rate_hz == pytest.approx(1000 / np.mean([60, 210 / shown.count(1), 60]))
+    assert save(0, 0, 0).rate_hz is None
+    with pytest.raises(BrainhiveError):
+        save(100, 150, 100)
+
+
+def test_only_files_of_several_frames_are_animated(tmp_path):
+    still, moving = tmp_path / "still.gif", tmp_path / "moving.GIF"
+    frames = [Image.new("L", (4, 4), level) for level in (0, 200)]
+    frames[0].save(still)
+    frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
+    (tmp_path / "damaged.png").write_bytes(b"no picture")
+    (tmp_path / "moving.bin").write_bytes(moving.read_bytes())
+    animated = [
+        file.name for file in tmp_path.iterdir() if media_files.is_animated(file)
+    ]
+    assert animated == ["moving.GIF"]
