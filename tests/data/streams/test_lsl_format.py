@@ -1,0 +1,238 @@
+"""Descriptions and codes of LSL's streams, read without a network."""
+
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.data.streams import Wanted, lsl
+from brainhive_cli.data.streams.lsl import Config, LslStream
+
+CHANNELS = [
+    ("FP1", "EEG", "microvolts", ("0.01", "0.02", "0.03")),
+    ("FZ", "EEG", "-3", ("0", "0", "0")),
+    ("fz", "eeg", "uV", ("1", "nan", "2")),
+    ("HEOG", "EOG", "", ()),
+    ("Trig", "Trigger", "", ()),
+    ("Light", "lux", "", ()),
+]
+
+
+def describe(channels: Any = CHANNELS, count: int | None = None) -> ElementTree.Element:
+    rows = ""
+    for label, kind, unit, place in channels:
+        position = "".join(
+            f"<R0{axis}>{value}</R0{axis}>"
+            for axis, value in zip("xyz", place, strict=False)
+        )
+        rows += (
+            f"<channel><label> {label} </label><type>{kind}</type>"
+            f"<unit>{unit}</unit><loc>{position}</loc></channel>"
+        )
+    return ElementTree.fromstring(
+        f"<info><name>cap</name><channel_count>{count or len(channels)}"
+        f"</channel_count><nominal_srate>512.5</nominal_srate>"
+        f"<desc><channels>{rows}</channels></desc></info>"
+    )
+
+
+def want(kind: str = "eeg", unit: str = "µV") -> Wanted:
+    return Wanted(("Fp1",), kind, unit, 500.0, (0.0, 1.0), (), lambda: None)
+
+
+def test_a_stream_is_described_by_names_types_units_and_places() -> None:
+    found, scale = lsl._read_format(describe(), Config(), want())
+    assert (found.name, found.rate_hz) == ("cap", 512.5)
+    # two channels would get the name Fz
+    assert found.channels == ("Fp1", "FZ", "fz", "HEOG", "Trig", "Light")
+    assert found.kinds == ("eeg", "eeg", "eeg", "eog", "stim", "misc")
+    assert found.units == ("µV", "mV", "µV", "", "", "")
+    assert scale.tolist() == [1] * 6 and found.positions is not None
+    assert found.positions[0].tolist() == [0.01, 0.02, 0.03]
+    assert np.isnan(found.positions[1:]).all()
+
+
+def test_a_unit_of_the_recipe_counts_for_the_channels_of_the_model() -> None:
+    found, scale = lsl._read_format(describe(), Config(unit="mV"), want())
+    assert scale == pytest.approx([1000, 1000, 1000, 1, 1, 1])
+    assert found.units == ("µV", "µV", "µV", "", "", "")
+    with pytest.raises(RecipeError):
+        lsl._read_format(describe(), Config(unit="fT"), want())
+
+
+def test_channels_without_types_are_those_of_the_model() -> None:
+    channels = [("MEG1", "", "fT", ()), ("MEG2", "MEG", "", ()), ("a", "EEG", "V", ())]
+    found, _ = lsl._read_format(describe(channels), Config(), want("mag", "fT"))
+    assert found.kinds == ("mag", "mag", "eeg") and found.positions is None
+    assert found.units == ("fT", "", "V")
+
+
+def test_names_of_the_recipe_replace_those_of_the_stream() -> None:
+    # a description of other channels than there are counts for nothing
+    names = ["oz", "Pz"]
+    found, _ = lsl._read_format(describe(count=2), Config(channels=names), want())
+    assert found.channels == ("Oz", "Pz") and found.kinds == ("eeg", "eeg")
+    for channels in ([], ["Oz"], ["Oz", "Oz"], ["Oz", "Pz", "Cz"]):
+        with pytest.raises(RecipeError):
+            lsl._read_format(describe(count=2), Config(channels=channels), want())
+
+
+@pytest.mark.parametrize(
+    ("declared", "kind", "unit"),
+    [
+        ("-6", "eeg", "µV"),
+        ("-3", "eog", "mV"),
+        ("0", "eeg", "V"),
+        ("-15", "mag", "fT"),
+        ("-15", "eeg", ""),
+        ("-6", "stim", ""),
+        ("µV", "misc", "µV"),
+        ("", "eeg", ""),
+    ],
+)
+def test_units_are_names_or_powers_of_ten(declared: str, kind: str, unit: str) -> None:
+    assert lsl._read_unit(declared, kind) == unit
+
+
+def listen(code: int, before_s: float) -> LslStream:
+    """Make a stream that last saw a code at some time, without opening it."""
+    stream = LslStream.__new__(LslStream)
+    stream.format = SimpleNamespace(rate_hz=10.0)
+    stream._code, stream._code_time_s, stream._delay_s = code, before_s, 0.25
+    return stream
+
+
+@pytest.mark.parametrize(
+    ("code", "before_s", "expected"),
+    [
+        (0, 0.9, [(1.0, "3"), (1.4, "4"), (2.7, "5")]),
+        (3, 0.9, [(1.4, "4"), (2.7, "5")]),
+        # nothing was read before, or samples are missing
+        (0, -np.inf, [(1.4, "4"), (2.7, "5")]),
+        (0, 0.84, [(1.4, "4"), (2.7, "5")]),
+        (0, 1.0, [(1.4, "4"), (2.7, "5")]),
+    ],
+)
+def test_a_code_after_a_gap_is_no_event(
+    code: int, before_s: float, expected: list[Any]
+) -> None:
+    stream = listen(code, before_s)
+    times_s = np.array([1.0, 1.1, 1.2, 1.3, 1.4, 2.4, 2.5, 2.6, 2.7])
+    codes = np.array([3, 3.2, np.nan, 0, 4.4, 7, 7, 0, 5])
+
+    events = stream._read_codes(codes, times_s)
+
+    assert [event.name for event in events] == [name for _, name in expected]
+    assert [event.time_s for event in events] == pytest.approx(
+        [time_s + 0.25 for time_s, _ in expected]
+    )
+    assert (stream._code, stream._code_time_s) == (5, 2.7)
+
+
+def test_a_channel_of_codes_leaves_no_use_for_markers() -> None:
+    with pytest.raises(RecipeError):
+        Config(marker_channel="TRIGGER", markers="texts")
+    assert Config(marker_channel="TRIGGER").markers == ""
+
+
+def info(name: str, stype: str, **facts: Any) -> SimpleNamespace:
+    known = {"dtype": "float32", "sfreq": 500.0, "n_channels": 4, "source_id": name}
+    return SimpleNamespace(name=name, stype=stype, **{**known, **facts})
+
+
+AMPLIFIER = info("cap", "EEG")
+OTHER = info("gaze", "Gaze", sfreq=60.0, n_channels=1)
+TEXTS = info("texts", "Markers", dtype="string", sfreq=0.0, n_channels=1)
+CODES = info("codes", "markers", dtype="int32", sfreq=0.0, n_channels=1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "streams", "chosen"),
+    [
+        ({}, [AMPLIFIER, TEXTS, OTHER], (AMPLIFIER, TEXTS)),
+        ({"name": "gaze"}, [AMPLIFIER, CODES, OTHER], (OTHER, CODES)),
+        ({"source_id": "gaze"}, [AMPLIFIER, CODES, OTHER], (OTHER, CODES)),
+        ({"type": "gaze"}, [AMPLIFIER, CODES, OTHER], (OTHER, CODES)),
+        ({"markers": "codes"}, [AMPLIFIER, CODES, TEXTS], (AMPLIFIER, CODES)),
+        ({"marker_channel": "T"}, [AMPLIFIER, CODES, TEXTS], (AMPLIFIER, None)),
+    ],
+)
+def test_the_streams_that_match_are_chosen(
+    monkeypatch: pytest.MonkeyPatch, keys: Any, streams: Any, chosen: Any
+) -> None:
+    monkeypatch.setattr(lsl, "resolve_streams", lambda wait_s: streams)
+    assert lsl._wait_for_streams(Config(**keys, wait_s=0), "EEG") == chosen
+
+
+@pytest.mark.parametrize(
+    ("keys", "streams", "error"),
+    [
+        ({}, [AMPLIFIER], MissingData),
+        ({}, [TEXTS], MissingData),
+        ({"name": "gaze", "source_id": "cap"}, [AMPLIFIER, OTHER, TEXTS], MissingData),
+        ({}, [AMPLIFIER, CODES, TEXTS], RecipeError),
+        ({}, [AMPLIFIER, info("cap2", "eeg"), TEXTS], RecipeError),
+        ({}, [info("cap", "EEG", sfreq=0.5), TEXTS], RecipeError),
+        ({"name": "texts"}, [TEXTS], RecipeError),
+        ({}, [AMPLIFIER, info("many", "Markers", n_channels=2)], RecipeError),
+    ],
+)
+def test_streams_that_are_missing_doubtful_or_unfit_are_refused(
+    monkeypatch: pytest.MonkeyPatch, keys: Any, streams: Any, error: Any
+) -> None:
+    monkeypatch.setattr(lsl, "resolve_streams", lambda wait_s: streams)
+    with pytest.raises(error) as caught:
+        lsl._wait_for_streams(Config(**keys, wait_s=0), "EEG")
+    assert type(caught.value) is error
+
+
+def read_all(stamps: Any, now_s: float = 1000.0, other_clock: int = 0) -> Any:
+    """Read samples of these stamps through a stream that was not opened."""
+    rows = np.arange(2.0 * len(stamps)).reshape(-1, 2)
+    waiting = [(rows[:1], stamps[:1]), (rows[1:], stamps[1:]), (rows[:0], stamps[:0])]
+    stream = LslStream.__new__(LslStream)
+    stream.format = SimpleNamespace(rate_hz=10.0, name="cap")
+    stream._signal = SimpleNamespace(
+        pull_chunk=lambda timeout, max_samples: waiting.pop(0)
+    )
+    stream._untimed, stream._clock = np.empty((0, 2)), lambda: now_s
+    stream._other_clock, stream._scale = other_clock, np.array([2.0, 0.5])
+    stream._times = SimpleNamespace(
+        measure_rate=lambda stamps: None, settle=lambda stamps: stamps[:-1]
+    )
+    return stream, stream._read_samples(0.0)
+
+
+def test_samples_wait_for_their_times_and_are_scaled() -> None:
+    # the second is of no clock of ours, and the last has no time yet
+    stream, (samples, times_s) = read_all(np.array([999.0, 0.0, 999.2, 999.3]))
+    assert times_s.tolist() == [999.0, 999.2]
+    assert samples.tolist() == [[0.0, 0.5], [8.0, 2.5]]
+    assert stream._untimed.tolist() == [[6.0, 7.0]] and stream._other_clock == 1
+
+
+@pytest.mark.parametrize(
+    ("age_s", "other_clock", "is_refused"),
+    [
+        (364, 49, False),
+        (366, 49, False),
+        (366, 50, True),
+        (-0.9, 50, False),
+        (-1.1, 50, True),
+    ],
+)
+def test_stamps_of_another_clock_are_refused_after_a_while(
+    age_s: float, other_clock: int, is_refused: bool
+) -> None:
+    stamps = np.array([999.0, 1000 - age_s])
+    if is_refused:
+        with pytest.raises(BrainhiveError):
+            read_all(stamps, other_clock=other_clock)
+    else:
+        stream, _ = read_all(stamps, other_clock=other_clock)
+        # samples of our clock forget the others
+        is_ours = -1 < age_s < 365
+        assert stream._other_clock == (0 if is_ours else other_clock + 1)
