@@ -6,8 +6,18 @@ import pickle
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.stores.ids import (
+    Names,
+    match_ids,
+    match_names,
+    plain_id,
+    plain_name,
+    read_category,
+    spans,
+    summarise_names,
+    table_text,
+)
 
 WORDS = ["a", "été/ñ", "画像/猫", "a-b/x"]
 
@@ -38,3 +48,91 @@ def test_names_equal_the_same_in_the_same_order():
 def test_a_name_that_is_not_utf_8_is_refused():
     with pytest.raises(BrainhiveError, match=r"'caf\\udce9' is not UTF-8"):
         Names.of(["fine", os.fsdecode(b"caf\xe9")])
+
+
+IDS = ["a/x", "b/a/x", "b/y", "été", "c/z"]
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        # an equal id counts before ends of ids
+        ("a/x", 0),
+        ("b/a/x", 1),
+        ("y", 2),
+        ("/home/me/b/y.PNG", 2),
+        ("home\\b\\y.jpeg", 2),
+        ("e\u0301te\u0301", 3),
+        (" c/z ", 4),
+        ("d/z", -1),
+        ("y.txt", -1),
+        ("", -1),
+    ],
+)
+def test_a_name_stands_for_a_picture_or_for_none(name, row):
+    rows, unknown = match_names([name, "c/z"], IDS)
+    assert rows.tolist() == [row, 4] and unknown == ([name] if row < 0 else [])
+
+
+def test_names_of_several_pictures_or_of_one_twice_are_refused():
+    with pytest.raises(BrainhiveError):
+        match_names(["x"], IDS)
+    assert match_names(["y", "b/y", "none", "none"], IDS)[0].tolist() == [2, 2, -1, -1]
+    with pytest.raises(BrainhiveError):
+        match_names(["y", "b/y"], IDS, each_once=True)
+    rows, _ = match_names(["y", "none", "none", "z"], IDS, each_once=True)
+    assert rows.tolist() == [2, -1, -1, 4]
+
+
+def test_full_ids_come_before_ends_of_ids():
+    assert match_ids(["c/z", "a/x"], IDS, "store").tolist() == [4, 0]
+    assert match_ids(["z", "a/x", "y"], IDS, "store").tolist() == [4, 0, 2]
+    with pytest.raises(MissingData):
+        match_ids(["z", "w"], IDS, "store")
+
+
+@pytest.mark.parametrize(
+    ("names", "of", "summary"),
+    [
+        (["a", "b"], None, "2: a, b"),
+        (["a", "b", "c"], 9, "3 of 9: a, b, c"),
+        (["a", "b\n", "c", "d"], None, "4: a, 'b\\n', c …"),
+        ([], None, "0: "),
+    ],
+)
+def test_at_most_three_names_are_shown_in_one_line(names, of, summary):
+    assert summarise_names(names, of) == summary
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ([3, 1, 2, 5, 5], "1–3, 5"),
+        ([4], "4"),
+        ([], ""),
+        ([7, 9, 8, 11, 12], "7–9, 11–12"),
+    ],
+)
+def test_whole_numbers_are_written_as_spans(numbers, text):
+    assert spans(numbers) == text
+
+
+def test_names_are_plain_in_tables_events_and_recipes():
+    assert [plain_name(name) for name in ("13.0", "-2.", "1.50", "e\u0301")] == [
+        "13",
+        "-2",
+        "1.50",
+        "\u00e9",
+    ]
+    assert plain_id(" a\\b.c.JPG ") == "a/b.c" and plain_id("a.txt") == "a.txt"
+    assert table_text('\t"a" "b"\x85 ') == '\'a" "b"'
+    assert read_category(" 5.0.png\n") == "5"
+
+
+def test_the_digest_of_names_depends_on_their_order_and_ends():
+    digests = [
+        Names.of(names).digest
+        for names in (["ab", "c"], ["a", "bc"], ["c", "ab"], ["abc"])
+    ]
+    assert len({*digests}) == 4 and digests[0] == "6c032e631d39a14d"
+    assert Names.of(["ab", "c", "longer"])[:2].digest == digests[0]
