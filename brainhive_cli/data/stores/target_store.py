@@ -488,8 +488,8 @@ class TargetWriter:
         Raises:
             BrainhiveError: if a value is larger than the store's dtype can hold.
         """
-        # float16 would turn larger values into infinity, without an error
-        if self._most < np.inf and np.issubdtype(values.dtype, np.floating):
+        # float16 would turn larger values, whole numbers too, into infinity
+        if self._most < np.inf:
             largest = np.abs(
                 values, where=np.isfinite(values), out=np.zeros_like(values)
             ).max(initial=0)

@@ -1,0 +1,273 @@
+"""Health and copies of fixed vectors beside those that were recorded."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from recorded_numbers import Recorded
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores.target_store import (
+    Blank,
+    Health,
+    TargetStore,
+    TargetWriter,
+    are_foreign,
+    find_finite,
+    find_twins,
+    first_with_pixels,
+    health_row,
+    measure_health,
+)
+
+
+def draw(count: int, width: int) -> np.ndarray:
+    """Draw vectors of which some repeat, are 0 or not finite, and some dimensions
+    hardly change.
+    """
+    random = np.random.default_rng(count)
+    values = random.normal(size=(count, width)) * np.linspace(0.2, 3, width) + 0.7
+    values[:, 1] = 2 + 2.5e-6 * random.normal(size=count)
+    values[:, 2] = 2 + 4e-6 * random.normal(size=count)
+    values[3 : 3 + count // 5] = values[-(count // 5) :] * 1.5
+    values[1 :: max(count // 3, 2)] = 0
+    values[5 % count, 0], values[7 % count, :3] = np.inf, np.nan
+    return values.astype(np.float64)
+
+
+@pytest.mark.parametrize("block", [2**24, 16 * 6 * 11])
+@pytest.mark.parametrize("count", [1, 9, 40, 700])
+def test_health_of_vectors(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, count: int, block: int
+) -> None:
+    monkeypatch.setattr(target_store, "VALUES_IN_MEMORY", block)
+    monkeypatch.setattr(target_store, "PAIRED_VECTORS", 300)
+    values = draw(count, 6)
+    chosen = np.flatnonzero(np.arange(count) % 7 != 6)
+    recorded(
+        6,
+        whole=measure_health(values, np.arange(count)),
+        chosen=measure_health(values.reshape(count, 3, 2), chosen),
+        none=measure_health(values, np.arange(0)),
+        finite=find_finite(values).sum(),
+    )
+
+
+SOUND = Health(16, 20, 1.0, [1.0] * 5, 2, 0, 0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({}, 0),
+        ({"non_finite": 1}, 1),
+        ({"non_finite": 1, "vectors": 15, "dead_dimensions": 20}, 1),
+        ({"vectors": 15, "median_pair_cosine": 1.0, "near_duplicates": 1.0}, 0),
+        ({"median_pair_cosine": 0.51}, 1),
+        ({"median_pair_cosine": 0.1}, 0),
+        ({"median_pair_cosine": 0.09}, 1),
+        ({"dead_dimensions": 3}, 1),
+        ({"near_duplicates": 0.26}, 1),
+        ({"near_duplicates": 0.26, "dead_dimensions": 9, "non_finite": 2}, 3),
+    ],
+)
+def test_limits_of_health_are_those_of_the_encoder(
+    changes: dict[str, Any], count: int
+) -> None:
+    health = Health(**{**vars(SOUND), **changes})
+    problems = health.problems((0.1, 0.5), 0.25, 0.1)
+    assert len(problems) == count
+
+
+def test_figures_of_health_are_rounded_for_a_table() -> None:
+    health = Health(
+        9, 5, 1.23456, [0.1, 0.2, 0.34567, 4.0, 5.0], 6, 7, 0.12345, 0.98765
+    )
+    path = Path("a/b/set/train/vae.h5")
+    row = health_row(path, health, True)
+    assert row == ("set/train/vae", 9, 1.23, 0.346, 6, 7, 0.123, 0.988, "failed")
+    assert health_row(path, health, False, True) == (
+        "set/train/vae",
+        9,
+        "–",
+        "–",
+        "–",
+        7,
+        "–",
+        "–",
+        "passed",
+    )
+
+
+@pytest.mark.parametrize("numbers", [2**24, 200])
+def test_twins_are_alike_in_every_store(
+    monkeypatch: pytest.MonkeyPatch, numbers: int
+) -> None:
+    monkeypatch.setattr(target_store, "NUMBERS_READ", numbers)
+    random = np.random.default_rng(0)
+    one, other = random.normal(size=(12, 40)), random.normal(size=(12, 5, 8))
+    # a copy at another length, one that is rounded, and one in one store only
+    one[[5, 7, 9, 11]] = one[[1, 2, 3, 4]] * [[2], [1 + 1e-5], [1], [1]]
+    other[[5, 7, 11]] = other[[1, 2, 4]]
+    other[11] += 0.02
+    stores: Any = [SimpleNamespace(embedding=one), SimpleNamespace(embedding=other)]
+    every = np.ones(12, bool)
+    assert np.flatnonzero(find_twins(stores, every)).tolist() == [1, 2, 5, 7]
+    alone = np.flatnonzero(find_twins(stores[:1], every)).tolist()
+    assert alone == [1, 2, 3, 4, 5, 7, 9, 11]
+    assert not find_twins(stores, np.arange(12) < 5).any()
+    assert not find_twins(stores, np.arange(12) == 5).any()
+    assert not find_twins(stores, np.arange(12) < 0).any()
+
+
+@pytest.mark.parametrize(("distance", "is_twin"), [(2.0e-4, True), (4.5e-4, False)])
+def test_twins_differ_by_rounding_at_most(distance: float, is_twin: bool) -> None:
+    random = np.random.default_rng(1)
+    found = []
+    for _ in range(8):
+        unit, step = random.normal(size=(2, 5000))
+        unit /= np.linalg.norm(unit)
+        step -= (step @ unit) * unit
+        pair = np.stack([unit, unit + distance * step / np.linalg.norm(step)])
+        store: Any = SimpleNamespace(embedding=pair)
+        found.append(bool(find_twins([store], np.ones(2, bool)).all()))
+    # a few random directions keep distances within some 20 %
+    assert np.mean(found) > 0.7 if is_twin else np.mean(found) < 0.3
+
+
+IDS = [f"train/p{number}" for number in range(6)]
+
+
+def make(path: Path, shape: tuple[int, ...] = (3, 2), **attributes: Any) -> TargetStore:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    has_pixels = attributes.pop("has_pixels", False)
+    Blank(path, IDS, IDS, shape, "float32", attributes, has_pixels=has_pixels).create()
+    writer = TargetWriter(path)
+    values = np.arange(6.0 * np.prod(shape)).reshape(6, *shape)
+    values[4] = np.nan
+    pixels = {"pixels": np.ones((5, 25), np.uint64)} if has_pixels else {}
+    writer.write(np.arange(5), values[:5], **pixels)
+    writer.close()
+    writer.finish()
+    return TargetStore.open(path)
+
+
+def test_rows_without_a_finite_target_are_none(tmp_path: Path) -> None:
+    store = make(tmp_path / "set/train/vae.h5", has_pixels=True)
+    assert store.done.tolist() == [True] * 4 + [False] * 2
+    assert store.rows(["p3", "p4", "train/p0", "p5"]).tolist() == [3, -1, 0, -1]
+    about = store.attributes
+    assert (about["encoder"], about["split"], about["dataset"]) == (
+        "vae",
+        "train",
+        "set",
+    )
+    assert about["skipped"] == 1 and about["pictures"] == store.image_ids.digest
+    assert store.pixels is not None and store.pixels.shape == (6, 25)
+    assert store.shape == (3, 2) and store.alternatives is None and not store.is_own
+
+
+def test_flat_rows_are_of_the_first_alternative(tmp_path: Path) -> None:
+    plain = make(tmp_path / "set/train/vae.h5")
+    several = make(tmp_path / "set/train/text.h5", alternatives=3)
+    rows = np.array([2, 0])
+    assert plain.read_flat(rows).tolist() == [[12, 13, 14, 15, 16, 17], [*range(6)]]
+    assert several.shape == (2,) and several.alternatives == 3
+    assert several.read_flat(rows).tolist() == [[12, 13], [0, 1]]
+
+
+def test_one_view_is_read_from_the_store_of_all(tmp_path: Path) -> None:
+    store = make(tmp_path / "set/train/vae-all.h5", config={"views": "all"})
+    view = store.view("vae-view-1", 1)
+    assert view.shape == (2,) and view.embedding[3].tolist() == [20, 21]
+    assert view.attributes["config"] == {"views": 1}
+    assert view.attributes["encoder"] == "vae-view-1"
+    assert store.view("vae-all", None) is store
+    with pytest.raises(BrainhiveError):
+        store.view("vae-view-3", 3)
+    for name, found in (
+        ("vae-view-2", (store.path, 2)),
+        ("vae-view-2-0123abcd", (tmp_path / "set/train/vae-view-2-0123abcd.h5", None)),
+        ("vae", (tmp_path / "set/train/vae.h5", None)),
+    ):
+        assert target_store.find(tmp_path, "set", "train", name) == found
+    opened = target_store.open_all(tmp_path, "set", "train", ["vae-view-2", "vae-all"])
+    assert [opened[name].shape for name in opened] == [(2,), (3, 2)]
+
+
+def test_a_store_of_other_pictures_is_refused(tmp_path: Path) -> None:
+    store = make(tmp_path / "set/train/vae.h5")
+    store.refuse_other_pictures(IDS, "embed")
+    for ids, changes in (
+        (IDS[::-1], "the order differs"),
+        ([*IDS[2:], "new"], "1 added, 2 removed"),
+        (IDS[:5], "0 added, 1 removed"),
+    ):
+        with pytest.raises(BrainhiveError) as caught:
+            store.refuse_other_pictures(ids, "embed")
+        assert caught.value.message.endswith(changes)
+
+
+def test_pixels_of_one_store_are_those_of_all(tmp_path: Path) -> None:
+    without = make(tmp_path / "set/train/a.h5")
+    known = make(tmp_path / "set/train/b.h5", has_pixels=True)
+    first, pixels = first_with_pixels({"a": without, "b": known})
+    assert first is without and pixels is known.pixels
+    assert first_with_pixels({"a": without}) == (without, None)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_foreign"),
+    [
+        ({}, False),
+        ({"imported": ["a.pt"]}, True),
+        ({"imported": ["a.pt"], "has_pixels": True}, False),
+        ({"config": {"pictures": "drawn"}, "has_pixels": True}, True),
+    ],
+)
+def test_imported_vectors_without_pictures_are_foreign(
+    tmp_path: Path, attributes: dict[str, Any], is_foreign: bool
+) -> None:
+    usual = make(tmp_path / "set/train/a.h5")
+    store = make(tmp_path / "set/train/b.h5", **attributes)
+    assert are_foreign([usual, store]) == is_foreign
+
+
+@pytest.mark.parametrize(
+    ("values", "is_refused"),
+    [
+        ([[0, -65504.0], [np.inf, np.nan]], False),
+        ([[0, -65600.0], [np.inf, np.nan]], True),
+        ([[1, 65504], [0, 0]], False),
+        ([[1, 70_000], [0, 0]], True),
+    ],
+)
+def test_values_that_float16_cannot_hold_are_refused(
+    tmp_path: Path, values: list[list[float]], is_refused: bool
+) -> None:
+    path = tmp_path / "set/train/vae.h5"
+    path.parent.mkdir(parents=True)
+    Blank(path, IDS, IDS, (2,), "float16", {}).create()
+    writer = TargetWriter(path)
+    if is_refused:
+        with pytest.raises(BrainhiveError):
+            writer.write(np.arange(2), np.array(values))
+    else:
+        writer.write(np.arange(2), np.array(values))
+    writer.close()
+    pending = [*range(6)] if is_refused else [2, 3, 4, 5]
+    assert TargetWriter(path).pending.tolist() == pending
+
+
+def test_stores_are_listed_once_and_hidden_files_are_none(tmp_path: Path) -> None:
+    store = make(tmp_path / "set/train/vae.h5")
+    (tmp_path / "set/train/._vae.h5").write_bytes(b"")
+    names = [str(tmp_path / "set"), str(store.path), str(tmp_path / "*")]
+    assert target_store.list_stores(names, SimpleNamespace()) == [store.path]
+    (tmp_path / "empty").mkdir()
+    for absent in (tmp_path / "empty", tmp_path / "none"):
+        with pytest.raises(MissingData):
+            target_store.list_stores([str(absent)], SimpleNamespace())
