@@ -1,0 +1,255 @@
+"""Vectors in files of others: layouts, batches, and copies in stores."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.data.datasets import BadPicture, StimulusSet
+from brainhive_cli.data.exchange import vectors
+from brainhive_cli.data.exchange.vectors import (
+    Vectors,
+    checked_batches,
+    copy_vectors,
+    identify_pictures,
+    open_vectors,
+    write_parquet,
+)
+from brainhive_cli.data.media.decoding import describe_pixels
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+
+IDS = [f"set/p{number}" for number in range(7)]
+CONCEPTS = [f"c{number % 3}" for number in range(7)]
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "BATCH", 3)
+
+
+def store_of(path: Path, values: np.ndarray, dtype: str = "float32") -> TargetStore:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Blank(path, IDS, CONCEPTS, values.shape[1:], dtype, {}).create()
+    writer = TargetWriter(path)
+    writer.write(np.arange(7), values)
+    writer.close()
+    writer.finish()
+    return TargetStore.open(path)
+
+
+@pytest.mark.parametrize("shape", [(1,), (5,), (4, 1), (1, 3), (2, 3, 2)])
+def test_a_parquet_file_gives_back_ids_and_vectors(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    values = np.random.default_rng(0).normal(size=(7, *shape)).astype(np.float32)
+    rows = np.array([6, 0, 2, 3, 1])
+    file = tmp_path / "set_train_vae-part-00000-of-00000.parquet"
+
+    write_parquet(store_of(tmp_path / "set/train/vae.h5", values), file, rows)
+    found = open_vectors([file], ["vae"])
+
+    assert found.layout == "parquet" and found.says_encoder
+    assert found.names == [IDS[row] for row in rows]
+    batches = list(found.batches())
+    assert [len(batch) for batch in batches] == [3, 2]
+    assert np.array_equal(np.concatenate(batches), values[rows])
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(file)
+    assert table["image_id"].to_pylist() == [f"p{row}" for row in rows]
+    assert table["concept"].to_pylist() == [CONCEPTS[row] for row in rows]
+
+
+def test_files_of_the_named_encoder_are_chosen(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "set/train/vae.h5", np.ones((7, 2), np.float32))
+    for encoder, row in (("vae", 1), ("clip", 2)):
+        file = tmp_path / f"files/set_train_{encoder}-part-00000-of-00001.parquet"
+        file.parent.mkdir(exist_ok=True)
+        write_parquet(store, file, np.array([row]))
+    assert open_vectors([tmp_path / "files"], ["x", "clip"]).names == [IDS[2]]
+    with pytest.raises(MissingData):
+        open_vectors([tmp_path / "files"], ["x"])
+    # files whose names say nothing are all read
+    for file in list((tmp_path / "files").iterdir()):
+        file.rename(file.with_name(file.name.replace("-part-", "-")))
+    unnamed = open_vectors([tmp_path / "files"], ["x"])
+    assert sorted(unnamed.names) == IDS[1:3] and not unnamed.says_encoder
+
+
+def test_dictionaries_of_vectors_are_joined(tmp_path: Path) -> None:
+    torch.save(
+        {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([[3.0, 4.0]])[0]},
+        tmp_path / "1.pt",
+    )
+    torch.save({"c": torch.tensor([[5.0, 6.0]])}, tmp_path / "2.pt")
+    found = open_vectors([tmp_path / "1.pt", tmp_path / "2.pt"], [])
+    assert list(found.names) == ["a", "b", "c"] and found.layout == "dictionary"
+    assert np.concatenate(list(found.batches())).tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_a_list_of_names_goes_with_the_array_of_its_length(tmp_path: Path) -> None:
+    ids, values = np.array(["a", "b"], "S3"), np.arange(6.0).reshape(2, 3)
+    np.savez(tmp_path / "1.npz", ids=ids, values=values, mean=np.ones((3, 3)))
+    found = open_vectors([tmp_path / "1.npz"], [])
+    assert list(found.names) == ["a", "b"]
+    assert np.array_equal(np.concatenate(list(found.batches())), values)
+    np.savez(tmp_path / "2.npz", ids=ids, values=values, more=values)
+    with pytest.raises(BrainhiveError):
+        open_vectors([tmp_path / "2.npz"], [])
+
+
+def test_an_array_without_names_has_those_of_known_rows(tmp_path: Path) -> None:
+    values = np.arange(8.0).reshape(4, 2)
+    np.save(tmp_path / "1.npy", values)
+    found = open_vectors([tmp_path / "1.npy"], [], row_names=list("abcd"))
+    assert found.layout == vectors.IN_ORDER and list(found.names) == list("abcd")
+    assert [batch.tolist() for batch in found.batches()] == [
+        values[:3].tolist(),
+        values[3:].tolist(),
+    ]
+    for names in (None, list("abc")):
+        with pytest.raises(BrainhiveError):
+            open_vectors([tmp_path / "1.npy"], [], row_names=names)
+
+
+def test_a_folder_has_a_vector_for_each_picture(tmp_path: Path) -> None:
+    for name in ("cat/1_vae", "cat/1_clip", "dog/2_vae"):
+        path = tmp_path / f"{name}.npy"
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, np.full((1, 2), len(name)))
+    found = open_vectors([tmp_path], [], "_vae")
+    assert list(found.names) == ["cat/1", "dog/2"]
+    assert [batch.tolist() for batch in found.batches()] == [[[9, 9], [9, 9]]]
+    assert len(open_vectors([tmp_path], []).names) == 3
+    with pytest.raises(MissingData):
+        open_vectors([tmp_path], [], "_dino")
+    with pytest.raises(RecipeError):
+        np.save(tmp_path / "array.npy", np.ones((2, 2)))
+        open_vectors([tmp_path / "array.npy"], [], "_vae", list("ab"))
+
+
+def test_parts_of_features_are_read_in_order(tmp_path: Path) -> None:
+    (tmp_path / "file_names.txt").write_text("a\nb\nc\nd\n")
+    np.save(tmp_path / "features_02.npy", np.array([[3.0], [4.0]]))
+    np.save(tmp_path / "features_01.npy", np.array([[1.0], [2.0]]))
+    found = open_vectors([tmp_path], [])
+    assert found.layout == "thingsvision" and list(found.names) == list("abcd")
+    assert np.concatenate(list(found.batches())).ravel().tolist() == [1, 2, 3, 4]
+    np.savez(tmp_path / "features_03.npz", np.ones(1))
+    with pytest.raises(BrainhiveError):
+        open_vectors([tmp_path], [])
+
+
+@pytest.mark.parametrize(
+    ("second", "is_refused"),
+    [
+        (np.ones((1, 2), np.int8), False),
+        (np.ones((1, 2), np.uint8), False),
+        (np.ones((1, 3)), True),
+        (np.ones((1, 2, 1)), True),
+        (np.ones((1, 2), bool), True),
+        (np.array([["a", "b"]]), True),
+    ],
+)
+def test_batches_are_numbers_of_one_shape(second: Any, is_refused: bool) -> None:
+    source = Vectors("x", [Path("x")], [], lambda: iter([np.ones((3, 2)), second]))
+    if is_refused:
+        with pytest.raises(BrainhiveError):
+            list(checked_batches(source))
+    else:
+        assert [len(batch) for batch in checked_batches(source)] == [3, 1]
+    for empty in (np.ones((2, 0)), np.ones(2)):
+        lone = Vectors("x", [Path("x")], [], lambda empty=empty: iter([empty]))
+        with pytest.raises(BrainhiveError):
+            list(checked_batches(lone))
+
+
+def pictures(split: str = "train", **facts: Any) -> StimulusSet:
+    def open_picture(row: int) -> Image.Image:
+        if row == 5:
+            raise BadPicture("picture 5")
+        levels = np.random.default_rng(row).integers(0, 256, (9, 9, 3), np.uint8)
+        return Image.fromarray(levels)
+
+    facts = {"open": open_picture, **facts}
+    names = Names.of(IDS), Names.of(CONCEPTS)
+    return StimulusSet("set", split, *names, **facts)
+
+
+def test_pictures_of_the_rows_are_identified_if_all_are_here() -> None:
+    images = pictures()
+    found = identify_pictures(images, np.array([2, -1, 0, 2]))
+    assert found is not None and found.any(1).tolist() == [
+        True,
+        False,
+        True,
+        *[False] * 4,
+    ]
+    assert np.array_equal(found[2], describe_pixels(images.open(2)))
+    assert identify_pictures(images, np.array([2, 5])) is None
+    for facts in ({"has_pictures": False}, {"missing": MissingData("none", "fetch")}):
+        assert identify_pictures(pictures(**facts), np.array([2])) is None
+
+
+VALUES = np.arange(16.0).reshape(8, 2)
+ROWS = {
+    "train": np.array([1, -1, 0, 6, -1, -1, 2, -1]),
+    "test": np.array([-1, 3, -1, -1, -1, 4, -1, 0]),
+}
+
+
+def copy(tmp_path: Path, values: np.ndarray, skip_missing: bool = False) -> Any:
+    names = [f"v{number}" for number in range(8)]
+    source = Vectors(
+        "x",
+        [Path("x.npy")],
+        names,
+        lambda: iter(np.split(values, range(3, len(values), 3))),
+    )
+    shares = [
+        (pictures(split), tmp_path / f"set/{split}/own.h5", rows)
+        for split, rows in ROWS.items()
+    ]
+    for _, path, _ in shares:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    copy_vectors(shares, source, {"imported": ["x.npy"]}, "float32", skip_missing)
+    return [TargetStore.open(path) for _, path, _ in shares]
+
+
+def test_vectors_go_to_the_rows_of_their_stores(tmp_path: Path) -> None:
+    train, test = copy(tmp_path, VALUES)
+    for store, rows in ((train, ROWS["train"]), (test, ROWS["test"])):
+        wanted = np.flatnonzero(rows >= 0)
+        assert np.array_equal(store.embedding[rows[wanted]], VALUES[wanted])
+        assert np.flatnonzero(store.done).tolist() == sorted(rows[wanted])
+        assert store.pixels is not None
+        assert store.pixels.any(1).tolist() == store.done.tolist()
+    assert (test.attributes["dataset"], test.attributes["split"]) == ("set", "test")
+    assert train.attributes["imported"] == ["x.npy"]
+
+
+def test_vectors_that_are_not_finite_are_refused_or_left_out(tmp_path: Path) -> None:
+    values = VALUES.copy()
+    # of a row that nobody wants, of one that somebody does
+    values[4, 0] = np.nan
+    copy(tmp_path / "unwanted", values)
+    values[3, 1] = np.inf
+    with pytest.raises(BrainhiveError):
+        copy(tmp_path / "refused", values)
+    assert not list((tmp_path / "refused").rglob("*.h5*"))
+    train, _ = copy(tmp_path / "skipped", values, skip_missing=True)
+    assert np.flatnonzero(train.done).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("count", [7, 9])
+def test_vectors_that_are_not_as_many_as_names_are_refused(
+    tmp_path: Path, count: int
+) -> None:
+    with pytest.raises(BrainhiveError):
+        copy(tmp_path, np.ones((count, 2)))
+    assert not list(tmp_path.rglob("*.h5*"))
