@@ -78,6 +78,8 @@ def test_pictures_betas_masks_and_further_digits_are_those_of_the_file(
     assert betas.shape == (2, 3, 4, 4) and mask.sum() == 8
     flat, inside = betas.reshape(-1, 4, order="F"), mask.ravel(order="F") > 0
     assert np.allclose(flat[inside].T, content["Y"]) and not flat[~inside].any()
+    loaded = nibabel.load(tmp_path / "betas/sub-01_mask.nii.gz")
+    assert loaded.affine.tolist() == np.diag([2.0, 2.0, 2.0, 1.0]).tolist()
     # lh.V1d and lh.V1v; nothing outside of the brain
     assert area.sum() == 2 and not area[mask == 0].any()
 

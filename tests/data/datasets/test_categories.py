@@ -107,3 +107,53 @@ def test_categories_without_two_names_that_differ_are_refused() -> None:
             caught.value.message
             == f"categories {first!r} and {second!r} are one, as events are read"
         )
+
+
+def test_folders_of_exemplars_name_the_categories(tmp_path: Path) -> None:
+    for number, name in enumerate(("owl", "cat", ".cache")):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (300, 512), (number, 0, 0)).save(tmp_path / name / "1.png")
+    (tmp_path / "cat/notes.txt").write_text("")
+    config = Config(root=str(tmp_path), target="exemplars", name="animals")
+    stimuli = config.build(Paths()).images("train")
+    assert list(stimuli.image_ids) == list(stimuli.concepts) == ["cat", "owl"]
+    assert (stimuli.dataset, stimuli.split, stimuli.frames) == ("animals", "train", 1)
+    assert stimuli.unread == {".txt": 1} and stimuli.has_pictures
+    assert stimuli.open(1).frames.shape == (1, 256, 256, 3)
+    for names in (["cat", "dog"], ["cat", "none"]):
+        (tmp_path / "dog").mkdir(exist_ok=True)
+        with pytest.raises(MissingData):
+            config.model_copy(update={"names": names}).build(Paths()).images("train")
+    with pytest.raises(MissingData):
+        Config(root=str(tmp_path / "none"), target="exemplars").build(Paths())
+
+
+@pytest.mark.parametrize("size", [(40, 25), (25, 40), (700, 300)])
+def test_exemplars_are_cut_to_their_centre(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (size[1], size[0], 3), np.uint8)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "1.png")
+    config = Config(root=str(tmp_path), target="exemplars")
+
+    (frame,) = config.build(Paths()).images("train").open(0).frames
+
+    scale = 256 / min(size)
+    width, height = (max(256, round(side * scale)) for side in size)
+    resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - 256) // 2, (height - 256) // 2
+    expected = np.asarray(resized)[top : top + 256, left : left + 256]
+    assert np.array_equal(frame, expected)
+
+
+def test_labels_are_flags_in_the_order_of_names() -> None:
+    config = Config(names=["b", "a", "c"])
+    stimuli = config.build(Paths()).images("train")
+    assert stimuli.label_names == ("b", "a", "c") and not stimuli.has_pictures
+    assert [stimuli.labels_of(row).tolist() for row in (0, 2)] == [[1, 0, 0], [0, 0, 1]]
+    assert config.usual_encoders == [{"kind": "concepts", "count": 3}]
+    assert config.build(Paths()).stimulus == "category"
+    assert Config(root="x", target="label").usual_encoders == []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import BadPicture, Dataset, image_folder
 from brainhive_cli.data.datasets.image_folder import Config
@@ -53,6 +53,8 @@ def test_named_sub_folders_are_splits(tmp_path: Path) -> None:
     dataset = opened(tmp_path, name="mine", test_share=0.5)
     assert dataset.splits == ("train", "test")
     train, test = dataset.images("train"), dataset.images("test")
+    assert (train.dataset, train.split, test.split) == ("mine", "train", "test")
+    assert train.unread == {".md": 1} and not test.unread
     assert train.image_ids == ("train/cat/one", "train/deep/dog/two", "train/notes.txt")
     assert train.concepts == ("cat", "dog", "notes.txt")
     assert (test.image_ids, test.concepts) == (("test/loose",), ("loose",))
@@ -136,3 +138,53 @@ def test_pictures_of_every_mode_open_as_rgb_and_a_damaged_one_is_named(
             assert (picture.mode, picture.size) == ("RGB", (6, 4))
     with pytest.raises(BadPicture, match=r"bad\.png cannot be decoded"):
         images.open(images.image_ids.index("bad"))
+
+
+def test_the_first_name_of_a_split_s_folder_counts(tmp_path: Path) -> None:
+    for name in ("val/a/1.png", "validation/b/2.png", "train/c/3.png"):
+        draw(tmp_path / name)
+    dataset = opened(tmp_path)
+    assert dataset.splits == ("train", "validation")
+    assert dataset.images("validation").image_ids == ("validation/b/2",)
+    with pytest.raises(RecipeError):
+        opened(tmp_path, holdout={"by": "trials"})
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"test_list": "list.csv", "test_share": 0.5},
+        {"test_share": 0.5, "holdout": {"by": "trials"}},
+        {"exclude_test_concepts": False},
+    ],
+)
+def test_test_pictures_are_chosen_in_one_way(knobs: dict[str, object]) -> None:
+    with pytest.raises((ValueError, RecipeError)):
+        Config(**knobs)
+
+
+@pytest.mark.parametrize(("count", "few"), [(300, 300), (301, 0)])
+def test_of_few_pictures_a_ridge_is_the_usual_encoder(
+    tmp_path: Path, count: int, few: int
+) -> None:
+    (tmp_path / "a").mkdir()
+    for number in range(count):
+        (tmp_path / f"a/{number}.png").touch()
+    assert Config(root=str(tmp_path)).few_pictures(Paths()) == few
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.14, 1), (0.26, 3), (0.25, 2)])
+def test_a_share_of_concepts_is_rounded(flat: Path, share: float, count: int) -> None:
+    test = opened(flat, test_share=share).images("test")
+    assert len({*test.concepts}) == count and len(test) == 2 * count
+
+
+@pytest.mark.parametrize("content", ["", ' ,"\n', "owl/none.jpg\n", "owl_a.jpg\nx"])
+def test_a_list_without_pictures_of_the_folder_is_refused(
+    listed: Path, content: str
+) -> None:
+    listed.write_text(content)
+    with pytest.raises(BrainhiveError):
+        opened(listed.parent / "pictures", test_list=str(listed)).images("train")
+    with pytest.raises(MissingData):
+        opened(listed.parent / "pictures", test_list="none.csv").images("train")

@@ -133,6 +133,12 @@ def test_a_folder_has_a_vector_for_each_picture(tmp_path: Path) -> None:
         open_vectors([tmp_path / "array.npy"], [], "_vae", list("ab"))
 
 
+def test_vectors_of_one_number_stay_vectors(tmp_path: Path) -> None:
+    torch.save({"a": torch.tensor([1.0]), "b": torch.tensor([2.0])}, tmp_path / "1.pt")
+    (batch,) = open_vectors([tmp_path / "1.pt"], []).batches()
+    assert batch.tolist() == [[1], [2]]
+
+
 def test_parts_of_features_are_read_in_order(tmp_path: Path) -> None:
     (tmp_path / "file_names.txt").write_text("a\nb\nc\nd\n")
     np.save(tmp_path / "features_02.npy", np.array([[3.0], [4.0]]))
