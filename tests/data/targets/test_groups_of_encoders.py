@@ -1,0 +1,279 @@
+"""Views of stimuli: one, all or their average, encoded by groups of one network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.datasets import Clip, StimulusSet
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.targets.embedding import stream
+from brainhive_cli.data.targets.targets import (
+    Network,
+    OnlineTargets,
+    Targets,
+    _combine,
+    alternatives,
+    encode,
+    grouped,
+    open_pictures,
+    shape_of,
+    views_each,
+)
+from brainhive_cli.models.encoders import timm
+from brainhive_cli.models.encoders.python import Config as Python
+
+ALONE = Launch(0, 1, torch.device("cpu"))
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
+FRAMES = 3
+
+
+def encoder(views: Any = "each", **knobs: Any) -> Python:
+    return Python(source=COLOURS, views=views, **knobs)
+
+
+def clips(count: int = 4, frames: int | None = FRAMES, **facts: Any) -> StimulusSet:
+    """Make clips of noise, or pictures, of which none is like another."""
+
+    def read(row: int) -> Any:
+        random = np.random.default_rng(row)
+        shown = random.integers(0, 256, (frames or 1, 8, 8, 3), np.uint8)
+        return Clip(shown, None) if frames else Image.fromarray(shown[0])
+
+    names = Names.of(f"p{row}" for row in range(count))
+    return StimulusSet("set", "train", names, names, read, frames=frames, **facts)
+
+
+def encode_frames(stimuli: StimulusSet, row: int) -> torch.Tensor:
+    """Encode each frame alone: [F, 12]."""
+    opened = stimuli.open(row)
+    built = encoder().build()
+    pictures = opened.to_pictures() if isinstance(opened, Clip) else [opened]
+    return torch.stack(
+        [built.module(built.preprocess(picture)[None])[0] for picture in pictures]
+    )
+
+
+def online(configs: Sequence[Any], stimuli: StimulusSet) -> Targets:
+    groups = grouped(configs, "fp32", ALONE)
+    sources = {
+        name: OnlineTargets(stimuli, group, name)
+        for group in groups
+        for name in group.names
+    }
+    return Targets(sources)
+
+
+ROWS = np.array([2, 0, 2])
+
+
+@pytest.mark.parametrize("views", ["each", "all", "average", 2])
+def test_frames_are_targets_of_their_own_or_one(code_allowed: None, views: Any) -> None:
+    stimuli, config = clips(), encoder(views)
+    every = torch.stack([encode_frames(stimuli, row) for row in ROWS])
+    expected = {
+        "each": every[:, 0],
+        "all": every,
+        "average": every.mean(1),
+        2: every[:, 2],
+    }[views]
+
+    targets = online([config], stimuli)
+
+    (found,) = targets.gather(ROWS).values()
+    torch.testing.assert_close(found, expected)
+    assert targets.shapes == {config.name: tuple(expected.shape[1:])}
+    counts = {config.name: FRAMES} if views == "each" else {}
+    assert targets.alternatives == counts and targets.done.tolist() == [True] * 4
+    if views == "each":
+        which = {config.name: torch.tensor([2, 0, 1])}
+        (found,) = targets.gather(ROWS, which=which).values()
+        torch.testing.assert_close(found, every[range(3), [2, 0, 1]])
+
+
+def test_encoders_that_see_the_same_share_a_pass(code_allowed: None) -> None:
+    stimuli = clips()
+    configs = [encoder("average"), encoder("each"), encoder(1)]
+    groups = grouped(configs, "fp32", ALONE)
+    assert len({id(group.network) for group in groups}) == 1
+    found = online(configs, stimuli).gather(ROWS)
+    every = torch.stack([encode_frames(stimuli, row) for row in ROWS])
+    for config, expected in zip(
+        configs, (every.mean(1), every[:, 0], every[:, 1]), strict=True
+    ):
+        torch.testing.assert_close(found[config.name], expected)
+
+
+@pytest.mark.parametrize("block", [1, 2, 512])
+def test_many_stimuli_are_encoded_in_blocks(
+    code_allowed: None, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    from brainhive_cli.data.targets import targets
+
+    monkeypatch.setattr(targets, "ONLINE_AT_ONCE", block)
+    stimuli, config = clips(5), encoder()
+    which, rows = torch.tensor([1, 0, 2, 1, 2]), np.arange(5)
+    (found,) = (
+        online([config], stimuli).gather(rows, None, {config.name: which}).values()
+    )
+    expected = [encode_frames(stimuli, row)[which[row]] for row in rows]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
+def test_pictures_have_one_view(code_allowed: None) -> None:
+    pictures = clips(frames=None)
+    assert views_each(encoder(), pictures) is None
+    for views in ("all", "average", 0):
+        with pytest.raises(MissingData):
+            views_each(encoder(views), pictures)
+    (found,) = online([encoder()], pictures).gather(ROWS).values()
+    expected = torch.cat([encode_frames(pictures, row) for row in ROWS])
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("views", "each", "count", "shape"),
+    [
+        ("each", 3, 3, (12,)),
+        ("all", 3, None, (3, 12)),
+        ("average", None, None, (12,)),
+        (0, None, None, (12,)),
+        (2, None, None, (12,)),
+    ],
+)
+def test_views_of_a_clip_are_counted(
+    views: Any, each: int | None, count: int | None, shape: tuple[int, ...]
+) -> None:
+    config, stimuli = encoder(views), clips()
+    assert views_each(config, stimuli) == each
+    assert alternatives(config, stimuli) == count
+    assert shape_of(config, (12,), stimuli) == shape
+    with pytest.raises(MissingData):
+        views_each(encoder(3), stimuli)
+
+
+def test_what_a_data_set_lacks_is_refused() -> None:
+    captioned = clips(frames=None, captions=lambda row: ["a"], captions_each=5)
+    texts = encoder(reads="captions")
+    assert views_each(texts, captioned) == alternatives(texts, captioned) == 5
+    assert views_each(encoder(), captioned) is None
+    for reads in ("captions", "masks"):
+        with pytest.raises(MissingData):
+            views_each(encoder(reads=reads), clips())
+    masked = clips(masks=lambda row: np.zeros((FRAMES, 2, 2), np.uint8))
+    assert views_each(encoder(reads="masks"), masked) == FRAMES
+
+
+def test_equal_views_count_once_in_an_average() -> None:
+    views = torch.tensor([[[1.0], [2.0], [1.0]], [[3.0], [4.0], [5.0]]])
+    targets = torch.tensor([[[2.0], [8.0], [2.0]], [[3.0], [6.0], [9.0]]])
+    assert _combine(targets, views, "average").tolist() == [[5.0], [6.0]]
+    assert _combine(targets, views, "first").tolist() == [[2.0], [3.0]]
+    assert _combine(targets, views, "all") is targets
+    assert _combine(targets, views, "") is targets
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_weights_are_cast_as_autocast_would(precision: str, dtype: torch.dtype) -> None:
+    module = Network([timm.TINY], precision, ALONE).module
+    kinds = {
+        type(layer): parameter.dtype
+        for layer in module.modules()
+        for parameter in layer.parameters(recurse=False)
+    }
+    cast = [
+        found
+        for kind, found in kinds.items()
+        if issubclass(kind, torch.nn.Linear | torch.nn.Conv2d)
+    ]
+    other = [
+        found for kind, found in kinds.items() if issubclass(kind, torch.nn.LayerNorm)
+    ]
+    assert {*cast} == {dtype} and {*other} == {torch.float32}
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    "output", ["text", torch.ones(3), torch.ones(2, 4), [torch.ones(3, 2), None]]
+)
+def test_outputs_that_are_not_one_a_picture_are_refused(output: Any) -> None:
+    class Module(torch.nn.Module):
+        def forward(self, pictures: torch.Tensor) -> Any:
+            return output
+
+    with pytest.raises(BrainhiveError):
+        encode(Module(), torch.ones(3, 3, 4, 4), "fp32", ALONE)
+
+
+def test_outputs_are_copies_and_carry_gradients_if_asked() -> None:
+    pictures = torch.ones(2, 3, 1, 1, requires_grad=True)
+    network = torch.nn.Flatten()
+    (frozen,) = encode(network, pictures, "fp32", ALONE)
+    (learning,) = encode(network, pictures, "fp32", ALONE, is_frozen=False)
+    assert not frozen.requires_grad and learning.requires_grad
+    assert frozen.dtype == torch.float32 and frozen.data_ptr() != pictures.data_ptr()
+
+
+def test_other_pictures_are_found_by_the_ends_of_ids(tmp_path: Path) -> None:
+    stimuli = clips(2)
+    for name, level in (("made/p1.png", 90), ("p0.jpg", 30), ("more.txt", 0)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        if name.endswith("txt"):
+            (tmp_path / name).touch()
+        else:
+            Image.new("L", (4, 4), level).save(tmp_path / name)
+    read = open_pictures(str(tmp_path), stimuli)
+    assert [read(row).getpixel((0, 0))[0] for row in (0, 1)] == [30, 90]
+    with pytest.raises(MissingData):
+        open_pictures(str(tmp_path), clips(3))
+    with pytest.raises(MissingData):
+        open_pictures(str(tmp_path / "none"), stimuli)
+
+
+def begin(path: Path, count: int, done: Sequence[int]) -> TargetWriter:
+    ids = [f"p{row}" for row in range(count)]
+    Blank(path, ids, ids, (12,), "float32", {}, has_pixels=True).create()
+    writer = TargetWriter(path)
+    rows = np.array(done, int)
+    zeros = np.zeros((len(rows), 12), np.float32)
+    writer.write(rows, zeros, pixels=np.zeros((len(rows), 25), np.uint64))
+    return writer
+
+
+def test_only_what_a_store_lacks_is_written(code_allowed: None, tmp_path: Path) -> None:
+    """The second encoder needs none of the pictures of the first batch."""
+    stimuli = clips(5, frames=None)
+    configs = [encoder(), encoder(degrade="noise-1")]
+    groups = grouped(configs, "fp32", ALONE)
+    done = {configs[0].name: [1], configs[1].name: [0, 1, 2]}
+    writers = {
+        name: begin(tmp_path / f"{number}.h5", 5, rows)
+        for number, (name, rows) in enumerate(done.items())
+    }
+    pending = {name: ~np.isin(np.arange(5), rows) for name, rows in done.items()}
+
+    with console.progress("embedding", 5) as bar:
+        bad = stream(np.arange(5), stimuli, groups, writers, pending, 2, 0, ALONE, bar)
+
+    assert bad == []
+    for number, (name, rows) in enumerate(done.items()):
+        writers[name].close()
+        writers[name].finish()
+        store = TargetStore.open(tmp_path / f"{number}.h5")
+        values = np.asarray(store.embedding[:])
+        assert np.flatnonzero(~values.any(1)).tolist() == rows and store.done.all()
+        assert store.pixels is not None
+        assert np.flatnonzero(~store.pixels.any(1)).tolist() == rows
+        if number == 0:
+            expected = encode_frames(stimuli, 4)[0].numpy()
+            assert values[4] == pytest.approx(expected)
