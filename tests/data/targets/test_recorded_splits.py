@@ -1,0 +1,159 @@
+"""Splits, features and crops of fixed pictures beside those that were recorded."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from recorded_numbers import Recorded
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.datasets import StimulusSet
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.targets import likeness
+from brainhive_cli.data.targets.likeness import find_features
+from brainhive_cli.data.targets.picture_splits import (
+    hold_out_clusters,
+    match_neighbours,
+)
+from brainhive_cli.data.targets.views import (
+    crop_centre,
+    crop_of_the_original,
+    loaded,
+    read_pictures,
+    to_pictures,
+)
+
+
+def draw(count: int) -> np.ndarray:
+    """Draw unit vectors of uneven groups."""
+    random = np.random.default_rng(0)
+    group = np.minimum(np.arange(count) % 7, np.arange(count) % 4)
+    vectors = 2 * random.normal(size=(7, 6))[group] + random.normal(size=(count, 6))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_clusters_are_cut_to_one_size(recorded: Recorded, count: int) -> None:
+    concepts = [f"c{row % 11}" for row in range(60)]
+    folds = hold_out_clusters(draw(60), concepts, count)
+    assert len({len(test) for _, test in folds}) == 1
+    recorded(folds=[[train, test, test[:9]] for train, test in folds])
+
+
+def test_as_many_clusters_as_concepts_need_two_pictures_each() -> None:
+    unit = draw(12)
+    assert len(hold_out_clusters(unit, [*"aabbcc"] * 2, 3)) == 3
+    for concepts in ([*"aaaaaaaaaab", "c"], [*"aabb"] * 3):
+        with pytest.raises(RecipeError):
+            hold_out_clusters(unit, concepts, 3)
+
+
+@pytest.mark.parametrize("count", [3, 6])
+def test_a_test_without_near_neighbours(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr("brainhive_cli.data.targets.picture_splits.DRAWS", 40)
+    ((train, test),), found = match_neighbours(draw(90), count)
+    assert not {*train} & {*test}
+    recorded(5, train=train, test=test, first=test[:10], **found)
+
+
+@pytest.mark.parametrize("block", [1024, 13])
+@pytest.mark.parametrize("count", [7, 90, 160])
+def test_features_of_pictures(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, count: int, block: int
+) -> None:
+    monkeypatch.setattr(likeness, "PICTURES", block)
+    random = np.random.default_rng(1)
+    stores: list[Any] = []
+    for width in (5, 50):
+        values = random.normal(size=(count, width)) * np.linspace(3, 0.2, width) + 0.5
+        values = torch.from_numpy(values.astype(np.float32))
+        stores.append(
+            SimpleNamespace(
+                done=np.arange(count) % 5 != 3,
+                read_flat=lambda rows, values=values: values[rows],
+            )
+        )
+    features = find_features(stores)
+    assert not features[3].any()
+    products = features @ features.T  # whatever the signs of axes
+    recorded(
+        3,
+        shape=list(features.shape),
+        products=products**2,
+        first=np.abs(features[0, :8]),
+        spread=features[stores[0].done].std(0).mean(),
+    )
+
+
+@pytest.mark.parametrize("resize", ["lanczos", "bilinear"])
+def test_crops_for_training(recorded: Recorded, resize: Any) -> None:
+    random = np.random.default_rng(0)
+    facts = {}
+    for height, width in ((45, 60), (61, 40), (16, 16), (9, 20)):
+        pixels = random.integers(0, 256, (height, width, 3), np.uint8)
+        crop, sizes = crop_centre(Image.fromarray(pixels), 16, resize)
+        facts[f"{height} x {width}"] = [sizes, crop.float()]
+    recorded(4, **facts)
+
+
+def test_corners_are_those_of_a_crop_of_the_original() -> None:
+    sizes = torch.tensor([[45, 61, 3, 9, 16, 32], [10, 80, 1, 2, 16, 16]]).float()
+    assert crop_of_the_original(sizes).tolist() == [
+        [45, 61, 14, 14, 16, 32],
+        [10, 80, 0, 32, 16, 16],
+    ]
+
+
+def pictures() -> StimulusSet:
+    def read(row: int) -> Image.Image:
+        if row == 4:
+            raise BrainhiveError("picture 4", "replace it")
+        return Image.new("RGB", (4, 4), (row, 10 * row, 0))
+
+    names = Names.of("abcde")
+    return StimulusSet("set", "train", names, names, read)
+
+
+def view(picture: Image.Image) -> Any:
+    return torch.tensor(picture.getpixel((0, 0))), torch.arange(6.0)
+
+
+def test_pictures_are_read_as_training_and_encoders_see_them() -> None:
+    seen = {"level": lambda picture: torch.tensor([picture.getpixel((0, 0))[1]])}
+    rows, image, sizes, views = read_pictures(pictures(), view, seen, None, [2, 0])
+    assert rows.tolist() == [2, 0] and image.tolist() == [[2, 20, 0], [0, 0, 0]]
+    assert sizes.shape == (2, 6) and views["level"].tolist() == [[20], [0]]
+
+    def latent(row: int) -> Any:
+        return torch.tensor([row + 0.5]), torch.ones(6)
+
+    # nothing is opened for latents alone
+    _, image, _, views = read_pictures(pictures(), view, {}, latent, [4, 1])
+    assert image.tolist() == [[4.5], [1.5]] and views == {}
+    _, image, _, views = read_pictures(pictures(), view, seen, latent, [3])
+    assert image.tolist() == [[3.5]] and views["level"].tolist() == [[30]]
+
+
+def test_batches_are_loaded_in_their_order() -> None:
+    def read(rows: Any) -> Any:
+        return read_pictures(pictures(), view, {}, None, rows)
+
+    alone = Launch(0, 1, torch.device("cpu"))
+    found = list(loaded(read, 5, [[3, 1], [0]], 0, alone))
+    assert [batch.rows.tolist() for batch in found] == [[3, 1], [0]]
+    assert found[0].image[:, 0].tolist() == [3, 1] and found[1].step == 0
+    with pytest.raises(BrainhiveError):
+        list(loaded(read, 5, [[4]], 0, alone))
+
+
+def test_tensors_become_pictures() -> None:
+    values = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1).expand(1, 3, 2, 5)
+    (picture,) = to_pictures(values)
+    assert picture.size == (5, 2) and picture.getpixel((4, 1)) == (0, 128, 255)

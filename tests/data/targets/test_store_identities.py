@@ -1,0 +1,221 @@
+"""What identifies stores of targets, and the lines that make them."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.datasets import image_folder
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.targets.target_stores import (
+    IDENTITIES,
+    _difference,
+    digest_of,
+    encoder_of,
+    encoders_by_key,
+    holds_annotations,
+    identity_of,
+    is_same_network,
+    keep_identity,
+    list_changed,
+    open_alternatives,
+    problem_of,
+    refuse_others,
+    write_embedding,
+)
+from brainhive_cli.models.encoders import EncoderConfig, resolve
+
+IDS = [f"p{number}" for number in range(20)]
+
+
+def make(
+    path: Path,
+    ids: list[str] = IDS,
+    done: int = 20,
+    shape: tuple[int, ...] = (4,),
+    values: Any = None,
+    **about: Any,
+) -> TargetStore:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Blank(path, ids, ids, shape, "float32", about).create()
+    writer = TargetWriter(path)
+    if values is None:
+        values = np.random.default_rng(0).normal(size=(20, *shape))
+    writer.write(np.arange(done), values[:done])
+    writer.close()
+    writer.finish()
+    return TargetStore.open(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "commands"),
+    [
+        ([], ["embed"]),
+        (["clip-b32"], ["embed"]),
+        (["clip-b32", "own:mine"], ["embed", "import-embeddings"]),
+        (["own:mine"], ["import-embeddings"]),
+    ],
+)
+def test_a_line_embeds_what_encoders_make_and_imports_the_rest(
+    names: list[str], commands: list[str]
+) -> None:
+    encoders: list[Any] = [
+        SimpleNamespace(kind="imported", name=name) if ":" in name else resolve(name)
+        for name in names
+    ]
+    config = image_folder.Config(root="mine")
+    lines = write_embedding(config, encoders).split(" && ")
+    assert [line.split()[1] for line in lines] == commands
+    assert ("clip-b32" in lines[0]) == ("clip-b32" in names)
+
+
+def test_stores_of_other_stimuli_differ(tmp_path: Path) -> None:
+    stores = [
+        make(tmp_path / "a.h5"),
+        make(tmp_path / "b.h5", done=19),
+        make(tmp_path / "c.h5", ids=IDS[::-1]),
+        make(tmp_path / "d.h5", ids=[*IDS[:19], "q"]),
+    ]
+    found = [_difference(stores[0], other) for other in stores]
+    assert found[0] == "" and len({*found}) == 4
+    assert "gaps" in found[1] and "order" in found[2]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ({"network": "a"}, {"network": "a"}, True),
+        ({"network": "a"}, {"network": "b"}, False),
+        ({"network": "a"}, {"network": ""}, True),
+        ({}, {"network": "b"}, True),
+    ],
+)
+def test_networks_without_a_digest_are_any(one: Any, other: Any, is_same: bool) -> None:
+    assert is_same_network(one, other) == is_same == is_same_network(other, one)
+
+
+MADE_BY = {"weights": {"digest": "w", "network": "n"}, "preprocessing": "p"}
+
+
+def test_an_identity_says_what_made_a_store(tmp_path: Path) -> None:
+    store = make(tmp_path / "a.h5", **MADE_BY)
+    found = identity_of(store)
+    assert found.pop("content") == store.content and len(store.content) == 16
+    assert found.pop("pictures") == store.image_ids.digest
+    expected = {"weights": "w", "preprocessing": "p", "network": "n"}
+    assert found == {"store": str(store.path), **expected}
+    assert digest_of(store) == "w"
+    assert digest_of(make(tmp_path / "b.h5", **MADE_BY, latent_space="l")) == "l"
+    assert digest_of(make(tmp_path / "c.h5", **MADE_BY, imported=["x"])) == "imported"
+
+
+@pytest.mark.parametrize(
+    ("about", "is_refused"),
+    [
+        ({}, False),
+        ({"preprocessing": "q"}, True),
+        ({"weights": {"digest": "v", "network": "n"}}, True),
+        ({"weights": {"digest": "w", "network": "m"}}, True),
+        ({"weights": {"digest": "w"}}, False),
+    ],
+)
+def test_a_run_goes_on_with_stores_of_the_same_making(
+    tmp_path: Path, about: dict[str, Any], is_refused: bool
+) -> None:
+    folder = RunFolder(tmp_path)
+    keep_identity(folder, {"a": make(tmp_path / "1/a.h5", **MADE_BY)}, is_main=False)
+    assert not (tmp_path / IDENTITIES).exists()
+    keep_identity(folder, {"a": make(tmp_path / "2/a.h5", **MADE_BY)}, is_main=True)
+    store = make(tmp_path / "3/a.h5", **{**MADE_BY, **about})
+    for call in (
+        lambda: refuse_others(folder, {"a": store}),
+        lambda: keep_identity(folder, {"a": store}, is_main=False),
+    ):
+        if is_refused:
+            with pytest.raises(BrainhiveError):
+                call()
+        else:
+            call()
+    refuse_others(folder, {"b": store})
+
+
+def test_pictures_count_when_a_run_is_resumed_alone(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    keep_identity(folder, {"a": make(tmp_path / "1/a.h5", **MADE_BY)}, is_main=True)
+    other = make(tmp_path / "2/a.h5", ids=IDS[::-1], **MADE_BY)
+    refuse_others(folder, {"a": other})
+    with pytest.raises(BrainhiveError):
+        keep_identity(folder, {"a": other}, is_main=True)
+
+
+def test_changed_embeddings_are_listed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    store = make(tmp_path / "1/a.h5")
+    assert list_changed(folder, {"a": store}) == []
+    keep_identity(folder, {"a": store}, is_main=True)
+    changed = make(tmp_path / "2/a.h5", values=np.ones((20, 4)))
+    assert list_changed(folder, {"a": store, "b": changed}) == []
+    (line,) = list_changed(folder, {"a": changed})
+    assert line.split() == [
+        f"{changed.path}:",
+        store.content,
+        "there,",
+        changed.content,
+        "here",
+    ]
+    # older runs say nothing of the content
+    (tmp_path / IDENTITIES).write_text(json.dumps({"a": {"weights": "w"}}))
+    assert list_changed(folder, {"a": changed}) == []
+
+
+def test_a_collapsed_store_is_reported_with_its_line(tmp_path: Path) -> None:
+    collapsed = make(tmp_path / "set/train/vae.h5", values=np.ones((20, 4)))
+    assert problem_of(make(tmp_path / "set/train/clip-b32.h5")) == ""
+    line = problem_of(collapsed)
+    assert "collapsed" in line and line.endswith(f"{collapsed.making} --again")
+    sound = make(tmp_path / "set/train/dino.h5").health
+    assert problem_of(collapsed, sound) == ""
+    imported = make(
+        tmp_path / "set/train/b.h5", values=np.ones((20, 4)), imported=["x"]
+    )
+    assert "imported" in problem_of(imported) and "imported" not in line
+
+
+def test_the_part_that_made_a_store_is_found(tmp_path: Path) -> None:
+    text = resolve("clip-b32")
+    known = make(tmp_path / "a.h5", config=text.model_dump(mode="json"))
+    assert encoder_of(known) is type(text) and not holds_annotations(known)
+    for config in ({}, {"kind": "of-later"}):
+        assert encoder_of(make(tmp_path / "b.h5", config=config)) is EncoderConfig
+    labels = make(tmp_path / "c.h5", config={"kind": "concepts", "count": 3})
+    assert holds_annotations(labels)
+
+
+def test_alternatives_are_of_the_same_stimuli_and_shape(tmp_path: Path) -> None:
+    folder, about = tmp_path / "embeddings/set/train", {"dataset": "set"}
+    paths = Paths(embeddings=str(tmp_path / "embeddings"))
+    stores = {"a": make(folder / "a.h5", split="train", **about)}
+    make(folder / "b.h5")
+    make(folder / "wide.h5", shape=(5,))
+    make(folder / "gaps.h5", done=18)
+    found = open_alternatives({"a": ["b"]}, stores, paths)
+    assert [store.path.stem for store in found["a"]] == ["b"]
+    for names in ({"a": ["wide"]}, {"a": ["gaps"]}, {"a": ["none"]}, {"x": ["b"]}):
+        with pytest.raises(BrainhiveError):
+            open_alternatives(names, stores, paths)
+
+
+def test_keys_name_encoders_by_themselves_or_as_upstream_does() -> None:
+    keys = ["vae", "CLIP-ViT-H-14-laion2B-s32B-b79K", "nobody's"]
+    found = encoders_by_key(keys)
+    assert {key: config.name for key, config in found.items()} == {
+        keys[1]: "clip-h14",
+        "vae": "vae",
+    }
+    assert [*found] == [keys[1], "vae"]
