@@ -1,0 +1,162 @@
+"""Roles, claims and scores by epoch in other people's results."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.data.exchange.foreign_results import (
+    LISTS,
+    MATRICES,
+    _as_numbers,
+    _check_array,
+    _find_role,
+    _read,
+    _read_array,
+    _read_claims,
+    _read_log,
+    open_result,
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "claims"),
+    [
+        ({"top1": "41.5 %", "pool": 200}, {"top1": 41.5, "pool": 200}),
+        ({"test_top_1": 0.4, "top5": 0.9}, {"top1": 40, "top5": 90}),
+        ({"acc": 0.4, "top5": 90}, {"top1": 0.4, "top5": 90}),
+        ({"accuracy": 1}, {"top1": 100}),
+        ({"top1": 0.5, "seeds": [1, 2, 3]}, {"top1": 50, "trainings": 3}),
+        ({"top1": 0.5, "n_seeds": 4}, {"top1": 50, "trainings": 4}),
+        ({"top1": 0.5, "top1_std": 0.1}, {"top1": 50, "trainings": 2}),
+        ({"n_ways": 50, "ci": [0.2, 0.5]}, {"pool": 50, "interval": 15}),
+        ({"recall@3": "30%", "n-way": 0}, {"top3": 30}),
+        ({"top1": -0.1, "pool": 2e9, "other": 3}, {}),
+    ],
+)
+def test_claims_are_read_in_percent(
+    values: dict[str, Any], claims: dict[str, float]
+) -> None:
+    found = _read_claims(
+        {f"r.json:{name}": np.asarray(value) for name, value in values.items()}
+    )
+    assert found == pytest.approx(claims)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "label", "role"),
+    [
+        (MATRICES, "run.npz:Similarity", "similarities"),
+        (MATRICES, "run.npz:dissimilarity", ""),
+        (MATRICES, "pred.npy", "predicted"),
+        (MATRICES, "x.npz:train_eeg", "train_vectors"),
+        (MATRICES, "x.npz:img_feats", "gallery"),
+        (LISTS, "log.csv:val_acc", "log"),
+        (LISTS, "a.txt:train_names", "train_ids"),
+        (LISTS, "candidates.txt", "gallery_ids"),
+        (LISTS, "a.json:ids", "seen"),
+        (LISTS, "a.json:idea", ""),
+    ],
+)
+def test_roles_follow_from_names(patterns: Any, label: str, role: str) -> None:
+    assert _find_role(patterns, label) == role
+
+
+def test_scores_of_several_trainings_are_divided() -> None:
+    epochs, scores = [1, 2, 3, 1, 2, 1, 2], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, np.inf]
+    found = _read_log(
+        {
+            "log.csv:epoch": np.array(epochs),
+            "log.csv:test_acc": np.array(scores),
+            "log.csv:val_acc": np.array(["nan"] * 7),
+            "other.csv:val_loss": np.array([3, 2]),
+            "short.csv:val_loss": np.array([3]),
+        }
+    )
+    assert {name: part.tolist() for name, part in found.items()} == {
+        "training 0 log.csv:test_acc": [0.1, 0.2, 0.3],
+        "training 1 log.csv:test_acc": [0.4, 0.5],
+        "other.csv:val_loss": [3, 2],
+    }
+    mixed = {"a:epoch": np.array([1, 1, 2, 2]), "a:test_acc": np.arange(4.0)}
+    assert _read_log(mixed) == {}
+
+
+def test_numbers_that_are_infinite_or_too_large_are_missing() -> None:
+    found = _as_numbers(np.array([1, 2e30, -1e30, -np.inf, np.nan], np.float64))
+    assert np.isnan(found).tolist() == [False, True, False, True, True]
+    half = np.array([65504, np.inf], np.float16)
+    assert _as_numbers(half).dtype == np.float16
+    assert np.isnan(_as_numbers(half)).tolist() == [False, True]
+    assert _as_numbers(np.array([1, 2])).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ([1, None, 2.5], [1, np.nan, 2.5]),
+        ([["1", "2"], ["3", "4"]], [[1, 2], [3, 4]]),
+        (np.array([b"a", b"b"]), ["a", "b"]),
+        (np.array([1.5], ">f4"), [1.5]),
+        ([True, False], [True, False]),
+    ],
+)
+def test_lists_become_arrays_of_numbers_or_names(content: Any, expected: Any) -> None:
+    found = _read_array(content)
+    assert np.array_equal(
+        found, np.asarray(expected), equal_nan=found.dtype.kind == "f"
+    )
+    assert found.dtype.isnative
+
+
+@pytest.mark.parametrize("content", [[], [1j], [[1, 2], [3]], {"a": 1}, [["a", "b"]]])
+def test_other_contents_are_refused(content: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        _read_array(content)
+
+
+@pytest.mark.parametrize(
+    ("array", "role", "is_refused"),
+    [
+        (np.ones((2, 2)), "similarities", False),
+        (np.ones(2), "similarities", True),
+        (np.ones((2, 2)), "seen", True),
+        (np.ones(2), "seen", False),
+        (np.array(1.0), "seen", True),
+        (np.full((2, 2), np.nan), "gallery", True),
+        (np.array([[np.nan, 1.0]]), "gallery", False),
+    ],
+)
+def test_arrays_fit_their_roles(array: Any, role: str, is_refused: bool) -> None:
+    if is_refused:
+        with pytest.raises(MissingData):
+            _check_array(array, role, "x")
+    else:
+        _check_array(array, role, "x")
+
+
+def test_tables_are_read_by_column(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,acc,\n1,0.5\n\n2,\n")
+    assert _read(path) == {"epoch": ["1", "2"], "acc": ["0.5", "nan"]}
+    path.write_text(",".join("abcdefghijkl") + "\n1\n")
+    with pytest.raises(ValueError, match="rows"):
+        _read(path)
+    (tmp_path / "ids.txt").write_text("a\n\nb\n")
+    assert _read(tmp_path / "ids.txt") == ["a", "b"]
+    assert _read(tmp_path / "notes.md") is None
+
+
+def test_labels_may_count_from_one_and_matrices_be_turned(tmp_path: Path) -> None:
+    similarities = np.random.default_rng(0).normal(size=(3, 5))
+    for number, matrix in enumerate((similarities, similarities.T)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        np.savez(folder / "r.npz", sim=matrix, labels=np.array([1, 3, 1, 2, 3]))
+        result = open_result(folder)
+        assert np.allclose(result.similarities, similarities.T)
+        assert result.seen == ["1", "3", "1", "2", "3"]
+        # 3 is no row of three that are counted from 0
+        assert result.targets.ravel().tolist() == [0, 2, 0, 1, 2]
