@@ -1,0 +1,209 @@
+"""Stimulus sets and data sets: captions, masks, people and files by counted values."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.data import datasets
+from brainhive_cli.data.datasets import (
+    BadPicture,
+    Dataset,
+    Published,
+    StimulusSet,
+    check_unique,
+    decode,
+    describe_unread,
+    from_files,
+    list_stimuli,
+    pictures_below,
+    require_split,
+)
+from brainhive_cli.data.stores.ids import Names
+
+NAMES = Names.of(["a", "b"])
+
+
+def stimuli(**facts: Any) -> StimulusSet:
+    return StimulusSet("set", "train", NAMES, NAMES, lambda row: row, **facts)
+
+
+def test_captions_repeat_to_fill_up() -> None:
+    captions = {0: ["x", "y"], 1: []}
+    found = stimuli(captions=captions.__getitem__, captions_each=5)
+    assert found.captions_of(0) == ["x", "y", "x", "y", "x"]
+    for without in (lambda: found.captions_of(1), lambda: stimuli().captions_of(0)):
+        with pytest.raises(MissingData):
+            without()
+    assert found.reader("captions")(0) == found.captions_of(0)
+    assert found.medium == "picture" and len(found) == 2
+
+
+def test_masks_are_one_a_frame() -> None:
+    masks = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+    of_clip = stimuli(masks=lambda row: masks[: 3 - row], frames=3)
+    assert [mask.tolist() for mask in of_clip.masks_of(0)] == masks.tolist()
+    of_picture = stimuli(masks=lambda row: masks[:1] if row == 0 else masks[0])
+    assert np.array_equal(of_picture.masks_of(0), masks[0])
+    assert of_clip.medium == "clip"
+    for without in (of_clip, of_picture):
+        with pytest.raises(MissingData):
+            without.masks_of(1)
+    with pytest.raises(MissingData):
+        stimuli().masks_of(0)
+
+
+def test_labels_are_one_a_name() -> None:
+    flags = [np.array([1, 0], np.uint8), np.ones(3, np.uint8)]
+    labelled = stimuli(labels=flags.__getitem__, label_names=("x", "y"))
+    assert labelled.labels_of(0).tolist() == [1, 0]
+    with pytest.raises(MissingData):
+        labelled.labels_of(1)
+    assert stimuli().labels_of(0).shape == (0,)
+
+
+def dataset(**facts: Any) -> Dataset:
+    facts = {"images": lambda split: stimuli(), "splits": ("train", "test"), **facts}
+    return Dataset("set", **facts)
+
+
+def test_names_of_signals_pictures_and_people_follow_each_other() -> None:
+    plain, named = dataset(), dataset(recorded_as="r", pictured_as="p")
+    assert (plain.recorded_as, plain.pictured_as, plain.people) == ("set",) * 3
+    assert (named.recorded_as, named.pictured_as, named.people) == ("r", "p", "r")
+    assert dataset(recorded_as="r", people="q").people == "q"
+    kinds = [{}, {"alike_by": "neighbours"}, {"are_categories": True}]
+    found = [dataset(**facts).stimulus for facts in kinds]
+    assert found == ["picture", "clip", "category"]
+
+
+@pytest.mark.parametrize(
+    ("crosses", "left_out", "others"), [(False, {2, 3}, (1, 4)), (True, {2}, (3,))]
+)
+def test_one_person_is_not_learned_from_under_another_number(
+    crosses: bool, left_out: set[int], others: tuple[int, ...]
+) -> None:
+    def same_person(subject: int) -> tuple[int, ...]:
+        return (2, 3) if subject in (2, 3) else (subject,)
+
+    found = dataset(same_person=same_person, crosses_studies=crosses)
+    assert found.list_left_out([2]) == left_out
+    assert found.choose_others([1, 2, 3, 4], 2) == others
+
+
+def test_recordings_and_splits_that_are_not_there_are_refused() -> None:
+    opened = dataset(open_recording=lambda subject, split: (subject, split))
+    assert opened.recording(2, "test") == (2, "test")
+    opened.require(1)
+    for call in (
+        lambda: dataset().recording(1, "test"),
+        lambda: dataset().require(1),
+        lambda: dataset().images("validation"),
+    ):
+        with pytest.raises(MissingData):
+            call()
+    require_split(opened, "test", "split")
+    with pytest.raises(RecipeError):
+        require_split(opened, "validation", "split")
+
+
+def test_published_numbers_stand_for_stimuli_that_are_not_here() -> None:
+    def absent(split: str) -> StimulusSet:
+        raise MissingData("no files", "fetch")
+
+    sizes = Published(stimuli={"train": 3}, frames=6, captions=5)
+    found = list_stimuli(dataset(images=absent, published_sizes=sizes), "train")
+    assert list(found.image_ids) == ["train/0", "train/1", "train/2"]
+    assert (found.captions_each, found.frames, found.medium) == (5, 6, "clip")
+    assert found.missing is not None and found.captions and found.masks and found.labels
+    plain = Published(stimuli={"train": 1})
+    found = list_stimuli(dataset(images=absent, published_sizes=plain), "train")
+    assert found.captions is None and found.masks is None and found.medium == "picture"
+    for published in (None, plain):
+        with pytest.raises(MissingData):
+            list_stimuli(dataset(images=absent, published_sizes=published), "test")
+    assert list_stimuli(dataset(), "train").missing is None
+
+
+def test_pictures_are_listed_by_ending_and_others_counted(tmp_path: Path) -> None:
+    for name in (
+        "x/b.PNG",
+        "x/a.jpg",
+        "x/c.txt",
+        "x/d",
+        "x/e.heic",
+        "x/f.heic",
+        "y/g.png",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "x/folder.png").mkdir()
+    os.symlink(tmp_path / "none", tmp_path / "x/link.png")
+    unread = Counter[str]()
+    found = list(pictures_below(tmp_path, "x", unread))
+    assert sorted(found) == ["x/a.jpg", "x/b.PNG", "x/link.png"]
+    assert unread == {".heic": 2, ".txt": 1, "": 1}
+    assert describe_unread(unread) == "4 not read: 2 .heic, 1 without ending, 1 .txt"
+    assert describe_unread({}) == ""
+    assert list(pictures_below(tmp_path, "x", endings={".txt"})) == ["x/c.txt"]
+
+
+def test_ids_are_paths_without_endings(tmp_path: Path) -> None:
+    for name, level in (("a.x.png", 10), ("b/c.webp", 200)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4), level).save(tmp_path / name, lossless=True)
+    found = from_files(
+        "set", "test", tmp_path, ["a.x.png", "b/c.webp"], ["u", "v"], {".t": 2}
+    )
+    assert list(found.image_ids) == ["a.x", "b/c"] and list(found.concepts) == [
+        "u",
+        "v",
+    ]
+    assert (found.dataset, found.split, found.unread) == ("set", "test", {".t": 2})
+    assert [found.open(row).getpixel((0, 0)) for row in (0, 1)] == [
+        (10,) * 3,
+        (200,) * 3,
+    ]
+    check_unique(["a", "b"], str)
+    with pytest.raises(BrainhiveError) as caught:
+        check_unique(["a", "b", "a"], lambda index: f"file{index}")
+    assert "file2 and file0" in caught.value.message
+
+
+def test_grey_of_sixteen_bits_becomes_eight(tmp_path: Path) -> None:
+    levels = np.array([[0, 255, 256, 25_700], [32_768, 65_535, 511, 512]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / "grey.png")
+    found = np.asarray(decode(str(tmp_path / "grey.png"), "grey"))
+    assert found[..., 0].tolist() == (levels // 256).tolist()
+    assert (found == found[..., :1]).all()
+    Image.fromarray(levels.astype(np.float32)).save(tmp_path / "floats.tiff")
+    with pytest.raises(BadPicture):
+        decode(str(tmp_path / "floats.tiff"), "floats")
+
+
+def test_pictures_are_seen_as_their_orientation_says(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (8, 4), "white")
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    assert decode(str(tmp_path / "turned.jpg"), "turned").size == (4, 8)
+
+
+def test_few_of_many_files_are_examined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examined: list[int] = []
+
+    def find(paths: list[str]) -> None:
+        examined.append(len(paths))
+
+    monkeypatch.setattr(datasets, "find_unfetched", find)
+    for count in (999, 1000, 2500):
+        files = [f"{number}.png" for number in range(count)]
+        from_files("set", "train", tmp_path, files, files)
+    assert examined == [999, 500, 834]
