@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Event, Thread, Timer
+from types import SimpleNamespace
 
 import pytest
 
@@ -313,3 +314,33 @@ def test_a_file_in_the_place_of_a_folder_is_named(
     (tmp_path / "a").write_text("")
     with pytest.raises(FileExistsError, match=str(tmp_path / "a")):
         download_files([file], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "content_range", "first"),
+    [
+        (200, "bytes 5-9/10", 0),
+        (206, "bytes 5-9/10", 5),
+        (206, "bytes 0-9/*", 0),
+        (206, "bytes 5-9/11", -1),
+        (206, "bytes */10", -1),
+        (206, "", -1),
+    ],
+)
+def test_the_first_byte_of_an_answer_is_read(status, content_range, first):
+    headers = {"Content-Range": content_range} if content_range else {}
+    answer = SimpleNamespace(status=status, headers=headers)
+    assert downloads._find_first_byte(answer, 10) == first
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "digest"),
+    [
+        ("md5", "md5:900150983cd24fb0d6963f7d28e17f72"),
+        ("git", "git:f2ba8f84ab5c1bce84a7b441cb1959cfc7093b7f"),
+    ],
+)
+def test_digests_are_those_of_md5_and_git(tmp_path, algorithm, digest):
+    # of RFC 1321, and of `git hash-object`
+    (tmp_path / "file").write_bytes(b"abc")
+    assert downloads._digest(tmp_path / "file", algorithm) == digest
