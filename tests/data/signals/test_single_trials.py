@@ -833,3 +833,26 @@ def test_series_whose_mean_was_removed_are_refused() -> None:
     world.bold = [bold - bold.mean(1, keepdims=True) for bold in world.bold]
     with pytest.raises(BrainhiveError, match="a mean below their standard deviation"):
         world.estimate("lsa")
+
+
+@pytest.mark.parametrize(("signals", "is_refused"), [(4, True), (5, False)])
+def test_more_than_half_of_the_voxels_have_a_mean(
+    signals: int, is_refused: bool
+) -> None:
+    """A constant voxel does not count, and a mean above the noise is enough."""
+    random = np.random.default_rng(0)
+    run = TrialRun(np.arange(80) * 2.0, 5 + 6.0 * np.arange(20), np.arange(20), 2.0)
+    series = (
+        random.standard_normal((9, 80))
+        + np.repeat([1.5, 0], [signals, 9 - signals])[:, None]
+    )
+    series[8] = 3
+
+    def estimate() -> Estimates:
+        return estimate_trials([run], lambda _, part: series[part], 9, "lsa", 1.0)
+
+    if is_refused:
+        with pytest.raises(BrainhiveError):
+            estimate()
+    else:
+        assert np.flatnonzero(estimate().maps["is_constant"]).tolist() == [8]
