@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from trial_numbers import numbers_of_preparation
 
 from brainhive_cli.commands.prepare import Recipe
 
@@ -100,7 +101,9 @@ def million(home):
     return root
 
 
-def test_the_pictures_of_alljoined_16m_are_those_that_its_tables_name(million):
+def test_the_pictures_of_alljoined_16m_are_those_that_its_tables_name(
+    million, recorded
+):
     made = build("papers/alljoined-1.6m", "preparation.whiten=no")
     assert (
         made.dataset == "alljoined-1.6m"
@@ -131,9 +134,10 @@ def test_the_pictures_of_alljoined_16m_are_those_that_its_tables_name(million):
     ).resample(250)
     expected = epochs.get_data()[..., 50:300] * 1e6  # as its authors cut them
     np.testing.assert_allclose(found["test"].signal[:, 0], expected, atol=1e-3)
+    recorded(digits=5, **numbers_of_preparation(made))
 
 
-def test_alljoined_1_is_read_with_the_tables_at_its_root(home):
+def test_alljoined_1_is_read_with_the_tables_at_its_root(home, recorded):
     root = home / "data/alljoined"
     numbers = (2950, 2990, 3049, 3077, 3146)
     for number in numbers:
@@ -180,3 +184,4 @@ def test_alljoined_1_is_read_with_the_tables_at_its_root(home):
     ).resample(250)
     expected = epochs.get_data()[0][:, epochs.times >= 0][:, :150] * 1e6
     np.testing.assert_allclose(found["train"].signal[0, 0], expected, atol=0.01)
+    recorded(digits=5, **numbers_of_preparation(made))

@@ -13,6 +13,7 @@ pytest.importorskip("nibabel")
 
 import nibabel
 from own_recordings import PICTURES, write_pictures
+from trial_numbers import numbers_of_preparation, numbers_of_stores
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
@@ -114,7 +115,7 @@ def save_as(kind: str, folder: Path, values: np.ndarray) -> str:
     return "TYPED.*"
 
 
-def test_betas_are_read_as_programs_write_them(folder: Path) -> None:
+def test_betas_are_read_as_programs_write_them(folder: Path, recorded) -> None:
     values = make_betas(len(NAMES))
     for kind in (
         *("glmsingle, flat", "cifti"),  # need no mask
@@ -144,6 +145,7 @@ def test_betas_are_read_as_programs_write_them(folder: Path) -> None:
             surface = betas.voxels(1).surface
             assert surface.sizes == (VOXELS - 5, 5)
             assert surface.vertices[-6:, 1].tolist() == [VOXELS - 6, *range(5)]
+    recorded(digits=5, **numbers_of_preparation(betas))
 
 
 def test_files_named_by_subject_and_session_need_no_keys(folder: Path) -> None:
@@ -175,7 +177,9 @@ def test_files_named_by_subject_and_session_need_no_keys(folder: Path) -> None:
             path.unlink()
 
 
-def test_a_file_of_all_sessions_is_divided_by_the_tables_column(folder: Path) -> None:
+def test_a_file_of_all_sessions_is_divided_by_the_tables_column(
+    folder: Path, recorded
+) -> None:
     values = make_betas(16)
     save_mask(folder)
     save_betas(folder / "sub-1_task-images_betas.nii.gz", values)
@@ -198,6 +202,7 @@ def test_a_file_of_all_sessions_is_divided_by_the_tables_column(folder: Path) ->
                 np.testing.assert_array_equal(
                     recordings[split].signal[:, 0, :, 0], values[own]
                 )
+    recorded(digits=5, **numbers_of_preparation(betas))
 
 
 def test_another_number_of_lines_than_of_betas_is_refused(folder: Path) -> None:
@@ -213,7 +218,7 @@ def test_another_number_of_lines_than_of_betas_is_refused(folder: Path) -> None:
 
 
 def test_blank_rows_and_pictures_that_the_data_set_lacks_are_counted_and_listed(
-    folder: Path, go
+    folder: Path, go, recorded
 ) -> None:
     names = [*NAMES, "", "NaN", "train/cat/none.png", "train/cat/none.png", NAMES[0]]
     save_mask(folder)
@@ -229,6 +234,7 @@ def test_blank_rows_and_pictures_that_the_data_set_lacks_are_counted_and_listed(
     result = go("prepare", "preparation.kind=betas")
     assert result.tables[0].rows[0][:5] == (1, "train", 6, "1 to 2", 7)
     assert result.tables[0].rows[0][5].startswith("2 blank trials")
+    recorded(digits=5, **numbers_of_stores(folder.parents[1]))
 
 
 def test_what_is_missing_is_named_with_its_key(folder: Path) -> None:

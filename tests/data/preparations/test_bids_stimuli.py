@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from trial_numbers import numbers_of_stores
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -151,7 +152,9 @@ def prepare(*words: str):
     return CliRunner().invoke(app, ["prepare", *words, *STEPS])
 
 
-def test_nm000232_is_prepared_by_its_recipe_with_the_picture_of_each_trial(nemar, home):
+def test_nm000232_is_prepared_by_its_recipe_with_the_picture_of_each_trial(
+    nemar, home, recorded
+):
     told = prepare("--recipe", "papers/things-eeg-nemar")
 
     assert told.exit_code == 0, told.output
@@ -169,6 +172,7 @@ def test_nm000232_is_prepared_by_its_recipe_with_the_picture_of_each_trial(nemar
             signal = np.asarray(trials.signal[row : row + 1])[0, : shown.count(number)]
             levels_uv = signal.mean((1, 2))
             np.testing.assert_allclose(levels_uv, microvolts(task, number), atol=2)
+    recorded(digits=5, **numbers_of_stores(home))
 
 
 def test_a_recording_of_rest_is_refused_with_the_key_that_leaves_it_out(nemar):

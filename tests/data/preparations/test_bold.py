@@ -16,6 +16,7 @@ from PIL import Image
 pytest.importorskip("nibabel")
 
 import nibabel
+from trial_numbers import numbers_in, numbers_of_preparation, numbers_of_space
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
@@ -94,7 +95,7 @@ def correlate(values, truth):
     return np.mean([np.corrcoef(column, true)[0, 1] for column, true in pairs])
 
 
-def test_betas_of_each_run_follow_the_true_ones(data, written):
+def test_betas_of_each_run_follow_the_true_ones(data, written, recorded):
     """Which they do not where StartTime is ignored, or one TR taken for all runs."""
     prepared = build(hrf="spm")
     found = {}
@@ -112,9 +113,10 @@ def test_betas_of_each_run_follow_the_true_ones(data, written):
                 found[key] = correlate(values[rows], truth["betas"])
     assert found.keys() == written[1].keys()
     assert min(found.values()) > RECOVERED, found
+    recorded(digits=5, **numbers_of_preparation(prepared))
 
 
-def test_every_oddity_is_counted(data):
+def test_every_oddity_is_counted(data, recorded):
     prepared = build()
     zero = {"confounds that are zero throughout, left out": 2}  # rot_z
     first, second, last = (
@@ -143,6 +145,10 @@ def test_every_oddity_is_counted(data):
     assert models[2, 2][-1] == 0  # no second run
     assert overview.tables[0].rows[0] == (1, 1, 2, 40, 8, 12, 36)
     assert overview.tables[2].rows[0] == (1, 112, "1: cuneus (112)")
+    recorded(
+        facts=[numbers_in(each.provenance) for each in (first, second, last)],
+        tables=[table.rows for table in overview.tables],
+    )
 
 
 @pytest.mark.parametrize(
@@ -376,7 +382,7 @@ def write_surfaces(data: Path, mini_bids, space: str):
         Path(str(new).replace("dtseries.nii", "json")).write_text(json.dumps(side))
 
 
-def test_surfaces_give_the_betas_of_volumes(data, mini_bids):
+def test_surfaces_give_the_betas_of_volumes(data, mini_bids, recorded):
     volumes = build()
     expected, provenance = volumes.read(1, 2)[0], volumes.trials(1, 2).provenance
     left = expected[:, ::2].shape[1]
@@ -398,6 +404,7 @@ def test_surfaces_give_the_betas_of_volumes(data, mini_bids):
         np.testing.assert_array_equal(surface.vertices, np.concatenate(sides))
         assert regions["right"][left:].all()
         assert prepared.trials(1, 2).provenance == provenance
+    recorded(digits=4, space=numbers_of_space(prepared.voxels(1)), values=values)
 
 
 def test_what_is_missing_is_one_line_with_its_way_out(data, home):

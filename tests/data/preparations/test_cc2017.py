@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from cc2017_files import COUNTS, WIDTHS, signal_of
+from trial_numbers import numbers_of_stores
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signal_stores import SignalStore
@@ -19,7 +20,7 @@ def root(home: Path) -> Path:
 
 
 def test_both_splits_of_all_subjects_become_stores_of_voxels_without_regions(
-    go, home, root
+    go, home, root, recorded
 ):
     go("prepare", "preparation.kind=cc2017")
 
@@ -39,6 +40,7 @@ def test_both_splits_of_all_subjects_become_stores_of_voxels_without_regions(
                 and found.rate_hz is None
             )
             assert found.unit == "z-score"
+    recorded(digits=5, **numbers_of_stores(home))
 
 
 def test_files_of_another_kind_are_one_line(root, go):

@@ -14,6 +14,7 @@ from own_recordings import (
     make_raw,
     write_pictures,
 )
+from trial_numbers import numbers_of_preparation, numbers_of_splits, numbers_of_stores
 
 from brainhive_cli import api
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
@@ -72,7 +73,7 @@ def prepare(module, **keys):
 
 
 @pytest.mark.parametrize("kind", ("fif", "set", "npz", "npy"))
-def test_epochs_become_what_their_recording_becomes(folder, kind) -> None:
+def test_epochs_become_what_their_recording_becomes(folder, kind, recorded) -> None:
     record().save(folder / "sub-01_ses-01.fif", verbose="ERROR")
     built, expected = prepare(recording, **STEPS, rate_hz=125)
     write(folder, kind)
@@ -109,6 +110,7 @@ def test_epochs_become_what_their_recording_becomes(folder, kind) -> None:
         assert "sub-01_ses-01.fif" in line and "--from recording" in line
         built, _ = prepare(recording, **STEPS)
         assert any("--from epochs" in one for one in built.look_over([1]).warnings)
+    recorded(digits=4, **numbers_of_splits(prepared))
 
 
 def test_a_store_of_epochs_equals_that_of_prepare(folder, go) -> None:
@@ -135,7 +137,9 @@ def test_a_store_of_epochs_equals_that_of_prepare(folder, go) -> None:
     assert go("check", "stores=signals/image-folder/cut").exit_code == 0
 
 
-def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(folder) -> None:
+def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(
+    folder, recorded
+) -> None:
     # a table of all trials, of which two were dropped before they were saved
     dropped = cut(record()).drop([0, 3], verbose="ERROR")
     dropped.save(folder / "sub-01_ses-01-epo.fif", verbose="ERROR")
@@ -155,6 +159,7 @@ def test_trials_that_were_dropped_or_lack_a_picture_are_left_out(folder) -> None
     assert stored.caveats == [UNKNOWN_STEPS]
     session = api.open_signals("image-folder", 1)["train"].provenance["sessions"][0]
     assert [*session["dropped"].values()] == [1]
+    recorded(digits=5, **numbers_of_stores(folder.parents[1]))
 
 
 def test_what_does_not_fit_is_said(folder) -> None:
@@ -259,7 +264,7 @@ def test_a_table_may_have_the_whole_name_of_its_file(folder) -> None:
         prepare(epochs)
 
 
-def test_labels_of_runs_are_read_as_numbers(folder) -> None:
+def test_labels_of_runs_are_read_as_numbers(folder, recorded) -> None:
     save_epochs(folder, cut(record()))
     labels = [f"run-0{2 + row // 12}" for row in range(len(SHOWN.pictures))]
 
@@ -275,6 +280,7 @@ def test_labels_of_runs_are_read_as_numbers(folder) -> None:
     write_labels()
     built, _ = prepare(epochs, whiten="no")
     assert any("1 of 24" in line for line in built.look_over([1]).warnings)
+    recorded(digits=5, **numbers_of_preparation(built))
 
 
 def test_events_at_one_onset_of_eeglab_are_all_read(folder) -> None:

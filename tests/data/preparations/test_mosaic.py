@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from mosaic_files import list_shown, write_pictures, write_record, write_shared
+from trial_numbers import numbers_of_stores
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -66,7 +67,7 @@ def refuse(
 
 
 def test_betas_lie_at_their_pictures_and_splits_without_filtered_trials(
-    home: Path, root: Path, go: Callable
+    home: Path, root: Path, go: Callable, recorded
 ) -> None:
     shown = {**list_shown("NSD", 5, 3), "": [("NSD-copy.png", 1)]}
     shown["test"] = [(shown["test"][0][0], 12), *shown["test"][1:]]
@@ -76,14 +77,14 @@ def test_betas_lie_at_their_pictures_and_splits_without_filtered_trials(
 
     store, rows = store_of(home, "sub-01_NSD"), rows_of("L_V1", "R_V1", "L_PH")
     assert [*store.splits] == ["train", "artificial", "test"]
-    recorded = {
+    names = {
         f"sub-01_NSD_stimulus-{picture}_phase-{phase}_rep-{repetition}"
         for split, trials in store.splits.items()
         for phase in ["train" if split == "train" else "test"]
         for picture, count in zip(trials.image_ids, trials.repetitions, strict=True)
         for repetition in range(count)
     }
-    assert recorded == {trial for trial in betas if "copy" not in trial}
+    assert names == {trial for trial in betas if "copy" not in trial}
     for split, trials in store.splits.items():
         phase = "train" if split == "train" else "test"
         columns = np.logical_or(
@@ -98,6 +99,7 @@ def test_betas_lie_at_their_pictures_and_splits_without_filtered_trials(
     (session,) = store["train"].provenance["sessions"]
     assert session["dropped"] == {mosaic.UNLISTED: 1}
     assert session["record"] == "sub-01_NSD"
+    recorded(digits=5, **numbers_of_stores(home))
 
 
 def test_regions_choose_exactly_their_grayordinates_with_their_vertices(
@@ -134,7 +136,7 @@ def test_regions_choose_exactly_their_grayordinates_with_their_vertices(
 
 
 def test_what_is_not_finite_in_a_record_is_zero_and_records_stay_comparable(
-    home: Path, root: Path, go: Callable
+    home: Path, root: Path, go: Callable, recorded
 ) -> None:
     for name in ("sub-01_NSD", "sub-02_NSD"):
         write_record(root, name, list_shown("NSD", 4, 2))
@@ -152,10 +154,11 @@ def test_what_is_not_finite_in_a_record_is_zero_and_records_stay_comparable(
     column = np.flatnonzero(rows_of("L_V1", "R_V1") == gap)
     assert whole.shape == gapped.shape and whole[:, column].all()
     assert not gapped[:, column].any() and np.delete(gapped, column, 1).all()
+    recorded(digits=5, **numbers_of_stores(home))
 
 
 def test_records_have_a_number_each_and_are_chosen_by_their_names(
-    home: Path, root: Path, go: Callable
+    home: Path, root: Path, go: Callable, recorded
 ) -> None:
     assert [*RECORDS.values()] == [*range(1, 94)]
     assert [
@@ -178,9 +181,12 @@ def test_records_have_a_number_each_and_are_chosen_by_their_names(
         "sub-55.h5",
     }
     assert store_of(home, "sub-03_NOD")["test"].image_ids[0].startswith("nod")
+    recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_films_have_betas_and_no_pictures(home: Path, root: Path, go: Callable) -> None:
+def test_films_have_betas_and_no_pictures(
+    home: Path, root: Path, go: Callable, recorded
+) -> None:
     shown = {"train": [("run.mp4", 1), ("jump.mp4", 1)], "test": [("sit.mp4", 1)]}
     write_record(root, "sub-30_HAD", shown)
 
@@ -189,6 +195,7 @@ def test_films_have_betas_and_no_pictures(home: Path, root: Path, go: Callable) 
     assert set(store_of(home, "sub-30_HAD")["train"].image_ids) == {"run", "jump"}
     config = parts.resolve("datasets", {"kind": "mosaic", "studies": ["HAD", "NSD"]})
     refuse(lambda: config.build(Paths()), "HAD shows videos", kind=BrainhiveError)
+    recorded(digits=5, **numbers_of_stores(home))
 
 
 def test_pictures_are_those_of_the_studies_and_a_missing_one_is_refused_by_name(

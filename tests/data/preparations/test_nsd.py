@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("nibabel")
 
+from trial_numbers import numbers_of_splits, numbers_of_trials
+
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published.nsd import Raw
@@ -20,7 +22,9 @@ def made(root: Path, **knobs):
     return Raw(root=str(root), **{"sessions": [1, 2], **knobs}).build(Paths())
 
 
-def test_voxels_of_the_mask_are_read_in_c_order_as_percent(tmp_path: Path) -> None:
+def test_voxels_of_the_mask_are_read_in_c_order_as_percent(
+    tmp_path: Path, recorded
+) -> None:
     truth = nsd_files.write(tmp_path)
     preparation = made(tmp_path, zscore=False)
     assert preparation.subjects == (1,) and preparation.dataset == "nsd"
@@ -38,6 +42,11 @@ def test_voxels_of_the_mask_are_read_in_c_order_as_percent(tmp_path: Path) -> No
             f"nsd{row + 1:05d}" for row in truth.rows[750:][own]
         ]
         assert found[split].unit == "% signal change" and found[split].rate_hz is None
+    recorded(
+        digits=5,
+        **numbers_of_splits(found),
+        z_scored=numbers_of_splits(made(tmp_path).session(1, 1)),
+    )
 
 
 def test_masks_are_regions_by_label_and_the_noise_ceiling_is_kept(
@@ -85,7 +94,7 @@ def draw(root: Path, mask: np.ndarray, affine: np.ndarray | None = None) -> Path
     return path
 
 
-def test_own_masks_become_regions_of_the_kept_voxels(home: Path) -> None:
+def test_own_masks_become_regions_of_the_kept_voxels(home: Path, recorded) -> None:
     truth = nsd_files.write(home / "nsd")
     drawn = np.random.default_rng(0).random(truth.masks["nsdgeneral"].shape) < 0.5
     path = draw(home, drawn.astype(np.float32))
@@ -99,6 +108,7 @@ def test_own_masks_become_regions_of_the_kept_voxels(home: Path) -> None:
     assert "drawn" not in made(home / "nsd").session(1, 1)["train"].space.regions
     whole = made(home / "nsd", masks=OWN, voxels="drawn").session(1, 1)["train"]
     assert whole.signal.shape[2] == drawn.sum() and whole.space.regions["drawn"].all()
+    recorded(digits=5, whole=numbers_of_trials(whole))
 
 
 def test_all_sessions_are_needed_by_default_and_the_982_are_those_of_37(

@@ -15,6 +15,8 @@ import pytest
 
 pytest.importorskip("nibabel")
 
+from trial_numbers import numbers_of_trials
+
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
@@ -61,7 +63,9 @@ def shown(truth, split: str) -> dict[str, list[int]]:
     return trials
 
 
-def test_mindeye2_trials_are_grouped_by_picture_in_the_order_of_time(mini) -> None:
+def test_mindeye2_trials_are_grouped_by_picture_in_the_order_of_time(
+    mini, recorded
+) -> None:
     root, truth = mini
     found, trials = (
         second(mini).recording(1, "test"),
@@ -83,9 +87,14 @@ def test_mindeye2_trials_are_grouped_by_picture_in_the_order_of_time(mini) -> No
         found.space.regions["nsdgeneral"].all()
         and len(found.space.regions["nsdgeneral"]) == signal.shape[2]
     )
+    recorded(
+        digits=5,
+        **numbers_of_trials(found),
+        train=numbers_of_trials(second(mini).recording(1, "train")),
+    )
 
 
-def test_mindeye1_keeps_each_repetition_once(mini) -> None:
+def test_mindeye1_keeps_each_repetition_once(mini, recorded) -> None:
     _, truth = mini
     voxels = truth["voxels"].astype(np.float16)
     for split in ("train", "test"):
@@ -96,10 +105,11 @@ def test_mindeye1_keeps_each_repetition_once(mini) -> None:
         ):
             assert count == len(trials[image_id])
             np.testing.assert_array_equal(row[:count, :, 0], voxels[trials[image_id]])
+    recorded(digits=4, **numbers_of_trials(found))
 
 
 def test_brain_diffuser_means_find_their_pictures_by_the_order_of_first_sight(
-    mini,
+    mini, recorded
 ) -> None:
     """They are z-scored by the training pictures."""
     _, truth = mini
@@ -114,6 +124,7 @@ def test_brain_diffuser_means_find_their_pictures_by_the_order_of_first_sight(
         np.testing.assert_allclose(
             found.signal[0 : len(expected)][:, 0, :, 0], expected, atol=1e-4
         )
+    recorded(digits=4, **numbers_of_trials(found))
 
 
 def test_test_trials_among_training_ones_are_refused(mini, tmp_path: Path) -> None:

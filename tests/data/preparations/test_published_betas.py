@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from trial_numbers import numbers_of_stores
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -81,6 +82,12 @@ def paint(path: Path, level: int) -> None:
     Image.new("RGB", (16, 16), (level, level, level)).save(path)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the same numbers whichever tests ran before."""
+    monkeypatch.setitem(globals(), "RANDOM", np.random.default_rng(29))
+
+
 # LAION-fMRI
 
 
@@ -142,7 +149,7 @@ def test_laions_split_files_say_which_pictures_are_in_test(
 
 
 def test_laions_betas_lie_at_their_pictures_without_voxels_at_the_edge(
-    home, laion
+    home, laion, recorded
 ) -> None:
     betas = laion("sub-01")
     values, labels = (
@@ -169,10 +176,11 @@ def test_laions_betas_lie_at_their_pictures_without_voxels_at_the_edge(
             np.testing.assert_allclose(
                 trials_of(recording, label.rpartition(".")[0]), expected, rtol=1e-6
             )
+    recorded(digits=5, **numbers_of_stores(home))
 
 
 def test_laions_regions_are_those_of_both_layouts_and_the_mask_is_made_of_r2_without_it(
-    home, laion
+    home, laion, recorded
 ) -> None:
     import nibabel
 
@@ -196,6 +204,7 @@ def test_laions_regions_are_those_of_both_layouts_and_the_mask_is_made_of_r2_wit
     store = SignalStore.open(home / "signals/laion-fmri/r2/sub-01.h5")
     np.testing.assert_array_equal(store["train"].space.grid.indices, first.grid.indices)
     assert store["train"].provenance["voxels"] == recording.provenance["voxels"]
+    recorded(digits=5, **numbers_of_stores(home))
 
 
 def test_laions_pictures_are_rows_of_their_table_with_captions(home, laion) -> None:
@@ -306,7 +315,7 @@ def things(home: Path) -> np.ndarray:
 
 
 def test_things_responses_lie_at_their_trials_and_test_concepts_are_held_out(
-    home, things
+    home, things, recorded
 ) -> None:
     shown = prepare("things-fmri", "--check")
     assert "session 1–2: 4 training trials of concepts that test pictures show" in shown
@@ -325,6 +334,7 @@ def test_things_responses_lie_at_their_trials_and_test_concepts_are_held_out(
     np.testing.assert_array_equal(space.regions["V1"], [1, 1, 0, 0, 0])
     np.testing.assert_array_equal(space.regions["LO1-prf"], [0, 0, 0, 1, 0])
     np.testing.assert_allclose(space.maps["nc_singletrial"], 10.5 + np.arange(5))
+    recorded(digits=5, **numbers_of_stores(home))
 
 
 def test_things_columns_whose_names_pandas_pickled_are_in_order(home, things) -> None:
@@ -405,7 +415,7 @@ def bold5000(
 
 
 def test_bold5000s_list_is_divided_by_volumes_and_repeated_pictures_are_the_test(
-    home, bold5000
+    home, bold5000, recorded
 ) -> None:
     shown, volumes = bold5000
     prepare("bold5000", "preparation.zscore=no")
@@ -428,6 +438,7 @@ def test_bold5000s_list_is_divided_by_volumes_and_repeated_pictures_are_the_test
     assert (
         session["fitted"] == "over groups of five sessions, training and test together"
     )
+    recorded(digits=5, **numbers_of_stores(home))
 
 
 def test_bold5000s_betas_without_an_origin_lie_where_their_mask_does(
@@ -448,7 +459,7 @@ def test_bold5000s_betas_without_an_origin_lie_where_their_mask_does(
 
 
 def test_bold5000s_arrays_of_regions_are_all_trials_of_named_voxels(
-    home, bold5000
+    home, bold5000, recorded
 ) -> None:
     shown, _ = bold5000
     root = home / "data/bold5000"
@@ -477,6 +488,7 @@ def test_bold5000s_arrays_of_regions_are_all_trials_of_named_voxels(
         np.flatnonzero(test.space.regions["LHLOC"]), [2, 3, 4]
     )
     assert test.provenance["preparation"]["form"] == "regions"
+    recorded(digits=5, **numbers_of_stores(home))
 
 
 # Generic Object Decoding, Deep Image Reconstruction
@@ -516,7 +528,7 @@ ANIMAL, TOOL, LAST = 1443537.022563, 1621127.019020, 2071294.046212
 
 
 def test_gods_samples_lie_at_their_pictures_and_immediate_repetitions_are_left_out(
-    home,
+    home, recorded
 ) -> None:
     types = np.array([1, 1, 1, 1, 2, 2, 2, 3, 1.0])
     ids = np.array([ANIMAL, TOOL, TOOL, ANIMAL, LAST, LAST, LAST, LAST, np.nan])
@@ -549,9 +561,12 @@ def test_gods_samples_lie_at_their_pictures_and_immediate_repetitions_are_left_o
         paint(home / f"data/god/images/{split}/n02071294_46212.JPEG", 9)
     assert list(images("god", "imagery").image_ids) == ["test/n02071294_46212"]
     assert list(images("god", "train").concepts) == ["n02071294"]
+    recorded(digits=5, **numbers_of_stores(home))
 
 
-def test_deeprecons_files_of_today_are_read_before_the_older_ones(home) -> None:
+def test_deeprecons_files_of_today_are_read_before_the_older_ones(
+    home, recorded
+) -> None:
     values, folder = RANDOM.standard_normal((3, 3)), home / "data/deeprecon"
     for split in ("Training", "Test"):
         columns = {"VoxelData": values, "stimulus_name": np.array([1.0, 2.0, 1.0])}
@@ -568,6 +583,7 @@ def test_deeprecons_files_of_today_are_read_before_the_older_ones(home) -> None:
         trials_of(test, "n01443537_22563"), values[[0, 2]], rtol=1e-6
     )
     assert len(test.provenance["files"]) == 2
+    recorded(digits=5, **numbers_of_stores(home))
 
 
 # NSD-Imagery
@@ -603,7 +619,7 @@ def imagery(home: Path) -> tuple[np.ndarray, list[str], list[str]]:
 
 
 def test_imagery_has_nsds_voxels_in_their_order_z_scored_by_run_alone(
-    home, imagery
+    home, imagery, recorded
 ) -> None:
     betas, blocks, cues = imagery
     assert "8 trials of the attention task" in prepare("nsd-imagery", "--check")
@@ -633,6 +649,7 @@ def test_imagery_has_nsds_voxels_in_their_order_z_scored_by_run_alone(
     )
     (session,) = stored(home, "nsd-imagery", "test").provenance["sessions"]
     assert session["z_scored_without_training_trials"] == [1, 3, 4, 5]
+    recorded(digits=5, **numbers_of_stores(home))
 
 
 RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2".split()
@@ -662,7 +679,9 @@ def write_imagery_tables(root: Path) -> list[tuple[str, str, str]]:
     return shown
 
 
-def test_imagery_is_read_by_the_public_tables_in_the_order_of_runs(home) -> None:
+def test_imagery_is_read_by_the_public_tables_in_the_order_of_runs(
+    home, recorded
+) -> None:
     truth, root = nsd_files.write(home / "data/nsd", sessions=1), home / "data/nsd"
     shown = write_imagery_tables(root)
     path = next(root.rglob("betas_nsdimagery.hdf5"))
@@ -685,6 +704,7 @@ def test_imagery_is_read_by_the_public_tables_in_the_order_of_runs(home) -> None
         ]
         assert len(expected) == count and len(recording.image_ids) == 18
         np.testing.assert_allclose(trials_of(recording, "B-B4"), expected, atol=1e-4)
+    recorded(digits=5, **numbers_of_stores(home))
 
 
 @pytest.mark.nightly

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from trial_numbers import numbers_of_trials
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import shuffled
@@ -231,13 +232,14 @@ def test_preparation_of_the_data_set_s_authors_is_theirs(
     np.testing.assert_allclose(times_s, expected["times"], atol=1e-9)
 
 
-def test_all_repetitions_are_kept_by_default_and_counted(raw):
+def test_all_repetitions_are_kept_by_default_and_counted(raw, recorded):
     found = sessions(raw)[0]["train"]
     counts = np.unique(found.image_ids, return_counts=True)[1]
     assert sorted(counts) == [2, 2, 3] and found.provenance["dropped"] == {
         "target": 1,
         "beyond the recording": 0,
     }
+    recorded(digits=5, **numbers_of_trials(found))
 
 
 @pytest.mark.nightly
@@ -260,7 +262,7 @@ def test_test_trials_do_not_change_the_whitener(mini_raw, small_eeg, raw, tmp_pa
     assert not np.array_equal(*both)
 
 
-def test_signals_are_neuralbench_s_before_trials_are_cut(raw):
+def test_signals_are_neuralbench_s_before_trials_are_cut(raw, recorded):
     """By the functions that its own code calls, of mne and scikit-learn."""
     mne = pytest.importorskip("mne")
     from sklearn.preprocessing import RobustScaler
@@ -284,3 +286,4 @@ def test_signals_are_neuralbench_s_before_trials_are_cut(raw):
 
     assert found.unit == "IQR" and found.signal.shape[2:] == (len(names), 120)
     assert np.abs(found.signal[0, 0] - trial).max() <= 1e-5 * np.abs(trial).max()
+    recorded(digits=4, **numbers_of_trials(found))

@@ -5,6 +5,7 @@ milliseconds.
 import numpy as np
 import pytest
 from PIL import Image
+from trial_numbers import numbers_of_preparation
 
 from brainhive_cli.commands.prepare import Recipe
 from brainhive_cli.core.errors import BrainhiveError
@@ -72,7 +73,9 @@ def build(*overrides):
     return recipe.preparation.build(recipe.paths)
 
 
-def test_onsets_are_milliseconds_and_the_list_names_the_test_pictures(table, signal):
+def test_onsets_are_milliseconds_and_the_list_names_the_test_pictures(
+    table, signal, recorded
+):
     made = build(
         "preparation.whiten=no",
         "preparation.baseline=false",
@@ -104,6 +107,7 @@ def test_onsets_are_milliseconds_and_the_list_names_the_test_pictures(table, sig
         found["train"].space.names == CHANNELS
         and found["train"].space.positions is not None
     )
+    recorded(digits=5, **numbers_of_preparation(made))
 
 
 def test_training_pictures_of_test_categories_are_kept_on_demand(table):

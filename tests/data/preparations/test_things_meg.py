@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("mne")
 
 import mne
+from trial_numbers import numbers_of_preparation
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
@@ -95,7 +96,7 @@ def test_when_each_trial_happened_is_kept_where_the_table_says_it(
 
 
 def test_trials_are_sorted_by_their_type_and_session_and_read_as_they_are(
-    tmp_path, signal
+    tmp_path, signal, recorded
 ) -> None:
     write(tmp_path, signal)
     preparation = made(tmp_path)
@@ -122,6 +123,7 @@ def test_trials_are_sorted_by_their_type_and_session_and_read_as_they_are(
     }
     assert one["test"].stimulus_marks == {"stimulus": (0.0, 500.0)}
     np.testing.assert_allclose(one["train"].space.positions[:, 0], np.arange(CHANNELS))
+    recorded(digits=5, **numbers_of_preparation(preparation))
 
 
 def test_pictures_of_test_categories_and_other_times_are_kept_on_demand(

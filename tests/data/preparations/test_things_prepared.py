@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import published
 import pytest
+from trial_numbers import numbers_of_trials
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
@@ -76,7 +77,7 @@ def save(path: Path, array: np.ndarray) -> Path:
     ),
 )
 def test_published_forms_hold_what_was_recorded(
-    golden, golden_eeg, form: str, channels: int, rate_hz: int, tmp_path
+    golden, golden_eeg, form: str, channels: int, rate_hz: int, tmp_path, recorded
 ) -> None:
     formats = golden / "prepare/formats"
     shutil.copytree(formats / form, tmp_path / "prepared")
@@ -123,6 +124,7 @@ def test_published_forms_hold_what_was_recorded(
     table = np.load(formats / "image_metadata.npy", allow_pickle=True).item()
     stems = [name.rsplit("/", 1)[1] + ".jpg" for name in ids["train"]]
     assert stems == list(table["train_img_files"])
+    recorded(digits=5, **numbers_of_trials(found))
 
 
 def test_neurobridge_arrays_by_concept_are_in_the_order_of_paths(
@@ -191,7 +193,7 @@ def neurobridge(root: Path, **changes: Any) -> Path:
 
 
 def test_info_beside_neurobridge_arrays_says_unit_rate_channels_and_times(
-    tmp_path: Path,
+    tmp_path: Path, recorded
 ) -> None:
     times = (np.arange(250) / 200 - 0.05).round(3).tolist()
     for root, changes, expected in (
@@ -206,9 +208,10 @@ def test_info_beside_neurobridge_arrays_says_unit_rate_channels_and_times(
         assert found.provenance["info"]["normalization"] == changes.get(
             "normalization", "zscore"
         )
+    recorded(digits=5, **numbers_of_trials(found))
 
 
-def test_atm_pickles_of_meg_are_read(tmp_path: Path) -> None:
+def test_atm_pickles_of_meg_are_read(tmp_path: Path, recorded) -> None:
     montage = [f"M{n}" for n in range(5)]
     for folder, concepts in (("training_images", CONCEPTS), ("test_images", TESTS)):
         for concept in range(concepts):
@@ -231,9 +234,12 @@ def test_atm_pickles_of_meg_are_read(tmp_path: Path) -> None:
         and found.rate_hz == 200
     )
     assert preparation.recording(2, "test").signal.shape == (TESTS, 12, 5, 201)
+    recorded(digits=5, **numbers_of_trials(found))
 
 
-def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(tmp_path: Path) -> None:
+def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(
+    tmp_path: Path, recorded
+) -> None:
     train, test = signal(3, 271, 201), signal(5, 271, 201)
     shown = [
         "training_images/a/a_01b.jpg",
@@ -255,6 +261,7 @@ def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(tmp_path: Path) -
     assert found.repetitions.tolist() == [2, 3]
     np.testing.assert_array_equal(found.signal[0:1][0, :2], test[[1, 4]])
     np.testing.assert_array_equal(found.signal[1:2][0], test[[0, 2, 3]])
+    recorded(digits=5, **numbers_of_trials(found))
 
 
 def whole(tmp_path: Path) -> Path:
