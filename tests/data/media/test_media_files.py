@@ -1,8 +1,6 @@
 """Generated media in files: nothing is lost on the way to disk and back."""
 
-from contextlib import nullcontext
-from fractions import Fraction
-from types import SimpleNamespace
+import struct
 
 import numpy as np
 import pytest
@@ -76,28 +74,34 @@ def test_a_video_is_read_as_it_is_seen(tmp_path):
     assert frames.shape == expected.shape and np.abs(frames - expected).max() < 16
 
 
-@pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, 1), (180, 2), (-90, 3)])
-def test_frames_are_turned_by_the_angle_that_a_phone_stored(
-    tmp_path, monkeypatch, rotation, turns
-):
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), np.uint8)
-    frames = [
-        SimpleNamespace(rotation=rotation, to_ndarray=lambda format, frame=frame: frame)
-        for frame in pixels
-    ]
-    video = SimpleNamespace(
-        streams=SimpleNamespace(video=[SimpleNamespace(average_rate=Fraction(5, 2))]),
-        decode=lambda video: frames,
-    )
-    library = SimpleNamespace(open=lambda path: nullcontext(video))
-    monkeypatch.setattr(media_files, "_library", lambda path: library)
-    path = tmp_path / "clip.MP4"
-    path.write_bytes(b"")
+def write_halves(path):
+    """Write a video of white above black."""
+    pytest.importorskip("av")
+    halves = np.zeros((2, 32, 48, 3), np.uint8)
+    halves[:, :16] = 255
+    media_files.write_video(halves, path, 8)
+    return halves
 
-    opened = media_files.read(path)
 
-    assert np.array_equal(opened.frames, np.rot90(pixels, turns, axes=(1, 2)))
-    assert opened.rate_hz == 2.5
+@pytest.mark.parametrize(
+    ("quarters", "matrix"),
+    [(1, (0, -1, 1, 0)), (2, (-1, 0, 0, -1)), (3, (0, 1, -1, 0))],
+)
+def test_a_video_is_turned_as_its_file_says(tmp_path, quarters, matrix):
+    """The matrix of the track's header, by which phones turn their videos."""
+    path = tmp_path / "clip.mp4"
+    halves = write_halves(path)
+    content = path.read_bytes()
+    # the matrix [3, 3] of fixed-point numbers is 40 bytes behind the box's version
+    at = content.index(b"tkhd") + 4 + 40
+    a, b, c, d = (number << 16 for number in matrix)
+    turned = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content[:at] + turned + content[at + 36 :])
+
+    frames = media_files.read(path).frames.astype(int)
+
+    expected = np.rot90(halves, quarters, axes=(1, 2))
+    assert frames.shape == expected.shape and np.abs(frames - expected).max() < 16
 
 
 def test_outlines_of_masks_are_two_pixels_wide_and_inside():

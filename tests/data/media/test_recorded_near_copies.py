@@ -1,0 +1,137 @@
+"""Hashes and likenesses of drawn pictures beside those that were recorded."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from recorded_numbers import Recorded
+
+from brainhive_cli.data.media import near_copies
+from brainhive_cli.data.media.near_copies import (
+    COPIES,
+    confirm_near_copy,
+    count_details,
+    find_candidates,
+    hash_picture,
+)
+
+Picture = Image.Image
+
+
+def paint(seed: int, size: tuple[int, int] = (150, 110)) -> Picture:
+    """Paint a smooth picture with noise, of which the seed decides all."""
+    random = np.random.default_rng(seed)
+    coarse = Image.fromarray(random.integers(0, 256, (20, 27, 3), np.uint8))
+    smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), np.int16)
+    noise = random.integers(-12, 13, smooth.shape)
+    return Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8))
+
+
+def edits() -> dict[str, Picture]:
+    """Give a picture in ways that are more or less alike."""
+    first = paint(0)
+    framed = ImageOps.expand(first, (20, 20, 20, 20), "black")
+    shifted = Image.merge("RGB", first.split()[::-1])
+    red, green, blue = first.split()
+    tinted = Image.merge("RGB", (red, green.point(lambda level: level // 2), blue))
+    return {
+        "itself": first,
+        "half size": first.resize((75, 55)),
+        "grey": first.convert("L"),
+        "tinted": tinted,
+        "other colours": shifted,
+        "mirrored": ImageOps.mirror(first),
+        "upside down": ImageOps.flip(first),
+        "framed": framed,
+        "part": first.crop((8, 6, 142, 104)),
+        "without its left": first.crop((24, 0, 150, 110)),
+        "a small part": first.crop((50, 40, 100, 80)),
+        "square": first.crop((20, 0, 130, 110)),
+        "part of mirrored": ImageOps.mirror(first).crop((10, 7, 140, 103)),
+        "blended": Image.blend(first, paint(1), 0.3),
+        "mostly another": Image.blend(first, paint(1), 0.6),
+        "another": paint(1),
+        "few details": Image.linear_gradient("L").resize((150, 110)).convert("RGB"),
+        "constant": Image.new("RGB", (150, 110), "grey"),
+    }
+
+
+@pytest.fixture(scope="module")
+def pictures() -> dict[str, Picture]:
+    """These pictures, painted once."""
+    return edits()
+
+
+def bits_of(picture: Picture) -> np.ndarray:
+    """Give the bits of a hash."""
+    return np.unpackbits(hash_picture(picture).view(np.uint8)).astype(np.float64)
+
+
+def test_hashes(recorded: Recorded, pictures: dict[str, Picture]) -> None:
+    greys = {
+        name: picture.convert("L").resize((64, 64))
+        for name, picture in pictures.items()
+    }
+    recorded(
+        digits=4,
+        bits={name: bits_of(picture) for name, picture in pictures.items()},
+        details={name: count_details(grey) for name, grey in greys.items()},
+        views={
+            name: near_copies._locate_views(greys[name], pictures[name].size)
+            for name in ("itself", "framed", "a small part")
+        },
+    )
+
+
+def test_candidates(
+    recorded: Recorded, pictures: dict[str, Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = np.stack([hash_picture(picture) for picture in pictures.values()])
+    found = find_candidates(hashes, hashes[1:])
+    monkeypatch.setattr(near_copies, "_BLOCK_PAIRS", 40)
+    in_blocks = find_candidates(hashes, hashes[1:])
+    recorded(
+        found=[list(row) for row in found],
+        strict=[list(row) for row in find_candidates(hashes[:3], hashes, 5)],
+    )
+    assert in_blocks == found
+
+
+def test_likenesses(recorded: Recorded, pictures: dict[str, Picture]) -> None:
+    names = ("copy", "mirrored", "cropped", "")
+    likenesses = {}
+    for name, other in pictures.items():
+        pair = pictures["itself"], other
+        found = [confirm_near_copy(*pair), confirm_near_copy(*pair[::-1])]
+        likenesses[name] = [names.index(each) for each in found]
+    recorded(likenesses=likenesses, copies=[names.index(each) for each in COPIES])
+
+
+def test_details(recorded: Recorded, pictures: dict[str, Picture]) -> None:
+    prepared: dict[str, Any] = {}
+    for name in ("itself", "part", "other colours", "framed", "mostly another"):
+        picture = pictures[name]
+        square = picture.resize((128, 128)).convert("YCbCr")
+        prepared[name] = near_copies._Prepared.of(square, picture.size)
+    first = prepared["itself"]
+    window = np.array([0.05, 0.0, 0.1, 0.02])
+    mirrored = first.mirror()
+    recorded(
+        digits=3,
+        counts=[each.detail_count for each in prepared.values()],
+        details=[each.details for each in prepared.values()],
+        mirrored=[mirrored.square, mirrored.views, mirrored.details],
+        correlations=[
+            near_copies._correlate(first.details, each.details, highest)
+            for each in prepared.values()
+            for highest in (10, 24)
+        ],
+        colours=[
+            near_copies._have_equal_colours(first, window * 0, each, window * size)
+            for each in prepared.values()
+            for size in (0, 1)
+        ],
+        parts=[near_copies._share_part(first, each) for each in prepared.values()],
+        window=near_copies._measure_details(first.lights, window, 6),
+    )
