@@ -334,3 +334,21 @@ def test_betas_may_have_further_axes_of_one_entry(shape):
     np.testing.assert_array_equal(trials.signal[:, 0, :, 0], betas.reshape(6, 4))
     with pytest.raises(RecipeError, match="channels"):
         as_trials(betas.reshape(6, 4, 1), times_s=[0.0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "voxels"),
+    [((5, 7), 7), ((5, 7, 1), 7), ((5, 1, 7), 7), ((5, 1, 1), 1), ((5, 2, 7), None)],
+)
+def test_betas_may_have_an_axis_of_one_sample(shape, voxels) -> None:
+    signal = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
+    if voxels is None:
+        with pytest.raises(RecipeError):
+            as_trials(signal)
+    else:
+        trials = as_trials(signal)
+        assert trials.signal.shape == (5, 1, voxels, 1)
+        np.testing.assert_array_equal(trials.signal.ravel(), signal.ravel())
+        assert trials.trial_numbers.ravel().tolist() == [*range(5)]
+    with pytest.raises(BrainhiveError):
+        as_trials(signal.ravel())

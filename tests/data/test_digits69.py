@@ -71,10 +71,12 @@ def test_pictures_betas_masks_and_further_digits_are_those_of_the_file(
     )
     assert len([*(tmp_path / "further/train/digit").glob("*.png")]) == 3
 
-    betas, mask, area = (
-        np.asarray(nibabel.load(tmp_path / f"betas/sub-01_{name}.nii.gz").dataobj)
+    images = [
+        nibabel.load(tmp_path / f"betas/sub-01_{name}.nii.gz")
         for name in ("ses-01_betas", "mask", "V1")
-    )
+    ]
+    betas, mask, area = (np.asarray(image.dataobj) for image in images)
+    assert all(np.array_equal(i.affine, np.diag([2, 2, 2, 1])) for i in images)
     assert betas.shape == (2, 3, 4, 4) and mask.sum() == 8
     flat, inside = betas.reshape(-1, 4, order="F"), mask.ravel(order="F") > 0
     assert np.allclose(flat[inside].T, content["Y"]) and not flat[~inside].any()

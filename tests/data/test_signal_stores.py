@@ -9,7 +9,7 @@ import torch
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.signal_stores import Recordings
+from brainhive_cli.data.signal_stores import Recordings, SignalStore
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
@@ -71,3 +71,15 @@ def test_stores_are_created_once_and_by_the_main_process_alone(
     assert dataset.opened == [(1, "train"), (1, "test"), (2, "train"), (2, "test")]
     found = source_of(dataset).open(2)["test"]
     assert (found.signal[:] == 2).all()
+
+
+def test_a_written_store_leaves_no_file_open(dataset: Recorded, home: Path) -> None:
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        pytest.skip("no list of open files")
+    made = {split: dataset.recording(1, split) for split in dataset.splits}
+    before = len([*folder.iterdir()])
+
+    SignalStore.write(home / "sub-01.h5", made)
+
+    assert len([*folder.iterdir()]) == before

@@ -15,7 +15,7 @@ from cc2017_files import COUNTS, captions_of, frames_of, key_masks_of, labels_of
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, StimulusSet
-from brainhive_cli.data.published.cc2017 import Clips
+from brainhive_cli.data.published.cc2017 import Clips, _open_tensor
 
 
 def cc2017(**knobs: str) -> Dataset:
@@ -160,3 +160,19 @@ def test_bad_files_are_one_line_with_a_way_out(home):
             and caught.value.hint
             and caught.value.exit_code in (1, 3)
         )
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_read"),
+    [((1, 6, 1, 4), True), ((0, 6, 4, 4), False), ((2, 5, 4, 4), False)],
+)
+def test_a_tensor_has_the_axes_of_its_publisher(tmp_path, shape, is_read):
+    path = tmp_path / "frames.pt"
+    torch.save(torch.zeros(shape), path)
+    if is_read:
+        assert tuple(_open_tensor(path, "N, 6, H, W").shape) == shape
+    else:
+        with pytest.raises(BrainhiveError):
+            _open_tensor(path, "N, 6, H, W")
+    with pytest.raises(BrainhiveError):
+        _open_tensor(path, "N, 6, H")

@@ -34,6 +34,7 @@ def test_a_flat_folder_is_one_split_of_concepts(flat: Path) -> None:
     dataset = opened(flat)
     images = dataset.images("train")
     assert (dataset.name, dataset.splits, len(images)) == ("pictures", ("train",), 20)
+    assert (images.dataset, images.split) == ("pictures", "train")
     assert images.image_ids[:3] == ("c0/a", "c0/b", "c1/a") and images.concepts[:3] == (
         "c0",
         "c0",

@@ -369,3 +369,13 @@ def test_blocks_become_runs_of_one_session_and_no_trial_is_cut_across_a_gap(
     assert describe_store(store)["caveats"] == [SIMULATED]
     block = root / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_run-01_eeg.vhdr"
     assert read_simulated(block) == "brainhive demo"
+
+
+def test_a_session_without_pictures_has_a_table_without_rows(tmp_path):
+    folder = SessionFolder(tmp_path / "session", FORMAT, 1)
+    folder.add(draw_samples(500))
+    folder.add_event(200, "pause", "")
+    folder.close()
+
+    table = tmp_path / "session/stimuli/stimuli.tsv"
+    assert table.read_text() == "stimulus_id\tfilename\ttype\n"

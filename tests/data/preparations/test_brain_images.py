@@ -10,8 +10,8 @@ pytest.importorskip("nibabel")
 
 import nibabel
 
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.data.brain_images import open_image
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.brain_images import find_threshold, is_inside, open_image
 
 
 @pytest.fixture
@@ -44,3 +44,40 @@ def test_values_in_another_file_are_refused_before_it_is_opened(
         )
     )
     refuse(surface, b'"GZipBase64Binary"', b'"ExternalFileBinary"', "in another file")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 1, 1], (0, "mask")),
+        ([-1, 0, 1, np.nan], (0, "mask")),
+        ([0, 0.2, 1], (0.5, "probabilities")),
+        # whole numbers above 100, or below 50, are labels
+        ([0, 1, 101], (0, "labels")),
+        ([1, 2, 49], (0, "labels")),
+        ([1, 2, 50, 100], (50, "percent")),
+        ([9, 9, 50, 50, 50, 50, 100, 100], (0, "labels")),
+        ([10, 10, 50, 50, 50, 50, 100, 100], None),
+        ([1, 1, 50, 60, 100, 100], None),
+        ([-1, 0.5], None),
+        ([-2, 1, 3], None),
+        ([0.5, 1.5], None),
+    ],
+)
+def test_values_say_from_which_on_a_voxel_is_inside(
+    tmp_path: Path, values: list[float], expected: tuple[float, str] | None
+) -> None:
+    array, path = np.array(values, np.float64), tmp_path / "V1.nii"
+    if expected is None:
+        with pytest.raises(BrainhiveError):
+            find_threshold(array, path, "V1")
+    else:
+        least, kind = find_threshold(array, path, "V1")
+        assert least == expected[0] and kind.startswith(expected[1])
+    assert find_threshold(array, path, "V1", 3.5)[0] == 3.5
+
+
+def test_voxels_are_inside_from_the_threshold_on() -> None:
+    values = np.array([np.nan, -1, 0, 0.5, 1, np.inf])
+    assert is_inside(values, 0.5).tolist() == [0, 0, 0, 1, 1, 0]
+    assert is_inside(values, -1).tolist() == [0, 1, 0, 1, 1, 0]

@@ -331,3 +331,19 @@ def test_records_of_one_person_are_never_on_both_sides_of_a_test_of_new_people(
     # a table of other columns says nothing
     table.write_text("participant\tfirst\tsecond\nperson-0\tsub-01\tsub-03\n")
     refuse(lambda: train(both, *inter, "seeds=1"), "participants_shared.tsv", "NSD")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names"),
+    [
+        (["V1"], {"L_V1", "R_V1"}),
+        (["L_V[12]"], {"L_V1", "L_V2"}),
+        (["R_MT", "V[1]"], {"R_MT", "L_V1", "R_V1"}),
+    ],
+)
+def test_parcels_are_chosen_by_patterns_with_and_without_a_side(
+    patterns: list[str], names: set[str]
+) -> None:
+    rows, voxels = mosaic._choose_voxels(patterns)
+    assert {*voxels.regions} == names
+    np.testing.assert_array_equal(rows, rows_of(*names))

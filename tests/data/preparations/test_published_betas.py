@@ -156,6 +156,12 @@ def test_laions_betas_lie_at_their_pictures_without_voxels_at_the_edge(
         np.concatenate([*betas.values()]),
         [label for _, label in shown(home)],
     )
+    # all sessions are needed by default
+    folder = home / "data/laion-fmri/derivatives/glmsingle-tedana/sub-01"
+    first = folder / "ses-01"
+    first.rename(folder / "moved")
+    assert "ses-01" in prepare("laion-fmri", code=3)
+    (folder / "moved").rename(first)
     # whose rows may stand in any order
     for path in (home / "data/laion-fmri").rglob("*_trials.tsv"):
         head, *rows = path.read_text().splitlines()
@@ -763,3 +769,10 @@ def test_a_model_of_nsd_is_tested_on_the_same_people_seeing_and_imagining(
         ) == len(names)
         # by the layer of the subject, who is no stranger
         assert "zero-shot" not in result.tables[0].title
+
+
+def test_pictures_that_are_not_here_are_listed_by_split(home: Path) -> None:
+    dataset = parts.resolve("datasets", "bold5000").build(Paths())
+    for split in dataset.splits:
+        (absent,) = dataset.files(split, ())
+        assert absent.is_missing and split in absent.name

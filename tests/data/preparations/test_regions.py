@@ -1,5 +1,6 @@
 """Regions by name: masks, atlases with and without tables, and labels of surfaces."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.brain_images import Mask
 from brainhive_cli.data.preparations._regions import (
     WANG,
+    count_sides,
     find_region_files,
     name_voxels,
 )
+from brainhive_cli.data.spaces import Surface
 
 SHAPE, AFFINE = (3, 4, 5), np.eye(4)
 INSIDE = np.random.default_rng(0).random(SHAPE) < 0.7
@@ -268,3 +271,33 @@ def test_files_are_found_by_subject_below_the_root_or_else_below_home(
         {"V1": "rois/sub-{subject:02d}_V1.nii.gz"}, 3, tmp_path / "elsewhere"
     )
     assert files == {"V1": [nearer]}
+
+
+def test_labels_of_the_cortex_in_cifti_are_padded_for_other_rows(
+    tmp_path: Path,
+) -> None:
+    """Betas of grayordinates go on with voxels below the cortex."""
+    sides = [
+        nibabel.cifti2.BrainModelAxis.from_mask(np.ones(size), f"Cortex{name}")
+        for name, size in (("Left", LEFT), ("Right", RIGHT))
+    ]
+    table = {0: ("???", (0, 0, 0, 0)), 1: ("V1", (1, 0, 0, 1)), 2: ("MT", (0, 1, 0, 1))}
+    labels = np.random.default_rng(3).integers(0, 3, (1, LEFT + RIGHT))
+    rows = nibabel.cifti2.LabelAxis(["atlas"], [table])
+    path = tmp_path / "atlas.dlabel.nii"
+    image = nibabel.Cifti2Image(labels.astype(np.float32), (rows, sides[0] + sides[1]))
+    nibabel.save(image, path)
+
+    regions = read_regions({"atlas": [path]}, (LEFT, RIGHT, 5))[0]
+
+    for number, name in ((1, "V1"), (2, "MT")):
+        expected = np.append(labels[0] == number, np.zeros(5, bool))
+        np.testing.assert_array_equal(regions[name], expected)
+
+
+def test_rows_are_counted_by_hemisphere() -> None:
+    vertices = np.array([[0, 4], [0, 5], [1, 2], [-1, -1], [-1, -1], [-1, -1]])
+    surface = Surface(vertices.astype(np.int32), (9, 9))
+    assert count_sides(surface) == {"left": 2, "right": 1, "": 3}
+    of_left = replace(surface, vertices=surface.vertices[:2])
+    assert count_sides(of_left) == {"left": 2, "right": 0}

@@ -136,3 +136,10 @@ def test_the_digest_of_names_depends_on_their_order_and_ends():
     ]
     assert len({*digests}) == 4 and digests[0] == "6c032e631d39a14d"
     assert Names.of(["ab", "c", "longer"])[:2].digest == digests[0]
+
+
+def test_an_equal_name_counts_before_the_ends_of_paths():
+    rows, absent = match_names(["a/b", "x/a/b.png", "c"], ["x/a/b", "a/b"])
+    assert (rows.tolist(), absent) == ([1, 0, -1], ["c"])
+    with pytest.raises(BrainhiveError, match=r"x/a/b or a/b"):
+        match_names(["b"], ["x/a/b", "a/b"])

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, install_line
 from brainhive_cli.data.streams import Chunk, Stream, Wanted
-from brainhive_cli.data.streams.lsl import Config
+from brainhive_cli.data.streams.lsl import Config, LslStream
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLES, EVENTS = 10_000, 100
@@ -465,3 +466,27 @@ if __name__ == "__main__":
     Path(sys.argv[2]).write_text(json.dumps(seen, default=float))
     sys.stdout.flush()
     os._exit(0)
+
+
+def test_a_marker_channel_and_markers_exclude_each_other() -> None:
+    with pytest.raises((ValueError, BrainhiveError)):
+        Config(marker_channel="Trigger", markers="events")
+    assert Config(marker_channel="Trigger").markers == Config().markers
+
+
+def test_codes_change_only_between_samples_that_follow_each_other() -> None:
+    """Neither at the start, nor after lost samples, nor where a clock goes back."""
+    stream: Any = SimpleNamespace(
+        _code=0, _code_time_s=-np.inf, _delay_s=0.5, format=SimpleNamespace(rate_hz=100)
+    )
+    times_s = np.array([1.00, 1.01, 1.02, 1.03, 1.05, 1.06, 1.02, 1.03, 1.04])
+    codes = np.array([4.0, 4, 7, np.nan, 8, 9.2, 3, 0, 5])
+    events = LslStream._read_codes(stream, codes, times_s)
+    later = LslStream._read_codes(stream, np.array([5.0, 6]), np.array([1.05, 1.06]))
+
+    assert [(event.name, event.time_s) for event in events] == [
+        ("7", pytest.approx(1.52)),
+        ("9", pytest.approx(1.56)),
+        ("5", pytest.approx(1.54)),
+    ]
+    assert [event.name for event in later] == ["6"]
