@@ -5,10 +5,11 @@ choice of voxels.
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.preparations import list_pictures
@@ -19,7 +20,9 @@ from brainhive_cli.data.single_trial_betas import (
     Betas,
     BetaSteps,
     SessionTrials,
+    choose_estimates,
     match_pictures,
+    measure_ncsnr,
 )
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.trials import Trials
@@ -283,3 +286,35 @@ def test_a_picture_that_the_data_set_lacks_is_not_another_of_the_same_file_name(
         ["images/dog/01.jpg", "images/bee/01.jpg", "plants/oak.jpg"], stimuli, pictures
     )
     assert image_ids == ["", "", "tree/oak"]
+
+
+def test_a_matched_path_is_not_shortened_further() -> None:
+    """By its end alone it could be two pictures."""
+    ids = ["a/b/c", "z/b/c", "y/q"]
+    stimuli: Any = SimpleNamespace(name="set", are_categories=False)
+    image_ids, splits, dropped = match_pictures(
+        ["a/b/c.png", "more/y/q.png", ""], stimuli, (ids, np.array(["s", "t", "u"]))
+    )
+    assert (image_ids, splits.tolist()) == (["a/b/c", "y/q", ""], ["s", "u", ""])
+    assert dropped == {"blank trials": 1}
+
+
+def test_measures_of_betas_are_those_recorded(recorded) -> None:
+    random = np.random.default_rng(0)
+    counts = np.array([3, 1, 2, 3, 2, 3])
+    signal = random.normal(size=(6, 1, 5, 1)) * np.arange(5)[:, None]
+    signal = signal + random.normal(size=(6, 3, 5, 1))
+    trials = make_trials(1, signal, range(6), counts=counts, rate_hz=None)
+    betas = random.normal(size=(12, 9)).astype(np.float32)
+    betas[2, :7] = 0
+    betas[5, 3] = np.nan
+    betas[7, [1, 2]] = 0
+    betas[8] = np.inf
+    betas[:, 6] = 0
+    betas[9:, 8] = np.nan
+    recorded(
+        digits=5,
+        ncsnr=measure_ncsnr(trials),
+        chosen=choose_estimates(betas),
+        chosen_of_few=choose_estimates(betas[:3, :2]),
+    )

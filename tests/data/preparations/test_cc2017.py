@@ -10,6 +10,8 @@ from cc2017_files import COUNTS, WIDTHS, signal_of
 from trial_numbers import numbers_of_stores
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.published.cc2017 import Bold
 from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Voxels
 
@@ -61,3 +63,10 @@ def test_files_of_another_kind_are_one_line(root, go):
         with pytest.raises(BrainhiveError, match=message) as caught:
             go("prepare", "preparation.kind=cc2017", "subjects=1")
         assert "\n" not in caught.value.message and caught.value.hint
+
+
+def test_the_sizes_of_files_are_those_of_all_repetitions(home):
+    sizes = Bold().build(Paths()).sizes
+    # 4,320 clips twice, 1,200 ten times, in float32 of 13,447 vertices
+    assert sizes["train"][1] == 34_560 * 13_447
+    assert sizes["test"][1] == 48_000 * 13_447

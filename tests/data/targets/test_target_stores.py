@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
-from brainhive_cli.data.targets.target_stores import keep_identity
+from brainhive_cli.data.targets.target_stores import keep_identity, write_embedding
+from brainhive_cli.models import encoders
 from tests.resealed import resealed
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -85,3 +87,19 @@ def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):
     remake(own, "train", weights={"digest": "b" * 64})
     with pytest.raises(BrainhiveError, match="was made with other weights"):
         begin()
+
+
+def test_lines_embed_by_encoders_or_the_default_and_import_own_vectors() -> None:
+    dataset = parts.resolve("datasets", "demo")
+    own = encoders.resolve({"kind": "imported", "source": "mine"})
+    timm = encoders.resolve({"kind": "timm", "architecture": "test_vit"})
+    commands = [
+        [line.split()[1] for line in write_embedding(dataset, chosen).split(" && ")]
+        for chosen in ([], [timm], [own], [timm, own])
+    ]
+    assert commands == [
+        ["embed"],
+        ["embed"],
+        ["import-embeddings"],
+        ["embed", "import-embeddings"],
+    ]

@@ -1,0 +1,229 @@
+"""Targets, splits by them, and what is found of them, beside recorded numbers."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from recorded_numbers import Recorded
+from torch import nn
+
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.datasets import StimulusSet
+from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.target_store import (
+    Blank,
+    TargetStore,
+    TargetWriter,
+    measure_health,
+)
+from brainhive_cli.data.targets import likeness, picture_splits, targets
+from brainhive_cli.data.targets.embedding import stream
+from brainhive_cli.data.targets.likeness import find_features
+from brainhive_cli.data.targets.picture_splits import (
+    hold_out_clusters,
+    match_neighbours,
+)
+from brainhive_cli.data.targets.targets import Network, OnlineTargets
+from brainhive_cli.data.targets.views import crop_centre, crop_of_the_original
+
+HERE = Launch(0, 1, torch.device("cpu"))
+COUNT = 60
+
+
+def vectors(seed: int = 0, width: int = 6) -> np.ndarray:
+    """Draw vectors of twelve concepts, some of which are nearly equal."""
+    random = np.random.default_rng(seed)
+    centres = np.repeat(random.normal(size=(12, width)), 5, 0)
+    drawn = centres + 0.5 * random.normal(size=centres.shape) + 0.2
+    drawn[7] = drawn[3] * 2
+    return drawn.astype(np.float32)
+
+
+def store(path: Path, values: np.ndarray, lacks: tuple[int, ...] = ()) -> TargetStore:
+    """Write vectors, and skip some."""
+    ids = [f"c{row // 5}/{row}" for row in range(COUNT)]
+    concepts = [f"c{row // 5}" for row in range(COUNT)]
+    Blank(path, ids, concepts, values.shape[1:], "float32", {"encoder": "e"}).create()
+    writer = TargetWriter(path)
+    rows = np.array([row for row in range(COUNT) if row not in lacks])
+    writer.write(rows, values[rows])
+    writer.close()
+    writer.finish()
+    return TargetStore.open(path)
+
+
+def test_splits_of_pictures(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_splits, "DRAWS", 30)
+    unit = vectors() / np.linalg.norm(vectors(), axis=1, keepdims=True)
+    concepts = [f"c{row // 5}" for row in range(COUNT)]
+    clusters = hold_out_clusters(unit, concepts, 3)
+    neighbours, facts = match_neighbours(unit[::2], 4)
+    recorded(
+        digits=4,
+        clusters=[np.sort(rows) for fold in clusters for rows in fold],
+        neighbours=[np.sort(rows) for fold in neighbours for rows in fold],
+        facts=facts,
+    )
+
+
+def test_features_of_pictures(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = [
+        store(tmp_path / "a.h5", vectors(), (4, 31)),
+        store(tmp_path / "b.h5", vectors(1, 12).reshape(COUNT, 3, 4)),
+    ]
+    whole = find_features(stores)
+    monkeypatch.setattr(likeness, "PICTURES", 16)
+    monkeypatch.setattr(likeness, "PICTURES_PER_COMPONENT", 8)
+    monkeypatch.setattr(likeness, "COMPONENTS", 3)
+    found = find_features(stores)
+    # signs of components are free
+    recorded(
+        digits=3,
+        whole=whole @ whole.T,
+        found=found @ found.T,
+        sizes=[*whole.shape, *found.shape],
+        spread=found.std(0),
+    )
+
+
+def test_health(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = vectors(2, 8)
+    values[:, 3] = 0.5
+    values[11] = values[12] = values[30]
+    values[20, 1] = np.nan
+    values[40:42] = 0
+    rows = np.arange(2, COUNT)
+    whole = measure_health(values, rows)
+    monkeypatch.setattr(target_store, "CHECKED_VECTORS", 20)
+    monkeypatch.setattr(target_store, "PAIRED_VECTORS", 30)
+    constant = measure_health(np.ones((COUNT, 2, 3), np.float32), rows)
+    figures = [
+        [figure for figure, _ in each.problems((0.0, 0.2), 0.01, 0)]
+        for each in (whole, constant)
+    ]
+    recorded(
+        digits=5,
+        whole=whole,
+        sampled=measure_health(values, rows),
+        constant=constant,
+        figures=figures,
+    )
+
+
+def test_crops(recorded: Recorded) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (31, 47, 3), np.uint8)
+    wide = Image.fromarray(pixels)
+    crops = [
+        crop_centre(picture, 17, resize)
+        for picture in (wide, wide.transpose(Image.Transpose.ROTATE_90))
+        for resize in ("lanczos", "bilinear")
+    ]
+    sizes = torch.stack([size for _, size in crops])
+    recorded(
+        digits=5,
+        pixels=[crop for crop, _ in crops],
+        sizes=sizes,
+        original=[crop_of_the_original(sizes), crop_of_the_original(sizes / 3)],
+    )
+
+
+def test_views_are_combined(recorded: Recorded) -> None:
+    random = torch.Generator().manual_seed(0)
+    outputs = torch.randn(2, 4, 3, generator=random)
+    views = torch.randn(2, 4, 5, generator=random)
+    views[0, 2] = views[0, 0]
+    views[1, 1:] = views[1, 0]
+    recorded(
+        digits=5,
+        combined=[
+            targets._combine(outputs, views, how) for how in ("first", "average", "all")
+        ],
+        chosen=targets._choose(outputs, torch.tensor([3, 1])),
+        first=targets._choose(outputs, None),
+    )
+
+
+@pytest.mark.parametrize(("count", "has_several"), [(1, False), (3, True)])
+def test_one_of_several_views_is_chosen(count: int, has_several: bool) -> None:
+    values = torch.arange(12.0).reshape(2, 3, 2)
+    online: Any = SimpleNamespace(alternatives=count, combines=True)
+    chosen = OnlineTargets.chosen(online, values, torch.tensor([2, 0]))
+    expected = torch.stack([values[0, 2], values[1, 0]]) if has_several else values
+    assert torch.equal(chosen, expected)
+    online.combines = False
+    assert torch.equal(OnlineTargets.chosen(online, values, None), values)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_weights_that_autocast_would_cast_are_cast_once(precision: str) -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.LayerNorm(4), nn.Linear(4, 4))
+    network = Network((), precision, HERE)
+    vars(network)["encoder"] = SimpleNamespace(module=module)
+
+    cast = network.module
+
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    assert [layer.weight.dtype for layer in cast] == [dtype, torch.float32, dtype]
+    assert not any(weight.requires_grad for weight in cast.parameters())
+
+
+def test_each_store_gets_the_rows_that_it_lacks() -> None:
+    """In batches of which one lacks nothing for an encoder."""
+    names = Names.of(map(str, range(8)))
+    images = StimulusSet(
+        "greys", "train", names, names, lambda row: Image.new("RGB", (2, 2), (row,) * 3)
+    )
+    written: dict[str, dict[int, float]] = {"a": {}, "b": {}, "b2": {}}
+
+    def group(*members: str, factor: int) -> Any:
+        return SimpleNamespace(
+            name=members[0],
+            names=members,
+            view=lambda picture: torch.tensor([float(picture.getpixel((0, 0))[0])]),
+            reader=lambda images: None,
+            encode=lambda views: {
+                name: factor * views + number for number, name in enumerate(members)
+            },
+        )
+
+    def writer(name: str) -> Any:
+        def write(rows: Any, values: Any, **more: Any) -> None:
+            assert len(rows) == len(values) == len(more["pixels"])
+            written[name] |= dict(
+                zip(rows.tolist(), values[:, 0].tolist(), strict=True)
+            )
+
+        return SimpleNamespace(write=write)
+
+    rows = np.arange(8)
+    lacks = {"a": rows < 3, "b": rows % 2 == 0, "b2": rows > 5}
+    bar: Any = SimpleNamespace(advance=lambda count: counts.append(count))
+    counts: list[int] = []
+
+    bad = stream(
+        rows,
+        images,
+        [group("a", factor=10), group("b", "b2", factor=100)],
+        {name: writer(name) for name in written},
+        lacks,
+        2,
+        0,
+        HERE,
+        bar,
+    )
+
+    assert written == {
+        "a": {row: 10.0 * row for row in range(3)},
+        "b": {row: 100.0 * row for row in (0, 2, 4, 6)},
+        "b2": {row: 100.0 * row + 1 for row in (6, 7)},
+    }
+    assert not bad and sum(counts) == 8
