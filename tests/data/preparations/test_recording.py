@@ -18,6 +18,7 @@ from own_recordings import (
     write_table,
 )
 from scipy.signal import butter, sosfilt, sosfilt_zi
+from trial_numbers import numbers_of_preparation, numbers_of_splits
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
@@ -77,7 +78,7 @@ def write_bids(raw, folder, subject, session):
     return place.fpath
 
 
-def recorded(
+def record_shown(
     data, kind="fif", seed=0, names=None, repetitions=2, change=lambda raw: raw, **how
 ):
     shown = Shown.of(repetitions, seed)
@@ -97,7 +98,7 @@ def test_every_format_gives_the_trials_that_mne_cuts(data):
 
 
 def check_trials(data, kind):
-    shown, raw, _ = recorded(data, kind)
+    shown, raw, _ = record_shown(data, kind)
     made = build(whiten="no")
     assert made.subjects == (1,) and made.sessions(1) == [1]
     found = made.session(1, 1)
@@ -120,7 +121,7 @@ def check_trials(data, kind):
     assert found["train"].times_s[0] == 0 and len(found["train"].times_s) == 250
 
 
-def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data):
+def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data, recorded):
     shown = Shown.of(2, 0)
     raw = make_raw(shown, 0)
     stimulus = np.zeros((1, raw.n_times))
@@ -142,13 +143,14 @@ def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data):
     )
     assert found["train"].provenance["events_from"] == ["channel STI 014"]
     assert data / "events.csv" in made.files(1)
+    recorded(digits=4, **numbers_of_preparation(made))
 
 
-def test_what_does_not_match_is_listed_on_both_sides_and_counted(data):
+def test_what_does_not_match_is_listed_on_both_sides_and_counted(data, recorded):
     shown = Shown.of(2, 0)
     names = [f"{code}" for code in codes(shown)]
     names[3] = "pause"
-    recorded(data, names=names)
+    record_shown(data, names=names)
     write_table(data / "events.csv")
     with (data / "events.csv").open("a") as table:
         table.write("77,train/zebra/zebra_1.png\n")
@@ -160,14 +162,15 @@ def test_what_does_not_match_is_listed_on_both_sides_and_counted(data):
     assert found["train"].provenance["unmatched"][
         "events that the table does not have"
     ] == {"pause": 1}
+    recorded(digits=4, **numbers_of_preparation(own))
 
 
-def test_trials_are_dropped_by_reason(data):
+def test_trials_are_dropped_by_reason(data, recorded):
     def change(raw):
         raw.annotations.append(1.0, 0.1, "BAD blink")
         return raw.crop(0, raw.times[-1] - 1.5)
 
-    shown, _, _ = recorded(data, change=change)
+    shown, _, _ = record_shown(data, change=change)
     found = build().session(1, 1)
     dropped = sum(
         (each.provenance["dropped"] for each in found.values()),
@@ -177,11 +180,12 @@ def test_trials_are_dropped_by_reason(data):
     assert (
         sum(len(each.image_ids) for each in found.values()) == len(shown.pictures) - 2
     )
+    recorded(digits=4, **numbers_of_preparation(build()))
 
 
-def test_runs_of_a_session_follow_each_other(data):
-    first, _, _ = recorded(data, seed=1, run="_run-2")
-    second, _, _ = recorded(data, seed=2, run="_run-10")
+def test_runs_of_a_session_follow_each_other(data, recorded):
+    first, _, _ = record_shown(data, seed=1, run="_run-2")
+    second, _, _ = record_shown(data, seed=2, run="_run-10")
     made = build()
     found = made.session(1, 1)["train"]
     assert list(found.image_ids) == picture_of(first, "train") + picture_of(
@@ -198,10 +202,11 @@ def test_runs_of_a_session_follow_each_other(data):
         "sub-01_ses-01_run-2.fif",
         "sub-01_ses-01_run-10.fif",
     ]
+    recorded(digits=4, **numbers_of_preparation(made))
 
 
 def test_test_trials_do_not_change_the_whitener(data):
-    shown, raw, path = recorded(data)
+    shown, raw, path = record_shown(data)
     before = build().session(1, 1)["train"]
     for name, onset in zip(shown.pictures, shown.onsets, strict=True):
         if name in PICTURES["test"]:
@@ -211,8 +216,10 @@ def test_test_trials_do_not_change_the_whitener(data):
     np.testing.assert_array_equal(before.whiteners[0], after.whiteners[0])
 
 
-def test_a_causal_filter_is_butterworth_s_and_does_not_see_what_comes_later(data):
-    shown, raw, path = recorded(data)
+def test_a_causal_filter_is_butterworth_s_and_does_not_see_what_comes_later(
+    data, recorded
+):
+    shown, raw, path = record_shown(data)
     how = {
         "whiten": "no",
         "band_hz": (1, 40),
@@ -239,6 +246,7 @@ def test_a_causal_filter_is_butterworth_s_and_does_not_see_what_comes_later(data
     )
     with pytest.raises(RecipeError, match="phase has no effect without a filter"):
         build(phase="forward")
+    recorded(digits=4, **numbers_of_splits(build(**how).session(1, 1)))
 
 
 def truncate(path):
@@ -276,7 +284,7 @@ def keep_test_pictures(path):
 def test_bad_input_gets_a_line_that_names_the_file_and_a_way_out(
     data, harm, message, capsys
 ):
-    harm(recorded(data)[2])
+    harm(record_shown(data)[2])
     made = build()
     with pytest.raises(BrainhiveError, match=message) as error:
         made.files(1)
@@ -289,7 +297,7 @@ def test_bad_input_gets_a_line_that_names_the_file_and_a_way_out(
 def test_files_that_are_missing_or_nobody_s_are_named(data):
     with pytest.raises(MissingData, match="no recording"):
         build().subjects  # noqa: B018
-    _, _, path = recorded(data, "vhdr")
+    _, _, path = record_shown(data, "vhdr")
     path.with_suffix(".eeg").unlink()
     with pytest.raises(MissingData, match=r"sub-01_ses-01\.(vhdr|eeg)"):
         build().shapes(1, 1)
@@ -303,8 +311,8 @@ def scale_up(raw):
 
 
 def test_sessions_of_one_person_that_disagree_are_refused_by_the_plan_too(data):
-    recorded(data, session=1, seed=1)
-    recorded(data, session=2, seed=2, change=scale_up)
+    record_shown(data, session=1, seed=1)
+    record_shown(data, session=2, seed=2, change=scale_up)
     problem = (
         r"ses-02\.fif has signals of 1e\+06 times the size of those of sub-01_ses-01"
     )
@@ -331,12 +339,12 @@ def test_magnetometers_with_gradiometers_are_whitened_and_refused_otherwise(data
             prepare(1, 1)
 
 
-def test_trials_of_an_amplifier_at_its_limit_are_dropped_and_said(data):
+def test_trials_of_an_amplifier_at_its_limit_are_dropped_and_said(data, recorded):
     def stand_still(raw):
         raw._data[:5, 5000:10000] = 3e-3  # one channel goes on
         return raw
 
-    shown, _, _ = recorded(data, change=stand_still)
+    shown, _, _ = record_shown(data, change=stand_still)
     own = build(whiten="no", band_hz=(1, 40))
     found = own.session(1, 1)
     is_flat = (shown.onsets > 4800) & (shown.onsets < 9700)
@@ -350,10 +358,11 @@ def test_trials_of_an_amplifier_at_its_limit_are_dropped_and_said(data):
         == is_flat.sum()
         > 2
     )
+    recorded(digits=4, **numbers_of_preparation(own))
 
 
 def test_a_delay_of_the_screen_moves_trials_to_their_pictures(data):
-    shown, raw, path = recorded(data)
+    shown, raw, path = record_shown(data)
     expected = build(whiten="no").session(1, 1)["train"].signal
     late = mne.Annotations(shown.onsets / RATE_HZ - 0.1, 0.0, list(shown.pictures))
     raw.set_annotations(late).save(path, overwrite=True, verbose="ERROR")
@@ -380,7 +389,7 @@ def test_the_modality_is_that_of_the_channel_types(data, kind, modality, whiten)
 
 
 def test_flat_channels_are_refused_by_the_plan_too(data):
-    change_signal(0)(recorded(data)[2])
+    change_signal(0)(record_shown(data)[2])
     with pytest.raises(BrainhiveError, match=r"flat channels: P7") as error:
         build().shapes(1, 1)
     assert "preparation.exclude=[P7]" in error.value.hint

@@ -11,6 +11,7 @@ from own_recordings import (
     make_raw,
     write_pictures,
 )
+from trial_numbers import numbers_of_splits
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations.recording import LOST, Config
@@ -103,7 +104,7 @@ def test_a_boundary_of_eeglab_is_between_two_samples(data, name, phase):
     assert max(np.abs(signal).max() for signal in found.values()) < 100
 
 
-def test_trials_whose_samples_were_lost_are_dropped_and_counted(data):
+def test_trials_whose_samples_were_lost_are_dropped_and_counted(data, recorded):
     shown, raw = record_block(0, 0)
     lost = [int(shown.onsets[row]) for row in (2, 5)]
     for onset in lost:
@@ -115,6 +116,7 @@ def test_trials_whose_samples_were_lost_are_dropped_and_counted(data):
     signals = read_all(found)
     assert len(signals) == len(shown.pictures) - 2
     assert all(np.isfinite(signal).all() for signal in signals.values())
+    recorded(digits=4, **numbers_of_splits(found))
 
 
 def test_a_channel_alone_that_has_no_numbers_is_refused_by_name(data):
