@@ -1,0 +1,445 @@
+"""Channels, codes and names of recordings beside those that were recorded."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from recorded_numbers import Recorded
+from trial_numbers import numbers_of_trials
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.bids_labels import (
+    chosen_numbers,
+    find_pattern,
+    natural_key,
+    number_session,
+    number_sessions,
+    number_subjects,
+)
+from brainhive_cli.data.preparations.recording import choose_trials
+from brainhive_cli.data.recording_channels import (
+    compare_facts,
+    compare_subjects,
+    describe_channels,
+    describe_size,
+    group_by_entry,
+    keep_channels,
+    list_unusual_channels,
+)
+from brainhive_cli.data.recording_files import (
+    StillPieces,
+    filter_samples,
+    find_absent,
+    name_events,
+    read_label,
+    read_number,
+    read_session,
+)
+from brainhive_cli.data.recording_headers import (
+    Header,
+    _check_order,
+    _combine_lines,
+    _drop_doubled,
+    _find_changes,
+    _list_rows,
+    _round_codes,
+)
+from brainhive_cli.data.session_stores import cast_signal, join, write_session
+from brainhive_cli.data.signal_stores import (
+    SignalStore,
+    difference_of,
+    size_of,
+    subjects_of,
+)
+from brainhive_cli.data.signals.cutting import Cutting, Steps
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
+
+NAMES = ("Fp1", "FC5.", "Oz", "HEOG", "X7", "TRIG", "M1")
+TYPES = ("eeg", "eeg", "eeg", "eeg", "eeg", "stim", "mag")
+
+
+def header(**changes: Any) -> Header:
+    """Describe a recording of five channels of EEG, of codes and of MEG."""
+    values = {
+        "names": NAMES,
+        "types": TYPES,
+        "bad": ("X7",),
+        "positions": np.full((7, 3), np.nan),
+        "rate_hz": 500.0,
+        "filtered_hz": (0.1, 100.0),
+        "samples": 9000,
+        "events": tuple((300 + 611 * row, "abc"[row % 3]) for row in range(15)),
+        "bad_spans": ((1500, 1600, "BAD"), (4000, 4000, "boundary")),
+        "events_from": "annotations",
+        "variances": np.array([100, 90, 0, 2e4, 80, 1, 1e-6]) * 1e-12,
+        "without_onset": ("a", "z"),
+        "reference": "as recorded",
+        "compensation": None,
+        "doubts": (),
+    }
+    return Header(**{**values, **changes})
+
+
+PATHS = [Path(f"sub-{number:02d}.fif") for number in range(1, 5)]
+
+
+def test_channels(recorded: Recorded) -> None:
+    first = header()
+    second = header(bad=("Fp1",), rate_hz=512.0, reference="average")
+    located = np.arange(21.0).reshape(7, 3)
+    kept = {
+        "default": keep_channels({PATHS[0]: first}, None, (), (), False),
+        "two files": keep_channels(
+            {PATHS[0]: first, PATHS[1]: second}, None, (), ("Oz",), False
+        ),
+        "two types": keep_channels({PATHS[0]: first}, ["mag", "eeg"], (), (), True),
+        "by name": keep_channels(
+            {PATHS[0]: first}, None, ("X7", "Oz", "Fp1"), ("Oz",), False
+        ),
+        "located": keep_channels(
+            {PATHS[0]: replace(first, positions=located)}, None, (), (), False
+        ),
+    }
+    rows = {}
+    for name, channels in kept.items():
+        unusual = list(list_unusual_channels(channels))
+        rows[name] = {
+            "names": [NAMES.index(channel) for channel in channels.names],
+            "variances": channels.measure_variances(PATHS[0]) * 1e12,
+            "positions": channels.space.positions,
+            "without": len(channels.without_position),
+            "described": describe_channels(channels),
+            "unusual": [[text, len(names)] for text, names in unusual],
+            "modality": len(channels.modality.split()),
+            "unit": len(channels.unit),
+        }
+    other = keep_channels({PATHS[1]: second}, None, (), (), False)
+    turned = keep_channels(
+        {PATHS[2]: first}, None, [*kept["default"].names[::-1]], (), False
+    )
+    subjects = {1: kept["default"], 3: other, 4: kept["default"]}
+    found = [
+        compare_subjects(each, suspects, ["EOG9"])
+        for each in (subjects, {1: kept["default"], 2: turned}, {5: other})
+        for suspects in ((), ("HEOG",))
+    ]
+    recorded(
+        digits=5,
+        rows=rows,
+        compared=[[len(lines), *lines, way] for lines, way in found],
+        ways=[way.count(",") - way.count("channels=") for _, way in found],
+        facts=[*compare_facts(subjects, None), *compare_facts(subjects, 250)],
+        sizes=[
+            describe_size(kind, spread)
+            for kind, spread in (
+                ("eeg", 1e-5),
+                ("eeg", 20.0),
+                ("eeg", 1e-9),
+                ("mag", 1e-13),
+                ("mag", 1.0),
+                ("grad", 1e-12),
+                ("ecog", 1e9),
+                ("eeg", 0.0),
+            )
+        ],
+        grouped=group_by_entry({1: [(1, 2)], 2: [(1, 2), (3, 4)], 4: [(3, 4)]}),
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rate_hz": 500.01},
+        {"variances": np.array([100, 90, 0, 2e4, 80, 1, 1e-6]) * 1e-8},
+        {"variances": np.array([100, 90, 0, 2e4, 80, 1, 1e-6]) * 1e-16},
+        {"names": (*NAMES[:2], "O9", *NAMES[3:])},
+        {"compensation": 1},
+    ],
+)
+def test_recordings_that_differ_from_the_first_are_refused(
+    changes: dict[str, Any],
+) -> None:
+    alike = header(
+        rate_hz=500.004,
+        variances=header().variances * 9e3,
+        bad=(),
+    )
+    headers = dict(zip(PATHS, (header(), alike, header(**changes)), strict=False))
+    channels = keep_channels(headers, None, (), (), False)
+    channels.check(PATHS[1])
+    with pytest.raises(BrainhiveError):
+        channels.check(PATHS[2])
+
+
+def test_spans_of_headers() -> None:
+    found = header()
+    spans = [
+        found.find_bad_span(onset, (-100, 200))
+        for onset in (1299, 1300, 1700, 1701, 4100, 4101)
+    ]
+    assert spans == ["", "BAD", "BAD", "", "boundary", ""]
+    assert found.breaks == [(4000, 4000)]
+
+
+def test_trials_are_chosen(recorded: Recorded) -> None:
+    events = [*header().events, (911, "b"), (4577, "unknown"), (5188, "unknown")]
+    events += [(8990, "c"), (50, "a"), (300, "a")]
+    headers = {
+        PATHS[0]: header(events=tuple(sorted(events))),
+        PATHS[1]: header(samples=2000, without_onset=()),
+    }
+    rows = {"a": 0, "b": 1, "c": 2}
+    names: Any = SimpleNamespace(
+        match=lambda headers: (rows, {"events that the table does not have": ["z"]}),
+        require_match=lambda *given: None,
+    )
+    splits = {"train": np.array([0, 2]), "test": np.array([1])}
+    chosen, dropped = choose_trials(headers, names, splits, Cutting(Steps(), 500))
+    recorded(
+        chosen=[pairs.ravel().tolist() for pairs in chosen.values()],
+        dropped={split: dict(counts) for split, counts in dropped.items()},
+    )
+
+
+def codes_of(*spans: tuple[int, int]) -> np.ndarray:
+    """Give codes that last a number of samples each."""
+    return np.repeat(*np.transpose(spans))
+
+
+def test_codes(recorded: Recorded) -> None:
+    pulses = codes_of(
+        *[(0, 90), (5, 20), (0, 30), (7, 1), (5, 20), (0, 30), (9, 1), (0, 60)],
+        *[(5, 30), (0, 4), (5, 30), (12, 30), (0, 50), (3, 20)],
+    )
+    high = pulses + 1024
+    negative = np.where(pulses == 0, -4, pulses)
+    short = codes_of((0, 50), (6, 1), (0, 50), (7, 1), (0, 50), (6, 2), (0, 9))
+    found = {
+        name: _find_changes(codes, rate_hz, lambda events: {"9", "6"} & {*events})
+        for name, codes, rate_hz in (
+            ("pulses", pulses, 1000.0),
+            ("slow", pulses, 5000.0),
+            ("high", high, 1000.0),
+            ("negative", negative, 1000.0),
+            ("short", short, 1000.0),
+            ("constant", np.full(60, 3), 1000.0),
+            ("empty", np.zeros(9, np.int64), 1000.0),
+        )
+    }
+    lines = {"STI003": pulses > 6, "STI001": pulses % 2, "STI002": pulses > 0}
+    names = ["STI001", "STI002", "STI003", "STI004"]
+    combined = _combine_lines({n: np.asarray(v) for n, v in lines.items()}, names)[1]
+    of_zero = _combine_lines({"D0": pulses % 2, "D5": pulses > 6}, ["D0", "D5"])[1]
+    doubled = _drop_doubled(
+        [(0, "a"), (9, "a"), (18, "a"), (31, "a"), (31, "b"), (40, "b"), (5, "b")], 1000
+    )
+    rounded = _round_codes(np.array([0, 0, 0.1, 4.2, 7.9, 3.74, 8, 8, 8, 8.0]), "STI")
+    recorded(
+        found={
+            name: [rest, [[at, code] for at, code in events], doubts]
+            for name, (rest, events, doubts) in found.items()
+        },
+        combined=np.unique(combined, return_counts=True),
+        of_zero=np.unique(of_zero, return_counts=True),
+        doubled=[[list(event) for event in doubled[0]], doubled[1]],
+        rounded=rounded,
+    )
+    with pytest.raises(BrainhiveError):
+        _round_codes(np.array([0, 0, 0, 1.3, 2.4, 8.0]), "STI")
+
+
+def test_rows_of_tables(recorded: Recorded) -> None:
+    texts = ("1.5", "n/a", "2.004", "-0.2", "7")
+    rows = [{"onset": text, "name": f"p{n}"} for n, text in enumerate(texts)]
+    rows[4]["name"] = "n/a"
+    path = Path("sub-01_ses-02_task-x_events.tsv")
+    listed = [_list_rows(path, rows, "name", unit, 250.0) for unit in ("s", "ms")]
+    backward = [(at, "") for at in (0, 100, 205, 50, None, 160, 260)]
+    table = [{"number": "07", "kind": "a"}, {"number": "12.0", "kind": "n/a"}]
+    named = [
+        name_events(path, ["number", "kind"], table, template, path)
+        for template in ("{number:03d}", "{task}-{number}", "{kind}{session}", "kind")
+    ]
+    assert [[row[name] for row in table] for name in named] == [
+        ["007", "012"],
+        ["x-07", "x-12.0"],
+        ["a02", "n/a"],
+        ["a", "n/a"],
+    ]
+    absent = [
+        find_absent(template, ["number", "stimulus_id"])
+        for template in ("", "{number}{run}", "{number", "other", "number")
+    ]
+    assert absent == ["", "run", "{number", "other", ""]
+    recorded(
+        listed=[[[-9 if at is None else at, name] for at, name in r] for r in listed],
+        order=[_check_order(path, backward), _check_order(path, backward[:3])],
+        numbers=[read_number(text) for text in ("1.50", "2", "-3")],
+    )
+    assert np.isnan([read_number(text) for text in ("", "n/a", None)]).all()
+    again = [(at, "") for at in (0, 100, 200, 3, 103, 203)]
+    with pytest.raises(BrainhiveError):
+        _check_order(path, again)
+
+
+def test_labels_of_subjects_and_sessions() -> None:
+    root = Path("/data/sub-99")
+    labels = [
+        read_label(root / name, root)
+        for name in ("sub-01/ses-02/x.fif", "Subject_07A.fif", "sub-pilot.fif")
+    ]
+    labels.append(read_label(root / "sub-01/sub-02_run-1.fif", root))
+    assert labels == ["sub-01", "sub-07A", "sub-pilot", "sub-02"]
+    sessions = [
+        read_session(root / name, root)
+        for name in ("ses-01/a_ses-03.fif", "session2.fif", "ses-pre.fif", "x.fif")
+    ]
+    assert sessions == ["03", "2", "pre", ""]
+    with pytest.raises(BrainhiveError):
+        read_label(root / "subset.fif", root)
+
+    paths = {label: Path(label) for label in ("sub-07A", "sub-12", "sub-x")}
+    numbers = number_subjects(paths, {"sub-x": 3, "sub-12": 4})
+    assert numbers == {"sub-07A": 7, "sub-12": 4, "sub-x": 3}
+    assert number_subjects(paths, {"sub-x": 3, "sub-12": 3})["sub-12"] == 3
+    for wrong in ({}, {"sub-x": 7}):
+        with pytest.raises(BrainhiveError):
+            number_subjects(paths, wrong)
+
+    assert [number_session(label) for label in ("01", "test12b3", "pre", "")] == [
+        1,
+        12,
+        1,
+        1,
+    ]
+    order = [3, "ses-pre", "test*"]
+    found = [find_pattern(label, order) for label in ("03", "pre", "test3", "4")]
+    assert found == [3, "ses-pre", 3, None]
+    assert chosen_numbers([1, 2]) == [1, 2] and chosen_numbers([1, "a"]) == []
+    assert chosen_numbers(None) == [] and chosen_numbers({"a": "train"}) == []
+    known = ["1", "2", "10", "post", "pre", "test10", "test9"]
+    assert number_sessions(known, None) is None
+    assert number_sessions(known[:3], [10, 2]) == {"10": 10, "2": 2}
+    assert number_sessions(known[3:5], ["pre", "post"]) == {"pre": 1, "post": 2}
+    assert number_sessions(known[5:], ["test*"]) == {"test9": 9, "test10": 10}
+    with pytest.raises(BrainhiveError):
+        number_sessions(known, ["absent*"])
+    assert sorted(["a10", "a9", "a"], key=natural_key) == ["a", "a9", "a10"]
+
+
+def test_still_pieces_and_filters(recorded: Recorded) -> None:
+    random = np.random.default_rng(0)
+    samples = random.normal(size=(4, 2030))
+    samples[:3, 400:700] = 5
+    samples[:2, 1200:1300] = 5
+    samples[:, 1900:] = 1
+    pieces = StillPieces(2030, 500.0)
+    for row in samples:
+        pieces.add(row)
+    onsets = np.arange(50, 2000, 75)
+    signal = np.cumsum(random.normal(size=1500)) + 80
+    signal[600:640] = np.nan
+    breaks = [(300, 300), (1000, 1040), (-5, 20)]
+    recorded(
+        digits=5,
+        still=[
+            pieces.are_still(onsets, span, 4) for span in ((-20, 100), (0, 0), (-50, 9))
+        ],
+        filtered=[
+            filter_samples(signal, 100.0, band, phase, breaks)
+            for band in ((1.0, None), (None, 20.0), (0.5, 30.0), (None, None))
+            for phase in ("zero", "forward")
+        ],
+    )
+
+
+def session(number: int, dtype: str = "float32") -> Trials:
+    """Trials of a session, of which some show one picture."""
+    random = np.random.default_rng(number)
+    count = 5 + number
+    return Trials(
+        random.normal(size=(count, 1, 2, 3)).astype(dtype),
+        [f"p{row}" for row in random.integers(0, 4, count)],
+        Sensors(("Cz", "Oz"), np.eye(3)[:2]),
+        np.arange(3) / 10,
+        10.0,
+        "µV",
+        {"dropped": {"flat": number}},
+        whiteners=random.normal(size=(1, 2, 2)),
+        runs=(np.arange(count)[:, None] // 3).astype(np.int16),
+        onset_s=np.arange(count)[:, None] * 1.5,
+    )
+
+
+def test_sessions_are_joined(recorded: Recorded, tmp_path: Path) -> None:
+    made = []
+    for number in (1, 2, 3):
+        path = tmp_path / f"sub-{number:02d}_ses-01.h5"
+        trials = session(number)
+        splits = {"train": trials, "test": trials.take(np.arange(2))}
+        write_session(
+            path, number, splits if number > 1 else {"train": trials}, "float32"
+        )
+        made.append(SignalStore.open(path))
+    found = {
+        str(seed): {
+            split: numbers_of_trials(trials)
+            for split, trials in join(made, seed, {"subject": 1}).items()
+        }
+        for seed in (None, 4)
+    }
+    untimed = join(
+        [
+            made[0],
+            SignalStore(
+                made[1].path,
+                {"train": replace(made[1]["train"], onset_s=None, runs=None)},
+            ),
+        ],
+        None,
+        {},
+    )
+    folder = tmp_path / "set/a b"
+    folder.mkdir(parents=True)
+    for name in ("sub-3.h5", "sub-012.h5", "sub-x.h5", "other.h5"):
+        (folder / name).touch()
+    (tmp_path / "set/c").mkdir()
+    (tmp_path / "set/c/sub-5.h5").touch()
+    recorded(
+        digits=5,
+        found=found,
+        untimed=[values.runs is None for values in untimed.values()],
+        size=[size_of(session(1, kind)) for kind in ("float16", "float32", "float64")],
+        subjects=[subjects_of(tmp_path, "set", name) for name in (None, "a b", "d")],
+    )
+    changes: dict[str, Any] = {
+        "channels": {"space": Sensors(("Cz", "O1"), np.eye(3)[:2])},
+        "positions": {"space": Sensors(("Cz", "Oz"), np.eye(3)[1:])},
+        "space": {"space": Sensors(("Cz", "Oz"))},
+        "times": {"times_s": np.arange(3) / 10 + 0.1},
+        "rate_hz": {"rate_hz": 10.01},
+        "unit": {"unit": "V"},
+        "": {"provenance": {}},
+    }
+    for name, change in changes.items():
+        assert difference_of(session(1), replace(session(1), **change)) == name
+
+
+@pytest.mark.parametrize(
+    ("most", "is_cast"),
+    [(65_504.0, True), (65_505.0, False), (6.2e-5, True), (6e-5, False), (0, True)],
+)
+def test_signals_are_cast_where_they_fit(most: float, is_cast: bool) -> None:
+    values = np.full((2, 1, 1, 1), -most, np.float32)
+    cast = cast_signal(values, np.dtype("float16"))
+    if is_cast:
+        np.testing.assert_allclose(cast[0:2], values, rtol=1e-3)
+    else:
+        with pytest.raises(BrainhiveError):
+            cast[0:2]
+    infinite = np.array([np.inf, 1e-9]).reshape(2, 1, 1, 1)
+    assert np.isinf(cast_signal(infinite, np.dtype("float16"))[0:1]).all()
