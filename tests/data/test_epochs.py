@@ -1,0 +1,230 @@
+"""Trials that were cut before: their names, runs, events and stores."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from recorded_numbers import Recorded
+from trial_numbers import numbers_of_stores, numbers_of_trials
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data import epochs
+from brainhive_cli.data.epochs import as_trials, cut_trials, read_names, require_span
+from brainhive_cli.data.signals.cutting import Cutting, Steps
+
+CHANNELS = ("Cz", "EEG oz", "O1")
+
+
+def arrays(**changes: Any) -> dict[str, Any]:
+    """Give nine trials of three channels."""
+    random = np.random.default_rng(0)
+    shown = ["train/a.png", "b", "other", "b.png", None, "c", "train/a", "c", "a"]
+    values = {
+        "signal": random.normal(size=(9, 3, 60)) + 3,
+        "pictures": [
+            "train/a.png",
+            "b",
+            "other",
+            "b.png",
+            None,
+            "c",
+            "train/a",
+            "c",
+            "a",
+        ],
+        "channels": CHANNELS,
+        "times_s": np.arange(60) / 100 - 0.2,
+        "unit": "uV",
+    }
+    return {**values, **changes}
+
+
+def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) -> None:
+    listed = {"train": ["train/a", "train/b"], "test": ["test/c"]}
+    dataset: Any = SimpleNamespace(
+        name="set",
+        recorded_as="set",
+        are_categories=False,
+        splits=[*listed],
+        images=lambda split: SimpleNamespace(image_ids=listed[split]),
+    )
+    trials = as_trials(**arrays(onset_s=np.arange(9) * 1.5))
+    session = ["late", "early", *["late"] * 4, *["early"] * 3]
+    stored = epochs.store(
+        trials,
+        dataset,
+        home / "signals/sub-01.h5",
+        1,
+        session=session,
+        run=[4, 4, 4, 2, 2, 2, 1, 1, 1],
+        said={"whitened": False},
+    )
+    recorded(
+        digits=5,
+        **numbers_of_stores(home),
+        rows=stored.index,
+        facts=numbers_of_trials(stored)["facts"],
+    )
+    for wrong in ({"session": [1, 2]}, {"run": [1] * 8}):
+        with pytest.raises(BrainhiveError):
+            epochs.store(trials, dataset, home / "signals/sub-02.h5", 1, **wrong)
+
+
+def test_arrays_say_their_axes(recorded: Recorded) -> None:
+    timed = as_trials(**arrays())
+    unknown = as_trials(**arrays(onset_s="unknown"))
+    betas = as_trials(np.ones((4, 6)), [f"{n}" for n in range(4)])
+    recorded(
+        digits=5,
+        timed=numbers_of_trials(timed),
+        betas=numbers_of_trials(betas),
+        rates=[timed.rate_hz, as_trials(**arrays(rate_hz=[99.5])).rate_hz],
+    )
+    assert unknown.trial_numbers is unknown.onset_s is None
+    for changes in (
+        {"channels": None},
+        {"unit": None},
+        {"times_s": None},
+        {"times_s": np.arange(60)},
+        {"times_s": np.arange(60)[::-1] / 100},
+        {"rate_hz": 0.0},
+        {"onset_s": "soon"},
+        {"colour": "red"},
+    ):
+        with pytest.raises(BrainhiveError):
+            as_trials(**arrays(**changes))
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [
+        (["run-01", "Run 2", "3.0"], [1, 2, 3]),
+        (["b", "a", "b"], [2, 1, 2]),
+        (["1", "run-1", "2"], [1, 3, 2]),
+        (["a10", "a9", "2"], [3, 2, 1]),
+    ],
+)
+def test_labels_of_runs_are_numbered(labels: list[str], numbers: list[int]) -> None:
+    assert epochs._number_runs(labels).tolist() == numbers
+
+
+def test_names_of_pictures_are_texts() -> None:
+    given = ["a", b"b", None, np.nan, "n/a", "", 3]
+    assert read_names(given) == ["a", "b", "", "", "", "", "3"]
+    for wrong in ([["a"]], 3):
+        with pytest.raises(BrainhiveError):
+            read_names(wrong)
+
+
+def test_numbers_of_labels_are_sorted_and_one_is_that_of_all() -> None:
+    numbers, labels = epochs._number(["b", "a", "b"], "session", 3)
+    assert (numbers.tolist(), labels) == ([1, 0, 1], ["a", "b"])
+    assert epochs._number("x", "run", 2)[0].tolist() == [0, 0]
+    assert epochs._number(None, "run", 2)[1] == [0]
+
+
+@pytest.mark.parametrize(
+    ("span", "is_refused"),
+    [((-20, 50), False), ((-21, 51), False), ((-19, 50), True), ((-20, 49), True)],
+)
+def test_trials_reach_as_far_as_the_window(
+    span: tuple[int, int], is_refused: bool
+) -> None:
+    cutting = Cutting(Steps(epoch_ms=(-200, 500), keep_ms=(0, 500)), 100)
+    if is_refused:
+        with pytest.raises(BrainhiveError):
+            require_span(cutting, span)
+    else:
+        require_span(cutting, span)
+
+
+def test_trials_are_cut_as_those_of_a_recording() -> None:
+    signal = np.random.default_rng(0).normal(size=(4, 2, 90)).astype(np.float32)
+    times_s = np.arange(90) / 100 - 0.3
+    steps = Steps(epoch_ms=(-200, 500), keep_ms=(0, 400), rate_hz=100, whiten="no")
+    cut, cutting = cut_trials(signal, times_s, 100.0, steps, ["a", "b"])
+    expected = signal[:, :, 30:70] - signal[:, :, 10:31].mean(2, keepdims=True)
+    np.testing.assert_allclose(cut, expected, atol=1e-6)
+    np.testing.assert_allclose(cutting.times_s, times_s[30:70], atol=1e-9)
+
+
+def eeglab(*events: tuple[float, Any], trials: int = 3) -> dict[str, Any]:
+    """Describe epochs of 50 samples with their onset at sample 10."""
+    listed = [{"latency": latency, "type": kind} for latency, kind in events]
+    names = {"pnts": 50, "xmin": -0.1, "srate": 100, "trials": trials}
+    return {**names, "event": listed[0] if len(listed) == 1 else listed}
+
+
+def test_events_of_eeglab_are_those_at_the_onset() -> None:
+    content = eeglab(
+        *[(11, "a"), (11, "a"), (11.3, 7.0), (30, "key"), (62, "b"), (61.4, "c")]
+    )
+    names = epochs._name_eeglab(content, Path("x.set"))
+    assert names == [("a", "7"), ("c",), ()]
+    assert epochs._name_eeglab(eeglab((11, "a"), trials=1), Path("x.set")) == [("a",)]
+    with pytest.raises(BrainhiveError):
+        epochs._name_eeglab(eeglab((14, "a"), (64, "b")), Path("x.set"))
+
+
+def test_lines_of_a_table_are_chosen_by_codes() -> None:
+    """Of five events, the second was of another kind, and the third was rejected."""
+    cut: Any = SimpleNamespace(
+        drop_log=((), ("IGNORED",), ("BAD",), (), ()),
+        selection=np.array([0, 3, 4]),
+        events=np.array([[9, 0, 1], [30, 0, 2], [40, 0, 1]]),
+    )
+    epochs_cut = type("Cut", (), {**vars(cut), "__len__": lambda self: 3})()
+
+    def choose(*pictures: str) -> list[str]:
+        rows = [{"picture": name} for name in pictures]
+        table = Path("trials.csv")
+        return [
+            row["picture"]
+            for row in epochs._choose_rows(rows, epochs_cut, "picture", table)
+        ]
+
+    assert choose("a", "b", "a") == ["a", "b", "a"]
+    assert choose("a", "x", "y", "b", "a") == ["a", "b", "a"]
+    assert choose("a", "y", "b", "a") == ["a", "b", "a"]
+
+
+def test_epochs_lie_end_to_end() -> None:
+    mne = pytest.importorskip("mne")
+    signal = np.random.default_rng(0).normal(size=(4, 3, 20)) * 1e-5
+    info = mne.create_info(["Cz", "Pz", "O1"], 100.0, "eeg")
+    events = np.array([[100, 0, 1], [180, 0, 1], [290, 0, 2], [300, 0, 1]])
+
+    def lay(events: np.ndarray) -> Any:
+        made = mne.EpochsArray(signal, info, events, tmin=-0.05, verbose="ERROR")
+        return epochs.lay_end_to_end(made, Path("x"), {}, "", [("a",)] * 4)
+
+    found = lay(events)
+    joined = np.concatenate([*signal], 1)
+    np.testing.assert_allclose(found.raw.get_data(), joined)
+    assert found.span == (-5, 14) and found.onset_s.tolist() == [1.0, 1.8, 2.9, 3.0]
+    counted = events.copy()
+    counted[:, 0] = np.arange(4)
+    assert lay(counted).onset_s is None
+
+
+def test_tables_of_trials_are_called_as_their_file() -> None:
+    names = [path.name for path in epochs.name_tables(Path("d/sub-01-epo.fif.gz"))]
+    assert names == [
+        "sub-01_trials.csv",
+        "sub-01_trials.tsv",
+        "sub-01-epo_trials.csv",
+        "sub-01-epo_trials.tsv",
+    ]
+
+
+def test_signals_of_no_brain_s_size_are_warned_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trials = as_trials(**arrays())
+    epochs.warn_of_size(trials, "sub-01")
+    assert not capsys.readouterr().err
+    epochs.warn_of_size(replace(trials, unit="V"), "sub-01")
+    assert "sub-01" in capsys.readouterr().err
