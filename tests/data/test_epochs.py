@@ -24,17 +24,7 @@ def arrays(**changes: Any) -> dict[str, Any]:
     shown = ["train/a.png", "b", "other", "b.png", None, "c", "train/a", "c", "a"]
     values = {
         "signal": random.normal(size=(9, 3, 60)) + 3,
-        "pictures": [
-            "train/a.png",
-            "b",
-            "other",
-            "b.png",
-            None,
-            "c",
-            "train/a",
-            "c",
-            "a",
-        ],
+        "pictures": shown,
         "channels": CHANNELS,
         "times_s": np.arange(60) / 100 - 0.2,
         "unit": "uV",

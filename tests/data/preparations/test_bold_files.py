@@ -1,0 +1,244 @@
+"""Files of a run of BOLD: names, inherited tables, times, events and confounds."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("nibabel")
+
+import nibabel
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.ledger import Ledger
+from brainhive_cli.data.preparations._bold_files import (
+    BoldRun,
+    find_runs,
+    inherit,
+    list_folder,
+    read_confounds,
+    read_events,
+    read_timing,
+    refuse_versions,
+)
+
+FUNC = Path("sub-01/ses-02/func")
+
+
+def write(path: Path, content: Any = "") -> Path:
+    """Write text, or a document as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def folders(root: Path) -> Any:
+    """List the files of folders below a root."""
+    return lambda folder: list_folder(root, folder)
+
+
+def run_of(path: Path, sidecars: Any = ((), ()), confounds: Any = None) -> BoldRun:
+    """Describe a run whose BOLD is a file."""
+    return BoldRun(1, (path,), path, sidecars, confounds, {}, (path,))
+
+
+def test_files_are_known_by_their_entities(tmp_path: Path) -> None:
+    for name in (
+        "sub-01_task-x_run-010_space-MNI_res-2_den-9k_desc-preproc_bold.nii.gz",
+        "sub-01_bold.json",
+        "._sub-01_bold.json",
+    ):
+        write(tmp_path / FUNC / name)
+    few, many = list_folder(tmp_path, FUNC)
+    assert (few.suffix, few.space, few.entities) == ("bold", "", {"sub": "01"})
+    assert many.space == "MNI:res-2:den-9k" and many.suffix == "bold"
+    assert (many.entities["run"], many.entities["desc"]) == ("10", "preproc")
+
+
+def test_nearer_files_and_those_of_more_entities_come_last(tmp_path: Path) -> None:
+    names = [
+        "task-x_bold.json",
+        "sub-01/sub-01_bold.json",
+        "sub-01/ses-02/func/sub-01_task-x_bold.json",
+        "sub-01/ses-02/func/sub-01_task-x_run-1_bold.json",
+    ]
+    others = ["task-y_bold.json", "task-x_events.json", "task-x_bold.tsv"]
+    for name in [*names, *others]:
+        write(tmp_path / name)
+    bold = write(tmp_path / FUNC / "sub-01_task-x_run-01_bold.nii.gz")
+    file = next(f for f in list_folder(tmp_path, FUNC) if f.path == bold)
+    found = inherit(folders(tmp_path), file, ".json", "bold")
+    assert found == [tmp_path / name for name in names]
+
+
+def runs_of(root: Path, *names: str) -> list[BoldRun]:
+    """Find the runs of files with a table of events for each."""
+    for name in names:
+        write(root / FUNC / f"sub-01_{name}_bold.nii.gz")
+        write(root / FUNC / f"sub-01_{name}_events.tsv")
+    files = [f for f in list_folder(root, FUNC) if f.path.name.endswith(".gz")]
+    return find_runs(folders(root), folders(root), files, Ledger())
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (("run-2", "run-10", "run-1"), [1, 2, 10]),
+        (("acq-a_run-1", "acq-b_run-1"), [1, 2]),
+        (("run-a", "run-bb"), [1, 2]),
+        (("task-x",), [1]),
+    ],
+)
+def test_runs_have_the_numbers_of_their_labels(
+    tmp_path: Path, names: tuple[str, ...], numbers: list[int]
+) -> None:
+    runs = runs_of(tmp_path, *names)
+    assert [run.number for run in runs] == numbers
+    labels = [run.series[0].name.split("_")[1] for run in runs]
+    assert "run-10" not in names or labels == ["run-1", "run-2", "run-10"]
+
+
+def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path: Path) -> None:
+    stem = "sub-01_run-1_hemi-L_space-fsaverage"
+    write(tmp_path / FUNC / "sub-01_run-1_events.tsv")
+    left = write(tmp_path / FUNC / f"{stem}_bold.func.gii")
+    without = write(tmp_path / FUNC / "sub-01_run-2_bold.nii.gz")
+    table = write(tmp_path / FUNC / "sub-01_run-1_desc-confounds_timeseries.tsv")
+    write(tmp_path / FUNC / "sub-01_run-3_desc-confounds_timeseries.tsv")
+    mask = write(tmp_path / FUNC / f"{stem}_desc-brain_mask.nii.gz")
+    write(tmp_path / FUNC / "sub-01_run-1_space-T1w_desc-brain_mask.nii.gz")
+    ledger = Ledger()
+    files = [f for f in list_folder(tmp_path, FUNC) if f.path in (left, without)]
+
+    (run,) = find_runs(folders(tmp_path), folders(tmp_path), files, ledger)
+
+    right = left.with_name(left.name.replace("hemi-L", "hemi-R"))
+    assert run.series == (left, right)
+    assert (run.confounds, run.images) == (table, {"brain": mask})
+    assert [*ledger.counts.values()] == [1]
+
+
+def test_two_versions_of_one_run_are_refused(tmp_path: Path) -> None:
+    for name in ("sub-01_run-1_bold.nii.gz", "sub-01_run-2_bold.nii.gz"):
+        write(tmp_path / FUNC / name)
+    refuse_versions(list_folder(tmp_path, FUNC))
+    write(tmp_path / FUNC / "sub-01_rec-b_run-1_bold.nii.gz")
+    with pytest.raises(BrainhiveError, match="rec-b"):
+        refuse_versions(list_folder(tmp_path, FUNC))
+    other = Path("sub-02/func")
+    write(tmp_path / other / "sub-01_run-3_bold.nii.gz")
+    with pytest.raises(BrainhiveError, match="sub-02"):
+        refuse_versions(list_folder(tmp_path, other))
+
+
+@pytest.mark.parametrize(
+    ("raw", "derived", "expected"),
+    [
+        ({"RepetitionTime": 2.0}, {}, (2.0, 0.0)),
+        ({"RepetitionTime": 1.5}, {"RepetitionTime": 2.0}, (2.0, 0.0)),
+        ({"RepetitionTime": 2}, {"SliceTimingCorrected": True}, (2, 1.0)),
+        ({"RepetitionTime": 2, "StartTime": 9}, {"StartTime": 0.7}, (2, 0.7)),
+        ({"RepetitionTime": 2.0}, {"StartTime": -1}, None),
+        ({"RepetitionTime": 2000}, {}, None),
+        ({"RepetitionTime": 0}, {}, None),
+        ({"RepetitionTime": 1.99}, {}, None),
+        ({"RepetitionTime": True}, {}, None),
+        ({}, {}, None),
+    ],
+)
+def test_times_of_volumes_are_those_of_the_sidecars(
+    tmp_path: Path, raw: Any, derived: Any, expected: Any
+) -> None:
+    """The header says 2 s."""
+    image = nibabel.Nifti1Image(np.zeros((2, 2, 2, 5), np.float32), np.eye(4))
+    image.header.set_zooms((1, 1, 1, 2.0))
+    path = tmp_path / "x_bold.nii"
+    nibabel.save(image, path)
+    first = write(tmp_path / "first.json", {"RepetitionTime": 9.0})
+    own, further = (
+        write(tmp_path / f"{number}.json", content)
+        for number, content in enumerate((raw, derived))
+    )
+    run = run_of(path, ((first, own) if raw else (), (further,)))
+    if expected is None:
+        with pytest.raises(BrainhiveError):
+            read_timing(run)
+    else:
+        assert read_timing(run)[:3] == (5, *expected)
+
+
+@pytest.mark.parametrize(
+    ("header_s", "is_read"), [(0, True), (1, True), (2000, True), (3, False)]
+)
+def test_a_header_may_know_no_time_or_count_milliseconds(
+    tmp_path: Path, header_s: float, is_read: bool
+) -> None:
+    image = nibabel.Nifti1Image(np.zeros((2, 2, 2, 4), np.float32), np.eye(4))
+    image.header.set_zooms((1, 1, 1, header_s))
+    nibabel.save(image, tmp_path / "x_bold.nii")
+    sidecar = write(tmp_path / "x.json", {"RepetitionTime": 2})
+    run = run_of(tmp_path / "x_bold.nii", ((sidecar,), ()))
+    if is_read:
+        assert read_timing(run) == (4, 2, 0.0, "0")
+    else:
+        with pytest.raises(BrainhiveError):
+            read_timing(run)
+
+
+EVENTS = """onset\tduration\ttrial_type\tpart\tpicture
+7.5\t2\tpicture\t1\tb.png
+3\tn/a\tpicture\t01\ta.png
+n/a\t2\tpicture\t1.0\tc.png
+9\t2\tbutton\t1\tn/a
+11\t2\tpicture\t2\td.png
+"""
+
+
+def test_events_are_pictures_in_the_order_of_time(tmp_path: Path) -> None:
+    path = write(tmp_path / "sub-01_events.tsv", EVENTS)
+    pictures, dropped = read_events(path, "picture", {"part": 1}, path)
+    assert [(onset, name) for onset, _, name in pictures] == [
+        (3.0, "a.png"),
+        (7.5, "b.png"),
+    ]
+    assert np.isnan(pictures[0][1]) and pictures[1][1] == 2
+    assert sorted(dropped.values()) == [1, 1, 1] and len(dropped) == 3
+    assert len(read_events(path, "picture", {}, path)[0]) == 3
+    assert len(read_events(path, "picture", {"part": [2, "1"]}, path)[0]) == 3
+
+    with pytest.raises(BrainhiveError, match="session"):
+        read_events(path, "picture", {"session": 1}, path)
+    for old, new in (("7.5\t", "soon\t"), ("7.5\t", "3.0\t")):
+        path.write_text(EVENTS.replace(old, new))
+        with pytest.raises(BrainhiveError):
+            read_events(path, "picture", {}, path)
+
+
+CONFOUNDS = """trans_x\ttrans_x_derivative1\tcosine00\tcosine01\tzero\tcsf
+1\tn/a\t.5\t1\t0\tn/a
+2\t1\t.4\t2\t0\t5
+4\t2\t.3\t1\t0\tn/a
+"""
+
+
+def test_confounds_are_columns_by_name_and_pattern(tmp_path: Path) -> None:
+    table, noted = write(tmp_path / "x_timeseries.tsv", CONFOUNDS), Counter[str]()
+    run = run_of(tmp_path / "x_bold.nii", confounds=table)
+    found = read_confounds(run, ["trans_x*", "cosine", "zero"], 3, noted)
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "trans_x": [1, 2, 4],
+        "trans_x_derivative1": [0, 1, 2],
+        "cosine00": [0.5, 0.4, 0.3],
+        "cosine01": [1, 2, 1],
+    }
+    assert [*noted.values()] == [1, 1]
+    assert read_confounds(run, [], 3, noted) == {}
+    assert read_confounds(run, ["non_steady"], 3, noted) == {}
+    for groups, volumes in ((["csf"], 3), (["absent"], 3), (["cosine"], 4)):
+        with pytest.raises(BrainhiveError):
+            read_confounds(run, groups, volumes, noted)
+    with pytest.raises(MissingData):
+        read_confounds(run_of(table), ["cosine"], 3, noted)
