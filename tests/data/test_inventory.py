@@ -155,3 +155,28 @@ def test_bad_signals_are_named(home, pictures):
         assert (
             "sub-01.h5, train" in problems(found)[0] and message in problems(found)[0]
         )
+
+
+@pytest.mark.parametrize(
+    ("count", "rows"), [(0, []), (1, [0]), (3, [0, 1, 2]), (64, [*range(64)])]
+)
+def test_few_rows_are_all_looked_at(count, rows):
+    assert inventory._some(count) == rows
+
+
+def test_many_rows_are_looked_at_evenly():
+    rows = inventory._some(500)
+    assert len(rows) == 64 and rows[0] == 0 and rows[-1] == 499
+    assert {*np.diff(rows).tolist()} == {7, 8}
+
+
+def test_a_channel_is_flat_only_where_several_trials_have_one_value():
+    signal = np.random.default_rng(0).normal(size=(3, 2, 3, 5)).astype(np.float32)
+    signal[:, 0, 1] = 4
+    names = ["a", "b", "c"]
+    assert inventory._bad_values(recording(names, signal=signal)).startswith("1 flat")
+    one = recording(names[:1], signal=signal[:1], repetitions=np.array([1]))
+    assert not inventory._bad_values(one)
+    # each trial by itself is constant
+    signal[1, 0, 1] = 5
+    assert not inventory._bad_values(recording(names, signal=signal))

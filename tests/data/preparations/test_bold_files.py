@@ -107,6 +107,7 @@ def test_runs_have_their_masks_confounds_and_hemispheres(tmp_path: Path) -> None
     left = write(tmp_path / FUNC / f"{stem}_bold.func.gii")
     without = write(tmp_path / FUNC / "sub-01_run-2_bold.nii.gz")
     table = write(tmp_path / FUNC / "sub-01_run-1_desc-confounds_timeseries.tsv")
+    write(tmp_path / "sub-01/sub-01_desc-confounds_timeseries.tsv")
     write(tmp_path / FUNC / "sub-01_run-3_desc-confounds_timeseries.tsv")
     mask = write(tmp_path / FUNC / f"{stem}_desc-brain_mask.nii.gz")
     write(tmp_path / FUNC / "sub-01_run-1_space-T1w_desc-brain_mask.nii.gz")

@@ -12,7 +12,7 @@ from own_recordings import CHANNELS, RATE_HZ, Shown, annotate, make_raw, write_p
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.epochs import as_trials, warn_of_size
-from brainhive_cli.data.preparations.recording import Config, Own
+from brainhive_cli.data.preparations.recording import Config, Own, _tabulate_pictures
 from brainhive_cli.data.recording_files import list_recordings
 from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import channel_rows
@@ -268,3 +268,18 @@ def test_names_that_no_recording_has_are_said(folder: Path) -> None:
     lines = build(**keys, types=["eeg", "mag"]).look_over((1,)).warnings
     absent = [line for line in lines if line.startswith("no recording has")]
     assert [line.split()[3].rstrip(",") for line in absent] == ["T99", "Fpz", "mag"]
+
+
+def test_pictures_are_counted_by_subject_and_session() -> None:
+    shown = np.array([2, 0, 1, 4, 1])
+    splits = {"train": np.array([0, 1, 2]), "test": np.array([3, 4]), "none": shown[:0]}
+    again = np.array([1, 1, 1, 0, 0])
+    table = _tabulate_pictures(
+        {1: {1: shown, 2: shown, 3: again}, 4: {1: again}}, splits
+    )
+    assert table.rows == (
+        ("1", "1–2", "train", "2 of 3", "1 to 2, mostly 1.5"),
+        ("1", "1–2", "test", "2 of 2", "1 to 4, mostly 2.5"),
+        ("1", "3", "train", "3 of 3", "1"),
+        ("4", "1", "train", "3 of 3", "1"),
+    )
