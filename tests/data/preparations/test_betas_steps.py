@@ -318,3 +318,27 @@ def test_measures_of_betas_are_those_recorded(recorded) -> None:
         chosen=choose_estimates(betas),
         chosen_of_few=choose_estimates(betas[:3, :2]),
     )
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "repetitions", "scale", "is_refused"),
+    [
+        (1, 0, 2, "session", False),
+        (1, 0, 1, "session", True),
+        (1, 4, 1, "session", True),
+        (0, 2, 1, "session", False),
+        (2, 0, 1, "run", False),
+        (1, 3, 2, "run", True),
+        (1, 0, 1, "no", False),
+    ],
+)
+def test_two_trials_or_more_are_needed_to_z_score_by(
+    train: int, test: int, repetitions: int, scale: str, is_refused: bool
+) -> None:
+    betas = make(train=train, test=test, repetitions=repetitions, zscore=scale)
+    if is_refused:
+        with pytest.raises(BrainhiveError):
+            betas.shapes(1, 1)
+    else:
+        counts = {split: shape[0] for split, shape in betas.shapes(1, 1).items()}
+        assert sum(counts.values()) == (train + test) * repetitions

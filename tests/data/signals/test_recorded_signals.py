@@ -383,6 +383,7 @@ def test_region_splits(recorded: Recorded, control: Any) -> None:
             for mask in split_masks(sets, region_space(), control, 4).values()
         ],
         regions=[len(list_regions(text)) for text in sets.values()],
+        voxels=[len(mask) for mask in found.values()],
     )
 
 
