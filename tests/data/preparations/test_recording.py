@@ -216,7 +216,7 @@ def test_test_trials_do_not_change_the_whitener(data):
     np.testing.assert_array_equal(before.whiteners[0], after.whiteners[0])
 
 
-def test_a_causal_filter_is_butterworth_s_and_does_not_see_what_comes_later(
+def test_a_causal_filter_is_butterworth_s_and_does_not_see_later_samples(
     data, recorded
 ):
     shown, raw, path = record_shown(data)
