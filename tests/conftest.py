@@ -55,7 +55,7 @@ LONG_FILES = {
 one of them.
 """
 
-pytest_plugins = ["recorded_numbers", "worlds"]
+pytest_plugins = ["digests", "recorded_numbers", "worlds"]
 
 
 @pytest.fixture(scope="session", autouse=True)
