@@ -61,9 +61,10 @@ def test_the_domain_adapter_is_added_to_the_attentions(repositories):
         assert torch.allclose(
             unet.get_submodule(f"{place}.{layer}").weight, wanted, atol=1e-6
         )
-    without = config(repositories, domain_adapter=None).build().unet
+    without = config(repositories, domain_adapter=None, sparse_control=None).build()
     own = unet_of(repositories)[f"{place}.to_k.weight"]
-    assert torch.equal(without.get_submodule(f"{place}.to_k").weight, own)
+    assert torch.equal(without.unet.get_submodule(f"{place}.to_k").weight, own)
+    assert without.sparse_control is None
 
 
 def test_captions_have_the_suffix_and_guidance_moves_away_from_the_negative_prompt(
