@@ -10,6 +10,7 @@ import pytest
 import torch
 from cell_data import targets_of
 from layouts import one_token, spec_of
+from recorded_numbers import Recorded
 from trials import make_trials
 
 from brainhive_cli.core import parts
@@ -18,18 +19,22 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
+from brainhive_cli.training.alignment import few_shot
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.few_shot import (
+    FINE_TUNING,
     PERMUTED_SCRATCH,
     PERMUTED_TRANSFER,
     SCRATCH,
     SUBJECT_LAYER,
+    TRAINED_ARMS,
     TRANSFER,
     PersonModel,
     SourceModel,
+    fixed_pull,
 )
 from brainhive_cli.training.alignment.loop import fit
-from brainhive_cli.training.alignment.recipe import Term, Train
+from brainhive_cli.training.alignment.recipe import Stage, Term, Train
 
 PICTURES, CHANNELS, SAMPLES, NEW = 60, ("P7", "Oz", "Cz", "Pz"), 6, 9
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
@@ -225,3 +230,188 @@ def test_the_strongest_pull_leaves_only_the_alignment_of_signals(base):
     assert torch.equal(
         decode(base.train_arm(TRANSFER, LEARNED, 0, 1.0)), decode(base.zero_shot)
     )
+
+
+def repeated(subject: int, *, voxels: bool = False) -> Trials:
+    """Responses with up to three repetitions of a picture."""
+    random = np.random.default_rng(subject)
+    signal = responses_of(subject).signal + random.normal(size=(PICTURES, 3, 4, 6))
+    counts = random.integers(1, 4, PICTURES)
+    signal[np.arange(3) >= counts[:, None]] = np.nan
+    names, rate_hz = ((), None) if voxels else (CHANNELS, 100.0)
+    return make_trials(
+        subject,
+        signal[..., : 1 if voxels else 6].astype(np.float32),
+        np.arange(PICTURES),
+        names,
+        rate_hz,
+        counts,
+    )
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """The arguments of trainings, which are not run."""
+    calls: list[tuple] = []
+
+    def note(layout, data, terms, train, start, seed, *, launch):
+        calls.append((layout, data, train, start, seed))
+        return start
+
+    monkeypatch.setattr(few_shot, "fit", note)
+    return calls
+
+
+def test_arms_decode_the_recorded_tokens(base, recorded: Recorded) -> None:
+    short = replace(base, train=TRAIN.model_copy(update={"epochs": 1}))
+    tokens = {
+        arm: decode(short.train_arm(arm, LEARNED, 3, 0.1)) for arm in TRAINED_ARMS
+    }
+    recorded(3, **tokens)
+
+
+def test_alignments_decode_the_recorded_tokens(
+    base, whitened, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # counts of the people differ, and few tokens are references
+    monkeypatch.setattr(few_shot, "MAX_REFERENCES", 50)
+    people = [repeated(subject) for subject in (1, 2, 3)]
+    source, person = replace(base, trained=people), repeated(NEW)
+
+    tokens = {
+        kind: decode(fit_arm(source, kind, person))
+        for kind in (*SIGNAL_PARTS, *FREE, *PAIRED)
+    }
+    tokens["own"] = decode(whitened.align_signals(part("whiten"), person))
+    tokens |= {f"whitened {k}": decode(fit_arm(whitened, k, person)) for k in FREE}
+
+    assert source._reference_tokens.shape == (60, 16)
+    recorded(3, references=source._reference_tokens, **tokens)
+
+
+def test_each_arm_changes_its_part_of_the_training(base, fits) -> None:
+    drop = replace(base, train=TRAIN.model_copy(update={"last_batch": "drop"}))
+    for model, last in ((base, TRAIN.last_batch), (drop, "even")):
+        for arm in TRAINED_ARMS:
+            with np.errstate(all="ignore"):
+                model.train_arm(arm, LEARNED, 5, 0.25)
+            layout, data, train, start, _ = fits.pop()
+
+            is_transfer = arm in (TRANSFER, PERMUTED_TRANSFER)
+            assert train.start_pull == (0.25 if is_transfer else TRAIN.start_pull)
+            assert (train.selection, train.last_batch) == ("last", last)
+            assert (start is None) == (arm in (SCRATCH, PERMUTED_SCRATCH))
+            assert layout.spec.subjects == (NEW,)
+            assert (layout.subject_layer == "linear") == (arm == SUBJECT_LAYER)
+            frozen = [Stage(epochs=20, lr=10 * TRAIN.lr, freeze=["backbone", "fuser"])]
+            assert train.stages == (frozen if arm == SUBJECT_LAYER else TRAIN.stages)
+            assert data.held_out.shape == (LEARNED.stimulus.max() + 1,)
+            assert not data.held_out.any() and data.seed == 5
+            assert sorted(data.trials[0].stimulus) == sorted(LEARNED.stimulus)
+            is_moved = (data.trials[0].stimulus != LEARNED.stimulus).any()
+            assert is_moved == (arm in (PERMUTED_TRANSFER, PERMUTED_SCRATCH))
+
+
+def test_a_subject_layer_starts_as_the_model_itself(base, fits) -> None:
+    base.train_arm(SUBJECT_LAYER, LEARNED, 0)
+    start = fits[0][3].eval()
+    signal = torch.from_numpy(TESTED.averages)
+    first = torch.zeros(len(signal), dtype=torch.long)
+    with torch.inference_mode():
+        layered = start.encode_signal(signal, first)
+        plain = base.model.encode_signal(signal, base.model.index_of(None, len(signal)))
+    torch.testing.assert_close(layered, plain)
+    assert start.losses == base.model.losses
+
+
+def test_a_person_gets_a_number_that_nobody_has(base, whitened, fits) -> None:
+    for subject, number in ((NEW, NEW), (2, 4)):
+        person = replace(LEARNED, subject=subject)
+        for model in (base, whitened):
+            found = model.train_arm(FINE_TUNING, person, 0)
+            layout, data, *_ = fits.pop()
+            assert layout.spec.subjects == (number,) and found.subject == number
+            known = [subject] if model is whitened else []
+            assert [*data.learned.normalisers] == known
+
+
+def test_seeds_of_a_person_differ(base, fits) -> None:
+    for seed in (1, 1, 2):
+        base.train_arm(PERMUTED_SCRATCH, LEARNED, seed)
+    first, again, other = fits
+    assert first[4] == again[4] != other[4]
+    orders = [each[1].trials[0].stimulus.tolist() for each in fits]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_signals_are_aligned_before_transfer_alone(base, whitened, fits) -> None:
+    aligned = base.align_signals(part("euclidean"), LEARNED).normaliser
+    for arm in TRAINED_ARMS:
+        found = base.train_arm(arm, LEARNED, 0, 0.5, part("euclidean")).normaliser
+        if arm in (TRANSFER, PERMUTED_TRANSFER):
+            np.testing.assert_array_equal(found.matrix, aligned.matrix)
+        else:
+            assert found is None
+        own = whitened.train_arm(arm, LEARNED, 0, 0.5, part("euclidean")).normaliser
+        expected = whitened._normaliser_of(LEARNED)
+        np.testing.assert_array_equal(own.matrix, expected.matrix)
+
+
+def test_tokens_of_blocks_are_the_tokens_of_all(
+    base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = decode(base.zero_shot)
+    monkeypatch.setattr(few_shot, "SIGNALS_AT_ONCE", 7)
+    torch.testing.assert_close(decode(base.zero_shot), expected)
+
+
+def test_other_channels_are_not_read_by_zero_shot(whitened) -> None:
+    wide = np.zeros((2, 5, SAMPLES), np.float32)
+    with pytest.raises(BrainhiveError):
+        whitened.zero_shot.encode(wide)
+    trials = make_trials(NEW, wide, [0, 1], (*CHANNELS, "O1"), 100.0)
+    assert not whitened.decodes_strangers(trials)
+    assert whitened.decodes_strangers(TESTED)
+
+
+def test_people_of_several_widths_have_no_mean_normaliser(whitened) -> None:
+    eye = np.eye(5, dtype=np.float32)
+    wider = {**whitened.model.learned.normalisers, 3: Normaliser(eye[:, :1], eye)}
+    model = copy.deepcopy(whitened.model)
+    model.learned = replace(model.learned, normalisers=wider)
+    with pytest.raises(BrainhiveError):
+        _ = replace(whitened, model=model).zero_shot
+
+
+def test_signals_are_aligned_as_the_model_was_trained(base, whitened) -> None:
+    with pytest.raises(BrainhiveError):
+        whitened.align_signals(part("euclidean"), LEARNED)
+    with pytest.raises(BrainhiveError):
+        base.align_signals(part("channel"), repeated(NEW, voxels=True))
+
+
+def test_models_in_closed_form_have_arms_of_their_own(base, fits) -> None:
+    layout = one_token(base.model.layout.spec, 8, {"e": 8}, backbone={"kind": "ridge"})
+    model = copy.deepcopy(base.model)
+    model.layout = layout
+    closed = replace(base, model=model)
+    for arm in (SUBJECT_LAYER, FINE_TUNING):
+        with pytest.raises(BrainhiveError):
+            closed.train_arm(arm, LEARNED, 0)
+    # where transfer is trained whatever its strength
+    closed.train_arm(TRANSFER, LEARNED, 0, 1.0)
+    assert len(fits) == 1
+
+
+def test_models_of_voxels_have_no_subject_layer(base, fits) -> None:
+    person = repeated(NEW, voxels=True)
+    with pytest.raises(BrainhiveError):
+        base.train_arm(SUBJECT_LAYER, person, 0)
+    base.train_arm(FINE_TUNING, person, 0)
+    assert fits[0][0].spec.names == ()
+
+
+def test_transfer_is_weaker_the_more_pictures_there_are() -> None:
+    counts = (5, 50, 51, 200, 201, 600, 601)
+    expected = [0.3, 0.3, 0.1, 0.1, 0.03, 0.03, 0]
+    assert [fixed_pull(count) for count in counts] == expected
