@@ -206,6 +206,8 @@ def test_neurons_checkpoint_is_the_model_that_wrote_it(
         torch.allclose(each, other.tensors[name], atol=1e-4)
         for name, each in one.tensors.items()
     )
+    shapes = {name: head.shape for name, head in found.layout.heads.items()}
+    assert shapes == {name: head.shape for name, head in HEADS.items()}
     assert found.layout.backbone["mode"] == "published"
     assert (found.learned.dataset, found.learned.subjects) == ("cc2017", (SUBJECT,))
     names = {

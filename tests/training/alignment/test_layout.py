@@ -1,0 +1,315 @@
+"""Layouts of brain models, and those that shapes of published weights describe."""
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from layouts import one_token, spec_of
+from torch import Tensor
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.models.heads import FUSED, Head
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.layout import (
+    FORMAT,
+    Layout,
+    holds_model,
+    is_checkpoint,
+    is_upstream,
+    learned_in,
+    read_checkpoint,
+    read_upstream,
+    subjects_of,
+    tokens_of,
+)
+
+SPEC = spec_of(("Oz", "Pz"), 5)
+HEADS = {
+    "text": Head((3,), "bert"),
+    "token": Head((6,), FUSED),
+    "image": Head((2, 4), "clip"),
+}
+
+
+def state_of(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
+    """Weights whose values are their positions, by names with `__` for dots."""
+    return {
+        name.replace("__", "."): torch.arange(float(prod(shape))).reshape(shape)
+        for name, shape in shapes.items()
+    }
+
+
+def written(state: dict[str, Tensor], path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"epoch": 3, "model_state_dict": state}, path)
+    return path
+
+
+LOW = state_of(
+    lin0__0__weight=(6, 9),
+    lin0__0__bias=(6,),
+    mlp__0__0__weight=(6, 6),
+    mlp__1__0__weight=(6, 6),
+    mlp__2__0__weight=(6, 6),
+    norm__weight=(5,),
+    lin1__weight=(5 * 4 * 4, 6),
+    maps_projector__0__weight=(2, 5),
+    upsampler__conv_norm_out__weight=(2,),
+    upsampler__conv_out__weight=(4, 2, 3, 3),
+    **{
+        f"upsampler__up_blocks__{stage}__resnets__{layer}__conv1__weight": (width, 1)
+        for stage, width in enumerate((8, 4, 2))
+        for layer in range(3)
+    },
+    upsampler__mid_block__attentions__0__query__weight=(2, 2),
+    upsampler__mid_block__attentions__0__proj_attn__bias=(2,),
+)
+HIGH = state_of(
+    lin0__0__weight=(6, 9),
+    mlp__0__0__weight=(6, 6),
+    mlp__1__0__weight=(6, 6),
+    lin1__weight=(3 * 7, 6),
+    projector__0__weight=(7,),
+    projector__2__weight=(11, 7),
+)
+SHARED = state_of(
+    **{f"ridge__linears__{index}__weight": (6, 20 + index) for index in range(7)},
+    backbone__clip_proj__0__weight=(7,),
+    backbone__backbone_linear__weight=(4 * 7, 6),
+    backbone__mixer_blocks1__0__weight=(2,),
+    backbone__mixer_blocks2__0__weight=(2,),
+    backbone__mixer_blocks2__1__weight=(2,),
+    backbone__mixer_blocks2__2__weight=(2,),
+    backbone__blin1__weight=(5 * 3 * 3, 6),
+    backbone__bnorm__weight=(5,),
+    backbone__bupsampler__up_blocks__0__weight=(2,),
+    backbone__bupsampler__up_blocks__1__weight=(2,),
+    backbone__bupsampler__conv_out__weight=(4, 2),
+    backbone__b_maps_projector__6__weight=(13, 2),
+    clipproj__proj=(7, 10),
+)
+
+
+def test_mindeye1s_low_level_is_a_decoder_of_latents(tmp_path: Path) -> None:
+    layout, state = read_checkpoint(written(LOW, tmp_path / "x_subj05_y/last.pth"))
+    assert layout.spec == SignalSpec((), 1, (5,), (9,))
+    # two of three stages double a side of 4
+    assert layout.heads == {"latent": Head((4, 16, 16), "vd-vae")}
+    assert layout.backbone == {
+        "kind": "havir",
+        "hidden": 6,
+        "blocks": 3,
+        "features": 5,
+        "decoder_channels": [2, 4, 8],
+        "decoder_layers": 2,
+    }
+    assert layout.encoders == {"vd-vae": "vd-vae"}
+    assert layout.retrieval_heads == ("latent",)
+    attention = "backbone.structural.upsampler.mid_block.attentions.0"
+    for name, old in (
+        ("backbone.inputs.spatial.5.0.weight", "lin0.0.weight"),
+        ("backbone.structural.lin1.weight", "lin1.weight"),
+        (f"{attention}.to_q.weight", f"{attention[20:]}.query.weight"),
+        (f"{attention}.to_out.0.bias", f"{attention[20:]}.proj_attn.bias"),
+    ):
+        assert torch.equal(state[name], LOW[old])
+    assert len(state) == len(LOW) - 1
+
+
+def test_mindeye1s_high_level_is_of_image_tokens(tmp_path: Path) -> None:
+    # its diffusion prior lies next to the model
+    whole = {f"module.voxel2clip.{name}": value for name, value in HIGH.items()}
+    whole["module.net.weight"] = torch.ones(2)
+    path = written(whole, tmp_path / "prior_final_subj2/last.pth")
+    layout, state = read_checkpoint(path)
+    assert layout.spec == SignalSpec((), 1, (2,), (9,))
+    tokens = Head((3, 7), "vd-image")
+    assert layout.heads == {"image": tokens, "image_projected": tokens}
+    assert layout.backbone == {
+        "kind": "havir",
+        "hidden": 6,
+        "blocks": 2,
+        "projector": 11,
+    }
+    assert layout.retrieval_heads == ("image_projected",)
+    assert state.keys() == {
+        "backbone.inputs.semantic.2.0.weight",
+        "backbone.semantic.mlp.0.0.weight",
+        "backbone.semantic.mlp.1.0.weight",
+        "backbone.semantic.lin1.image.weight",
+        "backbone.semantic.projector.image.0.weight",
+        "backbone.semantic.projector.image.2.weight",
+    }
+    assert learned_in(path).selection == "test"
+
+
+def test_mindeye2s_model_has_a_ridge_of_each_person(tmp_path: Path) -> None:
+    path = written(SHARED, tmp_path / "multisubject_subj03_hypatia/last.pth")
+    layout, state = read_checkpoint(path)
+    people = (1, 2, 4, 5, 6, 7, 8)
+    assert layout.spec == SignalSpec((), 1, people, tuple(range(20, 27)))
+    assert layout.backbone == {"kind": "mindeye2", "hidden": 6, "blocks": 3}
+    assert layout.heads == {
+        "image": Head((4, 7), "clip-bigg-tokens"),
+        "text": Head((10,), "clip-bigg-text"),
+        "blurry": Head((4, 6, 6)),
+        "maps": Head((9, 13)),
+    }
+    assert layout.encoders == {
+        name: name for name in ("clip-bigg-tokens", "clip-bigg-text")
+    }
+    assert layout.retrieval_heads == ("image",)
+    assert torch.equal(
+        state["backbone.ridge.linears.4.weight"], SHARED["ridge.linears.2.weight"]
+    )
+    assert {"backbone.backbone.blin1.weight", "backbone.clipproj.proj"} <= state.keys()
+    assert not any("mixer_blocks1" in name for name in state)
+
+    learned = learned_in(path)
+    assert (learned.dataset, learned.recordings) == ("nsd", "nsd")
+    assert learned.people == {"nsd": people} and learned.has_all_subjects
+    assert learned.selection == "last epoch"
+
+
+def test_neurons_files_are_of_clips_and_chosen_by_the_test(tmp_path: Path) -> None:
+    one = {name: SHARED[name] for name in SHARED if "ridge" not in name}
+    one["ridge.linears.0.weight"] = torch.ones(6, 8)
+    path = written(one, tmp_path / "exp_1/subj_03/checkpoints/brain_model_last.pth")
+    layout, _ = read_checkpoint(path)
+    assert layout.spec == SignalSpec((), 1, (3,), (8,))
+    assert layout.heads["image"].target == "clip-bigg-tokens-view-2"
+    learned = learned_in(path)
+    assert learned.people == {"cc2017": (3,)} and learned.recordings == "cc2017"
+    assert learned.selection == "test" and learned.has_all_subjects
+
+
+def test_the_path_says_whose_voxels_a_file_takes(tmp_path: Path) -> None:
+    everybody = tuple(range(1, 9))
+    for name, expected in (
+        ("final_subj01_x/last.pth", (1,)),
+        ("subj_8/last.pth", (8,)),
+        ("subj1/subj02/last.pth", (2,)),
+        ("subj05/a/b/c/last.pth", (5,)),
+        ("multisubject_subj08/last.pth", everybody[:-1]),
+        ("multisubject_subj01/last.pth", everybody[1:]),
+    ):
+        assert subjects_of(tmp_path / name) == expected
+    for name in ("last.pth", "subj09/last.pth", "subj15/x.pth", "subj05/a/b/c/d/x.pth"):
+        with pytest.raises(BrainhiveError):
+            subjects_of(tmp_path / name)
+    # which was tuned to one person after a training on all others
+    tuned = written(SHARED, tmp_path / "final_subj01_pretrained_40sess/last.pth")
+    assert learned_in(tuned).people == {"nsd": everybody}
+
+
+def test_checkpoints_and_whole_models_are_told_from_others(tmp_path: Path) -> None:
+    for number, (state, is_whole) in enumerate(
+        ((LOW, True), (SHARED, True), ({"net.weight": torch.ones(2)}, False))
+    ):
+        path = written(state, tmp_path / f"{number}.pth")
+        assert is_checkpoint(path) and holds_model(path) == is_whole
+    (tmp_path / "a.pt").touch()
+    (tmp_path / "a.bin").touch()
+    assert is_checkpoint(tmp_path / "a.pt") and not is_checkpoint(tmp_path / "a.bin")
+    assert not is_checkpoint(tmp_path / "b.pth") and not is_checkpoint(tmp_path)
+
+
+def test_the_compared_head_is_the_named_the_token_or_the_only_one() -> None:
+    def compared(names: tuple[str, ...], named: tuple[str, ...] = ()) -> Any:
+        heads = {name: HEADS[name] for name in names}
+        return Layout(SPEC, heads, {}, retrieval_heads=named).compared
+
+    assert compared(("text", "token", "image")) == ("token",)
+    assert compared(("text",)) == ("text",)
+    assert compared(("text", "token"), ("text",)) == ("text",)
+    with pytest.raises(RecipeError):
+        compared(("text", "image"))
+
+
+def test_targets_of_heads_are_made_from_their_embeddings() -> None:
+    layout = Layout(SPEC, HEADS, {}, dims={"a": 3, "b": 4})
+    assert layout.keys_of(["text", "image"]) == {"bert", "clip"}
+    assert layout.keys_of(["token", "image"]) == {"a", "b", "clip"}
+    assert layout.compared_keys == {"a", "b"}
+    assert layout.fused == {"token": HEADS["token"]}
+
+
+def test_only_heads_of_the_model_are_compared() -> None:
+    Layout(SPEC, HEADS, {}, retrieval_heads=("text",)).check()
+    with pytest.raises(RecipeError):
+        Layout(SPEC, HEADS, {}, retrieval_heads=("text", "depth")).check()
+
+
+def test_a_layout_is_written_as_plain_values() -> None:
+    fields = one_token(SPEC, 6, {"e": 8}).as_dict()
+    assert fields["format"] == FORMAT == 7
+    assert fields["heads"] == {"token": {"shape": (6,), "target": FUSED, "digest": ""}}
+    assert fields["spec"]["names"] == ("Oz", "Pz") and fields["dims"] == {"e": 8}
+
+
+def test_vectors_or_as_many_tokens_are_fused() -> None:
+    assert tokens_of({"a": (3,), "b": (5,)}) == ()
+    assert tokens_of({"a": (4, 3), "b": (4, 5)}) == (4,)
+    for shapes in (
+        {"a": (4, 3), "b": (5, 3)},
+        {"a": (3,), "b": (4, 3)},
+        {"a": (2, 2, 3), "b": (2, 2, 3)},
+    ):
+        with pytest.raises(RecipeError):
+            tokens_of(shapes)
+
+
+UPSTREAM = {"brain_channels": 2, "brain_sequence_length": 5, "proj_meta": {"e": 8}}
+
+
+def upstream_state(**more: tuple[int, ...]) -> dict[str, Tensor]:
+    return state_of(
+        vision_model__block__layers__0__ff__w1__weight=(24, 6),
+        vision_model__proj_maps__e__weight=(6, 8),
+        brain_model__backbone__other__weight=(2,),
+        logit_scale=(1,),
+        **more,
+    )
+
+
+def test_an_upstream_config_must_say_what_weights_do_not() -> None:
+    for absent in UPSTREAM:
+        config = {name: value for name, value in UPSTREAM.items() if name != absent}
+        with pytest.raises(BrainhiveError):
+            read_upstream(config, upstream_state())
+    # no brain encoder has such weights, and none is named
+    with pytest.raises(BrainhiveError):
+        read_upstream(UPSTREAM, upstream_state())
+
+
+def test_sizes_of_upstreams_models_are_in_their_weights() -> None:
+    config = {**UPSTREAM, "brain_backbone": "nice", "dropout": 0.3}
+    layout, state = read_upstream(config, upstream_state())
+    assert layout.spec == SignalSpec(("0", "1"), 5, (), ())
+    assert layout.backbone == {"kind": "nice", "dropout": 0.3}
+    assert layout.fuser == {
+        "kind": "fusion_encoder",
+        "intermediate_size": 24,
+        "dropout": 0.3,
+    }
+    assert layout.heads == {"token": Head((6,), FUSED)}
+    assert layout.dims == {"e": 8} and layout.encoders == {"e": "e"}
+    assert {"backbone.other.weight", "losses.0.logit_scale"} <= state.keys()
+    assert is_upstream(upstream_state()) and not is_upstream(state)
+
+
+def test_atms_shared_token_is_the_last_row_of_its_table() -> None:
+    above = "brain_model__backbone__encoder__enc_embedding__subject_embedding__"
+    table, shared = (
+        f"{above}subject_embedding__weight",
+        f"{above}shared_embedding",
+    )
+    upstream = upstream_state(**{table: (3, 4), shared: (1, 4)})
+    config = {**UPSTREAM, "brain_backbone": "atm"}
+    layout, state = read_upstream(config, upstream)
+    assert layout.spec.subjects == (0, 1, 2, 3) and layout.spec.widths == (2,) * 4
+    name = table.replace("__", ".").removeprefix("brain_model.")
+    expected = [*upstream[f"brain_model.{name}"], *upstream[shared.replace("__", ".")]]
+    assert torch.equal(state[name], torch.stack(expected))
