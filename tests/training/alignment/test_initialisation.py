@@ -1,13 +1,40 @@
 """Weights that a model begins with."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from cell_data import PICTURES, data_of, layout_of
+from layouts import one_token, spec_of
+from recorded_numbers import Recorded
+from safetensors.torch import save_file
 
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.models.blocks import FusionEncoder
+from brainhive_cli.models.heads import Head
+from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.initialisation import initial_aligner
+from brainhive_cli.training.alignment.initialisation import (
+    find_starts,
+    initial_aligner,
+    learned_by,
+    list_start_inputs,
+    load_start,
+    modules_of_subjects,
+    name_starts,
+    read_history,
+    refuse_other_voxels,
+    take_over,
+)
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.learned import Learned
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.recipe import Cell, Train
 
 
 @pytest.fixture
@@ -43,3 +70,229 @@ def test_the_fuser_of_a_prior_is_taken_over_and_frozen(data: CellData) -> None:
         assert torch.equal(parameter, fuser.state_dict()[name])
         assert not parameter.requires_grad
     assert all(parameter.requires_grad for parameter in model.backbone.parameters())
+
+
+@pytest.mark.parametrize("init", ["torch", "reference"])
+def test_initial_weights_are_those_that_were_recorded(
+    data: CellData, init: Any, recorded: Recorded
+) -> None:
+    model = initial_aligner(3, layout_of(data), data, init)
+    recorded(4, **model.state_dict())
+
+
+def sensors_model(subjects: tuple[int, ...], seed: int = 0, **more: Any) -> Aligner:
+    """A model with a matrix of channels for each person."""
+    torch.manual_seed(seed)
+    spec = replace(spec_of(("Oz", "Pz"), 5, subjects), **more)
+    layer = "linear" if subjects else "none"
+    model = Aligner(one_token(spec, 6, {"e": 8}, subject_layer=layer))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_()
+    return model
+
+
+def voxels_model(
+    subjects: tuple[int, ...], widths: tuple[int, ...], seed: int = 0, **more: Any
+) -> Aligner:
+    """A model with a ridge of each person's voxels."""
+    torch.manual_seed(seed)
+    backbone = {"kind": "mindeye2", "hidden": 8, "blocks": 1}
+    heads = {"image": Head((3, 5), "e")}
+    spec = SignalSpec((), 1, subjects, widths, **more)
+    return Aligner(Layout(spec, heads, backbone, retrieval_heads=("image",)))
+
+
+def test_a_new_person_gets_the_mean_of_known_matrices() -> None:
+    start, model = sensors_model((1, 2, 3), 1), sensors_model((9, 3), 2)
+    (name,) = {
+        name
+        for name, value in model.state_dict().items()
+        if value.shape != start.state_dict()[name].shape
+    }
+    start.losses = {"0.logit_scale": torch.tensor(2.0)}
+    take_over(model, start)
+    found, known = model.state_dict(), start.state_dict()
+    torch.testing.assert_close(found[name][0], known[name].mean(0))
+    assert torch.equal(found[name][1], known[name][2])
+    assert all(torch.equal(found[each], known[each]) for each in found if each != name)
+    assert model.losses == start.losses
+
+
+def test_a_model_of_nobody_is_a_start_like_any_other() -> None:
+    start, model = sensors_model((), 1), sensors_model((), 2)
+    take_over(model, start)
+    known = start.state_dict()
+    assert all(
+        torch.equal(each, known[name]) for name, each in model.state_dict().items()
+    )
+
+
+def test_ridges_of_known_people_are_taken_over_and_others_stay() -> None:
+    start, model = voxels_model((4, 7), (5, 6), 1), voxels_model((7, 9), (6, 3), 2)
+    own = {name: f"backbone.ridge.linears.{name}.weight" for name in (4, 7, 9)}
+    assert own[9] in modules_of_subjects(model)
+    assert own[4] not in model.state_dict()
+    initial = model.state_dict()[own[9]].clone()
+    take_over(model, start)
+    assert torch.equal(model.state_dict()[own[9]], initial)
+    known = start.state_dict()
+    for name, value in model.state_dict().items():
+        assert ".9." in name or torch.equal(value, known[name]), name
+
+
+def test_modules_of_people_are_named_by_their_numbers() -> None:
+    model = voxels_model((4, 7), (5, 6))
+    expected = {
+        name for name in model.state_dict() if ".linears.4." in name or ".7." in name
+    }
+    assert modules_of_subjects(model) == expected and len(expected) == 4
+    assert modules_of_subjects(sensors_model((1, 2))) == set()
+
+
+def test_a_person_has_the_same_voxels_in_a_start() -> None:
+    start, regions = voxels_model((4, 7), (5, 6)), {"V1": ((0, 1), (2,))}
+    refuse_other_voxels(start, voxels_model((7, 9), (6, 5)))
+    with pytest.raises(BrainhiveError):
+        refuse_other_voxels(start, voxels_model((9, 7), (6, 5)))
+    known = voxels_model((4, 7), (5, 6), regions=regions)
+    swapped = {"V1": ((2,), (0, 1))}
+    refuse_other_voxels(known, voxels_model((7, 4), (6, 5), regions=swapped))
+    with pytest.raises(BrainhiveError):
+        refuse_other_voxels(known, voxels_model((7, 4), (6, 5), regions=regions))
+
+
+def test_a_start_of_another_size_or_unit_is_refused_or_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(BrainhiveError):
+        take_over(voxels_model((1,), (5,)), sensors_model((1,)))
+    take_over(sensors_model((1,), unit="µV"), sensors_model((1,), unit="µV"))
+    assert capsys.readouterr().err == ""
+    take_over(sensors_model((1,), unit="T"), sensors_model((1,), unit="µV"))
+    assert "µV" in capsys.readouterr().err
+
+
+def test_a_part_is_found_below_any_prefix_of_its_file(tmp_path: Path) -> None:
+    part = "backbone.backbone"
+    weights = {
+        name: torch.randn_like(value)
+        for name, value in voxels_model((1,), (5,))
+        .get_submodule(part)
+        .state_dict()
+        .items()
+    }
+    for number, before in enumerate(("", f"{part}.", "backbone.")):
+        model = voxels_model((1,), (5,), 3)
+        other = {
+            name: value.clone()
+            for name, value in model.state_dict().items()
+            if not name.startswith(f"{part}.")
+        }
+        file = tmp_path / f"{number}.safetensors"
+        # names of another network are not taken for the part's
+        surplus = {f"text.{name}": value * 0 for name, value in weights.items()}
+        save_file({f"{before}{n}": v for n, v in weights.items()} | surplus, file)
+
+        load_start(model, file, part)
+
+        found = model.get_submodule(part).state_dict()
+        assert all(torch.equal(found[name], weights[name]) for name in weights)
+        state = model.state_dict()
+        assert all(torch.equal(state[name], value) for name, value in other.items())
+
+
+def test_a_file_without_the_part_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "other.safetensors"
+    save_file({"text.weight": torch.ones(2)}, file)
+    with pytest.raises(BrainhiveError):
+        load_start(voxels_model((1,), (5,)), file, "backbone.backbone")
+
+
+def test_a_part_of_a_model_keeps_ridges_of_new_people(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, model = voxels_model((4, 7), (5, 6), 1), voxels_model((7, 9), (6, 3), 2)
+    start.save(tmp_path / "model")
+    initial = {name: value.clone() for name, value in model.state_dict().items()}
+    load_start(model, tmp_path / "model", "backbone.ridge")
+    known = start.state_dict()
+    for name, value in model.state_dict().items():
+        is_taken = ".linears.7." in name
+        assert torch.equal(value, (known if is_taken else initial)[name]), name
+    assert capsys.readouterr().err == ""
+    # the same person with other voxels
+    with pytest.raises(BrainhiveError):
+        load_start(voxels_model((7,), (5,)), tmp_path / "model", "backbone.ridge")
+
+
+SELECTIONS = {"best": "last epoch", "last": "last epoch", "test": "test"}
+
+
+@pytest.mark.parametrize("selection", [*SELECTIONS, "recordings"])
+def test_the_record_says_what_selected_the_epoch(
+    data: CellData, selection: Any
+) -> None:
+    more = {"validation_recordings": {1: [0]}} if selection == "recordings" else {}
+    train = Train(selection=selection, **more)
+    nothing = replace(data, held_out=np.zeros(PICTURES, np.bool_))
+    expected = SELECTIONS.get(selection, "validation")
+    assert learned_by(nothing, train).selection == expected
+    # pictures that nobody was shown validate nothing
+    unseen = np.arange(PICTURES + 3) >= PICTURES
+    trials = [data.trials[0].change(stimulus=np.arange(PICTURES) - 1)]
+    hidden = replace(data, held_out=unseen, trials=trials)
+    assert learned_by(hidden, train).selection == expected
+    held_out = "validation" if selection == "best" else expected
+    assert learned_by(data, train).selection == held_out
+
+
+def test_the_record_of_a_training_has_those_of_its_starts(
+    data: CellData, tmp_path: Path
+) -> None:
+    start = sensors_model((1,))
+    start.learned = Learned("test", "demo", "demo", {"demo": (3,)}, True)
+    start.save(tmp_path / "model")
+    own = Learned("last epoch", "demo", "demo", {"demo": (1,)}, True)
+    cell = replace(data, learned=own)
+    assert learned_by(cell, Train()).people == {"demo": (1,)}
+    begun = replace(cell, starts={1: {"": tmp_path / "model"}})
+    found = learned_by(begun, Train(selection="last"))
+    assert found.people == {"demo": (1, 3)} and found.selection == "test"
+
+
+def test_public_networks_alone_need_no_history(tmp_path: Path) -> None:
+    weights = {"h.0.weight": torch.ones(2)}
+    own, public, fetched = (
+        tmp_path / name / "model.safetensors" for name in ("own", "gpt2", "cc2017")
+    )
+    for file in (own, public, fetched):
+        file.parent.mkdir()
+        save_file(weights, file)
+    (public.parent / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    (own.parent / "config.json").write_text(json.dumps({"sizes": [1]}))
+    assert read_history(public, "backbone.text") is None
+    assert read_history(fetched, "backbone.text") is None
+    for file, part in ((own, "backbone.text"), (public, ""), (fetched, "")):
+        history = read_history(file, part)
+        assert history is not None and not history.has_all_subjects
+    # upstream's models have the layout of transformers, and have seen brains
+    save_file({"brain_model.backbone.weight": torch.ones(2)}, public)
+    assert read_history(public, "backbone.text") is not None
+
+
+def test_each_stage_starts_from_files_of_its_own(home: Path) -> None:
+    cell = Cell("all_seed-1", (1, 2), (1, 2), 1)
+    model = home / "folder"
+    sensors_model((1,)).save(model)
+    file = home / "coca.pth"
+    torch.save({"weight": torch.ones(2)}, file)
+    references = [{}, {"": str(model), "backbone": str(file)}, {}]
+    assert find_starts(references, cell, Paths(), {}) == {
+        1: {"": model, "backbone": file}
+    }
+    with pytest.raises(MissingData):
+        find_starts([{"fuser": str(home / "absent.pth")}], cell, Paths(), {})
+    # neither a folder nor a file changes under its name
+    assert name_starts(references, Paths(), {}) == {}
+    assert len(list_start_inputs(references, cell, Paths(), None, {})) == 2
