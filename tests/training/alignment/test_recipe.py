@@ -1,32 +1,42 @@
-"""Keys of a training's recipe: lengths of stages, terms, starts, and what has no
-effect.
+"""Settings of a training: stages and their starts, terms, keys without an effect, and
+what is usual where a recipe says nothing.
 """
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from pydantic import ValidationError
+from recorded_numbers import Recorded
 
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.models.heads import FUSED
+from brainhive_cli import api
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.sweep import variants
 from brainhive_cli.training.alignment.recipe import (
     Cell,
+    LoraSection,
     Recipe,
     Stage,
     Term,
     Train,
+    cells_of,
     check_active,
     list_subjects,
     mixing_of,
     ridge_keys,
     scale_stages,
+    with_usual_backbone,
 )
+
+TWO_STAGES = [{"epochs": 4, "start_from": "a"}, {"epochs": 6, "lr": 1e-3}]
 
 
 def resolve(*overrides: str) -> Recipe:
-    return Recipe.resolve("train-align", None, {}, ["dataset=demo", *overrides])
+    demo = ("dataset={kind: demo, subjects: 3}", "seeds=7")
+    return Recipe.resolve("train-align", None, {}, [*demo, *overrides])
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -51,129 +61,204 @@ def test_stages_keep_their_proportions_and_an_epoch_each(
 
 
 @pytest.mark.parametrize(
-    ("lengths", "epochs", "scaled"),
-    [([1, 1, 98], 10, [1, 1, 8]), ([98, 1, 1], 10, [8, 1, 1]), ([3, 1], 8, [6, 2]),
-     ([1, 100, 1], 3, [1, 1, 1]), ([5], 2, [2])],
-)  # fmt: skip
-def test_no_stage_is_empty(lengths: list[int], epochs: int, scaled: list[int]) -> None:
-    assert scale_stages(lengths, epochs) == scaled
+    ("lengths", "epochs", "expected"),
+    [
+        ([4, 6], 10, [4, 6]),
+        ([4, 6], 5, [2, 3]),
+        ([1, 1, 1], 10, [3, 4, 3]),
+        ([100, 1, 1], 3, [1, 1, 1]),
+        ([1, 1, 100], 4, [1, 1, 2]),
+        ([1, 100, 1], 7, [1, 5, 1]),
+        ([3], 8, [8]),
+    ],
+)
+def test_stages_keep_their_proportions_and_none_is_empty(
+    lengths: list[int], epochs: int, expected: list[int]
+) -> None:
+    assert scale_stages(lengths, epochs) == expected
+    with pytest.raises(RecipeError):
+        scale_stages(lengths, len(lengths) - 1)
 
 
-STAGES = [{"epochs": 2, "lr": 0.1}, {"epochs": 6, "lr": 0.2, "freeze": ["fuser"]}]
+def test_epochs_scale_the_stages_of_a_training() -> None:
+    assert Train(stages=TWO_STAGES).epochs == 10
+    shorter = Train(stages=TWO_STAGES, epochs=5)
+    assert [stage.epochs for stage in shorter.stages] == [2, 3]
+    assert shorter.span(None) == (0, 5)
+    assert [shorter.span(stage) for stage in (0, 1)] == [(0, 2), (2, 3)]
+    with pytest.raises(RecipeError):
+        shorter.span(2)
+    assert Train(epochs=7).span(0) == (0, 7)
+    with pytest.raises(RecipeError):
+        Train(epochs=7).span(1)
 
 
-def test_a_training_has_the_epochs_of_its_stages() -> None:
-    train = Train(stages=STAGES)  # type: ignore[arg-type]
-    assert train.epochs == 8 and [stage.epochs for stage in train.stages] == [2, 6]
-    assert train.span(None) == (0, 8)
-    assert [train.span(0), train.span(1)] == [(0, 2), (2, 6)]
-    assert train.all_stages(5) == train.stages
-    scaled = Train(stages=STAGES, epochs=4)  # type: ignore[arg-type]
-    assert [stage.epochs for stage in scaled.stages] == [1, 3] and scaled.epochs == 4
-    assert [stage.freeze for stage in scaled.stages] == [[], ["fuser"]]
-    for number in (2, 3):
-        with pytest.raises(RecipeError):
-            train.span(number)
+def test_the_start_of_a_training_is_that_of_its_first_stage() -> None:
+    later = [{"epochs": 1}, {"epochs": 1, "start_from": {"backbone": "b"}}]
+    for train, expected in (
+        (Train(), [{}]),
+        (Train(start_from="a"), [{"": "a"}]),
+        (Train(stages=TWO_STAGES), [{"": "a"}, {}]),
+        (Train(stages=later, start_from="a"), [{"": "a"}, {"backbone": "b"}]),
+    ):
+        assert train.starts == expected
+    with pytest.raises(ValidationError):
+        Train(stages=TWO_STAGES, start_from="b")
+    pinned = Train(stages=later, start_from="a").pin_starts({"a": "A", "b": "B"})
+    assert pinned.starts == [{"": "A"}, {"backbone": "B"}]
+    assert Train(start_from="a").pin_starts({"b": "B"}).starts == [{"": "a"}]
+    assert Train().pin_starts({"b": "B"}).starts == [{}]
 
 
 def test_a_training_without_stages_is_one() -> None:
-    train = Train(epochs=4, lr=0.25, warmup_steps=6)
-    assert train.span(0) == (0, 4) == train.span(None)
+    one = Train(epochs=3, lr=0.1, warmup_steps=10).all_stages(20)
+    assert one == [Stage(epochs=3, lr=0.1, warmup_epochs=0.5)]
+    assert one[0].warmup == 0.5
+    assert Train(epochs=3, warmup_steps=60).all_stages(20)[0].warmup == 3
     with pytest.raises(RecipeError):
-        train.span(1)
-    assert train.all_stages(4) == [Stage(epochs=4, lr=0.25, warmup_epochs=1.5)]
-    # the warm-up may take all steps
-    assert Train(epochs=2, warmup_steps=6).all_stages(3)[0].warmup == 2
-    with pytest.raises(RecipeError):
-        Train(epochs=2, warmup_steps=7).all_stages(3)
+        Train(epochs=3, warmup_steps=61).all_stages(20)
+    assert Train(epochs=3).all_stages(0)[0].warmup == 0
+    stages = Train(stages=TWO_STAGES).stages
+    assert Train(stages=TWO_STAGES).all_stages(9) == stages
 
 
-def test_a_warmup_counts_in_epochs_or_in_shares_of_its_stage() -> None:
-    assert Stage(epochs=10).warmup == 0
-    assert Stage(epochs=10, warmup_epochs=0.5).warmup == 0.5
-    assert Stage(epochs=10, warmup_epochs="1/4").warmup == 2.5  # type: ignore[arg-type]
-    assert Stage(epochs=2, warmup_epochs=2).warmup == 2
-    for fields in ({"warmup_epochs": 2.5}, {"final_div": 3.0}):
-        with pytest.raises((RecipeError, ValueError)):
-            Stage(epochs=2, **fields)  # type: ignore[arg-type]
-    assert Stage(epochs=2, schedule="one_cycle", final_div=3.0).final_div == 3
-
-
-def test_each_stage_starts_from_its_own_weights() -> None:
-    stages: Any = [{"epochs": 1}, {"epochs": 1, "start_from": {"fuser": "b"}}]
-    train = Train(stages=stages, start_from="a")
-    assert train.starts == [{"": "a"}, {"fuser": "b"}]
-    assert Train(start_from={"backbone": "c"}).starts == [{"backbone": "c"}]
-    assert Train().starts == [{}] and Train(stages=stages).starts[0] == {}
-    own: Any = [{"epochs": 1, "start_from": "d"}]
-    assert Train(stages=own).starts == [{"": "d"}]
-    with pytest.raises(ValueError):
-        Train(stages=own, start_from="a")
-    pinned = train.pin_starts({"a": "a@1", "b": "b@2", "c": "x"})
-    assert pinned.starts == [{"": "a@1"}, {"fuser": "b@2"}]
-    assert train.pin_starts({"x": "y"}) == train
+def test_a_warm_up_is_in_epochs_or_a_share_of_its_stage() -> None:
+    for epochs, expected in ((None, 0), (0.5, 0.5), (4, 4), ("1/4", 2)):
+        stage = Stage(epochs=8, schedule="one_cycle", warmup_epochs=epochs)
+        assert stage.warmup == expected
+    Stage(epochs=2, warmup_epochs=2)
+    with pytest.raises(ValidationError):
+        Stage(epochs=2, warmup_epochs=2.1)
+    assert isinstance(Stage(epochs=2, warmup_epochs="1/2").warmup_epochs, Fraction)
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"stages": STAGES, "lr": 0.3},
-        {"stages": STAGES, "warmup_steps": 3},
-        {"stages": STAGES, "patience": 2},
+        {"stages": TWO_STAGES, "lr": 1e-3},
+        {"stages": TWO_STAGES, "warmup_steps": 3},
+        {"stages": TWO_STAGES, "patience": 3},
         {"validation": 0, "validation_by": "pictures"},
+        {"validation": 0, "patience": 3},
         {"gallery_level": 1},
-        {"epoch_trials": 30, "last_batch": "drop"},
+        {"epoch_trials": 8, "last_batch": "drop"},
         {"selection": "recordings"},
-        {"validation_recordings": {1: [1]}},
-        {"validation": 0, "patience": 2},
+        {"validation_recordings": {1: [0]}},
+        {"stages": [{"epochs": 2, "final_div": 10}]},
         {"lora": {"rank": 4}},
+        {"lora": {"alpha": 4}},
+        {"lora": {"modules": ["q_proj"]}},
     ],
-    ids=str,
 )
-def test_keys_of_a_training_without_an_effect_are_refused(
-    fields: dict[str, Any],
-) -> None:
-    with pytest.raises((RecipeError, ValueError)):
+def test_keys_without_an_effect_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises((RecipeError, ValidationError)):
         Train(**fields)
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"stages": STAGES[:1], "patience": 2},
+        {"stages": TWO_STAGES[:1], "patience": 3},
         {"validation_by": "pictures"},
-        {"alternatives": "uncertainty", "gallery_level": 1},
-        {"epoch_trials": 30},
-        {"selection": "recordings", "validation_recordings": {1: [1]}},
+        {"gallery_level": 2, "alternatives": "uncertainty"},
+        {"epoch_trials": 8},
+        {"last_batch": "drop"},
         {
             "selection": "recordings",
-            "validation_recordings": {1: [1]},
+            "validation_recordings": {1: [0]},
             "validation": 0,
             "patience": 2,
         },
+        {"stages": [{"epochs": 2, "schedule": "one_cycle", "final_div": 10}]},
         {"lora": {"encoders": ["a"], "rank": 4}},
     ],
-    ids=str,
 )
-def test_keys_of_a_training_with_an_effect_are_taken(fields: dict[str, Any]) -> None:
-    assert Train(**fields).epochs > 0
+def test_keys_with_an_effect_are_taken(fields: dict[str, Any]) -> None:
+    Train(**fields)
 
 
-def term(**fields: Any) -> Term:
-    return Term.model_validate({"prediction": "a", **fields})
+def test_limits_of_a_lora_are_above_nothing() -> None:
+    assert LoraSection(encoders=["a"], rank=1).rank == 1
+    with pytest.raises(ValidationError):
+        LoraSection(encoders=["a"], rank=0)
 
 
-def part(first: str, second: str) -> Term:
-    """A term of a part of one epoch, as shares."""
-    return term(epochs=[0 if first == "0" else first, second]).in_stage(0, 1)
+def test_a_prior_alone_has_dropout() -> None:
+    Train(prior_dropout=0.1).check_prior("demo:prior")
+    Train().check_prior(None)
+    with pytest.raises(RecipeError):
+        Train(prior_dropout=0.1).check_prior(None)
 
 
-def test_a_term_is_active_from_its_first_epoch_up_to_its_last() -> None:
-    active = term(epochs=[1, 3], weight=2.0)
-    moments = (0.99, 1, 2.99, 3)
-    assert [active.weight_at(moment) for moment in moments] == [0, 2, 2, 0]
-    assert term().weight_at(99) == 1
-    assert term().of == "a" and term(target="b").of == "b"
+def test_a_ridge_is_the_usual_model_of_few_pictures() -> None:
+    own = ridge_keys("joint", 9)
+    assert own["backbone"] == {
+        "kind": "ridge",
+        "alpha": "auto",
+        "standardise": False,
+        "components": 9,
+    }
+    shared = ridge_keys("inter", 9)
+    assert shared["backbone"] == {"kind": "shared-ridge"}
+    assert own["similarity"] == shared["similarity"] == "cosine_from_mean"
+
+
+def test_a_recipe_that_says_how_to_train_keeps_its_way(home: Path) -> None:
+    few = {"dataset": {"kind": "categories", "names": ["cat", "dog"]}}
+    for fields in (
+        few | {"backbone": "nice"},
+        few | {"mode": "finetune"},
+        few | {"train": {"epochs": 3}},
+        {"dataset": "demo"},
+        {"dataset": "no such"},
+        ["no mapping"],
+    ):
+        assert with_usual_backbone(fields) == fields
+
+
+def term(loss: Any = "clip", **more: Any) -> Term:
+    return Term(prediction="token", loss=loss, **more)
+
+
+def mixing(alpha: float, share: float = 1.0) -> dict[str, Any]:
+    return {"kind": "clip", "mix_alpha": alpha, "mix_share": share}
+
+
+def test_terms_share_the_losses_of_earlier_ones() -> None:
+    check_active([term(), term(loss_of=0)], 2)
+    for terms in (
+        [term(loss_of=0)],
+        [term(loss_of=1), term()],
+        [term(), term(loss_of=0), term(loss_of=1)],
+    ):
+        with pytest.raises(RecipeError):
+            check_active(terms, 2)
+    with pytest.raises(ValidationError):
+        term("mse", loss_of=0)
+
+
+def test_every_term_and_every_epoch_is_active() -> None:
+    check_active([term(epochs=[0, 1]), term(epochs=[1, 3])], 3)
+    check_active([term(epochs=[0, 2]), term(epochs=[2, 3])], 3)
+    for terms in (
+        [term(epochs=[0, 1]), term(epochs=[2, 3])],
+        [term(epochs=[1, 3])],
+        [term(), term(epochs=[3, 4])],
+        [term(epochs=[0, 2])],
+    ):
+        with pytest.raises(RecipeError):
+            check_active(terms, 3)
+
+
+def test_a_term_weighs_nothing_outside_its_epochs() -> None:
+    one = term(epochs=[1, 3], weight=0.5)
+    assert [one.weight_at(at) for at in (0.9, 1, 2.9, 3)] == [0, 0.5, 0.5, 0]
+    assert term(weight=0.5).weight_at(99) == 0.5
+    moved = one.in_stage(4, 6)
+    assert moved.epochs == (5, 7) and moved.stage is None
+    share = term(epochs=["1/3", "2/3"], stage=1).in_stage(4, 6)
+    assert [share.weight_at(at) for at in (5.9, 6, 7.9, 8)] == [0, 1, 1, 0]
+    assert term().of == "token" and term(target="clip").of == "clip"
 
 
 def test_shares_and_epochs_of_a_term_are_those_of_its_stage() -> None:
@@ -192,146 +277,148 @@ def test_shares_and_epochs_of_a_term_are_those_of_its_stage() -> None:
     assert found == pytest.approx([0, 0, 0.6, 1])
 
 
-@pytest.mark.parametrize(
-    ("terms", "epochs"),
-    [
-        # an earlier term that has a loss of its own
-        ([term(loss_of=0)], 2),
-        ([term(), term(loss_of=2), term()], 2),
-        ([term(), term(loss_of=0), term(loss_of=1)], 2),
-        # never, or not always active
-        ([term(), term(epochs=[2, 3])], 2),
-        ([term(epochs=[0, 1])], 2),
-        ([part("0", "1/2"), part("3/4", "1/1")], 1),
-        # two ways of mixing
-        ([term(loss="mixco"), term(loss={"kind": "mixco", "mix_alpha": 0.3})], 2),
-    ],
-    ids=range(7),
-)
-def test_terms_that_do_not_go_together_are_refused(
-    terms: list[Term], epochs: int
-) -> None:
-    with pytest.raises(RecipeError):
-        check_active(terms, epochs)
+def test_signals_are_mixed_in_one_way_at_a_moment() -> None:
+    terms = [
+        term(mixing(0.2, 0.5), epochs=[0, 2]),
+        term(),
+        term(mixing(0.3), epochs=[2, 4]),
+    ]
+    assert mixing_of(terms, 1) == (0.2, 0.5)
+    assert mixing_of(terms, 2) == (0.3, 1.0)
+    assert mixing_of(terms, 5) == (0.0, 1.0)
+    assert mixing_of([terms[2], term(loss_of=0)], 0) == (0.3, 1.0)
+    for other in (mixing(0.3), mixing(0.2, 0.6)):
+        with pytest.raises(RecipeError):
+            mixing_of([terms[0], term(other)], 1)
 
 
-def test_terms_that_go_together_are_taken() -> None:
-    check_active([term(), term(loss_of=0)], 2)
-    check_active([part("0", "1/2"), part("1/2", "1/1")], 1)
-    check_active([term(epochs=[0, 1]), term(epochs=[1, 9])], 2)
-    mixed = [term(loss="mixco"), term(loss_of=0), term()]
-    assert mixing_of(mixed, 0) == (0.15, 1) and mixing_of(mixed[2:], 0) == (0.0, 1.0)
-    assert mixing_of([term(loss="mixco", epochs=[1, 2])], 0) == (0.0, 1.0)
-    with pytest.raises((RecipeError, ValueError)):
-        term(loss="mixco", loss_of=0)
-
-
-def test_a_ridge_is_exact_with_as_many_components_as_signals() -> None:
-    own = ridge_keys("intra", 30)["backbone"]
-    assert own == {
-        "kind": "ridge",
-        "alpha": "auto",
-        "standardise": False,
-        "components": 30,
-    }
-    assert ridge_keys("inter", 30)["backbone"] == {"kind": "shared-ridge"}
-    assert ridge_keys("inter", 30)["similarity"] == "cosine_from_mean"
-
-
-def test_a_cell_without_its_fold_has_the_name_of_all_folds() -> None:
-    cell = Cell("lr=1/sub-01_fold-12_seed-7", (1,), (1, 4), 7)
-    assert cell.name_over_folds == "lr=1/sub-01_seed-7"
-    assert Cell("a_fold-1", (3,), (), 7).name_over_folds == "a_fold-1"
-    cells = [cell, Cell("b", (3, 1), (2,), 7)]
-    assert list_subjects(cells) == [1, 2, 3, 4]
-    assert list_subjects(cells, with_tested=False) == [1, 3]
-
-
-COLOURS = "python:brainhive_cli.models.encoders.python:example"
-TWO = f"heads={{a: fused, b: {COLOURS!r}}}"
+CAPTIONED = "terms=[{prediction: token}, {prediction: token, target: captions}]"
+HEADS = "heads={meaning: clip-h14, latent: vae}"
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["head=c"],
-        ["fuser=heads", "head=token"],
-        [TWO, "fuser=heads"],
-        ["heads={a: clip-h14}", "dim=8"],
-        ["heads={a: clip-h14}", "fuser={kind: fusion_encoder, dropout: 0.5}"],
-        ["terms=[{prediction: token}]", "loss=mse"],
-        ["terms=[{prediction: token}, {prediction: b}]"],
-        ["terms=[{prediction: token, target: b}]"],
-        [TWO, "terms=[{prediction: a}]"],
-        ["targets={x: clip-h14}"],
-        ["similarity=cosine_from_mean"],
-        ["backbone=ridge", "terms=[{prediction: clip-h14}]"],
-        ["backbone=ridge", "loss=mse"],
-        ["backbone=ridge", "signal.repetitions=single"],
-        ["backbone=ridge", "train.epochs=3"],
-        ["backbone=ridge", "fuser={kind: fusion_encoder, dropout: 0.5}"],
-        ["train.lora.encoders=[absent]"],
-        ["train.lora.encoders=[clip-h14]", "encoders=[clip-h14]", "train.ema=0.9"],
+        ["prior=demo:prior", "fuser.kind=heads"],
+        ["mode=inter", "finetune.share=0.5"],
+        ["train.start_pull=0.1"],
+        ["trained_on=1", "mode=joint"],
         ["mode=finetune", "train.start_from=x"],
         ["mode=finetune", "train.init=reference"],
-        ["finetune.share=0.5"],
-        ["trained_on=1"],
-        ["train.start_pull=0.1"],
+        [HEADS, "dim=8"],
+        [HEADS, "fuser.intermediate_size=8"],
+        ["heads={token: fused}", "fuser.kind=heads"],
+        ["head=depth"],
+        ["terms=[{prediction: token}]", "loss.kind=mse"],
+        ["train.lora.encoders=[no such]"],
+        ["train.lora.encoders=[clip-h14]", "encoders=[clip-h14]", "train.ema=0.9"],
+        ["targets={captions: clip-b32}"],
+        [
+            "targets={token: clip-b32}",
+            "terms=[{prediction: token, target: token}]",
+        ],
+        ["terms=[{prediction: depth}]"],
+        ["terms=[{prediction: token}, {prediction: token, target: depth}]"],
+        ["similarity=cosine_from_mean"],
+        ["backbone.kind=ridge", "train.epochs=3"],
+        ["backbone.kind=ridge", "terms=[{prediction: clip-h14}]"],
+        ["backbone.kind=ridge", "loss.kind=mse"],
+        ["backbone.kind=ridge", "signal.repetitions=single"],
+        ["backbone.kind=ridge", "heads={token: fused}"],
+        [HEADS, "terms=[{prediction: meaning}]"],
         ["train.prior_dropout=0.2"],
         ["sweep={mode: [intra, finetune]}"],
         ["mode=finetune", "sweep={mode: [intra, joint]}"],
     ],
-    ids=str,
 )
-def test_recipes_that_contradict_themselves_are_refused(overrides: list[str]) -> None:
-    with pytest.raises(RecipeError):
+def test_settings_that_contradict_each_other_are_refused(overrides: list[str]) -> None:
+    with pytest.raises(BrainhiveError):
         resolve(*overrides)
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["head=token"],
-        [TWO, "head=b"],
-        [TWO, "terms=[{prediction: a}, {prediction: b}]"],
-        ["targets={x: clip-h14}", "terms=[{prediction: token, target: x}]",
-         "encoders=[vae]"],
-        ["backbone=ridge", "similarity=cosine_from_mean"],
-        ["backbone=ridge", "train.validation=0.2", "train.shuffled_labels=true"],
-        ["train.start_pull=0.1", "train.start_from=x"],
+        ["train.start_from=x", "train.start_pull=0.1"],
+        ["mode=finetune", "train.start_pull=0.1", "finetune.share=0.5"],
+        ["mode=finetune", "head=depth"],
+        ["targets={captions: clip-b32}", CAPTIONED],
+        ["backbone.kind=ridge", "train.validation=0"],
+        ["backbone.kind=ridge", "train.shuffled_labels=true"],
+        ["heads={token: fused}", "dim=8"],
         ["mode=inter", "trained_on=1"],
-        ["mode=finetune", "finetune.share=0.5"],
-        ["train.lora.encoders=[clip-h14]", "encoders=[clip-h14]"],
         ["sweep={mode: [intra, inter]}"],
     ],
-    ids=str,
-)  # fmt: skip
-def test_recipes_without_a_contradiction_are_taken(overrides: list[str]) -> None:
-    assert resolve(*overrides).train.epochs > 0
+)
+def test_settings_that_go_together_are_taken(overrides: list[str]) -> None:
+    resolve(*overrides)
 
 
-def test_heads_decide_targets_encoders_and_terms() -> None:
-    both = resolve(TWO, "encoders=[clip-h14]")
-    assert both.is_fused and both.head_targets["a"] == FUSED
-    assert [config.name for config in both.fused_encoders] == ["clip-h14"]
-    (other,) = [config.name for config in both.encoders if config.name != "clip-h14"]
-    assert both.head_targets["b"].name == other
-    weights = [each.weight for each in both.loss_terms]
-    assert weights == [0.5, 0.5]
-    ridge = resolve("backbone=ridge", "encoders=[clip-h14, vae]")
-    assert not ridge.is_fused and [*ridge.head_targets] == ["clip-h14", "vae"]
-    more = resolve(
-        "targets={x: clip-h14}", "terms=[{prediction: token, target: x}]",
-        "encoders=[vae]",
-    )  # fmt: skip
-    assert [config.name for config in more.stored_encoders] == ["vae", "clip-h14"]
-    label = resolve("sweep.train.lr=[1, 2]").run_label(Paths())
-    assert label.endswith("-intra-sweep")
-    assert ridge.run_label(Paths()).endswith("-intra-ridge")
+def test_defaults_of_heads_and_terms_are_recorded(recorded: Recorded) -> None:
+    recipes = {
+        "fused": resolve(),
+        "heads": resolve(HEADS),
+        "both": resolve("heads={token: fused, latent: vae}", "encoders=[clip-h14]"),
+        "ridge": resolve("backbone.kind=ridge"),
+        "staged": resolve(
+            "train.stages=[{epochs: 2}, {epochs: 4}]",
+            "terms=[{prediction: token}, {prediction: token, stage: 1}]",
+        ),
+    }
+    facts = {}
+    for name, recipe in recipes.items():
+        facts[name] = {
+            "terms": [
+                [term.prediction, term.weight_at(3.5), str(term.epochs)]
+                for term in recipe.loss_terms
+            ],
+            "counts": [
+                *(len(recipe.head_targets), len(recipe.fused_encoders)),
+                *(len(recipe.stored_encoders), recipe.is_fused),
+            ],
+        }
+    recorded(**facts)
 
 
-def test_stages_of_a_recipe_replace_their_short_form() -> None:
-    made = resolve("train.lr=0.3", "train.epochs=9", "train.stages=[{epochs: 2}]")
-    assert made.train.epochs == 2 and made.train.all_stages(1)[0].lr == 5e-4
-    later = resolve("train.stages=[{epochs: 2}, {epochs: 4}]", "train.epochs=3")
-    assert [stage.epochs for stage in later.train.stages] == [1, 2]
+def test_folds_and_variants_make_cells_of_their_own(home: Path) -> None:
+    dataset = {"kind": "categories", "names": ["cat", "dog"]}
+    axes = {"channels": ("A", "B"), "times_s": np.arange(5) / 100, "unit": "µV"}
+    # the second person has no third run
+    for subject, runs in ((1, 3), (2, 2)):
+        signal = np.random.default_rng(subject).normal(size=(4 * runs, 2, 5))
+        shown = ["cat", "dog"] * (2 * runs)
+        run = np.arange(len(signal)) // 4
+        api.store_trials(signal, shown, dataset, subject, run=run, **axes)
+    dataset["holdout"] = {"by": "runs", "folds": 3}
+    own = {"dataset": dataset, "seeds": [1, 2], "sweep": {"train.lr": [0.1, 0.2]}}
+
+    def cells(mode: str) -> list[Cell]:
+        recipe = Recipe.resolve("train-align", None, own | {"mode": mode}, [])
+        return cells_of(variants(recipe), recipe.dataset.build(recipe.paths))
+
+    joint = cells("joint")
+    assert [cell.name for cell in joint] == [
+        f"lr={lr}/all_fold-0{fold}_seed-{seed}"
+        for lr in (0.1, 0.2)
+        for fold in (1, 2, 3)
+        for seed in (1, 2)
+    ]
+    assert [cell.fold for cell in joint] == [1, 1, 2, 2, 3, 3] * 2
+    assert [cell.variant for cell in joint] == ["lr=0.1"] * 6 + ["lr=0.2"] * 6
+    people = [(cell.trained_on, cell.tested_on) for cell in joint[::2]]
+    assert people == [((1, 2),) * 2, ((1, 2),) * 2, ((1,),) * 2] * 2
+    assert {cell.name_over_folds for cell in joint} == {
+        f"lr={lr}/all_seed-{seed}" for lr in (0.1, 0.2) for seed in (1, 2)
+    }
+    assert len(cells("intra")) == 2 * 2 * 5
+    with pytest.raises(RecipeError):
+        cells("inter")
+    own["train"] = {"selection": "test"}
+    with pytest.raises(RecipeError):
+        cells("joint")
+
+
+def test_people_of_cells_are_listed_once() -> None:
+    cells = [Cell("a", (3, 1), (2,), 1), Cell("b", (1,), (5,), 1)]
+    assert list_subjects(cells) == [1, 2, 3, 5]
+    assert list_subjects(cells, with_tested=False) == [1, 3]
