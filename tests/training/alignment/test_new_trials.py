@@ -1,0 +1,162 @@
+"""Trials from memory as a model takes them: unit, window, noise, and what is said of
+steps that are not taken.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from layouts import spec_of
+from recorded_numbers import Recorded
+from trials import make_trials
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.learned import Learned
+from brainhive_cli.training.alignment.new_trials import prepare_as, read_new
+
+RECORDED = ("Cz", "Oz", "Pz")
+STEPS = {"epoch_ms": (-40, 80), "keep_ms": (0, 80), "rate_hz": 50, "whiten": "no"}
+WHITENERS = np.random.default_rng(5).normal(size=(2, 3, 3)).astype(np.float32)
+
+
+def member_of(
+    spec: SignalSpec, stored: Trials | None = None, delay_s: float = 0.0
+) -> Any:
+    """A model that reads such signals, and has a whitener of the first person."""
+    learned = Learned(whiteners={1: WHITENERS}, recorded_channels=RECORDED)
+    store = SimpleNamespace(splits={"train": stored})
+    source = SimpleNamespace(
+        path=lambda subject: Path(__file__ if stored else "absent"),
+        open=lambda subject: store,
+    )
+    return SimpleNamespace(
+        module=SimpleNamespace(layout=SimpleNamespace(spec=spec), learned=learned),
+        recorded_unit=lambda subject: "mV",
+        delay_s=lambda subject: delay_s,
+        source=source,
+    )
+
+
+def sensors(preparation: Mapping[str, Any], **more: Any) -> SignalSpec:
+    known: dict[str, Any] = {"unit": "µV", "rate_hz": 50.0, **more}
+    return replace(spec_of(("Oz", "Pz"), 4), preparation=preparation, **known)
+
+
+def epochs(
+    unit: str = "V", names: tuple[str, ...] = ("Pz", "Fz", "Oz", "Cz"), start_s=-0.06
+) -> Trials:
+    signal = np.random.default_rng(2).normal(size=(3, len(names), 20))
+    trials = make_trials(1, signal, np.arange(3), names, 100.0)
+    return replace(trials, unit=unit, times_s=start_s + np.arange(20) / 100)
+
+
+CASES: dict[str, tuple[Any, ...]] = {
+    "whole": (sensors(STEPS), epochs()),
+    "without a baseline": (sensors(STEPS | {"baseline": False}), epochs()),
+    "other unit": (sensors(STEPS, unit="T"), epochs()),
+    "no unit": (sensors(STEPS, unit=""), epochs("mV")),
+    "no steps": (sensors({}), epochs("µV")),
+    "filtered": (sensors(STEPS | {"band_hz": (None, 40)}), epochs()),
+    "not filtered": (sensors(STEPS | {"band_hz": (None, None)}), epochs()),
+    "too short": (sensors(STEPS, rate_hz=100.0), epochs(start_s=0.0)),
+    "whitened by steps": (sensors(STEPS | {"whiten": "epochs"}), epochs()),
+    "whitened by unit": (sensors({}, unit="whitened"), epochs("µV")),
+    "whitened before": (sensors({}, unit="whitened"), epochs("whitened")),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_steps_of_the_preparation_are_taken(case: str, recorded: Recorded) -> None:
+    spec, trials = CASES[case]
+    found, left = prepare_as(member_of(spec), 1, trials, "here")
+    recorded(
+        5,
+        signal=found.signal,
+        times_s=found.times_s,
+        rate_hz=found.rate_hz,
+        unit=len(found.unit),
+        channels=[*map(RECORDED.index, found.channels)]
+        if len(found.channels) == 3
+        else len(found.channels),
+        left=len(left),
+    )
+    assert found.signal.dtype == np.float32 or case == "whitened before"
+
+
+def test_the_noise_of_the_last_session_whitens() -> None:
+    trials = epochs("µV")
+    spec = sensors({}, unit="whitened")
+    found, _ = prepare_as(member_of(spec), 1, trials, "here")
+    # channels in the order of the whitener, in the unit of the recordings, mV
+    signal = trials.signal[:, 0][:, [3, 2, 0]] * 1e-3
+    np.testing.assert_allclose(
+        found.signal[:, 0], WHITENERS[-1] @ signal, rtol=1e-4, atol=1e-7
+    )
+    assert found.unit == "whitened" and found.channels == RECORDED
+
+
+def test_what_cannot_be_prepared_is_refused() -> None:
+    whitened = sensors({}, unit="whitened")
+    with pytest.raises(MissingData):
+        prepare_as(member_of(whitened), 2, epochs("µV"), "here")
+    for trials in (epochs("T"), epochs("µV", ("Pz", "Oz"))):
+        with pytest.raises(BrainhiveError):
+            prepare_as(member_of(whitened), 1, trials, "here")
+    # another rate, and too short to be resampled
+    with pytest.raises(BrainhiveError):
+        prepare_as(member_of(sensors(STEPS)), 1, epochs(start_s=0.0), "here")
+
+
+def test_voxels_are_in_the_order_of_the_store() -> None:
+    stored = make_trials(1, np.zeros((2, 3, 1)), [0, 1], regions={"V1": [0, 2]})
+    other = make_trials(1, np.zeros((2, 5, 1)), [0, 1], regions={"V2": [1]})
+    spec = SignalSpec((), 1, (1,), (3,), unit="z")
+    member = member_of(spec, stored)
+    member.source.open = lambda subject: SimpleNamespace(
+        splits={"test": other, "train": stored}
+    )
+    signal = np.random.default_rng(0).normal(size=(4, 3))
+    trials, _ = read_new(member, 1, "test", signal, None, {})
+    assert isinstance(trials.space, Voxels) and trials.unit == "z"
+    np.testing.assert_array_equal(trials.regions["V1"], stored.regions["V1"])
+    np.testing.assert_allclose(trials.signal[:, 0, :, 0], signal, rtol=1e-6)
+    # nothing is known of another number of voxels, or without a store
+    for who, width in ((member, 4), (member_of(replace(spec, unit="")), 3)):
+        trials, _ = read_new(who, 1, "test", np.ones((2, width)), None, {})
+        assert not trials.regions
+        assert trials.unit == ("z" if who is member else "beta")
+
+
+def test_an_array_of_the_models_size_has_its_axes() -> None:
+    times_s = tuple(np.arange(4) / 50)
+    spec = sensors({}, times_s=times_s)
+    signal = np.random.default_rng(0).normal(size=(3, 2, 4))
+    # time 0 is the picture's, whatever the delay of the training
+    trials, differs = read_new(member_of(spec, None, 0.1), 1, "test", signal, None, {})
+    assert trials.channels == ("Oz", "Pz") and trials.unit == "µV"
+    np.testing.assert_allclose(trials.times_s, times_s)
+    assert len(differs) == 1
+
+
+@pytest.mark.parametrize(
+    ("delay_ms", "shift_s", "said"),
+    [(None, 0.12, 1), (0, 0, 0), (31.0, 0.04, 0), (49, 0.04, 0)],
+)
+def test_time_0_is_moved_to_the_picture_by_whole_samples(
+    delay_ms: float | None, shift_s: float, said: int
+) -> None:
+    times_s = np.arange(6) / 50
+    axes = {"channels": ("Oz", "Pz"), "times_s": times_s, "unit": "µV"}
+    given = {} if delay_ms is None else {"delay_ms": delay_ms}
+    member = member_of(sensors({}), None, 0.115)
+    signal = np.ones((3, 2, 6))
+    trials, differs = read_new(member, 1, "test", signal, None, axes | given)
+    np.testing.assert_allclose(trials.times_s, times_s - shift_s, atol=1e-9)
+    assert len(differs) == said
