@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 
 from brainhive_cli import api
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.training.alignment.job import Job
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.training.alignment.job import (
+    BaseRun,
+    Job,
+    find_base_model,
+    find_base_run,
+    inherit,
+)
+from brainhive_cli.training.alignment.recipe import Cell, Recipe
 
 TIMES_S = np.arange(20) / 100
 
@@ -73,3 +80,130 @@ def test_a_fold_goes_on_without_a_subject_who_has_no_run_for_it(home, go, mode, 
     assert mode == "intra" or tested[-1] == ((1,), 4)
     evaluated = api.open_run(api.run("eval-retrieval", run=str(trained.path)).folder)
     assert evaluated.metrics()[0]["n"] > 0
+
+
+AXES = {"channels": ("A", "B", "C"), "times_s": TIMES_S, "unit": "µV"}
+ANIMALS = {"kind": "categories", "names": ["cat", "dog"]}
+HELD_OUT = ANIMALS | {"holdout": {"by": "runs", "folds": 2}}
+
+
+def store(subject: int, sessions: int | None = None, runs: int = 2) -> None:
+    """Write 12 trials of a person, with their sessions or none."""
+    signal = np.random.default_rng(subject).normal(size=(12, 3, 20))
+    more = {} if sessions is None else {"session": np.arange(12) * sessions // 12}
+    run = np.arange(12) * runs // 12
+    api.store_trials(
+        signal, ["cat", "dog"] * 6, dict(ANIMALS), subject, run=run, **more, **AXES
+    )
+
+
+def job_of(**fields: Any) -> Job:
+    recipe = Recipe.resolve(
+        "train-align", None, {"dataset": HELD_OUT, "seeds": [1], **fields}, []
+    )
+    return Job.resolve(recipe)
+
+
+def test_people_of_training_and_test_must_be_here(home) -> None:
+    for subject in (1, 2):
+        store(subject)
+    job_of().require()
+    job_of(subjects=[2]).require()
+    for fields in (
+        {"subjects": [3]},
+        {"mode": "inter", "subjects": [1], "trained_on": [2, 3]},
+    ):
+        with pytest.raises(MissingData):
+            job_of(**fields).require()
+
+
+@pytest.mark.parametrize("kept", [None, 1, 3])
+def test_a_person_has_as_many_sessions_as_are_learned_from(home, kept) -> None:
+    store(1, kept)
+    tuned = Recipe.resolve(
+        "train-align",
+        None,
+        {"dataset": HELD_OUT, "mode": "finetune", "finetune": {"sessions": 2}},
+        [],
+    )
+    job = Job(tuned, {"": tuned}, tuned.dataset.build(tuned.paths))
+    cells = [Cell("sub-01_seed-1", (1,), (1,), 1)]
+    if kept == 3:
+        job._refuse_absent_trials(cells)
+    else:
+        with pytest.raises(RecipeError):
+            job._refuse_absent_trials(cells)
+
+
+def test_work_is_counted_in_epochs_of_each_person(home) -> None:
+    for subject in (1, 2):
+        store(subject)
+    job = job_of(
+        mode="joint",
+        backbone="brain-mlp",
+        sweep={"train.epochs": [3, 5]},
+    )
+    cells = job.list_cells()
+    work = job.count_work(cells)
+    assert len(cells) == 4 == work.cells
+    assert work.count == 2 * 2 * (3 + 5)
+    assert job.has_signals(cells)
+    assert not job_of(subjects=[1]).has_signals([Cell("a", (3,), (3,), 1)])
+
+
+def base_of(home: Any, *cells: Cell, **fields: Any) -> BaseRun:
+    recipe = Recipe.resolve("train-align", None, {"dataset": HELD_OUT, **fields}, [])
+    dataset = recipe.dataset.build(recipe.paths)
+    return BaseRun(RunFolder(home / "run"), "run", recipe, dataset, [*cells])
+
+
+def test_the_model_that_is_tuned_never_saw_the_person(home) -> None:
+    others = [Cell(f"other-{seed}", (1, 2), (3,), seed) for seed in (7, 8)]
+    known = Cell("known", (1, 3), (2,), 9)
+    base = base_of(home, *others, known)
+    for seed, name in ((7, "other-7"), (8, "other-8"), (9, "other-7")):
+        found = find_base_model(base, Cell("tuned", (3,), (3,), seed))
+        assert found == home / "run/cells" / name / "model"
+    # none, and several of one seed
+    with pytest.raises(BrainhiveError):
+        find_base_model(base, Cell("tuned", (1,), (1,), 7))
+    with pytest.raises(BrainhiveError):
+        find_base_model(
+            base_of(home, *others, Cell("third", (2,), (3,), 7)),
+            Cell("tuned", (3,), (3,), 7),
+        )
+
+
+def test_a_tuned_model_keeps_the_keys_of_its_run(home, capsys) -> None:
+    for subject in (1, 2, 3):
+        store(subject)
+    base = base_of(home, Cell("a", (1, 2), (1, 2), 1))
+
+    def tuned(**fields: Any) -> Recipe:
+        mode = {"mode": "finetune", "dataset": HELD_OUT}
+        return inherit(Recipe.resolve("train-align", None, mode | fields, []), base)
+
+    found = tuned(backbone="nice", train={"epochs": 3})
+    assert found.subjects == [3] and found.finetune.run == "run"
+    assert found.backbone == base.recipe.backbone and found.train.epochs == 3
+    assert "backbone" in capsys.readouterr().err
+    assert tuned(subjects=[3]).subjects == [3]
+    assert capsys.readouterr().err == ""
+    for subjects in ([1], [2, 3]):
+        with pytest.raises(BrainhiveError):
+            tuned(subjects=subjects)
+    with pytest.raises(RecipeError):
+        tuned(train={"prior_dropout": 0.1})
+    # statistics of all sessions would see later ones
+    assert tuned(finetune={"sessions": 1}).finetune.sessions == 1
+    base = base_of(home, *base.cells, signal={"normalise": "whiten"})
+    assert tuned().signal.normalise is not None
+    with pytest.raises(RecipeError):
+        tuned(finetune={"sessions": 1})
+
+
+def test_neither_a_model_nor_a_tuned_run_is_fine_tuned(home, trained) -> None:
+    model = next(trained.glob("cells/*/model"))
+    fields = {"mode": "finetune", "finetune": {"run": str(model)}}
+    with pytest.raises(RecipeError):
+        find_base_run(Recipe.resolve("train-align", None, fields, []))

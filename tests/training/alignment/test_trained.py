@@ -1,0 +1,127 @@
+"""What a trained model knows of its recordings, without weights."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.trained import TrainedModel, refuse_sweep
+
+
+class Recordings:
+    """Stores of the provenance of each person's splits."""
+
+    def __init__(self, facts: dict[int, list[dict[str, Any]]]) -> None:
+        self.facts = facts
+
+    def path(self, subject: int) -> Any:
+        return SimpleNamespace(is_file=lambda: subject in self.facts)
+
+    def open(self, subject: int) -> Any:
+        splits = enumerate(self.facts[subject])
+        return SimpleNamespace(
+            splits={n: SimpleNamespace(provenance=each) for n, each in splits}
+        )
+
+
+def model_of(facts: dict[int, list[dict[str, Any]]]) -> TrainedModel:
+    model = object.__new__(TrainedModel)
+    model.cell = Cell("a", (2, 3), (1,), 1)
+    model.source = Recordings(facts)  # type: ignore[assignment]
+    return model
+
+
+@pytest.mark.parametrize(
+    ("facts", "delay_s", "unit"),
+    [
+        ({}, 0.0, "µV"),
+        ({1: [{}]}, 0.0, "µV"),
+        ({1: [{"preparation": {}}]}, 0.0, "µV"),
+        ({1: [{"preparation": {"delay_ms": 40}, "recorded_unit": "volt"}]}, 0.04, "V"),
+        # sessions of a store, and of another split
+        ({1: [{}, {"sessions": [{"recorded_unit": "fT"}]}]}, 0.0, "fT"),
+        # of the training, where a person has no store; the first one counts
+        (
+            {
+                3: [{"preparation": {"delay_ms": 10}, "recorded_unit": "T"}],
+                2: [{"preparation": {"delay_ms": 20}, "recorded_unit": "mV"}],
+            },
+            0.02,
+            "mV",
+        ),
+        (
+            {
+                1: [{"preparation": {"delay_ms": 30}}],
+                2: [{"preparation": {"delay_ms": 20}, "recorded_unit": "mV"}],
+            },
+            0.03,
+            "mV",
+        ),
+    ],
+)
+def test_a_delay_and_a_unit_are_those_of_the_stores(
+    facts: dict[int, list[dict[str, Any]]], delay_s: float, unit: str
+) -> None:
+    model = model_of(facts)
+    assert model.delay_s(1) == pytest.approx(delay_s)
+    assert model.recorded_unit(1) == unit
+
+
+def test_a_sweep_is_no_run_of_one_model() -> None:
+    recipes = {"lr=1": None, "lr=2": None}
+    folder = SimpleNamespace(name="run")
+    run: Any = SimpleNamespace(variants=[*recipes], recipes=recipes, folder=folder)
+    with pytest.raises(RecipeError):
+        refuse_sweep(run)
+    run.variants = []
+    refuse_sweep(run)
+
+
+def test_people_of_another_data_set_are_new_to_a_model() -> None:
+    model = model_of({})
+    seen = SimpleNamespace(index_of=lambda subject, count: (subject, count))
+    model.__dict__["module"] = seen
+    for is_new, expected in ((True, (None, 3)), (False, (2, 3))):
+        model.run = SimpleNamespace(tests_new_subjects=is_new)  # type: ignore[assignment]
+        assert model.index(2, 3) == expected
+
+
+def test_a_normaliser_is_the_persons_or_the_mean() -> None:
+    model = model_of({})
+    learned = SimpleNamespace(
+        normaliser="mean", normaliser_of=lambda subject: f"of {subject}"
+    )
+    model.__dict__["module"] = SimpleNamespace(learned=learned)
+    model.source.signal = SimpleNamespace(normalise=None)  # type: ignore[misc]
+    for is_new, expected in ((True, "mean"), (False, "of 2")):
+        model.run = SimpleNamespace(tests_new_subjects=is_new)  # type: ignore[assignment]
+        assert model.find_normaliser(2, "test") == expected
+    learned.normaliser = None
+    model.run = SimpleNamespace(tests_new_subjects=True)  # type: ignore[assignment]
+    assert model.find_normaliser(2, "test") is None
+
+
+def test_signals_of_any_number_are_decoded_in_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    from brainhive_cli.training.alignment import trained
+
+    monkeypatch.setattr(trained, "SIGNALS", 3)
+    model = model_of({})
+    model.run = SimpleNamespace(tests_new_subjects=False)  # type: ignore[assignment]
+    model.__dict__["module"] = SimpleNamespace(
+        device=torch.device("cpu"),
+        index_of=lambda subject, count: torch.full((count,), subject),
+        encode_signal=lambda signal, index: signal[:, :, 0] + index[:, None],
+    )
+    signals = np.random.default_rng(0).normal(size=(8, 2, 4)).astype(np.float32)
+    trials: Any = SimpleNamespace(subject=2, averages=signals)
+    tokens = model.encode(trials)
+    np.testing.assert_allclose(tokens, signals[:, :, 0] + 2, rtol=1e-6)
+    other = model.encode(trials, torch.zeros(4, 2, 4))
+    assert other.shape == (4, 2) and (other == 2).all()
