@@ -202,7 +202,7 @@ def test_a_tuned_model_keeps_the_keys_of_its_run(home, capsys) -> None:
         tuned(finetune={"sessions": 1})
 
 
-def test_neither_a_model_nor_a_tuned_run_is_fine_tuned(home, trained) -> None:
+def test_a_single_model_is_no_run_to_be_tuned(home, trained) -> None:
     model = next(trained.glob("cells/*/model"))
     fields = {"mode": "finetune", "finetune": {"run": str(model)}}
     with pytest.raises(RecipeError):

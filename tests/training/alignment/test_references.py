@@ -18,8 +18,12 @@ from brainhive_cli.core.runs import RunFolder, of_variant
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import (
+    choose_cell,
     find_model,
     find_reference,
+    inherited,
+    known_variants,
+    model_folders,
     name_of_training,
 )
 from brainhive_cli.training.alignment.trained import open_model
@@ -116,3 +120,70 @@ def test_every_shipped_recipe_that_decodes_says_which_training_it_is_for() -> No
         assert name_of_training(name, Paths().under_home("runs")) == name, file
         training = Recipe.resolve("train-align", name, {}, [])
         assert not variant or variant in variants(training), file
+
+
+def test_a_cell_is_chosen_by_its_name_or_as_the_only_one() -> None:
+    cells = {"a": 1, "b": 2}
+    assert choose_cell(cells, "b", "run") == 2
+    assert choose_cell({"a": 1}, "", "run") == choose_cell({"a": 1}, "a", "run") == 1
+    for among, name in ((cells, ""), (cells, "c"), ({"a": 1}, "b"), ({}, "")):
+        with pytest.raises(RecipeError):
+            choose_cell(among, name, "run")
+
+
+def test_models_of_cells_lie_below_their_variant(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for name in ("lr=1/a_seed-2", "lr=1/a_seed-1", "lr=2/a_seed-1"):
+        (tmp_path / "cells" / name / "model").mkdir(parents=True)
+    cells = tmp_path / "cells"
+    assert model_folders(run, "lr=1") == {
+        f"a_seed-{seed}": cells / f"lr=1/a_seed-{seed}/model" for seed in (1, 2)
+    }
+    names = ["lr=1/a_seed-1", "lr=1/a_seed-2", "lr=2/a_seed-1"]
+    assert [*model_folders(run)] == names
+    assert find_model(run, "lr=2") == cells / "lr=2/a_seed-1/model"
+    assert find_model(run, "lr=1", "a_seed-2") == cells / "lr=1/a_seed-2/model"
+    with pytest.raises(RecipeError):
+        find_model(run, "lr=1")
+
+
+def test_a_tuned_recipe_has_an_objective_of_its_own_or_its_runs() -> None:
+    def recipe(**fields: object) -> Recipe:
+        demo = {"dataset": {"kind": "demo", "subjects": 3}}
+        return Recipe.resolve("train-align", None, demo | fields, [])
+
+    term = {"prediction": "token", "loss": "mse"}
+    training = recipe(terms=[term], dim=8, backbone="nice", train={"epochs": 3})
+    tuned = inherited(recipe(mode="finetune", train={"epochs": 2}), training)
+    assert tuned.terms == training.terms and tuned.dim == 8
+    assert (tuned.backbone.kind, tuned.train.epochs) == ("nice", 2)
+    assert tuned.mode == "finetune"
+    other = {"prediction": "token", "loss": "clip"}
+    assert inherited(recipe(terms=[other]), training).terms[0].loss.kind == "clip"
+    assert inherited(recipe(loss="mse"), training).terms == []
+
+
+def test_a_reference_names_a_recipe_only_where_no_run_has_its_name(
+    home: Path,
+) -> None:
+    root = home / "runs"
+    assert name_of_training(HAVIR, root) == HAVIR
+    assert name_of_training("papers/no_such", root) is None
+    assert name_of_training(None, root) is None and name_of_training("", root) is None
+    finished(home, HAVIR, 1, HAVIR)
+    assert name_of_training(HAVIR, root) is None
+
+
+def test_variants_of_all_runs_or_of_the_named_one_are_known(home: Path) -> None:
+    finished(home, "a", 1, HAVIR, "sweep={train.weight_decay: [0.1, 0.2]}")
+    finished(home, "b", 2, HAVIR, "sweep={train.weight_decay: [0.2, 0.3]}")
+    paths = Paths()
+    low, high = (
+        {f"weight_decay={value}" for value in values}
+        for values in ((0.1, 0.2), (0.2, 0.3))
+    )
+    assert known_variants("a", paths) == low
+    assert known_variants("b", paths) == high
+    for every in (None, "", "train-align", HAVIR):
+        assert known_variants(every, paths) == low | high
+    assert known_variants("no such", paths) == set()

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.training.alignment import trained
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedModel, refuse_sweep
 
@@ -107,10 +109,6 @@ def test_a_normaliser_is_the_persons_or_the_mean() -> None:
 def test_signals_of_any_number_are_decoded_in_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import torch
-
-    from brainhive_cli.training.alignment import trained
-
     monkeypatch.setattr(trained, "SIGNALS", 3)
     model = model_of({})
     model.run = SimpleNamespace(tests_new_subjects=False)  # type: ignore[assignment]
