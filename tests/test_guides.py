@@ -131,6 +131,7 @@ def shipped_line(line: str, home: Path) -> list[str]:
     return shlex.split(line)
 
 
+@pytest.mark.nightly
 def test_the_road_from_own_pictures_to_drawn_ones_is_that_of_the_guide(
     home: Path,
 ) -> None:

@@ -80,6 +80,7 @@ def test_every_metric_has_an_interval_and_its_control(found):
     assert (top1.n, top1.pool, top1.chance, top1.seeds) == (200, 100, 0.01, (1,))
 
 
+@pytest.mark.nightly
 def test_each_subject_has_a_table_of_its_sensors(folder, found):
     """The mean over subjects of a column is the metric of the run."""
     tables = [

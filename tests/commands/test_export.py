@@ -184,6 +184,7 @@ def test_the_last_whitener_is_folded_in_and_a_submission_needs_torch_alone(
     compare_with_retrieval(runs["whitened"], rows)
 
 
+@pytest.mark.nightly
 def test_channels_rate_and_window_are_the_user_s(runs: dict[str, Path]) -> None:
     # the window of the model is within that of the store
     recording = open_model(str(runs["plain"]), Paths()).models[0].source

@@ -80,6 +80,7 @@ def decode(home: Path, go: Go, kind: str) -> Result:
     return go("eval-retrieval", "sheet_rows=0")
 
 
+@pytest.mark.nightly
 def test_frequency_is_decoded_by_time_and_from_time_to_time_in_held_out_runs(
     home: Path, go: Go
 ) -> None:

@@ -119,6 +119,7 @@ def test_the_ten_lines_find_photographs_with_what_is_installed(at_home, go):
     assert "ridge" not in [row[0] for row in result.tables[0].rows]  # it is one
 
 
+@pytest.mark.nightly
 def test_a_ridge_stands_in_the_table_and_its_line_trains_that_very_ridge(
     network, go, capsys
 ):

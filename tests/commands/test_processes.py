@@ -137,6 +137,7 @@ class Config(brain_mlp.Config):
 """
 
 
+@pytest.mark.nightly
 def test_a_killed_process_is_the_error_and_not_what_the_others_say_of_it(
     brainhive, world, small, tmp_path, runs
 ):

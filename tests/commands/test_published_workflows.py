@@ -232,6 +232,7 @@ HAVIR = (*HAVIR, "backbone.decoder_groups=4", "train.batch_size=2")
 EMBEDDED = ("batch_size=8", "precision=fp32")
 
 
+@pytest.mark.nightly
 def test_havir_goes_from_mindeye1s_files_to_pictures(published):
     found = run(
         "papers/havir",

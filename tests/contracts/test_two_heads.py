@@ -87,6 +87,7 @@ def test_either_head_retrieves_above_chance_and_its_shape_is_told(
             assert top5.low > top5.chance
 
 
+@pytest.mark.nightly
 def test_pictures_are_made_from_both_heads_and_compared_by_that_of_retrieval(
     world: Any, go: Go
 ) -> None:

@@ -95,6 +95,7 @@ def test_every_number_of_the_paragraph_is_one_of_the_recipe_or_the_metrics(runs)
             assert {number for number in NUMBER.findall(said)} - known == set(), said
 
 
+@pytest.mark.nightly
 def test_a_trained_model_is_said_with_its_steps_loss_and_epoch(runs):
     for folder in runs["brain-mlp"]:
         said = describe_methods(grouped(folder))

@@ -405,6 +405,7 @@ def test_lost_samples_show_as_gaps_and_stalls_and_late_starts_do_not(
     assert interruptions["first_and_last"][1] == interruptions["first_and_last"][2] - 1
 
 
+@pytest.mark.nightly
 def test_a_sender_that_starts_again_is_read_on_unless_it_has_another_rate(
     scenarios: Scenarios,
 ) -> None:

@@ -97,6 +97,7 @@ def voxels(stimuli=30):
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ("sensors", "voxels"))
 def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind):
     made = recording(1.0, stimuli=30) if kind == "sensors" else voxels()

@@ -168,6 +168,7 @@ def test_tokens_are_those_of_eval_retrieval_s_single_trials(models, name):
     )
 
 
+@pytest.mark.nightly
 def test_the_average_of_all_repetitions_ranks_as_eval_retrieval_does(models, base, go):
     """Of a store of the replayed session alone."""
     run = models["plain"]

@@ -65,6 +65,7 @@ def test_the_guide_has_the_agreement_of_each_metric():
     assert list(written.items()) == list(AGREEMENT.items())
 
 
+@pytest.mark.nightly
 def test_seed_and_its_parts_are_measured_where_a_recipe_names_them(
     go, folders, image_networks, hub_cache
 ):

@@ -18,6 +18,7 @@ from brainhive_cli.models import encoders
 from brainhive_cli.reports.page import DETAILS
 
 
+@pytest.mark.nightly
 def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
     result = reconstructed
     by_id = {scene.image_id: draw(scene) for scene in scenes("test")}

@@ -34,6 +34,7 @@ def test_all_repetitions_are_the_plain_result_and_one_is_worse(curves):
         )
 
 
+@pytest.mark.nightly
 def test_the_curve_comes_as_an_artifact_and_a_table_that_say_how_it_was_made(curves):
     result, plain = curves
 

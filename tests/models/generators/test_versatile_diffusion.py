@@ -109,6 +109,7 @@ def conditions(golden: Golden) -> tuple[Conditioning, Conditioning]:
     ), null
 
 
+@pytest.mark.nightly
 def test_image_and_text_tokens_are_mixed_in_each_block_as_in_the_reference(dual):
     """Golden values: Versatile Diffusion's dual-guided U-Net of diffusers, at tiny
     widths.
