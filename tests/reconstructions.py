@@ -20,6 +20,16 @@ COLOURS = "brainhive_cli-models-encoders-python-example"
 """The store of mean colours."""
 
 
+def draw_media(seed: int, side: int, frames: int = 0) -> np.ndarray:
+    """Draw a smooth random picture, or a clip of several."""
+    random = np.random.default_rng(seed)
+    made = []
+    for _ in range(frames or 1):
+        coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), np.uint8))
+        made.append(np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)))
+    return np.stack(made) if frames else made[0]
+
+
 def pictures_of(folder: Path) -> dict[str, np.ndarray]:
     """Read what a run generated, by its path below the run."""
     files = sorted((folder / "samples").rglob("*.png"))

@@ -17,6 +17,8 @@ import torch
 from pydantic import BaseModel
 from pytest_regressions.data_regression import DataRegressionFixture
 
+from brainhive_cli.core.measurements import Metric
+
 LONGEST = 12
 """Numbers of an array that are recorded one by one."""
 ROUNDING = 1e-9
@@ -60,6 +62,16 @@ def numbers_of(value: Any, digits: int) -> Any:
     if isinstance(value, float):
         return 0.0 if abs(value) <= ROUNDING else float(f"{value:.{digits}g}")
     return value
+
+
+def metric_rows(metrics: Mapping[str, Metric]) -> dict[str, list[Any]]:
+    """Give the numbers of metrics by name, a line for each."""
+    fields = ("value", "low", "high", "chance", "n", "pool")
+    return {
+        name: [getattr(metric, field) for field in fields]
+        + [*(metric.these_subjects or ()), metric.seed_sd]
+        for name, metric in metrics.items()
+    }
 
 
 class Recorded:

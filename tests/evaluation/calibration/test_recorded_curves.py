@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recorded_numbers import Recorded
+from recorded_numbers import Recorded, metric_rows
 from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -199,16 +199,6 @@ def parts_of(arms: Any = ARMS) -> dict[Any, Part]:
     return ranked
 
 
-def short(metrics: Any) -> Any:
-    """Give the numbers of metrics by name, a line for each."""
-    fields = ("value", "low", "high", "chance", "n", "pool")
-    return {
-        name: [getattr(metric, field) for field in fields]
-        + [*(metric.these_subjects or ()), metric.seed_sd]
-        for name, metric in metrics.items()
-    }
-
-
 @pytest.mark.parametrize(
     ("arms", "headline"),
     [(ARMS, "transfer"), (("scratch",), "scratch"), (("permuted-scratch",), "")],
@@ -233,7 +223,7 @@ def test_conclusions(
     drawn = draw(found)
     recorded(
         digits=5,
-        scopes={name: short(metrics) for name, metrics in found.scopes.items()},
+        scopes={name: metric_rows(metrics) for name, metrics in found.scopes.items()},
         facts=facts.model_dump(include=FACTS),
         drawn=[
             [

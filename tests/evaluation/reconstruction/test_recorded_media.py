@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reconstructions import draw_media
 from recorded_numbers import Recorded
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
@@ -49,18 +50,8 @@ IDS = [f"p{row}" for row in range(7)]
 FRAMES = 3
 
 
-def draw(seed: int, side: int, frames: int = 0) -> np.ndarray:
-    """Draw a smooth random picture, or a clip of several."""
-    random = np.random.default_rng(seed)
-    made = []
-    for _ in range(frames or 1):
-        coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), np.uint8))
-        made.append(np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)))
-    return np.stack(made) if frames else made[0]
-
-
 def test_one_column_of_a_clip_is_cut(tmp_path: Path) -> None:
-    truth, made = draw(1, 12, 2), draw(2, 12, 2)
+    truth, made = draw_media(1, 12, 2), draw_media(2, 12, 2)
     grid = np.zeros((2, 16, 30, 3), np.uint8)
     grid[:, 2:14, 2:14], grid[:, 2:14, 16:28] = truth, made
     columns = {"border": grid, "plain": np.concatenate([truth, made], 2)}
@@ -77,7 +68,7 @@ def test_one_column_of_a_clip_is_cut(tmp_path: Path) -> None:
 def test_folders_of_clips_are_matched(tmp_path: Path) -> None:
     names = ("truth/b 2", "truth/b 10", "made/b 2", "made/b 10_1")
     for number, name in enumerate(names):
-        frames = draw(number, 12, 2)
+        frames = draw_media(number, 12, 2)
         folder = tmp_path / name
         folder.mkdir(parents=True)
         for row, frame in enumerate(frames):
@@ -89,7 +80,7 @@ def test_folders_of_clips_are_matched(tmp_path: Path) -> None:
 
     assert medium == "clip" and [*generated.files] == ["b 2", "b 10"]
     assert seen.alike.by == "neighbours"
-    assert np.array_equal(seen.open("b 10").frames, draw(1, 12, 2))
+    assert np.array_equal(seen.open("b 10").frames, draw_media(1, 12, 2))
     assert facts.unmatched == facts.without == []
     assert [*list_media(where[1], "clip")] == ["b 2", "b 10"]
     assert digests == {
@@ -97,9 +88,9 @@ def test_folders_of_clips_are_matched(tmp_path: Path) -> None:
         where[0]: digest_media(list_media(where[0], "clip")),
     }
     before = digest_media(list_media(where[0], "clip"))
-    Image.fromarray(draw(9, 12)).save(tmp_path / "made/b 2/1.png")
+    Image.fromarray(draw_media(9, 12)).save(tmp_path / "made/b 2/1.png")
     assert digest_media(list_media(where[0], "clip")) != before
-    Image.fromarray(draw(1, 12)).save(tmp_path / "made/alone.png")
+    Image.fromarray(draw_media(1, 12)).save(tmp_path / "made/alone.png")
     with pytest.raises(BrainhiveError):
         list_media(where[0], "clip")
 
@@ -117,7 +108,7 @@ def test_stills_repeat_the_first_frame(tmp_path: Path) -> None:
     files = {name: [tmp_path / f"{name}-{n}.png" for n in (0, 1)] for name in IDS[:3]}
     for number, (clip, _) in enumerate(files.values()):
         for file in (clip, clip.with_name(clip.name.replace("-0", "-1"))):
-            media_files.save(draw(number, 12, 3), file, 8)
+            media_files.save(draw_media(number, 12, 3), file, 8)
     clips = GeneratedSet("brain", "sub-01", (4,), files, 1)
     run, nearest = RunFolder(tmp_path / "run"), replace(clips, source="nearest")
 
@@ -130,7 +121,7 @@ def test_stills_repeat_the_first_frame(tmp_path: Path) -> None:
     with pytest.raises(MissingData):
         make_stills([nearest], run)
     picture = tmp_path / "picture.png"
-    Image.fromarray(draw(1, 12)).save(picture)
+    Image.fromarray(draw_media(1, 12)).save(picture)
     with pytest.raises(MissingData):
         make_stills([replace(clips, files={"a": [picture]})], run)
 
@@ -182,7 +173,9 @@ STORES = {
     split: {"looks": Store(split, count, 4), "words": Store(split, count, 3)}
     for split, count in (("train", 23), ("test", 9))
 }
-TRAINING = {f"train {row}": draw(row + 300, 30 if row % 2 else 20) for row in range(23)}
+TRAINING = {
+    f"train {row}": draw_media(row + 300, 30 if row % 2 else 20) for row in range(23)
+}
 
 
 def made_run(holdout_folds: bool = False, frames: int = 0) -> Any:

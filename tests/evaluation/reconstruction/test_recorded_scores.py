@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recorded_numbers import Recorded
+from reconstructions import draw_media
+from recorded_numbers import Recorded, metric_rows
 from worlds import COLOURS
 
 from brainhive_cli.core import artifacts
@@ -73,21 +74,11 @@ IDS = [f"p{row}" for row in range(7)]
 FRAMES = 3
 
 
-def draw(seed: int, side: int, frames: int = 0) -> np.ndarray:
-    """Draw a smooth random picture, or a clip of several."""
-    random = np.random.default_rng(seed)
-    made = []
-    for _ in range(frames or 1):
-        coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), np.uint8))
-        made.append(np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)))
-    return np.stack(made) if frames else made[0]
-
-
 def stimuli(frames: int = 0) -> Stimuli:
     """Give seven stimuli, of which three concepts have two or three."""
 
     def open_stimulus(image_id: str) -> Any:
-        pixels = draw(int(image_id[1:]), 40, frames)
+        pixels = draw_media(int(image_id[1:]), 40, frames)
         return Clip(pixels, 8) if frames else Image.fromarray(pixels)
 
     concepts = dict(zip(IDS, "aabbbcc", strict=True))
@@ -106,9 +97,12 @@ def make_sets(folder: Path, frames: int = 0) -> list[GeneratedSet]:
                 folder / name / f"{image_id}-{repeat}.png" for repeat in range(repeats)
             ]
             for repeat, file in enumerate(files[image_id]):
-                other = draw(100 * number + 10 * row + repeat, 48, frames)
+                other = draw_media(100 * number + 10 * row + repeat, 48, frames)
                 truth = np.asarray(
-                    [Image.fromarray(one).resize((48, 48)) for one in draw(row, 40, 1)]
+                    [
+                        Image.fromarray(one).resize((48, 48))
+                        for one in draw_media(row, 40, 1)
+                    ]
                 )
                 truth = np.resize(truth, other.shape)
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +136,7 @@ def test_scores(recorded: Recorded, tmp_path: Path, frames: int, protocol: str) 
         missing=len(missing),
         values=[one.values for one in scored],
         means=[one.means for one in scored],
-        metrics=short(metrics),
+        metrics=metric_rows(metrics),
         order=[image_id for _, image_id in rank_items(scored)],
         files=len(listed),
         columns=len(listed[0]),
@@ -154,21 +148,11 @@ def test_scores(recorded: Recorded, tmp_path: Path, frames: int, protocol: str) 
     assert [one.title for one in scored] == [one.name.partition("/")[0] for one in sets]
 
 
-def short(metrics: Any) -> Any:
-    """Give the numbers of metrics by name, a line for each."""
-    fields = ("value", "low", "high", "chance", "n", "pool")
-    return {
-        name: [getattr(metric, field) for field in fields]
-        + [*(metric.these_subjects or ()), metric.seed_sd]
-        for name, metric in metrics.items()
-    }
-
-
 def test_clips_of_another_length_are_refused_and_pictures_stand_still(
     tmp_path: Path,
 ) -> None:
     parts, _ = load(["frame_pixcorr"], [], HERE)
-    seen = draw(0, 40, 3)
+    seen = draw_media(0, 40, 3)
     scorer = Scorer(parts, "brainhive", 4, CPU, [lambda: Clip(seen, 8)], 3)
     still = Image.fromarray(seen[0])
     bar: Any = SimpleNamespace(advance=lambda count: None)
@@ -295,7 +279,7 @@ def test_a_run(recorded: Recorded, tmp_path: Path, frames: int) -> None:
     laid_out = [*tables(found), *comparison_tables(found)]
     recorded(
         digits=4,
-        scopes={name: short(metrics) for name, metrics in found.scopes.items()},
+        scopes={name: metric_rows(metrics) for name, metrics in found.scopes.items()},
         items={
             name: {
                 key: [np.nan if value is None else value for value in column]
@@ -412,11 +396,11 @@ def test_originals_and_pictures_of_one_colour_are_known(tmp_path: Path) -> None:
     ramp = np.repeat(np.arange(20, dtype=np.uint8), 60).reshape(20, 20, 3)
     made = {
         # up to 1.5 levels are JPEG's
-        "p0": Image.fromarray(np.clip(draw(0, 40), 1, None) - 1),
+        "p0": Image.fromarray(np.clip(draw_media(0, 40), 1, None) - 1),
         "p1": seen.open("p1").resize((90, 90)),
-        "p2": Image.fromarray(draw(50, 40)),
+        "p2": Image.fromarray(draw_media(50, 40)),
         "p3": Image.new("RGB", (20, 20), (9, 200, 30)),
-        "p4": Image.fromarray(np.clip(draw(4, 40), 2, None) - 2),
+        "p4": Image.fromarray(np.clip(draw_media(4, 40), 2, None) - 2),
         "p5": Image.fromarray(ramp // 8 + 100),
         "p6": Image.fromarray(ramp // 5 + 100),
     }

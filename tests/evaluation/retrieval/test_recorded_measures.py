@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recorded_numbers import Recorded
+from recorded_numbers import Recorded, metric_rows
 
 from brainhive_cli.core.artifacts import Sheet
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -338,16 +338,6 @@ def tables() -> tuple[Cells, dict[Cell, Any]]:
     return Cells(groups, Alike("concept", concepts), "a test", "test", (1, 2)), measured
 
 
-def short(metrics: Any) -> Any:
-    """Give the numbers of metrics by name, a line for each."""
-    fields = ("value", "low", "high", "chance", "n", "pool")
-    return {
-        name: [getattr(metric, field) for field in fields]
-        + [*(metric.these_subjects or ()), metric.seed_sd]
-        for name, metric in metrics.items()
-    }
-
-
 def test_metrics_of_cells(recorded: Recorded) -> None:
     tested, measured = tables()
     units = {"sub-01": [*"abcdefghijklmn"], "sub-02": [*"abcdefghijk"]}
@@ -364,7 +354,7 @@ def test_metrics_of_cells(recorded: Recorded) -> None:
     )
     recorded(
         digits=5,
-        scopes={name: short(metrics) for name, metrics in scopes.items()},
+        scopes={name: metric_rows(metrics) for name, metrics in scopes.items()},
         seeds=[cell.seed for cell in cells.values()],
         values={
             name: {
@@ -374,11 +364,13 @@ def test_metrics_of_cells(recorded: Recorded) -> None:
             }
             for name, columns in values.items()
         },
-        plain={name: short(metrics) for name, metrics in plain.items()},
+        plain={name: metric_rows(metrics) for name, metrics in plain.items()},
         differences=differences,
         alone=compare_with_alone(tested, ["a run", "another"]),
-        ceilings={name: short(metrics) for name, metrics in ceilings.scopes.items()},
-        all_ceilings=short(alike.scopes["ceiling · all"]),
+        ceilings={
+            name: metric_rows(metrics) for name, metrics in ceilings.scopes.items()
+        },
+        all_ceilings=metric_rows(alike.scopes["ceiling · all"]),
         answers=above_chance(tested) + above_chance(replace(tested, alike=Alike())),
         control=describe_control("permuted", tested),
         confusions=count_confusions(tested.tables),
@@ -480,8 +472,8 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
 
     recorded(
         digits=5,
-        classes=short(classes),
-        scopes=short(scopes[ALL]),
+        classes=metric_rows(classes),
+        scopes=metric_rows(scopes[ALL]),
         guess=measure_guess(groups, kinds),
         of_one_concept=measure_guess(shared, kinds),
     )
