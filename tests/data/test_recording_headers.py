@@ -10,6 +10,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.recording_headers import (
     RecordingKeys,
+    _read_annotations,
     compare_onsets,
     read_header,
 )
@@ -275,3 +276,17 @@ def test_of_several_channels_the_one_with_codes_of_pictures_is_read(tmp_path):
     listed = {str(code) for code in CODES}
     header = read_header(path, RecordingKeys(), find_pictures=listed.intersection)
     assert header.events_from == "channel Pictures"
+
+
+def test_spans_and_cuts_are_read_in_samples(tmp_path):
+    path = make(tmp_path / "recording.fif")
+    raw = mne.io.read_raw_fif(path, verbose="ERROR")
+    texts = ["BAD_blink", "cat", "boundary", "boundary", "7"]
+    onsets_s, lengths_s = [1.0, 2.5, 3.0, 0.0, 4.0], [0.5, 0, 1.0, 0, 0]
+    raw.set_annotations(mne.Annotations(onsets_s, lengths_s, texts))
+
+    markers, spans = _read_annotations(raw, path)
+
+    assert markers == [(1250, "cat"), (2000, "7")]
+    # the first segment begins with the recording, which cuts nothing
+    assert spans == [(500, 750, "BAD_blink"), (1500, 1500, "boundary")]

@@ -71,8 +71,9 @@ class Notes:
         for test in sorted(tests - self._failed, key=self.seconds.__getitem__):
             file = file_of(test)
             is_mirror = PurePath(file).stem == f"test_{module.stem}"
+            is_first = is_mirror or file in DECLARATIONS
             is_near = _is_near(test, module)
-            order[test] = not is_mirror, not is_near, turns[file], self.seconds[test]
+            order[test] = not is_first, not is_near, turns[file], self.seconds[test]
             turns[file] += 1
         return sorted(order, key=order.__getitem__)
 

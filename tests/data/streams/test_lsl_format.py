@@ -55,6 +55,12 @@ def test_a_stream_is_described_by_names_types_units_and_places() -> None:
     assert np.isnan(found.positions[1:]).all()
 
 
+def test_only_names_of_eeg_get_the_standard_spelling() -> None:
+    channels = [("fp1", "EEG", "µV", ()), ("fp2", "MISC", "", ())]
+    found, _ = lsl._read_format(describe(channels), Config(), want())
+    assert found.channels == ("Fp1", "fp2")
+
+
 def test_a_unit_of_the_recipe_counts_for_the_channels_of_the_model() -> None:
     found, scale = lsl._read_format(describe(), Config(unit="mV"), want())
     assert scale == pytest.approx([1000, 1000, 1000, 1, 1, 1])

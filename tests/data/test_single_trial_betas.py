@@ -1,0 +1,30 @@
+"""Single-trial betas: the noise ceiling of voxels."""
+
+import numpy as np
+import pytest
+from trials import make_trials
+
+from brainhive_cli.data import single_trial_betas
+from brainhive_cli.data.single_trial_betas import measure_ncsnr
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 3, 100])
+def test_the_noise_ceiling_is_counted_stimulus_by_stimulus(rows_at_once, monkeypatch):
+    random = np.random.default_rng(0)
+    counts = np.array([3, 1, 2, 3, 2, 1, 3])
+    signal = random.normal(size=(7, 1, 4, 1)) + random.normal(size=(7, 3, 4, 1)) / 2
+    signal[..., 3, :] = random.normal(size=(7, 3, 1))  # noise alone
+    monkeypatch.setattr(single_trial_betas, "BLOCK_BYTES", 8 * 12 * rows_at_once)
+
+    found, repeated = measure_ncsnr(
+        make_trials(1, signal, range(7), rate_hz=None, counts=counts)
+    )
+
+    shown = [signal[row, :count, :, 0] for row, count in enumerate(counts)]
+    noise = np.mean([each.var(0, ddof=1) for each in shown if len(each) > 1], 0)
+    explained = np.maximum(np.concatenate(shown).var(0) - noise, 0)
+    assert repeated == 5
+    np.testing.assert_allclose(found, np.sqrt(explained / noise))
+    once = make_trials(1, signal[:, :1], range(7), rate_hz=None, counts=np.ones(7, int))
+    found, repeated = measure_ncsnr(once)
+    assert repeated == 0 and found.tolist() == [0, 0, 0, 0]

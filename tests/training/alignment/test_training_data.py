@@ -1,0 +1,23 @@
+"""Which signals select the epoch of a training."""
+
+from brainhive_cli.training.alignment import training_data
+
+
+def test_test_signals_that_select_an_epoch_are_those_of_who_is_left_out(
+    go, small, world, runs, monkeypatch
+):
+    opened = []
+    match = training_data.match_split
+
+    def note(signals, subject, split, *more):
+        opened.append((subject, split))
+        return match(signals, subject, split, *more)
+
+    monkeypatch.setattr(training_data, "match_split", note)
+    three = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
+    ours = ("mode=inter", "subjects=2", "train.selection=test", "train.epochs=1", runs)
+
+    go("train-align", *small, three, *ours)
+
+    assert {subject for subject, split in opened if split == "test"} == {2}
+    assert {subject for subject, split in opened if split == "train"} <= {1, 3}
