@@ -205,6 +205,18 @@ def test_a_file_of_all_sessions_is_divided_by_the_tables_column(
     recorded(digits=5, **numbers_of_preparation(betas))
 
 
+def test_a_session_without_betas_may_be_left_out(folder: Path) -> None:
+    save_mask(folder)
+    save_betas(folder / "sub-1_ses-1_betas.npy", make_betas(8))
+    save_betas(folder / "sub-1_ses-3_betas.npy", make_betas(8))
+    sessions = [1] * 8 + [2] * 8 + [3] * 8
+    write_table(folder / "sub-1_trials.csv", NAMES * 3, session=sessions)
+
+    assert build(sessions=[1, 3]).sessions(1) == [1, 3]
+    with pytest.raises(MissingData, match="line 10 is of session 2"):
+        build().sessions(1)
+
+
 def test_another_number_of_lines_than_of_betas_is_refused(folder: Path) -> None:
     save_mask(folder)
     save_betas(folder / f"{BY_FILE}betas.nii.gz", make_betas(7))
