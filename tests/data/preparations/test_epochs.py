@@ -113,6 +113,19 @@ def test_epochs_become_what_their_recording_becomes(folder, kind, recorded) -> N
     recorded(digits=4, **numbers_of_splits(prepared))
 
 
+@pytest.mark.parametrize("in_order", [True, False])
+def test_an_order_that_nobody_states_is_not_stored(folder, in_order) -> None:
+    write(folder, "npy")
+    _, prepared = prepare(epochs, axes=AXES, in_order=in_order)
+    for trials in prepared.values():
+        assert trials.onset_s is None
+        assert (trials.trial_numbers is not None) == in_order
+    if in_order:
+        rows = np.concatenate([each.trial_numbers for each in prepared.values()])
+        numbers = rows[rows >= 0]
+        assert sorted(numbers) == [*range(len(SHOWN.pictures))]
+
+
 def test_a_store_of_epochs_equals_that_of_prepare(folder, go) -> None:
     record().save(folder / "sub-01_ses-01.fif", verbose="ERROR")
     steps = [f"preparation.{key}=[{low},{high}]" for key, (low, high) in STEPS.items()]

@@ -454,3 +454,15 @@ def test_facts_of_metrics() -> None:
         assert len(inputs_of([name, name], [])) == count
     lines = missing_lines({"clip": "x", "swav": "x", "mean": "y"}, "clip")
     assert len(lines) == 2 and "mean training clip" in lines[1]
+
+
+@pytest.mark.parametrize(("levels", "is_original"), [(0, True), (1, False)])
+def test_a_faint_picture_is_told_from_one_that_differs_by_a_level(
+    tmp_path: Path, levels: int, is_original: bool
+) -> None:
+    faint = 120 + draw_media(0, 64).astype(np.uint8) // 20  # a deviation of 3 levels
+    seen: Any = SimpleNamespace(open=lambda image_id: Image.fromarray(faint))
+    Image.fromarray(faint + levels).save(tmp_path / "a.png")
+    generated = GeneratedSet("scored", "made", (), {"a": [tmp_path / "a.png"]})
+    originals, _ = examine(generated, seen)
+    assert bool(originals) == is_original

@@ -117,3 +117,13 @@ def test_ids_of_a_caption_head_become_words_where_the_vocabulary_is_known():
         .texts,
         torch.Tensor,
     )
+
+
+def test_a_folder_with_a_dot_in_its_name_is_no_import_path(tmp_path, monkeypatch):
+    (tmp_path / "own.prior").mkdir()
+    (tmp_path / "own.prior/config.json").write_text('{"kind": "mindeye1"}')
+    monkeypatch.chdir(tmp_path)
+
+    assert priors.kind_of("own.prior") == "mindeye1"
+    assert priors.kind_of("own.package") == "own.package"
+    assert priors.kind_of("identity:embeddings") == "identity"
