@@ -31,6 +31,7 @@ class Run:
 
     def __init__(self, path: Any, info: Any, began: Any, scales: Any) -> None:
         self.run, self.scales, self.appended = path.run, scales, list[Any]()
+        self.began = began
         RUNS.append(self)
 
     def append(self, samples: Any, rows: Any) -> None:
@@ -84,6 +85,11 @@ def test_blocks_are_written_and_end_amid_pauses(
         table=(tmp_path / "stimuli/stimuli.tsv").read_text(),
     )
     assert runs[0].appended[0][2][0][2]["trial_type"] == "S 2"
+    # a run begins when its first sample was recorded, at 10 Hz
+    first, last = runs[0], runs[-1]
+    samples = last.appended[0][1] - first.appended[0][1]
+    seconds = (last.began - first.began).total_seconds()
+    assert len(runs) > 1 and seconds == pytest.approx(samples / 10)
     table = (tmp_path / "stimuli/stimuli.tsv").read_text().splitlines()
     assert table[1:] == ["stim-00001\ta/cat\tvideo", "stim-00002\tb/owl\tvideo"]
     columns = [row[2] for run in runs for part in run.appended[:-1] for row in part[2]]
