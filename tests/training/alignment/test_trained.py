@@ -8,9 +8,14 @@ import pytest
 import torch
 
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.alignment import trained
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import TrainedModel, refuse_sweep
+from brainhive_cli.training.alignment.trained import (
+    TrainedModel,
+    TrainedRun,
+    refuse_sweep,
+)
 
 
 class Recordings:
@@ -123,3 +128,22 @@ def test_signals_of_any_number_are_decoded_in_blocks(
     np.testing.assert_allclose(tokens, signals[:, :, 0] + 2, rtol=1e-6)
     other = model.encode(trials, torch.zeros(4, 2, 4))
     assert other.shape == (4, 2) and (other == 2).all()
+
+
+def test_trials_are_normalised_as_the_model_learned_them_or_not_at_all(
+    go, small, world, runs
+) -> None:
+    keys = ("backbone=ridge", "signal.normalise=channel", "subjects=1", runs)
+    folder = go("train-align", *small[:2], "seeds=1", *keys).folder
+    run = TrainedRun(RunFolder(folder))
+    model = TrainedModel(run, run.cells[0], torch.device("cpu"))
+
+    plain = model.trials(1, "test", is_normalised=False).averages
+    scaled = model.trials(1, "test").averages
+
+    raw = {"is_tested": False, "is_normalised": False}
+    learned = model.trials(1, "train", **raw).averages
+    mean, spread = learned.mean((0, 2)), learned.std((0, 2))
+    expected = (plain - mean[:, None]) / spread[:, None]
+    assert np.abs(scaled - plain).max() > 0.5
+    assert np.corrcoef(scaled.ravel(), expected.ravel())[0, 1] > 0.99
