@@ -11,6 +11,8 @@ from worlds import at_home
 from brainhive_cli.commands.demo import HEADS
 from brainhive_cli.demo import voxels
 
+pytestmark = pytest.mark.nightly
+
 CONTROLS = ["none", "swapped", "random", "shuffled trials"]
 
 

@@ -8,6 +8,8 @@ from worlds import at_home
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo import voxels
 
+pytestmark = pytest.mark.nightly
+
 SHOWN = (
     "embed",
     "brain model",

@@ -23,6 +23,8 @@ from brainhive_cli.models.picture_autoencoder import (
     read_pictures,
 )
 
+pytestmark = pytest.mark.nightly
+
 COMMANDS: dict[str, Any] = {
     "prepare": prepare,
     "embed": embed,
