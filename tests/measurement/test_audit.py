@@ -1,10 +1,18 @@
 """Checks of other people's results, at the limits of what they accuse."""
 
+from math import comb
+
 import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.measurement.audit import FINDING, NOTHING, UNDECIDED, audit
+from brainhive_cli.measurement.audit import (
+    FINDING,
+    NOTHING,
+    UNDECIDED,
+    _rank_plainly,
+    audit,
+)
 from brainhive_cli.measurement.foreign_result import ForeignResult
 
 COUNT = 40
@@ -105,3 +113,19 @@ def test_vectors_of_few_effective_dimensions_are_not_compared(spread, expected):
     learned = torch.from_numpy(random.normal(size=(50, 12)) * scale)
     known = {"gallery": gallery, "train_vectors": learned}
     assert state(result(noisy(), **known), "copies of training pictures")[0] == expected
+
+
+@pytest.mark.parametrize(("k", "ways"), [(1, 10), (5, 10), (1, 2)])
+def test_a_claim_among_fewer_candidates_is_expected_over_all_subsets(k, ways):
+    found = result(noisy(), claims={f"top{k}": 50.0, "pool": ways})
+
+    plain, _ = _rank_plainly(found, k)
+
+    # hits if fewer than k of the candidates before it are in the subset
+    before = found.ranks - 1
+    shares = [
+        sum(comb(n, j) * comb(COUNT - 1 - n, ways - 1 - j) for j in range(min(k, ways)))
+        / comb(COUNT - 1, ways - 1)
+        for n in before.tolist()
+    ]
+    assert plain == pytest.approx(100 * np.mean(shares))
