@@ -113,9 +113,9 @@ class Recipe(TrainedRunRecipe):
     # comparisons with simpler models, and randomness
     baseline: Literal["auto", "ridge", "none"] = Field(
         "auto",
-        description="a closed-form ridge on the same signals, at chance with pictures "
-        "in other orders than filed, too; auto: unless it would take longer than the "
-        "training, or there is a control; ridge: always",
+        description="a closed-form ridge on the same signals; where the result is at "
+        "chance, other orders of the pictures are tried, too; auto: unless it would "
+        "take longer than the training, or there is a control; ridge: always",
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
 
