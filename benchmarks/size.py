@@ -11,17 +11,39 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+import torch
+from scipy.linalg import eigh
+from synthetic import RATE_HZ
+
+from brainhive_cli.data.published.things_eeg import POSTERIOR
+from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.targets.targets import StoreTargets, Targets
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.models.backbones.ridge import Config as Ridge
+from brainhive_cli.models.heads import Head
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.loop import fit
+from brainhive_cli.training.alignment.recipe import Train
 
 Work = Callable[[], object]
 SHARES = ("1/8", "1/4", "1/2", "1")
 """Shares of the published size."""
-GB = 1e9
+GB, PAUSE_S = 1e9, 0.01
+EMBEDDING_WIDTH = 1024
+"""Outputs of a ridge."""
+COMPONENTS, MAX_EXACT = 1000, 5000
+"""Components of a ridge; signals or numbers up to which they are exact."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +102,42 @@ def processor_s() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def read_status_gb(name: str) -> float:
-    """Read a figure of this process's memory: VmHWM, the largest, or VmRSS."""
+def read_memory_gb() -> float:
+    """Read the memory of this process that no file holds (RssAnon)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
-    return int(fields[name].split()[0]) * 1024 / GB
+    return int(fields["RssAnon"].split()[0]) * 1024 / GB
+
+
+class Peak:
+    """The largest memory while a block runs, by samples of a thread."""
+
+    def __enter__(self) -> Self:
+        """Begin to sample."""
+        self.most_gb = self.before_gb = read_memory_gb()
+        self.is_over = threading.Event()
+        self.thread = threading.Thread(target=self._sample)
+        self.thread.start()
+        return self
+
+    def _sample(self) -> None:
+        while not self.is_over.wait(PAUSE_S):
+            self.most_gb = max(self.most_gb, read_memory_gb())
+
+    def __exit__(self, *problem: object) -> None:
+        """End, and keep what the block added."""
+        self.is_over.set()
+        self.thread.join()
+        self.added_gb = max(self.most_gb, read_memory_gb()) - self.before_gb
 
 
 def measure(case: Case, count: int, folder: Path) -> Measured:
     """Run a task of one size in this process."""
     task = case.prepare(count, folder)
-
-    # the largest memory begins anew
-    Path("/proc/self/clear_refs").write_text("5")
-    before_gb, start_s = read_status_gb("VmRSS"), processor_s()
-    result = task.run()
-    cpu_s, peak_gb = processor_s() - start_s, read_status_gb("VmHWM") - before_gb
+    start_s = processor_s()
+    with Peak() as peak:
+        result = task.run()
+    cpu_s = processor_s() - start_s
     if isinstance(result, Measured):
         return result
 
@@ -104,7 +146,7 @@ def measure(case: Case, count: int, folder: Path) -> Measured:
         start_s = processor_s()
         task.compute()
         compute_s = processor_s() - start_s
-    return Measured(count, cpu_s, compute_s, peak_gb, task.data_bytes / GB)
+    return Measured(count, cpu_s, compute_s, peak.added_gb, task.data_bytes / GB)
 
 
 def fit_exponent(rows: Sequence[Measured]) -> float:
@@ -124,7 +166,86 @@ def write_row(what: str, row: Measured, exponent: str = "") -> str:
     ).rstrip()
 
 
-CASES: Mapping[str, Case] = {}
+def write_signals(folder: Path, shape: tuple[int, int, int, int]) -> Trials:
+    """Write a store of random signals [N, R, C, T] in float16, and open it."""
+    count, _, channels, samples = shape
+    random = np.random.default_rng(0)
+    signal = np.empty(shape, np.float16)
+    for row in signal:
+        row[:] = random.standard_normal(row.shape, np.float32)
+    is_eeg = samples > 1
+    space = Sensors(POSTERIOR[:channels]) if is_eeg else Voxels({})
+    times_s = np.arange(samples) / RATE_HZ
+    names = [f"{number:06d}" for number in range(count)]
+    rate_hz = RATE_HZ if is_eeg else None
+    path = folder / "sub-01.h5"
+    recording = Trials(signal, names, space, times_s, rate_hz, "random")
+    SignalStore.write(path, {"train": recording})
+    stored = SignalStore.open(path)["train"]
+    return replace(stored, subject=1, stimulus=np.arange(count))
+
+
+def prepare_ridge(
+    repetitions: int, channels: int, samples: int
+) -> Callable[[int, Path], Task]:
+    """Prepare a ridge of an evaluation: 1,000 components, 1,024 outputs."""
+
+    def prepare(count: int, folder: Path) -> Task:
+        trials = write_signals(folder, (count, repetitions, channels, samples))
+        random = torch.Generator().manual_seed(0)
+        embeddings = torch.randn(count, EMBEDDING_WIDTH, generator=random)
+        targets = Targets({"embedding": StoreTargets(embeddings)})
+        names = trials.space.names if isinstance(trials.space, Sensors) else ()
+        layout = Layout(
+            SignalSpec(names, samples, (1,), (channels,)),
+            {"embedding": Head((EMBEDDING_WIDTH,), "embedding")},
+            backbone=Ridge(
+                alpha="auto", standardise=False, components=COMPONENTS
+            ).model_dump(),
+            encoders={"embedding": "embedding"},
+            similarity="cosine_from_mean",
+        )
+        data = CellData([trials], targets, np.zeros(count, bool), None)
+
+        def compute() -> None:
+            signal = torch.from_numpy(trials.averages).flatten(1)
+            solve_ridge(signal, embeddings)
+
+        return Task(
+            lambda: fit(layout, data, [], Train(validation=0)),
+            compute,
+            count * channels * samples * 4,
+        )
+
+    return prepare
+
+
+def solve_ridge(signal: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Solve a ridge on principal components without anything around it."""
+    centred = (signal - signal.mean(0)).double()
+    if min(centred.shape) > MAX_EXACT:
+        scores, lengths, _ = torch.svd_lowrank(centred.float(), COMPONENTS, niter=4)
+    else:
+        count = min(COMPONENTS, *centred.shape)
+        is_wide = centred.shape[1] > len(centred)
+        gram = centred @ centred.T if is_wide else centred.T @ centred
+        largest = (len(gram) - count, len(gram) - 1)
+        squares, vectors = map(
+            torch.from_numpy, eigh(gram.numpy(), subset_by_index=largest)
+        )
+        lengths = squares.clamp(min=1e-9).sqrt()
+        scores = vectors if is_wide else centred @ vectors / lengths
+    return scores.float().T @ targets
+
+
+CASES: Mapping[str, Case] = {
+    "ridge_eeg": Case(
+        "ridge of THINGS-EEG2, 4 x 17 x 250", 16_540, prepare_ridge(4, 17, 250)
+    ),
+    "ridge_nsd": Case(
+        "ridge of NSD, 3 x 15,000 voxels", 9_000, prepare_ridge(3, 15_000, 1)
+    ),
+}
 
 
 def main() -> None:

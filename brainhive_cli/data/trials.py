@@ -305,7 +305,11 @@ class Trials:
                 name: take(getattr(self, name), index)
                 for name in (*BY_TRIAL, "repetitions")
             },
-            **{name: values[index] for name, values in self._list_read().items()},
+            # a view where rows follow each other
+            **{
+                name: values[_as_slice(index)]
+                for name, values in self._list_read().items()
+            },
         )
 
     def choose(self, is_chosen: Bool) -> Self:

@@ -35,6 +35,7 @@ from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.retrieval import draw_tested
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.measurement.verdict import DRAWS, ROUNDING, judge
+from brainhive_cli.models.backbones.ridge import count_fit_operations
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.recipe import (
     FROM_MEAN,
@@ -164,8 +165,10 @@ def _expect_s(job: Job, spec: SignalSpec, compared: Sequence[bool]) -> float:
             stored = run.source(cell.variant).open(cell.trained_on[0])["train"]
             pictures, most = stored.signal.shape[:2]
             count = pictures * (most if is_of_trials else 1) * len(cell.trained_on)
-            small = min(count, features)
-            operations += 2.0 * count * small * (features + width) + 10.0 * small**3
+            components = features if len(cell.trained_on) > 1 else COMPONENTS
+            operations += count_fit_operations(count, features, components)
+            kept = min(count, features, components)
+            operations += 2.0 * count * kept * width
     return operations / OPERATIONS_PER_S
 
 

@@ -1,6 +1,6 @@
 """Ridge regression from a subject's signals to every head, fitted in closed form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.device_memory import free_bytes
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.measurement.linear_maps import choose_penalty
 from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.backbones import BackboneConfig
@@ -18,6 +19,16 @@ from brainhive_cli.models.signal_spec import SignalSpec
 
 NUMBERS = 1 << 26
 """Numbers of targets that are gathered at once."""
+BLOCK_NUMBERS = 1 << 23
+"""Numbers of signals that are converted to float64 at once: 64 MB, which glibc gives
+back when they are freed.
+"""
+MAX_EXACT = 5000
+"""Signals, or numbers of a signal where these are fewer, up to which any number of
+components is exact: 5,000 take half a minute on two cores, 9,000 three.
+"""
+POWER_ITERATIONS = 4
+"""Of the approximation beyond, as in scikit-learn's PCA."""
 Targets = Callable[[slice], dict[str, Tensor]]
 """Gives the targets of some training signals, [B, *shape] by head."""
 
@@ -45,9 +56,11 @@ class Config(BackboneConfig):
         None,
         gt=0,
         le=2**20,
-        description="Principal components of the training signals that are kept; exact "
-        "from the number of training signals on. Default: all, with "
-        "weights [V, outputs] instead of [components, outputs].",
+        description="Principal components of the training signals that are kept; the "
+        "ridge is exact from the number of training signals on. Fewer components of "
+        "more than 5,000 signals of more than 5,000 numbers are approximated by a "
+        "randomised SVD. Default: all, with weights [V, outputs] instead of "
+        "[components, outputs].",
     )
     standardise: bool = Field(
         True,
@@ -131,7 +144,23 @@ class Ridge(nn.Module):
             targets: Targets of some of them.
             held_out: Signals [M, C, T] that spread is measured on; without any, the
                 training's are.
+
+        Raises:
+            BrainhiveError: if the fit does not fit into the free memory.
         """
+        # refuse before anything is computed
+        count, numbers = len(signal), signal[0].numel()
+        kept = self.maps[str(subject)].count
+        needed_gb = count_fit_bytes(count, numbers, kept) / 1e9
+        free_gb = free_bytes(signal.device) / 1e9
+        if needed_gb > free_gb:
+            raise BrainhiveError(
+                f"a ridge on {count:,} signals of {numbers:,} numbers takes "
+                f"{needed_gb:.1f} GB of memory, and {free_gb:.1f} GB are free",
+                "fewer backbone.components, signal.channels or a shorter "
+                "signal.window_ms",
+            )
+
         # components of the signals; sums of the targets, block by block
         ridge: Map = self.maps[str(subject)]
         basis, scores, singular = ridge.project(signal)  # [V, K], [N, K], [K]
@@ -246,29 +275,131 @@ class Map(nn.Module):
         Returns:
             Basis [V, K], scores of unit length [N, K], and singular values [K], the
             largest first.
+
+        Source: Halko et al. 2011, Finding structure with randomness (approximation).
         """
-        # centre the signals
-        flat = signal.flatten(1).double()  # [N, V]
-        self.mean.copy_(flat.mean(0))
-        centred = flat - flat.mean(0)
+        flat = signal.flatten(1)  # [N, V]
+        count, width = flat.shape
+        at_once = max(1, BLOCK_NUMBERS // width)
+        mean = torch.zeros(width, dtype=torch.float64, device=flat.device)
+        for part in flat.split(at_once):
+            mean += part.double().sum(0) / count
+        self.mean.copy_(mean)
 
-        # eigenvectors of the smaller Gram matrix, the largest first
-        is_wide = centred.shape[1] > len(centred)
-        gram = centred @ centred.T if is_wide else centred.T @ centred
-        squared, vectors = (values.flip(-1) for values in torch.linalg.eigh(gram))
-        rank = int(
-            (squared > squared[0] * torch.finfo(torch.float64).eps * len(gram)).sum()
-        )
-        count = min(rank, self.count)
+        # an approximation where both sides are large
+        if is_approximate(count, width, self.count):
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                scores, singular, basis = torch.svd_lowrank(
+                    flat - self.mean, self.count, niter=POWER_ITERATIONS
+                )
+            return basis, scores, singular
 
-        # basis [V, K] and scores [N, K], padded with zeros where there are fewer
-        # components
-        singular, vectors = squared[:count].sqrt(), vectors[:, :count]
-        basis = centred.T @ vectors / singular if is_wide else vectors  # [V, K]
-        scores = vectors if is_wide else centred @ basis / singular
-        empty = (0, self.count - count)
-        return (
-            F.pad(basis, empty).float(),
-            F.pad(scores, empty).float(),
-            F.pad(singular, empty).float(),
+        # eigenvectors of the smaller Gram matrix [S, S], without those of no variance
+        small = min(count, width)
+        gram = torch.zeros(small, small, dtype=torch.float64, device=flat.device)
+        for block in _centre_in_blocks(flat, mean):
+            gram.addmm_(block.T, block)
+        squared, vectors = _find_eigenvectors(gram, min(self.count, small))
+        epsilon = torch.finfo(torch.float64).eps * small
+        kept = int((squared > squared[0] * epsilon).sum())
+        singular, vectors = squared[:kept].sqrt(), vectors[:, :kept]
+
+        # the vectors of the other side follow; zeros where there are fewer components
+        del gram
+        scaled = vectors / singular
+        others = torch.zeros(max(flat.shape), self.count, device=flat.device)
+        start = 0
+        for block in _centre_in_blocks(flat, mean):
+            others[start : start + len(block), :kept] = block @ scaled
+            start += len(block)
+        empty = (0, self.count - kept)
+        vectors = F.pad(vectors.float(), empty)
+        singular = F.pad(singular.float(), empty)
+        if width > count:
+            return others, vectors, singular
+        return vectors, others, singular
+
+
+def _centre_in_blocks(flat: Tensor, mean: Tensor) -> Iterator[Tensor]:
+    """Centre signals [N, V] in float64, in blocks of the longer side: [n, V], or [v, N]
+    where there are more numbers than signals.
+    """
+    at_once = max(1, BLOCK_NUMBERS // min(flat.shape))
+    if flat.shape[1] <= len(flat):
+        for rows in flat.split(at_once):
+            yield rows.double() - mean
+        return
+    means = mean.split(at_once)
+    for columns, column_means in zip(flat.split(at_once, 1), means, strict=True):
+        yield (columns.double() - column_means).T
+
+
+def _find_eigenvectors(gram: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Find the largest eigenvalues [K] of a matrix [S, S], which is overwritten, and
+    their eigenvectors [S, K], in descending order.
+    """
+    size = len(gram)
+    if gram.device.type == "cpu" and count < size:
+        from scipy.linalg import eigh
+
+        # the transpose is in Fortran's order, so that no copy is made
+        largest = (size - count, size - 1)
+        values, vectors = map(
+            torch.from_numpy,
+            eigh(
+                gram.numpy().T,
+                subset_by_index=largest,
+                overwrite_a=True,
+                check_finite=False,
+            ),
         )
+    else:
+        values, vectors = torch.linalg.eigh(gram)
+        values, vectors = values[-count:], vectors[:, -count:]
+    return values.flip(-1), vectors.flip(-1)
+
+
+def is_approximate(signals: int, numbers: int, components: int) -> bool:
+    """Return True if components of N signals of V numbers are approximated.
+
+    As scikit-learn's PCA does, where fewer are kept than both sides have.
+    """
+    small = min(signals, numbers)
+    return small > MAX_EXACT and components < 0.8 * small
+
+
+def count_fit_bytes(signals: int, numbers: int, components: int) -> int:
+    """Count the memory that a fit to N signals of V numbers takes beyond the signals.
+
+    Args:
+        signals: N.
+        numbers: V.
+        components: Components that are kept.
+    """
+    small = min(signals, numbers)
+    kept = min(components, small)
+    sides = 4 * (signals + numbers) * kept
+    # centred signals, and both sides before and after an orthogonalisation
+    if is_approximate(signals, numbers, components):
+        return 4 * signals * numbers + 2 * sides
+    # the Gram matrix, its eigenvectors and a copy, both sides, and a block; all
+    # eigenvectors need as much again
+    eigenvectors = 8 * small * (2 * small if kept == small else kept)
+    return 8 * small**2 + 2 * eigenvectors + sides + 8 * BLOCK_NUMBERS
+
+
+def count_fit_operations(signals: int, numbers: int, components: int) -> float:
+    """Count the operations in float64 that finding components of N signals of V
+    numbers takes; operations in float32 count half.
+
+    Args:
+        signals: N.
+        numbers: V.
+        components: Components that are kept.
+    """
+    if is_approximate(signals, numbers, components):
+        products = 2 * POWER_ITERATIONS + 2
+        return float(signals) * numbers * components * products
+    small = min(signals, numbers)
+    return 2.0 * signals * numbers * small + 10.0 * small**3

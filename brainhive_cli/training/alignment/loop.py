@@ -111,7 +111,6 @@ def fit(
             )
 
     # build the model, and start it from the weights of another one where there is one
-    keep_freed_memory()
     aligner = initial_aligner(seed, layout, data, settings.init).to(launch.device)
     aligner.learned = learned_by(data, settings)
     if start is not None:
@@ -119,6 +118,7 @@ def fit(
         aligner.learned = aligner.learned.after(start.learned)
     if is_closed_form(layout):
         return _fit_in_closed_form(aligner, data, seed, callbacks, launch)
+    keep_freed_memory()
     if aligner.adapter is not None and data.adapted is not None:
         aligner.adapter.attach(data.adapted.network.module)
     aligner = normalise_together(aligner, launch)
@@ -434,6 +434,8 @@ def _fit_in_closed_form(
         for part, path in data.starts.get(0, {}).items():
             load_start(aligner, path, part)
 
+    # averages in memory are read once, here
+    averages = open_bank(data.trials, launch.device, data.is_mapped)
     backbone: Any = aligner.backbone
     totals, count = {name: 0.0 * mean for name, mean in aligner.means.items()}, 0
     for trials in data.trials:
@@ -451,7 +453,7 @@ def _fit_in_closed_form(
 
         # signals [N, C, T] of the learned and of the held-out stimuli
         signal, rest = (
-            torch.from_numpy(trials.read(rows)).to(launch.device)
+            torch.from_numpy(trials.take(rows).averages).to(launch.device)
             for rows in (learned, np.flatnonzero(held_out))
         )
         backbone.fit(trials.subject, signal, targets, rest)
@@ -465,7 +467,6 @@ def _fit_in_closed_form(
     # validate as an iterative training would
     aligner.eval()
     if callbacks is not None:
-        averages = open_bank(data.trials, launch.device, data.is_mapped)
         validation = select_held_out(data, averages)
         ranks = rank_queries(aligner, validation, data.targets, "fp32", launch.alone)
         caveats = aligner.learned.caveats

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement.linear_maps import Products
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import ridge
@@ -154,3 +155,76 @@ def test_a_chosen_penalty_does_not_depend_on_how_many_components_are_kept():
         predicted.append(model.eval()(signal, whose))
     for other in predicted[1:]:
         torch.testing.assert_close(other, predicted[0], atol=1e-3, rtol=1e-3)
+
+
+def fit_components(components: int, voxels: int = 60, count: int = 50) -> ridge.Map:
+    """Fit a map to signals whose components fall off quickly."""
+    signal, _ = drawn(voxels, count)
+    mixed = (signal[..., 0] - 2) / torch.linspace(1, 4, voxels)
+    decaying = mixed @ torch.diag(0.7 ** torch.arange(voxels)) + 5
+    found = ridge.Map(voxels, components, HEADS)
+    found.parts = found.project(decaying[..., None])
+    return found
+
+
+@pytest.mark.parametrize("voxels", [60, 40])
+@pytest.mark.parametrize("components", [5, 30, 70])
+def test_components_are_those_of_a_whole_decomposition(voxels, components, monkeypatch):
+    monkeypatch.setattr(ridge, "BLOCK_NUMBERS", 130)  # two or three rows at once
+    signal, _ = drawn(voxels, 50)
+
+    basis, scores, singular = ridge.Map(voxels, components, HEADS).project(signal)
+
+    flat = signal[..., 0].double()
+    left, lengths, right = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    kept = min(components, 49, voxels)
+    assert not basis[:, kept:].any() and not singular[kept:].any()
+    torch.testing.assert_close(singular[:kept].double(), lengths[:kept])
+    for found, expected in ((basis, right.T), (scores, left)):
+        cosine = (found[:, :kept].double() * expected[:, :kept]).sum(0).abs()
+        torch.testing.assert_close(cosine, torch.ones(kept, dtype=torch.float64))
+
+
+def test_many_signals_are_approximated_like_the_exact(monkeypatch):
+    """Tolerance: the last of the components that are kept differ."""
+    exact = fit_components(20).parts
+    monkeypatch.setattr(ridge, "MAX_EXACT", 30)
+    state = torch.random.get_rng_state()
+
+    basis, scores, singular = fit_components(20).parts
+
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.testing.assert_close(singular, exact[2], rtol=1e-3, atol=1e-4)
+    for found, expected in ((basis, exact[0]), (scores, exact[1])):
+        cosine = (found[:, :15] * expected[:, :15]).sum(0).abs()
+        torch.testing.assert_close(cosine, torch.ones(15), rtol=1e-3, atol=0)
+    # all components are never approximated
+    assert not ridge.is_approximate(50, 60, 50)
+
+
+def test_a_fit_beyond_the_free_memory_is_refused_at_once(monkeypatch):
+    signal, targets = drawn(40)
+    needed = ridge.count_fit_bytes(25, 40, 40)
+    assert needed >= 8 * 25**2 + 4 * 65 * 25  # Gram matrix, basis and scores
+    monkeypatch.setattr(ridge, "free_bytes", lambda device: needed - 1)
+    monkeypatch.setattr(ridge.Map, "project", None)
+
+    with pytest.raises(BrainhiveError) as refusal:
+        fitted(signal, targets)
+
+    assert "25 signals of 40 numbers" in refusal.value.message
+
+
+@pytest.mark.parametrize("shape", [(16_540, 4_250), (9_000, 15_000)])
+def test_a_fit_takes_at_most_one_and_a_half_times_the_signals(shape):
+    """THINGS-EEG2 and NSD, with the components of an evaluation's ridge."""
+    needed = ridge.count_fit_bytes(*shape, 1000)
+    assert needed <= 1.5 * 4 * shape[0] * shape[1]
+
+
+def test_an_approximate_fit_grows_with_signals_not_their_cube():
+    exact = [ridge.count_fit_operations(n, 15_000, 1000) for n in (2000, 4000)]
+    far = [ridge.count_fit_operations(n, 15_000, 1000) for n in (9_000, 18_000)]
+    assert exact[1] > 3.9 * exact[0]
+    # two products before, between and after four iterations, which count half
+    assert far == [10 * 9_000 * 15_000 * 1000, 10 * 18_000 * 15_000 * 1000]

@@ -13,6 +13,9 @@ from cell_data import PICTURES, data_of, layout_of
 from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data import trials as trials_module
+from brainhive_cli.data.stores.hdf5 import LazyRows
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.backbones.ridge import Ridge
 from brainhive_cli.models.heads import Head
 from brainhive_cli.training.alignment import loop
@@ -171,3 +174,33 @@ def test_a_closed_form_that_begins_with_no_weights_takes_no_start(
     first = fit(layout, data, [], Train(), seed=1)
     with pytest.raises(BrainhiveError, match="begins with no weights"):
         fit(layout, data, [], Train(), start=first, seed=1)
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_closed_form_reads_signals_in_blocks(
+    cell: tuple[Layout, CellData], monkeypatch: pytest.MonkeyPatch, is_mapped: bool
+) -> None:
+    monkeypatch.setattr(trials_module, "COPIED_STIMULI", 8)
+    layout, data = cell
+    expected = fit(layout, data, [], Train(validation=0.25), seed=1)
+    reads = list[int]()
+
+    def read_late(trials: Trials) -> Trials:
+        signal = trials.signal
+
+        def read(rows: Any) -> Any:
+            reads.append(len(signal[rows]))
+            return signal[rows]
+
+        return replace(trials, signal=LazyRows(signal.shape, signal.dtype, read))
+
+    late = replace(data, trials=[*map(read_late, data.trials)], is_mapped=is_mapped)
+
+    model = fit(layout, late, [], Train(validation=0.25), seed=1)
+
+    # every stimulus with a picture once, and at most a block of them at a time
+    known = sum(int((trials.stimulus >= 0).sum()) for trials in data.trials)
+    every = sum(len(trials.stimulus) for trials in data.trials)
+    assert max(reads) <= 8 and sum(reads) == (known if is_mapped else every)
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight), name
