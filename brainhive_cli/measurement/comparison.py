@@ -222,7 +222,7 @@ def crossed_t(
         interval also where all subjects differ by the same and are too few to say so at
         .05.
     """
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit
 
     if items.count == 1:
         return None, None, None
@@ -252,8 +252,9 @@ def crossed_t(
 
     # t test, and the interval that is its inversion
     error = float(np.sqrt(variance))
-    reach = float(t.ppf(1 - LEVEL / 2, freedom)) * error
-    return float(2 * t.sf(abs(mean) / error, freedom)), mean - reach, mean + reach
+    reach = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
+    p = float(2 * stdtr(freedom, -abs(mean) / error))
+    return p, mean - reach, mean + reach
 
 
 def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:

@@ -54,14 +54,20 @@ def fit_slope(nearest: Float64, score: Float64, **how: Any) -> Metric:
             other pictures.
         how: Protocol, split and seeds of the metric.
     """
-    from scipy.stats import linregress, t
+    from scipy.special import stdtrit
 
-    fit = linregress(nearest / nearest.std(), score)
+    # least squares by the steps of scipy.stats.linregress, which takes .6 s to import
+    covariances = np.cov(nearest / nearest.std(), score, bias=True)
+    (variance, covariance), (_, score_variance) = covariances
+    slope = covariance / variance
     count = len(score)
     low = high = None
-    if count >= FEWEST_UNITS and fit.stderr > 0:  # NaN where all scores are equal
-        width = float(t.ppf(0.975, count - 2) * fit.stderr)
-        low = fit.slope - width
-        high = fit.slope + width
+    if count >= FEWEST_UNITS and score_variance > 0:
+        r = np.clip(covariance / np.sqrt(variance * score_variance), -1, 1)
+        error = np.sqrt((1 - r**2) * score_variance / variance / (count - 2))
+        if error > 0:
+            width = float(stdtrit(count - 2, 0.975) * error)
+            low = slope - width
+            high = slope + width
     ends: Any = {"low": low, "high": high, "interval": f"t over {count} units"}
-    return Metric("nearest_slope", fit.slope, count, None, 0.0, **ends, **how)
+    return Metric("nearest_slope", slope, count, None, 0.0, **ends, **how)

@@ -390,11 +390,10 @@ def _t_interval(
     centre: float, error: float, freedom: float, limits: Limits
 ) -> tuple[float, float]:
     """Make a t interval, on the logit scale where the mean lies between two limits."""
-    from scipy.special import expit, logit
-    from scipy.stats import t
+    from scipy.special import expit, logit, stdtrit
 
     # symmetric where there are no limits, or the centre is at one
-    reach = t.ppf(UPPER, freedom) * error
+    reach = stdtrit(freedom, UPPER) * error
     low, high = limits
     if low is None or high is None or not low < centre < high:
         ends = np.array([centre - reach, centre + reach])
@@ -421,7 +420,8 @@ def _share_interval(
     number still. Shares that are no hits vary less; where many of them lie at a limit,
     those that do not were hardly seen, so the number of hits is bounded.
     """
-    from scipy.stats import norm, t
+    # quantiles of t and of the normal distribution, which scipy.stats takes from here
+    from scipy.special import ndtri, stdtrit
 
     # share of the span between the limits, and its variance
     (low, high), span = limits, limits[1] - limits[0]
@@ -443,13 +443,13 @@ def _share_interval(
         size = min(most_hits or most, hits / variance if variance > 0 else np.inf)
         are_units = are_hits and items.count == len(values)
         if not are_units or items.strata is not None:
-            quantiles = t.ppf(
-                UPPER, [len(values) - 1 if are_units else np.inf, scatter.freedom]
+            quantiles = stdtrit(
+                [len(values) - 1 if are_units else np.inf, scatter.freedom], UPPER
             )
             size *= float(quantiles[0] / quantiles[1]) ** 2
 
     # Wilson's interval of as many hits, not a whole number
-    z = norm.ppf(UPPER)
+    z = ndtri(UPPER)
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     variance = share * (1 - share) / size + z**2 / (4 * size**2)
     reach = z / (1 + z**2 / size) * np.sqrt(variance)

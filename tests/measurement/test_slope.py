@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import linregress, t
 from sklearn.linear_model import Ridge
 
 from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.retrieval import Scores
 from brainhive_cli.measurement.slope import average_by_unit, fit_slope
+from brainhive_cli.measurement.units import FEWEST_UNITS
 
 HOW = {"protocol": "", "split": "test", "seeds": ()}
 
@@ -53,6 +55,23 @@ def test_items_are_averaged_by_unit_and_the_slope_is_that_of_least_squares() -> 
     assert fit_slope(*average_by_unit(cells[:1]), **HOW).low is None
     # the score is the cosine and a constant, so a slope of 1 for its own deviation
     assert slope.n == 7 and np.isclose(slope.value, np.std(np.arange(7)) / 10)
+
+
+def test_slope_and_interval_are_those_of_scipy() -> None:
+    random = np.random.default_rng(0)
+    for count in (2, 3, 5, 7, 40, 1000):
+        nearest, score = random.normal(size=(2, count))
+        # scores that rise, fall, lie on a line, or are equal
+        for scores in (score, nearest + score, 3 - 2 * nearest, np.full(count, 0.25)):
+            slope = fit_slope(nearest, scores, **HOW)
+
+            fit = linregress(nearest / nearest.std(), scores)
+            ends = (None, None)
+            if slope.low is not None:
+                width = t.ppf(0.975, count - 2) * fit.stderr
+                ends = (fit.slope - width, fit.slope + width)
+            assert slope.value == fit.slope and (slope.low, slope.high) == ends
+            assert (slope.low is None) == (count < FEWEST_UNITS or not fit.stderr > 0)
 
 
 def test_noise_has_no_slope_where_all_embeddings_share_a_direction() -> None:

@@ -9,7 +9,6 @@ store names, by the functions of `prepare`.
 from typing import Any
 
 import numpy as np
-from scipy.signal.windows import tukey
 
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.data.recording_files import filter_samples
@@ -71,6 +70,8 @@ def _simulate(
     times_ms: Float64, rate_hz: float, source: dict[str, Any], steps: dict[str, Any]
 ) -> Float64:
     """Find the latest beginnings [T] by effects that begin at each sample."""
+    from scipy.signal.windows import tukey
+
     # filters of the file, whose phase is not known, and of the preparation
     recorded_hz = float(source.get("recorded_hz", rate_hz))
     filters = []

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import squareform
-from scipy.stats import rankdata
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float64
@@ -196,6 +195,8 @@ def ranked(values: Float64) -> Float64:
     """Rank values [..., P], ties by their mean rank; centred and of unit length:
     products are Spearman's.
     """
+    from scipy.stats import rankdata
+
     return unit_vectors(rankdata(values, axis=-1), -1)
 
 

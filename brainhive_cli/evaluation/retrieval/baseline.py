@@ -327,7 +327,7 @@ def approximate_p(ranks: Int64, shown: Int64, rows: Int64, alike: Alike) -> floa
         rows: [P] of the candidates, ascending.
         alike: Which candidates are alike, by row.
     """
-    from scipy.stats import norm
+    from scipy.special import ndtr
 
     # sums of the ranks of what signals show, and of permuted labels
     items = alike.items([shown.tolist()])
@@ -344,7 +344,7 @@ def approximate_p(ranks: Int64, shown: Int64, rows: Int64, alike: Alike) -> floa
     z = (own - sums.mean()) / max(sums.std(), ROUNDING)
     # no less than one of all permutations, where these are few
     smallest = 1 / (len(orders) + 1) if len(orders) < DRAWS else 0.0
-    return float(max(norm.cdf(z), smallest))
+    return float(max(ndtr(z), smallest))
 
 
 def try_orders(
