@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from brainhive_cli.core import weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.models.adamw import AdamW
 from brainhive_cli.training.alignment.initialisation import (
     load_start,
     modules_of_subjects,
@@ -189,9 +190,7 @@ class Learner:
             if parameter.requires_grad
         ]
         groups = _groups(self.parameters, self.model, train, stage.lr)
-        self.optimizer = torch.optim.AdamW(
-            groups, stage.lr, betas=train.betas, fused=True
-        )
+        self.optimizer = AdamW(groups, stage.lr, betas=train.betas, fused=True)
         self.peak_lr: float = self.optimizer.param_groups[0]["lr"]
         self.schedule = schedule_of(self.optimizer, stage, self.steps)
 

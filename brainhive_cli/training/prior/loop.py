@@ -29,6 +29,7 @@ from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.targets.target_stores import match_prior
 from brainhive_cli.data.targets.views import Batch, crop_of_the_original
 from brainhive_cli.models import priors
+from brainhive_cli.models.adamw import AdamW
 from brainhive_cli.training.prior.examples import Pictures, batches, encode_latents
 from brainhive_cli.training.prior.recipe import Recipe, Train
 
@@ -165,7 +166,7 @@ class Learner:
         # parameters that learn, and the settings of the optimiser
         self.prior = prior
         self.parameters = trainable(prior, frozen)
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = AdamW(
             self.parameters, train.lr, weight_decay=train.weight_decay, fused=True
         )
 
