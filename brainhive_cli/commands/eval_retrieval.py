@@ -48,11 +48,14 @@ CLEAR = ("above chance", "not testable")
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the libraries of trackers, the runs, and what they are evaluated with."""
+    """List the libraries of trackers, the runs, what they are evaluated with, and the
+    pictures of the sheet.
+    """
     job = cache(lambda: Job.resolve(recipe))
     return collect(
         lambda: trackers.inputs(recipe.run.trackers),
         lambda: job().inputs(),
+        lambda: job().list_pictures(),
         checks=[lambda: job().check()],
     )
 

@@ -30,7 +30,12 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
 from brainhive_cli.core.runs import RunFolder, of_variant
 from brainhive_cli.core.sweep import read_sweep_run, variants
-from brainhive_cli.data.datasets import StimulusSet, alike_of, list_stimuli
+from brainhive_cli.data.datasets import (
+    StimulusSet,
+    alike_of,
+    list_pictures,
+    list_stimuli,
+)
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     compare_with,
     find_runs_to_compare,
@@ -459,10 +464,9 @@ def inputs(recipe: Recipe) -> list[Input]:
         listed = []
         for job in jobs:
             metrics = choose_metrics(job.images.medium, job.recipe.metrics)
-            listed += [
-                *job.inputs(),
-                *job.align.dataset.files(job.recipe.split, "pixels"),
-            ]
+            dataset = job.align.dataset
+            stored_split = dataset.holdout.stored_split(job.recipe.split)
+            listed += [*job.inputs(), *list_pictures(dataset, stored_split)]
             listed += inputs_of_metrics(metrics, job.recipe.metric_encoders)
         return listed
 
@@ -583,6 +587,8 @@ def _reconstruct(
     if not folder.is_finished:
         # the prior on its device, and the stimuli, whose files must be here
         images = align.dataset.images(align.dataset.holdout.stored_split(recipe.split))
+        if images.missing is not None:
+            raise images.missing
         job = replace(job, prior=job.prior.to(launch.device), images=images)
         heads = StimulusHeads.of(align, job.prior, launch.device)
 

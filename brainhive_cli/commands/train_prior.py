@@ -20,6 +20,7 @@ from brainhive_cli.core.parts import cited
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.core.weights import Checkpoint
+from brainhive_cli.data.datasets import list_pictures
 from brainhive_cli.data.targets.target_stores import only_if_recorded, store_inputs
 from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.measurement.statistics import measure
@@ -78,8 +79,15 @@ def inputs(recipe: Recipe) -> list[Input]:
             train.batch_size * train.accumulate * processes, train.accumulate, processes
         )
 
+    def list_files() -> list[Input]:
+        # latents that are kept stand for the pictures
+        if recipe.cache_latents:
+            return []
+        return list_pictures(recipe.dataset.build(recipe.paths), recipe.split)
+
     return collect(
         lambda: trackers.inputs(recipe.run.trackers),
+        list_files,
         lambda: [
             one
             for group in open_pictures().targets.groups

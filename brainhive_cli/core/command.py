@@ -153,9 +153,11 @@ def collect(
         try:
             inputs = [*look()]
         except BrainhiveError as error:
-            # an error that a listed input has already is the same absence
+            # an error that a needed input has already is the same absence
             known = {
-                one.error.message for one in listed.values() if one.error is not None
+                one.error.message
+                for one in listed.values()
+                if one.error is not None and not one.is_optional
             }
             inputs = (
                 [] if error.message in known else [Input(error.message, None, error)]

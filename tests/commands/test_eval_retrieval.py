@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from brainhive_cli import aligner
+from brainhive_cli.commands import eval_retrieval
 from brainhive_cli.core import artifacts
+from brainhive_cli.core.command import list_inputs, require
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
@@ -122,6 +125,26 @@ def test_what_is_shown_are_as_many_queries_as_asked(go, world, trained):
     )
     assert [sum(line.values) for line in bars.lines] == pytest.approx([1, 1], abs=1e-3)
     assert "sheet" not in {each.kind for each in artifacts.read(RunFolder(none.folder))}
+
+
+def test_without_pictures_a_run_is_finished_without_its_sheet(
+    go, trained, evaluated, monkeypatch
+):
+    def refuse(name, splits, images, split):
+        raise MissingData(f"no pictures of {name}", "fetch them")
+
+    monkeypatch.setattr("brainhive_cli.data.datasets._list_split", refuse)
+    words = f"run={trained}", "sheet_rows=2", "baseline=none", "ceiling_splits=0"
+    inputs = list_inputs(
+        eval_retrieval, eval_retrieval.Recipe.resolve("eval-retrieval", None, {}, words)
+    )
+    assert "missing; done without" in [one.state for one in inputs]
+    require(inputs)
+
+    found = go("eval-retrieval", *words)
+    assert found.metrics.overall == evaluated.metrics.overall
+    drawn = {each.kind for each in artifacts.read(RunFolder(found.folder))}
+    assert "curve" in drawn and "sheet" not in drawn
 
 
 @pytest.mark.nightly

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,3 +127,16 @@ def test_pictures_are_counted_and_inputs_listed_without_loading_weights(
     assert work is not None and (work.count, work.cells) == (24, 2)
     shutil.rmtree(own / "unet")
     assert "has no unet/" in describe_missing(reconstruct.inputs(recipe))[0]
+
+
+def test_pictures_that_are_not_fetched_are_missing_before_drawing(
+    go, aligned, drawing, monkeypatch
+):
+    def list_unfetched(name, splits, images, split):
+        return replace(images(split), missing=MissingData("not fetched"))
+
+    monkeypatch.setattr("brainhive_cli.data.datasets._list_split", list_unfetched)
+    recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, drawing)
+    assert "not fetched" in describe_missing(reconstruct.inputs(recipe))
+    with pytest.raises(MissingData, match="not fetched"):
+        go("reconstruct", *drawing)

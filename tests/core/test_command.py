@@ -91,6 +91,13 @@ def test_inputs_of_several_sources_are_listed_once() -> None:
     assert order == [Input("no b", None, error)]
 
 
+def test_an_optional_absence_does_not_hide_a_needed_one() -> None:
+    error = MissingData("no folder")
+    pictures = Input("pictures", None, error, is_optional=True)
+    optional, needed = collect(lambda: [pictures], checks=[lambda: fail(error)])
+    assert not optional.is_missing and needed.is_missing
+
+
 def test_what_is_absent_before_inputs_are_known_is_one() -> None:
     module = SimpleNamespace(inputs=lambda recipe: iter(recipe))
     assert list_inputs(module, [Input("a")]) == [Input("a")]

@@ -244,6 +244,22 @@ def list_stimuli(dataset: "Dataset", split: str) -> StimulusSet:
     )
 
 
+def list_pictures(dataset: "Dataset", split: str) -> list[Input]:
+    """List the files of a split's pictures; the pictures themselves as one input where
+    the data set does not name its files.
+    """
+    if files := [*dataset.files(split, "pixels")]:
+        return files
+
+    # categories without exemplars have no pictures
+    name = f"{dataset.name}: {split} pictures"
+    try:
+        images = dataset.images(split)
+    except BrainhiveError as error:
+        return [Input(name, None, error)]
+    return [Input(name, None, images.missing)] if images.has_pictures else []
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set, built by its part's Config: stimuli that a function lists by split,

@@ -4,13 +4,13 @@ similarities.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
 from torch.nn.functional import normalize
 
 from brainhive_cli.core import artifacts, console
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.artifacts import (
     Artifact,
     Curve,
@@ -20,6 +20,7 @@ from brainhive_cli.core.artifacts import (
     Sheet,
     Tile,
 )
+from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.core.facts import ConfusionMatrix, Control, RetrievalFacts
 from brainhive_cli.core.measurements import (
     ALL,
@@ -34,7 +35,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell, Table, p_text
 from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores.ids import match_ids
+from brainhive_cli.data.stores.ids import match_names
 from brainhive_cli.evaluation.retrieval.baseline import CLASSIFIERS, PLAIN, RIDGE
 from brainhive_cli.evaluation.retrieval.measure import (
     ALONE,
@@ -56,7 +57,7 @@ from brainhive_cli.evaluation.retrieval.summary import (
     label,
     scopes_below,
 )
-from brainhive_cli.measurement.retrieval import BACKWARD
+from brainhive_cli.measurement.retrieval import BACKWARD, Gallery
 from brainhive_cli.measurement.slope import average_by_unit
 from brainhive_cli.reports.drawings import draw_slices, shows_something
 from brainhive_cli.reports.tables import (
@@ -264,34 +265,26 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     concepts = [concept.replace("_", " ") for concept in gallery.concepts]
     whose = f"{first.cell.name} on {label(subject)}"
 
-    # the files of the candidates, each saved at most once
-    files = []
-    for split, rows in gallery.rows.items():
-        images = first.run.dataset.images(first.run.dataset.holdout.stored_split(split))
-        if not images.has_pictures:
-            return []
-        ids = [*first.pictures(split).image_ids[rows]]
-        matched = match_ids(ids, images.image_ids, f"{images.dataset} {split}")
-        files += [(images, row) for row in matched.tolist()]
-
-    @cache
-    def save(index: int) -> str:
-        images, row = files[index]
-        return artifacts.save_picture(
-            run, f"gallery/{index}", first_frame(images.open(row))
-        )
-
     # random queries, each with the pictures that are most similar to it
-    query_rows = []
     drawn = np.random.default_rng(spec.seed).permutation(len(tokens))[: spec.sheet_rows]
     scores = (tokens[drawn] @ pictures.T).cpu().numpy()
-    for query, true in zip(scores, target[drawn].tolist(), strict=True):
+    retrieved = np.argsort(-scores, axis=1, kind="stable")[:, :RETRIEVED]
+    seen = target[drawn]
+    files = save_pictures(run, first, gallery, np.union1d(seen, retrieved))
+    if not any(files.values()):
+        return []
+
+    # a row for each query, with gaps for pictures that cannot be read
+    query_rows = []
+    for query, true, nearest in zip(
+        scores, seen.tolist(), retrieved.tolist(), strict=True
+    ):
         rank = int((query >= query[true]).sum())  # ties rank against the model
-        tiles = [Tile(save(true), [concepts[true], f"rank {rank}"])]
-        for index in np.argsort(-query, kind="stable")[:RETRIEVED].tolist():
+        tiles = [Tile(files[true], [concepts[true], f"rank {rank}"])]
+        for index in nearest:
             lines = [concepts[index], f"cosine {query[index]:.2f}"]
             tiles.append(
-                Tile(save(index), lines, verdict="right" if index == true else "wrong")
+                Tile(files[index], lines, verdict="right" if index == true else "wrong")
             )
         query_rows.append(Row(gallery.image_ids[true], tiles))
     columns = ["seen", *(str(rank + 1) for rank in range(RETRIEVED))]
@@ -302,6 +295,61 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     )
     note = f"{describe_sample(len(drawn), len(tokens), noun, spec.seed)}; {whose}"
     return [Sheet(title, columns, query_rows, note=note)]
+
+
+def save_pictures(
+    run: RunFolder, model: TrainedModel, gallery: Gallery, rows: Int64
+) -> dict[int, str]:
+    """Save pictures of a gallery for the sheet, and warn of those that are not here.
+
+    Args:
+        run: The run that shows them.
+        model: The model whose data set has the pictures.
+        gallery: The candidates.
+        rows: The candidates that are shown.
+
+    Returns:
+        The file of each picture, by its row; empty for a picture that cannot be read.
+    """
+    dataset = model.run.dataset
+    files = dict.fromkeys(rows.tolist(), "")
+    problems = list[str]()
+    start = 0
+    for split, stored in gallery.rows.items():
+        # candidates lie split by split
+        shown = [row for row in files if start <= row < start + len(stored)]
+        start += len(stored)
+        if not shown:
+            continue
+        try:
+            images = dataset.images(dataset.holdout.stored_split(split))
+            ids = [gallery.image_ids[row] for row in shown]
+            image_rows, unknown = match_names(ids, images.image_ids)
+        except BrainhiveError as error:
+            problems += [error.in_one_line] * len(shown)
+            continue
+        if not images.has_pictures:
+            continue
+
+        # all metrics are there by now: a picture that only decorates must not lose them
+        problems += [f"{dataset.name} {split} has no {name}" for name in unknown]
+        for row, image_row in zip(shown, image_rows.tolist(), strict=True):
+            if image_row < 0:
+                continue
+            try:
+                picture = first_frame(images.open(image_row))
+            except (BrainhiveError, OSError) as error:
+                problems.append(first_line(error))
+                continue
+            files[row] = artifacts.save_picture(run, f"gallery/{row}", picture)
+
+    if problems:
+        state = "has gaps" if any(files.values()) else "is left out"
+        console.warn(
+            f"the sheet {state}: {len(problems)} of its {len(files)} pictures cannot "
+            f"be read, the first since {problems[0]}. With them, --again draws it"
+        )
+    return files
 
 
 def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:

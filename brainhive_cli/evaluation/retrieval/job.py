@@ -11,7 +11,7 @@ import torch
 
 from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.datasets import require_split
+from brainhive_cli.data.datasets import list_pictures, require_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.training.alignment.recipe import Cell
@@ -141,6 +141,14 @@ class Job:
         """List the runs, and what they are tested with."""
         for run in self.runs:
             yield from run.inputs(self.recipe.splits)
+
+    def list_pictures(self) -> list[Input]:
+        """List the pictures of the gallery, which the sheet alone needs."""
+        dataset = self.runs[0].dataset
+        listed = list[Input]()
+        for split in self.recipe.splits if self.recipe.sheet_rows else ():
+            listed += list_pictures(dataset, dataset.holdout.stored_split(split))
+        return [replace(picture, is_optional=True) for picture in listed]
 
     def check(self) -> None:
         """Open the embeddings of the gallery; raises as `TrainedRun.stores` does."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import (
@@ -20,6 +21,7 @@ from brainhive_cli.data.datasets import (
     decode,
     describe_unread,
     from_files,
+    list_pictures,
     list_stimuli,
     pictures_below,
     require_split,
@@ -207,3 +209,27 @@ def test_few_of_many_files_are_examined(
         files = [f"{number}.png" for number in range(count)]
         from_files("set", "train", tmp_path, files, files)
     assert examined == [999, 500, 834]
+
+
+@pytest.mark.parametrize(
+    "facts, state",
+    [
+        ({}, ["here"]),
+        ({"missing": MissingData("not fetched")}, ["missing"]),
+        ({"has_pictures": False}, []),
+    ],
+)
+def test_pictures_are_inputs_where_files_have_no_names(
+    facts: dict[str, Any], state: list[str]
+) -> None:
+    dataset = Dataset("set", ("train",), lambda split: stimuli(**facts))
+    assert [each.state for each in list_pictures(dataset, "train")] == state
+    assert [each.state for each in list_pictures(dataset, "test")] == ["missing"]
+
+
+def test_files_that_a_data_set_names_stand_for_its_pictures() -> None:
+    file = Input("images.zip", 5, MissingData("no images.zip"))
+    dataset = Dataset(
+        "set", ("train",), lambda split: stimuli(), files=lambda split, reads: [file]
+    )
+    assert list_pictures(dataset, "train") == [file]

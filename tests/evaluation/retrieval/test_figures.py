@@ -1,0 +1,143 @@
+"""Sheets of an evaluation where pictures are absent or broken."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.datasets import BadPicture, Clip, Dataset, image_folder
+from brainhive_cli.evaluation.retrieval.figures import save_pictures
+from brainhive_cli.evaluation.retrieval.job import Job
+from brainhive_cli.evaluation.retrieval.recipe import Recipe
+from brainhive_cli.measurement.retrieval import Gallery
+
+DRAWN = np.array([0, 2, 5, 7])
+"""Candidates on the sheet: of twelve, five of the test come first."""
+
+
+@pytest.fixture
+def dataset(pictures: Path) -> Dataset:
+    """Twelve pictures, of which two concepts are tested."""
+    return image_folder.Config(root=str(pictures), test_share=0.5).build(Paths())
+
+
+def save(tmp_path: Path, dataset: Dataset, image_ids: Sequence[str]) -> dict[int, str]:
+    half = len(image_ids) // 2
+    rows = {"test": np.arange(half), "train": np.arange(half)}
+    gallery = Gallery(rows, [*image_ids], [*image_ids])
+    model: Any = SimpleNamespace(run=SimpleNamespace(dataset=dataset))
+    return save_pictures(RunFolder(tmp_path / "run"), model, gallery, DRAWN)
+
+
+def ids_of(dataset: Dataset) -> list[str]:
+    return [*dataset.images("test").image_ids, *dataset.images("train").image_ids]
+
+
+def change_images(dataset: Dataset, **changes: Any) -> Dataset:
+    images = dataset.images
+    vars(dataset)["images"] = lambda split: replace(images(split), **changes)
+    return dataset
+
+
+def test_each_picture_of_a_sheet_is_saved_once(
+    tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = save(tmp_path, dataset, ids_of(dataset))
+
+    assert files == {row: f"artifacts/gallery/{row}.webp" for row in DRAWN.tolist()}
+    saved = sorted(path.name for path in (tmp_path / "run").rglob("*.webp"))
+    assert saved == ["0.webp", "2.webp", "5.webp", "7.webp"]
+    assert not capsys.readouterr().err
+
+
+def test_a_sheet_has_gaps_for_broken_and_absent_pictures(
+    tmp_path: Path,
+    dataset: Dataset,
+    pictures: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    image_ids = ids_of(dataset)
+    (pictures / f"{image_ids[2]}.png").write_bytes(b"no picture")
+    (pictures / f"{image_ids[7]}.png").unlink()
+
+    files = save(tmp_path, dataset, image_ids)
+
+    assert [row for row, file in files.items() if file] == [0, 5]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "2 of its 4 pictures" in said and "gaps" in said
+
+
+def test_without_pictures_nothing_is_saved_and_one_note_says_why(
+    tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_ids = ids_of(dataset)
+
+    def refuse(split: str) -> Any:
+        raise MissingData(f"no {split} pictures", "fetch them")
+
+    vars(dataset)["images"] = refuse
+    files = save(tmp_path, dataset, image_ids)
+
+    assert not any(files.values())
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("no test pictures (fetch them)") == 1
+    assert "4 of its 4 pictures" in said and "--again" in said
+
+
+@pytest.mark.parametrize(
+    "error", [BadPicture("x"), MissingData("no PyAV"), OSError(5, "disk"), OSError()]
+)
+def test_no_picture_that_fails_to_open_ends_a_run(
+    tmp_path: Path, dataset: Dataset, error: Exception
+) -> None:
+    def refuse(index: int) -> Any:
+        raise error
+
+    image_ids = ids_of(dataset)
+    files = save(tmp_path, change_images(dataset, open=refuse), image_ids)
+    assert not any(files.values())
+
+
+def test_a_clip_is_drawn_by_its_first_frame(tmp_path: Path, dataset: Dataset) -> None:
+    frames = np.zeros((3, 8, 8, 3), np.uint8)
+    frames[0] = 255
+
+    def open_clip(index: int) -> Clip:
+        return Clip(frames, 8.0)
+
+    image_ids = ids_of(dataset)
+    files = save(tmp_path, change_images(dataset, open=open_clip), image_ids)
+    with Image.open(tmp_path / "run" / files[0]) as drawn:
+        assert drawn.convert("L").getextrema() == (255, 255)
+
+
+def test_categories_without_pictures_have_no_sheet_and_no_note(
+    tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_ids = ids_of(dataset)
+    files = save(tmp_path, change_images(dataset, has_pictures=False), image_ids)
+    assert not any(files.values()) and not capsys.readouterr().err
+
+
+def list_pictures(dataset: Dataset, **recipe: Any) -> list[tuple[str, str]]:
+    runs: Any = [SimpleNamespace(dataset=dataset)]
+    job = Job(Recipe(**recipe), runs)
+    assert not any(picture.is_missing for picture in job.list_pictures())
+    return [(picture.name, picture.state) for picture in job.list_pictures()]
+
+
+def test_a_check_lists_the_pictures_that_only_the_sheet_needs(dataset: Dataset) -> None:
+    assert list_pictures(dataset) == [("pictures: test pictures", "here")]
+    assert list_pictures(dataset, sheet_rows=0) == []
+
+    change_images(dataset, missing=MissingData("not fetched"))
+    assert [state for _, state in list_pictures(dataset)] == ["missing; done without"]
+    assert len(list_pictures(dataset, gallery="train+test")) == 2
