@@ -123,6 +123,8 @@ class StimulusSet:
         missing: Why files are not here; without any, as many stimuli as are published
             stand for them.
         unread: Number of files that lie among the pictures and are none, by ending.
+        file_of: Index to the path of the file that holds the picture and nothing else;
+            None where there are no such files.
         medium: Kind of the stimuli.
     """
 
@@ -143,6 +145,7 @@ class StimulusSet:
     has_pictures: bool = True
     missing: MissingData | None = None
     unread: Mapping[str, int] = field(default_factory=dict)
+    file_of: Callable[[int], str] | None = None
     medium: Literal["picture", "clip"] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -523,7 +526,7 @@ def from_files(
     parts = [os.path.splitext(file) for file in files]
     check_unique([stem for stem, _ in parts], lambda index: root / files[index])
     image_ids = Names.of(stem for stem, _ in parts)
-    read = partial(_open_file, root, image_ids, Names.of(ending for _, ending in parts))
+    file_of = partial(_name_file, root, image_ids, Names.of(end for _, end in parts))
 
     # content that was not fetched lacks by folders: of many files some are looked at
     paths = [f"{root}/{file}" for file in files]
@@ -533,19 +536,24 @@ def from_files(
         split,
         image_ids,
         Names.of(concepts),
-        read,
+        partial(_open_file, file_of),
         missing=missing and find_unfetched(paths),
         unread=dict(unread),
+        file_of=file_of,
     )
 
 
-def _open_file(root: Path, image_ids: Names, endings: Names, index: int) -> Image.Image:
-    """Decode a picture; its path is kept in two parts, so that an image set holds the
-    long one once.
+def _name_file(root: Path, image_ids: Names, endings: Names, index: int) -> str:
+    """Give the path of a picture, which is kept in two parts, so that an image set
+    holds the long one once.
     """
     # not a Path: it interns its parts, in a table of which each process would come to
     # hold a copy
-    path = f"{root}/{image_ids[index]}{endings[index]}"
+    return f"{root}/{image_ids[index]}{endings[index]}"
+
+
+def _open_file(file_of: Callable[[int], str], index: int) -> Image.Image:
+    path = file_of(index)
     return decode(path, path)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
+import xxhash
 from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass as checked_dataclass
 
@@ -22,6 +23,7 @@ from brainhive_cli.core import documents, weights
 from brainhive_cli.core.arrays import Array, Bool, Float32, Int64, UInt64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.facts import Seen
+from brainhive_cli.core.files import home_folder, read_regular
 from brainhive_cli.core.measurements import (
     SEEN_CONCEPTS,
     SEEN_COPIES,
@@ -36,6 +38,8 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
 )
 from brainhive_cli.data.datasets import BadPicture, Dataset, StimulusSet
+from brainhive_cli.data.media.decoding import digest_pixels
+from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
 from brainhive_cli.data.media.near_copies import (
     COPIES,
     MAX_DISTANCE,
@@ -312,6 +316,8 @@ def compare_on_pixels(
                 learned |= {name: (images, row) for row, name in enumerate(names)}
         return tested, learned
 
+    open_kept = cache(lambda: KeptLikenesses(home_folder()))
+
     @cache
     def confirm(row: int, name: int) -> Likeness | None:
         tested, learned = list_pictures()
@@ -319,12 +325,44 @@ def compare_on_pixels(
             return None
         pair = tested[image_ids[row]], learned[name]
         try:
-            opened = [images.open(index) for images, index in pair]
+            return _compare_once(open_kept(), *pair)
         except (MissingData, BadPicture):
             return None
-        return confirm_near_copy(*opened)
 
     return confirm
+
+
+def _compare_once(kept: KeptLikenesses, *pair: Picture) -> Likeness:
+    """Compare a tested and a learned picture on pixels, unless a command of this home
+    has compared them before.
+
+    Raises:
+        MissingData: if a picture is not here.
+        BadPicture: if it cannot be decoded.
+    """
+    # digest files, or the pixels of pictures that have no files of their own
+    files = [_digest_file(*picture) for picture in pair]
+    digests = [digest for digest in files if digest is not None]
+    opened = list[Any]()
+    if len(digests) < len(pair):
+        opened = [images.open(index) for images, index in pair]
+        digests = [*map(digest_pixels, opened)]
+
+    likeness = kept.find(digests)
+    if likeness is None:
+        opened = opened or [images.open(index) for images, index in pair]
+        likeness = confirm_near_copy(*opened)
+        kept.keep(digests, likeness)
+    return likeness
+
+
+def _digest_file(images: StimulusSet, index: int) -> int | None:
+    """Digest the file of a picture; None where it has none, or it cannot be read."""
+    if images.file_of is None:
+        return None
+    with suppress(OSError, MissingData):
+        return xxhash.xxh3_64_intdigest(read_regular(images.file_of(index)))
+    return None
 
 
 @checked_dataclass(

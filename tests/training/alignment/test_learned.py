@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from layouts import one_token, spec_of
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -29,8 +30,11 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_SELECTION,
     WHITENED_BY_TESTED,
 )
+from brainhive_cli.data.datasets import BadPicture, StimulusSet
 from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
+from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
 from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.training.alignment import learned as module, model as aligners
 from brainhive_cli.training.alignment.learned import (
     ALTERED,
@@ -390,44 +394,95 @@ def test_one_copy_settles_a_picture() -> None:
     assert find(".m.-") == {"copy": "ac"}
 
 
+def paint_grey(level: int) -> Image.Image:
+    return Image.new("RGB", (4, 4), (level,) * 3)
+
+
 def test_pictures_are_compared_where_both_are_on_this_machine(
-    monkeypatch: pytest.MonkeyPatch,
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "confirm_near_copy", lambda *pair: "".join(pair))
+    def write_levels(*pair: Image.Image) -> str:
+        return "".join(chr(picture.getpixel((0, 0))[0]) for picture in pair)  # type: ignore[index]
+
+    monkeypatch.setattr(module, "confirm_near_copy", write_levels)
+    monkeypatch.setattr(KeptLikenesses, "keep", lambda *likeness: None)
     splits = list[str]()
 
-    def data_set(name: str, ids: list[str], is_there: bool = True) -> Any:
+    def data_set(name: str, ids: str, is_there: bool = True) -> Any:
         def images(split: str) -> Any:
             splits.append(f"{name} {split}")
             if not is_there:
                 raise MissingData("absent", "")
 
-            def show(index: int) -> str:
-                if ids[index] == "lost":
+            def show(index: int) -> Image.Image:
+                if ids[index] == "-":
                     raise MissingData("lost", "")
-                return name + ids[index]
+                return paint_grey(ord(ids[index]))
 
-            return SimpleNamespace(image_ids=ids, open=show)
+            return StimulusSet(name, split, Names.of(ids), Names.of(ids), show)
 
         return SimpleNamespace(
             images=images, pictured_as=name, holdout=Holdout(by="pictures", folds=2)
         )
 
-    rows = ["t1", "t0", "elsewhere", "lost"]
-    tested = data_set("T", ["t0", "t1", "lost"])
-    learned_sets = [data_set("absent", [], False), data_set("L", ["l0", "lost"])]
-    learned_sets.append(data_set("M", ["m0"]))
-    confirm = compare_on_pixels(rows, tested, "test", learned_sets)
+    tested = data_set("T", "ab-")
+    learned_sets = [data_set("absent", "", False), data_set("L", "l-")]
+    learned_sets.append(data_set("M", "m"))
+    confirm = compare_on_pixels(
+        ["b", "a", "elsewhere", "-"], tested, "test", learned_sets
+    )
 
-    first, lost = hashes_of("L", ["l0", "lost"]).tolist()
-    (other,), (unknown,) = (hashes_of(n, ["m0"]).tolist() for n in ("M", "L"))
-    assert confirm(0, first) == "Tt1Ll0" and confirm(1, other) == "Tt0Mm0"
+    first, lost = hashes_of("L", ["l", "-"]).tolist()
+    (other,), (unknown,) = (hashes_of(n, ["m"]).tolist() for n in ("M", "L"))
+    assert confirm(0, first) == "bl" and confirm(1, other) == "am"
     for row, name in ((2, first), (3, first), (0, lost), (0, unknown)):
         assert confirm(row, name) is None
     # held-out pictures lie in the split train; sets are listed once
     assert splits == ["T train", "absent train", "L train", "M train"]
-    compare_on_pixels(rows, tested, "other", learned_sets[1:2], "test")(0, first)
+    compare_on_pixels("ba", tested, "other", learned_sets[1:2], "test")(0, first)
     assert splits[4:] == ["T other", "L test"]
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+def test_two_pictures_are_compared_once_in_a_home(
+    home: Path, monkeypatch: pytest.MonkeyPatch, has_files: bool
+) -> None:
+    compared, opened = list[Any](), list[int]()
+
+    def compare(*pair: Image.Image) -> str:
+        compared.append(pair)
+        return "mirrored"
+
+    def read(index: int) -> Image.Image:
+        opened.append(index)
+        try:
+            return Image.open(f"{index}.png")
+        except FileNotFoundError as error:
+            raise BadPicture("gone", "") from error
+
+    monkeypatch.setattr(module, "confirm_near_copy", compare)
+    for index in range(2):
+        paint_grey(index).save(f"{index}.png")
+    names = Names.of("ab")
+    file_of = "{}.png".format if has_files else None
+    images = StimulusSet("set", "train", names, names, read, file_of=file_of)
+    dataset: Any = SimpleNamespace(
+        images=lambda split: images, pictured_as="set", holdout=SEPARATE_TEST
+    )
+    _, learned = hashes_of("set", "ab").tolist()
+
+    def confirm() -> Any:
+        return compare_on_pixels("ab", dataset, "train", [dataset])(0, learned)
+
+    # a later command decodes no file, and compares nothing
+    assert [confirm(), confirm()] == ["mirrored"] * 2
+    assert len(compared) == 1 and opened == [0, 1] * (1 if has_files else 2)
+
+    # another picture of the same name is compared anew, and one that is gone is not
+    paint_grey(9).save("1.png")
+    assert confirm() == "mirrored" and len(compared) == 2
+    Path("1.png").unlink()
+    assert confirm() is None
 
 
 FLAGS = ("has_all_subjects", "is_simulated", "is_whitened_by_tested")
