@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -238,6 +239,60 @@ def solve_ridge(signal: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return scores.float().T @ targets
 
 
+def train_published(count: int, folder: Path) -> Task:
+    """Train a model on files of a subject of THINGS-EEG2, to be evaluated."""
+    import harness
+    import synthetic
+
+    ids = {
+        "train": synthetic.things_ids("train", max(2, count // 10)),
+        "test": synthetic.things_ids("test"),
+    }
+    synthetic.write_published(folder, 1, ids)
+    for split, names in ids.items():
+        synthetic.write_targets(folder, "things-eeg", split, names, {"vae": 64})
+    settings = ["epochs=1", "warmup_steps=0", "precision=fp32"]
+    words = ["train-align", "encoders=vae", "subjects=1", "seeds=1"]
+    words += [f"train.{setting}" for setting in settings]
+    harness.run(**harness.brainhive(words, folder))
+
+    # averages of 17 channels and 250 samples, in float32
+    data_bytes = count * 17 * 250 * 4
+    # no pictures are here to be drawn on a sheet
+    words = ["eval-retrieval", "sheet_rows=0"]
+    return Task(partial(evaluate, count, folder, words, data_bytes))
+
+
+def train_demo(count: int, folder: Path) -> Task:
+    """Train models on the demo's simulated subjects, to be evaluated."""
+    import harness
+
+    words = ["--recipe", "demo", f"dataset={{kind: demo, subjects: {count}}}"]
+    for command in ("embed", "train-align"):
+        harness.run(**harness.brainhive([command, *words], folder))
+    # averages of 864 pictures, 17 channels and 75 samples, in float32
+    data_bytes = count * 864 * 17 * 75 * 4
+    words = ["eval-retrieval", "--recipe", "demo", "align_run=null"]
+    return Task(partial(evaluate, count, folder, [*words, words[-1]], data_bytes))
+
+
+def evaluate(
+    count: int, folder: Path, words: Sequence[str], data_bytes: int
+) -> Measured:
+    """Evaluate the newest run with its ridge, and without it as the computation."""
+    import harness
+
+    # as in a new home
+    used = {}
+    for baseline in ("ridge", "none"):
+        (folder / ".likenesses").unlink(missing_ok=True)
+        command = harness.brainhive([*words, f"baseline={baseline}"], folder)
+        used[baseline] = harness.run(**command)
+    cpu_s = used["ridge"].cpu_s
+    peak_gb = used["ridge"].own_gib * 2**30 / GB
+    return Measured(count, cpu_s, used["none"].cpu_s, peak_gb, data_bytes / GB)
+
+
 CASES: Mapping[str, Case] = {
     "ridge_eeg": Case(
         "ridge of THINGS-EEG2, 4 x 17 x 250", 16_540, prepare_ridge(4, 17, 250)
@@ -245,6 +300,8 @@ CASES: Mapping[str, Case] = {
     "ridge_nsd": Case(
         "ridge of NSD, 3 x 15,000 voxels", 9_000, prepare_ridge(3, 15_000, 1)
     ),
+    "evaluation": Case("evaluate THINGS-EEG2 with its ridge", 16_540, train_published),
+    "demo_evaluation": Case("evaluate the demo's subjects", 4, train_demo),
 }
 
 
