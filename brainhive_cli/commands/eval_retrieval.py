@@ -285,6 +285,8 @@ def _fit_ridge(job: Job, folder: RunFolder, launch: Launch) -> dict[Cell, Measur
         how = {**NOT_COMPARED, "head": None, "ceiling_splits": 0}
         spec = job.recipe.model_copy(update={**how, "align_run": [str(trained.folder)]})
         fitted = Job.resolve(spec)
+        # pictures were compared and orders were found for the run
+        fitted.runs[0].share_data(job.runs[0])
         return {
             cells[0]: measure_cell(fitted.open_models(cells, launch.device), spec)
             for cells in fitted.groups

@@ -3,6 +3,8 @@ must travel with.
 """
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -165,3 +167,33 @@ def test_trials_of_bad_pictures_are_left_out_everywhere_and_said_so(go, things, 
     assert (top1.n, top1.pool) == (11, 11)
     assert top1.low > top1.chance
     assert trained.metrics.scopes["sub-01_seed-1"]["top1"].n in (19, 20)
+
+
+def test_a_ridge_shares_the_data_of_the_run_when_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Settings(SimpleNamespace):
+        def model_copy(self, update: dict[str, Any]) -> "Settings":
+            return Settings(**vars(self) | update)
+
+    steps = list[Any]()
+    job: Any = SimpleNamespace(runs=["the run"], recipe=Settings())
+    fitted = SimpleNamespace(
+        runs=[SimpleNamespace(share_data=steps.append)],
+        groups=[("cell", "other")],
+        open_models=lambda cells, device: cells,
+    )
+    ridge, trained = Settings(paths=Settings()), SimpleNamespace(folder=tmp_path)
+    changes = {
+        "write_ridge": lambda *of: ridge,
+        "train_align": SimpleNamespace(run=lambda *of: trained),
+        "Job": SimpleNamespace(resolve=lambda spec: fitted),
+        "measure_cell": lambda models, spec: steps.append(models),
+    }
+    for name, change in changes.items():
+        monkeypatch.setattr(eval_retrieval, name, change)
+    launch: Any = SimpleNamespace(alone=None, device=None)
+    folder: Any = SimpleNamespace(path=tmp_path)
+
+    eval_retrieval._fit_ridge(job, folder, launch)
+    assert steps == ["the run", ("cell", "other")]

@@ -170,6 +170,9 @@ class TrainedRun:
     allows_copies: bool = False
     channel_mapping: ChannelChoice = "none"
     _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    _data_cache: dict[Hashable, Any] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         """Read the recipe, and find the cells and the subjects that they are tested
@@ -290,13 +293,33 @@ class TrainedRun:
             raise MissingData(
                 f"{self.name}:{label} is not tested on these subjects", "subjects=null"
             )
-        return replace(self, variant=label, chosen=cells)
+        variant = replace(self, variant=label, chosen=cells)
+        variant.share_data(self)
+        return variant
 
-    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """Compute something once, for all cells."""
-        if key not in self._cache:
-            self._cache[key] = compute()
-        value: T = self._cache[key]
+    def share_data(self, other: Self) -> None:
+        """Share with another run of the same data set what does not depend on models:
+        open embeddings, orders of trials, and comparisons of pictures.
+        """
+        if self._data_identity == other._data_identity:
+            self._data_cache = other._data_cache
+
+    @property
+    def _data_identity(self) -> tuple[Any, ...]:
+        """Data sets of the test and of the training, and where they lie."""
+        trained_on = None if self.recipe is None else self.recipe.dataset
+        return self.paths, self.dataset_config, trained_on
+
+    def once(
+        self, key: Hashable, compute: Callable[[], T], is_of_data: bool = False
+    ) -> T:
+        """Compute something once for all cells; if it depends on the data alone, also
+        for all runs that share them.
+        """
+        computed = self._data_cache if is_of_data else self._cache
+        if key not in computed:
+            computed[key] = compute()
+        value: T = computed[key]
         return value
 
     def read_validation(self) -> dict[str, Any]:
@@ -422,7 +445,8 @@ class TrainedRun:
             ids = self.models[0].pictures(split).image_ids
             return compare_on_pixels(ids, dataset, split, sets, learned_split)
 
-        return self.once(("copies", split, learned_split), open_pictures)
+        key = "copies", split, learned_split
+        return self.once(key, open_pictures, is_of_data=True)
 
     def caveats(self, split: str) -> list[str]:
         """Caveats of every number that depends on the run's models, tested on a
@@ -676,6 +700,7 @@ class TrainedModel:
         stores = run.once(
             ("stores", split, *(config.name for config in encoders)),
             lambda: open_stores(*wanted),
+            is_of_data=True,
         )
         # a run records which embeddings it was trained on, a model folder does not
         if not run.is_model:
@@ -946,8 +971,10 @@ class TrainedModel:
                 features=lambda: find_features(self.stores(split).values()),
             )
 
-        # all cells have the same order
-        return self.run.once(("order", self.source.path(subject), split), find)
+        # cells of the same encoders have the same order
+        encoders = (config.name for config in self.encoders)
+        key = "order", self.source.path(subject), split, *encoders
+        return self.run.once(key, find, is_of_data=True)
 
     def find_overlap(self, trials: Trials, split: str) -> Overlap | None:
         """Find by how much the windows that the model reads of a subject overlap."""

@@ -147,3 +147,60 @@ def test_trials_are_normalised_as_the_model_learned_them_or_not_at_all(
     expected = (plain - mean[:, None]) / spread[:, None]
     assert np.abs(scaled - plain).max() > 0.5
     assert np.corrcoef(scaled.ravel(), expected.ravel())[0, 1] > 0.99
+
+
+def run_of(paths: str, dataset: str, trained_on: str | None = None) -> TrainedRun:
+    run = object.__new__(TrainedRun)
+    recipe = None if trained_on is None else SimpleNamespace(dataset=trained_on)
+    facts = {"paths": paths, "dataset_config": dataset, "recipe": recipe}
+    vars(run).update(facts, _cache={}, _data_cache={})
+    return run
+
+
+def test_runs_of_one_data_set_compute_once_what_depends_on_it_alone() -> None:
+    counted = list[str]()
+
+    def count() -> int:
+        counted.append("")
+        return len(counted)
+
+    first, second = (run_of("home", "set", "set") for _ in range(2))
+    assert [first.once("key", count), first.once("key", count, True)] == [1, 2]
+    second.share_data(first)
+    # what depends on models is not shared
+    assert [second.once("key", count, True), second.once("key", count)] == [2, 3]
+    assert [second.once("new", count, True), first.once("new", count, True)] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [("elsewhere", "set", "set"), ("home", "other", "set"), ("home", "set", "other")],
+)
+def test_runs_of_other_data_share_nothing(other: tuple[str, str, str]) -> None:
+    first, second = run_of("home", "set", "set"), run_of(*other)
+    first.once("key", lambda: 1, True)
+    second.share_data(first)
+    assert second.once("key", lambda: 2, True) == 2
+
+
+def test_an_order_of_trials_is_found_once_by_encoders() -> None:
+    run: Any = run_of("home", "set")
+    found = list[str]()
+
+    def find(*arguments: Any, **options: Any) -> str:
+        found.append("")
+        return f"order {len(found)}"
+
+    holdout = SimpleNamespace(
+        find_interleaving=find, stored_split=lambda split: "stored"
+    )
+    run.dataset = SimpleNamespace(holdout=holdout, name="", alike_by="concept")
+    models = [object.__new__(TrainedModel) for _ in range(3)]
+    for model, encoder in zip(models, "aab", strict=True):
+        model.run, model.encoders = run, [SimpleNamespace(name=encoder)]
+        model.source = SimpleNamespace(  # type: ignore[assignment]
+            path=lambda subject: subject, open=lambda subject: {"stored": None}
+        )
+        model.pictures = lambda split: None  # type: ignore[assignment,method-assign,return-value]
+    orders = [model.find_order(1, "test") for model in models]
+    assert orders == ["order 1", "order 1", "order 2"]
