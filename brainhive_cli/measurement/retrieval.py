@@ -244,9 +244,9 @@ def permute_targets(
         alike = Alike(gallery.alike_by, dict(enumerate(gallery.concepts)))
         items = alike.items([list(range(len(gallery.tested))), target.tolist()])
     # the control by the seed itself, then all permutations, or so many different ones
-    chosen = items.permute(np.random.default_rng(seed))
-    random = np.random.default_rng(derive_seed(seed, 0))
-    drawn = (items.rearrange(order) for order in items.permutations(DRAWS, random))
+    chosen = items.permute(seed)
+    orders = items.permutations(DRAWS, derive_seed(seed, 0))
+    drawn = (items.rearrange(order) for order in orders)
     for *pictures, signals in chain([chosen], drawn):
         yield (
             pictures[0][target]

@@ -6,11 +6,12 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain, compress, permutations, product
 from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from brainhive_cli.core.arrays import Array, Bool, Float64, Int64
 
@@ -18,6 +19,15 @@ AlikeBy = Literal["concept", "neighbours"]
 """Likeness of the stimuli of a data set: by what they show, or that they follow each
 other in a film.
 """
+ExchangeClass = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]
+"""Units of equal composition, which may be exchanged: the numbers [g, m] of the m items
+of each unit, and how many of the m items each group of subjects was shown, as only
+these are exchanged in a unit.
+"""
+MAX_KEPT = 2**24
+"""Numbers of permutations up to which these are kept for the next call, 32 MB."""
+NUMBERS_AT_ONCE = 2**22
+"""Numbers that are drawn at once, to bound memory."""
 MANY_UNITS = 10
 """Units from which an inference speaks of units in general; of fewer it speaks of these
 alone.
@@ -231,7 +241,7 @@ class Items:
             problem=problem,
         )
 
-    def permutations(self, draws: int, random: np.random.Generator) -> Int64:
+    def permutations(self, draws: int, seed: int) -> Array:
         """Permute the labels of items that are exchangeable, the same for all subjects.
 
         Pictures are exchanged with pictures that the same subjects were shown: freely
@@ -243,59 +253,36 @@ class Items:
 
         Args:
             draws: Most permutations, K.
-            random: Draws them where there are more.
+            seed: Of the permutations that are drawn where there are more.
 
         Returns:
             [K, I] number of the name in `names` whose label each name gets, without the
             identity: all where they are no more than `draws`. None where labels cannot
-            be exchanged.
+            be exchanged. It is read-only, and of the smallest type that holds I.
         """
-        # a film is shifted
-        identity = np.arange(len(self.names))
+        count = len(self.names)
         if self.problem:
-            return np.empty((0, len(identity)), np.int64)
+            return np.empty((0, count), np.int64)
+        orders: Array
         if self.is_film:
-            shifts = identity[1:]
-            if len(shifts) > draws:
-                shifts = random.choice(shifts, draws, replace=False)
-            return np.asarray(
-                (identity + shifts[:, None]) % max(1, len(identity)), np.int64
-            )
+            orders = _shift(count, draws, seed)
+        elif draws * count <= MAX_KEPT:
+            orders = _permute_once(self._exchangeable, count, draws, seed)
+        else:
+            orders = _permute(self._exchangeable, count, draws, seed)
+        orders.setflags(write=False)  # calls share it
+        return orders
 
-        # random permutations where there are more than are drawn
-        classes = self._exchangeable
-        total = 1
-        for members, sizes in classes:
-            orders_within = math.prod(map(math.factorial, sizes))
-            total *= math.factorial(len(members)) * orders_within ** len(members)
-        if total - 1 > draws:
-            orders = np.tile(identity, (draws, 1))
-            for members, sizes in classes:
-                orders[:, members] = _draw_orders(members, sizes, draws, random)
-            return orders
-
-        # all others but the identity
-        orders = np.tile(identity, (total, 1))
-        permuted = product(*(_list_orders(*exchange) for exchange in classes))
-        for order, parts in zip(orders, permuted, strict=True):
-            for (members, _), part in zip(classes, parts, strict=True):
-                order[members] = part
-        moves: Int64 = orders[(orders != identity).any(1)]
-        return moves
-
-    def permute(self, random: np.random.Generator) -> list[Int64]:
+    def permute(self, seed: int) -> list[Int64]:
         """Permute labels once, as `permutations` does.
-
-        Args:
-            random: Draws the permutation.
 
         Returns:
             [N] by subject: the item whose label each item gets.
         """
-        drawn = self.permutations(1, random)
+        drawn = self.permutations(1, seed)
         return self.rearrange(drawn[0] if len(drawn) else np.arange(len(self.names)))
 
-    def rearrange(self, order: Int64) -> list[Int64]:
+    def rearrange(self, order: Array) -> list[Int64]:
         """Find what a permutation of all names [I] makes of the items of each subject.
 
         Returns:
@@ -323,14 +310,9 @@ class Items:
         return orders
 
     @cached_property
-    def _exchangeable(self) -> list[tuple[Int64, list[int]]]:
+    def _exchangeable(self) -> tuple[ExchangeClass, ...]:
         """List the classes of units of equal composition, which may be exchanged; one
         may hold one unit.
-
-        Returns:
-            Of each class the numbers [g, m] of the m items of its units, and how many
-            of the m items each group of subjects was shown: only these are exchanged in
-                a unit.
         """
         # unit of each item, and to whom it was shown
         number = {name: row for row, name in enumerate(self.names)}
@@ -361,15 +343,57 @@ class Items:
         for unit, rows in members.items():
             key = int(self.stratum_of_unit[unit]), tuple(alike[row] for row in rows)
             classes[key].append(rows)
-        return [
-            (np.array(rows), [*Counter(shown).values()])
+        return tuple(
+            (tuple(map(tuple, rows)), tuple(Counter(shown).values()))
             for (_, shown), rows in classes.items()
-        ]
+        )
+
+
+def _shift(count: int, draws: int, seed: int) -> Array:
+    """Shift the clips of a film around its end, see `Items.permutations`."""
+    clips = np.arange(count, dtype=np.min_scalar_type(count))
+    shifts = np.arange(1, count)
+    if len(shifts) > draws:
+        shifts = np.random.default_rng(seed).choice(shifts, draws, replace=False)
+    shifted: Array = sliding_window_view(np.tile(clips, 2), count)[shifts]
+    return shifted
+
+
+def _permute(
+    classes: Sequence[ExchangeClass], count: int, draws: int, seed: int
+) -> Array:
+    """Permute items within their classes, see `Items.permutations`."""
+    # random permutations where there are more than are drawn
+    identity = np.arange(count, dtype=np.min_scalar_type(count))
+    total = 1
+    for members, sizes in classes:
+        orders_within = math.prod(map(math.factorial, sizes))
+        total *= math.factorial(len(members)) * orders_within ** len(members)
+    if total - 1 > draws:
+        random = np.random.default_rng(seed)
+        orders = np.tile(identity, (draws, 1))
+        for members, sizes in classes:
+            _draw_orders(orders, identity[np.array(members)], sizes, random)
+        return orders
+
+    # all others but the identity
+    orders = np.tile(identity, (total, 1))
+    permuted = product(
+        *(_list_orders(np.array(members), sizes) for members, sizes in classes)
+    )
+    for order, parts in zip(orders, permuted, strict=True):
+        for (members, _), part in zip(classes, parts, strict=True):
+            order[np.array(members)] = part
+    moves: Array = orders[(orders != identity).any(1)]
+    return moves
+
+
+_permute_once = lru_cache(maxsize=4)(_permute)
 
 
 def _list_orders(members: Int64, sizes: Sequence[int]) -> list[Int64]:
     """List all permutations of a class of units, [g, m] each; see
-    `Items._exchangeable`.
+    `ExchangeClass`.
     """
     # units are exchanged, and items within each unit: the product of both
     listed, ends = [], np.cumsum(sizes)[:-1]
@@ -381,21 +405,26 @@ def _list_orders(members: Int64, sizes: Sequence[int]) -> list[Int64]:
 
 
 def _draw_orders(
-    members: Int64, sizes: Sequence[int], draws: int, random: np.random.Generator
-) -> Int64:
-    """Draw permutations of a class of units, [K, g, m]; see `Items._exchangeable`."""
-    # units, as they are
-    units = np.tile(np.arange(len(members)), (draws, 1))
-    moved: Int64 = members[random.permuted(units, axis=1)]
+    orders: Array, members: Array, sizes: Sequence[int], random: np.random.Generator
+) -> None:
+    """Draw permutations of a class of units, the members [g, m] of orders [K, I]; see
+    `ExchangeClass`.
+    """
+    # units, as they are, for as many permutations at once as memory is meant to hold
+    at_once = max(1, NUMBERS_AT_ONCE // members.size)
+    units = np.arange(len(members), dtype=members.dtype)
+    for start in range(0, len(orders), at_once):
+        part = orders[start : start + at_once]
+        moved = random.permuted(np.tile(units, (len(part), 1)), axis=1)
+        part[:, members] = members[moved]
 
     # items within their unit, among those shown to the same subjects
     start = 0
     for size in sizes:
         if size > 1:
-            part = moved[..., start : start + size]
-            moved[..., start : start + size] = random.permuted(part, axis=2)
+            alike = members[:, start : start + size]
+            orders[:, alike] = random.permuted(orders[:, alike], axis=2)
         start += size
-    return moved
 
 
 def number_names(names: Sequence[Sequence[Hashable]]) -> list[Int64]:

@@ -144,7 +144,7 @@ def _of_stimuli(
         return Answer(question, None, None, 1.0, count, pool, items.problem)
 
     # permutations, in words
-    orders = items.permutations(DRAWS, np.random.default_rng(0))
+    orders = items.permutations(DRAWS, 0)
     total = len(orders) + 1
     if items.is_film:
         how = (
@@ -212,9 +212,8 @@ def _of_concepts(
     if shown_in is None or problem:
         reason = f"cannot be tested: {problem or 'their sessions are not known'}"
         return Answer(CONCEPT, None, None, 1.0, len(items.names), pool, reason, scope)
-    orders = Items([items.names], [items.names], strata=[shown_in]).permutations(
-        DRAWS, np.random.default_rng(1)
-    )
+    exchanged = Items([items.names], [items.names], strata=[shown_in])
+    orders = exchanged.permutations(DRAWS, 1)
     drawn = f"{len(orders) + 1:,} permutations of the labels within sessions"
     return _compare(
         CONCEPT, means, orders, drawn, items, pool, scope, "", len(items.names)
@@ -224,7 +223,7 @@ def _of_concepts(
 def _compare(
     question: str,
     table: Float64,
-    orders: Int64,
+    orders: Array,
     how: str,
     items: Items,
     pool: int,

@@ -201,13 +201,11 @@ def test_permutations_and_verdicts(recorded, name):
     alike = DESIGNS[name][0]
     parts = {item: number % 2 for number, item in enumerate(items.names)}
     within = items.within(parts, {}), items.within(parts, parts)
-    drawn = items.permutations(30, np.random.default_rng(3))
+    drawn = items.permutations(30, 3)
     recorded(
         digits=5,
         drawn=drawn,
-        drawn_within=[
-            each.permutations(30, np.random.default_rng(3)) for each in within
-        ],
+        drawn_within=[each.permutations(30, 3) for each in within],
         kinds=[each.kind for each in within],
         rearranged=items.rearrange(drawn[-1]) if len(drawn) else [],
         inflation=[fold_null_inflation(tables, 7), fold_null_inflation(latents)],

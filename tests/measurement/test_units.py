@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from brainhive_cli.measurement import units
 from brainhive_cli.measurement.comparison import compare_values
 from brainhive_cli.measurement.statistics import describe
 from brainhive_cli.measurement.units import (
@@ -173,12 +174,9 @@ def test_labels_are_exchanged_only_within_what_was_interleaved_in_time():
     """
     concept = dict(enumerate(np.arange(24) // 2))
     session = {name: int(number) % 2 for name, number in concept.items()}
-    items, random = (
-        Alike("concept", concept).items([[*concept]]),
-        np.random.default_rng(0),
-    )
+    items = Alike("concept", concept).items([[*concept]])
     for parts, is_together in (((session, session), False), ((concept, {}), True)):
-        orders = items.within(*parts).permutations(50, random)
+        orders = items.within(*parts).permutations(50, 0)
         moved = np.array([concept[name] for name in range(24)])[orders]
         assert (moved % 2 == moved[0] % 2).all() and (orders != np.arange(24)).any()
         assert (moved == np.arange(24) // 2).all() == is_together
@@ -230,13 +228,12 @@ def list_exchanges(items: Items) -> set[tuple[int, ...]]:
 def test_labels_are_exchanged_in_all_orders_that_keep_units(seed):
     items = draw_design(seed)
     expected = list_exchanges(items) - {tuple(range(len(items.names)))}
-    random = np.random.default_rng(0)
 
-    every = items.permutations(len(expected), random)
+    every = items.permutations(len(expected), 0)
 
     assert {*map(tuple, every.tolist())} == expected and len(every) == len(expected)
     if len(expected) > 1:
-        drawn = items.permutations(len(expected) - 1, random)
+        drawn = items.permutations(len(expected) - 1, 0)
         identity = tuple(range(len(items.names)))
         assert {*map(tuple, drawn.tolist())} <= {*expected, identity}
         assert len(drawn) == len(expected) - 1
@@ -248,7 +245,7 @@ def test_random_orders_move_items_within_units_and_units():
     rows = [list(range(12)), [0, 1, 4, 5, 8, 9]]
     items = Items(rows, [units[listed].tolist() for listed in rows])
 
-    orders = items.permutations(300, np.random.default_rng(0))
+    orders = items.permutations(300, 0)
 
     assert (units[orders].reshape(300, 3, 4) == units[orders[:, ::4, None]]).all()
     is_shared = np.isin(np.arange(12), rows[1])
@@ -259,8 +256,47 @@ def test_random_orders_move_items_within_units_and_units():
         assert ((counts > 0) == (is_shared == is_shared[row])).all()
         assert np.abs(counts[counts > 0] - 50).max() < 5 * 50**0.5
     # another seed draws other orders
-    others = items.permutations(300, np.random.default_rng(1))
+    others = items.permutations(300, 1)
     assert (orders != others).any()
+
+
+@pytest.mark.parametrize("at_once", [1, 40, 2**22])
+def test_random_orders_are_those_of_one_call_of_the_generator(at_once, monkeypatch):
+    monkeypatch.setattr(units, "NUMBERS_AT_ONCE", at_once)
+    rows = np.tile(np.arange(20), (9, 1))
+
+    orders = Items.independent([range(20)]).permutations(9, 5)
+
+    assert (orders == np.random.default_rng(5).permuted(rows, axis=1)).all()
+
+
+def test_equal_layouts_share_permutations_that_are_drawn_once(monkeypatch):
+    draws, draw = [], units._draw_orders
+
+    def count_draws(*args):
+        draws.append(args)
+        draw(*args)
+
+    monkeypatch.setattr(units, "_draw_orders", count_draws)
+    names = [[*range(30)], [f"picture {number}" for number in range(30)]]
+
+    first, second = (Items.independent([ids]).permutations(50, 77) for ids in names)
+    other = Items.independent([range(30)]).permutations(50, 78)
+
+    assert first is second and len(draws) == 2
+    assert (first != other).any()
+    with pytest.raises(ValueError, match="read-only"):
+        first[0, 0] = 0
+
+
+def test_permutations_of_many_items_are_not_kept(monkeypatch):
+    monkeypatch.setattr(units, "MAX_KEPT", 1499)
+    items = Items.independent([range(30)])
+
+    first, second = items.permutations(50, 79), items.permutations(50, 79)
+
+    assert first is not second and (first == second).all()
+    assert first.dtype == np.uint8
 
 
 def test_a_permutation_moves_what_each_subject_was_shown():
@@ -270,10 +306,10 @@ def test_a_permutation_moves_what_each_subject_was_shown():
     moved = items.rearrange(order)
 
     assert [each.tolist() for each in moved] == [[1, 2, 0], [1, 2, 0]]
-    drawn = [items.permute(np.random.default_rng(seed)) for seed in range(20)]
+    drawn = [items.permute(seed) for seed in range(20)]
     assert len({tuple(each[0].tolist()) for each in drawn}) == 6  # the identity, too
     apart = Items.independent([["a"], ["b"]])
-    assert [each.tolist() for each in apart.permute(np.random.default_rng(0))] == [
+    assert [each.tolist() for each in apart.permute(0)] == [
         [0],
         [0],
     ]
@@ -284,17 +320,17 @@ def test_a_subject_who_lacks_clips_is_shifted_by_the_same_share():
     ids = [film, film[::-2]]
     items = Items(ids, ids, is_film=True, order=["clip of training", *film])
 
-    every = items.permutations(99, np.random.default_rng(0))
+    every = items.permutations(99, 0)
     whole, half = items.rearrange(every[1])
 
     assert every.tolist() == [[(row + n) % 8 for row in range(8)] for n in range(1, 8)]
     assert whole.tolist() == [2, 3, 4, 5, 6, 7, 0, 1]
     # clips 7, 5, 3, 1 in this order; each gets the label of the next one in the film
     assert half.tolist() == [3, 0, 1, 2]
-    few = items.permutations(6, np.random.default_rng(1))
+    few = items.permutations(6, 1)
     assert len({*map(tuple, few.tolist())}) == 6 and few.shape == (6, 8)
     assert {*map(tuple, few.tolist())} <= {*map(tuple, every.tolist())}
-    assert replace(items, problem="in blocks").permutations(9, None).shape == (0, 8)
+    assert replace(items, problem="in blocks").permutations(9, 0).shape == (0, 8)
 
 
 def test_chosen_items_keep_their_units_and_strata():
@@ -401,5 +437,5 @@ def test_intervals_over_units_hold_the_mean_where_those_over_items_do_not():
 
 def test_items_are_independent_if_those_of_every_subject_are():
     alone, alike = list("abc"), list("aab")
-    for units, expected in (([alone, alone], True), ([alone, alike], False)):
-        assert Items([alone, alone], units).are_independent == expected
+    for names, expected in (([alone, alone], True), ([alone, alike], False)):
+        assert Items([alone, alone], names).are_independent == expected

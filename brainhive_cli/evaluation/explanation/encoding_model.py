@@ -272,7 +272,7 @@ def _encode(
     labels = Labels.of(np.arange(len(measured)), reader.pictures, spec.draws, spec.seed)
     # embeddings of other pictures, of the training and tested: the control of each
     # level
-    wrong = units.permute(np.random.default_rng(spec.seed))[0], labels.wrong
+    wrong = units.permute(spec.seed)[0], labels.wrong
     train, test = (
         {
             name: store.read_flat(pictures).to(device)

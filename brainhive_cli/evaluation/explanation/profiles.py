@@ -228,7 +228,7 @@ def permutations(units: Items, draws: int, seed: int) -> Int64:
     see `Items`.
     """
     # orders are of the units' names, whose order may differ from that of the items
-    orders = units.permutations(draws, np.random.default_rng(seed))
+    orders = units.permutations(draws, seed)
     rows = locate(units.ids[0], units.names)
     permuted = np.empty_like(orders)
     permuted[:, rows] = rows[orders]

@@ -331,7 +331,7 @@ def approximate_p(ranks: Int64, shown: Int64, rows: Int64, alike: Alike) -> floa
 
     # sums of the ranks of what signals show, and of permuted labels
     items = alike.items([shown.tolist()])
-    orders = items.permutations(DRAWS, np.random.default_rng(0))  # [K, M]
+    orders = items.permutations(DRAWS, 0)  # [K, M]
     if not len(orders):
         return 1.0
     signals = np.arange(len(shown))
