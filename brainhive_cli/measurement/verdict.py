@@ -90,13 +90,15 @@ def judge(
         block_of[name]: column[(label_of or {}).get(name, name)] for name in items.names
     }
 
-    # rank of what block j shows by the signals of block i, as it counts in the mean
-    # rank: [I, I]
+    # the C candidates that were shown, and which of them each block shows: [I]
+    candidates_shown = list(dict.fromkeys(columns.values()))
+    (label,) = number_names([[*columns.values()]])
+    # their ranks by the signals of each block, as they count in the mean rank: [I, C]
     row_of = {block: row for row, block in enumerate(columns)}
-    table = np.zeros((len(columns), len(columns)))
+    table = np.zeros((len(columns), len(candidates_shown)))
     for matrix, ids in zip(ranks, items.ids, strict=True):
         rows = [row_of[block_of[name]] for name in ids]
-        np.add.at(table, rows, matrix[:, [*columns.values()]] / (len(ids) * len(ranks)))
+        np.add.at(table, rows, matrix[:, candidates_shown] / (len(ids) * len(ranks)))
 
     # trials have one question
     count = len(items.names)
@@ -106,7 +108,7 @@ def judge(
         ]
         parts = {block_of[name]: part for name, part in items.parts.items()}
         exchanged = replace(items, ids=shown, units=shown, strata=None, parts=parts)
-        return [_of_stimuli(table, exchanged, pool, medium, count)]
+        return [_of_stimuli(table, label, exchanged, pool, medium, count)]
 
     # over units; then items are exchanged within their unit, those of units of one item
     # with each other
@@ -122,7 +124,7 @@ def judge(
             for units in items.units
         ]
         items = replace(items, units=items.ids, strata=within_units)
-    questions.append(_of_stimuli(table, items, pool, medium, count))
+    questions.append(_of_stimuli(table, label, items, pool, medium, count))
 
     # concepts of several stimuli are asked for by themselves
     concepts = [(concept_of or {}).get(name, name) for name in items.names]
@@ -134,7 +136,7 @@ def judge(
 
 
 def _of_stimuli(
-    table: Float64, items: Items, pool: int, medium: str, count: int
+    table: Float64, label: Int64, items: Items, pool: int, medium: str, count: int
 ) -> Answer:
     """Ask which stimulus was seen: labels are permuted as `Items.permutations` has
     it.
@@ -174,7 +176,7 @@ def _of_stimuli(
             question, None, None, 1.0, count, pool, "no two labels can be exchanged"
         )
     return _compare(
-        question, table, orders, how, items, pool, items.scope, wider, count
+        question, table, label, orders, how, items, pool, items.scope, wider, count
     )
 
 
@@ -193,13 +195,14 @@ def _of_concepts(
     """
     # mean rank of the other items of a concept, of those that were compared
     (concept,) = number_names([concepts])
-    is_same = (concept[:, None] == concept) * 1.0 - np.eye(len(concept))
+    is_of_concept = np.eye(concept.max() + 1)[concept]  # [I, concepts]
     is_compared = table > 0
-    sizes = is_compared @ is_same
+    sizes = (is_compared @ is_of_concept)[:, concept] - is_compared
+    sums = (table @ is_of_concept)[:, concept] - table
     mean = table.sum(1, keepdims=True) / np.maximum(
         is_compared.sum(1, keepdims=True), 1
     )
-    means = np.where(sizes > 0, table @ is_same / np.maximum(sizes, 1), mean)
+    means = np.where(sizes > 0, sums / np.maximum(sizes, 1), mean)
 
     # exchange labels within parts; where these have one concept each, nothing is
     # exchanged for another
@@ -215,14 +218,16 @@ def _of_concepts(
     exchanged = Items([items.names], [items.names], strata=[shown_in])
     orders = exchanged.permutations(DRAWS, 1)
     drawn = f"{len(orders) + 1:,} permutations of the labels within sessions"
+    label = np.arange(len(means))
     return _compare(
-        CONCEPT, means, orders, drawn, items, pool, scope, "", len(items.names)
+        CONCEPT, means, label, orders, drawn, items, pool, scope, "", len(label)
     )
 
 
 def _compare(
     question: str,
     table: Float64,
+    label: Int64,
     orders: Array,
     how: str,
     items: Items,
@@ -231,16 +236,16 @@ def _compare(
     wider: str,
     n: int,
 ) -> Answer:
-    """Compare the sum of a table's diagonal with those of permuted columns, the
-    identity among them.
+    """Compare the sum of the ranks [I, C] of what blocks show, the labels [I], with
+    those of labels permuted by orders [K, I], the identity among them.
     """
-    # sums of permuted columns
+    # sums of permuted labels
     rows = np.arange(len(table))
-    measured = float(np.trace(table))
+    measured = float(table[rows, label].sum())
     step = max(1, MAX_LOOKED_UP // len(rows))
     permuted = np.concatenate(
         [
-            table[rows, orders[start : start + step]].sum(1)
+            table[rows, label[orders[start : start + step]]].sum(1)
             for start in range(0, len(orders), step)
         ]
     )

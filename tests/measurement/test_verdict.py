@@ -2,11 +2,13 @@
 wrong.
 """
 
+import tracemalloc
 from itertools import permutations
 
 import numpy as np
 import pytest
 
+from brainhive_cli.measurement import verdict
 from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.measurement.verdict import judge
 
@@ -266,3 +268,60 @@ def test_neighbouring_clips_are_seldom_called_right():
         small += judge([rank_all(*drawn)], film, range(clips))[0].better <= 0.05
 
     assert small / 150 <= 0.086
+
+
+def test_permuted_trials_have_the_ranks_of_their_candidates():
+    """The same p as by a table of trials with trials, of 12 trials in blocks of two."""
+    random = np.random.default_rng(0)
+    items = Items.independent([range(12)], "trials")
+    label_of = dict(enumerate(np.repeat([1, 0, 2, 1, 0, 2], 2).tolist()))
+    ranked = random.permuted(np.tile(np.arange(1, 5), (12, 1)), axis=1)
+    by_block = ranked.reshape(6, 2, 4).sum(1)[
+        :, [label_of[2 * row] for row in range(6)]
+    ]
+    orders = [*permutations(range(6))]
+    sums = np.array([by_block[range(6), order].sum() for order in orders])
+
+    blocks = {trial: trial // 2 for trial in range(12)}
+    (found,) = judge([ranked], items, range(4), label_of=label_of, blocks=blocks)
+
+    assert found.better == pytest.approx((sums <= by_block.trace()).mean())
+    assert found.worse == pytest.approx((sums >= by_block.trace()).mean())
+
+
+def test_a_verdict_holds_no_table_of_trials_with_trials(monkeypatch):
+    monkeypatch.setattr(verdict, "DRAWS", 9)
+    count = 2000
+    items = Items.independent([range(count)], "trials")
+    label_of = {trial: trial % 4 for trial in range(count)}
+    ranked = np.random.default_rng(0).integers(1, 5, (count, 4))
+
+    tracemalloc.start()
+    judge([ranked], items, range(4), label_of=label_of)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 8 * count**2 / 4
+
+
+def test_a_concept_has_the_mean_rank_of_its_other_pictures():
+    """Three pictures of a concept and one of another, some of which are not
+    compared.
+    """
+    items, concept = concepts([3, 1])
+    ranked = np.array([[1, 4, 0, 2], [3, 1, 2, 4], [2, 0, 0, 1], [4, 3, 2, 1]])
+    means = np.zeros((4, 4))
+    for row, column in np.ndindex(4, 4):
+        others = [
+            ranked[row, other]
+            for other in range(4)
+            if other != column and concept[other] == concept[column]
+        ]
+        compared = [rank for rank in others if rank] or ranked[row][ranked[row] > 0]
+        means[row, column] = np.mean(compared)
+    sums = np.array([means[range(4), order].sum() for order in permutations(range(4))])
+
+    _, found = judge([ranked], items, range(4), dict.fromkeys(range(4), 1), concept)
+
+    assert found.better == pytest.approx((sums <= means.trace() + 1e-9).mean())
+    assert found.worse == pytest.approx((sums >= means.trace() - 1e-9).mean())
