@@ -338,17 +338,19 @@ def share_wins(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
     # how much more each signal is like the second picture
     likeness = cosine_similarity(tokens[:, None], gallery[None], dim=2)  # [N, 2]
     score = (likeness[:, 1] - likeness[:, 0]).cpu().numpy()
-    signed = np.where(target == 1, 1, -1)
-    is_other = target[:, None] != target
-    if not is_other.any(1).all():
+    is_second = target == 1
+    if is_second.all() or not is_second.any():
         return []
 
-    # pairs [N, N] of signals of different pictures
-    difference = signed[:, None] * (score[:, None] - score)
-    wins = ((difference > 0) + 0.5 * (difference == 0)) * is_other
-    return [
-        *map(float, 2 * wins.sum(1) / is_other.sum(1) - wins.sum() / is_other.sum())
-    ]
+    # the signals of the other picture that are less like the seen one, ties half
+    wins = np.empty(len(score))
+    for is_seen, sign in ((is_second, 1), (~is_second, -1)):
+        own, others = sign * score[is_seen], np.sort(sign * score[~is_seen])
+        fewer, more = (np.searchsorted(others, own, side) for side in ("left", "right"))
+        wins[is_seen] = (fewer + more) / 2
+    area = wins.sum() / (2 * is_second.sum() * (~is_second).sum())
+    counts = np.where(is_second, (~is_second).sum(), is_second.sum())
+    return [*map(float, 2 * wins / counts - area)]
 
 
 def rank_corrected(

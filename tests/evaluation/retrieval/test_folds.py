@@ -1,11 +1,13 @@
 """Folds of a test that are pooled, and metrics of single trials of categories."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from torch.nn.functional import cosine_similarity
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.retrieval import folds
@@ -69,6 +71,40 @@ def test_the_area_has_the_variance_of_delong(sizes, monkeypatch):
         expected = balanced_accuracy_score(target[shuffled], named)
         assert found["balanced_accuracy"].value == pytest.approx(expected)
         assert found["balanced_accuracy"].chance == 0.5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_wins_are_counted_over_all_pairs_of_other_signals(seed):
+    """Signals of a few values, so that some are equally like both pictures."""
+    random = np.random.default_rng(seed)
+    target = random.integers(0, 2, 40)
+    signals = torch.from_numpy(random.integers(-1, 2, (40, 2)) + 0.5)
+    gallery = torch.tensor([[-1.0, 0], [1, 0]]).double()
+    likeness = cosine_similarity(signals[:, None], gallery[None], dim=2).numpy()
+    score = (likeness[:, 1] - likeness[:, 0]) * np.where(target, 1, -1)
+    pairs = [
+        (one, two) for one, two in np.ndindex(40, 40) if target[one] != target[two]
+    ]
+    wins = np.zeros(40)
+    for one, two in pairs:
+        wins[one] += 0.5 + np.sign(score[one] + score[two]) / 2
+    area = wins.sum() / len(pairs)
+    others = np.bincount(target)[1 - target]
+
+    found = share_wins(signals, target, gallery)
+
+    assert found == pytest.approx(2 * wins / others - area, abs=1e-12)
+    assert share_wins(signals, 0 * target, gallery) == []
+
+
+def test_wins_need_no_table_of_signals_with_signals():
+    target, signals = np.arange(2000) % 2, torch.randn(2000, 2)
+    tracemalloc.start()
+    share_wins(signals, target, torch.eye(2))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < len(target) ** 2 / 4
 
 
 def of_fold(fold: int, shown: list[str], candidates: list[str]) -> Scores:
