@@ -23,14 +23,16 @@ MAX_EXACT = 2000
 @dataclass(frozen=True)
 class Products:
     """Statistics of N training samples that a ridge needs: sums of products of F
-    features and Q outputs.
+    features and Q outputs; or, of fewer samples than features, products of samples.
 
     Attributes:
-        gram: [F, F] of features with features, both centred.
-        cross: [F, Q] of features with outputs.
+        gram: [F, F] of features with features, both centred; or [N, N] of samples with
+            samples.
+        cross: [F, Q] of features with outputs; or the outputs [N, Q].
         squares: [Q] of outputs, centred.
         mean: [Q] of outputs.
         count: N.
+        samples: The features [N, F], where samples are fewer; else None.
     """
 
     gram: Tensor
@@ -38,16 +40,25 @@ class Products:
     squares: Tensor
     mean: Tensor
     count: int
+    samples: Tensor | None = None
 
     @classmethod
     def of(cls, features: Tensor, outputs: Iterator[Tensor] | Sequence[Tensor]) -> Self:
         """Sum over the training samples in one pass, so that outputs need not be in
-        memory.
+        memory, unless samples are fewer than features.
 
         Args:
             features: [N, F], each of mean 0.
             outputs: Chunks [n, Q] of the outputs, in the order of the features.
         """
+        # in float32, rounding of the many eigenvalues of 0 would choose the penalty
+        if len(features) < features.shape[1]:
+            learned = torch.cat([*outputs])
+            exact, values = features.double(), learned.double()
+            mean = values.mean(0)
+            squares = (values - mean).square().sum(0)
+            return cls(exact @ exact.T, learned, squares, mean, len(values), features)
+
         # sums of products, of outputs and of their squares
         sums: tuple[Tensor, ...] = ()
         start = 0
@@ -76,40 +87,63 @@ class Products:
     def select(self, features: Int64) -> Self:
         """Select features among F: the products of a smaller model."""
         rows = torch.from_numpy(features).to(self.gram.device)
+        if self.samples is not None:
+            return self.of(self.samples[:, rows], [self.cross])
         gram = self.gram[rows][:, rows]
         cross = self.cross[rows]
         return type(self)(gram, cross, self.squares, self.mean, self.count)
 
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues [F] and eigenvectors [F, F] of the products of features."""
+        """Eigenvalues [K] and eigenvectors [K, K] of `gram`."""
         # negative eigenvalues are rounding of a semidefinite matrix
         values, vectors = torch.linalg.eigh(self.gram)
         return values.clamp(min=0), vectors
+
+    @cached_property
+    def _rotated(self) -> Tensor:
+        """`cross` [K, Q], turned to the eigenvectors; the outputs less their mean."""
+        _, vectors = self._factors
+        cross = self.cross
+        if self.samples is not None:
+            cross = cross.double() - self.mean
+        return vectors.T.to(cross) @ cross
 
     def best_alpha(self) -> float:
         """Choose one penalty for all outputs by generalised cross-validation, without
         another fit.
         """
-        values, vectors = self._factors
-        rotated = (vectors.T.to(self.cross) @ self.cross).double().square()  # [F, Q]
+        values, _ = self._factors
+        squared = self._rotated.double().square()  # [K, Q]
+        width = None
+        if self.samples is not None:
+            width = self.samples.shape[1]
+            squared *= values[:, None]
         # centring takes one degree of freedom
-        return choose_penalty(values, rotated, self.squares, max(1, self.count - 1))
+        count = max(1, self.count - 1)
+        return choose_penalty(values, squared, self.squares, count, width)
 
     def predict(self, features: Tensor, alpha: float | None = None) -> Tensor:
         """Predict outputs [M, Q] of other samples [M, F]; the penalty is chosen by
         `best_alpha` if None.
         """
-        # weights [F, Q] with a penalty as scikit-learn's
+        # weights [K, Q] with a penalty as scikit-learn's
         alpha = self.best_alpha() if alpha is None else alpha
         values, vectors = self._factors
-        scaled = (vectors / (values + alpha)).to(self.cross)
-        weights = scaled @ (vectors.T.to(self.cross) @ self.cross)
-        return features.to(weights) @ weights + self.mean.to(weights)
+        scaled = (vectors / (values + alpha)).to(self._rotated)
+        weights = (scaled @ self._rotated).to(self.cross)
+        inputs = features.to(weights)
+        if self.samples is not None:
+            inputs = inputs @ self.samples.to(weights).T
+        return inputs @ weights + self.mean.to(weights)
 
 
 def choose_penalty(
-    values: Tensor, rotated: Tensor, squares: Tensor, count: int
+    values: Tensor,
+    rotated: Tensor,
+    squares: Tensor,
+    count: int,
+    width: int | None = None,
 ) -> float:
     """Choose one penalty of a ridge for all outputs by generalised cross-validation.
 
@@ -120,13 +154,14 @@ def choose_penalty(
         squares: [Q] of outputs, centred.
         count: Degrees of freedom: the training samples, less one where they are
             centred.
+        width: Features, of which those beyond K have eigenvalues of 0; default: K.
 
     Source: Golub, Heath and Wahba 1979.
     """
     # score of each penalty: what is left unexplained, by the freedom that is left
     # [K], outputs count by their spread alike
     power = (rotated / squares.clamp(min=1e-30)).mean(1)
-    scale = float(values.mean()) or 1.0
+    scale = float(values.sum()) / (width or len(values)) or 1.0
     scores = []
     for alpha in (scale * penalty / count for penalty in GRID):
         explained = float(

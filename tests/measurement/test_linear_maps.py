@@ -10,7 +10,7 @@ from brainhive_cli.evaluation.explanation.encoding_model import (
     correlations,
     half_ceilings,
 )
-from brainhive_cli.measurement.linear_maps import Products, Scale
+from brainhive_cli.measurement.linear_maps import Products, Scale, choose_penalty
 from brainhive_cli.measurement.ranks import ranks
 
 
@@ -110,3 +110,49 @@ def test_cross_validation_chooses_a_penalty_that_predicts_others_nearly_best():
 
     errors = [error(10.0**power) for power in range(-3, 7)]
     assert error(None) < 1.05 * min(errors) and error(None) < 0.9 * max(errors)
+
+
+@pytest.mark.parametrize(("samples", "width"), [(2, 5), (12, 13), (20, 90)])
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_fewer_samples_than_features_give_the_same_ridge(samples, width, repeats):
+    """By the products of features with features; tolerance: eigenvectors of float64."""
+    random = torch.Generator().manual_seed(samples)
+    features = torch.randn(samples + 4, width, generator=random).double()
+    features = features.repeat(1, repeats)
+    outputs = 3 + torch.randn(samples, 6, generator=random).double()
+    centred = features - features[:samples].mean(0)
+    train, test = centred[:samples], centred[samples:]
+    mean = outputs.mean(0)
+    cross = train.T @ outputs
+    values, vectors = torch.linalg.eigh(train.T @ train)
+    squares = (outputs - mean).square().sum(0)
+    rotated = (vectors.T @ cross).square()
+
+    products = Products.of(train, outputs.split(5))
+
+    alpha = choose_penalty(values.clamp(min=0), rotated, squares, samples - 1)
+    if samples > 2:  # one degree of freedom leaves all penalties equal
+        assert products.best_alpha() == pytest.approx(alpha, rel=1e-9)
+    assert products.gram.shape == (samples, samples)
+    chosen = np.arange(0, width * repeats, 2)
+    for made, columns in ((products, slice(None)), (products.select(chosen), chosen)):
+        x, tested = train[:, columns], test[:, columns]
+        penalised = x.T @ x + 0.5 * torch.eye(x.shape[1])
+        expected = tested @ torch.linalg.solve(penalised, x.T @ outputs) + mean
+        torch.testing.assert_close(
+            made.predict(tested, 0.5), expected, rtol=1e-9, atol=0
+        )
+
+
+def test_float32_signals_have_the_penalty_of_float64():
+    """Rounding of 760 zero eigenvalues chose the smallest penalty in float32."""
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(240, 1000, generator=random).double()
+    weights = torch.randn(1000, 30, generator=random).double() / 1000**0.5
+    outputs = features @ weights + 3 * torch.randn(240, 30, generator=random)
+    centred = features - features.mean(0)
+
+    exact = Products.of(centred, [outputs]).best_alpha()
+    found = Products.of(centred.float(), [outputs.float()]).best_alpha()
+
+    assert found == pytest.approx(exact, rel=1e-4) and exact > 1
