@@ -1248,13 +1248,11 @@ def misfiled(random: Random, subjects: int, effect: float, order: str) -> list[f
         train = known @ mixing + random.normal(size=(100, 40))
         test = candidates @ mixing + random.normal(size=(24, 40))
         test = test[ORDERS[order if subject == subjects else AS_FILED](rows)]
-        ranked = {
-            name: rank_by_ridge(
-                *map(as_floats, (train, known[refile(np.arange(100))], test)),
-                as_floats(candidates),
-            )
-            for name, refile in ORDERS.items()
-        }
+        signals, targets, tested, shown = map(
+            as_floats, (train, known, test, candidates)
+        )
+        orders = {name: refile(np.arange(100)) for name, refile in ORDERS.items()}
+        ranked = rank_by_ridge(signals, targets, orders, tested, shown)
         tried += try_orders(subject, ranked, rows, rows, Alike())
     found = conclude(tried).order
     is_right = found == (

@@ -369,11 +369,17 @@ RIDGE_RECIPE = "ridge.yaml"
 """The recipe of the ridge next to a model, in the folder of its evaluation."""
 
 
+MISFILED = 0.001
+"""Largest corrected p at which pictures may be filed in a wrong order. Every result at
+chance is looked at, so that at .05 one honest study in twenty would be suspected.
+"""
+
+
 class Baseline(Model):
     """Closed-form ridge next to a model.
 
     Attributes:
-        reason: Why none was fitted; empty where one was.
+        reason: Why none was fitted, or no other orders were tried; else empty.
         answer: Whether its ranks are above chance.
         orders: Other orders of the pictures that were tried, as the model does not find
             them as filed.
@@ -387,6 +393,11 @@ class Baseline(Model):
     orders: int = 0
     order: str = ""
     order_p: float | None = None
+
+    @property
+    def may_be_misfiled(self) -> bool:
+        """Whether the pictures may be filed in a wrong order."""
+        return self.order_p is not None and self.order_p <= MISFILED
 
 
 class ConfusionMatrix(Model):

@@ -16,6 +16,8 @@ GRID = tuple(10.0**power for power in range(-2, 9))
 """Penalties that cross-validation chooses from, times the mean variance of a
 feature.
 """
+EVERY = slice(None)
+"""All outputs of a ridge."""
 MAX_EXACT = 2000
 """Features, or samples where these are fewer, whose products are factorised exactly."""
 
@@ -109,33 +111,35 @@ class Products:
             cross = cross.double() - self.mean
         return vectors.T.to(cross) @ cross
 
-    def best_alpha(self) -> float:
-        """Choose one penalty for all outputs by generalised cross-validation, without
+    def best_alpha(self, outputs: slice = EVERY) -> float:
+        """Choose one penalty for outputs by generalised cross-validation, without
         another fit.
         """
         values, _ = self._factors
-        squared = self._rotated.double().square()  # [K, Q]
+        squared = self._rotated[:, outputs].double().square()  # [K, Q]
         width = None
         if self.samples is not None:
             width = self.samples.shape[1]
             squared *= values[:, None]
         # centring takes one degree of freedom
         count = max(1, self.count - 1)
-        return choose_penalty(values, squared, self.squares, count, width)
+        return choose_penalty(values, squared, self.squares[outputs], count, width)
 
-    def predict(self, features: Tensor, alpha: float | None = None) -> Tensor:
+    def predict(
+        self, features: Tensor, alpha: float | None = None, outputs: slice = EVERY
+    ) -> Tensor:
         """Predict outputs [M, Q] of other samples [M, F]; the penalty is chosen by
         `best_alpha` if None.
         """
         # weights [K, Q] with a penalty as scikit-learn's
-        alpha = self.best_alpha() if alpha is None else alpha
+        alpha = self.best_alpha(outputs) if alpha is None else alpha
         values, vectors = self._factors
         scaled = (vectors / (values + alpha)).to(self._rotated)
-        weights = (scaled @ self._rotated).to(self.cross)
+        weights = (scaled @ self._rotated[:, outputs]).to(self.cross)
         inputs = features.to(weights)
         if self.samples is not None:
             inputs = inputs @ self.samples.to(weights).T
-        return inputs @ weights + self.mean.to(weights)
+        return inputs @ weights + self.mean[outputs].to(weights)
 
 
 def choose_penalty(

@@ -17,7 +17,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.console import write_duration
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import RIDGE_RECIPE, Answer, Baseline
+from brainhive_cli.core.facts import MISFILED, RIDGE_RECIPE, Answer, Baseline
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.recipe import validate, write_yaml
 from brainhive_cli.data.datasets import alike_of
@@ -30,7 +30,12 @@ from brainhive_cli.evaluation.retrieval.measure import (
     open_trials,
     shared_rows,
 )
-from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes
+from brainhive_cli.measurement.linear_maps import (
+    MAX_EXACT,
+    Products,
+    Scale,
+    principal_axes,
+)
 from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.retrieval import draw_tested
 from brainhive_cli.measurement.units import Alike
@@ -62,6 +67,10 @@ signals in float32.
 """
 AXES_SIGNALS = 8192
 """Training signals, at most, whose principal components are computed."""
+SIGNALS_AT_ONCE = 2048
+"""Training signals whose targets in all orders are held at once, 134 MB of 4,096
+numbers.
+"""
 FEWEST = 20
 """Training signals of a ridge, at least."""
 TARGET_WIDTH, TARGETS_AT_ONCE = 4096, 256
@@ -80,10 +89,6 @@ ORDERS: Mapping[str, Callable[[Int64], Int64]] = {
     ),
 }
 """The order of a signal store's pictures, and mistakes in it."""
-MISFILED = 0.001
-"""Largest corrected p at which pictures are said to be filed wrongly. Every result at
-chance is looked at, so that at .05 one honest study in twenty would be accused.
-"""
 MAX_CLASSES = 50
 """Stimuli up to which they are classified; of more only embeddings are predicted."""
 MAX_FEATURES = 2000
@@ -241,26 +246,42 @@ def flatten(trials: Trials) -> Tensor:
 
 
 def rank_by_ridge(
-    train: Tensor, targets: Tensor, test: Tensor, candidates: Tensor
-) -> Int64:
+    train: Tensor,
+    targets: Tensor,
+    learned: Mapping[str, Int64],
+    test: Tensor,
+    candidates: Tensor,
+) -> dict[str, Int64]:
     """Rank candidates by their cosine similarity with predictions, both less the mean
-    training target.
+    training target, for each order of the training pictures.
 
     Args:
-        train: [N, F] training signals.
-        targets: [N, D] what the ridge learns to predict from them.
+        train: [N, F] training signals, which are factorised once.
+        targets: [Q, D] of the training pictures.
+        learned: [N] index of each training signal's target, by order.
         test: [M, F] test signals.
         candidates: [P, D] targets.
 
     Returns:
-        Ranks [M, P].
+        Ranks [M, P] by order.
     """
-    # signals and targets are centred, so that the ridge needs no intercept
+    # signals and targets are centred, so that ridges need no intercept; the targets of
+    # all orders stand side by side
     centre = train.mean(0)
-    products = Products.of(train - centre, [targets])
-    mean = products.mean.to(targets)
-    predicted = products.predict(test - centre).to(targets) - mean
-    return ranks_of_all(predicted, candidates - mean, len(candidates))
+    rows = torch.from_numpy(np.stack([*learned.values()], 1))  # [N, orders]
+    chunks = (targets[part].flatten(1) for part in rows.split(SIGNALS_AT_ONCE))
+    products = Products.of(train - centre, chunks)
+
+    # a penalty, predictions and ranks for each order
+    width = targets.shape[1]
+    ranks_of_order = {}
+    for number, order in enumerate(learned):
+        outputs = slice(number * width, (number + 1) * width)
+        mean = products.mean[outputs].to(targets)
+        predicted = products.predict(test - centre, outputs=outputs).to(targets) - mean
+        ranked = ranks_of_all(predicted, candidates - mean, len(candidates))
+        ranks_of_order[order] = ranked
+    return ranks_of_order
 
 
 def read_targets(
@@ -401,6 +422,39 @@ def conclude(tried: Sequence[tuple[float, str]]) -> Baseline:
     return Baseline(orders=len(tried))
 
 
+def _expect_orders_s(job: Job) -> float:
+    """Estimate the seconds in which a quick ridge tries orders for all subjects, by
+    multiplications.
+    """
+    run = job.runs[0]
+    sizes = [int(np.prod(store.shape)) for store in run.stores("train").values()]
+    width = len(ORDERS) * min(TARGET_WIDTH, sum(sizes))
+    tests = {
+        (subject, cells[0].fold): cells[0]
+        for cells in job.groups
+        for subject in cells[0].tested_on
+    }
+    operations = 0.0
+    for (subject, _), cell in tests.items():
+        people = [subject] if subject in cell.trained_on else cell.trained_on
+        stored = run.source(cell.variant).open(people[0])["train"]
+        features = int(np.prod(stored.signal.shape[2:]))
+        most = min(SIGNALS, SIGNAL_BYTES // (4 * features))
+        count = min(most, len(stored.signal) * len(people))
+
+        # principal axes: exact ones, or four passes over the signals
+        sample = min(count, AXES_SIGNALS)
+        small = min(sample, features)
+        kept = min(COMPONENTS, small)
+        if small <= MAX_EXACT:
+            operations += 2.0 * sample * features * small + 10.0 * small**3
+        else:
+            operations += 12.0 * sample * features * kept
+        # the ridge
+        operations += 2.0 * count * kept * (features + kept + width) + 10.0 * kept**3
+    return operations / OPERATIONS_PER_S
+
+
 @console.progress("trying other orders of the pictures")
 def find_order(job: Job, device: torch.device) -> Baseline:
     """Find an order of the pictures in which a quick ridge finds them, where a result
@@ -408,9 +462,20 @@ def find_order(job: Job, device: torch.device) -> Baseline:
 
     Raises:
         BrainhiveError: if signals are missing, those of several subjects differ in
-            width, or the cells were trained on others.
+            width, the cells were trained on others, or it would take longer than the
+            training did.
     """
     _refuse_other_training(job.runs[0])
+    # not longer than the training took, where nobody asked for it
+    if job.recipe.baseline == "auto":
+        expected_s = _expect_orders_s(job)
+        took_s = job.runs[0].folder.duration_s
+        if expected_s > max(took_s, FREE_S):
+            raise BrainhiveError(
+                "to try other orders of the pictures would take about "
+                f"{write_duration(expected_s)}, and the training took "
+                f"{write_duration(took_s)}: baseline=ridge tries them"
+            )
     # pictures among which the verdict is asked
     spec, align = job.recipe, job.runs[0]
     opened = job.open_models(job.groups[0], device)
@@ -428,10 +493,7 @@ def find_order(job: Job, device: torch.device) -> Baseline:
         train, test, targets, learned, seen = read_signals(
             models, subject, spec.split, rows, device
         )
-        ranks_of_order = {
-            order: rank_by_ridge(train, targets[learned[order]], test, candidates)
-            for order in learned
-        }
+        ranks_of_order = rank_by_ridge(train, targets, learned, test, candidates)
         tried += try_orders(subject, ranks_of_order, seen, rows, alike)
     return conclude(tried)
 

@@ -2,17 +2,21 @@
 order, and with none.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import Baseline
+from brainhive_cli.core.facts import Answer, Baseline, RetrievalFacts
+from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.evaluation.retrieval import baseline
 from brainhive_cli.evaluation.retrieval.baseline import (
     ORDERS,
     approximate_p,
     conclude,
+    find_order,
     judge_ranks,
     rank_by_ridge,
     try_orders,
@@ -22,6 +26,7 @@ from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.measurement.retrieval import draw_tested
 from brainhive_cli.measurement.units import Alike
+from brainhive_cli.reports.sentences import explain_chance
 
 
 def explain(
@@ -58,15 +63,38 @@ def explain(
         orders = {
             name: refile(np.arange(100)).copy() for name, refile in ORDERS.items()
         }
-        ranked = {
-            name: rank_by_ridge(train, known[order], test, candidates)
-            for name, order in orders.items()
-        }
+        ranked = rank_by_ridge(train, known, orders, test, candidates)
         ranks.append(ranked["as filed"])
         shown.append(rows)
         tried += try_orders(subject, ranked, rows, rows, alike)
     side = judge_ranks(ranks, shown, rows, alike).side
     return conclude(tried), side
+
+
+def test_signals_are_factorised_once_for_all_orders(monkeypatch):
+    """The ranks are those of a ridge of each order by itself."""
+    random = torch.Generator().manual_seed(0)
+    sizes = [(50, 9), (50, 5), (7, 9), (11, 5)]
+    train, targets, test, candidates = (
+        torch.randn(*size, generator=random) for size in sizes
+    )
+    orders = {name: refile(np.arange(50)).copy() for name, refile in ORDERS.items()}
+    calls, factorise = [], torch.linalg.eigh
+
+    def count_calls(matrix):
+        calls.append(matrix)
+        return factorise(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", count_calls)
+    monkeypatch.setattr(baseline, "SIGNALS_AT_ONCE", 20)
+
+    together = rank_by_ridge(train, targets, orders, test, candidates)
+
+    assert len(calls) == 1 and together.keys() == orders.keys()
+    for name, order in orders.items():
+        alone = rank_by_ridge(train, targets, {name: order}, test, candidates)
+        assert (alone[name] == together[name]).all()
+    assert any((ranked != together["as filed"]).any() for ranked in together.values())
 
 
 def test_a_misfiled_subject_is_named_among_others_who_are_not():
@@ -151,6 +179,53 @@ def test_a_ridge_that_takes_longer_than_the_training_is_fitted_on_request(
     else:
         with pytest.raises(BrainhiveError, match="baseline=ridge"):
             write_ridge(job, tmp_path)
+
+
+@pytest.mark.parametrize(("asked", "is_tried"), [("auto", False), ("ridge", True)])
+def test_orders_that_take_longer_than_the_training_are_tried_on_request(
+    asked, is_tried, trained, monkeypatch
+):
+    words = [f"run={trained}", f"baseline={asked}"]
+    job = Job.resolve(Recipe.resolve("eval-retrieval", None, {}, words))
+    assert baseline._expect_orders_s(job) < 1
+    monkeypatch.setattr(baseline, "OPERATIONS_PER_S", 1.0)
+    tested = []
+    monkeypatch.setattr(
+        baseline, "first_tests", lambda *arguments: tested.append(arguments) or []
+    )
+
+    if is_tried:
+        assert find_order(job, torch.device("cpu")) == Baseline()
+    else:
+        with pytest.raises(BrainhiveError, match="baseline=ridge"):
+            find_order(job, torch.device("cpu"))
+    assert len(tested) == is_tried
+
+
+@pytest.mark.parametrize(("p", "is_suspected"), [(0.001, True), (0.042, False)])
+def test_an_order_is_suspected_at_a_level_of_a_thousandth(p, is_suspected):
+    """Runs of an earlier version hold orders with a larger p."""
+    answer = Answer("which picture", 0.4, 0.6, 0.01, 20, 20, "")
+    found = Baseline(orders=15, order="reversed", order_p=p)
+    facts = RetrievalFacts(answers=[answer], baseline=found)
+
+    text = explain_chance(Measurements({}, facts=facts), Path("ridge.yaml"))
+
+    assert ("may be filed" in text) == is_suspected
+    assert ("reversed" in text) == is_suspected
+    assert "filed wrongly" not in text
+
+
+def test_untried_orders_are_explained_next_to_a_ridge():
+    answer = Answer("which picture", 0.4, 0.6, 0.01, 20, 20, "")
+    found = Baseline(answer=answer, reason="it would take 3 h")
+    ridge = Metric("top1", 0.1, 20, 20, 0.05, 0.0, 0.2, (1,), "cosine", "test", "")
+    facts = RetrievalFacts(answers=[answer], baseline=found)
+    measured = Measurements({"plain · ridge": {"top1": ridge}}, facts=facts)
+
+    text = explain_chance(measured, Path("ridge.yaml"))
+
+    assert "it would take 3 h" in text and "other orders." not in text
 
 
 @pytest.mark.parametrize(("count", "drawn"), [(2048, 2048), (2049, 2048)])

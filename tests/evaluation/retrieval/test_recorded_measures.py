@@ -482,14 +482,14 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
     assert measure_classes(balanced, replace(tested, groups=balanced).context) == {}
 
 
-def job(*models: Any, control: str = "none") -> Any:
-    """Give a job of groups of one model."""
+def job(*models: Any) -> Any:
+    """Give a job of groups of one model, which asks for a ridge."""
     groups = [(model.cell,) for model in models]
     by_cell = {model.cell: model for model in models}
     return SimpleNamespace(
         runs=[models[0].run],
         groups=groups,
-        recipe=recipe(f"control={control}"),
+        recipe=recipe("baseline=ridge"),
         open_models=lambda group, device: [by_cell[group[0]]],
     )
 
