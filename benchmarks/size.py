@@ -36,6 +36,17 @@ from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import fit
 from brainhive_cli.training.alignment.recipe import Train
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from brainhive_cli.evaluation.retrieval import baseline
+from brainhive_cli.evaluation.retrieval.baseline import ORDERS
+from brainhive_cli.measurement import verdict
+from brainhive_cli.measurement.linear_maps import Products
+from brainhive_cli.measurement.units import Items
+from brainhive_cli.measurement.verdict import judge
 
 Work = Callable[[], object]
 SHARES = ("1/8", "1/4", "1/2", "1")
@@ -293,6 +304,94 @@ def evaluate(
     return Measured(count, cpu_s, used["none"].cpu_s, peak_gb, data_bytes / GB)
 
 
+def prepare_trials(count: int, folder: Path) -> Task:
+    """Make the ranks of 200 categories by single trials, for one verdict."""
+    random = np.random.default_rng(0)
+    ranks = random.integers(1, 201, (count, 200)).astype(np.uint16)
+    label_of = dict(enumerate(random.integers(0, 200, count).tolist()))
+    items = Items.independent([range(count)], "trials")
+    data_bytes = 2 * count * verdict.DRAWS  # the permutations
+
+    return Task(
+        lambda: judge([ranks], items, range(200), label_of=label_of),
+        data_bytes=data_bytes + ranks.nbytes,
+    )
+
+
+def prepare_verdicts(count: int, folder: Path) -> Task:
+    """Make the ranks of pictures by their signals, for the verdicts of ten models."""
+    ranks = np.random.default_rng(0).permuted(
+        np.tile(np.arange(1, count + 1), (count, 1)), axis=1
+    )
+
+    def judge_models(models: int = 10) -> None:
+        for _ in range(models):
+            items = Items.independent([range(count)], "pictures")
+            judge([ranks], items, range(count))
+
+    return Task(judge_models, lambda: judge_models(1), ranks.nbytes)
+
+
+def prepare_products(count: int, folder: Path) -> Task:
+    """Make 240 signals of up to 17 channels and 250 samples, for a ridge."""
+    random = np.random.default_rng(0)
+    signals = torch.from_numpy(random.normal(size=(240, count)))
+    centred = signals - signals.mean(0)
+    targets = torch.from_numpy(random.normal(size=(240, 512)))
+
+    return Task(
+        lambda: Products.of(centred, [targets]).predict(centred),
+        lambda: torch.linalg.eigh(centred @ centred.T),
+        8 * signals.numel(),
+    )
+
+
+def prepare_orders(count: int, folder: Path) -> Task:
+    """Make a subject's signals as a ridge reads them, to be tried in four orders."""
+    random = torch.Generator().manual_seed(0)
+    train, targets = torch.randn(count, 1000, generator=random), make_units(count)
+    test, candidates = torch.randn(200, 1000, generator=random), make_units(200)
+    orders = {name: refile(np.arange(count)).copy() for name, refile in ORDERS.items()}
+
+    # a subject without signals, which are made above
+    model = SimpleNamespace(
+        stores=lambda split: {},
+        pictures=lambda split: SimpleNamespace(concepts=np.arange(200)),
+    )
+    cell = SimpleNamespace(tested_on=[1], fold=1)
+    dataset = SimpleNamespace(alike_by="concept", stimulus="picture")
+    job = SimpleNamespace(
+        runs=[SimpleNamespace(origin=None, recipe=None, dataset=dataset)],
+        groups=[[cell]],
+        recipe=SimpleNamespace(split="test", only_shown=False, baseline="ridge"),
+        open_models=lambda group, device: [model],
+    )
+    replaced = {
+        "open_gallery": lambda *_, **__: SimpleNamespace(tested=np.arange(200)),
+        "read_targets": lambda *_: candidates,
+        "read_signals": lambda *_: (train, test, targets, orders, np.arange(200)),
+    }
+    for name, value in replaced.items():
+        setattr(baseline, name, value)
+
+    def compute() -> None:
+        products = train.T @ train
+        torch.linalg.eigh(products.double())
+        for _ in orders:
+            train.T @ targets
+
+    data_bytes = 4 * (train.numel() + targets.numel())
+    return Task(
+        lambda: baseline.find_order(job, torch.device("cpu")), compute, data_bytes
+    )
+
+
+def make_units(count: int) -> torch.Tensor:
+    """Make random unit embeddings, [count, 1024]."""
+    random = torch.Generator().manual_seed(count)
+    return torch.nn.functional.normalize(torch.randn(count, 1024, generator=random))
+
+
 CASES: Mapping[str, Case] = {
     "ridge_eeg": Case(
         "ridge of THINGS-EEG2, 4 x 17 x 250", 16_540, prepare_ridge(4, 17, 250)
@@ -302,6 +401,10 @@ CASES: Mapping[str, Case] = {
     ),
     "evaluation": Case("evaluate THINGS-EEG2 with its ridge", 16_540, train_published),
     "demo_evaluation": Case("evaluate the demo's subjects", 4, train_demo),
+    "judge_trials": Case("verdict on trials of 200 categories", 40_000, prepare_trials),
+    "verdict": Case("verdicts on the pictures of ten models", 1000, prepare_verdicts),
+    "products": Case("ridge of 240 signals", 4250, prepare_products),
+    "find_order": Case("other orders of 16,540 pictures", 16_540, prepare_orders),
 }
 
 

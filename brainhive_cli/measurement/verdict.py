@@ -239,13 +239,13 @@ def _compare(
     """Compare the sum of the ranks [I, C] of what blocks show, the labels [I], with
     those of labels permuted by orders [K, I], the identity among them.
     """
-    # sums of permuted labels
-    rows = np.arange(len(table))
-    measured = float(table[rows, label].sum())
-    step = max(1, MAX_LOOKED_UP // len(rows))
+    # sums of permuted labels, looked up in the flattened table
+    row_start = np.arange(len(table)) * table.shape[1]
+    measured = float(table.take(row_start + label).sum())
+    step = max(1, MAX_LOOKED_UP // len(table))
     permuted = np.concatenate(
         [
-            table[rows, label[orders[start : start + step]]].sum(1)
+            table.take(row_start + label.take(orders[start : start + step])).sum(1)
             for start in range(0, len(orders), step)
         ]
     )
