@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Self
 
 import numpy as np
@@ -29,6 +30,12 @@ from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.retrieval import baseline
+from brainhive_cli.evaluation.retrieval.baseline import ORDERS
+from brainhive_cli.measurement import verdict
+from brainhive_cli.measurement.linear_maps import Products
+from brainhive_cli.measurement.units import Items
+from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.models.backbones.ridge import Config as Ridge
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -36,17 +43,6 @@ from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import fit
 from brainhive_cli.training.alignment.recipe import Train
-from types import SimpleNamespace
-
-import numpy as np
-import torch
-
-from brainhive_cli.evaluation.retrieval import baseline
-from brainhive_cli.evaluation.retrieval.baseline import ORDERS
-from brainhive_cli.measurement import verdict
-from brainhive_cli.measurement.linear_maps import Products
-from brainhive_cli.measurement.units import Items
-from brainhive_cli.measurement.verdict import judge
 
 Work = Callable[[], object]
 SHARES = ("1/8", "1/4", "1/2", "1")
@@ -295,10 +291,10 @@ def evaluate(
 
     # as in a new home
     used = {}
-    for baseline in ("ridge", "none"):
+    for name in ("ridge", "none"):
         (folder / ".likenesses").unlink(missing_ok=True)
-        command = harness.brainhive([*words, f"baseline={baseline}"], folder)
-        used[baseline] = harness.run(**command)
+        command = harness.brainhive([*words, f"baseline={name}"], folder)
+        used[name] = harness.run(**command)
     cpu_s = used["ridge"].cpu_s
     peak_gb = used["ridge"].own_gib * 2**30 / GB
     return Measured(count, cpu_s, used["none"].cpu_s, peak_gb, data_bytes / GB)
