@@ -384,7 +384,10 @@ COMMANDS = (
             "`runs verify NAME` trains a cell again, `runs rm NAME` removes it."
         ),
         "train-align",
-        {"yes": switch("--yes", "Remove without asking.")},
+        {
+            "all": switch("--all", "List all runs, not only the 50 newest."),
+            "yes": switch("--yes", "Remove without asking."),
+        },
         paths="words",
         complete=one_of(runs(), words=("show", "verify", "rm")),
         computes=False,

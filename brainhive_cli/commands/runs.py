@@ -4,7 +4,7 @@ trained again; and the removal of runs.
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +50,8 @@ from brainhive_cli.reports.tables import describe_metric, metric_table
 
 REMOVE, SHOW, VERIFY = "rm", "show", "verify"
 EVALUATION = "eval-retrieval"
+MAX_LISTED = 50
+"""Runs that are listed at once, unless all are asked for."""
 
 
 class Recipe(FileRecipe):
@@ -61,6 +63,9 @@ class Recipe(FileRecipe):
         "(default: the newest with metrics), `verify RUN CELL` trains a cell of "
         "it again (default: the first with the fewest subjects), `rm` removes runs",
     )
+    all: bool = Field(
+        False, description=f"list all runs, not only the {MAX_LISTED} newest"
+    )
     yes: bool = Field(False, description="remove without asking")
 
 
@@ -69,15 +74,12 @@ def _name(run: RunFolder) -> str:
     return f"{run.command}/{run.name}"
 
 
-def _is_called(run: RunFolder, name: str, exactly: bool) -> bool:
-    """Tell whether a name means a run: its own name or path, or its command's unless
-    `exactly` is set.
+def _list_references(run: RunFolder, exactly: bool) -> set[str]:
+    """List what a run is called by: its name, COMMAND/NAME or path; also its command
+    unless `exactly` is set.
     """
-    # a run is called by its name, COMMAND/NAME or path
     references = {run.path.name, _name(run), str(run.path), os.path.abspath(run.path)}
-    name = name.rstrip("/")
-    is_command = not exactly and name == run.path.parent.name
-    return is_command or not references.isdisjoint((name, os.path.abspath(name)))
+    return references if exactly else {*references, run.path.parent.name}
 
 
 def _describe_state(run: RunFolder) -> str:
@@ -120,10 +122,11 @@ def _describe_result(run: RunFolder) -> str | Cell:
 
 
 def _count_bytes(run: RunFolder) -> int:
-    files = (
-        Path(folder) / name for folder, _, names in os.walk(run.path) for name in names
-    )
-    return sum(file.lstat().st_size for file in files)
+    count = 0
+    for folder, _, names in os.walk(run.path):
+        for name in names:
+            count += os.lstat(os.path.join(folder, name)).st_size
+    return count
 
 
 def _find_shown(recipe: Recipe) -> ShownRun:
@@ -154,30 +157,39 @@ def _find_named(recipe: Recipe, removes: bool) -> list[RunFolder]:
     if removes and not names:
         raise RecipeError("no run to remove is named", Line("runs", REMOVE, "NAME"))
 
-    # all runs, the newest first
+    # all runs of the home
     root = recipe.paths.under_home("runs")
-    folders = [
-        path
+    runs = [
+        RunFolder(path)
         for path in root.glob("*/*")
         if path.is_dir() and not path.name.startswith(".")
     ]
-    runs = sorted(map(RunFolder, folders), key=lambda run: -run.changed_s)
+    if not names:
+        return _sort_newest_first(runs)
 
     # every name must mean a run
+    references = [_list_references(run, removes) for run in runs]
+    known = set[str]().union(*references)
+    called = set[str]()
     for name in names:
-        if not any(_is_called(run, name, removes) for run in runs):
+        meanings = {name.rstrip("/"), os.path.abspath(name)}
+        if meanings.isdisjoint(known):
+            others = [run.path.name for run in _sort_newest_first(runs)]
             raise MissingData(
                 f"no run {name!r} under {root}",
-                (
-                    f"{guess(name, [run.path.name for run in runs])}they are listed "
-                    f"by: {Line('runs')}"
-                ),
+                f"{guess(name, others)}they are listed by: {Line('runs')}",
             )
-    return [
-        run
-        for run in runs
-        if not names or any(_is_called(run, name, removes) for name in names)
-    ]
+        called |= meanings
+
+    # of other runs no file is read
+    pairs = zip(runs, references, strict=True)
+    return _sort_newest_first(
+        run for run, listed in pairs if not called.isdisjoint(listed)
+    )
+
+
+def _sort_newest_first(runs: Iterable[RunFolder]) -> list[RunFolder]:
+    return sorted(runs, key=lambda run: run.changed_s, reverse=True)
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -196,7 +208,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Raises:
         BrainhiveError: if one is in use, or the user does not agree.
     """
-    # show, or remove
+    # show, verify or remove
     verb = recipe.words[0] if recipe.words else ""
     root = recipe.paths.under_home("runs")
     if verb == SHOW:
@@ -216,22 +228,30 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         removed = [(_name(run),) for run in runs]
         return Result(root, (Table("Removed runs", ("run",), removed, is_list=True),))
 
-    # else list; the note has the caveats of the results
+    # else list the newest; files of others are neither read nor counted
     columns = ("run", "state", "result", "last changed", "size")
     rows = []
-    for run in runs:
+    listed = runs if recipe.all else runs[:MAX_LISTED]
+    for run in listed:
         # for programs, the time is in ISO 8601, and the size in bytes
         size = _count_bytes(run)
         changed_s = run.changed_s
         time = datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="seconds")
         cells = Cell(age(changed_s), value=time), Cell(console.size(size), value=size)
         rows.append((_name(run), _describe_state(run), _describe_result(run), *cells))
+    # the note has the caveats of the results
     results = [cell.value for row in rows for cell in row if isinstance(cell, Cell)]
     note = list_footnotes(
         caveat for result in results for caveat in find_caveats(str(result))
     )
+    older = len(runs) - len(listed)
+    if older:
+        more = f"{older:,} older run{'s' if older > 1 else ''}"
+        more += f": {Line('runs', *recipe.words, '--all')}"
+        note = f"{note}. {more}" if note else more
     table = Table(f"Runs in {root}", columns, rows, is_list=True, note=note)
-    return Result(root, (table,), hint=Line("runs", SHOW, "NAME") if runs else "")
+    hint = Line("runs", SHOW, "NAME") if runs else ""
+    return Result(root, (table,), hint=hint, details={"older": older})
 
 
 def _show(run: ShownRun) -> Result:
@@ -434,8 +454,10 @@ def _choose_evaluation(
     from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
 
     for evaluation in evaluations:
+        # a recipe takes longer to read than to see whether the cell was measured
+        if not (evaluation.path / f"parts/{cell}.safetensors").is_file():
+            continue
         aligned = evaluation.recipe(EvaluationRecipe).align_run or [""]
-        is_measured = (evaluation.path / f"parts/{cell}.safetensors").is_file()
-        if aligned[0] == training and is_measured:
+        if aligned[0] == training:
             return evaluation
     return None

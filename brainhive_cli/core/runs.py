@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any, TypeVar
@@ -122,9 +123,12 @@ class RunFolder:
         """
         # of a finished run its own word, as a copy makes files newer
         if self.is_finished:
-            with suppress(BrainhiveError):
-                if finished := self.read_json(ENVIRONMENT, Environment).finished:
-                    return finished.timestamp()
+            # a list reads this of each run, and an order needs no digest
+            with suppress(BrainhiveError, OSError):
+                text = self.read_text(ENVIRONMENT)
+                environment = documents.parse(text, ENVIRONMENT, Environment)
+                if environment.finished:
+                    return environment.finished.timestamp()
             return (self.path / FINISHED).stat().st_mtime
         written_s = [self.path.stat().st_mtime]
         for path in self.path.glob("*.json*"):
@@ -388,20 +392,8 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
             that makes one.
         RecipeError: if several have the name.
     """
-    # the finished runs, for the end of a name, and for the hint: the one that may be
-    # meant first
-    finished = [run.path for run in finished_runs(runs, command)]
-    hint: Hint = Line(command or "demo")
-    if names := [path.name for path in finished]:
-        wanted = Path(reference).name
-        meant = next(
-            (f"did you mean {name}? " for name in names if wanted in name),
-            guess(wanted, names),
-        )
-        rest = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-        hint = (
-            f"{meant}finished, the newest first: {', '.join(names[:MAX_LISTED])}{rest}"
-        )
+    # files of other runs are read only where an error lists them
+    list_finished = partial(_list_finished, runs, command, reference)
 
     # a run of the hub is a folder of its cache
     if reference.startswith(hub.SCHEME):
@@ -418,20 +410,28 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
     ]
     folders = folders or [path for path in below if path.is_dir()]
     if not folders:
-        folders = [path for path in finished if path.name.endswith(f"-{reference}")]
+        ending = f"-{reference}"
+        folders = [
+            run.path
+            for run in finished_runs(runs, command, f"*{escape(ending)}")
+            if run.path.name.endswith(ending)
+        ]
     if len(folders) > 1:
         raise RecipeError(
             f"several runs are called {reference!r}", ", ".join(map(str, folders))
         )
     if not folders:
         raise MissingData(
-            f"no{f' {command}' if command else ''} run {reference!r} under {runs}", hint
+            f"no{f' {command}' if command else ''} run {reference!r} under {runs}",
+            list_finished(),
         )
 
     # it must be a finished run of the command
     run = RunFolder(folders[0])
     if not (run.path / "recipe.yaml").is_file():
-        raise MissingData(f"{run.reference} is no run: it has no recipe.yaml", hint)
+        raise MissingData(
+            f"{run.reference} is no run: it has no recipe.yaml", list_finished()
+        )
     resolved = RunFolder(run.path.resolve())
     is_known = run.is_shared or resolved.path.parents[1] == runs.resolve()
     if command and is_known and resolved.command != command:
@@ -439,10 +439,26 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
             f"{run.reference} is a run of {resolved.command}, not of {command}",
             f"a repository with a run of {command}; priors are named by --prior"
             if run.is_shared
-            else hint,
+            else list_finished(),
         )
     run.measurements()  # which says what is missing
     return run
+
+
+def _list_finished(runs: Path, command: str | None, reference: str) -> Hint:
+    """Write a hint with the finished runs, the one that may be meant first; else with
+    the command that makes one.
+    """
+    names = [run.path.name for run in finished_runs(runs, command)]
+    if not names:
+        return Line(command or "demo")
+    wanted = Path(reference).name
+    meant = next(
+        (f"did you mean {name}? " for name in names if wanted in name),
+        guess(wanted, names),
+    )
+    rest = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"{meant}finished, the newest first: {', '.join(names[:MAX_LISTED])}{rest}"
 
 
 def newest(
@@ -517,12 +533,17 @@ def age(since: float) -> str:
     return "less than a minute ago"
 
 
-def finished_runs(runs: Path, command: str | None) -> list[RunFolder]:
+def finished_runs(runs: Path, command: str | None, name: str = "*") -> list[RunFolder]:
     """List the finished runs of a command, or of all, those first that were finished,
     or found, last.
+
+    Args:
+        runs: Folder of all runs.
+        command: Whose runs; None: any command's.
+        name: Pattern of their names.
     """
     folders = [
         RunFolder(metrics.parent)
-        for metrics in runs.glob(f"{command or '*'}/*/{FINISHED}")
+        for metrics in runs.glob(f"{command or '*'}/{name}/{FINISHED}")
     ]
     return sorted(folders, key=lambda run: run.changed_s, reverse=True)

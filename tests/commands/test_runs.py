@@ -1,6 +1,7 @@
 """runs: what there is in a home, and what may be removed from it."""
 
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.commands import runs as runs_command
+from brainhive_cli.core import documents, files, runs as core_runs
 from brainhive_cli.core.cells import start_run
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric
@@ -122,3 +125,84 @@ def test_for_programs_a_time_is_in_iso_and_a_size_in_bytes(
     assert row["size"] == sum(
         file.stat().st_size for file in runs[1].path.rglob("*") if file.is_file()
     )
+
+
+@pytest.fixture
+def many(home: Path) -> list[RunFolder]:
+    """Four finished runs, the newest first, in a command that lists two at once."""
+    made = []
+    for age_s in range(4):
+        run = opened("explain", f"of-{age_s}", all={"top1": TOP1})
+        os.utime(run.path / "metrics.json", (10_000 - age_s,) * 2)
+        (run.path / "environment.json").unlink()
+        made.append(run)
+    return made
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The runs whose sizes are counted, where two are listed at once."""
+    names = list[str]()
+
+    def count(run: RunFolder) -> int:
+        names.append(run.path.name)
+        return 0
+
+    monkeypatch.setattr(runs_command, "MAX_LISTED", 2)
+    monkeypatch.setattr(runs_command, "_count_bytes", count)
+    return names
+
+
+def listed(*words: str) -> tuple[list[str], dict[str, Any]]:
+    """List runs for programs: their names, and the whole document."""
+    document = json.loads(brainhive(*words, "--json").stdout)
+    rows = document["tables"][0]["rows"]
+    return [row["run"].rpartition("/")[2] for row in rows], document
+
+
+def test_the_newest_runs_are_listed_and_older_ones_counted(
+    many: list[RunFolder], counted: list[str]
+) -> None:
+    names = [run.path.name for run in many]
+    newest, document = listed()
+    # of the others no file is counted
+    assert newest == names[:2] == counted
+    assert document["details"] == {"older": 2}
+    assert "2 older runs: brainhive runs --all" in document["tables"][0]["note"]
+    shown = brainhive(columns="60").stdout
+    assert "2 older runs: brainhive runs --all" in shown and names[2] not in shown
+
+
+def test_all_runs_are_listed_on_demand(
+    many: list[RunFolder], counted: list[str]
+) -> None:
+    names, document = listed("--all")
+    assert names == [run.path.name for run in many] == counted
+    assert document["details"] == {"older": 0}
+    assert "older" not in document["tables"][0]["note"]
+
+
+def test_a_name_is_searched_among_all_runs(
+    many: list[RunFolder], counted: list[str]
+) -> None:
+    oldest = many[-1].path.name
+    assert listed(oldest)[0] == [oldest] == counted
+    note = listed("explain")[1]["tables"][0]["note"]
+    assert "2 older runs: brainhive runs explain --all" in note
+
+
+def test_of_a_named_run_no_other_is_read(
+    many: list[RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[Path]()
+    read_regular = files.read_regular
+
+    def record(path: Path, *limits: int) -> bytes:
+        read.append(Path(path))
+        return read_regular(path, *limits)
+
+    for module in (documents, core_runs):
+        monkeypatch.setattr(module, "read_regular", record)
+    assert brainhive(many[2].path.name).exit_code == 0
+    folders = {path.parent for path in read if path.is_relative_to(many[0].path.parent)}
+    assert folders == {many[2].path}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from brainhive_cli.core import run_files, runs
+from brainhive_cli.core import documents, files, run_files, runs
 from brainhive_cli.core.cells import claim_cells, is_in_use, start_run
 from brainhive_cli.core.documents import read_digests
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
@@ -410,6 +410,55 @@ def test_a_run_is_found_by_folder_name_or_end_of_its_name(home: Path) -> None:
         runs.find(folder, None, "elsewhere/x")
     (first.path).rename(home / "elsewhere/y")
     assert runs.find(folder, "explain", "elsewhere/y").path == Path("elsewhere/y")
+
+
+@pytest.mark.parametrize("reference", ["demo-2", "2"])
+def test_a_named_run_is_found_without_reading_others(
+    home: Path, monkeypatch: pytest.MonkeyPatch, reference: str
+) -> None:
+    made = [finished(home, "embed", f"demo-{name}", NOON_S) for name in range(4)]
+    read = set[Path]()
+    read_regular = files.read_regular
+
+    def record(path: Path, *limits: int) -> bytes:
+        read.add(Path(path).parent)
+        return read_regular(path, *limits)
+
+    for module in (documents, runs):
+        monkeypatch.setattr(module, "read_regular", record)
+    assert runs.find(home / "runs", None, reference).path == made[2].path
+    assert read == {made[2].path}
+
+
+def test_the_order_of_runs_takes_one_document_of_each(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [finished(home, "embed", str(age), NOON_S - age) for age in range(3)]
+    read = list[Path]()
+
+    def record(path: Path, *limits: int) -> bytes:
+        read.append(Path(path))
+        return files.read_regular(path, *limits)
+
+    def refuse(folder: Path) -> dict[str, str]:
+        raise AssertionError(folder)
+
+    monkeypatch.setattr(runs, "read_regular", record)
+    # an order is no evidence: digests are not read
+    monkeypatch.setattr(documents, "read_digests", refuse)
+    assert runs.finished_runs(home / "runs", None) == made
+    assert sorted(read) == [run.path / "environment.json" for run in made]
+
+
+def test_a_pipe_in_place_of_a_document_does_not_stop_a_list(home: Path) -> None:
+    run = finished(home, "embed", "a", NOON_S)
+    os.utime(run.path / "metrics.json", (NOON_S + 50, NOON_S + 50))
+    (run.path / "environment.json").unlink()
+    os.mkfifo(run.path / "environment.json")
+    assert run.written_s == NOON_S + 50
+    (run.path / "environment.json").unlink()
+    (run.path / "environment.json").mkdir()
+    assert run.written_s == NOON_S + 50
 
 
 def test_the_newest_run_that_lacks_nothing_is_chosen(
