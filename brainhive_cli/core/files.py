@@ -193,12 +193,16 @@ def _find_way_to_content(path: AnyPath) -> str:
     """Say what fetches the content of a folder, where a file stands for it; empty where
     the content is here, or there is no such file.
     """
-    if os.path.islink(path) and not os.path.exists(path):
+    try:
+        about = os.stat(path)
+    except (OSError, ValueError):
+        if not os.path.islink(path):
+            return ""
         start, way = os.fsencode(os.readlink(path)), DEAD_LINK
-    elif os.path.isfile(path) and os.path.getsize(path) < MAX_POINTER_BYTES:
-        start, way = Path(path).read_bytes(), ""
     else:
-        return ""
+        if not stat.S_ISREG(about.st_mode) or about.st_size >= MAX_POINTER_BYTES:
+            return ""
+        start, way = Path(path).read_bytes(), ""
     return next((POINTERS[each] for each in POINTERS if re.match(each, start)), way)
 
 
