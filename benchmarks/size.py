@@ -8,12 +8,15 @@ memory of the data, and the exponent with which seconds grow.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -43,6 +46,10 @@ from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import fit
 from brainhive_cli.training.alignment.recipe import Train
+
+from brainhive_cli.core.documents import digest_text
+from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.runs import RunFolder
 
 Work = Callable[[], object]
 SHARES = ("1/8", "1/4", "1/2", "1")
@@ -388,6 +395,57 @@ def make_units(count: int) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(count, 1024, generator=random))
 
 
+def prepare_runs(count: int, folder: Path) -> Task:
+    """Make a home of finished evaluations, which are listed by a command."""
+    run = make_run(folder / "runs")
+    digests = (run / "SHA256SUMS").read_text()
+    environment = (run / "environment.json").read_text()
+    finished = json.loads(environment)["finished"]
+
+    # copies, each finished a second before the last one
+    for number in range(1, count):
+        copied = run.with_name(f"{run.name}-{number:04d}")
+        shutil.copytree(run, copied)
+        time = datetime.fromisoformat(finished) - timedelta(seconds=number)
+        text = environment.replace(finished, time.isoformat())
+        (copied / "environment.json").write_text(text)
+        listed = digests.replace(digest_text(environment), digest_text(text))
+        (copied / "SHA256SUMS").write_text(listed)
+    home = {**os.environ, "BRAINHIVE_HOME": str(folder)}
+    command = [sys.executable, "-m", "brainhive_cli", "runs"]
+
+    def list_runs() -> None:
+        subprocess.run(command, env=home, check=True, capture_output=True)
+
+    return Task(list_runs)
+
+
+def make_run(runs: Path) -> Path:
+    """Make an evaluation of four subjects, with pictures of its sheet.
+
+    Returns:
+        The folder of the run.
+    """
+    run = RunFolder(runs / "eval-retrieval" / "evaluation")
+    (run.path / "artifacts" / "gallery").mkdir(parents=True)
+    for number in range(40):
+        picture = run.path / f"artifacts/gallery/{number}.webp"
+        picture.write_bytes(bytes(4000))
+    run.write_text("recipe.yaml", "align_run: [training]\n")
+    run.write_json("environment.json", {"versions": {}, "device": "cpu"})
+
+    # metrics of 200 pictures, by subject
+    metric = Metric("top1", 0.25, 200, 200, 0.005, 0.2, 0.3, (1,), "cosine", "test", "")
+    names = ["all", *(f"sub-{subject:02d}" for subject in range(1, 5))]
+    items = {
+        name: {"image_ids": [*map(str, range(200))], "ranks": [*range(1, 201)]}
+        for name in names[1:]
+    }
+    scopes = {name: {"top1": metric} for name in names}
+    run.finish(Measurements(scopes, items=items))
+    return run.path
+
+
 CASES: Mapping[str, Case] = {
     "ridge_eeg": Case(
         "ridge of THINGS-EEG2, 4 x 17 x 250", 16_540, prepare_ridge(4, 17, 250)
@@ -401,6 +459,7 @@ CASES: Mapping[str, Case] = {
     "verdict": Case("verdicts on the pictures of ten models", 1000, prepare_verdicts),
     "products": Case("ridge of 240 signals", 4250, prepare_products),
     "find_order": Case("other orders of 16,540 pictures", 16_540, prepare_orders),
+    "list_runs": Case("runs: list the runs of a home", 3000, prepare_runs),
 }
 
 
