@@ -347,7 +347,7 @@ def save_pictures(
         state = "has gaps" if any(files.values()) else "is left out"
         console.warn(
             f"the sheet {state}: {len(problems)} of its {len(files)} pictures cannot "
-            f"be read, the first since {problems[0]}. With them, --again draws it"
+            f"be read, the first because of: {problems[0]}. With them, --again draws it"
         )
     return files
 

@@ -143,7 +143,7 @@ class Job:
             yield from run.inputs(self.recipe.splits)
 
     def list_pictures(self) -> list[Input]:
-        """List the pictures of the gallery, which the sheet alone needs."""
+        """List the pictures of the gallery, without which the sheet is left out."""
         dataset = self.runs[0].dataset
         listed = list[Input]()
         for split in self.recipe.splits if self.recipe.sheet_rows else ():
