@@ -10,17 +10,21 @@ many pictures share, such as a thing on white ground, then weighs little. Pictur
 few details, such as gratings, are alike by nature and are not compared with each other.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from brainhive_cli.core.arrays import Float32, Float64, UInt64
+from brainhive_cli.core.arrays import Float32, Float64, Int64, UInt64
 from brainhive_cli.data.datasets import Clip
 
 Likeness = Literal["copy", "mirrored", "cropped", ""]
+Pairs = tuple[Int64, Int64]
+"""Rows of tested pictures and of learned ones, [P] each."""
 
 COPIES: tuple[Likeness, ...] = ("copy", "cropped")
 """Likenesses of pictures that are taken for one. A mirrored picture is another
@@ -81,8 +85,11 @@ _SIDE_PX = 64  # of the thumbnails whose details are measured
 _CANVAS_PX = 128  # of the pictures of which windows are compared
 _NO_MARGINS = np.zeros(4)
 _EDGE_SHIFTS = np.concatenate([np.eye(4), -np.eye(4)])  # of a window's edges, [8, 4]
-# hashes compared at one time: 2 MiB of 64-bit words, which a core's cache holds
-_BLOCK_PAIRS = 2**18
+# hashes compared at one time: 2 MiB of 64-bit words, which a core's cache holds; and
+# the tested pictures among them
+_BLOCK_PAIRS, _BLOCK_ROWS = 2**18, 32
+# most bits that bands find faster than a comparison of all pairs
+_MAX_BANDED_DISTANCE = 10
 
 # Views of a picture: all within its borders, parts of that, its centre square; all with
 # the borders.
@@ -251,48 +258,133 @@ def find_candidates(
         which hashes of two views differ, or those of one and the mirrored other; at
         most `NEAREST` of each tested picture, by tested row and distance.
     """
-    hashed = np.flatnonzero(tested.any(1))
-    tested_words = tested[hashed].reshape(-1, VIEWS, 2)  # [M, 12, 2]
-    pairs, block = (
-        [np.empty((0, 3), np.int64)],
-        max(1, _BLOCK_PAIRS // max(1, len(hashed))),
-    )
-    for start in range(0, len(learned), block):
-        # [12, 2, block]
-        learned_words = learned[start : start + block].T.reshape(VIEWS, 2, -1).copy()
-        for first, second in _PAIRS:
+    tested_rows = np.flatnonzero(tested.any(1))
+    learned_rows = np.flatnonzero(learned[:, :2].any(1))
+    list_pairs = _list_banded if max_distance <= _MAX_BANDED_DISTANCE else _list_all
+    max_even_distance = min(MAX_EVEN_DISTANCE, max_distance)
+    found, count = [np.empty((0, 3), np.int64)], 0
+    for first, second in _PAIRS:
+        # words of even and of odd frequencies, [2, M] and [2, N]
+        tested_words = tested[tested_rows, 2 * first : 2 * first + 2].T.copy()
+        learned_words = learned[learned_rows, 2 * second : 2 * second + 2].T.copy()
+        for row, column in list_pairs(tested_words, learned_words, max_distance):
             # Even frequencies, which a mirror does not change, exclude most pairs.
-            # [M, block]
-            even = np.bitwise_count(
-                tested_words[:, first, :1] ^ learned_words[second, 0]
-            )
-            row, column = np.divmod(
-                np.flatnonzero(even <= MAX_EVEN_DISTANCE), even.shape[1]
-            )
+            even = np.bitwise_count(tested_words[0][row] ^ learned_words[0][column])
+            is_alike = even <= max_even_distance
+            row, column, even = row[is_alike], column[is_alike], even[is_alike]
 
             # It flips the signs of odd ones.
-            words = tested_words[row, first, 1], learned_words[second, 1, column]
+            words = tested_words[1][row], learned_words[1][column]
             odd = np.bitwise_count(words[0] ^ words[1])
-            distance = even[row, column] + np.minimum(odd, 64 - odd)
+            distance = even + np.minimum(odd, 64 - odd)
             is_near = (distance <= max_distance) & (
                 words[0] & words[1] & _HAS_FEW_DETAILS == 0
             )
-            is_near &= learned_words[0, :, column].any(1)
-            pairs.append(
-                np.column_stack([hashed[row], distance, start + column])[is_near]
-            )
+            near = tested_rows[row], distance, learned_rows[column]
+            found.append(np.column_stack(near)[is_near])
 
-    # Keep the nearest learned pictures of each tested one, each by its nearest views.
-    distances: dict[int, dict[int, int]] = {}
-    for tested_row, bits, learned_row in np.unique(
-        np.concatenate(pairs), axis=0
-    ).tolist():
-        nearest = distances.setdefault(tested_row, {})
-        if len(nearest) < NEAREST:
-            nearest.setdefault(learned_row, bits)
+            # memory stays bounded where many pictures are alike
+            count += len(found[-1])
+            if count > _BLOCK_PAIRS:
+                found, count = [_keep_nearest(found)], 0
+
     return [
-        (row, *pair) for row, nearest in distances.items() for pair in nearest.items()
+        (row, learned_row, distance)
+        for row, distance, learned_row in _keep_nearest(found).tolist()
     ]
+
+
+def _keep_nearest(found: list[Int64]) -> Int64:
+    """Keep the nearest learned pictures of each tested one, each by its nearest views.
+
+    Args:
+        found: Arrays [P, 3] of tested rows, distances and learned rows.
+
+    Returns:
+        [P, 3] by tested row and distance.
+    """
+    # the nearest views of each pair of pictures
+    pairs = np.concatenate(found)
+    rows, distances, learned_rows = pairs.T
+    pairs = pairs[np.lexsort((distances, learned_rows, rows))]
+    is_first = np.ones(len(pairs), bool)
+    is_first[1:] = np.diff(pairs[:, ::2], axis=0).any(1)
+    pairs = pairs[is_first]
+
+    # the nearest of each tested picture
+    rows, distances, learned_rows = pairs.T
+    pairs = pairs[np.lexsort((learned_rows, distances, rows))]
+    rank = np.arange(len(pairs)) - np.searchsorted(pairs[:, 0], pairs[:, 0])
+    return pairs[rank < NEAREST]
+
+
+def _list_all(
+    tested_words: UInt64, learned_words: UInt64, max_distance: int
+) -> Iterator[Pairs]:
+    """Yield the pairs of words [2, M] and [2, N] whose even frequencies are alike.
+
+    Every pair is compared: words that differ in 20 bits agree in short bands only, as
+    most pairs do.
+    """
+    # long rows of learned words, as NumPy has little overhead in those
+    width = max(1, _BLOCK_PAIRS // _BLOCK_ROWS)
+    limit = min(MAX_EVEN_DISTANCE, max_distance)
+    for start in range(0, learned_words.shape[1], width):
+        learned_even = learned_words[0, start : start + width]
+        for first_row in range(0, tested_words.shape[1], _BLOCK_ROWS):
+            tested_even = tested_words[0, first_row : first_row + _BLOCK_ROWS, None]
+            even = np.bitwise_count(tested_even ^ learned_even)
+            row, column = np.divmod(np.flatnonzero(even <= limit), even.shape[1])
+            yield first_row + row, start + column
+
+
+def _list_banded(
+    tested_words: UInt64, learned_words: UInt64, max_distance: int
+) -> Iterator[Pairs]:
+    """Yield the pairs of words [2, M] and [2, N] that agree in all bits of a band.
+
+    Of `max_distance + 1` bands, bits that differ leave one unchanged (pigeonhole).
+
+    Source: Norouzi, Punjani and Fleet, Fast search in Hamming space with multi-index
+    hashing (2012).
+    """
+    # Odd frequencies get fewer bands, as a mirror may also flip all their bits. Bands
+    # of four or more are of 16 bits at most, which NumPy sorts by their digits.
+    band_counts = max_distance // 2 + 1, (max_distance + 1) // 2
+    for is_odd, band_count in enumerate(band_counts):
+        edges = np.linspace(0, 64, max(4, band_count) + 1).astype(np.uint64)
+        for low, high in pairwise(edges):
+            mask = (np.uint64(1) << (high - low)) - np.uint64(1)
+            keys = []
+            for words in (tested_words[is_odd], learned_words[is_odd]):
+                band = words >> low & mask
+                # a band and its mirrored one have one key
+                key = np.minimum(band, band ^ mask) if is_odd else band
+                keys.append(key.astype(np.uint16))
+            yield from _list_equal(*keys)
+
+
+def _list_equal(
+    tested_keys: NDArray[np.uint16], learned_keys: NDArray[np.uint16]
+) -> Iterator[Pairs]:
+    """Yield the pairs of equal keys [M] and [N], in blocks."""
+    by_key = np.argsort(learned_keys, kind="stable")
+    key_counts = np.bincount(learned_keys, minlength=2**16)
+    counts = key_counts[tested_keys]
+    starts = np.cumsum(key_counts)[tested_keys] - counts  # [M] in `by_key`
+    ends = np.cumsum(counts)
+
+    # blocks of whole tested rows
+    first_row = 0
+    while first_row < len(ends):
+        before = ends[first_row] - counts[first_row]
+        last_row = np.searchsorted(ends, before + _BLOCK_PAIRS, "right")
+        last_row = max(first_row + 1, int(last_row))
+        block = slice(first_row, last_row)
+        row = np.repeat(np.arange(first_row, last_row), counts[block])
+        shift = np.repeat(starts[block] - ends[block] + counts[block], counts[block])
+        yield row, by_key[before + np.arange(len(row)) + shift]
+        first_row = last_row
 
 
 def confirm_near_copy(

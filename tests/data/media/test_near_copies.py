@@ -270,6 +270,61 @@ def test_candidates_are_the_nearest_by_any_two_views(seed, limit, few_bits):
     assert find_candidates(tested, learned, limit) == found
 
 
+def flip_bits(random: np.random.Generator, hashes: np.ndarray, most: int) -> np.ndarray:
+    """Flip up to a number of random bits of each word."""
+    one = np.uint64(1)
+    flipped = hashes.copy()
+    for _ in range(most):
+        bits = one << random.integers(0, 64, hashes.shape, np.uint64)
+        flipped ^= np.where(random.random(hashes.shape) < 0.6, bits, np.uint64(0))
+    return flipped
+
+
+@pytest.mark.parametrize("limit", [*range(near_copies._MAX_BANDED_DISTANCE + 1)])
+def test_bands_find_the_candidates_of_all_pairs(limit, monkeypatch):
+    random = np.random.default_rng(limit)
+    learned = random.integers(0, 2**63, (40, near_copies.WORDS), np.uint64)
+    tested = np.concatenate([flip_bits(random, learned, most) for most in (1, 4, 7)])
+    tested[::3, 1::2] ^= ~near_copies._HAS_FEW_DETAILS
+    tested[7] = learned[9] = 0
+    found = find_candidates(tested, learned, limit)
+
+    monkeypatch.setattr(near_copies, "_BLOCK_PAIRS", 3)
+    assert find_candidates(tested, learned, limit) == found
+    monkeypatch.setattr(near_copies, "_MAX_BANDED_DISTANCE", -1)
+    assert find_candidates(tested, learned, limit) == found
+    assert found or limit == 0
+    assert find_candidates(tested[:0], learned, limit) == []
+    assert find_candidates(tested, learned[:0], limit) == []
+
+
+def test_bands_leave_few_pairs_to_be_compared():
+    random = np.random.default_rng(0)
+    tested, learned = random.integers(0, 2**63, (2, 2, 2000), np.uint64)
+    blocks = near_copies._list_banded(tested, learned, 8)
+    assert sum(len(rows) for rows, _ in blocks) < 2000**2 / 500
+
+
+def test_alike_pictures_are_compared_in_bounded_memory(monkeypatch):
+    counts = []
+
+    def keep_nearest(found):
+        counts.append(sum(map(len, found)))
+        return keep(found)
+
+    keep = near_copies._keep_nearest
+    monkeypatch.setattr(near_copies, "_keep_nearest", keep_nearest)
+    monkeypatch.setattr(near_copies, "_BLOCK_PAIRS", 400)
+    random = np.random.default_rng(0)
+    hashes = random.integers(0, 2**63, (1, near_copies.WORDS), np.uint64).repeat(60, 0)
+    hashes[:, 1::2] &= ~near_copies._HAS_FEW_DETAILS
+    expected = [(row, learned, 0) for row in range(60) for learned in range(4)]
+    for limit in (8, 34):
+        assert find_candidates(hashes, hashes, limit) == expected
+    # 60 of 60 pictures are alike, by many views
+    assert max(counts) <= 60 * near_copies.NEAREST + 2 * 400
+
+
 def test_views_are_compared_with_the_whole_and_parts_with_parts():
     """View 0 is all within the borders; 1 to 8 are parts, 9 is the smallest, 10 and 11
     are with the borders.
