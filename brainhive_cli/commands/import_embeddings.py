@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
+from brainhive_cli.core.arrays import UInt64
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import portable
@@ -281,6 +282,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """
     files, splits = _resolve(recipe)
     stores = []
+    identified: dict[str, UInt64] = {}  # each picture is read once for all encoders
     for config in recipe.encoders:
         # match names and pictures, and leave out stores that hold these vectors already
         with console.progress(f"matching the vectors of {config.name}"):
@@ -314,7 +316,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 "imported": [file.name for file in vectors.files[:8]],
                 "versions": library_versions(),
             }
-            copy_vectors(todo, vectors, attributes, recipe.dtype, recipe.skip_missing)
+            copy_vectors(
+                todo,
+                vectors,
+                attributes,
+                recipe.dtype,
+                recipe.skip_missing,
+                identified,
+            )
         launch.barrier()  # other processes open what the main one wrote
         stores += [TargetStore.open(path) for _, path, _ in shares]
 

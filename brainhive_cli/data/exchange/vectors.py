@@ -348,11 +348,19 @@ def copy_vectors(
     attributes: Mapping[str, Any],
     dtype: str,
     skip_missing: bool,
+    identified: dict[str, UInt64],
 ) -> None:
     """Copy vectors to their stores, which get their final names when complete, or leave
     nothing.
 
-    A vector that is not finite counts as none, which `skip_missing` accepts.
+    Args:
+        shares: The stores.
+        vectors: Of one encoder.
+        attributes: Attributes of the stores.
+        dtype: In which the vectors are kept.
+        skip_missing: Accept vectors that are not finite, which count as none.
+        identified: What pictures are known by, [N, 25] by split; it grows, so that the
+            vectors of the next encoder read no picture again.
 
     Raises:
         BrainhiveError: if vectors differ in shape, are no numbers, are not finite, do
@@ -363,7 +371,9 @@ def copy_vectors(
     first = next(batches, np.empty((0, 0)))
     blanks, pixels = [], []
     for images, path, store_rows in shares:
-        pixels.append(identify_pictures(images, store_rows))
+        blank_pixels = np.zeros((len(images), PIXEL_WORDS), np.uint64)
+        split_pixels = identified.setdefault(images.split, blank_pixels)
+        pixels.append(identify_pictures(images, store_rows, split_pixels))
         about = {**attributes, "dataset": images.dataset, "split": images.split}
         blanks.append(
             Blank(
@@ -417,16 +427,23 @@ def copy_vectors(
         finish_stores(writers, ALONE)
 
 
-def identify_pictures(images: StimulusSet, rows: Int64) -> UInt64 | None:
+def identify_pictures(
+    images: StimulusSet, rows: Int64, pixels: UInt64
+) -> UInt64 | None:
     """Give what the pictures of some rows are known by, [N, 25]; None where they are
     not all here.
 
     Copies of training pictures among tested ones are known by it.
+
+    Args:
+        images: The pictures.
+        rows: Rows of pictures; negative ones are of none.
+        pixels: [N, 25] to be filled; zeros where a picture was not read yet.
     """
     if not images.has_pictures or images.missing is not None:
         return None
-    pixels = np.zeros((len(images), PIXEL_WORDS), np.uint64)
     rows = np.unique(rows[rows >= 0])
+    rows = rows[~pixels[rows].any(1)]
 
     def identify(row: int) -> UInt64:
         return describe_pixels(images.open(row))

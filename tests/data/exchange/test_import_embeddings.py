@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.exchange import vectors as exchanged_vectors
+from brainhive_cli.data.media.decoding import describe_pixels
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 
@@ -111,6 +113,22 @@ def cache(tmp_path: Path, unique: dict[str, list[str]]) -> Path:
                     folder / name, [stem(of[row]) for row in rows], values[list(rows)]
                 )
     return folder
+
+
+def test_all_encoders_of_a_command_read_each_picture_once(
+    import_, cache, things, monkeypatch
+):
+    described = []
+
+    def describe(picture):
+        described.append(picture)
+        return describe_pixels(picture)
+
+    monkeypatch.setattr(exchanged_vectors, "describe_pixels", describe)
+    import_(cache / "things_test_*.parquet", encoders="clip-b32,vae")
+    clip, vae = (open_store(things, "test", name) for name in ("clip-b32", "vae"))
+    assert len(described) == len(clip.image_ids) == 12
+    assert clip.pixels.all(1).any() and np.array_equal(clip.pixels, vae.pixels)
 
 
 @pytest.mark.nightly

@@ -21,7 +21,12 @@ from brainhive_cli.data.exchange.vectors import (
 )
 from brainhive_cli.data.media.decoding import describe_pixels
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.stores.target_store import (
+    PIXEL_WORDS,
+    Blank,
+    TargetStore,
+    TargetWriter,
+)
 
 IDS = [f"set/p{number}" for number in range(7)]
 CONCEPTS = [f"c{number % 3}" for number in range(7)]
@@ -187,9 +192,13 @@ def pictures(split: str = "train", **facts: Any) -> StimulusSet:
     return StimulusSet("set", split, *names, **facts)
 
 
+def no_pixels() -> np.ndarray:
+    return np.zeros((len(IDS), PIXEL_WORDS), np.uint64)
+
+
 def test_pictures_of_the_rows_are_identified_if_all_are_here() -> None:
     images = pictures()
-    found = identify_pictures(images, np.array([2, -1, 0, 2]))
+    found = identify_pictures(images, np.array([2, -1, 0, 2]), no_pixels())
     assert found is not None and found.any(1).tolist() == [
         True,
         False,
@@ -197,9 +206,32 @@ def test_pictures_of_the_rows_are_identified_if_all_are_here() -> None:
         *[False] * 4,
     ]
     assert np.array_equal(found[2], describe_pixels(images.open(2)))
-    assert identify_pictures(images, np.array([2, 5])) is None
+    assert identify_pictures(images, np.array([2, 5]), no_pixels()) is None
     for facts in ({"has_pictures": False}, {"missing": MissingData("none", "fetch")}):
-        assert identify_pictures(pictures(**facts), np.array([2])) is None
+        assert identify_pictures(pictures(**facts), np.array([2]), no_pixels()) is None
+
+
+def test_pictures_are_read_once_for_several_encoders(tmp_path: Path) -> None:
+    opened = []
+
+    def open_picture(row: int) -> Image.Image:
+        opened.append(row)
+        return pictures().open(row)
+
+    images, identified = pictures(open=open_picture), dict[str, np.ndarray]()
+    source = Vectors(
+        "x", [Path("x.npy")], ["a", "b", "c"], lambda: iter([np.ones((3, 2))])
+    )
+    for number, rows in enumerate(([0, 2, -1], [2, 0, 3], [3, -1, -1])):
+        path = tmp_path / f"set/train/{number}.h5"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        share = images, path, np.array(rows)
+        copy_vectors([share], source, {}, "float32", False, identified)
+
+        # as if the vectors were the only ones
+        expected = identify_pictures(pictures(), np.array(rows), no_pixels())
+        assert np.array_equal(TargetStore.open(path).pixels, expected)
+    assert sorted(opened) == [0, 2, 3]
 
 
 VALUES = np.arange(16.0).reshape(8, 2)
@@ -223,7 +255,7 @@ def copy(tmp_path: Path, values: np.ndarray, skip_missing: bool = False) -> Any:
     ]
     for _, path, _ in shares:
         path.parent.mkdir(parents=True, exist_ok=True)
-    copy_vectors(shares, source, {"imported": ["x.npy"]}, "float32", skip_missing)
+    copy_vectors(shares, source, {"imported": ["x.npy"]}, "float32", skip_missing, {})
     return [TargetStore.open(path) for _, path, _ in shares]
 
 
