@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import PurePosixPath
 from typing import Any, Self, overload
 from unicodedata import normalize
@@ -30,6 +30,9 @@ PICTURES = frozenset(
 """Endings of picture files: those that Pillow registers for the formats that are
 read.
 """
+
+SHOWN_MATCHES = 3
+"""Pictures that a message lists of those that a name could mean."""
 
 
 class Names(Sequence[str]):
@@ -167,26 +170,33 @@ def match_names(
         BrainhiveError: if a name could mean several pictures, or two names mean the
             same one.
     """
-    # a name is the end of a path, or the path the end of a name
+    # equal ids first
     known = list(map(composed, image_ids))
-    rows_of_stem = defaultdict(list)
+    requested = [composed(plain_id(name)) for name in names]
+    rows_of_id = defaultdict(list)
     for row, image_id in enumerate(known):
-        rows_of_stem[_stem(image_id)].append(row)
+        rows_of_id[image_id].append(row)
+
+    # other names may be ends of ids, of which the first few are enough
+    rows_of_end: dict[str, list[int]] = {
+        name: [] for name in requested if name not in rows_of_id
+    }
+    for row, image_id in enumerate(known if rows_of_end else ()):
+        for end in _path_ends(image_id):
+            rows_found = rows_of_end.get(end)
+            if rows_found is not None and len(rows_found) < SHOWN_MATCHES:
+                rows_found.append(row)
+
+    # or paths that end in an id
     rows, clashes = np.full(len(names), -1, np.int64), []
-    for position, name in enumerate(map(composed, map(plain_id, names))):
-        pairs = [(row, f"/{known[row]}") for row in rows_of_stem.get(_stem(name), ())]
-        matches = [
-            row
-            for row, path in pairs
-            if path.endswith(f"/{name}") or f"/{name}".endswith(path)
-        ]
+    for position, name in enumerate(requested):
+        matches = rows_of_id.get(name, [])
+        if not matches:
+            longer = [rows_of_id.get(end, ()) for end in _path_ends(name)]
+            matches = sorted(chain(rows_of_end[name], *longer))
         if len(matches) > 1:
-            # an equal id counts before ends of paths
-            matches = [row for row in matches if known[row] == name] or matches
-        if len(matches) > 1:
-            clashes.append(
-                f"{name} could be {' or '.join(image_ids[row] for row in matches[:3])}"
-            )
+            shown = [image_ids[row] for row in matches[:SHOWN_MATCHES]]
+            clashes.append(f"{name} could be {' or '.join(shown)}")
         rows[position] = matches[0] if matches else -1
     # all clashes in one error
     if clashes:
@@ -230,8 +240,12 @@ def table_text(name: str) -> str:
     return re.sub('^"', "'", NOT_IN_TABLES.sub(" ", name).strip())
 
 
-def _stem(image_id: str) -> str:
-    return image_id.rpartition("/")[2]
+def _path_ends(path: str) -> Iterator[str]:
+    """Yield what follows each slash of a path, the longest first."""
+    start = path.find("/") + 1
+    while start:
+        yield path[start:]
+        start = path.find("/", start) + 1
 
 
 def spans(numbers: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -82,6 +83,40 @@ def test_names_of_several_pictures_or_of_one_twice_are_refused():
         match_names(["y", "b/y"], IDS, each_once=True)
     rows, _ = match_names(["y", "none", "none", "z"], IDS, each_once=True)
     assert rows.tolist() == [2, -1, -1, 4]
+
+
+@pytest.mark.parametrize(
+    "rename", [str, lambda name: f"/data/{name}.jpg", lambda name: name[2:]]
+)
+def test_repeated_file_names_cost_no_more_than_others(rename):
+    calls = []
+    for folders in (40, 80):
+        image_ids = [
+            f"x/{folder}/{number}" for folder in range(folders) for number in "12"
+        ]
+        names = list(map(rename, image_ids))
+        count = 0
+
+        def count_call(*_):
+            nonlocal count
+            count += 1
+
+        sys.setprofile(count_call)
+        try:
+            rows, unknown = match_names(names, image_ids, each_once=True)
+        finally:
+            sys.setprofile(None)
+        assert rows.tolist() == [*range(2 * folders)] and not unknown
+        calls.append(count)
+    # twice the names
+    assert calls[1] < 2.2 * calls[0]
+
+
+def test_a_name_of_very_many_pictures_names_the_first_of_them():
+    image_ids = [f"{folder}/a/b" for folder in "zyxwv"]
+    with pytest.raises(BrainhiveError) as error:
+        match_names(["q/y/a/b", "a/b", "b"], image_ids)
+    assert "2: a/b could be z/a/b or y/a/b or x/a/b, b could be" in str(error.value)
 
 
 def test_full_ids_come_before_ends_of_ids():
