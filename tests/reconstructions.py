@@ -14,7 +14,7 @@ from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.views import to_pictures
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Decoded
-from brainhive_cli.models.priors.fusion_prior import FusionPrior
+from brainhive_cli.models.priors._fusion_network import FusionPrior
 
 COLOURS = "brainhive_cli-models-encoders-python-example"
 """The store of mean colours."""

@@ -46,6 +46,7 @@ OPENED = {
     "recipe",
     "few_shot",
     "batches",
+    "model_files",
 }
 """Modules of alignment that evaluation may import: finished runs, their models, and
 what these saw; and what calibrate fits models with.

@@ -25,7 +25,8 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.training.alignment.model import Aligner, learned_in
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.model_files import learned_in
 from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.recipe import Term
 

@@ -352,7 +352,7 @@ def _verify(
         verify,
     )
     from brainhive_cli.training.alignment.job import Job
-    from brainhive_cli.training.alignment.model import is_model
+    from brainhive_cli.training.alignment.model_files import is_model
     from brainhive_cli.training.alignment.recipe import Recipe as TrainingRecipe
     from brainhive_cli.training.alignment.references import (
         TRAINING,

@@ -34,11 +34,8 @@ from brainhive_cli.data.targets.target_stores import (
     write_embedding,
 )
 from brainhive_cli.reports.tables import ABSENT, published_tables, with_interval
-from brainhive_cli.training.alignment.initialisation import learned_by
 from brainhive_cli.training.alignment.job import Job
-from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, list_subjects
-from brainhive_cli.training.alignment.training_data import TrainingData
 
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
 """Selection of epochs, in a table's title; nothing where it was by validation."""
@@ -161,6 +158,10 @@ def train_cells(
         What these processes have trained from the first epoch to the last, and how long
         that took.
     """
+    from brainhive_cli.training.alignment.initialisation import learned_by
+    from brainhive_cli.training.alignment.loop import train_cell
+    from brainhive_cli.training.alignment.training_data import TrainingData
+
     # all processes need one list, though other workers finish cells meanwhile
     todo = [
         cell

@@ -69,6 +69,10 @@ LIBRARIES = (
     *("h5py", "numpy", "safetensors", "mne", "mne-bids", "nibabel", "scikit-learn"),
 )
 """Libraries that numbers depend on."""
+DRIVERS = ("nvidiactl", "nvmap", "kfd", "dxg")
+"""Files below /dev that the drivers of GPUs make: of NVIDIA, of its Jetson, of AMD, and
+of Windows for WSL.
+"""
 PROBES = {
     "torchvision": "",
     "torchaudio": "",
@@ -247,6 +251,14 @@ class Launch:
         )
 
 
+def may_have_gpu() -> bool:
+    """Return False where no GPU can be, as no driver is there: then torch, whose import
+    takes seconds, need not be asked.
+    """
+    is_known = sys.platform == "linux" and "torch" not in sys.modules
+    return not is_known or any(Path("/dev", name).exists() for name in DRIVERS)
+
+
 READING = Launch(0, 1, "cpu", only_reads=True)
 """The launch in which a command looks for what is finished."""
 
@@ -258,7 +270,7 @@ def start(run: Run) -> Launch:
         DeviceError: if the device of the recipe is not available.
     """
     # the device: a GPU each, or the CPU
-    on_cpu = run.device == "cpu"
+    on_cpu = run.device == "cpu" or (run.device == "auto" and not may_have_gpu())
     if not on_cpu:
         import torch
 
@@ -331,7 +343,7 @@ def num_processes(run: Run) -> int:
     # launched already, or told how many
     if "LOCAL_RANK" in os.environ:
         return 1
-    if run.processes is not None or run.device == "cpu":
+    if run.processes is not None or run.device == "cpu" or not may_have_gpu():
         return run.processes or 1
     import torch
 

@@ -2,6 +2,8 @@
 of what a cell measured.
 """
 
+from __future__ import annotations
+
 import argparse
 import io
 import json
@@ -15,14 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import xxhash
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 from brainhive_cli.core import console, damage, documents, foreign_code
 from brainhive_cli.core.damage import is_of_the_machine
@@ -30,6 +29,10 @@ from brainhive_cli.core.documents import DOWNLOAD
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
 from brainhive_cli.core.files import atomic_write, is_file
 from brainhive_cli.core.launch import Launch, failed_import
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 OTHER_MODEL = "these weights are for another model, or of another size"
 DIGEST = "digest"
@@ -74,6 +77,9 @@ def read(
         BrainhiveError: `error`, if it is cut short, changed since its digest was
             written, or no such file.
     """
+    from safetensors.torch import load_file
+    from torch import Tensor
+
     with reading(path, hint, error, files=(path,)):
         if not _is_torch(path):
             return _with_plain_names(load_file(path))
@@ -155,6 +161,8 @@ class Checkpoint:
         Raises:
             OSError: if the disk is full; the checkpoints are then as they were.
         """
+        import torch
+
         # in memory first: a disk that is full leaves both checkpoints as they were
         written = serialise(partial(torch.save, dict(content)))
         with atomic_write(self.path) as part:
@@ -221,6 +229,8 @@ def save(
 
     Any reader of safetensors reads it. The same tensors give the same bytes.
     """
+    from safetensors.torch import save_file
+
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     about = {
         "format": "pt",
@@ -409,6 +419,8 @@ def _digest(names: Iterable[str], get_tensor: Callable[[str], Tensor]) -> str:
     """Digest names, dtypes, shapes and bytes of tensors, one after another (xxh3, 32
     hexadecimal digits).
     """
+    import torch
+
     digest = xxhash.xxh3_128()
     for name in sorted(names):
         value = get_tensor(name)
@@ -431,6 +443,8 @@ def _load(path: Path, device: torch.device | str) -> Any:
     """Load an archive mapped, so that no tensor reaches beyond the file; older files
     cannot be.
     """
+    import torch
+
     # DINO's checkpoints hold its command line
     allowed = [argparse.Namespace, *_SCHEDULE]
     is_allowed = torch.serialization.safe_globals(allowed)
@@ -458,6 +472,8 @@ def save_cell(path: Path, measured: Any) -> None:
 
     Arrays become tensors, and what refers to them JSON in the header.
     """
+    import torch
+
     # arrays by number, in the order in which `encode` meets them
     arrays: dict[str, Tensor] = {}
 

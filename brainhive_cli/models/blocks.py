@@ -5,23 +5,13 @@ parameters; LoRA (arXiv 2106.09685).
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-"""A probability of dropping a unit."""
-HiddenDropout = Annotated[
-    Share, Field(description="Probability of dropping a hidden unit; BrainHiVE's.")
-]
-Width = Annotated[int, Field(gt=0, le=2**16)]
-InnerWidth = Annotated[int, Field(gt=0, le=2**17)]
-"""Widths of layers, and inside of blocks."""
 HOOKS = "_adapter_hooks"
 """Attribute of a network that holds what the adapter attached last has registered."""
 

@@ -2,16 +2,18 @@
 pictures and texts.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.models.foreign_weights import load_network
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 SOURCE = "hub:shi-labs/versatile-diffusion"
 IMAGE, TEXT = "image_encoder", "text_encoder"
@@ -72,6 +74,7 @@ def tower_of(folder: Path, component: str, kind: str, **options: Any) -> nn.Modu
     Raises:
         MissingData: if weights are absent, damaged or not all there.
     """
+    import torch
     import transformers
 
     # float32 whatever the precision of the files
@@ -135,6 +138,8 @@ class CaptionTokens:
 
         Source: openai/CLIP, `tokenize` (MIT).
         """
+        import torch
+
         # two ids are reserved for start and end
         ids = [self.start, *self._encode(text)[: self.length - 2], self.end]
         return torch.tensor(ids + [0] * (self.length - len(ids)))

@@ -2,19 +2,22 @@
 brought to ours.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core import console, hub, weights
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import locate
 
-State = dict[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+State = dict[str, "Tensor"]
 Table = Mapping[str, str | None]
 """What stands for the beginning of a weight's name, by a pattern of it; None: the
 weight is left out.

@@ -2,19 +2,23 @@
 conditions of it.
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import ConfigDict
-from torch import Tensor, nn
 
-from brainhive_cli.core import foreign_code
+from brainhive_cli.core import foreign_code, parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 TOKEN = "token"
 """The head of a model with one token, which is what BrainHiVE's models have."""
@@ -71,8 +75,10 @@ class Decoded:
     tensors: dict[str, Tensor]
     texts: dict[str, list[str]] = field(default_factory=dict)
 
-    def __getitem__(self, rows: slice | Sequence[int]) -> "Decoded":
+    def __getitem__(self, rows: slice | Sequence[int]) -> Decoded:
         """Take some rows of every head."""
+        import torch
+
         # row numbers, since lists of texts cannot be indexed by a list
         numbers = [*range(len(self))[rows]] if isinstance(rows, slice) else [*rows]
         index = torch.as_tensor(numbers, dtype=torch.long)
@@ -95,22 +101,24 @@ class Decoded:
         ]
         return len(columns[0]) if columns else 0
 
-    def to(self, device: torch.device | str) -> "Decoded":
+    def to(self, device: torch.device | str) -> Decoded:
         """Move the tensors to a device."""
         return Decoded(
             {name: tensor.to(device) for name, tensor in self.tensors.items()},
             self.texts,
         )
 
-    def float(self) -> "Decoded":
+    def float(self) -> Decoded:
         """Give the tensors in float32."""
         return Decoded(
             {name: tensor.float() for name, tensor in self.tensors.items()}, self.texts
         )
 
     @classmethod
-    def join(cls, parts: Sequence["Decoded"]) -> "Decoded":
+    def join(cls, parts: Sequence[Decoded]) -> Decoded:
         """Put parts with the same heads one after another."""
+        import torch
+
         return cls(
             {
                 name: torch.cat([part.tensors[name] for part in parts])
@@ -146,7 +154,7 @@ class Conditioning:
     masks: Tensor | None = None
     decoded: Decoded | None = None
 
-    def __getitem__(self, rows: slice | Sequence[int]) -> "Conditioning":
+    def __getitem__(self, rows: slice | Sequence[int]) -> Conditioning:
         """Take some rows of every condition."""
         # row numbers, since lists of texts cannot be indexed by a list
         numbers = [*range(len(self))[rows]] if isinstance(rows, slice) else [*rows]
@@ -174,12 +182,21 @@ def check_names(names: Iterable[str]) -> None:
     """
     for name in names:
         # ModuleDict refuses its attributes' names, and torch joins names by dots
-        if not name or "." in name or hasattr(nn.ModuleDict(), name):
+        if not name or "." in name or _is_attribute_of_modules(name):
             way = (
                 "letters, digits, - and _, as in image_tokens; not half, type or "
                 "values, as in torch"
             )
             raise RecipeError(f"no head can be called {name!r}", way)
+
+
+def _is_attribute_of_modules(name: str) -> bool:
+    # names with a dash, and those of shipped encoders, need no torch
+    if not name.isidentifier() or name == TOKEN or parts.is_kind("encoders", name):
+        return False
+    from torch import nn
+
+    return hasattr(nn.ModuleDict(), name)
 
 
 def split(values: Tensor, heads: Heads) -> dict[str, Tensor]:
@@ -210,6 +227,8 @@ def check(
     Raises:
         BrainhiveError: naming both shapes.
     """
+    from torch import Tensor
+
     # a vector is cut into heads by their widths; of tensors by name, names, shapes and
     # rows must all agree
     expected, width = (

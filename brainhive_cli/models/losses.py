@@ -2,20 +2,26 @@
 lowers.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, Self
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, create_model, model_validator
-from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import refuse_idle
 from brainhive_cli.core.seeds import convex_weights
 from brainhive_cli.models.course import Course, at
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from brainhive_cli.models.loss_modules import ScaledLoss
 
 EPSILON = 1e-6
 """In Dice's denominator, for a batch without any mask; under the root of an edge's
@@ -51,13 +57,15 @@ class Mixing:
     @classmethod
     def draw(
         cls, count: int, alpha: float, generator: torch.Generator, mixed: float = 1.0
-    ) -> "Mixing":
+    ) -> Mixing:
         """Draw partners as a permutation of `count` trials, and shares from Beta(alpha,
         alpha).
 
         A share `mixed` of the trials is mixed, each by chance; the others stay as they
         are. Everything lies on the generator's device.
         """
+        import torch
+
         # a partner for each trial, and weights of the trial and its partner
         partner = torch.randperm(count, generator=generator, device=generator.device)
         # [B, 2]
@@ -70,10 +78,12 @@ class Mixing:
             share = share.masked_fill(drawn >= mixed, 1.0)
         return cls(partner, share)
 
-    def repeat(self, items: int) -> "Mixing":
+    def repeat(self, items: int) -> Mixing:
         """Give the mixing of [B · items], where each trial has several items that are
         mixed as it is.
         """
+        import torch
+
         # items of trial b are the rows from b · items on
         index = torch.arange(items, device=self.partner.device)
         partner = (self.partner[:, None] * items + index).flatten()  # [B · items]
@@ -81,6 +91,8 @@ class Mixing:
 
     def mix(self, values: Tensor) -> Tensor:
         """Mix [B, ...]: share · values + (1 - share) · values[partner]."""
+        import torch
+
         # [B, 1, ...]
         share = self.share.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
         return torch.lerp(values[self.partner], values, share)
@@ -119,6 +131,8 @@ class LossConfig(parts.Config):
 
     def build(self) -> nn.Module:
         """Make the loss."""
+        from brainhive_cli.models.loss_modules import Comparison
+
         return Comparison(self)
 
     def compare(
@@ -140,24 +154,6 @@ class LossConfig(parts.Config):
         raise NotImplementedError
 
 
-class Comparison(nn.Module):
-    """A loss without parameters.
-
-    Args:
-        config: Its Config, which compares.
-    """
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.config = config
-
-    def forward(
-        self, predicted: Tensor, target: Tensor, context: LossContext
-    ) -> Tensor:
-        """Compare predictions with targets, both [B, ...], as a scalar."""
-        return self.config.compare(predicted, target, context)
-
-
 class SobelConfig(LossConfig):
     """Sobel loss: a predicted picture or latent should have the edges of its target.
 
@@ -172,6 +168,8 @@ class SobelConfig(LossConfig):
         """Measure the distance of the edges of pictures or latents, both [B, C, H,
         W].
         """
+        import torch.nn.functional as F
+
         distance = F.l1_loss if self.distance == "l1" else F.mse_loss
         return distance(edges(predicted), edges(target))
 
@@ -230,6 +228,9 @@ def edges(image: Tensor) -> Tensor:
     Raises:
         BrainhiveError: if it has another number of axes.
     """
+    import torch
+    import torch.nn.functional as F
+
     if image.ndim != 4:
         raise BrainhiveError(
             f"a Sobel loss takes [B, C, H, W], got {list(image.shape)}",
@@ -277,6 +278,8 @@ class MmdConfig(LossConfig):
         Raises:
             BrainhiveError: if their shapes differ, or there is one row.
         """
+        import torch
+
         refuse_other_shape(predicted, target)
         if (count := len(predicted)) < 2:
             raise BrainhiveError(
@@ -310,6 +313,8 @@ def compare_ids(predicted: Tensor, target: Tensor, context: LossContext) -> Tens
     Raises:
         BrainhiveError: if they are not pairs, or signals are mixed.
     """
+    import torch.nn.functional as F
+
     if predicted.shape[:-1] != target.shape:
         raise BrainhiveError(
             (
@@ -375,8 +380,10 @@ class ScaledConfig(LossConfig):
         description="Share of the signals that are mixed; MindEye's is 0.5.",
     )
 
-    def build(self) -> "ScaledLoss":
+    def build(self) -> ScaledLoss:
         """Make the loss."""
+        from brainhive_cli.models.loss_modules import ScaledLoss
+
         return ScaledLoss(self)
 
     def scale_of(self, parameter: Tensor) -> Tensor:
@@ -448,15 +455,23 @@ class ClipConfig(ScaledConfig):
         "target's prediction; or the first alone (NeuralBench).",
     )
 
-    def build(self) -> "ScaledLoss":
+    def build(self) -> ScaledLoss:
         """Make the loss."""
+        from brainhive_cli.models.loss_modules import ClipLoss
+
         return ClipLoss(self)
 
     def scale_of(self, parameter: Tensor) -> Tensor:
         """Return the scale by the parameter that training changes."""
+        import torch.nn.functional as F
+
         if self.scale_by == "exp":
             return super().scale_of(parameter)
         return F.softplus(parameter) if self.scale_by == "softplus" else parameter
+
+    def cosines_of_pairs(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Compare each prediction [B, ...] with its own target: [B]."""
+        return cosines(predicted, target, not self.normalise_signal).diagonal()
 
     def contrast(
         self,
@@ -629,54 +644,6 @@ class SoftContConfig(LossConfig):
         return (to_target + to_prediction) / 2
 
 
-class ScaledLoss(Comparison):
-    """A contrastive loss whose cosines are multiplied by a scale, learned or of a
-    temperature.
-
-    Attributes:
-        logit_scale: What makes the scale, by default its logarithm; None where there is
-            a temperature.
-    """
-
-    logit_scale: nn.Parameter | None
-
-    def __init__(self, config: ScaledConfig) -> None:
-        super().__init__(config)
-        scale = nn.Parameter(
-            torch.tensor(config.initial_logit_scale), requires_grad=config.learn_scale
-        )
-        self.register_parameter(
-            "logit_scale", scale if config.temperature is None else None
-        )
-
-    def forward(
-        self, predicted: Tensor, target: Tensor, context: LossContext
-    ) -> Tensor:
-        """Compare predictions with targets, both [B, ...], as a scalar."""
-        return self.config.contrast(
-            predicted, target, context, self.scale(context.epoch)
-        )
-
-    def scale(self, epoch: int) -> Tensor | float:
-        """Return what cosines are multiplied by in an epoch."""
-        if self.logit_scale is None:
-            return 1 / at(self.config.temperature, epoch)
-        return self.config.scale_of(self.logit_scale)
-
-
-class ClipLoss(ScaledLoss):
-    """A contrastive loss that also tells the similarity of a single pair."""
-
-    def of_pairs(
-        self, predicted: Tensor, target: Tensor, context: LossContext
-    ) -> Tensor:
-        """Return the scaled similarity of each prediction [B, ...] and its own target:
-        [B].
-        """
-        cosine = cosines(predicted, target, not self.config.normalise_signal)  # [B, B]
-        return cosine.diagonal() * self.scale(context.epoch)
-
-
 def cosines(predicted: Tensor, target: Tensor, with_length: bool = False) -> Tensor:
     """Compare every prediction with every target, both [B, ...]: [B, B], a prediction a
     row.
@@ -686,6 +653,8 @@ def cosines(predicted: Tensor, target: Tensor, with_length: bool = False) -> Ten
     Raises:
         BrainhiveError: if predictions and targets are not pairs.
     """
+    import torch.nn.functional as F
+
     refuse_other_shape(predicted, target)
     predicted, target = predicted.flatten(1), target.flatten(1)
     direction = predicted if with_length else F.normalize(predicted, dim=-1)
@@ -702,6 +671,8 @@ def pair_weights(
 
     With `stimuli` [B] all rows of a signal's stimulus are its targets, in equal shares.
     """
+    import torch
+
     if stimuli is None:
         return mixed(
             torch.eye(len(cosine), dtype=cosine.dtype, device=cosine.device), mixing
@@ -733,6 +704,8 @@ def harder(
     A softmax over the result is the one in which each wrong candidate counts as often
     as it weighs.
     """
+    import torch
+
     if not hard_negative_beta:
         return logits
     # pairs are masked, so that weights are normalised over wrong candidates
@@ -745,6 +718,14 @@ def harder(
         + is_wrong.sum(dim, keepdim=True).log()
     )
     return torch.where(is_wrong, logits + log_weights, logits)
+
+
+def _measure_by_torch(name: str, predicted: Tensor, target: Tensor) -> Tensor:
+    """Measure a distance by the function of torch that has this name."""
+    import torch.nn.functional as F
+
+    distance: Callable[..., Tensor] = getattr(F, name)
+    return distance(predicted, target)
 
 
 def _without_keys(about: str, **methods: Callable[..., Tensor]) -> LossConfig:
@@ -765,7 +746,7 @@ TINY = {
             "Binary cross-entropy: mean over all values of a batch, each a logit, with "
             "targets between 0 and 1."
         ),
-        measure=F.binary_cross_entropy_with_logits,
+        measure=partial(_measure_by_torch, "binary_cross_entropy_with_logits"),
     ),
     "clip": ClipConfig(),
     "cross-entropy": _without_keys(
@@ -781,14 +762,14 @@ TINY = {
             "Mean absolute difference over all values of a batch: outliers count less "
             "than in mse."
         ),
-        measure=F.l1_loss,
+        measure=partial(_measure_by_torch, "l1_loss"),
     ),
     "mixco": MixcoConfig(),
     "mmd": MmdConfig(),
     "mse": _without_keys(
         "Mean squared error: a prediction should have the values of its target.\n\n"
         "Mean squared difference over all values of a batch.",
-        measure=F.mse_loss,
+        measure=partial(_measure_by_torch, "mse_loss"),
     ),
     "sobel": SobelConfig(),
     "soft-clip": SoftClipConfig(),

@@ -2,20 +2,23 @@
 signals of another size.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import ConfigDict
-from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import say
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UNIT_SIZES = {
     **{"V": (1.0, "V"), "mV": (1e-3, "V"), "µV": (1e-6, "V"), "nV": (1e-9, "V")},
@@ -291,6 +294,7 @@ def resampling_matrix(samples: int, rate_hz: float, to_rate_hz: float) -> Tensor
     is one product. Beyond its ends a window goes on along the line from its first to
     its last sample, so that an offset or drift makes no step there.
     """
+    import torch
     from scipy.signal import resample_poly
 
     ratio = Fraction(to_rate_hz / rate_hz).limit_denominator(1000)

@@ -25,7 +25,8 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
 from brainhive_cli.evaluation.reconstruction.generation import decode_signals, seed_of
-from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
+from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
+from brainhive_cli.models.priors._fusion_network import FusionPrior
 from brainhive_cli.training.alignment.trained import TrainedRun
 
 LINE = ("reconstruct", "--prior", "hub:Fusion-Prior-SynCLR_B32_VAE")

@@ -10,7 +10,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.sweep import FULL
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
-from brainhive_cli.models.priors.fusion_prior import FusionPrior
+from brainhive_cli.models.priors._fusion_network import FusionPrior
 
 ABLATIONS = (
     "ablations={ceiling: {sources: images}, average: {sources: mean_embedding}, two: "

@@ -11,7 +11,8 @@ from brainhive_cli.commands.train_prior import Recipe
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.generators.sdxl import SDXL
-from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
+from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
+from brainhive_cli.models.priors._fusion_network import FusionPrior
 
 
 def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:

@@ -11,7 +11,7 @@ from brainhive_cli.core.hub import DEMO_WEIGHTS
 from brainhive_cli.demo import pictures
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Decoded
-from brainhive_cli.models.priors.fusion_prior import FusionPrior
+from brainhive_cli.models.priors._fusion_network import FusionPrior
 from tools.demo_world import features
 from tools.demo_world.pool import drawn
 

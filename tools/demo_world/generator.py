@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.heads import Conditioning
-from brainhive_cli.models.priors.fusion_prior import FusionPrior
+from brainhive_cli.models.priors._fusion_network import FusionPrior
 from tools.demo_world import blank, prior
 from tools.demo_world.features import embedded_pool
 from tools.demo_world.optimisers import optimisers_of

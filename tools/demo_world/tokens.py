@@ -19,7 +19,7 @@ from torch import Tensor
 from brainhive_cli.demo.joined_generators import DUAL
 from brainhive_cli.demo.pictures import Scene
 from brainhive_cli.models.encoders.demo_image import WIDTH
-from brainhive_cli.models.priors.fusion_prior import FusionPrior
+from brainhive_cli.models.priors._fusion_network import FusionPrior
 from tools.demo_world.features import embed
 from tools.demo_world.pool import drawn, random_scene
 

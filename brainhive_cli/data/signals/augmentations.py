@@ -1,16 +1,19 @@
 """Augmentation of training signals and their repetitions."""
 
-from typing import Annotated, Any, Literal, Protocol, Self
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
+
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.parts import Config, part
 from brainhive_cli.core.recipe import Section, refuse_idle
 from brainhive_cli.core.seeds import convex_weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 WINDOW = 5
 """Samples that are averaged where a channel is smoothed (published); fewer at the ends
@@ -60,6 +63,8 @@ class Smooth(Config):
 
     def draw(self, shape: Shape, generator: torch.Generator) -> Tensor:
         """Draw a number for each channel: [B, C] in 0..1."""
+        import torch
+
         # an average over one sample changes nothing
         if shape[2] == 1:
             raise RecipeError(
@@ -69,6 +74,9 @@ class Smooth(Config):
 
     def apply(self, signal: Tensor, drawn: Tensor) -> Tensor:
         """Smooth the channels of [B, C, T] whose number is below p."""
+        import torch
+        import torch.nn.functional as F
+
         # at the ends, the average is of fewer samples, not of zeros
         smooth = F.avg_pool1d(signal, WINDOW, 1, WINDOW // 2, count_include_pad=False)
         return torch.where((drawn < self.p)[..., None], smooth, signal)
@@ -131,6 +139,8 @@ def mix_repetitions(
     Returns:
         [B, C, T].
     """
+    import torch
+
     # [B, R]
     is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]
     # absent ones could hold NaN, which a weight of 0 would not remove
@@ -140,6 +150,8 @@ def mix_repetitions(
 
 def weighted(signal: Tensor, weights: Tensor) -> Tensor:
     """Average repetitions [B, R, C, T] with weights [B, R]: [B, C, T]."""
+    import torch
+
     return torch.einsum(
         "brct,br->bct",
         signal,
@@ -149,6 +161,9 @@ def weighted(signal: Tensor, weights: Tensor) -> Tensor:
 
 def _weights(is_there: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
     """Draw the weights of repetitions [B, R]: random, or equal, or all on one."""
+    import torch
+    import torch.nn.functional as F
+
     if not config.repetitions:
         return is_there.float()
     # random weights of a Dirichlet distribution
@@ -183,6 +198,8 @@ def shuffle_repetitions(
     Returns:
         The repetitions [B, K, C, T], and how many of the K there are [B].
     """
+    import torch
+
     drawn = torch.rand(signal.shape[:2], generator=generator, device=signal.device)
     is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]
     # [B, K], what is there comes first

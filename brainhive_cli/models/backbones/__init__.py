@@ -14,11 +14,10 @@ opened.
 The aligner has checked that signals are of the size that a part was built for.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from brainhive_cli.core import foreign_code, parts
 from brainhive_cli.core.errors import BrainhiveError, first_line
@@ -26,7 +25,10 @@ from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
-Tensors = dict[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Tensors = dict[str, "Tensor"]
 
 
 class BackboneConfig(parts.Config):
@@ -115,6 +117,8 @@ def predict(
     Raises:
         BrainhiveError: if the module gives other heads.
     """
+    from torch import Tensor
+
     # predict only what is asked for, where a part can
     predict_some = getattr(module, "some", None)
     if names is not None and predict_some is not None:
@@ -179,6 +183,8 @@ def decode(
     """Decode signals; a part whose answers are sampled or written word by word uses one
     seed a signal.
     """
+    import torch
+
     # the part's own way of decoding, or its predictions
     sample = getattr(module, "decode", None)
     with torch.inference_mode():

@@ -3,22 +3,18 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.blocks import Dropout, Share
+from brainhive_cli.models.blocks import Dropout
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec, check_signal
 
 MAPS = "maps"
 """The head of feature maps from which a decoder makes a latent."""
-UnitDropout = Annotated[
-    Share, Field(description="Probability of dropping a unit; BrainHiVE's.")
-]
 
 
 class BrainEncoder(nn.Sequential):

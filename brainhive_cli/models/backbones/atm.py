@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones.brain_projection import nice_layers
-from brainhive_cli.models.blocks import Share, rows_of
+from brainhive_cli.models.blocks import rows_of
+from brainhive_cli.models.sizes import Share
 
 HEADS = 4
 HIDDEN = 256

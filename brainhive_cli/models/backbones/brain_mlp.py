@@ -1,13 +1,16 @@
 """Brain MLP: all channels and samples through one linear map and one residual MLP."""
 
-from typing import Any, Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
-from torch import nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import BrainEncoder
-from brainhive_cli.models.blocks import HiddenDropout, residual_stack
+from brainhive_cli.models.sizes import HiddenDropout
+
+if TYPE_CHECKING:
+    from brainhive_cli.models.backbones._layers import BrainEncoder
 
 
 class Config(BackboneConfig):
@@ -32,6 +35,11 @@ class Config(BackboneConfig):
         """Make the encoder for signals [B, C, T] (voxels: [B, V, 1]) and tokens [B,
         D].
         """
+        from torch import nn
+
+        from brainhive_cli.models.backbones._layers import BrainEncoder
+        from brainhive_cli.models.blocks import residual_stack
+
         encoder: Any = BrainEncoder(
             flatten=nn.Flatten(),
             proj_in=nn.Linear(channels * samples, dim),

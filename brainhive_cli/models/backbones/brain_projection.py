@@ -15,12 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import (
-    BrainEncoder,
-    UnitDropout,
-    projection_head,
-)
+from brainhive_cli.models.backbones._layers import BrainEncoder, projection_head
 from brainhive_cli.models.signal_spec import samples_left
+from brainhive_cli.models.sizes import UnitDropout
 
 FILTERS = 40
 KERNEL = 25

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.backbones import BackboneConfig, _layers
-from brainhive_cli.models.blocks import Dropout, Share, Width
+from brainhive_cli.models.blocks import Dropout
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models.sizes import Share, Width
 
 LATENT = "latent"
 """The head of the Structural Generator, with which `maps` come."""

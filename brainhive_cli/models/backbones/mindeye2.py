@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.backbones import BackboneConfig, _layers
-from brainhive_cli.models.blocks import Dropout, Width
+from brainhive_cli.models.blocks import Dropout
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models.sizes import Width
 
 TEXT = "text"
 """The head of the tokens' mean, projected into the space of texts."""

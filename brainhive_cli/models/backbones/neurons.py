@@ -14,10 +14,10 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.backbones import BackboneConfig, mindeye2
 from brainhive_cli.models.backbones.with_prior import DENOISED
-from brainhive_cli.models.blocks import Share
 from brainhive_cli.models.clip_conditions import OPEN_CLIP, CaptionTokens
 from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models.sizes import Share
 
 IMAGE, MOTION, TEXT, MASK, LATENTS, CONCEPTS, CAPTION = HEADS = (
     *("image", "motion", "text", "mask", "latents", "concepts", "caption"),

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.blocks import InnerWidth, ResidualMLP, Share
+from brainhive_cli.models.blocks import ResidualMLP
+from brainhive_cli.models.sizes import InnerWidth, Share
 
 
 class Config(BackboneConfig):

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
-from brainhive_cli.models.blocks import Dropout, Share
+from brainhive_cli.models.blocks import Dropout
+from brainhive_cli.models.sizes import Share
 
 FIRST_DROPOUT = 0.25
 """Probability of dropping a unit behind the first layer over time; VBP's."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import map_by_subject
-from brainhive_cli.models.blocks import HiddenDropout, Width, residual_stack, rows_of
+from brainhive_cli.models.blocks import residual_stack, rows_of
+from brainhive_cli.models.sizes import HiddenDropout, Width
 
 
 class Config(BackboneConfig):

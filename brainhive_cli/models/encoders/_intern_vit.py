@@ -2,16 +2,18 @@
 of the hub is run.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.models.foreign_weights import State, Table, rename
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MODEL_TYPE = "intern_vit_6b"
 """Type that config.json states for all sizes."""
@@ -43,6 +45,7 @@ def load(folder: Path, files: Sequence[Path]) -> nn.Module:
     """Load an InternViT in float32, shard by shard; MissingData if a weight is missing
     or of another size.
     """
+    import torch
     from transformers import InternVLVisionConfig, InternVLVisionModel
 
     # the config in transformers' names

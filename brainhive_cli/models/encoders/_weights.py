@@ -2,20 +2,22 @@
 of them.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core import documents, hub
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.models.encoders import EncoderConfig
+
+if TYPE_CHECKING:
+    from torch import nn
 
 COMPLETE = "give a complete folder, or the hub reference"
 """Hint for a folder that lacks files."""
@@ -142,6 +144,8 @@ def prepare_network(
 
 def untrained(make: Callable[[], nn.Module]) -> nn.Module:
     """Make a network with random weights, the same every time."""
+    import torch
+
     with torch.random.fork_rng(devices=[]):  # by default all GPUs, which would be woken
         torch.manual_seed(0)
         return make()

@@ -1,11 +1,12 @@
 """A small autoencoder of pictures by its latent."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from brainhive_cli.core import hub
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
@@ -16,6 +17,9 @@ from brainhive_cli.models.picture_autoencoder import (
     find_weights,
     open_autoencoder,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class Config(EncoderConfig):

@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 
 from brainhive_cli.models.clip_conditions import OPEN_CLIP, CaptionTokens
@@ -29,6 +28,8 @@ class Config(AnnotationConfig):
 
     def build(self) -> Encoder:
         """Open the vocabulary; MissingData where it is not there."""
+        import torch
+
         # an absent vocabulary is an error here, before any caption is read
         tokens = CaptionTokens(self.source, self.length)
         words = f"{self.source}: {self.length} ids, start, words, end, zeros"

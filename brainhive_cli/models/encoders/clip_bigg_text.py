@@ -2,18 +2,21 @@
 brain tokens with.
 """
 
+from __future__ import annotations
+
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import nn
 
 from brainhive_cli.models import encoders
 from brainhive_cli.models.clip_conditions import CaptionTokens
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, open_clip
-from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import fetch, untrained
 from brainhive_cli.models.encoders.clip_bigg_tokens import SOURCE
+
+if TYPE_CHECKING:
+    from torch import nn
 
 LENGTH = 77
 """Tokens of a caption, unless the model says otherwise."""
@@ -36,6 +39,8 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare vocabulary and text tower."""
+        from brainhive_cli.models.encoders._outputs import Tower
+
         # choose how both towers are loaded: drawn for tests, or from the folder
         if self.source == "random":
             from open_clip import CLIP

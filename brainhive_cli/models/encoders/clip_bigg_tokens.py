@@ -2,14 +2,18 @@
 pictures of.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 from pydantic import Field
-from torch import Tensor
 
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, open_clip
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SOURCE = "hub:laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
 

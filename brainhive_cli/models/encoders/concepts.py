@@ -1,13 +1,16 @@
 """Known concepts that a stimulus shows: several at a time."""
 
-from typing import Any, ClassVar, Literal
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
 from pydantic import Field, PositiveInt
-from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.encoders import AnnotationConfig, Encoder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Config(AnnotationConfig):
@@ -23,6 +26,7 @@ class Config(AnnotationConfig):
 
     def build(self) -> Encoder:
         """Prepare the check of their number."""
+        import torch
 
         def preprocess(labels: Any) -> Tensor:
             # the width of the target is fixed by the recipe, not by the data set

@@ -2,9 +2,10 @@
 projected.
 """
 
-from collections import OrderedDict
+from __future__ import annotations
 
-from torch import nn
+from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 from brainhive_cli.core import hub, weights
 from brainhive_cli.models.encoders import (
@@ -14,6 +15,9 @@ from brainhive_cli.models.encoders import (
     transformers_vit,
 )
 from brainhive_cli.models.encoders._weights import require
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PROJECTION = "image_projection.safetensors"
 WIDTH = 128
@@ -33,6 +37,8 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare the encoder of demo-clip, and the projection."""
+        from torch import nn
+
         clip = transformers_vit.Config(source=self.source).build()
         folder = hub.folder(self.projection)
         require(folder, PROJECTION)

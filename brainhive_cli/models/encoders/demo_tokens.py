@@ -1,13 +1,14 @@
 """The image tokens of the demo's Fusion Prior: what is shown, where, and how large."""
 
-from typing import Any, cast
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, cast
 
 from brainhive_cli.core import hub, parts
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, resolve
-from brainhive_cli.models.encoders._tokens import Tower
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 FUSION, PROJECTION = (
     f"{part}/diffusion_pytorch_model.safetensors" for part in ("fusion_encoder", "proj")
@@ -28,6 +29,11 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare the encoders of demo-clip and demo-vae, and the fusion of both."""
+        import torch
+        from torch import nn
+
+        from brainhive_cli.models.encoders._outputs import Tower
+
         # three sets of weights make the tokens, so the digest names all three
         clip = resolve({"kind": "demo-clip", "source": self.clip}).build()
         vae = resolve({"kind": "demo-vae", "source": self.vae}).build()
@@ -68,6 +74,8 @@ def _encode(networks: Any, views: Tensor) -> Tensor:
     """Make image tokens [B, S, D] of pictures that are preprocessed for both encoders,
     [B, 6, H, W].
     """
+    from torch import Tensor
+
     clip, vae = networks["clip"](views[:, :3]), networks["vae"](views[:, 3:]).flatten(1)
     token = networks["fusion"]({"demo-clip": clip, "demo-vae": vae})
     return cast(Tensor, networks["projection"](token))

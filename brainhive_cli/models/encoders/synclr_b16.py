@@ -1,12 +1,13 @@
 """SynCLR ViT-B/16: trained on synthetic pictures and captions alone."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from brainhive_cli.core import weights
 from brainhive_cli.models.encoders import Encoder
@@ -14,6 +15,9 @@ from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import prepare_network
 from brainhive_cli.models.encoders.timm import outputs_of
 from brainhive_cli.models.foreign_weights import below, refuse_absent
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FILE, PREFIX = "synclr_vit_b_16.pth", "visual."
 
@@ -45,6 +49,7 @@ class Config(TokenConfig):
         from it.
         """
         import timm
+        import torch
         from torchvision.transforms import v2
 
         # the network without its classifier

@@ -1,20 +1,22 @@
 """Any timm model, by its pooled features."""
 
+from __future__ import annotations
+
 from functools import partial
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from pydantic import Field
-from torch import nn
 
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder
-from brainhive_cli.models.encoders._tokens import (
-    Anatomy,
-    Outputs,
-    TokenConfig,
-    resnet_anatomy,
-)
+from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from brainhive_cli.models.encoders._outputs import Anatomy, Outputs
 
 
 class Config(TokenConfig):
@@ -62,6 +64,8 @@ TINY = Config(source="random", architecture="test_vit")
 
 def outputs_of(model: nn.Module, output: str | list[str]) -> Outputs:
     """Make what gives outputs of a model of timm."""
+    from brainhive_cli.models.encoders._outputs import Outputs
+
     return Outputs(model, output, anatomy_of(model))
 
 
@@ -69,6 +73,8 @@ def anatomy_of(model: nn.Module) -> Anatomy | None:
     """Find the parts of a vision transformer or ResNet of timm; None for other
     networks.
     """
+    from brainhive_cli.models.encoders._outputs import Anatomy, resnet_anatomy
+
     blocks, norm, extra = (
         getattr(model, name, None) for name in ("blocks", "norm", "num_prefix_tokens")
     )

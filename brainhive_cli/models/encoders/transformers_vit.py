@@ -2,24 +2,29 @@
 norm after them.
 """
 
+from __future__ import annotations
+
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from PIL import Image
 from pydantic import Field
-from torch import Tensor, nn
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, ModelConfig, _intern_vit
-from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, Tower
+from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 from brainhive_cli.models.foreign_weights import load_network
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from brainhive_cli.models.encoders._outputs import Anatomy
 
 ANY = {
     "network": "AutoModel",
@@ -76,6 +81,8 @@ class Config(TokenConfig):
     def build(self) -> Encoder:
         """Prepare tower and processor; MissingData when the folder lacks either."""
         import transformers
+
+        from brainhive_cli.models.encoders._outputs import Outputs, Tower
 
         # processor and network: of random weights by the architecture, otherwise by the
         # folder
@@ -151,6 +158,7 @@ def _load(config: Config, kind: str, folder: Path) -> nn.Module:
     """Load a tower of a class of transformers, also from a folder that holds a text
     tower too.
     """
+    import torch
     import transformers
 
     # InternViT is renamed to transformers' module
@@ -174,6 +182,10 @@ def find_anatomy(network: nn.Module, where: str) -> Anatomy:
     Raises:
         MissingData: if it is built otherwise.
     """
+    from torch import nn
+
+    from brainhive_cli.models.encoders._outputs import Anatomy
+
     # the module that holds the embeddings, with the list of blocks: one for each layer
     # of the config
     lists = [

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from brainhive_cli.models import clip_conditions as clip, encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, located
-from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import fetch, untrained
 from brainhive_cli.models.encoders.transformers_vit import described
 
@@ -36,6 +35,8 @@ class Config(EncoderConfig):
     def build(self) -> Encoder:
         """Prepare processor and tower; MissingData when the folder lacks either."""
         import transformers
+
+        from brainhive_cli.models.encoders._outputs import Tower
 
         # processor and tower: of random weights by the architecture, otherwise by the
         # folder

@@ -2,19 +2,21 @@
 token's length.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from brainhive_cli.core import hub
 from brainhive_cli.models import clip_conditions as clip, encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, ModelConfig, located
-from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import prepare_network, weight_files
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Output = Literal["embedding", "average", "first"]
 LENGTH = 77
@@ -70,6 +72,8 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare tokenizer and tower; MissingData when the folder lacks either."""
+        from brainhive_cli.models.encoders._outputs import Tower
+
         # class of the tower, and the function that reads its tokens
         (kind, tokens), (text, tokenizer) = TOKENS[self.tokens], self.components
 
@@ -122,6 +126,8 @@ TINY = Config(source="random", architecture=encoders.TINY["vd-text"])
 
 def _letters(text: str) -> Tensor:
     """Take letters for tokens, for random weights."""
+    import torch
+
     # 128 is start, end and padding; letters are limited to ASCII
     ids = [128, *(min(ord(letter), 127) for letter in text[: LENGTH - 2]), 128]
     return torch.tensor(ids + [128] * (LENGTH - len(ids)))

@@ -2,15 +2,14 @@
 model, run or file.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from brainhive_cli.core import console, documents, hub, parts, runs, weights
 from brainhive_cli.core.command import Input
@@ -20,10 +19,8 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, of_variant
 from brainhive_cli.models.foreign_weights import below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment import layout as layouts, model as aligners
-from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment import layout as layouts, model_files
 from brainhive_cli.training.alignment.learned import Learned, Selection
-from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell, Train
 from brainhive_cli.training.alignment.references import (
     TRAINING,
@@ -32,6 +29,13 @@ from brainhive_cli.training.alignment.references import (
     model_folders,
     name_of_training,
 )
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from brainhive_cli.training.alignment.batches import CellData
+    from brainhive_cli.training.alignment.model import Aligner
 
 REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""
@@ -57,6 +61,10 @@ def initial_aligner(
     """Make an aligner with initial weights by the seed; a prior's fuser is taken over,
     and frozen.
     """
+    import torch
+
+    from brainhive_cli.training.alignment.model import Aligner
+
     # the seed decides every weight that is drawn on construction
     torch.manual_seed(seed)
     aligner = Aligner(layout)
@@ -84,6 +92,8 @@ def _draw_as_reference(module: nn.Module) -> None:
     Source: `PreTrainedModel._init_weights` of transformers 4.57 and 5, which
     BrainHiVE's model inherits.
     """
+    from torch import Tensor, nn
+
     if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Embedding):
         nn.init.normal_(module.weight, std=REFERENCE_SD)
         if isinstance(bias := getattr(module, "bias", None), Tensor):
@@ -120,8 +130,8 @@ def read_history(path: Path, part: str) -> Learned | None:
     parts in the layout of transformers, as GPT-2, and files that are fetched with a
     data set.
     """
-    if aligners.holds_model(path):
-        return aligners.learned_in(path)
+    if model_files.holds_model(path):
+        return model_files.learned_in(path)
 
     # networks that have seen no brain need no history
     config = path.parent / "config.json"
@@ -140,6 +150,8 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
     Raises:
         BrainhiveError: if they are of another architecture, or lack the part.
     """
+    from brainhive_cli.training.alignment import model as aligners
+
     if not part:
         take_over(aligner, path)
         return
@@ -149,7 +161,9 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
     # with the last layer
     prefix = f"{part}."
     needed = below(aligner.state_dict(), prefix)
-    start = aligners.load(path) if path.is_dir() or aligners.holds_model(path) else None
+    start = (
+        aligners.load(path) if path.is_dir() or model_files.holds_model(path) else None
+    )
     source = weights.read(path) if start is None else start.state_dict()
 
     # the part by its name, or else the prefix below which most of the needed names lie
@@ -279,7 +293,7 @@ def list_start_inputs(
     for name in (name for start in references for name in start.values()):
         if name.startswith(hub.SCHEME):
             # the second, of a run
-            patterns = (*FILES[:1], f"cells/**/{aligners.WEIGHTS[0]}")
+            patterns = (*FILES[:1], f"cells/**/{model_files.WEIGHTS[0]}")
             inputs.append(
                 file_input(name)
                 if _names_file(name)
@@ -358,6 +372,10 @@ def take_over(aligner: Aligner, source: Aligner | Path) -> None:
     Raises:
         BrainhiveError: if the architecture does not match.
     """
+    import torch
+
+    from brainhive_cli.training.alignment import model as aligners
+
     # signals must have the same voxels, and should have the same unit and rate
     start = aligners.load(source) if isinstance(source, Path) else source
     where = source if isinstance(source, Path) else "the model to start from"
@@ -456,6 +474,10 @@ def _shapes_for(aligner: Aligner, spec: SignalSpec) -> dict[str, torch.Size]:
     """Give the names and shapes that the weights of an aligner would have for other
     signals.
     """
+    import torch
+
+    from brainhive_cli.training.alignment.model import Aligner
+
     with torch.device("meta"):
         state = Aligner(replace(aligner.layout, spec=spec)).state_dict()
     return {name: value.shape for name, value in state.items()}

@@ -38,7 +38,7 @@ from brainhive_cli.training.alignment.initialisation import (
     read_history,
 )
 from brainhive_cli.training.alignment.layout import tokens_of
-from brainhive_cli.training.alignment.model import is_model
+from brainhive_cli.training.alignment.model_files import is_model
 from brainhive_cli.training.alignment.recipe import (
     Cell,
     Recipe,

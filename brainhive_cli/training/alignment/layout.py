@@ -18,7 +18,6 @@ from math import isqrt
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import ConfigDict
 
 from brainhive_cli.core import documents, parts, weights
@@ -506,6 +505,8 @@ def read_upstream(config: Fields, upstream: State) -> tuple[Layout, State]:
         BrainhiveError: if the config lacks what the weights do not show, or no brain
             encoder has them.
     """
+    import torch
+
     # the config must hold what the weights do not show
     state = rename(upstream, OURS)
     absent = [

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
-import torch
 import xxhash
 from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -531,6 +530,8 @@ class Learned:
             folder: Where to.
             weights_files: The weights that learned from them, written before.
         """
+        import torch
+
         # the block of the config: attributes without arrays
         pictures = self.pictures
         block = {

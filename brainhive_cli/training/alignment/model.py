@@ -14,19 +14,20 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.models import backbones, fusers, heads as outputs
 from brainhive_cli.models.blocks import LINEAR, Adapter, ChannelMixing
 from brainhive_cli.models.signal_spec import check_signal
 from brainhive_cli.training.alignment import layout as layouts
-from brainhive_cli.training.alignment.layout import FORMAT, FROM_MEAN, Format, Layout
+from brainhive_cli.training.alignment.layout import FROM_MEAN, Layout
 from brainhive_cli.training.alignment.learned import Learned
+from brainhive_cli.training.alignment.model_files import (
+    WAY,
+    WEIGHTS,
+    find_weights,
+    read_config,
+)
 
 Tensors = dict[str, Tensor]
-WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-"""Names of the weight file; the first is what is written, here and upstream."""
-WAY = "run train-align --again, or copy it again"
-"""Hint for a damaged folder."""
 LOSSES = "losses."
 """Before the names of what losses learned, among a folder's weights."""
 
@@ -336,7 +337,7 @@ def load(path: Path | str) -> Aligner:
         return aligner.eval()
 
     # model folders of this project and of upstream
-    file = _find_weights(folder)
+    file = find_weights(folder)
     fields, learned = read_config(folder)
     state = weights.read(file, WAY, BrainhiveError)
 
@@ -353,54 +354,3 @@ def load(path: Path | str) -> Aligner:
         aligner.losses = {name.removeprefix(LOSSES): state.pop(name) for name in names}
         weights.fill(aligner, state, file, WAY)
         return aligner.eval()
-
-
-def is_model(path: Path) -> bool:
-    """Whether a path is a model's, not a run's."""
-    has_config = (path / "config.json").is_file()
-    return (has_config and not (path / FINISHED).is_file()) or layouts.is_checkpoint(
-        path
-    )
-
-
-def holds_model(path: Path) -> bool:
-    """Whether a path is a model's, by the names of weights where it is a checkpoint."""
-    return layouts.holds_model(path) if layouts.is_checkpoint(path) else is_model(path)
-
-
-def learned_in(folder: Path) -> Learned:
-    """Read what the model of a folder learned from, without its weights.
-
-    Raises:
-        BrainhiveError: if a file is damaged, or the format is another.
-    """
-    if layouts.is_checkpoint(folder):
-        return layouts.learned_in(folder)
-    return read_config(folder)[1]
-
-
-def read_config(folder: Path) -> tuple[dict[str, Any], Learned]:
-    """Read a folder's config.json: the fields of the layout, and what the model learned
-    from.
-
-    Raises:
-        BrainhiveError: if a file is damaged, or the format is another.
-    """
-    # upstream's folders have neither of these keys
-    path = folder / "config.json"
-    fields: dict[str, Any] = documents.read(path, hint=WAY)
-    documents.check(
-        {"format": fields.pop("format", FORMAT)}, str(path), dict[str, Format], WAY
-    )
-    block = fields.pop("learned", None)
-    return fields, Learned() if block is None else Learned.load(
-        path, block, _find_weights(folder)
-    )
-
-
-def _find_weights(folder: Path) -> Path:
-    # without a weight file the first name, which the error message shows
-    return next(
-        (folder / name for name in WEIGHTS if (folder / name).is_file()),
-        folder / WEIGHTS[0],
-    )

@@ -13,7 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.files import below, locate
 from brainhive_cli.core.recipe import Paths, name_of, shipped_recipes
 from brainhive_cli.core.sweep import variant_of, variants
-from brainhive_cli.training.alignment.model import is_model
+from brainhive_cli.training.alignment.model_files import is_model
 from brainhive_cli.training.alignment.recipe import Recipe
 
 T = TypeVar("T")

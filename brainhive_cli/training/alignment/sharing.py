@@ -29,7 +29,7 @@ from brainhive_cli.data.exchange.sources import SOURCES
 from brainhive_cli.data.targets.target_stores import IDENTITIES
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
-from brainhive_cli.training.alignment.model import read_config
+from brainhive_cli.training.alignment.model_files import read_config
 from brainhive_cli.training.alignment.references import TRAINING, model_folders
 
 PRIOR_TRAINING = "train-prior"

@@ -76,7 +76,7 @@ from brainhive_cli.measurement.retrieval import Gallery, Scores, rank
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.models.signal_spec import name_unit
-from brainhive_cli.training.alignment import model as aligners
+from brainhive_cli.training.alignment import model as aligners, model_files
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import (
     Confirm,
@@ -187,7 +187,7 @@ class TrainedRun:
         self.label = "--".join(filter(None, [folder.label, self.variant]))
 
         # a run says which data set it is of, a model folder does not
-        self.is_model = aligners.is_model(path)
+        self.is_model = model_files.is_model(path)
         self.recipe: Recipe | None = None
         if self.is_model:
             if not (self.other_dataset and self.subjects):
@@ -526,7 +526,7 @@ class TrainedRun:
         if self.is_model:
             return self.models[0].layout.spec.modality
         # weights are loaded once, to be tested
-        fields, _ = aligners.read_config(self.models[0].path)
+        fields, _ = model_files.read_config(self.models[0].path)
         return str(fields["spec"]["modality"])
 
     def describe(self, split: str) -> dict[str, Any]:
@@ -655,7 +655,7 @@ class TrainedModel:
         Raises:
             BrainhiveError: if a subject who is to be new to it is among these.
         """
-        learned, run, cell = aligners.learned_in(self.path), self.run, self.cell
+        learned, run, cell = model_files.learned_in(self.path), self.run, self.cell
 
         # a subject who is tested as new must be absent from the complete history
         recipe = run.recipes.get(cell.variant)

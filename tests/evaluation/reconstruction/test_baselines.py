@@ -17,7 +17,7 @@ from brainhive_cli.data.targets.views import to_pictures
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models.generators import Sampling, sdxl
-from brainhive_cli.models.priors.fusion_prior import FusionPrior
+from brainhive_cli.models.priors._fusion_network import FusionPrior
 
 COLOURS = "brainhive_cli-models-encoders-python-example"
 CELL = "sub-01_seed-1/sub-01"

@@ -13,7 +13,7 @@ from brainhive_cli.evaluation.reconstruction.generation import (
     seed_of,
 )
 from brainhive_cli.models.heads import Decoded
-from brainhive_cli.models.priors.fusion_prior import FusionPrior
+from brainhive_cli.models.priors._fusion_network import FusionPrior
 from brainhive_cli.training.alignment.trained import open_model
 
 

@@ -17,7 +17,7 @@ from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Conditioning, Decoded
-from brainhive_cli.models.priors.fusion_prior import FusionPrior
+from brainhive_cli.models.priors._fusion_network import FusionPrior
 
 SEEDS = [1, 2]
 SMALL: dict[str, Any] = {"resolution_px": 32, "steps": 2}

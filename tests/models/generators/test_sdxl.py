@@ -18,6 +18,7 @@ from brainhive_cli.models.generators import SCHEDULERS, Sampling, _denoising
 from brainhive_cli.models.generators.sdxl import SDXL, TINY, Config
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.models.priors import fusion_prior
+from brainhive_cli.models.priors._fusion_network import FusionPrior
 
 SAME_PICTURE = 1e-4
 """Batched and single matrix products round differently in float32."""
@@ -30,7 +31,7 @@ def generator() -> SDXL:
 
 
 @pytest.fixture
-def prior(generator: SDXL) -> fusion_prior.FusionPrior:
+def prior(generator: SDXL) -> FusionPrior:
     torch.manual_seed(0)
     prior = fusion_prior.TINY.build({"vae": 8}, generator).requires_grad_(False)
     for part in prior.attn_adapter.parameters():
@@ -39,7 +40,7 @@ def prior(generator: SDXL) -> fusion_prior.FusionPrior:
     return prior
 
 
-def tokens_of(prior: fusion_prior.FusionPrior, count: int) -> torch.Tensor:
+def tokens_of(prior: FusionPrior, count: int) -> torch.Tensor:
     return prior.tokens(
         torch.randn(count, prior.dim, generator=torch.Generator().manual_seed(5))
     )

@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.models.priors import fusion_prior
-from brainhive_cli.models.priors.fusion_prior import TINY, WEIGHTS, FusionPrior
+from brainhive_cli.models.priors._fusion_files import WEIGHTS
+from brainhive_cli.models.priors._fusion_network import FusionPrior
+from brainhive_cli.models.priors.fusion_prior import TINY
 
 TOLERANCE = 1e-5
 """Of float32 sums in another order."""

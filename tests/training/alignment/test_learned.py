@@ -35,7 +35,11 @@ from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.training.alignment import learned as module, model as aligners
+from brainhive_cli.training.alignment import (
+    learned as module,
+    model as aligners,
+    model_files,
+)
 from brainhive_cli.training.alignment.learned import (
     ALTERED,
     COPIED,
@@ -100,7 +104,7 @@ def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
         config["learned"]["people"] == {"eeg": [1, 2]}
         and config["learned"]["pictures"]["count"] == 3
     )
-    for found in (aligners.load(folder).learned, aligners.learned_in(folder)):
+    for found in (aligners.load(folder).learned, model_files.learned_in(folder)):
         assert found.subjects == (1, 2) and found.recorded_channels == ("Oz", "P7")
         assert [*found.normalisers] == [1, 2] and found.normaliser_of(
             2
@@ -192,7 +196,7 @@ def test_changed_weights_beside_a_history_have_an_unknown_one(
 
     for found in (
         aligners.load(folder).learned,
-        aligners.learned_in(folder),
+        model_files.learned_in(folder),
         Learned.read_next_to(file),
     ):
         assert UNKNOWN_HISTORY in found.caveats and found.subjects == (1, 2)

@@ -17,9 +17,9 @@ from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import FROM_MEAN
 from brainhive_cli.training.alignment.learned import Learned
-from brainhive_cli.training.alignment.model import (
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.model_files import (
     WEIGHTS,
-    Aligner,
     holds_model,
     is_model,
     learned_in,

@@ -24,7 +24,7 @@ from brainhive_cli.data.targets.target_stores import encoders_by_key
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment import model as aligners
+from brainhive_cli.training.alignment import model as aligners, model_files
 from brainhive_cli.training.alignment.initialisation import load_start
 from brainhive_cli.training.alignment.layout import (
     ATTENTION,
@@ -507,7 +507,7 @@ def test_an_upstream_folder_gives_the_references_output(
     known by its weights.
     """
     for named, file in zip(
-        ({"brain_backbone": kind}, {}), aligners.WEIGHTS, strict=True
+        ({"brain_backbone": kind}, {}), model_files.WEIGHTS, strict=True
     ):
         config = config_of(reference) | named
         model = aligners.load(write(tmp_path / file, config, state_of(reference), file))

@@ -25,7 +25,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import StimulusSet, image_folder
 from brainhive_cli.data.holdout import SEPARATE_TEST
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.training.alignment import model as aligners
+from brainhive_cli.training.alignment import model_files
 from brainhive_cli.training.alignment.batches import held_out_of
 from brainhive_cli.training.alignment.learned import Learned, TestedPictures
 
@@ -205,7 +205,7 @@ def test_near_copies_are_left_out_and_unconfirmed_without_the_picture(go, home, 
     assert left_out.facts.seen_in_training == Seen(count=1, of=TEST, names=[name])
     assert left_out.overall["top1"].n == TEST - 1
 
-    learned = aligners.learned_in(run / "cells/sub-01_seed-1/model").pictures
+    learned = model_files.learned_in(run / "cells/sub-01_seed-1/model").pictures
     store = TargetStore.open(home / f"embeddings/photos/test/{ENCODER}.h5")
     others = SimpleNamespace(
         name="others", pictured_as="others", people="others", holdout=SEPARATE_TEST

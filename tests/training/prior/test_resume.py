@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS
+from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
 from brainhive_cli.training.prior.loop import Learner
 
 pytestmark = pytest.mark.nightly

@@ -13,7 +13,7 @@ from brainhive_cli.commands import train_prior
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS
+from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
 
 EXAMPLE = "similarity_brainhive_cli-models-encoders-python-example"
 

@@ -1,0 +1,162 @@
+"""Several outputs of a network in one forward pass, by hooks of its modules."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.models.encoders import EMBEDDING, listed
+from brainhive_cli.models.encoders._tokens import GRAMMAR
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The modules of a network whose outputs are read.
+
+    Attributes:
+        blocks: Blocks of a vision transformer, which give tokens [B, S, D].
+        norm: The norm after the last block.
+        extra: How many tokens (class, registers) stand before the patches.
+        has_class: Whether the first of them is a class token.
+        stages: Stages of a ResNet, which give maps [B, C, h, w].
+    """
+
+    blocks: Sequence[nn.Module] = ()
+    norm: nn.Module = field(default_factory=nn.Identity)
+    extra: int = 0
+    has_class: bool = False
+    stages: Sequence[nn.Module] = ()
+
+
+def resnet_anatomy(network: Any) -> Anatomy | None:
+    """Find the stages of a ResNet as torchvision, timm and open_clip name them; None
+    for other networks.
+    """
+    stages = [
+        stage
+        for number in range(1, 5)
+        if (stage := getattr(network, f"layer{number}", None))
+    ]
+    return Anatomy(stages=stages) if stages else None
+
+
+class Tower(nn.Module):
+    """A network, by a function of it and of what it encodes."""
+
+    def __init__(self, tower: nn.Module, encode: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.tower, self.encode = tower, encode
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Encode pictures [B, 3, H, W], or token ids [B, S]."""
+        return self.encode(self.tower, inputs)
+
+
+class Outputs(nn.Module):
+    """Gives several outputs of a network from one forward pass.
+
+    Args:
+        network: Pictures [B, 3, H, W] to their usual embedding [B, D].
+        output: One output, or several, which come as a list.
+        anatomy: None for a network that has neither tokens nor stages.
+
+    Raises:
+        RecipeError: if the network does not have such an output.
+    """
+
+    def __init__(
+        self, network: nn.Module, output: str | list[str], anatomy: Anatomy | None
+    ) -> None:
+        super().__init__()
+        self.network, self.output, self.anatomy = network, output, anatomy
+        self._names = listed(output)
+        self._read_from: dict[nn.Module, Tensor] = {}
+
+        # catch the outputs of the modules that are read, during the network's own
+        # forward pass
+        for module in {
+            self._locate(name)[0] for name in self._names if name != EMBEDDING
+        }:
+            module.register_forward_hook(self._keep)
+
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        """Encode pictures [B, 3, H, W]: [B, D] or [B, S, D], or a list of these."""
+        embedding = self.network(images)
+        outputs = [
+            embedding if name == EMBEDDING else self._read(name) for name in self._names
+        ]
+        self._read_from.clear()
+        return outputs[0] if isinstance(self.output, str) else outputs
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._read_from[module] = output
+
+    def _locate(self, output: str) -> tuple[nn.Module, str]:
+        """Find the module whose output is read, and the form in which."""
+        anatomy, match = self.anatomy or Anatomy(), GRAMMAR.fullmatch(output)
+        assert match
+
+        # a stage of a ResNet, counted from 1
+        if match["stage"]:
+            modules, index, form = (
+                anatomy.stages,
+                int(match["stage"]) - 1,
+                match["mean"] or "",
+            )
+        else:
+            # a block of a vision transformer, the last by default
+            modules, form = anatomy.blocks, match["last"] or match["form"] or ""
+            depth = match["block"] or str(len(modules) - 1)
+            # a share is hidden state int(share · blocks), of which 0 stands before
+            # block 0 (NeuralBench)
+            index = (
+                int(depth) if "." not in depth else int(float(depth) * len(modules)) - 1
+            )
+
+        # refuse what the network does not have
+        if not 0 <= index < len(modules):
+            there = (
+                f"block-0 to block-{len(anatomy.blocks) - 1}"
+                if anatomy.blocks
+                else "no tokens"
+            )
+            stages = (
+                f", stage-1 to stage-{len(anatomy.stages)}" if anatomy.stages else ""
+            )
+            raise RecipeError(
+                f"this network has no {output!r}",
+                f"it has {EMBEDDING}, {there}{stages}",
+            )
+        if form == "class" and not anatomy.has_class:
+            raise RecipeError(
+                f"this network has no class token, so no {output!r}",
+                "take mean or patches",
+            )
+        return modules[index], form
+
+    def _read(self, output: str) -> Tensor:
+        module, form = self._locate(output)
+        assert self.anatomy
+        tokens = self._read_from[module]  # [B, S, D]; [B, C, h, w] of a stage
+        if form == ".mean":
+            return tokens.mean((2, 3))  # [B, C]
+
+        # the final output is normed, those of blocks are as they are
+        if output == form:
+            tokens = self.anatomy.norm(tokens)
+        if form == "class":
+            return tokens[:, 0]
+        if form == "tokens-mean":
+            return tokens.mean(1)
+
+        # patches alone, without class token and registers
+        patches = tokens[:, self.anatomy.extra :]
+        return (
+            patches.mean(1)
+            if form == "mean"
+            else patches
+            if form == "patches"
+            else tokens
+        )

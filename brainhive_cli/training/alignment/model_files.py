@@ -1,0 +1,67 @@
+"""Files of a trained brain model: which folders hold one, its config and its record."""
+
+from pathlib import Path
+from typing import Any
+
+from brainhive_cli.core import documents
+from brainhive_cli.core.runs import FINISHED
+from brainhive_cli.training.alignment import layout as layouts
+from brainhive_cli.training.alignment.layout import FORMAT, Format
+from brainhive_cli.training.alignment.learned import Learned
+
+WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+"""Names of the weight file; the first is what is written, here and upstream."""
+WAY = "run train-align --again, or copy it again"
+"""Hint for a damaged folder."""
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path is a model's, not a run's."""
+    has_config = (path / "config.json").is_file()
+    return (has_config and not (path / FINISHED).is_file()) or layouts.is_checkpoint(
+        path
+    )
+
+
+def holds_model(path: Path) -> bool:
+    """Whether a path is a model's, by the names of weights where it is a checkpoint."""
+    return layouts.holds_model(path) if layouts.is_checkpoint(path) else is_model(path)
+
+
+def learned_in(folder: Path) -> Learned:
+    """Read what the model of a folder learned from, without its weights.
+
+    Raises:
+        BrainhiveError: if a file is damaged, or the format is another.
+    """
+    if layouts.is_checkpoint(folder):
+        return layouts.learned_in(folder)
+    return read_config(folder)[1]
+
+
+def read_config(folder: Path) -> tuple[dict[str, Any], Learned]:
+    """Read a folder's config.json: the fields of the layout, and what the model learned
+    from.
+
+    Raises:
+        BrainhiveError: if a file is damaged, or the format is another.
+    """
+    # upstream's folders have neither of these keys
+    path = folder / "config.json"
+    fields: dict[str, Any] = documents.read(path, hint=WAY)
+    documents.check(
+        {"format": fields.pop("format", FORMAT)}, str(path), dict[str, Format], WAY
+    )
+    block = fields.pop("learned", None)
+    return fields, Learned() if block is None else Learned.load(
+        path, block, find_weights(folder)
+    )
+
+
+def find_weights(folder: Path) -> Path:
+    """Find the file of weights in a model folder."""
+    # without a weight file the first name, which the error message shows
+    return next(
+        (folder / name for name in WEIGHTS if (folder / name).is_file()),
+        folder / WEIGHTS[0],
+    )
