@@ -15,7 +15,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
 from functools import partial
@@ -28,6 +27,9 @@ import torch
 from scipy.linalg import eigh
 from synthetic import RATE_HZ
 
+from brainhive_cli.core.documents import digest_text
+from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Sensors, Voxels
@@ -46,10 +48,6 @@ from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import fit
 from brainhive_cli.training.alignment.recipe import Train
-
-from brainhive_cli.core.documents import digest_text
-from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.core.runs import RunFolder
 
 Work = Callable[[], object]
 SHARES = ("1/8", "1/4", "1/2", "1")
@@ -231,6 +229,8 @@ def prepare_ridge(
             compute,
             count * channels * samples * 4,
         )
+
+
 def import_vectors(count: int, folder: Path) -> Task:
     """Import the vectors of three encoders of small pictures, which are here."""
     import pyarrow

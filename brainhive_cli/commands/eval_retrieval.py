@@ -2,10 +2,12 @@
 run.
 """
 
+from __future__ import annotations
+
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from brainhive_cli.commands import trackers, train_align
 from brainhive_cli.core import artifacts, console, weights
@@ -15,32 +17,20 @@ from brainhive_cli.core.errors import BrainhiveError, Line
 from brainhive_cli.core.facts import RIDGE_RECIPE, Baseline, RetrievalFacts
 from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, Measurements, scope
+from brainhive_cli.core.measurements import ALL, BACKWARD, Measurements, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, read_sweep_run
 from brainhive_cli.data.targets.target_stores import keep_identity, write_prior
-from brainhive_cli.evaluation.retrieval.baseline import (
-    FAILURES,
-    find_order,
-    rank_plainly,
-    write_ridge,
-)
-from brainhive_cli.evaluation.retrieval.figures import (
-    REQUESTED,
-    draw_artifacts,
-    lay_out,
-    sweep_tables,
-)
-from brainhive_cli.evaluation.retrieval.folds import Measured
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
-from brainhive_cli.evaluation.retrieval.measure import measure_cell
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.evaluation.retrieval.summary import summarise_job
+from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_tables
 from brainhive_cli.measurement.comparison import adjust_together, compare_ranks
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.retrieval import BACKWARD, Gallery, Scores
 from brainhive_cli.reports.sentences import explain_chance
 from brainhive_cli.training.alignment.recipe import Cell
+
+if TYPE_CHECKING:
+    from brainhive_cli.evaluation.retrieval.folds import Measured
 
 T = TypeVar("T")
 CLEAR = ("above chance", "not testable")
@@ -141,6 +131,8 @@ def _evaluate(
     )
     work = job.work if is_untouched(folder) else None
     if not folder.is_finished:
+        from brainhive_cli.evaluation.retrieval.measure import measure_cell
+
         # rankings, curves and ceilings of the cells, by whoever is free
         groups = {cells[0].name: cells for cells in job.groups}
         files = {name: f"parts/{name}.safetensors" for name in groups}
@@ -205,6 +197,12 @@ def _finish(
     """Summarise what was measured of the cells, compare it with other runs, and finish
     the run.
     """
+    from brainhive_cli.evaluation.retrieval.baseline import find_order, rank_plainly
+    from brainhive_cli.evaluation.retrieval.figures import draw_artifacts
+    from brainhive_cli.evaluation.retrieval.folds import Measured
+    from brainhive_cli.evaluation.retrieval.summary import summarise_job
+    from brainhive_cli.measurement.retrieval import Gallery, Scores
+
     recipe = job.recipe
     files = {
         cells[0].name: folder.path / f"parts/{cells[0].name}.safetensors"
@@ -260,6 +258,8 @@ def _finish(
 
 def _try(compute: Callable[[], T], otherwise: T) -> tuple[T, str]:
     """Compute a baseline, or say why it cannot be computed: a result stands without."""
+    from brainhive_cli.evaluation.retrieval.baseline import FAILURES
+
     try:
         return compute(), ""
     except BrainhiveError as error:
@@ -275,6 +275,9 @@ def _fit_ridge(job: Job, folder: RunFolder, launch: Launch) -> dict[Cell, Measur
     Raises:
         BrainhiveError: if a ridge is no baseline of the run.
     """
+    from brainhive_cli.evaluation.retrieval.baseline import write_ridge
+    from brainhive_cli.evaluation.retrieval.measure import measure_cell
+
     ridge = write_ridge(job, folder.path)
     # what is said of the signals was said of the run
     with tempfile.TemporaryDirectory() as runs, console.silent():

@@ -19,6 +19,8 @@ SCHEMA = 4
 """The number of the document's format; documents of another one are refused."""
 ALL = "all"
 """The scope of everything that was measured, taken together."""
+BACKWARD = "backward"
+"""End of the scopes of the other direction: a picture searches among the signals."""
 
 # What a reader must know of a number wherever it is shown:
 SIMULATED = "simulated"

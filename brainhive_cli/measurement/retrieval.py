@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.measurements import TRANSDUCTIVE
+from brainhive_cli.core.measurements import BACKWARD, TRANSDUCTIVE
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.measurement.corrections import as_tokens, compare_tokens
 from brainhive_cli.measurement.interleaving import Interleaving
@@ -52,8 +52,6 @@ SAME_TOKEN = 1e-5
 difference: of the same sums in another order about 1e-12 in float32 and 1e-6 in TF32,
 which convolutions on a GPU use.
 """
-BACKWARD = "backward"
-"""End of the scopes of the other direction: a picture searches among the signals."""
 NO_COLUMN: Callable[[], Array] = partial(np.empty, 0, np.int64)
 """Makes a column that was not measured."""
 

@@ -20,7 +20,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signal_stores import SignalStore, path_of
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.retrieval.summary import scopes_below
+from brainhive_cli.evaluation.retrieval.scopes import scopes_below
 from brainhive_cli.models.encoders.python import example
 
 COUNT, FOLDS = 26, 4

@@ -30,6 +30,7 @@ from brainhive_cli.evaluation.retrieval.measure import (
     open_trials,
     shared_rows,
 )
+from brainhive_cli.evaluation.retrieval.scopes import CLASSIFIERS
 from brainhive_cli.measurement.linear_maps import (
     MAX_EXACT,
     Products,
@@ -49,8 +50,6 @@ from brainhive_cli.training.alignment.recipe import (
 )
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
-PLAIN, RIDGE = "plain", "ridge"
-"""The first part of the scopes of plain baselines, and the second one of a ridge."""
 RIDGE_TAKES = {
     *("dataset", "encoders", "mode", "subjects", "trained_on", "signal", "paths")
 }
@@ -95,7 +94,6 @@ MAX_FEATURES = 2000
 """Numbers of a signal, beyond which classifiers get the principal components of
 training signals.
 """
-CLASSIFIERS = {"lda": "shrinkage LDA", "logistic": "logistic regression"}
 
 
 def write_ridge(job: Job, folder: Path) -> AlignRecipe:

@@ -12,7 +12,7 @@ import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric, by_name
-from brainhive_cli.evaluation.retrieval.measure import ALONE, CORRECTIONS, REPETITIONS
+from brainhive_cli.evaluation.retrieval.scopes import ALONE, CORRECTIONS, REPETITIONS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.retrieval import Gallery, Scores

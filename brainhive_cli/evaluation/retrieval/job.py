@@ -2,12 +2,12 @@
 with which runs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
-
-import torch
+from typing import TYPE_CHECKING, Any, Self
 
 from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -22,6 +22,9 @@ from brainhive_cli.training.alignment.trained import (
     open_model,
     refuse_sweep,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 NOT_COMPARED: Mapping[str, Any] = {
     "against": None,

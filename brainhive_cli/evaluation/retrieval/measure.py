@@ -17,11 +17,19 @@ from torch.nn.functional import normalize
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.measurements import TRIALS_TOGETHER, scope
+from brainhive_cli.core.measurements import BACKWARD, TRIALS_TOGETHER, scope
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.selection import region_masks
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
+from brainhive_cli.evaluation.retrieval.scopes import (
+    ALONE,
+    CORRECTIONS,
+    REGIONS,
+    REPETITION_DRAWS,
+    REPETITIONS,
+    SUBSETS,
+)
 from brainhive_cli.measurement.ranks import ranks, subset_expectations
 from brainhive_cli.measurement.reliability import (
     average_halves,
@@ -31,7 +39,6 @@ from brainhive_cli.measurement.reliability import (
 )
 from brainhive_cli.measurement.repetitions import separate_repetitions
 from brainhive_cli.measurement.retrieval import (
-    BACKWARD,
     Gallery,
     Scores,
     depends_on_other_trials,
@@ -44,22 +51,12 @@ from brainhive_cli.measurement.retrieval import (
 from brainhive_cli.measurement.units import MANY_UNITS
 from brainhive_cli.training.alignment.trained import TrainedModel
 
-SUBSETS, REGIONS, CORRECTIONS, REPETITIONS, ALONE = (
-    "subsets",
-    "regions",
-    "corrections",
-    "repetitions",
-    "alone",
-)
-"""The first parts of further scopes."""
 Models = Sequence[TrainedModel]
 """The models of a group: their cosine similarities are averaged.
 
 Unit tokens concatenated have the mean of their cosines as cosine, so that several
 models have tokens too.
 """
-REPETITION_DRAWS = 10
-"""Random choices of each number of repetitions, of which a curve is the mean."""
 TRAINING_AT_ONCE = 1024
 """Training pictures whose tokens are held at once: of 427,648 numbers each, 1.8 GB."""
 SIGNALS_AT_ONCE = 64

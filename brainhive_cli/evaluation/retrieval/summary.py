@@ -25,6 +25,7 @@ from brainhive_cli.core.facts import (
 )
 from brainhive_cli.core.measurements import (
     ALL,
+    BACKWARD,
     CHANNELS_MAPPED,
     TRIALS_TOGETHER,
     Measurements,
@@ -36,7 +37,6 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.data.datasets import alike_of
-from brainhive_cli.evaluation.retrieval.baseline import PLAIN, RIDGE
 from brainhive_cli.evaluation.retrieval.folds import (
     Measured,
     measure_classes,
@@ -44,17 +44,20 @@ from brainhive_cli.evaluation.retrieval.folds import (
     merge_folds,
 )
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.measure import ALONE, SUBSETS
+from brainhive_cli.evaluation.retrieval.scopes import (
+    ALONE,
+    CEILING,
+    NEAREST,
+    PLAIN,
+    RIDGE,
+    SUBSETS,
+    label,
+)
 from brainhive_cli.measurement.comparison import adjust_together, compare
 from brainhive_cli.measurement.interleaving import list_caveats
 from brainhive_cli.measurement.ranks import chance_of_precision, summarise
 from brainhive_cli.measurement.reliability import spearman_brown
-from brainhive_cli.measurement.retrieval import (
-    BACKWARD,
-    CONTROL_METRICS,
-    Gallery,
-    Scores,
-)
+from brainhive_cli.measurement.retrieval import CONTROL_METRICS, Gallery, Scores
 from brainhive_cli.measurement.slope import average_by_unit, fit_slope
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike, Items, describe_claims
@@ -63,11 +66,6 @@ from brainhive_cli.reports.tables import render
 from brainhive_cli.training.alignment.learned import describe_tested
 from brainhive_cli.training.alignment.recipe import Cell as TrainedCell
 
-CEILING = "ceiling"
-"""The first part of the scopes of ceilings."""
-NEAREST = "nearest training picture"
-"""The scope of the slope of scores over the cosine with the nearest training picture.
-"""
 SAME_PEOPLE = (
     "signals of {modality} are averaged by subject number: equal numbers have to be "
     "the same person"
@@ -541,19 +539,6 @@ def _correct_to_all(half: Metric, times: float) -> Metric:
     return replace(half, **{name: correct(getattr(half, name)) for name in names})
 
 
-def scopes_below(measured: Measurements, first: str) -> dict[str, Mapping[str, Metric]]:
-    """Read back the scopes whose names begin with a part, by the rest of their
-    names.
-    """
-    # scope names join their parts by a middle dot
-    start = f"{first} · "
-    return {
-        name.removeprefix(start): metrics
-        for name, metrics in measured.scopes.items()
-        if name.startswith(start)
-    }
-
-
 def above_chance(tested: Cells) -> list[Answer]:
     """Test whether the seen pictures rank better than others, over all cells and
     subjects: see `judge`.
@@ -607,11 +592,6 @@ def above_chance(tested: Cells) -> list[Answer]:
         condition = f"labels did not come in blocks: {unknown}"
         return [replace(answer, condition=condition) for answer in answers]
     return [replace(answer, test=f"{answer.test}, {unknown}") for answer in answers]
-
-
-def label(subject: int) -> str:
-    """Name a subject."""
-    return f"sub-{subject:02d}"
 
 
 def count_confusions(tested: Iterable[Scores]) -> ConfusionMatrix | None:

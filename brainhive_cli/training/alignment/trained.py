@@ -2,6 +2,8 @@
 decoded with.
 """
 
+from __future__ import annotations
+
 import zlib
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -10,11 +12,9 @@ from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from brainhive_cli.core import console, documents, hub, parts, runs
 from brainhive_cli.core.arrays import Bool, Float32, Int64
@@ -47,7 +47,6 @@ from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.likeness import find_features
 from brainhive_cli.data.targets.target_stores import (
     are_embedded,
     digest_of,
@@ -63,20 +62,12 @@ from brainhive_cli.data.targets.target_stores import (
     write_embedding,
     write_prior,
 )
-from brainhive_cli.data.targets.targets import (
-    EncoderGroup,
-    OnlineTargets,
-    Targets,
-    compute_online,
-    grouped,
-)
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.interleaving import Interleaving, list_caveats
-from brainhive_cli.measurement.retrieval import Gallery, Scores, rank
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.models.signal_spec import name_unit
-from brainhive_cli.training.alignment import model as aligners, model_files
+from brainhive_cli.training.alignment import model_files
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import (
     Confirm,
@@ -98,8 +89,15 @@ from brainhive_cli.training.alignment.set_ups import (
     describe_run,
 )
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from brainhive_cli.data.targets.targets import EncoderGroup, OnlineTargets
+    from brainhive_cli.measurement.retrieval import Gallery, Scores
+    from brainhive_cli.training.alignment import model as aligners
+
 T = TypeVar("T")
-CPU = torch.device("cpu")
 DEFAULT_UNIT = "µV"
 """Unit of continuous samples of a whitened store that does not say it: that of EEG."""
 SIGNALS, PICTURES = 4000, 8192
@@ -231,6 +229,8 @@ class TrainedRun:
                     f"the model {path} does not say which fold it is of",
                     "name its run: --run RUN, without --dataset",
                 )
+            from brainhive_cli.training.alignment import model as aligners
+
             model = aligners.load(path)
             layout, learned = model.layout, model.learned
             if learned.recordings != people:
@@ -617,7 +617,7 @@ class TrainedModel:
 
     run: TrainedRun
     cell: Cell
-    device: torch.device = CPU
+    device: torch.device | str = "cpu"
     head: str | None = None
 
     def __post_init__(self) -> None:
@@ -636,6 +636,8 @@ class TrainedModel:
         Raises:
             RecipeError: if it has no such head.
         """
+        from brainhive_cli.training.alignment import model as aligners
+
         module = aligners.load(self.path).to(self.device)
         # retrieval compares the requested head alone
         if self.head is not None:
@@ -646,6 +648,8 @@ class TrainedModel:
     @cached_property
     def layout(self) -> Layout:
         """Its architecture; weights are not kept."""
+        from brainhive_cli.training.alignment import model as aligners
+
         return aligners.load(self.path).layout
 
     @cached_property
@@ -759,6 +763,10 @@ class TrainedModel:
             BrainhiveError: if a head predicts embeddings of other weights than a store
                 has.
         """
+        import torch
+
+        from brainhive_cli.data.targets.targets import Targets
+
         # keys of the embeddings in the model
         stores, layout = self.stores(split), self.module.layout
         keys = layout.encoders
@@ -807,6 +815,8 @@ class TrainedModel:
             BrainhiveError: if its weights are not those that the model changes, or the
                 pictures not those of the store.
         """
+        from brainhive_cli.data.targets.targets import compute_online, grouped
+
         run, adapter = self.run, self.module.adapter
         if adapter is None:
             return {}
@@ -839,6 +849,8 @@ class TrainedModel:
         Returns:
             Heads [N, *shape], and the row of each one's picture [N].
         """
+        import torch
+
         # one seed for each signal, by the cell and the picture
         trials, module = self.trials(subject, split), self.module
         seeds = [
@@ -866,6 +878,8 @@ class TrainedModel:
             signals: [N, C, T] instead of their averages, as with a part of these
                 replaced.
         """
+        import torch
+
         module, subject = self.module, trials.subject
         # [N, C, T]
         signals = torch.from_numpy(trials.averages) if signals is None else signals
@@ -893,6 +907,10 @@ class TrainedModel:
             images: [M, D] what `images` gives of them, where it is known.
             tokens: [N, D] what `encode` gives of the trials, where it is known.
         """
+        import torch
+
+        from brainhive_cli.measurement.retrieval import Scores, rank
+
         # vectors of the candidates [M, D] and of the trials [N, D], unless the caller
         # has them
         if images is None:
@@ -913,6 +931,8 @@ class TrainedModel:
         """Predict the heads of a subject's signals [N, C, T], float32 [N, *shape];
         nothing is sampled.
         """
+        import torch
+
         module = self.module
         with torch.inference_mode():
             heads = module.predict(
@@ -959,6 +979,8 @@ class TrainedModel:
 
     def find_order(self, subject: int, split: str) -> Interleaving:
         """Find which of all trials of a subject in a split may exchange labels."""
+        from brainhive_cli.data.targets.likeness import find_features
+
         dataset = self.run.dataset
 
         def find() -> Interleaving:
@@ -1263,6 +1285,8 @@ def check_tokens(
     Raises:
         MissingData: naming the run, the prior, and what trains one that fits.
     """
+    import torch
+
     # it was trained for this prior
     model = align.models[0].module
     known = model.layout.prior_digest

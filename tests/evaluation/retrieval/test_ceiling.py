@@ -14,9 +14,9 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.retrieval import measure
-from brainhive_cli.evaluation.retrieval.figures import lay_out
 from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
 from brainhive_cli.evaluation.retrieval.summary import Cells, measure_ceilings
+from brainhive_cli.evaluation.retrieval.tables import lay_out
 from brainhive_cli.measurement.retrieval import Scores
 from brainhive_cli.measurement.units import Alike
 

@@ -5,7 +5,7 @@ import pytest
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.retrieval.summary import scopes_below
+from brainhive_cli.evaluation.retrieval.scopes import scopes_below
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from torch.nn.functional import normalize
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.measurements import BACKWARD
 from brainhive_cli.evaluation.retrieval import measure
 from brainhive_cli.evaluation.retrieval.measure import (
     encode,
@@ -16,7 +17,6 @@ from brainhive_cli.evaluation.retrieval.measure import (
     measure_subsets,
     shared_rows,
 )
-from brainhive_cli.measurement.retrieval import BACKWARD
 
 
 class Model:

@@ -14,7 +14,7 @@ from recorded_numbers import Recorded, metric_rows
 from brainhive_cli.core.artifacts import Sheet
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import RetrievalFacts
-from brainhive_cli.core.measurements import ALL, Measurements
+from brainhive_cli.core.measurements import ALL, BACKWARD, Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.trials import Trials
@@ -29,7 +29,7 @@ from brainhive_cli.evaluation.retrieval.baseline import (
     read_targets,
     try_orders,
 )
-from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, lay_out
+from brainhive_cli.evaluation.retrieval.figures import draw_artifacts
 from brainhive_cli.evaluation.retrieval.folds import (
     measure_classes,
     measure_guess,
@@ -41,6 +41,7 @@ from brainhive_cli.evaluation.retrieval.measure import (
     open_gallery,
 )
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
+from brainhive_cli.evaluation.retrieval.scopes import scopes_below
 from brainhive_cli.evaluation.retrieval.summary import (
     Cells,
     above_chance,
@@ -53,11 +54,11 @@ from brainhive_cli.evaluation.retrieval.summary import (
     measure_ceilings,
     measure_cells,
     measure_scopes,
-    scopes_below,
 )
+from brainhive_cli.evaluation.retrieval.tables import lay_out
 from brainhive_cli.evaluation.retrieval.verification import compare_metrics
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.retrieval import BACKWARD, Gallery, Scores
+from brainhive_cli.measurement.retrieval import Gallery, Scores
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.training.alignment.recipe import Cell
 

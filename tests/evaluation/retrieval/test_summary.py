@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from brainhive_cli.core.measurements import BACKWARD
 from brainhive_cli.evaluation.retrieval.summary import (
     Cells,
     above_chance,
     describe_control,
 )
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.retrieval import BACKWARD, DRAWS, Scores
+from brainhive_cli.measurement.retrieval import DRAWS, Scores
 from brainhive_cli.measurement.units import Alike
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models import encoders
-from brainhive_cli.models.encoders import _tokens, diffusers_vae, gabor, vd_text
+from brainhive_cli.models.encoders import _outputs, diffusers_vae, gabor, vd_text
 from brainhive_cli.models.picture_autoencoder import PictureAutoencoder, Pixels
 
 KINDS = (
@@ -95,12 +95,12 @@ def test_kernels_are_smaller_than_twice_the_picture(picture: Image.Image) -> Non
         encoders.degrade(picture.resize((8, 8)), "gaussian-17", 8)
 
 
-def transformer() -> tuple[nn.Module, _tokens.Anatomy]:
+def transformer() -> tuple[nn.Module, _outputs.Anatomy]:
     """Make three blocks, the last of which is normed; two tokens before the patches."""
     blocks = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
     norm = nn.LayerNorm(4)
     network = nn.Sequential(blocks, norm)
-    return network, _tokens.Anatomy(list(blocks), norm, extra=2, has_class=True)
+    return network, _outputs.Anatomy(list(blocks), norm, extra=2, has_class=True)
 
 
 OUTPUTS = [
@@ -116,40 +116,40 @@ def test_tokens_of_blocks(recorded) -> None:
     for weight in network.parameters():
         weight.add_(0.3 * torch.randn_like(weight))
     tokens = torch.randn(2, 6, 4)
-    found = _tokens.Outputs(network, OUTPUTS, anatomy)(tokens)
+    found = _outputs.Outputs(network, OUTPUTS, anatomy)(tokens)
     recorded(4, **dict(zip(OUTPUTS, digest(found), strict=True)))
-    alone = _tokens.Outputs(network, "block-1.class", anatomy)(tokens)
+    alone = _outputs.Outputs(network, "block-1.class", anatomy)(tokens)
     assert torch.equal(alone, found[OUTPUTS.index("block-1.class")])
 
 
 def test_stages_of_a_resnet() -> None:
     stages = [nn.Conv2d(3, 3, 1) for _ in range(2)]
     network = nn.Sequential(*stages)
-    anatomy = _tokens.Anatomy(stages=stages)
+    anatomy = _outputs.Anatomy(stages=stages)
     pictures = torch.randn(2, 3, 4, 5)
     names = ["stage-1", "stage-2.mean", "embedding"]
-    first, second, last = _tokens.Outputs(network, names, anatomy)(pictures)
+    first, second, last = _outputs.Outputs(network, names, anatomy)(pictures)
     assert torch.equal(first, stages[0](pictures))
     assert torch.equal(last, network(pictures))
     assert torch.equal(second, last.mean((2, 3)))
-    assert _tokens.resnet_anatomy(network) is None
+    assert _outputs.resnet_anatomy(network) is None
 
 
 @pytest.mark.parametrize("name", ["block-3", "block-0.1", "stage-1", "stage-2.mean"])
 def test_outputs_that_a_transformer_lacks_are_refused(name: str) -> None:
     network, anatomy = transformer()
     with pytest.raises(RecipeError) as caught:
-        _tokens.Outputs(network, name, anatomy)
+        _outputs.Outputs(network, name, anatomy)
     assert "block-2" in caught.value.hint
 
 
 def test_a_class_token_that_is_not_there_is_refused() -> None:
     network, anatomy = transformer()
-    without = _tokens.Anatomy(anatomy.blocks, anatomy.norm)
+    without = _outputs.Anatomy(anatomy.blocks, anatomy.norm)
     for name in ("class", "block-1.class"):
         with pytest.raises(RecipeError):
-            _tokens.Outputs(network, name, without)
-    _tokens.Outputs(network, "mean", without)
+            _outputs.Outputs(network, name, without)
+    _outputs.Outputs(network, "mean", without)
 
 
 def test_the_shape_of_latents_follows_from_the_resolution() -> None:
