@@ -288,6 +288,18 @@ def test_commands_load_no_library_that_they_do_not_use(
         ), words
 
 
+def test_checks_and_finished_runs_load_no_torch(
+    small: tuple[str, ...], trained: Path, evaluated: Any
+) -> None:
+    training = ["train-align", *small, "run.device=cpu"]
+    evaluation = ["eval-retrieval", f"run={trained}", "sheet_rows=0", "run.device=cpu"]
+    for line, folder in ((training, trained), (evaluation, evaluated.folder)):
+        for words, fact in (([*line, "--check"], "Inputs"), (line, folder.name)):
+            shown, imported = start(words)
+            assert fact in shown and "error:" not in shown, shown
+            assert imported & {"torch", "scipy", "transformers"} == set(), words
+
+
 def test_completions_are_current() -> None:
     build = runpy.run_path(str(CHECKOUT / "completions/build.py"))
     for shell, name in build["SCRIPTS"].items():

@@ -5,7 +5,6 @@ from itertools import islice
 from typing import NamedTuple, Self
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from brainhive_cli.core.arrays import Array, Bool, Float32, Int64
 from brainhive_cli.measurement.units import number_names
@@ -262,6 +261,8 @@ class _Windows:
             parts: [n] number of the part of each trial; windows lie in one part.
             position: [n] of each trial in time, from 0.
         """
+        from scipy.sparse import csr_array
+
         longest = 1 + int(position.max(initial=0))
         self.numbers: list[Int64] = []
         self.sums: list[tuple[csr_array, csr_array]] = []

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator, make_interp_spline
-from scipy.sparse import csr_array
 
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
@@ -199,6 +197,8 @@ def hrf_library(
     Source: cvnlab/GLMsingle, `getcanonicalhrflibrary` (rebuilt from a formula),
     `getcanonicalhrf` (a table).
     """
+    from scipy.interpolate import PchipInterpolator
+
     folder = Path(__file__).parent
     if name == "assumed":
         responses = np.loadtxt(folder / "assumed_hrf.txt").reshape(1, -1)
@@ -253,6 +253,8 @@ def canonical_design(
         [T, n]; zero for a trial more than 24 s before the first volume, where the grid
         begins.
     """
+    from scipy.interpolate import make_interp_spline
+
     # nilearn's grid: from LEAD_S before the first volume to about a TR behind the last
     times_s, intervals = run.times_s, len(run.times_s) - 1
     end_s = times_s[-1] * (1 + 1 / intervals)
@@ -491,6 +493,8 @@ class Session:
         """Pairs of trials [trials, trials] of one stimulus in different runs, as a
         sparse matrix of ones.
         """
+        from scipy.sparse import csr_array
+
         stimuli = np.concatenate([run.stimuli for run in self.runs])
         run = np.repeat(range(len(self.runs)), [len(run.stimuli) for run in self.runs])
         # leave-one-run-out: repetitions within a run are no pairs; sparse, as few are

@@ -2,13 +2,13 @@
 
 import pytest
 
-from brainhive_cli.commands import train_align
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import Cell as CellFacts, TrainingFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.job import Job
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.references import rejoined
 
 SWEEP = ("subjects=1,2", "train.epochs=1", "sweep.train.lr=[1e-3,2e-3]")
@@ -18,7 +18,7 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(
     go, small, world, tmp_path, monkeypatch
 ):
     here, trained = f"paths.runs={tmp_path / 'runs'}", []
-    real = train_align.train_cell
+    real = loop.train_cell
 
     def until_the_third(name: str, *rest: object) -> None:
         trained.append(name)
@@ -26,7 +26,7 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         real(name, *rest)
 
-    monkeypatch.setattr(train_align, "train_cell", until_the_third)
+    monkeypatch.setattr(loop, "train_cell", until_the_third)
     with pytest.raises(KeyboardInterrupt):
         go("train-align", *small, here, *SWEEP)
 
@@ -121,9 +121,7 @@ def test_fine_tuning_starts_from_a_variant_and_refuses_the_whole_sweep(
 ):
     def job_of(run: str) -> Job:
         overrides = [*small, "mode=finetune", f"finetune={{run: '{run}'}}"]
-        return Job.resolve(
-            train_align.Recipe.resolve("train-align", None, {}, overrides)
-        )
+        return Job.resolve(Recipe.resolve("train-align", None, {}, overrides))
 
     with pytest.raises(RecipeError, match="is a sweep") as caught:
         job_of(str(swept))
