@@ -532,6 +532,47 @@ def match_full_names(count: int, _: Path) -> Task:
     return Task(lambda: match_names(names, image_ids), data_bytes=bytes_used)
 
 
+def run_command(words: str, home: Path) -> float:
+    """Run a command in a process of its own; return its processor seconds."""
+    from harness import brainhive, run
+
+    return run(**brainhive(words.split(), home)).cpu_s
+
+
+def prepare_start_up(words: str, made_by: Sequence[str], _: int, home: Path) -> Task:
+    """Make a home by some commands, in which a command is then measured."""
+    for command in made_by:
+        run_command(command, home)
+
+    def measure() -> Measured:
+        return Measured(1, run_command(words, home), np.nan, 0.0, 0.0)
+
+    return Task(measure)
+
+
+def prepare_epoch(_: int, home: Path) -> Task:
+    """Embed the demo, for a training of one epoch next to the loop of that epoch."""
+    run_command("embed --recipe demo", home)
+    run_command(f"{TRAINING} train.epochs=2", home)  # which also makes the signals
+
+    def measure() -> Measured:
+        one_s = run_command(TRAINING, home)
+        loops_s = run_command(f"{TRAINING} train.epochs=11", home) - one_s
+        return Measured(1, one_s, loops_s / 10, 0.0, 0.0)
+
+    return Task(measure)
+
+
+TRAINING = "train-align --recipe demo train.epochs=1"
+MADE = ("embed --recipe demo", TRAINING, "eval-retrieval --recipe demo")
+START_UP = {
+    "start_up_help": ("--help", ()),
+    "start_up_check": ("eval-retrieval --recipe demo --check", MADE),
+    "start_up_check_with_prior": (f"{TRAINING} --check", MADE[:1]),
+    "start_up_finished_training": (TRAINING, MADE[:2]),
+    "start_up_finished_evaluation": ("eval-retrieval --recipe demo", MADE),
+}
+"""Commands whose start is measured, and those that make what they find."""
 CASES: Mapping[str, Case] = {
     "ridge_eeg": Case(
         "ridge of THINGS-EEG2, 4 x 17 x 250", 16_540, prepare_ridge(4, 17, 250)
@@ -559,6 +600,11 @@ CASES: Mapping[str, Case] = {
         "A tenth of NSD among training pictures", 73_000, compare_training
     ),
     "match_names": Case("Names of ImageNet, files repeat", 1_281_167, match_full_names),
+    **{
+        name: Case(words, 1, partial(prepare_start_up, words, made_by))
+        for name, (words, made_by) in START_UP.items()
+    },
+    "start_up_epoch": Case("train-align of one epoch, the demo's", 1, prepare_epoch),
 }
 
 
@@ -581,11 +627,11 @@ def main() -> None:
     )
     for name in args.only:
         rows = []
-        for share in args.shares:
-            count = max(1, round(Fraction(share) * CASES[name].count))
+        sizes = [round(Fraction(share) * CASES[name].count) for share in args.shares]
+        for count in sorted({max(1, size) for size in sizes}):
             rows.append(measure_apart(name, count, args.folder))
             exponent = ""
-            if share == args.shares[-1]:
+            if count >= max(sizes) and len(rows) > 1:
                 exponent = f"exponent {fit_exponent(rows):.2f}"
             print(write_row(CASES[name].what, rows[-1], exponent), flush=True)
 

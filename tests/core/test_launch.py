@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import signal
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -144,6 +145,26 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
     # as many processes as there are GPUs
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert launch.start(Run()).device_or_name == "cuda"
+
+
+def test_torch_is_not_asked_for_a_gpu_without_a_driver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(launch, "DRIVERS", ("no-such-driver",))
+    assert launch.may_have_gpu()  # torch is loaded here, and knows better
+
+    monkeypatch.delitem(sys.modules, "torch")
+    assert not launch.may_have_gpu()
+    assert launch.start(Run()) == Launch(0, 1, "cpu")
+    assert launch.num_processes(Run()) == 1
+    assert "torch" not in sys.modules
+    monkeypatch.setattr(launch, "DRIVERS", ("null",))
+    assert launch.may_have_gpu()
+    monkeypatch.setattr(launch, "DRIVERS", ())
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert launch.may_have_gpu()
 
 
 @pytest.mark.parametrize("name", ["cuda:1", "cuda:2", "tpu", "mtia", "meta", "cpu:x"])

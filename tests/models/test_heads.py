@@ -7,13 +7,23 @@ import copy
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models import heads
 from brainhive_cli.models.encoders import diffusers_vae
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.heads import PREFIX, Head, latent_space
 
 TWO = {"latent": Head((4, 2, 2), "vae", "abc"), "token": Head((3,), "clip")}
+
+
+def test_names_that_are_not_compared_with_torchs_are_fit() -> None:
+    names = [*parts.kinds("encoders"), heads.TOKEN, heads.FUSED, "a-b"]
+    heads.check_names(names)
+    assert [name for name in names if hasattr(torch.nn.ModuleDict(), name)] == []
+    for name in ("", "a.b", "keys", "half"):
+        with pytest.raises(RecipeError, match="no head can be called"):
+            heads.check_names([name])
 
 
 def test_tokens_are_flattened_to_be_compared_and_centred_ones_correlate() -> None:

@@ -22,10 +22,10 @@ FAULTS = (
     ),
     Fault("(correlation < paired).double()", "(correlation > paired).double()"),
     Fault("float(subject_means.var(ddof=1)) / subjects", "0.0"),
-    Fault("reach = t.ppf(UPPER, freedom) * error", "reach = error"),
+    Fault("reach = stdtrit(freedom, UPPER) * error", "reach = error"),
     Fault(
-        "float(2 * t.sf(abs(mean) / error, freedom))",
-        "float(t.sf(abs(mean) / error, freedom))",
+        "float(2 * stdtr(freedom, -abs(mean) / error))",
+        "float(stdtr(freedom, -abs(mean) / error))",
     ),
     Fault("z / (1 + z**2 / size) * np.sqrt(", "z * np.sqrt("),
     Fault("false_discovery_control(tested).tolist() if tested else []", "tested"),
