@@ -11,13 +11,13 @@ from harness import CHECKOUT, Bench, main
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from brainhive_cli.data.media import near_copies
-from brainhive_cli.data.media.decoding import digest_pixels
 from brainhive_cli.data.media.near_copies import (
     confirm_near_copy,
     count_details,
     find_candidates,
     hash_picture,
 )
+from brainhive_cli.data.media.picture_digests import digest_pixels
 from brainhive_cli.demo import pictures as demo
 
 SHARED = Path(os.environ.get("BRAINHIVE_SHARED") or CHECKOUT.parent / "shared")

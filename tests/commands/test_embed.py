@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.data.media.decoding import describe_pixels
+from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.models import encoders

@@ -18,7 +18,7 @@ from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import Seen
-from brainhive_cli.data.media.decoding import describe_pixels
+from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 

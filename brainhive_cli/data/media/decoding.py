@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import xxhash
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -19,8 +17,8 @@ from brainhive_cli.core import foreign_code
 from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet
-from brainhive_cli.data.media.near_copies import hash_picture
+from brainhive_cli.data.datasets import BadPicture, StimulusSet
+from brainhive_cli.data.media.picture_digests import describe_pixels
 
 DECODERS = 16
 """The most decoding processes by default."""
@@ -46,27 +44,6 @@ class Batch(NamedTuple):
     views: dict[str, Tensor]
     pixels: dict[str, UInt64]
     bad: list[str]
-
-
-def digest_pixels(stimulus: Image.Image | Clip) -> int:
-    """Digest what a stimulus shows (xxh3, 64 bits): its pixels, or those of all frames,
-    and their shape.
-
-    Files of one picture in different lossless formats, or under different names, have
-    one digest.
-    """
-    # the shape is a part of the digest: [4, 1] and [2, 2] may have equal bytes
-    pixels = stimulus.frames if isinstance(stimulus, Clip) else np.asarray(stimulus)
-    digest = xxhash.xxh3_64(str(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.intdigest()
-
-
-def describe_pixels(stimulus: Image.Image | Clip) -> UInt64:
-    """Give what a stimulus is known by, [25]: the digest of its pixels, and its
-    perceptual hash.
-    """
-    return np.array([digest_pixels(stimulus), *hash_picture(stimulus)], np.uint64)
 
 
 def decoders(workers: int | None, launch: Launch) -> int:

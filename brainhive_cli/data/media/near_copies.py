@@ -4,7 +4,7 @@ pixels.
 A near-copy shows a learned picture after compression, with another contrast, without
 colours, blurred, at another size, or in a way that stimuli are prepared: cut to a
 square, with a side cut off, between bars or behind an aperture. Its exact digest
-(`decoding.digest_pixels`) is another one. Pictures are compared by their
+(`picture_digests.digest_pixels`) is another one. Pictures are compared by their
 *details*: DCT coefficients, each ring of frequencies scaled to one size. A layout that
 many pictures share, such as a thing on white ground, then weighs little. Pictures of
 few details, such as gratings, are alike by nature and are not compared with each other.

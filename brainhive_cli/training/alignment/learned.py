@@ -37,7 +37,6 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
 )
 from brainhive_cli.data.datasets import BadPicture, Dataset, StimulusSet
-from brainhive_cli.data.media.decoding import digest_pixels
 from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
 from brainhive_cli.data.media.near_copies import (
     COPIES,
@@ -46,6 +45,7 @@ from brainhive_cli.data.media.near_copies import (
     confirm_near_copy,
     find_candidates,
 )
+from brainhive_cli.data.media.picture_digests import digest_pixels
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.target_store import (
     PIXEL_WORDS,

@@ -7,7 +7,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from brainhive_cli.data.datasets import BadPicture, decode
-from brainhive_cli.data.media.decoding import digest_pixels
+from brainhive_cli.data.media.picture_digests import digest_pixels
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

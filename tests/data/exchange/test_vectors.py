@@ -19,7 +19,7 @@ from brainhive_cli.data.exchange.vectors import (
     open_vectors,
     write_parquet,
 )
-from brainhive_cli.data.media.decoding import describe_pixels
+from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import (
     PIXEL_WORDS,

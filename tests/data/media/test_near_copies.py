@@ -16,13 +16,13 @@ from skimage import data as photographs
 
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import near_copies
-from brainhive_cli.data.media.decoding import digest_pixels
 from brainhive_cli.data.media.near_copies import (
     confirm_near_copy,
     count_details,
     find_candidates,
     hash_picture,
 )
+from brainhive_cli.data.media.picture_digests import digest_pixels
 from brainhive_cli.demo import pictures as demo
 
 ROOT = Path(__file__).resolve().parents[3]

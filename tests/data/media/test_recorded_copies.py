@@ -7,13 +7,13 @@ from recorded_numbers import Recorded
 
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import near_copies
-from brainhive_cli.data.media.decoding import describe_pixels, digest_pixels
 from brainhive_cli.data.media.near_copies import (
     confirm_near_copy,
     count_details,
     find_candidates,
     hash_picture,
 )
+from brainhive_cli.data.media.picture_digests import describe_pixels, digest_pixels
 
 VERDICTS = ("", "copy", "cropped", "mirrored")
 Pixels = np.ndarray
