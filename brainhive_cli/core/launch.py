@@ -132,6 +132,8 @@ class Launch:
 
     def describe_environment(self) -> dict[str, Any]:
         """Describe what this process computes with, for a run's `environment.json`."""
+        import torch  # the run that begins is going to compute
+
         # of the checkout that this package runs from; nothing for an installed wheel
         try:
             command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
@@ -147,7 +149,7 @@ class Launch:
             "device": self.device_name,
             "processes": self.processes,
             # sums of floats depend on how many threads share them
-            "threads": getattr(sys.modules.get("torch"), "get_num_threads", int)(),
+            "threads": torch.get_num_threads(),
             "platform": platform.platform(),
         }
 

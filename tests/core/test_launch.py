@@ -241,6 +241,14 @@ def test_what_ended_a_launch_is_its_error(
     assert ("train.batch_size=8" in error.hint) is (kind is DeviceError)
 
 
+def test_threads_are_those_of_torch_though_it_was_not_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # its import now fails
+    with pytest.raises(ImportError):
+        Launch(0, 1, "cpu").describe_environment()
+
+
 def test_the_environment_names_versions_and_threads() -> None:
     described = Launch(0, 3, "cpu").describe_environment()
     assert described["processes"] == 3 and described["device"] == "cpu"
