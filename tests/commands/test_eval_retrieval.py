@@ -17,6 +17,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.command import list_inputs, require
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.evaluation.retrieval import baseline, measure
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -184,14 +185,14 @@ def test_a_ridge_shares_the_data_of_the_run_when_it_is_measured(
         open_models=lambda cells, device: cells,
     )
     ridge, trained = Settings(paths=Settings()), SimpleNamespace(folder=tmp_path)
-    changes = {
-        "write_ridge": lambda *of: ridge,
-        "train_align": SimpleNamespace(run=lambda *of: trained),
-        "Job": SimpleNamespace(resolve=lambda spec: fitted),
-        "measure_cell": lambda models, spec: steps.append(models),
-    }
-    for name, change in changes.items():
-        monkeypatch.setattr(eval_retrieval, name, change)
+    training = SimpleNamespace(run=lambda *of: trained)
+    resolved = SimpleNamespace(resolve=lambda spec: fitted)
+    monkeypatch.setattr(eval_retrieval, "train_align", training)
+    monkeypatch.setattr(eval_retrieval, "Job", resolved)
+    monkeypatch.setattr(baseline, "write_ridge", lambda *of: ridge)
+    monkeypatch.setattr(
+        measure, "measure_cell", lambda models, spec: steps.append(models)
+    )
     launch: Any = SimpleNamespace(alone=None, device=None)
     folder: Any = SimpleNamespace(path=tmp_path)
 

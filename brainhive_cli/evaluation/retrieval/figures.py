@@ -292,12 +292,12 @@ def save_pictures(
             continue
         try:
             images = dataset.images(dataset.holdout.stored_split(split))
+            if not images.has_pictures:
+                continue
             ids = [gallery.image_ids[row] for row in shown]
             image_rows, unknown = match_names(ids, images.image_ids)
         except BrainhiveError as error:
             problems += [error.in_one_line] * len(shown)
-            continue
-        if not images.has_pictures:
             continue
 
         # all metrics are there by now: a picture that only decorates must not lose them
