@@ -299,7 +299,7 @@ class Map(nn.Module):
         small = min(count, width)
         gram = torch.zeros(small, small, dtype=torch.float64, device=flat.device)
         for block in _centre_in_blocks(flat, mean):
-            gram.addmm_(block.T, block)
+            _add_products(gram, block)
         squared, vectors = _find_eigenvectors(gram, min(self.count, small))
         epsilon = torch.finfo(torch.float64).eps * small
         kept = int((squared > squared[0] * epsilon).sum())
@@ -335,20 +335,36 @@ def _centre_in_blocks(flat: Tensor, mean: Tensor) -> Iterator[Tensor]:
         yield (columns.double() - column_means).T
 
 
+def _add_products(gram: Tensor, block: Tensor) -> None:
+    """Add the products of the columns of a block [n, S] to the lower triangle of a Gram
+    matrix [S, S].
+    """
+    if gram.device.type != "cpu":
+        gram.addmm_(block.T, block)
+        return
+    from scipy.linalg.blas import dsyrk
+
+    # one triangle takes half of the time; transposed matrices are in Fortran's order,
+    # so that no copy is made
+    dsyrk(1.0, block.numpy().T, beta=1.0, c=gram.numpy().T, overwrite_c=1)
+
+
 def _find_eigenvectors(gram: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Find the largest eigenvalues [K] of a matrix [S, S], which is overwritten, and
-    their eigenvectors [S, K], in descending order.
+    """Find the largest eigenvalues [K] of a symmetric matrix [S, S] and their
+    eigenvectors [S, K], in descending order.
+
+    Only the lower triangle is read; the matrix is overwritten.
     """
     size = len(gram)
     if gram.device.type == "cpu" and count < size:
         from scipy.linalg import eigh
 
-        # the transpose is in Fortran's order, so that no copy is made
         largest = (size - count, size - 1)
         values, vectors = map(
             torch.from_numpy,
             eigh(
                 gram.numpy().T,
+                lower=False,
                 subset_by_index=largest,
                 overwrite_a=True,
                 check_finite=False,
