@@ -25,7 +25,7 @@ back when they are freed.
 """
 MAX_EXACT = 5000
 """Signals, or numbers of a signal where these are fewer, up to which any number of
-components is exact: 5,000 take half a minute on two cores, 9,000 three.
+components is exact; the time grows with their cube, half a minute for 5,000.
 """
 POWER_ITERATIONS = 4
 """Of the approximation beyond, as in scikit-learn's PCA."""
