@@ -103,10 +103,12 @@ class Discriminant(nn.Module):
         """
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-        # standardise the signals [N, F]
-        flat = signal.flatten(1).double().cpu().numpy()
+        # standardise a copy of the signals [N, F]
+        flat = np.array(signal.flatten(1).cpu(), np.float64)
         mean, spread = flat.mean(0), flat.std(0)
         spread[spread == 0] = 1
+        flat -= mean
+        flat /= spread
         for name, labels in targets(slice(0, len(flat))).items():
             # labels are one-hot
             if (labels.count_nonzero(1) != 1).any():
@@ -124,7 +126,7 @@ class Discriminant(nn.Module):
 
             # fit, and write the fit as a linear map of raw signals
             fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-            fitted.fit((flat - mean) / spread, numbers)
+            fitted.fit(flat, numbers)
             weights, offsets = fitted.coef_, fitted.intercept_
             # of two categories, scikit-learn gives the difference
             if len(weights) == 1:

@@ -87,3 +87,10 @@ def test_one_category_and_one_trial_a_category_are_refused(numbers):
     with pytest.raises(BrainhiveError):
         fit(torch.randn(4, 2, 3), torch.tensor(numbers), 5)
     fit(torch.randn(4, 2, 3), torch.tensor([0, 1, 2, 2]), 5)
+
+
+def test_a_fit_leaves_its_signals_as_they_are():
+    signal = torch.randn(24, 4, 5, dtype=torch.float64) + 3
+    before = signal.clone()
+    fit(signal, torch.arange(24) % 3, 3)
+    assert torch.equal(signal, before)
