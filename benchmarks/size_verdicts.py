@@ -39,7 +39,22 @@ def prepare_verdicts(count: int, folder: Path) -> Task:
     return Task(judge_models, lambda: judge_models(1), ranks.nbytes)
 
 
+def prepare_people(count: int, folder: Path) -> Task:
+    """Make the ranks of 100 pictures by the signals of several people."""
+    random = np.random.default_rng(0)
+    ranks = [
+        random.permuted(np.tile(np.arange(1, 101), (100, 1)), axis=1)
+        for _ in range(count)
+    ]
+    items = Items.independent([range(100)] * count, "pictures")
+    return Task(
+        lambda: judge(ranks, items, range(100)),
+        data_bytes=sum(matrix.nbytes for matrix in ranks),
+    )
+
+
 CASES: Mapping[str, Case] = {
     "judge_trials": Case("verdict on trials of 200 categories", 40_000, prepare_trials),
+    "verdict_people": Case("verdict on MOSAIC's 93 people", 93, prepare_people),
     "verdict": Case("verdicts on the pictures of ten models", 1000, prepare_verdicts),
 }
