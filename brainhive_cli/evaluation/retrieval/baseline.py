@@ -445,11 +445,12 @@ def _expect_orders_s(job: Job) -> float:
         small = min(sample, features)
         kept = min(COMPONENTS, small)
         if small <= MAX_EXACT:
-            operations += 2.0 * sample * features * small + 10.0 * small**3
+            operations += count_fit_operations(sample, features, small)
         else:
             operations += 12.0 * sample * features * kept
         # the ridge
-        operations += 2.0 * count * kept * (features + kept + width) + 10.0 * kept**3
+        operations += count_fit_operations(count, kept, kept)
+        operations += 2.0 * count * kept * (features + width)
     return operations / OPERATIONS_PER_S
 
 
