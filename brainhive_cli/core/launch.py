@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -169,6 +169,16 @@ class Launch:
             # or NCCL guesses
             device_ids = [self.device.index] if self.device.type == "cuda" else None
             torch.distributed.barrier(device_ids=device_ids)
+
+    def once(self, act: Callable[[], T]) -> T:
+        """Let the main process act while the others wait, and return its result in all
+        of them.
+
+        Args:
+            act: Called in the main process. Its result is pickled for the others.
+        """
+        result: T = self.gather(act() if self.rank == 0 else None)[0]
+        return result
 
     def gather(self, item: Any) -> list[Any]:
         """Collect one picklable object a process, in order of rank, in every

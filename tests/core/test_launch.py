@@ -107,6 +107,15 @@ def test_the_main_process_writes_unless_it_only_reads() -> None:
     rows = torch.ones(2)
     assert alone.gather_rows(rows, 2) is rows
     alone.barrier()
+    assert alone.once(lambda: 4) == 4
+
+
+def test_only_the_main_process_acts_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Launch, "gather", lambda launch, item: [item, None])
+    acted = list[int]()
+    for rank in (0, 1):
+        Launch(rank, 2, "cpu").once(lambda rank=rank: acted.append(rank))
+    assert acted == [0]
 
 
 def test_a_launch_needs_all_that_its_launcher_sets(
