@@ -294,7 +294,7 @@ def cells(on: Bench) -> None:
 
     def bare() -> None:
         job = Job.resolve(resolve(count))
-        todo, stores = job.list_cells(), job.open_stores()
+        todo, stores = job.cells, job.stores
         opened = TrainingData(job, job.variants[todo[0].variant], stores, [1], launch)
         for cell in todo:
             recipe, (layout, data) = (

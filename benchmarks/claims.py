@@ -12,7 +12,7 @@ import torch
 from harness import Bench, main
 
 from brainhive_cli.commands import embed, train_align
-from brainhive_cli.core import claims
+from brainhive_cli.core import claims, driver
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
@@ -79,7 +79,7 @@ def command(on: Bench) -> None:
             yield iter(files)
 
         def peer() -> None:
-            with patch.object(RunFolder, "claim_cells", list_cells):
+            with patch.object(driver, "claim_cells", list_cells):
                 ours()
 
         on.compare(

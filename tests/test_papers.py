@@ -12,6 +12,7 @@ from own_recordings import write_pictures
 
 from brainhive_cli.commands import embed, reconstruct, train_align, workflow
 from brainhive_cli.core.command import describe_missing
+from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.recipe import read_recipe, shipped_recipes
 from brainhive_cli.core.sweep import variants
 
@@ -137,7 +138,7 @@ def test_a_paper_lacks_nothing_but_data(home: object) -> None:
 
 def lacks_nothing_but_data(paper: str) -> None:
     what = resolve(paper)
-    inputs = train_align.inputs(what)
+    inputs = list_inputs(train_align, what)
     missing = describe_missing(inputs)
 
     if what.mode == "finetune":
@@ -253,7 +254,7 @@ def test_brainhives_pictures_are_drawn_as_its_code_draws_them(home: object) -> N
     assert (recipe.adapter, recipe.prior.scale, recipe.scheduler) == ("skip", 1.0, None)
     trained = resolve("brainhive-reconstruct")
     assert trained.prior == recipe.prior.source and trained.train.prior_dropout == 0.1
-    missing = describe_missing(reconstruct.inputs(recipe))
+    missing = describe_missing(list_inputs(reconstruct, recipe))
     assert "fakekungfu/Fusion-Prior-H14_B32_VAE" in missing[0]
 
 
@@ -262,7 +263,7 @@ def test_a_papers_reconstruction_shows_what_was_published_and_lacks_nothing_but_
     paper: str, home: object
 ) -> None:
     recipe = reconstruct.Recipe.resolve("reconstruct", f"papers/{paper}", {}, [])
-    missing = describe_missing(reconstruct.inputs(recipe))
+    missing = describe_missing(list_inputs(reconstruct, recipe))
 
     known = RECONSTRUCTED[paper]
     assert (recipe.published is None) == (known is None)

@@ -22,8 +22,6 @@ from brainhive_cli.core.command import (
     Input,
     Result,
     describe_missing,
-    key_work,
-    list_inputs,
     tabulate,
 )
 from brainhive_cli.core.errors import (
@@ -43,6 +41,7 @@ from brainhive_cli.core.errors import (
     remember_interrupts,
     system_error_number,
 )
+from brainhive_cli.core.jobs import Job, key_work, resolve
 from brainhive_cli.core.recipe import (
     find_recipe,
     read_extended,
@@ -198,8 +197,9 @@ def _carry_out(
         raise RecipeError(problem, "add --check, or leave it out")
     if common["check"]:
         with console.progress(command):
-            inputs = list_inputs(module, recipe)
-            tables = _plan(command, module, recipe, inputs)
+            job = resolve(module, recipe)
+            inputs = job.list_inputs()
+            tables = _plan(command, job, inputs)
         if common.get("recipe_too") and not common["json"]:
             # the recipe alone on stdout, so that `> FILE.yaml` makes a recipe of it
             console.show_text(*recipe.to_yaml().split("\n"))
@@ -246,7 +246,7 @@ def perform(
         with console.progress(command):
             result: Result = module.run(recipe, here, again)
     except BaseException as error:
-        from brainhive_cli.core.cells import remove_unused
+        from brainhive_cli.core.driver import remove_unused
 
         remove_unused(runs_folder)
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
@@ -258,16 +258,15 @@ def perform(
     return here, result
 
 
-def _plan(command: str, module: Any, recipe: Any, inputs: list[Input]) -> list[Table]:
+def _plan(command: str, job: Job, inputs: list[Input]) -> list[Table]:
     """Lay out what a command would do, with its time and memory where nothing is
     missing.
 
     A device that is not here is added to the inputs.
     """
-    tables = list[Table]()
-    if hasattr(module, "preview"):
-        with suppress(BrainhiveError):  # which the inputs say
-            tables += module.preview(recipe)
+    tables, recipe = list[Table](), job.recipe
+    with suppress(BrainhiveError):  # which the inputs say
+        tables += job.preview()
 
     # time and memory by the last work of its kind on this device
     estimate: dict[str, str] = {}
@@ -275,7 +274,7 @@ def _plan(command: str, module: Any, recipe: Any, inputs: list[Input]) -> list[T
     if not describe_missing(inputs):
         try:
             with redirect_stderr(StringIO()):
-                work, key = key_work(command, module, recipe)
+                work, key = key_work(command, job)
         except DeviceError as error:
             inputs.append(Input(f"device {recipe.run.device}", None, error))
         else:

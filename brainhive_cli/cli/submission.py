@@ -18,9 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from brainhive_cli.core import console, documents, foreign_code, hub
 from brainhive_cli.core.command import (
     Input,
-    Work,
     describe_missing,
-    list_inputs,
     require,
 )
 from brainhive_cli.core.documents import show_value
@@ -41,6 +39,7 @@ from brainhive_cli.core.files import (
     portable,
     shipped_folder,
 )
+from brainhive_cli.core.jobs import list_inputs, resolve
 from brainhive_cli.core.launch import READING
 from brainhive_cli.core.recipe import Recipe
 
@@ -200,7 +199,7 @@ def _count_cells(module: Any, recipe: Recipe) -> int:
     many as may be had.
     """
     try:
-        work: Work | None = module.work(recipe) if hasattr(module, "work") else None
+        work = resolve(module, recipe).count_work()
     except BrainhiveError:
         return recipe.run.cluster.tasks
     return work.cells if work else 1

@@ -11,12 +11,12 @@ from pydantic import Field, model_validator
 
 from brainhive_cli import demo
 from brainhive_cli.commands import workflow
-from brainhive_cli.core import console
-from brainhive_cli.core.cells import start_run
+from brainhive_cli.core import console, driver
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.facts import Difference, RetrievalFacts
 from brainhive_cli.core.files import home_folder
+from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, Measurements
 from brainhive_cli.core.recipe import BaseRecipe, Names
@@ -159,56 +159,98 @@ def inputs(recipe: Recipe) -> list[Input]:
     ]
 
 
-def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Run the steps through their own commands, then write the page."""
-    # open the run, and join the generators that the wheel ships in parts
-    system = SYSTEMS[recipe.system]
-    steps = _steps(recipe)
-    folder = start_run("demo", system.recipe, recipe, launch, again)
-    console.say(f"On {system.signals} ({system.provenance}).")
-    for generator in system.generators:
-        joined_generators.assemble(generator, home_folder() / generator)
+@dataclass(frozen=True)
+class DemoRun(RunJob):
+    """Run of the demo, which consists of the runs of its steps.
 
-    # run the steps, with overrides of the system, of a quick run and of the user
-    overrides = {}
-    for name, step in steps.steps.items():
-        quick = step.quick if recipe.quick else []
-        further = recipe.overrides.get(steps.command_of(name), [])
-        overrides[name] = [*system.overrides.get(name, []), *quick, *further]
-    finished = dict(workflow.run_steps(steps, launch, again, overrides))
-    tables = [workflow.summarise_steps(finished, f"Demo, on {system.signals}")]
+    Attributes:
+        recipe: Its settings.
+        system: What is shown.
+        steps: The workflow of the system.
+    """
 
-    # collect their metrics, and the effects of HAVIR's controls
-    measurements = workflow.measure_steps(finished)
-    caveats = [SIMULATED] if system.is_simulated else measurements.caveats
-    measurements = measurements.stating(command="demo", caveats=caveats)
-    if recipe.system == "havir":
+    recipe: Recipe
+    system: System
+    steps: workflow.Recipe
+
+    @property
+    def label(self) -> str:
+        """First part of the run's name."""
+        return self.system.recipe
+
+    def make_parts(self, run: OpenRun, again: bool) -> dict[str, workflow.FinishedStep]:
+        """Join the generators that the wheel ships in parts, and run the steps."""
+        system, recipe = self.system, self.recipe
+        console.say(f"On {system.signals} ({system.provenance}).")
+        for generator in system.generators:
+            joined_generators.assemble(generator, home_folder() / generator)
+
+        # with overrides of the system, of a quick run and of the user
+        overrides = {}
+        for name, step in self.steps.steps.items():
+            quick = step.quick if recipe.quick else []
+            further = recipe.overrides.get(self.steps.command_of(name), [])
+            overrides[name] = [*system.overrides.get(name, []), *quick, *further]
+        return dict(workflow.run_steps(self.steps, run.launch, again, overrides))
+
+    def summarise(self, run: OpenRun) -> Summary:
+        """Write the page, and collect what the steps measured."""
+        with console.progress("writing the page"):
+            tables = self._list_tables(run.parts)
+            page = _page(self.system, self.steps, tables, run.parts)
+            run.folder.replace("index.html", page.write)
+        return Summary(self._measure(run.parts))
+
+    def _measure(self, steps: Mapping[str, workflow.FinishedStep]) -> Measurements:
+        """Collect what the steps measured, and the effects of HAVIR's controls."""
+        measurements = workflow.measure_steps(steps)
+        caveats = [SIMULATED] if self.system.is_simulated else measurements.caveats
+        measurements = measurements.stating(command="demo", caveats=caveats)
+        if effects := self._list_effects(steps):
+            measurements = measurements.stating(control_effects=effects)
+        return measurements
+
+    def _list_effects(
+        self, steps: Mapping[str, workflow.FinishedStep]
+    ) -> list[Difference]:
+        """List the effects of HAVIR's controls; none of other systems."""
+        if self.recipe.system != "havir":
+            return []
         # the sweep over voxels, and the draws with shuffled trials, by head
         swept, shuffled = (
-            {head: finished[name.format(head=head)].result.metrics for head in HEADS}
+            {head: steps[name.format(head=head)].result.metrics for head in HEADS}
             for name in ("{head}", SHUFFLED)
         )
-        effects = control_effects(swept, shuffled)
-        measurements = measurements.stating(control_effects=effects)
-        tables.append(replace(difference_table(effects), title=EFFECTS))
+        return control_effects(swept, shuffled)
 
-    # write the page
-    if launch.is_main:
-        with console.progress("writing the page"):
-            folder.replace("index.html", _page(system, steps, tables, finished).write)
-        folder.finish(measurements)
-    launch.barrier()
+    def _list_tables(self, steps: Mapping[str, workflow.FinishedStep]) -> list[Table]:
+        """List the summary of the steps, and the effects of controls."""
+        title = f"Demo, on {self.system.signals}"
+        tables = [workflow.summarise_steps(steps, title)]
+        if effects := self._list_effects(steps):
+            tables.append(replace(difference_table(effects), title=EFFECTS))
+        return tables
 
-    # suggest the demos of the other systems
-    files = {"page": folder.path / "index.html"}
-    other_systems = [name for name in SYSTEMS if name != recipe.system]
-    lines = [
-        Line("demo", "--real" if name == "real" else ("system", name))
-        for name in other_systems
-    ]
-    return Result(
-        folder.path, tuple(tables), measurements, files, ", or ".join(map(str, lines))
-    )
+    def describe(self, run: OpenRun) -> Result:
+        """Show what the steps achieved, and suggest the demos of the other systems."""
+        lines = [
+            Line("demo", "--real" if name == "real" else ("system", name))
+            for name in SYSTEMS
+            if name != self.recipe.system
+        ]
+        return Result(
+            run.folder.path,
+            tuple(self._list_tables(run.parts)),
+            self._measure(run.parts),
+            {"page": run.folder.path / "index.html"},
+            ", or ".join(map(str, lines)),
+        )
+
+
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Run the steps through their own commands, then write the page."""
+    job = DemoRun(recipe, SYSTEMS[recipe.system], _steps(recipe))
+    return driver.run("demo", job, launch, again)
 
 
 def _page(

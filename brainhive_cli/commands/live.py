@@ -3,19 +3,19 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import cached_property, partial
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.core import artifacts, console
+from brainhive_cli.core import artifacts, console, driver
 from brainhive_cli.core.artifacts import Artifact, Curve, Line, Row, Sheet, Tile
-from brainhive_cli.core.cells import start_run
-from brainhive_cli.core.command import Input, Result, collect, digests_of
+from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.facts import LiveFacts
+from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     ALL,
@@ -47,6 +47,8 @@ from brainhive_cli.training.alignment.trained import check_tokens
 
 PICTURE_PX = 256
 """Longer side of the pictures on the page, at most."""
+SESSION = "session"
+"""Folder of a run that holds the saved session."""
 UNCLOSED = "the session ended, but not all was closed"
 CURVE_POINTS = 200
 """Points of the curve, at most."""
@@ -60,32 +62,74 @@ INTERVAL = (
 )
 
 
-def inputs(recipe: Recipe) -> list[Input]:
-    """List the run, the stream, and what draws; nothing of the stream is opened."""
-    job = cache(lambda: Job.resolve(recipe))
-    checks = [lambda: job().check(), lambda: recipe.page and resolve_host(recipe.host)]
-    return collect(lambda: job().inputs(), lambda: _list_drawing(recipe), checks=checks)
+class LiveRun(Job, RunJob):
+    """Run of live; every session is a run of its own."""
 
+    @property
+    def label(self) -> str:
+        """First part of the run's name."""
+        return self.align.label
 
-def _list_drawing(recipe: Recipe) -> list[Input]:
-    """List the prior and the weights of the recipe that draws."""
-    if recipe.draw is None:
+    @cached_property
+    def failures(self) -> list[Exception]:
+        """The error that has ended the session, if one has."""
         return []
-    drawing = Reconstruction.resolve("reconstruct", recipe.draw, {}, [])
-    source = drawing.prior.source
-    # refuse networks that do not fit each other before the session starts
-    drawing.generator.check()
-    return [
-        Input.of(f"prior {source}", partial(priors.describe, source)),
-        *drawing.generator.inputs(),
-    ]
+
+    @cached_property
+    def drawing(self) -> Reconstruction | None:
+        """The recipe that draws; None where nothing is drawn."""
+        if self.recipe.draw is None:
+            return None
+        return Reconstruction.resolve("reconstruct", self.recipe.draw, {}, [])
+
+    def inputs(self) -> list[Input]:
+        """List the run, the stream, and what draws; nothing of the stream is opened."""
+        return collect(super().inputs, self._list_drawing)
+
+    def _list_drawing(self) -> list[Input]:
+        """List the prior and the weights of the recipe that draws."""
+        if self.drawing is None:
+            return []
+        # drawings are no part of what is measured
+        prior = priors.find_input(self.drawing.prior.source)
+        return [replace(prior, digest=""), *self.drawing.generator.inputs()]
+
+    def check(self) -> None:
+        """Refuse a stream, networks or a page that cannot be used."""
+        super().check()
+        if self.drawing is not None:
+            self.drawing.generator.check()
+        if self.recipe.page:
+            resolve_host(self.recipe.host)
+
+    def summarise(self, run: OpenRun) -> Summary:
+        """Decode until the stream or the session ends."""
+        return _hold_session(self, run.folder, run.launch)
+
+    def describe(self, run: OpenRun) -> Result:
+        """Show hit rates and latencies; raise what has ended the session."""
+        for failure in self.failures:
+            raise failure
+        path, measurements = run.folder.path, run.folder.measurements()
+        tables = _make_tables(measurements)
+        if self.recipe.lines:  # which are all that goes to stdout
+            return Result(path, tables, measurements, shown=())
+        session = path / SESSION
+        files = {"session": session} if session.is_dir() else {}
+        return Result(path, tables, measurements, files)
+
+
+resolve = LiveRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Decode until the stream or the session ends; every session is a run of its
-    own.
-    """
-    job = Job.resolve(recipe)
+    """Decode until the stream or the session ends."""
+    return driver.run("live", resolve(recipe), launch, again=True)
+
+
+def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
+    """Decode until the stream or the session ends, and measure what was decoded."""
+    recipe = job.recipe
     with ExitStack() as outlets:  # what is closed in the end
         with console.progress("opening the model and the stream"):
             session = job.open(launch)
@@ -104,9 +148,6 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             source = stream.format.name
 
         # where results go: lines of JSON, an LSL outlet, the page
-        resolved = recipe.model_copy(update={"align_run": job.align.name})
-        digests = digests_of(job.inputs())
-        folder = start_run("live", job.align.label, resolved, launch, True, digests)
         read_picture, sinks = _find_pictures(session), []
         if recipe.lines:
             # one event a line, for programs that read stdout
@@ -135,11 +176,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 page.publish(event, picture)
 
         drawer = Drawer(_load_generator(session, launch), show) if recipe.draw else None
-        recorder, files = None, {}
+        recorder = None
         # whose trials are stored already
         if recipe.save and not isinstance(stream, WindowStream):
-            root = files["session"] = folder.path / "session"
             stimulus = job.align.dataset.stimulus
+            root = folder.path / SESSION
             recorder = SessionFolder(root, stream.format, job.subject, stimulus)
             outlets.callback(_try, UNCLOSED, recorder.close)
 
@@ -178,15 +219,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         draw_session, folder, loop.first_results, loop.score, read_picture
     )
     figures = _try("the session is not drawn", session_drawn) or []
-    artifacts.write(folder, [*figures, *tables])
-    folder.finish(measurements)
-
     # the run is finished with what was decoded; a lost stream is an error nevertheless
-    if failure is not None:
-        raise failure
-    if recipe.lines:  # which are all that goes to stdout
-        return Result(folder.path, tables, measurements, shown=())
-    return Result(folder.path, tables, measurements, files)
+    job.failures += [] if failure is None else [failure]
+    return Summary(measurements, [*figures, *tables])
 
 
 def _try(problem: str, act: Callable[[], Any]) -> Any:

@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import Field
 
 from brainhive_cli.core import console
-from brainhive_cli.core.cells import LOCK, is_in_use
 from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.command import Input, Result, digests_of
+from brainhive_cli.core.driver import LOCK, is_in_use
 from brainhive_cli.core.errors import (
     BrainhiveError,
     Line,
@@ -24,6 +24,7 @@ from brainhive_cli.core.errors import (
     guess,
 )
 from brainhive_cli.core.files import remove
+from brainhive_cli.core.jobs import OpenRun
 from brainhive_cli.core.launch import Launch, start
 from brainhive_cli.core.measurements import (
     caveats_of,
@@ -343,7 +344,6 @@ def _verify(
     """
     import torch
 
-    from brainhive_cli.commands.train_align import train_cells
     from brainhive_cli.data.targets.target_stores import list_changed
     from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
     from brainhive_cli.evaluation.retrieval.verification import (
@@ -351,7 +351,6 @@ def _verify(
         compare_metrics,
         verify,
     )
-    from brainhive_cli.training.alignment.job import Job
     from brainhive_cli.training.alignment.model_files import is_model
     from brainhive_cli.training.alignment.recipe import Recipe as TrainingRecipe
     from brainhive_cli.training.alignment.references import (
@@ -359,6 +358,7 @@ def _verify(
         choose_cell,
         find_reference,
     )
+    from brainhive_cli.training.alignment.run import TrainingRun
 
     # an evaluation leads to its training
     root = paths.under_home("runs")
@@ -371,8 +371,8 @@ def _verify(
     folder, variant = find_reference(reference, paths)
     if is_model(folder.path):
         raise RecipeError(f"{folder.path} does not hold its recipe", "name a run")
-    job = Job.resolve(folder.recipe(TrainingRecipe, paths=paths, run={}))
-    cells = {one.name: one for one in job.list_cells() if variant in ("", one.variant)}
+    job = TrainingRun.resolve(folder.recipe(TrainingRecipe, paths=paths, run={}))
+    cells = {one.name: one for one in job.cells if variant in ("", one.variant)}
     name = name or min(cells, key=lambda name: len(cells[name].trained_on))
     cell = choose_cell(cells, name, folder.name)
 
@@ -386,9 +386,9 @@ def _verify(
         torch.set_num_threads(there.get("threads") or threads)
         again = RunFolder(Path(temporary) / TRAINING / folder.path.name)
         again.path.mkdir(parents=True)
-        stores = job.open_stores()
-        changed = list_changed(folder, stores)
-        train_cells(job, [cell], stores, again, launch)
+        changed = list_changed(folder, job.stores)
+        training_stage = next(job.stages(OpenRun(again, launch)))
+        training_stage.compute(name, launch)
 
         # compare bytes of weights, metrics, and the ranks of an evaluation
         file = f"cells/{name}/model/model.safetensors"
@@ -413,7 +413,8 @@ def _verify(
 
     # versions, device, commit and inputs, which may explain a difference
     here = launch.describe_environment()
-    here |= here["versions"] | job.digests()
+    _, versions = job.pin_versions()
+    here |= here["versions"] | digests_of(job.inputs()) | versions
     there |= there.get("versions", {}) | job.recipe.digests
     others = [
         f"{key}: {there.get(key)} there, {value} here"

@@ -9,17 +9,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from brainhive_cli.core import console, hub
-from brainhive_cli.core.cells import finishing, start_run
-from brainhive_cli.core.command import Input, Result, collect, key_work, read_paces
+from brainhive_cli.core import console, driver, hub
+from brainhive_cli.core.command import Input, Result, collect, read_paces
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, Unfinished
 from brainhive_cli.core.facts import RetrievalFacts, WorkflowFacts
+from brainhive_cli.core.jobs import OpenRun, RunJob, Summary, key_work, resolve
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.measurements import (
     Measurements,
@@ -28,7 +29,6 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.recipe import MAX_STEPS, BaseRecipe, Names, Section
-from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.sentences import state_finding
 
@@ -335,16 +335,17 @@ def inputs(recipe: Recipe) -> list[Input]:
             except (BrainhiveError, Unfinished):
                 state, due = "next", step
         if state not in ("finished", "each time"):
+            job = resolve(module, resolved)
             # of later steps, list downloads; their other inputs are made by earlier
             # steps
             listed += [
                 one if is_due else replace(one, note=f"for {name}")
-                for one in collect(partial(module.inputs, resolved))
+                for one in job.list_inputs()
                 if is_due or one.size or isinstance(one.error, hub.Unreachable)
             ]
             times[name] = 0.0
             with suppress(BrainhiveError):  # of what is still to be made
-                work, key = key_work(command, module, resolved)
+                work, key = key_work(command, job)
                 pace = read_paces(recipe.paths.under_home("runs")).get(key, (0.0,))
                 times[name] = work.count * pace[0] if work else 0.0
         steps.append(Input(f"{name}: {line}", note=state))
@@ -357,42 +358,55 @@ def inputs(recipe: Recipe) -> list[Input]:
     return collect(lambda: steps, lambda: listed)
 
 
+@dataclass(frozen=True)
+class WorkflowRun(RunJob):
+    """Run of a workflow, which consists of the runs of its steps."""
+
+    recipe: Recipe
+
+    @property
+    def label(self) -> str:
+        """First part of the run's name."""
+        return (self.recipe.recipe or "steps").replace("/", "-")
+
+    def make_parts(self, run: OpenRun, again: bool) -> dict[str, FinishedStep]:
+        """Run the steps; finished ones are reused, and an interrupted one continues."""
+        return dict(run_steps(self.recipe, run.launch, again))
+
+    def summarise(self, run: OpenRun) -> Summary:
+        """Collect what the steps measured."""
+        return Summary(measure_steps(run.parts))
+
+    def describe(self, run: OpenRun) -> Result:
+        """Show the steps, and suggest the table of a matrix."""
+        result = describe_steps(run.folder.path, run.parts)
+        if not self.recipe.matrix:
+            return result
+        return replace(result, hint=Line("report", run.folder.path.name, "--table"))
+
+
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Run the steps; finished ones are reused, and an interrupted one continues."""
-    # the steps first: their runs are what this one consists of
-    is_whole = recipe.list_steps() == [*recipe.cells]
-    folder = RunFolder(recipe.paths.under_home("runs"))
+    if recipe.list_steps() == [*recipe.cells]:
+        return driver.run("workflow", WorkflowRun(recipe), launch, again)
     # a part of the steps is no result by itself, so it gets no run
-    if is_whole:
-        folder = start_run(
-            "workflow",
-            (recipe.recipe or "steps").replace("/", "-"),
-            recipe,
-            launch,
-            again,
-        )
     steps = dict(run_steps(recipe, launch, again))
-    measurements = measure_steps(steps)
-    if is_whole:
-        with finishing(folder, launch) as is_due:
-            if is_due and launch.is_main:
-                folder.finish(measurements)
+    return describe_steps(recipe.paths.under_home("runs"), steps)
 
-    # all tables and files of the steps, and what each step took
+
+def describe_steps(path: Path, steps: Mapping[str, FinishedStep]) -> Result:
+    """Show all tables and files of the steps, and what each step took."""
     tables = [table for step in steps.values() for table in step.result.tables]
     return Result(
-        folder.path,
+        path,
         (*tables, summarise_steps(steps, "Steps")),
-        measurements,
+        measure_steps(steps),
         {
             f"{name} {kind}": path
             for name, step in steps.items()
             for kind, path in step.result.files.items()
         },
         exit_code=max(step.result.exit_code for step in steps.values()),
-        hint=Line("report", folder.path.name, "--table")
-        if is_whole and recipe.matrix
-        else "",
     )
 
 

@@ -118,20 +118,6 @@ def require(inputs: Iterable[Input]) -> None:
             raise one.error
 
 
-def list_inputs(module: Any, recipe: Any) -> list[Input]:
-    """List the inputs of a command, by its module; what is absent where none can be
-    listed yet is one.
-
-    Raises:
-        RecipeError: if the recipe does not hold.
-    """
-    try:
-        return [*module.inputs(recipe)]
-    except MissingData as error:
-        # other inputs cannot be listed before this one is there
-        return [Input(error.message, None, error)]
-
-
 def collect(
     *sources: Callable[[], Iterable[Input]], checks: Iterable[Callable[[], Any]] = ()
 ) -> list[Input]:
@@ -281,17 +267,6 @@ class Work:
                 f"{console.size(peak_bytes)}, the most in the last run of this kind"
             ),
         }
-
-
-def key_work(command: str, module: Any, recipe: Any) -> tuple[Work | None, str]:
-    """Give the work of a command, and the name of its pace on the recipe's device."""
-    work = module.work(recipe) if hasattr(module, "work") else None
-    if not work:
-        return None, ""
-    from brainhive_cli.core import launch
-
-    device = launch.start(recipe.run).device_name
-    return work, work.key(command, device, launch.num_processes(recipe.run))
 
 
 def read_paces(runs: Path) -> dict[str, tuple[float, int]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.cells import start_run
+from brainhive_cli.core.driver import start_run
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SCHEMA, Measurements

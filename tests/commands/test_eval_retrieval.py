@@ -14,10 +14,12 @@ import torch
 from brainhive_cli import aligner
 from brainhive_cli.commands import eval_retrieval
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.command import list_inputs, require
+from brainhive_cli.core.command import require
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.jobs import OpenRun, list_inputs
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.retrieval import baseline, measure
+from brainhive_cli.evaluation.retrieval import baseline, measure, run
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -185,16 +187,15 @@ def test_a_ridge_shares_the_data_of_the_run_when_it_is_measured(
         open_models=lambda cells, device: cells,
     )
     ridge, trained = Settings(paths=Settings()), SimpleNamespace(folder=tmp_path)
-    training = SimpleNamespace(run=lambda *of: trained)
     resolved = SimpleNamespace(resolve=lambda spec: fitted)
-    monkeypatch.setattr(eval_retrieval, "train_align", training)
-    monkeypatch.setattr(eval_retrieval, "Job", resolved)
+    monkeypatch.setattr(run, "TrainingRun", resolved)
+    monkeypatch.setattr(run.driver, "run", lambda *of: trained)
+    monkeypatch.setattr(run, "Job", resolved)
     monkeypatch.setattr(baseline, "write_ridge", lambda *of: ridge)
     monkeypatch.setattr(
         measure, "measure_cell", lambda models, spec: steps.append(models)
     )
-    launch: Any = SimpleNamespace(alone=None, device=None)
-    folder: Any = SimpleNamespace(path=tmp_path)
+    opened = OpenRun(RunFolder(tmp_path), Launch(0, 1, "cpu"))
 
-    eval_retrieval._fit_ridge(job, folder, launch)
+    run._fit_ridge(job, opened)
     assert steps == ["the run", ("cell", "other")]

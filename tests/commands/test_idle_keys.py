@@ -5,6 +5,7 @@ import pytest
 from brainhive_cli.commands import demo, embed, reconstruct, train_align, train_prior
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.recipe import read_recipe
 
 COMMANDS = {
@@ -65,5 +66,5 @@ def test_a_key_that_does_nothing_with_these_recordings_is_said(
 def test_a_check_says_which_part_of_the_recordings_is_not_there(small, world):
     sweep = "sweep={signal.window_ms: [[0, 500], [0, 5000]]}"
     what = train_align.Recipe.resolve("train-align", None, {}, [*small, sweep])
-    (told,) = describe_missing(train_align.inputs(what))
+    (told,) = describe_missing(list_inputs(train_align, what))
     assert told.startswith("the window [0.0, 5000.0] ms reaches beyond")

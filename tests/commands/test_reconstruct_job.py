@@ -18,8 +18,10 @@ from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import Seen
+from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.demo.pictures import draw, scenes
+from brainhive_cli.evaluation.reconstruction.run import resolve
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 
 
@@ -120,13 +122,13 @@ def test_pictures_are_counted_and_inputs_listed_without_loading_weights(
     more = (f"generator.source={own}", "sources=brain,images", "best_of=2")
 
     recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, *more])
-    work = reconstruct.work(recipe)
+    work = resolve(recipe).count_work()
 
-    assert describe_missing(reconstruct.inputs(recipe)) == []
+    assert describe_missing(list_inputs(reconstruct, recipe)) == []
     # 3 items, 2 repeats, the best of 2
     assert work is not None and (work.count, work.cells) == (24, 2)
     shutil.rmtree(own / "unet")
-    assert "has no unet/" in describe_missing(reconstruct.inputs(recipe))[0]
+    assert "has no unet/" in describe_missing(list_inputs(reconstruct, recipe))[0]
 
 
 def test_pictures_that_are_not_fetched_are_missing_before_drawing(
@@ -137,6 +139,6 @@ def test_pictures_that_are_not_fetched_are_missing_before_drawing(
 
     monkeypatch.setattr("brainhive_cli.data.datasets._list_split", list_unfetched)
     recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, drawing)
-    assert "not fetched" in describe_missing(reconstruct.inputs(recipe))
+    assert "not fetched" in describe_missing(list_inputs(reconstruct, recipe))
     with pytest.raises(MissingData, match="not fetched"):
         go("reconstruct", *drawing)

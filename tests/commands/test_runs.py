@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.commands import runs as runs_command
 from brainhive_cli.core import documents, files, runs as core_runs
-from brainhive_cli.core.cells import start_run
+from brainhive_cli.core.driver import start_run
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Recipe

@@ -10,6 +10,7 @@ from brainhive_cli.commands import train_prior
 from brainhive_cli.commands.train_prior import Recipe
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
 from brainhive_cli.models.priors._fusion_network import FusionPrior
@@ -112,7 +113,9 @@ def test_what_the_training_would_refuse_is_missing_in_a_check(settings, go, home
         ("prior=identity", "a prior of kind identity cannot be trained"),
     ):
         overrides = (*settings, "prior=fusion_prior", override)
-        listed = train_prior.inputs(Recipe.resolve("train-prior", None, {}, overrides))
+        listed = list_inputs(
+            train_prior, Recipe.resolve("train-prior", None, {}, overrides)
+        )
         assert told in " ".join(describe_missing(listed))
         with pytest.raises(BrainhiveError) as caught:
             go("train-prior", *overrides)

@@ -18,6 +18,7 @@ from brainhive_cli.app import app
 from brainhive_cli.commands import reconstruct, workflow
 from brainhive_cli.core import documents
 from brainhive_cli.core.command import Input, describe_missing
+from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import shipped_recipes
 
@@ -103,7 +104,9 @@ def test_every_paper_has_steps_to_its_number_and_weights_of_known_size() -> None
         if (folder / "reconstruct.yaml").is_file():  # whose metrics are done without
             names |= {
                 one.name
-                for one in reconstruct.inputs(resolve(reconstruct, f"papers/{paper}"))
+                for one in list_inputs(
+                    reconstruct, resolve(reconstruct, f"papers/{paper}")
+                )
             }
 
         # what is missing is got by nobody but the reader

@@ -18,6 +18,7 @@ from brainhive_cli.commands import reconstruct
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY, SIMULATED, find_caveats
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.generators import sdxl, sdxl_unclip
@@ -109,8 +110,9 @@ def pixels(folder: Path) -> np.ndarray:
 def test_pictures_are_mixed_and_every_number_and_sheet_of_a_mixed_run_says_so(
     run: Path, go: Go
 ) -> None:
-    listed = reconstruct.inputs(
-        reconstruct.Recipe.resolve("reconstruct", None, {}, given(run, MIX))
+    listed = list_inputs(
+        reconstruct,
+        reconstruct.Recipe.resolve("reconstruct", None, {}, given(run, MIX)),
     )
     mixed = go("reconstruct", *given(run, MIX, "sources=brain,images"))
     plain = go("reconstruct", *given(run, "sources=brain"))

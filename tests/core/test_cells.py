@@ -14,23 +14,26 @@ import torch
 from brainhive_cli.core import cells
 from brainhive_cli.core.cells import (
     CELLS,
-    WORKERS_FOLDER,
     announce,
-    claim_cells,
     claim_path,
     claiming,
+    read_cells,
+)
+from brainhive_cli.core.claims import Claim, is_own
+from brainhive_cli.core.command import Work
+from brainhive_cli.core.driver import (
+    LOCK,
+    WORKERS_FOLDER,
+    claim_cells,
     fill,
     finishing,
     is_in_use,
     is_untouched,
-    read_cells,
     remove_unused,
-    say_found,
     start_run,
 )
-from brainhive_cli.core.claims import Claim, is_own
-from brainhive_cli.core.command import Work
 from brainhive_cli.core.errors import BrainhiveError, Unfinished
+from brainhive_cli.core.jobs import OpenRun, Stage
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe
@@ -213,18 +216,19 @@ def test_cells_without_a_file_are_measured(run: RunFolder) -> None:
     run.write_text(files["b"], "x")
     measured = list[str]()
 
-    def measure(name: str) -> dict[str, Any]:
+    def measure(name: str, launch: Launch) -> dict[str, Any]:
         measured.append(name)
         if name == "a":
             run.write_text(files["c"], "by another worker")
         return {"value": np.ones(2)}
 
-    work = Work("demo", 3, "cells")
-    assert fill(run, "measuring", files, ALONE, measure, work) is False
+    stage = Stage("measuring", files, measure)
+    opened_run = OpenRun(run, ALONE)
+    assert fill(opened_run, stage, Work("demo", 3, "cells")) == (False, None)
     assert measured == ["a"] and (run.path / files["a"]).is_file()
     (run.path / files["a"]).unlink()
-    assert fill(run, "measuring", files, ALONE, measure, work) is True
-    assert fill(run, "measuring", files, ALONE, measure, work) is True
+    assert fill(opened_run, stage, None) == (True, None)
+    assert fill(opened_run, stage, None) == (True, None)
     assert measured == ["a", "a"]
 
 
@@ -275,16 +279,12 @@ def test_a_finished_run_notes_who_asks_for_it(
     opened().finish(Measurements())
     capsys.readouterr()
     names = list[str]()
-    run = opened(finished=names)
+    run = opened(found=names)
     assert names == [run.path.name] and capsys.readouterr().err == ""
     recipe = Recipe(recipe_name="papers/x")
     start_run("embed", "tiny", recipe, ALONE)
     assert run.read_found().recipe_names == ["", "papers/x"]
     assert capsys.readouterr().err.count(run.path.name) == 1
-    say_found([])
-    assert capsys.readouterr().err == ""
-    say_found(["a", "b"])
-    assert "2: a, b" in capsys.readouterr().err
 
 
 def test_digests_are_part_of_an_opened_run(home: Path) -> None:
@@ -351,7 +351,7 @@ def test_a_run_for_which_nothing_was_done_is_removed(
     assert run.path.exists() is is_kept
     assert run.path.parent.exists() is is_kept
     if is_kept:
-        assert not (run.path / cells.LOCK).exists()
+        assert not (run.path / LOCK).exists()
 
 
 def test_runs_of_other_workers_are_not_removed(home: Path) -> None:

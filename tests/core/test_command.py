@@ -14,8 +14,6 @@ from brainhive_cli.core.command import (
     Work,
     collect,
     digests_of,
-    key_work,
-    list_inputs,
     read_paces,
     require,
     tabulate,
@@ -23,6 +21,7 @@ from brainhive_cli.core.command import (
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.facts import Facts, Variant, WorkflowFacts
 from brainhive_cli.core.files import NotFetched
+from brainhive_cli.core.jobs import key_work, resolve
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.measurements import SIMULATED, Measurements
 from brainhive_cli.core.recipe import Run
@@ -100,13 +99,13 @@ def test_an_optional_absence_does_not_hide_a_needed_one() -> None:
 
 def test_what_is_absent_before_inputs_are_known_is_one() -> None:
     module = SimpleNamespace(inputs=lambda recipe: iter(recipe))
-    assert list_inputs(module, [Input("a")]) == [Input("a")]
+    assert resolve(module, [Input("a")]).list_inputs() == [Input("a")]
     error = MissingData("no store")
     module.inputs = lambda recipe: fail(error)
-    assert list_inputs(module, 0) == [Input("no store", None, error)]
+    assert resolve(module, 0).list_inputs() == [Input("no store", None, error)]
     module.inputs = lambda recipe: fail(RecipeError("wrong"))
     with pytest.raises(RecipeError):
-        list_inputs(module, 0)
+        resolve(module, 0).list_inputs()
 
 
 def test_licence_and_size_are_of_what_is_to_be_fetched() -> None:
@@ -138,10 +137,10 @@ def test_the_key_of_work_names_command_device_and_processes() -> None:
     work = Work("demo", 3, "cells")
     module = SimpleNamespace(work=lambda recipe: work)
     key = "train-align, demo, on 3 × cpu"
-    assert key_work("train-align", module, recipe) == (work, key)
-    assert key_work("fetch", SimpleNamespace(), recipe) == (None, "")
+    assert key_work("train-align", resolve(module, recipe)) == (work, key)
+    assert key_work("fetch", resolve(SimpleNamespace(), recipe)) == (None, "")
     module.work = lambda recipe: None
-    assert key_work("embed", module, recipe) == (None, "")
+    assert key_work("embed", resolve(module, recipe)) == (None, "")
 
 
 def result_of(facts: Facts, **fields: Any) -> Result:

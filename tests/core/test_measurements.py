@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from brainhive_cli.core.cells import start_run
+from brainhive_cli.core.driver import start_run
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import Cell, Facts, TrainingFacts, Variant
 from brainhive_cli.core.launch import Launch

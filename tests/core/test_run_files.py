@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core import run_files, weights
-from brainhive_cli.core.cells import start_run
+from brainhive_cli.core.driver import start_run
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe

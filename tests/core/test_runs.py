@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from brainhive_cli.core import documents, files, run_files, runs
-from brainhive_cli.core.cells import claim_cells, is_in_use, start_run
 from brainhive_cli.core.documents import read_digests
+from brainhive_cli.core.driver import claim_cells, is_in_use, start_run
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.launch import Launch
@@ -89,7 +89,7 @@ WORKER = """if True:
     import sys, time, torch
     from brainhive_cli.core.launch import Launch
     from brainhive_cli.core.recipe import Recipe
-    from brainhive_cli.core.cells import claim_cells, start_run
+    from brainhive_cli.core.driver import claim_cells, start_run
     alone = Launch(0, 1, torch.device("cpu"))
     run = start_run("train-align", "tiny", Recipe(), alone)
     cells = {name: f"cells/{name}.txt" for name in "abcdef"}

@@ -383,6 +383,7 @@ def _checked(command: str, text: str, overrides: list[str]) -> str:
     from brainhive_cli.cli.execute import describe_error
     from brainhive_cli.core.command import describe_missing
     from brainhive_cli.core.errors import BrainhiveError
+    from brainhive_cli.core.jobs import resolve
 
     pipeline = _command(command)
     path = Path("mutated.yaml")
@@ -404,12 +405,9 @@ def _checked(command: str, text: str, overrides: list[str]) -> str:
     if again.fingerprint() != fingerprint:
         raise AssertionError("accepted, but another recipe when read again")
     try:
-        missing = describe_missing(pipeline.inputs(recipe))
-        _ = (
-            pipeline.preview(recipe)
-            if hasattr(pipeline, "preview") and not missing
-            else ()
-        )
+        job = resolve(pipeline, recipe)
+        missing = describe_missing(job.list_inputs())
+        _ = () if missing else job.preview()
     except (BrainhiveError, OSError) as error:
         refuse_riddles(describe_error(error))
         return "refused"

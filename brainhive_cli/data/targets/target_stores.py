@@ -229,9 +229,7 @@ def digest_of(store: TargetStore) -> str:
     return str(store.attributes.get("latent_space") or identity_of(store)["weights"])
 
 
-def keep_identity(
-    folder: RunFolder, stores: Mapping[str, TargetStore], is_main: bool
-) -> None:
+def keep_identity(folder: RunFolder, stores: Mapping[str, TargetStore]) -> None:
     """Record what made the stores that a run starts with; a run that is resumed must
     find the same.
 
@@ -240,10 +238,8 @@ def keep_identity(
     """
     if (folder.path / IDENTITIES).is_file():  # the run is resumed
         refuse_others(folder, stores, (*MADE_BY, "pictures"))
-    if is_main:
-        folder.write_json(
-            IDENTITIES, {name: identity_of(store) for name, store in stores.items()}
-        )
+    identities = {name: identity_of(store) for name, store in stores.items()}
+    folder.write_json(IDENTITIES, identities)
 
 
 def refuse_others(

@@ -2,7 +2,7 @@
 the amounts of these.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -163,7 +163,7 @@ class Job:
             epochs=None if training.backbone.is_closed_form else training.train.epochs,
         )
 
-    def inputs(self) -> Iterator[Input]:
+    def inputs(self) -> Iterable[Input]:
         """List the run, signals and stores."""
         # training pictures calibrate, test pictures are ranked
         yield from self.align.inputs(["train", "test"])

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import artifacts, console
+from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.facts import Cell as CellFacts, Claim, ExplanationFacts
+from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.measurements import (
     Measurements,
     Metric,
@@ -406,8 +407,8 @@ def conclude(
     readers: Sequence[Reader],
     parts: Mapping[tuple[Cell | None, int], SubjectProfiles],
     levels: Levels,
-) -> Measurements:
-    """Describe everything over all subjects; write the artifacts, and draw them.
+) -> Summary:
+    """Describe and draw everything over all subjects, and write maps.
 
     Args:
         job: The explanation.
@@ -503,9 +504,7 @@ def conclude(
     signals = [reader.trials for reader in readers]
     if subjects := collect_maps(readers, parts):
         folder.replace(MAPS, lambda path: [write_maps(path, *one) for one in subjects])
-    return finish(
-        job, folder, correct_findings(results), signals, items, missing, drawn, facts
-    )
+    return finish(job, correct_findings(results), signals, items, missing, drawn, facts)
 
 
 def collect_maps(
@@ -556,7 +555,6 @@ def collect_maps(
 
 def finish(
     job: Job,
-    folder: RunFolder,
     results: Findings,
     signals: Sequence[Trials],
     items: Items,
@@ -564,13 +562,11 @@ def finish(
     drawn: Drawn,
     facts: Mapping[str, Any],
     scopes: Scopes | None = None,
-) -> Measurements:
-    """Draw all, warn of what is missing, write table and figures, and put metrics and
-    facts together.
+) -> Summary:
+    """Draw all, warn of what is missing, and put metrics and facts together.
 
     Args:
         job: The explanation.
-        folder: Its run.
         results: All analyses.
         signals: Of each subject.
         items: Those that were tested.
@@ -598,8 +594,6 @@ def finish(
         )
         + drawn
     )
-    artifacts.write(folder, [summary_table(results, facts["protocol"]), *drawn])
-
     # when and where signals carry the stimulus, or why nothing was tested
     about = {
         "claims": state_claims(results),
@@ -614,9 +608,10 @@ def finish(
         **facts,
         "caveats": align.caveats(split),
     }
-    return Measurements(
+    measurements = Measurements(
         list_scopes(results) | (scopes or {}), missing, ExplanationFacts(**about)
     )
+    return Summary(measurements, [summary_table(results, facts["protocol"]), *drawn])
 
 
 def draw_findings(

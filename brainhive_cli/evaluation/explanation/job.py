@@ -2,7 +2,7 @@
 subject.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any, Self
@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import describe_signals
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.data.datasets import alike_items, require_split
 from brainhive_cli.data.spaces import Sensors
@@ -124,7 +126,7 @@ class Job:
         kind = f"{self.align.dataset.name}, {', '.join(self.recipe.analyses)}"
         return Work(kind, sum(map(len, self.subjects.values())), "subjects of a cell")
 
-    def inputs(self) -> Iterator[Input]:
+    def inputs(self) -> Iterable[Input]:
         """List the run, its signals, and the embeddings that they are compared with."""
         align = self.align
         # embeddings are listed below, as further levels are read, too
@@ -134,9 +136,23 @@ class Job:
                 align.dataset, align.dataset_config, split, self.encoders, align.paths
             )
 
-    def open_levels(self) -> dict[str, Mapping[str, TargetStore]]:
-        """Open the embeddings that signals are compared with, by split and encoder;
-        only those that are read.
+    @property
+    def label(self) -> str:
+        """First part of the run's name."""
+        return self.align.label
+
+    def check(self) -> None:
+        """Open the embeddings; raises as `levels`."""
+        _ = self.levels
+
+    def prepare(self, launch: Launch) -> None:
+        """Make the signal stores that are missing."""
+        self.align.prepare_signals(launch)
+
+    @cached_property
+    def levels(self) -> dict[str, Mapping[str, TargetStore]]:
+        """Embeddings that signals are compared with, by split and encoder; only those
+        that are read.
 
         Raises:
             BrainhiveError: if the run has folds of pictures, with the way out.
@@ -161,6 +177,11 @@ class Job:
         }
 
     def find_units(self, device: torch.device) -> Items:
+        """Find the pictures, once, see `_find_units`."""
+        return self.align.once("explained units", lambda: self._find_units(device))
+
+    @console.progress("matching the pictures of all subjects")
+    def _find_units(self, device: torch.device) -> Items:
         """Find the pictures that all subjects were shown and no model learned from, and
         which are alike.
 

@@ -14,8 +14,8 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.measurements import Measurements, scope
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.jobs import Summary
+from brainhive_cli.core.measurements import scope
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.trials import Trials, take
 from brainhive_cli.evaluation.explanation.conclusion import (
@@ -86,9 +86,8 @@ class Decoded:
         return Profile("accuracy", axis, hits, null, None, chance, self.candidates)
 
 
-def explain_trials(job: Job, folder: RunFolder) -> Measurements:
-    """Decode categories from single windows of held-out trials, and write what pages
-    show.
+def explain_trials(job: Job) -> Summary:
+    """Decode categories from single windows of held-out trials.
 
     Raises:
         RecipeError: if signals are of voxels, which have no time.
@@ -178,7 +177,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         missing["times of overlapping windows"] = left_out
     # recordings say which filters, marks and sensors figures have
     signals = [decoded.trials for decoded in subjects]
-    return finish(job, folder, [by_time], signals, items, missing, drawn, facts, scopes)
+    return finish(job, [by_time], signals, items, missing, drawn, facts, scopes)
 
 
 def permute_blocks(shown: Int64, order: Interleaving, draws: int, seed: int) -> Int64:

@@ -2,7 +2,7 @@
 decoded.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -120,9 +120,10 @@ class Job:
         tested = [cell for cell in align.cells if subject in cell.tested_on]
         # a person whom no cell is tested on gets the first model
         cell = replace((tested or align.cells)[0], tested_on=(subject,))
-        return cls(recipe, replace(align, chosen=[cell]), cell, subject)
+        named = recipe.model_copy(update={"align_run": align.name})
+        return cls(named, replace(align, chosen=[cell]), cell, subject)
 
-    def inputs(self) -> Iterator[Input]:
+    def inputs(self) -> Iterable[Input]:
         """List the run, the target stores of the gallery, and the files of the
         session.
         """

@@ -16,12 +16,12 @@ from PIL import Image
 
 from brainhive_cli.core import artifacts, console, runs
 from brainhive_cli.core.artifacts import Artifact, Row, Sheet, Tile
-from brainhive_cli.core.cells import start_run
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.device_memory import keep_freed_memory
-from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, Unfinished
+from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.facts import Cell, ReconstructionFacts
 from brainhive_cli.core.files import below, portable
+from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     ALL,
@@ -36,14 +36,13 @@ from brainhive_cli.core.measurements import (
     with_arrow,
 )
 from brainhive_cli.core.recipe import Paths, Published
-from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     choose_metrics,
-    is_here,
     load,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
@@ -265,37 +264,6 @@ class Selection:
         return self.saved[key]
 
 
-def open_run(
-    label: str,
-    recipe: Recipe,
-    launch: Launch,
-    again: bool,
-    digests: Mapping[str, str],
-) -> RunFolder:
-    """Open a run of `reconstruct`; a finished one is reopened if a metric that was
-    missing is here now.
-
-    Arguments are those of `start_run`.
-    """
-    # a finished run that lacks nothing, or nothing that is here now
-    folder = start_run("reconstruct", label, recipe, launch, again, digests)
-    missing = folder.measurements().missing if folder.is_finished else ()
-    if not any(is_here(name, recipe.metric_encoders) for name in missing):
-        return folder
-
-    # without its mark it is not finished
-    if launch.only_reads:
-        raise Unfinished(f"run {folder.name} lacks what is here now")
-
-    # all processes have seen the mark before it is removed, and none opens the run
-    # before that
-    launch.barrier()
-    if launch.is_main:
-        (folder.path / FINISHED).unlink()
-    launch.barrier()
-    return start_run("reconstruct", label, recipe, launch, digests=digests)
-
-
 def measure_run(
     folder: RunFolder,
     recipe: Recipe,
@@ -305,9 +273,8 @@ def measure_run(
     launch: Launch,
     missing: Mapping[str, str],
     facts: ReconstructionFacts,
-) -> None:
-    """Compare all reconstructions with their stimuli, write the sheets and finish the
-    run.
+) -> Summary | None:
+    """Compare all reconstructions with their stimuli, and write the sheets.
 
     Args:
         folder: The run.
@@ -319,6 +286,9 @@ def measure_run(
         launch: The processes that share the work.
         missing: Sources that could not be made, and how to get them.
         facts: What is known of the reconstructions.
+
+    Returns:
+        What the run states; None but in the main process.
     """
     # the values of all files; the main process writes them, and what was decoded in
     # words
@@ -334,7 +304,7 @@ def measure_run(
             or "two-way identification needs at least two pictures",
         )
     if not launch.is_main:
-        return
+        return None
 
     # scores were gathered on all processes, and one of them writes
     folder.replace("values.csv", lambda path: write_values(path, scored))
@@ -383,8 +353,7 @@ def measure_run(
             folder, scored, stimuli, recipe.sheet_rows, recipe.protocol, medium
         )
         shown = selection.show(measurements.scopes[ALL].get(OBJECT))
-    artifacts.write(folder, [*shown, *comparison_tables(measurements)])
-    folder.finish(measurements)
+    return Summary(measurements, [*shown, *comparison_tables(measurements)])
 
 
 def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:

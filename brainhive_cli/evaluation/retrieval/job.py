@@ -4,7 +4,7 @@ with which runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -140,7 +140,7 @@ class Job:
             chosen = max(values, key=values.__getitem__)
         return [(chosen, other) for other in validations if other != chosen]
 
-    def inputs(self) -> Iterator[Input]:
+    def inputs(self) -> Iterable[Input]:
         """List the runs, and what they are tested with."""
         for run in self.runs:
             yield from run.inputs(self.recipe.splits)
@@ -168,8 +168,7 @@ class Job:
             for name, store in run.stores(split).items()
         }
 
-    @property
-    def work(self) -> Work:
+    def count_work(self) -> Work:
         """Count what there is to measure."""
         # curves change how long a subject takes
         curves = "repetitions" if self.recipe.repetitions else "no curves"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from brainhive_cli.core import documents, hub, parts
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.command import Input
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 
 if TYPE_CHECKING:
@@ -122,6 +123,16 @@ def describe(reference: str) -> Description:
     config is not whole.
     """
     return parts.load("priors", kind_of(reference)).describe(reference)
+
+
+def find_input(reference: str) -> Input:
+    """Look for a prior, as an input of a command, with its digest."""
+    name = f"prior {reference}"
+    try:
+        digest = describe(reference).digest
+    except BrainhiveError as error:
+        return Input(name, error=error, reference=reference)
+    return Input(name, reference=reference, digest=digest)
 
 
 def kind_of(reference: str) -> str:

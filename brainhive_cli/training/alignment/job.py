@@ -2,15 +2,16 @@
 does.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from brainhive_cli.core import console, hub
-from brainhive_cli.core.command import Input, Work, collect, digests_of
+from brainhive_cli.core.command import Input, Work, collect
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import merge
 from brainhive_cli.core.launch import Launch
@@ -109,53 +110,46 @@ class Job:
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         return cls(recipe, variants(recipe), dataset, base_run)
 
-    def require(self) -> None:
-        """Check that the subjects are here, and that the variants fit their priors.
+    @property
+    def label(self) -> str:
+        """First part of the run's name."""
+        return self.recipe.run_label(self.recipe.paths)
 
-        Raises:
-            MissingData: if one of them is not.
-            RecipeError: if a variant does not fit its prior.
+    def pin_versions(self) -> tuple[Self, dict[str, str]]:
+        """Name the commits of what stages start from on the hub, and the newest runs of
+        recipes; what is on the hub is fetched.
+
+        Returns:
+            The job with these commits, and the versions by their names.
         """
-        # subjects of the test, and those of the training where they are other people
+        versions = dict[str, str]()
         for recipe in self.variants.values():
-            self.signals(recipe).choose_subjects(recipe.subjects)
-            if recipe.mode == "inter":
-                self.signals(recipe).choose_subjects(recipe.trained_on)
-        self.describe_priors()
-
-    def digests(self) -> dict[str, str]:
-        """Give the digests that make another run: of signals, own vectors and priors,
-        and pinned starts.
-        """
-        starts: dict[str, str] = {}
-        for recipe in self.variants.values():
-            starts |= name_starts(recipe.train.starts, recipe.paths, self._opened)
-        return digests_of(one for look in self._contents for one in look()) | starts
-
-    def pinned(self, digests: Mapping[str, str]) -> Self:
-        """Name what is of the hub with its commit, as its name may move on."""
+            versions |= name_starts(recipe.train.starts, recipe.paths, self._opened)
+        commits = {
+            name: version
+            for name, version in versions.items()
+            if name.startswith(hub.SCHEME)
+        }
 
         def pin(recipe: Recipe) -> Recipe:
-            commits = {
-                name: pinned
-                for name, pinned in digests.items()
-                if name.startswith(hub.SCHEME)
-            }
-            return recipe.model_copy(update={"train": recipe.train.pin_starts(commits)})
+            train = recipe.train.pin_starts(commits)
+            return recipe.model_copy(update={"train": train})
 
         pinned = {label: pin(recipe) for label, recipe in self.variants.items()}
-        return replace(self, recipe=pin(self.recipe), variants=pinned)
+        return replace(self, recipe=pin(self.recipe), variants=pinned), versions
 
     def signals(self, recipe: Recipe) -> Recordings:
         """Return the signals of a variant."""
         return Recordings(self.dataset, self.recipe.paths, recipe.signal)
 
-    def list_cells(self) -> list[Cell]:
-        """List the trainings, variant by variant; raises as `cells_of` does."""
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """The trainings, variant by variant; raises as `cells_of` does."""
         return cells_of(self.variants, self.dataset)
 
-    def open_stores(self) -> dict[str, TargetStore]:
-        """Open the stores of all variants' encoders, by name.
+    @cached_property
+    def stores(self) -> dict[str, TargetStore]:
+        """Stores of all variants' encoders, by name.
 
         Raises:
             BrainhiveError: if they are of different stimuli.
@@ -245,9 +239,7 @@ class Job:
             lambda: [
                 one
                 for each in self.variants.values()
-                for one in self.signals(each).inputs(
-                    self._list_read(each, self.list_cells())
-                )
+                for one in self.signals(each).inputs(self._list_read(each))
             ],
             lambda: store_inputs(
                 self.dataset,
@@ -275,7 +267,7 @@ class Job:
             *self._contents,
             lambda: list_start_inputs(
                 recipe.train.starts,
-                self.list_cells()[0],
+                self.cells[0],
                 recipe.paths,
                 recipe.backbone,
                 self._opened,
@@ -287,8 +279,9 @@ class Job:
         made.
         """
         # subjects and signals, then targets, priors and starts
-        self.require()
-        cells = self.list_cells()
+        cells = self.cells
+        for recipe in self.variants.values():
+            self.signals(recipe).refuse_copied_people(list_subjects(cells))
         for variant, trained_on in {(cell.variant, cell.trained_on) for cell in cells}:
             source, together = self.signals(self.variants[variant]), list[Trials]()
             for subject, recording in source.recordings(trained_on, "train").items():
@@ -298,7 +291,7 @@ class Job:
             if together:
                 spec_of(together)
         self._refuse_absent_trials(cells)
-        self.open_stores()
+        _ = self.stores
         for reference in self.describe_priors():
             priors.load(reference)
         for cell in cells:
@@ -333,26 +326,16 @@ class Job:
         self._starts[cell.name] = starts
         return starts
 
-    def _list_read(self, recipe: Recipe, cells: Sequence[Cell]) -> list[int]:
+    def _list_read(self, recipe: Recipe) -> list[int]:
         """List the subjects whose signals a variant reads: those of the test where they
         select the epoch.
         """
-        return list_subjects(cells, with_tested=recipe.train.selection == "test")
+        return list_subjects(self.cells, with_tested=recipe.train.selection == "test")
 
-    def has_signals(self, cells: Sequence[Cell]) -> bool:
-        """Whether all signal stores are there."""
-        return all(
-            self.signals(recipe).path(subject).is_file()
-            for recipe in self.variants.values()
-            for subject in self._list_read(recipe, cells)
-        )
-
-    def prepare_signals(self, cells: Sequence[Cell], launch: Launch) -> None:
-        """Create the signal stores that are missing."""
+    def prepare(self, launch: Launch) -> None:
+        """Make the signal stores that are missing."""
         for recipe in self.variants.values():
-            self.signals(recipe).prepare(self._list_read(recipe, cells), launch)
-            self.signals(recipe).refuse_copied_people(list_subjects(cells))
-        self._refuse_absent_trials(cells)
+            self.signals(recipe).prepare(self._list_read(recipe), launch)
 
     def _refuse_absent_trials(self, cells: Sequence[Cell]) -> None:
         """Refuse sessions that subjects lack, and folds that test no trial or learn
@@ -439,8 +422,9 @@ class Job:
             "published": published.as_dict() if published else {},
         }
 
-    def count_work(self, cells: Sequence[Cell]) -> Work:
-        """Count what it takes to train some cells."""
+    def count_work(self, cells: Sequence[Cell] | None = None) -> Work:
+        """Count what it takes to train some cells. Default: all."""
+        cells = self.cells if cells is None else cells
         train = self.recipe.train
         # trials of an epoch grow with the subjects, so work is counted per subject
         epochs = sum(

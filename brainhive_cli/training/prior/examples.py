@@ -64,6 +64,28 @@ def open_latents(path: Path, images: StimulusSet, rows: Int64) -> Latents:
     return read
 
 
+def _open_embeddings(recipe: Recipe, images: StimulusSet, launch: Launch) -> Targets:
+    """Open the embeddings of the pictures; they are computed now if the recipe says so.
+
+    Raises:
+        MissingData: naming absent ones.
+    """
+    try:
+        return open_targets(
+            recipe.dataset.build(recipe.paths),
+            recipe.dataset,
+            recipe.split,
+            recipe.encoders,
+            recipe.paths,
+            launch,
+            compute_missing=recipe.embed_missing,
+            images=images,
+        )
+    except MissingData as error:
+        way = f"{error.hint}, or add --embed-missing"
+        raise MissingData(error.message, way) from error
+
+
 @dataclass(frozen=True)
 class Pictures:
     """Pictures with their embeddings, and which are kept from training."""
@@ -88,22 +110,7 @@ class Pictures:
                 f"{dataset.name} are clips",
                 "choose another dataset",
             )
-        # embeddings of the pictures, computed now if the recipe says so
-        try:
-            targets = open_targets(
-                dataset,
-                recipe.dataset,
-                recipe.split,
-                recipe.encoders,
-                recipe.paths,
-                launch,
-                compute_missing=recipe.embed_missing,
-                images=images,
-            )
-        except MissingData as error:
-            raise MissingData(
-                error.message, f"{error.hint}, or add --embed-missing"
-            ) from error
+        targets = _open_embeddings(recipe, images, launch)
 
         # hold pictures out by the seed, but a fifth at most
         order = np.random.default_rng(recipe.seed).permutation(
@@ -117,6 +124,10 @@ class Pictures:
             )
         view = partial(crop_centre, side=recipe.resolution_px, resize=recipe.resize)
         return cls(images, targets, np.sort(order[held:]), order[:held], view)
+
+    def on(self, recipe: Recipe, launch: Launch) -> Self:
+        """Take the embeddings to the device of a launch."""
+        return replace(self, targets=_open_embeddings(recipe, self.images, launch))
 
     def read(self, rows: Sequence[int]) -> Content:
         """Read pictures as training sees them; raises BrainhiveError if one cannot be

@@ -6,15 +6,13 @@ import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.files import within
-from brainhive_cli.core.measurements import Metric, extend_title
-from brainhive_cli.core.recipe import BaseRecipe
+from brainhive_cli.core.measurements import extend_title
 
 PROJECT = "brainhive"
 TIMES = {"epoch", "epochs", "step"}
@@ -25,23 +23,17 @@ files.
 """
 
 
-def require(names: Sequence[str]) -> None:
-    """Require the trackers to be installed; called before anything is trained.
-
-    Raises:
-        MissingExtra: with the pip line.
-    """
-    absent = [name for name in names if importlib.util.find_spec(name) is None]
-    if absent:
-        raise MissingExtra(
-            f"run.trackers: {', '.join(absent)} is not installed",
-            f"pip install {' '.join(absent)}",
-        )
-
-
 def inputs(names: Sequence[str]) -> list[Input]:
     """List the trackers, which must be installed."""
-    return [Input.of(f"tracker {name}", partial(require, [name])) for name in names]
+    listed = []
+    for name in names:
+        error = None
+        if importlib.util.find_spec(name) is None:
+            error = MissingExtra(
+                f"run.trackers: {name} is not installed", f"pip install {name}"
+            )
+        listed.append(Input(f"tracker {name}", error=error))
+    return listed
 
 
 @contextmanager
@@ -84,25 +76,6 @@ def tracked(
     finally:
         for tracker in opened:
             tracker.finish()
-
-
-def log_results(
-    recipe: BaseRecipe,
-    run: Path,
-    label: str,
-    results: Mapping[str, Mapping[str, Metric]],
-    caveats: Sequence[str],
-) -> None:
-    """Log the metrics of a finished run by scope and name, as `tracked` logs a cell."""
-    values = {
-        f"{scope}/{name}": metric.value
-        for scope, metrics in results.items()
-        for name, metric in metrics.items()
-    }
-    with tracked(
-        recipe.run.trackers, run, label, recipe.model_dump(mode="json"), caveats
-    ) as log:
-        log({"epoch": 0, **values})
 
 
 def _open(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
