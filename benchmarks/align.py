@@ -27,8 +27,9 @@ from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.cell_folder import train_cell
 from brainhive_cli.training.alignment.job import Job
-from brainhive_cli.training.alignment.loop import fit, train_cell
+from brainhive_cli.training.alignment.loop import fit
 from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.training_data import TrainingData
 

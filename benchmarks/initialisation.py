@@ -27,7 +27,7 @@ from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.demo import simulation
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.loop import train_cell
+from brainhive_cli.training.alignment.cell_folder import train_cell
 from brainhive_cli.training.alignment.recipe import Train
 
 CONCEPTS, EACH, NEW = 1654, 10, 200

@@ -30,7 +30,7 @@ from brainhive_cli.models.backbones import lda
 from brainhive_cli.models.generators import DEFAULT, Sampling
 from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.losses import LossContext, Mixing
-from brainhive_cli.training.alignment import loop
+from brainhive_cli.training.alignment import cell_folder
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.recipe import Term, Train
@@ -162,7 +162,7 @@ def train(
 ) -> None:
     folder.mkdir(exist_ok=True)
     terms = [Term(prediction=next(iter(layout.heads)), loss=loss)]
-    loop.train_cell(
+    cell_folder.train_cell(
         "cell",
         1,
         layout,

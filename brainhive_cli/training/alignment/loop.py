@@ -1,33 +1,19 @@
-"""Training loop of a model, batches shared by processes, and the files of a cell of a
-run.
-"""
+"""Training loop of a model, whose batches several processes share."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.device_memory import (
-    keep_freed_memory,
-    peak_bytes,
-    reset_peak,
-    to_device,
-)
-from brainhive_cli.core.errors import (
-    BrainhiveError,
-    is_asked_to_stop,
-    raise_if_asked_to_stop,
-    raise_if_interrupted,
-)
-from brainhive_cli.core.facts import Cell, TrainingFacts
+from brainhive_cli.core.device_memory import keep_freed_memory, to_device
+from brainhive_cli.core.errors import BrainhiveError, raise_if_interrupted
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements, Metric, by_name
-from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.models.losses import LossContext
@@ -53,13 +39,47 @@ from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.optimisation import Content, Learner
 from brainhive_cli.training.alignment.recipe import Term, Train, mixing_of
 
-CHECKPOINT_S = 60.0
-"""Least time between two checkpoints of a cell; shorter cells start again."""
 Tensors = dict[str, Tensor]
-OnEpoch = Callable[[dict[str, Any]], None]
-"""Is called after each epoch with cell, epoch, epochs, loss, validation_top1,
-samples_per_s.
-"""
+
+
+class Callbacks(Protocol):
+    """Functions that a training calls in the order in which they stand here.
+
+    A backbone with a closed form has no steps and no epochs: it calls `at_end` only.
+    """
+
+    def at_start(self, steps: int) -> None:
+        """Receive the number of steps that are to be done.
+
+        Args:
+            steps: Steps of all remaining epochs. A training that is resumed has done
+                the others before.
+        """
+
+    def after_step(self, content: Callable[[], Content]) -> None:
+        """Act after each step, once the weights have changed.
+
+        Args:
+            content: Makes the checkpoint from which training continues at the next
+                step. It copies nothing before it is called.
+        """
+
+    def after_epoch(self, event: Content) -> None:
+        """Act after each epoch, once it is scored.
+
+        Args:
+            event: `epoch`, counted from 0, `epochs`, the mean `loss`, `validation_top1`
+                (None where nothing validates) and `samples_per_s`.
+        """
+
+    def at_end(self, aligner: Aligner, epoch: int, metrics: Sequence[Metric]) -> None:
+        """Receive the trained model.
+
+        Args:
+            aligner: The model of the selected epoch, in evaluation mode.
+            epoch: The selected epoch, counted from 1.
+            metrics: Of the held-out training pictures; none where none is held out.
+        """
 
 
 def fit(
@@ -69,10 +89,11 @@ def fit(
     settings: Train,
     start: Aligner | None = None,
     seed: int = 0,
-    callbacks: "CellFolder | None" = None,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Callbacks | None = None,
     launch: Launch | None = None,
 ) -> Aligner:
-    """Train a model; nothing is read or written but by the callbacks.
+    """Train a model. Only the callbacks write.
 
     Args:
         layout: Architecture of the aligner.
@@ -82,8 +103,9 @@ def fit(
         start: A model whose weights it begins with; its history becomes the new one's.
             Default: none.
         seed: Decides all that is random.
-        callbacks: Called after steps and epochs, in the main process; they also say
-            where training continues.
+        checkpoint: File from which training continues, if it is there. Each process
+            reads it, and none writes it.
+        callbacks: Called during the training. Only one of several processes has them.
         launch: The processes that share each batch, each of which calls this; default:
             this one, on the CPU.
 
@@ -137,18 +159,14 @@ def fit(
     test = select_tested(data, launch.device) if selects else []
 
     # continue where an interrupted training stopped
-    if (
-        callbacks is not None
-        and (saved := callbacks.checkpoint.load(launch)) is not None
-    ):
-        learner.load_state_dict(saved, callbacks.checkpoint.path)
-    else:
+    saved = None if checkpoint is None else checkpoint.load(launch)
+    if checkpoint is None or saved is None:
         learner.enter_stage()
-    writer = callbacks if launch.is_main else None
-    if writer is not None:
-        writer.bar.expect(
-            (settings.epochs - learner.epoch) * steps - learner.steps_done
-        )
+    else:
+        learner.load_state_dict(saved, checkpoint.path)
+    if callbacks is not None:
+        remaining_epochs = settings.epochs - learner.epoch
+        callbacks.at_start(remaining_epochs * steps - learner.steps_done)
 
     while learner.epoch < settings.epochs:
         # stop where validation top-1 has not risen for `patience` epochs
@@ -214,8 +232,8 @@ def fit(
             learner.step()
             learner.steps_done += 1
             learner.loss_sum = learner.loss_sum + loss.detach()
-            if writer is not None:
-                writer.after_step(learner.state_dict)
+            if callbacks is not None:
+                callbacks.after_step(learner.state_dict)
 
         # score the epoch on held-out or test pictures, and select its weights if it is
         # the best which waits until the steps are done
@@ -231,147 +249,29 @@ def fit(
         validated = tested if settings.selection == "recordings" else top1(ranks)
         score = {"last": None, "test": tested}.get(settings.selection, validated)
         learner.finish_epoch(ranks, validated, score)
-        if writer is not None:
+        if callbacks is not None:
             event = {
                 "epoch": learner.epoch - 1,
                 "epochs": settings.epochs,
                 "loss": loss_mean,
+                "validation_top1": validated,
+                "samples_per_s": samples_per_s,
             }
-            writer.after_epoch(
-                event | {"validation_top1": validated, "samples_per_s": samples_per_s}
-            )
+            callbacks.after_epoch(event)
 
     # return to the weights of the selected epoch
     aligner = learner.load_selected()
-    if writer is not None:
+    if callbacks is not None:
         metrics = summarise_held_out(
             learner.ranks, validation, data, seed, aligner.learned.caveats
         )
-        writer.at_end(aligner, learner.selected_epoch, metrics)
+        callbacks.at_end(aligner, learner.selected_epoch, metrics)
     return aligner
 
 
 def is_closed_form(layout: Layout) -> bool:
     """Whether the backbone is fitted in one pass, without steps."""
     return bool(parts.resolve("backbones", layout.backbone).is_closed_form)
-
-
-def train_cell(
-    name: str,
-    seed: int,
-    layout: Layout,
-    data: CellData,
-    terms: Sequence[Term],
-    train: Train,
-    folder: RunFolder,
-    launch: Launch,
-    on_epoch: OnEpoch | None = None,
-) -> None:
-    """Train one cell to its end, continuing from its checkpoint, and write model and
-    metrics.
-
-    Args:
-        name: The cell's, in file names and events.
-        seed: Decides all that is random in training.
-        layout: Architecture of the aligner.
-        data: What it learns from.
-        terms: The loss.
-        train: Optimisation and selection.
-        folder: Where model, metrics and checkpoint go.
-        launch: The processes that share each batch.
-        on_epoch: Called after each epoch, in the main process, with what the run's log
-            has of it.
-    """
-    if is_closed_form(layout) and not launch.is_main:
-        return  # one process fits alone
-    with console.progress(f"training {name}", 0, is_of_item=True) as bar:
-        callbacks = CellFolder(name, folder, launch, on_epoch, bar)
-        fit(layout, data, terms, train, seed=seed, callbacks=callbacks, launch=launch)
-
-
-@dataclass
-class CellFolder:
-    """Callbacks that keep a cell's log and checkpoint in its run's folder, and write
-    its model and metrics.
-
-    Attributes:
-        name: The cell's.
-        folder: Of the run.
-        launch: The processes that train the cell; one of them writes.
-        on_epoch: Called after each epoch with what the log has of it.
-        bar: Counts the steps.
-    """
-
-    name: str
-    folder: RunFolder
-    launch: Launch
-    on_epoch: OnEpoch | None
-    bar: console.Bar
-
-    def __post_init__(self) -> None:
-        """Open the checkpoint, and begin to measure time and memory."""
-        self.score = ""
-        self.checkpoint = Checkpoint(self.folder.checkpoint_path(self.name))
-        self.started_s = self.saved_s = time.monotonic()
-        reset_peak(self.launch.device)
-
-    def after_step(self, content: Callable[[], Content]) -> None:
-        """Count the step, and write a checkpoint once a minute, and before the process
-        is stopped.
-
-        Args:
-            content: Makes the checkpoint that training continues from.
-        """
-        self.bar.advance(1, self.score)
-        if time.monotonic() - self.saved_s > CHECKPOINT_S or is_asked_to_stop():
-            self.checkpoint.save(content())
-            self.saved_s = time.monotonic()
-        raise_if_asked_to_stop()
-
-    def after_epoch(self, event: Content) -> None:
-        """Write a line of the log.
-
-        Args:
-            event: `epoch`, from 0, `epochs`, `loss`, `validation_top1` and
-                `samples_per_s`.
-        """
-        event = {"cell": self.name, **event}
-        self.folder.log(**event)
-        self.score = (
-            f"epoch {event['epoch'] + 1}/{event['epochs']}, loss {event['loss']:.3f}"
-        )
-        if (top1 := event["validation_top1"]) is not None:
-            self.score += f", validation top-1 {top1:.3f}"
-        if self.on_epoch is not None:
-            self.on_epoch(event)
-
-    def at_end(self, aligner: Aligner, epoch: int, metrics: Sequence[Metric]) -> None:
-        """Write model and metrics of the selected epoch, and what it took since it
-        began or went on.
-
-        Args:
-            aligner: The model.
-            epoch: The selected epoch, counted from 1.
-            metrics: Of the held-out training pictures; none where none is held out.
-        """
-        # the model folder, written at once
-        name, caveats = self.name, aligner.learned.caveats
-        self.folder.replace(f"cells/{name}/model", aligner.save)
-
-        # time, memory and size, then the metrics file, which marks the cell as finished
-        took = {
-            "seconds": round(time.monotonic() - self.started_s, 3),
-            "peak_memory_bytes": peak_bytes(self.launch.device),
-            "parameters": sum(parameter.numel() for parameter in aligner.parameters()),
-        }
-        selection = aligner.learned.selection
-        cell = Cell(epoch=epoch, selected_on=selection, caveats=caveats, took=took)
-        facts = TrainingFacts(caveats=caveats, cells={name: cell})
-        scopes = {name: by_name(metrics)} if metrics else {}
-        self.folder.write_json(
-            f"cells/{name}/{FINISHED}", Measurements(scopes, facts=facts).as_dict()
-        )
-        self.checkpoint.remove()
 
 
 def forward(
@@ -421,7 +321,7 @@ def _fit_in_closed_form(
     aligner: Aligner,
     data: CellData,
     seed: int,
-    callbacks: "CellFolder | None",
+    callbacks: Callbacks | None,
     launch: Launch,
 ) -> Aligner:
     """Fit a backbone in closed form: one pass over each subject, without steps or
@@ -496,11 +396,10 @@ def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
         return cast(Aligner, nn.SyncBatchNorm.convert_sync_batchnorm(aligner))
 
     # on a CPU or with micro-batches the statistics stay those of each process
-    if launch.is_main:
-        where = "with subjects of different widths" if is_split else "on a CPU"
-        console.warn(
-            f"{aligner.layout.backbone['kind']} normalises by batch, and {where} each "
-            f"of the {launch.processes} processes does so by its own share: one "
-            "process would give other weights"
-        )
+    where = "with subjects of different widths" if is_split else "on a CPU"
+    console.warn(
+        f"{aligner.layout.backbone['kind']} normalises by batch, and {where} each of "
+        f"the {launch.processes} processes does so by its own share: one process would "
+        "give other weights"
+    )
     return aligner

@@ -35,8 +35,8 @@ class TrainingRun(Job, RunJob):
         """Train each cell by one process where there are enough for all; else the
         processes share its batches.
         """
+        from brainhive_cli.training.alignment.cell_folder import train_cell
         from brainhive_cli.training.alignment.initialisation import learned_by
-        from brainhive_cli.training.alignment.loop import train_cell
         from brainhive_cli.training.alignment.training_data import TrainingData
 
         run.launch.once(lambda: keep_identity(run.folder, self.stores))

@@ -3,7 +3,7 @@ picture's embedding.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,23 @@ from safetensors.torch import load_file
 from torch import nn
 from two import in_two
 
-from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import Cell, TrainingFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import UNKNOWN_HISTORY, Measurements
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment import loop
+from brainhive_cli.training.alignment import cell_folder, loop
 from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.cell_folder import train_cell
 from brainhive_cli.training.alignment.initialisation import (
     REFERENCE_SD,
     _draw_as_reference,
 )
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.optimisation import Learner, schedule_of
 from brainhive_cli.training.alignment.recipe import Recipe, Stage, Term, Train
@@ -141,7 +141,7 @@ def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
     data = data_of(embedding, 2, how, [-embedding, 2 * embedding])
     data = replace(data, fuser=fuser)  # which drops units as the layout says
     whole, metrics, events = train(data, "whole", loss, **knobs)
-    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(cell_folder, "CHECKPOINT_S", 0.0)
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
         interrupt(pressed, after)
         train(data, "resumed", loss, **knobs)
@@ -292,7 +292,7 @@ def _resume_in_two(launch: Launch, folder: Path) -> None:
         epochs=2, batch_size=16, precision="fp32", augment=VARIED, last_batch="keep"
     )
     terms = [Term(prediction=TOKEN, loss="mixco")]
-    loop.CHECKPOINT_S = 0.0
+    cell_folder.CHECKPOINT_S = 0.0
 
     def go(name: str) -> None:
         train_cell(
@@ -608,7 +608,7 @@ def test_a_training_killed_in_a_later_stage_ends_with_the_same_weights(
     stages = [STAGES[0], {**STAGES[1], "freeze": ["fuser.proj_maps"]}, STAGES[2]]
     whole = trained(data, tmp_path / "whole", stages, start_pull=0.2)
     free = trained(data, tmp_path / "free", stages)
-    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(cell_folder, "CHECKPOINT_S", 0.0)
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
         interrupt(pressed, 29)
         trained(data, tmp_path / "resumed", stages, start_pull=0.2)
@@ -814,41 +814,72 @@ def test_a_batch_has_the_order_of_its_micro_batches(embedding: np.ndarray) -> No
     assert torch.equal(predicted[TOKEN], joined)
 
 
-@pytest.mark.parametrize(
-    ("passed_s", "is_stopped", "is_saved"),
-    [(30, False, False), (61, False, True), (0, True, True)],
-)
-def test_a_checkpoint_is_written_each_minute_and_before_a_stop(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    passed_s: float,
-    is_stopped: bool,
-    is_saved: bool,
+class Calls:
+    """Callbacks that write down their calls, and keep the checkpoint of one step.
+
+    Args:
+        checkpoint: File of the checkpoint.
+        kept_step: Number of the step after which it is written.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, kept_step: int) -> None:
+        self.checkpoint, self.kept_step = checkpoint, kept_step
+        self.calls = list[Any]()
+        self.steps_done = 0
+
+    def at_start(self, steps: int) -> None:
+        self.calls.append(("start", steps))
+
+    def after_step(self, content: Callable[[], dict[str, Any]]) -> None:
+        self.calls.append("step")
+        self.steps_done += 1
+        if self.steps_done == self.kept_step:
+            self.checkpoint.save(content())
+
+    def after_epoch(self, event: dict[str, Any]) -> None:
+        assert event.keys() == {
+            *("epoch", "epochs", "loss", "validation_top1", "samples_per_s")
+        }
+        self.calls.append(("epoch", event["epoch"], event["epochs"]))
+
+    def at_end(self, aligner: Aligner, epoch: int, metrics: Sequence[Any]) -> None:
+        names = [metric.name for metric in metrics]
+        self.calls.append(("end", aligner.training, epoch, "top1" in names))
+
+
+def test_any_object_can_be_the_callbacks_of_a_training(
+    embedding: np.ndarray, tmp_path: Path
 ) -> None:
-    clock_s, stopped = [100.0], list[int]()
-    monkeypatch.setattr(loop.time, "monotonic", lambda: clock_s[0])
-    monkeypatch.setattr(loop, "is_asked_to_stop", lambda: is_stopped)
-    monkeypatch.setattr(loop, "raise_if_asked_to_stop", lambda: stopped.append(1))
-    bar = console.Bar("training", 3)
-    cell = loop.CellFolder("a", RunFolder(tmp_path), HERE, None, bar)
-    made = list[int]()
+    data = data_of(embedding)
+    layout, terms = layout_of(data), [Term(prediction=TOKEN, loss="clip")]
+    train = Train(epochs=2, batch_size=16, precision="fp32", selection="last")
+    checkpoint = Checkpoint(tmp_path / "mine.pt")
+    steps = batches_of(data).steps
+    whole, resumed = Calls(checkpoint, steps + 1), Calls(checkpoint, 0)
 
-    def content() -> dict[str, Any]:
-        made.append(1)
-        return {"step": len(made)}
+    first = loop.fit(layout, data, terms, train, callbacks=whole)
+    again = loop.fit(
+        layout, data, terms, train, checkpoint=checkpoint, callbacks=resumed
+    )
 
-    for _ in range(2):
-        clock_s[0] += passed_s
-        cell.after_step(content)
-    assert len(made) == 2 * is_saved and len(stopped) == 2 and bar.items == 2
-    assert (tmp_path / "checkpoints/a.pt").exists() is is_saved
-    # an epoch is told with and without validation
-    for top1 in (None, 0.25):
-        event = {"epoch": 1, "epochs": 3, "loss": 0.5, "validation_top1": top1}
-        cell.after_epoch(event)
-        assert "2/3" in cell.score and "0.500" in cell.score
-        assert ("0.250" in cell.score) is (top1 is not None)
-    assert [event["cell"] for event in RunFolder(tmp_path).events()] == ["a", "a"]
+    end = ("end", False, 2, True)
+    epochs = [("epoch", 0, 2), ("epoch", 1, 2)]
+    assert whole.calls == [
+        ("start", 2 * steps),
+        *[*["step"] * steps, epochs[0]],
+        *[*["step"] * steps, epochs[1]],
+        end,
+    ]
+    remaining = steps - 1
+    assert resumed.calls == [
+        ("start", remaining),
+        *["step"] * remaining,
+        epochs[1],
+        end,
+    ]
+    assert is_same(first.state_dict(), again.state_dict())
+    # nothing else is written
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.pt"]
 
 
 def test_a_closed_form_begins_with_no_weights(embedding: np.ndarray) -> None:

@@ -20,8 +20,8 @@ from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.cell_folder import train_cell
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.recipe import Term, Train
 
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)

@@ -6,7 +6,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import Cell as CellFacts, TrainingFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.training.alignment import loop
+from brainhive_cli.training.alignment import cell_folder
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.references import rejoined
@@ -18,7 +18,7 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(
     go, small, world, tmp_path, monkeypatch
 ):
     here, trained = f"paths.runs={tmp_path / 'runs'}", []
-    real = loop.train_cell
+    real = cell_folder.train_cell
 
     def until_the_third(name: str, *rest: object) -> None:
         trained.append(name)
@@ -26,7 +26,7 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         real(name, *rest)
 
-    monkeypatch.setattr(loop, "train_cell", until_the_third)
+    monkeypatch.setattr(cell_folder, "train_cell", until_the_third)
     with pytest.raises(KeyboardInterrupt):
         go("train-align", *small, here, *SWEEP)
 
