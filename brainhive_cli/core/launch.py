@@ -171,14 +171,26 @@ class Launch:
             torch.distributed.barrier(device_ids=device_ids)
 
     def once(self, act: Callable[[], T]) -> T:
-        """Let the main process act while the others wait, and return its result in all
-        of them.
+        """Let the main process act when all are here, and return its result in all of
+        them.
 
         Args:
             act: Called in the main process. Its result is pickled for the others.
         """
+        self.barrier()
         result: T = self.gather(act() if self.rank == 0 else None)[0]
         return result
+
+    def main_first(self, act: Callable[[], T]) -> T:
+        """Act in the main process, and then in the others: they find what it downloads
+        or repairs. Return each process's own result.
+        """
+        if self.rank == 0:
+            result = act()
+            self.barrier()
+            return result
+        self.barrier()
+        return act()
 
     def gather(self, item: Any) -> list[Any]:
         """Collect one picklable object a process, in order of rank, in every

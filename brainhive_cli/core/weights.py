@@ -178,10 +178,8 @@ class Checkpoint:
 
         The main process sets each that is damaged aside, with a warning.
         """
-        # the main process goes first, and sets damaged files aside for all
-        content = self._load(device) if launch.is_main else None
-        launch.barrier()
-        return content if launch.is_main else self._load(device)
+        # the main process sets damaged files aside for all
+        return launch.main_first(partial(self._load, device))
 
     def _load(self, device: torch.device | str) -> dict[str, Any] | None:
         for path in filter(Path.is_file, (self.path, self.previous)):

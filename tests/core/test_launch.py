@@ -107,15 +107,30 @@ def test_the_main_process_writes_unless_it_only_reads() -> None:
     rows = torch.ones(2)
     assert alone.gather_rows(rows, 2) is rows
     alone.barrier()
-    assert alone.once(lambda: 4) == 4
+    assert alone.once(lambda: 4) == alone.main_first(lambda: 4) == 4
 
 
-def test_only_the_main_process_acts_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What processes that wait for nobody do, in order."""
+    steps = list[str]()
     monkeypatch.setattr(Launch, "gather", lambda launch, item: [item, None])
-    acted = list[int]()
-    for rank in (0, 1):
-        Launch(rank, 2, "cpu").once(lambda rank=rank: acted.append(rank))
-    assert acted == [0]
+    monkeypatch.setattr(Launch, "barrier", lambda launch: steps.append("wait"))
+    return steps
+
+
+def test_only_the_main_process_acts_for_all_when_all_are_here(done: list[str]) -> None:
+    for rank, expected in ((0, ["wait", "act"]), (1, ["wait"])):
+        Launch(rank, 2, "cpu").once(lambda: done.append("act"))
+        assert done == expected
+        done.clear()
+
+
+def test_the_main_process_acts_before_the_others(done: list[str]) -> None:
+    for rank, expected in ((0, ["act", "wait"]), (1, ["wait", "act"])):
+        Launch(rank, 2, "cpu").main_first(lambda: done.append("act"))
+        assert done == expected
+        done.clear()
 
 
 def test_a_launch_needs_all_that_its_launcher_sets(
