@@ -1,5 +1,6 @@
 """export-embeddings: target stores as parquet or NumPy files, for other projects."""
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -56,11 +57,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             store = TargetStore.open(path)
             warn_of_problems(store)
             done = np.flatnonzero(store.done)  # [N] rows with a target
-            if launch.is_main:
-                written = write(store, done, Path(recipe.to))
-                rows.append((short_name(store.path), len(done), str(written)))
+            written = launch.once(partial(write, store, done, Path(recipe.to)))
+            rows.append((short_name(store.path), len(done), str(written)))
             bar.advance()
-    launch.barrier()
     table = Table("Exported embeddings", ("store", "vectors", "file"), rows)
 
     return Result(Path(recipe.to), (table,))

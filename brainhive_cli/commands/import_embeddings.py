@@ -307,7 +307,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         ]
 
         # copy the vectors, with their source instead of weights
-        if launch.is_main and todo:
+        if todo:
             attributes = {
                 "encoder": config.name,
                 "config": stored_config,
@@ -316,7 +316,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 "imported": [file.name for file in vectors.files[:8]],
                 "versions": library_versions(),
             }
-            copy_vectors(
+            copy = partial(
+                copy_vectors,
                 todo,
                 vectors,
                 attributes,
@@ -324,7 +325,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 recipe.skip_missing,
                 identified,
             )
-        launch.barrier()  # other processes open what the main one wrote
+            launch.once(copy)
         stores += [TargetStore.open(path) for _, path, _ in shares]
 
     # report the health of each store

@@ -4,6 +4,7 @@ pandas.
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ from brainhive_cli.core.files import atomic_write, home_folder, locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe, Names
 from brainhive_cli.core.runs import RunFolder, newest
+from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.paper_tables import comma_separated, paper_table, write_table
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find
 
@@ -94,43 +96,48 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             runs, "" if recipe.table is True else recipe.table
         )
 
-    # write the file
-    if launch.is_main:
-        with atomic_write(path) as part:
-            if recipe.format == "html":
-                # draws by matplotlib
-                from brainhive_cli.reports.page import Section
-                from brainhive_cli.reports.run_page import page_of
-
-                first = [Section("Methods side by side", [("", tables)])]
-                with console.progress("drawing the page"):
-                    page_of(groups, first=first * bool(recipe.table)).write(part)
-            else:
-                if recipe.format != "csv":
-                    texts = [write_table(table, recipe.format) for table in tables]
-                    text = "\n".join(texts)
-                elif recipe.table:
-                    text = method_tables.join_tables(tables)
-                else:
-                    text = comma_separated(groups)
-                part.write_text(text, encoding="utf-8")
-
-    # the figures, each in a file of its own
+    # the page or the tables, and the figures, each in a file of its own
+    launch.once(partial(_write, recipe, groups, tables, path))
     files = {"page" if recipe.format == "html" else "table": path}
     if recipe.figures:
-        files["figures"] = figures = locate(recipe.figures)
-        if launch.is_main:
-            from brainhive_cli.reports.run_page import save_figures
+        from brainhive_cli.reports.run_page import save_figures
 
-            with console.progress("drawing the figures"):
-                saved = save_figures(groups, figures)
-            console.say(f"{len(saved)} files of figures in {figures}")
+        files["figures"] = figures = locate(recipe.figures)
+        with console.progress("drawing the figures"):
+            saved = launch.once(partial(save_figures, groups, figures))
+        console.say(f"{len(saved)} files of figures in {figures}")
 
     # the same tables in the terminal, and the comparisons for programs
     compared = [pair.model_dump() for group in groups for pair in group.compared]
     return Result(
         path.parent, tuple(tables), files=files, details={"comparisons": compared}
     )
+
+
+def _write(
+    recipe: Recipe, groups: Sequence[RunGroup], tables: Sequence[Table], path: Path
+) -> None:
+    """Write the page or the tables."""
+    with atomic_write(path) as part:
+        if recipe.format == "html":
+            # draws by matplotlib
+            from brainhive_cli.reports.page import Section
+            from brainhive_cli.reports.run_page import page_of
+
+            first = [Section("Methods side by side", [("", tables)])]
+            with console.progress("drawing the page"):
+                page_of(groups, first=first * bool(recipe.table)).write(part)
+            return
+        if recipe.format != "csv":
+            texts = [write_table(table, recipe.format) for table in tables]
+            text = "\n".join(texts)
+        elif recipe.table:
+            from brainhive_cli.reports import method_tables
+
+            text = method_tables.join_tables(tables)
+        else:
+            text = comma_separated(groups)
+        part.write_text(text, encoding="utf-8")
 
 
 def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:

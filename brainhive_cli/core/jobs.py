@@ -245,12 +245,8 @@ class RunJob(Job):
         """
         yield from ()
 
-    def summarise(self, run: OpenRun) -> Summary | None:
-        """Measure what the cells computed; one process does it, or all together.
-
-        Returns:
-            What the run states; it may be None but in the main process.
-        """
+    def summarise(self, run: OpenRun) -> Summary:
+        """Measure what the cells computed; one process does it, or all together."""
         raise NotImplementedError
 
     def describe(self, run: OpenRun) -> Result:

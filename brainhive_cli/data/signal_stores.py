@@ -553,11 +553,14 @@ class Recordings:
         """
         # all recordings must be there before the first store is written
         self.require(subjects)
+        launch.once(partial(self._write_missing, subjects, launch.alone))
+
+    def _write_missing(self, subjects: Sequence[int], launch: Launch) -> None:
         dataset = self.dataset
         files = {str(subject): self.path(subject) for subject in subjects}
 
-        # one process writes for all; no other command may write the same stores
-        with claiming(files if launch.rank == 0 else {}, launch.alone) as free:
+        # no other command may write the same stores
+        with claiming(files, launch) as free:
             for subject in map(int, free):
                 console.say(f"preparing signals of {dataset.name} subject {subject}")
                 # the store itself says that it is simulated, wherever it is copied
@@ -575,8 +578,6 @@ class Recordings:
                         )
                         bar.advance(1, split)
                     SignalStore.write(self.path(subject), stamped)
-        # other processes wait until the stores are there
-        launch.barrier()
 
     def refuse_copied_people(self, subjects: Iterable[int]) -> None:
         """Refuse subjects of whom two have equal trials, so that they are not two

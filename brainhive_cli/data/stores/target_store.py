@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -457,20 +457,26 @@ def find_twins(stores: Iterable[TargetStore], is_candidate: Bool) -> Bool:
     return is_twin
 
 
+def find_pending(path: Path) -> Int64:
+    """Find the rows of an unfinished store that are not written yet."""
+    with hdf5.open_unlocked(hdf5.part_of(path)) as file:
+        # a row without a checksum was not written, whatever its mark says
+        return np.flatnonzero((file["done"][()] != 1) | (file[SUMS][()] == 0))
+
+
 class TargetWriter:
     """A store being written; rows may come in any order and from several processes.
 
     Attributes:
-        pending: Rows that were not written when the writer was made.
+        pending: Rows that were not written when writing began; default: those that are
+            not written now.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, pending: Int64 | None = None) -> None:
         self.path = path
+        self.pending = find_pending(path) if pending is None else pending
         part = hdf5.part_of(path)
         with hdf5.open_unlocked(part) as file:
-            # a row without a checksum was not written, whatever its mark says
-            is_done = (file["done"][()] == 1) & (file[SUMS][()] != 0)
-            self.pending: Int64 = np.flatnonzero(~is_done)
             # the largest float16; only such stores can overflow
             self._most = np.inf
             if file["embedding"].dtype == np.float16:
@@ -523,16 +529,9 @@ class TargetWriter:
 
 
 def finish_stores(writers: Sequence[TargetWriter], launch: Launch) -> None:
-    """Wait for all processes that fill stores, then give the stores their final
-    names.
-    """
+    """Give stores their final names when all processes have written their rows."""
     raise_if_interrupted()
-    launch.barrier()  # all rows are written
-    # one process renames them
-    if launch.is_main:
-        for writer in writers:
-            writer.finish()
-    launch.barrier()
+    launch.once(lambda: [writer.finish() for writer in writers])
 
 
 @contextmanager
@@ -561,28 +560,35 @@ def filling(
         BrainhiveError: if another command writes one of the stores.
     """
     with ExitStack() as stack:
-        if launch.is_main:
-            # claim all stores before the first is changed
-            for blank in blanks:
-                stack.callback(Claim.for_path(blank.path).release)
-            for blank in blanks:
-                part = hdf5.part_of(blank.path)
-                if reopen and blank.path.is_file():
-                    # readers must not open a store that is being changed
-                    os.replace(blank.path, part)
-                if again:
-                    part.unlink(missing_ok=True)
-                if not keep:
-                    stack.callback(part.unlink, missing_ok=True)
-                blank.create()
-        launch.barrier()  # the others open what the main process created
-
-        # every process writes its own rows
-        writers = [
-            stack.enter_context(closing(TargetWriter(blank.path))) for blank in blanks
-        ]
-        launch.barrier()  # nobody writes before every process knows what is pending
+        # the main process creates the stores; all learn from it which rows are pending
+        create = partial(_create, blanks, stack, again, keep, reopen)
+        writers = []
+        for blank, pending in zip(blanks, launch.once(create), strict=True):
+            writer = closing(TargetWriter(blank.path, pending))
+            writers.append(stack.enter_context(writer))
         yield writers
+
+
+def _create(
+    blanks: Sequence[Blank], stack: ExitStack, again: bool, keep: bool, reopen: bool
+) -> list[Int64]:
+    """Claim and create stores until the stack is left; find the pending rows of
+    each.
+    """
+    # claim all stores before the first is changed
+    for blank in blanks:
+        stack.callback(Claim.for_path(blank.path).release)
+    for blank in blanks:
+        part = hdf5.part_of(blank.path)
+        if reopen and blank.path.is_file():
+            # readers must not open a store that is being changed
+            os.replace(blank.path, part)
+        if again:
+            part.unlink(missing_ok=True)
+        if not keep:
+            stack.callback(part.unlink, missing_ok=True)
+        blank.create()
+    return [find_pending(blank.path) for blank in blanks]
 
 
 def _is_same(

@@ -115,7 +115,7 @@ class Selection:
     stimuli: Stimuli
     rows: int
     protocol: str
-    medium: Medium
+    medium: str
     saved: dict[Any, Tile] = field(default_factory=dict)
 
     @console.progress("drawing sheets")
@@ -273,7 +273,7 @@ def measure_run(
     launch: Launch,
     missing: Mapping[str, str],
     facts: ReconstructionFacts,
-) -> Summary | None:
+) -> Summary:
     """Compare all reconstructions with their stimuli, and write the sheets.
 
     Args:
@@ -286,12 +286,8 @@ def measure_run(
         launch: The processes that share the work.
         missing: Sources that could not be made, and how to get them.
         facts: What is known of the reconstructions.
-
-    Returns:
-        What the run states; None but in the main process.
     """
-    # the values of all files; the main process writes them, and what was decoded in
-    # words
+    # the values of all files
     first = stimuli.open(next(iter(generated[0].files)))
     frames = len(first.frames) if isinstance(first, Clip) else None
     medium: Medium = "picture" if frames is None else "clip"
@@ -303,10 +299,35 @@ def measure_run(
             "; ".join(missing_lines(missing_metrics, medium))
             or "two-way identification needs at least two pictures",
         )
-    if not launch.is_main:
-        return None
+    for reconstructions in generated:
+        # scores of captions may lack a library, too
+        missing_metrics |= reconstructions.tasks.missing
+    facts = facts.model_copy(update={"medium": medium})
+    conclude = partial(
+        _conclude,
+        folder,
+        recipe,
+        generated,
+        scored,
+        stimuli,
+        split,
+        {**missing_metrics, **missing},
+        facts,
+    )
+    return launch.once(conclude)
 
-    # scores were gathered on all processes, and one of them writes
+
+def _conclude(
+    folder: RunFolder,
+    recipe: Recipe,
+    generated: Sequence[GeneratedSet],
+    scored: list[GeneratedSet],
+    stimuli: Stimuli,
+    split: str,
+    missing: Mapping[str, str],
+    facts: ReconstructionFacts,
+) -> Summary:
+    """Write the values of all files and what was decoded in words; draw the sheets."""
     folder.replace("values.csv", lambda path: write_values(path, scored))
     decoded = {
         scope(reconstructions.source, reconstructions.title): {
@@ -331,26 +352,23 @@ def measure_run(
             scored[row] = replace(cell, described=described)
     if blank:
         listed = ", ".join(blank[:MAX_NAMED])
-        console.warn(f"{len(blank)} {medium}s are of one colour: {listed}")
+        console.warn(f"{len(blank)} {facts.medium}s are of one colour: {listed}")
     facts = facts.model_copy(update={"one_colour": blank})
 
     # their means with intervals, and comparisons of the first source with the others
     caveats = merge_caveats(
         *(find_caveats(reconstructions.described) for reconstructions in scored)
     )
-    facts = facts.model_copy(update={"caveats": caveats, "medium": medium})
+    facts = facts.model_copy(update={"caveats": caveats})
     measurements = _measurements(scored, recipe.protocol, split, stimuli.alike, facts)
-    for reconstructions in generated:
-        # scores of captions may lack a library, too
-        missing_metrics |= reconstructions.tasks.missing
-    measurements |= Measurements(missing={**missing_metrics, **missing})
+    measurements |= Measurements(missing=missing)
     measurements = measurements.stating(comparisons=compare_sources(measurements))
 
     # what people are shown
     shown = []
     if recipe.sheet_rows:
         selection = Selection(
-            folder, scored, stimuli, recipe.sheet_rows, recipe.protocol, medium
+            folder, scored, stimuli, recipe.sheet_rows, recipe.protocol, facts.medium
         )
         shown = selection.show(measurements.scopes[ALL].get(OBJECT))
     return Summary(measurements, [*shown, *comparison_tables(measurements)])
@@ -448,11 +466,9 @@ def _score(
     keep_freed_memory()
     ids = [*dict.fromkeys(chain(*(one.files for one in generated)))]
     names = choose_metrics("clip" if frames else "picture", recipe.metrics)
-    if not launch.is_main:
-        launch.barrier()  # what the main process downloads, the others find
-    parts, missing = load(names, recipe.metric_encoders, launch)
-    if launch.is_main:
-        launch.barrier()
+    parts, missing = launch.main_first(
+        partial(load, names, recipe.metric_encoders, launch)
+    )
 
     # score every set, and the stimuli themselves by the metrics that need no
     # reconstruction
@@ -471,11 +487,7 @@ def _score(
         scored.append(
             GeneratedSet(TRUTH, TRUTH, (), files, described=how, values=values)
         )
-    if (
-        launch.is_main
-        and len(ids) < 2
-        and any(part.is_identification for part in parts.values())
-    ):
+    if len(ids) < 2 and any(part.is_identification for part in parts.values()):
         console.warn(
             "one picture cannot be distinguished from others: no two-way identification"
         )

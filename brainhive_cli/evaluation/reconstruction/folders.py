@@ -23,7 +23,6 @@ from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.files import below, locate
-from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.datasets import (
@@ -423,7 +422,6 @@ def make_baselines(
     heads: StimulusHeads,
     models: str,
     folder: RunFolder,
-    launch: Launch,
 ) -> tuple[list[GeneratedSet], dict[str, str]]:
     """Make the baselines among the sources; one whose training pictures are missing is
     left out.
@@ -438,17 +436,14 @@ def make_baselines(
         heads: Makes the heads of the training pictures.
         models: What a reader must know of the brain models.
         folder: The run; pictures that are there already are kept.
-        launch: The main process makes them.
 
     Returns:
-        On every process the pictures, and for each baseline that is missing the way to
-        get it.
+        The pictures, and for each baseline that is missing the way to get it.
     """
-    # the main process writes every baseline
     baselines = []
-    missing = {}
+    missing = dict[str, str]()
     for source in BASELINES:
-        if source not in sources or not launch.is_main:
+        if source not in sources:
             continue
         try:
             if source == "still":
@@ -469,9 +464,7 @@ def make_baselines(
                     )
         except (MissingData, BadPicture) as error:
             missing[source] = error.in_one_line
-
-    # other processes receive the sets of the main one
-    return launch.gather((baselines, missing))[0]
+    return baselines, missing
 
 
 def _training_images(align: TrainedRun, split: str) -> StimulusSet:

@@ -166,7 +166,7 @@ class FolderRun(ScoredRun):
         super().check()
         _ = self.without_originals
 
-    def summarise(self, run: OpenRun) -> Summary | None:
+    def summarise(self, run: OpenRun) -> Summary:
         """Score the media; clips also beside other items' and still pictures."""
         launch = run.launch
         scored, facts = self.without_originals
@@ -175,7 +175,7 @@ class FolderRun(ScoredRun):
             if len(scored.files) > 1:
                 generated.append(shuffle(scored))  # needs another item
             first = generated[:1]
-            generated += launch.once(lambda: make_stills(first, run.folder))
+            generated += launch.once(partial(make_stills, first, run.folder))
         return measure_run(
             run.folder,
             self.recipe,
@@ -305,13 +305,13 @@ class ReconstructionRun(Job, ScoredRun):
         last_files = {name: files[-1] for name, files in media.items()}
         yield Stage("generating", last_files, draw, "together", is_finished)
 
-    def summarise(self, run: OpenRun) -> Summary | None:
+    def summarise(self, run: OpenRun) -> Summary:
         """Add training pictures instead of reconstructions, and score all of it."""
         opened = self.open(run.launch)
         return score_media(opened.job, run, opened)
 
 
-def score_media(job: Job, run: OpenRun, opened: Opened) -> Summary | None:
+def score_media(job: Job, run: OpenRun, opened: Opened) -> Summary:
     """Score generated media beside training pictures and other items' signals."""
     recipe, align = job.recipe, job.align
     folder, launch = run.folder, run.launch

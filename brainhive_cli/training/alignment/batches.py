@@ -590,19 +590,20 @@ def rank_queries(
     """Rank the seen pictures of all queries, [N]; as the main process finds them, for
     all processes.
     """
-    # the main process ranks, with its own statistics of batch normalisation
-    ranks = torch.empty(0)
-    if launch.is_main and queries:
-        aligner.eval()
-        keys = aligner.layout.compared_keys
-        compared = Targets(
-            {key: source for key, source in targets.sources.items() if key in keys}
-        )
-        with torch.inference_mode(), launch.autocast(precision):
-            ranks = torch.cat(
-                [_rank(aligner, bank, rows, compared) for bank, rows in queries]
-            )
-    return launch.gather(ranks)[0]  # each has running statistics of its own share
+    if not queries:
+        return torch.empty(0)
+    aligner.eval()
+    keys = aligner.layout.compared_keys
+    compared = Targets(
+        {key: source for key, source in targets.sources.items() if key in keys}
+    )
+    # each process has running statistics of batch normalisation of its own share
+    with torch.inference_mode(), launch.autocast(precision):
+        return launch.once(partial(_rank_all, aligner, queries, compared))
+
+
+def _rank_all(aligner: Aligner, queries: Sequence[Query], targets: Targets) -> Tensor:
+    return torch.cat([_rank(aligner, bank, rows, targets) for bank, rows in queries])
 
 
 def _rank(aligner: Aligner, bank: SignalBank, rows: Int64, targets: Targets) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Self
 
@@ -108,13 +109,15 @@ def embed_empty_prompt(
     never again.
     """
     file = folder.path / "checkpoints" / name
-    if launch.is_main:
+
+    def load() -> None:
         try:
             generator.load_empty_prompt(file)
         except MissingData:  # or damaged
             folder.replace(f"checkpoints/{name}", generator.save_empty_prompt)
-    launch.barrier()
-    generator.load_empty_prompt(file)
+            generator.load_empty_prompt(file)
+
+    launch.main_first(load)
 
 
 def make_prior(
@@ -387,7 +390,8 @@ def train(
         training: What is trained on what.
         folder: Its run.
         learner: The parts that are trained.
-        after_step: Called after every step with the number of those done.
+        after_step: Called in the main process after every step, with the number of
+            those done.
         track: Called with what is logged.
 
     Returns:
@@ -411,8 +415,7 @@ def train(
         )
 
     # steps behind the checkpoint are done, and logged, again
-    if launch.is_main:
-        folder.forget_events_after(learner.step)
+    launch.once(partial(folder.forget_events_after, learner.step))
 
     # pictures of the remaining steps, in the same order as without an interruption
     steps = range(learner.step, settings.steps)
@@ -435,13 +438,17 @@ def train(
             learner.update()
             bar.advance(size, f"step {learner.step}")
 
+            # the main process alone logs, samples and saves
+            if not launch.is_main:
+                continue
+
             # log the mean loss of the last steps; one that is not finite spoils all
             # that follows
             is_due = (
                 learner.step % settings.checkpoint_steps == 0
                 or learner.step == settings.steps
             )
-            if is_due and launch.is_main:
+            if is_due:
                 mean = passes * float(torch.stack([*learner.losses]).mean())
                 norm = float(learner.norm)
                 if not (math.isfinite(mean) and math.isfinite(norm)):
@@ -457,8 +464,7 @@ def train(
 
             # samples, then the checkpoint
             after_step(learner.step)
-            if launch.is_main and (is_due or is_asked_to_stop()):
+            if is_due or is_asked_to_stop():
                 learner.save(folder, at_start=saved["at_start"], size=size)
-            if launch.is_main:
-                raise_if_asked_to_stop()
+            raise_if_asked_to_stop()
     return saved["at_start"]

@@ -122,8 +122,8 @@ def loss_curve(run: RunFolder) -> list[artifacts.Curve]:
 
 
 def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
-    """Generate the items kept for it, each process its share, and measure FID and KID
-    on the main process.
+    """Generate the items kept for it, each process its share, and measure FID and
+    KID.
 
     Raises:
         BrainhiveError: if there are too few items, or weights of the network that
@@ -149,12 +149,8 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
             bar.advance(len(rows))
 
     # join the features [N, D] of all processes
-    shares = launch.gather(pairs)
-    if not launch.is_main:
-        return []
-    true, generated = (
-        torch.cat(joined) for joined in zip(*chain.from_iterable(shares), strict=True)
-    )
+    shares = chain.from_iterable(launch.gather(pairs))
+    true, generated = (torch.cat(joined) for joined in zip(*shares, strict=True))
     protocol = f"features of {recipe.fid_features}, {recipe.sample_steps} steps"
     return measure_distances(
         true, generated, protocol=protocol, split="validation", seeds=(recipe.seed,)
@@ -178,21 +174,22 @@ def try_out(training: Training, folder: RunFolder) -> None:
     """Sample and measure before the first step, so that what is missing is known before
     hours of training.
     """
+    training.launch.once(partial(_try_out, training, folder))
 
+
+def _try_out(training: Training, folder: RunFolder) -> None:
     def try_distances() -> Float64:
         chosen, features = _load_distances(training)
         # one picture suffices to try the network
         return features(_true(training, chosen[:1])).double().cpu().numpy()
 
-    if training.launch.is_main:
-        metrics = show(training, folder, "step-000000")
-        if training.recipe.fid_items:
-            metrics["fid"] = _or_reason(try_distances)
-        # report before the training what cannot be measured after it
-        for metric, values in metrics.items():
-            if isinstance(values, BrainhiveError):
-                console.warn(f"there will be no {metric}: {values.in_one_line}")
-    training.launch.barrier()
+    metrics = show(training, folder, "step-000000")
+    if training.recipe.fid_items:
+        metrics["fid"] = _or_reason(try_distances)
+    # report before the training what cannot be measured after it
+    for metric, values in metrics.items():
+        if isinstance(values, BrainhiveError):
+            console.warn(f"there will be no {metric}: {values.in_one_line}")
 
 
 @contextmanager

@@ -129,13 +129,11 @@ def test_a_run_goes_on_with_stores_of_the_same_making(
     tmp_path: Path, about: dict[str, Any], is_refused: bool
 ) -> None:
     folder = RunFolder(tmp_path)
-    keep_identity(folder, {"a": make(tmp_path / "1/a.h5", **MADE_BY)}, is_main=False)
-    assert not (tmp_path / IDENTITIES).exists()
-    keep_identity(folder, {"a": make(tmp_path / "2/a.h5", **MADE_BY)}, is_main=True)
+    keep_identity(folder, {"a": make(tmp_path / "1/a.h5", **MADE_BY)})
     store = make(tmp_path / "3/a.h5", **{**MADE_BY, **about})
     for call in (
         lambda: refuse_others(folder, {"a": store}),
-        lambda: keep_identity(folder, {"a": store}, is_main=False),
+        lambda: keep_identity(folder, {"a": store}),
     ):
         if is_refused:
             with pytest.raises(BrainhiveError):
@@ -147,18 +145,18 @@ def test_a_run_goes_on_with_stores_of_the_same_making(
 
 def test_pictures_count_when_a_run_is_resumed_alone(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    keep_identity(folder, {"a": make(tmp_path / "1/a.h5", **MADE_BY)}, is_main=True)
+    keep_identity(folder, {"a": make(tmp_path / "1/a.h5", **MADE_BY)})
     other = make(tmp_path / "2/a.h5", ids=IDS[::-1], **MADE_BY)
     refuse_others(folder, {"a": other})
     with pytest.raises(BrainhiveError):
-        keep_identity(folder, {"a": other}, is_main=True)
+        keep_identity(folder, {"a": other})
 
 
 def test_changed_embeddings_are_listed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     store = make(tmp_path / "1/a.h5")
     assert list_changed(folder, {"a": store}) == []
-    keep_identity(folder, {"a": store}, is_main=True)
+    keep_identity(folder, {"a": store})
     changed = make(tmp_path / "2/a.h5", values=np.ones((20, 4)))
     assert list_changed(folder, {"a": store, "b": changed}) == []
     (line,) = list_changed(folder, {"a": changed})

@@ -79,7 +79,7 @@ def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):
     folder = RunFolder(tmp_path)
 
     def begin() -> None:
-        keep_identity(folder, {ENCODER: TargetStore.open(path)}, is_main=True)
+        keep_identity(folder, {ENCODER: TargetStore.open(path)})
 
     path = path_of(own, DATASET, "train", ENCODER)
     begin()

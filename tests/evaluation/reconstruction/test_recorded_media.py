@@ -266,7 +266,7 @@ def test_baselines(
     sources: Any = ["nearest", "mean", "still"]
 
     made, missing = make_baselines(
-        *(align, recipe, sources, brain_sets(), [], heads_of(align), "a", run, HERE)
+        *(align, recipe, sources, brain_sets(), [], heads_of(align), "a", run)
     )
 
     pixels = {
@@ -281,18 +281,18 @@ def test_baselines(
     # files that are there are kept
     times = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.png")}
     make_baselines(
-        *(align, recipe, sources, brain_sets(), [], heads_of(align), "a", run, HERE)
+        *(align, recipe, sources, brain_sets(), [], heads_of(align), "a", run)
     )
     assert times == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.png")}
     # training pictures are no baseline of themselves
     own = Recipe(split="train")
     again, missing = make_baselines(
-        *(align, own, sources, brain_sets(), [], heads_of(align), "a", run, HERE)
+        *(align, own, sources, brain_sets(), [], heads_of(align), "a", run)
     )
     assert again == [] and {*missing} == {"still", "nearest", "mean"}
     # clips have no mean
     clips = make_baselines(
-        *(made_run(frames=1), recipe, ["mean"], brain_sets(), [], None, "a", run, HERE)
+        *(made_run(frames=1), recipe, ["mean"], brain_sets(), [], None, "a", run)
     )
     assert [*clips[1]] == ["mean"]
 
