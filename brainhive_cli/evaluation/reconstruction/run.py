@@ -4,7 +4,7 @@ and folders of media that are scored.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self
 
 import torch
@@ -321,9 +321,18 @@ def score_media(job: Job, run: OpenRun, opened: Opened) -> Summary:
     models = job.describe_models()
     items = [decoded_set.first(recipe.items) for decoded_set in brain]
     generated = [job.generated(decoded_set, models, folder) for decoded_set in sets]
-    training_media, missing = make_baselines(
-        align, recipe, job.sources, items, generated, heads, models, folder, launch
+    make = partial(
+        make_baselines,
+        align,
+        recipe,
+        job.sources,
+        items,
+        generated,
+        heads,
+        models,
+        folder,
     )
+    training_media, missing = launch.once(make)
     generated += training_media
     if not generated:
         raise MissingData(

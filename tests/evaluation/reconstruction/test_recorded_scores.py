@@ -17,14 +17,15 @@ from recorded_numbers import Recorded, metric_rows
 from worlds import COLOURS
 
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.errors import BrainhiveError, RecipeError, Unfinished
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import ReconstructionFacts
+from brainhive_cli.core.jobs import OpenRun
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip, StimulusSet
 from brainhive_cli.data.media import media_files
-from brainhive_cli.evaluation.reconstruction import evaluation, metric_parts
+from brainhive_cli.evaluation.reconstruction import metric_parts, run as scored_run
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     Selection,
     compare_with,
@@ -32,7 +33,6 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
     measure_run,
     measure_variants,
     missing_lines,
-    open_run,
     read_result,
     sweep_tables,
     tables,
@@ -50,6 +50,7 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import (
     two_way_name,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
+from brainhive_cli.evaluation.reconstruction.run import ScoredRun
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Scorer,
@@ -188,10 +189,12 @@ def measured(folder: Path, frames: int, shift: int = 0) -> RunFolder:
     run = RunFolder(folder)
     metric = "frame_ssim" if frames else "ssim"
     recipe = Recipe(metrics=[metric], sheet_rows=3)
-    measure_run(
+    summary = measure_run(
         *(run, recipe, people, stimuli(frames), "test", HERE),
         *({"mean": "get it"}, ReconstructionFacts()),
     )
+    artifacts.write(run, summary.artifacts)
+    run.finish(summary.measurements)
     return run
 
 
@@ -326,22 +329,14 @@ def test_runs_are_compared_item_by_item(recorded: Recorded, tmp_path: Path) -> N
 def test_a_finished_run_is_opened_again_for_a_metric_that_has_come(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    run = measured(tmp_path, 0)
-    recipe, started = Recipe(), list[bool]()
-
-    def start(*words: Any, **options: Any) -> RunFolder:
-        started.append(run.is_finished)
-        return run
-
-    monkeypatch.setattr(evaluation, "start_run", start)
-    monkeypatch.setattr(evaluation, "is_here", lambda name, encoders: False)
-    assert open_run("a", recipe, HERE, False, {}) is run and run.is_finished
-    monkeypatch.setattr(evaluation, "is_here", lambda name, encoders: name == "mean")
-    with pytest.raises(Unfinished):
-        open_run("a", recipe, replace(HERE, only_reads=True), False, {})
-    assert run.is_finished
-    open_run("a", recipe, HERE, False, {})
-    assert not run.is_finished and started == [True, True, True, False]
+    finished = OpenRun(measured(tmp_path, 0), HERE)
+    job = ScoredRun()
+    job.recipe = Recipe()
+    for known, is_outdated in ((), False), (("mean",), True), (("other",), False):
+        monkeypatch.setattr(
+            scored_run, "is_here", lambda name, encoders, known=known: name in known
+        )
+        assert job.is_outdated(finished) is is_outdated
 
 
 def test_an_item_without_a_value_in_one_training_has_none() -> None:

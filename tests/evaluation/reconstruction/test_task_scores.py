@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from brainhive_cli.core import artifacts
 from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
@@ -122,7 +123,7 @@ def measured(tmp_path):
         ),
     ]  # fmt: skip
     run, stimuli = RunFolder(tmp_path), Stimuli(lambda i: Clip(pixels[i], 8), str)
-    measure_run(
+    summary = measure_run(
         run,
         Recipe(metrics=["frame_ssim"], sheet_rows=1),
         generated,
@@ -132,6 +133,8 @@ def measured(tmp_path):
         {},
         ReconstructionFacts(),
     )
+    artifacts.write(run, summary.artifacts)
+    run.finish(summary.measurements)
     return run
 
 

@@ -1,0 +1,247 @@
+"""The driver makes a run once, whatever interrupts it, and refuses before it begins."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brainhive_cli.core import driver
+from brainhive_cli.core.command import Input, Result, Work
+from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
+from brainhive_cli.core.facts import Facts
+from brainhive_cli.core.jobs import OpenRun, RunJob, Stage, Summary
+from brainhive_cli.core.launch import READING, Launch
+from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.recipe import Recipe
+from brainhive_cli.core.tables import Table
+
+ALONE = Launch(0, 1, "cpu")
+
+
+class TrackedRecipe(Recipe):
+    """Recipe of a command that logs to trackers."""
+
+    is_tracked = True
+
+
+@dataclass(frozen=True)
+class Counting(RunJob):
+    """A job that notes which of its methods are called."""
+
+    recipe: Recipe
+    cells: Sequence[str] = ("a", "b")
+    stores: dict[str, str] = field(default_factory=dict)
+    steps: list[str] = field(default_factory=list)
+    error: MissingData | None = None
+    others: Sequence[RunJob] = ()
+    parts: Mapping[str, RunJob] = field(default_factory=dict)
+    lacks: list[str] = field(default_factory=list)
+    tracked_as = "counting"
+
+    @property
+    def label(self) -> str:
+        return "tiny"
+
+    @property
+    def compared(self) -> Sequence[RunJob]:
+        return self.others
+
+    def inputs(self) -> list[Input]:
+        digest = self.stores.get("signals", "")
+        return [Input("signals", digest=digest), Input("pictures", error=self.error)]
+
+    def check(self) -> None:
+        self.steps.append("check")
+
+    def prepare(self, launch: Launch) -> None:
+        self.steps.append("prepare")
+        self.stores["signals"] = "1"
+
+    def make_parts(self, run: OpenRun, again: bool) -> dict[str, Result]:
+        return driver.run_each("embed", self.parts, run.launch, again)
+
+    def is_outdated(self, run: OpenRun) -> bool:
+        return bool(self.lacks)
+
+    def count_work(self) -> Work:
+        return Work("tiny", len(self.cells), "cells")
+
+    def stages(self, run: OpenRun) -> Iterator[Stage]:
+        def compute(name: str, launch: Launch) -> dict[str, str]:
+            self.steps.append(name)
+            if name == "broken":
+                raise BrainhiveError("broken", "mend it")
+            return {"name": name}
+
+        files = {name: f"{name}.safetensors" for name in self.cells}
+        yield Stage("counting", files, compute)
+        self.steps.append("after the cells")
+
+    def summarise(self, run: OpenRun) -> Summary:
+        self.steps.append(f"summarise {len(run.against)} {len(run.parts)}")
+        nothing = dict.fromkeys(("pool", "chance", "low", "high"))
+        context: Any = {**nothing, "seeds": (1,), "protocol": "", "split": "test"}
+        metric = Metric("top1", 0.5, 2, interval="", **context)
+        metrics = {"all": {"top1": metric}}
+        measurements = Measurements(metrics, facts=Facts(caveats=["simulated"]))
+        return Summary(measurements, [Table("Cells", ("cell",), [])])
+
+    def describe(self, run: OpenRun) -> Result:
+        return Result(run.folder.path, metrics=run.folder.measurements())
+
+    def choose_logged(self, measurements: Measurements) -> Any:
+        return measurements.scopes
+
+
+@pytest.fixture
+def job(home: Path) -> Counting:
+    """A job with two cells, whose signals are not there yet."""
+    return Counting(Recipe())
+
+
+def test_a_run_is_checked_made_and_found(job: Counting) -> None:
+    made = driver.run("embed", job, ALONE)
+    # what was made is checked, too
+    assert job.steps == [
+        *("check", "prepare", "check"),
+        *("a", "b", "after the cells", "summarise 0 0"),
+    ]
+    assert made.work == Work("tiny", 2, "cells")
+    assert (made.folder / "a.safetensors").is_file()
+    assert made.metrics.scopes["all"]["top1"].value == 0.5
+
+    # a finished run is only read
+    job.steps.clear()
+    found = driver.run("embed", job, ALONE)
+    assert (found.folder, job.steps, found.work) == (made.folder, [], None)
+    assert driver.run("embed", job, READING).folder == made.folder
+    assert driver.run("embed", job, ALONE, again=True).folder != made.folder
+
+
+def test_what_is_missing_ends_it_before_anything_is_made(
+    job: Counting, home: Path
+) -> None:
+    absent = replace(job, error=MissingData("no pictures", "fetch"))
+    with pytest.raises(MissingData, match="no pictures"):
+        driver.run("embed", absent, ALONE)
+    with pytest.raises(Unfinished):
+        driver.run("embed", absent, READING)
+    assert job.steps == [] and not (home / "runs").exists()
+    assert [one.name for one in absent.list_inputs() if one.is_missing] == ["pictures"]
+
+    # a finished run needs none of it
+    made = driver.run("embed", job, ALONE)
+    assert driver.run("embed", absent, ALONE).folder == made.folder
+
+
+def test_an_interrupted_run_goes_on(job: Counting) -> None:
+    broken = replace(job, cells=("a", "broken", "b"))
+    with pytest.raises(BrainhiveError, match="broken"):
+        driver.run("embed", broken, ALONE)
+    job.steps.clear()
+    resumed = driver.run("embed", job, ALONE)
+    assert job.steps[1:3] == ["prepare", "b"]
+    # the time of a part is no pace of all
+    assert resumed.work is None
+
+
+def test_a_finished_run_is_made_up_for_what_it_lacks(job: Counting) -> None:
+    made = driver.run("embed", job, ALONE)
+    job.steps.clear()
+    outdated = replace(job, lacks=["a metric"])
+    with pytest.raises(Unfinished):
+        driver.run("embed", outdated, READING)
+    assert driver.run("embed", outdated, ALONE).folder == made.folder
+    assert job.steps == ["after the cells", "summarise 0 0"]
+
+
+def test_runs_that_a_run_needs_are_made_first(
+    job: Counting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Counting(Recipe(), cells=["c"], stores={"signals": "2"})
+    part = Counting(Recipe(), cells=["d"], stores={"signals": "3"})
+    whole = replace(job, others=[other], parts={"part": part})
+    made = driver.run("embed", whole, ALONE)
+    assert job.steps[-1] == "summarise 1 1"
+    # its time is not that of its own cells
+    assert made.work is None
+    assert (other.steps[-1], part.steps[-1]) == ("summarise 0 0",) * 2
+
+    # one line says that they are finished, whoever asks
+    capsys.readouterr()
+    driver.run("embed", replace(whole, stores={"signals": "4"}), ALONE)
+    assert capsys.readouterr().err.count("found finished runs") == 2
+
+
+def test_trackers_get_the_metrics_of_a_finished_run(
+    job: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    opened, events = list[Any](), list[Any]()
+
+    class Tracker:
+        def log(self, curves: dict[str, float], step: int) -> None:
+            events.append((curves, step))
+
+        def finish(self) -> None:
+            events.append("finished")
+
+    def open_tracker(*words: Any) -> Tracker:
+        opened.append(words[2])
+        return Tracker()
+
+    monkeypatch.setattr("brainhive_cli.core.trackers._open", open_tracker)
+    run = job.recipe.run.model_copy(update={"trackers": ["wandb"]})
+    driver.run("embed", replace(job, recipe=TrackedRecipe(run=run)), ALONE)
+    assert opened[0].startswith("counting") and "simulated" in opened[0]
+    assert events == [({"all/top1": 0.5}, 0), "finished"]
+
+
+def test_cells_are_shared_where_there_are_fewer_than_processes(
+    job: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = Launch(0, 2, "cpu")
+    monkeypatch.setattr(Launch, "barrier", lambda launch: None)
+    monkeypatch.setattr(
+        Launch, "gather", lambda launch, item: [item] * launch.processes
+    )
+    shared = list[int]()
+    folder = driver.start_run("embed", "tiny", Recipe(), ALONE)
+    run = OpenRun(folder, launch)
+
+    def compute(name: str, worker: Launch) -> dict[str, str]:
+        shared.append(worker.processes)
+        return {}
+
+    for sharing, names in (
+        ("either", "a"),
+        ("either", "bc"),
+        ("alone", "d"),
+        (
+            "together",
+            "ef",
+        ),
+    ):
+        files = {name: f"{name}.safetensors" for name in names}
+        driver.fill(run, Stage("counting", files, compute, sharing), None)  # type: ignore[arg-type]
+    assert shared == [2, 1, 1, 1, 2, 2]
+
+
+def test_the_pace_of_cells_is_of_those_trained_from_their_beginning(
+    job: Counting,
+) -> None:
+    folder = driver.start_run("embed", "tiny", Recipe(), ALONE)
+    resumed = folder.checkpoint_path("a")
+    resumed.parent.mkdir()
+    resumed.touch()
+
+    def count_work(names: Sequence[str]) -> Work:
+        return Work("tiny", len(names), "cells")
+
+    files = {name: f"{name}.safetensors" for name in "ab"}
+    stage = Stage("counting", files, lambda *words: {}, count_work=count_work)
+    is_alone, work = driver.fill(OpenRun(folder, ALONE), stage, None)
+    assert is_alone and work is not None
+    assert work.count == 1 and work.seconds is not None
