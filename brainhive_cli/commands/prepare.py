@@ -40,8 +40,8 @@ from brainhive_cli.data.signal_stores import (
     SignalStore,
     count_rows,
     describe_store,
+    find_absent,
     path_of,
-    require_each,
 )
 from brainhive_cli.data.targets.target_stores import next_command
 
@@ -367,9 +367,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if job.missing is not None:
             raise job.missing
         due = [subject for subject in job.subjects if again or not job.is_done(subject)]
-        require_each(
+        errors = find_absent(
             job.subjects, lambda subject: subject not in due or job.files(subject)
         )
+        if errors:
+            raise next(iter(errors.values()))
     overview = _look_over(job) if due and launch.is_main else ()
 
     # subjects one by one; processes share the sessions of one, or each takes a subject

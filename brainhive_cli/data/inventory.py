@@ -255,7 +255,6 @@ def _recordings(
     """Open a subject's files: their axes, some trials, and whether pictures match."""
     part, size = Part(f"subject {subject}"), 0
     with part.noting():
-        dataset.require(subject)
         for split in dataset.splits:
             recording = dataset.recording(subject, split)
             size += size_of(recording)

@@ -18,7 +18,7 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import Array, UInt64
 from brainhive_cli.core.cells import claiming
 from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.command import Input
+from brainhive_cli.core.command import Input, require
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import below, publish
 from brainhive_cli.core.launch import Launch
@@ -455,93 +455,81 @@ class Recordings:
         """
         return self.signal.select(recording, self.dataset.channels, where)
 
-    def expect_subjects(self, subjects: Sequence[int] | None) -> list[int]:
-        """Choose subjects whose signals there are, or that the publisher names and
-        `prepare` can make.
+    def list_subjects(self, subjects: Sequence[int] | None) -> list[int]:
+        """List the subjects that a recipe names, else those who were recorded, else
+        those whom the publisher names.
 
         Raises:
-            MissingData: if one is neither; see `choose_subjects`.
+            MissingData: if a subject is neither recorded nor published, or nobody is.
         """
         recorded = recorded_subjects(self.dataset, self.paths, self.signal.name)
         published = (self.dataset.published_sizes or Published({})).voxels
-        # subjects of a published size can be prepared later
-        if subjects and published.keys() >= {*subjects} - {*recorded}:
-            return list(subjects)
-        if published and not subjects and not recorded:
-            return [*published]
-        return self.choose_subjects(subjects)
+        absent = [subject for subject in subjects or [] if subject not in recorded]
+        listed = list(subjects or recorded or published)
+        # signals of published subjects can be prepared later
+        if not listed or {*absent} - {*published}:
+            raise self._describe_absence(absent)
+        return listed
 
-    def choose_subjects(self, subjects: Sequence[int] | None) -> list[int]:
-        """Check subjects; when None all whose signals there are in the preparation.
-
-        Raises:
-            MissingData: if the preparation does not have one of them.
-        """
-        # an absent subject: name those that there are, or the line that prepares
-        # signals
+    def _describe_absence(self, absent: Sequence[int]) -> MissingData:
+        """Say that the preparation does not have some subjects, or nobody."""
+        # names of other preparations, for the hint
         dataset, preparation = self.dataset, self.signal.name
-        known = recorded_subjects(dataset, self.paths, preparation)
-        unknown = [subject for subject in subjects or [] if subject not in known]
-        if unknown or not known:
-            # names of other preparations, for the hint
-            signals = self.paths.under_home("signals") / dataset.recorded_as
-            others = {path.parent.name for path in signals.glob("*/sub-*.h5")}
-            prepared = sorted(others - {preparation})
-            where = "" if dataset.subjects else f"in signals {preparation}"
-            whom = " ".join(filter(None, [", ".join(map(str, unknown)), where]))
-            is_ours = parts.is_kind("preparations", dataset.recorded_as)
-            source = dataset.recorded_as if is_ours else "recording"
-            way = str(Line("prepare", ("from", source)))
-            if known:
-                way = f"it has: {', '.join(map(str, known))}"
-            if prepared and not dataset.subjects:
-                way += f"; signal.name takes other stores: {', '.join(prepared)}"
-            raise MissingData(f"{dataset.pictured_as} has no subject {whom}", way)
-        return list(subjects or known)
+        recorded = recorded_subjects(dataset, self.paths, preparation)
+        signals = self.paths.under_home("signals") / dataset.recorded_as
+        others = {path.parent.name for path in signals.glob("*/sub-*.h5")}
+        prepared = sorted(others - {preparation})
+
+        # the subjects that there are, or the line that prepares signals
+        where = "" if dataset.subjects else f"in signals {preparation}"
+        whom = " ".join(filter(None, [", ".join(map(str, absent)), where]))
+        is_ours = parts.is_kind("preparations", dataset.recorded_as)
+        source = dataset.recorded_as if is_ours else "recording"
+        way = str(Line("prepare", ("from", source)))
+        if recorded:
+            way = f"it has: {', '.join(map(str, recorded))}"
+        if prepared and not dataset.subjects:
+            way += f"; signal.name takes other stores: {', '.join(prepared)}"
+        return MissingData(f"{dataset.pictured_as} has no subject {whom}", way)
 
     def inputs(self, subjects: Sequence[int]) -> list[Input]:
         """List the stores of subjects, each with its identity, or else what it would be
         made from.
-        """
-        # a store is known by its identity; an absent one by the check of its recordings
-        here = self.identities(subjects)
-        look = self.require if self.dataset.subjects else self.choose_subjects
-        error = Input.of("", partial(look, subjects)).error
-        published = self.dataset.published_sizes
-        size = published.subject_bytes if published and self.dataset.subjects else None
 
-        # an absent store has the error of all subjects, which names those that are
-        # there
+        All absent stores have the same error, which names the subjects that are there.
+        """
+        digests, size = self.identities(subjects), None
+        names = {subject: self.name_of(subject) for subject in subjects}
+        if self.dataset.subjects:
+            errors = find_absent(subjects, self._find_recording)
+            published = self.dataset.published_sizes
+            size = published.subject_bytes if published else None
+        else:
+            # only `prepare` makes these stores
+            absent = [subject for subject in subjects if names[subject] not in digests]
+            errors = dict.fromkeys(absent, self._describe_absence(absent))
+
         listed = []
-        for subject in subjects:
-            name = self.name_of(subject)
-            if name in here:
-                listed.append(Input(name, digest=here[name]))
-                continue
-            one = Input.of(name, partial(look, [subject]), size)
-            listed.append(replace(one, error=one.error and error))
+        for subject, name in names.items():
+            error = errors.get(subject)
+            digest = digests.get(name, "")
+            listed.append(Input(name, size if error else None, error, digest=digest))
         return listed
 
-    def require(self, subjects: Sequence[int]) -> None:
-        """Check that each subject has a store, or a recording to make it from; nothing
-        is read.
+    def _find_recording(self, subject: int) -> None:
+        """Find the store of a subject, or the recording that it would be made from.
 
         Raises:
-            MissingData: naming the first recording that is missing, and the subjects
-                whose are there.
+            MissingData: if there is neither.
         """
-
-        def check(subject: int) -> None:
-            path = self.path(subject)
-            if path.is_file():
-                return
-            if self.signal.name != "default":  # which no data set's own files become
-                raise MissingData(
-                    f"no signals {path}", "signal.name=default uses the data set's own"
-                )
-            self.dataset.require(subject)
-
-        require_each(subjects, check)
+        path = self.path(subject)
+        if path.is_file():
+            return
+        if self.signal.name != "default":  # which no data set's own files become
+            raise MissingData(
+                f"no signals {path}", "signal.name=default uses the data set's own"
+            )
+        self.dataset.find_recording(subject)
 
     def prepare(self, subjects: Sequence[int], launch: Launch) -> None:
         """Create the stores that are missing from the data set's own files; one process
@@ -552,7 +540,7 @@ class Recordings:
                 both missing.
         """
         # all recordings must be there before the first store is written
-        self.require(subjects)
+        require(self.inputs(subjects))
         launch.once(partial(self._write_missing, subjects, launch.alone))
 
     def _write_missing(self, subjects: Sequence[int], launch: Launch) -> None:
@@ -632,30 +620,36 @@ def caveats_of(dataset: Dataset, recordings: Iterable[Trials]) -> list[str]:
     return merge_caveats(simulated, *(recording.caveats for recording in recordings))
 
 
-def require_each(subjects: Sequence[int], check: Callable[[int], object]) -> None:
-    """Check what each subject needs.
+def find_absent(
+    subjects: Sequence[int], find: Callable[[int], object]
+) -> dict[int, MissingData]:
+    """Find the subjects who lack something.
 
-    Raises:
-        MissingData: naming the first thing that is missing, and the subjects that lack
-            nothing.
+    Args:
+        subjects: All subjects.
+        find: Finds what a subject needs, and raises MissingData where it is absent.
+
+    Returns:
+        One error for all subjects who lack something, by subject. It is the error of
+        the first, and names the subjects who lack nothing.
     """
-    # all are checked, so that the error names subjects that lack nothing
-    missing = {}
+    errors = {}
     for subject in subjects:
         try:
-            check(subject)
+            find(subject)
         except MissingData as error:
-            missing[subject] = error
+            errors[subject] = error
+    if not errors:
+        return {}
 
     # the first error stands for all
-    if missing:
-        first = next(iter(missing.values()))
-        there = [str(subject) for subject in subjects if subject not in missing]
-        if len(missing) > 1:
-            first.message += f", nor of {len(missing) - 1} more"
-        if there:
-            first.hint += f", or those that are there: --subjects {','.join(there)}"
-        raise first
+    first, *others = errors.values()
+    there = [str(subject) for subject in subjects if subject not in errors]
+    if others:
+        first.message += f", nor of {len(others)} more"
+    if there:
+        first.hint += f", or those that are there: --subjects {','.join(there)}"
+    return dict.fromkeys(errors, first)
 
 
 def recorded_subjects(

@@ -140,9 +140,9 @@ def test_only_the_subjects_that_are_named_are_fetched(hub, home):
     assert [Path(name).name for name in hub.fetched if "sub-" in name] == [
         "sub-02.tar.gz"
     ]
-    things().require(2)
+    things().find_recording(2)
     with pytest.raises(MissingData):
-        things().require(1)
+        things().find_recording(1)
 
 
 def test_no_archive_writes_outside_of_its_folder(home):

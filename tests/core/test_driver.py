@@ -57,7 +57,7 @@ class Counting(RunJob):
 
     def prepare(self, launch: Launch) -> None:
         self.steps.append("prepare")
-        self.stores["signals"] = "1"
+        self.stores.setdefault("signals", "1")
 
     def make_parts(self, run: OpenRun, again: bool) -> dict[str, Result]:
         return driver.run_each("embed", self.parts, run.launch, again)
@@ -164,10 +164,11 @@ def test_runs_that_a_run_needs_are_made_first(
     part = Counting(Recipe(), cells=["d"], stores={"signals": "3"})
     whole = replace(job, others=[other], parts={"part": part})
     made = driver.run("embed", whole, ALONE)
-    assert job.steps[-1] == "summarise 1 1"
+    assert "summarise 1 1" in job.steps
     # its time is not that of its own cells
     assert made.work is None
-    assert (other.steps[-1], part.steps[-1]) == ("summarise 0 0",) * 2
+    for steps in other.steps, part.steps:
+        assert steps[-1] == "summarise 0 0"
 
     # one line says that they are finished, whoever asks
     capsys.readouterr()

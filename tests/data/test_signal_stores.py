@@ -9,6 +9,7 @@ import torch
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets import Published
 from brainhive_cli.data.signal_stores import Recordings, SignalStore
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.spaces import Sensors
@@ -21,15 +22,18 @@ class Recorded:
     """A data set that counts how often its recordings are opened."""
 
     name = recorded_as = pictured_as = "counted"
-    splits, subjects, channels, is_simulated = ("train", "test"), (1, 2), None, False
+    splits, channels, is_simulated = ("train", "test"), None, False
+    subjects: tuple[int, ...] = (1, 2, 3)
+    here: tuple[int, ...] = subjects
+    published_sizes: Published | None = Published({}, subject_bytes=10)
 
     def __init__(self) -> None:
         self.opened: list[tuple[int, str]] = []
 
-    def require(self, subject: int) -> None:
-        """Refuse all but the subjects that are there."""
-        if subject not in self.subjects:
-            raise MissingData("no recording", "download it")
+    def find_recording(self, subject: int) -> None:
+        """Refuse all but the subjects whose recordings are there."""
+        if subject not in self.here:
+            raise MissingData(f"no recording of {subject}", "download it")
 
     def recording(self, subject: int, split: str) -> Trials:
         """Make one stimulus's signal."""
@@ -71,6 +75,96 @@ def test_stores_are_created_once_and_by_the_main_process_alone(
     assert dataset.opened == [(1, "train"), (1, "test"), (2, "train"), (2, "test")]
     found = source_of(dataset).open(2)["test"]
     assert (found.signal[:] == 2).all()
+
+
+def test_nothing_is_written_while_a_recording_is_missing(
+    dataset: Recorded, home: Path
+) -> None:
+    dataset.here = (2,)
+    source = source_of(dataset)
+
+    with pytest.raises(MissingData) as refused:
+        source.prepare([2, 1, 3], HERE)
+
+    assert not list(home.rglob("*.h5")) and not dataset.opened
+    # the first that is missing, how many more, and who is there
+    assert refused.value.message == "no recording of 1, nor of 1 more"
+    assert refused.value.hint == "download it, or those that are there: --subjects 2"
+    listed = source.inputs([2, 1, 3])
+    assert [one.error for one in listed] == [None, listed[1].error, listed[1].error]
+    assert [one.size for one in listed] == [None, 10, 10]
+    assert str(listed[1].error) == refused.value.message
+
+
+def test_a_store_is_listed_with_what_its_signals_are_known_by(
+    dataset: Recorded,
+) -> None:
+    source = source_of(dataset)
+    source.prepare([1], HERE)
+    dataset.here = ()
+
+    stored, absent = source.inputs([1, 2])
+
+    assert stored.digest == source.open(1).identity and not stored.is_missing
+    assert absent.is_missing and not absent.digest
+    assert absent.name == source.name_of(2)
+    assert absent.error is not None
+    assert absent.error.hint == "download it, or those that are there: --subjects 1"
+
+
+def test_signals_of_another_preparation_are_not_made_of_own_files(
+    dataset: Recorded,
+) -> None:
+    (one,) = source_of(dataset, name="mine").inputs([1])
+    assert one.error is not None and "mine/sub-01.h5" in one.error.message
+    assert one.error.hint == "signal.name=default uses the data set's own"
+
+
+def test_subjects_are_named_recorded_or_published(
+    dataset: Recorded, home: Path
+) -> None:
+    source = source_of(dataset)
+    assert source.list_subjects(None) == [1, 2, 3]
+    assert source.list_subjects([3, 1]) == [3, 1]
+    with pytest.raises(MissingData, match="counted has no subject 4") as refused:
+        source.list_subjects([3, 4])
+    assert refused.value.hint == "it has: 1, 2, 3"
+
+    # subjects whom stores name, or else the publisher
+    dataset.subjects = ()
+    for published in (None, Published({})):
+        dataset.published_sizes = published
+        with pytest.raises(MissingData, match="counted has no subject in signals"):
+            source.list_subjects(None)
+    dataset.published_sizes = Published({}, voxels={7: 10, 8: 10})
+    assert source.list_subjects(None) == [7, 8]
+    assert source.list_subjects([8]) == [8]
+    store = {split: dataset.recording(1, split) for split in dataset.splits}
+    SignalStore.write(source.path(1), store)
+    assert source.list_subjects(None) == [1]
+    assert source.list_subjects([8, 1]) == [8, 1]
+    with pytest.raises(MissingData, match="no subject 8, 9 in signals default"):
+        source.list_subjects([1, 8, 9])
+
+
+def test_published_people_who_were_not_recorded_are_missing(
+    dataset: Recorded, home: Path
+) -> None:
+    dataset.subjects = ()
+    dataset.published_sizes = Published({}, voxels={7: 10, 8: 10})
+    source = source_of(dataset)
+    store = {split: dataset.recording(7, split) for split in dataset.splits}
+    SignalStore.write(source.path(7), store)
+    dataset.opened.clear()
+
+    stored, absent = source.inputs([7, 8])
+    with pytest.raises(MissingData) as refused:
+        source.prepare([7, 8], HERE)
+
+    assert stored.digest and absent.is_missing and absent.error is not None
+    assert refused.value.in_one_line == absent.error.in_one_line
+    assert absent.error.message == "counted has no subject 8 in signals default"
+    assert absent.error.hint == "it has: 7" and not dataset.opened
 
 
 def test_a_written_store_leaves_no_file_open(dataset: Recorded, home: Path) -> None:

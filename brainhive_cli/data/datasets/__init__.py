@@ -251,16 +251,27 @@ def list_pictures(dataset: "Dataset", split: str) -> list[Input]:
     """List the files of a split's pictures; the pictures themselves as one input where
     the data set does not name its files.
     """
-    if files := [*dataset.files(split, "pixels")]:
-        return files
+    files = [*dataset.files(split, "pixels")]
+    return files or list_split_pictures(dataset.name, split, dataset.images)
 
-    # categories without exemplars have no pictures
-    name = f"{dataset.name}: {split} pictures"
+
+def list_split_pictures(
+    name: str, split: str, images: Callable[[str], StimulusSet]
+) -> list[Input]:
+    """List the pictures of a split as one input.
+
+    Args:
+        name: Name of the data set.
+        split: The split.
+        images: Lists the pictures of a split, and raises where they are absent.
+    """
+    label = f"{name}: {split} pictures"
     try:
-        images = dataset.images(split)
+        stimuli = images(split)
     except BrainhiveError as error:
-        return [Input(name, None, error)]
-    return [Input(name, None, images.missing)] if images.has_pictures else []
+        return [Input(label, None, error)]
+    # categories without exemplars have no pictures
+    return [Input(label, None, stimuli.missing)] if stimuli.has_pictures else []
 
 
 @dataclass(frozen=True)
@@ -284,8 +295,8 @@ class Dataset:
         subjects: The subjects who saw them; none where there are pictures alone: then
             stores name them.
         open_recording: Subject and split to a recording.
-        check_recording: Checks that a subject's recording exists, without reading it;
-            raises MissingData.
+        find_recording: Finds the files of a subject's recording, and reads none of
+            them; raises MissingData.
         is_simulated: Whether its signals are simulated; every result on them says so.
         channels: The default channels of decoding; None is all.
         lists: Files that divide pictures into splits.
@@ -312,7 +323,7 @@ class Dataset:
     people: str = ""
     subjects: tuple[int, ...] = ()
     open_recording: Callable[[int, str], Trials] | None = None
-    check_recording: Callable[[int], object] = lambda subject: None
+    find_recording: Callable[[int], object] = lambda subject: None
     is_simulated: bool = False
     channels: tuple[str, ...] | None = None
     lists: tuple[Path, ...] = ()
@@ -343,18 +354,6 @@ class Dataset:
             stimulus=kind,
         )
 
-    def require(self, subject: int) -> None:
-        """Check that a subject's recording exists, without reading it; raises
-        MissingData.
-        """
-        self.check_recording(subject)
-        # pictures alone: prepare or simulate signals of them
-        if self.open_recording is None:
-            raise MissingData(
-                f"{self.name} holds pictures only and has no recordings of its own",
-                f"{Line('prepare', ('from', 'recording'))}, or dataset.kind=simulated",
-            )
-
     def list_left_out(self, tested: Iterable[int]) -> set[int]:
         """List the subjects that a model must not have learned from, to be tested on
         some as new ones.
@@ -372,10 +371,13 @@ class Dataset:
         )
 
     def recording(self, subject: int, split: str) -> Trials:
-        """Open one subject's recording of a split."""
+        """Open one subject's recording of a split; MissingData where it is absent."""
+        # pictures alone: prepare or simulate signals of them
         if self.open_recording is None:
-            self.require(subject)
-        assert self.open_recording is not None
+            raise MissingData(
+                f"{self.name} holds pictures only and has no recordings of its own",
+                f"{Line('prepare', ('from', 'recording'))}, or dataset.kind=simulated",
+            )
         return self.open_recording(subject, split)
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar, TypeVar
 from brainhive_cli.core import parts
 from brainhive_cli.core.command import Input, require
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.errors import Line, MissingData
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import is_file, read_lines
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import (
@@ -25,6 +25,7 @@ from brainhive_cli.data.datasets import (
     Dataset,
     StimulusSet,
     from_files,
+    list_split_pictures,
     pictures_below,
 )
 from brainhive_cli.data.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
@@ -127,9 +128,7 @@ class Pictures(parts.Config):
             holdout=self.holdout or SEPARATE_TEST,
             people=self.people,
             published_sizes=PUBLISHED[self.name],
-            files=lambda split, _: [
-                Input.of(f"{self.name}: {split} pictures", partial(listed, split))
-            ],
+            files=lambda split, _: list_split_pictures(self.name, split, listed),
         )
 
 
@@ -235,7 +234,6 @@ class PreparedFiles:
         there.
         """
         paths = [path for group in self._find(subject).values() for path in group]
-        # the design is one file for all subjects
         return [*paths, self.design[1]()] if self.design else paths
 
     def inputs(self, subject: int) -> list[Input]:
@@ -249,7 +247,16 @@ class PreparedFiles:
                 self._match(name, subject), self.root / expected, self.source, size
             )
             listed.append(replace(one, is_optional=name in self.optional))
-        return [*listed, Input.of(*self.design)] if self.design else listed
+
+        # the design is one file for all subjects
+        if self.design:
+            name, find = self.design
+            try:
+                find()
+                listed.append(Input(name))
+            except BrainhiveError as error:
+                listed.append(Input(name, error=error))
+        return listed
 
     def recording(self, subject: int, split: str) -> Trials:
         """Open a split's signals, which are read, and must be finite, when they are

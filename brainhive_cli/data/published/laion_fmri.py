@@ -17,7 +17,6 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import locate
@@ -30,6 +29,7 @@ from brainhive_cli.data.datasets import (
     StimulusSet,
     decode,
     decoding,
+    list_split_pictures,
 )
 from brainhive_cli.data.holdout import read_split
 from brainhive_cli.data.preparations import keys_of_stimuli
@@ -126,9 +126,7 @@ class Pictures(parts.Config):
             listed,
             pictured_as=NAME,
             published_sizes=PUBLISHED.get(name),
-            files=lambda split, _: [
-                Input.of(f"{name}: {split} pictures", partial(listed, split))
-            ],
+            files=lambda split, _: list_split_pictures(name, split, listed),
         )
 
 

@@ -14,7 +14,6 @@ from pydantic import Field
 
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.arrays import Array, Bool, Int64
-from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import (
     MissingData,
@@ -31,6 +30,7 @@ from brainhive_cli.data.datasets import (
     Dataset,
     StimulusSet,
     from_files,
+    list_split_pictures,
     pictures_below,
 )
 from brainhive_cli.data.published import (
@@ -120,9 +120,7 @@ class Pictures(parts.Config):
             listed,
             NAME,
             published_sizes=PUBLISHED[NAME],
-            files=lambda split, _: [
-                Input.of(f"{name}: {split} pictures", partial(listed, split))
-            ],
+            files=lambda split, _: list_split_pictures(name, split, listed),
             same_person=cache(partial(find_records, root)),
             crosses_studies=self.across == "studies",
         )

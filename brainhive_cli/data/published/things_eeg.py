@@ -151,7 +151,7 @@ class Distributed(parts.Config):
             subjects=self.subjects,
             open_recording=partial(self.recording, root),
             holdout=self.holdout or SEPARATE_TEST,
-            check_recording=lambda subject: [
+            find_recording=lambda subject: [
                 self._file(root, subject, split) for split in FILES
             ],
             channels=self.channels,

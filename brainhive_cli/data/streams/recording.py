@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core.command import Input, require
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.console import warn
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
@@ -51,20 +51,28 @@ class Config(StreamConfig, RecordingKeys):
         description="seconds of the recording that are replayed a second",
     )
 
-    def inputs(self) -> list[Input]:
-        """List the file.
+    def find_file(self) -> Path:
+        """Find the recording.
 
         Raises:
             RecipeError: if none is named.
+            MissingData: if it is not there.
         """
-        # a missing key and a missing file are told apart, by different ways out
         if not self.file:
             raise RecipeError(
                 "no recording is named to be replayed", "source.file=sub-01_ses-01.fif"
             )
         path = locate(self.file)
-        missing = MissingData(f"no recording {path}", "source.file=FILE that mne opens")
-        return [Input(str(path), error=None if path.is_file() else missing)]
+        if not path.is_file():
+            raise MissingData(f"no recording {path}", "source.file=FILE that mne opens")
+        return path
+
+    def inputs(self) -> list[Input]:
+        """List the file; raises RecipeError if none is named."""
+        try:
+            return [Input(str(self.find_file()))]
+        except MissingData as error:
+            return [Input(str(locate(self.file)), error=error)]
 
     def build(self, wanted: Wanted) -> Replay:
         """Open the recording.
@@ -74,12 +82,11 @@ class Config(StreamConfig, RecordingKeys):
             MissingData: if there is none, or it cannot be read.
             BrainhiveError: if it has no events.
         """
-        require(self.inputs())
-        delay_ms, delay_s = self.delay_ms, wanted.delay_s
+        path, delay_ms, delay_s = self.find_file(), self.delay_ms, wanted.delay_s
         delay_s = delay_s if delay_ms is None else delay_ms / 1000
         return replay(
             self,
-            locate(self.file),
+            path,
             wanted.span_s,
             Clock(self.speed),
             delay_s,

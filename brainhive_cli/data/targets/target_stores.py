@@ -4,7 +4,6 @@ lines that fill them.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +116,12 @@ def store_inputs(
         for encoder in encoders
     ]
     # all stores are opened once, and their error stands for each that is missing
-    look = partial(open_stores, dataset, config, split, encoders, paths)
-    # one of all
-    error = None if all(path.is_file() for path in files) else Input.of("", look).error
+    error = None
+    if not all(path.is_file() for path in files):
+        try:
+            open_stores(dataset, config, split, encoders, paths)
+        except BrainhiveError as absence:
+            error = absence
     for encoder, path in zip(encoders, files, strict=True):
         is_here, digest = path.is_file(), ""
         if is_here and encoder.kind == IMPORTED:

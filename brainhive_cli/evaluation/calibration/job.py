@@ -118,7 +118,7 @@ class Job:
         cells = []
         for model in align.models:
             cell = model.cell
-            everybody = model.source.choose_subjects(recipe.subjects)
+            everybody = model.source.list_subjects(recipe.subjects)
             # people of another data set are all new
             known = (
                 set()

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -300,9 +299,11 @@ def list_start_inputs(
                 else hub.find_input(str(of_variant(name)[0]), (), patterns, ("*.json",))
             )
         else:
-            inputs.append(
-                Input.of(name, partial(_find_path, name, cell, paths, opened))
-            )
+            try:
+                _find_path(name, cell, paths, opened)
+                inputs.append(Input(name))
+            except BrainhiveError as error:
+                inputs.append(Input(name, error=error))
     return inputs
 
 

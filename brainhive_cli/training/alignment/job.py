@@ -2,7 +2,7 @@
 does.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -229,18 +229,34 @@ class Job:
                         )
         return described
 
-    @property
-    def _contents(self) -> list[Callable[[], list[Input]]]:
-        """Functions that list signals, embeddings and priors, whose contents name the
-        run.
+    def inputs(self) -> list[Input]:
+        """List all that the training reads: run, signals, embeddings, what runs at each
+        step, and starts.
         """
         recipe = self.recipe
-        return [
-            lambda: [
-                one
-                for each in self.variants.values()
-                for one in self.signals(each).inputs(self._list_read(each))
-            ],
+
+        def list_signals() -> list[Input]:
+            listed = []
+            for variant in self.variants.values():
+                source = self.signals(variant)
+                listed += source.inputs(self._list_read(variant))
+                # whom the publisher names may be tested, and have no store yet
+                if not self.dataset.subjects:
+                    tested = source.inputs(list_subjects(self.cells))
+                    listed += [replace(one, digest="") for one in tested]
+            return listed
+
+        def list_priors() -> list[Input]:
+            return [
+                Input(f"prior {reference}", reference=reference, digest=prior.digest)
+                for reference, prior in self.describe_priors().items()
+            ]
+
+        return collect(
+            lambda: (
+                [Input(f"run {self.base_run.folder.name}")] if self.base_run else ()
+            ),
+            list_signals,
             lambda: store_inputs(
                 self.dataset,
                 recipe.dataset,
@@ -249,22 +265,7 @@ class Job:
                 recipe.paths,
             ),
             self.dataset.holdout.inputs,
-            lambda: [
-                Input(f"prior {reference}", reference=reference, digest=prior.digest)
-                for reference, prior in self.describe_priors().items()
-            ],
-        ]
-
-    def inputs(self) -> list[Input]:
-        """List all that the training reads: run, signals, embeddings, what runs at each
-        step, and starts.
-        """
-        recipe = self.recipe
-        return collect(
-            lambda: (
-                [Input(f"run {self.base_run.folder.name}")] if self.base_run else ()
-            ),
-            *self._contents,
+            list_priors,
             lambda: list_start_inputs(
                 recipe.train.starts,
                 self.cells[0],
@@ -494,9 +495,9 @@ def inherit(recipe: Recipe, base_run: BaseRun) -> Recipe:
     """
     # subjects whom at least one model of the run has not seen
     training, run = base_run.recipe, base_run.folder
-    chosen = Recordings(
-        base_run.dataset, recipe.paths, training.signal
-    ).choose_subjects(recipe.subjects)
+    chosen = Recordings(base_run.dataset, recipe.paths, training.signal).list_subjects(
+        recipe.subjects
+    )
     new = [subject for subject in chosen if _cells_without(base_run, subject)]
     if not new or (recipe.subjects and new != chosen):
         known = ", ".join(str(subject) for subject in chosen if subject not in new)

@@ -1205,7 +1205,7 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
     for label, recipe in variants.items():
         # one group of a name, trained and tested subjects for each training
         source = Recordings(dataset, recipe.paths, recipe.signal)
-        subjects = tuple(source.expect_subjects(recipe.subjects))
+        subjects = tuple(source.list_subjects(recipe.subjects))
         groups: list[tuple[str, People, People]]
         groups = [
             (f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects
@@ -1213,7 +1213,7 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
         if recipe.mode == "joint":
             groups = [("all", subjects, subjects)]
         elif recipe.mode == "inter":
-            among = source.expect_subjects(recipe.trained_on)
+            among = source.list_subjects(recipe.trained_on)
             groups = [
                 (name, dataset.choose_others(among, *tested), tested)
                 for name, _, tested in groups

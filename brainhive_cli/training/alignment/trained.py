@@ -238,7 +238,7 @@ class TrainedRun:
             self.recipes = {
                 "": _describe_training(path, layout, learned.recordings == people)
             }
-            tested = tuple(self.source("").choose_subjects(self.subjects))
+            tested = tuple(self.source("").list_subjects(self.subjects))
             cell = Cell(path.name, layout.spec.subjects, tested, 0)
             self.cells = [cell] if self.chosen is None else [*self.chosen]
             # whether the history of the model knows the tested subjects
@@ -261,7 +261,7 @@ class TrainedRun:
 
         # on another data set every cell is tested on all of its subjects
         chosen = tuple(
-            self.source(next(iter(self.recipes))).expect_subjects(self.subjects)
+            self.source(next(iter(self.recipes))).list_subjects(self.subjects)
         )
         if self.origin is not None:
             return [replace(cell, tested_on=chosen) for cell in cells if chosen]
@@ -392,7 +392,6 @@ class TrainedRun:
         """
         for variant in self.recipes:
             source, tested = self.source(variant), self._tested_on(variant)
-            source.choose_subjects(tested)
             # only missing stores are made
             source.prepare(
                 [s for s in tested if subjects is None or s in subjects], launch

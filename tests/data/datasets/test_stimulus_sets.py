@@ -101,10 +101,8 @@ def test_one_person_is_not_learned_from_under_another_number(
 def test_recordings_and_splits_that_are_not_there_are_refused() -> None:
     opened = dataset(open_recording=lambda subject, split: (subject, split))
     assert opened.recording(2, "test") == (2, "test")
-    opened.require(1)
     for call in (
         lambda: dataset().recording(1, "test"),
-        lambda: dataset().require(1),
         lambda: dataset().images("validation"),
     ):
         with pytest.raises(MissingData):

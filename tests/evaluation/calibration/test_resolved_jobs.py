@@ -31,7 +31,7 @@ class Run:
         self.dataset = SimpleNamespace(holdout=SimpleNamespace(divides_train=False))
         self.tests_new_subjects = False
         people = [(2, 3), (1, 2)]
-        source = SimpleNamespace(choose_subjects=lambda chosen: chosen or [1, 3, 4, 5])
+        source = SimpleNamespace(list_subjects=lambda chosen: chosen or [1, 3, 4, 5])
         self.models = [
             SimpleNamespace(
                 cell=Cell(f"cell {row}", trained, (1,), row),
