@@ -47,9 +47,10 @@ OPENED = {
     "few_shot",
     "batches",
     "model_files",
+    "run",
 }
 """Modules of alignment that evaluation may import: finished runs, their models, and
-what these saw; and what calibrate fits models with.
+what these saw; what calibrate fits models with; and trainings as a part of its runs.
 """
 RECIPES = sorted(shipped_recipes().rglob("*.yaml"))
 LIBRARIES = {

@@ -167,7 +167,7 @@ class FolderRun(ScoredRun):
         _ = self.without_originals
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Score the media; clips also beside other items' and still pictures."""
+        """Score the media; of clips also those of other items, and still pictures."""
         launch = run.launch
         scored, facts = self.without_originals
         generated = [scored]
@@ -312,7 +312,7 @@ class ReconstructionRun(Job, ScoredRun):
 
 
 def score_media(job: Job, run: OpenRun, opened: Opened) -> Summary:
-    """Score generated media beside training pictures and other items' signals."""
+    """Score generated media, training pictures, and other items' signals."""
     recipe, align = job.recipe, job.align
     folder, launch = run.folder, run.launch
     brain, sets, heads = opened.brain, opened.sets, opened.heads

@@ -10,7 +10,6 @@ from recorded_numbers import Recorded
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
-from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.trials import Trials
@@ -227,7 +226,9 @@ def test_pictures_that_all_were_shown(
     monkeypatch.setattr(f"{module}.alike_items", list_items)
     pictures = LEVELS["test"]["looks"]
     align: Any = SimpleNamespace(
-        dataset=None, models=[SimpleNamespace(pictures=lambda split: pictures)]
+        dataset=None,
+        models=[SimpleNamespace(pictures=lambda split: pictures)],
+        once=lambda key, compute: compute(),
     )
     subjects = {number: [Cell("", (), (), number)] for number in (0, 1)}
     job = Job(SPEC, align, subjects, [], [])
@@ -341,9 +342,8 @@ def test_head_maps_need_places_of_sensors(
     trials = Trials(signal, ["a"], space, np.arange(2) / 50, 50.0, "V")
     align = SimpleNamespace(describe=lambda split: {}, caveats=lambda split: [])
     job: Any = SimpleNamespace(align=align, recipe=SPEC, subjects={1: []})
-    folder = RunFolder(tmp_path)
 
     missing: dict[str, str] = {}
-    finish(job, folder, found, [trials], items, missing, [], {"protocol": "a"})
+    finish(job, found, [trials], items, missing, [], {"protocol": "a"})
 
     assert ("head maps" in missing) == is_missing

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.commands.eval_retrieval import inputs
+from brainhive_cli.commands import eval_retrieval
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.retrieval import job as jobs
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
@@ -38,7 +39,8 @@ def test_a_check_and_the_run_open_each_run_once(
         runs,
     ]
 
-    listed = inputs(Recipe.resolve("eval-retrieval", None, {}, asked))
+    recipe = Recipe.resolve("eval-retrieval", None, {}, asked)
+    listed = list_inputs(eval_retrieval, recipe)
 
     assert listed and not describe_missing(listed) and len(opened) == 1
     go("eval-retrieval", *asked)

@@ -143,7 +143,7 @@ def test_cells_are_matched_by_the_people_they_are_tested_on() -> None:
 def test_work_counts_subjects_of_cells(runs: Any) -> None:
     kinds = []
     for words in ((), ("repetitions=all",)):
-        work = Job.resolve(recipe("run=one", *words)).work
+        work = Job.resolve(recipe("run=one", *words)).count_work()
         assert (work.count, work.cells) == (4, 4)
         kinds.append(work.kind)
     # curves take longer

@@ -2,13 +2,13 @@
 package.
 """
 
-import importlib
 from typing import Any
 
 import numpy as np
 import pytest
 
 from brainhive_cli import api
+from brainhive_cli.core.command import digests_of, require
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.alignment.job import (
@@ -34,11 +34,11 @@ def test_reading_a_recipe_loads_no_weights_and_what_names_a_run_looks_for_none(
     recipe = Recipe.resolve("train-align", None, {}, (*small, f"prior={prior}"))
     assert Job.resolve(recipe).describe_priors().keys() == {str(prior)}
 
-    monkeypatch.setattr(
-        importlib.import_module(Job.__module__), "list_start_inputs", refused
-    )
-    digests = Job.resolve(Recipe.resolve("train-align", None, {}, small)).digests()
-    assert digests and all(name.startswith("signals ") for name in digests)
+    monkeypatch.setattr("brainhive_cli.core.hub.find_input", refused)
+    job = Job.resolve(Recipe.resolve("train-align", None, {}, small))
+    digests = digests_of(job.inputs())
+    assert digests and job.pin_versions()[1] == {}
+    assert all(name.startswith("signals ") for name in digests)
 
 
 @pytest.mark.parametrize(
@@ -107,14 +107,14 @@ def job_of(**fields: Any) -> Job:
 def test_people_of_training_and_test_must_be_here(home) -> None:
     for subject in (1, 2):
         store(subject)
-    job_of().require()
-    job_of(subjects=[2]).require()
+    require(job_of().inputs())
+    require(job_of(subjects=[2]).inputs())
     for fields in (
         {"subjects": [3]},
         {"mode": "inter", "subjects": [1], "trained_on": [2, 3]},
     ):
         with pytest.raises(MissingData):
-            job_of(**fields).require()
+            require(job_of(**fields).inputs())
 
 
 @pytest.mark.parametrize("kept", [None, 1, 3])
