@@ -1,0 +1,315 @@
+"""Job of embed: the stores of a data set's pictures by frozen encoders."""
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from brainhive_cli.core import console, parts
+from brainhive_cli.core.cells import WORKERS
+from brainhive_cli.core.command import Input, Work, collect
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
+from brainhive_cli.core.launch import READING, Launch
+from brainhive_cli.core.recipe import BaseRecipe, Names
+from brainhive_cli.core.tables import Table
+from brainhive_cli.data.datasets import Dataset, describe_unread, list_stimuli
+from brainhive_cli.data.media.decoding import decoders
+from brainhive_cli.data.stores.target_store import filling, finish_stores, path_of
+from brainhive_cli.data.targets.embedding import StoreJob, stream
+from brainhive_cli.data.targets.picture_splits import HeldOut
+from brainhive_cli.data.targets.target_stores import (
+    with_usual_encoders,
+    write_embedding,
+)
+from brainhive_cli.data.targets.targets import EncoderGroup, grouped
+from brainhive_cli.models.encoders import IMPORTED, USUAL, Encoders
+
+
+class Recipe(BaseRecipe):
+    """Recipe of embed: a data set and its encoders."""
+
+    LESS_MEMORY = "a smaller batch_size"
+
+    dataset: Any = parts.key("datasets", "things-eeg", "whose pictures")
+    encoders: Encoders = Field(
+        [*USUAL],
+        validate_default=True,
+        min_length=1,
+        description="frozen encoders",
+    )
+    splits: Names | None = Field(None, description="splits to embed; default: all")
+    batch_size: int = Field(
+        64, gt=0, le=2**16, description="pictures a forward pass, on each process"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="autocast dtype of the forward pass"
+    )
+    dtype: Literal["float32", "float16"] = Field(
+        "float32", description="dtype of the store"
+    )
+    skip_bad: bool = Field(
+        False, description="accept pictures that cannot be decoded as gaps"
+    )
+    held_out: HeldOut | None = Field(
+        None,
+        description="split of the training pictures by the first encoder, as {by: "
+        "clusters, folds: 5}, written for dataset.holdout.split",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_the_encoders_of_its_dataset(cls, fields: Any) -> Any:
+        return with_usual_encoders(fields)
+
+    @model_validator(mode="after")
+    def _has_encoders_that_encode(self) -> Self:
+        if imported := [config for config in self.encoders if config.kind == IMPORTED]:
+            raise RecipeError(
+                (
+                    f"{imported[0].name} was imported as vectors, so nothing here can "
+                    "embed pictures by it"
+                ),
+                write_embedding(self.dataset, imported[:1]),
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Job:
+    """Stores that are filled.
+
+    Attributes:
+        recipe: Its settings.
+        dataset: Data set of the stimuli.
+        groups: Networks of the encoders, which are loaded when they are first used.
+        stores: Stores split by split, one per encoder.
+        absent: Why stimuli cannot be listed; no stores are known then.
+    """
+
+    recipe: Recipe
+    dataset: Dataset
+    groups: list[EncoderGroup]
+    stores: list[StoreJob]
+    absent: BrainhiveError | None = None
+
+    @classmethod
+    def resolve(cls, recipe: Recipe, launch: Launch = READING) -> Self:
+        """Resolve the stores, each with its encoder, stimuli, path and dtype.
+
+        Stimuli without their files are as many as are published.
+        """
+        dataset: Dataset = recipe.dataset.build(recipe.paths)
+        groups = grouped(recipe.encoders, recipe.precision, launch)
+        root = recipe.paths.under_home("embeddings")
+        stores = list[StoreJob]()
+        try:
+            # encoders of a split share its list of stimuli
+            for split in dict.fromkeys(recipe.splits or dataset.splits):
+                images = list_stimuli(dataset, split)
+                stores += [
+                    StoreJob(
+                        config,
+                        images,
+                        path_of(root, dataset.name, split, config.name),
+                        recipe.precision,
+                        config.store_dtype or recipe.dtype,
+                        recipe.skip_bad,
+                    )
+                    for config in recipe.encoders
+                ]
+        except BrainhiveError as error:
+            # `inputs` lists weights nevertheless
+            return cls(recipe, dataset, groups, [], error)
+        return cls(recipe, dataset, groups, stores)
+
+    def inputs(self) -> list[Input]:
+        """List the files of the stimuli, and the weights of encoders whose stores are
+        not all done.
+        """
+        return collect(
+            self._list_files, self._list_weights, checks=[self._build_encoders]
+        )
+
+    def _list_files(self) -> list[Input]:
+        # pixels, and what else of a stimulus the encoders read
+        encoders = self.recipe.encoders
+        reads = dict.fromkeys(["pixels", *(config.encodes for config in encoders)])
+        files = list[Input]()
+        for split in self.recipe.splits or self.dataset.splits:
+            for medium in reads:
+                files += self.dataset.files(split, medium)
+        if any(file.is_missing for file in files):
+            return files
+
+        # not every data set lists its files
+        for error in [self.absent, *(store.images.missing for store in self.stores)]:
+            if error is not None:
+                raise error
+        return files
+
+    def _list_weights(self) -> list[Input]:
+        # weights that are here are compared with the stores
+        due = {store.config.name for store in self.stores if store.reason(None)}
+        listed = list[Input]()
+        for config in self.recipe.encoders:
+            if not self.stores or config.is_here or config.name in due:
+                listed += config.inputs()
+        return listed
+
+    def _build_encoders(self) -> None:
+        # of those that are here
+        for group in self.groups:
+            if group.configs[0].is_here:
+                with naming(", ".join(group.names)):
+                    _ = group.encoder.preprocessing
+
+    def preview(self) -> list[Table]:
+        """Lay out the stores: done, or why not and how large they become."""
+        root = self.recipe.paths.under_home("embeddings").parent
+        rows = [
+            (str(store.path.relative_to(root)), len(store.images), store.describe())
+            for store in self.stores
+        ]
+        return [Table("Stores", ("store", "stimuli", "state"), rows)] if rows else []
+
+    def count_work(self, due: Collection[Path] | None = None) -> Work | None:
+        """Count the pictures to embed over all splits, and name their networks; None if
+        nothing is due.
+
+        Args:
+            due: Paths of the stores to be filled; default: of those that are not done.
+        """
+        # the kind of work decides which earlier pace estimates this one
+        if due is None:
+            due = {store.path for store in self.stores if store.reason(None)}
+        todo = [store for store in self.stores if store.path in due]
+        if not todo:
+            return None
+        names = dict.fromkeys(store.config.name for store in todo)
+        kind = (
+            f"{' + '.join(names)} of {self.recipe.dataset.kind} in "
+            f"{self.recipe.precision}"
+        )
+        counts = {store.images.split: len(store.images) for store in todo}
+        # a cell is a split and a network, as in `divide`
+        cells = {
+            (store.images.split, store.config.network_key) for store in self.stores
+        }
+        return Work(kind, sum(counts.values()), "pictures", cells=len(cells))
+
+    def report_unread(self) -> None:
+        """Say which files among the pictures are not read."""
+        splits = {store.images.split: store.images for store in self.stores}
+        for images in splits.values():
+            if unread := describe_unread(images.unread):
+                console.say(
+                    f"files among the {images.split} pictures of {self.dataset.name}: "
+                    f"{unread}"
+                )
+
+    @console.progress("comparing stores with their encoders")
+    def match_networks(self, again: bool) -> dict[Path, EncoderGroup]:
+        """Find the stores to be filled, each with its network.
+
+        Encoders whose weights are on this machine are built in any case, and compared
+        with their stores.
+        """
+        groups = {}
+        for group in self.groups:
+            stores = [store for store in self.stores if store.config in group.configs]
+            if not (
+                again
+                or group.configs[0].is_here
+                or any(store.reason(None) for store in stores)
+            ):
+                continue
+            for store in stores:
+                reason = "" if again else store.reason(group)
+                if reason and store.path.is_file():
+                    console.say(f"{store.path} {reason}: it is embedded again")
+                if again or reason:
+                    groups[store.path] = group
+        for store in self.stores:
+            if store.path not in groups and store.imported:
+                console.say(f"{store.path} {store.imported}")
+        return groups
+
+    def divide(self, groups: Mapping[Path, EncoderGroup]) -> dict[str, list[StoreJob]]:
+        """Divide the stores to be filled into cells, by name.
+
+        Tasks of a cluster share cells, a split and a network each. Alone, a split is
+        one cell, so that its pictures are decoded once for all networks.
+        """
+        cells = defaultdict[str, list[StoreJob]](list)
+        for store in self.stores:
+            if store.path in groups:
+                network = (
+                    f" by {groups[store.path].name}" if WORKERS in os.environ else ""
+                )
+                cells[f"{store.images.split}{network}"].append(store)
+        return cells
+
+    def fill(
+        self,
+        stores: Sequence[StoreJob],
+        groups: Mapping[Path, EncoderGroup],
+        launch: Launch,
+        again: bool,
+        bar: console.Bar,
+    ) -> list[str]:
+        """Embed the pictures of one split with all its encoders; return the names that
+        cannot be decoded.
+        """
+        # note the rows that each store lacks
+        recipe, images = self.recipe, stores[0].images
+        workers = decoders(recipe.run.workers, launch)
+        blanks = [store.blank(groups[store.path]) for store in stores]
+        with filling(blanks, launch, again) as store_writers:
+            writers = {
+                store.config.name: writer
+                for store, writer in zip(stores, store_writers, strict=True)
+            }
+            indices = np.arange(len(images))
+            # [N]
+            pending = {
+                name: np.isin(indices, writer.pending)
+                for name, writer in writers.items()
+            }
+
+            # each process decodes and encodes its share of the rows that any store
+            # lacks
+            rows = np.flatnonzero(np.logical_or.reduce(list(pending.values())))
+            bar.expect(len(rows) - len(images))  # less what an earlier command stored
+            share = rows[np.asarray(launch.shard(range(len(rows))), int)]
+            # a shared network runs once
+            used = list(dict.fromkeys(groups[store.path] for store in stores))
+            undecodable = stream(
+                share,
+                images,
+                used,
+                writers,
+                pending,
+                recipe.batch_size,
+                workers,
+                launch,
+                bar,
+            )
+
+            # gather failures of all processes; gaps are accepted only with `skip_bad`
+            bad = [name for names in launch.gather(undecodable) for name in names]
+            if len(bad) == len(images):
+                raise BrainhiveError(
+                    (
+                        f"none of the {len(bad)} pictures of {images.dataset} can be "
+                        f"decoded; {bad[0]}"
+                    ),
+                    "check the files",
+                )
+            if recipe.skip_bad or not bad:
+                finish_stores(store_writers, launch)
+        return bad
