@@ -42,10 +42,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             not set.
     """
     with console.progress("listing pictures"):
-        job = Job.resolve(recipe, launch)
+        job = Job.resolve(recipe, launch, again)
         require(job.inputs())
     job.report_unread()
-    groups = job.match_networks(again)
+    groups = job.match_networks()
     cells = job.divide(groups)
     files = {name: stores[0].path for name, stores in cells.items()}
     done = set[Path]()
@@ -54,9 +54,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     def is_filled(name: str) -> bool:
         # with `again`, a store is due until this launch has filled it
         return {
-            store.path
-            for store in cells[name]
-            if again or store.reason(groups[store.path])
+            store.path for store in cells[name] if job.is_due(store, groups[store.path])
         } <= done
 
     if work := job.count_work(groups):
@@ -68,7 +66,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         claiming(files, launch, is_finished=is_filled) as free,
     ):
         for name in free:
-            bad += job.fill(cells[name], groups, launch, again, bar)
+            bad += job.fill(cells[name], groups, launch, bar)
             done |= {store.path for store in cells[name]}
     # raised at the end: all other pictures are stored by now
     if bad and not recipe.skip_bad:

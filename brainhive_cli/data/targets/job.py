@@ -89,6 +89,7 @@ class Job:
         groups: Networks of the encoders, which are loaded when they are first used.
         stores: Stores split by split, one per encoder.
         absent: Why stimuli cannot be listed; no stores are known then.
+        again: Whether stores that are done are filled again.
     """
 
     recipe: Recipe
@@ -96,9 +97,12 @@ class Job:
     groups: list[EncoderGroup]
     stores: list[StoreJob]
     absent: BrainhiveError | None = None
+    again: bool = False
 
     @classmethod
-    def resolve(cls, recipe: Recipe, launch: Launch = READING) -> Self:
+    def resolve(
+        cls, recipe: Recipe, launch: Launch = READING, again: bool = False
+    ) -> Self:
         """Resolve the stores, each with its encoder, stimuli, path and dtype.
 
         Stimuli without their files are as many as are published.
@@ -124,8 +128,8 @@ class Job:
                 ]
         except BrainhiveError as error:
             # `inputs` lists weights nevertheless
-            return cls(recipe, dataset, groups, [], error)
-        return cls(recipe, dataset, groups, stores)
+            return cls(recipe, dataset, groups, [], error, again)
+        return cls(recipe, dataset, groups, stores, again=again)
 
     def inputs(self) -> list[Input]:
         """List the files of the stimuli, and the weights of encoders whose stores are
@@ -154,7 +158,7 @@ class Job:
 
     def _list_weights(self) -> list[Input]:
         # weights that are here are compared with the stores
-        due = {store.config.name for store in self.stores if store.reason(None)}
+        due = {store.config.name for store in self.stores if self.is_due(store)}
         listed = list[Input]()
         for config in self.recipe.encoders:
             if not self.stores or config.is_here or config.name in due:
@@ -177,6 +181,12 @@ class Job:
         ]
         return [Table("Stores", ("store", "stimuli", "state"), rows)] if rows else []
 
+    def is_due(self, store: StoreJob, group: EncoderGroup | None = None) -> bool:
+        """Return whether a store is to be filled, compared with its encoder if that is
+        known.
+        """
+        return self.again or bool(store.reason(group))
+
     def count_work(self, due: Collection[Path] | None = None) -> Work | None:
         """Count the pictures to embed over all splits, and name their networks; None if
         nothing is due.
@@ -186,7 +196,7 @@ class Job:
         """
         # the kind of work decides which earlier pace estimates this one
         if due is None:
-            due = {store.path for store in self.stores if store.reason(None)}
+            due = {store.path for store in self.stores if self.is_due(store)}
         todo = [store for store in self.stores if store.path in due]
         if not todo:
             return None
@@ -213,7 +223,7 @@ class Job:
                 )
 
     @console.progress("comparing stores with their encoders")
-    def match_networks(self, again: bool) -> dict[Path, EncoderGroup]:
+    def match_networks(self) -> dict[Path, EncoderGroup]:
         """Find the stores to be filled, each with its network.
 
         Encoders whose weights are on this machine are built in any case, and compared
@@ -222,17 +232,13 @@ class Job:
         groups = {}
         for group in self.groups:
             stores = [store for store in self.stores if store.config in group.configs]
-            if not (
-                again
-                or group.configs[0].is_here
-                or any(store.reason(None) for store in stores)
-            ):
+            if not (group.configs[0].is_here or any(map(self.is_due, stores))):
                 continue
             for store in stores:
-                reason = "" if again else store.reason(group)
+                reason = "" if self.again else store.reason(group)
                 if reason and store.path.is_file():
                     console.say(f"{store.path} {reason}: it is embedded again")
-                if again or reason:
+                if self.again or reason:
                     groups[store.path] = group
         for store in self.stores:
             if store.path not in groups and store.imported:
@@ -259,7 +265,6 @@ class Job:
         stores: Sequence[StoreJob],
         groups: Mapping[Path, EncoderGroup],
         launch: Launch,
-        again: bool,
         bar: console.Bar,
     ) -> list[str]:
         """Embed the pictures of one split with all its encoders; return the names that
@@ -269,7 +274,7 @@ class Job:
         recipe, images = self.recipe, stores[0].images
         workers = decoders(recipe.run.workers, launch)
         blanks = [store.blank(groups[store.path]) for store in stores]
-        with filling(blanks, launch, again) as store_writers:
+        with filling(blanks, launch, self.again) as store_writers:
             writers = {
                 store.config.name: writer
                 for store, writer in zip(stores, store_writers, strict=True)
