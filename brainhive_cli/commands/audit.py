@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe, OneRun
@@ -26,8 +26,12 @@ def inputs(recipe: Recipe) -> list[Input]:
     """List the folder, whose files are read."""
     from brainhive_cli.data.exchange.foreign_results import open_result
 
-    folder = locate(recipe.folder or ".")
-    return [Input.of(str(folder), lambda: open_result(folder))]
+    def look() -> list[Input]:
+        folder = locate(recipe.folder or ".")
+        open_result(folder)
+        return [Input(str(folder))]
+
+    return collect(look)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

@@ -13,7 +13,7 @@ import torch
 from pydantic import BeforeValidator, Field
 
 from brainhive_cli.core import console, weights
-from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.launch import Launch, library_versions
@@ -121,7 +121,12 @@ class Recipe(TrainedRunRecipe):
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the model."""
-    return [Input.of(recipe.align_run or "the newest run", lambda: _open(recipe))]
+
+    def look() -> list[Input]:
+        _open(recipe)
+        return [Input(recipe.align_run or "the newest run")]
+
+    return collect(look)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

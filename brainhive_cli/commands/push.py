@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from brainhive_cli.core import console, documents, runs
-from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import (
     BrainhiveError,
     Line,
@@ -84,8 +84,12 @@ class Recipe(FileRecipe):
 def inputs(recipe: Recipe) -> list[Input]:
     """List the run, and the terms of its data."""
     _, shared = _resolve(recipe)
-    terms = Input.of("terms of the data", partial(require_terms, shared, recipe))
-    return [Input(f"run {shared.run.path.name}"), terms]
+
+    def look() -> list[Input]:
+        require_terms(shared, recipe)
+        return [Input("terms of the data")]
+
+    return [Input(f"run {shared.run.path.name}"), *collect(look)]
 
 
 def preview(recipe: Recipe) -> list[Table]:
