@@ -7,7 +7,7 @@ from pathlib import Path
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.cells import announce, claiming
-from brainhive_cli.core.command import Input, Result, Work, require
+from brainhive_cli.core.command import Result, require
 from brainhive_cli.core.errors import BrainhiveError, Line
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
@@ -18,20 +18,7 @@ from brainhive_cli.data.targets.picture_splits import write_split
 from brainhive_cli.data.targets.target_stores import next_command, warn_of_problems
 from brainhive_cli.models.encoders import IMPORTED, own_names
 
-
-def inputs(recipe: Recipe) -> list[Input]:
-    """List the files of the stimuli, and the weights that are needed."""
-    return Job.resolve(recipe).inputs()
-
-
-def preview(recipe: Recipe) -> list[Table]:
-    """Lay out the stores."""
-    return Job.resolve(recipe).preview()
-
-
-def work(recipe: Recipe) -> Work | None:
-    """Count the pictures to embed."""
-    return Job.resolve(recipe).count_work()
+resolve = Job.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

@@ -6,7 +6,7 @@ from functools import partial
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.cells import announce, claiming
-from brainhive_cli.core.command import Input, Result, Work
+from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import extend_title, merge_caveats
@@ -21,20 +21,7 @@ from brainhive_cli.data.signal_stores import (
 )
 from brainhive_cli.data.targets.target_stores import next_command
 
-
-def inputs(recipe: Recipe) -> list[Input]:
-    """List the files of subjects, and what is made of them."""
-    return Job.resolve(recipe).inputs()
-
-
-def preview(recipe: Recipe) -> tuple[Table, ...]:
-    """Describe recordings of which little is known."""
-    return Job.resolve(recipe).preview()
-
-
-def work(recipe: Recipe) -> Work | None:
-    """Count the subjects to prepare."""
-    return Job.resolve(recipe).count_work()
+resolve = Job.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

@@ -53,17 +53,6 @@ class Input:
     digest: str = ""
 
     @classmethod
-    def of(cls, name: str, look: Callable[[], Any], size: int | None = None) -> Self:
-        """Look for something by what raises an error of ours where it is absent; `size`
-        is known before.
-        """
-        try:
-            look()
-        except BrainhiveError as error:
-            return cls(name, size, error)
-        return cls(name)
-
-    @classmethod
     def of_file(
         cls,
         present: Sequence[Path] | Path | None,

@@ -271,6 +271,15 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def find_error(act: Callable[[], object]) -> BrainhiveError | None:
+    """Return the error of ours that a function raises; None where it raises none."""
+    try:
+        act()
+    except BrainhiveError as error:
+        return error
+    return None
+
+
 @contextmanager
 def naming(what: object) -> Iterator[None]:
     """Name what an error of the block is of, such as a file."""

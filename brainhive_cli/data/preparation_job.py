@@ -20,6 +20,7 @@ from brainhive_cli.core.cells import claiming
 from brainhive_cli.core.command import Input, Work, collect
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import portable
+from brainhive_cli.core.jobs import Job as CommandJob
 from brainhive_cli.core.launch import Launch, library_version, library_versions
 from brainhive_cli.core.recipe import BaseRecipe, Run, Subjects
 from brainhive_cli.core.tables import Table
@@ -51,10 +52,11 @@ class Recipe(BaseRecipe):
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(CommandJob):
     """Stores that prepare makes: of which subjects, from which files.
 
     Attributes:
+        recipe: Its settings.
         preparation: The recordings and what is done with them.
         subjects: Those that are prepared.
         signals: The folder of all stores.
@@ -66,6 +68,7 @@ class Job:
             names.
     """
 
+    recipe: Recipe
     preparation: Preparation | Merged
     subjects: Sequence[int]
     signals: Path
@@ -113,6 +116,7 @@ class Job:
         libraries = {name: library_version(name) for name in LIBRARIES}
         versions = {**library_versions(), **libraries}
         return cls(
+            recipe,
             preparation,
             subjects,
             signals,
@@ -172,7 +176,10 @@ class Job:
         due = [
             subject for subject in self.subjects if again or not self.is_done(subject)
         ]
-        for error in find_absent(due, self.files).values():
+        errors = find_absent(
+            self.subjects, lambda subject: subject not in due or self.files(subject)
+        )
+        for error in errors.values():
             raise error
         return due
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core import console, hub, weights
 from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.errors import MissingData, find_error
 from brainhive_cli.core.files import locate
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def file_input(reference: str) -> Input:
     if reference.startswith("hub:"):
         folder, name = _split(reference)
         return hub.find_input(folder, (), (name,))
-    return Input.of(reference, lambda: find_file(reference))
+    return Input(reference, error=find_error(lambda: find_file(reference)))
 
 
 def load_network(

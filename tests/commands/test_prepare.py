@@ -16,6 +16,7 @@ from two import in_two
 from brainhive_cli.commands import prepare
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.trials import Trials
@@ -206,7 +207,7 @@ def test_two_processes_write_the_same_bytes_as_one(mini_raw, small_eeg, raw, go)
 def told_of_subject(recipe: prepare.Recipe | None = None) -> str:
     (one,) = [
         one
-        for one in prepare.inputs(recipe or prepare.Recipe())
+        for one in list_inputs(prepare, recipe or prepare.Recipe())
         if one.name == "subject 1"
     ]
     assert not one.is_missing
@@ -301,5 +302,5 @@ def test_bad_input_is_one_line_of_the_command_and_of_its_check(raw, go, way):
     )
     assert not (raw / "signals/things-eeg/default/sub-01.h5").exists()
     # without the signals
-    listed = prepare.inputs(prepare.Recipe.resolve("prepare", None, {}, [last]))
+    listed = list_inputs(prepare, prepare.Recipe.resolve("prepare", None, {}, [last]))
     assert describe_missing(listed) == [caught.value.in_one_line]

@@ -18,7 +18,7 @@ from brainhive_cli.core.command import (
     require,
     tabulate,
 )
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import MissingData, RecipeError, find_error
 from brainhive_cli.core.facts import Facts, Variant, WorkflowFacts
 from brainhive_cli.core.files import NotFetched
 from brainhive_cli.core.jobs import key_work, resolve
@@ -40,12 +40,12 @@ def fail(error: Exception) -> Any:
     raise error
 
 
-def test_an_input_is_what_its_look_finds() -> None:
+def test_only_errors_of_ours_are_an_absence() -> None:
     error = MissingData("no a", "fetch it")
-    assert Input.of("a", lambda: 3, 5) == Input("a")
-    assert Input.of("a", lambda: fail(error), 5) == Input("a", 5, error)
+    assert find_error(lambda: 3) is None
+    assert find_error(lambda: fail(error)) is error
     with pytest.raises(KeyError):
-        Input.of("a", lambda: fail(KeyError()))
+        find_error(lambda: fail(KeyError()))
 
 
 def test_files_of_a_publisher_are_here_absent_or_not_fetched(

@@ -14,6 +14,7 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.cells import WORKERS
 from brainhive_cli.core.command import Input, Work, collect
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
+from brainhive_cli.core.jobs import Job as CommandJob
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.recipe import BaseRecipe, Names
 from brainhive_cli.core.tables import Table
@@ -80,7 +81,7 @@ class Recipe(BaseRecipe):
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(CommandJob):
     """Stores that are filled.
 
     Attributes:

@@ -16,7 +16,12 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra, install_line
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingExtra,
+    find_error,
+    install_line,
+)
 from brainhive_cli.core.weights import read, reading
 from brainhive_cli.measurement.metrics.networks import (
     NETWORKS,
@@ -41,12 +46,12 @@ INCEPTION = (
 def inputs_of(metric: str) -> list[Input]:
     """Look for the libraries and the weights of LPIPS or FID; no network is used."""
     # libraries first, then weights; neither is fetched here
-    libraries = partial(_require_libraries, metric)
+    error = find_error(partial(_require_libraries, metric))
     file = cached_file(INCEPTION)
     way = f"curl -L --create-dirs -o {file} {INCEPTION}"
     inception = Input.of_file([file] if file.is_file() else None, file, way)
     weights = NETWORKS["alexnet"].find_input() if metric == "LPIPS" else inception
-    return [Input.of(f"libraries of {metric}", libraries), weights]
+    return [Input(f"libraries of {metric}", error=error), weights]
 
 
 def lpips(true: Tensor, generated: Tensor, device: torch.device) -> Float64:

@@ -24,7 +24,7 @@ from pydantic import (
 
 from brainhive_cli.core import documents, hub, parts
 from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import Line, MissingData, RecipeError, guess
+from brainhive_cli.core.errors import Line, MissingData, RecipeError, find_error, guess
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Paths, split, validate
 
@@ -486,7 +486,7 @@ class ImportedConfig(EncoderConfig):
 
     def inputs(self) -> list[Input]:
         """Say that pictures cannot be encoded, where somebody would have to."""
-        return [Input.of(f"encoder {self.source}", self.build)]
+        return [Input(f"encoder {self.source}", error=find_error(self.build))]
 
     def build(self) -> Encoder:
         """Refuse: only vectors were imported.

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from brainhive_cli.core import documents, foreign_code
 from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import RecipeError, find_error
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 
 
@@ -36,7 +36,7 @@ class Config(EncoderConfig):
 
     def inputs(self) -> list[Input]:
         """List the function, which is called where its code may run."""
-        return [Input.of(f"encoder {self.source}", self.build)]
+        return [Input(f"encoder {self.source}", error=find_error(self.build))]
 
     def build(self) -> Encoder:
         """Import and call the function.

@@ -18,6 +18,7 @@ from brainhive_cli.commands import embed
 from brainhive_cli.core import parts
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -77,7 +78,7 @@ def directly(network: Path, pictures: Path) -> np.ndarray:
 
 
 def states_of(recipe: embed.Recipe) -> dict[str, str]:
-    (table,) = embed.preview(recipe)
+    (table,) = embed.resolve(recipe).preview()
     return {store: state for store, _, state in table.rows}
 
 
@@ -88,7 +89,7 @@ def test_a_store_whose_weights_are_gone_is_taken_as_it_is(go, home, network, wor
     again = words[0], f"encoders=[{ {'kind': 'reference', 'source': str(network)} }]"
 
     recipe = embed.Recipe.resolve("embed", None, {}, again)
-    states, listed = states_of(recipe), embed.inputs(recipe)
+    states, listed = states_of(recipe), list_inputs(embed, recipe)
     go("embed", *again)
 
     assert path(home).stat().st_ino == inode
@@ -121,7 +122,7 @@ def test_an_imported_store_is_kept_until_asked(
     go, home, pictures, network, words, imported, capsys
 ):
     recipe = embed.Recipe.resolve("embed", None, {}, words)
-    states, listed = states_of(recipe), embed.inputs(recipe)
+    states, listed = states_of(recipe), list_inputs(embed, recipe)
     go("embed", *words, "dtype=float16")
 
     assert states == {str(path(home).relative_to(home)): TOLD} and not describe_missing(
