@@ -562,18 +562,17 @@ def filling(
     with ExitStack() as stack:
         # the main process creates the stores; all learn from it which rows are pending
         create = partial(_create, blanks, stack, again, keep, reopen)
-        writers = []
-        for blank, pending in zip(blanks, launch.once(create), strict=True):
-            writer = closing(TargetWriter(blank.path, pending))
-            writers.append(stack.enter_context(writer))
-        yield writers
+        yield [
+            stack.enter_context(closing(TargetWriter(path, pending)))
+            for path, pending in launch.once(create).items()
+        ]
 
 
 def _create(
     blanks: Sequence[Blank], stack: ExitStack, again: bool, keep: bool, reopen: bool
-) -> list[Int64]:
-    """Claim and create stores until the stack is left; find the pending rows of
-    each.
+) -> dict[Path, Int64]:
+    """Claim and create stores until the stack is left; find the pending rows of each,
+    by path.
     """
     # claim all stores before the first is changed
     for blank in blanks:
@@ -588,7 +587,7 @@ def _create(
         if not keep:
             stack.callback(part.unlink, missing_ok=True)
         blank.create()
-    return [find_pending(blank.path) for blank in blanks]
+    return {blank.path: find_pending(blank.path) for blank in blanks}
 
 
 def _is_same(

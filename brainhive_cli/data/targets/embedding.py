@@ -156,11 +156,9 @@ class StoreJob:
 
 
 def stream(
-    rows: Int64,
     images: StimulusSet,
     groups: Sequence[EncoderGroup],
     writers: Mapping[str, TargetWriter],
-    pending: Mapping[str, Bool],
     batch_size: int,
     workers: int,
     launch: Launch,
@@ -170,11 +168,9 @@ def stream(
     decoded once.
 
     Args:
-        rows: Which pictures.
-        images: The whole set.
+        images: The whole set; what a store holds already is not embedded.
         groups: Networks that encode the pictures.
         writers: The stores to be filled, by encoder.
-        pending: Which of all pictures each store lacks, [N].
         batch_size: Pictures a forward pass.
         workers: Processes that decode.
         launch: This process among those that share the work.
@@ -183,6 +179,16 @@ def stream(
     Returns:
         What could not be decoded.
     """
+    # this process's share of the rows that any store lacks
+    indices = np.arange(len(images))
+    # [N] by encoder
+    pending = {
+        name: np.isin(indices, writer.pending) for name, writer in writers.items()
+    }
+    lacking = np.flatnonzero(np.logical_or.reduce([*pending.values()]))
+    bar.expect(len(lacking) - len(images))  # less what an earlier command stored
+    rows = lacking[np.asarray(launch.shard(range(len(lacking))), int)]
+
     # encoders of each group that still lack rows, and the rows that they lack
     bad = []
     writes: deque[Future[None]] = deque()

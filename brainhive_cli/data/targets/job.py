@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
@@ -271,37 +270,17 @@ class Job(CommandJob):
         """Embed the pictures of one split with all its encoders; return the names that
         cannot be decoded.
         """
-        # note the rows that each store lacks
         recipe, images = self.recipe, stores[0].images
-        workers = decoders(recipe.run.workers, launch)
         blanks = [store.blank(groups[store.path]) for store in stores]
-        with filling(blanks, launch, self.again) as store_writers:
-            writers = {
-                store.config.name: writer
-                for store, writer in zip(stores, store_writers, strict=True)
-            }
-            indices = np.arange(len(images))
-            # [N]
-            pending = {
-                name: np.isin(indices, writer.pending)
-                for name, writer in writers.items()
-            }
-
-            # each process decodes and encodes its share of the rows that any store
-            # lacks
-            rows = np.flatnonzero(np.logical_or.reduce(list(pending.values())))
-            bar.expect(len(rows) - len(images))  # less what an earlier command stored
-            share = rows[np.asarray(launch.shard(range(len(rows))), int)]
-            # a shared network runs once
-            used = list(dict.fromkeys(groups[store.path] for store in stores))
+        with filling(blanks, launch, self.again) as writers:
+            names = [store.config.name for store in stores]
             undecodable = stream(
-                share,
                 images,
-                used,
-                writers,
-                pending,
+                # a shared network runs once
+                list(dict.fromkeys(groups[store.path] for store in stores)),
+                dict(zip(names, writers, strict=True)),
                 recipe.batch_size,
-                workers,
+                decoders(recipe.run.workers, launch),
                 launch,
                 bar,
             )
@@ -317,5 +296,5 @@ class Job(CommandJob):
                     "check the files",
                 )
             if recipe.skip_bad or not bad:
-                finish_stores(store_writers, launch)
+                finish_stores(writers, launch)
         return bad
