@@ -15,9 +15,10 @@ from two import in_two
 
 from brainhive_cli.commands import prepare
 from brainhive_cli.core.command import describe_missing
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.jobs import list_inputs
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.launch import READING, Launch
+from brainhive_cli.data.preparation_job import Job
 from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.trials import Trials
 
@@ -263,6 +264,14 @@ def test_check_says_what_is_read_and_written_and_what_is_missing(brainhive, raw)
         and "sub-02/ses-01/raw_eeg_training.npy" in missing
         and "osf.io" in missing
     )
+
+
+def test_who_only_reads_does_not_look_over_the_recordings(raw, monkeypatch):
+    looked = list[Job]()
+    monkeypatch.setattr(Job, "look_over", lambda job: looked.append(job) or ())
+    with pytest.raises(Unfinished):
+        prepare.run(prepare.Recipe(), READING)
+    assert not looked and not (raw / "signals").exists()
 
 
 def silence(values: np.ndarray) -> np.ndarray:

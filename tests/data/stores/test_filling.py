@@ -1,5 +1,6 @@
 """The filling of stores: resumed, locked, and final only when finished."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,18 @@ def test_a_store_that_another_command_writes_is_refused(blanks):
         filling(blanks, ALONE),
     ):
         write(writers, [0])
+
+
+def test_processes_fill_the_rows_that_the_main_process_found_pending(
+    blanks, monkeypatch
+):
+    with filling(blanks, ALONE) as writers:
+        write(writers, [0, 1])
+    # the main process looked before the first row was written
+    seen = {blank.path: np.arange(len(IDS)) for blank in blanks}
+    monkeypatch.setattr(Launch, "once", lambda launch, act: seen)
+    with filling(blanks, replace(ALONE, rank=1, processes=2)) as writers:
+        assert all(len(writer.pending) == len(IDS) for writer in writers)
 
 
 def test_embeddings_that_are_not_finite_count_as_absent_and_float16_takes_what_it_holds(
