@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from brainhive_cli.core import console, driver, hub
+from brainhive_cli.core import console, driver, hub, jobs
 from brainhive_cli.core.command import Input, Result, collect, read_paces
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, Unfinished
 from brainhive_cli.core.facts import RetrievalFacts, WorkflowFacts
-from brainhive_cli.core.jobs import OpenRun, RunJob, Summary, key_work, resolve
+from brainhive_cli.core.jobs import OpenRun, RunJob, Summary, key_work
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.measurements import (
     Measurements,
@@ -335,7 +335,7 @@ def inputs(recipe: Recipe) -> list[Input]:
             except (BrainhiveError, Unfinished):
                 state, due = "next", step
         if state not in ("finished", "each time"):
-            job = resolve(module, resolved)
+            job = jobs.resolve(module, resolved)
             # of later steps, list downloads; their other inputs are made by earlier
             # steps
             listed += [

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from brainhive_cli.core.command import Input
+from brainhive_cli.core.jobs import list_inputs
 
 MINDEYE2 = (
     "datasets/pscotti/mindeyev2/train_logs/final_subj01_pretrained_40sess_24bs/last.pth"
@@ -29,8 +30,8 @@ def inputs_of(command: str, recipe: str, *overrides: str) -> list[Input]:
     module: Any = importlib.import_module(
         f"brainhive_cli.commands.{command.replace('-', '_')}"
     )
-    listed: list[Input] = module.inputs(
-        module.Recipe.resolve(command, recipe, {}, overrides)
+    listed: list[Input] = list_inputs(
+        module, module.Recipe.resolve(command, recipe, {}, overrides)
     )
     return listed
 
