@@ -152,7 +152,7 @@ def lacks_nothing_but_data(paper: str) -> None:
         assert re.match(r"no train embeddings of .* \(brainhive embed ", missing[1])
         return
     subjects, seeds = 4 if "meg" in paper else 10, len(what.seeds)
-    cells = dict(train_align.resolve(what).preview()[0].rows)["cells"]
+    cells = dict(train_align.resolve_job(what).preview()[0].rows)["cells"]
     groups = 1 if what.mode == "joint" else subjects
     assert cells.startswith(f"{groups * seeds * len(variants(what))}: ")
     assert len(missing) == (3 if what.prior else 2)
@@ -297,7 +297,7 @@ def test_a_workflow_embeds_what_its_trainings_read(home: Path) -> None:
                 embedded |= {FRAMES.sub("", config.name) for config in recipe.encoders}
             elif module is train_align and recipe.mode != "finetune":
                 # which keeps those of its run
-                stored = train_align.resolve(recipe).stored_encoders()
+                stored = train_align.resolve_job(recipe).stored_encoders()
                 read = {FRAMES.sub("", config.name) for config in stored}
                 assert read <= embedded, (line, read - embedded)
 

@@ -12,7 +12,6 @@ import ast
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import io
 import json
 import os
@@ -24,6 +23,7 @@ import time
 import tokenize
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,6 +31,8 @@ from typing import Any
 import numpy as np
 import yaml
 from safetensors.numpy import load_file
+
+from brainhive_cli.core.errors import BrainhiveError
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("BRAINHIVE_SHARED") or ROOT.parent / "shared")
@@ -481,10 +483,12 @@ def _module_of(shelf: str, tiny: Any) -> Any:
         return fusers.build(tiny, dims, tiny.token_dim(dims, 8), 2)
     if shelf in ("losses", "encoders", "generators"):
         part = tiny.build()
-        parts_of_it = [part, *(value for _, value in inspect.getmembers(part))]
-        return next(
-            (value for value in parts_of_it if hasattr(value, "state_dict")), None
-        )
+        if hasattr(part, "state_dict"):
+            return part
+        for name in dir(part):
+            with suppress(BrainhiveError):  # of weights that are not here
+                if hasattr(value := getattr(part, name), "state_dict"):
+                    return value
     return None
 
 

@@ -8,9 +8,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.evaluation.calibration.run import CalibrationRun
 
-resolve = CalibrationRun.resolve
+resolve_job = CalibrationRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Measure every model and new person, draw by draw."""
-    return driver.run("calibrate", resolve(recipe), launch, again)
+    return driver.run("calibrate", resolve_job(recipe), launch, again)

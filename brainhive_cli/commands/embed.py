@@ -18,7 +18,7 @@ from brainhive_cli.data.targets.picture_splits import write_split
 from brainhive_cli.data.targets.target_stores import next_command, warn_of_problems
 from brainhive_cli.models.encoders import IMPORTED, own_names
 
-resolve = Job.resolve
+resolve_job = Job.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

@@ -8,9 +8,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.run import RetrievalRun
 
-resolve = RetrievalRun.resolve
+resolve_job = RetrievalRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Evaluate every cell on the subjects that it is tested on."""
-    return driver.run("eval-retrieval", resolve(recipe), launch, again)
+    return driver.run("eval-retrieval", resolve_job(recipe), launch, again)

@@ -8,9 +8,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.evaluation.explanation.recipe import Recipe
 from brainhive_cli.evaluation.explanation.run import ExplanationRun
 
-resolve = ExplanationRun.resolve
+resolve_job = ExplanationRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Explain every cell and subject, then all together."""
-    return driver.run("explain", resolve(recipe), launch, again)
+    return driver.run("explain", resolve_job(recipe), launch, again)

@@ -119,12 +119,12 @@ class LiveRun(Job, RunJob):
         return Result(path, tables, measurements, files)
 
 
-resolve = LiveRun.resolve
+resolve_job = LiveRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Decode until the stream or the session ends."""
-    return driver.run("live", resolve(recipe), launch, again=True)
+    return driver.run("live", resolve_job(recipe), launch, again=True)
 
 
 def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:

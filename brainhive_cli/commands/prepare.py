@@ -21,7 +21,7 @@ from brainhive_cli.data.signal_stores import (
 )
 from brainhive_cli.data.targets.target_stores import next_command
 
-resolve = Job.resolve
+resolve_job = Job.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

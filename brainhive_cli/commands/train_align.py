@@ -8,9 +8,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.run import TrainingRun
 
-resolve = TrainingRun.resolve
+resolve_job = TrainingRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train every cell that is not finished."""
-    return driver.run("train-align", resolve(recipe), launch, again)
+    return driver.run("train-align", resolve_job(recipe), launch, again)

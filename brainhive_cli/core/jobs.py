@@ -267,10 +267,10 @@ def resolve(module: Any, recipe: Any) -> Job:
     """Resolve the work of a command, by its module, for all that looks at it before it
     is done.
     """
-    if not hasattr(module, "resolve"):
+    if not hasattr(module, "resolve_job"):
         return FunctionJob(module, recipe)
     try:
-        job: Job = module.resolve(recipe)
+        job: Job = module.resolve_job(recipe)
     except BrainhiveError as error:
         foresee = getattr(module, "foresee", lambda recipe: ())
         return UnresolvedJob(recipe, error, partial(foresee, recipe))

@@ -168,7 +168,7 @@ def test_arms_that_are_named_are_measured_and_no_others(base, go, capsys):
 
 
 def test_the_default_is_small_and_chooses_nothing_by_other_people(base):
-    job = calibrate.resolve(calibrate.Recipe.resolve("calibrate", None, {}, []))
+    job = calibrate.resolve_job(calibrate.Recipe.resolve("calibrate", None, {}, []))
     assert job.recipe.arms == ["zero-shot", "transfer", "scratch"]
     # of 3 people, 2 arms that are trained, 5 amounts in 3 draws and everything
     assert job.count_work().count == 3 * 2 * (5 * 3 + 1)
@@ -177,7 +177,7 @@ def test_the_default_is_small_and_chooses_nothing_by_other_people(base):
 
 
 def test_a_calibration_that_takes_long_says_so_before_it_begins(base, go, capsys):
-    job = calibrate.resolve(calibrate.Recipe.resolve("calibrate", None, {}, []))
+    job = calibrate.resolve_job(calibrate.Recipe.resolve("calibrate", None, {}, []))
     work, runs = job.count_work(), base / "runs"
     work.remember(runs, work.key("calibrate", "cpu"), 10.0 * work.count, 1)
     go("calibrate", "pictures=10", "draws=2", "arms=scratch", "seed=3")

@@ -21,7 +21,7 @@ from brainhive_cli.core.facts import Seen
 from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.demo.pictures import draw, scenes
-from brainhive_cli.evaluation.reconstruction.run import resolve
+from brainhive_cli.evaluation.reconstruction.run import resolve_job
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 
 
@@ -122,7 +122,7 @@ def test_pictures_are_counted_and_inputs_listed_without_loading_weights(
     more = (f"generator.source={own}", "sources=brain,images", "best_of=2")
 
     recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, *more])
-    work = resolve(recipe).count_work()
+    work = resolve_job(recipe).count_work()
 
     assert describe_missing(list_inputs(reconstruct, recipe)) == []
     # 3 items, 2 repeats, the best of 2

@@ -441,7 +441,7 @@ class ReconstructionSweep(RunJob):
         return Result(run.folder.path, tables, measurements)
 
 
-def resolve(recipe: Recipe) -> RunJob:
+def resolve_job(recipe: Recipe) -> RunJob:
     """Resolve a folder to score, a sweep, or the run of a single recipe."""
     if recipe.score is not None:
         return FolderRun.resolve(recipe)

@@ -78,7 +78,7 @@ def directly(network: Path, pictures: Path) -> np.ndarray:
 
 
 def states_of(recipe: embed.Recipe) -> dict[str, str]:
-    (table,) = embed.resolve(recipe).preview()
+    (table,) = embed.resolve_job(recipe).preview()
     return {store: state for store, _, state in table.rows}
 
 
