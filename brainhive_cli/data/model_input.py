@@ -86,7 +86,7 @@ def spec_of(
 
 
 def read_training(
-    source: Recordings, subject: int, stimuli: TargetStore
+    source: Recordings, subject: int, stimuli: TargetStore, measures: bool = True
 ) -> tuple[Trials, Statistics | None]:
     """Choose the trials that a subject's model learns from, normalised by their own
     statistics.
@@ -95,6 +95,8 @@ def read_training(
         source: Whose signals, and which part of them.
         subject: Who.
         stimuli: One of the target stores of the training split.
+        measures: Whether the statistics are measured. Without, the trials stay as
+            they are.
 
     Returns:
         The trials, and the statistics of the normalisation, if there is one.
@@ -107,7 +109,8 @@ def read_training(
     """
     where = f"{source.dataset.name} subject {subject} train"
     trials = source.select(match_split(source, subject, "train", stimuli), where)
-    if (normalisation := source.signal.normalise) is None:
+    normalisation = source.signal.normalise
+    if normalisation is None or not measures:
         return trials, None
     # statistics are of all recorded stimuli; where stimuli are held out, of the fold's
     selected = source.select(source.recording(subject, "train"), where)

@@ -72,18 +72,26 @@ def pool_statistics(subjects: Sequence[Statistics]) -> Statistics:
     Raises:
         BrainhiveError: if they differ in width.
     """
-    first = subjects[0]
-    if any(
-        other[name].shape != first[name].shape for other in subjects for name in first
-    ):
+    refuse_other_widths(
+        {len(values) for statistics in subjects for values in statistics.values()}
+    )
+    return {
+        name: np.mean([statistics[name] for statistics in subjects], 0)
+        for name in subjects[0]
+    }
+
+
+def refuse_other_widths(widths: set[int]) -> None:
+    """Refuse subjects whose statistics have no mean, as they differ in width.
+
+    Args:
+        widths: Channels or voxels of each subject.
+    """
+    if len(widths) > 1:
         raise BrainhiveError(
             "subjects of different widths have no mean normalisation",
             "signal.normalise_by=subject",
         )
-    return {
-        name: np.mean([statistics[name] for statistics in subjects], 0)
-        for name in first
-    }
 
 
 class Channel(parts.Config):

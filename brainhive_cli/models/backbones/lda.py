@@ -2,7 +2,7 @@
 form.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.backbones import BackboneConfig
@@ -90,30 +91,20 @@ class Discriminant(nn.Module):
             map_by_subject("lda", signal, subject_index, maps), self.heads
         )
 
-    @torch.no_grad()
-    def fit(
-        self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor
-    ) -> None:
-        """Fit one subject: training signals [N, C, T], and what gives their labels [N,
-        K] by head.
+    def number_categories(self, targets: Mapping[str, Tensor]) -> dict[str, Int64]:
+        """Number the categories of training signals, [N] by head, from their labels
+        [N, K].
 
         Raises:
             RecipeError: if a head is no label.
             BrainhiveError: if signals are of one category, or no more than these.
         """
-        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
-        # standardise a copy of the signals [N, F]
-        flat = np.array(signal.flatten(1).cpu(), np.float64)
-        mean, spread = flat.mean(0), flat.std(0)
-        spread[spread == 0] = 1
-        flat -= mean
-        flat /= spread
-        for name, labels in targets(slice(0, len(flat))).items():
+        numbers_of = {}
+        for name, labels in targets.items():
             # labels are one-hot
             if (labels.count_nonzero(1) != 1).any():
                 raise RecipeError(NO_LABEL.format(name), "encoders=[concepts]")
-            numbers = labels.argmax(1).cpu().numpy()
+            numbers = numbers_of[name] = labels.argmax(1).cpu().numpy()
             # scikit-learn needs two classes, and more signals than classes
             if not 1 < (categories := len(np.unique(numbers))) < len(numbers):
                 problem = (
@@ -123,7 +114,28 @@ class Discriminant(nn.Module):
                 raise BrainhiveError(
                     problem, "more trials in training, of two categories or more"
                 )
+        return numbers_of
 
+    @torch.no_grad()
+    def fit(
+        self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor
+    ) -> None:
+        """Fit one subject: training signals [N, C, T], and what gives their labels [N,
+        K] by head.
+
+        Raises:
+            BrainhiveError: as `number_categories` does.
+        """
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+        # standardise a copy of the signals [N, F]
+        flat = np.array(signal.flatten(1).cpu(), np.float64)
+        mean, spread = flat.mean(0), flat.std(0)
+        spread[spread == 0] = 1
+        flat -= mean
+        flat /= spread
+        labels = targets(slice(0, len(flat)))
+        for name, numbers in self.number_categories(labels).items():
             # fit, and write the fit as a linear map of raw signals
             fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
             fitted.fit(flat, numbers)

@@ -76,12 +76,22 @@ def initial_aligner(
         if load_pretrained is not None:
             load_pretrained()
 
-    # a prior's fuser never learns here
-    if data.fuser is not None:
-        assert aligner.fuser is not None  # which a prior's layout has
-        aligner.fuser.load_state_dict(data.fuser.state_dict())
-        aligner.fuser.requires_grad_(False)
+    take_fuser(aligner, data)
     return aligner
+
+
+def take_fuser(aligner: Aligner, data: CellData) -> None:
+    """Take the fuser of a prior over, where there is one; it never learns here.
+
+    Raises:
+        BrainhiveError: if the prior was trained on embeddings of another width.
+    """
+    if data.fuser is None:
+        return
+    assert aligner.fuser is not None  # which a prior's layout has
+    where = f"the fuser of the prior {aligner.layout.prior}"
+    weights.fill(aligner.fuser, data.fuser.state_dict(), where)
+    aligner.fuser.requires_grad_(False)
 
 
 def _draw_as_reference(module: nn.Module) -> None:

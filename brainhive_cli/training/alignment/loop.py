@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core import console, parts
+from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.device_memory import keep_freed_memory, to_device
 from brainhive_cli.core.errors import BrainhiveError, raise_if_interrupted
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.core.weights import Checkpoint
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.batches import (
     Batches,
@@ -339,10 +341,7 @@ def _fit_in_closed_form(
     backbone: Any = aligner.backbone
     totals, count = {name: 0.0 * mean for name, mean in aligner.means.items()}, 0
     for trials in data.trials:
-        # split the known stimuli into learned and held-out ones
-        is_known = trials.stimulus >= 0
-        held_out = is_known & data.held_out[trials.stimulus]
-        learned = np.flatnonzero(is_known & ~held_out)
+        learned, held_out = split_known(trials, data.held_out)
         stimulus = torch.from_numpy(trials.stimulus[learned]).to(launch.device)
 
         def targets(rows: slice, stimulus: Tensor = stimulus) -> Tensors:
@@ -354,7 +353,7 @@ def _fit_in_closed_form(
         # signals [N, C, T] of the learned and of the held-out stimuli
         signal, rest = (
             torch.from_numpy(trials.take(rows).averages).to(launch.device)
-            for rows in (learned, np.flatnonzero(held_out))
+            for rows in (learned, held_out)
         )
         backbone.fit(trials.subject, signal, targets, rest)
         count += len(stimulus)
@@ -374,6 +373,18 @@ def _fit_in_closed_form(
             aligner, 1, summarise_held_out(ranks, validation, data, seed, caveats)
         )
     return aligner
+
+
+def split_known(trials: Trials, held_out: Bool) -> tuple[Int64, Int64]:
+    """List the trials that a closed form learns from, and those of held-out stimuli.
+
+    Args:
+        trials: Of one subject.
+        held_out: [M] whether a stimulus is held out.
+    """
+    is_known = trials.stimulus >= 0
+    is_held_out = is_known & held_out[trials.stimulus]
+    return np.flatnonzero(is_known & ~is_held_out), np.flatnonzero(is_held_out)
 
 
 def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:

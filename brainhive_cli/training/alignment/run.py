@@ -31,6 +31,15 @@ class TrainingRun(Job, RunJob):
         names = console.summarise_names([cell.name for cell in self.cells])
         return [Table("Cells", ("item", "value"), [("cells", names)])]
 
+    def check(self) -> None:
+        """Open what is listed, and take one step of each kind of cell without values,
+        which refuses what the training would refuse.
+        """
+        from brainhive_cli.training.alignment.rehearsal import rehearse
+
+        super().check()
+        rehearse(self)
+
     def stages(self, run: OpenRun) -> Iterator[Stage]:
         """Train each cell by one process where there are enough for all; else the
         processes share its batches.

@@ -26,7 +26,11 @@ from brainhive_cli.data.model_input import (
     spec_of,
 )
 from brainhive_cli.data.signal_stores import caveats_of
-from brainhive_cli.data.signals.normalisations import Statistics, pool_statistics
+from brainhive_cli.data.signals.normalisations import (
+    Statistics,
+    pool_statistics,
+    refuse_other_widths,
+)
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
@@ -80,6 +84,8 @@ class TrainingData:
             rows.
         subjects: Those that some cell of the run is trained on.
         launch: On whose device the targets are.
+        reads: Whether targets are copied to the device and signals measured. Where
+            shapes are all that is looked at, files are opened and nothing is read.
 
     Attributes:
         signals: Which part of the subjects' recordings is read.
@@ -100,10 +106,12 @@ class TrainingData:
         stores: Mapping[str, TargetStore],
         subjects: Sequence[int],
         launch: Launch,
+        reads: bool = True,
     ) -> None:
         self.job = job
         self.recipe = recipe
         self.launch = launch
+        self.reads = reads
         self.signals = job.signals(recipe)
         self.stores = {
             config.name: stores[config.name] for config in recipe.stored_encoders
@@ -121,7 +129,7 @@ class TrainingData:
         further = open_alternatives(
             recipe.train.embedding_alternatives, self.stores, recipe.paths
         )
-        stored = Targets.of(self.stores, launch, self.keys, further=further)
+        stored = Targets.of(self.stores, launch, self.keys, reads, further)
         self.has_foreign_targets = are_foreign(
             [*self.stores.values(), *chain(*further.values())]
         )
@@ -173,28 +181,30 @@ class TrainingData:
         # signals that need more than half of the free memory stay on disk
         needed, is_varied = 0, mixed > 0 or signal.repetitions != "average"
         for subject in subjects:
-            count, most, *rest = self.signals.select(
-                self.signals.recording(subject, "train"), job.dataset.name
-            ).signal.shape
+            recording = self.signals.recording(subject, "train")
+            where = f"{job.dataset.name} subject {subject} train"
+            count, most, *rest = self.signals.select(recording, where).signal.shape
             needed += 4 * count * (1 + most * is_varied) * prod(rest)
-        self.is_mapped = launch.processes * needed > free_bytes(launch.device) / 2
-        if self.is_mapped:
+        is_large = launch.processes * needed > free_bytes(launch.device) / 2
+        if is_large:
             console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
+        self.is_mapped = is_large or not reads
         self._pictures: dict[bytes, LearnedPictures] = {}
 
         @cache  # once for all cells of a fold
         def read(subject: int, fold: int) -> tuple[Trials, Statistics | None]:
             return read_training(
-                replace(self.signals, fold=fold), subject, self.stimuli
+                replace(self.signals, fold=fold), subject, self.stimuli, reads
             )
 
         # pictures that validate, and their copies, by the share of concepts
         dataset, ids = job.dataset, self.stimuli.image_ids
         confirm = compare_on_pixels(ids, dataset, "train", [dataset])
-        pictures = dataset.pictured_as, ids, self.pixels, confirm
+        # of tens of thousands of pictures copies are not found at once
+        known = (dataset.pictured_as, ids, self.pixels, confirm) if reads else None
         self.read = read
         self.hold_out = cache(
-            partial(held_out_of, self.stimuli.concepts, pictures=pictures)
+            partial(held_out_of, self.stimuli.concepts, pictures=known)
         )
 
     def is_compatible(self, recipe: Recipe) -> bool:
@@ -275,7 +285,7 @@ class TrainingData:
             for subject in cell.tested_on:
                 trials = match_split(self.signals, subject, "test", stimuli)
                 normaliser = learned.normaliser_of(subject)
-                if normaliser is None:
+                if normaliser is None and self.reads:
                     normaliser = measure_new_subject(
                         spec, self.signals, subject, stimuli
                     )
@@ -286,7 +296,7 @@ class TrainingData:
                         normaliser
                     )
                 )
-            stored = Targets.of(stores, self.launch, self.keys).sources
+            stored = Targets.of(stores, self.launch, self.keys, self.reads).sources
             tested_targets = Targets(
                 {**stored, **self._compute_adapted("test", stimuli)}
             )
@@ -348,7 +358,9 @@ class TrainingData:
             normalisation is not None
             and recipe.signal.normalise_by == "training_subjects"
         ):
-            normaliser = normalisation.build(pool_statistics(statistics))
+            refuse_other_widths({trials.width for trials in subjects})
+            if statistics:
+                normaliser = normalisation.build(pool_statistics(statistics))
         return Learned(
             dataset=dataset.pictured_as,
             recordings=dataset.people,
@@ -395,10 +407,10 @@ class TrainingData:
             }
             dim, prior_digest = self.prior.dim, described.digest
         if recipe.dim not in (None, dim):
-            raise RecipeError(
-                f"dim is {recipe.dim}, but this fuser's tokens have {dim}",
-                "leave dim out",
-            )
+            problem = f"dim is {recipe.dim}, but this fuser's tokens have {dim}"
+            if dim is None:
+                problem = f"dim is {recipe.dim}, but no head of this recipe is fused"
+            raise RecipeError(problem, "leave dim out")
 
         # shape of each head, and the digest of the encoder that made its targets
         heads = {}

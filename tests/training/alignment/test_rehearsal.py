@@ -1,0 +1,189 @@
+"""One step of each cell by shapes alone: what a training would refuse is refused before
+anything is made, and what it can do is not.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from worlds import COLOURS, paint
+
+from brainhive_cli import api
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.run import TrainingRun
+
+NAME = "brainhive_cli-models-encoders-python-example"
+CHANNELS = ("Cz", "Pz", "Oz", "O1")
+PLAIN = (
+    "seeds=1",
+    "train.precision=fp32",
+    "train.validation=0.25",
+    "train.epochs=2",
+    "train.batch_size=8",
+)
+ONE = (*PLAIN, f"encoders=[{COLOURS!r}]")
+TWO = (*PLAIN, f"encoders=[{COLOURS!r}, gabor]")
+HEADS = (*PLAIN, f"heads={{a: {COLOURS!r}, b: gabor}}")
+INTER = ("mode=inter", "subjects=1", "train.selection=test", "signal.name=other")
+
+
+def store(
+    dataset: dict[str, Any],
+    subject: int,
+    name: str = "default",
+    channels: tuple[str, ...] = CHANNELS,
+    seed: int | None = None,
+    split: str = "",
+) -> None:
+    """Store two trials of each picture, in two sessions."""
+    images = dataset_of(dataset)
+    splits = [split] if split else ["train", "test"]
+    shown = [str(i) for name in splits for i in images.images(name).image_ids] * 2
+    random = np.random.default_rng(subject if seed is None else seed)
+    signal = random.normal(size=(len(shown), len(channels), 160))
+    axes: dict[str, Any] = {"channels": channels, "times_s": np.arange(160) / 250}
+    session = np.arange(len(shown)) * 2 // len(shown)
+    axes |= {"unit": "uV", "session": session}
+    api.store_trials(signal, shown, dict(dataset), subject, name=name, **axes)
+
+
+def dataset_of(dataset: dict[str, Any]) -> Any:
+    return parts.resolve("datasets", dataset).build(Paths())
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Twelve pictures of a home with two embeddings, and who saw them."""
+    home = tmp_path_factory.mktemp("rehearsed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(home))
+        root = paint(home / "pics", concepts=6, each=2)
+        dataset = {"kind": "image-folder", "root": str(root), "name": "pics"}
+        dataset["test_share"] = 0.34
+        api.run("embed", dataset=dataset, encoders=[COLOURS, "gabor"])
+        for subject in (1, 2):
+            store(dataset, subject)
+            store(dataset, subject, "copied", seed=5)
+        for subject, channels in {1: ("Cz", "Pz", "Fz"), 2: CHANNELS}.items():
+            store(dataset, subject, "other", channels)
+        store(dataset, 1, "untrained", split="test")
+        yield dataset
+
+
+def job_of(dataset: dict[str, Any], *overrides: str) -> TrainingRun:
+    recipe = Recipe.resolve("train-align", None, {"dataset": dataset}, overrides)
+    return TrainingRun.resolve(recipe)
+
+
+def list_files() -> list[Path]:
+    return sorted(Path(os.environ["BRAINHIVE_HOME"]).rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "facts"),
+    [
+        # people
+        ((*ONE, *INTER), BrainhiveError, ["subject 1 test", "O1"]),
+        ((*ONE, "signal.name=copied"), BrainhiveError, ["subject 1", "subject 2"]),
+        ((*ONE, "signal.name=untrained", "subjects=1"), MissingData, ["train"]),
+        # amounts
+        ((*ONE, "train.validation=0.99"), RecipeError, ["no trial", "0.99"]),
+        (
+            (*ONE, "train.last_batch=drop", "train.batch_size=4096"),
+            RecipeError,
+            ["last_batch=drop"],
+        ),
+        (
+            (*ONE, "mode=joint", "train.epoch_trials=2"),
+            RecipeError,
+            ["train.epoch_trials of 2", "2 subjects"],
+        ),
+        ((*ONE, "train.warmup_steps=1000"), RecipeError, ["warmup_steps"]),
+        (
+            (
+                *ONE,
+                "train.selection=recordings",
+                "train.validation_recordings.1=[7]",
+            ),
+            RecipeError,
+            ["[7]", "subject 1"],
+        ),
+        # parts of the model
+        (
+            (*ONE, "train.stages=[{epochs: 2, freeze: [nothing]}]"),
+            RecipeError,
+            ["stages[0]", "'nothing'"],
+        ),
+        (
+            (*ONE, "train.stages=[{epochs: 2, freeze: [backbone, fuser]}]"),
+            RecipeError,
+            ["stages[0]"],
+        ),
+        ((*ONE, "train.lr_of={nothing: 0.1}"), RecipeError, ["lr_of", "'nothing'"]),
+        ((*ONE, "fuser=heads", "dim=64"), RecipeError, ["dim is 64", "no head"]),
+        ((*ONE, "fuser=concatenation", "dim=65"), RecipeError, ["65", "12"]),
+        ((*TWO, "fuser=mean"), RecipeError, [NAME]),
+        (HEADS, RecipeError, ["heads a, b"]),
+        ((*ONE, "backbone=havir"), BrainhiveError, ["havir"]),
+        ((*ONE, "backbone={kind: segments, segments: 1000}"), RecipeError, ["1000"]),
+        (
+            (f"encoders=[{COLOURS!r}]", "backbone=lda", "train.validation=0"),
+            RecipeError,
+            ["lda", NAME],
+        ),
+        # losses, whose words have the size of the batch
+        ((*ONE, "loss=sobel"), BrainhiveError, ["[6, "]),
+        (
+            (
+                *ONE,
+                "targets={more: gabor}",
+                "terms=[{prediction: token, target: more, loss: mse}]",
+            ),
+            BrainhiveError,
+            ["[6, "],
+        ),
+        ((*ONE, "train.alternatives=uncertainty"), RecipeError, ["uncertainty"]),
+        (
+            (*ONE, "signal.repetitions=single", "train.augment.repetitions=1"),
+            RecipeError,
+            ["single"],
+        ),
+    ],
+)
+def test_what_a_training_refuses_is_refused_before_it(people, overrides, error, facts):
+    job, before = job_of(people, *overrides), list_files()
+    with pytest.raises(error) as caught:
+        job.check()
+    for fact in facts:
+        assert fact in caught.value.in_one_line, caught.value.in_one_line
+    assert list_files() == before
+
+
+BACKBONES = "atm brain_mlp brain_projection deep_net eeg_net nice segments spatial_mlp"
+FUSERS = "branches concatenation fusion_encoder heads levels linear mean router"
+LOSSES = "bce clip l1 mixco mmd mse soft_clip soft_cont"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *((*ONE, f"backbone={kind}") for kind in BACKBONES.split()),
+        *((*ONE, f"fuser={kind}") for kind in FUSERS.split()),
+        *((*ONE, f"loss={kind}") for kind in LOSSES.split()),
+        (*HEADS, "train.validation=0"),
+        (*ONE, "mode=joint", "signal.name=copied", "subjects=1"),
+        (*ONE, "mode=inter", "subjects=1", "signal.name=other"),
+        (*ONE, "signal.normalise=whiten", "signal.normalise_by=training_subjects"),
+        (f"encoders=[{COLOURS!r}]", "backbone=ridge", "seeds=1", "train.validation=0"),
+    ],
+)
+def test_what_can_be_trained_is_not_refused(people, overrides):
+    job, before = job_of(people, *overrides), list_files()
+    job.check()
+    assert list_files() == before
