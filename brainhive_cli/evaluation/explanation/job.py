@@ -2,7 +2,7 @@
 subject.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any, Self
@@ -20,6 +20,7 @@ from brainhive_cli.core.facts import describe_signals
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.data.datasets import alike_items, require_split
+from brainhive_cli.data.signals.selection import window_starts
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
@@ -35,8 +36,11 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.recipe import (
     ANALYSES,
+    OF_MODEL,
+    OF_REGIONS,
     OF_SIGNALS,
     OF_TRIALS,
+    OF_WINDOWS,
     Recipe,
 )
 from brainhive_cli.evaluation.explanation.sensor_space import find_mixture
@@ -142,8 +146,39 @@ class Job:
         return self.align.label
 
     def check(self) -> None:
-        """Open the embeddings; raises as `levels`."""
+        """Refuse embeddings, models and signals that do not fit each other or the
+        analyses; raises as `levels` and `TrainedRun.check`.
+        """
         _ = self.levels
+        recipe, align = self.recipe, self.align
+        if align.dataset.holdout.divides_train:
+            from brainhive_cli.evaluation.explanation.trial_decoding import check_folds
+
+            check_folds(self)
+            return
+        has_model = bool(OF_MODEL.keys() & recipe.analyses)
+        opened = align.check([recipe.split], recipe.head, compares=has_model)
+        if not opened:
+            return
+        first = [opened[cells[0].name, one] for one, cells in self.subjects.items()]
+        find_shared([trials.stimulus for trials in first])
+        for trials in first:
+            if OF_WINDOWS & {*recipe.analyses} and trials.channels:
+                window = recipe.window
+                times_ms = trials.times_s * 1000
+                window_starts(times_ms, window.width_ms, window.step_ms)
+
+        # values of regions are averaged over people
+        regions = [
+            {name for name, rows in trials.regions.items() if rows} for trials in first
+        ]
+        is_by_region = bool(OF_REGIONS & {*recipe.analyses})
+        if is_by_region and all(regions) and not set.intersection(*regions):
+            raise BrainhiveError(
+                "the subjects have no region in common: "
+                + "; ".join(", ".join(sorted(names)) for names in regions),
+                "explain each: --subjects",
+            )
 
     def prepare(self, launch: Launch) -> None:
         """Make the signal stores that are missing."""
@@ -206,13 +241,7 @@ class Job:
             shown.append(trials.stimulus)
             orders.append(member.interleaving(trials, split))
 
-        # those that all subjects have in common
-        shared = reduce(np.intersect1d, shown)
-        if not len(shared):
-            raise BrainhiveError(
-                "the subjects were shown no picture in common",
-                "explain each: --subjects",
-            )
+        shared = find_shared(shown)
         pictures = align.models[0].pictures(split)
         orders = [
             order.take(locate(rows.tolist(), shared))
@@ -404,6 +433,20 @@ class Reader:
         # [N, M] each
         ranks = (ranks_of_all(part, self.gallery, pool) for part in tokens)
         return Profile.of_ranks(axis, ranks, self.labels, pool)
+
+
+def find_shared(shown: Sequence[Int64]) -> Int64:
+    """Find the rows of the pictures that all subjects were shown.
+
+    Raises:
+        BrainhiveError: if there are none.
+    """
+    shared = reduce(np.intersect1d, shown)
+    if not len(shared):
+        raise BrainhiveError(
+            "the subjects were shown no picture in common", "explain each: --subjects"
+        )
+    return shared
 
 
 def match_pictures(trials: Trials, rows: Int64) -> Trials:

@@ -40,6 +40,10 @@ OF_TRIALS = {
 these.
 """
 ANALYSES = (*OF_MODEL, *OF_SIGNALS)
+OF_WINDOWS = {"windows", "occlusion", "trained"}
+"""Analyses of a model that read windows of the signals of sensors."""
+OF_REGIONS = {"regions", "trained", "encoding"}
+"""Analyses that read the regions of voxels one by one."""
 BANDS = {
     "delta": (1.0, 4.0),
     "theta": (4.0, 8.0),
@@ -129,7 +133,7 @@ class Recipe(TrainedRunRecipe):
         wanted = {*self.analyses}
         # analyses that read each key
         needs = {
-            "window": {*OF_TRIALS, "windows", "occlusion", "trained"},
+            "window": OF_WINDOWS | {*OF_TRIALS},
             "bands": {"bands"},
             "levels": {*OF_SIGNALS},
             "components": {"encoding"},

@@ -62,7 +62,7 @@ class ExplanationRun(Job, RunJob):
     def summarise(self, run: OpenRun) -> Summary:
         """Decode held-out trials, or put the parts of all subjects together."""
         folder, device = run.folder, run.launch.device
-        if not self.parts:
+        if self.align.dataset.holdout.divides_train:
             return explain_trials(self)
         units = self.find_units(device)
         readers = [

@@ -287,6 +287,11 @@ def explain_similarity(
     # the part of each subject's signals [n, C, T] at each time, or of each region that
     # all have
     if first.trials.channels:
+        if len({len(reader.times_ms) for reader in readers}) > 1:
+            raise BrainhiveError(
+                "the subjects' signals have other numbers of samples",
+                "explain each: --subjects",
+            )
         axis = Axis(TIME, first.times_ms.round(3).tolist())
         parts: list[Any] = [
             [np.s_[..., row]] * len(readers) for row in range(len(axis.at))

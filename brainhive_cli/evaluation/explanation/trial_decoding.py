@@ -180,6 +180,35 @@ def explain_trials(job: Job) -> Summary:
     return finish(job, [by_time], signals, items, missing, drawn, facts, scopes)
 
 
+def check_folds(job: Job) -> None:
+    """Refuse signals that are not of windows, or do not fit the model of a fold."""
+    for subject, cells in job.subjects.items():
+        for cell in cells:
+            member = TrainedModel(job.align, cell)
+            if not member.source.path(subject).is_file():
+                continue
+            train, _ = (
+                member.trials(subject, name, is_tested=False, is_normalised=False)
+                for name in ("train", job.recipe.split)
+            )
+            list_windows(job, train)
+
+
+def list_windows(job: Job, trials: Trials) -> tuple[Axis, list[torch.Tensor]]:
+    """List the windows of a subject's trials; see `window_masks`.
+
+    Raises:
+        RecipeError: if the signals have no time.
+    """
+    # betas of fMRI have one value for each trial
+    if len(trials.times_s) < 2:
+        raise RecipeError(
+            "decoding by time is of EEG and MEG, and the signals have one sample",
+            "eval-retrieval",
+        )
+    return window_masks(trials.times_s * 1000, job.recipe.window)
+
+
 def permute_blocks(shown: Int64, order: Interleaving, draws: int, seed: int) -> Int64:
     """Permute the labels of trials [N] within parts, those of a block together: [K,
     N].
@@ -232,15 +261,8 @@ def decode(job: Job, subject: int) -> Decoded:
         train, test = (
             member.trials(subject, name, is_tested=False) for name in ("train", split)
         )
-        # betas of fMRI have one value for each trial
-        if len(train.times_s) < 2:
-            raise RecipeError(
-                "decoding by time is of EEG and MEG, and the signals have one sample",
-                "eval-retrieval",
-            )
-
         # windows, and the mean signals [N, C] of training and held-out trials in each
-        axis, masks = window_masks(train.times_s * 1000, job.recipe.window)
+        axis, masks = list_windows(job, train)
         interleaving = member.interleaving(test, split)
         overlap = member.find_overlap(test, split) if interleaving.repeats else None
         if overlap is not None:

@@ -28,7 +28,7 @@ from brainhive_cli.data.signals.cutting import (
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.spaces import Sensors, standard_positions
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.trials import BY_TRIAL, Trials
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.signal_spec import SignalSpec, name_unit
@@ -401,17 +401,17 @@ class WindowDecoder:
             [n, C, T] what the model takes of them, the most similar pictures of each,
             and the rank of the shown one.
         """
-        # what the model takes of the windows
+        # what the model takes of the windows, of which the lists of the template say
+        # nothing
+        unknown: dict[str, Any] = dict.fromkeys(BY_TRIAL)
         windows = replace(
             self.template,
             signal=epochs[:, None],
             image_ids=(),
             subject=self.member.cell.tested_on[0],
             repetitions=None,
-            sessions=None,
-            runs=None,
-            onset_s=None,
             index=None,
+            **unknown,
         )
         spec, run = self.member.module.layout.spec, self.member.run
         channels, mapping = run.dataset.channels, run.channel_mapping

@@ -154,10 +154,55 @@ class Job:
         return [replace(picture, is_optional=True) for picture in listed]
 
     def check(self) -> None:
-        """Open the embeddings of the gallery; raises as `TrainedRun.stores` does."""
-        for run in self.runs:
-            for split in self.recipe.splits:
-                run.stores(split)
+        """Refuse runs that do not fit each other, their signals, or what is measured;
+        raises as `TrainedRun.check` does.
+        """
+        # variants of a sweep are measured one by one
+        for variant in self.variants:
+            variant.check()
+        if self.variants:
+            return
+        recipe = self.recipe
+        opened = [run.check(recipe.splits, recipe.head) for run in self.runs]
+        if recipe.repetitions or recipe.region_shares:
+            from brainhive_cli.evaluation.retrieval.measure import check_measures
+
+            for trials in opened[0].values():
+                check_measures(recipe, trials)
+        for other in self.against:
+            other.check()
+            self._refuse_other_items(other)
+
+    def _refuse_other_items(self, other: Self) -> None:
+        """Refuse a run to compare with that is tested on other people or pictures."""
+        first, second = self.runs[0], other.runs[0]
+        names = f"{first.name} and {second.name} were tested on different"
+        people = [
+            {subject for cell in run.cells for subject in cell.tested_on}
+            for run in (first, second)
+        ]
+        if people[0] != people[1]:
+            raise BrainhiveError(
+                f"{names} subjects: {sorted(people[0])} and {sorted(people[1])}",
+                "give --subjects both have, and the same split",
+            )
+        # the candidates may depend on what was shown
+        if not (first.has_signals and second.has_signals):
+            return
+        import torch
+
+        from brainhive_cli.evaluation.retrieval.measure import open_gallery
+
+        galleries = [
+            open_gallery(
+                job.open_models(job.groups[0], torch.device("cpu")),
+                job.recipe.splits,
+                job.recipe.only_shown,
+            )
+            for job in (self, other)
+        ]
+        if galleries[0].image_ids != galleries[1].image_ids:
+            raise BrainhiveError(f"{names} galleries", "compare on the same pictures")
 
     def open_stores(self) -> dict[str, TargetStore]:
         """Open the embeddings of the candidates, by split and encoder."""

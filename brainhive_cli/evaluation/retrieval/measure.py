@@ -321,6 +321,47 @@ def measure_subsets(tokens: Tensor, shown: Tensor, ways: int) -> Scores:
     return replace(forward, words=words, scopes={BACKWARD: backward})
 
 
+def check_measures(spec: Recipe, trials: Trials) -> None:
+    """Refuse repetitions and regions that a subject's trials do not have."""
+    if spec.repetitions:
+        count_repetitions(trials, spec)
+    if spec.region_shares:
+        mask_regions(trials)
+
+
+def count_repetitions(trials: Trials, spec: Recipe) -> list[int]:
+    """List how many repetitions are averaged, ascending.
+
+    Raises:
+        RecipeError: if there are fewer repetitions than requested.
+    """
+    most = int(trials.counts.max())
+    doubled = {*(2**n for n in range(most.bit_length())), most}  # 1, 2, 4, … and all
+    chosen = sorted(doubled if spec.repetitions == "all" else spec.repetitions or ())
+    if max(chosen) > most:
+        raise RecipeError(
+            f"repetitions: {max(chosen)} of a picture requested, subject "
+            f"{trials.subject} has {most}",
+            "repetitions=all takes 1, 2, 4, … and all that there are",
+        )
+    return chosen
+
+
+def mask_regions(trials: Trials) -> dict[str, Tensor]:
+    """Mark the voxels [V, 1] of each region that has any.
+
+    Raises:
+        RecipeError: if there is none.
+    """
+    regions = region_masks(trials.regions, trials.width)
+    if not regions:
+        raise RecipeError(
+            "region_shares is of voxels in regions, which the signals have not",
+            "leave it",
+        )
+    return {name: torch.from_numpy(mask) for name, mask in regions.items()}
+
+
 def measure_repetitions(
     models: Models, images: Tensor, target: Int64, subject: int, spec: Recipe
 ) -> dict[str, Scores]:
@@ -341,17 +382,8 @@ def measure_repetitions(
     """
     # numbers of repetitions
     tested = open_trials(models, subject, spec.split)
+    chosen = count_repetitions(tested[0], spec)
     most = int(tested[0].counts.max())
-    doubled = {*(2**n for n in range(most.bit_length())), most}  # 1, 2, 4, … and all
-    chosen = sorted(doubled if spec.repetitions == "all" else spec.repetitions or ())
-    if max(chosen) > most:
-        raise RecipeError(
-            (
-                f"repetitions: {max(chosen)} of a picture requested, subject {subject} "
-                f"has {most}"
-            ),
-            "repetitions=all takes 1, 2, 4, … and all that there are",
-        )
 
     # tokens of averages of k random repetitions, alike for all models; of all there is
     # one choice
@@ -486,13 +518,7 @@ def measure_region_shares(
     # voxels of each region, and the mean training signal
     trials = model.trials(subject, split)
     rest = torch.from_numpy(model.mean_training_signal(subject))  # [V, 1]
-    regions = region_masks(trials.regions, len(rest))
-    masks = {name: torch.from_numpy(mask) for name, mask in regions.items()}
-    if not masks:
-        raise RecipeError(
-            "region_shares is of voxels in regions, which the signals have not",
-            "leave it",
-        )
+    masks = mask_regions(trials)
 
     # squared change [N] of each head without a region, over that without all voxels
     def measure_change(values: Tensor, changed: Tensor) -> Tensor:

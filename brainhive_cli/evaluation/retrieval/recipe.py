@@ -142,6 +142,10 @@ class Recipe(TrainedRunRecipe):
             raise RecipeError(
                 "baseline=ridge has no effect with a control", "leave one of them out"
             )
+        if len({*self.splits}) < len(self.splits):
+            raise RecipeError(
+                f"gallery names a split twice: {self.gallery}", "name each split once"
+            )
         if "whitening" in [correction.kind for correction in self.corrections[1:]]:
             raise ValueError(
                 "whitening computes similarities anew, so it comes first in corrections"

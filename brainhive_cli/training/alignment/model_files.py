@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import documents
+from brainhive_cli.core import documents, weights
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.training.alignment import layout as layouts
 from brainhive_cli.training.alignment.layout import FORMAT, Format
@@ -65,3 +66,15 @@ def find_weights(folder: Path) -> Path:
         (folder / name for name in WEIGHTS if (folder / name).is_file()),
         folder / WEIGHTS[0],
     )
+
+
+def require_weights(folder: Path) -> None:
+    """Refuse a model folder whose file of weights is absent or cut short; checkpoints
+    of other projects are read as a whole.
+    """
+    if layouts.is_checkpoint(folder):
+        return
+    if not (file := find_weights(folder)).is_file():
+        raise MissingData(f"there is no file {file}", WAY)
+    with weights.reading(file, WAY, BrainhiveError):
+        weights.list_names(file)

@@ -233,6 +233,7 @@ class TrainedRun:
 
             model = aligners.load(path)
             layout, learned = model.layout, model.learned
+            self._cache["described", path] = layout, learned
             if learned.recordings != people:
                 self.origin = learned.dataset
             self.recipes = {
@@ -380,6 +381,51 @@ class TrainedRun:
                     self.paths,
                 )
 
+    @property
+    def has_signals(self) -> bool:
+        """Whether the signals of everybody who is tested are here."""
+        return all(
+            model.source.path(subject).is_file()
+            for model in self.models
+            for subject in model.cell.tested_on
+        )
+
+    def check(
+        self, splits: Sequence[str], head: str | None = None, *, compares: bool = True
+    ) -> dict[tuple[str, int], Trials]:
+        """Refuse models, signals and embeddings that do not fit each other; neither
+        weights nor signals are read.
+
+        Args:
+            splits: Splits whose embeddings are read; signals are those of the last.
+            head: The only head by which models are compared.
+            compares: Whether they are compared.
+
+        Returns:
+            Trials of each cell and subject, as they are tested; nothing before all
+            signals are here.
+        """
+        trials = {}
+        for model in self.models:
+            member = replace(model, head=head)
+            model_files.require_weights(member.path)
+            _ = member.layout.compared if compares else member.layout
+            for split in splits:
+                member.stores(split)
+            for subject in member.cell.tested_on:
+                # what was seen is found of all people together
+                if self.has_signals:
+                    trials[member.cell.name, subject] = member.trials(
+                        subject,
+                        splits[-1],
+                        is_normalised=member.has_normaliser(subject),
+                    )
+                elif member.source.path(subject).is_file():
+                    member.trials(
+                        subject, splits[-1], is_tested=False, is_normalised=False
+                    )
+        return trials
+
     def prepare_signals(
         self, launch: Launch, subjects: Collection[int] | None = None
     ) -> None:
@@ -522,11 +568,7 @@ class TrainedRun:
     @property
     def modality(self) -> str:
         """Kind of the recordings: EEG, MEG or fMRI."""
-        if self.is_model:
-            return self.models[0].layout.spec.modality
-        # weights are loaded once, to be tested
-        fields, _ = model_files.read_config(self.models[0].path)
-        return str(fields["spec"]["modality"])
+        return self.models[0].layout.spec.modality
 
     def describe(self, split: str) -> dict[str, Any]:
         """Give the facts on which run is tested, on which data set, and the set-up of a
@@ -637,19 +679,41 @@ class TrainedModel:
         """
         from brainhive_cli.training.alignment import model as aligners
 
+        layout = self.layout
         module = aligners.load(self.path).to(self.device)
-        # retrieval compares the requested head alone
-        if self.head is not None:
-            module.layout = replace(module.layout, retrieval_heads=(self.head,))
-            module.layout.check()
+        module.layout = layout
         return module
 
     @cached_property
-    def layout(self) -> Layout:
-        """Its architecture; weights are not kept."""
-        from brainhive_cli.training.alignment import model as aligners
+    def _described(self) -> tuple[Layout, Learned]:
+        """Its architecture and the record of its training, as its folder says them;
+        once for all that open it.
+        """
 
-        return aligners.load(self.path).layout
+        def read() -> tuple[Layout, Learned]:
+            if self.run.is_model:
+                from brainhive_cli.training.alignment import model as aligners
+
+                model = aligners.load(self.path)
+                return model.layout, model.learned
+            fields, learned = model_files.read_config(self.path)
+            file = str(self.path / "config.json")
+            return documents.check(fields, file, Layout, model_files.WAY), learned
+
+        return self.run.once(("described", self.path), read)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Its architecture, in which retrieval compares the requested head alone.
+
+        Raises:
+            RecipeError: if it has no such head.
+        """
+        layout, _ = self._described
+        if self.head is not None:
+            layout = replace(layout, retrieval_heads=(self.head,))
+            layout.check()
+        return layout
 
     @cached_property
     def learned(self) -> Learned:
@@ -658,7 +722,7 @@ class TrainedModel:
         Raises:
             BrainhiveError: if a subject who is to be new to it is among these.
         """
-        learned, run, cell = model_files.learned_in(self.path), self.run, self.cell
+        (_, learned), run, cell = self._described, self.run, self.cell
 
         # a subject who is tested as new must be absent from the complete history
         recipe = run.recipes.get(cell.variant)
@@ -1031,7 +1095,7 @@ class TrainedModel:
 
         def choose() -> Trials:
             # trials of the recording, or of the store of the subject
-            run, spec, source = self.run, self.module.layout.spec, self.source
+            run, spec, source = self.run, self.layout.spec, self.source
             where, is_same_store = f"{run.dataset.name} subject {subject}", False
             if recording is not None:
                 where = f"the recording of subject {subject}"
@@ -1043,7 +1107,7 @@ class TrainedModel:
                 folder = source.name_of(subject).rpartition("/")[0]
                 is_same_store = any(
                     name.rpartition("/")[0] == folder
-                    for name in self.module.learned.signals
+                    for name in self._described[1].signals
                 )
                 trials = match_split(source, subject, split, self.pictures(split))
 
@@ -1087,9 +1151,7 @@ class TrainedModel:
             return normaliser
         # otherwise those of the new subject's own training signals
         options = self.pictures(split), is_same_store, self.run.channel_mapping
-        return measure_new_subject(
-            self.module.layout.spec, self.source, subject, *options
-        )
+        return measure_new_subject(self.layout.spec, self.source, subject, *options)
 
     def recorded_unit(self, subject: int) -> str:
         """Give the unit of a subject's continuous samples, as stores of whitened
@@ -1167,11 +1229,16 @@ class TrainedModel:
         self.run.once(warned, lambda: [*map(console.warn, tested.warnings)])
         return is_seen
 
+    def has_normaliser(self, subject: int) -> bool:
+        """Return True if a subject's signals are normalised without reading others."""
+        is_normalised = self.source.signal.normalise is not None
+        return not is_normalised or self._normaliser(subject) is not None
+
     def _normaliser(self, subject: int) -> Normaliser | None:
         """Return what normalises a subject's signals; None: the subject's own training
         signals do.
         """
-        learned = self.module.learned
+        _, learned = self._described
         return (
             learned.normaliser
             if self.run.tests_new_subjects
@@ -1189,7 +1256,7 @@ class TrainedModel:
             subject,
             split,
             self.cell.fold,
-            self.module.layout.spec.names,
+            self.layout.spec.names,
             self.source.signal.model_dump_json(),
             normaliser and normaliser.digest,
             self.run.channel_mapping,
