@@ -82,6 +82,22 @@ class LiveRun(Job, RunJob):
             return None
         return Reconstruction.resolve("reconstruct", self.recipe.draw, {}, [])
 
+    @cached_property
+    def prior(self) -> priors.Prior:
+        """The prior that draws, of the model's tokens.
+
+        Raises:
+            MissingData: if the model's tokens are not the prior's.
+        """
+        assert self.drawing is not None
+        drawing, align = self.drawing, self.align
+        source = drawing.prior.source
+        prior = priors.load(source, scale=drawing.prior.scale, adapter=drawing.adapter)
+        # a prior with a fuser decodes only the tokens that it was trained on
+        if prior.fuser is not None:
+            check_tokens(align, prior, source, align.dataset_config)
+        return prior
+
     def inputs(self) -> list[Input]:
         """List the run, the stream, and what draws; nothing of the stream is opened."""
         return collect(super().inputs, self._list_drawing)
@@ -99,6 +115,7 @@ class LiveRun(Job, RunJob):
         super().check()
         if self.drawing is not None:
             self.drawing.generator.check()
+            _ = self.prior
         if self.recipe.page:
             resolve_host(self.recipe.host)
 
@@ -175,7 +192,9 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
             if page:
                 page.publish(event, picture)
 
-        drawer = Drawer(_load_generator(session, launch), show) if recipe.draw else None
+        drawer = (
+            Drawer(_load_generator(job, session, launch), show) if recipe.draw else None
+        )
         recorder = None
         # whose trials are stored already
         if recipe.save and not isinstance(stream, WindowStream):
@@ -298,27 +317,20 @@ def _write_png(picture: Image.Image) -> bytes:
 
 
 def _load_generator(
-    session: OpenSession, launch: Launch
+    job: LiveRun, session: OpenSession, launch: Launch
 ) -> Callable[[LiveResult], bytes]:
-    """Load the prior and the generator of the recipe that draws; what is returned draws
-    a result.
-
-    Raises:
-        MissingData: if the model's tokens are not the prior's.
-    """
-    recipe, member = session.job.recipe, session.decoder.member
-    drawing = Reconstruction.resolve("reconstruct", recipe.draw, {}, [])
-    # a prior with a fuser decodes only the tokens that it was trained on
-    prior = priors.load(
-        drawing.prior.source, scale=drawing.prior.scale, adapter=drawing.adapter
-    )
-    if prior.fuser is not None:
-        check_tokens(member.run, prior, drawing.prior.source, member.run.dataset_config)
-
+    """Load the generator of the recipe that draws; what is returned draws a result."""
+    drawing, member = job.drawing, session.decoder.member
+    assert drawing is not None
     # load all networks now: the first drawing must not wait for them
     build, device = drawing.generator.build, launch.device
     sampler = Sampler(
-        build, prior.to(device), drawing, drawing.sampling, device, member.layout.heads
+        build,
+        job.prior.to(device),
+        drawing,
+        drawing.sampling,
+        device,
+        member.layout.heads,
     )
     _ = sampler.generator  # loaded before the session starts
 
@@ -327,7 +339,7 @@ def _load_generator(
         seeds = [seed_of(drawing.seed, result.window.name, 0)]
         signal = result.signal[None].to(device)  # [1, C, T]
         decoded = member.module.decode(
-            signal, member.index(session.job.subject, 1), seeds
+            signal, member.index(job.subject, 1), seeds
         ).float()
         pixels = to_bytes(sampler.sample(decoded, seeds))[0]
         # [H, W, 3], or [F, H, W, 3] of a clip, which is shown by its first frame

@@ -26,6 +26,8 @@ class StreamConfig(parts.Config):
 
     has_windows: ClassVar[bool] = False
     """Whether windows come prepared as they are offline: a `WindowStream`."""
+    is_file: ClassVar[bool] = False
+    """Whether it is a file, which can be opened at any time."""
     has_markers: ClassVar[bool] = True
     """Whether events have the names that the lab gives them, which a table explains."""
 

@@ -36,6 +36,8 @@ BLOCK_S = 10.0
 class Config(StreamConfig, RecordingKeys):
     """A recording in fif, edf, bdf, set or vhdr."""
 
+    is_file = True
+
     file: str = Field("", description="the recording")
     delay_ms: float | None = Field(
         None,

@@ -13,7 +13,6 @@ import numpy as np
 from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Artifact, Curve, Line
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import (
     LEVEL,
     Amount,
@@ -33,7 +32,7 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
 from brainhive_cli.evaluation.calibration.job import Job
-from brainhive_cli.evaluation.calibration.measure import Part, list_arms
+from brainhive_cli.evaluation.calibration.measure import Part, keep_arms
 from brainhive_cli.measurement.comparison import crossed_t
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.statistics import measure
@@ -96,11 +95,7 @@ def conclude(
     missing = {
         arm: reason for part in parts.values() for arm, reason in part.missing.items()
     }
-    arms = [arm for arm in list_arms(job.recipe) if arm not in missing]
-    if not arms:
-        raise BrainhiveError(
-            f"no arm can be measured: {next(iter(missing.values()))}", "other arms"
-        )
+    arms = keep_arms(job.recipe, missing)
     people = [
         [part for (cell, _), part in parts.items() if cell.tested_on == (one,)]
         for one in job.people

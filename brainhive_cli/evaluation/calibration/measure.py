@@ -15,6 +15,7 @@ from brainhive_cli.core.facts import Strength
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.calibration.amounts import (
     EVERYTHING,
@@ -28,7 +29,10 @@ from brainhive_cli.measurement.retrieval import depends_on_other_trials
 from brainhive_cli.training.alignment.batches import held_out_of
 from brainhive_cli.training.alignment.few_shot import (
     FEWEST_PICTURES,
+    FINE_TUNING,
     PERMUTED_TRANSFER,
+    SUBJECT_LAYER,
+    TRAINED_ARMS,
     TRANSFER,
     ZERO_SHOT,
     PersonModel,
@@ -68,6 +72,47 @@ def list_arms(spec: Recipe) -> list[str]:
     alignments = [config.kind for config in spec.alignments]
     zero_shot = [arm for arm in spec.arms if arm == ZERO_SHOT]
     return [*zero_shot, *alignments, *(arm for arm in spec.arms if arm != ZERO_SHOT)]
+
+
+def keep_arms(spec: Recipe, missing: Mapping[str, str]) -> list[str]:
+    """List the arms that can be measured.
+
+    Raises:
+        BrainhiveError: if there are none, with the reason of the first.
+    """
+    arms = [arm for arm in list_arms(spec) if arm not in missing]
+    if not arms:
+        raise BrainhiveError(
+            f"no arm can be measured: {next(iter(missing.values()))}", "other arms"
+        )
+    return arms
+
+
+def refuse_arms(job: Job) -> None:
+    """Refuse a calibration none of whose arms can be measured; nothing is trained."""
+    # every model can learn anew, or go on
+    spec = job.recipe
+    if {*spec.arms} & {*TRAINED_ARMS} - {SUBJECT_LAYER, FINE_TUNING}:
+        return
+    configs = {config.kind: config for config in spec.alignments}
+    missing = dict[str, str]()
+    for cell in job.cells:
+        trials = job.people[cell.tested_on[0]].trials
+        model = TrainedModel(job.align, cell).module
+        base = SourceModel(model, Targets({}), (), job.training.train, ())
+        for arm in list_arms(spec):
+            try:
+                if arm == ZERO_SHOT:
+                    base.zero_shot.encode(trials.read(slice(1)))
+                elif arm not in configs:
+                    base.require_arm(arm)
+                elif parts.is_kind(SHELVES[0], arm):
+                    base.require_alignment(configs[arm], trials)
+                else:
+                    PersonModel(model).encode(trials.read(slice(1)))
+            except BrainhiveError as error:
+                missing[arm] = error.in_one_line
+    keep_arms(spec, missing)
 
 
 def fit_decoder(

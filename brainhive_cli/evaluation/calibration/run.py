@@ -13,7 +13,6 @@ from brainhive_cli.core.errors import Line
 from brainhive_cli.core.facts import Strength
 from brainhive_cli.core.jobs import OpenRun, RunJob, Stage, Summary
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import SIGNALS
 from brainhive_cli.evaluation.calibration.curves import conclude, draw
 from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import (
@@ -22,6 +21,7 @@ from brainhive_cli.evaluation.calibration.measure import (
     fix_pulls,
     list_arms,
     measure_draw,
+    refuse_arms,
     train_on,
 )
 from brainhive_cli.training.alignment.recipe import Cell
@@ -38,10 +38,12 @@ class CalibrationRun(Job, RunJob):
         return self.align.label
 
     def check(self) -> None:
-        """Refuse amounts that a person lacks; known once all signals are prepared."""
-        signals = [one for one in self.inputs() if one.name.startswith(f"{SIGNALS} ")]
-        if all(one.digest for one in signals):
+        """Refuse models and signals that do not fit each other; once all signals are
+        prepared, also amounts that a person lacks and arms that no model has.
+        """
+        if self.align.check(["train", "test"]):
             _ = self.amounts
+            refuse_arms(self)
 
     def prepare(self, launch: Launch) -> None:
         """Make the signal stores that are missing."""

@@ -61,6 +61,8 @@ PREPARED = (
     "train on signals of prepare --from recording, or replay a store: --source signals"
 )
 """Way out for a model whose signals no stream can have."""
+STREAM = "the stream"
+"""What windows are of, in errors."""
 KINDS = {"µV": "eeg", "fT": "mag", "fT/cm": "grad"}
 """Type of channels, as mne names it, by the unit of their signals."""
 
@@ -130,8 +132,8 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
             known.
         RecipeError: if keys of the whitening have no effect.
     """
-    model, run, (subject,) = member.module, member.run, member.cell.tested_on
-    spec, learned, where = model.layout.spec, model.learned, run.models[0].path
+    run, (subject,) = member.run, member.cell.tested_on
+    spec, learned, where = member.layout.spec, member.learned, run.models[0].path
     # a model that only counts its channels
     if spec.names == tuple(map(str, range(len(spec.names)))):
         chosen = spec.signal.get("channels") or run.dataset.channels or spec.names
@@ -415,7 +417,7 @@ class WindowDecoder:
         )
         spec, run = self.member.module.layout.spec, self.member.run
         channels, mapping = run.dataset.channels, run.channel_mapping
-        chosen = choose_input(spec, windows, "the stream", channels, False, mapping)
+        chosen = choose_input(spec, windows, STREAM, channels, False, mapping)
         chosen = chosen.normalise(self.normaliser)
 
         # tokens, the most similar pictures, and ranks, also of the first picture where

@@ -2,14 +2,15 @@
 decoded.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import Self
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.command import Input, require
 from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import (
@@ -30,6 +31,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.recipe import SIGNALS
 from brainhive_cli.data.datasets import require_split
 from brainhive_cli.data.event_names import TABLES, EventNames
+from brainhive_cli.data.model_input import choose_input
 from brainhive_cli.data.recording_files import bids_root
 from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.windows import Windows
@@ -43,12 +45,15 @@ from brainhive_cli.data.streams import (
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.decoder import (
     KINDS,
+    STREAM,
     LivePreparation,
     WindowDecoder,
     plan_preparation,
     read_learned_trials,
 )
 from brainhive_cli.evaluation.live.recipe import Recipe
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.model_files import require_weights
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import (
     DEFAULT_UNIT,
@@ -133,17 +138,59 @@ class Job:
             yield find_table(locate(self.recipe.events))
 
         # a session in the lab needs no signal store of the person
+        is_needed = self.recipe.source.has_windows
         for one in self.align.inputs([self.recipe.gallery]):
-            yield replace(
-                one, is_optional=one.is_optional or one.name.startswith(f"{SIGNALS} ")
-            )
+            is_signals = one.name.startswith(f"{SIGNALS} ")
+            is_optional = one.is_optional or (is_signals and not is_needed)
+            yield replace(one, is_optional=is_optional)
 
     def check(self) -> None:
-        """Refuse what windows of the stream cannot be prepared for; raises as
-        `plan_preparation`.
+        """Refuse a model, a gallery, events, trials of a store and channels of a
+        recording that do not fit each other; no other stream is opened.
         """
-        if not self.recipe.source.has_windows:
-            plan_preparation(TrainedModel(self.align, self.cell), self.recipe)
+        recipe = self.recipe
+        source = recipe.source
+        member = TrainedModel(self.align, self.cell)
+        require_weights(member.path)
+        _ = member.layout.compared
+        with console.silent():
+            plan = self.plan(member)
+            member.seen(self.subject, recipe.gallery, plan.rows)
+            if source.is_file and plan.preparation is not None:
+                stream = source.build(plan.want(lambda: None))
+                with closing(stream):
+                    choose_columns(
+                        plan.preparation, stream.format, recipe.channel_mapping, source
+                    )
+        if source.has_windows and member.source.path(self.subject).is_file():
+            choose_input(
+                member.layout.spec,
+                member.source.recording(self.subject, recipe.gallery),
+                STREAM,
+                self.align.dataset.channels,
+                channel_mapping=recipe.channel_mapping,
+            )
+
+    def plan(self, member: TrainedModel) -> "SessionPlan":
+        """Plan what is searched, and how windows are prepared; nothing is opened.
+
+        Raises:
+            BrainhiveError: if the model's preparation has steps that no stream can go
+                through, or the table of events does not fit the gallery.
+        """
+        recipe = self.recipe
+        rows = member.rows(recipe.gallery)
+        pictures = member.pictures(recipe.gallery)
+        image_ids = [pictures.image_ids[row] for row in rows]
+        # events are names of pictures, or those of a table
+        names, further_names = self.read_names(member, image_ids)
+        # prepared windows need nothing
+        preparation = (
+            None if recipe.source.has_windows else plan_preparation(member, recipe)
+        )
+        delay_s = member.delay_s(self.subject)
+        spec = member.layout.spec
+        return SessionPlan(spec, rows, names, further_names, preparation, delay_s)
 
     def open(self, launch: Launch) -> "OpenSession":
         """Load the model and the gallery, open the stream, and check that they go
@@ -154,12 +201,10 @@ class Job:
         """
         recipe, split = self.recipe, self.recipe.gallery
         member = TrainedModel(self.align, self.cell, launch.device)
-        spec, rows = member.module.layout.spec, member.rows(split)
-        image_ids = [member.pictures(split).image_ids[row] for row in rows]
-        pictures = member.images(split, rows)
-        is_tested = ~member.seen(self.subject, split, rows)
-        # events are names of pictures, or those of a table
-        names, further_names = self.read_names(member, image_ids)
+        plan = self.plan(member)
+        spec, preparation = plan.spec, plan.preparation
+        pictures = member.images(split, plan.rows)
+        is_tested = ~member.seen(self.subject, split, plan.rows)
         normaliser = member.find_normaliser(self.subject, split)
 
         def open_recording() -> Trials | None:
@@ -169,50 +214,17 @@ class Job:
                 return None
             return self.align.models[0].source.recording(self.subject, split)
 
-        # what no stream can go through is said before waiting; prepared windows need
-        # nothing
-        preparation = (
-            None if recipe.source.has_windows else plan_preparation(member, recipe)
-        )
-        differs: Sequence[str] = ()
-        unit, channels, span_s = DEFAULT_UNIT, spec.names, (0.0, 1.0)
-        if preparation is not None:
-            unit = preparation.unit
-            channels = preparation.channels
-            differs = preparation.differs
-            start_ms, stop_ms = preparation.steps.epoch_ms
-            span_s = start_ms / 1000, stop_ms / 1000
-
-        # a model that names no rate gets a usual one of EEG
-        rate_hz, kind = spec.rate_hz or 250.0, KINDS.get(unit, "eeg")
-        delay_s = member.delay_s(self.subject)
-
-        def find_pictures(events: Collection[str]) -> set[str]:
-            known = (names, further_names)
-            return {event for each in known for event in each.find_pictures(events)}
-
-        wanted = Wanted(
-            channels,
-            kind,
-            unit,
-            rate_hz,
-            span_s,
-            image_ids,
-            open_recording,
-            delay_s,
-            find_pictures,
-        )
-
+        differs = () if preparation is None else preparation.differs
         # trials of seen pictures are compared with those of the training
         shows_seen = self.align.dataset.holdout.shows_seen
         learned_trials, knows_trials = (
             read_learned_trials(member) if shows_seen else (None, True)
         )
-        stream: Stream | WindowStream = recipe.source.build(wanted)
+        stream: Stream | WindowStream = recipe.source.build(plan.want(open_recording))
         windows = columns = None
-        with ExitStack() as closing:
+        with ExitStack() as stack:
             # an error below closes the stream
-            closing.callback(stream.close)
+            stack.callback(stream.close)
             if isinstance(stream, WindowStream):
                 template, caveats = stream.template, stream.template.caveats
             else:
@@ -235,8 +247,8 @@ class Job:
                 )
             decoder = WindowDecoder(
                 member,
-                names,
-                further_names,
+                plan.names,
+                plan.further_names,
                 pictures,
                 is_tested,
                 normaliser,
@@ -245,7 +257,7 @@ class Job:
                 learned_trials,
             )
             decoder.warm_up()
-            closing.pop_all()  # it stays open
+            stack.pop_all()  # it stays open
         return OpenSession(
             self,
             decoder,
@@ -326,6 +338,55 @@ class Job:
         folders.append(self.recipe.paths.under_home("data") / "recordings")
         paths += [folder / name for folder in filter(None, folders) for name in TABLES]
         return [path for path in dict.fromkeys(paths) if path.is_file()]
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """What is known of a session before its stream is opened.
+
+    Attributes:
+        spec: The signals that the model is built for.
+        rows: [M] rows of the pictures of the gallery.
+        names: What events of these pictures are called.
+        further_names: What events of other pictures of the training are called.
+        preparation: Steps from the stream to windows; None where windows are prepared.
+        delay_s: Seconds from an event to its picture on the screen.
+    """
+
+    spec: SignalSpec
+    rows: Int64
+    names: EventNames
+    further_names: EventNames
+    preparation: LivePreparation | None
+    delay_s: float
+
+    def want(self, open_recording: Callable[[], Trials | None]) -> Wanted:
+        """Say for what a stream is opened; `open_recording` as in `Wanted`."""
+        unit, channels, span_s = DEFAULT_UNIT, self.spec.names, (0.0, 1.0)
+        if self.preparation is not None:
+            unit = self.preparation.unit
+            channels = self.preparation.channels
+            start_ms, stop_ms = self.preparation.steps.epoch_ms
+            span_s = start_ms / 1000, stop_ms / 1000
+
+        # a model that names no rate gets a usual one of EEG
+        rate_hz, kind = self.spec.rate_hz or 250.0, KINDS.get(unit, "eeg")
+
+        def find_pictures(events: Collection[str]) -> set[str]:
+            known = (self.names, self.further_names)
+            return {event for each in known for event in each.find_pictures(events)}
+
+        return Wanted(
+            channels,
+            kind,
+            unit,
+            rate_hz,
+            span_s,
+            self.names.image_ids,
+            open_recording,
+            self.delay_s,
+            find_pictures,
+        )
 
 
 @dataclass(frozen=True)

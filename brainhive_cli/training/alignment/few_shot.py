@@ -208,20 +208,7 @@ class SourceModel:
             BrainhiveError: if the model was trained on signals that were normalised in
                 another way.
         """
-        # the model's own normalisation, or else none
-        if self.normalisation is not None and self.normalisation != config:
-            raise BrainhiveError(
-                f"the model was trained on signals that {self.normalisation.kind} "
-                "normalised",
-                f"alignments={self.normalisation.kind}, or a model without "
-                "signal.normalise",
-            )
-        if self.normalisation is None and not trials.channels:
-            raise BrainhiveError(
-                "voxels of two people have nothing to be aligned by",
-                "alignments of tokens",
-            )
-
+        self.require_alignment(config, trials)
         # statistics of the person's average signals, whatever stimuli these were of
         normaliser = config.build(config.measure([trials.averages]))
         if self.normalisation is not None:
@@ -251,6 +238,22 @@ class SourceModel:
         )
         aligned = Normaliser(mean.astype(np.float32), mapping.astype(np.float32))
         return PersonModel(self.model, aligned)
+
+    def require_alignment(self, config: Any, trials: Trials) -> None:
+        """Refuse an alignment of a person's signals that the model cannot read."""
+        # the model's own normalisation, or else none
+        if self.normalisation is not None and self.normalisation != config:
+            raise BrainhiveError(
+                f"the model was trained on signals that {self.normalisation.kind} "
+                "normalised",
+                f"alignments={self.normalisation.kind}, or a model without "
+                "signal.normalise",
+            )
+        if self.normalisation is None and not trials.channels:
+            raise BrainhiveError(
+                "voxels of two people have nothing to be aligned by",
+                "alignments of tokens",
+            )
 
     @cached_property
     def _reference_tokens(self) -> Tensor:
@@ -293,6 +296,26 @@ class SourceModel:
             decoder, align=config.fit(decoder.encode(trials.averages), references)
         )
 
+    def require_arm(self, arm: str) -> None:
+        """Refuse an arm that the model does not have.
+
+        Raises:
+            BrainhiveError: naming it.
+        """
+        # a mixing of channels needs the channels of the model
+        is_of_sensors = bool(self.model.layout.spec.names)
+        if arm == SUBJECT_LAYER and (self.is_closed_form or not is_of_sensors):
+            kind = "in closed form" if self.is_closed_form else "of voxels"
+            raise BrainhiveError(
+                f"a model {kind} has no subject layer",
+                "leave subject-layer out of arms",
+            )
+        if arm == FINE_TUNING and self.is_closed_form:
+            raise BrainhiveError(
+                "fine-tuning in closed form is transfer",
+                "leave fine-tuning out of arms",
+            )
+
     def train_arm(
         self,
         arm: str,
@@ -316,6 +339,7 @@ class SourceModel:
             BrainhiveError: if the model has no such arm, as closed form has no subject
                 layer.
         """
+        self.require_arm(arm)
         # signals as the model reads them; a control moves their stimuli
         normaliser = self._normaliser_of(trials)
         is_transfer = arm in (TRANSFER, PERMUTED_TRANSFER)
@@ -350,16 +374,6 @@ class SourceModel:
         if is_transfer:
             changes["start_pull"] = pull
         if arm == SUBJECT_LAYER:
-            # a mixing of channels needs the channels of the model
-            if self.is_closed_form or not layout.spec.names:
-                what = (
-                    "a model in closed form"
-                    if self.is_closed_form
-                    else "a model of voxels"
-                )
-                raise BrainhiveError(
-                    f"{what} has no subject layer", "leave subject-layer out of arms"
-                )
             layout = replace(layout, subject_layer="linear")
 
             # the model, which is frozen, and a layer that changes nothing yet
@@ -374,11 +388,6 @@ class SourceModel:
             frozen = ["backbone", *(["fuser"] if self.model.fuser is not None else [])]
             lr = LAYER_LR * self.train.all_stages(1)[-1].lr
             changes["stages"] = [Stage(epochs=self.train.epochs, lr=lr, freeze=frozen)]
-        elif arm == FINE_TUNING and self.is_closed_form:
-            raise BrainhiveError(
-                "fine-tuning in closed form is transfer",
-                "leave fine-tuning out of arms",
-            )
 
         # one training, with the record of what normalised the person's recordings
         learned = Learned()

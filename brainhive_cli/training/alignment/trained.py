@@ -406,6 +406,8 @@ class TrainedRun:
             signals are here.
         """
         trials = {}
+        if self.has_signals:
+            self._refuse_copied_people()
         for model in self.models:
             member = replace(model, head=head)
             model_files.require_weights(member.path)
@@ -442,11 +444,16 @@ class TrainedRun:
             source.prepare(
                 [s for s in tested if subjects is None or s in subjects], launch
             )
-            # people of another data set are others, whatever their numbers
-            trained = self.cells if self.origin is None else []
-            source.refuse_copied_people(
-                [*tested, *chain(*(cell.trained_on for cell in trained))]
-            )
+        self._refuse_copied_people()
+
+    def _refuse_copied_people(self) -> None:
+        """Refuse people whose trials are copies of another one's."""
+        # people of another data set are others, whatever their numbers
+        trained = [] if self.origin is not None else self.cells
+        people = [*chain(*(cell.trained_on for cell in trained))]
+        for variant in self.recipes:
+            tested = self._tested_on(variant)
+            self.source(variant).refuse_copied_people([*tested, *people])
 
     def _tested_on(self, variant: str) -> list[int]:
         """List the subjects that cells of a variant are tested on."""
