@@ -101,7 +101,7 @@ def test_a_normaliser_is_the_persons_or_the_mean() -> None:
     learned = SimpleNamespace(
         normaliser="mean", normaliser_of=lambda subject: f"of {subject}"
     )
-    model.__dict__["module"] = SimpleNamespace(learned=learned)
+    model.__dict__["_described"] = None, learned
     model.source.signal = SimpleNamespace(normalise=None)  # type: ignore[misc]
     for is_new, expected in ((True, "mean"), (False, "of 2")):
         model.run = SimpleNamespace(tests_new_subjects=is_new)  # type: ignore[assignment]
