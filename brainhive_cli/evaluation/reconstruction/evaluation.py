@@ -3,7 +3,7 @@ sweep.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -292,13 +292,7 @@ def measure_run(
     frames = len(first.frames) if isinstance(first, Clip) else None
     medium: Medium = "picture" if frames is None else "clip"
     scored, missing_metrics = _score(recipe, generated, stimuli, frames, launch)
-    if not scored[0].values:
-        raise BrainhiveError(
-            "none of the metrics can be computed",
-            # without a missing library or network it is the number of items
-            "; ".join(missing_lines(missing_metrics, medium))
-            or "two-way identification needs at least two pictures",
-        )
+    require_values(scored[0].values, missing_metrics, medium)
     for reconstructions in generated:
         # scores of captions may lack a library, too
         missing_metrics |= reconstructions.tasks.missing
@@ -374,6 +368,25 @@ def _conclude(
     return Summary(measurements, [*shown, *comparison_tables(measurements)])
 
 
+def require_values(
+    values: Collection[str], missing: Mapping[str, str], medium: Medium
+) -> None:
+    """Refuse media without a value of any metric.
+
+    Args:
+        values: Names of the metrics that have one.
+        missing: The way to get each other metric.
+        medium: What the media are.
+    """
+    if not values:
+        raise BrainhiveError(
+            "none of the metrics can be computed",
+            # without a missing library or network it is the number of items
+            "; ".join(missing_lines(missing, medium))
+            or "two-way identification needs at least two pictures",
+        )
+
+
 def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
     """Find the runs to compare with.
 
@@ -385,6 +398,11 @@ def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
     root = paths.under_home("runs")
     folders = [runs.find(root, "reconstruct", name) for name in names]
     for folder in folders:
+        if folder.command != "reconstruct":
+            raise RecipeError(
+                f"against: {folder.path} is a run of {folder.command}",
+                "name runs of reconstruct",
+            )
         if swept := folder.measurements().facts.variants:
             hint = " or ".join(variant.run for variant in swept.values())
             raise RecipeError(

@@ -1,7 +1,10 @@
 """The job of reconstruct: the cells that decode, the stimuli, and the prior."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
+
+import torch
 
 from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import MissingData, RecipeError
@@ -25,7 +28,11 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import (
     choose_metrics,
     inputs_of as inputs_of_metrics,
 )
-from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Source
+from brainhive_cli.evaluation.reconstruction.recipe import (
+    DEFAULT_STRENGTH,
+    Recipe,
+    Source,
+)
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Stimuli,
@@ -35,6 +42,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 )
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import IMPORTED
+from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.training.alignment.learned import JOINED, Learned
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import name_of_training
@@ -182,11 +190,46 @@ class Job:
             *list_pictures(dataset, stored_split),
             *inputs_of_metrics(metrics, recipe.metric_encoders),
             *recipe.generator.inputs(),
+            *(self._list_text_encoders() if recipe.has_prompt else ()),
         ]
 
+    def _list_text_encoders(self) -> list[Input]:
+        # some generators read no text, or say what they need in `inputs`
+        listed: list[Input] = getattr(self.recipe.generator, "text_inputs", list)()
+        return listed
+
     def check(self) -> None:
-        """Refuse a generator whose parts do not fit each other."""
-        self.recipe.generator.check()
+        """Refuse models, signals, prior and generator that do not fit each other; of
+        the generator the shapes are known, and no weights are read.
+        """
+        recipe = self.recipe
+        recipe.generator.check()
+        # without a fuser, heads are compared
+        compares = self.prior.fuser is None
+        self.align.check([recipe.split], compares=compares)
+        _ = self._shapes
+
+    @cached_property
+    def _shapes(self) -> Any:
+        """The generator by its shapes, with the prior, as far as they fit."""
+        recipe, prior = self.recipe, self.prior
+        generator = recipe.generator.build("meta", torch.float32)
+        generator.check_size(recipe.resolution_px)
+        prior.attach(generator)
+
+        # conditions by the heads of one signal, where these decide whether they fit
+        require_width = getattr(generator, "require_width", None)
+        has_start = recipe.strength != DEFAULT_STRENGTH
+        if has_start or (require_width is not None and prior.fuser is None):
+            heads = self.align.models[0].layout.heads.items()
+            tensors = {name: torch.zeros(1, *head.shape) for name, head in heads}
+            with torch.inference_mode():
+                conditioning = prior.condition(Decoded(tensors), [0])
+            if has_start and self.sources != ["zeroed"]:
+                require_start(conditioning)
+            if require_width is not None and conditioning.embeddings is not None:
+                require_width(conditioning.embeddings.shape[-1])
+        return generator
 
     def prepare(self, launch: Launch) -> None:
         """Make the signal stores that are missing."""
@@ -278,6 +321,15 @@ class Job:
                 alike_of(self.align.dataset, images.image_ids, images.concepts),
                 has_folds=len({cell.fold for cell, _ in self.cells}) > 1,
             ),
+        )
+
+
+def require_start(conditioning: Conditioning) -> None:
+    """Refuse a strength where the prior gives nothing to start from."""
+    if conditioning.start is None:
+        raise RecipeError(
+            "strength has no effect: the prior gives nothing to start from",
+            "leave strength out",
         )
 
 

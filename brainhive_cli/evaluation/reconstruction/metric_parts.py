@@ -15,6 +15,7 @@ from torch import Tensor
 from brainhive_cli.core import foreign_code, measurements
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import (
+    BrainhiveError,
     MissingData,
     MissingExtra,
     RecipeError,
@@ -205,6 +206,28 @@ def find_missing_library(metric: str) -> MissingExtra | None:
     # motion is measured by OpenCV
     is_here = importlib.util.find_spec("cv2") is not None
     return None if is_here else MissingExtra("epe needs OpenCV", install_line("video"))
+
+
+def find_computable(
+    metrics: Sequence[str], encoders: Sequence[EncoderConfig]
+) -> tuple[list[str], dict[str, str]]:
+    """Find the metrics whose weights and libraries are here or can be fetched.
+
+    Returns:
+        Their names, and the way to get each other one.
+    """
+    errors: dict[str, BrainhiveError | None] = {}
+    for name in metrics:
+        inputs = [NETWORKS[each].find_input() for each in NETWORKS_OF.get(name, ())]
+        absent = [need.error for need in inputs if need.error is not None]
+        errors[name] = next(iter(absent), find_missing_library(name))
+    for encoder in encoders:
+        absent = [need.error for need in encoder.inputs() if need.error is not None]
+        errors[two_way_name(encoder)] = next(iter(absent), None)
+    missing = {
+        name: error.in_one_line for name, error in errors.items() if error is not None
+    }
+    return [name for name in errors if name not in missing], missing
 
 
 def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:

@@ -86,6 +86,13 @@ def _refuse_own_vectors(encoders: list[EncoderConfig]) -> list[EncoderConfig]:
             "vectors"
         )
         raise RecipeError(problem, f"leave {imported[0]} out")
+    for config in encoders:
+        if config.encodes != "pixels":
+            raise RecipeError(
+                f"metric_encoders encode pictures, and {config.name} reads "
+                f"{config.encodes}",
+                f"leave {config.name} out",
+            )
     return encoders
 
 
@@ -247,6 +254,11 @@ class Recipe(SweptRecipe, Sampling):
             refuse_idle(
                 self, ("truth", "medium"), "without pictures to score", "--score FOLDER"
             )
+        if self.sources == ["still"]:
+            raise RecipeError(
+                "sources: still has no clips of the brain to make stills of",
+                "add brain to sources",
+            )
         if self.published is not None:
             known_metrics([*self.published.values])
         return self
@@ -280,6 +292,11 @@ class Recipe(SweptRecipe, Sampling):
                 f"leave out {idle[0]}, or score",
             )
         return super().resolve(command, name, flags, overrides)
+
+    @property
+    def has_prompt(self) -> bool:
+        """Whether words decide what is generated."""
+        return bool(self.prompt or (self.guidance > 1 and self.negative_prompt))
 
     @property
     def sampling(self) -> Sampling:

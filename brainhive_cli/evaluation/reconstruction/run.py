@@ -11,7 +11,7 @@ import torch
 
 from brainhive_cli.core import driver, parts
 from brainhive_cli.core.command import Input, Result, Work, collect
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.facts import ReconstructionFacts, cite, flatten
 from brainhive_cli.core.jobs import Logged, OpenRun, RunJob, Stage, Summary
 from brainhive_cli.core.launch import Launch
@@ -24,6 +24,7 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
     measure_run,
     measure_variants,
     read_result,
+    require_values,
     sweep_tables,
 )
 from brainhive_cli.evaluation.reconstruction.folders import (
@@ -46,9 +47,11 @@ from brainhive_cli.evaluation.reconstruction.job import (
     RUN_KEYS,
     Job,
     find_run,
+    require_start,
 )
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     choose_metrics,
+    find_computable,
     inputs_of as inputs_of_metrics,
     is_here,
 )
@@ -57,6 +60,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Stimuli,
     pool_folds,
+    require_frames,
 )
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.models import priors
@@ -94,6 +98,21 @@ class ScoredRun(RunJob):
         """Find the runs to compare with."""
         super().check()
         _ = self.runs_to_compare
+
+    def require_metrics(self, medium: Medium, items: int) -> None:
+        """Refuse media that no metric can compare, or none that other runs have."""
+        recipe = self.recipe
+        metrics = choose_metrics(medium, recipe.metrics)
+        names, missing = find_computable(metrics, recipe.metric_encoders)
+        require_values(names if items > 1 or metrics else [], missing, medium)
+        for run in self.runs_to_compare:
+            measurements = run.measurements()
+            source = measurements.facts.sources[0]
+            if measurements.scopes[source].keys().isdisjoint(names):
+                raise BrainhiveError(
+                    f"this run and {run.path} have no metric in common",
+                    "measure both by one metric",
+                )
 
     def is_outdated(self, run: OpenRun) -> bool:
         """Return True if a metric that was missing can be computed now."""
@@ -164,7 +183,10 @@ class FolderRun(ScoredRun):
     def check(self) -> None:
         """Refuse a folder that holds the true media alone."""
         super().check()
-        _ = self.without_originals
+        self.require_metrics(self.medium, len(self.scored.files))
+        scored, _ = self.without_originals
+        image_id, (file, *_) = next(iter(scored.files.items()))
+        require_frames(self.stimuli.open(image_id), scored.open(file))
 
     def summarise(self, run: OpenRun) -> Summary:
         """Score the media; of clips also those of other items, and still pictures."""
@@ -217,6 +239,10 @@ class ReconstructionRun(Job, ScoredRun):
         """Refuse what does not fit; raises as the checks of both."""
         Job.check(self)
         ScoredRun.check(self)
+        # further heads have scores of their own
+        if len(self.align.models[0].layout.heads) == 1:
+            items = min(len(self.images), self.recipe.items or len(self.images))
+            self.require_metrics(self.images.medium, items)
 
     @cached_property
     def _opened(self) -> dict[str, Opened]:
@@ -254,11 +280,7 @@ class ReconstructionRun(Job, ScoredRun):
         )
         if recipe.strength != DEFAULT_STRENGTH and decoded is not None:
             with torch.inference_mode():
-                if job.prior.condition(decoded[:1], [0]).start is None:
-                    raise RecipeError(
-                        "strength has no effect: the prior gives nothing to start from",
-                        "leave strength out",
-                    )
+                require_start(job.prior.condition(decoded[:1], [0]))
         return Opened(job, heads, brain, sets)
 
     def stages(self, run: OpenRun) -> Iterator[Stage]:
@@ -416,6 +438,11 @@ class ReconstructionSweep(RunJob):
             count=sum(one.count for one in works),
             cells=sum(one.cells for one in works),
         )
+
+    def check(self) -> None:
+        """Refuse what does not fit in any variant."""
+        for job in self.jobs.values():
+            job.check()
 
     def prepare(self, launch: Launch) -> None:
         """Make the signal stores that are missing."""

@@ -23,7 +23,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, lower_is_better
 from brainhive_cli.core.tables import write_csv
-from brainhive_cli.data.datasets import StimulusSet
+from brainhive_cli.data.datasets import Clip, StimulusSet
 from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.metric_parts import scale_of
 from brainhive_cli.measurement.metrics import MetricPart, tasks
@@ -534,14 +534,26 @@ class Scorer:
             if media.ndim == 3:
                 sized.append(prepare(media[None], self.protocol)[0])
                 continue
-            if len(media) != self.frames:
-                shown = f"clips of {self.frames} frames" if self.frames else "pictures"
-                raise BrainhiveError(
-                    f"a clip of {len(media)} frames cannot be compared with {shown}",
-                    "bring all clips to one number of frames",
-                )
+            refuse_frames(len(media), self.frames)
             sized.append(prepare(media, self.protocol, FRAME_PX))
         return torch.stack(sized)
+
+
+def refuse_frames(frames: int, needed: int | None) -> None:
+    """Refuse a clip of another number of frames than the stimuli; None of pictures."""
+    if frames != needed:
+        shown = f"clips of {needed} frames" if needed else "pictures"
+        raise BrainhiveError(
+            f"a clip of {frames} frames cannot be compared with {shown}",
+            "bring all clips to one number of frames",
+        )
+
+
+def require_frames(stimulus: Any, shown: Any) -> None:
+    """Refuse a clip that has not as many frames as the stimulus."""
+    if isinstance(shown, Clip):
+        frames = len(stimulus.frames) if isinstance(stimulus, Clip) else None
+        refuse_frames(len(shown.frames), frames)
 
 
 def score_set(

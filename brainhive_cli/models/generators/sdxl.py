@@ -237,6 +237,16 @@ class SDXL(LatentDiffusion):
             for p in processors
         )
 
+    def require_width(self, tokens: int) -> None:
+        """Refuse a width of tokens that the U-Net does not take without a prior."""
+        width = self.unet.config.cross_attention_dim
+        if not self._has_prior and tokens != width:
+            raise BrainhiveError(
+                "no prior is attached to the U-Net, whose own cross-attention "
+                f"takes tokens of width {width}, not {tokens}",
+                "use a prior that was trained for this generator",
+            )
+
     def _condition(
         self, conditioning: Conditioning, prompt: str, rows: int
     ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -253,13 +263,7 @@ class SDXL(LatentDiffusion):
 
         # image tokens are the attached prior's; without one they stand behind the text
         if tokens is not None:
-            width = self.unet.config.cross_attention_dim
-            if not self._has_prior and tokens.shape[-1] != width:
-                raise BrainhiveError(
-                    "no prior is attached to the U-Net, whose own cross-attention "
-                    f"takes tokens of width {width}, not {tokens.shape[-1]}",
-                    "use a prior that was trained for this generator",
-                )
+            self.require_width(tokens.shape[-1])
             tokens = self.fit_tokens(
                 "embeddings", tokens, tokens.shape[-1], rows, "use another prior"
             )
