@@ -1,19 +1,23 @@
 """train-prior: what learns, what stays, and what an interruption costs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from brainhive_cli.commands import train_prior
 from brainhive_cli.commands.train_prior import Recipe
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.jobs import list_inputs
+from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.generators.sdxl import SDXL
+from brainhive_cli.models.priors import fusion_prior
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
 from brainhive_cli.models.priors._fusion_network import FusionPrior
+from brainhive_cli.training.prior.run import PriorRun
 
 
 def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -120,3 +124,52 @@ def test_what_the_training_would_refuse_is_missing_in_a_check(settings, go, home
         with pytest.raises(BrainhiveError) as caught:
             go("train-prior", *overrides)
         assert told in caught.value.in_one_line and not list(home.rglob("log.jsonl"))
+
+
+@pytest.fixture
+def refused(settings: tuple[str, ...]) -> Callable[..., BrainhiveError]:
+    """The error of a check, with further overrides."""
+
+    def check(*overrides: str) -> BrainhiveError:
+        lines = (*settings, "prior=fusion_prior", *overrides)
+        recipe = Recipe.resolve("train-prior", None, {}, lines)
+        with pytest.raises(BrainhiveError) as caught:
+            PriorRun.resolve(recipe).check()
+        return caught.value
+
+    return check
+
+
+def test_a_prior_goes_on_with_embeddings_of_its_width(settings, tmp_path) -> None:
+    folder = tmp_path / "other"
+    key = "brainhive_cli-models-encoders-python-example"
+    fusion_prior.TINY.build({key: 7}, sdxl.TINY.build()).save(folder)
+    lines = (*settings, f"continue_from={folder}")
+    lines = tuple(line for line in lines if not line.startswith("prior"))
+    run = PriorRun.resolve(Recipe.resolve("train-prior", None, {}, lines))
+    with pytest.raises(BrainhiveError, match=r"\(7\), not for .* \(12\)"):
+        run.check()
+
+
+def test_a_prior_fuses_vectors_alone(refused) -> None:
+    tokens = "{kind: timm, source: random, architecture: test_vit, output: tokens}"
+    error = refused(f"encoders=[{tokens}]", "embed_missing=true")
+    assert "[101, 64]" in error.message
+
+
+def test_a_prior_starts_from_weights_of_its_sizes(refused, tmp_path) -> None:
+    file = tmp_path / "odd.safetensors"
+    save_file({"image_proj.proj.weight": torch.zeros(2)}, file)
+    assert "odd.safetensors" in refused(f"prior.start_from={file}").message
+
+
+@pytest.mark.parametrize("key", ["similarity=[concepts]", "fid_features=concepts"])
+def test_samples_are_compared_by_encoders_of_pictures(key: str) -> None:
+    with pytest.raises(RecipeError, match="reads labels"):
+        Recipe.resolve("train-prior", None, {}, [key, "fid_items=20"])
+
+
+def test_distances_of_few_pictures_are_refused(settings, go, home) -> None:
+    with pytest.raises(BrainhiveError, match="FID and KID of 1 pictures"):
+        go("train-prior", *settings, "fid_items=1")
+    assert not (home / "runs").exists()

@@ -701,7 +701,8 @@ class Targets:
         Raises:
             BrainhiveError: if one is no vector.
         """
-        for key, shape in self.shapes.items():
+        shapes = self.shapes
+        for key, shape in shapes.items():
             if len(shape) != 1:
                 raise BrainhiveError(
                     f"the targets of {key} have the shape {list(shape)}, and only "
@@ -709,7 +710,7 @@ class Targets:
                     "name an output that is a vector, or give these targets a head "
                     "of their own",
                 )
-        return {key: shape[0] for key, shape in self.shapes.items()}
+        return {key: shape[0] for key, shape in shapes.items()}
 
     def gather(
         self,

@@ -100,10 +100,11 @@ class Config(parts.Config):
         }
         prior = FusionPrior(configs, cross_sizes(unet))
 
-        # replace random weights by those of an IP-Adapter
-        # shapes alone need no file
-        if self.start_from is not None and not prior.proj.proj.weight.is_meta:
-            prior.start_from(find_file(self.start_from))
+        # replace random weights by those of an IP-Adapter; shapes alone fetch no file
+        if self.start_from is not None:
+            is_here = file_input(self.start_from).state == "here"
+            if is_here or not prior.proj.proj.weight.is_meta:
+                prior.start_from(find_file(self.start_from))
         return prior
 
 

@@ -26,11 +26,11 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.media.decoding import decoders
-from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.targets.target_stores import match_prior
 from brainhive_cli.data.targets.views import Batch, crop_of_the_original
 from brainhive_cli.models import priors
 from brainhive_cli.models.adamw import AdamW
+from brainhive_cli.models.blocks import order_embeddings
 from brainhive_cli.training.prior.examples import Pictures, batches, encode_latents
 from brainhive_cli.training.prior.recipe import Recipe, Train
 
@@ -70,31 +70,27 @@ def load_generator(config: Any, recipe: Recipe, device: torch.device | str) -> A
     return generator
 
 
-def require_fit(recipe: Recipe) -> None:
+def require_fit(recipe: Recipe, dims: Mapping[str, int] | None = None) -> None:
     """Put generator, prior and sampler together by their shapes alone, as far as they
     are here.
+
+    Args:
+        recipe: The recipe.
+        dims: D of each embedding. None where an encoder that says it is not here.
 
     Raises:
         BrainhiveError: if generator, sampler, prior and embeddings do not fit each
             other.
     """
-    # the width of each embedding, where a store or the encoder itself fixes it
-    root = recipe.paths.under_home("embeddings")
-    dataset = recipe.dataset.build(recipe.paths).name
-    dims = {}
-    for config in recipe.encoders:
-        path = path_of(root, dataset, recipe.split, config.name)
-        known = (
-            TargetStore.open(path).embedding.shape
-            if path.is_file()
-            else config.known_shape
-        )
-        dims[config.name] = known[-1] if known else USUAL_WIDTH
-
     # the networks by their shapes, trained and for samples
     generator = load_generator(recipe.generator, recipe, "meta")
+    widths = dims or {config.name: USUAL_WIDTH for config in recipe.encoders}
     with torch.device("meta"):
-        prior = make_prior(recipe, dims, generator)[0].to("meta", torch.float32)
+        made, keys = make_prior(recipe, widths, generator)
+        prior = made.to("meta", torch.float32)
+    if dims is not None:
+        embeddings = {keys[name]: torch.empty(0, dim) for name, dim in dims.items()}
+        order_embeddings(embeddings, prior.dims)
     trainable(prior, recipe.freeze)
     prior.attach(generator)
     if recipe.sampler is not None and (recipe.sample_items or recipe.fid_items):

@@ -1,5 +1,6 @@
 """The recipe of train-prior."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -8,7 +9,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import BaseRecipe, Names, Section, refuse_idle
 from brainhive_cli.models import encoders, generators, priors
-from brainhive_cli.models.encoders import USUAL, Encoders
+from brainhive_cli.models.encoders import USUAL, EncoderConfig, Encoders
 
 INCEPTION = "inception"
 """The features of FID as it was defined: torchmetrics' InceptionV3."""
@@ -29,12 +30,23 @@ def _known_features(name: str) -> str:
     # any other name must be an encoder; refused here, not when FID is measured
     if name != INCEPTION:
         try:
-            encoders.resolve(name)
+            _of_pictures([encoders.resolve(name)])
         except RecipeError as error:
             raise RecipeError(
                 f"fid_features: {error.message}", f"{INCEPTION}, or {error.hint}"
             ) from error
     return name
+
+
+def _of_pictures(configs: Sequence[EncoderConfig]) -> Sequence[EncoderConfig]:
+    # samples are pictures, without captions, masks or labels
+    for config in configs:
+        if config.encodes != "pixels":
+            raise RecipeError(
+                f"{config.name} reads {config.encodes}, and samples are pictures",
+                "an encoder of pictures, as clip-l14",
+            )
+    return configs
 
 
 class Train(Section):
@@ -170,7 +182,7 @@ class Recipe(BaseRecipe):
     )
 
     # metrics of the samples
-    similarity: Encoders = Field(
+    similarity: Annotated[Encoders, AfterValidator(_of_pictures)] = Field(
         ["clip-l14"],
         validate_default=True,
         description="encoders that compare samples with the true pictures",

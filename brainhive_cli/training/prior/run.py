@@ -95,11 +95,6 @@ class PriorRun(RunJob):
                 return []
             return list_pictures(self.dataset, recipe.split)
 
-        def list_encoders() -> list[Input]:
-            groups = self.pictures.targets.groups
-            configs = [config for group in groups for config in group.configs]
-            return [one for config in configs for one in config.inputs()]
-
         def list_prior() -> list[Input]:
             # a digest, since a name may mean another prior later
             if (source := recipe.continue_from) is None:
@@ -109,7 +104,7 @@ class PriorRun(RunJob):
         return collect(
             list_files,
             self._list_stores,
-            list_encoders,
+            self._list_encoders,
             list_prior,
             lambda: [one for part in parts for one in part.inputs()],
             lambda: _list_metrics(recipe),
@@ -130,6 +125,25 @@ class PriorRun(RunJob):
             listed.append(one)
         return listed
 
+    def _list_encoders(self) -> list[Input]:
+        """List what the encoders read whose embeddings are computed now."""
+        groups = self.pictures.targets.groups
+        configs = [config for group in groups for config in group.configs]
+        return [one for config in configs for one in config.inputs()]
+
+    def _find_dims(self) -> dict[str, int] | None:
+        """Find D of each embedding, in its store or by its encoder; None where that
+        is not here.
+
+        Raises:
+            BrainhiveError: if an embedding is no vector.
+        """
+        try:
+            is_here = all(one.state == "here" for one in self._list_encoders())
+        except MissingData:  # which is listed
+            return None
+        return self.pictures.targets.dims if is_here else None
+
     def check(self) -> None:
         """Put generator, prior and sampler together by their shapes, and count the
         pictures of a step.
@@ -138,7 +152,7 @@ class PriorRun(RunJob):
         recipe.generator.check()
         if recipe.sampler is not None:
             recipe.sampler.check()
-        require_fit(recipe)
+        require_fit(recipe, self._find_dims())
         # each pass of each process needs a picture
         processes = num_processes(recipe.run)
         size = train.batch_size * train.accumulate * processes
