@@ -65,7 +65,8 @@ def rehearse(job: Job) -> None:
     subjects = list_subjects(cells, with_tested=False)
     opened: TrainingData | None = None
     laid_out, rehearsed = set[Any](), set[Any]()
-    with console.silent():  # the run itself says what there is to say
+    # the run itself says what there is to say
+    with console.silent(), console.divert_prints():
         for cell in cells:
             # cells that differ in their seed are alike
             key = cell.variant, cell.fold, cell.trained_on, cell.tested_on
@@ -163,7 +164,8 @@ def _rehearse_steps(
             try:
                 _step(network, objective, batches, rows, context)
             except BrainhiveError:
-                _step(aligner, objective, batches, rows, context)
+                with _values_may_lack():
+                    _step(aligner, objective, batches, rows, context)
                 raise
         _score(network, validation, data.targets)
         _score(network, tested, data.tested_targets)
@@ -184,11 +186,11 @@ def _fill_with_zeros(layout: Layout, data: CellData) -> Aligner:
         return aligner
     for module in aligner.modules():
         # memory of zeros takes none before it is written
-        for name, value in [*module.named_parameters(recurse=False)]:
-            zeros = torch.zeros(value.shape, dtype=value.dtype)
+        for name, weight in [*module.named_parameters(recurse=False)]:
+            zeros = torch.zeros(weight.shape, dtype=weight.dtype)
             setattr(module, name, nn.Parameter(zeros, requires_grad=False))
-        for name, value in [*module.named_buffers(recurse=False)]:
-            setattr(module, name, torch.zeros(value.shape, dtype=value.dtype))
+        for name, buffer in [*module.named_buffers(recurse=False)]:
+            setattr(module, name, torch.zeros(buffer.shape, dtype=buffer.dtype))
     return aligner
 
 
@@ -219,7 +221,7 @@ def _list_moments(recipe: Recipe, steps: int) -> list[LossContext]:
     for epoch in range(epochs):
         # the weight of a wave may be 0 where an epoch begins
         for done in (0, steps // 2):
-            active = [term.weight_at(epoch + done / steps) > 0 for term in terms]
+            active = [bool(term.weight_at(epoch + done / steps)) for term in terms]
             context = LossContext(None, epoch * steps + done, epoch, epochs)
             moments.setdefault(tuple(active), replace(context, steps=steps))
     return [*moments.values()]

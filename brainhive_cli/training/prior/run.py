@@ -12,13 +12,7 @@ import numpy as np
 
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.command import Input, Result, Work, collect
-from brainhive_cli.core.errors import (
-    BrainhiveError,
-    Line,
-    MissingData,
-    RecipeError,
-    find_error,
-)
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.facts import Facts, cite
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch, num_processes
@@ -211,13 +205,16 @@ def _list_metrics(recipe: Recipe) -> list[Input]:
     if recipe.lpips and recipe.sample_items:
         inputs += perceptual.inputs_of("LPIPS")
     if recipe.fid_items:
-        # of few pictures a distance means nothing
-        enough = partial(perceptual.require_distances, recipe.fid_items)
-        inputs.append(Input("pictures for FID and KID", error=find_error(enough)))
-        if recipe.fid_features == INCEPTION:
-            inputs += perceptual.inputs_of("FID")
-        else:
-            inputs += encoders.resolve(recipe.fid_features).inputs()
+        # of too few pictures a distance means nothing
+        look = partial(perceptual.require_distances, recipe.fid_items)
+        inputs.append(Input.of("FID and KID", look))
+        is_usual = recipe.fid_features == INCEPTION
+        features = recipe.fid_features
+        inputs += (
+            perceptual.inputs_of("FID")
+            if is_usual
+            else encoders.resolve(features).inputs()
+        )
     # metrics without their network are left out, but a wrong key is an error
     return [
         replace(one, is_optional=not isinstance(one.error, RecipeError))
