@@ -296,3 +296,10 @@ def test_each_stage_starts_from_files_of_its_own(home: Path) -> None:
     # neither a folder nor a file changes under its name
     assert name_starts(references, Paths(), {}) == {}
     assert len(list_start_inputs(references, cell, Paths(), None, {})) == 2
+
+
+def test_a_prior_of_other_widths_is_refused_by_name(data: CellData) -> None:
+    layout = replace(layout_of(data), prior="runs/train-prior/other")
+    other = replace(data, fuser=FusionEncoder({"e": 7}, 16, 16))
+    with pytest.raises(BrainhiveError, match=r"runs/train-prior/other: .*7.*8"):
+        initial_aligner(1, layout, other, "torch")

@@ -15,6 +15,8 @@ from brainhive_cli import api
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.training.alignment import rehearsal
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.run import TrainingRun
 
@@ -187,3 +189,45 @@ def test_what_can_be_trained_is_not_refused(people, overrides):
     job, before = job_of(people, *overrides), list_files()
     job.check()
     assert list_files() == before
+
+
+def test_a_rehearsal_reads_no_signal(people, monkeypatch):
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("signals were read")
+
+    monkeypatch.setattr(Trials, "read", refused)
+    normalised = ("signal.normalise=whiten", "mode=joint", "train.selection=test")
+    job_of(people, *ONE, *normalised).check()
+
+
+def test_cells_of_equal_shapes_are_rehearsed_once(people, monkeypatch):
+    steps = []
+    step = rehearsal._step
+
+    def count(*arguments: Any) -> None:
+        steps.append(arguments)
+        step(*arguments)
+
+    monkeypatch.setattr(rehearsal, "_step", count)
+    job = job_of(people, *ONE, "seeds=[1, 2, 3]")
+    job.check()
+    assert (len(job.cells), len(steps)) == (6, 1)
+
+
+def test_a_training_starts_from_weights_of_its_sizes(people):
+    fields = {"encoders": [COLOURS], "dim": 16, "seeds": 1, "train": {"epochs": 1}}
+    folder = api.run("train-align", dataset=people, **fields).folder
+    (model, *_) = sorted(folder.glob("cells/*/model"))
+    start = f"train.start_from={model}"
+    job_of(people, *ONE, "dim=16", start).check()
+    with pytest.raises(BrainhiveError, match="does not match") as caught:
+        job_of(people, *ONE, "dim=32", start).check()
+    assert str(model) in caught.value.message
+
+
+def test_a_network_that_asks_for_values_is_not_refused(people, monkeypatch):
+    def ask(*_: Any) -> None:
+        raise RuntimeError("a tensor on meta has no value")
+
+    monkeypatch.setattr(rehearsal, "forward", ask)
+    job_of(people, *ONE).check()
