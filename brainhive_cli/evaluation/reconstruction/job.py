@@ -211,9 +211,14 @@ class Job:
 
     @cached_property
     def _shapes(self) -> Any:
-        """The generator by its shapes, with the prior, as far as they fit."""
+        """The generator by its shapes, with the prior, as far as they fit; None of one
+        that has no shapes without its weights.
+        """
         recipe, prior = self.recipe, self.prior
-        generator = recipe.generator.build("meta", torch.float32)
+        build_shapes = getattr(recipe.generator, "build_shapes", None)
+        if build_shapes is None:
+            return None
+        generator = build_shapes()
         generator.check_size(recipe.resolution_px)
         prior.attach(generator)
 

@@ -126,6 +126,10 @@ class Config(parts.Config):
             self.check_unet(architecture["unet"], "the architecture")
             return self.assemble(self.draw(architecture, device, dtype), device)
 
+    def build_shapes(self) -> Any:
+        """Make the generator by its configs, without weights; raises as `build`."""
+        return self.build("meta")
+
     @property
     def weights_variant(self) -> str | None:
         """Variant of the weight files, as diffusers names it; None where publishers

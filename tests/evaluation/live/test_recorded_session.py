@@ -1,5 +1,6 @@
 """Live windows of a small random model beside numbers that were recorded."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,6 +39,7 @@ CHANNELS = ("Fz", "Cz", "Pz", "Oz")
 PICTURES = [f"a/p{row}" for row in range(7)]
 OTHERS = ["a/q0", "a/q1"]
 TIMES_S = np.arange(6) / 100
+ONE = np.ones((1, 1), np.uint64)
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -54,11 +56,14 @@ def member_of(spec: SignalSpec, **learned: Any) -> Any:
     """Give a linear model of three channels."""
     weights = draw(18, 5, seed=1)
     known = {"recorded_channels": CHANNELS, "whiteners": {}, **learned}
+    described = {
+        "layout": SimpleNamespace(spec=spec),
+        "learned": SimpleNamespace(**known),
+    }
     return SimpleNamespace(
         cell=SimpleNamespace(tested_on=(1,)),
-        module=SimpleNamespace(
-            layout=SimpleNamespace(spec=spec), learned=SimpleNamespace(**known)
-        ),
+        module=SimpleNamespace(**described),
+        **described,
         run=SimpleNamespace(
             dataset=SimpleNamespace(channels=()),
             channel_mapping="none",
@@ -116,6 +121,15 @@ def test_results_of_windows(recorded: Recorded) -> None:
     assert tested == [True, True, True, False, True, False, False, True, True, True]
     assert [*decoder.unknown_events] == ["x0"]
     assert decoder.decode([]) == [] and len(results) == 10
+
+
+def test_lists_of_the_template_are_not_those_of_windows() -> None:
+    plain, numbered = decoder_of(), decoder_of()
+    lists = {"trial_numbers": np.zeros((1, 1), np.int64), "known_digests": ONE}
+    numbered.template = replace(numbered.template, **lists)
+    results = [each.decode(windows_of("p1 p4 p2")) for each in (plain, numbered)]
+    first, second = ([result.event for result in each] for each in results)
+    assert first == second and len(first) == 3
 
 
 def test_of_one_picture_there_is_no_margin() -> None:

@@ -2,17 +2,21 @@
 than they need.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from brainhive_cli.commands import eval_retrieval
 from brainhive_cli.core.command import describe_missing
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.retrieval import job as jobs
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
+from brainhive_cli.evaluation.retrieval.run import RetrievalRun
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 
 @pytest.fixture
@@ -45,6 +49,61 @@ def test_a_check_and_the_run_open_each_run_once(
     assert listed and not describe_missing(listed) and len(opened) == 1
     go("eval-retrieval", *asked)
     assert len(opened) == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "facts"),
+    [
+        ("head=nothing", ("nothing", "token")),
+        ("gallery=train", ("240 of the 240 train pictures",)),
+        ("repetitions=[1,5000]", ("5000", "16")),
+        ("region_shares=true", ("region_shares",)),
+    ],
+)
+def test_what_does_not_fit_a_run_is_refused_before_it(
+    go, trained: Path, tmp_path: Path, keys: str, facts: tuple[str, ...]
+) -> None:
+    asked = (f"run={trained}", "sheet_rows=0", keys, f"paths.runs={tmp_path / 'none'}")
+    job = RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, asked))
+    with pytest.raises(BrainhiveError) as caught:
+        job.check()
+    for fact in facts:
+        assert fact in f"{caught.value.message} {caught.value.hint}"
+    with pytest.raises(BrainhiveError) as again:
+        go("eval-retrieval", *asked)
+    assert again.value.message == caught.value.message
+    assert not [*(tmp_path / "none").rglob("recipe.yaml")]
+
+
+def test_a_split_is_searched_once() -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.resolve("eval-retrieval", None, {}, ["gallery=test+test"])
+    assert "test+test" in caught.value.message
+
+
+def test_a_run_of_other_people_is_not_compared(trained: Path) -> None:
+    asked = (f"run={trained}", "sheet_rows=0", f"against={trained}")
+    job = RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, asked))
+    job.check()
+    (other,) = job.against
+    (run,) = other.runs
+    run.cells = run.cells[:1]
+    with pytest.raises(BrainhiveError) as caught:
+        job.check()
+    assert "[1, 2] and [1]" in caught.value.message
+
+
+def test_a_run_among_other_pictures_is_not_compared(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (f"run={trained}", "sheet_rows=0", f"against={trained}")
+    job = RetrievalRun.resolve(Recipe.resolve("eval-retrieval", None, {}, asked))
+    (other,) = job.against
+    wide = other.recipe.model_copy(update={"only_shown": True})
+    monkeypatch.setattr(TrainedModel, "shown", lambda *asked: np.arange(3))
+    with pytest.raises(BrainhiveError) as caught:
+        replace(job, against=[replace(other, recipe=wide)]).check()
+    assert "different galleries" in caught.value.message
 
 
 @pytest.mark.nightly

@@ -1,0 +1,76 @@
+"""What an explanation refuses before it begins."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.explanation.job import find_shared
+from brainhive_cli.evaluation.explanation.recipe import Recipe
+from brainhive_cli.evaluation.explanation.run import ExplanationRun
+
+
+def resolve(run: Path, *keys: str) -> ExplanationRun:
+    asked = (f"run={run}", "draws=20", *keys)
+    return ExplanationRun.resolve(Recipe.resolve("explain", None, {}, asked))
+
+
+@pytest.mark.parametrize(
+    ("keys", "facts"),
+    [
+        (("analyses=levels", "head=nothing"), ("nothing", "token")),
+        (("analyses=windows", "window.width_ms=5000"), ("5000", "1000 ms")),
+        (("analyses=levels", "split=train"), ("240 of the 240",)),
+    ],
+)
+def test_what_does_not_fit_a_run_is_refused_before_it(
+    go, trained: Path, tmp_path: Path, keys: tuple[str, ...], facts: tuple[str, ...]
+) -> None:
+    with pytest.raises(BrainhiveError) as caught:
+        resolve(trained, *keys).check()
+    for fact in facts:
+        assert fact in f"{caught.value.message} {caught.value.hint}"
+    runs = f"paths.runs={tmp_path / 'none'}"
+    with pytest.raises(BrainhiveError) as again:
+        go("explain", f"run={trained}", "draws=20", *keys, runs)
+    assert again.value.message == caught.value.message
+    assert not [*(tmp_path / "none").rglob("recipe.yaml")]
+
+
+def test_windows_of_an_analysis_that_reads_none_are_not_asked(trained: Path) -> None:
+    resolve(trained, "analyses=levels").check()
+    # of signals alone no head is compared
+    resolve(trained, "analyses=similarity").check()
+
+
+def test_regions_that_nobody_shares_are_refused(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = iter(["V1", "IT", "V1", "V1"])
+    regions = property(lambda trials: {next(names): (0, 1), "empty": ()})
+    monkeypatch.setattr(Trials, "regions", regions)
+    job = resolve(trained, "analyses=encoding")
+    # signals are opened and compared with voxels of the model before
+    opened = job.align.check(["test"], compares=False)
+    monkeypatch.setattr(type(job.align), "check", lambda *asked, **keys: opened)
+    names = iter(["V1", "IT", "V1", "V1"])
+    with pytest.raises(BrainhiveError) as caught:
+        job.check()
+    assert "V1; IT" in caught.value.message
+    job.check()  # of the same region
+
+
+def test_pictures_that_nobody_shares_are_refused() -> None:
+    assert find_shared([np.array([1, 2, 3]), np.array([3, 2])]).tolist() == [2, 3]
+    with pytest.raises(BrainhiveError) as caught:
+        find_shared([np.array([1]), np.array([2])])
+    assert "--subjects" in caught.value.hint
+
+
+@pytest.mark.nightly
+def test_similarity_alone_needs_no_model(go, trained: Path, tmp_path: Path) -> None:
+    keys = ("draws=20", "analyses=similarity", f"paths.runs={tmp_path / 'own'}")
+    result = go("explain", f"run={trained}", *keys)
+    assert any("similarity" in name for name in result.metrics.scopes)

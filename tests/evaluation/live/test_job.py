@@ -1,0 +1,53 @@
+"""What a session refuses before its stream is opened."""
+
+from pathlib import Path
+
+import pytest
+
+from brainhive_cli.commands.live import LiveRun
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.evaluation.live.recipe import Recipe
+
+
+def resolve(run: Path, *keys: str) -> LiveRun:
+    asked = (f"run={run}", "page=false", "subject=1", "windows=1", *keys)
+    return LiveRun.resolve(Recipe.resolve("live", None, {}, asked))
+
+
+@pytest.mark.parametrize(
+    ("keys", "facts"),
+    [
+        (("gallery=train", "source=mock"), ("240 of the 240",)),
+        (("source=mock", "events=events.csv"), ("none of its pictures", "x.png")),
+        (("source=mock", "events=odd.csv"), ("event and picture",)),
+    ],
+)
+def test_what_does_not_fit_a_model_is_refused(
+    trained: Path, tmp_path: Path, keys: tuple[str, ...], facts: tuple[str, ...]
+) -> None:
+    (tmp_path / "events.csv").write_text("event,picture\n1,x.png\n")
+    (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(BrainhiveError) as caught:
+        resolve(trained, *keys).check()
+    for fact in facts:
+        assert fact in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_store_that_is_replayed_is_needed(trained: Path) -> None:
+    for source, is_needed in (("mock", False), ("signals", True)):
+        job = resolve(trained, f"source={source}")
+        job.check()
+        (signals,) = [one for one in job.inputs() if one.name.startswith("signals ")]
+        assert signals.is_optional is not is_needed
+
+
+def test_trials_of_a_store_are_compared_with_the_model(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = resolve(trained, "source=signals")
+    job.check()
+    spec = job.align.models[0].layout.spec
+    monkeypatch.setitem(spec.__dict__, "unit", "fT")
+    with pytest.raises(BrainhiveError) as caught:
+        job.check()
+    assert "unit uV, not fT" in caught.value.message

@@ -1,0 +1,113 @@
+"""What a reconstruction refuses before the generator is loaded."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.data.datasets import Clip
+from brainhive_cli.evaluation.reconstruction import run as runs_of_reconstruct
+from brainhive_cli.evaluation.reconstruction.recipe import Recipe
+from brainhive_cli.evaluation.reconstruction.run import resolve
+from brainhive_cli.evaluation.reconstruction.scoring import require_frames
+
+
+def recipe(*keys: str) -> Recipe:
+    return Recipe.resolve("reconstruct", None, {}, keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "facts"),
+    [
+        (("resolution_px=33",), ("33", "multiple of 8")),
+        (("strength=0.5",), ("strength",)),
+        (("metrics=[]",), ("none of the metrics",)),
+        (("split=train",), ("240 of the 240",)),
+        (("prior=identity",), ("16, not 64",)),
+        (("generator={kind: autoencoder, source: random}",), ("Decoder",)),
+        (("prompt=nice",), ("text_encoder",)),
+        (("sweep={resolution_px: [32, 33]}",), ("33",)),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_it(
+    go, drawing, aligned, tmp_path: Path, keys: tuple[str, ...], facts: tuple[str, ...]
+) -> None:
+    given = {key.partition("=")[0] for key in keys}
+    kept = [key for key in drawing if key.partition("=")[0] not in given]
+    asked = (*kept, f"align_run={aligned}", *keys)
+    with pytest.raises(BrainhiveError) as again:
+        go("reconstruct", *asked)
+    job = resolve(recipe(*asked))
+    if keys != ("prompt=nice",):  # whose text encoders are inputs
+        with pytest.raises(BrainhiveError) as caught:
+            job.check()
+        assert again.value.message == caught.value.message
+    for fact in facts:
+        assert fact in f"{again.value.message} {again.value.hint}"
+    assert not [*(tmp_path / "runs/reconstruct").rglob("recipe.yaml")]
+
+
+def test_what_fits_is_not_refused(drawing, aligned) -> None:
+    job = resolve(recipe(*drawing, f"align_run={aligned}"))
+    job.check()
+    job.check()  # the generator is made by its shapes once
+
+
+@pytest.mark.parametrize(
+    ("keys", "facts"),
+    [
+        (["sources=[still]"], ("still",)),
+        (["metric_encoders=[concepts]"], ("concepts",)),
+    ],
+)
+def test_keys_that_no_run_can_have_are_refused(
+    keys: list[str], facts: tuple[str, ...]
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipe(*keys)
+    for fact in facts:
+        assert fact in caught.value.message
+
+
+@pytest.mark.parametrize(("metrics", "is_fine"), [("pixcorr", True), ("ssim", False)])
+def test_runs_are_compared_by_a_metric_of_both(
+    drawing, aligned, monkeypatch: pytest.MonkeyPatch, metrics: str, is_fine: bool
+) -> None:
+    kept = [key for key in drawing if not key.startswith("metrics=")]
+    job: Any = resolve(recipe(*kept, f"align_run={aligned}", f"metrics={metrics}"))
+    facts = SimpleNamespace(sources=["brain"])
+    measured = SimpleNamespace(facts=facts, scopes={"brain": {"pixcorr": 1}})
+    other = SimpleNamespace(path="other", measurements=lambda: measured)
+    find = lambda paths, names: [other]  # noqa: E731 (short)
+    monkeypatch.setattr(runs_of_reconstruct, "find_runs_to_compare", find)
+    if is_fine:
+        job.check()
+        return
+    with pytest.raises(BrainhiveError) as caught:
+        job.check()
+    assert "other" in caught.value.message
+
+
+def test_a_run_of_another_command_is_not_compared(
+    drawing, aligned, trained_for_prior: Path
+) -> None:
+    # which lies in other runs than those of the home
+    asked = (*drawing, f"align_run={aligned}", f"against=[{trained_for_prior}]")
+    with pytest.raises(RecipeError) as caught:
+        resolve(recipe(*asked)).check()
+    assert "train-align" in caught.value.message
+
+
+def clip(frames: int) -> Clip:
+    return Clip(np.zeros((frames, 4, 4, 3), np.uint8), 8.0)
+
+
+def test_clips_have_the_frames_of_the_stimuli() -> None:
+    require_frames(clip(4), clip(4))
+    for stimulus in (clip(6), "a picture"):
+        with pytest.raises(BrainhiveError) as caught:
+            require_frames(stimulus, clip(4))
+        assert "4 frames" in caught.value.message
