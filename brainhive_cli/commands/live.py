@@ -83,7 +83,7 @@ class LiveRun(Job, RunJob):
         return Reconstruction.resolve("reconstruct", self.recipe.draw, {}, [])
 
     @cached_property
-    def prior(self) -> priors.Prior:
+    def prior(self) -> Any:
         """The prior that draws, of the model's tokens.
 
         Raises:

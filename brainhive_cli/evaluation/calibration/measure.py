@@ -105,7 +105,7 @@ def refuse_arms(job: Job) -> None:
                 if arm == ZERO_SHOT:
                     base.zero_shot.encode(trials.read(slice(1)))
                 elif arm not in configs:
-                    base.require_arm(arm)
+                    base.require_arm(arm, trials)
                 elif parts.is_kind(SHELVES[0], arm):
                     base.require_alignment(configs[arm], trials)
                 else:

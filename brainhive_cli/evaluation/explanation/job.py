@@ -151,10 +151,7 @@ class Job:
         """
         _ = self.levels
         recipe, align = self.recipe, self.align
-        if align.dataset.holdout.divides_train:
-            from brainhive_cli.evaluation.explanation.trial_decoding import check_folds
-
-            check_folds(self)
+        if align.dataset.holdout.divides_train:  # each fold has its own trials
             return
         has_model = bool(OF_MODEL.keys() & recipe.analyses)
         opened = align.check([recipe.split], recipe.head, compares=has_model)

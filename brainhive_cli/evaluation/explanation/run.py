@@ -14,12 +14,18 @@ from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
 from brainhive_cli.evaluation.explanation.profiles import Axis, Profile, SubjectProfiles
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL
-from brainhive_cli.evaluation.explanation.trial_decoding import explain_trials
+from brainhive_cli.evaluation.explanation.trial_decoding import check_folds, explain_trials
 from brainhive_cli.training.alignment.recipe import Cell
 
 
 class ExplanationRun(Job, RunJob):
     """Run of explain: profiles of models and signals, or held-out trials decoded."""
+
+    def check(self) -> None:
+        """Refuse what does not fit, in each fold where trials are held out."""
+        super().check()
+        if self.align.dataset.holdout.divides_train:
+            check_folds(self)
 
     @cached_property
     def parts(self) -> dict[str, tuple[Cell | None, int]]:

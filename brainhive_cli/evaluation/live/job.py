@@ -153,9 +153,10 @@ class Job:
         member = TrainedModel(self.align, self.cell)
         require_weights(member.path)
         _ = member.layout.compared
+        member.seen(self.subject, recipe.gallery, member.rows(recipe.gallery))
+        # what is said of tables and recordings is said when the session begins
         with console.silent():
             plan = self.plan(member)
-            member.seen(self.subject, recipe.gallery, plan.rows)
             if source.is_file and plan.preparation is not None:
                 stream = source.build(plan.want(lambda: None))
                 with closing(stream):

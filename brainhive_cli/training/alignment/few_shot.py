@@ -296,15 +296,14 @@ class SourceModel:
             decoder, align=config.fit(decoder.encode(trials.averages), references)
         )
 
-    def require_arm(self, arm: str) -> None:
-        """Refuse an arm that the model does not have.
+    def require_arm(self, arm: str, trials: Trials) -> None:
+        """Refuse an arm that the model does not have of a person's trials.
 
         Raises:
             BrainhiveError: naming it.
         """
         # a mixing of channels needs the channels of the model
-        is_of_sensors = bool(self.model.layout.spec.names)
-        if arm == SUBJECT_LAYER and (self.is_closed_form or not is_of_sensors):
+        if arm == SUBJECT_LAYER and (self.is_closed_form or not trials.channels):
             kind = "in closed form" if self.is_closed_form else "of voxels"
             raise BrainhiveError(
                 f"a model {kind} has no subject layer",
@@ -339,7 +338,7 @@ class SourceModel:
             BrainhiveError: if the model has no such arm, as closed form has no subject
                 layer.
         """
-        self.require_arm(arm)
+        self.require_arm(arm, trials)
         # signals as the model reads them; a control moves their stimuli
         normaliser = self._normaliser_of(trials)
         is_transfer = arm in (TRANSFER, PERMUTED_TRANSFER)

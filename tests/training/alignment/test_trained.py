@@ -1,5 +1,8 @@
 """What a trained model knows of its recordings, without weights."""
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.training.alignment import trained
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.training.alignment import model as aligners, trained as runs
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import (
     TrainedModel,
@@ -114,7 +118,7 @@ def test_a_normaliser_is_the_persons_or_the_mean() -> None:
 def test_signals_of_any_number_are_decoded_in_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trained, "SIGNALS", 3)
+    monkeypatch.setattr(runs, "SIGNALS", 3)
     model = model_of({})
     model.run = SimpleNamespace(tests_new_subjects=False)  # type: ignore[assignment]
     model.__dict__["module"] = SimpleNamespace(
@@ -204,3 +208,59 @@ def test_an_order_of_trials_is_found_once_by_encoders() -> None:
         model.pictures = lambda split: None  # type: ignore[assignment,method-assign,return-value]
     orders = [model.find_order(1, "test") for model in models]
     assert orders == ["order 1", "order 1", "order 2"]
+
+
+def drop_cell(run: Path) -> str:
+    config = next((run / "cells").glob("*/model/config.json"))
+    config.unlink()
+    return config.name
+
+
+def drop_weights(run: Path) -> str:
+    file = next((run / "cells").glob("*/model/model.safetensors"))
+    file.unlink()
+    return file.name
+
+
+def cut_weights(run: Path) -> str:
+    file = next((run / "cells").glob("*/model/model.safetensors"))
+    file.write_bytes(b"nothing")
+    return file.name
+
+
+@pytest.mark.parametrize("spoil", [drop_cell, drop_weights, cut_weights])
+def test_a_run_that_lost_a_file_is_refused_by_its_check(
+    trained: Path, tmp_path: Path, spoil: Callable[[Path], str]
+) -> None:
+    own = Path(shutil.copytree(trained, tmp_path / "train-align" / trained.name))
+    assert len(TrainedRun(RunFolder(own)).check(["test"])) == 2
+    name = spoil(own)
+    with pytest.raises(BrainhiveError) as caught:
+        TrainedRun(RunFolder(own)).check(["test"])
+    assert name in caught.value.message
+
+
+def test_a_check_reads_neither_weights_nor_signals(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*asked: Any, **keys: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(aligners, "load", refuse)
+    monkeypatch.setattr(Trials, "read", refuse)
+    run = TrainedRun(RunFolder(trained))
+    assert sorted(subject for _, subject in run.check(["test"])) == [1, 2]
+
+
+def test_trials_whose_store_is_absent_are_checked_later(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = TrainedRun(RunFolder(trained))
+    monkeypatch.setattr(TrainedRun, "has_signals", False)
+    assert run.check(["test"]) == {}
+    # of those that are here everything else is checked
+    spec = run.models[0].layout.spec
+    monkeypatch.setitem(spec.__dict__, "unit", "fT")
+    with pytest.raises(BrainhiveError) as caught:
+        run.check(["test"])
+    assert "unit uV, not fT" in caught.value.message

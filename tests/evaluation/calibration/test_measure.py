@@ -1,0 +1,75 @@
+"""Arms that no model of a calibration has, which are refused before the first draw."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from trials import make_trials
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.evaluation.calibration import measure
+from brainhive_cli.evaluation.calibration.measure import refuse_arms
+from brainhive_cli.evaluation.calibration.recipe import Recipe
+
+TRIALS = make_trials(1, np.zeros((2, 1, 3, 4), np.float32), [0, 1])
+
+
+class Base:
+    """A model that decodes nobody new, and cannot be aligned or go on."""
+
+    def __init__(self, *parts: Any) -> None:
+        self.zero_shot = self
+
+    def encode(self, signal: Any) -> None:
+        raise BrainhiveError("voxels of others", "finetune")
+
+    def require_arm(self, arm: str, trials: Any) -> None:
+        raise BrainhiveError(f"no {arm}", "others")
+
+    def require_alignment(self, config: Any, trials: Any) -> None:
+        raise BrainhiveError(f"no {config.kind}", "others")
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A job of one model and one person, whose arms the recipe names."""
+    model = SimpleNamespace(module=None)
+    monkeypatch.setattr(measure, "SourceModel", Base)
+    monkeypatch.setattr(measure, "TrainedModel", lambda align, cell: model)
+    monkeypatch.setattr(measure, "PersonModel", lambda model: Base())
+
+    def make(*keys: str) -> Any:
+        recipe = Recipe.resolve("calibrate", None, {}, keys)
+        return SimpleNamespace(
+            recipe=recipe,
+            cells=[SimpleNamespace(tested_on=(1,))],
+            people={1: SimpleNamespace(trials=TRIALS)},
+            align=None,
+            training=SimpleNamespace(train=None),
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        (("arms=zero-shot",), "voxels of others"),
+        (("arms=subject-layer",), "no subject-layer"),
+        (("arms=zero-shot,fine-tuning", "alignments=euclidean"), "voxels of others"),
+    ],
+)
+def test_arms_that_no_model_has_are_refused(
+    job: Any, keys: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(BrainhiveError) as caught:
+        refuse_arms(job(*keys))
+    assert "no arm can be measured" in caught.value.message
+    assert reason in caught.value.message
+
+
+def test_one_arm_is_enough(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_arms(job("arms=zero-shot,transfer"))
+    monkeypatch.setattr(Base, "encode", lambda *asked: None)
+    refuse_arms(job("arms=zero-shot,subject-layer"))
