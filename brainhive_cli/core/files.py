@@ -624,10 +624,8 @@ def require_room(folder: Path, size: int, what: str, way: str) -> int:
     )
     if size > (free := shutil.disk_usage(disk).free):
         raise BrainhiveError(
-            (
-                f"{what} needs {filesize.decimal(size)}; {filesize.decimal(free)} are "
-                f"free in {disk}"
-            ),
+            f"{what} needs {filesize.decimal(size)}; {filesize.decimal(free)} are "
+            f"free in {disk}",
             way,
         )
     return free

@@ -613,10 +613,8 @@ def read_manifest(folder: Path) -> Manifest | None:
     number = fields.get("format")
     if type(number) is int and number != RUN_FORMAT:
         raise BrainhiveError(
-            (
-                f"{path} is of format {documents.show_value(number)}, this version "
-                f"reads {RUN_FORMAT}"
-            ),
+            f"{path} is of format {documents.show_value(number)}, this version "
+            f"reads {RUN_FORMAT}",
             way,
         )
     return documents.check(fields, str(path), Manifest, way)

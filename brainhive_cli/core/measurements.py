@@ -457,10 +457,8 @@ class Measurements:
             name for name in facts.sources if name not in measurements.scopes
         ]:
             raise BrainhiveError(
-                (
-                    f"{path}: facts.sources names {documents.show_value(absent[0])}, "
-                    "which is no scope of it"
-                ),
+                f"{path}: facts.sources names {documents.show_value(absent[0])}, "
+                "which is no scope of it",
                 documents.AGAIN,
             )
         return measurements

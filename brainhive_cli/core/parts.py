@@ -230,10 +230,8 @@ def load(shelf: str, kind: str) -> ModuleType:
         ):
             raise RecipeError(
                 f"the module {kind!r} is no {SHELVES[shelf]}",
-                (
-                    "a part defines `Config`, a subclass of "
-                    f"{base.__module__}.{base.__name__}"
-                ),
+                "a part defines `Config`, a subclass of "
+                f"{base.__module__}.{base.__name__}",
             )
         return module
 

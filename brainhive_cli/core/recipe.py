@@ -729,10 +729,8 @@ def _in_one_line(
         )
         return RecipeError(
             f"unknown recipe key {key!r}",
-            (
-                f"{guess(str(first['loc'][-1]), known, before)}known here: "
-                f"{', '.join(known)}"
-            ),
+            f"{guess(str(first['loc'][-1]), known, before)}known here: "
+            f"{', '.join(known)}",
         )
 
     # a value that does not fit: what is wrong, and what would fit

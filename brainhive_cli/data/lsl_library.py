@@ -46,7 +46,7 @@ def import_lsl() -> Any:
         # a liblsl that is absent, or of another system
         raise MissingExtra(
             f"mne-lsl does not load its liblsl: {first_line(error)}",
-            ("pip install --force-reinstall mne-lsl; unset MNE_LSL_LIB and PYLSL_LIB"),
+            "pip install --force-reinstall mne-lsl; unset MNE_LSL_LIB and PYLSL_LIB",
         ) from error
     mne_lsl.set_log_level("CRITICAL")
     return lsl

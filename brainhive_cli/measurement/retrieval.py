@@ -371,10 +371,8 @@ def rank_corrected(
     pool = len(gallery.image_ids)
     if corrections and pool > MOST_CORRECTED:
         raise RecipeError(
-            (
-                "corrections compare all candidates at once, at most "
-                f"{MOST_CORRECTED}; there are {pool}"
-            ),
+            "corrections compare all candidates at once, at most "
+            f"{MOST_CORRECTED}; there are {pool}",
             "gallery=test, or leave corrections out",
         )
     similarities = {

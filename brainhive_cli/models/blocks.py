@@ -158,10 +158,8 @@ def order_embeddings(
         )
         raise BrainhiveError(
             f"the fuser was made for {expected}, not for {actual}",
-            (
-                "give the embeddings of exactly those encoders, or a fuser that was "
-                "trained on yours"
-            ),
+            "give the embeddings of exactly those encoders, or a fuser that was "
+            "trained on yours",
         )
     return [embeddings[key] for key in dims]
 
@@ -256,10 +254,8 @@ def shapes_of(network: nn.Module, endings: Sequence[str]) -> dict[str, list[int]
     # torch's own attention calls weights, not modules
     if any(isinstance(module, nn.MultiheadAttention) for module in network.modules()):
         raise BrainhiveError(
-            (
-                "train.lora cannot change torch's own attention, whose query, key and "
-                "value are one map"
-            ),
+            "train.lora cannot change torch's own attention, whose query, key and "
+            "value are one map",
             "an encoder of transformers, as clip-b32",
         )
 

@@ -261,10 +261,8 @@ def check(
         who = what if part is None else foreign_code.name_of(part, what)
         raise BrainhiveError(
             f"{who} gives {actual}, the heads are {_list_shapes(expected)}",
-            (
-                "return a dict with the tensor of each head, or a vector "
-                f"[{count or 'B'}, {width}]"
-            ),
+            "return a dict with the tensor of each head, or a vector "
+            f"[{count or 'B'}, {width}]",
         )
 
 
@@ -313,10 +311,8 @@ def refuse_other_target(name: str, head: Head, digest: str, where: str) -> None:
     )
     if is_known and head.digest != digest:
         raise BrainhiveError(
-            (
-                f"the head {name} predicts {head.target} of {head.digest}, {where} is "
-                f"of {digest}"
-            ),
+            f"the head {name} predicts {head.target} of {head.digest}, {where} is "
+            f"of {digest}",
             "use the encoder or autoencoder that the head was trained with",
         )
 

@@ -210,10 +210,8 @@ def refuse_other_shape(predicted: Tensor, target: Tensor) -> None:
     """
     if predicted.shape != target.shape or predicted.ndim < 2:
         raise BrainhiveError(
-            (
-                f"predictions {list(predicted.shape)} and targets {list(target.shape)} "
-                "are not pairs [B, ...]"
-            ),
+            f"predictions {list(predicted.shape)} and targets {list(target.shape)} "
+            "are not pairs [B, ...]",
             "a head needs the shape of its target",
         )
 
@@ -317,14 +315,10 @@ def compare_ids(predicted: Tensor, target: Tensor, context: LossContext) -> Tens
 
     if predicted.shape[:-1] != target.shape:
         raise BrainhiveError(
-            (
-                f"logits {list(predicted.shape)} are not one for each of the ids "
-                f"{list(target.shape)}"
-            ),
-            (
-                "cross_entropy is for a head that writes token ids, as `caption` of "
-                "the backbone neurons"
-            ),
+            f"logits {list(predicted.shape)} are not one for each of the ids "
+            f"{list(target.shape)}",
+            "cross_entropy is for a head that writes token ids, as `caption` of "
+            "the backbone neurons",
         )
     if context.mixing is not None:
         raise BrainhiveError(
@@ -742,10 +736,8 @@ def _without_keys(about: str, **methods: Callable[..., Tensor]) -> LossConfig:
 
 TINY = {
     "bce": _without_keys(
-        (
-            "Binary cross-entropy: mean over all values of a batch, each a logit, with "
-            "targets between 0 and 1."
-        ),
+        "Binary cross-entropy: mean over all values of a batch, each a logit, with "
+        "targets between 0 and 1.",
         measure=partial(_measure_by_torch, "binary_cross_entropy_with_logits"),
     ),
     "clip": ClipConfig(),
@@ -758,10 +750,8 @@ TINY = {
     ),
     "dice": DiceConfig(),
     "l1": _without_keys(
-        (
-            "Mean absolute difference over all values of a batch: outliers count less "
-            "than in mse."
-        ),
+        "Mean absolute difference over all values of a batch: outliers count less "
+        "than in mse.",
         measure=partial(_measure_by_torch, "l1_loss"),
     ),
     "mixco": MixcoConfig(),

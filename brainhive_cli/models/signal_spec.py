@@ -133,14 +133,10 @@ class SignalSpec:
         widths = set(self.widths) or ({len(self.names)} if self.names else set())
         if len(widths) != 1:
             raise BrainhiveError(
-                (
-                    "subjects have different widths: "
-                    f"{', '.join(map(str, self.widths)) or 'none'}"
-                ),
-                (
-                    "a backbone that takes a width for each subject, or a selection of "
-                    "equal width"
-                ),
+                "subjects have different widths: "
+                f"{', '.join(map(str, self.widths)) or 'none'}",
+                "a backbone that takes a width for each subject, or a selection of "
+                "equal width",
             )
         return widths.pop()
 
@@ -168,10 +164,8 @@ class SignalSpec:
         )
         if width != self.widths[row]:
             raise BrainhiveError(
-                (
-                    f"{where} has {width} voxels, the model was trained on "
-                    f"{self.widths[row]} of this subject"
-                ),
+                f"{where} has {width} voxels, the model was trained on "
+                f"{self.widths[row]} of this subject",
                 way,
             )
         for region, subject_masks in self.regions.items():
@@ -238,10 +232,8 @@ class SignalSpec:
         ]
         if differing:
             raise BrainhiveError(
-                (
-                    f"{where} was made in another way than what the model learned "
-                    f"from: {'; '.join(differing)}"
-                ),
+                f"{where} was made in another way than what the model learned "
+                f"from: {'; '.join(differing)}",
                 "prepare both in one way, or train again on these signals",
             )
 
@@ -273,10 +265,8 @@ def samples_left(samples: int, *filters: tuple[int, int]) -> int:
         least = (least - 1) * stride + kernel
     if samples < least:
         raise BrainhiveError(
-            (
-                f"the window has {samples} samples, the brain encoder's filters need "
-                f"{least}"
-            ),
+            f"the window has {samples} samples, the brain encoder's filters need "
+            f"{least}",
             "take a longer window",
         )
     # samples behind each filter in turn

@@ -188,14 +188,10 @@ class LivePage:
             listening = socket.create_server((address, self._port))
         except (OSError, OverflowError) as error:
             raise BrainhiveError(
-                (
-                    f"cannot open the page on {self._host}, port {self._port}: "
-                    f"{first_line(error)}"
-                ),
-                (
-                    "choose another port (0 for any that is free), or an address of "
-                    "this machine"
-                ),
+                f"cannot open the page on {self._host}, port {self._port}: "
+                f"{first_line(error)}",
+                "choose another port (0 for any that is free), or an address of "
+                "this machine",
             ) from error
 
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

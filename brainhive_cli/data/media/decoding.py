@@ -176,10 +176,8 @@ def _decode_batch(
 def _stack(views: Sequence[Tensor], encoder: str) -> Tensor:
     if len({view.shape for view in views}) > 1:
         raise BrainhiveError(
-            (
-                f"{encoder} preprocesses pictures of one batch to several sizes, one "
-                f"to {list(views[0].shape)}"
-            ),
+            f"{encoder} preprocesses pictures of one batch to several sizes, one "
+            f"to {list(views[0].shape)}",
             "let its preprocessing end in one size, or batch_size=1",
         )
     return torch.stack(list(views))

@@ -119,10 +119,8 @@ def _require_libraries(metric: str) -> None:
             importlib.import_module(module)
     except ImportError as error:
         raise MissingExtra(
-            (
-                f"{metric} needs "
-                f"{' and '.join(m.partition('.')[0] for m in MODULES[metric])}"
-            ),
+            f"{metric} needs "
+            f"{' and '.join(m.partition('.')[0] for m in MODULES[metric])}",
             install_line("metrics"),
         ) from error
 
@@ -191,10 +189,8 @@ def require_distances(count: int) -> None:
     if count < 2 * FOLDS:
         raise BrainhiveError(
             f"FID and KID of {count} pictures mean nothing",
-            (
-                f"fid_items={2 * FOLDS} at least (a fifth of the pictures at most is "
-                "kept); 5000 is usual"
-            ),
+            f"fid_items={2 * FOLDS} at least (a fifth of the pictures at most is "
+            "kept); 5000 is usual",
         )
     if importlib.util.find_spec("torchmetrics") is None:
         raise MissingExtra("FID and KID need torchmetrics", install_line("metrics"))

@@ -161,14 +161,10 @@ def learn(
         and all(isinstance(part, Mapping) for part in pair)
     ):
         raise BrainhiveError(
-            (
-                f"{foreign_code.name_of(module, 'the backbone')}: learn gives "
-                f"{type(pair).__name__}"
-            ),
-            (
-                "return two dicts: predictions by head, and the targets that replace "
-                "others"
-            ),
+            f"{foreign_code.name_of(module, 'the backbone')}: learn gives "
+            f"{type(pair).__name__}",
+            "return two dicts: predictions by head, and the targets that replace "
+            "others",
         )
     return pair
 
@@ -195,10 +191,8 @@ def decode(
     # a user's backbone may return anything
     if not isinstance(decoded, Decoded):
         raise BrainhiveError(
-            (
-                f"{foreign_code.name_of(module, 'the backbone')}: decode gives "
-                f"{type(decoded).__name__}"
-            ),
+            f"{foreign_code.name_of(module, 'the backbone')}: decode gives "
+            f"{type(decoded).__name__}",
             "return Decoded(tensors, texts)",
         )
     return decoded

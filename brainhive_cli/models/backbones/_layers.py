@@ -114,10 +114,8 @@ def map_by_subject(
     if subject_index is None:
         raise BrainhiveError(
             f"the backbone {kind} knows the subjects it was fitted on only",
-            (
-                "fine-tune the model to the other subject first (mode=finetune), or "
-                "fit one to this subject"
-            ),
+            "fine-tune the model to the other subject first (mode=finetune), or "
+            "fit one to this subject",
         )
     # nothing to sort where there is one map
     if len(maps) == 1:
@@ -163,23 +161,17 @@ def map_size(heads: Heads, latent: str, scale: int) -> tuple[int, int]:
     shape = heads[latent].shape
     if len(shape) != 3 or shape[1] % scale or shape[2] % scale:
         raise BrainhiveError(
-            (
-                f"the head {latent} is {list(shape)}, the decoder makes [C, H, W] of "
-                f"multiples of {scale}"
-            ),
-            (
-                "the latent of an autoencoder at another size, or another number of "
-                "decoder channels"
-            ),
+            f"the head {latent} is {list(shape)}, the decoder makes [C, H, W] of "
+            f"multiples of {scale}",
+            "the latent of an autoencoder at another size, or another number of "
+            "decoder channels",
         )
     # as many maps as the decoder starts from
     size = shape[1] // scale, shape[2] // scale
     if MAPS in heads and heads[MAPS].shape[:-1] != (size[0] * size[1],):
         raise BrainhiveError(
-            (
-                f"the head {MAPS} is {list(heads[MAPS].shape)}, the decoder starts "
-                f"from {size[0]}×{size[1]} maps"
-            ),
+            f"the head {MAPS} is {list(heads[MAPS].shape)}, the decoder starts "
+            f"from {size[0]}×{size[1]} maps",
             f"maps of [{size[0] * size[1]}, D], or another number of decoder channels",
         )
     return size

@@ -144,10 +144,8 @@ class Config(BackboneConfig):
                 else type(tokens).__name__
             )
             raise BrainhiveError(
-                (
-                    f"braindecode's {self.model} gives {shape} for two signals, not "
-                    f"tokens [2, {dim}]"
-                ),
+                f"braindecode's {self.model} gives {shape} for two signals, not "
+                f"tokens [2, {dim}]",
                 "choose a model that makes one decision a window",
             )
         return BrainEncoder(model=model)
@@ -173,10 +171,8 @@ class Config(BackboneConfig):
                 f"braindecode's {self.model} does not take signals of "
                 f"{sizes['n_chans']} channels and {sizes['n_times']} samples: "
                 f"{first_line(error)}",
-                (
-                    "give backbone.rate_hz or backbone.options if it asks for them, or "
-                    "choose another model"
-                ),
+                "give backbone.rate_hz or backbone.options if it asks for them, or "
+                "choose another model",
             ) from error
 
 
@@ -211,10 +207,8 @@ class FeatureEncoder(nn.Module):
         super().__init__()
         if spec is None or not spec.names or not spec.rate_hz:
             raise BrainhiveError(
-                (
-                    f"braindecode's {config.model} reads sensors at a known rate, not "
-                    "voxels"
-                ),
+                f"braindecode's {config.model} reads sensors at a known rate, not "
+                "voxels",
                 "another backbone",
             )
 
@@ -315,10 +309,8 @@ class FeatureEncoder(nn.Module):
                 )
                 if is_plain and built.get(key, value) != value:
                     raise BrainhiveError(
-                        (
-                            f"{reference} is of a {self.config.model} with {key} "
-                            f"{value}, not {built[key]}"
-                        ),
+                        f"{reference} is of a {self.config.model} with {key} "
+                        f"{value}, not {built[key]}",
                         f"backbone.rate_hz={value}"
                         if key == "sfreq"
                         else f"backbone.options.{key}={value}",
@@ -409,10 +401,8 @@ def interpolate(spec: SignalSpec, electrodes: Sequence[str]) -> Float64:
                 f"{', '.join(electrodes[:3])} … are no channels of the signal, and "
                 "cannot be interpolated: no position on the scalp is known of "
                 f"{', '.join(unknown[:3])}",
-                (
-                    "prepare EEG with positions of its electrodes, or choose "
-                    "signal.channels of the 10-05 system"
-                ),
+                "prepare EEG with positions of its electrodes, or choose "
+                "signal.channels of the 10-05 system",
             )
 
         # interpolate one unit signal a sensor: the rows are the weights

@@ -340,10 +340,8 @@ def _inputs(
     """
     if stream not in spec.regions and {SPATIAL, SEMANTIC} & spec.regions.keys():
         raise BrainhiveError(
-            (
-                f"heads of the backbone havir need voxels of {stream}, which "
-                "signal.region_split lacks"
-            ),
+            f"heads of the backbone havir need voxels of {stream}, which "
+            "signal.region_split lacks",
             f"name it there: signal.region_split={{{SPATIAL}: …, {SEMANTIC}: …}}",
         )
 
@@ -377,8 +375,6 @@ def _check(heads: Heads, projector: int) -> None:
         ):
             raise BrainhiveError(
                 f"the head {name} is of a projector, on a head {source} of its shape",
-                (
-                    f"a head {source} that predicts the same, and backbone.projector "
-                    "above 0"
-                ),
+                f"a head {source} that predicts the same, and backbone.projector "
+                "above 0",
             )

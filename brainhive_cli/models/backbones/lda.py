@@ -53,10 +53,8 @@ class Config(BackboneConfig):
         if (size := max(spec.widths) * spec.samples) > MAX_FEATURES:
             raise RecipeError(
                 f"lda takes up to {MAX_FEATURES:,} numbers of a signal, not {size:,}",
-                (
-                    "a region or window: signal.channels, signal.window_ms; or "
-                    "backbone.kind=ridge"
-                ),
+                "a region or window: signal.channels, signal.window_ms; or "
+                "backbone.kind=ridge",
             )
         return Discriminant(spec, heads)
 

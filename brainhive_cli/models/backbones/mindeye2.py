@@ -90,10 +90,8 @@ class MindEye2(nn.Module):
             raise RecipeError(
                 f"the backbone mindeye2 predicts tokens, {TEXT}, {BLURRY} and maps, "
                 f"the heads are {', '.join(heads) or 'none'}",
-                (
-                    f"one head of tokens [S, D], and perhaps {TEXT}, a vector, "
-                    f"{BLURRY}, a latent, and its maps"
-                ),
+                f"one head of tokens [S, D], and perhaps {TEXT}, a vector, "
+                f"{BLURRY}, a latent, and its maps",
             )
         self.image, (tokens, width) = next(iter(images.items()))
 

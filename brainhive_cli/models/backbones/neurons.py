@@ -319,14 +319,10 @@ def _check(heads: Heads, frames: int) -> None:
     is_known = IMAGE in heads and heads.keys() <= {*HEADS}
     if not is_known or (CAPTION in heads and TEXT not in heads):
         raise RecipeError(
-            (
-                f"the backbone neurons predicts {', '.join(HEADS)}, the heads are "
-                f"{', '.join(heads) or 'none'}"
-            ),
-            (
-                f"the head {IMAGE}, and any others of these; {CAPTION} is written from "
-                f"{TEXT}"
-            ),
+            f"the backbone neurons predicts {', '.join(HEADS)}, the heads are "
+            f"{', '.join(heads) or 'none'}",
+            f"the head {IMAGE}, and any others of these; {CAPTION} is written from "
+            f"{TEXT}",
         )
     for name, head in heads.items():
         shape = list(head.shape)
@@ -336,12 +332,8 @@ def _check(heads: Heads, frames: int) -> None:
                 f", for {frames} frames" if AXES[name] > 2 else ""
             )
             raise RecipeError(
-                (
-                    f"the target of the head {name} has the shape {shape}: it needs "
-                    f"{needed}"
-                ),
-                (
-                    "another encoder, with views: all for every frame of a clip, or "
-                    "backbone.frames"
-                ),
+                f"the target of the head {name} has the shape {shape}: it needs "
+                f"{needed}",
+                "another encoder, with views: all for every frame of a clip, or "
+                "backbone.frames",
             )

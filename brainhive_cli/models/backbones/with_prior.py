@@ -72,10 +72,8 @@ class Config(BackboneConfig):
         if head_name not in heads or len(heads[head_name].shape) != 2:
             tokens = [name for name, head in heads.items() if len(head.shape) == 2]
             raise RecipeError(
-                (
-                    f"backbone.prior.head is {head_name!r}, and needs to be a head of "
-                    "tokens"
-                ),
+                f"backbone.prior.head is {head_name!r}, and needs to be a head of "
+                "tokens",
                 f"heads of tokens: {', '.join(tokens) or 'none'}",
             )
 
@@ -88,10 +86,8 @@ class Config(BackboneConfig):
         # tokens before the last projection exist in MindEye2 alone
         if self.condition == "voxel_tokens" and not hasattr(brain, "with_voxel_tokens"):
             raise RecipeError(
-                (
-                    f"backbone.condition is voxel_tokens, which {self.backbone.kind} "
-                    "does not have"
-                ),
+                f"backbone.condition is voxel_tokens, which {self.backbone.kind} "
+                "does not have",
                 "backbone.condition=head, or backbone.backbone.kind=mindeye2",
             )
         return WithPrior(

@@ -473,10 +473,8 @@ class ImportedConfig(EncoderConfig):
         # no picture is encoded, so there is nothing to replace, degrade or choose
         if self.pictures or self.degrade or self.views != "each":
             raise RecipeError(
-                (
-                    f"{self.source} was imported, so pictures, degrade and views have "
-                    "no effect on it"
-                ),
+                f"{self.source} was imported, so pictures, degrade and views have "
+                "no effect on it",
                 f"--encoders {self.source}",
             )
         return self
@@ -498,10 +496,8 @@ class ImportedConfig(EncoderConfig):
             "import-embeddings", "FILE", ("as", self.source), ("dataset", "NAME")
         )
         raise MissingData(
-            (
-                f"{self.source} was imported as vectors, so nothing here can encode "
-                "pictures as it does"
-            ),
+            f"{self.source} was imported as vectors, so nothing here can encode "
+            "pictures as it does",
             f"{line}, or another encoder",
         )
 

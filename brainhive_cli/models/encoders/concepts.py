@@ -32,10 +32,8 @@ class Config(AnnotationConfig):
             # the width of the target is fixed by the recipe, not by the data set
             if len(labels) != self.count:
                 raise RecipeError(
-                    (
-                        f"a stimulus has {len(labels)} labels, and {self.name} is of "
-                        f"{self.count}"
-                    ),
+                    f"a stimulus has {len(labels)} labels, and {self.name} is of "
+                    f"{self.count}",
                     f"{{kind: concepts, count: {len(labels)}}}",
                 )
             return torch.from_numpy(labels).gt(0).to(torch.uint8)  # [K]

@@ -91,10 +91,8 @@ class Config(EncoderConfig):
                 weight, bias, mean, std = transform
             if len(weight) != width:
                 raise RecipeError(
-                    (
-                        f"{self.base.name} gives {width} values, {self.source} takes "
-                        f"{len(weight)}"
-                    ),
+                    f"{self.base.name} gives {width} values, {self.source} takes "
+                    f"{len(weight)}",
                     "name as `base` the encoder that the transform was fitted to",
                 )
             affine = nn.ParameterDict({"weight": weight, "bias": bias})
@@ -117,10 +115,8 @@ class Config(EncoderConfig):
             )
         if len(outputs := self.base.outputs) > 1:
             raise RecipeError(
-                (
-                    "gLocal maps one output of its base, not "
-                    f"{', '.join(output.name for output in outputs)}"
-                ),
+                "gLocal maps one output of its base, not "
+                f"{', '.join(output.name for output in outputs)}",
                 "name one for each: {kind: glocal, base: NAME:OUTPUT, …}",
             )
         return self.base.outputs[0]

@@ -97,8 +97,6 @@ def family_of(folder: Path) -> str:
     names = config.class_name or config.model_type or "unknown"
     raise MissingData(
         f"{folder} holds a model of kind {names}",
-        (
-            "known: diffusers VAE, timm, open_clip, and vision transformers, as "
-            f"{', '.join(FAMILIES)}"
-        ),
+        "known: diffusers VAE, timm, open_clip, and vision transformers, as "
+        f"{', '.join(FAMILIES)}",
     )

@@ -112,14 +112,10 @@ class Captioner:
         if tokens is None or tuple(tokens.shape[1:]) != expected:
             seen = "not decoded" if tokens is None else str([*tokens.shape[1:]])
             raise BrainhiveError(
-                (
-                    f"captions are made of the head {self.head} of {[*expected]}, "
-                    f"which is {seen}"
-                ),
-                (
-                    "name in caption.head a head of the tokens that caption.converter "
-                    "was trained on"
-                ),
+                f"captions are made of the head {self.head} of {[*expected]}, "
+                f"which is {seen}",
+                "name in caption.head a head of the tokens that caption.converter "
+                "was trained on",
             )
         return tokens
 

@@ -173,10 +173,8 @@ def make_scheduler(config: dict[str, Any], where: Path | str) -> Any:
     known = {*KarrasDiffusionSchedulers.__members__, "LCMScheduler", "TCDScheduler"}
     if (kind := config.get("_class_name", "")) not in known:
         raise MissingData(
-            (
-                f"the scheduler of the generator {where} is of the class {kind!r}, "
-                "which is not known here"
-            ),
+            f"the scheduler of the generator {where} is of the class {kind!r}, "
+            "which is not known here",
             f"known: {', '.join(sorted(known))}",
         )
     return getattr(diffusers, kind).from_config(config)

@@ -54,10 +54,8 @@ def count_steps(sampling: Sampling) -> int:
     count = min(int(sampling.steps * sampling.strength), sampling.steps)
     if count < 1:
         raise RecipeError(
-            (
-                f"strength {sampling.strength:g} of {sampling.steps} steps leaves none "
-                "to do"
-            ),
+            f"strength {sampling.strength:g} of {sampling.steps} steps leaves none "
+            "to do",
             f"give at least {1 / sampling.steps:.2g}, or 0 for the start alone",
         )
     return count

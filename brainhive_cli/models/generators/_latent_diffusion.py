@@ -430,10 +430,8 @@ class LatentDiffusion:
                 )
         if len(conditioning) not in (0, rows):
             raise BrainhiveError(
-                (
-                    f"{rows} seeds need a conditioning of {rows} rows; got "
-                    f"{len(conditioning)}"
-                ),
+                f"{rows} seeds need a conditioning of {rows} rows; got "
+                f"{len(conditioning)}",
                 "give one seed for each row",
             )
 
@@ -523,14 +521,10 @@ class LatentDiffusion:
             return self.encode(resize(start, size_px))
         if tuple(start.shape[1:]) != shape:
             raise BrainhiveError(
-                (
-                    f"latents to start from are {list(start.shape[1:])}, the "
-                    f"generator's are {list(shape)}"
-                ),
-                (
-                    "use the resolution_px and the autoencoder that the latents were "
-                    "made with"
-                ),
+                f"latents to start from are {list(start.shape[1:])}, the "
+                f"generator's are {list(shape)}",
+                "use the resolution_px and the autoencoder that the latents were "
+                "made with",
             )
         return start.to(self.device)
 
@@ -645,10 +639,8 @@ class StableDiffusion(LatentDiffusion):
         # both sides of guidance are rows of one batch
         if towards is not None and tokens.shape != towards.shape:
             raise BrainhiveError(
-                (
-                    f"the {kind} tokens are {list(towards.shape)}, the unconditional "
-                    f"ones {list(tokens.shape)}"
-                ),
+                f"the {kind} tokens are {list(towards.shape)}, the unconditional "
+                f"ones {list(tokens.shape)}",
                 hint,
             )
         return tokens

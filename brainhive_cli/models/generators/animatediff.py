@@ -179,10 +179,8 @@ class Config(_latent_diffusion.Config):
             self.sparse_control or self.domain_adapter
         ):
             raise BrainhiveError(
-                (
-                    f"{self.motion} is not AnimateDiff v3's: it has a motion module in "
-                    "the middle, as v2"
-                ),
+                f"{self.motion} is not AnimateDiff v3's: it has a motion module in "
+                "the middle, as v2",
                 "generator.motion=hub:guoyww/animatediff-motion-adapter-v1-5-3, or "
                 "sparse_control and domain_adapter null",
             )
@@ -335,10 +333,8 @@ class AnimateDiff(StableDiffusion):
         if images is None and self.sparse_control is not None:
             raise BrainhiveError(
                 "SparseCtrl needs a keyframe, and the conditioning has no images",
-                (
-                    "a chain whose first stage makes it (receives: images), or "
-                    "generator.sparse_control=null"
-                ),
+                "a chain whose first stage makes it (receives: images), or "
+                "generator.sparse_control=null",
             )
         if images is not None and self.sparse_control is None:
             raise BrainhiveError(
@@ -353,10 +349,8 @@ class AnimateDiff(StableDiffusion):
             )
         if start is not None and start.shape[-3] not in (3, channels):
             raise BrainhiveError(
-                (
-                    f"latents to start from have {start.shape[-3]} channels, the "
-                    f"generator's {channels}"
-                ),
+                f"latents to start from have {start.shape[-3]} channels, the "
+                f"generator's {channels}",
                 "use a head that predicts the encoder sd15-vae",
             )
 

@@ -163,10 +163,8 @@ class LowLevelMix(Section):
                 "low_level_mix averages pictures with the latent of the head "
                 f"{self.head}, and there is no "
                 f"{'such picture' if pictures.ndim != 4 else 'such head'}",
-                (
-                    "decode with a brain model that has it (papers/mindeye2-blurry), "
-                    "or leave low_level_mix out"
-                ),
+                "decode with a brain model that has it (papers/mindeye2-blurry), "
+                "or leave low_level_mix out",
             )
 
         # decode the blurry pictures, and average at the size of MindEye2's protocol

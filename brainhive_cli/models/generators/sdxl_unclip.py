@@ -109,10 +109,8 @@ class Config(_latent_diffusion.Config):
         takes = config.get("projection_class_embeddings_input_dim")
         if takes != (sizes := 4 * config.get("addition_time_embed_dim", 0)):
             raise BrainhiveError(
-                (
-                    f"the U-Net of {where} is not unCLIP's: it takes {takes} numbers "
-                    f"next to tokens, not {sizes}"
-                ),
+                f"the U-Net of {where} is not unCLIP's: it takes {takes} numbers "
+                f"next to tokens, not {sizes}",
                 "use generator.kind=sdxl",
             )
 
@@ -311,10 +309,8 @@ class UnCLIP(LatentDiffusion):
         side = isqrt(tokens.shape[1])
         if side * side != tokens.shape[1]:
             raise BrainhiveError(
-                (
-                    f"masks weigh tokens by their position, and {tokens.shape[1]} "
-                    "tokens are no square"
-                ),
+                f"masks weigh tokens by their position, and {tokens.shape[1]} "
+                "tokens are no square",
                 "use tokens without a class token, or a prior without masks",
             )
         shares = mask_weights(conditioning.masks, side).mean(1)  # [B, 1, side, side]

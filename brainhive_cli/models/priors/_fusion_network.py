@@ -119,10 +119,8 @@ class FusionPrior(nn.Module):
         """
         if token.shape[-1] != self.dim:
             raise BrainhiveError(
-                (
-                    f"the Fusion Prior takes tokens of width {self.dim}, not "
-                    f"{token.shape[-1]}"
-                ),
+                f"the Fusion Prior takes tokens of width {self.dim}, not "
+                f"{token.shape[-1]}",
                 "use an align run that was trained with --prior on this prior",
             )
         return self.proj(token)
@@ -144,10 +142,8 @@ class FusionPrior(nn.Module):
         """
         if TOKEN not in decoded.tensors:
             raise BrainhiveError(
-                (
-                    f"the Fusion Prior takes the head {TOKEN}, the model has "
-                    f"{', '.join(decoded.tensors)}"
-                ),
+                f"the Fusion Prior takes the head {TOKEN}, the model has "
+                f"{', '.join(decoded.tensors)}",
                 "use an align run that was trained with --prior on this prior",
             )
         token = decoded.tensors[TOKEN].to(self.proj.proj.weight.device)
@@ -444,8 +440,6 @@ def cross_sizes(unet: Any) -> dict[int, tuple[int, int]]:
 def _other_unet(why: str) -> BrainhiveError:
     return BrainhiveError(
         f"the Fusion Prior does not fit this U-Net: {why}",
-        (
-            "use the generator that the prior was trained for (or one of the same "
-            "layout, as SDXL and turbo are)"
-        ),
+        "use the generator that the prior was trained for (or one of the same "
+        "layout, as SDXL and turbo are)",
     )

@@ -102,10 +102,8 @@ class Identity(nn.Module):
         # the brain none is wanted where all lists are empty
         if not conditions and any(self.condition_heads.values()):
             raise BrainhiveError(
-                (
-                    "the identity prior finds no condition among the heads "
-                    f"{', '.join(heads) or 'none'}"
-                ),
+                "the identity prior finds no condition among the heads "
+                f"{', '.join(heads) or 'none'}",
                 f"name a head as a condition: {', '.join(self.condition_heads)}",
             )
 

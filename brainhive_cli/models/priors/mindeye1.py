@@ -237,10 +237,8 @@ class DiffusionPrior(identity.Identity):
         if tokens is None or [*tokens.shape[1:]] != shape:
             model_shape = "none" if tokens is None else [*tokens.shape[1:]]
             raise BrainhiveError(
-                (
-                    f"the diffusion prior takes the head {head} {shape}, the model's "
-                    f"is {model_shape}"
-                ),
+                f"the diffusion prior takes the head {head} {shape}, the model's "
+                f"is {model_shape}",
                 "use an align run with that head, or the prior identity",
             )
 
