@@ -245,7 +245,8 @@ def _parse_yaml(text: str) -> Any:
                     below += node.value
                 if count + len(below) > len(text):
                     raise ValueError("its aliases repeat too much")
-            level, count = below, count + len(below)
+            level = below
+            count = count + len(below)
         return None if root is None else loader.construct_document(root)
     finally:
         loader.dispose()

@@ -61,7 +61,8 @@ class Line:
     """
 
     def __init__(self, command: str, *words: Any) -> None:
-        self.command, self.words = command, words
+        self.command = command
+        self.words = words
 
     def __str__(self) -> str:
         """Write the line; plainly where it cannot be completed, so that its error is
@@ -179,7 +180,8 @@ class BrainhiveError(Exception):
 
     def __init__(self, message: str, hint: Hint = "", exit_code: int = 0) -> None:
         super().__init__(message)
-        self.message, self._hint = message, hint
+        self.message = message
+        self._hint = hint
         self.exit_code = exit_code or self.exit_code
 
     def __str__(self) -> str:
@@ -231,7 +233,8 @@ def install_line(extra: str = "", checkout: Path = Path(__file__).parents[2]) ->
     """Write the line that installs Brainhive with an extra: from the checkout that it
     runs from, or else by its name.
     """
-    name, option = "brainhive", ""
+    name = "brainhive"
+    option = ""
     if (checkout / "pyproject.toml").is_file():
         name = "." if Path.cwd() == checkout else str(checkout)
         option = "-e "

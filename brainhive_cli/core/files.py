@@ -198,11 +198,13 @@ def _find_way_to_content(path: AnyPath) -> str:
     except (OSError, ValueError):
         if not os.path.islink(path):
             return ""
-        start, way = os.fsencode(os.readlink(path)), DEAD_LINK
+        start = os.fsencode(os.readlink(path))
+        way = DEAD_LINK
     else:
         if not stat.S_ISREG(about.st_mode) or about.st_size >= MAX_POINTER_BYTES:
             return ""
-        start, way = Path(path).read_bytes(), ""
+        start = Path(path).read_bytes()
+        way = ""
     return next((POINTERS[each] for each in POINTERS if re.match(each, start)), way)
 
 

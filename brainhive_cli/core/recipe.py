@@ -723,10 +723,8 @@ def _in_one_line(
     key = key if key.isprintable() else repr(key)  # a name in a mapping may be any text
     if first["type"] == "extra_forbidden":
         section, path = _below(model, first["loc"][:-1])
-        known, before = (
-            list(section.model_fields),
-            ".".join([*filter(None, [where]), *path, ""]),
-        )
+        known = list(section.model_fields)
+        before = ".".join([*filter(None, [where]), *path, ""])
         return RecipeError(
             f"unknown recipe key {key!r}",
             f"{guess(str(first['loc'][-1]), known, before)}known here: "
@@ -803,7 +801,8 @@ def find_recipe(command: str, name: str | None) -> Path:
     folder.
     """
     # a file of the user's goes before a shipped recipe of the same name
-    root, file = shipped_recipes(), f"{command}.yaml"
+    root = shipped_recipes()
+    file = f"{command}.yaml"
     if name is None:
         return root / file
     spelt = name.replace("_", "-")

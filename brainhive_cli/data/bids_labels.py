@@ -76,7 +76,8 @@ def number_subjects(
     Raises:
         BrainhiveError: naming a label without a number, or two labels of one number.
     """
-    numbered, key = dict[str, int](), "preparation.subject_numbers"
+    numbered = dict[str, int]()
+    key = "preparation.subject_numbers"
     for label in label_paths:
         # the recipe's number, else the first one in the label
         digits = re.search(r"\d+", label)

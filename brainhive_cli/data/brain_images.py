@@ -175,7 +175,8 @@ def find_threshold(
         return least, f"{least:g} and more"
     # masks have one value, probabilities fractions up to 1
     shown = np.unique(values[np.isfinite(values) & (values != 0)])
-    is_whole, positive = bool((shown == np.rint(shown)).all()), shown[shown > 0]
+    is_whole = bool((shown == np.rint(shown)).all())
+    positive = shown[shown > 0]
     high = shown.max(initial=0)
     # -1: outside, of NSD
     is_negative = bool((shown < 0).any() and not (is_whole and shown.min() == -1))
@@ -277,7 +278,8 @@ class Mask:
             BrainhiveError: if it is no volume, or empty, or it is not clear what its
                 values are.
         """
-        values, kind = read_volume(path, way_out), f"above {above}"
+        values = read_volume(path, way_out)
+        kind = f"above {above}"
         if above is None:
             values = round_labels(values) if least is None else values
             threshold, kind = find_threshold(values, path, "mask", least)
@@ -352,10 +354,8 @@ class Mask:
             dtype = image.get_data_dtype().newbyteorder("=") if is_plain else np.float32
 
             # [n, V]
-            indices, series = (
-                np.nonzero(self.inside),
-                np.empty((len(rows), self.width), dtype),
-            )
+            indices = np.nonzero(self.inside)
+            series = np.empty((len(rows), self.width), dtype)
             for row, values in zip(rows, series, strict=True):
                 values[:] = image.dataobj[..., row][indices]
             return series

@@ -128,7 +128,8 @@ def lay_end_to_end(
     first = round(float(epochs.times[0]) * epochs.info["sfreq"])
 
     # events of arrays count trials, and say nothing of time
-    at, rate_hz = epochs.events[:, 0], getattr(epochs, "_raw_sfreq", None)
+    at = epochs.events[:, 0]
+    rate_hz = getattr(epochs, "_raw_sfreq", None)
     is_timed = count > 1 and np.diff(at).min() > 1
     onset_s = at / (rate_hz or epochs.info["sfreq"]) if is_timed else None
     return Epoched(raw, names, (first, first + samples - 1), None, onset_s)
@@ -167,7 +168,8 @@ def read_epochs(
         elif suffix == "set":
             # mne reads no two events at one onset
             content = _load_eeglab(path)
-            count, data = int(content["trials"]), content["data"]
+            count = int(content["trials"])
+            data = content["data"]
             size = path.stat().st_size
             if isinstance(data, str):
                 # mne takes the usual name where there is no file of this one
@@ -188,7 +190,9 @@ def read_epochs(
         epochs = _of_arrays(path, content, axes)
 
     # pictures by a table, a column or the events
-    rows, names, tables = list[dict[str, str]](), list[str](), name_tables(path)
+    rows = list[dict[str, str]]()
+    names = list[str]()
+    tables = name_tables(path)
     several: Sequence[Sequence[str]] = ()
     if (table := _find_table(tables)) is not None:
         columns, rows = read_table(table)
@@ -387,7 +391,8 @@ def _name_eeglab(eeg: Any, path: Path) -> list[tuple[str, ...]]:
         timed: dict[int, list[tuple[float, str]]] = {}
         for event in filter(None, events):
             number, sample = divmod(event["latency"] - 1, eeg["pnts"])
-            late, kind = abs(sample + eeg["xmin"] * eeg["srate"]), event["type"]
+            late = abs(sample + eeg["xmin"] * eeg["srate"])
+            kind = event["type"]
             name = kind if isinstance(kind, str) else f"{kind:g}"
             timed.setdefault(int(number), []).append((late, name))
     nearest = {number: min(of_epoch)[0] for number, of_epoch in timed.items()}
@@ -447,9 +452,11 @@ def _of_arrays(path: Path, content: Any, axes: Axes) -> Any:
         )
     size, si_unit = UNIT_SIZES[trials.unit]
     assert isinstance(trials.space, Sensors)  # as of three axes
-    names, kind = [*map(str, trials.space.names)], KINDS[si_unit]
+    names = [*map(str, trials.space.names)]
+    kind = KINDS[si_unit]
     info = mne.create_info(names, float(trials.rate_hz or 1), kind)
-    scaled, first_s = trials.signal[:, 0] * np.float64(size), float(trials.times_s[0])
+    scaled = trials.signal[:, 0] * np.float64(size)
+    first_s = float(trials.times_s[0])
     return mne.EpochsArray(scaled, info, tmin=first_s, verbose="ERROR")
 
 
@@ -524,7 +531,8 @@ def _read_axes(axes: Mapping[str, Any], where: str) -> dict[str, Any]:
         except (TypeError, ValueError):
             is_fit = False
         if not is_fit or values.dtype.kind in "cmM":
-            shape, kind = [*values.shape], values.dtype
+            shape = [*values.shape]
+            kind = values.dtype
             raise RecipeError(f"{where}: {name} is {shape} of {kind}", form)
         read[name] = array.tolist() if dtype is str else array
     if "rate_hz" in read:
@@ -560,7 +568,9 @@ def _of_array(signal: Any, axes: Mapping[str, Any], where: str) -> Trials:
     if space is None and (channels := axes.get("channels")) is not None:
         space = Sensors(standard_names(channels))
     if is_voxels:
-        space, times_s, unit = space or Voxels({}), np.zeros(1), unit or "beta"
+        space = space or Voxels({})
+        times_s = np.zeros(1)
+        unit = unit or "beta"
     needed = {"channels": space, "times_s": times_s, "unit": unit}
     if missing := [name for name, value in needed.items() if value is None]:
         raise RecipeError(
@@ -600,7 +610,8 @@ def _of_epochs(epochs: Any, pictures: Any, axes: Mapping[str, Any]) -> Trials:
         raise
     scale = np.array([[UNITS[kind][0]] for kind in channels.kinds])  # [C, 1]
     signal = epoched.raw.get_data(picks=[*channels.names]) * scale
-    shape, onset_s = (len(channels.names), len(epochs), -1), epoched.onset_s
+    shape = (len(channels.names), len(epochs), -1)
+    onset_s = epoched.onset_s
     return Trials(
         signal.reshape(shape).transpose(1, 0, 2)[:, None],
         read_names(pictures),

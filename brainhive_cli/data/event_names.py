@@ -74,7 +74,9 @@ class EventNames:
     def __init__(
         self, path: Path | None, image_ids: Sequence[str], is_exact: bool = False
     ) -> None:
-        self.path, self.image_ids, self._is_exact = path, image_ids, is_exact
+        self.path = path
+        self.image_ids = image_ids
+        self._is_exact = is_exact
         # whether events may be called by their pictures, as stim_file beside a
         # stimuli.tsv, which lists the pictures of all sessions
         self._may_be_pictures = path is None
@@ -123,7 +125,8 @@ class EventNames:
 
     def _read_stimulus(self, row: Mapping[str, str]) -> tuple[str, str]:
         """Read event and picture of a row of a stimuli.tsv."""
-        event, path = row.get("stimulus_id", ""), row.get("filename", "")
+        event = row.get("stimulus_id", "")
+        path = row.get("filename", "")
         # the draft names a file by its id and type, where no column does
         if path in ABSENT:
             path = f"{event}_{row.get('type', 'image')}"
@@ -203,7 +206,8 @@ class EventNames:
         """
         held: dict[float, str] = {}
         for event in filter(str.isdecimal, self._pictures):
-            code, is_bdf = int(event), path.suffix.lower() == ".bdf"
+            code = int(event)
+            is_bdf = path.suffix.lower() == ".bdf"
             value = float(code % 2**17 if is_bdf else np.float32(code))
             other = held.setdefault(value, event)
             if self._pictures[other] != self._pictures[event]:
@@ -346,9 +350,11 @@ class EventNames:
         # no event has a name of the table or data set, or the table names pictures of
         # another data set
         unnamed, without = (left_over.get(what, ()) for what in (UNNAMED, NO_PICTURE))
-        known, where = [*(self.table or self.image_ids)], self.path or "the pictures"
+        known = [*(self.table or self.image_ids)]
+        where = self.path or "the pictures"
         if without and self.table:
-            known, where = [*self.image_ids], f"the data set, by {self.path}"
+            known = [*self.image_ids]
+            where = f"the data set, by {self.path}"
         names = summarise_names([*unnamed, *without])
         raise BrainhiveError(
             f"{path}: none of its events ({source}) is in {where}, of {names}",

@@ -251,17 +251,20 @@ class Holdout(Section):
             Of each trial [n] where trials of seen stimuli are held out, else of each
             row [N].
         """
-        is_there, shown = recording.is_there, [*map(str, recording.image_ids)]
+        is_there = recording.is_there
+        shown = [*map(str, recording.image_ids)]
         rows = stimuli.rows(shown)
 
         # items and their labels: trials and what they show, or pictures and their
         # concepts
         row = np.nonzero(is_there)[0]  # [n] of each trial
         if self.shows_seen:
-            item, label = np.arange(len(row)), [shown[index] for index in row]
+            item = np.arange(len(row))
+            label = [shown[index] for index in row]
             group = self.number_tested(recording, where)[is_there]
         else:
-            item, group = row, np.zeros(len(shown), np.int64)
+            item = row
+            group = np.zeros(len(shown), np.int64)
             label = [
                 stimuli.concepts[index] if index >= 0 else name
                 for index, name in zip(rows.tolist(), shown, strict=True)
@@ -311,7 +314,8 @@ class Holdout(Section):
             folds: Those that were tested.
         """
         if self.shows_seen:
-            group_of, block_of = {}, {}
+            group_of = {}
+            block_of = {}
             for name, group, block in tested:
                 group_of[name], block_of[name] = group, f"{group}, block {block}"
             alike = replace(alike, groups=self.by, group_of=group_of, block_of=block_of)
@@ -353,7 +357,8 @@ class Holdout(Section):
                 unknown.
         """
         # listed pictures are tested in every fold: by name, or all of a pattern
-        count, listed = len(image_ids), set[str]()
+        count = len(image_ids)
+        listed = set[str]()
         if self.test is not None:
             for name in map(str, self.test):
                 matches = {name} & {*image_ids} or {*fnmatch.filter(image_ids, name)}
@@ -535,7 +540,8 @@ def read_split(
             test different numbers of pictures, so that they have no common chance.
     """
     with reading(path, hint):
-        folds, counts = [], set()
+        folds = []
+        counts = set()
         variants = documents.read(path, dict[str, Any], hint=hint)["variants"]
         if len(variants) > MAX_FOLDS:
             raise ValueError(f"it has {len(variants):,} variants, over {MAX_FOLDS:,}")

@@ -111,9 +111,12 @@ def inspect_dataset(
     try:
         dataset: Dataset = config.build(paths)
     except MissingData as error:
-        name, claims, listed = config.kind, "", [Part("pictures", problem=error)]
+        name = config.kind
+        claims = ""
+        listed = [Part("pictures", problem=error)]
     else:
-        name, splits = dataset.name, dataset.splits
+        name = dataset.name
+        splits = dataset.splits
         listed, claims = _list_parts(config, dataset, paths, subjects, everything)
 
     # one error for each kind and way out, as one command repairs them all
@@ -213,12 +216,14 @@ def _list_parts(
 def _pictures(
     dataset: Dataset, everything: bool
 ) -> tuple[Part, dict[str, StimulusSet]]:
-    part, images = Part("pictures"), {}
+    part = Part("pictures")
+    images = {}
     # count the pictures, compare with the publisher's count, and decode them
     for split in dataset.splits:
         with part.noting():
             images[split] = stimuli = dataset.images(split)
-            count, least = len(stimuli), STIMULI.get(dataset.name, {}).get(split, 0)
+            count = len(stimuli)
+            least = STIMULI.get(dataset.name, {}).get(split, 0)
             part.counts[split] = f"{count:,}"
             if count < least:
                 part.counts[split] += f" of {least:,}"
@@ -253,7 +258,8 @@ def _recordings(
     dataset: Dataset, subject: int, images: Mapping[str, StimulusSet]
 ) -> Part:
     """Open a subject's files: their axes, some trials, and whether pictures match."""
-    part, size = Part(f"subject {subject}"), 0
+    part = Part(f"subject {subject}")
+    size = 0
     with part.noting():
         for split in dataset.splits:
             recording = dataset.recording(subject, split)
@@ -325,7 +331,8 @@ def _bad_values(recording: Trials) -> str:
 
 
 def _targets(embeddings: Path, encoder: str, images: Mapping[str, StimulusSet]) -> Part:
-    part, size = Part(f"targets {encoder}"), 0
+    part = Part(f"targets {encoder}")
+    size = 0
     # vectors of a lab's own are made by another line than embeddings
     is_own = any(
         holds_own_vectors(embeddings / split / f"{encoder}.h5") for split in images

@@ -379,7 +379,8 @@ def match_recording(
             f"channel_mapping is of sensors, {where} has voxels", "channel_mapping=none"
         )
     if isinstance(recording.space, Sensors):
-        names, chosen = recording.space.names, spec.names
+        names = recording.space.names
+        chosen = spec.names
         # names 0, 1, 2 … are those of a model that only counts channels
         if spec.names == tuple(map(str, range(len(spec.names)))):
             chosen = tuple(signal.channels or default or names)

@@ -30,7 +30,8 @@ def list_named_parts(path: Path) -> list[Path]:
     if match is None:
         return []
     if SPLIT.search(path.name):
-        unsplit, others = SPLIT.sub("", path.name), path.parent.iterdir()
+        unsplit = SPLIT.sub("", path.name)
+        others = path.parent.iterdir()
         parts = [other for other in others if SPLIT.sub("", other.name) == unsplit]
     else:
         firsts = [path.with_name(f"{match[1]}{end}") for end in (".fif", ".fif.gz")]
@@ -103,7 +104,8 @@ def require_own_parts(path: Path) -> None:
         ValueError: naming the file.
         BrainhiveError: if a part is a file of another recording.
     """
-    parts, name = [path], read_next_name(path)
+    parts = [path]
+    name = read_next_name(path)
     while name:
         require_own(path, name)
         part = path.with_name(name)

@@ -80,7 +80,8 @@ class Overlap:
         """Reason why nothing can be tested where labels follow each other in the same
         pairs.
         """
-        start_ms, stop_ms = 1000 * (self.end_s - self.least_s), 1000 * self.least_s
+        start_ms = 1000 * (self.end_s - self.least_s)
+        stop_ms = 1000 * self.least_s
         free = f" (free of it: {start_ms:.0f} to {stop_ms:.0f} ms)"
         return (
             f"{self.description}, and the same labels follow each other, so the "

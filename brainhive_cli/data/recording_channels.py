@@ -252,7 +252,8 @@ def describe_channels(
 
     # one row for each type, in the order of the first file
     rows = []
-    files, bad_in = len(channels.headers), _count_bad(channels)
+    files = len(channels.headers)
+    bad_in = _count_bad(channels)
     for kind in dict.fromkeys(header.types):
         names = [*compress(header.names, np.array(header.types) == kind)]
         count = len({*names} & {*channels.names})
@@ -263,7 +264,8 @@ def describe_channels(
             for name in names
             if name in bad_in
         ]
-        bad_names, located = " ".join(bad) or "–", positions if count else "–"
+        bad_names = " ".join(bad) or "–"
+        located = positions if count else "–"
         rows.append((kind, len(names), count, bad_names, located, " ".join(names)))
     return rows
 
@@ -368,7 +370,8 @@ def compare_facts(
         rate_hz: Rate to which faster recordings are resampled; None where none is.
     """
     # first file of each subject, by value
-    rates, references = dict[str, dict[int, str]](), dict[str, dict[int, str]]()
+    rates = dict[str, dict[int, str]]()
+    references = dict[str, dict[int, str]]()
     for subject, channels in subject_channels.items():
         for path, header in channels.headers.items():
             rate = f"{min(header.rate_hz, rate_hz or np.inf):.5g}"

@@ -190,7 +190,8 @@ def list_recordings(
     if not recordings:
         # the other kind is named, as it may be all that was kept
         kinds = ["recording", "epochs"]
-        wanted, other = kinds[are_epochs], kinds[not are_epochs]
+        wanted = kinds[are_epochs]
+        other = kinds[not are_epochs]
         for path in list_signal_files(root, "*", not are_epochs):
             raise MissingData(
                 f"{root} holds {other}, {path}, and no {wanted}",
@@ -391,7 +392,8 @@ def describe_labels(
         subjects: Those that are described.
         subject_numbers: The recipe's numbers of subjects by label.
     """
-    labels, lines = set[str](), list[str]()
+    labels = set[str]()
+    lines = list[str]()
     sessions: dict[int, str] = {}
     for subject, session_paths in files.items():
         labels_of_files = dict.fromkeys(
@@ -624,7 +626,8 @@ def name_events(
     # an integer may have zeros or a point: 00013, 13.0
     fields = FIELD.findall(template)
     for line, row in enumerate(rows if fields else (), 2):
-        values, name = {**entities, **row}, template
+        values = {**entities, **row}
+        name = template
         try:
             for field, column, spec, integer in fields:
                 value = values[column]

@@ -334,7 +334,8 @@ def describe(
 
 def _read_reference(raw: Any) -> str:
     """Read the reference of EEG from the sidecar of BIDS, or else as mne notes it."""
-    file, known = raw.filenames[0], dict[str, Any]()
+    file = raw.filenames[0]
+    known = dict[str, Any]()
     if file and (sidecar := table_of(Path(file), "eeg", ".json")):
         with suppress(BrainhiveError):  # of no use for anything else
             known = documents.read(sidecar)
@@ -385,7 +386,9 @@ def _find_events(
     find_pictures: FindPictures,
 ) -> Events:
     """Find events in a table, `annotated` or a channel."""
-    column, stim_channel, onset_unit = keys.column, keys.stim_channel, keys.onset_unit
+    column = keys.column
+    stim_channel = keys.stim_channel
+    onset_unit = keys.onset_unit
     # the events.tsv, if it has the column, or all of a template, with any entries
     table = table_of(path, "events")
     if column and table is None:
@@ -712,7 +715,8 @@ def _find_changes(
     # spans of one value; where most last, those of a sample are lines that change one
     # after another. mne's own would lose one at sample 0
     starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
-    values, lengths = codes[starts], np.diff(starts, append=len(codes))
+    values = codes[starts]
+    lengths = np.diff(starts, append=len(codes))
     glitch = max(1, int(GLITCH_S * rate_hz))
     doubts = []
     if (values != 0).any() and np.median(lengths[values != 0]) >= 2 * glitch:
@@ -722,7 +726,8 @@ def _find_changes(
         for index in np.flatnonzero(is_glitch)[::-1].tolist():
             values[index] = values[index + 1]
         is_start = np.diff(values, prepend=values[:1] - 1) != 0
-        starts, values = starts[is_start], values[is_start]
+        starts = starts[is_start]
+        values = values[is_start]
         if is_glitch.any():
             length_ms = 1000 * glitch / rate_hz
             doubts.append(
@@ -760,7 +765,8 @@ def _drop_doubled(
 ) -> tuple[list[tuple[int, str]], list[str]]:
     """Drop events that repeat the same one within DOUBLE_S, and describe how many."""
     last: dict[str, int] = {}
-    distinct, events = [], sorted(events)
+    distinct = []
+    events = sorted(events)
     for at, name in events:
         # the last counts, dropped or not, so that a line that bounces is one event
         if name not in last or at - last[name] > DOUBLE_S * rate_hz:

@@ -159,7 +159,8 @@ def _join(
     # signals stay in the files of their sessions until they are read
     # [n, 1, C, T]
     signals: list[LazyRows] = [recording.signal for recording in recordings]
-    rows, trial_shape = trials - starts[sessions], signals[0].shape[2:]
+    rows = trials - starts[sessions]
+    trial_shape = signals[0].shape[2:]
 
     def read(part: slice) -> Array:
         """Gather the repetitions of some of the N stimuli; zeros where there is
@@ -218,7 +219,8 @@ def files_difference(old: Known, new: Known) -> str:
     """Name the first file by which a store's files differ from others; empty if they do
     not.
     """
-    old, new = _below_their_folder(old), _below_their_folder(new)
+    old = _below_their_folder(old)
+    new = _below_their_folder(new)
     names = (name for name in {**old, **new} if old.get(name) != new.get(name))
     return next((f"from other files than now, such as {name}" for name in names), "")
 

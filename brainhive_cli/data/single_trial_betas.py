@@ -181,7 +181,8 @@ class Betas(Preparation):
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session by split."""
         trials, rows, _ = self._choose_trials(subject, session)
-        splits, width = trials.splits[rows], self.width(subject)
+        splits = trials.splits[rows]
+        width = self.width(subject)
         return {
             split: (int((splits == split).sum()), width, 1)
             for split in _list_splits(splits)
@@ -266,7 +267,9 @@ class Betas(Preparation):
         is_kept, is_sound = choose_estimates(betas[rows])
         trials, rows, groups = self._choose_trials(subject, session, rows[~is_kept])
         # [n], [n, V]
-        splits, values, space = trials.splits[rows], betas[rows], self.voxels(subject)
+        splits = trials.splits[rows]
+        values = betas[rows]
+        space = self.voxels(subject)
 
         # a voxel that was not recorded, or never changes, in some session is left out
         # of all in the end
@@ -280,7 +283,8 @@ class Betas(Preparation):
             if not len(training):
                 untrained.append(group)
             known = values[training if len(training) else members]
-            mean, spread = known.mean(0, np.float64), known.std(0, dtype=np.float64)
+            mean = known.mean(0, np.float64)
+            spread = known.std(0, dtype=np.float64)
             varies = np.ptp(known, 0) > 0
             is_sound &= varies
             # in place: of all voxels of a brain, copies in float64 are large
@@ -334,13 +338,16 @@ class Betas(Preparation):
         space = next(iter(recordings.values())).space
         assert isinstance(space, Voxels)
         maps = {**space.maps}
-        least, most = self.config.min_ncsnr, self.config.max_voxels
+        least = self.config.min_ncsnr
+        most = self.config.max_voxels
         # the mean over sessions
         is_sound = (maps.pop("is_sound") == 1) | self.config.keeps_constant
 
         # noise ceilings by the repetitions of training stimuli; voxels that all stay
         # have published ones
-        repeated, highest, rows = 0, "", np.flatnonzero(is_sound)
+        repeated = 0
+        highest = ""
+        rows = np.flatnonzero(is_sound)
         if "train" in recordings and not self.config.keeps_constant:
             ncsnr, repeated = measure_ncsnr(recordings["train"])
             maps |= {"ncsnr": ncsnr} if repeated else {}
@@ -551,7 +558,8 @@ class PublishedBetas(Betas):
         """The subjects whose files are there."""
         if known := self.config.find_subjects(self.root):
             return tuple(known)
-        patterns, numbers = self.patterns, self.config.numbers
+        patterns = self.patterns
+        numbers = self.config.numbers
         labels = list_subjects(
             self.root, [folder + pattern for pattern in patterns for folder in FOLDERS]
         )
@@ -632,7 +640,8 @@ def match_pictures(
             for name in distinct
             if (key := read_category(name)) in known
         }
-        ends, exact_names = {}, {*rows}
+        ends = {}
+        exact_names = {*rows}
     # a path may begin with a folder that the data set has not, as images/cat/cat_01.jpg
     while ends:
         matched, _ = match_names([*ends.values()], image_ids)
@@ -694,7 +703,8 @@ def choose_estimates(betas: Float32) -> tuple[Bool, Bool]:
     Returns:
         Whether each trial [n] and each voxel [V] is kept.
     """
-    is_missing, is_zero = ~np.isfinite(betas), betas == 0
+    is_missing = ~np.isfinite(betas)
+    is_zero = betas == 0
     varies = ~is_zero.all(0)
     is_zero &= varies
     share = is_zero.sum(1, keepdims=True) / max(1, varies.sum())
@@ -723,7 +733,8 @@ def measure_ncsnr(recording: Trials) -> tuple[Float64, int]:
 
     Source: Allen et al. 2022.
     """
-    signal, counts = recording.signal, recording.repetitions
+    signal = recording.signal
+    counts = recording.repetitions
     assert counts is not None  # as in every joined recording
     repeated = int((counts > 1).sum())
 

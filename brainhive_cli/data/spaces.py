@@ -264,7 +264,8 @@ def name_electrodes(raw: Any, path: Path, rename: Mapping[str, str], cap: str) -
     # names by the recipe, by the inputs of the cap, and by the 10-05 system
     from mne.channels import get_builtin_montages, make_standard_montage
 
-    montage, known = None, get_builtin_montages()
+    montage = None
+    known = get_builtin_montages()
     if cap:
         if cap not in known:
             raise RecipeError(

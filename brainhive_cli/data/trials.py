@@ -173,7 +173,8 @@ class Trials:
             )
             channels = self.space.names if isinstance(self.space, Sensors) else ()
             if self.mapping is not None:
-                width, channels = len(self.mapping.matrix), self.mapping.names
+                width = len(self.mapping.matrix)
+                channels = self.mapping.names
             # the dataclass is frozen
             vars(self).update(
                 counts=counts,
@@ -315,13 +316,15 @@ class Trials:
     def choose(self, is_chosen: Bool) -> Self:
         """Choose some of the repetitions [N, R]; stimuli without one are left out."""
         rows = np.flatnonzero(is_chosen.any(1))
-        chosen, is_chosen = self.take(rows), is_chosen[rows]
+        chosen = self.take(rows)
+        is_chosen = is_chosen[rows]
         # nothing to reorder: what is in memory stays
         if (is_chosen == chosen.is_there).all():
             return chosen
 
         # the chosen repetitions first, and as many columns as the most of them
-        counts, signal = is_chosen.sum(1), chosen.signal
+        counts = is_chosen.sum(1)
+        signal = chosen.signal
         # [n, r]
         order = np.argsort(~is_chosen, 1, kind="stable")[:, : counts.max(initial=0)]
 
@@ -369,7 +372,8 @@ class Trials:
         # a trial is a row, read late
         is_chosen = is_tested if split == "test" else self.is_there & ~is_tested
         signal, rows, columns = self.signal, *np.nonzero(is_chosen)
-        names, trials = self.image_ids, (rows[:, None], columns[:, None])
+        names = self.image_ids
+        trials = (rows[:, None], columns[:, None])
 
         def read(part: Any) -> Array:
             # a store is indexed along N alone
@@ -424,7 +428,9 @@ class Trials:
             RecipeError: naming what the data do not have, and the nearest name.
         """
         # rows [C]: channels in the order of their names, or voxels in that of the data
-        signal, space, rows = self.signal, self.space, np.arange(self.signal.shape[2])
+        signal = self.signal
+        space = self.space
+        rows = np.arange(self.signal.shape[2])
         if channels is not None and isinstance(space, Sensors):
             rows = channel_rows(space.names, channels)
         elif channels is not None and isinstance(space, Voxels):
@@ -504,7 +510,8 @@ class Trials:
             shuffle_repetitions,
         )
 
-        singles, counts = torch.from_numpy(self.singles), torch.from_numpy(self.counts)
+        singles = torch.from_numpy(self.singles)
+        counts = torch.from_numpy(self.counts)
         chosen = shuffle_repetitions(singles, counts, count, generator)
         # the default Augment has equal weights
         averages = mix_repetitions(*chosen, Augment(), generator).numpy()
@@ -583,7 +590,8 @@ class Trials:
         # a value that is not finite, by picture and channel
         if not np.isfinite(signal).all():
             index, *_, row, _ = np.argwhere(~np.isfinite(signal))[0]
-            number, ids = np.arange(len(self.signal))[part][index], self.image_ids
+            number = np.arange(len(self.signal))[part][index]
+            ids = self.image_ids
             picture = f"picture {ids[number]}" if len(ids) else f"row {number}"
             which = f"voxel {row if self.rows is None else self.rows[row]}"
             if isinstance(self.space, Sensors):

@@ -95,7 +95,8 @@ def films(split: Literal["train", "test"]) -> list[Film]:
 
 def keep_inside(film: Film) -> Film:
     """Shrink and move the thing so that it stays in the picture all the way."""
-    scene, steps = film.scene, DIRECTIONS[film.direction]
+    scene = film.scene
+    steps = DIRECTIONS[film.direction]
     # things larger than LARGEST would leave the picture on their way
     size = min(scene.size, LARGEST)
     centre = []

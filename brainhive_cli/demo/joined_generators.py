@@ -20,11 +20,9 @@ from brainhive_cli.core.hub import DEMO_WEIGHTS
 if TYPE_CHECKING:
     from torch import Tensor
 
-SHARED, DUAL, PRIOR = (
-    DEMO_WEIGHTS / "generator",
-    DEMO_WEIGHTS / "dual",
-    DEMO_WEIGHTS / "prior",
-)
+SHARED = DEMO_WEIGHTS / "generator"
+DUAL = DEMO_WEIGHTS / "dual"
+PRIOR = DEMO_WEIGHTS / "prior"
 MOTION = DEMO_WEIGHTS / "films"
 """Motion modules and SparseCtrl, which were trained on drawn films."""
 DUAL_UNET = DUAL / "unet.safetensors"
@@ -103,7 +101,8 @@ def dual_state() -> dict[str, "Tensor"]:
     from safetensors.torch import load_file
 
     # a stream's attention block that has no weight of its own has the shared one
-    shared, different = load_file(SHARED / "unet" / _WEIGHTS), load_file(DUAL_UNET)
+    shared = load_file(SHARED / "unet" / _WEIGHTS)
+    different = load_file(DUAL_UNET)
     return {
         dual: different.get(dual, value)
         for name, value in shared.items()
@@ -239,7 +238,8 @@ def _write_token_guided(folder: Path) -> None:
     # components that are the same, and a U-Net that embeds sizes
     for component in ("vae", "scheduler"):
         shutil.copytree(SHARED / component, folder / component)
-    ids, width = 4 * TIME_ID_DIM, 4 * unet_config()["block_out_channels"][0]
+    ids = 4 * TIME_ID_DIM
+    width = 4 * unet_config()["block_out_channels"][0]
     sizes = {
         "addition_embed_type": "text_time",
         "projection_class_embeddings_input_dim": ids,
@@ -257,7 +257,8 @@ def _write_token_guided(folder: Path) -> None:
     )
 
 
-DUAL_GUIDED, TOKEN_GUIDED = "models/demo-dual-guided", "models/demo-token-guided"
+DUAL_GUIDED = "models/demo-dual-guided"
+TOKEN_GUIDED = "models/demo-token-guided"
 TEXT_GUIDED = "models/demo-text-guided"
 """Folders of the generators below home, which recipes name."""
 GENERATORS: dict[str, tuple[tuple[Path, ...], Callable[[Path], None]]] = {

@@ -226,7 +226,8 @@ def _placed(scene: Scene, resolution_px: int) -> tuple[UInt8, tuple[slice, slice
 
     # the thing with its margin, about its centre
     extent = int(scene.size * side) * (100 + 2 * _MARGIN) // 100
-    top, left = int(scene.y * side) - extent // 2, int(scene.x * side) - extent // 2
+    top = int(scene.y * side) - extent // 2
+    left = int(scene.x * side) - extent // 2
 
     # only the part inside the canvas, nearest neighbour
     rows = np.arange(max(top, 0), min(top + extent, side))
@@ -249,7 +250,8 @@ def arrange(concept: Concept, rng: np.random.Generator, image_id: str = "") -> S
     size = 0.44 + 0.18 * rng.random()
     # how far the centre may move while the thing stays inside
     reach = (1 - 1.04 * size) / 2
-    x, y = 0.5 + reach * (2 * rng.random() - 1), 0.5 + reach * (2 * rng.random() - 1)
+    x = 0.5 + reach * (2 * rng.random() - 1)
+    y = 0.5 + reach * (2 * rng.random() - 1)
     return Scene(
         shape,
         colour,
@@ -283,7 +285,8 @@ def _background(name: str, side: int) -> Pixels:
     bands = BACKGROUNDS[name]
     ends = [start for start, _, _ in bands[1:]] + [100]
     for (start, upper, lower), end in zip(bands, ends, strict=True):
-        first, last = start * side // 100, end * side // 100
+        first = start * side // 100
+        last = end * side // 100
         way = np.arange(last - first)[:, None, None]
         canvas[first:last] = np.array(upper) + (
             np.array(lower) - np.array(upper)
@@ -315,9 +318,11 @@ def _thing(shape: str, texture: str, cells: int) -> UInt8:
     from scipy.ndimage import binary_dilation
 
     # positions of the cells' centres, in 1 / (2 * cells) of the silhouette's grid
-    step, unit = 100 + 2 * _MARGIN, 2 * cells
+    step = 100 + 2 * _MARGIN
+    unit = 2 * cells
     centres = (2 * np.arange(cells) + 1) * step - unit * _MARGIN
-    y, x = centres[:, None], centres[None, :]
+    y = centres[:, None]
+    x = centres[None, :]
 
     # the pieces, laid over each other
     labels = np.zeros((cells, cells), dtype=np.uint8)
@@ -325,7 +330,8 @@ def _thing(shape: str, texture: str, cells: int) -> UInt8:
         labels[_covers(points, x, y, unit)] = _INKS.index(ink)
 
     # the second tone of the texture, on the grid of 100
-    grid_x, grid_y = x // unit, y // unit
+    grid_x = x // unit
+    grid_y = y // unit
     match texture:
         case "striped":
             is_second = np.broadcast_to(grid_y // 9 % 2 == 1, labels.shape)
@@ -338,7 +344,8 @@ def _thing(shape: str, texture: str, cells: int) -> UInt8:
     labels[(labels == _INKS.index("body")) & is_second] = _INKS.index("second")
 
     # an outline around the silhouette
-    radius, silhouette = unit // step, labels > 0
+    radius = unit // step
+    silhouette = labels > 0
     distance = np.arange(-radius, radius + 1)
     outline = binary_dilation(
         silhouette, distance[:, None] ** 2 + distance**2 <= radius**2
@@ -377,11 +384,9 @@ def captions(scene: Scene) -> list[str]:
     """Describe what a scene shows, but not where or how large, as `CAPTIONS_EACH`
     people might write.
     """
-    colour, texture, setting = (
-        scene.colour,
-        scene.texture,
-        SCENERY["settings"][scene.background],
-    )
+    colour = scene.colour
+    texture = scene.texture
+    setting = SCENERY["settings"][scene.background]
     a_colour = ("an " if colour[0] in "aeiou" else "a ") + colour
     return [
         f"a {texture} {colour} {scene.shape} {setting}",

@@ -238,10 +238,12 @@ class Head:
         """
         # weights and patterns: a part that all subjects share, and a part of this
         # subject
-        components, width = len(ONSETS_S[stage]), features.shape[-1]
+        components = len(ONSETS_S[stage])
+        width = features.shape[-1]
         shared = np.random.default_rng((_MODEL_SEED, stage, width))
         special = np.random.default_rng((_MODEL_SEED, stage, width, 1 + self.subject))
-        shared_part, own_part = (1 - OWN_SHARE**2) ** 0.5, OWN_SHARE
+        shared_part = (1 - OWN_SHARE**2) ** 0.5
+        own_part = OWN_SHARE
         size = (width, components, PATTERNS)
         weights = shared_part * shared.standard_normal(
             size

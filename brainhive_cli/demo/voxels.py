@@ -199,10 +199,8 @@ def simulate(
             random = np.random.default_rng(
                 (_MODEL_SEED, seed, subject, item, repetition)
             )
-            single, shared = (
-                random.standard_normal(evoked.shape[1]),
-                random.standard_normal(),
-            )
+            single = random.standard_normal(evoked.shape[1])
+            shared = random.standard_normal()
             drawn = (1 - COMMON) ** 0.5 * single + COMMON**0.5 * shared * common
             signal[row, repetition, :, 0] = evoked[row] + noise * drawn
     return signal

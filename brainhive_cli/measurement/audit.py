@@ -45,7 +45,8 @@ SEEDS = 2.33
 """Standard deviations of a score by which a mean over seeds exceeds that of one seed in
 1 of 100 at most.
 """
-TOGETHER, STANDARDISED = "test signals together", "standardised by test signals"
+TOGETHER = "test signals together"
+STANDARDISED = "standardised by test signals"
 CLAIMED = "claimed numbers"
 BEFORE = "predictions or similarities from before that step"
 

@@ -302,7 +302,8 @@ def compare_ranks(
         The differences in top-1, and why other pairs cannot be compared: as they were
         tested among other pictures, on other subjects or items.
     """
-    compared, errors = [], []
+    compared = []
+    errors = []
     # one row a pair; a pair that cannot be compared is a reason, no failure
     for (first, second), pair in pairs.items():
         try:

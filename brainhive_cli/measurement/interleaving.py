@@ -117,13 +117,15 @@ class Interleaving:
         items: list[Hashable] = [*range(len(order.label))]
         if by == "trials":
             # models have learned of the same run, and of the same time of other runs
-            within, others = order.run, "runs"
+            within = order.run
+            others = "runs"
             by_label = order._replace(features=None)
             is_blocked = p_of_clumping(by_label, 0 * order.run) <= CLUMPED
             has_one_order = p_of_shared_order(order, within) <= SMALLEST_P
             follows_time = is_blocked or has_one_order
         else:
-            within, others = group[order.item], by
+            within = group[order.item]
+            others = by
             # groups that are equal say as much as one of them
             slots = _number_slots(order, within)
             tested = order
@@ -176,7 +178,8 @@ class Interleaving:
         # pictures that are the only ones of their concept have no part in the first
         # test
         everything = 0 * order.run
-        problem, concept_problem = "", ""
+        problem = ""
+        concept_problem = ""
         stratum = _stratify(pictures.item, everything, exchanged)
         if parts is None and _can_exchange(pictures, stratum):
             problem = TOGETHER.format("similar pictures", "in blocks")
@@ -254,14 +257,17 @@ def find_interleaved(
     possible = [row for row in range(3) if _can_exchange(order, strata[row])]
     if not possible:
         return None
-    parts, stratum = natural[possible[0]], strata[possible[0]]
+    parts = natural[possible[0]]
+    stratum = strata[possible[0]]
 
     # mean time of each item in the parts
     time = count_positions(parts) / np.bincount(parts)[parts]
     mean_time = np.bincount(order.item, time) / np.bincount(order.item)
 
     # the whole stratum, then ever more stretches of time
-    smaller, pieces, is_clumped = stratum, 1, False
+    smaller = stratum
+    pieces = 1
+    is_clumped = False
     while _can_exchange(order, smaller):
         p = p_of_clumping(order, parts, smaller)
         is_clumped |= pieces == 1 and p <= CLUMPED

@@ -56,7 +56,8 @@ class Products:
         # in float32, rounding of the many eigenvalues of 0 would choose the penalty
         if len(features) < features.shape[1]:
             learned = torch.cat([*outputs])
-            exact, values = features.double(), learned.double()
+            exact = features.double()
+            values = learned.double()
             mean = values.mean(0)
             squares = (values - mean).square().sum(0)
             return cls(exact @ exact.T, learned, squares, mean, len(values), features)
@@ -215,7 +216,8 @@ def project(
     """
     # centre by the training features
     mean = train.mean(0)
-    centred, test = train - mean, test - mean
+    centred = train - mean
+    test = test - mean
 
     # principal components, exact ones where they are few enough
     count = min(components, *train.shape)

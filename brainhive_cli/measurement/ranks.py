@@ -342,7 +342,8 @@ def summarise(
     possible = np.arange(1, len(guess) + 1)
 
     # value of a rank, and the limits of its mean over items
-    span, share = (1.0, float(pool)), (0.0, 1.0)
+    span = (1.0, float(pool))
+    share = (0.0, 1.0)
     transforms: dict[str, tuple[Callable[[Any], Any], Limits]] = {
         **{f"top{k}": (partial(np.greater_equal, k), share) for k in TOP},
         "mean_rank": (np.asarray, span),

@@ -19,11 +19,14 @@ above it lies from zero, as -10⁹ does.
 """
 AS_FILED = ""
 DISTANCE = "distances, of which small ones are alike"
-COSINE, PEARSON = "cosine similarity", "Pearson correlation"
-EUCLIDEAN, DOT = "Euclidean distance", "dot product"
+COSINE = "cosine similarity"
+PEARSON = "Pearson correlation"
+EUCLIDEAN = "Euclidean distance"
+DOT = "dot product"
 SCALED = "cosine with the gallery standardised"
 MEASURES = (AS_FILED, DISTANCE, COSINE, PEARSON, EUCLIDEAN, DOT, SCALED)
-MEAN, RAW_MEAN = "mean similarity of repetitions", "mean prediction of repetitions"
+MEAN = "mean similarity of repetitions"
+RAW_MEAN = "mean prediction of repetitions"
 WITHOUT = "signals left out whose own similarity is missing"
 REPETITIONS = (AS_FILED, MEAN, RAW_MEAN, WITHOUT)
 LAYOUTS = (AS_FILED, "rows are candidates")

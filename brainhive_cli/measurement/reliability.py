@@ -151,7 +151,8 @@ def correlate(pairs: Iterable[tuple[Array, Array]]) -> Float64:
     constant.
     """
     # sums of values, squares and products
-    count, sums = 0, np.zeros(())
+    count = 0
+    sums = np.zeros(())
     for first, second in pairs:
         moments = np.stack(
             [first, second, first * first, second * second, first * second]

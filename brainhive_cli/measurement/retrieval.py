@@ -201,7 +201,8 @@ class Scores:
         shown = [column[label] for label in self.labels if label in column]  # [n]
         ranked = np.where(self.table > 0, self.table, np.nan)  # [n, P]
         signals = np.arange(len(shown))
-        own, compared = ranked[signals, shown], np.isfinite(ranked).sum(1)
+        own = ranked[signals, shown]
+        compared = np.isfinite(ranked).sum(1)
 
         # mean rank of each picture by the signals of others
         ranked[signals, shown] = np.nan
@@ -296,7 +297,8 @@ def rank(
     )
     seen_ranks, precision = (values.numpy() for values in ranked)
     nearest_rows = nearest(signals, images)
-    scores, start = {}, 0
+    scores = {}
+    start = 0
     for subject, listed in items.items():
         part = slice(start, start := start + len(listed.labels))
 
@@ -343,7 +345,8 @@ def share_wins(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
     # the signals of the other picture that are less like the seen one, ties half
     wins = np.empty(len(score))
     for is_seen, sign in ((is_second, 1), (~is_second, -1)):
-        own, others = sign * score[is_seen], np.sort(sign * score[~is_seen])
+        own = sign * score[is_seen]
+        others = np.sort(sign * score[~is_seen])
         fewer, more = (np.searchsorted(others, own, side) for side in ("left", "right"))
         wins[is_seen] = (fewer + more) / 2
     area = wins.sum() / (2 * is_second.sum() * (~is_second).sum())
@@ -378,7 +381,8 @@ def rank_corrected(
     similarities = {
         subject: compare_tokens(signals, images) for subject, signals in tokens.items()
     }
-    scores, names = {}, []
+    scores = {}
+    names = []
     for config in corrections:
         # one correction more, of each subject's similarities
         names.append(config.kind)

@@ -244,7 +244,8 @@ def describe(
     scatter = scatter_of_means([group.mean(0) for group in models], items)
 
     # hits, or shares of hits
-    subjects, units = len(models), items.count
+    subjects = len(models)
+    units = items.count
     centre = float(scatter.estimates.mean())
     counted = f"{units} {items.kind}"
     if is_share is None:
@@ -311,7 +312,8 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> Scatter:
     subjects = len(groups)
     units = items.count
     strata = items.stratum_of_unit
-    estimates, alone = [], []
+    estimates = []
+    alone = []
     influence = np.zeros(units)
     weights = np.zeros((subjects, units))
     for weight, values, unit in zip(weights, groups, items.numbers, strict=True):

@@ -119,7 +119,8 @@ def p_of_clumping(
     if strata is None:
         (strata,) = number_names([list_parts(order.item, parts)])
     # only items of one stratum are exchanged, so others need not be compared
-    stratum, position = strata[order.item], count_positions(parts)
+    stratum = strata[order.item]
+    position = count_positions(parts)
     near = _Windows(parts * (1 + strata.max(initial=0)) + stratum, position)
     across = _Windows(stratum, position) if np.ptp(parts) else None
 

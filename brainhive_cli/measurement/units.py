@@ -396,7 +396,8 @@ def _list_orders(members: Int64, sizes: Sequence[int]) -> list[Int64]:
     `ExchangeClass`.
     """
     # units are exchanged, and items within each unit: the product of both
-    listed, ends = [], np.cumsum(sizes)[:-1]
+    listed = []
+    ends = np.cumsum(sizes)[:-1]
     for units in permutations(members):
         parts = [part for unit in units for part in np.split(unit, ends)]
         for orders in product(*(permutations(part) for part in parts)):

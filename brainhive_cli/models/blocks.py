@@ -209,7 +209,8 @@ class Adapter(nn.Module):
         self, shapes: Mapping[str, Sequence[int]], rank: int, alpha: float
     ) -> None:
         super().__init__()
-        self.names, self.factor = tuple(shapes), alpha / rank
+        self.names = tuple(shapes)
+        self.factor = alpha / rank
         # A [rank, inputs] is random and B [outputs, rank] zero
         self.down = nn.ParameterList(
             torch.randn(rank, inputs) / rank for _, inputs in shapes.values()

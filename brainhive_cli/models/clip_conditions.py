@@ -121,12 +121,14 @@ class CaptionTokens:
             from open_clip.tokenizer import SimpleTokenizer
 
             tokenizer = SimpleTokenizer()
-            self.start, self.end = tokenizer.sot_token_id, tokenizer.eot_token_id
+            self.start = tokenizer.sot_token_id
+            self.end = tokenizer.eot_token_id
             self._encode: Callable[[str], list[int]] = tokenizer.encode
         else:
             folder = hub.folder(source, allow=(f"{TOKENIZER}/*",))
             tokenizer = read_preprocessor(folder / TOKENIZER, "CLIPTokenizer")
-            self.start, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
+            self.start = tokenizer.bos_token_id
+            self.end = tokenizer.eos_token_id
             # start and end are added by `ids`
             self._encode = lambda text: (
                 tokenizer(text, add_special_tokens=False).input_ids

@@ -48,7 +48,9 @@ class Join(nn.Module):
         self, dims: dict[str, int], is_mean: bool, normalise: bool = False
     ) -> None:
         super().__init__()
-        self.dims, self.is_mean, self.normalise = dict(dims), is_mean, normalise
+        self.dims = dict(dims)
+        self.is_mean = is_mean
+        self.normalise = normalise
         self.signal: nn.Module = nn.Identity()
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
@@ -136,7 +138,8 @@ class Levels(nn.Module):
 
     def __init__(self, dims: dict[str, int], dim: int, config: Any) -> None:
         super().__init__()
-        self.dims, width = dict(dims), common_width(dims)
+        self.dims = dict(dims)
+        width = common_width(dims)
         self.learned = nn.Parameter(torch.zeros(config.learned, width))  # [learned, D]
         # [K + learned, D]
         self.scale = nn.Parameter(torch.rand(len(dims) + config.learned, width))
@@ -175,7 +178,9 @@ class Router(nn.Module):
         self, dims: dict[str, int], dim: int, subjects: int, config: Any
     ) -> None:
         super().__init__()
-        self.dims, self.bias_dropout, count = dict(dims), BIAS_DROPOUT, len(dims)
+        self.dims = dict(dims)
+        self.bias_dropout = BIAS_DROPOUT
+        count = len(dims)
 
         # at first the layer in the middle weighs most: another's logit is its distance
         # from there, below 0

@@ -231,10 +231,8 @@ def check(
 
     # a vector is cut into heads by their widths; of tensors by name, names, shapes and
     # rows must all agree
-    expected, width = (
-        {name: head.shape for name, head in heads.items()},
-        sum(h.width for h in heads.values()),
-    )
+    expected = {name: head.shape for name, head in heads.items()}
+    width = sum(h.width for h in heads.values())
     if isinstance(outputs, Tensor):
         actual = str([*outputs.shape])
         is_right = (
@@ -254,7 +252,8 @@ def check(
         )
         is_right = has_all_rows and shapes == expected
     else:
-        actual, is_right = type(outputs).__name__, False
+        actual = type(outputs).__name__
+        is_right = False
 
     # name the part that returned it, and both shapes
     if not is_right:
@@ -324,7 +323,8 @@ def latent_space(autoencoder: Any) -> str:
     Rounding keeps signs, so weights in half precision have the same name; so has a
     fine-tuned decoder.
     """
-    config, state = autoencoder.config, autoencoder.state_dict()
+    config = autoencoder.config
+    state = autoencoder.state_dict()
     # scale and shift decide what latents mean, as the weights do
     digest = hashlib.sha256(
         f"{config.scaling_factor} {config.get('shift_factor') or 0.0}".encode()

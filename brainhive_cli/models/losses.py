@@ -284,7 +284,8 @@ class MmdConfig(LossConfig):
                 "mmd compares distributions, and the batch has one row",
                 "a larger batch",
             )
-        predicted, target = predicted.flatten(1), target.flatten(1)
+        predicted = predicted.flatten(1)
+        target = target.flatten(1)
 
         def kernel(one: Tensor, other: Tensor) -> Tensor:
             """Average the kernels of all pairs of rows [B, D]: [B, B]."""
@@ -564,7 +565,8 @@ class SoftClipConfig(ScaledConfig):
         mixing = context.mixing
         if self.items == "frames":
             mixing = None if mixing is None else mixing.repeat(predicted.shape[1])
-            predicted, target = predicted.flatten(0, 1), target.flatten(0, 1)
+            predicted = predicted.flatten(0, 1)
+            target = target.flatten(0, 1)
 
         # compare the similarities of predictions and targets with those among the
         # targets
@@ -650,7 +652,8 @@ def cosines(predicted: Tensor, target: Tensor, with_length: bool = False) -> Ten
     import torch.nn.functional as F
 
     refuse_other_shape(predicted, target)
-    predicted, target = predicted.flatten(1), target.flatten(1)
+    predicted = predicted.flatten(1)
+    target = target.flatten(1)
     direction = predicted if with_length else F.normalize(predicted, dim=-1)
     cosine = direction @ F.normalize(target, dim=-1).T
     # under autocast only the product is of less precision

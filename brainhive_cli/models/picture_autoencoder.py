@@ -144,7 +144,8 @@ def open_autoencoder(source: str) -> PictureAutoencoder | Pixels:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return PictureAutoencoder(latents=16, width=8)
-    file, network = find_weights(source), PictureAutoencoder()
+    file = find_weights(source)
+    network = PictureAutoencoder()
     weights.fill(network, weights.read(file), file)
     return network
 
@@ -218,7 +219,8 @@ def learn_pictures(pixels: Tensor, epochs: int = EPOCHS) -> PictureAutoencoder:
         network = PictureAutoencoder()
     order = torch.randperm(len(pixels), generator=random)
     held_count = max(1, round(VALIDATION * len(pixels)))
-    held_out, learned = pixels[order[:held_count]], pixels[order[held_count:]]
+    held_out = pixels[order[:held_count]]
+    learned = pixels[order[held_count:]]
 
     # one cycle of the learning rate over all steps
     optimizer = torch.optim.Adam(network.parameters(), PEAK_LR)

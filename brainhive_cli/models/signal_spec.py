@@ -209,7 +209,8 @@ class SignalSpec:
 
         # simulated instead of recorded, and the steps; models of other projects know no
         # unit and no step
-        here, trained = dict(preparation), dict(self.preparation)
+        here = dict(preparation)
+        trained = dict(self.preparation)
         origins = tuple(
             "simulated" if steps.pop("simulated", False) else "recorded"
             for steps in (here, trained)

@@ -322,7 +322,8 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
     for index, (name, colour) in enumerate(_label_lines(curve.lines)):
         line = curve.lines[index]
         at = np.arange(len(names)) + (index - (count - 1) / 2) * BAR_INCH / step
-        values, errors = _numbers(line.values), None
+        values = _numbers(line.values)
+        errors = None
         if line.low is not None and line.high is not None:
             errors = np.maximum(
                 [values - _numbers(line.low), _numbers(line.high) - values], 0
@@ -501,7 +502,8 @@ def _label_lines(lines: Sequence[Line]) -> list[tuple[str, str]]:
     """Choose the name of each line in the legend, and its colour: that of controls is
     grey.
     """
-    labels, index = [], 0
+    labels = []
+    index = 0
     for line in lines:
         # `sub-01_seed-2025` is subject 1, seed 2025
         name = CELL.sub(r"subject \1, seed \2", line.name).replace(
@@ -633,7 +635,8 @@ def save_sheet(
         axes = figure.add_axes((0, 0, 1, 1))
         top = GAP_SHARE
         for row in ([Tile(None, [title], sides=int(width))], *rows):
-            left, bottom = GAP_SHARE, top
+            left = GAP_SHARE
+            bottom = top
             # a tile: picture with its frame, and text below
             for tile in row:
                 below = top

@@ -101,7 +101,8 @@ class _LimitedSocket(socket.socket):
 
     def __init__(self, *arguments: Any, limit: int, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self._limit, self._accepted = limit, list[socket.socket]()
+        self._limit = limit
+        self._accepted = list[socket.socket]()
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a connection.
@@ -272,7 +273,9 @@ class LivePage:
             )
         yield f"retry: {RETRY_MS}\ndata: {text}\n\n"
 
-        last, sent_s, is_stopping = 0, time.monotonic(), False
+        last = 0
+        sent_s = time.monotonic()
+        is_stopping = False
         while not is_stopping:
             # what was published before the end is still sent
             is_stopping = self._is_stopping
@@ -282,7 +285,8 @@ class LivePage:
                 message for message in messages if message[0] > last
             ):
                 yield f"id: {number}\ndata: {text}\n\n"
-                last, sent_s = number, time.monotonic()
+                last = number
+                sent_s = time.monotonic()
 
             # a comment keeps an idle connection open
             if time.monotonic() - sent_s > KEEPALIVE_S:

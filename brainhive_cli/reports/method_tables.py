@@ -184,7 +184,8 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
     top1 = metrics["top1"]
 
     # the share of the way from chance to the ceiling of as many candidates
-    reached, chance = None, top1.chance or 0
+    reached = None
+    chance = top1.chance or 0
     ceiling = row.measured.scopes.get(scope("ceiling", ALL), {}).get("top1", top1)
     is_same = (ceiling.pool, ceiling.chance) == (top1.pool, top1.chance)
     if ceiling is not top1 and is_same and (ceiling.low or 0) > chance:

@@ -128,7 +128,8 @@ def page_of(
     # a section for each group: the findings of its runs, then tables and artifacts
     sections = list(first)
     for group in groups:
-        count, artifacts = len(group.runs), []
+        count = len(group.runs)
+        artifacts = []
         for run in group.runs:
             is_on_top = run is pictured_first[0] and len(runs) == 1
             below = [
@@ -291,7 +292,8 @@ def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
     Returns:
         The files, `RUN-TITLE.SUFFIX`.
     """
-    paths, times_used = [], Counter[str]()
+    paths = []
+    times_used = Counter[str]()
     for label, title, save in _list_figures(groups):
         # a name of its own, also where file systems do not distinguish cases
         name = "-".join(filter(None, (_slug(label), _slug(title)))) or "figure"

@@ -137,11 +137,9 @@ class ShownRun:
         """Read the measurements, and sort them by what pages and tables show."""
         measured = self.folder.measurements()
         self.measured = measured.of_variant(self.variant) if self.variant else measured
-        self.command, facts, scopes = (
-            self.folder.command,
-            self.measured.facts,
-            self.measured.scopes,
-        )
+        self.command = self.folder.command
+        facts = self.measured.facts
+        scopes = self.measured.scopes
         self.source = str(next(iter(facts.sources), ""))
         self.is_control = (
             isinstance(facts, RetrievalFacts) and facts.control is not None

@@ -195,7 +195,8 @@ def _open(root: Path, files: Sequence[Sequence[str]], most: int, index: int) -> 
         scale = SIDE_PX / min(picture.size)
         width, height = (max(SIDE_PX, round(side * scale)) for side in picture.size)
         resized = picture.resize((width, height), Resampling.BICUBIC)
-        left, top = (width - SIDE_PX) // 2, (height - SIDE_PX) // 2
+        left = (width - SIDE_PX) // 2
+        top = (height - SIDE_PX) // 2
         exemplars.append(
             np.asarray(resized.crop((left, top, left + SIDE_PX, top + SIDE_PX)))
         )

@@ -295,7 +295,8 @@ def _measure_stored(
     stored embeddings.
     """
     # stored embeddings of the training pictures and of the split
-    root, stores = paths.under_home("embeddings"), {}
+    root = paths.under_home("embeddings")
+    stores = {}
     for name in {"train": None, split: None}:  # once if the split is train
         stores[name] = target_store.open_all(root, source.name, name, [config.meaning])[
             config.meaning

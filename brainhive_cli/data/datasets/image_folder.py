@@ -158,7 +158,8 @@ def _images(
     # a share of concepts, or the pictures of a list, are the test
     if not folders and (config.test_share or config.test_list):
         rows = _choose(config, root, split, files, np.array(concepts)).tolist()
-        files, concepts = [files[row] for row in rows], [concepts[row] for row in rows]
+        files = [files[row] for row in rows]
+        concepts = [concepts[row] for row in rows]
     return from_files(name, split, root, files, concepts, unread)
 
 

@@ -154,9 +154,11 @@ def _write_note(file: RemoteFile, folder: Path) -> None:
 
 def _digest(path: Path, algorithm: str) -> str:
     """Digest a file, by `sha256`, `md5` or `git`."""
-    name, prefix = algorithm, b""
+    name = algorithm
+    prefix = b""
     if algorithm == "git":  # which digests the size, too
-        name, prefix = "sha1", b"blob %d\0" % path.stat().st_size
+        name = "sha1"
+        prefix = b"blob %d\0" % path.stat().st_size
     with path.open("rb") as file:
         content = hashlib.file_digest(file, partial(hashlib.new, name, prefix))
     return f"{algorithm}:{content.hexdigest()}"
@@ -185,8 +187,10 @@ def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
 
     # small files wait for answers, so several are fetched at once; the threads are
     # daemons, for which Ctrl-C does not wait
-    reports, is_over = Reports(), Event()
-    remaining, received = waiting.qsize(), 0
+    reports = Reports()
+    is_over = Event()
+    remaining = waiting.qsize()
+    received = 0
     threads = []
     for _ in range(min(remaining, DOWNLOADS_AT_ONCE)):
         thread = Thread(
@@ -203,7 +207,8 @@ def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
                 if report is None:
                     remaining -= 1
                 else:
-                    before, received = received, received + report
+                    before = received
+                    received = received + report
                     bar.advance(received // MEGABYTE - before // MEGABYTE)
         except Exception:
             # no more files are begun, and those that are nearly there may end
@@ -328,7 +333,8 @@ def _complete(file: RemoteFile, part: Path, path: Path) -> Iterator[int]:
         Bytes that came.
     """
     line = shlex.join(["curl", "-L", "--create-dirs", "-o", str(path), file.url])
-    start, size = -1, part.stat().st_size if part.exists() else 0
+    start = -1
+    size = part.stat().st_size if part.exists() else 0
     if not file.size:
         part.touch()
     while start < size < file.size:

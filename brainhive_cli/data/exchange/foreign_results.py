@@ -394,7 +394,8 @@ def _find_starts(values: Mapping[str, Array], label: str) -> Int64:
 
 def _read_claims(values: Mapping[str, Array]) -> dict[str, float]:
     """Read claimed values, shares in percent; of an interval half its width."""
-    claims, is_percent = dict[str, float](), False
+    claims = dict[str, float]()
+    is_percent = False
     for label, value in values.items():
         role = _find_role(CLAIMS, label)
         if role == "trainings" and value.size > 1:

@@ -63,17 +63,22 @@ class GrowingRun:
             ).fpath
         self._rate_hz = float(info["sfreq"])
         self._data = written if is_fif else written.with_suffix(".eeg")
-        self._is_fif, self._dtype = is_fif, ">f4" if is_fif else "<f4"
+        self._is_fif = is_fif
+        self._dtype = ">f4" if is_fif else "<f4"
 
         # cut off the sample, and keep what ends the file after the last sample
-        head, tail, ones = b"", b"", self._data.read_bytes()
+        head = b""
+        tail = b""
+        ones = self._data.read_bytes()
         if is_fif:
             # which mne-bids writes in double precision
             size = 8 * len(scales)
             head, _, rest = ones.rpartition(_write_tag(DOUBLE, size))
-            ones, tail = rest[:size], rest[size:]
+            ones = rest[:size]
+            tail = rest[size:]
         self._scales = scales * np.frombuffer(ones, ">f8" if is_fif else "<f4")
-        self._end, self._tail = len(head), tail
+        self._end = len(head)
+        self._tail = tail
         self._data.write_bytes(head + tail)
 
         # cut off the event
@@ -86,7 +91,8 @@ class GrowingRun:
             start, _, _ = self._markers.read_bytes().partition(FIRST_MARKER)
             self._markers.write_bytes(start)
         self._sidecar = written.with_suffix(".json")
-        self._samples, self._events = 0, 0
+        self._samples = 0
+        self._events = 0
 
     def append(
         self, samples: Float32, events: Iterable[tuple[int, int, Mapping[str, str]]]
@@ -120,7 +126,8 @@ class GrowingRun:
             self._end += len(values)
             self._samples += len(samples)
 
-        rows, markers = "", ""
+        rows = ""
+        markers = ""
         for sample, kind, columns in events:
             self._events += 1
             row = {

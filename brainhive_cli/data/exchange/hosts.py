@@ -31,7 +31,8 @@ from brainhive_cli.core.recipe import RECORDS
 Document = TypeVar("Document")
 NEMAR = "https://data.nemar.org/"
 # the certificate of the first form has no bucket whose name has a dot
-S3, S3_WITH_DOT = "https://{}.s3.amazonaws.com/", "https://s3.amazonaws.com/{}/"
+S3 = "https://{}.s3.amazonaws.com/"
+S3_WITH_DOT = "https://s3.amazonaws.com/{}/"
 OPENNEURO = "openneuro.org"
 """Bucket of OpenNeuro, with a folder for each data set."""
 TIMEOUT_S = 60
@@ -222,7 +223,9 @@ def _list_bucket(bucket: str, prefix: str, cut: int = 0) -> list[RemoteFile]:
     lack the first `cut` characters of the key.
     """
     server = (S3_WITH_DOT if "." in bucket else S3).format(quote(bucket, safe=""))
-    files, keys, token = list[RemoteFile](), set[str](), ""
+    files = list[RemoteFile]()
+    keys = set[str]()
+    token = ""
     for _ in range(MAX_PAGES):
         # a page has a thousand keys
         url = f"{server}?list-type=2&prefix={quote(prefix, safe='')}"

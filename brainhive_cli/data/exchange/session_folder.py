@@ -111,9 +111,13 @@ class SessionFolder:
         self._samples = [np.empty((0, len(format.channels)), np.float32)]
         self._events = list[tuple[int, str, str]]()
         # samples that have come, the first that waits, and the first of the block
-        self._count, self._first, self._start = 0, 0, 0
-        self._last_event, self._has_block = 0, False
-        self._format, self._began = format, datetime.now(UTC)
+        self._count = 0
+        self._first = 0
+        self._start = 0
+        self._last_event = 0
+        self._has_block = False
+        self._format = format
+        self._began = datetime.now(UTC)
         self._names = [NOT_IN_NAMES.sub("_", name) for name in format.channels]
         self._shown = dict[str, None]()
         # as BIDS calls them; categories have no files
@@ -125,10 +129,12 @@ class SessionFolder:
 
         # the thread that writes, and what it alone uses: the run, and numbers of kinds
         # of events
-        self._writer, self._writing = ThreadPoolExecutor(1), Future[None]()
+        self._writer = ThreadPoolExecutor(1)
+        self._writing = Future[None]()
         self._writing.set_result(None)
         self._run: GrowingRun | None = None
-        self._runs, self._kinds = 0, dict[str, int]()
+        self._runs = 0
+        self._kinds = dict[str, int]()
 
         # the data set, whose description mne-bids completes
         about = {
@@ -157,7 +163,8 @@ class SessionFolder:
                 these were written.
         """
         # events of the samples before these have come by now
-        rate_hz, size = self._format.rate_hz, 4 * samples.shape[1]
+        rate_hz = self._format.rate_hz
+        size = 4 * samples.shape[1]
         held = round(HELD_S * rate_hz)
         is_full = (self._count - self._start) * size > MAX_BLOCK_BYTES
         if is_full or self._count - self._last_event > PAUSE_S * rate_hz:
@@ -240,7 +247,9 @@ class SessionFolder:
             self._has_block = True
         self._first = stop
         if is_end:
-            self._start, self._has_block, self._last_event = stop, False, self._count
+            self._start = stop
+            self._has_block = False
+            self._last_event = self._count
 
     def _write_samples(
         self,
@@ -275,7 +284,8 @@ class SessionFolder:
         """Make the files of a run whose first sample is given."""
         import mne
 
-        format, rate_hz = self._format, self._format.rate_hz
+        format = self._format
+        rate_hz = self._format.rate_hz
         info = mne.create_info(self._names, rate_hz, [*format.kinds], verbose="ERROR")
         if self._datatype == "meg" and format.positions is not None:
             for channel, position in zip(info["chs"], format.positions, strict=True):

@@ -136,7 +136,8 @@ def checked_batches(vectors: Vectors) -> Iterator[Array]:
         BrainhiveError: if they differ in shape, are empty or are no numbers.
     """
     # batches are read lazily, so damage may show only here
-    file, shape = vectors.files[0], ()
+    file = vectors.files[0]
+    shape = ()
     with reading(file, AGAIN):
         for batch in vectors.batches():
             # the first batch fixes the shape of all
@@ -194,7 +195,8 @@ def _from_parquet(files: Sequence[Path]) -> Iterator[Array]:
     for file in files:
         # nested lists are flattened level by level, each of one length: [n, …]
         for batch in open_parquet(file).iter_batches(BATCH, columns=["emb"]):
-            values, shape = batch.column(0), [len(batch)]
+            values = batch.column(0)
+            shape = [len(batch)]
             while hasattr(values.type, "value_type"):
                 (length,) = {*values.value_lengths().to_pylist()}
                 shape.append(length)
@@ -206,7 +208,8 @@ def _dictionaries(files: Sequence[Path], row_names: Sequence[str] | None) -> Vec
     """Dicts of {name: vector}, or of a list of names with an array of vectors; one
     array in a known order.
     """
-    names, arrays = [], []
+    names = []
+    arrays = []
     for file in files:
         content = pickles.load(file)
         # an array without names, whose rows are those of a known list
@@ -369,7 +372,8 @@ def copy_vectors(
     # the first batch tells the shape of all
     batches = checked_batches(vectors)
     first = next(batches, np.empty((0, 0)))
-    blanks, pixels = [], []
+    blanks = []
+    pixels = []
     for images, path, store_rows in shares:
         blank_pixels = np.zeros((len(images), PIXEL_WORDS), np.uint64)
         split_pixels = identified.setdefault(images.split, blank_pixels)
@@ -388,7 +392,8 @@ def copy_vectors(
         )
 
     # copy batch by batch; rows that no share wants are left out
-    at, absent = 0, list[str]()
+    at = 0
+    absent = list[str]()
     progress = console.progress("copying vectors", len(vectors.names))
     with filling(blanks, ALONE, again=True, keep=False) as writers, progress as bar:
         for batch in chain([first], batches):  # [n, *shape]
@@ -399,7 +404,8 @@ def copy_vectors(
                 # the store's rows of this batch; names may end before the vectors do
                 rows = store_rows[at : at + len(batch)]
                 # gaps are of interest only where a store wants the row
-                is_wanted, is_known = rows >= 0, is_finite[: len(rows)]
+                is_wanted = rows >= 0
+                is_known = is_finite[: len(rows)]
                 names = vectors.names[at : at + len(batch)]
                 absent += compress(names, is_wanted & ~is_known)
                 is_copied = is_wanted & is_known

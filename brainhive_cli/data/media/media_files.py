@@ -170,7 +170,8 @@ def read_animation(path: Path) -> Clip:
         BrainhiveError: if its frames are shown for durations that are no multiples of
             the shortest.
     """
-    pictures, durations = [], []
+    pictures = []
+    durations = []
     with decoding(path), open_regular(path) as content, Image.open(content) as file:
         for frame in ImageSequence.Iterator(file):
             pictures.append(np.asarray(turn_upright(frame.convert("RGB"))))
@@ -231,7 +232,8 @@ def write_video(frames: UInt8, path: Path, rate_hz: float, crf: int = CRF) -> No
     padded = np.pad(
         frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge"
     )
-    library, quality = _library(path), {"crf": str(crf), "preset": "veryfast"}
+    library = _library(path)
+    quality = {"crf": str(crf), "preset": "veryfast"}
     # faststart puts the index first, so that a browser plays before all is loaded
     with library.open(
         str(path), "w", format="mp4", options={"movflags": "faststart"}

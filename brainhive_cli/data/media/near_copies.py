@@ -87,7 +87,8 @@ _NO_MARGINS = np.zeros(4)
 _EDGE_SHIFTS = np.concatenate([np.eye(4), -np.eye(4)])  # of a window's edges, [8, 4]
 # hashes compared at one time: 2 MiB of 64-bit words, which a core's cache holds; and
 # the tested pictures among them
-_BLOCK_PAIRS, _BLOCK_ROWS = 2**18, 32
+_BLOCK_PAIRS = 2**18
+_BLOCK_ROWS = 32
 # most bits that bands find faster than a comparison of all pairs
 _MAX_BANDED_DISTANCE = 10
 
@@ -101,7 +102,9 @@ _MARGINS = np.concatenate(
     ]
 )  # [12, 4], of windows that are numbered in `_locate_views`
 _WINDOWS = [0] * 7 + [2] * 3 + [1, 3]
-_INNER, _WHOLE, _WHOLE_INNER = 9, 10, 11
+_INNER = 9
+_WHOLE = 10
+_WHOLE_INNER = 11
 _PAIRS = [(0, view) for view in range(_WHOLE)] + [
     (view, 0) for view in range(1, _WHOLE)
 ]
@@ -120,7 +123,8 @@ _HASHED = np.concatenate([lowest[:64] for lowest in _BY_PARITY])  # [128]
 _HAS_FEW_DETAILS = np.packbits(np.arange(64) == 63).view(np.uint64)
 
 # highest frequencies compared: JPEG and resizing change those above
-_BAND, _CHROMA_BAND = 24, 8
+_BAND = 24
+_CHROMA_BAND = 8
 _COMPARED = _FREQUENCY[: _BAND + 1, : _BAND + 1].ravel()  # [625]
 # [625, 23]
 _RINGS = (_COMPARED[:, None].astype(int) == range(1, _BAND)).astype(np.float32)
@@ -134,9 +138,11 @@ def _make_dct(low: float, high: float, side_px: int, count: int) -> Float32:
     two margins.
     """
     # DCT-II on fractional pixel edges, so that margins need not be whole pixels
-    start, stop = low * side_px, (1 - high) * side_px
+    start = low * side_px
+    stop = (1 - high) * side_px
     edges = np.clip(np.arange(side_px + 1), start, stop) - start
-    centres, widths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    centres = (edges[1:] + edges[:-1]) / 2
+    widths = np.diff(edges)
     dct = np.cos(np.pi / (stop - start) * np.outer(np.arange(count), centres)) * widths
     dct[0] /= np.sqrt(2)
     return np.asarray(dct * _SIDE_PX / (stop - start), np.float32)
@@ -149,10 +155,8 @@ def _measure_details(square: Float32, margins: Float64, count: int) -> Float32:
     # rounded margins share matrices, which are cached
     left, upper, right, lower = np.round(margins, 4).tolist()
     side_px = square.shape[-1]
-    rows, columns = (
-        _make_dct(upper, lower, side_px, count),
-        _make_dct(left, right, side_px, count),
-    )
+    rows = _make_dct(upper, lower, side_px, count)
+    columns = _make_dct(left, right, side_px, count)
     return np.asarray((rows @ square @ columns.T).reshape(*square.shape[:-2], -1))
 
 
@@ -226,10 +230,14 @@ def _measure_borders(grey: NDArray[np.int16]) -> Float64:
     """
     differs = np.abs(grey - grey[0, 0]) > BORDER_LEVELS
     # a border of one level around a rectangle that is large enough to be a picture
-    rows, columns = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
+    rows = np.flatnonzero(differs.any(1))
+    columns = np.flatnonzero(differs.any(0))
     if not len(rows):
         return _NO_MARGINS
-    top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
+    top = rows[0]
+    bottom = rows[-1]
+    left = columns[0]
+    right = columns[-1]
     content = differs[top : bottom + 1, left : right + 1]
     # a disc or letters touch their bounding box at few pixels only
     edges = np.concatenate([content[[0, -1]].ravel(), content[:, [0, -1]].ravel()])
@@ -262,7 +270,8 @@ def find_candidates(
     learned_rows = np.flatnonzero(learned[:, :2].any(1))
     list_pairs = _list_banded if max_distance <= _MAX_BANDED_DISTANCE else _list_all
     max_even_distance = min(MAX_EVEN_DISTANCE, max_distance)
-    found, count = [np.empty((0, 3), np.int64)], 0
+    found = [np.empty((0, 3), np.int64)]
+    count = 0
     for first, second in _PAIRS:
         # words of even and of odd frequencies, [2, M] and [2, N]
         tested_words = tested[tested_rows, 2 * first : 2 * first + 2].T.copy()
@@ -271,7 +280,9 @@ def find_candidates(
             # Even frequencies, which a mirror does not change, exclude most pairs.
             even = np.bitwise_count(tested_words[0][row] ^ learned_words[0][column])
             is_alike = even <= max_even_distance
-            row, column, even = row[is_alike], column[is_alike], even[is_alike]
+            row = row[is_alike]
+            column = column[is_alike]
+            even = even[is_alike]
 
             # It flips the signs of odd ones.
             words = tested_words[1][row], learned_words[1][column]
@@ -286,7 +297,8 @@ def find_candidates(
             # memory stays bounded where many pictures are alike
             count += len(found[-1])
             if count > _BLOCK_PAIRS:
-                found, count = [_keep_nearest(found)], 0
+                found = [_keep_nearest(found)]
+                count = 0
 
     return [
         (row, learned_row, distance)
@@ -516,7 +528,8 @@ def _align(
     of another.
     """
     details = _measure_details(part.lights[part_light], part_window, _BAND + 1)
-    window, least_margins = start, np.maximum(start - REACH, 0)
+    window = start
+    least_margins = np.maximum(start - REACH, 0)
 
     # Move one edge at a time, by ever smaller steps, while the correlation grows.
     for step, highest, least in SEARCH:
@@ -532,7 +545,8 @@ def _align(
             scores = _correlate(views, details, highest)
             if scores.max() <= best:
                 break
-            best, window = scores.max(), moved[np.argmax(scores)]
+            best = scores.max()
+            window = moved[np.argmax(scores)]
             moved = np.clip(window + step * _EDGE_SHIFTS, least_margins, start + REACH)
         if best < least:
             return False
@@ -545,12 +559,14 @@ def _have_equal_colours(
     """Say whether the colours of two windows agree; those of a picture in grey or of
     one tint do with any.
     """
-    all_details, own_chromas = [], []
+    all_details = []
+    own_chromas = []
     for prepared, margins in ((first, window), (second, other)):
         details = (
             _measure_details(prepared.square, margins, _BAND + 1) * _CHROMA_WEIGHTS
         )  # [3, 625] of Y, Cb, Cr
-        light, chroma = details[0], details[1:]
+        light = details[0]
+        chroma = details[1:]
         energy = max(float(light @ light), 1.0)
         # without that of a tint
         own_chroma = chroma - np.outer(chroma @ light, light) / energy
@@ -591,10 +607,8 @@ def _correlate(
     norms = [np.sqrt(np.square(details) @ rings) for details in (first, second)]
     weights = np.sqrt(counts)
     for norm in norms:
-        amplitude, total = (
-            norm / np.sqrt(counts),
-            np.linalg.norm(norm, axis=-1, keepdims=True),
-        )
+        amplitude = norm / np.sqrt(counts)
+        total = np.linalg.norm(norm, axis=-1, keepdims=True)
         weights = weights * amplitude / (amplitude + FADE * total + 1e-6)
     cosines = (first * second) @ rings / (norms[0] * norms[1] + 1e-6)
     return (weights * cosines).sum(-1) / (weights.sum(-1) + 1e-6)

@@ -224,7 +224,8 @@ def choose_stimuli(config: Any, paths: Paths, root: Path) -> Any:
     """Choose the pictures in `stimuli` of a BIDS data set where a preparation's config
     names none, and there is no usual folder.
     """
-    keys, folder = config.stimuli, root / "stimuli"
+    keys = config.stimuli
+    folder = root / "stimuli"
     if (
         keys.kind != "image-folder"
         or keys.root

@@ -180,10 +180,8 @@ def find_runs(
     # runs with events in the order of their labels, run-10 behind run-9
     labelled = []
     for file in files:
-        label, tables = (
-            file.entities.get("run", ""),
-            inherit(raw, file, ".tsv", "events"),
-        )
+        label = file.entities.get("run", "")
+        tables = inherit(raw, file, ".tsv", "events")
         if tables:
             labelled.append((len(label), label, file.path, file, tables[-1]))
         else:
@@ -262,7 +260,8 @@ def read_timing(run: BoldRun) -> tuple[int, float, float, str]:
         )
 
     # slice-timing correction moves a volume to the middle of its TR
-    start_s, source = derived.get("StartTime"), "StartTime"
+    start_s = derived.get("StartTime")
+    source = "StartTime"
     if start_s is None:
         is_corrected = derived.get("SliceTimingCorrected") is True
         start_s, source = (tr_s / 2, "TR/2") if is_corrected else (0.0, "0")
@@ -316,7 +315,8 @@ def read_series(run: BoldRun, space: Mask | Mapping[str, int], volumes: int) -> 
             sides = [side if side.ndim == 2 else side[0].T for side in sides]
         else:
             # CIFTI: grayordinates, of which the cortex is read
-            values, axis = np.asarray(images[0].dataobj), images[0].header.get_axis(1)
+            values = np.asarray(images[0].dataobj)
+            axis = images[0].header.get_axis(1)
             sides = [values[:, axis.name == name] for name in CORTEX.values()]
 
     # left and right hemisphere side by side
@@ -361,7 +361,8 @@ def read_events(
     }
 
     # events with these values and a picture, and the reason why others are none
-    pictures, dropped = list[Picture](), Counter[str]()
+    pictures = list[Picture]()
+    dropped = Counter[str]()
     for line, row in enumerate(rows, 2):
         kind = f" (trial_type {row['trial_type']})" if "trial_type" in columns else ""
         other = [name for name in wanted if _plain(row[name]) not in wanted[name]]

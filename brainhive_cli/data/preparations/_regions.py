@@ -127,12 +127,15 @@ def name_voxels(
         BrainhiveError: if a file is damaged, lies on another grid, has nothing where
             there are betas, or it is not clear what its values are.
     """
-    regions, readings = dict[str, Bool](), dict[str, str]()
+    regions = dict[str, Bool]()
+    readings = dict[str, str]()
     grid = surface = None
     if isinstance(space, Surface):
-        surface, space = space, count_sides(space)
+        surface = space
+        space = count_sides(space)
     if isinstance(space, Mask):
-        width, grid = space.width, space.grid
+        width = space.width
+        grid = space.grid
     else:
         sides = np.repeat([*space], [*space.values()])  # [V]
         width = len(sides)
@@ -202,10 +205,12 @@ def _read_parts(
     """
     maps, volume, labels = _read_maps(path, space)
     if least is None:
-        maps, volume = round_labels(maps), round_labels(volume)
+        maps = round_labels(maps)
+        volume = round_labels(volume)
     count, several = maps.shape
     # what names the labels: the file, the table next to it, or an atlas that is known
-    table, source = _read_table(path), "of the file"
+    table = _read_table(path)
+    source = "of the file"
     present = np.unique(maps[np.isfinite(maps) & (maps > 0)])
     # one map of whole numbers may be an atlas
     if several == 1 and not any(labels) and (present == np.rint(present)).all():
@@ -340,7 +345,8 @@ def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> Maps:
                 labels = [known] * values.shape[1]
         elif path.name.endswith(CIFTI):
             image = open_image(path, WAY_OUT)
-            rows, axis = image.header.get_axis(0), image.header.get_axis(1)
+            rows = image.header.get_axis(0)
+            axis = image.header.get_axis(1)
             values = np.asarray(image.dataobj).T  # [V, n]
             # with other grayordinates than those of the cortex
             if len(values) != sum(sizes):

@@ -161,7 +161,8 @@ class OwnBetas(PublishedBetas):
         betas.
         """
         # betas and a table by session; betas without `ses` are of all sessions
-        files, tables = self._find("betas", subject), self._find("trials", subject)
+        files = self._find("betas", subject)
+        tables = self._find("trials", subject)
         of_all = next(
             (
                 source
@@ -331,7 +332,8 @@ class OwnBetas(PublishedBetas):
             labels - {""}, None if is_in_column else self.config.sessions
         )
         # a mask of sub-07B is not for the betas of sub-07A; that of sub-7 is for sub-07
-        label_paths, numbers = dict[str, Path](), self.config.subject_numbers
+        label_paths = dict[str, Path]()
+        numbers = self.config.subject_numbers
         for path in chain(*kind_paths.values()):
             label = read_label(path, self.root)
             label = label if label in numbers else PADDING.sub("", label)
@@ -378,7 +380,8 @@ class OwnBetas(PublishedBetas):
         """Find the axes of betas, of which there must be as many as lines in the
         tables.
         """
-        path, layouts = source[0], dict[str, Layout]()
+        path = source[0]
+        layouts = dict[str, Layout]()
         # volumes: trials lie along the last axis, or are files
         if _is_volume(path):
             assert mask is not None  # as for all volumes
@@ -435,8 +438,10 @@ class OwnBetas(PublishedBetas):
         """
         from scipy.stats import rankdata
 
-        inside, rows = mask.inside.ravel(), range(min(count, COMPARED_TRIALS))
-        constant, contrast = dict[str, int](), dict[str, float]()
+        inside = mask.inside.ravel()
+        rows = range(min(count, COMPARED_TRIALS))
+        constant = dict[str, int]()
+        contrast = dict[str, float]()
         for name, layout in layouts.items():
             values = np.nan_to_num(self._read_rows(source, rows, layout, None))
             spread = np.ptp(values, 0)  # [X · Y · Z]
@@ -480,7 +485,8 @@ class OwnBetas(PublishedBetas):
         compressed.
         """
         with ExitStack() as stack:
-            is_hdf5, name = path.suffix in HDF5, self.config.key
+            is_hdf5 = path.suffix in HDF5
+            name = self.config.key
             if path.name.endswith(CIFTI):
                 yield open_image(path, AGAIN).dataobj
                 return

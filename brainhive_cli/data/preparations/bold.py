@@ -182,7 +182,8 @@ class Config(BetaSteps):
 
     def build(self, paths: Paths) -> "Bold":
         """Point at the data set; nothing is read yet."""
-        root, folder = paths.dataset("bids", self.root), locate(self.derivatives)
+        root = paths.dataset("bids", self.root)
+        folder = locate(self.derivatives)
         # a folder anywhere, else one below the data set
         derived = folder if folder.is_dir() else root / self.derivatives
         config = choose_stimuli(self, paths, root)
@@ -254,7 +255,8 @@ class Bold(Betas):
     @cached_method
     def _voxels(self, subject: int) -> Voxels:
         """Read the regions of a subject, once."""
-        space, files = self._space(subject), self._region_files(subject)
+        space = self._space(subject)
+        files = self._region_files(subject)
         voxels, readings = name_voxels(files, space, self.config.thresholds)
         # how the recipe's mask was read, as of regions
         if isinstance(space, Mask) and self.config.mask:
@@ -282,7 +284,8 @@ class Bold(Betas):
     def read(self, subject: int, session: int) -> SessionBetas:
         """Estimate the betas of a session."""
         files, trial_runs, trials = self._design(subject, session)
-        space, config = self._space(subject), self.config
+        space = self._space(subject)
+        config = self.config
         sides = space if isinstance(space, Mask) else count_sides(space)
         pairs = zip(files, trial_runs, strict=True)
         # [T, V] each
@@ -303,7 +306,8 @@ class Bold(Betas):
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
         """Count trials, and describe the timing of volumes."""
-        overview, models = super().look_over(subjects), []
+        overview = super().look_over(subjects)
+        models = []
         if not overview.tables:
             return overview
 
@@ -311,7 +315,8 @@ class Bold(Betas):
         trials, *further_tables = overview.tables
         for subject, session, *_ in trials.rows:
             known = self.trials(subject, session).provenance
-            timing, confounds = known["timing"], known["confounds"]
+            timing = known["timing"]
+            confounds = known["confounds"]
             columns = {
                 "TR (s)": [f"{run['tr_s']:g}" for run in timing],
                 "first (s)": [f"{run['start_s']:g}" for run in timing],
@@ -514,12 +519,16 @@ class Bold(Betas):
             The files of its runs, onsets and confounds of each run, and the trials of
             all.
         """
-        config, where = self.config, f"session {session} of subject {subject}"
+        config = self.config
+        where = f"session {session} of subject {subject}"
         session_runs = self._runs[subject][session]
-        dropped, noted = Counter[str](), Counter[str]()
+        dropped = Counter[str]()
+        noted = Counter[str]()
 
         # pictures of all runs, and the unit of their onsets
-        events_of_run, timings, timed = {}, {}, []
+        events_of_run = {}
+        timings = {}
+        timed = []
         for run in session_runs:
             volumes, tr_s, *_ = timings[run.number] = read_timing(run)
             events_of_run[run.number] = read_events(
@@ -625,7 +634,9 @@ class Bold(Betas):
             further = [] if config.estimator == "denoised" else ["motion", "cosine"]
             groups = [*further, "non_steady"]
         files = [run for run in session_runs if run.number in numbers]
-        runs, confounds, timing = [], [], []
+        runs = []
+        confounds = []
+        timing = []
         for run in files:
             volumes, tr_s, start_s, _ = timings[run.number]
             keys = ("volumes", "tr_s", "start_s", "source")

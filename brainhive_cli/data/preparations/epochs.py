@@ -146,7 +146,8 @@ class Epochs(Own):
 
     def _make_cutting(self, channels: KeptChannels) -> Cutting:
         path, header = next(iter(channels.headers.items()))
-        span, config = self._about(path)[1].span, self.config
+        span = self._about(path)[1].span
+        config = self.config
         # so that the last sample, which is excluded at its own time, is kept
         ends = span[0], span[1] + LAST
         start, stop = (round(sample * 1000 / header.rate_hz, 3) for sample in ends)
@@ -173,7 +174,8 @@ class Epochs(Own):
         _, epoched = self._about(path)
         first, last = epoched.span
         rows = (onsets + first) // (last - first + 1)
-        runs, onset_s = epoched.runs, epoched.onset_s
+        runs = epoched.runs
+        onset_s = epoched.onset_s
         runs = np.full(len(rows), number) if runs is None else runs[rows]
         onset_s = np.full(len(rows), np.nan) if onset_s is None else onset_s[rows]
         numbers = rows if self.config.in_order else np.full(len(rows), -1)

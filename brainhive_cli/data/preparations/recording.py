@@ -327,7 +327,8 @@ class Own(Preparation):
         lines += [*self._list_unread_files(read), *self._names.ledger.describe()]
         for subject in subjects:
             try:
-                subject_channels, session_counts = self._channels(subject), {}
+                subject_channels = self._channels(subject)
+                session_counts = {}
                 for session in self._sessions(subject):
                     # how often the recordings of the session show each picture
                     headers = self._headers(subject, session).values()
@@ -377,7 +378,8 @@ class Own(Preparation):
         """Describe files of signals that are not read, and parts that are read by
         themselves.
         """
-        ledger, kind = Ledger(), "recording" if self.are_epochs else "epochs"
+        ledger = Ledger()
+        kind = "recording" if self.are_epochs else "epochs"
         for path in list_signal_files(self.root, "*", not self.are_epochs):
             if path not in read:
                 reason = f"not read here but by prepare --from {kind}"
@@ -396,7 +398,8 @@ class Own(Preparation):
     def _list_idle_names(self, channels: Mapping[int, KeptChannels]) -> list[str]:
         """Describe names of channels in the recipe that no recording has."""
         config = self.config
-        names, kinds = set[str](), set[str]()
+        names = set[str]()
+        kinds = set[str]()
         for subject_channels in channels.values():
             for path, header in subject_channels.headers.items():
                 names.update(header.names)
@@ -496,7 +499,8 @@ class Own(Preparation):
     @cached_method
     def _read_header(self, path: Path) -> Header:
         """Read the header of a recording, once."""
-        delay_s, names = self.config.delay_ms / 1000, self._names
+        delay_s = self.config.delay_ms / 1000
+        names = self._names
         header = read_header(path, self.config, delay_s, names.find_pictures)
         if header.events_from.startswith("channel"):
             names.require_codes(path)
@@ -509,7 +513,8 @@ class Own(Preparation):
         return {path: self._read_header(path) for paths in groups for path in paths}
 
     def _channels(self, subject: int) -> KeptChannels:
-        config, headers = self.config, self._headers(subject)
+        config = self.config
+        headers = self._headers(subject)
         first = next(iter(headers.values()))
 
         def write(names: Sequence[str]) -> list[str]:
@@ -532,7 +537,8 @@ class Own(Preparation):
         self, subject: int, session: int
     ) -> tuple[KeptChannels, Cutting, TrialTables, dict[str, Counter[str]]]:
         """Choose channels and trials of a session."""
-        channels, headers = self._channels(subject), self._headers(subject, session)
+        channels = self._channels(subject)
+        headers = self._headers(subject, session)
         # all recordings have the channels, rate and unit of the first
         for path in headers:
             channels.check(path)
@@ -571,7 +577,8 @@ class Own(Preparation):
             Trials [live, C, T], and why each [n] is dropped; empty of those that are
             kept.
         """
-        epochs, faults = [], []
+        epochs = []
+        faults = []
         for path, pairs in trials.items():
             if not len(pairs):
                 continue
@@ -579,7 +586,8 @@ class Own(Preparation):
             # read, filter and cut
             config = self.config
             onsets = pairs[:, 0]
-            raw, names = self._open(path), channels.names
+            raw = self._open(path)
+            names = channels.names
             pieces = StillPieces(int(raw.n_times), float(raw.info["sfreq"]))
             breaks = channels.headers[path].breaks
             samples = read_channels(

@@ -135,7 +135,8 @@ class Pictures(parts.Config):
 def _list_pictures(root: Path, config: Pictures, split: str) -> StimulusSet:
     """List the pictures of a split, by folders or by the trials that showed them."""
     # the folder of the split
-    names, source = config.folders[split], fetch_line(config.name)
+    names = config.folders[split]
+    source = fetch_line(config.name)
     folder = next((path for name in names if (path := find_below(root, name))), None)
     if folder is None:
         raise MissingData(

@@ -98,7 +98,9 @@ class Betas(PublishedSteps):
             counts, widths = zip(
                 *(_open_array(path).shape for path in files), strict=True
             )
-            lengths, width, sources = [min(counts)], sum(widths), files
+            lengths = [min(counts)]
+            width = sum(widths)
+            sources = files
             region_of = np.repeat(REGIONS, widths)  # [V]
             voxels = Voxels({name: region_of == name for name in REGIONS})
 
@@ -109,7 +111,8 @@ class Betas(PublishedSteps):
 
         # pictures by session and run
         lists = [find_file(root, LIST % whose, SOURCE) for whose in (subject, "[1-4]")]
-        names, split_of = read_names(lists[0]), read_splits(lists[1], SOURCE)
+        names = read_names(lists[0])
+        split_of = read_splits(lists[1], SOURCE)
         if sum(lengths) != len(names):
             raise BrainhiveError(
                 f"{lists[0]} lists {len(names)} trials, all sessions have "

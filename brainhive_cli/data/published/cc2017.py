@@ -109,7 +109,8 @@ def _open_tensor(path: Path, axes: str) -> Any:
     """
     with reading(path, SOURCE):
         tensor = pickles.load(path, verify=False)
-        shape, expected = list(getattr(tensor, "shape", ())), axes.split(", ")
+        shape = list(getattr(tensor, "shape", ()))
+        expected = axes.split(", ")
         # letters stand for any length but 0
         fits = [
             str(length) == axis or axis.isalpha()
@@ -237,7 +238,8 @@ def _read_clip(path: Path, index: int) -> Clip:
         # values in 0..1 become bytes
         pixels = pickles.array(pickles.load(path, verify=False)[index])  # [F, 3, H, W]
         if pixels.dtype != np.uint8:
-            low, high = pixels.min(), pixels.max()
+            low = pixels.min()
+            high = pixels.max()
             if not 0 <= low <= high <= 1:  # NaN, too
                 raise ValueError(
                     f"its values lie in {low:g} to {high:g}, not in 0 to 1"

@@ -49,12 +49,14 @@ from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.ids import Names
 
-NAME, SPLITS = "laion-fmri", ("train", "test")
+NAME = "laion-fmri"
+SPLITS = ("train", "test")
 SOURCE = fetch_line(NAME)
 DEFAULT = ("shared", "random_0")
 """Pool and split whose stores have the plain name."""
 # files of pictures, of their names and of captions, as the publisher calls them
-PICTURES, METADATA = "task-images_stimuli.h5", "task-images_metadata.csv"
+PICTURES = "task-images_stimuli.h5"
+METADATA = "task-images_metadata.csv"
 CAPTIONS = "task-images_desc-captions.csv"
 SPLIT_FILES = (
     "copy laion_fmri/splits/data of the publisher's package into that folder, as splits"
@@ -212,7 +214,8 @@ class Betas(PublishedSteps):
         """Point at the data; nothing is read yet."""
         # the data set of this pool and split, and the folders of the subjects that the
         # pool is of
-        pool, root = self.stimuli.pool, paths.dataset(NAME, self.root)
+        pool = self.stimuli.pool
+        root = paths.dataset(NAME, self.root)
         patterns = [FOLDER + (pool if pool.startswith("sub-") else "sub-{subject:02d}")]
         return PublishedBetas(
             self, root, stimuli=self.stimuli.build(paths), patterns=patterns
@@ -221,7 +224,8 @@ class Betas(PublishedSteps):
     def find(self, root: Path, subject: int) -> Subject:
         """Read masks, and the tables of trials; refuse the pool of another subject."""
         # split of each picture
-        name, stimuli = f"sub-{subject:02d}", self.stimuli
+        name = f"sub-{subject:02d}"
+        stimuli = self.stimuli
         with keys_of_stimuli():
             split_of, split_file = stimuli.read_split(
                 locate(stimuli.root) if stimuli.root else root
@@ -234,13 +238,15 @@ class Betas(PublishedSteps):
             )
 
         # voxels and their regions
-        folder, images = root / FOLDER / name, f"{name}_task-images_space-T1w"
+        folder = root / FOLDER / name
+        images = f"{name}_task-images_space-T1w"
         # the publisher's mask, or voxels by R² where it is absent or not asked for
         path = find_below(folder, f"{images}_desc-meanR2gt15mask_mask.nii.gz")
         least = 0.0
         if path is None or self.above_r2 != MASK_R2:
             r2 = f"{images}_stat-rsquare_desc-R2mean_statmap.nii.gz"
-            path, least = find_file(folder, r2, SOURCE), self.above_r2
+            path = find_file(folder, r2, SOURCE)
+            least = self.above_r2
         mask = Mask.open(path, SOURCE, above=least)
         # regions, called as files without hyphens
         paths = sorted(
@@ -252,7 +258,9 @@ class Betas(PublishedSteps):
         }
 
         # the betas and trials of each session, whose numbers must agree
-        betas, tables, trials = {}, [], []
+        betas = {}
+        tables = []
+        trials = []
         for session in self.sessions or SESSIONS:
             stem = f"ses-{session:02d}/func/{name}_ses-{session:02d}_task-images"
             volumes = (

@@ -304,7 +304,8 @@ def _choose_voxels(regions: list[str] | None) -> tuple[Int64, Voxels]:
             if label
         }
         vertices = np.full((GRAYORDINATES, 2), -1, np.int32)
-        left, right = mesh["grayl"], mesh["grayr"]
+        left = mesh["grayl"]
+        right = mesh["grayr"]
         vertices[: len(left)] = np.stack([0 * left, left], 1)
         vertices[len(left) :][: len(right)] = np.stack([0 * right + 1, right], 1)
         sizes = int(mesh["num_meshl"]), int(mesh["num_meshr"])

@@ -55,7 +55,8 @@ of the shared pictures were seen, and 8,859 others.
 """
 SHARED, PICTURES = 1000, 73000
 """Pictures that all subjects were to see, and pictures in all."""
-STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
+STIMULI = "nsd_stimuli.hdf5"
+INFO = "nsd_stim_info_merged.csv"
 BYTES = PICTURES * 425 * 425 * 3
 """Size of the pictures."""
 CURATED = "COCO_73k_annots_curated.npy"
@@ -209,7 +210,8 @@ def _list_pictures(
 def _list_captions(path: Path, rows: Int64, index: int) -> list[str]:
     """List the captions of a picture, in their order."""
     # a picture with fewer than five captions has empty strings
-    texts, row = _map_captions(path), int(rows[index])
+    texts = _map_captions(path)
+    row = int(rows[index])
     return [text for text in map(str, texts[row]) if text] if row < len(texts) else []
 
 
@@ -478,10 +480,12 @@ def check_betas(path: Path, mask: Mask, trials: int) -> None:
         with hdf5.open_file(path, SOURCE) as file:
             stored = hdf5.open_numbers(file, "betas", "i")
             # MATLAB wrote these files: their axes are [trials, Z, Y, X]
-            shape, dtype = stored.shape[::-1], stored.dtype
+            shape = stored.shape[::-1]
+            dtype = stored.dtype
     else:
         image = open_image(path, SOURCE)
-        shape, dtype = image.shape, image.get_data_dtype()
+        shape = image.shape
+        dtype = image.get_data_dtype()
 
     # [X, Y, Z, trials]: a beta for each voxel of the mask's volume and each trial
     expected = [*mask.inside.shape, trials]

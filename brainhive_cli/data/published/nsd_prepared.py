@@ -57,7 +57,8 @@ def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) ->
         source: How to get the prepared files.
     """
     # NSD's own masks
-    group, everywhere = f"subj{subject:02d}", {GENERAL: np.ones(width, bool)}
+    group = f"subj{subject:02d}"
+    everywhere = {GENERAL: np.ones(width, bool)}
     for root in roots:
         if (folder := root / ROI.format(subject, "func1pt8mm")).is_dir():
             _, mask, voxels = open_voxels(folder, GENERAL)
@@ -211,7 +212,8 @@ def _read_mindeye1(
     # number of repetitions [N], and the largest, R
     counts = np.array([*map(len, repetitions)], np.int64)
     first = read_member(samples[0], SIGNAL, MINDEYE1)
-    most, width = int(counts.max()), first.shape[-1]
+    most = int(counts.max())
+    width = first.shape[-1]
 
     # regions by NSD's or MindEye2's masks, which may be absent
     voxels = name_voxels(subject, width, roots, MINDEYE1)
@@ -397,7 +399,8 @@ def _read_brain_diffuser(
         that does not vary.
         """
         training = _open_means(files["train"][0]) / PERCENT  # [N, V]
-        mean, spread = training.mean(0, np.float64), training.std(0, np.float64, ddof=1)
+        mean = training.mean(0, np.float64)
+        spread = training.std(0, np.float64, ddof=1)
         # 1e-12 percent: rounding
         return mean, np.divide(
             1, spread, out=np.zeros_like(spread), where=spread > 1e-12

@@ -317,7 +317,8 @@ def read_recording(
     """
     # UBP's files name their pictures, so that `eeg` alone is another format
     content = pickles.load(path, way_out=way_out)
-    is_array, is_dict = isinstance(content, np.ndarray), isinstance(content, Mapping)
+    is_array = isinstance(content, np.ndarray)
+    is_dict = isinstance(content, Mapping)
     key = next((key for key in KEYS if is_dict and key in content), "")
     if not is_array and (not key or (key == KEYS[0] and PATHS[0] not in content)):
         held = f"has keys {sorted(map(str, content))}" if is_dict else "is another"
@@ -332,7 +333,8 @@ def read_recording(
     # times and unit
     unit = things.unit
     if is_array:
-        key, content = KEYS[2], {KEYS[2]: content}
+        key = KEYS[2]
+        content = {KEYS[2]: content}
         # in the array's folder, or in that of all subjects
         candidates = (folder / INFO for folder in (path.parent, path.parent.parent))
         if info_file := next(filter(Path.is_file, candidates), None):
@@ -340,7 +342,8 @@ def read_recording(
             info = documents.read(info_file, ArrayInfo, way)
             content |= {CHANNELS[0]: info.ch_names, "times": np.array(info.times)}
             provenance["info"] = info.model_dump(exclude={"ch_names", "times"})
-            unit, rate_hz = UNITS.get(info.normalization or "", unit), info.sfreq
+            unit = UNITS.get(info.normalization or "", unit)
+            rate_hz = info.sfreq
 
     with reading(path, way_out, BrainhiveError), naming(path):
         times_s = (
@@ -361,7 +364,8 @@ def read_recording(
             signal = signal.reshape(-1, *signal.shape[2:])
         # trials [n, C, T]
         if signal.ndim == 3 and key == KEYS[3] and images is not None:
-            shown, trials = pickles.array(images).astype(str), signal
+            shown = pickles.array(images).astype(str)
+            trials = signal
             if shown.shape != trials.shape[:1]:
                 raise BrainhiveError(
                     f"{list(trials.shape)} trials come with {list(shown.shape)} "
@@ -515,7 +519,8 @@ def _read_prepared(
 
     # rows are read, and must be finite, when they are indexed
     signal = recording.signal
-    shape, dtype = tuple(signal.shape), np.dtype(signal.dtype)
+    shape = tuple(signal.shape)
+    dtype = np.dtype(signal.dtype)
     return replace(
         recording,
         signal=LazyRows(shape, dtype, lambda part: np.asarray(signal[part]), path),

@@ -183,10 +183,14 @@ class RawRecordings(Preparation):
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Prepare the trials of a session, by split."""
         # cut the trials, in microvolts
-        cutting, names = self.cutting, self.channels
+        cutting = self.cutting
+        names = self.channels
         is_scaled = self.config.continuous != "none"
         # by split: [n, C, T], [n], [n], counts
-        epochs, codes, onsets, dropped = {}, {}, {}, {}
+        epochs = {}
+        codes = {}
+        onsets = {}
+        dropped = {}
         for split in PARTITIONS:
             signal, rows, onsets[split], codes[split], dropped[split] = self._open(
                 subject, session, split
@@ -285,7 +289,8 @@ class RawRecordings(Preparation):
 
         # events that are pictures of this split, and lie in the recording
         is_picture = codes != TARGET
-        pictures, count = codes[is_picture], len(self._image_ids[split])
+        pictures = codes[is_picture]
+        count = len(self._image_ids[split])
         if not len(pictures) or pictures.min() < 1 or pictures.max() > count:
             raise BrainhiveError(
                 f"{path} has pictures beyond 1 to {count}, those of {split} in "

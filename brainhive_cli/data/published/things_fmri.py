@@ -105,7 +105,8 @@ class Betas(PublishedSteps):
         def read(session: int) -> Float32:
             # columns of the session, read in one slice from the first to the last
             chosen = columns[sessions == session]
-            first, stop = chosen.min(), chosen.max() + 1
+            first = chosen.min()
+            stop = chosen.max() + 1
             betas = np.empty((len(chosen), width), np.float32)  # [n, V]
             with hdf5.open_file(responses, SOURCE) as file:
                 stored = hdf5.open_numbers(file, f"ResponseData/{name}", "f")
@@ -125,7 +126,8 @@ class Betas(PublishedSteps):
 
 
 def _read_trial(row: dict[str, str]) -> tuple[str, str, str, int, int, str]:
-    session, run = int(row["session"]), int(row["run"])
+    session = int(row["session"])
+    run = int(row["run"])
     return (
         row["concept"],
         cut_ending(row["stimulus"]),
@@ -141,7 +143,8 @@ def _read_voxels(path: Path, width: int) -> Voxels:
     positions.
     """
     # [V, columns], NaN where an entry is empty
-    regions, maps = {}, {}
+    regions = {}
+    maps = {}
     with reading(path, SOURCE), path.open(encoding="utf-8-sig") as file:
         names = next(csv.reader(file))
         table = np.loadtxt(

@@ -176,7 +176,8 @@ class EpochFiles(Preparation):
         no split has.
         """
         # [n]
-        is_here, types = table["session"] == session, table["type"]
+        is_here = table["session"] == session
+        types = table["type"]
         is_chosen = is_here & (types == TYPES[split])
         if split == "test":
             return np.flatnonzero(is_chosen), {}

@@ -183,7 +183,8 @@ class Resampling:
     """
 
     def __init__(self, samples: int, rate_hz: float, to_hz: float) -> None:
-        self.samples, self.is_identity = samples, rate_hz == to_hz
+        self.samples = samples
+        self.is_identity = rate_hz == to_hz
 
         # padded to a power of two, which the transform is fast at; the padding is
         # resampled, too
@@ -206,7 +207,8 @@ class Resampling:
         if self.is_identity:
             return epochs
         # spectrum of epochs that are padded with their edges, [n, frequencies]
-        padded, resampled = self._padded, self._resampled
+        padded = self._padded
+        resampled = self._resampled
         after = padded - self.samples - self._before
         spectrum = fft.rfft(
             np.pad(epochs, ((0, 0), (self._before, after)), "edge"), axis=1
@@ -240,7 +242,8 @@ class Cutting:
     """
 
     def __init__(self, steps: Steps, recorded_hz: float) -> None:
-        self.steps, self.recorded_hz = steps, recorded_hz
+        self.steps = steps
+        self.recorded_hz = recorded_hz
         self.rate_hz = min(steps.rate_hz, recorded_hz)
         start, stop = (round(ms * recorded_hz / 1000) for ms in steps.epoch_ms)
         self.span = start, stop
@@ -307,7 +310,9 @@ class Cutting:
         """
         # without a baseline the mean of the trial is subtracted, and added again after
         # resampling
-        first, resampling, inside = self.span[0], self.resampling, self._kept
+        first = self.span[0]
+        resampling = self.resampling
+        inside = self._kept
         baseline = slice(0, 1 - first) if self.steps.baseline else slice(None)
 
         # [trials, C, T]
@@ -486,7 +491,8 @@ def whitener(noise: Float64, names: Sequence[str]) -> Float64:
 
 def whiten(epochs: Signal, matrix: Signal) -> None:
     """Multiply trials [n, C, T] by a whitener [C, C], in place."""
-    step, factor = max(1, CHUNK // epochs[0].size), matrix.astype(epochs.dtype)
+    step = max(1, CHUNK // epochs[0].size)
+    factor = matrix.astype(epochs.dtype)
     for start in range(0, len(epochs), step):
         epochs[start : start + step] = factor @ epochs[start : start + step]
 

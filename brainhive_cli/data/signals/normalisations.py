@@ -109,7 +109,9 @@ class Channel(parts.Config):
         subject's training signals.
         """
         # they become [C, 1] and [C, C or 1]
-        count, total, products = 0, np.zeros((1, 1)), np.zeros((1, 1))
+        count = 0
+        total = np.zeros((1, 1))
+        products = np.zeros((1, 1))
         for chunk in signals:
             flat = flatten(chunk)
             count += flat.shape[1]
@@ -156,10 +158,12 @@ class Template(parts.Config):
 
     def measure(self, signals: Chunks) -> Statistics:
         """Average a subject's training signals over pictures: [C, T]."""
-        count, total = 0, np.zeros((1, 1))
+        count = 0
+        total = np.zeros((1, 1))
         # chunk by chunk, as signals need not fit into memory
         for chunk in signals:
-            count, total = count + len(chunk), total + chunk.sum(0, dtype=np.float64)
+            count = count + len(chunk)
+            total = total + chunk.sum(0, dtype=np.float64)
         return {"mean": total / count}
 
     def build(self, statistics: Statistics) -> Normaliser:
@@ -191,10 +195,12 @@ class Euclidean(parts.Config):
 
     def measure(self, signals: Chunks) -> Statistics:
         """Average X X^T over a subject's training signals: the reference [C, C]."""
-        count, total = 0, np.zeros((1, 1))
+        count = 0
+        total = np.zeros((1, 1))
         for chunk in signals:
             flat = flatten(chunk)
-            count, total = count + len(chunk), total + flat @ flat.T
+            count = count + len(chunk)
+            total = total + flat @ flat.T
         return {"reference": total / count}
 
     def build(self, statistics: Statistics) -> Normaliser:
@@ -252,7 +258,8 @@ class Riemannian(Euclidean):
                 products.append(trial.astype(np.float64) @ trial.T)
             # MAX_BYTES exceeded: drop every second product, and double the stride
             if len(products) * products[0].nbytes > MAX_BYTES:
-                products, stride = products[::2], 2 * stride
+                products = products[::2]
+                stride = 2 * stride
         is_affine_invariant = self.mean == "affine-invariant"
         return {"reference": mean_product(np.stack(products), is_affine_invariant)}
 
@@ -306,7 +313,8 @@ def mean_product(products: Float64, is_affine_invariant: bool) -> Float64:
     # directions [C, K] that have signal in trials of equal size, so that an artefact
     # does not hide the others
     sizes = np.trace(products, axis1=1, axis2=2)
-    products, sizes = products[sizes > 0], sizes[sizes > 0]
+    products = products[sizes > 0]
+    sizes = sizes[sizes > 0]
     variances, directions = np.linalg.eigh((products / sizes[:, None, None]).mean(0))
     has_signal = variances > SMALLEST * variances.max()
     directions = directions[:, has_signal]

@@ -317,7 +317,8 @@ def split_masks(
         sets = [union] * len(sets)
     elif control == "random":
         # one permutation for all sets, so that sizes and overlaps stay
-        positions, moved = np.flatnonzero(union), np.arange(len(union))
+        positions = np.flatnonzero(union)
+        moved = np.arange(len(union))
         random = np.random.default_rng((seed, len(positions)))
         moved[positions] = random.permutation(positions)
         sets = [mask[moved] for mask in sets]

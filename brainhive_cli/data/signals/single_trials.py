@@ -146,7 +146,8 @@ def estimate_trials(
     # a design for each run: a regressor for each trial and HRF
     designs = []
     for number, run in enumerate(runs):
-        trials, volumes = len(run.onsets_s), len(run.times_s)
+        trials = len(run.onsets_s)
+        volumes = len(run.times_s)
         nuisance = drift_basis(run).shape[1]
         if run.confounds is not None:
             nuisance += run.confounds.shape[1]
@@ -256,7 +257,8 @@ def canonical_design(
     from scipy.interpolate import make_interp_spline
 
     # nilearn's grid: from LEAD_S before the first volume to about a TR behind the last
-    times_s, intervals = run.times_s, len(run.times_s) - 1
+    times_s = run.times_s
+    intervals = len(run.times_s) - 1
     end_s = times_s[-1] * (1 + 1 / intervals)
     start_s = times_s[0] - LEAD_S
     steps = round(
@@ -386,8 +388,10 @@ class RunModel:
         basis = orthonormalise(components, confounded)
         # without polynomials, confounds model the drift (fMRIPrep's cosines)
         drifts = (drift if run.has_drift else confounded).shape[1]
-        self.trials, self.confounds = regressors.shape[2], confounded.shape[1] - drifts
-        self.drift, nuisance = basis[:, :drifts], basis[:, drifts:]
+        self.trials = regressors.shape[2]
+        self.confounds = confounded.shape[1] - drifts
+        self.drift = basis[:, :drifts]
+        nuisance = basis[:, drifts:]
 
         # drift is projected out at once; nuisance stays, as components are chosen later
         regressors = regressors - self.drift @ (self.drift.T @ regressors)
@@ -434,7 +438,9 @@ class Group:
     def __init__(
         self, models: list[RunModel], hrf: int, voxels: Any, series: list[Float64]
     ) -> None:
-        self.models, self.hrf, self.voxels = models, hrf, voxels
+        self.models = models
+        self.hrf = hrf
+        self.voxels = voxels
         # estimators need the products alone, so that series leave memory
         pairs = zip(models, series, strict=True)
         self.products = [model.regressors[hrf].T @ values for model, values in pairs]
@@ -793,7 +799,8 @@ def score_repetitions(session: Session, candidates: Sequence[Float64]) -> Float6
     """
     # mean and spread of each session, [trials, v], by the first candidate
     first = candidates[0]
-    center, scale = np.empty_like(first), np.empty_like(first)
+    center = np.empty_like(first)
+    scale = np.empty_like(first)
     sessions = np.concatenate(
         [np.full(len(run.stimuli), run.session) for run in session.runs]
     )

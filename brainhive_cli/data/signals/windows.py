@@ -87,7 +87,9 @@ class Windows:
         channels: Sequence[str],
         band_hz: Band = (None, None),
     ) -> None:
-        self.cutting, self.channels, self.counts = cutting, tuple(channels), Counts()
+        self.cutting = cutting
+        self.channels = tuple(channels)
+        self.counts = Counts()
         self._filter = (
             CausalFilter(band_hz, cutting.recorded_hz) if any(band_hz) else None
         )
@@ -134,7 +136,8 @@ class Windows:
         # a new buffer
         if self._end + len(samples) > len(self._samples):
             kept = slice(max(0, self._end - self._size), self._end)
-            old, old_s = self._samples[kept], self._times_s[kept]
+            old = self._samples[kept]
+            old_s = self._times_s[kept]
             size = 2 * self._size + len(samples)
             self._samples = np.empty((size, len(self.channels)))
             self._times_s = np.empty(size)
@@ -161,7 +164,8 @@ class Windows:
         times_s = self._times_s[oldest : self._end]
         first = self.next_sample - self._end + oldest
         half_s = 0.5 / self.cutting.recorded_hz
-        located, waiting = [], deque[tuple[str, float]]()
+        located = []
+        waiting = deque[tuple[str, float]]()
         for name, time_s in self._waiting:
             if time_s > times_s[-1] + half_s:
                 waiting.append((name, time_s))  # its samples are still to come
@@ -187,9 +191,11 @@ class Windows:
         start, stop = self.cutting.span
         # of the sample at the front of the buffer
         number = self.next_sample - self._end
-        due, self._due = self._due, deque()
+        due = self._due
+        self._due = deque()
         for name, time_s, sample in due:
-            first, last = sample + start, sample + stop
+            first = sample + start
+            last = sample + stop
             # across a gap, samples do not lie at their nominal times
             if any(first < gap <= last for gap in self._gaps):
                 self.counts.dropped[IN_GAP] += 1

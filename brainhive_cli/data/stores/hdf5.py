@@ -390,7 +390,8 @@ def open_rows(
         ValueError: as `map_numbers` does, or if there are no checksums.
     """
     # mapped rows, and their checksums [N]
-    mapped, path = map_numbers(file, name, kinds), file.filename
+    mapped = map_numbers(file, name, kinds)
+    path = file.filename
     count = len(mapped) if mapped.ndim else 0
     checksums = (
         map_numbers(file, f"{CHECKSUMS}/{name}")
@@ -399,7 +400,8 @@ def open_rows(
     )
     is_due = np.asarray(checksums != 0)  # rows that were never written have none
     # bytes of each row, [N, bytes]
-    values, numbers = mapped.view(np.ndarray), np.arange(count)
+    values = mapped.view(np.ndarray)
+    numbers = np.arange(count)
     content = values.reshape(count, -1).view(np.uint8) if mapped.size else values
 
     def verify(index: Any) -> None:
@@ -431,9 +433,11 @@ class RowWriter:
     def __init__(self, path: Path, name: str) -> None:
         with open_unlocked(path) as file:
             # offsets of rows and checksums, which are written without HDF5
-            dataset, sums = find_dataset(file, name), f"{CHECKSUMS}/{name}"
+            dataset = find_dataset(file, name)
+            sums = f"{CHECKSUMS}/{name}"
             self._offset: int = dataset.id.get_offset()
-            self._dtype, self._path = dataset.dtype, path
+            self._dtype = dataset.dtype
+            self._path = path
             self._sums: int | None = (
                 find_dataset(file, sums).id.get_offset() if sums in file else None
             )
@@ -468,7 +472,8 @@ class RowWriter:
         while left:
             with name_file(self._path):
                 written = os.pwrite(self._file, left, at)
-            at, left = at + written, left[written:]
+            at = at + written
+            left = left[written:]
 
     def close(self) -> None:
         """Close the file."""

@@ -188,7 +188,8 @@ def match_names(
                 rows_found.append(row)
 
     # or paths that end in an id
-    rows, clashes = np.full(len(names), -1, np.int64), []
+    rows = np.full(len(names), -1, np.int64)
+    clashes = []
     for position, name in enumerate(requested):
         matches = rows_of_id.get(name, [])
         if not matches:

@@ -381,7 +381,9 @@ class Unpickler(pickle._Unpickler):
     def __init__(
         self, content: UInt8, map_member: Callable[[str], UInt8] | None = None
     ) -> None:
-        self._content, self._start, self._map_member = content, 0, map_member
+        self._content = content
+        self._start = 0
+        self._map_member = map_member
         # this object is its own file; long bytes are arrays, which pickle takes too
         super().__init__(self)  # type: ignore[arg-type]
 
@@ -440,7 +442,8 @@ class Unpickler(pickle._Unpickler):
 
     def load_build(self) -> None:
         """Give an array or a dtype its state; attributes of dicts are passed over."""
-        state, unfinished = self.stack.pop(), self.stack[-1]
+        state = self.stack.pop()
+        unfinished = self.stack[-1]
         if isinstance(unfinished, np.ndarray):
             finished: Any = _array(state)
         elif isinstance(unfinished, np.dtype):

@@ -229,11 +229,14 @@ class Replay:
         starts: Sequence[int] = (),
     ) -> None:
         self._starts = np.unique(np.array(starts, np.int64))
-        self.format, self.clock, self._blocks = stream_format, clock, blocks
+        self.format = stream_format
+        self.clock = clock
+        self._blocks = blocks
         # [n, C] that have not arrived yet
         self._samples = np.empty((0, len(stream_format.channels)))
         # events that have not, and the number of the next sample
-        self._events, self._next = list[Event](), 0
+        self._events = list[Event]()
+        self._next = 0
 
     def now_s(self) -> float:
         """Read the clock of the signal, whose first sample is at 0."""
@@ -267,7 +270,8 @@ class Replay:
         due = int(self.now_s() * rate_hz) + 1 - self._next
         count = min(max(least, due), len(self._samples))
         # split what is due from what follows: [count, C]
-        samples, self._samples = self._samples[:count], self._samples[count:]
+        samples = self._samples[:count]
+        self._samples = self._samples[count:]
         times_s = self.time_of(np.arange(self._next, self._next + count))
         self._next += count
         # events up to the last sample; later ones come with their samples

@@ -67,7 +67,8 @@ class SampleTimes:
         self._last_s = self._resumed_s = -math.inf
         self._locked = 0  # samples since the start, or since the last loss
         self._pending: list[float] = []
-        self._measured, self._is_measured = list[float](), False
+        self._measured = list[float]()
+        self._is_measured = False
 
     def settle(self, stamps: Float64) -> Float64:
         """Give the times of the oldest samples that have none yet.

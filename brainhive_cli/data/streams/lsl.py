@@ -166,7 +166,8 @@ class LslStream:
         # the channel of codes is known by name, and its values are never scaled
         self._code_row: int | None = None
         if config.marker_channel:
-            where, names = f"stream {self.format.name!r}", self.format.channels
+            where = f"stream {self.format.name!r}"
+            names = self.format.channels
             (self._code_row,) = find_rows([config.marker_channel], names, where)
             if self._code_row is None:
                 raise RecipeError(
@@ -174,18 +175,21 @@ class LslStream:
                     f"source.marker_channel= one of: {', '.join(names)}",
                 )
             self._scale[self._code_row] = 1.0
-        self._inlets, self._markers = [self._signal], None
+        self._inlets = [self._signal]
+        self._markers = None
         if marker_info is not None:
             self._markers = _open_inlet(lsl, marker_info)
             self._inlets.append(self._markers)
 
         # times of samples and events
-        self._clock, delay_s = lsl.local_clock, config.marker_delay_s
+        self._clock = lsl.local_clock
+        delay_s = config.marker_delay_s
         self._delay_s = wanted.delay_s if delay_s is None else delay_s
         self._times = SampleTimes(self.format.rate_hz)
         # [n, C] samples whose times are not settled
         self._untimed = np.empty((0, len(self._scale)))
-        self._code, self._code_time_s = 0, math.inf
+        self._code = 0
+        self._code_time_s = math.inf
         self._other_clock = 0  # samples in sequence
         self._is_read = self._is_closed = False
 
@@ -258,7 +262,8 @@ class LslStream:
     def _read_samples(self, wait_s: float) -> tuple[Float64, Float64]:
         """Read all samples whose times are settled: [n, C] and [n]."""
         # waiting for more than one sample would wait for all of them
-        blocks, stamps = [self._untimed[:0]], [np.empty(0)]
+        blocks = [self._untimed[:0]]
+        stamps = [np.empty(0)]
         block, block_stamps = self._signal.pull_chunk(timeout=wait_s, max_samples=1)
         while len(block_stamps):
             # copies: the library uses its buffer again
@@ -267,7 +272,8 @@ class LslStream:
             block, block_stamps = self._signal.pull_chunk(
                 timeout=0.0, max_samples=BLOCK
             )
-        new, new_stamps = np.concatenate(blocks), np.concatenate(stamps)
+        new = np.concatenate(blocks)
+        new_stamps = np.concatenate(stamps)
         if not len(new):
             return new, new_stamps
 
@@ -285,7 +291,8 @@ class LslStream:
                 "its program must stamp samples by LSL's clock (local_clock), or "
                 "leave that to LSL",
             )
-        new, new_stamps = new[is_ours], new_stamps[is_ours]
+        new = new[is_ours]
+        new_stamps = new_stamps[is_ours]
 
         # what really comes
         if (measured_hz := self._times.measure_rate(new_stamps)) is not None:
@@ -299,7 +306,8 @@ class LslStream:
         # samples wait for their times; those of a clock that went back have none
         times_s = self._times.settle(new_stamps)
         samples = np.concatenate([self._untimed, new])
-        self._untimed, samples = samples[len(times_s) :], samples[: len(times_s)]
+        self._untimed = samples[len(times_s) :]
+        samples = samples[: len(times_s)]
         is_timed = ~np.isnan(times_s)
         return samples[is_timed] * self._scale, times_s[is_timed]
 
@@ -313,9 +321,11 @@ class LslStream:
         # the first of all is -inf
         steps_s = np.diff(times_s, prepend=self._code_time_s)
         is_next = (steps_s > 0) & (steps_s < 1.5 / self.format.rate_hz)
-        self._code, self._code_time_s = int(codes[-1]), float(times_s[-1])
+        self._code = int(codes[-1])
+        self._code_time_s = float(times_s[-1])
         is_event = is_next & (codes != before) & (codes != 0)
-        times_s, names = times_s[is_event] + self._delay_s, map(str, codes[is_event])
+        times_s = times_s[is_event] + self._delay_s
+        names = map(str, codes[is_event])
         return [*map(Event, times_s.tolist(), names)]
 
 

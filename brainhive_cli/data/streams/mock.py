@@ -82,12 +82,16 @@ def simulate(
         clock: Decides what has arrived.
     """
     # format: that of the recording, or that which the model wants
-    rate_hz, channels, simulated = wanted.rate_hz, wanted.channels, PROVENANCE
+    rate_hz = wanted.rate_hz
+    channels = wanted.channels
+    simulated = PROVENANCE
     if recording is not None:
         assert isinstance(recording.space, Sensors) and recording.rate_hz is not None
-        rate_hz, channels = recording.rate_hz, tuple(recording.space.names)
+        rate_hz = recording.rate_hz
+        channels = tuple(recording.space.names)
         simulated = str(recording.provenance["simulated"])
-    kinds, units = (wanted.kind,) * len(channels), (wanted.unit,) * len(channels)
+    kinds = (wanted.kind,) * len(channels)
+    units = (wanted.unit,) * len(channels)
     stream_format = StreamFormat(
         "mock", channels, kinds, units, rate_hz, simulated=simulated
     )
@@ -101,8 +105,10 @@ def make_noise(config: Config, wanted: Wanted, rate_hz: float) -> Blocks:
     the last.
     """
     # one interval of noise an event [n, C]; the last one lets its window end
-    random, names = np.random.default_rng(config.seed), list(wanted.image_ids)
-    interval, count = max(1, round(config.interval_s * rate_hz)), config.events or 10**9
+    random = np.random.default_rng(config.seed)
+    names = list(wanted.image_ids)
+    interval = max(1, round(config.interval_s * rate_hz))
+    count = config.events or 10**9
     for number in range(count + 1):
         events = []
         if number < count:

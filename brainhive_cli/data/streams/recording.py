@@ -84,7 +84,9 @@ class Config(StreamConfig, RecordingKeys):
             MissingData: if there is none, or it cannot be read.
             BrainhiveError: if it has no events.
         """
-        path, delay_ms, delay_s = self.find_file(), self.delay_ms, wanted.delay_s
+        path = self.find_file()
+        delay_ms = self.delay_ms
+        delay_s = wanted.delay_s
         delay_s = delay_s if delay_ms is None else delay_ms / 1000
         return replay(
             self,

@@ -54,7 +54,8 @@ def write_split(store: TargetStore, how: HeldOut, folder: Path) -> Path:
     from sklearn.preprocessing import normalize
 
     # pictures with embeddings, at unit length [N, D]
-    rows, encoder = np.flatnonzero(store.done), store.attributes["encoder"]
+    rows = np.flatnonzero(store.done)
+    encoder = store.attributes["encoder"]
     embedding = np.asarray(store.embedding[:], np.float32)[rows]
     unit = normalize(embedding.reshape(len(rows), -1))
     ids = np.asarray(store.image_ids)[rows]

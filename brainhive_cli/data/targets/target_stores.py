@@ -123,7 +123,8 @@ def store_inputs(
         except BrainhiveError as absence:
             error = absence
     for encoder, path in zip(encoders, files, strict=True):
-        is_here, digest = path.is_file(), ""
+        is_here = path.is_file()
+        digest = ""
         if is_here and encoder.kind == IMPORTED:
             digest = str(TargetStore.open(path).attributes["weights"].get("digest", ""))
         name = f"{EMBEDDINGS} {dataset.name}/{stored}/{encoder.name}"
@@ -173,7 +174,8 @@ def open_alternatives(
     further = {}
     for name, names in alternatives.items():
         first = stores[name]
-        dataset, split = first.attributes["dataset"], first.attributes["split"]
+        dataset = first.attributes["dataset"]
+        split = first.attributes["split"]
         try:
             opened = target_store.open_all(
                 paths.under_home("embeddings"), dataset, split, names

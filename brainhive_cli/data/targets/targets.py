@@ -253,7 +253,8 @@ def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
         MissingData: if there are none to read, or fewer than are asked for.
     """
     # views of a stimulus: frames, captions, or one
-    reads, views = config.encodes, config.views
+    reads = config.encodes
+    views = config.views
     if reads == "pixels":
         count = None if config.pictures else stimuli.frames
     elif getattr(stimuli, reads) is None:

@@ -62,7 +62,8 @@ def crop_of_the_original(sizes: Tensor) -> Tensor:
     Source: BrainHiVE's repository, train_prior.py; a side that is too short has 0.
     """
     # ids are [original height, width, top, left, target height, width]
-    original, target = sizes[:, :2], sizes[:, 4:]
+    original = sizes[:, :2]
+    target = sizes[:, 4:]
     return torch.cat(
         [original, ((original - target) / 2).round().clamp(min=0), target], 1
     )
@@ -112,7 +113,8 @@ def read_pictures(
             encoders alone.
         rows: Which pictures.
     """
-    shown, sizes = list[Tensor](), list[Tensor]()
+    shown = list[Tensor]()
+    sizes = list[Tensor]()
     seen: dict[str, list[Tensor]] = {name: [] for name in views}
     for row in rows:
         if latents is None or views:

@@ -49,7 +49,8 @@ trained with.
 """
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 """The same of CLIP."""
-VIT, DINO = "hub:google/vit-base-patch16-224", "hub:facebook/dino-vitb16"
+VIT = "hub:google/vit-base-patch16-224"
+DINO = "hub:facebook/dino-vitb16"
 VIDEOMAE = "hub:MCG-NJU/videomae-base-finetuned-kinetics"
 FRAMES = 6
 """Frames that VideoMAE is built for: those of a clip of cc2017 (NEURONS,

@@ -16,7 +16,9 @@ from brainhive_cli.core.arrays import Bool, Float64
 from brainhive_cli.core.errors import MissingExtra, install_line
 from brainhive_cli.measurement.metrics import Scale
 
-DICE, RECALL, OBJECT = "mask_dice", "concept_recall", "caption_object"
+DICE = "mask_dice"
+RECALL = "concept_recall"
+OBJECT = "caption_object"
 BLEU = {f"bleu_{order}": order for order in range(1, 5)}
 """Longest n-grams by name."""
 ROUGE = {"rouge_1": "rouge1", "rouge_l": "rougeL"}

@@ -23,7 +23,8 @@ from brainhive_cli.models.blocks import Dropout
 
 EPSILON = 1e-6
 """Of the normalisations; those of diffusers' autoencoders."""
-MASK, LATENTS = "mask", "latents"
+MASK = "mask"
+LATENTS = "latents"
 TIED, SOURCE = "decoder.lm_head.weight", "decoder.transformer.wte.weight"
 """GPT-2's last layer is its embedding: a file holds it once, NEURONS' twice."""
 PADDING = 0
@@ -76,8 +77,10 @@ class TextDrivenDecoder(nn.Module):
 
     def __init__(self, config: Any, width: int, text: int, latents: int) -> None:
         super().__init__()
-        maps, channels = config.maps, config.channels
-        self.mode, self.scale = config.mode, width**-0.5
+        maps = config.maps
+        channels = config.channels
+        self.mode = config.mode
+        self.scale = width**-0.5
         # attention from image tokens to texts
         self.drop = Dropout(config.attention_dropout)
         self.q = nn.Linear(width, text, bias=False)
@@ -85,7 +88,8 @@ class TextDrivenDecoder(nn.Module):
 
         # tokens to feature maps, decoded at a larger size for masks and latents
         self.maps_projector = maps_projector(text, *maps)
-        self.dropout, self.norm = Dropout(config.dropout), nn.GroupNorm(1, maps[-1])
+        self.dropout = Dropout(config.dropout)
+        self.norm = nn.GroupNorm(1, maps[-1])
         self.video_decoder: Any = video_decoder(maps[-1], channels, config.groups)
         self.seg_head = nn.Conv2d(channels[0], 1, 3, padding=1)
         self.recon_head = nn.Conv2d(channels[0], latents, 3, padding=1)

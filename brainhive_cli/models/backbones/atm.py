@@ -99,7 +99,8 @@ class ATM(nn.Module):
             {"enc_embedding": embedding, "encoder": layers}
         )
         late = nice_layers(channels, samples, dim, convolution_dropout)
-        self.enc_eeg, self.proj_eeg = late["enc_eeg"], late["proj_eeg"]
+        self.enc_eeg = late["enc_eeg"]
+        self.proj_eeg = late["proj_eeg"]
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] of subjects [B] as tokens [B, D]."""
@@ -140,7 +141,8 @@ class Layer(nn.Module):
         )
         self.conv1 = nn.Conv1d(width, HIDDEN, 1)
         self.conv2 = nn.Conv1d(HIDDEN, width, 1)
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

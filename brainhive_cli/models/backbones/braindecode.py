@@ -223,10 +223,8 @@ class FeatureEncoder(nn.Module):
         )
         self.register_buffer("channel_map", channel_map)
         self.register_buffer("resampling", resampling)
-        resampled, patch = (
-            samples if resampling is None else len(resampling),
-            config.patch_samples,
-        )
+        resampled = samples if resampling is None else len(resampling)
+        patch = config.patch_samples
         # the window as a multiple of the patch
         self.samples = samples_left(resampled, (patch, patch)) * patch
 
@@ -317,7 +315,8 @@ class FeatureEncoder(nn.Module):
                     )
 
         # fill all but the last layer, under today's names and for the window's length
-        needed, renamed = self.model.state_dict(), self.model.mapping or {}
+        needed = self.model.state_dict()
+        renamed = self.model.mapping or {}
         state = {
             renamed.get(name, name): value for name, value in weights.read(file).items()
         }

@@ -132,8 +132,10 @@ class Havir(nn.Module):
 
         # the streams that the heads need, with input layers of their own
         hidden = config.hidden
-        self.structural, self.semantic = None, None
-        self.inputs, self.dropout = nn.ModuleDict(), Dropout(config.input_dropout)
+        self.structural = None
+        self.semantic = None
+        self.inputs = nn.ModuleDict()
+        self.dropout = Dropout(config.input_dropout)
         if structural:
             self.structural = StructuralGenerator(config, structural)
             self.inputs[SPATIAL] = _inputs(spec, SPATIAL, hidden, nn.SiLU(), bias=False)
@@ -190,7 +192,8 @@ class SemanticExtractor(nn.Module):
 
     def __init__(self, config: Config, heads: Heads) -> None:
         super().__init__()
-        hidden, rank = config.hidden, config.head_rank
+        hidden = config.hidden
+        rank = config.head_rank
         self.shapes = {name: head.shape for name, head in heads.items()}
         # residual MLPs that all heads share
         layers = (hidden, hidden, nn.GELU(), config.semantic_dropout, True)
@@ -262,11 +265,9 @@ class StructuralGenerator(nn.Module):
 
     def __init__(self, config: Config, heads: Heads) -> None:
         super().__init__()
-        hidden, features, channels = (
-            config.hidden,
-            config.features,
-            config.decoder_channels,
-        )
+        hidden = config.hidden
+        features = config.features
+        channels = config.decoder_channels
         # height and width of the maps that the decoder enlarges
         self.size = _layers.map_size(heads, LATENT, 2 ** (len(channels) - 1))
         layers = (hidden, hidden, nn.SiLU(), config.structural_dropout, False)

@@ -141,7 +141,8 @@ class Backbone(nn.Module):
 
     def __init__(self, config: Config, tokens: int, width: int, heads: Heads) -> None:
         super().__init__()
-        self.width, hidden = width, config.hidden
+        self.width = width
+        hidden = config.hidden
         self.mixer_blocks2 = nn.ModuleList(_mixer_block() for _ in range(config.blocks))
 
         # tokens, and their projection for retrieval

@@ -152,10 +152,8 @@ class Neurons(nn.Module):
         super().__init__()
 
         # MindEye2's brain model, and the prior of image tokens
-        self.config, self.shapes = (
-            config,
-            {name: head.shape for name, head in heads.items()},
-        )
+        self.config = config
+        self.shapes = {name: head.shape for name, head in heads.items()}
         heads_of_brain = {
             name: head for name, head in heads.items() if name in (IMAGE, TEXT)
         }
@@ -232,7 +230,8 @@ class Neurons(nn.Module):
         noised targets, from which all other heads follow. The noise is torch's.
         """
         tokens = brain = self.brain(signal, subject_index)[IMAGE]
-        denoised, replaced = {}, {}
+        denoised = {}
+        replaced = {}
         if self.prior is not None:
             denoised[DENOISED], replaced[DENOISED] = self.prior.learn(
                 brain, targets[IMAGE]

@@ -111,7 +111,8 @@ class Ridge(nn.Module):
         self, config: Config, alpha: dict[str, float], spec: SignalSpec, heads: Heads
     ) -> None:
         super().__init__()
-        self.heads, self.alpha = heads, alpha
+        self.heads = heads
+        self.alpha = alpha
         self.standardise = config.standardise
         self.maps: Any = nn.ModuleDict()
         for subject, width in zip(spec.subjects, spec.widths, strict=True):
@@ -149,7 +150,8 @@ class Ridge(nn.Module):
             BrainhiveError: if the fit does not fit into the free memory.
         """
         # refuse before anything is computed
-        count, numbers = len(signal), signal[0].numel()
+        count = len(signal)
+        numbers = signal[0].numel()
         kept = self.maps[str(subject)].count
         needed_gb = count_fit_bytes(count, numbers, kept) / 1e9
         free_gb = free_bytes(signal.device) / 1e9
@@ -179,19 +181,19 @@ class Ridge(nn.Module):
         # shrink each component by the penalty of its head
         for name, (total, squares) in totals.items():
             mean = total / len(signal)
-            loadings, values = ridge.weight[name], singular.square()
+            loadings = ridge.weight[name]
+            values = singular.square()
             # no penalty is set: choose it by cross-validation
             if (alpha := self.alpha.get(name)) is None:
                 rotated = (loadings * singular[:, None]).double().square()
                 centred = (squares - len(signal) * mean.square()).double()
                 # centring takes one degree of freedom; all features share the variance,
                 # however many components are kept
-                freedom, features = max(1, len(signal) - 1), len(ridge.mean)
+                freedom = max(1, len(signal) - 1)
+                features = len(ridge.mean)
                 absent = features - len(values)
-                every, rotated = (
-                    F.pad(values.double(), (0, absent)),
-                    F.pad(rotated, (0, 0, 0, absent)),
-                )
+                every = F.pad(values.double(), (0, absent))
+                rotated = F.pad(rotated, (0, 0, 0, absent))
                 alpha = choose_penalty(every, rotated, centred, freedom)
             ridge.weight[name] *= (singular / (values + alpha))[:, None]
 
@@ -242,10 +244,8 @@ class Map(nn.Module):
     def __init__(self, width: int, components: int | None, heads: Heads) -> None:
         super().__init__()
         self.count = min(components or width, width)
-        self.mean, self.is_reduced = (
-            nn.Parameter(torch.zeros(width)),
-            components is not None,
-        )
+        self.mean = nn.Parameter(torch.zeros(width))
+        self.is_reduced = components is not None
         if self.is_reduced:
             self.basis = nn.Parameter(torch.zeros(width, self.count))
 
@@ -255,7 +255,8 @@ class Map(nn.Module):
             name: torch.zeros(self.count, head.width) for name, head in heads.items()
         }
         biases = {name: torch.zeros(head.width) for name, head in heads.items()}
-        self.weight, self.bias = nn.ParameterDict(weights), nn.ParameterDict(biases)
+        self.weight = nn.ParameterDict(weights)
+        self.bias = nn.ParameterDict(biases)
         self.names = [*heads]  # in their order, which ParameterDict does not keep
         self.requires_grad_(False)
 
@@ -303,7 +304,8 @@ class Map(nn.Module):
         squared, vectors = _find_eigenvectors(gram, min(self.count, small))
         epsilon = torch.finfo(torch.float64).eps * small
         kept = int((squared > squared[0] * epsilon).sum())
-        singular, vectors = squared[:kept].sqrt(), vectors[:, :kept]
+        singular = squared[:kept].sqrt()
+        vectors = vectors[:, :kept]
 
         # the vectors of the other side follow; zeros where there are fewer components
         del gram
@@ -372,7 +374,8 @@ def _find_eigenvectors(gram: Tensor, count: int) -> tuple[Tensor, Tensor]:
         )
     else:
         values, vectors = torch.linalg.eigh(gram)
-        values, vectors = values[-count:], vectors[:, -count:]
+        values = values[-count:]
+        vectors = vectors[:, -count:]
     return values.flip(-1), vectors.flip(-1)
 
 

@@ -73,7 +73,9 @@ class SharedRidge(nn.Module):
 
     def __init__(self, config: Config, features: int, heads: Heads) -> None:
         super().__init__()
-        self.heads, self.alpha, self.intercept = heads, config.alpha, config.intercept
+        self.heads = heads
+        self.alpha = config.alpha
+        self.intercept = config.intercept
         width = sum(head.width for head in heads.values())
         # [F, outputs]
         self.weight = nn.Parameter(torch.zeros(features, width), requires_grad=False)
@@ -134,24 +136,23 @@ class SharedRidge(nn.Module):
         them.
         """
         # centred products: of features with features, or of fewer signals with signals
-        count, is_dual = self.count, not self.sums
+        count = self.count
+        is_dual = not self.sums
         if is_dual:
             features, residual = (
                 torch.cat(parts) for parts in zip(*self.rows, strict=True)
             )
             features = features[:, :-1]
-            mean, offset = (
-                self.intercept * features.mean(0),
-                self.intercept * residual.mean(0),
-            )
-            features, cross = features - mean, residual - offset
-            gram, squares = features @ features.T, cross.square().sum(0)
+            mean = self.intercept * features.mean(0)
+            offset = self.intercept * residual.mean(0)
+            features = features - mean
+            cross = residual - offset
+            gram = features @ features.T
+            squares = cross.square().sum(0)
         else:
             gram, cross, squares = self.sums
-            mean, offset = (
-                self.intercept * gram[-1, :-1] / count,
-                self.intercept * cross[-1] / count,
-            )
+            mean = self.intercept * gram[-1, :-1] / count
+            offset = self.intercept * cross[-1] / count
             gram = gram[:-1, :-1] - count * torch.outer(mean, mean)
             cross = cross[:-1] - count * torch.outer(mean, offset)
             squares = squares - count * offset.square()
@@ -163,14 +164,14 @@ class SharedRidge(nn.Module):
             values = values.clamp(min=0)
             rotated = (vectors.T @ cross).square()  # [K, outputs]
             if is_dual:
-                rotated, absent = rotated * values[:, None], len(self.weight) - count
-                values, rotated = (
-                    F.pad(values, (0, absent)),
-                    F.pad(rotated, (0, 0, 0, absent)),
-                )
+                rotated = rotated * values[:, None]
+                absent = len(self.weight) - count
+                values = F.pad(values, (0, absent))
+                rotated = F.pad(rotated, (0, 0, 0, absent))
 
         # each head with its own penalty
-        changes, start = [], 0
+        changes = []
+        start = 0
         for head in self.heads.values():
             columns = slice(start, start := start + head.width)
             alpha = self.alpha
@@ -190,4 +191,6 @@ class SharedRidge(nn.Module):
         # the new map, and nothing of the signals
         self.weight.add_(change)
         self.bias.add_(offset - mean @ change)  # mean signals predict mean targets
-        self.rows, self.sums, self.count = [], [], 0
+        self.rows = []
+        self.sums = []
+        self.count = 0

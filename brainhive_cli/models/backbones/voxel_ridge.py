@@ -56,7 +56,9 @@ class VoxelRidge(nn.Module):
         self, config: Config, channels: int, samples: int, dim: int, subjects: int
     ) -> None:
         super().__init__()
-        self.channels, self.l2, hidden = channels, L2, config.hidden
+        self.channels = channels
+        self.l2 = L2
+        hidden = config.hidden
         reach = (channels * samples) ** -0.5  # as nn.Linear starts
         self.weight = nn.Parameter(
             torch.empty(subjects, channels * samples, hidden).uniform_(-reach, reach)
@@ -71,7 +73,8 @@ class VoxelRidge(nn.Module):
         """
         # zeros instead of the voxels that narrower subjects do not have
         signal = F.pad(signal, (0, 0, 0, self.channels - signal.shape[1]))
-        flat, weight = signal.flatten(1), self.weight.view_as(self.weight)
+        flat = signal.flatten(1)
+        weight = self.weight.view_as(self.weight)
         # the derivative of the penalty, which the loss itself does not show
         if weight.requires_grad:
             weight.register_hook(

@@ -111,7 +111,10 @@ class WithPrior(nn.Module):
         self, brain: Any, prior: Any, heads: Heads, head: str, takes_inner: bool
     ) -> None:
         super().__init__()
-        self.brain, self.prior, self.heads, self.head = brain, prior, heads, head
+        self.brain = brain
+        self.prior = prior
+        self.heads = heads
+        self.head = head
         self.takes_inner = takes_inner
 
     def forward(

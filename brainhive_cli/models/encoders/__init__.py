@@ -259,7 +259,8 @@ class EncoderConfig(parts.Config):
         all.
         """
         knobs = self.model_dump(mode="json", exclude_defaults=True)
-        kind, source = self.kind, str(knobs.get("source"))
+        kind = self.kind
+        source = str(knobs.get("source"))
         # two keys: kind and source alone define the encoder
         is_named = kind in ("python", "reference") or (
             kind == IMPORTED and is_own_name(source)
@@ -359,7 +360,8 @@ class EncoderConfig(parts.Config):
         """Make the same encoder of what the name of a store says that is seen: a
         degradation, a view.
         """
-        degrade, view = GRAMMAR.search(name), VIEW.search(name)
+        degrade = GRAMMAR.search(name)
+        view = VIEW.search(name)
         views = int(view[1]) if view else "each"
         return self.model_copy(
             update={"degrade": degrade and degrade[0], "views": views}
@@ -694,7 +696,8 @@ def degrade(picture: Any, how: str, side_px: int) -> Any:
     # bring the picture to the size in which strengths are counted
     match = GRAMMAR.fullmatch(how)
     assert match
-    kind, strength = match[1], int(match[2])
+    kind = match[1]
+    strength = int(match[2])
     resized = F.resize(picture, [side_px], F.InterpolationMode.BICUBIC)
     pixels = F.pil_to_tensor(resized)  # [3, H, W]
     sides = [*pixels.shape[1:]]
@@ -725,7 +728,8 @@ def fovea_mask(height: int, width: int) -> "torch.Tensor":
     """Give the share of the sharp picture at each pixel, [H, W]."""
     import torch
 
-    y, x = torch.arange(height) - height // 2, torch.arange(width) - width // 2
+    y = torch.arange(height) - height // 2
+    x = torch.arange(width) - width // 2
     distance = torch.hypot(y[:, None].float(), x.float())
     # in sides of even length the first row and column are farther than the last, by
     # which UBP divides

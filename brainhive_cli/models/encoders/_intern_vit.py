@@ -55,7 +55,8 @@ def load(folder: Path, files: Sequence[Path]) -> nn.Module:
     with weights.reading(folder / "config.json"):
         anatomy = {name: stated[name] for name in SIZES}
         anatomy |= {name: stated.get(name, default) for name, default in USUAL.items()}
-    bias, is_normed = anatomy.pop("qkv_bias"), anatomy.pop("qk_normalization")
+    bias = anatomy.pop("qkv_bias")
+    is_normed = anatomy.pop("qk_normalization")
 
     # the weights in transformers' names, shard by shard
     state: State = {}

@@ -47,7 +47,8 @@ class Tower(nn.Module):
 
     def __init__(self, tower: nn.Module, encode: Callable[[Any, Tensor], Any]) -> None:
         super().__init__()
-        self.tower, self.encode = tower, encode
+        self.tower = tower
+        self.encode = encode
 
     def forward(self, inputs: Tensor) -> Any:
         """Encode pictures [B, 3, H, W], or token ids [B, S]."""
@@ -70,7 +71,9 @@ class Outputs(nn.Module):
         self, network: nn.Module, output: str | list[str], anatomy: Anatomy | None
     ) -> None:
         super().__init__()
-        self.network, self.output, self.anatomy = network, output, anatomy
+        self.network = network
+        self.output = output
+        self.anatomy = anatomy
         self._names = listed(output)
         self._read_from: dict[nn.Module, Tensor] = {}
 
@@ -95,19 +98,19 @@ class Outputs(nn.Module):
 
     def _locate(self, output: str) -> tuple[nn.Module, str]:
         """Find the module whose output is read, and the form in which."""
-        anatomy, match = self.anatomy or Anatomy(), GRAMMAR.fullmatch(output)
+        anatomy = self.anatomy or Anatomy()
+        match = GRAMMAR.fullmatch(output)
         assert match
 
         # a stage of a ResNet, counted from 1
         if match["stage"]:
-            modules, index, form = (
-                anatomy.stages,
-                int(match["stage"]) - 1,
-                match["mean"] or "",
-            )
+            modules = anatomy.stages
+            index = int(match["stage"]) - 1
+            form = match["mean"] or ""
         else:
             # a block of a vision transformer, the last by default
-            modules, form = anatomy.blocks, match["last"] or match["form"] or ""
+            modules = anatomy.blocks
+            form = match["last"] or match["form"] or ""
             depth = match["block"] or str(len(modules) - 1)
             # a share is hidden state int(share · blocks), of which 0 stands before
             # block 0 (NeuralBench)

@@ -45,7 +45,8 @@ class Config(EncoderConfig):
         if self.source == "random":
             from open_clip import CLIP
 
-            model, weights = self.architecture, {"source": self.source}
+            model = self.architecture
+            weights = {"source": self.source}
             load = partial(untrained, partial(CLIP, **model))
         else:
             folder, weights = fetch(self)

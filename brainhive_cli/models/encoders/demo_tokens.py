@@ -76,6 +76,7 @@ def _encode(networks: Any, views: Tensor) -> Tensor:
     """
     from torch import Tensor
 
-    clip, vae = networks["clip"](views[:, :3]), networks["vae"](views[:, 3:]).flatten(1)
+    clip = networks["clip"](views[:, :3])
+    vae = networks["vae"](views[:, 3:]).flatten(1)
     token = networks["fusion"]({"demo-clip": clip, "demo-vae": vae})
     return cast(Tensor, networks["projection"](token))

@@ -101,7 +101,8 @@ class Config(EncoderConfig):
             from torchvision.transforms import v2
 
             # resize before or after pixels become floats
-            side, resizes_floats = self.resolution_px, self.resizes == "floats"
+            side = self.resolution_px
+            resizes_floats = self.resizes == "floats"
             resize = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side)])
             pixels = v2.functional.pil_to_tensor(
                 image if resizes_floats else resize(image)
@@ -138,7 +139,8 @@ class Config(EncoderConfig):
                 f"{folder} holds a {kind or 'model without a class name'}",
                 f"known: {', '.join(KINDS)}",
             )
-        files, model = weight_files(self, folder), getattr(diffusers, kind)
+        files = weight_files(self, folder)
+        model = getattr(diffusers, kind)
         return partial(
             load_network, model, folder, files=files, torch_dtype=torch.float32
         ), weights
@@ -163,7 +165,8 @@ def _encode(config: Config, vae: Any, images: Tensor) -> Tensor | list[Tensor]:
     elif config.posterior == "mode":
         latents = encoded.latent_dist.mode()
     else:
-        mean, noises = encoded.latent_dist.mean, []
+        mean = encoded.latent_dist.mean
+        noises = []
         for image in images:
             picture = zlib.crc32(image.cpu().numpy().tobytes())
             generator = torch.Generator().manual_seed(picture ^ config.seed)

@@ -100,7 +100,8 @@ class Vit:
 
             # fit the positions, and leave out the norm that only CLIP's embedding has
             # [1, 1 + S, D]
-            positions, side = state["pos_embed"], network.patch_embed.grid_size[0]
+            positions = state["pos_embed"]
+            side = network.patch_embed.grid_size[0]
             checkpoint_side = isqrt(positions.shape[1] - 1)
             if checkpoint_side != side:
                 # bicubic without antialiasing, .1 patch added: dinov2's

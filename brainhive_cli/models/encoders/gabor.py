@@ -76,7 +76,8 @@ class GaborPyramid(nn.Module):
         grid²].
         """
         colours = conv2d(pictures, self.opponent)
-        maps, luminance = [colours], colours[:, :1]
+        maps = [colours]
+        luminance = colours[:, :1]
         for _ in range(SCALES):
             # energy of each orientation, divided by that of all of them; edges of the
             # picture are none of its contents, so it goes on mirrored

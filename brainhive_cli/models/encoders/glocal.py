@@ -86,7 +86,9 @@ class Config(EncoderConfig):
                 weight = torch.randn(
                     width, width, generator=torch.Generator().manual_seed(0)
                 )
-                bias, mean, std = torch.zeros(width), 0.0, 1.0
+                bias = torch.zeros(width)
+                mean = 0.0
+                std = 1.0
             else:
                 weight, bias, mean, std = transform
             if len(weight) != width:

@@ -60,7 +60,8 @@ class Config(TokenConfig):
 
         # architecture and transform, as the folder states them
         if self.source == "random":
-            model, stated = dict(self.architecture or {}), dict[str, Any]()
+            model = dict(self.architecture or {})
+            stated = dict[str, Any]()
             weights = {"source": "random"}
         else:
             folder, weights = fetch(self)

@@ -21,7 +21,8 @@ from brainhive_cli.models.foreign_weights import below
 if TYPE_CHECKING:
     from torch import Tensor
 
-FILE, PREFIX = "alignet_siglip2_b.safetensors", "encoder."
+FILE = "alignet_siglip2_b.safetensors"
+PREFIX = "encoder."
 SIDE_PX = 224
 WAY = (
     f"put {FILE} there: "
@@ -56,13 +57,12 @@ class Config(TokenConfig):
         arguments = {"num_classes": 0, "act_layer": "gelu_tanh", **self.architecture}
         make = partial(timm.create_model, "vit_base_patch16_siglip_224", **arguments)
         if self.source == "random":
-            load, weights = partial(untrained, make), {"source": "random"}
+            load = partial(untrained, make)
+            weights = {"source": "random"}
         else:
             folder = find(self.source, [FILE], WAY)
-            load, weights = (
-                partial(_load, make, folder / FILE),
-                weights_of(self.source, folder, [FILE]),
-            )
+            load = partial(_load, make, folder / FILE)
+            weights = weights_of(self.source, folder, [FILE])
 
         # pictures of the network's size
         side: int = self.architecture.get("img_size", SIDE_PX)

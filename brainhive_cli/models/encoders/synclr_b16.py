@@ -19,7 +19,8 @@ from brainhive_cli.models.foreign_weights import below, refuse_absent
 if TYPE_CHECKING:
     from torch import nn
 
-FILE, PREFIX = "synclr_vit_b_16.pth", "visual."
+FILE = "synclr_vit_b_16.pth"
+PREFIX = "visual."
 
 
 class Config(TokenConfig):
@@ -58,7 +59,8 @@ class Config(TokenConfig):
 
         # preprocessing of BrainHiVE's repository: bilinear resize, CLIP's mean and std
         side = timm.get_pretrained_cfg(self.architecture).input_size[-1]
-        mean, std = timm.data.OPENAI_CLIP_MEAN, timm.data.OPENAI_CLIP_STD
+        mean = timm.data.OPENAI_CLIP_MEAN
+        std = timm.data.OPENAI_CLIP_STD
         steps = [
             v2.Resize(side),
             v2.CenterCrop(side),
@@ -85,8 +87,10 @@ def _load(model: Callable[[], nn.Module], folder: Path) -> nn.Module:
     """Read the image tower of a SynCLR checkpoint, which holds its training's other
     parts too.
     """
-    file, network = folder / FILE, model()
-    tower, needed = below(weights.read(file), PREFIX), network.state_dict()
+    file = folder / FILE
+    network = model()
+    tower = below(weights.read(file), PREFIX)
+    needed = network.state_dict()
     # the checkpoint may hold more tensors than the network needs, but not fewer
     refuse_absent(weights.find_unmatched(needed, tower), len(needed), file)
     weights.fill(network, {name: tower[name] for name in needed}, file)

@@ -65,7 +65,9 @@ class Captioner:
     def __init__(
         self, model: Any, reader: Any, device: torch.device, head: str = ""
     ) -> None:
-        self.model, self.reader, self.head = model, reader, head
+        self.model = model
+        self.reader = reader
+        self.head = head
         self.placement = Placement((model,), device)
 
     @torch.no_grad()
@@ -79,11 +81,14 @@ class Captioner:
         # GIT reads tokens of a head, BLIP-2 pictures; `first` is the index of the first
         # new token
         if self.head:
-            tokenizer, first, limit = self.reader, 0, {"max_length": LONGEST}
+            tokenizer = self.reader
+            first = 0
+            limit = {"max_length": LONGEST}
             pixels = self._tokens(decoded)[:, None]  # four axes, as of pictures
         else:
             assert media is not None
-            tokenizer, limit = self.reader.tokenizer, {"max_new_tokens": LONGEST}
+            tokenizer = self.reader.tokenizer
+            limit = {"max_new_tokens": LONGEST}
             # behind the picture's tokens and the first
             first = self.model.config.num_query_tokens + 1
             pictures = media if media.ndim == 4 else media[:, media.shape[1] // 2]
@@ -133,10 +138,8 @@ class Converter(nn.Module):
         to_tokens, tokens = state["linear1.weight"].shape
         to_width, width = state["linear2.weight"].shape
         self.shape = (tokens, width)
-        self.linear1, self.linear2 = (
-            nn.Linear(tokens, to_tokens),
-            nn.Linear(width, to_width),
-        )
+        self.linear1 = nn.Linear(tokens, to_tokens)
+        self.linear2 = nn.Linear(width, to_width)
 
     def forward(self, tokens: Tensor, **_: Any) -> Any:
         """Map [B, 1, S, D] to what the tower gives of pictures."""

@@ -58,13 +58,16 @@ class Placement:
     """
 
     def __init__(self, networks: Sequence[Any], device: torch.device) -> None:
-        self.networks, self.device, self.is_offloaded = networks, device, False
+        self.networks = networks
+        self.device = device
+        self.is_offloaded = False
         for network in networks:
             nn.Module.to(network, device).eval().requires_grad_(False)
 
     def offload(self, device: torch.device) -> None:
         """Compute on another device, and hold there only what is used."""
-        self.device, self.is_offloaded = device, True
+        self.device = device
+        self.is_offloaded = True
 
     def use(self, *networks: Any) -> None:
         """Have these networks on the device, and where memory is spared no others."""

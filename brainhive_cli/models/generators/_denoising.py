@@ -26,7 +26,8 @@ def draw_noise(
     # a generator for all rows draws them at once, otherwise each draws a row
     generators = [random] if isinstance(random, torch.Generator) else random
     rows = shape if isinstance(random, torch.Generator) else (1, *shape[1:])
-    noises, times = [], []
+    noises = []
+    times = []
     for generator in generators:
         noises.append(torch.randn(*rows, generator=generator))
         times.append(torch.randint(0, timesteps, rows[:1], generator=generator))

@@ -118,10 +118,8 @@ class Config(parts.Config):
                     raise
 
         # check the architecture, and draw its weights
-        where, hint = (
-            f"the architecture of the generator {self.source}",
-            "compare it with the published one",
-        )
+        where = f"the architecture of the generator {self.source}"
+        hint = "compare it with the published one"
         with weights.reading(where, hint, RecipeError, problem="cannot be built"):
             self.check_unet(architecture["unet"], "the architecture")
             return self.assemble(self.draw(architecture, device, dtype), device)
@@ -159,7 +157,8 @@ class Config(parts.Config):
         # networks in the requested precision
         components = {}
         for name, cls in {"unet": UNet2DConditionModel, "vae": AutoencoderKL}.items():
-            where, variant = f"{name} of the generator {folder}", self.weights_variant
+            where = f"{name} of the generator {folder}"
+            variant = self.weights_variant
             components[name] = load_network(
                 cls, folder / name, where, torch_dtype=dtype, variant=variant
             )
@@ -226,8 +225,10 @@ class LatentDiffusion:
     ) -> None:
         from diffusers import DDPMScheduler
 
-        self.config, self._scheduler = config, components["scheduler"]
-        self.unet, self.vae = components["unet"], components["vae"]
+        self.config = config
+        self._scheduler = components["scheduler"]
+        self.unet = components["unet"]
+        self.vae = components["vae"]
         self.networks: tuple[Any, ...] = (self.unet, self.vae)
 
         # wrap the components in diffusers' pipeline, and add those of the subclass
@@ -242,7 +243,8 @@ class LatentDiffusion:
 
         # freeze the networks on the device; a VAE that overflows in float16 computes in
         # float32
-        self.placement, self.device = Placement(self.networks, device), device
+        self.placement = Placement(self.networks, device)
+        self.device = device
         is_upcast = self.overflows_in_half and self.vae.dtype == torch.float16
         if is_upcast and self.vae.config.force_upcast:
             self.use_float32_autoencoder()
@@ -329,7 +331,8 @@ class LatentDiffusion:
 
         # encode a few pictures at once; frames of clips count as pictures
         self.placement.use(self.vae)
-        rows, pictures = media.shape[:-3], media.flatten(0, -4)
+        rows = media.shape[:-3]
+        pictures = media.flatten(0, -4)
         with torch.no_grad():
             batches = (pictures.to(self.device, self.vae.dtype) * 2 - 1).split(AT_ONCE)
             moments = torch.cat(
@@ -402,7 +405,8 @@ class LatentDiffusion:
         Source: SDXL (arXiv 2307.01952), section 2.2; BrainHiVE (arXiv 2602.07495).
         """
         # draw noise and a timestep for each row; a clip's frames share the timestep
-        schedule, latents = self.noise_schedule, latents.to(self.device)
+        schedule = self.noise_schedule
+        latents = latents.to(self.device)
         self.check_conditioning(conditioning, len(latents))
         flat = latents.flatten(1, -3)  # [B, C, h, w], of clips [B, F C, h, w]
         count = schedule.config.num_train_timesteps
@@ -466,11 +470,9 @@ class LatentDiffusion:
         2108.01073), one at least.
         """
         # refuse conditions that do not fit before any step is done
-        conditioning, sampling, size_px = (
-            request.conditioning,
-            request.sampling,
-            request.size_px,
-        )
+        conditioning = request.conditioning
+        sampling = request.sampling
+        size_px = request.size_px
         self.check_conditioning(conditioning, len(request.seeds), sampling)
         inputs = self.pipeline_inputs(request)
         self.pipeline.scheduler = _denoising.choose_scheduler(self._scheduler, sampling)

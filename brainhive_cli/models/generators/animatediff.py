@@ -325,11 +325,9 @@ class AnimateDiff(StableDiffusion):
         super().check_conditioning(conditioning, rows)
 
         # a keyframe and SparseCtrl belong together
-        images, start, channels = (
-            conditioning.images,
-            conditioning.start,
-            self.vae.config.latent_channels,
-        )
+        images = conditioning.images
+        start = conditioning.start
+        channels = self.vae.config.latent_channels
         if images is None and self.sparse_control is not None:
             raise BrainhiveError(
                 "SparseCtrl needs a keyframe, and the conditioning has no images",
@@ -363,11 +361,9 @@ class AnimateDiff(StableDiffusion):
         2.0), which take one keyframe for all clips of a batch, and a keyframe or a
         start.
         """
-        conditioning, sampling, config = (
-            request.conditioning,
-            request.sampling,
-            self.config,
-        )
+        conditioning = request.conditioning
+        sampling = request.sampling
+        config = self.config
         rows = len(request.seeds)
         self.check_conditioning(conditioning, rows, sampling)
 
@@ -376,7 +372,8 @@ class AnimateDiff(StableDiffusion):
         text = self._embed_captions(conditioning.texts, sampling.prompt, rows)
         keyframe = self._encode_keyframe(conditioning.images, request.size_px)
         if sampling.guidance > 1:
-            prompt, absent = sampling.negative_prompt, config.negative_prompt
+            prompt = sampling.negative_prompt
+            absent = config.negative_prompt
             away = self.text_tokens(
                 request.null.texts, prompt, rows, text, absent=absent
             )
@@ -437,7 +434,8 @@ class AnimateDiff(StableDiffusion):
         """
         # the U-Net takes text for each frame
         latents, frames = latents.to(self.unet.dtype), latents.shape[2]
-        times, text = times.to(self.device), text.repeat_interleave(frames, 0)
+        times = times.to(self.device)
+        text = text.repeat_interleave(frames, 0)
 
         # SparseCtrl's outputs are added inside the U-Net
         residuals = {}
@@ -489,7 +487,8 @@ class AnimateDiff(StableDiffusion):
         """Make the frames [B, F, 3, H, W] to start from, of latents or pictures and
         their masks.
         """
-        start, masks = conditioning.start, conditioning.masks
+        start = conditioning.start
+        masks = conditioning.masks
         if start is None:
             return None
         start = start[:, None] if start.ndim == 4 else start  # [B, F, C, H, W]
@@ -515,8 +514,10 @@ def _derive_architecture(unet: dict[str, Any]) -> Architecture:
     that belong to it.
     """
     # a motion module stands behind each block of the U-Net
-    layers, groups = unet.get("layers_per_block", 2), unet.get("norm_num_groups", 32)
-    widths, types = unet["block_out_channels"], unet.get("down_block_types")
+    layers = unet.get("layers_per_block", 2)
+    groups = unet.get("norm_num_groups", 32)
+    widths = unet["block_out_channels"]
+    types = unet.get("down_block_types")
     motion = {
         "motion_layers_per_block": layers,
         "motion_norm_num_groups": groups,
@@ -567,7 +568,8 @@ def normalise_frame_by_frame(network: nn.Module) -> nn.Module:
             module.norm = FrameNorm(
                 norm.num_groups, norm.num_channels, norm.eps, device="meta"
             )
-            module.norm.weight, module.norm.bias = norm.weight, norm.bias
+            module.norm.weight = norm.weight
+            module.norm.bias = norm.bias
     return network
 
 

@@ -66,7 +66,8 @@ class Decoder:
     """
 
     def __init__(self, model: PictureAutoencoder | Pixels, source: str) -> None:
-        self.model, self.source = model, source
+        self.model = model
+        self.source = source
         self.latent_space: str = model.latent_space
         # pixels have no weights, and stay on the CPU
         self.device = next(
@@ -106,7 +107,8 @@ class Decoder:
             BrainhiveError: if the conditioning has no start, or one of another width.
         """
         # zeros are decoded where there is no condition
-        latents, width = conditioning.start, self.model.latents
+        latents = conditioning.start
+        width = self.model.latents
         if len(conditioning) == 0 and width is not None:
             latents = torch.zeros(len(seeds), width)
         if latents is None or (width is not None and latents[0].numel() != width):

@@ -126,10 +126,8 @@ class LowLevelMix(Section):
 
         # MindEye2's file has a known architecture, a folder of diffusers states its own
         if is_file(self.autoencoder):
-            file, network = (
-                find_file(self.autoencoder),
-                diffusers.AutoencoderKL(**MIX_AUTOENCODER),
-            )
+            file = find_file(self.autoencoder)
+            network = diffusers.AutoencoderKL(**MIX_AUTOENCODER)
             weights.fill(
                 network,
                 weights.read(file),
@@ -279,7 +277,9 @@ class Chain:
         mix: LowLevelMix | None = None,
         autoencoder: Placement | None = None,
     ) -> None:
-        self.links, self.mix, self.autoencoder = list(links), mix, autoencoder
+        self.links = list(links)
+        self.mix = mix
+        self.autoencoder = autoencoder
         generators = [generator for _, generator, _, _ in links]
         self.first = generators[0]
         # networks of captioners and mean, which are offloaded with the generators
@@ -288,7 +288,8 @@ class Chain:
         ]
         self.helpers += [] if autoencoder is None else [autoencoder]
         # latents are those of the first stage
-        self.encode, self.decode = self.first.encode, self.first.decode
+        self.encode = self.first.encode
+        self.decode = self.first.decode
 
         # all networks with weights, the stages' priors included
         networks = [
@@ -371,7 +372,8 @@ class Chain:
             ]
 
             # condition on the stage's own prior where it has one
-            condition, stage_null = conditioning, null
+            condition = conditioning
+            stage_null = null
             if prior is not None:
                 # the stage's prior conditions on decoded heads, not on another prior's
                 # output

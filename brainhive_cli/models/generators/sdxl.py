@@ -42,7 +42,9 @@ class Config(_latent_diffusion.Config):
     """Any diffusers folder with an SDXL-type U-Net."""
 
     cites = ("podell2024",)
-    published, family, addition = ARCHITECTURE, "SDXL", "text_time"
+    published = ARCHITECTURE
+    family = "SDXL"
+    addition = "text_time"
     usual = "an SDXL-type generator, such as hub:stabilityai/sdxl-turbo"
 
     source: str = Field(
@@ -131,17 +133,16 @@ class SDXL(LatentDiffusion):
         """Give text, pooled text and image tokens of both sides of guidance; with a
         prior, it needs null.
         """
-        conditioning, sampling, rows = (
-            request.conditioning,
-            request.sampling,
-            len(request.seeds),
-        )
+        conditioning = request.conditioning
+        sampling = request.sampling
+        rows = len(request.seeds)
         # the side that guidance moves towards
         text, pooled, tokens = self._condition(conditioning, sampling.prompt, rows)
 
         # where the U-Net's own cross-attention takes conditions, zeros are the other
         # side of guidance
-        embeddings, texts = request.null.embeddings, request.null.texts
+        embeddings = request.null.embeddings
+        texts = request.null.texts
         if (
             embeddings is None
             and conditioning.embeddings is not None
@@ -255,9 +256,11 @@ class SDXL(LatentDiffusion):
         """
         # embed the texts or the prompt; texts that are embedded already replace its
         # tokens
-        texts, tokens = conditioning.texts, conditioning.embeddings
+        texts = conditioning.texts
+        tokens = conditioning.embeddings
         text, pooled = self._embed(texts if isinstance(texts, list) else [prompt])
-        text, pooled = text.expand(rows, -1, -1), pooled.expand(rows, -1)
+        text = text.expand(rows, -1, -1)
+        pooled = pooled.expand(rows, -1)
         if isinstance(texts, Tensor):
             text = texts.to(text)
 
@@ -268,7 +271,8 @@ class SDXL(LatentDiffusion):
                 "embeddings", tokens, tokens.shape[-1], rows, "use another prior"
             )
             if not self._has_prior:
-                text, tokens = torch.cat([text, tokens], 1), None
+                text = torch.cat([text, tokens], 1)
+                tokens = None
         return text, pooled, tokens
 
     def _embed(self, texts: Sequence[str]) -> Embedded:
@@ -338,7 +342,8 @@ class SDXL(LatentDiffusion):
         from diffusers import StableDiffusionXLPipeline
 
         # check configs first, so that an absent component is named
-        source, variant = self.config.source, self.config.variant
+        source = self.config.source
+        variant = self.config.variant
         folder = _components.find_folder(source, variant, text=True)
         components = dict.fromkeys(("vae", "unet", "scheduler"))
         for name in TEXT:

@@ -61,7 +61,9 @@ class Config(_latent_diffusion.Config):
     """
 
     cites = ("scotti2024", "podell2024")
-    published, family, addition = ARCHITECTURE, "SDXL", "text_time"
+    published = ARCHITECTURE
+    family = "SDXL"
+    addition = "text_time"
     usual = sdxl.Config.usual
 
     source: str = Field(
@@ -180,11 +182,9 @@ class UnCLIP(LatentDiffusion):
             seeds = [seed for seed in request.seeds for _ in range(frames)]
             sampled = self.sample(request._replace(conditioning=flat, seeds=seeds))
             return sampled.unflatten(0, (-1, frames))  # [B, F, C, h, w]
-        conditioning, sampling, null = (
-            request.conditioning,
-            request.sampling,
-            request.null,
-        )
+        conditioning = request.conditioning
+        sampling = request.sampling
+        null = request.null
         self.check_conditioning(conditioning, len(request.seeds), sampling)
 
         # draw by each row's seed: latents and noise [B, C, h, w], and the noise's shift
@@ -280,7 +280,8 @@ class UnCLIP(LatentDiffusion):
 
     def _predict(self, latents: Tensor, times: Tensor, tokens: Tensor) -> Tensor:
         # SDXL's size and crop ids [B, 4], and no pooled text
-        rows, side = len(latents), SIZE_PX
+        rows = len(latents)
+        side = SIZE_PX
         ids = torch.tensor(
             [[side, side, 0.0, 0.0]], device=self.device, dtype=tokens.dtype
         ).expand(rows, -1)
@@ -290,7 +291,8 @@ class UnCLIP(LatentDiffusion):
     def _weigh_tokens(self, conditioning: Conditioning, rows: int) -> Tensor:
         """Give tokens [B, S, D], weighed by the masks; zeros where there are none."""
         # zeros stand for no condition
-        tokens, width = conditioning.embeddings, self.unet.config.cross_attention_dim
+        tokens = conditioning.embeddings
+        width = self.unet.config.cross_attention_dim
         if tokens is None:
             return torch.zeros(
                 rows, TOKENS, width, device=self.device, dtype=self.unet.dtype

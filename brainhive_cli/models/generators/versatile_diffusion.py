@@ -181,15 +181,14 @@ class VersatileDiffusion(_latent_diffusion.StableDiffusion):
     def load_text_encoder(self) -> Callable[[str], Tensor]:
         """Load the text encoder: from a text to its tokens [1, S, D]."""
         folder = hub.folder(self.config.source, allow=(*SMALL, f"{clip.TEXT}/*.bin"))
-        ids, tower = (
-            clip.token_ids(folder),
-            clip.tower_of(folder, clip.TEXT, clip.PROJECTED_TEXT),
-        )
+        ids = clip.token_ids(folder)
+        tower = clip.tower_of(folder, clip.TEXT, clip.PROJECTED_TEXT)
         return lambda words: clip.of_texts(tower, ids(words)[None])
 
     def pipeline_inputs(self, request: _latent_diffusion.Request) -> dict[str, Any]:
         """Give the tokens of both sides of guidance, which has a null of its own."""
-        rows, sampling = len(request.seeds), request.sampling
+        rows = len(request.seeds)
+        sampling = request.sampling
         towards = self.tokens(request.conditioning, sampling.prompt, rows)
         away = self.tokens(request.null, sampling.negative_prompt, rows, towards)
         # of `Dual`
@@ -237,7 +236,8 @@ class VersatileDiffusion(_latent_diffusion.StableDiffusion):
         text = self.text_tokens(conditioning.texts, prompt, rows, towards_text)
 
         # without an image, the tokens of the black picture, or zeros
-        image, width = conditioning.embeddings, self.unet.config.cross_attention_dim
+        image = conditioning.embeddings
+        width = self.unet.config.cross_attention_dim
         if image is None:
             image = self._unconditional.get("image")
         if image is None:
@@ -258,7 +258,8 @@ class Dual(nn.Module):
 
     def __init__(self, transformer: nn.Module) -> None:
         super().__init__()
-        self.image, self.text = transformer, copy.deepcopy(transformer)
+        self.image = transformer
+        self.text = copy.deepcopy(transformer)
 
     def forward(
         self,
@@ -279,7 +280,8 @@ class Dual(nn.Module):
         text, image = encoder_hidden_states.tensor_split(
             [cross_attention_kwargs["text_tokens"]], 1
         )
-        share, mixed = cross_attention_kwargs["text_share"], hidden
+        share = cross_attention_kwargs["text_share"]
+        mixed = hidden
         for weight, transformer, tokens in (
             (share, self.text, text),
             (1 - share, self.image, image),

@@ -83,7 +83,8 @@ class FusionPrior(nn.Module):
         )
         # a token to S image tokens of the width of the U-Net's cross-attention, [B, S,
         # D_cross]
-        count, width = proj["sequence_length"], proj["cross_attention_dim"]
+        count = proj["sequence_length"]
+        width = proj["cross_attention_dim"]
         self.proj: Any = nn.Sequential(
             OrderedDict(
                 proj=nn.Linear(proj["embed_dim"], width * count),
@@ -93,11 +94,9 @@ class FusionPrior(nn.Module):
         )
         # keys and values of the image tokens in every cross-attention, whose weight is
         # `scale`
-        self.names, self.sizes, self.scale = (
-            attention["attn_processor_keys"],
-            sizes,
-            attention["scale"],
-        )
+        self.names = attention["attn_processor_keys"]
+        self.sizes = sizes
+        self.scale = attention["scale"]
         processors = nn.ModuleDict()
         for index, (cross, inner) in sizes.items():
             maps = {
@@ -341,7 +340,9 @@ class ImageAttention:
     def __init__(
         self, plain: Callable[..., Tensor], prior: FusionPrior, pair: Any
     ) -> None:
-        self.plain, self.prior, self.pair = plain, prior, pair
+        self.plain = plain
+        self.prior = prior
+        self.pair = pair
 
     def __call__(
         self,
@@ -374,7 +375,8 @@ class ImageAttention:
         # attend to the text and to the image by one query, each with keys and values of
         # its own
         query = attn.to_q(hidden_states)  # [B, HW, D]
-        key, value = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        key = attn.to_k(encoder_hidden_states)
+        value = attn.to_v(encoder_hidden_states)
         text = attend(query, key, value, attn.heads, attention_mask)
         # [B, S, D_cross]
         tokens = ip_hidden_states.to(self.pair["to_k_ip"].weight.dtype)

@@ -134,7 +134,8 @@ def load(reference: str) -> "DiffusionPrior":
 
 def describe(reference: str) -> Description:
     """Describe it; MindEye1's own checkpoints were chosen on the test pictures."""
-    path, kind = _located(reference), kind_of(reference)
+    path = _located(reference)
+    kind = kind_of(reference)
     if path.is_dir():
         return Description(kind, reference, path)
     caveats = (SELECTED_ON_TEST,) if kind == KIND else ()
@@ -194,7 +195,8 @@ class DiffusionPrior(identity.Identity):
 
     def __init__(self, config: Config) -> None:
         super().__init__(identity.Config(embeddings=(config.head,)))
-        self.config, self.kind = config, config.kind
+        self.config = config
+        self.kind = config.kind
         self.net = Denoiser(config)
 
         # cosine schedule: cumulative products of alpha, and the betas, [steps]
@@ -232,7 +234,8 @@ class DiffusionPrior(identity.Identity):
             BrainhiveError: if the brain model has no such head, or another shape of it.
         """
         # the brain's tokens [B, S, D]
-        head, shape = self.config.head, [self.config.tokens, self.config.dim]
+        head = self.config.head
+        shape = [self.config.tokens, self.config.dim]
         tokens = decoded.tensors.get(head)
         if tokens is None or [*tokens.shape[1:]] != shape:
             model_shape = "none" if tokens is None else [*tokens.shape[1:]]
@@ -275,11 +278,9 @@ class DiffusionPrior(identity.Identity):
         for step in reversed(range(self.config.timesteps)):
             times = torch.full((len(image),), step, device=image.device)  # [B]
             clean = self.net(image, times, brain)  # [B, S, D]
-            now, before, beta = (
-                self.alphas_cumprod[step],
-                previous[step],
-                self.betas[step],
-            )
+            now = self.alphas_cumprod[step]
+            before = previous[step]
+            beta = self.betas[step]
             mean = (
                 beta * before.sqrt() * clean + (1 - before) * (1 - beta).sqrt() * image
             ) / (1 - now)
@@ -310,7 +311,8 @@ class DiffusionPrior(identity.Identity):
             the loss.
         """
         # draw the noise level of each row, and the rows whose brain or image is hidden
-        count, device = len(image), image.device
+        count = len(image)
+        device = image.device
         times = torch.randint(self.config.timesteps, (count,), device=device)
         keep = torch.rand(2, count, device=device) >= DROP
 
@@ -330,7 +332,8 @@ class Denoiser(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        dim, shape = config.dim, (config.tokens, config.dim)
+        dim = config.dim
+        shape = (config.tokens, config.dim)
         self.num_tokens = config.tokens
 
         # upstream's MLP of the time's sinusoids, in its nesting, which the names of
@@ -397,7 +400,8 @@ class Denoiser(nn.Module):
         time = self.to_time_embeds(sinusoids(times.float(), image.shape[-1] // 2))[
             :, None
         ]
-        x, parts = torch.cat([brain, time, image], 1), self.causal_transformer
+        x = torch.cat([brain, time, image], 1)
+        parts = self.causal_transformer
         bias = self.bias(x.shape[1])
         for attention, feed_forward in parts["layers"]:
             x = attention(x, bias) + x
@@ -439,7 +443,8 @@ class _Norm(nn.Module):
 
     def __init__(self, dim: int, stable: bool = False) -> None:
         super().__init__()
-        self.g, self.stable = nn.Parameter(torch.ones(dim)), stable
+        self.g = nn.Parameter(torch.ones(dim))
+        self.stable = stable
 
     def forward(self, x: Tensor) -> Tensor:
         # divide first, as squares of large values would overflow in half precision
@@ -479,7 +484,8 @@ class _Attention(nn.Module):
         q = self.rotate(self.to_q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2))
         k, v = self.to_kv(x).chunk(2, -1)
         null_k, null_v = self.null_kv[:, None, None].expand(-1, len(x), 1, -1)
-        k, v = torch.cat([null_k, self.rotate(k)], 1), torch.cat([null_v, v], 1)
+        k = torch.cat([null_k, self.rotate(k)], 1)
+        v = torch.cat([null_v, v], 1)
 
         # weigh values by scaled cosines
         similarity = ATTENTION_SCALE * torch.einsum(
@@ -497,7 +503,8 @@ class _Attention(nn.Module):
         angles = angles.repeat_interleave(2, -1)  # [S, rotated]
 
         # rotate the first widths, and leave the rest as they are
-        turned, rest = x[..., : angles.shape[-1]], x[..., angles.shape[-1] :]
+        turned = x[..., : angles.shape[-1]]
+        rest = x[..., angles.shape[-1] :]
         first, second = turned.unflatten(-1, (-1, 2)).unbind(-1)
         half = torch.stack([-second, first], -1).flatten(-2)
         return torch.cat([turned * angles.cos() + half * angles.sin(), rest], -1)
