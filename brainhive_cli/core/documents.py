@@ -185,7 +185,8 @@ def check(
 
 def require_schema(document: Mapping[str, Any], known: int, what: str) -> None:
     """Refuse a document of another schema; `what` begins the message."""
-    if (schema := document.get("schema")) != known:
+    schema = document.get("schema")
+    if schema != known:
         raise BrainhiveError(
             f"{what} of schema {show_value(schema)}, this version reads {known}",
             "run its command again with --again",
@@ -264,7 +265,8 @@ def _check_keys(mapping: yaml.MappingNode) -> None:
                 f"the key in line {key.start_mark.line + 1} is not a text: put it in "
                 "quotes"
             )
-        if (other := first.setdefault((key.tag, key.value), key)) is not key:
+        other = first.setdefault((key.tag, key.value), key)
+        if other is not key:
             lines = " and ".join(
                 str(mark.line + 1) for mark in (other.start_mark, key.start_mark)
             )

@@ -312,7 +312,8 @@ def guess(name: str, known: Iterable[str], before: str = "") -> str:
         for candidate in names
         if len(written) > 2 and candidate.startswith(written)
     ]
-    if not (near := begun or get_close_matches(written, names)):
+    near = begun or get_close_matches(written, names)
+    if not near:
         return ""
 
     def measure(other: str) -> tuple[float, int]:

@@ -757,10 +757,12 @@ def describe_signals(set_up: SetUp) -> list[str]:
     if channels is not None:
         many = isinstance(channels, list) and len(channels) > LISTED
         words.append(f"{len(channels)} channels" if many else say("channels", channels))
-    if (mapping := set_up.get("channel_mapping", NOTHING)) != NOTHING:
+    mapping = set_up.get("channel_mapping", NOTHING)
+    if mapping != NOTHING:
         words.append(mapping)
     for key in ("window_ms", "rate_hz"):
-        if (value := set_up.get(key)) is not None:
+        value = set_up.get(key)
+        if value is not None:
             words.append(say(key, value))
 
     # repetitions, unit and preparation

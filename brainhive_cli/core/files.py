@@ -526,7 +526,8 @@ def remove_leftovers(folder: Path) -> None:
     What another machine or container left goes a day after anything was written in it.
     """
     for path in folder.glob(f".*{PART}*"):
-        if (owner := PART_OWNER.search(path.name)) is None:
+        owner = PART_OWNER.search(path.name)
+        if owner is None:
             continue
         with suppress(OSError):  # gone meanwhile
             # processes of another machine cannot be asked, so the age decides

@@ -348,7 +348,8 @@ def find_input(
     matching = [
         fnmatch.filter(names, pattern) for pattern in _patterns(subfolder, weights)
     ]
-    if (chosen := next(filter(None, matching), None)) is None:
+    chosen = next(filter(None, matching), None)
+    if chosen is None:
         absent = f"{repository} has no {patterns[len(files)]}"
         return Input(name, None, MissingData(absent, "check the name and variant"))
     needed = {*_patterns(subfolder, files), *chosen}
@@ -510,7 +511,8 @@ def name_snapshot(path: Path | str) -> str:
     """Name a path in the hub's cache at its commit,
     `hub:owner/name[/subfolder]@commit`; empty elsewhere.
     """
-    if (match := SNAPSHOT.search(Path(path).absolute().as_posix())) is None:
+    match = SNAPSHOT.search(Path(path).absolute().as_posix())
+    if match is None:
         return ""
     kind = "" if match["kind"] == "models" else f"{match['kind']}/"
     repository = match["repository"].replace("--", "/")

@@ -242,7 +242,8 @@ def load(shelf: str, kind: str) -> ModuleType:
             f"no {SHELVES[shelf]} called {kind!r}",
             f"{guess(name_of(kind), known)}there are: {', '.join(known)}",
         )
-    if (name := name_of(file_of(kind))) in rows(shelf):
+    name = name_of(file_of(kind))
+    if name in rows(shelf):
         return _module_of_row(shelf, name)
     if _find(shelf).submodule_search_locations is not None:
         return importlib.import_module(f"{path_of(shelf)}.{file_of(kind)}")

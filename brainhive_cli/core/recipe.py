@@ -291,9 +291,8 @@ def refuse_idle(
     # keys at their default do no harm
     fields = type(section).model_fields
     for key in [keys] if isinstance(keys, str) else keys:
-        if (value := getattr(section, key)) != fields[key].get_default(
-            call_default_factory=True
-        ):
+        value = getattr(section, key)
+        if value != fields[key].get_default(call_default_factory=True):
             plain = (
                 value.model_dump(mode="json") if isinstance(value, BaseModel) else value
             )

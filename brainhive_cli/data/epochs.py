@@ -194,7 +194,8 @@ def read_epochs(
     names = list[str]()
     tables = name_tables(path)
     several: Sequence[Sequence[str]] = ()
-    if (table := _find_table(tables)) is not None:
+    table = _find_table(tables)
+    if table is not None:
         columns, rows = read_table(table)
         _require_column(column or PICTURE, columns, str(table))
         if len(sessions := {row.get("session") for row in rows}) > 1:

@@ -465,11 +465,11 @@ def table_of(path: Path, what: str, ending: str = ".tsv") -> Path | None:
     of the data set, and has entities of the recording alone: the nearest one counts, of
     one folder that with most entities.
     """
-    if (
-        table := next(filter(is_file, tables_of(path, what, ending)), None)
-    ) is not None:
+    table = next(filter(is_file, tables_of(path, what, ending)), None)
+    if table is not None:
         return table
-    if (root := bids_root(path)) is None:
+    root = bids_root(path)
+    if root is None:
         return None
     entities = {*path.name.partition(".")[0].split("_")}
     for folder in [*path.parents][: len(path.relative_to(root).parts)]:

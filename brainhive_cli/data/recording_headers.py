@@ -339,7 +339,8 @@ def _read_reference(raw: Any) -> str:
     if file and (sidecar := table_of(Path(file), "eeg", ".json")):
         with suppress(BrainhiveError):  # of no use for anything else
             known = documents.read(sidecar)
-    if (reference := str(known.get("EEGReference", ""))) not in ABSENT:
+    reference = str(known.get("EEGReference", ""))
+    if reference not in ABSENT:
         return reference
     if any("reference" in projection["desc"] for projection in raw.info["projs"]):
         return "average, as a projection"
@@ -581,7 +582,8 @@ def compare_onsets(
     differences = []
     if lost := int((~is_near).sum()):
         differences.append(f"rows without a marker: {lost} of {len(onsets_s)}")
-    if (most_s := np.abs(late_s[is_near]).max()) > 4 * tolerance_s:
+    most_s = np.abs(late_s[is_near]).max()
+    if most_s > 4 * tolerance_s:
         what = (
             "its onsets are whole seconds" if is_whole else "after that its onsets lie"
         )

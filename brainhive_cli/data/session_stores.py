@@ -151,7 +151,8 @@ def _join(
     known: dict[str, Any] = {}
     for name in ("runs", "onset_s", "trial_numbers"):
         known[name] = _concatenate(getattr(recording, name) for recording in recordings)
-        if (values := known[name]) is not None:
+        values = known[name]
+        if values is not None:
             known[name] = np.where(
                 trials < 0, BY_TRIAL[name], values[:, 0][trials]
             ).astype(values.dtype)

@@ -193,7 +193,8 @@ def find_region(
     what names it.
     """
     names = list(regions)
-    if (row := find_rows([name], names, "the recording")[0]) is not None:
+    row = find_rows([name], names, "the recording")[0]
+    if row is not None:
         return names[row]
     # a difference without spaces reads as one name with a hyphen
     spaces = (

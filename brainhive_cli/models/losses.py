@@ -279,7 +279,8 @@ class MmdConfig(LossConfig):
         import torch
 
         refuse_other_shape(predicted, target)
-        if (count := len(predicted)) < 2:
+        count = len(predicted)
+        if count < 2:
             raise BrainhiveError(
                 "mmd compares distributions, and the batch has one row",
                 "a larger batch",

@@ -298,7 +298,8 @@ def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
         # a name of its own, also where file systems do not distinguish cases
         name = "-".join(filter(None, (_slug(label), _slug(title)))) or "figure"
         times_used[name.lower()] += 1
-        if (number := times_used[name.lower()]) > 1:
+        number = times_used[name.lower()]
+        if number > 1:
             name = f"{name}-{number}"
         for suffix in SUFFIXES:
             paths.append(folder / f"{name}.{suffix}")

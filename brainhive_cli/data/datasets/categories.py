@@ -124,7 +124,8 @@ def _refuse_equal(names: Sequence[str]) -> None:
         way = "dataset.names: two categories or more, each once, by another name"
         if not name.strip():
             raise RecipeError(f"a category is called {name!r}", way)
-        if (key := read_category(name)) in first:
+        key = read_category(name)
+        if key in first:
             raise RecipeError(
                 f"categories {first[key]!r} and {name!r} are one, as events are read",
                 way,

@@ -65,7 +65,8 @@ def read_simulated(*recordings: Path) -> str:
         # nothing says which folder is the root, so the nearest description with our
         # key counts
         for folder in list(recording.parents)[:ROOT_LEVELS]:
-            if (path := folder / DESCRIPTION).is_file():
+            path = folder / DESCRIPTION
+            if path.is_file():
                 description: dict[str, Any] = documents.read(
                     path, hint="correct it", error=MissingData
                 )

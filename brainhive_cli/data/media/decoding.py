@@ -120,11 +120,10 @@ def catch_error(read: Callable[[Sequence[int]], Any], rows: Sequence[int]) -> An
     try:
         return read(rows)
     except Exception as error:
-        if (
-            described := error
-            if isinstance(error, BrainhiveError)
-            else foreign_code.mistake(error)
-        ):
+        described = (
+            error if isinstance(error, BrainhiveError) else foreign_code.mistake(error)
+        )
+        if described:
             return described
         raise
 

@@ -449,7 +449,8 @@ def read_confounds(
     """
     if not groups:
         return {}
-    if (path := run.confounds) is None:
+    path = run.confounds
+    if path is None:
         raise MissingData(
             f"{run.series[0]} has no desc-confounds_timeseries.tsv next to it",
             "preparation.confounds=[] does without",

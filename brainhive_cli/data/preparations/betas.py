@@ -522,7 +522,8 @@ def _read_number(line: Mapping[str, str], name: str, default: int, where: str) -
     column.
     """
     text = line.get(name, str(default))
-    if not (match := NUMBER.fullmatch(text)):
+    match = NUMBER.fullmatch(text)
+    if not match:
         raise BrainhiveError(
             f"{where}: {name} {text!r} is no number", f"as 1, or {name}-01"
         )

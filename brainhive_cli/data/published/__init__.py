@@ -69,7 +69,8 @@ def find_file(root: Path, pattern: str, way_out: str) -> Path:
     """Find a file, at most three folders below `root`; MissingData where it is not
     there.
     """
-    if (path := find_below(root, pattern)) is None or not is_file(path):
+    path = find_below(root, pattern)
+    if path is None or not is_file(path):
         raise MissingData(f"no {pattern} in {root}", way_out)
     return path
 

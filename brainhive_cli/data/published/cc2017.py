@@ -187,7 +187,8 @@ def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet
     there.
     """
     frames_name = FILES.format(split=split)
-    if not (frames := find_below(root, frames_name)):
+    frames = find_below(root, frames_name)
+    if not frames:
         raise MissingData(f"cc2017: no {root}/{frames_name}", SOURCE)
     count = len(_open_tensor(frames, f"N, {FRAMES}, 3, H, W"))
 

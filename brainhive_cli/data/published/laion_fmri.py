@@ -146,7 +146,8 @@ def _list_pictures(root: Path, config: Pictures, name: str, split: str) -> Stimu
     images = StimulusSet(
         name, split, ids, ids, partial(_read_picture, path, rows), way_out=SOURCE
     )
-    if (captions := find_below(root, CAPTIONS)) is None:
+    captions = find_below(root, CAPTIONS)
+    if captions is None:
         return images
 
     # captions of each picture in the order of their numbers
@@ -272,7 +273,8 @@ class Betas(PublishedSteps):
             )
             rows = sorted(read_table(tables[-1], SOURCE, _read_trial))
             # betas and trials are matched by their number alone
-            if (count := int(mask.open_series(betas[session]).shape[3])) != len(rows):
+            count = int(mask.open_series(betas[session]).shape[3])
+            if count != len(rows):
                 raise BrainhiveError(
                     f"session {session} of subject {subject} has {count} betas of "
                     f"{len(rows)} trials",

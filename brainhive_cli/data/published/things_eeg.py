@@ -435,7 +435,8 @@ def _image_ids(images: Any) -> list[str]:
     # repetitions share a row, so they must be of one picture
     paths = pickles.array(images).astype(str)
     if paths.ndim == 2:
-        if (odd := np.flatnonzero((paths != paths[:, :1]).any(1))).size:
+        odd = np.flatnonzero((paths != paths[:, :1]).any(1))
+        if odd.size:
             raise BrainhiveError(
                 f"the repetitions of row {odd[0]} are of several pictures in 'img'"
             )

@@ -243,7 +243,8 @@ class RawRecordings(Preparation):
 
     def _file(self, subject: int, session: int, split: str) -> Path:
         name = f"sub-{subject:02d}/ses-{session:02d}/raw_eeg_{PARTITIONS[split]}.npy"
-        if not (path := self._folder / name).is_file():
+        path = self._folder / name
+        if not path.is_file():
             raise MissingData(f"no recording {path}", SOURCE)
         return path
 

@@ -90,7 +90,8 @@ class EpochFiles(Preparation):
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the parts of a subject's epochs that are there."""
-        if not (path := self._path(subject)).is_file():
+        path = self._path(subject)
+        if not path.is_file():
             raise MissingData(f"no epochs {path}", SOURCE)
         # mne splits files that are larger than 2 GB
         return [path, *sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))]

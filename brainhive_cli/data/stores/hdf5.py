@@ -278,7 +278,8 @@ def map_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> Array:
     dataset = open_numbers(file, name, kinds)
     if not dataset.size:  # mmap refuses a length of 0
         return np.empty(dataset.shape, dataset.dtype)
-    if (start := dataset.id.get_offset()) is None:
+    start = dataset.id.get_offset()
+    if start is None:
         raise ValueError(f"{name} is not in one piece")
     return np.memmap(file.filename, dataset.dtype, "r", start, dataset.shape)
 

@@ -295,7 +295,8 @@ class LslStream:
         new_stamps = new_stamps[is_ours]
 
         # what really comes
-        if (measured_hz := self._times.measure_rate(new_stamps)) is not None:
+        measured_hz = self._times.measure_rate(new_stamps)
+        if measured_hz is not None:
             raise BrainhiveError(
                 f"stream {self.format.name!r} declares {self.format.rate_hz:g} Hz, and "
                 f"sends {measured_hz:.4g} samples a second",

@@ -144,7 +144,8 @@ def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
             number * interval / rate_hz, recording.image_ids[int(rows[number][0])]
         )
         # a rest between trials is filled without a step in the signal
-        if (rest := interval - len(trial)) > 0:
+        rest = interval - len(trial)
+        if rest > 0:
             line = np.linspace(trial[-1], read_trial(number + 1)[0], rest + 2)[1:-1]
             samples = np.concatenate([trial, line])
         yield samples[:interval], [event]

@@ -32,7 +32,8 @@ class Config(StreamConfig):
         Raises:
             MissingData: if the person has none.
         """
-        if (recording := wanted.open_recording()) is None:
+        recording = wanted.open_recording()
+        if recording is None:
             raise MissingData(
                 "the person has no signal store to replay",
                 "prepare it, or --source mock",

@@ -151,9 +151,8 @@ class EncoderGroup:
         """
         # captions, masks and labels come from readers, never from a picture
         preprocess = self.encoder.preprocess
-        if (reads := self.encoder.reads) != "pixels" and isinstance(
-            stimulus, Image.Image | Clip
-        ):
+        reads = self.encoder.reads
+        if reads != "pixels" and isinstance(stimulus, Image.Image | Clip):
             raise MissingData(
                 f"{self.name} reads {reads}, and has no store", Line("embed")
             )

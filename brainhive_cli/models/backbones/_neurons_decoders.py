@@ -207,7 +207,8 @@ class Block(nn.Module):
         )
         for resnet in self.resnets:
             x = resnet(x, None)
-            if (attention := next(attentions, None)) is not None:
+            attention = next(attentions, None)
+            if attention is not None:
                 over_space, over_time, weight = attention
                 x = over_space(x)
 

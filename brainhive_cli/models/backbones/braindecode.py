@@ -279,7 +279,8 @@ class FeatureEncoder(nn.Module):
             MissingData: if they are not there, damaged or incomplete.
             BrainhiveError: if they are of a model of other sizes or settings.
         """
-        if (reference := self.config.pretrained) is None:
+        reference = self.config.pretrained
+        if reference is None:
             return
 
         # find the published weights

@@ -50,7 +50,8 @@ class Config(BackboneConfig):
         if odd := [name for name, head in heads.items() if len(head.shape) != 1]:
             raise RecipeError(NO_LABEL.format(odd[0]), "encoders=[concepts]")
         # the covariance [F, F] grows with the square of a signal's F numbers
-        if (size := max(spec.widths) * spec.samples) > MAX_FEATURES:
+        size = max(spec.widths) * spec.samples
+        if size > MAX_FEATURES:
             raise RecipeError(
                 f"lda takes up to {MAX_FEATURES:,} numbers of a signal, not {size:,}",
                 "a region or window: signal.channels, signal.window_ms; or "

@@ -184,7 +184,8 @@ class Ridge(nn.Module):
             loadings = ridge.weight[name]
             values = singular.square()
             # no penalty is set: choose it by cross-validation
-            if (alpha := self.alpha.get(name)) is None:
+            alpha = self.alpha.get(name)
+            if alpha is None:
                 rotated = (loadings * singular[:, None]).double().square()
                 centred = (squares - len(signal) * mean.square()).double()
                 # centring takes one degree of freedom; all features share the variance,

@@ -214,7 +214,8 @@ def find_folder(
         if file.is_file()
         else {}
     )
-    if (seen := config.get("model_type", "none")) != expected:
+    seen = config.get("model_type", "none")
+    if seen != expected:
         raise MissingData(
             f"the captioner {folder} is no {expected} (model_type {seen})",
             GIT if expected == "git" else BLIP,

@@ -174,7 +174,8 @@ def make_scheduler(config: dict[str, Any], where: Path | str) -> Any:
 
     # diffusers' schedulers that its pipelines exchange, and those of distilled models
     known = {*KarrasDiffusionSchedulers.__members__, "LCMScheduler", "TCDScheduler"}
-    if (kind := config.get("_class_name", "")) not in known:
+    kind = config.get("_class_name", "")
+    if kind not in known:
         raise MissingData(
             f"the scheduler of the generator {where} is of the class {kind!r}, "
             "which is not known here",

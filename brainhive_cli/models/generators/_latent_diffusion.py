@@ -173,7 +173,8 @@ class Config(parts.Config):
 
     def check_unet(self, config: dict[str, Any], where: Path | str) -> None:
         """Refuse the config of a U-Net of another type."""
-        if (kind := config.get("addition_embed_type")) != self.addition:
+        kind = config.get("addition_embed_type")
+        if kind != self.addition:
             raise BrainhiveError(
                 f"the U-Net of {where} is not {self.family}'s type: "
                 f"addition_embed_type is {kind}, not {self.addition}",
@@ -251,7 +252,8 @@ class LatentDiffusion:
 
         # training adds noise by this schedule
         self.noise_schedule = DDPMScheduler.from_config(self._scheduler.config)
-        if (kind := self.noise_schedule.config.prediction_type) not in (
+        kind = self.noise_schedule.config.prediction_type
+        if kind not in (
             "epsilon",
             "v_prediction",
         ):

@@ -93,9 +93,8 @@ class Identity(nn.Module):
         heads = {**decoded.tensors, **decoded.texts}
         conditions: dict[str, Any] = {}
         for condition, names in self.condition_heads.items():
-            if (
-                name := next((name for name in names if name in heads), None)
-            ) is not None:
+            name = next((name for name in names if name in heads), None)
+            if name is not None:
                 conditions[condition] = heads[name]
 
         # refuse a model without any of the wanted heads, as the generator would ignore
