@@ -472,5 +472,8 @@ def raise_if_asked_to_stop() -> None:
     kept.
     """
     if _must_stop.is_set():
-        problem = "stopped by a signal, as a cluster sends before time is over"
-        raise BrainhiveError(problem, CONTINUES, OUT_OF_TIME)
+        raise BrainhiveError(
+            "stopped by a signal, as a cluster sends before time is over",
+            CONTINUES,
+            OUT_OF_TIME,
+        )

@@ -288,9 +288,11 @@ def require_regular(
             "put a file there",
         )
     if max_bytes is not None and about.st_size > max_bytes:
-        problem = f"too large: {about.st_size:,} bytes, at most {max_bytes:,} are read"
         raise UnfitFile(
-            errno.EFBIG, problem, path, "check that it is the file that is meant"
+            errno.EFBIG,
+            f"too large: {about.st_size:,} bytes, at most {max_bytes:,} are read",
+            path,
+            "check that it is the file that is meant",
         )
 
 

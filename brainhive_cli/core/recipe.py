@@ -263,8 +263,10 @@ def among(noun: str, known: Sequence[str]) -> AfterValidator:
 
     def check(names: list[str]) -> list[str]:
         if unknown := [name for name in names if name not in known]:
-            hint = f"{guess(unknown[0], known)}there are: {', '.join(known)}"
-            raise RecipeError(f"no {noun} called {unknown[0]!r}", hint)
+            raise RecipeError(
+                f"no {noun} called {unknown[0]!r}",
+                f"{guess(unknown[0], known)}there are: {', '.join(known)}",
+            )
         return names
 
     return AfterValidator(check)

@@ -338,8 +338,10 @@ def read_names(names: Any) -> list[str]:
     """
     listed = [*names] if np.iterable(names) else [()]
     if any(np.ndim(name) or isinstance(name, np.void) for name in listed):
-        problem = f"pictures are of the form {[*np.shape(names)]}, which is no list"
-        raise BrainhiveError(problem, "one name of a picture for each trial")
+        raise BrainhiveError(
+            f"pictures are of the form {[*np.shape(names)]}, which is no list",
+            "one name of a picture for each trial",
+        )
     texts = (name.decode() if isinstance(name, bytes) else name for name in listed)
     absent = {None, *ABSENT}
     return ["" if text in absent or text != text else str(text) for text in texts]

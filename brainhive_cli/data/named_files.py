@@ -146,11 +146,11 @@ def require_own(path: Path, name: str) -> None:
             "into it in EEGLAB"
         ),
     }
-    way = (
-        "give all parts their old names, open the first with mne, and save that by "
-        "the new name"
-    )
     raise BrainhiveError(
         f"{path} names {name}, a file of another recording",
-        ways.get(path.suffix.lower(), way),
+        ways.get(
+            path.suffix.lower(),
+            "give all parts their old names, open the first with mne, and save that by "
+            "the new name",
+        ),
     )

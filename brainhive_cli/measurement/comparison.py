@@ -435,8 +435,10 @@ def compare_runs(
     for side, other_size in zip(rest, sizes, strict=True):
         try:
             if other_size != size:
-                problem = f"{name} was measured by {size}, {side[1]} by {other_size}"
-                raise BrainhiveError(problem, "measure both by one protocol")
+                raise BrainhiveError(
+                    f"{name} was measured by {size}, {side[1]} by {other_size}",
+                    "measure both by one protocol",
+                )
             caveats = {"caveats": merge_caveats(run.caveats, side[0].caveats)}
             compared += [
                 row.model_copy(update=caveats) for row in _compare_metrics(first, side)
@@ -467,10 +469,11 @@ def _compare_metrics(first: Side, second: Side) -> list[Difference]:
             (first_name, second_name), cells, sides, strict=True
         ):
             if subject not in known and None not in known:
-                problem = (
-                    f"{name} has no subject {subject}, but {', '.join(map(str, known))}"
+                raise BrainhiveError(
+                    f"{name} has no subject {subject}, but "
+                    f"{', '.join(map(str, known))}",
+                    "compare runs of the same subjects",
                 )
-                raise BrainhiveError(problem, "compare runs of the same subjects")
             side.append(known[subject if subject in known else None])
 
     # items that both have; they differ only where a subject is missing on one side

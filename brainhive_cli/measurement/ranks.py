@@ -213,8 +213,10 @@ def _prepare(
         if bad := int(
             (~torch.linalg.vector_norm(tokens.float(), dim=1).isfinite()).sum()
         ):
-            problem = f"{bad} of {len(tokens)} {name} are not finite"
-            raise BrainhiveError(problem, "the training has diverged")
+            raise BrainhiveError(
+                f"{bad} of {len(tokens)} {name} are not finite",
+                "the training has diverged",
+            )
     if gallery is not None:
         gallery = gallery.detach().to(device)
     return signal_tokens.detach(), gallery, targets.to(device)

@@ -106,8 +106,10 @@ def refuse_absent(absent: Iterable[str], count: int, where: object) -> None:
     it with noise.
     """
     if unmatched := sorted(absent):
-        way = "fetch it again, or give a complete checkpoint"
-        raise MissingData(f"{where}: {weights.describe_match(unmatched, count)}", way)
+        raise MissingData(
+            f"{where}: {weights.describe_match(unmatched, count)}",
+            "fetch it again, or give a complete checkpoint",
+        )
 
 
 def rename(state: Mapping[str, Tensor], table: Table) -> State:

@@ -183,11 +183,11 @@ def check_names(names: Iterable[str]) -> None:
     for name in names:
         # ModuleDict refuses its attributes' names, and torch joins names by dots
         if not name or "." in name or _is_attribute_of_modules(name):
-            way = (
+            raise RecipeError(
+                f"no head can be called {name!r}",
                 "letters, digits, - and _, as in image_tokens; not half, type or "
-                "values, as in torch"
+                "values, as in torch",
             )
-            raise RecipeError(f"no head can be called {name!r}", way)
 
 
 def _is_attribute_of_modules(name: str) -> bool:

@@ -87,8 +87,10 @@ def resolve_host(host: str) -> str:
             f"host {host!r} is not found: {first_line(error)}", NAME_ADDRESS
         ) from error
     if address.is_unspecified:
-        problem = f"host {host!r} is {address}, which stands for more than one address"
-        raise BrainhiveError(problem, NAME_ADDRESS)
+        raise BrainhiveError(
+            f"host {host!r} is {address}, which stands for more than one address",
+            NAME_ADDRESS,
+        )
     return str(address)
 
 

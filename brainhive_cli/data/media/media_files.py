@@ -188,8 +188,10 @@ def read_animation(path: Path) -> Clip:
     frame_ms = shown_ms / times
     if np.ptp(frame_ms) > MAX_SPREAD_MS:
         listed = ", ".join(f"{duration:g}" for duration in np.unique(shown_ms))
-        problem = f"the frames of {path} are shown for {listed} ms"
-        raise BrainhiveError(problem, "write the clip at one rate")
+        raise BrainhiveError(
+            f"the frames of {path} are shown for {listed} ms",
+            "write the clip at one rate",
+        )
     return Clip(np.repeat(frames, times, 0), float(1000 / frame_ms.mean()))
 
 

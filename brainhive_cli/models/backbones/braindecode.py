@@ -426,6 +426,8 @@ def _class_of(name: str) -> Any:
             install_line("braindecode"),
         ) from error
     if name not in models_dict:
-        hint = f"{guess(name, models_dict)}see braindecode.models"
-        raise RecipeError(f"braindecode has no model {name!r}", hint)
+        raise RecipeError(
+            f"braindecode has no model {name!r}",
+            f"{guess(name, models_dict)}see braindecode.models",
+        )
     return getattr(models, name)

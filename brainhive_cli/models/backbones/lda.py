@@ -106,12 +106,10 @@ class Discriminant(nn.Module):
             numbers = numbers_of[name] = labels.argmax(1).cpu().numpy()
             # scikit-learn needs two classes, and more signals than classes
             if not 1 < (categories := len(np.unique(numbers))) < len(numbers):
-                problem = (
-                    f"lda is to tell {categories} categories apart by {len(numbers)} "
-                    "training signals"
-                )
                 raise BrainhiveError(
-                    problem, "more trials in training, of two categories or more"
+                    f"lda is to tell {categories} categories apart by {len(numbers)} "
+                    "training signals",
+                    "more trials in training, of two categories or more",
                 )
         return numbers_of
 

@@ -105,8 +105,10 @@ class Config(TokenConfig):
             about = ModelConfig.read(folder)
             if not is_known(about):
                 what = f"a {about.model_type}" if about.model_type else "no model_type"
-                known = f"a vision transformer, as {', '.join(FAMILIES)}"
-                raise MissingData(f"{folder} holds {what}", known)
+                raise MissingData(
+                    f"{folder} holds {what}",
+                    f"a vision transformer, as {', '.join(FAMILIES)}",
+                )
             family = FAMILIES.get(about.model_type, ANY)
             with reading(folder):
                 processor = getattr(transformers, family["processor"]).from_pretrained(

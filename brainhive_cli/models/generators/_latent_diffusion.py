@@ -257,8 +257,10 @@ class LatentDiffusion:
             "epsilon",
             "v_prediction",
         ):
-            hint = "use a generator that predicts epsilon or v_prediction"
-            raise BrainhiveError(f"the scheduler's prediction_type is {kind}", hint)
+            raise BrainhiveError(
+                f"the scheduler's prediction_type is {kind}",
+                "use a generator that predicts epsilon or v_prediction",
+            )
 
     def prepare(self, components: dict[str, Any]) -> None:
         """Take the subclass's own components, before networks are frozen."""

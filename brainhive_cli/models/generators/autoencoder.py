@@ -113,12 +113,10 @@ class Decoder:
             latents = torch.zeros(len(seeds), width)
         if latents is None or (width is not None and latents[0].numel() != width):
             seen = "none" if latents is None else f"latents {list(latents.shape[1:])}"
-            problem = (
-                f"the autoencoder {self.source} decodes latents, and the prior gives "
-                f"{seen}"
-            )
             raise BrainhiveError(
-                problem, "prior: identity, with a head `latent` of the same source"
+                f"the autoencoder {self.source} decodes latents, and the prior gives "
+                f"{seen}",
+                "prior: identity, with a head `latent` of the same source",
             )
 
         # decode at once: the one step of this generator

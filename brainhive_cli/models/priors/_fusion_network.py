@@ -271,11 +271,9 @@ class FusionPrior(nn.Module):
         ]
         absent = [str(f.relative_to(folder)) for f in files if not f.is_file()]
         if absent:
-            hint = (
-                f"download it again, or give a folder that holds {', '.join(CLASSES)}"
-            )
             raise MissingData(
-                f"{folder} is no Fusion Prior: it lacks {', '.join(absent)}", hint
+                f"{folder} is no Fusion Prior: it lacks {', '.join(absent)}",
+                f"download it again, or give a folder that holds {', '.join(CLASSES)}",
             )
 
         # read configs and weights; the adapter's widths stand in the shapes of its
