@@ -148,49 +148,17 @@ TRANSDUCTIVE = "uses all test signals together: a control, no result"
 """In the protocol of scopes whose similarities were corrected; no caveat, since a run's
 result never is.
 """
-METRIC_NAMES = documents.read(
-    Path(__file__).with_name("metric_names.json"), dict[str, str]
+METRIC_TABLE = documents.read(
+    Path(__file__).with_name("metric_table.json"), dict[str, Any]
 )
+METRIC_NAMES: dict[str, str] = METRIC_TABLE["names"]
 """Names of metrics in tables and figures, as in papers."""
 TWO_WAY = "two_way_"
 """Beginning of the names of two-way identification in an encoder's embeddings."""
-LOWER_IS_BETTER = {
-    *("mean_rank", "median_rank", "effnet", "swav", "fid", "kid", "lpips"),
-    *("loss", "validation_loss", "validation_loss_at_start", "mse", "epe"),
-}
-SHARES = {
-    *(
-        "top1",
-        "top3",
-        "top5",
-        "top1_expected",
-        "two_way",
-        "balanced_accuracy",
-        "accuracy",
-        "caption_object",
-    ),
-    *("alexnet2", "alexnet5", "inception", "clip", "concept_recall"),
-    *(
-        f"{of}_{ways}way{strict}"
-        for of in ("video", "frame")
-        for ways in (2, 50)
-        for strict in ("", "_strict")
-    ),
-}
+LOWER_IS_BETTER: list[str] = METRIC_TABLE["lower_is_better"]
+SHARES: list[str] = METRIC_TABLE["shares"]
 """Metrics that are shares of cases or of pairs."""
-AGREEMENT = {
-    "seed_score": 0.813,
-    "effnet": 0.748,
-    "object_f1": 0.708,
-    "cap_sim": 0.666,
-    "swav": 0.576,
-    "inception": 0.475,
-    "clip": 0.436,
-    "alexnet5": 0.258,
-    "alexnet2": 0.187,
-    "pixcorr": 0.117,
-    "ssim": 0.112,
-}
+AGREEMENT: dict[str, float] = METRIC_TABLE["agreement"]
 """Agreement of metrics with people: Pearson's r with the ratings of 22 people, of 1,000
 pairs of a picture of NSD and its reconstruction by MindEye2 (SEED, arXiv 2503.06437).
 Metrics are that paper's: distances of EffNet and SwAV, with their sign turned, and
