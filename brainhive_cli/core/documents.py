@@ -114,6 +114,11 @@ def read(
     return parse(text, str(path), kind, hint, error, is_yaml=is_yaml, has_nan=has_nan)
 
 
+def read_download(path: Path) -> dict[str, Any]:
+    """Read a document of another project; MissingData if it is absent or damaged."""
+    return read(path, hint=DOWNLOAD, error=MissingData)
+
+
 def parse(
     text: str,
     where: str,

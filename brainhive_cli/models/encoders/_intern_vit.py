@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import MissingData
@@ -49,9 +49,7 @@ def load(folder: Path, files: Sequence[Path]) -> nn.Module:
     from transformers import InternVLVisionConfig, InternVLVisionModel
 
     # the config in transformers' names
-    stated = documents.read(
-        folder / "config.json", dict[str, Any], documents.DOWNLOAD, MissingData
-    )
+    stated = documents.read_download(folder / "config.json")
     with weights.reading(folder / "config.json"):
         anatomy = {name: stated[name] for name in SIZES}
         anatomy |= {name: stated.get(name, default) for name, default in USUAL.items()}

@@ -56,9 +56,7 @@ def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
         # what configs say of the network is part of its identity
         network = {}
         for name in config.config_files:
-            written = documents.read(
-                folder / name, dict[str, Any], documents.DOWNLOAD, MissingData
-            )
+            written = documents.read_download(folder / name)
             if name.rpartition("/")[2] != PROCESSOR:
                 stated = {
                     key: value

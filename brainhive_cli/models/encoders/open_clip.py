@@ -11,7 +11,6 @@ from PIL import Image
 from pydantic import Field
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
@@ -108,9 +107,7 @@ TINY = Config(source="random", architecture=encoders.TINY["open-clip"])
 
 def written_in(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read `model_cfg` and `preprocess_cfg` of a folder in open_clip's hub layout."""
-    written = documents.read(
-        folder / CONFIG, dict[str, Any], documents.DOWNLOAD, MissingData
-    )
+    written = documents.read_download(folder / CONFIG)
     with reading(folder / CONFIG):
         return dict(written["model_cfg"]), dict(written.get("preprocess_cfg", {}))
 

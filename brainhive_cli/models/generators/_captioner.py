@@ -209,11 +209,7 @@ def find_folder(
     folder = hub.folder(reference, allow=allow)
     # the model_type tells another kind of model before any weights are read
     file = folder / "config.json"
-    config = (
-        documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
-        if file.is_file()
-        else {}
-    )
+    config = documents.read_download(file) if file.is_file() else {}
     seen = config.get("model_type", "none")
     if seen != expected:
         raise MissingData(

@@ -157,7 +157,7 @@ def read_config(folder: Path, component: str) -> dict[str, Any]:
             f"the generator {folder} has no {file.relative_to(folder)}{alternative}",
             WHOLE,
         )
-    return documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
+    return documents.read_download(file)
 
 
 def load_network_folder(cls: Any, reference: str, dtype: torch.dtype) -> Any:

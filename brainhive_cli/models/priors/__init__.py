@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from brainhive_cli.core import documents, hub, parts
 from brainhive_cli.core.command import Input
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files import locate
 
 if TYPE_CHECKING:
@@ -155,5 +155,5 @@ def kind_of(reference: str) -> str:
     path = folder / "config.json"
     if not path.is_file():
         return DEFAULT
-    written = documents.read(path, dict[str, Any], documents.DOWNLOAD, MissingData)
+    written = documents.read_download(path)
     return str(written.get("kind", DEFAULT))

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core import documents, weights
-from brainhive_cli.core.errors import MissingData
 
 KIND = "fusion-prior"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -30,7 +29,7 @@ are not passed on.
 def read_config(folder: Path, part: str) -> dict[str, Any]:
     """Read the config of a part; MissingData if it is half-downloaded."""
     file = folder / part / "config.json"
-    written = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
+    written = documents.read_download(file)
     with weights.reading(file):
         required = {key: written[key] for key in KEYS_OF_CONFIG[part]}
     return required | {key: written[key] for key in KEYS_OF_UPSTREAM if key in written}

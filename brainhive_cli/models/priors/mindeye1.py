@@ -100,7 +100,7 @@ def load(reference: str) -> "DiffusionPrior":
     if path.is_dir():
         # a folder has a config of its own
         file = path / "config.json"
-        written = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
+        written = documents.read_download(file)
         config_class = parts.load("priors", written.pop("kind", KIND)).Config
         config = documents.check(
             written, str(file), config_class, documents.DOWNLOAD, MissingData
