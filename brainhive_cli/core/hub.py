@@ -75,7 +75,10 @@ MODEL_FILES = (
 )
 """Files of a brain model's folder, of this project and of BrainHiVE's repository."""
 PRIOR_FILES = (
-    *("learned.json", "learned.safetensors", "config.json", "model.safetensors"),
+    "learned.json",
+    "learned.safetensors",
+    "config.json",
+    "model.safetensors",
     *(
         f"{part}/{name}"
         for part in ("fusion_encoder", "proj", "attn_adapter")

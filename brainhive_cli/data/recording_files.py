@@ -124,7 +124,8 @@ UNITS = {
     **dict.fromkeys(
         ("eeg", "ecog", "seeg", "dbs", "eog", "emg", "ecg", "misc"), (1e6, "µV")
     ),
-    **{"mag": (1e15, "fT"), "grad": (1e13, "fT/cm")},
+    "mag": (1e15, "fT"),
+    "grad": (1e13, "fT/cm"),
 }
 """Factor from mne's unit of each type of channel, and the unit in which values are near
 1 to 1000.

@@ -19,7 +19,9 @@ SOURCE = "hub:shi-labs/versatile-diffusion"
 IMAGE, TEXT = "image_encoder", "text_encoder"
 """Folders of the two towers of a diffusion model."""
 VISION, PROJECTED_TEXT, PLAIN_TEXT = (
-    *("CLIPVisionModelWithProjection", "CLIPTextModelWithProjection", "CLIPTextModel"),
+    "CLIPVisionModelWithProjection",
+    "CLIPTextModelWithProjection",
+    "CLIPTextModel",
 )
 """Classes of transformers: Versatile Diffusion's towers, and the text tower of Stable
 Diffusion 1.

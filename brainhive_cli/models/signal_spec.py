@@ -21,9 +21,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNIT_SIZES = {
-    **{"V": (1.0, "V"), "mV": (1e-3, "V"), "µV": (1e-6, "V"), "nV": (1e-9, "V")},
-    **{"T": (1.0, "T"), "pT": (1e-12, "T"), "fT": (1e-15, "T")},
-    **{"T/m": (1.0, "T/m"), "fT/m": (1e-15, "T/m"), "fT/cm": (1e-13, "T/m")},
+    "V": (1.0, "V"),
+    "mV": (1e-3, "V"),
+    "µV": (1e-6, "V"),
+    "nV": (1e-9, "V"),
+    "T": (1.0, "T"),
+    "pT": (1e-12, "T"),
+    "fT": (1e-15, "T"),
+    "T/m": (1.0, "T/m"),
+    "fT/m": (1e-15, "T/m"),
+    "fT/cm": (1e-13, "T/m"),
 }
 """Factor to the SI unit, and that unit, by name."""
 MEG = re.compile(r"MEG|M[LRZ][A-Z]\d")

@@ -58,7 +58,9 @@ CONTROL_COLOUR = COLOURS[-1]
 INK, SOFT, GRID = "#1c1f23", "#5d6570", "#d9dde2"
 PAGE_COLOURS = {
     **{colour: f"var(--c{index})" for index, colour in enumerate(COLOURS)},
-    **{INK: "var(--ink)", SOFT: "var(--soft)", GRID: "var(--line)"},
+    INK: "var(--ink)",
+    SOFT: "var(--soft)",
+    GRID: "var(--line)",
 }
 """The page's variable for each colour of a figure; its style sheet has them for light,
 dark and print.

@@ -21,17 +21,18 @@ IN_THE_INDEX = {"top1", "top3", "top5", "mean_rank", "mrr", "map"}
 tables.
 """
 LICENCES = {
-    *(
-        "apache-2.0",
-        "mit",
-        "bsd-3-clause",
-        "openrail",
-        "cc0-1.0",
-        "cc-by-4.0",
-        "cc-by-3.0",
-        "cc-by-sa-4.0",
-    ),
-    *("cc-by-sa-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"),
+    "apache-2.0",
+    "mit",
+    "bsd-3-clause",
+    "openrail",
+    "cc0-1.0",
+    "cc-by-4.0",
+    "cc-by-3.0",
+    "cc-by-sa-4.0",
+    "cc-by-sa-3.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+    "cc-by-nc-nd-4.0",
 }
 """Licences of the hub's list that weights have; any other is written as `other` with
 its name.

@@ -20,7 +20,13 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.models.sizes import Share
 
 IMAGE, MOTION, TEXT, MASK, LATENTS, CONCEPTS, CAPTION = HEADS = (
-    *("image", "motion", "text", "mask", "latents", "concepts", "caption"),
+    "image",
+    "motion",
+    "text",
+    "mask",
+    "latents",
+    "concepts",
+    "caption",
 )
 """The heads that it may have."""
 AXES = {IMAGE: 2, MOTION: 3, TEXT: 1, MASK: 4, LATENTS: 4, CONCEPTS: 1, CAPTION: 1}

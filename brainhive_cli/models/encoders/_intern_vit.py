@@ -31,8 +31,12 @@ NAMES: Table = {
 }
 """transformers' names by the publisher's."""
 SIZES = (
-    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-    *("image_size", "patch_size"),
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "image_size",
+    "patch_size",
 )
 USUAL = {"hidden_act": "gelu", "norm_type": "rms_norm", "layer_norm_eps": 1e-6}
 USUAL |= {"qkv_bias": False, "qk_normalization": True}

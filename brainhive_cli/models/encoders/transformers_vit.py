@@ -54,9 +54,14 @@ USUAL = {"do_rescale": True, "do_normalize": True}
 it is off.
 """
 WITHOUT_EFFECT = {
-    *("image_processor_type", "processor_class", "feature_extractor_type", "auto_map"),
+    "image_processor_type",
+    "processor_class",
+    "feature_extractor_type",
+    "auto_map",
     # pictures are RGB, sizes are resolved
-    *("data_format", "default_to_square", "do_convert_rgb"),
+    "data_format",
+    "default_to_square",
+    "do_convert_rgb",
 }
 """Settings that change nothing of an RGB picture."""
 
