@@ -252,7 +252,7 @@ def show_table(table: Table) -> None:
     )
     lines = [line.rstrip() for line in [*written.get().splitlines(), ""]]
     lines = [line if line.strip("─") else line[:width] for line in lines]
-    sys.stdout.write("".join(f"{line}\n" for line in [*lines, *note]))
+    sys.stdout.write("".join(f"{line}\n" for line in lines + note))
 
 
 def open_browser(address: str) -> None:

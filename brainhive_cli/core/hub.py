@@ -92,7 +92,7 @@ RUN_FILES = {
         "embeddings.json",
         *(f"cells/**/model/{name}" for name in MODEL_FILES),
     ),
-    "train-prior": (*DOCUMENTS, *PRIOR_FILES),
+    "train-prior": DOCUMENTS + PRIOR_FILES,
 }
 """Patterns of the files that a run may share, by its command; all else stays where it
 was trained.

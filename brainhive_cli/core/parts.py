@@ -306,7 +306,7 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
     # attributes of the class; lists become tuples, which nobody can change
     for name, value in values.items():
         setattr(config, name, tuple(value) if isinstance(value, list) else value)
-    return _make_module(path, config, config(**{**tiny, **row.tiny}))
+    return _make_module(path, config, config(**tiny | row.tiny))
 
 
 def resolve(shelf: str, value: Any, default: str | None = None) -> Any:

@@ -489,7 +489,7 @@ def as_trials(
     else:
         if hasattr(signal, "dims") and hasattr(signal, "coords"):
             signal, pictures, axes_of_array = _of_xarray(signal, pictures)
-            axes = {**axes_of_array, **axes}
+            axes = axes_of_array | axes
         trials = _of_array(np.asarray(signal), axes, where)
         trials = replace(
             trials, image_ids=read_names(() if pictures is None else pictures)

@@ -627,7 +627,7 @@ def name_events(
     # an integer may have zeros or a point: 00013, 13.0
     fields = FIELD.findall(template)
     for line, row in enumerate(rows if fields else (), 2):
-        values = {**entities, **row}
+        values = entities | row
         name = template
         try:
             for field, column, spec, integer in fields:

@@ -747,7 +747,7 @@ def _find_changes(
     is_event = (values != 0) & (values != rest)
     pairs = zip(starts[is_event].tolist(), map(str, values[is_event]), strict=True)
     events, doubled = _drop_doubled(pairs, rate_hz)
-    return rest, events, [*doubts, *doubled]
+    return rest, events, doubts + doubled
 
 
 def _are_pulses(values: Int64, is_short: Bool, find_pictures: FindPictures) -> Bool:

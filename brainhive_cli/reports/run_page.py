@@ -156,7 +156,7 @@ def page_of(
         title or name_page(groups),
         lead,
         list_warnings(groups),
-        [*sections, *last],
+        sections + last,
         pictures,
         headlines,
         list_missing(groups),

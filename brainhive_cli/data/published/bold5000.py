@@ -128,7 +128,7 @@ class Betas(PublishedSteps):
             (name, split_of.get(name, "train"), session, 1 + row // RUN_TRIALS)
             for name, (session, row) in zip(names, rows, strict=True)
         ]
-        return Subject([*lists, *sources], voxels, width, trials, read, FACTS)
+        return Subject(lists + sources, voxels, width, trials, read, FACTS)
 
 
 def _open_array(path: Path) -> Array:

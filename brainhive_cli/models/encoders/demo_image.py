@@ -59,7 +59,7 @@ class Config(EncoderConfig):
                 OrderedDict(clip=clip.module, projection=projection, tokens=tokens)
             )
 
-        return Encoder(load, clip.preprocess, words, {**clip.weights, **digests})
+        return Encoder(load, clip.preprocess, words, clip.weights | digests)
 
 
 TINY = Config()

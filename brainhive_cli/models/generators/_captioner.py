@@ -162,7 +162,7 @@ def load(
     import transformers as tf
 
     # the network, and the processor or tokenizer that belongs to it
-    folder, kind = find_folder(caption, (*FILES, *WEIGHTS))
+    folder, kind = find_folder(caption, FILES + WEIGHTS)
     network, preprocessor = CLASSES[kind]
     model = load_network(
         getattr(tf, network), folder, f"the captioner {folder}", dtype=dtype

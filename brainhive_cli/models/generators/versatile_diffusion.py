@@ -345,7 +345,7 @@ def _convert_once(
 
     def convert(part: Path) -> None:
         # copy the small files, so that the converted folder stands for the complete one
-        original = hub.folder(source, allow=(*SMALL, *FILES))
+        original = hub.folder(source, allow=SMALL + FILES)
         _require(original)
         for name in Config.folders.values():
             ignored = shutil.ignore_patterns("*.bin")

@@ -206,7 +206,7 @@ class FusionPrior(nn.Module):
             raise BrainhiveError(
                 "this Fusion Prior is not attached to the U-Net", "attach it first"
             )
-        unet.set_attn_processor({**processors, **plain})
+        unet.set_attn_processor(processors | plain)
 
     def _check(self, unet: Any) -> None:
         # a second adapter would replace the text attention that the first one keeps

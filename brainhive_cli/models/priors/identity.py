@@ -90,7 +90,7 @@ class Identity(nn.Module):
             BrainhiveError: if no head has the name of a condition.
         """
         # choose for each condition the first of its heads that the brain model has
-        heads = {**decoded.tensors, **decoded.texts}
+        heads = decoded.tensors | decoded.texts
         conditions: dict[str, Any] = {}
         for condition, names in self.condition_heads.items():
             name = next((name for name in names if name in heads), None)
