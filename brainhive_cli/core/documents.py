@@ -252,7 +252,7 @@ def _parse_yaml(text: str) -> Any:
                 if count + len(below) > len(text):
                     raise ValueError("its aliases repeat too much")
             level = below
-            count = count + len(below)
+            count += len(below)
         return None if root is None else loader.construct_document(root)
     finally:
         loader.dispose()

@@ -90,7 +90,7 @@ class HitRate:
         """Count a trial: what was shown, and what was answered."""
         # trials wait for their block, whose evidence depends on all of them
         self.hits = self.hits + (shown == answer)
-        self.trials = self.trials + 1
+        self.trials += 1
         self._shown[shown] += 1
         self._block.append((shown, answer))
         if len(self._block) < self._block_size:

@@ -208,7 +208,7 @@ def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
                     remaining -= 1
                 else:
                     before = received
-                    received = received + report
+                    received += report
                     bar.advance(received // MEGABYTE - before // MEGABYTE)
         except Exception:
             # no more files are begun, and those that are nearly there may end

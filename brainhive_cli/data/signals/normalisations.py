@@ -162,7 +162,7 @@ class Template(parts.Config):
         total = np.zeros((1, 1))
         # chunk by chunk, as signals need not fit into memory
         for chunk in signals:
-            count = count + len(chunk)
+            count += len(chunk)
             total = total + chunk.sum(0, dtype=np.float64)
         return {"mean": total / count}
 
@@ -199,7 +199,7 @@ class Euclidean(parts.Config):
         total = np.zeros((1, 1))
         for chunk in signals:
             flat = flatten(chunk)
-            count = count + len(chunk)
+            count += len(chunk)
             total = total + flat @ flat.T
         return {"reference": total / count}
 

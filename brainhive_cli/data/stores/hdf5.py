@@ -473,7 +473,7 @@ class RowWriter:
         while left:
             with name_file(self._path):
                 written = os.pwrite(self._file, left, at)
-            at = at + written
+            at += written
             left = left[written:]
 
     def close(self) -> None:
