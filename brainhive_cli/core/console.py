@@ -119,11 +119,9 @@ def summarise_names(names: Sequence[str]) -> str:
 def clock(seconds: float) -> str:
     """Write a time as 0:07, 12:34 or 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes}:{rest:02d}"
-        if minutes < 60
-        else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-    )
+    if minutes < 60:
+        return f"{minutes}:{rest:02d}"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def write_duration(seconds: float) -> str:

@@ -202,9 +202,9 @@ def show_value(value: Any) -> str:
     """Write a value for a message, cut where it is long."""
     # one line, whatever line breaks the value has
     text = " ".join(repr(value).split())
-    return (
-        text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
-    )
+    if len(text) <= MAX_SHOWN_CHARACTERS:
+        return text
+    return f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 
 _adapter = cache(TypeAdapter)

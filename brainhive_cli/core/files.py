@@ -96,11 +96,9 @@ def locate(path: str | Path) -> Path:
     path_as_given = Path(path)
     # os.path: to a Path, a name that is too long is an error
     below = home_folder() / path_as_given
-    return (
-        below
-        if not os.path.exists(path_as_given) and os.path.exists(below)
-        else path_as_given
-    )
+    if not os.path.exists(path_as_given) and os.path.exists(below):
+        return below
+    return path_as_given
 
 
 def way_to_folder(root: Path, key: str, chosen: str, content: str) -> str:

@@ -280,11 +280,9 @@ def beside_heading(metrics: Iterable[Metric]) -> str:
     several = [metric for metric in metrics if metric.these_subjects or metric.people]
     if not several:
         return ""
-    return (
-        "these subjects"
-        if any(metric.is_of_people for metric in several)
-        else "people in general"
-    )
+    if any(metric.is_of_people for metric in several):
+        return "these subjects"
+    return "people in general"
 
 
 @dataclass(frozen=True)

@@ -775,11 +775,9 @@ def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
     key = ".".join(filter(None, [where, *path, name]))
     if not name:
         known = ", ".join(section.model_fields)
-        return (
-            f"as in {key}.KEY=VALUE, with the keys {known}"
-            if error["type"].startswith("model")
-            else ""
-        )
+        if error["type"].startswith("model"):
+            return f"as in {key}.KEY=VALUE, with the keys {known}"
+        return ""
 
     # values: the field's own examples, its default, or one that is allowed
     field = section.model_fields[name]

@@ -152,14 +152,12 @@ class Items:
         there are enough units.
         """
         if self.count == 1:
-            return (
-                "one item"
-                if len(self.names) == 1
-                else f"all items are of one unit ({self.kind})"
-            )
-        return (
-            f"{self.count} {self.kind} are too few" if self.count < FEWEST_UNITS else ""
-        )
+            if len(self.names) == 1:
+                return "one item"
+            return f"all items are of one unit ({self.kind})"
+        if self.count < FEWEST_UNITS:
+            return f"{self.count} {self.kind} are too few"
+        return ""
 
     @cached_property
     def names(self) -> list[Hashable]:

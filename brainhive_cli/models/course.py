@@ -38,11 +38,9 @@ def read_share(value: Any) -> Any:
 
 def write_share(value: Any) -> Any:
     """Write a share so that it is read as one, also where it is whole: 1/1."""
-    return (
-        f"{value.numerator}/{value.denominator}"
-        if isinstance(value, Fraction)
-        else value
-    )
+    if isinstance(value, Fraction):
+        return f"{value.numerator}/{value.denominator}"
+    return value
 
 
 def _read_epoch(value: Any) -> Any:

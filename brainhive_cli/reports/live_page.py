@@ -378,11 +378,9 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
         async with turn:
             await asyncio.sleep(PAUSE_S)
             content = await run_in_threadpool(load, request.query_params.get(key, ""))
-        return (
-            Response(content, media_type="image/png")
-            if content
-            else Response(status_code=404)
-        )
+        if content:
+            return Response(content, media_type="image/png")
+        return Response(status_code=404)
 
     routes = [
         Route("/", show_page),

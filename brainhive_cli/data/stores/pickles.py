@@ -193,11 +193,9 @@ def _load(path: Path, verify: bool) -> Any:
             content = Unpickler(np.memmap(path, np.uint8, "r", start)).load()
         else:
             content = np.load(path, mmap_mode="r", allow_pickle=False)
-        return (
-            content.item()
-            if isinstance(content, np.ndarray) and content.shape == ()
-            else content
-        )
+        if isinstance(content, np.ndarray) and content.shape == ():
+            return content.item()
+        return content
 
     # a bare pickle, or the first of an older file of torch
     return _read_torch(path, Unpickler(np.memmap(path, np.uint8, "r")))

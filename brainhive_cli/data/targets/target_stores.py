@@ -136,13 +136,13 @@ def _difference(first: TargetStore, other: TargetStore) -> str:
     """Say how the stimuli of two stores differ; empty if row by row they do not."""
     if first.image_ids != other.image_ids:
         is_order = sorted(first.image_ids) == sorted(other.image_ids)
-        return (
-            "the same pictures in another order" if is_order else "different pictures"
-        )
+        if is_order:
+            return "the same pictures in another order"
+        return "different pictures"
     # stimuli that could not be decoded must be the same, too
-    return (
-        "" if np.array_equal(first.done, other.done) else "gaps at different pictures"
-    )
+    if np.array_equal(first.done, other.done):
+        return ""
+    return "gaps at different pictures"
 
 
 def open_alternatives(

@@ -124,11 +124,9 @@ class EncoderGroup:
         these.
         """
         how = self.configs[0].degrade
-        return (
-            self.network.encoder.degraded(how)
-            if isinstance(how, str)
-            else self.network.encoder
-        )
+        if isinstance(how, str):
+            return self.network.encoder.degraded(how)
+        return self.network.encoder
 
     @property
     def digest(self) -> str:

@@ -179,11 +179,9 @@ class Features:
             for node, read_output in network.outputs.items()
         }
         # outputs of clips have no axis of frames
-        return (
-            flat
-            if network.takes_clips
-            else {n: values.unflatten(0, clips) for n, values in flat.items()}
-        )
+        if network.takes_clips:
+            return flat
+        return {n: values.unflatten(0, clips) for n, values in flat.items()}
 
     def compute_node(
         self, media: Tensor, *, node: str, prepare: Callable[[Tensor], Tensor]

@@ -128,11 +128,9 @@ def predict(
     predicted = module(signal, subject)
     # `shape[0]`, as len() would fix the batch of an exported model
     outputs.check(predicted, heads, "the backbone", module, signal.shape[0])
-    return (
-        outputs.split(predicted, heads)
-        if isinstance(predicted, Tensor)
-        else dict(predicted)
-    )
+    if isinstance(predicted, Tensor):
+        return outputs.split(predicted, heads)
+    return dict(predicted)
 
 
 def learn(

@@ -350,11 +350,9 @@ class EncoderConfig(parts.Config):
                     for value in dict.fromkeys(values)
                     for update in updates
                 ]
-        return (
-            [self.model_copy(update=update) for update in updates]
-            if updates != [{}]
-            else [self]
-        )
+        if updates != [{}]:
+            return [self.model_copy(update=update) for update in updates]
+        return [self]
 
     def seeing_as(self, name: str) -> Self:
         """Make the same encoder of what the name of a store says that is seen: a
@@ -655,11 +653,9 @@ def _knobs(reference: str) -> Any:
         return {"kind": IMPORTED, "source": name}
 
     # a folder, or what is refused by its name
-    return (
-        {"kind": "reference", "source": reference}
-        if os.path.isdir(locate(reference))
-        else reference
-    )
+    if os.path.isdir(locate(reference)):
+        return {"kind": "reference", "source": reference}
+    return reference
 
 
 def resolve_all(references: Any) -> Any:

@@ -136,11 +136,9 @@ class Config(TokenConfig):
                 if embedding.ndim < 3:
                     return embedding
                 # of all tokens [B, S, D] the class token, else the mean of the patches
-                return (
-                    embedding[:, 0]
-                    if anatomy.has_class
-                    else embedding[:, anatomy.extra :].mean(1)
-                )
+                if anatomy.has_class:
+                    return embedding[:, 0]
+                return embedding[:, anatomy.extra :].mean(1)
 
             return Outputs(Tower(network, embed), self.output, anatomy)
 

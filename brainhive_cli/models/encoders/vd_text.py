@@ -112,11 +112,9 @@ class Config(EncoderConfig):
             # outputs differ in how captions are combined later, so one forward serves
             # all
             encoded = tokens(tower, ids)
-            return (
-                encoded
-                if isinstance(self.output, str)
-                else [encoded] * len(self.output)
-            )
+            if isinstance(self.output, str):
+                return encoded
+            return [encoded] * len(self.output)
 
         return Encoder(lambda: Tower(load(), encode), ids, words, weights, "captions")
 

@@ -315,11 +315,9 @@ class Chain:
             and head == self.mix.head
         ):
             return [latent_space(self.autoencoder.networks[0])]
-        return (
-            [str(generator.latent_space) for _, generator, _, _ in self.links]
-            if starts
-            else []
-        )
+        if starts:
+            return [str(generator.latent_space) for _, generator, _, _ in self.links]
+        return []
 
     def latent_shape(self, size_px: int) -> Any:
         """Return the shape [C, h, w] of the first stage's latents."""

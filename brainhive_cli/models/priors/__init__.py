@@ -83,11 +83,9 @@ class Description:
         """Digest of the weights (64 hexadecimal digits), which are fetched for it;
         empty without any.
         """
-        return (
-            ""
-            if self.folder is None
-            else str(parts.load("priors", self.kind).digest(self.reference))
-        )
+        if self.folder is None:
+            return ""
+        return str(parts.load("priors", self.kind).digest(self.reference))
 
 
 def load(reference: str, **options: Any) -> Any:

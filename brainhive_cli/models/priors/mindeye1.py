@@ -145,11 +145,9 @@ def describe(reference: str) -> Description:
 def digest(reference: str) -> str:
     """Digest the weights (64 hexadecimal digits)."""
     path = _located(reference)
-    return (
-        hub.digest(path, [WEIGHTS])
-        if path.is_dir()
-        else hub.digest(path.parent, [path.name])
-    )
+    if path.is_dir():
+        return hub.digest(path, [WEIGHTS])
+    return hub.digest(path.parent, [path.name])
 
 
 def _located(reference: str) -> Path:
