@@ -113,7 +113,8 @@ def way_to_folder(root: Path, key: str, chosen: str, content: str) -> str:
     """
     if chosen:
         return f"{key}=FOLDER  # {content}"
-    above, here = (shlex.quote(str(path)) for path in (root.parent, root))
+    above = shlex.quote(str(root.parent))
+    here = shlex.quote(str(root))
     return f"mkdir -p {above} && ln -s /FOLDER {here}  # {content}"
 
 

@@ -349,7 +349,8 @@ class EventNames:
 
         # no event has a name of the table or data set, or the table names pictures of
         # another data set
-        unnamed, without = (left_over.get(what, ()) for what in (UNNAMED, NO_PICTURE))
+        unnamed = left_over.get(UNNAMED, ())
+        without = left_over.get(NO_PICTURE, ())
         known = [*(self.table or self.image_ids)]
         where = self.path or "the pictures"
         if without and self.table:

@@ -275,9 +275,8 @@ class Holdout(Section):
                 group[is_tested & (rows >= 0)] = fold
 
         # their order in time
-        sessions, runs = (
-            take(times, is_there) for times in (recording.sessions, recording.runs)
-        )
+        sessions = take(recording.sessions, is_there)
+        runs = take(recording.runs, is_there)
         time = take(recording.times_in_run, is_there)
         is_known = time is not None
         if has_order or (sessions is None and runs is None and not is_known):

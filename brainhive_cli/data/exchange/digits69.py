@@ -51,7 +51,8 @@ def write_folders(root: Path) -> str:
         content = loadmat(root / FILE)
         labels = content["stimulus_label"].ravel().tolist()
         # [N, H, W]
-        shown, further = (_unfold_pictures(content[key]) for key in ("X", "X_prior"))
+        shown = _unfold_pictures(content["X"])
+        further = _unfold_pictures(content["X_prior"])
         betas = np.asarray(content["Y"], np.float32)  # [N, V]
         names = [
             str(name[0]).removesuffix(".nii")

@@ -465,7 +465,8 @@ class _Prepared(NamedTuple):
 
     def mirror(self) -> Self:
         """Mirror the picture left to right: odd frequencies change their signs."""
-        square, lights = (pixels[..., ::-1] for pixels in (self.square, self.lights))
+        square = self.square[..., ::-1]
+        lights = self.lights[..., ::-1]
         views = self.views[_MIRRORED_VIEWS][:, [2, 1, 0, 3]]
         details = self.details[:, _MIRRORED_VIEWS] * _MIRROR_SIGNS
         return self._replace(square=square, lights=lights, views=views, details=details)

@@ -343,9 +343,8 @@ class Bold(Betas):
             )
 
         # the BOLD of one space
-        raw, derived = (
-            cache(partial(list_folder, root)) for root in (self.root, self.derived)
-        )
+        raw = cache(partial(list_folder, self.root))
+        derived = cache(partial(list_folder, self.derived))
         folders = [
             *self.derived.glob("sub-*/func"),
             *self.derived.glob("sub-*/ses-*/func"),

@@ -138,7 +138,8 @@ def _list_pictures(root: Path, config: Pictures, name: str, split: str) -> Stimu
     ids = Names.of(image_id for image_id, side in split_of.items() if side == split)
 
     # the row of each picture in the HDF5 file, by the table of names
-    path, table = (find_file(root, name, SOURCE) for name in (PICTURES, METADATA))
+    path = find_file(root, PICTURES, SOURCE)
+    table = find_file(root, METADATA, SOURCE)
     names = read_table(table, SOURCE, lambda row: cut_ending(row["image_name"]))
     with reading(table, SOURCE):
         row_of = {name: row for row, name in enumerate(names)}

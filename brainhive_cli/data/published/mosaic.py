@@ -295,10 +295,8 @@ def _choose_voxels(regions: list[str] | None) -> tuple[Int64, Voxels]:
         )
     folder = Path(spec.origin).parent / "data"
     with reading(folder, install_line("mosaic")):
-        atlas, mesh = (
-            np.load(folder / name)
-            for name in ("mmp_1.0.npz", "fMRI_vertex_info_32k.npz")
-        )
+        atlas = np.load(folder / "mmp_1.0.npz")
+        mesh = np.load(folder / "fMRI_vertex_info_32k.npz")
         parcels = atlas["map_all"]
         masks = {
             str(label): parcels == number

@@ -92,7 +92,8 @@ def pixcorr(image: Tensor, reconstruction: Tensor, side_px: int = PIXELS_PX) -> 
         Pearson correlations [N], float64; 0 where a picture has one colour only.
     """
     # standardised pixels [N, D], whose products are correlations
-    true, generated = (standardise_pixels(x, side_px) for x in (image, reconstruction))
+    true = standardise_pixels(image, side_px)
+    generated = standardise_pixels(reconstruction, side_px)
     return correlation(true, generated, torch.arange(len(true)))
 
 
@@ -120,7 +121,8 @@ def ssim(
     """
     # local moments of both, and SSIM of these
     axes = ROWS if is_published else ROWS_AND_COLUMNS
-    true, generated = (local_moments(x, side_px, axes) for x in (image, reconstruction))
+    true = local_moments(image, side_px, axes)
+    generated = local_moments(reconstruction, side_px, axes)
     return structural_similarity(true, generated, torch.arange(len(true)), axes)
 
 
