@@ -331,7 +331,8 @@ def compare_ids(predicted: Tensor, target: Tensor, context: LossContext) -> Tens
     # mean over ids that are no padding
     ids = target.long()
     total = F.cross_entropy(
-        *(predicted.flatten(0, -2), ids.flatten()),
+        predicted.flatten(0, -2),
+        ids.flatten(),
         ignore_index=PADDING,
         label_smoothing=LABEL_SMOOTHING,
         reduction="sum",

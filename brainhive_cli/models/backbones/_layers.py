@@ -200,7 +200,11 @@ def maps_projector(features: int, first: int, second: int, last: int) -> nn.Sequ
     """
     # 1 × 1 convolutions, normalised over all channels and positions
     return nn.Sequential(
-        *(nn.Conv2d(features, first, 1, bias=False), nn.GroupNorm(1, first), nn.ReLU()),
-        *(nn.Conv2d(first, second, 1, bias=False), nn.GroupNorm(1, second), nn.ReLU()),
+        nn.Conv2d(features, first, 1, bias=False),
+        nn.GroupNorm(1, first),
+        nn.ReLU(),
+        nn.Conv2d(first, second, 1, bias=False),
+        nn.GroupNorm(1, second),
+        nn.ReLU(),
         nn.Conv2d(second, last, 1),
     )

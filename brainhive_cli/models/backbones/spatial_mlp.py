@@ -33,8 +33,12 @@ class Config(BackboneConfig):
         """Make the encoder for signals [B, C, T] and tokens [B, D]."""
         # layers over time that all filters share: [B, F, T] to [B, F, H]
         over_time = nn.Sequential(
-            *(nn.Linear(samples, self.hidden), nn.ELU(), Dropout(FIRST_DROPOUT)),
-            *(nn.Linear(self.hidden, self.hidden), nn.ELU(), Dropout(self.dropout)),
+            nn.Linear(samples, self.hidden),
+            nn.ELU(),
+            Dropout(FIRST_DROPOUT),
+            nn.Linear(self.hidden, self.hidden),
+            nn.ELU(),
+            Dropout(self.dropout),
         )
         return BrainEncoder(
             spatial=NonNegativeFilters(channels, self.filters),  # [B, F, T]
