@@ -41,7 +41,6 @@ below.
 OPENED = {
     "trained",
     "references",
-    "learned",
     "model",
     "recipe",
     "few_shot",
@@ -289,7 +288,7 @@ def test_commands_load_no_library_that_they_do_not_use(
         ), words
 
 
-def test_checks_and_finished_runs_load_torch_only_to_rehearse(
+def test_checks_and_finished_runs_load_no_torch(
     small: tuple[str, ...], trained: Path, evaluated: Any
 ) -> None:
     training = ["train-align", *small, "run.device=cpu"]
@@ -298,9 +297,7 @@ def test_checks_and_finished_runs_load_torch_only_to_rehearse(
         for words, fact in (([*line, "--check"], "Inputs"), (line, folder.name)):
             shown, imported = start(words)
             assert fact in shown and "error:" not in shown, shown
-            # a training is rehearsed by its network before it is begun
-            needed = {"torch"} if words == [*training, "--check"] else set()
-            assert imported & {"torch", "scipy", "transformers"} == needed, words
+            assert imported & {"torch", "scipy", "transformers"} == set(), words
 
 
 def test_completions_are_current() -> None:

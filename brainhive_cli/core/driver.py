@@ -110,6 +110,13 @@ def run(
     return replace(result, work=work)
 
 
+def is_finished(command: str, job: RunJob) -> bool:
+    """Return True if a job's run is known to be finished; nothing is fetched."""
+    digests = digests_of(job.inputs())
+    _, path = _locate(command, job.label, job.recipe, False, digests)
+    return RunFolder(path).is_finished
+
+
 def run_each(
     command: str,
     jobs: Mapping[str, RunJob],

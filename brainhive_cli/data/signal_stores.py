@@ -432,6 +432,10 @@ class Recordings:
             if self.path(subject).is_file()
         }
 
+    def are_prepared(self, subjects: Iterable[int]) -> bool:
+        """Return True if all subjects have a store."""
+        return all(self.path(subject).is_file() for subject in subjects)
+
     def identities(self, subjects: Sequence[int]) -> dict[str, str]:
         """Give what the signals of subjects are known by, of those who have a store, by
         its name.

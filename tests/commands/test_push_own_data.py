@@ -24,7 +24,7 @@ from own_recordings import (
 from worlds import at_home
 
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.training.alignment.learned import Learned
+from brainhive_cli.data.learned import Learned
 from brainhive_cli.training.alignment.sharing import PATH, cut_paths, find_terms
 
 mne = pytest.importorskip("mne")

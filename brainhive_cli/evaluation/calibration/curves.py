@@ -29,6 +29,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.learned import describe_tested
 from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
 from brainhive_cli.evaluation.calibration.job import Job
@@ -46,7 +47,6 @@ from brainhive_cli.training.alignment.few_shot import (
     TRANSFER,
     ZERO_SHOT,
 )
-from brainhive_cli.training.alignment.learned import describe_tested
 from brainhive_cli.training.alignment.recipe import Cell
 
 MEASURED = ("top1", "top5", "mrr")

@@ -24,6 +24,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell as TableCell, Table, p_text
+from brainhive_cli.data.learned import describe_tested
 from brainhive_cli.data.space_files import write_maps
 from brainhive_cli.data.spaces import Sensors, Voxels, channel_rows
 from brainhive_cli.data.trials import Trials
@@ -54,7 +55,6 @@ from brainhive_cli.measurement.units import Items, fold_null_inflation
 from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.page import DETAILS, FINDING
 from brainhive_cli.reports.tables import render, with_interval
-from brainhive_cli.training.alignment.learned import describe_tested
 from brainhive_cli.training.alignment.recipe import Cell
 
 MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}

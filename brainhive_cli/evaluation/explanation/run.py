@@ -14,7 +14,10 @@ from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
 from brainhive_cli.evaluation.explanation.profiles import Axis, Profile, SubjectProfiles
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL
-from brainhive_cli.evaluation.explanation.trial_decoding import check_folds, explain_trials
+from brainhive_cli.evaluation.explanation.trial_decoding import (
+    check_folds,
+    explain_trials,
+)
 from brainhive_cli.training.alignment.recipe import Cell
 
 

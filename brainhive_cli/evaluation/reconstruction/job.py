@@ -18,6 +18,7 @@ from brainhive_cli.data.datasets import (
     list_pictures,
     list_stimuli,
 )
+from brainhive_cli.data.learned import JOINED, Learned
 from brainhive_cli.evaluation.reconstruction.folders import BASELINES, DEFAULT
 from brainhive_cli.evaluation.reconstruction.generation import (
     CELL_INDEPENDENT,
@@ -43,7 +44,6 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import IMPORTED
 from brainhive_cli.models.heads import Conditioning, Decoded
-from brainhive_cli.training.alignment.learned import JOINED, Learned
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import name_of_training
 from brainhive_cli.training.alignment.trained import (

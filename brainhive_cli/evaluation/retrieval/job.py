@@ -187,7 +187,7 @@ class Job:
                 "give --subjects both have, and the same split",
             )
         # the candidates may depend on what was shown
-        if not (first.has_signals and second.has_signals):
+        if not (first.is_prepared and second.is_prepared):
             return
         import torch
 

@@ -53,6 +53,11 @@ class RetrievalRun(Job, RunJob):
         """List the inputs, and the pictures of the sheet."""
         return collect(super().list_inputs, self.list_pictures)
 
+    def check(self) -> None:
+        """Refuse what does not fit, unless it was measured before."""
+        if not driver.is_finished("eval-retrieval", self):
+            super().check()
+
     def prepare(self, launch: Launch) -> None:
         """Make the signal stores that are missing."""
         for align_run in self.runs:

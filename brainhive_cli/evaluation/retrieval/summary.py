@@ -37,6 +37,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.data.datasets import alike_of
+from brainhive_cli.data.learned import describe_tested
 from brainhive_cli.evaluation.retrieval.folds import (
     Measured,
     measure_classes,
@@ -63,7 +64,6 @@ from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike, Items, describe_claims
 from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.reports.tables import render
-from brainhive_cli.training.alignment.learned import describe_tested
 from brainhive_cli.training.alignment.recipe import Cell as TrainedCell
 
 SAME_PEOPLE = (

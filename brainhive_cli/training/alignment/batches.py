@@ -19,6 +19,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, extend_protocol
 from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.data.learned import Confirm, Learned, LearnedPictures
 from brainhive_cli.data.signals.augmentations import (
     Augmentation,
     mix_repetitions,
@@ -30,7 +31,6 @@ from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import ranks as find_ranks, summarise
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.losses import LossContext, Mixing
-from brainhive_cli.training.alignment.learned import Confirm, Learned, LearnedPictures
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Train
 

@@ -16,10 +16,10 @@ from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, of_variant
+from brainhive_cli.data.learned import Learned, Selection
 from brainhive_cli.models.foreign_weights import below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import layout as layouts, model_files
-from brainhive_cli.training.alignment.learned import Learned, Selection
 from brainhive_cli.training.alignment.recipe import Cell, Train
 from brainhive_cli.training.alignment.references import (
     TRAINING,

@@ -22,6 +22,7 @@ from pydantic import ConfigDict
 
 from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.data.learned import Learned, Selection
 from brainhive_cli.models.foreign_weights import (
     State,
     Table,
@@ -31,7 +32,6 @@ from brainhive_cli.models.foreign_weights import (
 )
 from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.learned import Learned, Selection
 
 Fields = dict[str, Any]
 Similarity = Literal["cosine", "centred_cosine", "cosine_from_mean"]

@@ -6,9 +6,9 @@ from typing import Any
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs import FINISHED
+from brainhive_cli.data.learned import Learned
 from brainhive_cli.training.alignment import layout as layouts
 from brainhive_cli.training.alignment.layout import FORMAT, Format
-from brainhive_cli.training.alignment.learned import Learned
 
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """Names of the weight file; the first is what is written, here and upstream."""

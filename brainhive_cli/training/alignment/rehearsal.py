@@ -61,7 +61,7 @@ def rehearse(job: Job) -> None:
     Raises:
         BrainhiveError: as the training of the cell does.
     """
-    cells = [cell for cell in job.cells if _has_signals(job, cell)]
+    cells = [cell for cell in job.cells if _is_prepared(job, cell)]
     subjects = list_subjects(cells, with_tested=False)
     opened: TrainingData | None = None
     laid_out, rehearsed = set[Any](), set[Any]()
@@ -86,12 +86,12 @@ def rehearse(job: Job) -> None:
                 _rehearse_steps(cell.variant, recipe, layout, data, rehearsed)
 
 
-def _has_signals(job: Job, cell: Cell) -> bool:
+def _is_prepared(job: Job, cell: Cell) -> bool:
     """Return True if the signals that a cell reads have been prepared."""
     recipe = job.variants[cell.variant]
     is_tested = recipe.train.selection == "test"
     subjects = list_subjects([cell], with_tested=is_tested)
-    return all(job.signals(recipe).path(subject).is_file() for subject in subjects)
+    return job.signals(recipe).are_prepared(subjects)
 
 
 def _rehearse_closed_form(layout: Layout, data: CellData) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from brainhive_cli.core import console
+from brainhive_cli.core import console, driver
 from brainhive_cli.core.command import Result, Work
 from brainhive_cli.core.errors import Hint, Line
 from brainhive_cli.core.facts import TrainingFacts
@@ -35,9 +35,12 @@ class TrainingRun(Job, RunJob):
         """Open what is listed, and take one step of each kind of cell without values,
         which refuses what the training would refuse.
         """
+        super().check()
+        if driver.is_finished("train-align", self):
+            return
+        # which loads torch
         from brainhive_cli.training.alignment.rehearsal import rehearse
 
-        super().check()
         rehearse(self)
 
     def stages(self, run: OpenRun) -> Iterator[Stage]:

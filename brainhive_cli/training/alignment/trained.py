@@ -34,6 +34,12 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.learned import (
+    Confirm,
+    Learned,
+    TestedPictures,
+    compare_on_pixels,
+)
 from brainhive_cli.data.model_input import (
     choose_input,
     match_recording,
@@ -69,12 +75,6 @@ from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.models.signal_spec import name_unit
 from brainhive_cli.training.alignment import model_files
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.learned import (
-    Confirm,
-    Learned,
-    TestedPictures,
-    compare_on_pixels,
-)
 from brainhive_cli.training.alignment.recipe import (
     Cell,
     Recipe,
@@ -382,12 +382,10 @@ class TrainedRun:
                 )
 
     @property
-    def has_signals(self) -> bool:
-        """Whether the signals of everybody who is tested are here."""
+    def is_prepared(self) -> bool:
+        """Whether the signals of everybody who is tested have been prepared."""
         return all(
-            model.source.path(subject).is_file()
-            for model in self.models
-            for subject in model.cell.tested_on
+            model.source.are_prepared(model.cell.tested_on) for model in self.models
         )
 
     def check(
@@ -406,7 +404,7 @@ class TrainedRun:
             signals are here.
         """
         trials = {}
-        if self.has_signals:
+        if self.is_prepared:
             self._refuse_copied_people()
         for model in self.models:
             member = replace(model, head=head)
@@ -416,7 +414,7 @@ class TrainedRun:
                 member.stores(split)
             for subject in member.cell.tested_on:
                 # what was seen is found of all people together
-                if self.has_signals:
+                if self.is_prepared:
                     trials[member.cell.name, subject] = member.trials(
                         subject,
                         splits[-1],

@@ -18,6 +18,11 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
+from brainhive_cli.data.learned import (
+    Learned,
+    LearnedPictures,
+    compare_on_pixels,
+)
 from brainhive_cli.data.model_input import (
     choose_input,
     match_split,
@@ -58,11 +63,6 @@ from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.training.alignment.batches import CellData, held_out_of
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.layout import Layout, tokens_of
-from brainhive_cli.training.alignment.learned import (
-    Learned,
-    LearnedPictures,
-    compare_on_pixels,
-)
 from brainhive_cli.training.alignment.recipe import Cell, Finetune, Recipe
 
 DIM = 1024

@@ -12,20 +12,25 @@ import numpy as np
 
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.command import Input, Result, Work, collect
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    Line,
+    MissingData,
+    RecipeError,
+    find_error,
+)
 from brainhive_cli.core.facts import Facts, cite
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch, num_processes
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
 from brainhive_cli.core.parts import cited
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.datasets import Dataset, list_pictures
+from brainhive_cli.data.datasets import PUBLISHED, Dataset, list_pictures
+from brainhive_cli.data.learned import Learned, LearnedPictures
 from brainhive_cli.data.targets.target_stores import only_if_recorded, store_inputs
 from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models import encoders, priors
-from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
-from brainhive_cli.training.alignment.set_ups import cite_data
 from brainhive_cli.training.prior.examples import Pictures
 from brainhive_cli.training.prior.loop import (
     LAST,
@@ -206,15 +211,12 @@ def _list_metrics(recipe: Recipe) -> list[Input]:
         inputs += perceptual.inputs_of("LPIPS")
     if recipe.fid_items:
         # of too few pictures a distance means nothing
-        look = partial(perceptual.require_distances, recipe.fid_items)
-        inputs.append(Input.of("FID and KID", look))
-        is_usual = recipe.fid_features == INCEPTION
-        features = recipe.fid_features
-        inputs += (
-            perceptual.inputs_of("FID")
-            if is_usual
-            else encoders.resolve(features).inputs()
-        )
+        enough = partial(perceptual.require_distances, recipe.fid_items)
+        inputs.append(Input("FID and KID", error=find_error(enough)))
+        if recipe.fid_features == INCEPTION:
+            inputs += perceptual.inputs_of("FID")
+        else:
+            inputs += encoders.resolve(recipe.fid_features).inputs()
     # metrics without their network are left out, but a wrong key is an error
     return [
         replace(one, is_optional=not isinstance(one.error, RecipeError))
@@ -269,12 +271,15 @@ def _train(recipe: Recipe, pictures: Pictures, run: OpenRun) -> Measurements:
                 )
 
     # the papers behind it
+    dataset = recipe.dataset.build(recipe.paths)
+    names = dict.fromkeys([dataset.recorded_as, dataset.pictured_as])
+    published = [PUBLISHED[name] for name in names if name in PUBLISHED]
     papers = cite(
         prior=cited(recipe.prior),
         generator=cited(recipe.generator),
         encoders=cited(recipe.encoders),
+        dataset=[key for known in published for key in known.cites],
     )
-    papers |= cite_data(recipe.dataset.build(recipe.paths), [])
     return Measurements(
         {ALL: metrics | distances}, missing, Facts(command="train-prior", set_up=papers)
     )

@@ -11,9 +11,9 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, SIMULATED, UNKNOWN_HISTORY
+from brainhive_cli.data.learned import FILE
 from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.learned import FILE
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 QUICK = ("sheet_rows=0", "ceiling_splits=0")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.data.learned import hashes_of
 from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.trials import Trials
@@ -33,7 +34,6 @@ from brainhive_cli.training.alignment.batches import (
     summarise_held_out,
     top1,
 )
-from brainhive_cli.training.alignment.learned import hashes_of
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Recipe
 

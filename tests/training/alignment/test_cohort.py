@@ -13,6 +13,7 @@ import torch
 from layouts import spec_of
 from trials import make_trials
 
+from brainhive_cli.data.learned import Learned
 from brainhive_cli.data.signals.normalisations import Euclidean
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Trials
@@ -27,7 +28,6 @@ from brainhive_cli.training.alignment.few_shot import (
     SourceModel,
 )
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.loop import fit
 from brainhive_cli.training.alignment.recipe import Train
 

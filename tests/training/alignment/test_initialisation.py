@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.learned import Learned
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -32,7 +33,6 @@ from brainhive_cli.training.alignment.initialisation import (
     take_over,
 )
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell, Train
 

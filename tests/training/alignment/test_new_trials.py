@@ -15,10 +15,10 @@ from recorded_numbers import Recorded
 from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.learned import Learned
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.new_trials import prepare_as, read_new
 
 RECORDED = ("Cz", "Oz", "Pz")

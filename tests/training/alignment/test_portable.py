@@ -12,11 +12,11 @@ from layouts import one_token
 from recorded_numbers import Recorded
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.data.learned import Learned
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.portable import PortableModel, save_program
 

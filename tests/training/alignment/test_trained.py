@@ -256,7 +256,7 @@ def test_trials_whose_store_is_absent_are_checked_later(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = TrainedRun(RunFolder(trained))
-    monkeypatch.setattr(TrainedRun, "has_signals", False)
+    monkeypatch.setattr(TrainedRun, "is_prepared", False)
     assert run.check(["test"]) == {}
     # of those that are here everything else is checked
     spec = run.models[0].layout.spec

@@ -32,15 +32,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.data.datasets import BadPicture, StimulusSet
 from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
-from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
-from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.training.alignment import (
-    learned as module,
-    model as aligners,
-    model_files,
-)
-from brainhive_cli.training.alignment.learned import (
+from brainhive_cli.data.learned import (
     ALTERED,
     COPIED,
     FILE,
@@ -54,6 +46,14 @@ from brainhive_cli.training.alignment.learned import (
     find_alike,
     hash_concepts,
     hashes_of,
+)
+from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
+from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.training.alignment import (
+    learned as module,
+    model as aligners,
+    model_files,
 )
 from brainhive_cli.training.alignment.model import Aligner
 
