@@ -30,6 +30,7 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_SELECTION,
     WHITENED_BY_TESTED,
 )
+from brainhive_cli.data import learned as module
 from brainhive_cli.data.datasets import BadPicture, StimulusSet
 from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.learned import (
@@ -51,7 +52,6 @@ from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.training.alignment import (
-    learned as module,
     model as aligners,
     model_files,
 )
