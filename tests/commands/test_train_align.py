@@ -9,11 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from brainhive_cli.cli import execute
+from brainhive_cli.commands import train_align
+from brainhive_cli.core import jobs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data import signal_stores
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.training.alignment import training_data
 from brainhive_cli.training.alignment.batches import held_out_of
+from brainhive_cli.training.alignment.job import Job
 from tests.resealed import resealed
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -41,6 +46,29 @@ def own(
     shutil.copy(world / below / "sub-01.h5", tmp_path / below)
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
     return tmp_path
+
+
+def test_a_check_resolves_once_and_asks_once_who_is_recorded(
+    small, trained, monkeypatch
+):
+    asked = list[str]()
+    list_people, resolve = signal_stores.recorded_subjects, Job.resolve.__func__
+
+    def list_recorded(*words):
+        asked.append("subjects")
+        return list_people(*words)
+
+    def resolve_job(cls, recipe):
+        asked.append("job")
+        return resolve(cls, recipe)
+
+    monkeypatch.setattr(signal_stores, "recorded_subjects", list_recorded)
+    monkeypatch.setattr(Job, "resolve", classmethod(resolve_job))
+    recipe = train_align.Recipe.resolve("train-align", None, {}, small)
+    job = jobs.resolve(train_align, recipe)
+    tables = execute._plan("train-align", job, job.list_inputs())
+    assert [table.title for table in tables] == ["Cells", "Inputs", "Work"]
+    assert asked.count("subjects") == 1 and asked.count("job") <= 1
 
 
 def test_it_learns_what_held_out_concepts_look_like(trained):

@@ -11,7 +11,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.evaluation.reconstruction import run as runs_of_reconstruct
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
-from brainhive_cli.evaluation.reconstruction.run import resolve
+from brainhive_cli.evaluation.reconstruction.run import resolve_job
 from brainhive_cli.evaluation.reconstruction.scoring import require_frames
 
 
@@ -40,7 +40,7 @@ def test_what_does_not_fit_is_refused_before_it(
     asked = (*kept, f"align_run={aligned}", *keys)
     with pytest.raises(BrainhiveError) as again:
         go("reconstruct", *asked)
-    job = resolve(recipe(*asked))
+    job = resolve_job(recipe(*asked))
     if keys != ("prompt=nice",):  # whose text encoders are inputs
         with pytest.raises(BrainhiveError) as caught:
             job.check()
@@ -51,7 +51,7 @@ def test_what_does_not_fit_is_refused_before_it(
 
 
 def test_what_fits_is_not_refused(drawing, aligned) -> None:
-    job = resolve(recipe(*drawing, f"align_run={aligned}"))
+    job = resolve_job(recipe(*drawing, f"align_run={aligned}"))
     job.check()
     job.check()  # the generator is made by its shapes once
 
@@ -77,7 +77,7 @@ def test_runs_are_compared_by_a_metric_of_both(
     drawing, aligned, monkeypatch: pytest.MonkeyPatch, metrics: str, is_fine: bool
 ) -> None:
     kept = [key for key in drawing if not key.startswith("metrics=")]
-    job: Any = resolve(recipe(*kept, f"align_run={aligned}", f"metrics={metrics}"))
+    job: Any = resolve_job(recipe(*kept, f"align_run={aligned}", f"metrics={metrics}"))
     facts = SimpleNamespace(sources=["brain"])
     measured = SimpleNamespace(facts=facts, scopes={"brain": {"pixcorr": 1}})
     other = SimpleNamespace(path="other", measurements=lambda: measured)
@@ -97,7 +97,7 @@ def test_a_run_of_another_command_is_not_compared(
     # which lies in other runs than those of the home
     asked = (*drawing, f"align_run={aligned}", f"against=[{trained_for_prior}]")
     with pytest.raises(RecipeError) as caught:
-        resolve(recipe(*asked)).check()
+        resolve_job(recipe(*asked)).check()
     assert "train-align" in caught.value.message
 
 
