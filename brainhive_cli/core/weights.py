@@ -24,6 +24,7 @@ import xxhash
 from safetensors import safe_open
 
 from brainhive_cli.core import console, damage, documents, foreign_code
+from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.documents import DOWNLOAD
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
@@ -41,6 +42,11 @@ and bytes.
 """
 OUR_DIGEST = re.compile("[0-9a-f]{32}")
 """Form of that digest; other values under this key are not ours."""
+NUMPY_DTYPES = {
+    *("F64", "F32", "F16", "I64", "I32", "I16", "I8"),
+    *("U64", "U32", "U16", "U8", "BOOL"),
+}
+"""Dtypes of safetensors that NumPy has."""
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 """First bytes of what torch.save writes, now and before version 1.6."""
 WRAPPINGS = ("teacher", "model", "state_dict", "model_state_dict")
@@ -95,6 +101,17 @@ def read(
         )
 
 
+def read_arrays(
+    path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = MissingData
+) -> dict[str, Array]:
+    """Read the arrays of a file of safetensors by name, without torch; raises as
+    `read`.
+    """
+    with reading(path, hint, error, files=(path,)), safe_open(path, "np") as opened:
+        names = opened.keys()
+        return {name: opened.get_tensor(name) for name in names}
+
+
 def plain_names(names: Iterable[str]) -> dict[str, str]:
     """Give names of weights without what torch.compile and DataParallel put before
     them, by the names.
@@ -117,7 +134,7 @@ def list_names(path: Path) -> list[str]:
     """List the names of the weights in a file, and read none of them."""
     if _is_torch(path):
         return [*map(str, _unwrapped(_load(path, "meta")))]
-    with safe_open(path, "pt") as opened:
+    with safe_open(path, "np") as opened:
         return [*opened.keys()]
 
 
@@ -265,7 +282,7 @@ def metadata_of(path: Path) -> dict[str, str]:
     """
     if _is_torch(path):
         return {}
-    with reading(path, error=BrainhiveError), safe_open(path, "pt") as opened:
+    with reading(path, error=BrainhiveError), safe_open(path, "np") as opened:
         return opened.metadata() or {}
 
 
@@ -405,7 +422,7 @@ def _verify(path: Path, hint: str) -> None:
         return
 
     # safetensors of ours carry a digest
-    with safe_open(path, "pt") as opened:
+    with safe_open(path, _framework_of(path)) as opened:
         written = (opened.metadata() or {}).get(DIGEST, "")
         if OUR_DIGEST.fullmatch(written) and written != _digest(
             opened.keys(), opened.get_tensor
@@ -413,18 +430,34 @@ def _verify(path: Path, hint: str) -> None:
             raise ValueError("its digest is not the one written with it")
 
 
-def _digest(names: Iterable[str], get_tensor: Callable[[str], Tensor]) -> str:
+def _framework_of(path: Path) -> str:
+    """Name what reads a file: NumPy, which is loaded already, where it has the dtypes
+    of all tensors.
+    """
+    with safe_open(path, "np") as opened:
+        names = opened.keys()
+        dtypes = {opened.get_slice(name).get_dtype() for name in names}
+    return "np" if dtypes <= NUMPY_DTYPES else "pt"
+
+
+def _digest(names: Iterable[str], get_tensor: Callable[[str], Any]) -> str:
     """Digest names, dtypes, shapes and bytes of tensors, one after another (xxh3, 32
     hexadecimal digits).
     """
-    import torch
-
     digest = xxhash.xxh3_128()
     for name in sorted(names):
         value = get_tensor(name)
-        digest.update(f"{name} {value.dtype} {[*value.shape]}\n".encode())
-        if value.numel():
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        is_array = isinstance(value, np.ndarray)
+        dtype = f"torch.{value.dtype}" if is_array else value.dtype
+        digest.update(f"{name} {dtype} {[*value.shape]}\n".encode())
+        if 0 in value.shape:
+            continue
+        flat = value.reshape(-1)
+        if not is_array:
+            import torch
+
+            flat = flat.view(torch.uint8).numpy()
+        digest.update(flat.view(np.uint8).data)
     return digest.hexdigest()
 
 

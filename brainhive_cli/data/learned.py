@@ -631,8 +631,7 @@ class Learned:
 
         # arrays; any damage is reported with the file's name
         with weights.reading(folder / FILE, documents.AGAIN, BrainhiveError):
-            tensors = weights.read(folder / FILE, documents.AGAIN, BrainhiveError)
-            arrays = {name: value.numpy() for name, value in tensors.items()}
+            arrays = weights.read_arrays(folder / FILE, documents.AGAIN, BrainhiveError)
 
             # pictures, which must be those of the block
             pictures = LearnedPictures(

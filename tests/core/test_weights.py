@@ -331,3 +331,30 @@ def test_a_long_reason_is_cut_and_an_error_of_the_machine_passes() -> None:
         with pytest.raises(type(error)) as passed, weights.reading("here"):
             raise error
         assert passed.value is error
+
+
+def test_arrays_and_their_digest_are_read_by_numpy_as_by_torch(tmp_path: Path) -> None:
+    tensors = {
+        "a": torch.arange(6.0).reshape(2, 3),
+        "b": torch.zeros(0, 4, dtype=torch.int64),
+        "c": torch.tensor([True, False]),
+    }
+    weights.save(tmp_path / "arrays.safetensors", tensors)
+    arrays = weights.read_arrays(tmp_path / "arrays.safetensors")
+    assert {name: array.dtype.name for name, array in arrays.items()} == {
+        "a": "float32",
+        "b": "int64",
+        "c": "bool",
+    }
+    assert all((arrays[name] == tensors[name].numpy()).all() for name in tensors)
+
+    # a dtype that NumPy lacks is verified by torch
+    tensors["d"] = torch.ones(3, dtype=torch.bfloat16)
+    file = tmp_path / "weights.safetensors"
+    weights.save(file, tensors)
+    weights.verify(file)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(MissingData, match="digest"):
+        weights.verify(file)
