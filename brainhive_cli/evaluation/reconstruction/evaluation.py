@@ -391,20 +391,23 @@ def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
     """Find the runs to compare with.
 
     Raises:
-        RecipeError: if one is a sweep; the hint names its variants.
+        RecipeError: if one is of another command, or a sweep; the hint names its
+            variants.
     """
     # a sweep has a result for each variant, so none that could be paired with another
     # run
     root = paths.under_home("runs")
     folders = [runs.find(root, "reconstruct", name) for name in names]
     for folder in folders:
-        if folder.command != "reconstruct":
+        # the folder of a run may have been moved
+        facts = folder.measurements().facts
+        if facts.command != "reconstruct":
             raise RecipeError(
-                f"against: {folder.path} is a run of {folder.command}",
+                f"against: {folder.path} is a run of {facts.command}",
                 "name runs of reconstruct",
             )
-        if swept := folder.measurements().facts.variants:
-            hint = " or ".join(variant.run for variant in swept.values())
+        if facts.variants:
+            hint = " or ".join(variant.run for variant in facts.variants.values())
             raise RecipeError(
                 f"{folder.path.name} is a sweep: name the run of a variant", hint
             )

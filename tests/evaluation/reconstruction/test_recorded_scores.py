@@ -18,10 +18,11 @@ from worlds import COLOURS
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import ReconstructionFacts
+from brainhive_cli.core.facts import ReconstructionFacts, TrainingFacts
 from brainhive_cli.core.jobs import OpenRun
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL
+from brainhive_cli.core.measurements import ALL, Measurements
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip, StimulusSet
 from brainhive_cli.data.media import media_files
@@ -30,6 +31,7 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
     Selection,
     compare_with,
     comparison_tables,
+    find_runs_to_compare,
     measure_run,
     measure_variants,
     missing_lines,
@@ -337,6 +339,18 @@ def test_a_finished_run_is_opened_again_for_a_metric_that_has_come(
             scored_run, "is_here", lambda name, encoders, known=known: name in known
         )
         assert job.is_outdated(finished) is is_outdated
+
+
+def test_a_run_is_compared_wherever_it_lies_if_it_reconstructs(tmp_path: Path) -> None:
+    run = measured(tmp_path / "moved", 0)
+    run.write_text("recipe.yaml", "{}")
+    assert find_runs_to_compare(Paths(), [str(run.path)]) == [run]
+    other = RunFolder(tmp_path / "reconstruct")
+    other.path.mkdir()
+    other.finish(Measurements(facts=TrainingFacts()))
+    other.write_text("recipe.yaml", "{}")
+    with pytest.raises(RecipeError, match="train-align"):
+        find_runs_to_compare(Paths(), [str(other.path)])
 
 
 def test_an_item_without_a_value_in_one_training_has_none() -> None:
