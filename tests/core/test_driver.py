@@ -246,3 +246,67 @@ def test_the_pace_of_cells_is_of_those_trained_from_their_beginning(
     is_alone, work = driver.fill(OpenRun(folder, ALONE), stage, None)
     assert is_alone and work is not None
     assert work.count == 1 and work.seconds is not None
+
+
+def test_a_check_lists_what_does_not_fit_and_what_is_compared(job: Counting) -> None:
+    @dataclass(frozen=True)
+    class Misfit(Counting):
+        def check(self) -> None:
+            raise BrainhiveError("rates differ", "resample")
+
+    for checked in Misfit(Recipe()), replace(job, others=[Misfit(Recipe())]):
+        listed = checked.list_inputs()
+        assert [one.name for one in listed if one.is_missing] == ["rates differ"]
+    with pytest.raises(BrainhiveError, match="rates differ"):
+        driver.run("embed", Misfit(Recipe()), ALONE)
+
+
+def test_versions_of_inputs_name_the_run(job: Counting) -> None:
+    @dataclass(frozen=True)
+    class Pinned(Counting):
+        version: str = "1"
+
+        def pin_versions(self) -> tuple[RunJob, dict[str, str]]:
+            return self, {"hub:a/b": self.version}
+
+    folders = {
+        driver.run("embed", Pinned(Recipe(), version=version), ALONE).folder
+        for version in ("1", "2", "1")
+    }
+    assert len(folders) == 2
+
+
+def test_cells_of_another_worker_leave_no_pace(job: Counting) -> None:
+    @dataclass(frozen=True)
+    class Helped(Counting):
+        def stages(self, run: OpenRun) -> Iterator[Stage]:
+            def compute(name: str, launch: Launch) -> dict[str, str]:
+                run.folder.write_text("b.safetensors", "by another worker")
+                return {"name": name}
+
+            files = {name: f"{name}.safetensors" for name in "ab"}
+            yield Stage("counting", files, compute)
+
+    assert driver.run("embed", Helped(Recipe()), ALONE).work is None
+
+
+def test_one_process_summarises_and_no_checkpoint_is_left(
+    job: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass(frozen=True)
+    class Trained(Counting):
+        def summarise(self, run: OpenRun) -> Summary:
+            self.steps.append(f"{run.launch.processes} process")
+            checkpoint = run.folder.checkpoint_path("last")
+            checkpoint.parent.mkdir()
+            checkpoint.touch()
+            return super().summarise(run)
+
+    monkeypatch.setattr(Launch, "barrier", lambda launch: None)
+    monkeypatch.setattr(
+        Launch, "gather", lambda launch, item: [item] * launch.processes
+    )
+    trained = Trained(Recipe())
+    made = driver.run("embed", trained, Launch(0, 2, "cpu"))
+    assert "1 process" in trained.steps
+    assert not [*made.folder.glob("checkpoints/*")]
