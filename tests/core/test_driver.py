@@ -269,11 +269,13 @@ def test_versions_of_inputs_name_the_run(job: Counting) -> None:
         def pin_versions(self) -> tuple[RunJob, dict[str, str]]:
             return self, {"hub:a/b": self.version}
 
-    folders = {
-        driver.run("embed", Pinned(Recipe(), version=version), ALONE).folder
-        for version in ("1", "2", "1")
-    }
+    jobs = [Pinned(Recipe(), version=version) for version in ("1", "2", "1")]
+    for pinned in jobs:
+        pinned.stores["signals"] = "1"
+    folders = {driver.run("embed", pinned, ALONE).folder for pinned in jobs}
     assert len(folders) == 2
+    # the first is found again, and is not checked
+    assert jobs[-1].steps == []
 
 
 def test_cells_of_another_worker_leave_no_pace(job: Counting) -> None:
