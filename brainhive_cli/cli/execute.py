@@ -18,12 +18,7 @@ import typer
 
 from brainhive_cli.cli.table import LAUNCH
 from brainhive_cli.core import console, documents, foreign_code, parts
-from brainhive_cli.core.command import (
-    Input,
-    Result,
-    describe_missing,
-    tabulate,
-)
+from brainhive_cli.core.command import Input, Result, describe_missing, tabulate
 from brainhive_cli.core.errors import (
     INTERRUPTED,
     SUGGESTED,

@@ -16,11 +16,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from brainhive_cli.core import console, documents, foreign_code, hub
-from brainhive_cli.core.command import (
-    Input,
-    describe_missing,
-    require,
-)
+from brainhive_cli.core.command import Input, describe_missing, require
 from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import (
     BrainhiveError,

@@ -14,12 +14,7 @@ from types import MappingProxyType
 from brainhive_cli.core import artifacts, console, trackers
 from brainhive_cli.core.cells import CELLS, Finished, announce, claiming, read_cells
 from brainhive_cli.core.claims import Claim, is_held, is_own, name_worker
-from brainhive_cli.core.command import (
-    Result,
-    Work,
-    digests_of,
-    require,
-)
+from brainhive_cli.core.command import Result, Work, digests_of, require
 from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.files import below, name_part, portable, remove, within
 from brainhive_cli.core.jobs import OpenRun, RunJob, Stage

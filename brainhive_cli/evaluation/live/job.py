@@ -210,7 +210,7 @@ class Job:
 
         def open_recording() -> Trials | None:
             try:
-                self.align.prepare_signals(launch, [self.subject])
+                self.align.prepare_signals(launch)
             except MissingData:
                 return None
             return self.align.models[0].source.recording(self.subject, split)

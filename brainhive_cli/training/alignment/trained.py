@@ -5,7 +5,7 @@ decoded with.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -404,7 +404,8 @@ class TrainedRun:
             signals are here.
         """
         trials = {}
-        if self.is_prepared:
+        is_prepared = self.is_prepared
+        if is_prepared:
             self._refuse_copied_people()
         for model in self.models:
             member = replace(model, head=head)
@@ -413,8 +414,8 @@ class TrainedRun:
             for split in splits:
                 member.stores(split)
             for subject in member.cell.tested_on:
-                # what was seen is found of all people together
-                if self.is_prepared:
+                # seen pictures can be left out once the signals of all people are here
+                if is_prepared:
                     trials[member.cell.name, subject] = member.trials(
                         subject,
                         splits[-1],
@@ -426,22 +427,15 @@ class TrainedRun:
                     )
         return trials
 
-    def prepare_signals(
-        self, launch: Launch, subjects: Collection[int] | None = None
-    ) -> None:
-        """Create the missing signal stores of the subjects that cells are tested on; of
-        some of them only.
+    def prepare_signals(self, launch: Launch) -> None:
+        """Create the missing signal stores of the subjects that cells are tested on.
 
         Raises:
             MissingData: if a store is absent, and the recording that it would be made
                 from.
         """
         for variant in self.recipes:
-            source, tested = self.source(variant), self._tested_on(variant)
-            # only missing stores are made
-            source.prepare(
-                [s for s in tested if subjects is None or s in subjects], launch
-            )
+            self.source(variant).prepare(self._tested_on(variant), launch)
         self._refuse_copied_people()
 
     def _refuse_copied_people(self) -> None:
