@@ -21,17 +21,17 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.model_input import read_training
 from brainhive_cli.data.published.things_eeg import POSTERIOR
-from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.data.stores.signal_store import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
-from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.cell_folder import train_cell
-from brainhive_cli.training.alignment.job import Job
-from brainhive_cli.training.alignment.loop import fit
-from brainhive_cli.training.alignment.objective import Objective
-from brainhive_cli.training.alignment.training_data import TrainingData
+from brainhive_cli.data.targets.model_input import read_training
+from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.training.alignment.training.cell_folder import train_cell
+from brainhive_cli.training.alignment.training.job import Job
+from brainhive_cli.training.alignment.training.loop import fit
+from brainhive_cli.training.alignment.training.objective import Objective
+from brainhive_cli.training.alignment.training.training_data import TrainingData
 
 UPSTREAM = {
     "synclr-b16": "synclr_vit_b_16",

@@ -16,8 +16,8 @@ from harness import CHECKOUT, Bench, main, run
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from brainhive_cli.data.signals import single_trials
-from brainhive_cli.data.signals.single_trials import Session, TrialRun
+from brainhive_cli.data.fmri import glm
+from brainhive_cli.data.fmri.glm import Session, TrialRun
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--voxels": {"type": int, "help": "of `session`; each takes 14 kB of disk"},
@@ -67,9 +67,7 @@ def simulate(
         )
         values = sources + 1.5 * random.standard_normal((voxels, VOLUMES))
         values += random.standard_normal((voxels, 1)) * np.linspace(-1, 1, VOLUMES)
-        for number, regressors in enumerate(
-            single_trials.design(one, STIMULUS_S, "library")
-        ):
+        for number, regressors in enumerate(glm.design(one, STIMULUS_S, "library")):
             values[hrf == number] += (
                 regressors @ betas[one.stimuli][:, hrf == number]
             ).T
@@ -84,13 +82,13 @@ def lss(on: Bench) -> None:
     voxels = on.pick(20, 5000, 5000)
     (run,) = make_runs(1)
     (series,) = simulate([run], voxels)
-    (regressors,) = single_trials.design(run, STIMULUS_S, "glover")
-    drift = single_trials.polynomials(VOLUMES, 3)
+    (regressors,) = glm.design(run, STIMULUS_S, "glover")
+    drift = glm.polynomials(VOLUMES, 3)
     series = series.T.astype(np.float64)
 
     def ours() -> NDArray[np.float64]:
         clean = regressors - drift @ (drift.T @ regressors)
-        return single_trials.lss_weights(clean.T @ clean) @ (clean.T @ series)
+        return glm.lss_weights(clean.T @ clean) @ (clean.T @ series)
 
     def peer() -> NDArray[np.float64]:
         total = regressors.sum(1)
@@ -112,11 +110,11 @@ def hrf(on: Bench) -> None:
     voxels = on.pick(20, 5000, 20_000)
     (run,) = make_runs(1)
     (series,) = simulate([run], voxels)
-    designs = [single_trials.design(run, STIMULUS_S, "library")]
-    drift = single_trials.polynomials(VOLUMES, 3)
+    designs = [glm.design(run, STIMULUS_S, "library")]
+    drift = glm.polynomials(VOLUMES, 3)
 
     def ours() -> NDArray[np.float64]:
-        return single_trials.survey_voxels(
+        return glm.survey_voxels(
             Session([run], lambda _, part: series[part], voxels, designs)
         )[3]
 
@@ -149,7 +147,7 @@ def estimate(folder: str, estimator: Any, runs: str, confounds: str) -> None:
     ]
     read = lambda run, voxels: np.asarray(series[run][voxels])  # noqa: E731
     sessions = make_runs(int(runs), int(confounds))
-    single_trials.estimate_trials(sessions, read, len(series[0]), estimator, STIMULUS_S)
+    glm.estimate_trials(sessions, read, len(series[0]), estimator, STIMULUS_S)
 
 
 def session(on: Bench) -> None:

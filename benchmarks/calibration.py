@@ -19,17 +19,21 @@ from torch import nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.data.published.things_eeg import POSTERIOR
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.calibration.recipe import PICTURES
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.few_shot import SCRATCH, TRANSFER, SourceModel
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.recipe import Term, Train
+from brainhive_cli.training.alignment.trained.few_shot import (
+    SCRATCH,
+    TRANSFER,
+    SourceModel,
+)
+from brainhive_cli.training.alignment.training.objective import Objective
 
 SAMPLES, DIM, DIMS, COUNT = 250, 256, {"demo-clip": 128, "demo-vae": 1024}, 960
 """The demo's: samples, width of a token and of its embeddings, training pictures."""

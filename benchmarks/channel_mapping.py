@@ -23,12 +23,12 @@ import torch
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
-from brainhive_cli.data.spaces import Sensors, standard_positions
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors, standard_positions
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import simulation
 from brainhive_cli.evaluation.explanation.sensor_space import flattened
 from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.training.alignment.trained import (
+from brainhive_cli.training.alignment.trained.run import (
     TrainedModel,
     TrainedRun,
     open_model,

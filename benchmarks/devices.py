@@ -22,7 +22,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.generators.sdxl import TINY
-from brainhive_cli.training.alignment.cell_folder import train_cell
+from brainhive_cli.training.alignment.training.cell_folder import train_cell
 from brainhive_cli.training.prior.examples import batches
 
 CPU = torch.device("cpu")

@@ -26,9 +26,9 @@ from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.demo import simulation
 from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.cell_folder import train_cell
 from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.training.alignment.training.cell_folder import train_cell
 
 CONCEPTS, EACH, NEW = 1654, 10, 200
 """Training concepts of THINGS-EEG, pictures of each, and concepts of its test."""

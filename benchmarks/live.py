@@ -24,8 +24,8 @@ from PIL import Image
 
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.signals.cutting import Cutting, Steps
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import Windows
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.job import Job, OpenSession
 from brainhive_cli.evaluation.live.loop import STAGES, Loop
 from brainhive_cli.evaluation.live.recipe import Recipe

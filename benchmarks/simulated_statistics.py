@@ -34,11 +34,11 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from brainhive_cli.core.facts import Answer
-from brainhive_cli.data.holdout import Holdout
-from brainhive_cli.data.recording_files import filter_samples
+from brainhive_cli.data.recordings.recording_files import filter_samples
 from brainhive_cli.data.signals.cutting import Cutting, Steps
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.holdout import Holdout
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.calibration.curves import (
     ENOUGH,
     GAIN,

@@ -14,9 +14,9 @@ from PIL import Image
 
 from brainhive_cli.commands import import_embeddings
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.files.ids import match_names
 from brainhive_cli.data.media.near_copies import find_candidates
-from brainhive_cli.data.stores.ids import match_names
-from brainhive_cli.training.alignment.batches import MAX_COPY_DISTANCE
+from brainhive_cli.training.alignment.training.batches import MAX_COPY_DISTANCE
 
 
 def import_vectors(count: int, folder: Path) -> Task:

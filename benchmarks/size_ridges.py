@@ -12,20 +12,20 @@ from scipy.linalg import eigh
 from synthetic import RATE_HZ
 
 from brainhive_cli.data.published.things_eeg import POSTERIOR
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.retrieval import baseline
 from brainhive_cli.evaluation.retrieval.baseline import ORDERS
 from brainhive_cli.measurement.linear_maps import Products
 from brainhive_cli.models.backbones.ridge import Config as Ridge
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.loop import fit
 from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.training.alignment.training.loop import fit
 
 EMBEDDING_WIDTH = 1024
 """Outputs of a ridge."""

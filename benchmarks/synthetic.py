@@ -18,22 +18,22 @@ from shapes import peak
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.device_memory import size_of
-from brainhive_cli.data import signal_stores
 from brainhive_cli.data.published.things_eeg import POSTERIOR
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores import signal_store
+from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.backbones import havir, mindeye2, neurons
 from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.recipe import Term, Train
+from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.training.alignment.training.objective import Objective
 
 SPLITS = {
     "train": ("training_images", 1654, 10, 4),
@@ -134,7 +134,7 @@ def write_signals(
         recording = Trials(
             signal, list(ids), Sensors(POSTERIOR), times_s, RATE_HZ, "random"
         )
-        path = signal_stores.path_of(home / "signals", "things-eeg", "default", subject)
+        path = signal_store.path_of(home / "signals", "things-eeg", "default", subject)
         SignalStore.write(path, {"train": recording})
 
 

@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     from brainhive_cli.core.parts import Config
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.core.runs import RunFolder
-    from brainhive_cli.data.datasets import Dataset, StimulusSet
-    from brainhive_cli.data.model_input import model_input
-    from brainhive_cli.data.signal_stores import SignalStore
+    from brainhive_cli.data.datasets import Dataset
+    from brainhive_cli.data.files.ids import Names
+    from brainhive_cli.data.media.stimuli import StimulusSet
     from brainhive_cli.data.signals.normalisations import Normaliser
-    from brainhive_cli.data.spaces import Grid, Sensors, Surface, Voxels
-    from brainhive_cli.data.stores.ids import Names
+    from brainhive_cli.data.signals.spaces import Grid, Sensors, Surface, Voxels
+    from brainhive_cli.data.signals.trials import Trials
+    from brainhive_cli.data.stores.signal_store import SignalStore
     from brainhive_cli.data.stores.target_store import TargetStore
-    from brainhive_cli.data.trials import Trials
+    from brainhive_cli.data.targets.model_input import model_input
     from brainhive_cli.measurement.metrics import MetricPart
     from brainhive_cli.models.backbones import BackboneConfig
     from brainhive_cli.models.encoders import Encoder, EncoderConfig
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from brainhive_cli.reports.runs_shown import RunGroup
     from brainhive_cli.training.alignment.model import Aligner
     from brainhive_cli.training.alignment.recipe import Cell
-    from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
+    from brainhive_cli.training.alignment.trained.run import TrainedModel, TrainedRun
 
 PLACES = {
     "BackboneConfig": "models.backbones",
@@ -62,21 +63,21 @@ PLACES = {
     "Encoder": "models.encoders",
     "EncoderConfig": "models.encoders",
     "FuserConfig": "models.fusers",
-    "Grid": "data.spaces",
+    "Grid": "data.signals.spaces",
     "LossConfig": "models.losses",
     "LossContext": "models.losses",
     "MetricPart": "measurement.metrics",
-    "Names": "data.stores.ids",
+    "Names": "data.files.ids",
     "Normaliser": "data.signals.normalisations",
     "Paths": "core.recipe",
-    "Trials": "data.trials",
+    "Trials": "data.signals.trials",
     "Sampling": "models.generators",
-    "Sensors": "data.spaces",
+    "Sensors": "data.signals.spaces",
     "SignalSpec": "models.signal_spec",
     "StimulusSet": "data.datasets",
-    "Surface": "data.spaces",
-    "Voxels": "data.spaces",
-    "model_input": "data.model_input",
+    "Surface": "data.signals.spaces",
+    "Voxels": "data.signals.spaces",
+    "model_input": "data.targets.model_input",
 }
 """Modules of the names that a part outside the package needs."""
 __all__ = [
@@ -279,7 +280,7 @@ class Run:
         """Open a cell with its model, as evaluations do; raises as `aligner`."""
         from brainhive_cli.core.launch import open_device
         from brainhive_cli.training.alignment.references import choose_cell
-        from brainhive_cli.training.alignment.trained import TrainedModel
+        from brainhive_cli.training.alignment.trained.run import TrainedModel
 
         _check(cell=cell)
         cells = {trained.name: trained for trained in self.cells}
@@ -289,7 +290,7 @@ class Run:
     @cached_property
     def _align(self) -> "TrainedRun":
         from brainhive_cli.core.errors import RecipeError
-        from brainhive_cli.training.alignment.trained import TrainedRun
+        from brainhive_cli.training.alignment.trained.run import TrainedRun
 
         # runs of other commands have no cells of trainings
         if not (self.path / "cells").is_dir():
@@ -441,11 +442,11 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
         name: Of the preparation.
     """
     from brainhive_cli.core.recipe import Paths
-    from brainhive_cli.data import signal_stores
+    from brainhive_cli.data.stores import signal_store
 
     _check(dataset=dataset, subject=subject, name=name)
-    path = signal_stores.path_of(Paths().under_home("signals"), dataset, name, subject)
-    return signal_stores.SignalStore.open(path)
+    path = signal_store.path_of(Paths().under_home("signals"), dataset, name, subject)
+    return signal_store.SignalStore.open(path)
 
 
 def run(
@@ -568,16 +569,17 @@ def store_trials(
             picture of the data set.
     """
     from brainhive_cli.core.recipe import Paths
-    from brainhive_cli.data import epochs, signal_stores
+    from brainhive_cli.data.recordings import epochs
+    from brainhive_cli.data.stores import own_arrays, signal_store
 
     _check(subject=subject, name=name)
     trials = epochs.as_trials(X, pictures, **axes)
     built = _resolve_dataset(dataset, trials.image_ids).build(Paths())
     folder = Paths().under_home("signals")
-    path = signal_stores.path_of(folder, built.recorded_as, name, subject)
+    path = signal_store.path_of(folder, built.recorded_as, name, subject)
     said = {"whitened": whitened, "averaged": averaged}
     said = {key: bool(value) for key, value in said.items() if value is not None}
-    return epochs.store(trials, built, path, subject, session, run, said)
+    return own_arrays.store(trials, built, path, subject, session, run, said)
 
 
 def _resolve_dataset(dataset: Any, names: Sequence[str]) -> Any:
@@ -737,9 +739,9 @@ def decode(
 
     from brainhive_cli.core.errors import require_kind
     from brainhive_cli.core.measurements import merge_caveats
-    from brainhive_cli.data.trials import Trials
+    from brainhive_cli.data.signals.trials import Trials
     from brainhive_cli.evaluation.retrieval.measure import encode_gallery, open_gallery
-    from brainhive_cli.training.alignment.new_trials import read_new
+    from brainhive_cli.training.alignment.trained.new_trials import read_new
 
     # arguments of the right types
     usage = 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'

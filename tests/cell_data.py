@@ -11,11 +11,11 @@ from layouts import one_token, spec_of
 from trials import make_trials
 
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
-from brainhive_cli.data.trials import Trials
-from brainhive_cli.training.alignment.batches import Batches, CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.training.batches import Batches, CellData
 
 PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
 HERE = Launch(0, 1, torch.device("cpu"))

@@ -136,8 +136,8 @@ def pictures_drawn_and_compared_once() -> Iterator[None]:
     """Draw a picture of the demo once, and compare two once: many tests use the same
     ones.
     """
-    from brainhive_cli.data import learned
     from brainhive_cli.data.media import near_copies
+    from brainhive_cli.data.stores import learned
     from brainhive_cli.demo import pictures
 
     compare, likenesses, drawn = (

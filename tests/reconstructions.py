@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from brainhive_cli.data.media.views import to_pictures
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.views import to_pictures
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors._fusion_network import FusionPrior

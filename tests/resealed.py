@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 
-from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.files import hdf5
 
 
 @contextmanager

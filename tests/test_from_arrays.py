@@ -10,8 +10,8 @@ from worlds import COLOURS, paint
 
 from brainhive_cli import api
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.epochs import as_trials
-from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.recordings.epochs import as_trials
+from brainhive_cli.data.signals.spaces import Voxels
 
 mne = pytest.importorskip("mne")
 TIMES_S = np.arange(20) / 100

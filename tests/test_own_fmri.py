@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.measurements import SIMULATED
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.stores.signal_store import SignalStore
 
 pytest.importorskip("nibabel")
 pytest.importorskip("sklearn")

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, demo
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import SignalStore
 
 pytest.importorskip("nibabel")
 pytest.importorskip("sklearn")

@@ -7,10 +7,10 @@ from zlib import crc32
 
 import numpy as np
 
-from brainhive_cli.data.preparations import Preparation
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.recordings.contract import Preparation
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import SignalStore
 
 LISTS = ("repetitions", "sessions", "runs", "onset_s", "trial_numbers", "whiteners")
 """What is recorded of trials as it is."""

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.data.spaces import Sensors, Voxels
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.trials import Trials
 
 
 def make_trials(

@@ -29,8 +29,8 @@ from brainhive_cli.commands import train_prior
 from brainhive_cli.core import foreign_code
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.stores.hdf5 import part_of
-from brainhive_cli.data.targets.views import Batch
+from brainhive_cli.data.files.hdf5 import part_of
+from brainhive_cli.data.media.views import Batch
 from brainhive_cli.models.encoders.python import example
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.priors import fusion_prior

@@ -20,15 +20,15 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe, Names, Subjects
 from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.inventory import inspect_dataset
-from brainhive_cli.data.signal_stores import (
+from brainhive_cli.data.files.hdf5 import short_name
+from brainhive_cli.data.stores.inventory import inspect_dataset
+from brainhive_cli.data.stores.signal_store import (
     COUNTED,
     SignalStore,
     count_rows,
     describe_store,
     is_signal_store,
 )
-from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.target_store import (
     COLUMNS,
     FAILED,
@@ -39,7 +39,7 @@ from brainhive_cli.data.stores.target_store import (
     health_table,
     list_stores,
 )
-from brainhive_cli.data.targets.target_stores import holds_annotations, problem_of
+from brainhive_cli.data.targets.encoder_stores import holds_annotations, problem_of
 from brainhive_cli.evaluation.explanation.signal_page import write_signal_page
 
 KINDS = ("documents", "weights", "checkpoints", "pictures")

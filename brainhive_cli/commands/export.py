@@ -19,16 +19,16 @@ from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import Names, OneRun, TrainedRunRecipe, split
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.spaces import Voxels, axis_lists
+from brainhive_cli.data.signals.spaces import Voxels, axis_lists
 from brainhive_cli.measurement import neuralbench
 from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.portable import (
+from brainhive_cli.training.alignment.references import choose_cell
+from brainhive_cli.training.alignment.trained.portable import (
     Mapping,
     PortableModel,
     save_program,
 )
-from brainhive_cli.training.alignment.references import choose_cell
-from brainhive_cli.training.alignment.trained import TrainedModel, open_model
+from brainhive_cli.training.alignment.trained.run import TrainedModel, open_model
 
 FILE, CONTRACT, SCORES = "model.pt2", "model.json", "neuralbench.json"
 GALLERY = "gallery.pt"

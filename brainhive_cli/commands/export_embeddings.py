@@ -20,9 +20,9 @@ from brainhive_cli.data.exchange.vectors import (
     PARQUET_PART,
     write_parquet,
 )
-from brainhive_cli.data.stores.hdf5 import short_name
+from brainhive_cli.data.files.hdf5 import short_name
 from brainhive_cli.data.stores.target_store import TargetStore, list_stores
-from brainhive_cli.data.targets.target_stores import encoder_of, warn_of_problems
+from brainhive_cli.data.targets.encoder_stores import encoder_of, warn_of_problems
 
 
 class Recipe(FileRecipe):

@@ -19,13 +19,12 @@ from brainhive_cli.core.files import require_room
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe, Names, Subjects
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.exchange import digits69
-from brainhive_cli.data.exchange.downloads import (
+from brainhive_cli.data.downloads.downloads import (
     download_files,
     find_missing,
     find_outdated,
 )
-from brainhive_cli.data.exchange.hosts import (
+from brainhive_cli.data.downloads.hosts import (
     DESCRIPTION,
     LISTERS,
     RemoteFile,
@@ -33,7 +32,8 @@ from brainhive_cli.data.exchange.hosts import (
     list_files,
     read_licence,
 )
-from brainhive_cli.data.exchange.sources import SOURCES, Source
+from brainhive_cli.data.downloads.sources import SOURCES, Source
+from brainhive_cli.data.exchange import digits69
 
 CONVERTERS = {"digits69": digits69.write_folders}
 """What turns the files of a data set into folders that commands read, and says what it

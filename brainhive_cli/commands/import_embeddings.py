@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeE
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import FileRecipe, Names
-from brainhive_cli.data.datasets import Dataset, StimulusSet
+from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.exchange.vectors import (
     IN_ORDER,
     Share,
@@ -25,7 +25,8 @@ from brainhive_cli.data.exchange.vectors import (
     copy_vectors,
     open_vectors,
 )
-from brainhive_cli.data.stores.ids import match_names, summarise_names
+from brainhive_cli.data.files.ids import match_names, summarise_names
+from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
     expand_patterns,
@@ -33,7 +34,7 @@ from brainhive_cli.data.stores.target_store import (
     health_table,
     path_of,
 )
-from brainhive_cli.data.targets.target_stores import (
+from brainhive_cli.data.targets.encoder_stores import (
     encoders_by_key,
     next_command,
     problem_of,

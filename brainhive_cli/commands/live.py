@@ -27,9 +27,9 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.media.media_files import first_frame, to_bytes
+from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.streams import WindowStream
 from brainhive_cli.evaluation.live.decoder import Event, LiveResult
 from brainhive_cli.evaluation.live.job import Job, OpenSession
@@ -43,7 +43,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.reports.live_page import LivePage, resolve_host
 from brainhive_cli.reports.sentences import MEANINGS
 from brainhive_cli.reports.tables import metric_table
-from brainhive_cli.training.alignment.trained import check_tokens
+from brainhive_cli.training.alignment.trained.run import check_tokens
 
 PICTURE_PX = 256
 """Longer side of the pictures on the page, at most."""
@@ -170,7 +170,7 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
             # one event a line, for programs that read stdout
             sinks.append(lambda event: console.show_json(event, indent=None))
         if recipe.outlet:
-            from brainhive_cli.data.lsl_library import ResultOutlet
+            from brainhive_cli.data.recordings.lsl_library import ResultOutlet
 
             outlet = ResultOutlet(recipe.outlet, f"brainhive-{folder.path.name}")
             outlets.callback(_try, UNCLOSED, outlet.close)

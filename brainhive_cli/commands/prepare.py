@@ -11,15 +11,15 @@ from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import extend_title, merge_caveats
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.preparation_job import Job, Recipe
-from brainhive_cli.data.preparations import Merged, NoTrials
-from brainhive_cli.data.signal_stores import (
+from brainhive_cli.data.recordings.contract import Merged, NoTrials
+from brainhive_cli.data.stores.job import Job, Recipe
+from brainhive_cli.data.stores.signal_store import (
     COUNTED,
     SignalStore,
     count_rows,
     describe_store,
 )
-from brainhive_cli.data.targets.target_stores import next_command
+from brainhive_cli.data.targets.encoder_stores import next_command
 
 resolve_job = Job.resolve
 

@@ -34,11 +34,11 @@ from brainhive_cli.core.network import call_in_thread, find_bad_proxy
 from brainhive_cli.core.recipe import FileRecipe, Names, Paths, write_yaml
 from brainhive_cli.core.runs import ENVIRONMENT, Environment, of_variant
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.exchange.sources import SOURCES
+from brainhive_cli.data.downloads.sources import SOURCES
 from brainhive_cli.reports.model_card import Scores, choose_metrics, render_card
 from brainhive_cli.reports.runs_shown import ShownRun
 from brainhive_cli.reports.sentences import list_entries
-from brainhive_cli.training.alignment.sharing import Files, SharedRun
+from brainhive_cli.training.alignment.trained.sharing import Files, SharedRun
 
 USAGE = Line("push", "RUN", "hub:owner/name")
 TESTS = ("eval-retrieval", "reconstruct")

@@ -344,7 +344,7 @@ def _verify(
     """
     import torch
 
-    from brainhive_cli.data.targets.target_stores import list_changed
+    from brainhive_cli.data.targets.encoder_stores import list_changed
     from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
     from brainhive_cli.evaluation.retrieval.verification import (
         Verification,
@@ -358,7 +358,7 @@ def _verify(
         choose_cell,
         find_reference,
     )
-    from brainhive_cli.training.alignment.run import TrainingRun
+    from brainhive_cli.training.alignment.training.run import TrainingRun
 
     # an evaluation leads to its training
     root = paths.under_home("runs")

@@ -6,7 +6,7 @@ from brainhive_cli.core import driver
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.run import TrainingRun
+from brainhive_cli.training.alignment.training.run import TrainingRun
 
 resolve_job = TrainingRun.resolve
 

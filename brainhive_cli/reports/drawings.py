@@ -20,7 +20,7 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Sh
 from brainhive_cli.reports.tables import templates
 
 if TYPE_CHECKING:  # which loads h5py
-    from brainhive_cli.data.spaces import Grid
+    from brainhive_cli.data.signals.spaces import Grid
 
 Drawable = Curve | Heatmap | Map
 

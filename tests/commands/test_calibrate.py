@@ -18,7 +18,11 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.calibration.measure import fix_pulls
 from brainhive_cli.reports.sentences import state_finding
-from brainhive_cli.training.alignment.few_shot import ARMS, PERMUTED_SCRATCH, ZERO_SHOT
+from brainhive_cli.training.alignment.trained.few_shot import (
+    ARMS,
+    PERMUTED_SCRATCH,
+    ZERO_SHOT,
+)
 from tests.training.alignment.test_seen_pictures import (
     SMALL as TINY,
     photograph_into_test,

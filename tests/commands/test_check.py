@@ -17,11 +17,11 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SCHEMA, Measurements
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter
-from brainhive_cli.data.trials import Trials
 
 
 def make(

@@ -15,7 +15,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.signal_stores import SignalStore, path_of
+from brainhive_cli.data.stores.signal_store import SignalStore, path_of
 
 NAMES = ["face", "house", "cat", "shoe", "bottle", "scissors", "chair", "scrambledpix"]
 

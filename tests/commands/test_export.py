@@ -26,11 +26,11 @@ from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.portable import (
+from brainhive_cli.training.alignment.trained.portable import (
     PortableModel,
     save_program,
 )
-from brainhive_cli.training.alignment.trained import open_model
+from brainhive_cli.training.alignment.trained.run import open_model
 
 PICTURES = ("dataset=image-folder", f"encoders=[{COLOURS!r}]")
 TRAINING = ("seeds=1", "backbone.kind=ridge", "fuser.kind=heads", "train.validation=0")

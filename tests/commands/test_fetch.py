@@ -22,7 +22,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.damage import unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.exchange.downloads import NOTES
+from brainhive_cli.data.downloads.downloads import NOTES
 from brainhive_cli.data.published import things_eeg
 
 REPOSITORY = "Haitao999/things-eeg"

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.recipe import RECORDS
-from brainhive_cli.data.exchange import downloads, hosts
+from brainhive_cli.data.downloads import downloads, hosts
 
 PAGE = 4
 """Keys of a page of a bucket."""
@@ -395,6 +395,6 @@ def test_records_of_mosaic_are_chosen_by_their_numbers_over_all_studies() -> Non
 
 
 def hosts_of(fields: dict[str, Any]) -> Any:
-    from brainhive_cli.data.exchange.sources import Source
+    from brainhive_cli.data.downloads.sources import Source
 
     return Source(**fields)

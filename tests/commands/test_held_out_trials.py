@@ -20,9 +20,9 @@ from brainhive_cli.core.measurements import (
     ORDER_UNKNOWN,
     SEEN_PICTURES,
 )
-from brainhive_cli.data.signal_stores import SignalStore, path_of
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import SignalStore, path_of
 
 NAMES, RUNS, SENSORS = ("face", "house", "shoe"), 12, 20
 

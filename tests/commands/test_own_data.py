@@ -24,7 +24,7 @@ from test_architecture import CHECKOUT
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.stores.signal_store import SignalStore
 
 pytest.importorskip("mne")
 nibabel = pytest.importorskip("nibabel")

@@ -17,9 +17,9 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SEEN_PICTURES
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.signal_stores import SignalStore, path_of
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import SignalStore, path_of
 from brainhive_cli.evaluation.retrieval.scopes import scopes_below
 from brainhive_cli.models.encoders.python import example
 

@@ -18,9 +18,9 @@ from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.launch import READING, Launch
-from brainhive_cli.data.preparation_job import Job
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.job import Job
+from brainhive_cli.data.stores.signal_store import SignalStore
 
 FIRST, SESSION = (
     f"data/things-eeg/raw_eeg/sub-01/ses-0{session}" for session in (1, 4)

@@ -24,7 +24,7 @@ from brainhive_cli.core.measurements import (
     WHITENED_BY_TESTED,
 )
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.reports.sentences import MEANINGS, explain_caveats
 from brainhive_cli.training.alignment.recipe import Recipe
 from tests.resealed import resealed

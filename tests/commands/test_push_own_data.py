@@ -24,8 +24,8 @@ from own_recordings import (
 from worlds import at_home
 
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.learned import Learned
-from brainhive_cli.training.alignment.sharing import PATH, cut_paths, find_terms
+from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.training.alignment.trained.sharing import PATH, cut_paths, find_terms
 
 mne = pytest.importorskip("mne")
 CONFIRMED = ("--data-terms-checked", "--licence", "cc-by-nc-4.0")

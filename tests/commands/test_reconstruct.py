@@ -11,11 +11,11 @@ from reconstructions import cut, gap, pictures_of
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.targets.views import to_pictures
+from brainhive_cli.data.media.views import to_pictures
 from brainhive_cli.evaluation.reconstruction.generation import decode_signals, seed_of
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Conditioning
-from brainhive_cli.training.alignment.trained import open_model
+from brainhive_cli.training.alignment.trained.run import open_model
 
 
 @pytest.mark.nightly

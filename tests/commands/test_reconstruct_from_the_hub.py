@@ -27,7 +27,7 @@ from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
 from brainhive_cli.evaluation.reconstruction.generation import decode_signals, seed_of
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
 from brainhive_cli.models.priors._fusion_network import FusionPrior
-from brainhive_cli.training.alignment.trained import TrainedRun
+from brainhive_cli.training.alignment.trained.run import TrainedRun
 
 LINE = ("reconstruct", "--prior", "hub:Fusion-Prior-SynCLR_B32_VAE")
 SCORED = {"pixcorr": 2, "ssim": 2}

@@ -19,8 +19,8 @@ from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import Seen
 from brainhive_cli.core.jobs import list_inputs
-from brainhive_cli.data.learned import Learned, LearnedPictures
 from brainhive_cli.data.media.picture_digests import describe_pixels
+from brainhive_cli.data.stores.learned import Learned, LearnedPictures
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.evaluation.reconstruction.run import resolve_job
 

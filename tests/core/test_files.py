@@ -17,10 +17,11 @@ from brainhive_cli.core import documents, files, hub, weights
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import NotFetched, UnfitFile, atomic_write
-from brainhive_cli.data import recording_files, session_stores
+from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.published.nsd import read_design
-from brainhive_cli.data.stores import hdf5, pickles
+from brainhive_cli.data.recordings import recording_files
+from brainhive_cli.data.stores import session_store
 
 
 def test_a_plain_file_is_opened_up_to_its_limit_and_through_links(
@@ -48,7 +49,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "a.json": documents.read,
     "a.png": media_files.read,
     "events.tsv": recording_files.read_table,
-    "train.tsv": lambda path: session_stores.describe_files([path]),
+    "train.tsv": lambda path: session_store.describe_files([path]),
     "nsd_expdesign.mat": lambda path: read_design(path, 1),
 }
 

@@ -22,14 +22,14 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import coco
 from brainhive_cli.data.exchange.vectors import checked_batches, open_vectors
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.stores import pickles
+from brainhive_cli.data.files import pickles
+from brainhive_cli.data.media import pictures
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
-from brainhive_cli.data.trials import Trials
 
 COUNT = 20
 IDS = [f"train/c{number % 3}/p{number:02d}" for number in range(COUNT)]
@@ -189,7 +189,7 @@ READERS = [
     Reader(
         "picture.png",
         lambda path: path.write_bytes(picture_bytes("png")),
-        lambda path: datasets.decode(str(path), path).tobytes(),
+        lambda path: pictures.decode(str(path), path).tobytes(),
     ),
     Reader("instances.json", annotations, lambda path: coco._concepts(path)),
 ]

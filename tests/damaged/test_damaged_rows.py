@@ -11,10 +11,10 @@ import h5py
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signal_stores import path_of
+from brainhive_cli.data.stores.signal_store import path_of
 from brainhive_cli.data.stores.target_store import path_of as target_path
 from brainhive_cli.data.targets import targets
-from brainhive_cli.training.alignment import training_data
+from brainhive_cli.training.alignment.training import training_data
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
 DATASET = "demo-noise-0.3-40-concepts"

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.data.exchange import digits69, sources
+from brainhive_cli.data.downloads import sources
+from brainhive_cli.data.exchange import digits69
 
 SIDE = 6
 """Of the synthetic pictures, pixels."""

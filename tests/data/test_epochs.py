@@ -11,9 +11,15 @@ from recorded_numbers import Recorded
 from trial_numbers import numbers_of_stores, numbers_of_trials
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data import epochs
-from brainhive_cli.data.epochs import as_trials, cut_trials, read_names, require_span
+from brainhive_cli.data.recordings import epochs
+from brainhive_cli.data.recordings.epochs import (
+    as_trials,
+    cut_trials,
+    read_names,
+    require_span,
+)
 from brainhive_cli.data.signals.cutting import Cutting, Steps
+from brainhive_cli.data.stores import own_arrays
 
 CHANNELS = ("Cz", "EEG oz", "O1")
 
@@ -43,7 +49,7 @@ def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) 
     )
     trials = as_trials(**arrays(onset_s=np.arange(9) * 1.5))
     session = ["late", "early", *["late"] * 4, *["early"] * 3]
-    stored = epochs.store(
+    stored = own_arrays.store(
         trials,
         dataset,
         home / "signals/sub-01.h5",
@@ -60,7 +66,7 @@ def test_arrays_are_stored_by_session_and_split(recorded: Recorded, home: Path) 
     )
     for wrong in ({"session": [1, 2]}, {"run": [1] * 8}):
         with pytest.raises(BrainhiveError):
-            epochs.store(trials, dataset, home / "signals/sub-02.h5", 1, **wrong)
+            own_arrays.store(trials, dataset, home / "signals/sub-02.h5", 1, **wrong)
 
 
 def test_arrays_say_their_axes(recorded: Recorded) -> None:
@@ -110,10 +116,10 @@ def test_names_of_pictures_are_texts() -> None:
 
 
 def test_numbers_of_labels_are_sorted_and_one_is_that_of_all() -> None:
-    numbers, labels = epochs._number(["b", "a", "b"], "session", 3)
+    numbers, labels = own_arrays._number(["b", "a", "b"], "session", 3)
     assert (numbers.tolist(), labels) == ([1, 0, 1], ["a", "b"])
-    assert epochs._number("x", "run", 2)[0].tolist() == [0, 0]
-    assert epochs._number(None, "run", 2)[1] == [0]
+    assert own_arrays._number("x", "run", 2)[0].tolist() == [0, 0]
+    assert own_arrays._number(None, "run", 2)[1] == [0]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.event_names import UNNAMED, EventNames
+from brainhive_cli.data.recordings.event_names import UNNAMED, EventNames
 
 IDS = ["train/ant", "train/boat", "train/car"]
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings, strategies as st
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
-from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout, read_split
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout, read_split
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.units import Alike
 

@@ -8,10 +8,10 @@ from own_recordings import PICTURES, write_pictures
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data import inventory
-from brainhive_cli.data.signal_stores import SignalStore, path_of
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores import inventory
+from brainhive_cli.data.stores.signal_store import SignalStore, path_of
 
 
 @pytest.fixture

@@ -30,10 +30,14 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_SELECTION,
     WHITENED_BY_TESTED,
 )
-from brainhive_cli.data import learned as module
-from brainhive_cli.data.datasets import BadPicture, StimulusSet
-from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
-from brainhive_cli.data.learned import (
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
+from brainhive_cli.data.media.pictures import BadPicture
+from brainhive_cli.data.media.stimuli import StimulusSet
+from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
+from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.stores import learned as module
+from brainhive_cli.data.stores.learned import (
     ALTERED,
     COPIED,
     FILE,
@@ -48,9 +52,6 @@ from brainhive_cli.data.learned import (
     hash_concepts,
     hashes_of,
 )
-from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
-from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.training.alignment import (
     model as aligners,
     model_files,

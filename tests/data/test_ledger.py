@@ -1,6 +1,6 @@
 """The ledger counts what was left out by kind and reason, the costliest file first."""
 
-from brainhive_cli.data.ledger import Ledger
+from brainhive_cli.data.recordings.ledger import Ledger
 
 
 def test_the_costliest_source_is_named_first():

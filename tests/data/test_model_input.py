@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.signals.normalisations import Whiten
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import COPIED_STIMULI, Trials
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import COPIED_STIMULI, Trials
+from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.trials import make_trials
 
 CHANNELS = ("P7", "Oz", "Cz")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.data.overlap import Overlap
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.overlap import Overlap
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 
 TIMES_S = np.arange(100) / 100
 

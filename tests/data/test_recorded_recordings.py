@@ -11,7 +11,7 @@ from recorded_numbers import Recorded
 from trial_numbers import numbers_of_trials
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.bids_labels import (
+from brainhive_cli.data.files.bids_labels import (
     chosen_numbers,
     find_pattern,
     natural_key,
@@ -20,7 +20,7 @@ from brainhive_cli.data.bids_labels import (
     number_subjects,
 )
 from brainhive_cli.data.preparations.recording import choose_trials
-from brainhive_cli.data.recording_channels import (
+from brainhive_cli.data.recordings.channels import (
     compare_facts,
     compare_subjects,
     describe_channels,
@@ -29,16 +29,7 @@ from brainhive_cli.data.recording_channels import (
     keep_channels,
     list_unusual_channels,
 )
-from brainhive_cli.data.recording_files import (
-    StillPieces,
-    filter_samples,
-    find_absent,
-    name_events,
-    read_label,
-    read_number,
-    read_session,
-)
-from brainhive_cli.data.recording_headers import (
+from brainhive_cli.data.recordings.headers import (
     Header,
     _check_order,
     _combine_lines,
@@ -47,16 +38,25 @@ from brainhive_cli.data.recording_headers import (
     _list_rows,
     _round_codes,
 )
-from brainhive_cli.data.session_stores import cast_signal, join, write_session
-from brainhive_cli.data.signal_stores import (
+from brainhive_cli.data.recordings.recording_files import (
+    StillPieces,
+    filter_samples,
+    find_absent,
+    name_events,
+    read_label,
+    read_number,
+    read_session,
+)
+from brainhive_cli.data.signals.cutting import Cutting, Steps
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.session_store import cast_signal, join, write_session
+from brainhive_cli.data.stores.signal_store import (
     SignalStore,
     difference_of,
     size_of,
     subjects_of,
 )
-from brainhive_cli.data.signals.cutting import Cutting, Steps
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
 
 NAMES = ("Fp1", "FC5.", "Oz", "HEOG", "X7", "TRIG", "M1")
 TYPES = ("eeg", "eeg", "eeg", "eeg", "eeg", "stim", "mag")

@@ -14,27 +14,27 @@ from trial_numbers import numbers_of_trials
 from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data import model_input as model_input_module
-from brainhive_cli.data.event_names import EventNames
-from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
-from brainhive_cli.data.ledger import Ledger
-from brainhive_cli.data.model_input import (
+from brainhive_cli.data.recordings.event_names import EventNames
+from brainhive_cli.data.recordings.headers import compare_onsets
+from brainhive_cli.data.recordings.ledger import Ledger
+from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
+from brainhive_cli.data.signals.normalisations import Channel
+from brainhive_cli.data.signals.overlap import Overlap
+from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import (
+    Trials,
+    digest_trials,
+    gather_trials,
+    group_trials,
+)
+from brainhive_cli.data.targets import model_input as model_input_module
+from brainhive_cli.data.targets.model_input import (
     match_recording,
     match_stimuli,
     measure_training,
     model_input,
     spec_of,
-)
-from brainhive_cli.data.overlap import Overlap
-from brainhive_cli.data.recording_headers import compare_onsets
-from brainhive_cli.data.signals.normalisations import Channel
-from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import (
-    Trials,
-    digest_trials,
-    gather_trials,
-    group_trials,
 )
 
 CAP = ("Fp1", "Cz", "P7", "Oz")
@@ -173,7 +173,7 @@ def test_trials(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     constant[1, 0] = np.arange(12).reshape(3, 4)
     whole = [trials.averages, trials.singles]
     digests = trials.digests
-    monkeypatch.setattr("brainhive_cli.data.trials.COPIED_STIMULI", 4)
+    monkeypatch.setattr("brainhive_cli.data.signals.trials.COPIED_STIMULI", 4)
     in_blocks = [record().averages, record().singles, record().digests == digests]
     recorded(
         digits=5,

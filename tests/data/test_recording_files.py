@@ -9,8 +9,8 @@ import pytest
 from own_recordings import Shown, make_raw
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.event_names import EventNames
-from brainhive_cli.data.recording_files import (
+from brainhive_cli.data.recordings.event_names import EventNames
+from brainhive_cli.data.recordings.recording_files import (
     ABSENT,
     describe_labels,
     files_of,

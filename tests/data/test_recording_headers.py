@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.recording_headers import (
+from brainhive_cli.data.recordings.headers import (
     RecordingKeys,
     _read_annotations,
     compare_onsets,

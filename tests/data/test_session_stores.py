@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.session_stores import join, write_session
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.session_store import join, write_session
+from brainhive_cli.data.stores.signal_store import SignalStore
 
 C, T = 3, 5
 

@@ -10,10 +10,10 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Published
-from brainhive_cli.data.signal_stores import Recordings, SignalStore
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import Recordings, SignalStore
 
 HERE = Launch(0, 1, torch.device("cpu"))
 

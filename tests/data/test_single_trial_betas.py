@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from trials import make_trials
 
-from brainhive_cli.data import single_trial_betas
-from brainhive_cli.data.single_trial_betas import measure_ncsnr
+from brainhive_cli.data.fmri import betas
+from brainhive_cli.data.fmri.betas import measure_ncsnr
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 3, 100])
@@ -14,7 +14,7 @@ def test_the_noise_ceiling_is_counted_stimulus_by_stimulus(rows_at_once, monkeyp
     counts = np.array([3, 1, 2, 3, 2, 1, 3])
     signal = random.normal(size=(7, 1, 4, 1)) + random.normal(size=(7, 3, 4, 1)) / 2
     signal[..., 3, :] = random.normal(size=(7, 3, 1))  # noise alone
-    monkeypatch.setattr(single_trial_betas, "BLOCK_BYTES", 8 * 12 * rows_at_once)
+    monkeypatch.setattr(betas, "BLOCK_BYTES", 8 * 12 * rows_at_once)
 
     found, repeated = measure_ncsnr(
         make_trials(1, signal, range(7), rate_hz=None, counts=counts)

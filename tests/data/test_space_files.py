@@ -8,10 +8,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.space_files import write_maps
-from brainhive_cli.data.spaces import Grid, Sensors, Surface, Voxels
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.space_files import write_maps
+from brainhive_cli.data.signals.spaces import Grid, Sensors, Surface, Voxels
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import SignalStore
 
 AFFINE = np.array([[0, -2.0, 0, 9], [3, 0, 0, -8], [0, 0, 1.5, 7], [0, 0, 0, 1]])
 INDICES = np.array([[0, 1, 2], [3, 0, 0], [2, 2, 1], [1, 1, 1]], np.int16)

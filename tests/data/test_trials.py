@@ -14,19 +14,19 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_STEPS,
     WHITENED_BY_TESTED,
 )
-from brainhive_cli.data import trials as trials_module
-from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
-from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.files.hdf5 import LazyRows
+from brainhive_cli.data.signals import trials as trials_module
 from brainhive_cli.data.signals.channel_mapping import ChannelMapping
+from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.spaces import Sensors, Voxels
-from brainhive_cli.data.stores.hdf5 import LazyRows
-from brainhive_cli.data.trials import (
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.trials import (
     Trials,
     digest_trials,
     gather_trials,
     group_trials,
 )
+from brainhive_cli.data.stores.signal_store import SignalStore
 
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 

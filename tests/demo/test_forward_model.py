@@ -7,7 +7,7 @@ import pytest
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
-from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.demo import simulation
 from brainhive_cli.demo.pictures import BACKGROUNDS, draw, scenes
 

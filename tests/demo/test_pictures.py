@@ -11,7 +11,7 @@ import numpy as np
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.demo.pictures import CAPTIONS_EACH, captions, draw, scenes
-from brainhive_cli.training.alignment.batches import held_out_of
+from brainhive_cli.training.alignment.training.batches import held_out_of
 from tools.demo_world import held_out
 from tools.demo_world.pool import random_scene
 

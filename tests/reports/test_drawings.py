@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Point, Sheet
-from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.evaluation.explanation.sensor_space import draw_head, place_sensors
 from brainhive_cli.reports import drawings
 from brainhive_cli.reports.drawings import save_figure, shows_something, svg_of

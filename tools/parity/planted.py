@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from brainhive_cli.data import signal_stores
 from brainhive_cli.data.published.things_eeg import MONTAGE
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores import signal_store
+from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
-from brainhive_cli.data.trials import Trials
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or ROOT.parent / "shared" / "golden")
@@ -157,7 +157,7 @@ def write_targets(
 def write_signals(home: Path, dataset: str, recordings: Mapping[str, Trials]) -> None:
     """Write the signal store of the planted subject."""
     root = home / "signals"
-    path = signal_stores.path_of(root, dataset, "default", SUBJECT)
+    path = signal_store.path_of(root, dataset, "default", SUBJECT)
     SignalStore.write(path, recordings)
 
 

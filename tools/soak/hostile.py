@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.files import hdf5
 from tools.soak.runner import Case
 from tools.soak.world import COMMON, ENCODER, FRESH, PICTURES, READERS, TEST, TRAIN
 

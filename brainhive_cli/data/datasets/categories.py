@@ -15,15 +15,11 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import (
-    Clip,
-    Dataset,
-    StimulusSet,
-    decode,
-    pictures_below,
-)
-from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
-from brainhive_cli.data.stores.ids import Names, read_category
+from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.files.ids import Names, read_category
+from brainhive_cli.data.media.pictures import decode
+from brainhive_cli.data.media.stimuli import Clip, StimulusSet, pictures_below
+from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
 
 SIDE_PX = 256
 """Side of the square that exemplars are resized and cropped to, so that they lie in one

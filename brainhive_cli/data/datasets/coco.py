@@ -14,15 +14,10 @@ from brainhive_cli.core import documents, parts
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import (
-    ROOT,
-    Dataset,
-    StimulusSet,
-    from_files,
-    pictures_below,
-)
-from brainhive_cli.data.published import fetch_line
-from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.datasets import ROOT, Dataset
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.files.published_files import fetch_line
+from brainhive_cli.data.media.stimuli import StimulusSet, from_files, pictures_below
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 LARGEST = 4 << 30

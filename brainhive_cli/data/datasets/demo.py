@@ -13,10 +13,10 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
-from brainhive_cli.data.spaces import Sensors, Voxels
-from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.media import stimuli
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import films, pictures, simulation, voxels
 
 SPLITS = ("train", "test")
@@ -125,49 +125,6 @@ class Films(parts.Config):
         )
 
 
-class Simulated(parts.Config):
-    """Pictures of another data set, with EEG or fMRI that the demo's forward models
-    simulate of them.
-    """
-
-    images: Any = parts.key("datasets", "image-folder", "whose pictures")
-    meaning: str = Field(
-        "clip-h14", description="encoder whose stored embeddings stand for meaning"
-    )
-    subjects: int = SUBJECTS
-    noise: float = Field(
-        1.0,
-        ge=0,
-        description="size of the noise; 1 as calibrated on the demo's pictures",
-    )
-    space: Space = SPACE
-
-    def build(self, paths: Paths) -> datasets.Dataset:
-        """Take the pictures of the data set; their embeddings serve both."""
-        source = self.images.build(paths)
-        recordings = f"{source.name}-simulated-{self.meaning}-noise-{self.noise:g}"
-
-        def simulate(subject: int, split: str) -> Trials:
-            features = _measure_stored(self, paths, source, split)
-            ids = list(source.images(split).image_ids)
-            return simulated(self.space, *features, subject, split, self.noise, ids)
-
-        return datasets.Dataset(
-            source.name,
-            source.splits,
-            source.images,
-            # what signals depend on: the same pictures may be simulated in several ways
-            recorded_as=recordings
-            if self.space == "sensors"
-            else f"{recordings}-{self.space}",
-            pictured_as=source.pictured_as,
-            subjects=tuple(range(1, self.subjects + 1)),
-            open_recording=simulate,
-            is_simulated=True,
-            alike_by=source.alike_by,
-        )
-
-
 def _list_scenes(concepts: int, split: str) -> tuple[pictures.Scene, ...]:
     scenes = pictures.scenes(split)  # type: ignore[arg-type]
     most = concepts * pictures.TRAIN_PICTURES_PER_CONCEPT
@@ -176,7 +133,7 @@ def _list_scenes(concepts: int, split: str) -> tuple[pictures.Scene, ...]:
 
 def list_images(
     name: str, read_scenes: Callable[[str], tuple[pictures.Scene, ...]], split: str
-) -> datasets.StimulusSet:
+) -> stimuli.StimulusSet:
     """List the scenes of a split; a picture is drawn when it is opened."""
     scenes = read_scenes(split)
     ids, concepts = (
@@ -184,7 +141,7 @@ def list_images(
         for key in ("image_id", "concept")
     )
     read = partial(_draw, scenes), partial(_describe, scenes)
-    return datasets.StimulusSet(
+    return stimuli.StimulusSet(
         name, split, ids, concepts, *read, pictures.CAPTIONS_EACH
     )
 
@@ -204,7 +161,7 @@ def _list_films(counts: Mapping[str, int], split: str) -> tuple[films.Film, ...]
 
 def _list_clips(
     name: str, counts: Mapping[str, int], split: str
-) -> datasets.StimulusSet:
+) -> stimuli.StimulusSet:
     """List the films of a split; clips, captions, masks and labels are made when they
     are read.
     """
@@ -213,7 +170,7 @@ def _list_clips(
         Names.of(getattr(film.scene, key) for film in shown)
         for key in ("image_id", "concept")
     )
-    return datasets.StimulusSet(
+    return stimuli.StimulusSet(
         name,
         split,
         ids,
@@ -235,7 +192,7 @@ def _read_film(shown: Sequence[films.Film], content: str, index: int) -> Any:
     """Give the clip, captions, masks or labels of a film."""
     film = shown[index]
     if content == "clip":
-        return datasets.Clip(film.frames(), films.RATE_HZ)
+        return stimuli.Clip(film.frames(), films.RATE_HZ)
     if content == "captions":
         return pictures.captions(film.scene)
     return film.masks() if content == "masks" else film.labels()
@@ -286,30 +243,6 @@ def _measure_films(shown: tuple[films.Film, ...]) -> dict[str, simulation.Floats
         for film in shown
     ]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-
-def _measure_stored(
-    config: Simulated, paths: Paths, source: datasets.Dataset, split: str
-) -> tuple[simulation.Floats, simulation.Floats]:
-    """Measure low-level features [N, F] of pictures, and take their meaning [N, D] from
-    stored embeddings.
-    """
-    # stored embeddings of the training pictures and of the split
-    root = paths.under_home("embeddings")
-    stores = {}
-    for name in {"train": None, split: None}:  # once if the split is train
-        stores[name] = target_store.open_all(root, source.name, name, [config.meaning])[
-            config.meaning
-        ]
-
-    # low-level features, and meaning in units of the training embeddings
-    images = source.images(split)
-    measure = voxels.measure_looks if config.space == "voxels" else simulation.low_level
-    low = np.stack([measure(images.open(index)) for index in range(len(images))])
-    meaning = np.asarray(stores[split].embedding[stores[split].rows(images.image_ids)])
-    learned = np.asarray(stores["train"].embedding)
-    # 1e-6: a dimension that never varies
-    return low, simulation.standardise(meaning, learned.mean(0), learned.std(0) + 1e-6)
 
 
 def simulated(

@@ -16,18 +16,17 @@ from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate, read_lines, way_to_folder
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import (
-    SPLIT_FOLDERS,
-    Dataset,
+from brainhive_cli.data.datasets import SPLIT_FOLDERS, Dataset
+from brainhive_cli.data.downloads.sources import SOURCES
+from brainhive_cli.data.files.ids import match_names, summarise_names
+from brainhive_cli.data.files.published_files import fetch_line
+from brainhive_cli.data.media.stimuli import (
     StimulusSet,
     describe_unread,
     from_files,
     pictures_below,
 )
-from brainhive_cli.data.exchange.sources import SOURCES
-from brainhive_cli.data.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
-from brainhive_cli.data.published import fetch_line
-from brainhive_cli.data.stores.ids import match_names, summarise_names
+from brainhive_cli.data.signals.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
 
 FEW_PICTURES = 300
 """Training pictures up to which a ridge is the usual brain encoder."""

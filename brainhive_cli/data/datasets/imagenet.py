@@ -21,20 +21,16 @@ from brainhive_cli.core.damage import open_parquet, reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import (
-    PICTURES,
-    ROOT,
-    SPLIT_FOLDERS,
-    Dataset,
+from brainhive_cli.data.datasets import ROOT, SPLIT_FOLDERS, Dataset
+from brainhive_cli.data.files.ids import PICTURES, Names
+from brainhive_cli.data.files.published_files import fetch_line
+from brainhive_cli.data.media.pictures import decode, decoding
+from brainhive_cli.data.media.stimuli import (
     StimulusSet,
     check_unique,
-    decode,
-    decoding,
     from_files,
     pictures_below,
 )
-from brainhive_cli.data.published import fetch_line
-from brainhive_cli.data.stores.ids import Names
 
 # split by the name of its folder, and folders and classes in paths
 CALLED = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}

@@ -22,7 +22,7 @@ from brainhive_cli.core import console, documents, hub
 from brainhive_cli.core.claims import Claim, find_holder
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import PART, open_no_link, publish, read_lines
-from brainhive_cli.data.exchange.hosts import ETAG, RemoteFile, asking, open_address
+from brainhive_cli.data.downloads.hosts import ETAG, RemoteFile, asking, open_address
 
 MEGABYTE = 1_000_000
 DOWNLOADS_AT_ONCE = 8

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brainhive_cli.core import documents
-from brainhive_cli.data.exchange.hosts import RemoteFile
+from brainhive_cli.data.downloads.hosts import RemoteFile
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from brainhive_cli.core.errors import (
     first_line,
 )
 from brainhive_cli.core.files import read_lines
-from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.ids import plain_id, plain_name, summarise_names
+from brainhive_cli.data.files import pickles
+from brainhive_cli.data.files.ids import plain_id, plain_name, summarise_names
 from brainhive_cli.measurement.foreign_result import ForeignResult
 from brainhive_cli.measurement.readings import COSINE, compare
 

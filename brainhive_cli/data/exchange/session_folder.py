@@ -12,21 +12,15 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli import __version__
-from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Float32, Float64
-from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.core.files import atomic_write, open_no_link
 from brainhive_cli.data.exchange.growing_run import GrowingRun
-from brainhive_cli.data.stores.ids import table_text
+from brainhive_cli.data.files.bids_labels import DESCRIPTION, SIMULATED
+from brainhive_cli.data.files.ids import table_text
 from brainhive_cli.data.streams import StreamFormat
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
 
-DESCRIPTION, SIMULATED = "dataset_description.json", "Simulated"
-"""File of a BIDS data set about all of it, and our key in it: the program that made the
-signals.
-"""
-ROOT_LEVELS = 5
-"""Folders above a recording, of which the root of its data set is one."""
 BASES = {
     "mag": "T",
     "grad": "T/m",
@@ -51,29 +45,6 @@ WRITE_EVERY_S = 1.0
 MAX_BLOCK_BYTES = 10**9
 """Samples of the longest block; mne reads no .fif file of more than 2 GB."""
 WAY_OUT = "free space, or put the folder back; what was saved before can be prepared"
-
-
-def read_simulated(*recordings: Path) -> str:
-    """Read which programs simulated recordings of a BIDS data set; empty where nothing
-    says that any did.
-
-    Raises:
-        MissingData: if the description of the data set cannot be read.
-    """
-    programs = set[str]()
-    for recording in recordings:
-        # nothing says which folder is the root, so the nearest description with our
-        # key counts
-        for folder in list(recording.parents)[:ROOT_LEVELS]:
-            path = folder / DESCRIPTION
-            if path.is_file():
-                description: dict[str, Any] = documents.read(
-                    path, hint="correct it", error=MissingData
-                )
-                if simulated := description.get(SIMULATED):
-                    programs.add(str(simulated))
-                    break
-    return ", ".join(sorted(programs))
 
 
 class SessionFolder:

@@ -24,10 +24,10 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.files import atomic_write, read_regular, walk
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.datasets import StimulusSet
+from brainhive_cli.data.files import pickles
+from brainhive_cli.data.files.ids import summarise_names
 from brainhive_cli.data.media.picture_digests import describe_pixels
-from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.ids import summarise_names
+from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import (
     PIXEL_WORDS,
     PIXELS,

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import ranges
 
@@ -188,3 +189,36 @@ def natural_key(text: str) -> list[tuple[str, int]]:
         (letters, int(digits or 0))
         for letters, digits in re.findall(r"(\D*)(\d*)", text)
     ]
+
+
+ROOT_LEVELS = 5
+"""Folders above a recording, of which the root of its data set is one."""
+
+
+def read_simulated(*recordings: Path) -> str:
+    """Read which programs simulated recordings of a BIDS data set; empty where nothing
+    says that any did.
+
+    Raises:
+        MissingData: if the description of the data set cannot be read.
+    """
+    programs = set[str]()
+    for recording in recordings:
+        # nothing says which folder is the root, so the nearest description with our
+        # key counts
+        for folder in list(recording.parents)[:ROOT_LEVELS]:
+            path = folder / DESCRIPTION
+            if path.is_file():
+                description: dict[str, Any] = documents.read(
+                    path, hint="correct it", error=MissingData
+                )
+                if simulated := description.get(SIMULATED):
+                    programs.add(str(simulated))
+                    break
+    return ", ".join(sorted(programs))
+
+
+DESCRIPTION, SIMULATED = "dataset_description.json", "Simulated"
+"""File of a BIDS data set about all of it, and our key in it: the program that made the
+signals.
+"""

@@ -8,7 +8,7 @@ from pathlib import Path
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import require_regular
-from brainhive_cli.data.stores.ids import composed
+from brainhive_cli.data.files.ids import composed
 
 SPLIT = re.compile(r"_split-\d+(?=_|$)")
 CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")

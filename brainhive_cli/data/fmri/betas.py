@@ -17,28 +17,25 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths, no
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.exchange.session_folder import read_simulated
-from brainhive_cli.data.preparations import (
-    Overview,
-    Preparation,
-    cached_method,
-    list_pictures,
-    list_subjects,
-)
-from brainhive_cli.data.published import FOLDERS
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores.hdf5 import LazyRows
-from brainhive_cli.data.stores.ids import (
-    match_names,
-    plain_id,
-    read_category,
+from brainhive_cli.data.files.bids_labels import read_simulated
+from brainhive_cli.data.files.hdf5 import LazyRows
+from brainhive_cli.data.files.ids import (
     spans,
     summarise_names,
 )
-from brainhive_cli.data.trials import Trials, take
+from brainhive_cli.data.files.published_files import FOLDERS
+from brainhive_cli.data.recordings.contract import (
+    Overview,
+    Preparation,
+    cached_method,
+    list_subjects,
+)
+from brainhive_cli.data.recordings.shown_pictures import list_pictures
+from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.signals.trials import Trials, take
 
 BLOCK_BYTES = 2**27
 """Limit of the signals in memory while voxels are measured."""
@@ -606,88 +603,6 @@ class PublishedBetas(Betas):
     def subject(self, subject: int) -> Subject:
         """Find all of a subject but the values of betas, once."""
         return self.config.find(self.root, subject)
-
-
-def match_pictures(
-    names: Sequence[str], stimuli: Any, pictures: tuple[Sequence[str], NDArray[np.str_]]
-) -> tuple[list[str], NDArray[np.str_], Counter[str]]:
-    """Match the names of pictures in trials with the pictures of a data set.
-
-    Args:
-        names: [n] a path, a file name or an id; "" where no picture was shown.
-        stimuli: The data set.
-        pictures: Image ids and splits [pictures] of its pictures.
-
-    Returns:
-        Image ids [n] and splits [n], "" where there is none, and the number of trials
-        without, by reason.
-
-    Raises:
-        MissingData: if no picture of the data set was shown.
-    """
-    # match paths, and shorten those that match nothing by one folder at a time
-    image_ids, image_splits = pictures
-    distinct = list(dict.fromkeys(filter(None, names)))
-    stems = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
-    rows = {}
-    ends = {name: name.replace("\\", "/") for name in distinct}
-    # names that are ids themselves, or contain all of one
-    exact_names: set[str] | None = None
-    if stimuli.are_categories:  # `cue/face` is no `face`
-        known = {read_category(name): row for row, name in enumerate(image_ids)}
-        rows = {
-            name: known[key]
-            for name in distinct
-            if (key := read_category(name)) in known
-        }
-        ends = {}
-        exact_names = {*rows}
-    # a path may begin with a folder that the data set has not, as images/cat/cat_01.jpg
-    while ends:
-        matched, _ = match_names([*ends.values()], image_ids)
-        rows |= {
-            name: row
-            for name, row in zip(ends, matched.tolist(), strict=True)
-            if row >= 0
-        }
-        exact_names = {*rows} if exact_names is None else exact_names
-        ends = {
-            name: end.partition("/")[2]
-            for name, end in ends.items()
-            if name not in rows
-        }
-        ends = {
-            name: end
-            for name, end in ends.items()
-            if "/" in end or stems[plain_id(end)] == 1
-        }
-    if not rows:
-        raise MissingData(
-            f"no picture that was shown is in {stimuli.name}, of "
-            f"{summarise_names(distinct)}",
-            f"it has: {', '.join(image_ids[:3])} …: preparation.stimuli.root=FOLDER",
-        )
-
-    # dog/01.jpg is not the data set's cat/01, though that has no other 01, where
-    # cat/01.jpg was shown, too
-    shared = Counter(rows.values())
-    rows = {
-        name: row
-        for name, row in rows.items()
-        if name in (exact_names or ()) or shared[row] == 1
-    }
-
-    # blank trials and pictures of no data set have no id
-    absent = f"trials of pictures that {stimuli.name} does not have"
-    return (
-        [image_ids[rows[name]] if name in rows else "" for name in names],
-        np.array(
-            [image_splits[rows[name]] if name in rows else "" for name in names], str
-        ),
-        Counter(
-            absent if name else "blank trials" for name in names if name not in rows
-        ),
-    )
 
 
 def choose_estimates(betas: Float32) -> tuple[Bool, Bool]:

@@ -17,10 +17,10 @@ from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.only_match import choose_only
-from brainhive_cli.data.bids_labels import VERSIONS
-from brainhive_cli.data.brain_images import CORTEX, NIFTI, Mask, open_image
-from brainhive_cli.data.ledger import Ledger
-from brainhive_cli.data.recording_files import (
+from brainhive_cli.data.files.bids_labels import VERSIONS
+from brainhive_cli.data.fmri.volumes import CORTEX, NIFTI, Mask, open_image
+from brainhive_cli.data.recordings.ledger import Ledger
+from brainhive_cli.data.recordings.recording_files import (
     ABSENT,
     NO_VALUE,
     name_events,

@@ -17,7 +17,7 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import expand_pattern, home_folder, is_file, read_lines
 from brainhive_cli.core.only_match import choose_only
-from brainhive_cli.data.brain_images import (
+from brainhive_cli.data.fmri.volumes import (
     CIFTI,
     CORTEX,
     Mask,
@@ -27,8 +27,8 @@ from brainhive_cli.data.brain_images import (
     read_volume,
     round_labels,
 )
-from brainhive_cli.data.preparations import fill_subject
-from brainhive_cli.data.spaces import Surface, Voxels
+from brainhive_cli.data.recordings.contract import fill_subject
+from brainhive_cli.data.signals.spaces import Surface, Voxels
 
 WAY_OUT = "preparation.regions: {NAME: FILE}, a mask or atlas on the grid of the betas"
 Thresholds = Annotated[

@@ -14,7 +14,7 @@ from brainhive_cli.core.arrays import Array, Bool, Float64
 from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import open_regular
-from brainhive_cli.data.spaces import Grid, Surface
+from brainhive_cli.data.signals.spaces import Grid, Surface
 
 NIFTI = (".nii.gz", ".nii")
 ENDINGS = (*NIFTI, ".mgz", ".mgh", ".gii")

@@ -17,8 +17,9 @@ from brainhive_cli.core import foreign_code
 from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.datasets import BadPicture, StimulusSet
 from brainhive_cli.data.media.picture_digests import describe_pixels
+from brainhive_cli.data.media.pictures import BadPicture
+from brainhive_cli.data.media.stimuli import StimulusSet
 
 DECODERS = 16
 """The most decoding processes by default."""

@@ -14,8 +14,7 @@ import xxhash
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import atomic_write, open_plain, read_regular
-from brainhive_cli.data import datasets
-from brainhive_cli.data.media import near_copies
+from brainhive_cli.data.media import near_copies, pictures
 from brainhive_cli.data.media.near_copies import Likeness
 
 FILE = ".likenesses"
@@ -96,6 +95,6 @@ def _key_of(digests: Sequence[int]) -> str:
 def _digest_comparison() -> str:
     """Digest what decodes and compares pictures: the code, and its libraries."""
     digest = xxhash.xxh3_64(f"{PIL.__version__} {np.__version__}".encode())
-    for module in (near_copies, datasets):
+    for module in (near_copies, pictures):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()

@@ -17,9 +17,10 @@ from brainhive_cli.core.arrays import Bool, UInt8
 from brainhive_cli.core.damage import RAISED
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, install_line
 from brainhive_cli.core.files import open_regular, require_regular
-from brainhive_cli.data.bids_labels import natural_key
-from brainhive_cli.data.datasets import Clip, decode, decoding, turn_upright
-from brainhive_cli.data.stores.ids import PICTURES
+from brainhive_cli.data.files.bids_labels import natural_key
+from brainhive_cli.data.files.ids import PICTURES
+from brainhive_cli.data.media.pictures import decode, decoding, turn_upright
+from brainhive_cli.data.media.stimuli import Clip
 
 RATE_HZ = 8.0
 """Of a clip whose own rate nothing says: how fast browsers show it."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from brainhive_cli.core.arrays import Float32, Float64, Int64, UInt64
-from brainhive_cli.data.datasets import Clip
+from brainhive_cli.data.media.stimuli import Clip
 
 Likeness = Literal["copy", "mirrored", "cropped", ""]
 Pairs = tuple[Int64, Int64]

@@ -5,8 +5,8 @@ import xxhash
 from PIL import Image
 
 from brainhive_cli.core.arrays import UInt64
-from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media.near_copies import hash_picture
+from brainhive_cli.data.media.stimuli import Clip
 
 
 def digest_pixels(stimulus: Image.Image | Clip) -> int:

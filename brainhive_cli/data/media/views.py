@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media.decoding import catch_error
 from brainhive_cli.data.media.media_files import to_bytes
+from brainhive_cli.data.media.stimuli import StimulusSet
 
 View = Callable[[Image.Image], tuple[Tensor, Tensor]]
 """Bytes [3, side, side] of a picture as training sees it, and its six ids, as

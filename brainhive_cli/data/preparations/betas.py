@@ -20,7 +20,8 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import matches, walk
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.bids_labels import (
+from brainhive_cli.data.files import hdf5, pickles
+from brainhive_cli.data.files.bids_labels import (
     ChosenSessions,
     SubjectNumbers,
     chosen_numbers,
@@ -28,20 +29,26 @@ from brainhive_cli.data.bids_labels import (
     number_sessions,
     number_subjects,
 )
-from brainhive_cli.data.brain_images import (
+from brainhive_cli.data.fmri.betas import (
+    BetaSteps,
+    PublishedBetas,
+    SessionTrials,
+    Subject,
+)
+from brainhive_cli.data.fmri.regions import (
+    Thresholds,
+    find_region_files,
+    name_voxels,
+)
+from brainhive_cli.data.fmri.volumes import (
     CIFTI,
     NIFTI,
     Mask,
     find_vertices,
     open_image,
 )
-from brainhive_cli.data.preparations import Stimuli, build_stimuli, cached_method
-from brainhive_cli.data.preparations._regions import (
-    Thresholds,
-    find_region_files,
-    name_voxels,
-)
-from brainhive_cli.data.recording_files import (
+from brainhive_cli.data.recordings.contract import cached_method
+from brainhive_cli.data.recordings.recording_files import (
     ABSENT,
     SESSION,
     describe_labels,
@@ -50,14 +57,11 @@ from brainhive_cli.data.recording_files import (
     read_session,
     read_table,
 )
-from brainhive_cli.data.single_trial_betas import (
-    BetaSteps,
-    PublishedBetas,
-    SessionTrials,
-    Subject,
+from brainhive_cli.data.recordings.shown_pictures import (
+    Stimuli,
+    build_stimuli,
     match_pictures,
 )
-from brainhive_cli.data.stores import hdf5, pickles
 
 HDF5 = (".h5", ".hdf5", ".mat")
 """Endings of HDF5; MATLAB writes it with -v7.3."""

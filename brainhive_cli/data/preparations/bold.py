@@ -15,28 +15,16 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import is_file, locate, matches, way_to_folder
 from brainhive_cli.core.recipe import Names, Paths
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.bids_labels import (
+from brainhive_cli.data.files.bids_labels import (
     SplitSessions,
     SubjectNumbers,
     chosen_numbers,
     find_pattern,
     number_sessions,
 )
-from brainhive_cli.data.brain_images import Mask, find_vertices
-from brainhive_cli.data.event_names import (
-    EventNames,
-    find_table,
-)
-from brainhive_cli.data.ledger import Ledger
-from brainhive_cli.data.preparations import (
-    Overview,
-    Stimuli,
-    build_stimuli,
-    cached_method,
-    choose_stimuli,
-    fill_subject,
-)
-from brainhive_cli.data.preparations._bold_files import (
+from brainhive_cli.data.files.ids import plain_id
+from brainhive_cli.data.fmri.betas import Betas, BetaSteps, SessionBetas, SessionTrials
+from brainhive_cli.data.fmri.bids_bold import (
     AGAIN,
     SERIES,
     BoldRun,
@@ -50,13 +38,21 @@ from brainhive_cli.data.preparations._bold_files import (
     read_timing,
     refuse_versions,
 )
-from brainhive_cli.data.preparations._regions import (
+from brainhive_cli.data.fmri.glm import TrialRun, estimate_trials
+from brainhive_cli.data.fmri.regions import (
     Thresholds,
     count_sides,
     find_region_files,
     name_voxels,
 )
-from brainhive_cli.data.recording_files import (
+from brainhive_cli.data.fmri.volumes import Mask, find_vertices
+from brainhive_cli.data.recordings.contract import Overview, cached_method, fill_subject
+from brainhive_cli.data.recordings.event_names import (
+    EventNames,
+    find_table,
+)
+from brainhive_cli.data.recordings.ledger import Ledger
+from brainhive_cli.data.recordings.recording_files import (
     ENTITIES,
     describe_labels,
     find_absent,
@@ -65,16 +61,13 @@ from brainhive_cli.data.recording_files import (
     read_session,
     read_table,
 )
-from brainhive_cli.data.signals.single_trials import TrialRun, estimate_trials
-from brainhive_cli.data.single_trial_betas import (
-    Betas,
-    BetaSteps,
-    SessionBetas,
-    SessionTrials,
+from brainhive_cli.data.recordings.shown_pictures import (
+    Stimuli,
+    build_stimuli,
+    choose_stimuli,
     match_pictures,
 )
-from brainhive_cli.data.spaces import Surface, Voxels
-from brainhive_cli.data.stores.ids import plain_id
+from brainhive_cli.data.signals.spaces import Surface, Voxels
 
 PEAK_S = 6.0
 """Time after the onset of a picture at which its response is about largest."""

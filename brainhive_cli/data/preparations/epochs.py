@@ -12,17 +12,17 @@ from pydantic import Field, model_validator
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import RecipeError, naming
 from brainhive_cli.core.recipe import Paths, validate
-from brainhive_cli.data.epochs import (
+from brainhive_cli.data.preparations.recording import Own, OwnKeys
+from brainhive_cli.data.recordings.channels import KeptChannels
+from brainhive_cli.data.recordings.contract import cached_method
+from brainhive_cli.data.recordings.epochs import (
     Axes,
     Epoched,
     name_tables,
     read_epochs,
     require_span,
 )
-from brainhive_cli.data.preparations import cached_method
-from brainhive_cli.data.preparations.recording import Own, OwnKeys
-from brainhive_cli.data.recording_channels import KeptChannels
-from brainhive_cli.data.recording_headers import Header, describe
+from brainhive_cli.data.recordings.headers import Header, describe
 from brainhive_cli.data.signals.cutting import Cutting, Milliseconds, Steps
 
 Window = tuple[Milliseconds, Milliseconds]

@@ -19,26 +19,14 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.bids_labels import ChosenSessions, SubjectNumbers
-from brainhive_cli.data.event_names import (
-    UNNAMED,
-    EventNames,
-    find_table,
+from brainhive_cli.data.files.bids_labels import (
+    ChosenSessions,
+    SubjectNumbers,
+    read_simulated,
 )
-from brainhive_cli.data.exchange.session_folder import read_simulated
-from brainhive_cli.data.ledger import Ledger
-from brainhive_cli.data.named_files import list_named_parts
-from brainhive_cli.data.preparations import (
-    NoTrials,
-    Overview,
-    Preparation,
-    Stimuli,
-    build_stimuli,
-    cached_method,
-    choose_stimuli,
-    list_pictures,
-)
-from brainhive_cli.data.recording_channels import (
+from brainhive_cli.data.files.ids import spans, summarise_names
+from brainhive_cli.data.files.named_files import list_named_parts
+from brainhive_cli.data.recordings.channels import (
     KeptChannels,
     compare_facts,
     compare_subjects,
@@ -47,7 +35,25 @@ from brainhive_cli.data.recording_channels import (
     keep_channels,
     list_unusual_channels,
 )
-from brainhive_cli.data.recording_files import (
+from brainhive_cli.data.recordings.contract import (
+    NoTrials,
+    Overview,
+    Preparation,
+    cached_method,
+)
+from brainhive_cli.data.recordings.event_names import (
+    UNNAMED,
+    EventNames,
+    find_table,
+)
+from brainhive_cli.data.recordings.headers import (
+    ElectrodeKeys,
+    Header,
+    RecordingKeys,
+    read_header,
+)
+from brainhive_cli.data.recordings.ledger import Ledger
+from brainhive_cli.data.recordings.recording_files import (
     StillPieces,
     describe_labels,
     files_of,
@@ -57,11 +63,11 @@ from brainhive_cli.data.recording_files import (
     open_raw,
     read_channels,
 )
-from brainhive_cli.data.recording_headers import (
-    ElectrodeKeys,
-    Header,
-    RecordingKeys,
-    read_header,
+from brainhive_cli.data.recordings.shown_pictures import (
+    Stimuli,
+    build_stimuli,
+    choose_stimuli,
+    list_pictures,
 )
 from brainhive_cli.data.signals.cutting import (
     Band,
@@ -71,9 +77,8 @@ from brainhive_cli.data.signals.cutting import (
     refuse_flat,
     require_noise_splits,
 )
-from brainhive_cli.data.spaces import standard_name
-from brainhive_cli.data.stores.ids import spans, summarise_names
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import standard_name
+from brainhive_cli.data.signals.trials import Trials
 
 FLAT, LOST = "flat", "samples were lost (NaN)"
 """Why trials are dropped during which the amplifier stood at a limit or was off, or

@@ -4,99 +4,33 @@ several of them share.
 Their classes are rows of the shelves `datasets` and `preparations`.
 """
 
-import csv
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.command import Input, require
-from brainhive_cli.core.damage import reading
-from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
-from brainhive_cli.core.files import is_file, read_lines
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import (
-    PUBLISHED,
-    ROOT,
-    Dataset,
-    StimulusSet,
-    from_files,
-    list_split_pictures,
-    pictures_below,
+from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset, list_split_pictures
+from brainhive_cli.data.files.published_files import (
+    fetch_line,
+    find_below,
+    find_file,
+    read_splits,
 )
-from brainhive_cli.data.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
-from brainhive_cli.data.preparations import list_subjects
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.media.stimuli import StimulusSet, from_files, pictures_below
+from brainhive_cli.data.recordings.contract import list_subjects
+from brainhive_cli.data.signals.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
+from brainhive_cli.data.signals.trials import Trials
 
-T = TypeVar("T")
-
-FOLDERS = ("", "*/", "*/*/", "*/*/*/")
-"""Folders of files below that of a data set."""
 CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)")
 """Concept in a stem of ImageNet (n01443537_22563), of BOLD5000's scenes (abbey1) and of
 THINGS (dog_12s).
 """
-
-
-def find_below(root: Path, name: str) -> Path | None:
-    """Find a file or folder at most three folders below `root`; None where there is
-    none.
-    """
-    # sorted, so that all machines find the same file
-    return next(
-        (path for folder in FOLDERS for path in sorted(root.glob(f"{folder}{name}"))),
-        None,
-    )
-
-
-def fetch_line(dataset: str, root: str = "") -> str:
-    """Write the line that fetches a data set, or shows where to get it, and on whose
-    terms.
-
-    Args:
-        dataset: Its kind.
-        root: Its folder, where that is not the default.
-    """
-    # no recipe is for fetch
-    return Line("fetch", dataset, *([f"root={root}"] if root else [])).plain
-
-
-def find_file(root: Path, pattern: str, way_out: str) -> Path:
-    """Find a file, at most three folders below `root`; MissingData where it is not
-    there.
-    """
-    path = find_below(root, pattern)
-    if path is None or not is_file(path):
-        raise MissingData(f"no {pattern} in {root}", way_out)
-    return path
-
-
-def read_table(
-    path: Path, way_out: str, read_row: Callable[[dict[str, str]], T]
-) -> list[T]:
-    """Read a table with a header line, of tabs (.tsv) or commas: what a function makes
-    of each row.
-    """
-    # utf-8-sig: a byte order mark is no part of the first column's name
-    with reading(path, way_out), path.open(newline="", encoding="utf-8-sig") as file:
-        return [
-            *map(
-                read_row,
-                csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","),
-            )
-        ]
-
-
-def cut_ending(name: str) -> str:
-    """Cut the last suffix off the name of a picture's file, and no more: names may hold
-    dots and blanks.
-    """
-    # a name without a dot is its own stem
-    return name.rpartition(".")[0] or name
 
 
 class Pictures(parts.Config):
@@ -160,34 +94,6 @@ def _list_pictures(root: Path, config: Pictures, split: str) -> StimulusSet:
         match[0] if (match := CONCEPT.match(stem)) else stem for stem in stems.values()
     ]
     return from_files(config.name, split, above, [*stems], concepts)
-
-
-def read_splits(path: Path, source: str) -> dict[str, str]:
-    """Read the split of each picture from a list of trials.
-
-    The trials of any subject do: all saw the same. A table of THINGS-fMRI has columns
-    of picture and split; in a list of BOLD5000 pictures that were shown more than once
-    are the test.
-    """
-    if path.suffix == ".csv":
-        return dict(
-            read_table(
-                path,
-                source,
-                lambda row: (cut_ending(row["stimulus"]), row["trial_type"]),
-            )
-        )
-    counts = Counter(read_names(path))
-    return {name: "test" if count > 1 else "train" for name, count in counts.items()}
-
-
-def read_names(path: Path) -> list[str]:
-    """Read the picture of each trial of a subject of BOLD5000, in the order of time."""
-    # lists of release 1.0 mark repeated pictures, whose files are not called so
-    lines = read_lines(path)
-    return [
-        cut_ending(name.strip().removeprefix("rep_")) for name in lines if name.strip()
-    ]
 
 
 FilesByRow = Mapping[str, Sequence[Path]]

@@ -12,11 +12,16 @@ from pydantic import Field
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.brain_images import Mask
-from brainhive_cli.data.published import fetch_line, find_file, read_names, read_splits
-from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores import pickles
+from brainhive_cli.data.files import pickles
+from brainhive_cli.data.files.published_files import (
+    fetch_line,
+    find_file,
+    read_names,
+    read_splits,
+)
+from brainhive_cli.data.fmri.betas import PublishedSteps, Subject
+from brainhive_cli.data.fmri.volumes import Mask
+from brainhive_cli.data.signals.spaces import Voxels
 
 SOURCE = fetch_line("bold5000")
 LIST = "CSI%s_imgnames.txt"

@@ -17,27 +17,16 @@ from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import (
-    PUBLISHED,
-    ROOT,
-    Clip,
-    Dataset,
-    StimulusSet,
-    decode,
-    decoding,
-)
-from brainhive_cli.data.published import (
-    FOLDERS,
-    FilesByRow,
-    PreparedFiles,
-    fetch_line,
-    find_below,
-)
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.hdf5 import LazyRows
-from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset
+from brainhive_cli.data.files import pickles
+from brainhive_cli.data.files.hdf5 import LazyRows
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.files.published_files import FOLDERS, fetch_line, find_below
+from brainhive_cli.data.media.pictures import decode, decoding
+from brainhive_cli.data.media.stimuli import Clip, StimulusSet
+from brainhive_cli.data.published import FilesByRow, PreparedFiles
+from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.signals.trials import Trials
 
 SPLITS = ("train", "test")
 FRAMES, RATE_HZ = 6, 3.0

@@ -12,14 +12,14 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Array, Bool
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.published import fetch_line, find_below, find_file
-from brainhive_cli.data.single_trial_betas import (
+from brainhive_cli.data.files import hdf5
+from brainhive_cli.data.files.published_files import fetch_line, find_below, find_file
+from brainhive_cli.data.fmri.betas import (
     PublishedBetas,
     PublishedSteps,
     Subject,
 )
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.signals.spaces import Voxels
 
 SPLITS = {1: "train", 2: "test", 3: "imagery"}
 """Split of a sample by its DataType."""

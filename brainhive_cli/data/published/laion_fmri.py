@@ -21,33 +21,27 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Numbers, Paths
-from brainhive_cli.data.brain_images import Mask
-from brainhive_cli.data.datasets import (
-    PUBLISHED,
-    ROOT,
-    Dataset,
-    StimulusSet,
-    decode,
-    decoding,
-    list_split_pictures,
-)
-from brainhive_cli.data.holdout import read_split
-from brainhive_cli.data.preparations import keys_of_stimuli
-from brainhive_cli.data.published import (
+from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset, list_split_pictures
+from brainhive_cli.data.files import hdf5
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.files.published_files import (
     cut_ending,
     fetch_line,
     find_below,
     find_file,
     read_table,
 )
-from brainhive_cli.data.single_trial_betas import (
+from brainhive_cli.data.fmri.betas import (
     PublishedBetas,
     PublishedSteps,
     Subject,
 )
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.fmri.volumes import Mask
+from brainhive_cli.data.media.pictures import decode, decoding
+from brainhive_cli.data.media.stimuli import StimulusSet
+from brainhive_cli.data.recordings.shown_pictures import keys_of_stimuli
+from brainhive_cli.data.signals.holdout import read_split
+from brainhive_cli.data.signals.spaces import Voxels
 
 NAME = "laion-fmri"
 SPLITS = ("train", "test")

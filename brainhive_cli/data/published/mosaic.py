@@ -24,25 +24,18 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import PEOPLE, RECORDS, Names, Paths, UniqueNames, no
-from brainhive_cli.data.datasets import (
-    PUBLISHED,
-    ROOT,
-    Dataset,
-    StimulusSet,
-    from_files,
-    list_split_pictures,
-    pictures_below,
-)
-from brainhive_cli.data.published import (
+from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset, list_split_pictures
+from brainhive_cli.data.files import hdf5
+from brainhive_cli.data.files.published_files import (
     cut_ending,
     fetch_line,
     find_below,
     find_file,
     read_table,
 )
-from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject
-from brainhive_cli.data.spaces import Surface, Voxels
-from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.fmri.betas import PublishedSteps, Subject
+from brainhive_cli.data.media.stimuli import StimulusSet, from_files, pictures_below
+from brainhive_cli.data.signals.spaces import Surface, Voxels
 
 NAME = "mosaic"
 SOURCE = fetch_line(NAME)

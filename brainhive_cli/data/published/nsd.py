@@ -24,25 +24,27 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import files_called, is_file, locate
 from brainhive_cli.core.recipe import Numbers, Paths, Pattern
-from brainhive_cli.data.brain_images import NIFTI, Mask, open_image
-from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset, StimulusSet, decoding
-from brainhive_cli.data.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
-from brainhive_cli.data.preparations import fill_subject
-from brainhive_cli.data.published import (
+from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset
+from brainhive_cli.data.files import hdf5, pickles
+from brainhive_cli.data.files.ids import PICTURES as PICTURE_ENDINGS, Names
+from brainhive_cli.data.files.published_files import (
     fetch_line,
     find_below,
     find_file,
     read_table,
 )
-from brainhive_cli.data.single_trial_betas import (
+from brainhive_cli.data.fmri.betas import (
     PublishedBetas,
     PublishedSteps,
     Subject,
     Trial,
 )
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.stores.ids import PICTURES as PICTURE_ENDINGS, Names
+from brainhive_cli.data.fmri.volumes import NIFTI, Mask, open_image
+from brainhive_cli.data.media.pictures import decoding
+from brainhive_cli.data.media.stimuli import StimulusSet
+from brainhive_cli.data.recordings.contract import fill_subject
+from brainhive_cli.data.signals.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
+from brainhive_cli.data.signals.spaces import Voxels
 
 SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
 """Sessions of subjects 1 to 8."""

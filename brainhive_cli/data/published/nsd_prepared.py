@@ -21,6 +21,8 @@ from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import is_file
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED
+from brainhive_cli.data.files import hdf5, pickles
+from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.published import FilesByRow, PreparedFiles
 from brainhive_cli.data.published.nsd import (
     GENERAL,
@@ -37,10 +39,8 @@ from brainhive_cli.data.published.nsd import (
     open_voxels,
     read_design,
 )
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.stores.hdf5 import LazyRows
-from brainhive_cli.data.trials import Trials, gather_trials, group_trials
+from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.signals.trials import Trials, gather_trials, group_trials
 
 REGION_MASKS, GENERAL_OF_MINDEYE = "brain_region_masks.hdf5", "nsd_general"
 """MindEye2's file of each subject's nsd_general and masks of its voxels."""

@@ -21,25 +21,16 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, naming
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths, Pattern
-from brainhive_cli.data.datasets import (
-    PUBLISHED,
-    ROOT,
-    Dataset,
-    StimulusSet,
-    from_files,
-    pictures_below,
-)
-from brainhive_cli.data.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
-from brainhive_cli.data.published import (
-    FilesByRow,
-    PreparedFiles,
-    fetch_line,
-)
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.hdf5 import LazyRows
-from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.trials import Trials, gather_trials, group_trials
+from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset
+from brainhive_cli.data.files import pickles
+from brainhive_cli.data.files.hdf5 import LazyRows
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.files.published_files import fetch_line
+from brainhive_cli.data.media.stimuli import StimulusSet, from_files, pictures_below
+from brainhive_cli.data.published import FilesByRow, PreparedFiles
+from brainhive_cli.data.signals.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials, gather_trials, group_trials
 
 MONTAGE = tuple(
     "Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 "

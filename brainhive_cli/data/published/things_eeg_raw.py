@@ -20,17 +20,17 @@ from brainhive_cli.core.recipe import (
     refuse_idle,
 )
 from brainhive_cli.core.seeds import shuffled
-from brainhive_cli.data.preparations import Preparation, list_subjects
+from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.published.things_eeg import (
     METADATA,
     MONTAGE,
     STIMULUS_MS,
     read_metadata,
 )
+from brainhive_cli.data.recordings.contract import Preparation, list_subjects
 from brainhive_cli.data.signals.cutting import Cutting, Steps, normalise
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.trials import Trials, group_trials
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials, group_trials
 
 PARTITIONS = {"train": "training", "test": "test"}
 """Name of a split in the names of its files."""

@@ -11,10 +11,15 @@ from pydantic import Field
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.recipe import no
-from brainhive_cli.data.published import cut_ending, fetch_line, find_file, read_table
-from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.files import hdf5
+from brainhive_cli.data.files.published_files import (
+    cut_ending,
+    fetch_line,
+    find_file,
+    read_table,
+)
+from brainhive_cli.data.fmri.betas import PublishedSteps, Subject
+from brainhive_cli.data.signals.spaces import Voxels
 
 NAME = "things-fmri"
 SOURCE = fetch_line(NAME)

@@ -15,9 +15,9 @@ from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations import Preparation, cached_method
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.recordings.contract import Preparation, cached_method
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 
 FOLDERS = ("derivatives/preprocessed", "preprocessed", "raw_meg", "")
 """Folders below root in which the epochs may lie."""

@@ -13,16 +13,16 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.recording_files import UNITS
-from brainhive_cli.data.recording_headers import Header
+from brainhive_cli.data.files.ids import spans
+from brainhive_cli.data.recordings.headers import Header
+from brainhive_cli.data.recordings.recording_files import UNITS
 from brainhive_cli.data.signals.cutting import SMALLEST
-from brainhive_cli.data.spaces import (
+from brainhive_cli.data.signals.spaces import (
     Sensors,
     are_inputs,
     plain_name,
     standard_positions,
 )
-from brainhive_cli.data.stores.ids import spans
 
 MEG = ("mag", "grad")
 MODALITIES = {

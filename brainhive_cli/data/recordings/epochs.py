@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,15 +15,15 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess, naming
 from brainhive_cli.core.files import is_file
-from brainhive_cli.core.launch import library_versions
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.core.recipe import Section, UniqueNames
-from brainhive_cli.data.bids_labels import natural_key
-from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.named_files import require_own
-from brainhive_cli.data.preparations import list_pictures
-from brainhive_cli.data.recording_channels import describe_size, keep_channels
-from brainhive_cli.data.recording_files import (
+from brainhive_cli.data.files import pickles
+from brainhive_cli.data.files.bids_labels import natural_key
+from brainhive_cli.data.files.ids import plain_name
+from brainhive_cli.data.files.named_files import require_own
+from brainhive_cli.data.recordings.channels import describe_size, keep_channels
+from brainhive_cli.data.recordings.headers import describe
+from brainhive_cli.data.recordings.recording_files import (
     ABSENT,
     UNITS,
     read_table,
@@ -32,22 +31,15 @@ from brainhive_cli.data.recording_files import (
     refusing_damage,
     require_own_content,
 )
-from brainhive_cli.data.recording_headers import describe
-from brainhive_cli.data.session_stores import join
-from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.signals.cutting import Cutting, Steps
-from brainhive_cli.data.single_trial_betas import match_pictures
-from brainhive_cli.data.spaces import (
+from brainhive_cli.data.signals.spaces import (
     Sensors,
     Voxels,
     name_electrodes,
     standard_name,
     standard_names,
 )
-from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.hdf5 import LazyRows
-from brainhive_cli.data.stores.ids import plain_name
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
 
 KINDS = {"V": "eeg", "T": "mag", "T/m": "grad"}
@@ -651,88 +643,6 @@ def _of_xarray(array: Any, pictures: Any) -> tuple[Any, Any, dict[str, Any]]:
     return array.transpose(*names).values, pictures, axes_of_array
 
 
-def store(
-    trials: Trials,
-    dataset: Dataset,
-    path: Path,
-    subject: int,
-    session: Any = None,
-    run: Any = None,
-    said: Mapping[str, Any] = MappingProxyType({}),
-) -> Trials:
-    """Write trials [n, 1, C, T] as a subject's store, by the splits of a data set.
-
-    Args:
-        trials: What each showed is named by path, file, id or category.
-        dataset: Whose pictures these are.
-        path: Of the store.
-        subject: Its number.
-        session: [n] label of the session of each, in any form; None where all are of
-            one.
-        run: [n] of the run of each; None if not known.
-        said: `whitened` and `averaged`, as far as it is known.
-
-    Returns:
-        The trials that were stored, in their order: `index` says which of the n.
-
-    Raises:
-        BrainhiveError: if no picture is of the data set, or lists have other lengths.
-    """
-    warn_of_size(trials, path.stem)
-    # pictures of the data set, and the trials that show one
-    try:
-        image_ids, splits, dropped = match_pictures(
-            trials.image_ids, dataset, list_pictures(dataset)
-        )
-    except BrainhiveError as error:
-        key = "preparation.stimuli.root=FOLDER"
-        error.hint = error.hint.replace(key, "dataset={'kind': …, 'root': FOLDER}")
-        raise
-    rows = np.flatnonzero(splits != "")
-    sessions, labels = _number(session, "session", len(splits))
-    runs, _ = _number(run, "run", len(splits))
-    steps = {"kind": "arrays", "whitened": "unknown", "averaged": "unknown", **said}
-    left = dict(dropped)
-    provenance = {
-        "source": "arrays",
-        "preparation": steps,
-        "dataset": dataset.recorded_as,
-        "subject": subject,
-        "dtype": "float32",
-        "files": {},
-        "versions": library_versions(),
-    }
-
-    # a session after another, as preparations write them
-    stores = []
-    for number, label in enumerate(labels):
-        session_trials = {}
-        for split in dataset.splits:
-            chosen = np.flatnonzero((splits == split) & (sessions == number))
-            if not len(chosen):
-                continue
-            session_part = trials.take(chosen)
-            values = np.asarray(session_part.signal, np.float32)
-            session_trials[split] = replace(
-                session_part,
-                signal=LazyRows(values.shape, values.dtype, values.__getitem__),
-                image_ids=[image_ids[row] for row in chosen.tolist()],
-                provenance={"session": label, "trials": len(chosen), "dropped": left},
-                runs=None if run is None else runs[chosen, None].astype(np.int16),
-            )
-            left = {}
-        if session_trials:
-            stores.append(SignalStore(path, session_trials))
-    SignalStore.write(path, join(stores, None, provenance))
-    for reason, count in dropped.items():
-        console.warn(f"{path.stem}: {count} of {len(splits)} trials left out, {reason}")
-    return replace(
-        trials.take(rows),
-        image_ids=[image_ids[row] for row in rows.tolist()],
-        provenance=provenance,
-    )
-
-
 def warn_of_size(trials: Trials, where: str) -> None:
     """Warn of signals that are too large or small for their unit."""
     size, si_unit = UNIT_SIZES.get(trials.unit, (1.0, ""))
@@ -740,17 +650,6 @@ def warn_of_size(trials: Trials, where: str) -> None:
         spread = float(np.median(np.std(trials.signal, -1))) * size
         if text := describe_size(KINDS[si_unit], spread):
             console.warn(f"{where}: {text}")
-
-
-def _number(labels: Any, name: str, count: int) -> tuple[Int64, list[Any]]:
-    """Number the labels [n] of sessions or runs, sorted; one alone is that of all."""
-    listed = np.atleast_1d(0 if labels is None else labels)
-    if len(listed) not in (1, count):
-        raise BrainhiveError(
-            f"{len(listed)} labels of {name}, and {count} trials", "one for each trial"
-        )
-    known, numbers = np.unique(np.broadcast_to(listed, count), return_inverse=True)
-    return numbers, known.tolist()
 
 
 def cut_trials(

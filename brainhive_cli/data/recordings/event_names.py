@@ -11,16 +11,16 @@ import numpy as np
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import is_file
 from brainhive_cli.core.only_match import choose_only
-from brainhive_cli.data.ledger import Ledger
-from brainhive_cli.data.recording_files import ABSENT, read_table
-from brainhive_cli.data.recording_headers import Header
-from brainhive_cli.data.stores.ids import (
+from brainhive_cli.data.files.ids import (
     match_names,
     plain_name,
     read_category,
     summarise_names,
     table_text,
 )
+from brainhive_cli.data.recordings.headers import Header
+from brainhive_cli.data.recordings.ledger import Ledger
+from brainhive_cli.data.recordings.recording_files import ABSENT, read_table
 
 COLUMNS = ("event", "picture")
 STIMULI = "stimuli/stimuli.tsv"

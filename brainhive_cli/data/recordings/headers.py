@@ -23,7 +23,7 @@ from brainhive_cli.core.errors import (
     naming,
 )
 from brainhive_cli.core.only_match import choose_only
-from brainhive_cli.data.recording_files import (
+from brainhive_cli.data.recordings.recording_files import (
     ABSENT,
     UNITS,
     find_absent,

@@ -35,13 +35,15 @@ from brainhive_cli.core.files import (
     walk,
 )
 from brainhive_cli.core.only_match import choose_only
-from brainhive_cli.data.bids_labels import (
+from brainhive_cli.data.files import hdf5
+from brainhive_cli.data.files.bids_labels import (
     natural_key,
     number_session,
     number_sessions,
     number_subjects,
 )
-from brainhive_cli.data.named_files import (
+from brainhive_cli.data.files.ids import plain_name
+from brainhive_cli.data.files.named_files import (
     SPLIT,
     find_next_part,
     list_further_parts,
@@ -50,9 +52,7 @@ from brainhive_cli.data.named_files import (
     require_own_parts,
 )
 from brainhive_cli.data.signals.cutting import Band, CausalFilter, refuse_high_edges
-from brainhive_cli.data.spaces import name_electrodes
-from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.ids import plain_name
+from brainhive_cli.data.signals.spaces import name_electrodes
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}

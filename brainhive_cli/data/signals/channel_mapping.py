@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError, find_rows
-from brainhive_cli.data.spaces import Sensors, standard_positions
+from brainhive_cli.data.signals.spaces import Sensors, standard_positions
 from brainhive_cli.models.signal_spec import MEG
 
 ChannelChoice = Literal["none", "spline", "common"]

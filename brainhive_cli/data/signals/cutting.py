@@ -22,7 +22,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import no, refuse_idle
-from brainhive_cli.data.trials import group_trials
+from brainhive_cli.data.signals.trials import group_trials
 
 ROWS = 256
 """Trials of one channel that are cut at a time: 2 MiB, which stays in a CPU's cache."""

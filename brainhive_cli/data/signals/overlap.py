@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from brainhive_cli.core.arrays import Bool, Float64
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.trials import Trials
 
 ROUNDING_S = 1e-6
 """Times closer than this are equal."""

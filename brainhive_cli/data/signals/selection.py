@@ -23,8 +23,8 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Bool
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
-from brainhive_cli.data.spaces import Sensors, Voxels, find_region
-from brainhive_cli.data.trials import REGION_NAME, Trials
+from brainhive_cli.data.signals.spaces import Sensors, Voxels, find_region
+from brainhive_cli.data.signals.trials import REGION_NAME, Trials
 
 CLOSE_MS = 1e-6
 """Times closer than this are one: above the rounding of seconds to milliseconds."""

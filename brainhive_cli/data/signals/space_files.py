@@ -14,7 +14,7 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Array, Float32
 from brainhive_cli.core.files import atomic_write
-from brainhive_cli.data.spaces import (
+from brainhive_cli.data.signals.spaces import (
     Grid,
     Sensors,
     Surface,

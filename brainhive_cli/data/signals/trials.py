@@ -23,9 +23,12 @@ from brainhive_cli.core.measurements import (
     WHITENED_BY_TESTED,
     merge_caveats,
 )
+from brainhive_cli.data.files import hdf5
+from brainhive_cli.data.files.hdf5 import NUMBERS, LazyRows
+from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.signals.channel_mapping import ChannelMapping
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.spaces import (
+from brainhive_cli.data.signals.spaces import (
     Sensors,
     Voxels,
     axis_lists,
@@ -33,9 +36,6 @@ from brainhive_cli.data.spaces import (
     find_region,
     sample_range,
 )
-from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import NUMBERS, LazyRows
-from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.models.signal_spec import name_modality
 
 if TYPE_CHECKING:

@@ -1,3 +1,1 @@
-"""HDF5 stores of targets and of signals, and the safe reading of files that others
-wrote.
-"""
+"""Stores that commands write: targets of stimuli, and signals of subjects."""

@@ -15,22 +15,21 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data import published
-from brainhive_cli.data.datasets import (
-    PUBLISHED,
-    Dataset,
-    StimulusSet,
-    describe_test_claims,
-    describe_unread,
+from brainhive_cli.data.datasets import PUBLISHED, Dataset, describe_test_claims
+from brainhive_cli.data.files import published_files
+from brainhive_cli.data.files.ids import match_names, summarise_names
+from brainhive_cli.data.media.stimuli import StimulusSet, describe_unread
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import (
+    SignalStore,
+    recorded_subjects,
+    size_of,
 )
-from brainhive_cli.data.signal_stores import SignalStore, recorded_subjects, size_of
-from brainhive_cli.data.stores.ids import match_names, summarise_names
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
     holds_own_vectors,
     making,
 )
-from brainhive_cli.data.trials import Trials
 
 STIMULI = {name: published.stimuli for name, published in PUBLISHED.items()}
 """Pictures of each split, as their publishers say."""
@@ -232,7 +231,7 @@ def _pictures(
             if count < least:
                 raise MissingData(
                     f"{dataset.name} has {count:,} of {least:,} {split} pictures",
-                    published.fetch_line(dataset.name),
+                    published_files.fetch_line(dataset.name),
                 )
             if stimuli.missing is not None:
                 raise stimuli.missing
@@ -249,9 +248,8 @@ def _pictures(
 
 def _some(count: int) -> list[int]:
     """Choose rows evenly, the first and the last among them."""
-    return np.unique(
-        np.linspace(0, max(count - 1, 0), min(count, SAMPLED_ITEMS)).astype(int)
-    ).tolist()
+    rows = np.linspace(0, max(count - 1, 0), min(count, SAMPLED_ITEMS)).astype(int)
+    return [int(row) for row in np.unique(rows)]
 
 
 def _recordings(

@@ -24,12 +24,12 @@ from brainhive_cli.core.jobs import Job as CommandJob
 from brainhive_cli.core.launch import Launch, library_version, library_versions
 from brainhive_cli.core.recipe import BaseRecipe, Run, Subjects
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data import session_stores
-from brainhive_cli.data.ledger import Ledger
-from brainhive_cli.data.preparations import Merged, NoTrials, Preparation
 from brainhive_cli.data.published import PUBLISHED
-from brainhive_cli.data.session_stores import DType, cast_signal, list_sessions
-from brainhive_cli.data.signal_stores import SignalStore, find_absent, path_of
+from brainhive_cli.data.recordings.contract import Merged, NoTrials, Preparation
+from brainhive_cli.data.recordings.ledger import Ledger
+from brainhive_cli.data.stores import session_store
+from brainhive_cli.data.stores.session_store import DType, cast_signal, list_sessions
+from brainhive_cli.data.stores.signal_store import SignalStore, find_absent, path_of
 
 LIBRARIES = ("mne", "nibabel", "scipy")
 """Whose versions signals depend on, apart from those of all numbers."""
@@ -235,9 +235,9 @@ class Job(CommandJob):
             for session in self.sessions(subject)
         }
 
-    def files(self, subject: int) -> session_stores.Known:
+    def files(self, subject: int) -> session_store.Known:
         """List the files of a subject, and what each is known by."""
-        return session_stores.describe_files(self.preparation.files(subject))
+        return session_store.describe_files(self.preparation.files(subject))
 
     def provenance(self, subject: int) -> dict[str, Any]:
         """Say what a subject's store is made from."""
@@ -285,7 +285,7 @@ class Job(CommandJob):
             else:
                 difference = ""
                 with suppress(MissingData):  # of raw data that were deleted
-                    difference = session_stores.files_difference(
+                    difference = session_store.files_difference(
                         stored["files"], self.files(subject)
                     )
                 if not difference:
@@ -379,9 +379,7 @@ class Job(CommandJob):
                 except NoTrials as error:
                     console.warn(f"left out: {error.message}")
                     continue
-                session_stores.write_session(
-                    paths[session], session, trials, self.dtype
-                )
+                session_store.write_session(paths[session], session, trials, self.dtype)
                 before = done
                 done = sum(path.is_file() for path in paths.values())
                 bar.advance(done - before, f"subject {subject}, session {session}")
@@ -401,7 +399,7 @@ class Job(CommandJob):
                 ledger.leave_out("sessions", "no whole trial", f"session {session}")
         if ledger.counts:
             provenance["left_out"] = ledger.as_facts()
-        joined = session_stores.join(stores, preparation.order_seed, provenance)
+        joined = session_store.join(stores, preparation.order_seed, provenance)
         SignalStore.write(self.path(subject), preparation.finish(subject, joined))
         # those of other settings and files, too
         for path in list_sessions(self.sessions_folder, subject):

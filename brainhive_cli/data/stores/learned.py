@@ -36,7 +36,7 @@ from brainhive_cli.core.measurements import (
     WHITENED_BY_TESTED,
     merge_caveats,
 )
-from brainhive_cli.data.datasets import BadPicture, Dataset, StimulusSet
+from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.media.kept_likenesses import KeptLikenesses
 from brainhive_cli.data.media.near_copies import (
     COPIES,
@@ -46,6 +46,8 @@ from brainhive_cli.data.media.near_copies import (
     find_candidates,
 )
 from brainhive_cli.data.media.picture_digests import digest_pixels
+from brainhive_cli.data.media.pictures import BadPicture
+from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.target_store import (
     PIXEL_WORDS,
@@ -882,7 +884,10 @@ class TestedPictures:
                 )
 
         # a signal is left out if any of them saw its picture: [N]
-        return np.logical_or.reduce([is_seen[rows] for is_seen in seen.values()])
+        is_left_out: Bool = np.logical_or.reduce(
+            [is_seen[rows] for is_seen in seen.values()]
+        )
+        return is_left_out
 
 
 def describe_tested(

@@ -15,12 +15,12 @@ from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import portable, read_regular, require_content
 from brainhive_cli.core.seeds import shuffled
-from brainhive_cli.data.signal_stores import SignalStore, difference_of
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import LazyRows
-from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.trials import BY_TRIAL, Trials, group_trials
+from brainhive_cli.data.files import hdf5
+from brainhive_cli.data.files.hdf5 import LazyRows
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.signals.trials import BY_TRIAL, Trials, group_trials
+from brainhive_cli.data.stores.signal_store import SignalStore, difference_of
 
 DType = Literal["float32", "float16"]
 Known = Mapping[str, Mapping[str, Any]]

@@ -25,12 +25,12 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
 from brainhive_cli.core.recipe import SIGNALS, Paths
 from brainhive_cli.data.datasets import Dataset, Published
-from brainhive_cli.data.overlap import Overlap
+from brainhive_cli.data.files import hdf5
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.signals.overlap import Overlap
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.spaces import Grid, Sensors, Surface, Voxels, axis_lists
-from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.trials import Trials, digest_trials
+from brainhive_cli.data.signals.spaces import Grid, Sensors, Surface, Voxels, axis_lists
+from brainhive_cli.data.signals.trials import Trials, digest_trials
 
 FORMAT = 3
 """Of a signal store; the number that it carries."""

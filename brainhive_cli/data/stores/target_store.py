@@ -29,8 +29,8 @@ from brainhive_cli.core.files import below, expand_pattern, publish
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.ids import Names, match_ids
+from brainhive_cli.data.files import hdf5
+from brainhive_cli.data.files.ids import Names, match_ids
 from brainhive_cli.models.encoders import IMPORTED, describe_bad_own_name
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import numpy as np
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.data.recording_headers import FindPictures
+from brainhive_cli.data.recordings.headers import FindPictures
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import CutWindow
-from brainhive_cli.data.trials import Trials
 
 CHUNK_S = 0.02
 """Samples of a replay arrive in chunks of this length, as those of amplifiers do."""

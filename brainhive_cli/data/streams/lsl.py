@@ -20,13 +20,13 @@ from brainhive_cli.core.errors import (
     find_rows,
 )
 from brainhive_cli.core.recipe import Names, refuse_idle
-from brainhive_cli.data.lsl_library import (
+from brainhive_cli.data.recordings.lsl_library import (
     explain_lsl_errors,
     import_lsl,
     resolve_streams,
 )
-from brainhive_cli.data.recording_files import read_number
-from brainhive_cli.data.spaces import standard_name
+from brainhive_cli.data.recordings.recording_files import read_number
+from brainhive_cli.data.signals.spaces import standard_name
 from brainhive_cli.data.streams import Chunk, Event, StreamConfig, StreamFormat, Wanted
 from brainhive_cli.data.streams._sample_times import SampleTimes
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit

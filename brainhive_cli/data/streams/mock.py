@@ -6,7 +6,8 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.streams import (
     Blocks,
     Clock,
@@ -16,7 +17,6 @@ from brainhive_cli.data.streams import (
     StreamFormat,
     Wanted,
 )
-from brainhive_cli.data.trials import Trials
 
 NOISE = 10.0
 """Spread of the noise, in the unit of the signals: that of EEG in microvolts."""

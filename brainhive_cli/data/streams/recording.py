@@ -12,13 +12,13 @@ from brainhive_cli.core.command import Input
 from brainhive_cli.core.console import warn
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
-from brainhive_cli.data.exchange.session_folder import read_simulated
-from brainhive_cli.data.recording_files import UNITS, open_raw
-from brainhive_cli.data.recording_headers import (
+from brainhive_cli.data.files.bids_labels import read_simulated
+from brainhive_cli.data.recordings.headers import (
     FindPictures,
     RecordingKeys,
     read_header,
 )
+from brainhive_cli.data.recordings.recording_files import UNITS, open_raw
 from brainhive_cli.data.streams import (
     Blocks,
     Clock,

@@ -6,9 +6,9 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.streams import Clock, StreamConfig, Wanted
-from brainhive_cli.data.trials import Trials
 
 
 class Config(StreamConfig):

@@ -19,15 +19,15 @@ from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.errors import raise_if_asked_to_stop
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch, library_versions
-from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media.decoding import decoded
+from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import (
     PIXELS,
     Blank,
     TargetStore,
     TargetWriter,
 )
-from brainhive_cli.data.targets.target_stores import is_same_network
+from brainhive_cli.data.targets.encoder_stores import is_same_network
 from brainhive_cli.data.targets.targets import EncoderGroup, alternatives, shape_of
 from brainhive_cli.models.encoders import EncoderConfig
 

@@ -23,9 +23,10 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.recipe import EMBEDDINGS, Paths, read_recipe, shipped_recipes
 from brainhive_cli.core.runs import RunFolder, of_variant
-from brainhive_cli.data.datasets import Dataset, StimulusSet
-from brainhive_cli.data.signal_stores import recorded_subjects
+from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores.signal_store import recorded_subjects
 from brainhive_cli.data.stores.target_store import (
     Health,
     TargetStore,

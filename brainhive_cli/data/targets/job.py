@@ -17,15 +17,16 @@ from brainhive_cli.core.jobs import Job as CommandJob
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.recipe import BaseRecipe, Names
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.datasets import Dataset, describe_unread, list_stimuli
+from brainhive_cli.data.datasets import Dataset, list_stimuli
 from brainhive_cli.data.media.decoding import decoders
+from brainhive_cli.data.media.stimuli import describe_unread
 from brainhive_cli.data.stores.target_store import filling, finish_stores, path_of
 from brainhive_cli.data.targets.embedding import StoreJob, stream
-from brainhive_cli.data.targets.picture_splits import HeldOut
-from brainhive_cli.data.targets.target_stores import (
+from brainhive_cli.data.targets.encoder_stores import (
     with_usual_encoders,
     write_embedding,
 )
+from brainhive_cli.data.targets.picture_splits import HeldOut
 from brainhive_cli.data.targets.targets import EncoderGroup, grouped
 from brainhive_cli.models.encoders import IMPORTED, USUAL, Encoders
 

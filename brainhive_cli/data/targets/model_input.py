@@ -19,13 +19,13 @@ from brainhive_cli.core.errors import (
     find_rows,
     require_kind,
 )
-from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice, map_channels
 from brainhive_cli.data.signals.normalisations import Normaliser, Statistics
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.trials import COPIED_STIMULI, Trials
+from brainhive_cli.data.stores.signal_store import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.trials import COPIED_STIMULI, Trials
 from brainhive_cli.models.signal_spec import SignalSpec
 
 

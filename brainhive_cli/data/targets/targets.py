@@ -23,18 +23,14 @@ from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import (
-    Clip,
-    Dataset,
-    StimulusSet,
-    decode,
-    pictures_below,
-)
+from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.files.hdf5 import LazyRows
+from brainhive_cli.data.files.ids import Names, match_names, summarise_names
+from brainhive_cli.data.media.pictures import decode
+from brainhive_cli.data.media.stimuli import Clip, StimulusSet, pictures_below
 from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.hdf5 import LazyRows
-from brainhive_cli.data.stores.ids import Names, match_names, summarise_names
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.target_stores import open_stores, write_embedding
+from brainhive_cli.data.targets.encoder_stores import open_stores, write_embedding
 from brainhive_cli.models.encoders import (
     EMBEDDING,
     SEEN,

@@ -9,7 +9,7 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Bool, Float64
 from brainhive_cli.core.errors import BrainhiveError, Line
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.trials import Trials
 
 Unit = Literal["pictures", "trials", "minutes"]
 UNITS = get_args(Unit)

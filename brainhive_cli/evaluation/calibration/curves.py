@@ -29,7 +29,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.learned import describe_tested
+from brainhive_cli.data.stores.learned import describe_tested
 from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
 from brainhive_cli.evaluation.calibration.job import Job
@@ -40,14 +40,14 @@ from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.tables import metric_table, render
-from brainhive_cli.training.alignment.few_shot import (
+from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.trained.few_shot import (
     PERMUTED_SCRATCH,
     PERMUTED_TRANSFER,
     SCRATCH,
     TRANSFER,
     ZERO_SHOT,
 )
-from brainhive_cli.training.alignment.recipe import Cell
 
 MEASURED = ("top1", "top5", "mrr")
 GAIN = "top1_gain"

@@ -17,17 +17,17 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import TRIALS_TOGETHER, extend_protocol
 from brainhive_cli.data.datasets import alike_items
-from brainhive_cli.data.learned import LearnedPictures
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.learned import LearnedPictures
 from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.calibration.amounts import UNITS, Unit, limit_amounts
 from brainhive_cli.evaluation.calibration.recipe import PICTURES, Recipe
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.training.alignment import few_shot
-from brainhive_cli.training.alignment.few_shot import SourceModel
 from brainhive_cli.training.alignment.recipe import Cell, Recipe as Training
-from brainhive_cli.training.alignment.trained import (
+from brainhive_cli.training.alignment.trained import few_shot
+from brainhive_cli.training.alignment.trained.few_shot import SourceModel
+from brainhive_cli.training.alignment.trained.run import (
     TrainedModel,
     TrainedRun,
     open_model,

@@ -15,8 +15,8 @@ from brainhive_cli.core.facts import Strength
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.calibration.amounts import (
     EVERYTHING,
     choose_trials,
@@ -26,8 +26,8 @@ from brainhive_cli.evaluation.calibration.job import Job, Person, read_raw
 from brainhive_cli.evaluation.calibration.recipe import SHELVES, Recipe
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
-from brainhive_cli.training.alignment.batches import held_out_of
-from brainhive_cli.training.alignment.few_shot import (
+from brainhive_cli.training.alignment.recipe import Cell, Recipe as Training
+from brainhive_cli.training.alignment.trained.few_shot import (
     FEWEST_PICTURES,
     FINE_TUNING,
     PERMUTED_TRANSFER,
@@ -39,8 +39,8 @@ from brainhive_cli.training.alignment.few_shot import (
     SourceModel,
     fixed_pull,
 )
-from brainhive_cli.training.alignment.recipe import Cell, Recipe as Training
-from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
+from brainhive_cli.training.alignment.trained.run import TrainedModel, TrainedRun
+from brainhive_cli.training.alignment.training.batches import held_out_of
 
 LEAST_VALIDATION = 0.1
 """Share of training concepts that validate the strength, at least."""

@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.recipe import Section, TrainedRunRecipe
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.evaluation.calibration.amounts import UNITS, Order
-from brainhive_cli.training.alignment.few_shot import (
+from brainhive_cli.training.alignment.trained.few_shot import (
     ARMS,
     SCRATCH,
     TRANSFER,

@@ -25,8 +25,8 @@ from brainhive_cli.evaluation.calibration.measure import (
     train_on,
 )
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.run import TrainingRun
-from brainhive_cli.training.alignment.trained import TrainedRun, open_model
+from brainhive_cli.training.alignment.trained.run import TrainedRun, open_model
+from brainhive_cli.training.alignment.training.run import TrainingRun
 
 
 class CalibrationRun(Job, RunJob):

@@ -24,10 +24,10 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell as TableCell, Table, p_text
-from brainhive_cli.data.learned import describe_tested
-from brainhive_cli.data.space_files import write_maps
-from brainhive_cli.data.spaces import Sensors, Voxels, channel_rows
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.space_files import write_maps
+from brainhive_cli.data.signals.spaces import Sensors, Voxels, channel_rows
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.learned import describe_tested
 from brainhive_cli.evaluation.explanation.encoding_model import (
     CEILINGS,
     CORRELATION,

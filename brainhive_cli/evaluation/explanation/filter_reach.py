@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.data.recording_files import filter_samples
+from brainhive_cli.data.recordings.recording_files import filter_samples
 from brainhive_cli.data.signals.cutting import Cutting, Steps
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.trials import Trials
 
 EFFECTS_MS = (50, 100, 300, 500)
 """Lengths of the effects that are tried: a high-pass filter spreads long ones further,

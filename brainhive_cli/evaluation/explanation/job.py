@@ -21,10 +21,10 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.data.datasets import alike_items, require_split
 from brainhive_cli.data.signals.selection import window_starts
-from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.targets.encoder_stores import open_stores, store_inputs
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
     SENSOR,
@@ -48,7 +48,7 @@ from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import (
+from brainhive_cli.training.alignment.trained.run import (
     TrainedModel,
     TrainedRun,
     open_model,

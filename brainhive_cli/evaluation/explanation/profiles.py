@@ -11,7 +11,7 @@ import numpy as np
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
-from brainhive_cli.data.trials import take
+from brainhive_cli.data.signals.trials import take
 from brainhive_cli.measurement.units import Items
 
 EXCHANGES = 20

@@ -13,8 +13,8 @@ from torch import Tensor
 from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
 from brainhive_cli.core.artifacts import Map, Point
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.spaces import Sensors, Voxels, standard_positions
-from brainhive_cli.data.trials import COPIED_STIMULI, Trials
+from brainhive_cli.data.signals.spaces import Sensors, Voxels, standard_positions
+from brainhive_cli.data.signals.trials import COPIED_STIMULI, Trials
 from brainhive_cli.measurement.reliability import average_parts
 from brainhive_cli.measurement.repetitions import separate_repetitions
 

@@ -15,16 +15,16 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import list_footnotes, mark
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.signal_stores import (
+from brainhive_cli.data.files.hdf5 import short_name
+from brainhive_cli.data.signals.space_files import write_maps
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import (
     COUNTED,
     SignalStore,
     count_rows,
     describe_store,
 )
-from brainhive_cli.data.space_files import write_maps
-from brainhive_cli.data.spaces import Sensors, Voxels
-from brainhive_cli.data.stores.hdf5 import short_name
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.profiles import TIME
 from brainhive_cli.evaluation.explanation.sensor_space import (
     WHITENED,

@@ -17,7 +17,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.measurements import scope
 from brainhive_cli.data.datasets import alike_of
-from brainhive_cli.data.trials import Trials, take
+from brainhive_cli.data.signals.trials import Trials, take
 from brainhive_cli.evaluation.explanation.conclusion import (
     Drawn,
     Scopes,
@@ -37,7 +37,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.reports.tables import render
-from brainhive_cli.training.alignment.trained import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedModel
 
 DECODING, GENERALISATION = OF_TRIALS
 AT_ONCE = 2**26

@@ -16,8 +16,7 @@ from torch.nn.functional import normalize
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool, Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.event_names import EventNames
-from brainhive_cli.data.model_input import choose_input
+from brainhive_cli.data.recordings.event_names import EventNames
 from brainhive_cli.data.signals.cutting import (
     Cutting,
     Steps,
@@ -26,13 +25,14 @@ from brainhive_cli.data.signals.cutting import (
     whitener,
 )
 from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.signals.spaces import Sensors, standard_positions
+from brainhive_cli.data.signals.trials import BY_TRIAL, Trials
 from brainhive_cli.data.signals.windows import CutWindow
-from brainhive_cli.data.spaces import Sensors, standard_positions
-from brainhive_cli.data.trials import BY_TRIAL, Trials
+from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.signal_spec import SignalSpec, name_unit
-from brainhive_cli.training.alignment.trained import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedModel
 
 BEST = 5
 """Pictures that are shown of each window."""

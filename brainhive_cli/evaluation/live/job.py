@@ -30,10 +30,10 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.recipe import SIGNALS
 from brainhive_cli.data.datasets import require_split
-from brainhive_cli.data.event_names import TABLES, EventNames
-from brainhive_cli.data.model_input import choose_input
-from brainhive_cli.data.recording_files import bids_root
+from brainhive_cli.data.recordings.event_names import TABLES, EventNames
+from brainhive_cli.data.recordings.recording_files import bids_root
 from brainhive_cli.data.signals.cutting import Cutting
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import Windows
 from brainhive_cli.data.streams import (
     Stream,
@@ -42,7 +42,7 @@ from brainhive_cli.data.streams import (
     Wanted,
     WindowStream,
 )
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.evaluation.live.decoder import (
     KINDS,
     STREAM,
@@ -55,7 +55,7 @@ from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.model_files import require_weights
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import (
+from brainhive_cli.training.alignment.trained.run import (
     DEFAULT_UNIT,
     TrainedModel,
     TrainedRun,

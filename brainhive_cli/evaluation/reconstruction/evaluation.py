@@ -39,8 +39,8 @@ from brainhive_cli.core.recipe import Paths, Published
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import media_files
+from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     choose_metrics,
     load,

@@ -25,18 +25,16 @@ from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.files import below, locate
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.core.runs import FINISHED, RunFolder
-from brainhive_cli.data.datasets import (
-    PICTURES,
-    BadPicture,
+from brainhive_cli.data.files.ids import PICTURES, match_ids
+from brainhive_cli.data.media import media_files
+from brainhive_cli.data.media.media_files import ANIMATED, VIDEOS, is_animated
+from brainhive_cli.data.media.pictures import BadPicture, decode
+from brainhive_cli.data.media.stimuli import (
     Clip,
     StimulusSet,
     check_unique,
-    decode,
     pictures_below,
 )
-from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.media_files import ANIMATED, VIDEOS, is_animated
-from brainhive_cli.data.stores.ids import match_ids
 from brainhive_cli.evaluation.reconstruction.generation import (
     TRAIN,
     DecodedSet,
@@ -53,7 +51,7 @@ from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.metrics.image import prepare
 from brainhive_cli.measurement.ranks import nearest
 from brainhive_cli.measurement.units import Alike, AlikeBy
-from brainhive_cli.training.alignment.trained import TrainedRun
+from brainhive_cli.training.alignment.trained.run import TrainedRun
 
 REPEAT = re.compile(r"(.+?)[_-]\d+")
 """End of the name of one of several reconstructions of NAME."""

@@ -28,7 +28,7 @@ from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media import media_files
-from brainhive_cli.data.targets.target_stores import match_keys
+from brainhive_cli.data.targets.encoder_stores import match_keys
 from brainhive_cli.data.targets.targets import Targets, grouped
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Source
 from brainhive_cli.models.encoders import EncoderConfig
@@ -43,7 +43,7 @@ from brainhive_cli.models.heads import (
 )
 from brainhive_cli.models.priors import Prior
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
+from brainhive_cli.training.alignment.trained.run import TrainedModel, TrainedRun
 
 MAX_BATCH = 8192
 """Stimuli whose heads are computed at once, at most."""

@@ -12,13 +12,9 @@ from brainhive_cli.core.facts import describe_signals
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
 from brainhive_cli.core.runs import RunFolder, of_variant
-from brainhive_cli.data.datasets import (
-    StimulusSet,
-    alike_of,
-    list_pictures,
-    list_stimuli,
-)
-from brainhive_cli.data.learned import JOINED, Learned
+from brainhive_cli.data.datasets import alike_of, list_pictures, list_stimuli
+from brainhive_cli.data.media.stimuli import StimulusSet
+from brainhive_cli.data.stores.learned import JOINED, Learned
 from brainhive_cli.evaluation.reconstruction.folders import BASELINES, DEFAULT
 from brainhive_cli.evaluation.reconstruction.generation import (
     CELL_INDEPENDENT,
@@ -46,7 +42,7 @@ from brainhive_cli.models.encoders import IMPORTED
 from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import name_of_training
-from brainhive_cli.training.alignment.trained import (
+from brainhive_cli.training.alignment.trained.run import (
     TrainedRun,
     check_tokens,
     open_model,

@@ -22,7 +22,7 @@ from brainhive_cli.core.errors import (
     install_line,
 )
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.datasets import Clip
+from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.data.targets.targets import encode
 from brainhive_cli.measurement.metrics import (
     Medium,

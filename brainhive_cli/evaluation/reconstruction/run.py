@@ -18,7 +18,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder, of_variant
 from brainhive_cli.core.sweep import read_sweep_run, variants
-from brainhive_cli.data.learned import describe_tested
+from brainhive_cli.data.stores.learned import describe_tested
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     compare_with,
     find_runs_to_compare,
@@ -65,7 +65,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 )
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.models import priors
-from brainhive_cli.training.alignment.trained import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedModel
 
 GENERATED_BY = PRIOR_KEYS | {
     *("generator", "resolution_px", "steps", "guidance", "strength"),

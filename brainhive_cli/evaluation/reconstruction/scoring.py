@@ -23,8 +23,8 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, lower_is_better
 from brainhive_cli.core.tables import write_csv
-from brainhive_cli.data.datasets import Clip, StimulusSet
 from brainhive_cli.data.media import media_files
+from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.evaluation.reconstruction.metric_parts import scale_of
 from brainhive_cli.measurement.metrics import MetricPart, tasks
 from brainhive_cli.measurement.metrics.image import prepare

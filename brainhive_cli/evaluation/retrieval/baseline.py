@@ -21,8 +21,8 @@ from brainhive_cli.core.facts import MISFILED, RIDGE_RECIPE, Answer, Baseline
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.recipe import validate, write_yaml
 from brainhive_cli.data.datasets import alike_of
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import StoreTargets
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import (
     Models,
@@ -48,7 +48,7 @@ from brainhive_cli.training.alignment.recipe import (
     Recipe as AlignRecipe,
     ridge_keys,
 )
-from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
+from brainhive_cli.training.alignment.trained.run import TrainedModel, TrainedRun
 
 RIDGE_TAKES = {
     *("dataset", "encoders", "mode", "subjects", "trained_on", "signal", "paths")

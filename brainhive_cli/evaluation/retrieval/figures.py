@@ -27,9 +27,9 @@ from brainhive_cli.core.measurements import (
     shown,
 )
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.files.ids import match_names
 from brainhive_cli.data.media.media_files import first_frame
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores.ids import match_names
+from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.evaluation.retrieval.measure import (
     Models,
     encode,
@@ -52,7 +52,7 @@ from brainhive_cli.reports.drawings import draw_slices, shows_something
 from brainhive_cli.reports.tables import (
     describe_sample,
 )
-from brainhive_cli.training.alignment.trained import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedModel
 
 NEAREST_BINS = 8
 """Bins of equal size in the figure of nearest training pictures."""

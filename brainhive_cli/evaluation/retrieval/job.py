@@ -16,7 +16,7 @@ from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import rejoined
-from brainhive_cli.training.alignment.trained import (
+from brainhive_cli.training.alignment.trained.run import (
     TrainedModel,
     TrainedRun,
     open_model,

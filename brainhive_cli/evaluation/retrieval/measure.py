@@ -20,7 +20,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import BACKWARD, TRIALS_TOGETHER, scope
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.selection import region_masks
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.scopes import (
     ALONE,
@@ -49,7 +49,7 @@ from brainhive_cli.measurement.retrieval import (
     rank_split,
 )
 from brainhive_cli.measurement.units import MANY_UNITS
-from brainhive_cli.training.alignment.trained import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedModel
 
 Models = Sequence[TrainedModel]
 """The models of a group: their cosine similarities are averaged.

@@ -37,7 +37,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.data.datasets import alike_of
-from brainhive_cli.data.learned import describe_tested
+from brainhive_cli.data.stores.learned import describe_tested
 from brainhive_cli.evaluation.retrieval.folds import (
     Measured,
     measure_classes,

@@ -12,7 +12,7 @@ from brainhive_cli.core.measurements import Measurements, shown
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, finished_runs
 from brainhive_cli.core.tables import number, p_text
-from brainhive_cli.data.targets.target_stores import list_changed
+from brainhive_cli.data.targets.encoder_stores import list_changed
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
 from brainhive_cli.evaluation.retrieval.measure import measure_cell
 from brainhive_cli.evaluation.retrieval.recipe import Recipe

@@ -22,7 +22,7 @@ from pydantic import ConfigDict
 
 from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.learned import Learned, Selection
+from brainhive_cli.data.stores.learned import Learned, Selection
 from brainhive_cli.models.foreign_weights import (
     State,
     Table,

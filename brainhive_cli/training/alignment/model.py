@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.learned import Learned
+from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.models import backbones, fusers, heads as outputs
 from brainhive_cli.models.blocks import LINEAR, Adapter, ChannelMixing
 from brainhive_cli.models.signal_spec import check_signal

@@ -6,7 +6,7 @@ from typing import Any
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs import FINISHED
-from brainhive_cli.data.learned import Learned
+from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.training.alignment import layout as layouts
 from brainhive_cli.training.alignment.layout import FORMAT, Format
 

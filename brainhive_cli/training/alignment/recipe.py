@@ -34,11 +34,11 @@ from brainhive_cli.core.recipe import (
 )
 from brainhive_cli.core.sweep import SweptRecipe, flattened, read_sweep, variants
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.holdout import Holdout
-from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.augmentations import Augment
+from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.selection import Signal, list_regions
-from brainhive_cli.data.targets.target_stores import encoders_of, with_usual_encoders
+from brainhive_cli.data.stores.signal_store import Recordings
+from brainhive_cli.data.targets.encoder_stores import encoders_of, with_usual_encoders
 from brainhive_cli.models.course import (
     Course,
     Epochs,

@@ -10,10 +10,10 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import cite, flatten
 from brainhive_cli.data.datasets import PUBLISHED, Dataset
-from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.recipe import USED_IN_CLOSED_FORM, Recipe

@@ -19,13 +19,12 @@ from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.datasets import Dataset, StimulusSet
+from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.files import hdf5
+from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.decoding import decoders
-from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.target_store import Blank, filling, finish_stores
-from brainhive_cli.data.targets.targets import Targets, open_targets
-from brainhive_cli.data.targets.views import (
+from brainhive_cli.data.media.stimuli import StimulusSet
+from brainhive_cli.data.media.views import (
     Batch,
     Content,
     Latents,
@@ -34,6 +33,8 @@ from brainhive_cli.data.targets.views import (
     loaded,
     read_pictures,
 )
+from brainhive_cli.data.stores.target_store import Blank, filling, finish_stores
+from brainhive_cli.data.targets.targets import Targets, open_targets
 from brainhive_cli.training.prior.recipe import Recipe
 
 AGAIN = Line("train-prior", "cache_latents=true")

@@ -26,8 +26,8 @@ from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
 from brainhive_cli.core.parts import cited
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import PUBLISHED, Dataset, list_pictures
-from brainhive_cli.data.learned import Learned, LearnedPictures
-from brainhive_cli.data.targets.target_stores import only_if_recorded, store_inputs
+from brainhive_cli.data.stores.learned import Learned, LearnedPictures
+from brainhive_cli.data.targets.encoder_stores import only_if_recorded, store_inputs
 from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models import encoders, priors

@@ -18,8 +18,8 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.media.views import Batch, to_pictures
 from brainhive_cli.data.targets.targets import encode
-from brainhive_cli.data.targets.views import Batch, to_pictures
 from brainhive_cli.measurement.metrics.perceptual import (
     inception,
     lpips,

@@ -14,7 +14,8 @@ from cc2017_files import COUNTS, captions_of, frames_of, key_masks_of, labels_of
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import Dataset, StimulusSet
+from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.published.cc2017 import Clips, _open_tensor
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from brainhive_cli.data.datasets import BadPicture, decode
 from brainhive_cli.data.media.picture_digests import digest_pixels
+from brainhive_cli.data.media.pictures import BadPicture, decode
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

@@ -8,8 +8,9 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import BadPicture, Dataset, image_folder
+from brainhive_cli.data.datasets import Dataset, image_folder
 from brainhive_cli.data.datasets.image_folder import Config
+from brainhive_cli.data.media.pictures import BadPicture
 
 
 def draw(path: Path, colour: str = "red", mode: str = "RGB") -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import BadPicture, Dataset
+from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.published.nsd import CURATED, INFO, STIMULI, Pictures
 
 COUNT = 73000

@@ -11,7 +11,7 @@ from PIL import Image
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, demo
-from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores import simulated, target_store
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter
 from brainhive_cli.demo import simulation
 
@@ -43,7 +43,7 @@ def pictures(home: Path) -> Path:
 
 def dataset(home: Path, **knobs: object) -> Dataset:
     images = {"kind": "image-folder", "root": str(home / "photos")}
-    return demo.Simulated(images=images, meaning="vae", **knobs).build(Paths())
+    return simulated.Simulated(images=images, meaning="vae", **knobs).build(Paths())
 
 
 def test_signals_simulated_from_anyones_pictures_are_labelled_and_repeatable(

@@ -13,20 +13,21 @@ from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import (
-    BadPicture,
     Dataset,
     Published,
-    StimulusSet,
-    check_unique,
-    decode,
-    describe_unread,
-    from_files,
     list_pictures,
     list_stimuli,
-    pictures_below,
     require_split,
 )
-from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.media.pictures import BadPicture, decode
+from brainhive_cli.data.media.stimuli import (
+    StimulusSet,
+    check_unique,
+    describe_unread,
+    from_files,
+    pictures_below,
+)
 
 NAMES = Names.of(["a", "b"])
 

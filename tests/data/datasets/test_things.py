@@ -19,11 +19,11 @@ from brainhive_cli.core.command import require
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.files import ids
 from brainhive_cli.data.published import things_eeg
 from brainhive_cli.data.published.things_eeg import MONTAGE
-from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.stores import ids
+from brainhive_cli.data.stores.signal_store import Recordings
 
 CONCEPTS = {
     "train": ["00001_aardvark", "00002_abacus"],

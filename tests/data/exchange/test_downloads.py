@@ -16,13 +16,13 @@ import pytest
 
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.exchange import downloads
-from brainhive_cli.data.exchange.downloads import (
+from brainhive_cli.data.downloads import downloads
+from brainhive_cli.data.downloads.downloads import (
     download_files,
     find_missing,
     find_outdated,
 )
-from brainhive_cli.data.exchange.hosts import RemoteFile
+from brainhive_cli.data.downloads.hosts import RemoteFile
 from tests.routes import Routes, send, serving
 
 BODY = bytes(range(256)) * 1_000

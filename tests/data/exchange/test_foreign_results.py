@@ -246,7 +246,7 @@ def test_a_small_hostile_file_takes_seconds(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Issue 86, 7: time grew with the square of a name's length, and worse."""
-    from brainhive_cli.data.stores import pickles
+    from brainhive_cli.data.files import pickles
 
     monkeypatch.setattr(pickles, "MAX_LISTS", 2**16)
     monkeypatch.setattr(pickles, "MAX_ITEMS", 2**20)

@@ -10,8 +10,8 @@ import pytest
 
 from brainhive_cli.core import hub
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.data.exchange import hosts
-from brainhive_cli.data.exchange.hosts import RemoteFile, choose_files, list_files
+from brainhive_cli.data.downloads import hosts
+from brainhive_cli.data.downloads.hosts import RemoteFile, choose_files, list_files
 from tests.routes import Routes, send, serving
 
 ENTRY = {

@@ -12,11 +12,8 @@ from recorded_numbers import Recorded
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.exchange import session_folder
 from brainhive_cli.data.exchange.growing_run import FLOAT, _write_tag
-from brainhive_cli.data.exchange.session_folder import (
-    SessionFolder,
-    _scale_of,
-    read_simulated,
-)
+from brainhive_cli.data.exchange.session_folder import SessionFolder, _scale_of
+from brainhive_cli.data.files.bids_labels import read_simulated
 from brainhive_cli.data.streams import StreamFormat
 
 pytest.importorskip("mne_bids")

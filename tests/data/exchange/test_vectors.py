@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.datasets import BadPicture, StimulusSet
 from brainhive_cli.data.exchange import vectors
 from brainhive_cli.data.exchange.vectors import (
     Vectors,
@@ -19,8 +18,10 @@ from brainhive_cli.data.exchange.vectors import (
     open_vectors,
     write_parquet,
 )
+from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.picture_digests import describe_pixels
-from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.media.pictures import BadPicture
+from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import (
     PIXEL_WORDS,
     Blank,

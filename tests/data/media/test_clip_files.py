@@ -8,13 +8,13 @@ from clips import clip, save_animation, save_frames
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.datasets import BadPicture
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import (
     read_animation,
     read_frames_of,
     write_video,
 )
+from brainhive_cli.data.media.pictures import BadPicture
 
 
 def test_a_video_keeps_frames_and_rate_and_odd_sides_get_a_pixel(tmp_path):

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import BadPicture, StimulusSet
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.media import stimuli
 from brainhive_cli.data.media.decoding import decoded
-from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.media.pictures import BadPicture
+from brainhive_cli.data.media.stimuli import StimulusSet
 
 COUNT = 150
 BAD = 7
@@ -32,7 +33,7 @@ def image_set(log: Path) -> StimulusSet:
         return Image.new("RGB", (4, 4), (row, row, row))
 
     names = Names.of(map(str, range(COUNT)))
-    return datasets.StimulusSet("greys", "train", names, names, opened)
+    return stimuli.StimulusSet("greys", "train", names, names, opened)
 
 
 def corner(picture: Image.Image) -> Tensor:

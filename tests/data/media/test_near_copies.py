@@ -14,7 +14,6 @@ from PIL import Image, ImageOps
 from scipy.fft import dctn
 from skimage import data as photographs
 
-from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import near_copies
 from brainhive_cli.data.media.near_copies import (
     confirm_near_copy,
@@ -23,6 +22,7 @@ from brainhive_cli.data.media.near_copies import (
     hash_picture,
 )
 from brainhive_cli.data.media.picture_digests import digest_pixels
+from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.demo import pictures as demo
 
 ROOT = Path(__file__).resolve().parents[3]

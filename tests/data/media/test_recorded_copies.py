@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 from recorded_numbers import Recorded
 
-from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import near_copies
 from brainhive_cli.data.media.near_copies import (
     confirm_near_copy,
@@ -14,6 +13,7 @@ from brainhive_cli.data.media.near_copies import (
     hash_picture,
 )
 from brainhive_cli.data.media.picture_digests import describe_pixels, digest_pixels
+from brainhive_cli.data.media.stimuli import Clip
 
 VERDICTS = ("", "copy", "cropped", "mirrored")
 Pixels = np.ndarray

@@ -12,20 +12,23 @@ import pytest
 from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.preparations import list_pictures
-from brainhive_cli.data.session_stores import join, write_session
-from brainhive_cli.data.signal_stores import SignalStore, count_rows, describe_store
-from brainhive_cli.data.single_trial_betas import (
+from brainhive_cli.data.fmri.betas import (
     NOT_ESTIMATED,
     Betas,
     BetaSteps,
     SessionTrials,
     choose_estimates,
-    match_pictures,
     measure_ncsnr,
 )
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.recordings.shown_pictures import list_pictures, match_pictures
+from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.session_store import join, write_session
+from brainhive_cli.data.stores.signal_store import (
+    SignalStore,
+    count_rows,
+    describe_store,
+)
 
 VOXELS = 12
 

@@ -20,10 +20,10 @@ from trial_numbers import numbers_in, numbers_of_preparation, numbers_of_space
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.fmri.bids_bold import find_onset_unit
 from brainhive_cli.data.preparations import bold
-from brainhive_cli.data.preparations._bold_files import find_onset_unit
 from brainhive_cli.data.preparations.bold import Bold, Config
-from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.stores.signal_store import SignalStore
 
 RECOVERED = 0.77
 """Correlation with the true betas in each run: .80; without StartTime .68 to .80, with

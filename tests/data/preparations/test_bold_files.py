@@ -13,8 +13,7 @@ pytest.importorskip("nibabel")
 import nibabel
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.ledger import Ledger
-from brainhive_cli.data.preparations._bold_files import (
+from brainhive_cli.data.fmri.bids_bold import (
     BoldRun,
     find_runs,
     inherit,
@@ -24,6 +23,7 @@ from brainhive_cli.data.preparations._bold_files import (
     read_timing,
     refuse_versions,
 )
+from brainhive_cli.data.recordings.ledger import Ledger
 
 FUNC = Path("sub-01/ses-02/func")
 

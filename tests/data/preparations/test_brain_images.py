@@ -11,7 +11,7 @@ pytest.importorskip("nibabel")
 import nibabel
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.brain_images import find_threshold, is_inside, open_image
+from brainhive_cli.data.fmri.volumes import find_threshold, is_inside, open_image
 
 
 @pytest.fixture

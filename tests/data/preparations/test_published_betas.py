@@ -24,9 +24,9 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.measurements import TWINS
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published import laion_fmri
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import SignalStore
 from tools.soak import nsd_files
 
 pytest.importorskip("nibabel")

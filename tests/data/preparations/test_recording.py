@@ -22,8 +22,8 @@ from trial_numbers import numbers_of_preparation, numbers_of_splits
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.preparations.recording import Config
+from brainhive_cli.data.targets.model_input import spec_of
 
 mne = pytest.importorskip("mne")
 FORMATS = ("fif", "edf", "set", "vhdr", "bids")

@@ -11,11 +11,11 @@ from own_recordings import CHANNELS, RATE_HZ, Shown, annotate, make_raw, write_p
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.epochs import as_trials, warn_of_size
 from brainhive_cli.data.preparations.recording import Config, Own, _tabulate_pictures
-from brainhive_cli.data.recording_files import list_recordings
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import channel_rows
+from brainhive_cli.data.recordings.epochs import as_trials, warn_of_size
+from brainhive_cli.data.recordings.recording_files import list_recordings
+from brainhive_cli.data.signals.spaces import channel_rows
+from brainhive_cli.data.stores.signal_store import SignalStore
 
 mne = pytest.importorskip("mne")
 TIMES_S = np.arange(50) / 100

@@ -12,14 +12,14 @@ import nibabel
 from nibabel.freesurfer import write_annot
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.brain_images import Mask
-from brainhive_cli.data.preparations._regions import (
+from brainhive_cli.data.fmri.regions import (
     WANG,
     count_sides,
     find_region_files,
     name_voxels,
 )
-from brainhive_cli.data.spaces import Surface
+from brainhive_cli.data.fmri.volumes import Mask
+from brainhive_cli.data.signals.spaces import Surface
 
 SHAPE, AFFINE = (3, 4, 5), np.eye(4)
 INSIDE = np.random.default_rng(0).random(SHAPE) < 0.7

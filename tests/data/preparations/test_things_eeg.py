@@ -9,9 +9,9 @@ from trial_numbers import numbers_of_trials
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import shuffled
+from brainhive_cli.data.files import pickles
 from brainhive_cli.data.published.things_eeg_raw import TARGET, Raw
 from brainhive_cli.data.signals.cutting import covariance
-from brainhive_cli.data.stores import pickles
 
 SPLITS = {"training": "train", "test": "test"}
 """Our names of the published partitions."""

@@ -13,8 +13,8 @@ from trial_numbers import numbers_of_trials
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations import Merged
 from brainhive_cli.data.published.things_eeg import MONTAGE, Prepared
+from brainhive_cli.data.recordings.contract import Merged
 
 CONCEPTS, IMAGES, TESTS = 2, 3, 2
 

@@ -12,7 +12,7 @@ pytest.importorskip("nibabel")
 import nibabel
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.brain_images import Mask, read_volume
+from brainhive_cli.data.fmri.volumes import Mask, read_volume
 
 SHAPE, VOLUMES, WAY = (3, 4, 5), 6, "save it again"
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])

@@ -12,15 +12,15 @@ from layouts import spec_of
 from safetensors.numpy import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.model_input import choose_input, model_input
 from brainhive_cli.data.signals.channel_mapping import (
     fit_origin,
     map_channels,
     spline_weights,
 )
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.spaces import Sensors, standard_positions
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors, standard_positions
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.targets.model_input import choose_input, model_input
 
 ROUNDING = 1e-6
 """Of golden values in float32."""

@@ -13,6 +13,20 @@ from recorded_numbers import Recorded
 from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.fmri.glm import (
+    Session,
+    TrialRun,
+    add_components,
+    canonical_hrf,
+    choose_noise_pool,
+    design,
+    drift_basis,
+    estimate_trials,
+    fractional_ridge,
+    polynomial_degree,
+    rescale,
+    survey_voxels,
+)
 from brainhive_cli.data.signals import cutting, normalisations, selection
 from brainhive_cli.data.signals.augmentations import (
     Augment,
@@ -50,22 +64,7 @@ from brainhive_cli.data.signals.selection import (
     split_masks,
     window_starts,
 )
-from brainhive_cli.data.signals.single_trials import (
-    Session,
-    TrialRun,
-    add_components,
-    canonical_hrf,
-    choose_noise_pool,
-    design,
-    drift_basis,
-    estimate_trials,
-    fractional_ridge,
-    polynomial_degree,
-    rescale,
-    survey_voxels,
-)
-from brainhive_cli.data.signals.windows import Windows
-from brainhive_cli.data.spaces import (
+from brainhive_cli.data.signals.spaces import (
     Sensors,
     Voxels,
     channel_rows,
@@ -75,6 +74,7 @@ from brainhive_cli.data.spaces import (
     standard_names,
     standard_positions,
 )
+from brainhive_cli.data.signals.windows import Windows
 
 CAP = ("Fp1", "Fz", "C3", "Cz", "P7", "Oz")
 

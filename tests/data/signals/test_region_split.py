@@ -8,8 +8,8 @@ import pytest
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import validate
 from brainhive_cli.data.signals.selection import Signal, split_masks
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.signals.trials import Trials
 
 MEMBERS = {
     "nsdgeneral": range(10),

@@ -4,7 +4,7 @@ import pytest
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.data.published.things_eeg import MONTAGE, POSTERIOR
-from brainhive_cli.data.spaces import REGIONS, channel_rows, region_of
+from brainhive_cli.data.signals.spaces import REGIONS, channel_rows, region_of
 
 
 def test_a_channel_lies_where_the_10_10_system_says():

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.spaces import Sensors, Voxels, channel_rows, sample_range
-from brainhive_cli.data.trials import COPIED_STIMULI, Trials
+from brainhive_cli.data.signals.spaces import (
+    Sensors,
+    Voxels,
+    channel_rows,
+    sample_range,
+)
+from brainhive_cli.data.signals.trials import COPIED_STIMULI, Trials
 
 CHANNELS = ("P7", "POz", "PO7", "Oz")
 MS = np.arange(250) / 250

@@ -17,8 +17,8 @@ from safetensors.numpy import load_file
 from scipy.stats import gamma
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals import single_trials
-from brainhive_cli.data.signals.single_trials import (
+from brainhive_cli.data.fmri import glm
+from brainhive_cli.data.fmri.glm import (
     Estimates,
     Session,
     TrialRun,
@@ -173,7 +173,7 @@ def fit(session: Session, solve: Callable[[Array], Array] = lsa_weights) -> Esti
 
 
 def shrink(session: Session, *fractions: float, is_rescaled: bool = True) -> Estimates:
-    solve = solve_ridge(session, fractions or single_trials.FRACTIONS)
+    solve = solve_ridge(session, fractions or glm.FRACTIONS)
     if is_rescaled:
         return fit_trials(session, survey_voxels(session), solve)
 
@@ -367,7 +367,7 @@ def test_shrunk_betas_and_their_fractions_are_those_of_type_d(
 ) -> None:
     _, session = reference.denoised(is_ours)
     estimates = shrink(session)
-    np.testing.assert_allclose(single_trials.FRACTIONS, reference.fractions)
+    np.testing.assert_allclose(glm.FRACTIONS, reference.fractions)
     np.testing.assert_allclose(
         estimates.maps["fraction"], reference["fraction"], atol=1e-6
     )
@@ -403,11 +403,11 @@ def test_one_threshold_bounds_the_noise_pool_and_the_judges(
         voxels.update(noise_pool=pool, pc_voxels=judges)
         return add_components(session, hrf_index, pool, judges)
 
-    monkeypatch.setattr(single_trials, "mixture_threshold", lambda *_: pool_threshold)
-    monkeypatch.setattr(single_trials, "add_components", note)
+    monkeypatch.setattr(glm, "mixture_threshold", lambda *_: pool_threshold)
+    monkeypatch.setattr(glm, "add_components", note)
 
     session = reference.session("library", True)
-    estimates = single_trials.denoise(session, reference.assumed(), seed=0)
+    estimates = glm.denoise(session, reference.assumed(), seed=0)
 
     for name, selected in voxels.items():
         np.testing.assert_array_equal(selected, reference[name].astype(bool))
@@ -423,7 +423,7 @@ def ridge_candidates(
     """
     pairs = [model.clean() for model in session.models]
     spectra = [np.linalg.eigh(gram) for gram, _ in pairs]
-    fractions = (1.0, *single_trials.FRACTIONS)
+    fractions = (1.0, *glm.FRACTIONS)
     for group in session.groups(reference["hrf_index"]):
         hrf_spectra = [
             (values[group.hrf], vectors[group.hrf]) for values, vectors in spectra
@@ -436,7 +436,7 @@ def ridge_candidates(
 def test_fractions_are_judged_as_in_type_d(reference: Reference) -> None:
     """Golden value: how badly betas of each fraction predict repetitions."""
     _, session = reference.denoised(is_ours=False)
-    badness = np.empty((reference.voxels, len(single_trials.FRACTIONS)))
+    badness = np.empty((reference.voxels, len(glm.FRACTIONS)))
 
     for voxels, candidates in ridge_candidates(reference, session):
         badness[voxels] = score_repetitions(session, candidates)[1:].T
@@ -460,7 +460,7 @@ def test_shrunk_betas_are_rescaled_as_in_type_d(reference: Reference) -> None:
         slope, shift = reference["scale_offset"][voxels].T
         shrunk = np.empty_like(candidates[0])
         for column, fraction in enumerate(reference["fraction"][voxels]):
-            number = int(np.abs(single_trials.FRACTIONS - fraction).argmin())
+            number = int(np.abs(glm.FRACTIONS - fraction).argmin())
             shrunk[:, column] = candidates[1 + number][:, column]
         rescaled[:, voxels] = rescale(shrunk, candidates[0])
         expected[:, voxels] = slope * shrunk + shift
@@ -651,7 +651,7 @@ def test_lsa_is_nilearns(nilearn: Any, kind: Any) -> None:
 def solve_run(
     regressors: Array, run: TrialRun, bold: Array, solve: Callable[[Array], Array]
 ) -> Array:
-    model = single_trials.RunModel(run, regressors[None])
+    model = glm.RunModel(run, regressors[None])
     return (model.weigh(solve)[0] @ (model.regressors[0].T @ bold.T)).T
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 
 COUNT, DIM = 300, 8

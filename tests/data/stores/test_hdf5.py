@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.stores import hdf5, ids
+from brainhive_cli.data.files import hdf5, ids
 
 
 @pytest.fixture

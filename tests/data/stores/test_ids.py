@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.stores.ids import (
+from brainhive_cli.data.files.ids import (
     Names,
     match_ids,
     match_names,

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.data.datasets import Clip, Dataset, StimulusSet, image_folder
-from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.datasets import Dataset, image_folder
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.models.encoders import vd_text
 from brainhive_cli.models.encoders.python import example

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.data.datasets import Clip, Dataset, StimulusSet, image_folder
-from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.datasets import Dataset, image_folder
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 
 COUNT, FRAMES, NAMES = 5, 6, ("animal", "human", "vehicle")

@@ -21,8 +21,8 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.data.files.hdf5 import part_of
 from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.hdf5 import part_of
 from brainhive_cli.data.stores.target_store import TargetStore
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"

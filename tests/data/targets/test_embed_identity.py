@@ -22,7 +22,7 @@ from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.target_stores import open_stores
+from brainhive_cli.data.targets.encoder_stores import open_stores
 from brainhive_cli.models import encoders
 from tests.resealed import resealed
 

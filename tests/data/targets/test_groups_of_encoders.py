@@ -12,8 +12,8 @@ from PIL import Image
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.datasets import Clip, StimulusSet
-from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 from brainhive_cli.data.targets.embedding import stream
 from brainhive_cli.data.targets.targets import (

@@ -11,20 +11,20 @@ from recorded_numbers import Recorded
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.datasets import StimulusSet
-from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.targets import likeness
-from brainhive_cli.data.targets.likeness import find_features
-from brainhive_cli.data.targets.picture_splits import (
-    hold_out_clusters,
-    match_neighbours,
-)
-from brainhive_cli.data.targets.views import (
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.media.stimuli import StimulusSet
+from brainhive_cli.data.media.views import (
     crop_centre,
     crop_of_the_original,
     loaded,
     read_pictures,
     to_pictures,
+)
+from brainhive_cli.data.targets import likeness
+from brainhive_cli.data.targets.likeness import find_features
+from brainhive_cli.data.targets.picture_splits import (
+    hold_out_clusters,
+    match_neighbours,
 )
 
 

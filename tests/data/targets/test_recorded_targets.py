@@ -12,9 +12,10 @@ from recorded_numbers import Recorded
 from torch import nn
 
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.datasets import StimulusSet
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.media.stimuli import StimulusSet
+from brainhive_cli.data.media.views import crop_centre, crop_of_the_original
 from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import (
     Blank,
     TargetStore,
@@ -29,7 +30,6 @@ from brainhive_cli.data.targets.picture_splits import (
     match_neighbours,
 )
 from brainhive_cli.data.targets.targets import Network, OnlineTargets
-from brainhive_cli.data.targets.views import crop_centre, crop_of_the_original
 
 HERE = Launch(0, 1, torch.device("cpu"))
 COUNT = 60

@@ -13,7 +13,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import image_folder
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
-from brainhive_cli.data.targets.target_stores import (
+from brainhive_cli.data.targets.encoder_stores import (
     IDENTITIES,
     _difference,
     digest_of,

@@ -9,8 +9,8 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.datasets import StimulusSet
-from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 from brainhive_cli.data.targets import targets
 from brainhive_cli.data.targets.targets import (

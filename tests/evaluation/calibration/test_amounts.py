@@ -9,7 +9,7 @@ import pytest
 from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.calibration.amounts import (
     ALL,
     choose_trials,

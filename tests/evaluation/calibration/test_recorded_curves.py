@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import CalibrationFacts, Strength
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.calibration.amounts import (
     ALL,
     choose_trials,

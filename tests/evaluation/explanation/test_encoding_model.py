@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import pictures, simulation
 from brainhive_cli.evaluation.explanation import sensor_space
 from brainhive_cli.evaluation.explanation.encoding_model import (

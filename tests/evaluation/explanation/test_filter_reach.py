@@ -5,8 +5,8 @@ names, and what is said of it.
 import numpy as np
 import pytest
 
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation.conclusion import (
     BEFORE,
     UNKNOWN,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation.job import find_shared
 from brainhive_cli.evaluation.explanation.recipe import Recipe
 from brainhive_cli.evaluation.explanation.run import ExplanationRun

@@ -10,9 +10,9 @@ import torch
 from recorded_numbers import Recorded
 
 from brainhive_cli.core import parts
-from brainhive_cli.data.space_files import write_maps
-from brainhive_cli.data.spaces import Grid, Sensors, Voxels
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.space_files import write_maps
+from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation import model_profiles
 from brainhive_cli.evaluation.explanation.conclusion import collect_maps
 from brainhive_cli.evaluation.explanation.job import Reader
@@ -25,7 +25,7 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedModel
 
 ITEMS = 6
 SPEC = Recipe(

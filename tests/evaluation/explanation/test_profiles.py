@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation.job import match_pictures
 from brainhive_cli.evaluation.explanation.profiles import (
     Axis,

@@ -11,8 +11,8 @@ from recorded_numbers import Recorded
 from brainhive_cli.core import parts
 from brainhive_cli.core.artifacts import Curve, Heatmap, Map
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.spaces import Grid, Sensors, Voxels
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation import conclusion, sensor_space
 from brainhive_cli.evaluation.explanation.conclusion import (
     bound_onsets,

@@ -10,9 +10,9 @@ from recorded_numbers import Recorded
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Grid, Sensors, Voxels
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.evaluation.explanation import signal_page
 from brainhive_cli.evaluation.explanation.conclusion import (
     collect_maps,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core import parts
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
 
 RANDOM = np.random.default_rng(0)

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Grid, Sensors, Voxels
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.evaluation.explanation.signal_page import (
     draw_slices,
     measure_reliability,

@@ -18,11 +18,11 @@ from brainhive_cli.core.measurements import (
     TWINS,
     UNKNOWN_TRIALS,
 )
-from brainhive_cli.data.event_names import EventNames
+from brainhive_cli.data.recordings.event_names import EventNames
 from brainhive_cli.data.signals.cutting import Cutting, Steps
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import CutWindow
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live import loop as loops
 from brainhive_cli.evaluation.live.decoder import (
     LivePreparation,

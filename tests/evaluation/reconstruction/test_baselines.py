@@ -11,9 +11,9 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from brainhive_cli import aligner
-from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.media.views import to_pictures
+from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.views import to_pictures
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models.generators import Sampling, sdxl

@@ -15,8 +15,8 @@ from recorded_numbers import Recorded
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import media_files
+from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.evaluation.reconstruction import folders, generation
 from brainhive_cli.evaluation.reconstruction.folders import (
     digest_media,

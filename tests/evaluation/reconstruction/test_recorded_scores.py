@@ -24,8 +24,8 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets import Clip, StimulusSet
 from brainhive_cli.data.media import media_files
+from brainhive_cli.data.media.stimuli import Clip, StimulusSet
 from brainhive_cli.evaluation.reconstruction import metric_parts, run as scored_run
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     Selection,

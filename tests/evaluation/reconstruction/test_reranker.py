@@ -14,7 +14,7 @@ from brainhive_cli.evaluation.reconstruction.generation import (
 )
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors._fusion_network import FusionPrior
-from brainhive_cli.training.alignment.trained import open_model
+from brainhive_cli.training.alignment.trained.run import open_model
 
 
 def test_the_best_of_several_is_most_similar_to_its_token(

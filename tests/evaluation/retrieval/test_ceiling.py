@@ -11,8 +11,8 @@ import torch
 
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.retrieval import measure
 from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
 from brainhive_cli.evaluation.retrieval.summary import Cells, measure_ceilings

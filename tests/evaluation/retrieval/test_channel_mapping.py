@@ -8,8 +8,8 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import CAVEATS, CHANNELS_MAPPED
-from brainhive_cli.data.signal_stores import SignalStore
-from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.worlds import COLOURS
 
 OTHER = "dataset={kind: demo, noise: 0.2, subjects: 1, concepts: 8}"

@@ -13,7 +13,9 @@ from PIL import Image
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets import BadPicture, Clip, Dataset, image_folder
+from brainhive_cli.data.datasets import Dataset, image_folder
+from brainhive_cli.data.media.pictures import BadPicture
+from brainhive_cli.data.media.stimuli import Clip
 from brainhive_cli.evaluation.retrieval.figures import save_pictures
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.recipe import Recipe

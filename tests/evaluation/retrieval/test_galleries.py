@@ -12,9 +12,9 @@ import torch
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.training.alignment.trained import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedModel
 
 pytestmark = pytest.mark.nightly
 

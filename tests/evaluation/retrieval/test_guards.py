@@ -14,7 +14,7 @@ import yaml
 from brainhive_cli.core.documents import SHA256SUMS
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import CAVEATS, SELECTED_ON_TEST, TWINS, Metric
-from brainhive_cli.data.signal_stores import SignalStore
+from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.heads import Head

@@ -16,8 +16,8 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.measurements import ALL, BACKWARD, Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.spaces import Sensors, Voxels
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.retrieval import baseline, measure, summary
 from brainhive_cli.evaluation.retrieval.baseline import (
     conclude,

@@ -31,7 +31,7 @@ from brainhive_cli.models.backbones.braindecode import (
 )
 from brainhive_cli.models.heads import TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec, resampling_matrix
-from brainhive_cli.training.alignment.initialisation import initial_aligner
+from brainhive_cli.training.alignment.training.initialisation import initial_aligner
 
 THINGS = tuple("Pz P3 P7 O1 Oz O2 P4 P8 P1 P5 PO7 PO3 POz PO4 PO8 P6 P2".split())
 """The 17 parietal and occipital channels of THINGS-EEG2 that most recipes choose."""

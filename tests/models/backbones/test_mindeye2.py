@@ -14,9 +14,12 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.backbones import mindeye2
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.initialisation import load_start, take_over
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.training.initialisation import (
+    load_start,
+    take_over,
+)
 
 TOLERANCE = 1e-5
 """Of the largest value: one thread or several, one order of additions or another."""

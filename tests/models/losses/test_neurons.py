@@ -24,8 +24,8 @@ from brainhive_cli.models.losses import (
     SoftClipConfig,
     pair_weights,
 )
-from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.recipe import Term
+from brainhive_cli.training.alignment.training.objective import Objective
 
 RELATIVE = 1e-5
 ROUNDING = 1e-6

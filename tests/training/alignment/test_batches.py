@@ -16,12 +16,14 @@ from safetensors.torch import load_file
 from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.learned import hashes_of
-from brainhive_cli.data.model_input import spec_of
-from brainhive_cli.data.stores.hdf5 import LazyRows
-from brainhive_cli.data.trials import Trials
-from brainhive_cli.training.alignment import batches as module
-from brainhive_cli.training.alignment.batches import (
+from brainhive_cli.data.files.hdf5 import LazyRows
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.learned import hashes_of
+from brainhive_cli.data.targets.model_input import spec_of
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.training import batches as module
+from brainhive_cli.training.alignment.training.batches import (
     USUAL,
     Batches,
     CellData,
@@ -34,8 +36,6 @@ from brainhive_cli.training.alignment.batches import (
     summarise_held_out,
     top1,
 )
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Recipe
 
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 

@@ -10,9 +10,9 @@ from cell_data import HERE, PICTURES, data_of, layout_of
 from brainhive_cli.core import console
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.training.alignment import cell_folder
-from brainhive_cli.training.alignment.cell_folder import CellFolder, train_cell
 from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.training import cell_folder
+from brainhive_cli.training.alignment.training.cell_folder import CellFolder, train_cell
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,16 @@ from cell_data import PICTURES, data_of, layout_of
 from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data import trials as trials_module
-from brainhive_cli.data.stores.hdf5 import LazyRows
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.files.hdf5 import LazyRows
+from brainhive_cli.data.signals import trials as trials_module
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.backbones.ridge import Ridge
 from brainhive_cli.models.heads import Head
-from brainhive_cli.training.alignment import loop
-from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import FROM_MEAN, Layout
-from brainhive_cli.training.alignment.loop import fit
 from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.training import loop
+from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.training.alignment.training.loop import fit
 
 
 def weights(run: Path, cell: str) -> torch.Tensor:

@@ -13,23 +13,23 @@ import torch
 from layouts import spec_of
 from trials import make_trials
 
-from brainhive_cli.data.learned import Learned
 from brainhive_cli.data.signals.normalisations import Euclidean
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.heads import Head
-from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.few_shot import (
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.trained.few_shot import (
     PERMUTED_SCRATCH,
     SCRATCH,
     TRANSFER,
     PersonModel,
     SourceModel,
 )
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.loop import fit
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.training.alignment.training.loop import fit
 
 ALIGNMENT = Euclidean(shrinkage=0.05)
 TRAINED_ARMS = {

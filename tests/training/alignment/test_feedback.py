@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.training.alignment.batches import HARD, Feedback
+from brainhive_cli.training.alignment.training.batches import HARD, Feedback
 
 
 def test_feedback_starts_with_ubps_running_similarities(golden: Path) -> None:

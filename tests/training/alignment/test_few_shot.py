@@ -16,12 +16,12 @@ from trials import make_trials
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
-from brainhive_cli.training.alignment import few_shot
-from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.few_shot import (
+from brainhive_cli.training.alignment.recipe import Stage, Term, Train
+from brainhive_cli.training.alignment.trained import few_shot
+from brainhive_cli.training.alignment.trained.few_shot import (
     FINE_TUNING,
     PERMUTED_SCRATCH,
     PERMUTED_TRANSFER,
@@ -33,8 +33,8 @@ from brainhive_cli.training.alignment.few_shot import (
     SourceModel,
     fixed_pull,
 )
-from brainhive_cli.training.alignment.loop import fit
-from brainhive_cli.training.alignment.recipe import Stage, Term, Train
+from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.training.alignment.training.loop import fit
 
 PICTURES, CHANNELS, SAMPLES, NEW = 60, ("P7", "Oz", "Cz", "Pz"), 6, 9
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)

@@ -15,12 +15,15 @@ from safetensors.torch import save_file
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.learned import Learned
+from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.initialisation import (
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.recipe import Cell, Train
+from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.training.alignment.training.initialisation import (
     find_starts,
     initial_aligner,
     learned_by,
@@ -32,9 +35,6 @@ from brainhive_cli.training.alignment.initialisation import (
     refuse_other_voxels,
     take_over,
 )
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Cell, Train
 
 
 @pytest.fixture

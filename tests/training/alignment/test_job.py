@@ -11,14 +11,14 @@ from brainhive_cli import api
 from brainhive_cli.core.command import digests_of
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.training.alignment.job import (
+from brainhive_cli.training.alignment.recipe import Cell, Recipe
+from brainhive_cli.training.alignment.training.job import (
     BaseRun,
     Job,
     find_base_model,
     find_base_run,
     inherit,
 )
-from brainhive_cli.training.alignment.recipe import Cell, Recipe
 
 TIMES_S = np.arange(20) / 100
 

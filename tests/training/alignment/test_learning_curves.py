@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.training.alignment.results import learning_curves
+from brainhive_cli.training.alignment.training.results import learning_curves
 
 
 def test_the_log_is_drawn_cell_by_cell_and_a_resumed_epoch_counts_as_it_was_last(

@@ -34,17 +34,17 @@ from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment import cell_folder, loop
-from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.cell_folder import train_cell
-from brainhive_cli.training.alignment.initialisation import (
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.recipe import Recipe, Stage, Term, Train
+from brainhive_cli.training.alignment.training import cell_folder, loop
+from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.training.alignment.training.cell_folder import train_cell
+from brainhive_cli.training.alignment.training.initialisation import (
     REFERENCE_SD,
     _draw_as_reference,
 )
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.optimisation import Learner, schedule_of
-from brainhive_cli.training.alignment.recipe import Recipe, Stage, Term, Train
+from brainhive_cli.training.alignment.training.optimisation import Learner, schedule_of
 
 Weights = dict[str, torch.Tensor]
 

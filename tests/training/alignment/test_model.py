@@ -13,7 +13,7 @@ from torch import Tensor
 
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.learned import Learned
+from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import FROM_MEAN

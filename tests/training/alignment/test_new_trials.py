@@ -15,11 +15,11 @@ from recorded_numbers import Recorded
 from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.learned import Learned
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.new_trials import prepare_as, read_new
+from brainhive_cli.training.alignment.trained.new_trials import prepare_as, read_new
 
 RECORDED = ("Cz", "Oz", "Pz")
 STEPS = {"epoch_ms": (-40, 80), "keep_ms": (0, 80), "rate_hz": 50, "whiten": "no"}

@@ -9,12 +9,12 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.training.alignment.optimisation import (
+from brainhive_cli.training.alignment.recipe import Stage, Train
+from brainhive_cli.training.alignment.training.optimisation import (
     Learner,
     is_below,
     schedule_of,
 )
-from brainhive_cli.training.alignment.recipe import Stage, Train
 
 
 def optimizer_of(lr: float = 0.5) -> torch.optim.SGD:

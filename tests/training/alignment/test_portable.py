@@ -12,13 +12,16 @@ from layouts import one_token
 from recorded_numbers import Recorded
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.learned import Learned
 from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.portable import PortableModel, save_program
+from brainhive_cli.training.alignment.trained.portable import (
+    PortableModel,
+    save_program,
+)
 
 NAMES, SAMPLES, RATE_HZ = ("Pz", "Oz"), 10, 100.0
 RECORDED = ("Oz", "Cz", "Pz")

@@ -20,18 +20,18 @@ from torch.optim.lr_scheduler import OneCycleLR
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
-from brainhive_cli.data.targets.target_stores import encoders_by_key
+from brainhive_cli.data.targets.encoder_stores import encoders_by_key
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import model as aligners, model_files
-from brainhive_cli.training.alignment.initialisation import load_start
 from brainhive_cli.training.alignment.layout import (
     ATTENTION,
     KINDS,
     Layout,
 )
 from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.training.initialisation import load_start
 
 State = dict[str, Tensor]
 VOXELS, SUBJECT, TOKENS, WIDTH = 7, 1, 4, 16

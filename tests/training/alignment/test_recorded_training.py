@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from trials import make_trials
 
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
-from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.cell_folder import train_cell
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.recipe import Term, Train
+from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.training.alignment.training.cell_folder import train_cell
 
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
 

@@ -26,7 +26,7 @@ from brainhive_cli.training.alignment.references import (
     model_folders,
     name_of_training,
 )
-from brainhive_cli.training.alignment.trained import open_model
+from brainhive_cli.training.alignment.trained.run import open_model
 
 DECODERS = {"reconstruct": reconstruct, "eval-retrieval": eval_retrieval}
 HAVIR = "papers/havir"

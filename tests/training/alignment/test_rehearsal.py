@@ -15,10 +15,10 @@ from brainhive_cli import api
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.trials import Trials
-from brainhive_cli.training.alignment import rehearsal
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.run import TrainingRun
+from brainhive_cli.training.alignment.training import rehearsal
+from brainhive_cli.training.alignment.training.run import TrainingRun
 
 NAME = "brainhive_cli-models-encoders-python-example"
 CHANNELS = ("Cz", "Pz", "Oz", "O1")

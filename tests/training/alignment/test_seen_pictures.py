@@ -22,12 +22,13 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import Seen
 from brainhive_cli.core.measurements import SEEN_COPIES
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import StimulusSet, image_folder
-from brainhive_cli.data.holdout import SEPARATE_TEST
-from brainhive_cli.data.learned import Learned, TestedPictures
+from brainhive_cli.data.datasets import image_folder
+from brainhive_cli.data.media.stimuli import StimulusSet
+from brainhive_cli.data.signals.holdout import SEPARATE_TEST
+from brainhive_cli.data.stores.learned import Learned, TestedPictures
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment import model_files
-from brainhive_cli.training.alignment.batches import held_out_of
+from brainhive_cli.training.alignment.training.batches import held_out_of
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"

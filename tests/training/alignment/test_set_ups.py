@@ -9,7 +9,7 @@ import pytest
 from layouts import one_token, spec_of
 from trials import make_trials
 
-from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.models.encoders import resolve_all
 from brainhive_cli.training.alignment.recipe import Recipe

@@ -14,8 +14,8 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import Cell, Facts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.learned import Learned
-from brainhive_cli.training.alignment.sharing import (
+from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.training.alignment.trained.sharing import (
     SharedRun,
     _refuse_unfit,
     cut_paths,

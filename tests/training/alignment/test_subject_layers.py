@@ -10,9 +10,9 @@ from torch import nn
 
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.models.blocks import ChannelMixing
-from brainhive_cli.training.alignment.initialisation import take_over
-from brainhive_cli.training.alignment.loop import normalise_together
 from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.training.initialisation import take_over
+from brainhive_cli.training.alignment.training.loop import normalise_together
 
 LAYOUT = one_token(spec_of(tuple("ABCDE"), 160, (3, 1, 2)), 8, {"vae": 6})
 SIGNAL, SUBJECT = (

@@ -6,10 +6,10 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import Cell as CellFacts, TrainingFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.training.alignment import cell_folder
-from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.references import rejoined
+from brainhive_cli.training.alignment.training import cell_folder
+from brainhive_cli.training.alignment.training.job import Job
 
 SWEEP = ("subjects=1,2", "train.epochs=1", "sweep.train.lr=[1e-3,2e-3]")
 

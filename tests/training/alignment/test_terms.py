@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.course import Course
 from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.recipe import (
     Recipe,
     Term,
     check_active,
     mixing_of,
 )
+from brainhive_cli.training.alignment.training.objective import Objective
 
 PREDICTED = {
     "a": torch.tensor([[1.0, 2.0], [3.0, 5.0]]),

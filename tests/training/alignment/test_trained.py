@@ -12,10 +12,11 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.trials import Trials
-from brainhive_cli.training.alignment import model as aligners, trained as runs
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import (
+from brainhive_cli.training.alignment.trained import run as runs
+from brainhive_cli.training.alignment.trained.run import (
     TrainedModel,
     TrainedRun,
     refuse_sweep,

@@ -1,6 +1,6 @@
 """Which signals select the epoch of a training."""
 
-from brainhive_cli.training.alignment import training_data
+from brainhive_cli.training.alignment.training import training_data
 
 
 def test_test_signals_that_select_an_epoch_are_those_of_who_is_left_out(

@@ -9,10 +9,10 @@ import pytest
 from layouts import spec_of
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.model_input import match_recording
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.spaces import Sensors, Voxels
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors, Voxels
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.targets.model_input import match_recording
 from brainhive_cli.models.signal_spec import SignalSpec
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"

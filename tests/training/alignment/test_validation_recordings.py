@@ -7,7 +7,7 @@ import pytest
 from cell_data import PICTURES, data_of
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.training.alignment.training_data import hold_out_recordings
+from brainhive_cli.training.alignment.training.training_data import hold_out_recordings
 
 
 def test_trials_of_a_session_are_taken_out_of_training() -> None:

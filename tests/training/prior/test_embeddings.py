@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.datasets import StimulusSet
+from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.targets.targets import OnlineTargets, StoreTargets
 from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.training.prior.examples import batches

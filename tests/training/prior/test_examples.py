@@ -10,8 +10,8 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.media.views import Batch
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.data.targets.views import Batch
 from brainhive_cli.training.prior import examples
 from brainhive_cli.training.prior.examples import Pictures, batches
 

@@ -12,7 +12,7 @@ from torch import nn
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.targets.views import Batch
+from brainhive_cli.data.media.views import Batch
 from brainhive_cli.training.prior import loop
 from brainhive_cli.training.prior.loop import Learner, Training, train
 from brainhive_cli.training.prior.recipe import Recipe, Train

@@ -14,7 +14,7 @@ from worlds import first_batch
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.targets.views import Batch, crop_centre, crop_of_the_original
+from brainhive_cli.data.media.views import Batch, crop_centre, crop_of_the_original
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.training.prior.examples import batches

@@ -16,15 +16,15 @@ from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.learned import Learned
-from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.signals.normalisations import Normaliser, pool_statistics
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.data.trials import Trials
-from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.loop import fit, is_closed_form
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Stage, Term, Train
+from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.training.alignment.training.loop import fit, is_closed_form
 
 ZERO_SHOT = "zero-shot"
 SUBJECT_LAYER = "subject-layer"

@@ -10,13 +10,13 @@ import numpy as np
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, find_rows
-from brainhive_cli.data.epochs import as_trials, cut_trials, warn_of_size
+from brainhive_cli.data.recordings.epochs import as_trials, cut_trials, warn_of_size
+from brainhive_cli.data.recordings.shown_pictures import match_pictures
 from brainhive_cli.data.signals.cutting import Steps, whiten
-from brainhive_cli.data.single_trial_betas import match_pictures
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Voxels
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
-from brainhive_cli.training.alignment.trained import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedModel
 
 
 def read_new(

@@ -15,10 +15,10 @@ from brainhive_cli.core import weights
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, first_line
-from brainhive_cli.data.model_input import choose_input
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.spaces import Sensors, channel_rows
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.spaces import Sensors, channel_rows
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.models.signal_spec import resampling_matrix
 from brainhive_cli.training.alignment.model import Aligner
 

@@ -34,26 +34,20 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.learned import (
+from brainhive_cli.data.signals.channel_mapping import ChannelChoice
+from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.signals.overlap import Overlap
+from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.learned import (
     Confirm,
     Learned,
     TestedPictures,
     compare_on_pixels,
 )
-from brainhive_cli.data.model_input import (
-    choose_input,
-    match_recording,
-    match_split,
-    match_stimuli,
-    measure_new_subject,
-)
-from brainhive_cli.data.overlap import Overlap
-from brainhive_cli.data.signal_stores import Recordings
-from brainhive_cli.data.signals.channel_mapping import ChannelChoice
-from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.data.stores.signal_store import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.target_stores import (
+from brainhive_cli.data.targets.encoder_stores import (
     are_embedded,
     digest_of,
     encoders_around,
@@ -68,7 +62,13 @@ from brainhive_cli.data.targets.target_stores import (
     write_embedding,
     write_prior,
 )
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.targets.model_input import (
+    choose_input,
+    match_recording,
+    match_split,
+    match_stimuli,
+    measure_new_subject,
+)
 from brainhive_cli.measurement.interleaving import Interleaving, list_caveats
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Decoded, refuse_other_target

@@ -25,9 +25,9 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import write_yaml
 from brainhive_cli.core.run_files import check
 from brainhive_cli.core.runs import ENVIRONMENT, FINISHED, Environment, RunFolder
-from brainhive_cli.data.exchange.sources import SOURCES
-from brainhive_cli.data.learned import Learned
-from brainhive_cli.data.targets.target_stores import IDENTITIES
+from brainhive_cli.data.downloads.sources import SOURCES
+from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.data.targets.encoder_stores import IDENTITIES
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model_files import read_config
 from brainhive_cli.training.alignment.references import TRAINING, model_folders

@@ -19,15 +19,15 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, extend_protocol
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.learned import Confirm, Learned, LearnedPictures
+from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.signals.augmentations import (
     Augmentation,
     mix_repetitions,
     shuffle_repetitions,
 )
-from brainhive_cli.data.stores.hdf5 import LazyRows
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.learned import Confirm, Learned, LearnedPictures
 from brainhive_cli.data.targets.targets import EncoderGroup, Targets
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import ranks as find_ranks, summarise
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.losses import LossContext, Mixing

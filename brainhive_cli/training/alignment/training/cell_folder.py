@@ -13,12 +13,12 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric, by_name
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.weights import Checkpoint
-from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.loop import fit, is_closed_form
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.optimisation import Content
 from brainhive_cli.training.alignment.recipe import Term, Train
+from brainhive_cli.training.alignment.training.batches import CellData
+from brainhive_cli.training.alignment.training.loop import fit, is_closed_form
+from brainhive_cli.training.alignment.training.optimisation import Content
 
 CHECKPOINT_S = 60.0
 """Least time between two checkpoints of a cell; shorter cells start again."""

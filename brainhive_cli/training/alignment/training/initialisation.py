@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, of_variant
-from brainhive_cli.data.learned import Learned, Selection
+from brainhive_cli.data.stores.learned import Learned, Selection
 from brainhive_cli.models.foreign_weights import below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import layout as layouts, model_files
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from brainhive_cli.training.alignment.batches import CellData
     from brainhive_cli.training.alignment.model import Aligner
+    from brainhive_cli.training.alignment.training.batches import CellData
 
 REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""

@@ -18,26 +18,18 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder, reference as name_reference
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.model_input import spec_of
-from brainhive_cli.data.signal_stores import Recordings
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.signal_store import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.target_stores import (
+from brainhive_cli.data.targets.encoder_stores import (
     encoders_by_key,
     match_prior,
     open_stores,
     store_inputs,
 )
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.training.alignment.initialisation import (
-    Opened,
-    StartFiles,
-    find_starts,
-    list_start_inputs,
-    name_starts,
-    read_history,
-)
 from brainhive_cli.training.alignment.layout import tokens_of
 from brainhive_cli.training.alignment.model_files import is_model
 from brainhive_cli.training.alignment.recipe import (
@@ -53,6 +45,14 @@ from brainhive_cli.training.alignment.references import (
     inherited,
 )
 from brainhive_cli.training.alignment.set_ups import describe_recipe, describe_run
+from brainhive_cli.training.alignment.training.initialisation import (
+    Opened,
+    StartFiles,
+    find_starts,
+    list_start_inputs,
+    name_starts,
+    read_history,
+)
 
 
 class BaseRun(NamedTuple):

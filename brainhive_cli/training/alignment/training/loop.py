@@ -17,9 +17,12 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.core.weights import Checkpoint
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.batches import (
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.recipe import Term, Train, mixing_of
+from brainhive_cli.training.alignment.training.batches import (
     Batches,
     CellData,
     open_bank,
@@ -29,17 +32,14 @@ from brainhive_cli.training.alignment.batches import (
     summarise_held_out,
     top1,
 )
-from brainhive_cli.training.alignment.initialisation import (
+from brainhive_cli.training.alignment.training.initialisation import (
     initial_aligner,
     learned_by,
     load_start,
     take_over,
 )
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Objective
-from brainhive_cli.training.alignment.optimisation import Content, Learner
-from brainhive_cli.training.alignment.recipe import Term, Train, mixing_of
+from brainhive_cli.training.alignment.training.objective import Objective
+from brainhive_cli.training.alignment.training.optimisation import Content, Learner
 
 Tensors = dict[str, Tensor]
 

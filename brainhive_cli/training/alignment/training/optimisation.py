@@ -17,13 +17,13 @@ from torch.optim.swa_utils import AveragedModel
 from brainhive_cli.core import weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.adamw import AdamW
-from brainhive_cli.training.alignment.initialisation import (
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.recipe import Stage, Train
+from brainhive_cli.training.alignment.training.initialisation import (
     load_start,
     modules_of_subjects,
 )
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Objective
-from brainhive_cli.training.alignment.recipe import Stage, Train
+from brainhive_cli.training.alignment.training.objective import Objective
 
 Content = dict[str, Any]
 """What a checkpoint holds."""

@@ -13,10 +13,19 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch, num_processes
-from brainhive_cli.data.stores.hdf5 import LazyRows
+from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.models.losses import LossContext, Mixing
-from brainhive_cli.training.alignment.batches import (
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.recipe import (
+    Cell,
+    Recipe,
+    Train,
+    list_subjects,
+    mixing_of,
+)
+from brainhive_cli.training.alignment.training.batches import (
     FLOAT32,
     Batches,
     CellData,
@@ -25,21 +34,19 @@ from brainhive_cli.training.alignment.batches import (
     select_held_out,
     select_tested,
 )
-from brainhive_cli.training.alignment.initialisation import load_start, take_fuser
-from brainhive_cli.training.alignment.job import Job
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.loop import forward, is_closed_form, split_known
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Objective
-from brainhive_cli.training.alignment.optimisation import Learner
-from brainhive_cli.training.alignment.recipe import (
-    Cell,
-    Recipe,
-    Train,
-    list_subjects,
-    mixing_of,
+from brainhive_cli.training.alignment.training.initialisation import (
+    load_start,
+    take_fuser,
 )
-from brainhive_cli.training.alignment.training_data import TrainingData
+from brainhive_cli.training.alignment.training.job import Job
+from brainhive_cli.training.alignment.training.loop import (
+    forward,
+    is_closed_form,
+    split_known,
+)
+from brainhive_cli.training.alignment.training.objective import Objective
+from brainhive_cli.training.alignment.training.optimisation import Learner
+from brainhive_cli.training.alignment.training.training_data import TrainingData
 
 ALONE = Launch(0, 1, "cpu")
 MAX_WEIGHTS = 200_000_000

@@ -12,15 +12,15 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, merge_caveats
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.targets.target_stores import (
+from brainhive_cli.data.targets.encoder_stores import (
     are_embedded,
     keep_identity,
     problem_of,
     write_embedding,
 )
-from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.recipe import Cell, list_subjects
-from brainhive_cli.training.alignment.results import learning_curves, tables
+from brainhive_cli.training.alignment.training.job import Job
+from brainhive_cli.training.alignment.training.results import learning_curves, tables
 
 
 class TrainingRun(Job, RunJob):
@@ -39,7 +39,7 @@ class TrainingRun(Job, RunJob):
         if driver.is_finished("train-align", self):
             return
         # which loads torch
-        from brainhive_cli.training.alignment.rehearsal import rehearse
+        from brainhive_cli.training.alignment.training.rehearsal import rehearse
 
         rehearse(self)
 
@@ -47,9 +47,9 @@ class TrainingRun(Job, RunJob):
         """Train each cell by one process where there are enough for all; else the
         processes share its batches.
         """
-        from brainhive_cli.training.alignment.cell_folder import train_cell
-        from brainhive_cli.training.alignment.initialisation import learned_by
-        from brainhive_cli.training.alignment.training_data import TrainingData
+        from brainhive_cli.training.alignment.training.cell_folder import train_cell
+        from brainhive_cli.training.alignment.training.initialisation import learned_by
+        from brainhive_cli.training.alignment.training.training_data import TrainingData
 
         run.launch.once(lambda: keep_identity(run.folder, self.stores))
         # the longest first

@@ -18,35 +18,36 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
-from brainhive_cli.data.learned import (
-    Learned,
-    LearnedPictures,
-    compare_on_pixels,
-)
-from brainhive_cli.data.model_input import (
-    choose_input,
-    match_split,
-    measure_new_subject,
-    read_training,
-    spec_of,
-)
-from brainhive_cli.data.signal_stores import caveats_of
 from brainhive_cli.data.signals.normalisations import (
     Statistics,
     pool_statistics,
     refuse_other_widths,
 )
-from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.signals.spaces import Sensors
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.data.stores.learned import (
+    Learned,
+    LearnedPictures,
+    compare_on_pixels,
+)
+from brainhive_cli.data.stores.signal_store import caveats_of
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
     are_foreign,
     first_with_pixels,
 )
-from brainhive_cli.data.targets.target_stores import (
+from brainhive_cli.data.targets.encoder_stores import (
     digest_of,
     match_keys,
     open_alternatives,
     open_stores,
+)
+from brainhive_cli.data.targets.model_input import (
+    choose_input,
+    match_split,
+    measure_new_subject,
+    read_training,
+    spec_of,
 )
 from brainhive_cli.data.targets.targets import (
     EncoderGroup,
@@ -55,15 +56,14 @@ from brainhive_cli.data.targets.targets import (
     compute_online,
     grouped,
 )
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
 from brainhive_cli.models.blocks import shapes_of
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
-from brainhive_cli.training.alignment.batches import CellData, held_out_of
-from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.layout import Layout, tokens_of
 from brainhive_cli.training.alignment.recipe import Cell, Finetune, Recipe
+from brainhive_cli.training.alignment.training.batches import CellData, held_out_of
+from brainhive_cli.training.alignment.training.job import Job
 
 DIM = 1024
 """D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""

@@ -1,0 +1,1 @@
+"""Downloads of data sets from the hosts that publish them."""

@@ -1,0 +1,1 @@
+"""Readers of file formats: HDF5, foreign pickles, names of pictures, BIDS labels."""

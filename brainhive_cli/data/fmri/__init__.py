@@ -1,0 +1,1 @@
+"""fMRI: volumes, regions, BOLD runs of BIDS, and single-trial betas."""

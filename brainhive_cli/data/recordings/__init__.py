@@ -1,0 +1,1 @@
+"""Recordings of EEG and MEG: files, tables, headers, channels and events."""

@@ -1,0 +1,1 @@
+"""Trained brain models: opened, applied to new trials, exported and shared."""

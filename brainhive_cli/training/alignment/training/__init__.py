@@ -1,0 +1,1 @@
+"""Training of a brain model, from the job to the finished cell."""
