@@ -23,7 +23,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.stores.signal_store import Recordings
+from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.targets.model_input import read_training
 from brainhive_cli.training.alignment.training.batches import CellData

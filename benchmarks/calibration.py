@@ -27,7 +27,8 @@ from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Term, Train
+from brainhive_cli.training.alignment.stages import Train
+from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.trained.few_shot import (
     SCRATCH,
     TRANSFER,

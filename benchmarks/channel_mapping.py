@@ -28,11 +28,8 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import simulation
 from brainhive_cli.evaluation.explanation.sensor_space import flattened
 from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.training.alignment.trained.run import (
-    TrainedModel,
-    TrainedRun,
-    open_model,
-)
+from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedRun, open_model
 
 EMOTIV = (
     "AF3",

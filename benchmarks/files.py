@@ -16,12 +16,8 @@ from harness import Bench, brainhive, main
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli.core import weights
-from brainhive_cli.data.stores.target_store import (
-    Blank,
-    TargetStore,
-    TargetWriter,
-    path_of,
-)
+from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
 
 DIM, BATCH = 1024, 1024
 """A batch of BrainHiVE's training."""

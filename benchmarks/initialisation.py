@@ -26,7 +26,7 @@ from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.demo import simulation
 from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.cell_folder import train_cell
 

@@ -34,7 +34,7 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from brainhive_cli.core.facts import Answer
-from brainhive_cli.data.recordings.recording_files import filter_samples
+from brainhive_cli.data.recordings.samples import filter_samples
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.spaces import Sensors

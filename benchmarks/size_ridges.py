@@ -23,7 +23,7 @@ from brainhive_cli.models.backbones.ridge import Config as Ridge
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit
 

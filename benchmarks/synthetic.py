@@ -23,7 +23,8 @@ from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import signal_store
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
+from brainhive_cli.data.stores.target_store import path_of
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.models.backbones import havir, mindeye2, neurons
 from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
@@ -31,7 +32,8 @@ from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Term, Train
+from brainhive_cli.training.alignment.stages import Train
+from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.objective import Objective
 

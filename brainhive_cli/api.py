@@ -48,9 +48,10 @@ if TYPE_CHECKING:
     from brainhive_cli.models.priors import Description
     from brainhive_cli.models.signal_spec import SignalSpec
     from brainhive_cli.reports.runs_shown import RunGroup
+    from brainhive_cli.training.alignment.cells import Cell
     from brainhive_cli.training.alignment.model import Aligner
-    from brainhive_cli.training.alignment.recipe import Cell
-    from brainhive_cli.training.alignment.trained.run import TrainedModel, TrainedRun
+    from brainhive_cli.training.alignment.trained.model import TrainedModel
+    from brainhive_cli.training.alignment.trained.run import TrainedRun
 
 PLACES = {
     "BackboneConfig": "models.backbones",
@@ -280,7 +281,7 @@ class Run:
         """Open a cell with its model, as evaluations do; raises as `aligner`."""
         from brainhive_cli.core.launch import open_device
         from brainhive_cli.training.alignment.references import choose_cell
-        from brainhive_cli.training.alignment.trained.run import TrainedModel
+        from brainhive_cli.training.alignment.trained.model import TrainedModel
 
         _check(cell=cell)
         cells = {trained.name: trained for trained in self.cells}

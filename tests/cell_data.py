@@ -14,7 +14,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training.batches import Batches, CellData
 
 PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12

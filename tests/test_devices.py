@@ -23,15 +23,17 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.targets.encoder_groups import BLANK, grouped
 from brainhive_cli.data.targets.model_input import spec_of
-from brainhive_cli.data.targets.targets import BLANK, StoreTargets, Targets, grouped
+from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.models import fusers
 from brainhive_cli.models.backbones import lda
 from brainhive_cli.models.generators import DEFAULT, Sampling
 from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.losses import LossContext, Mixing
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.recipe import Term, Train
+from brainhive_cli.training.alignment.stages import Train
+from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training import cell_folder
 from brainhive_cli.training.alignment.training.batches import CellData
 

@@ -27,7 +27,7 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.model_files import learned_in
-from brainhive_cli.training.alignment.recipe import Term
+from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.objective import Objective
 
 PAGE = (DOCS / "python.md").read_text()

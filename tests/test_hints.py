@@ -21,7 +21,7 @@ from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.commands.prepare import Recipe
 from brainhive_cli.core import errors, parts
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.targets import encoder_stores
+from brainhive_cli.data.targets import encoder_stores, next_commands
 from tools.house import MODULES
 
 FIELD = "VALUE"
@@ -149,7 +149,7 @@ def test_the_line_to_embed_names_an_encoder_that_is_here(
         ("things-eeg", " --encoders lite0"),
     ):
         dataset = parts.resolve("datasets", kind)
-        line = encoder_stores.next_command(dataset, [], Paths())
+        line = next_commands.next_command(dataset, [], Paths())
         assert line == f"brainhive embed --dataset {kind}{words}"
 
     # a recipe with encoders of its own keeps them

@@ -127,7 +127,7 @@ def test_the_wheel_has_the_package_recipes_and_weights_and_nothing_of_tests_or_t
     assert weights == {"dual", "encoder", "films", "generator", "prior"}
     assert {
         f"{about}/licenses/LICENSE",
-        "brainhive_cli/data/signals/hrf_library.csv",
+        "brainhive_cli/data/fmri/hrf_library.csv",
     } <= {*names}
 
 

@@ -21,22 +21,19 @@ from brainhive_cli.core.recipe import FileRecipe, Names, Subjects
 from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.hdf5 import short_name
-from brainhive_cli.data.stores.inventory import inspect_dataset
-from brainhive_cli.data.stores.signal_store import (
-    COUNTED,
-    SignalStore,
-    count_rows,
-    describe_store,
-    is_signal_store,
-)
-from brainhive_cli.data.stores.target_store import (
+from brainhive_cli.data.stores.health import (
     COLUMNS,
     FAILED,
     PASSED,
-    TargetStore,
-    expand_patterns,
     health_row,
     health_table,
+)
+from brainhive_cli.data.stores.inventory import inspect_dataset
+from brainhive_cli.data.stores.signal_store import SignalStore, is_signal_store
+from brainhive_cli.data.stores.store_tables import COUNTED, count_rows, describe_store
+from brainhive_cli.data.stores.target_store import (
+    TargetStore,
+    expand_patterns,
     list_stores,
 )
 from brainhive_cli.data.targets.encoder_stores import holds_annotations, problem_of

@@ -13,8 +13,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.target_store import TargetStore, find_own, path_of
-from brainhive_cli.data.targets.encoder_stores import next_command, warn_of_problems
+from brainhive_cli.data.targets.encoder_stores import warn_of_problems
 from brainhive_cli.data.targets.job import Job, Recipe
+from brainhive_cli.data.targets.next_commands import next_command
 from brainhive_cli.data.targets.picture_splits import write_split
 from brainhive_cli.models.encoders import IMPORTED, own_names
 

@@ -23,12 +23,13 @@ from brainhive_cli.data.signals.spaces import Voxels, axis_lists
 from brainhive_cli.measurement import neuralbench
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.references import choose_cell
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.portable import (
     Mapping,
     PortableModel,
     save_program,
 )
-from brainhive_cli.training.alignment.trained.run import TrainedModel, open_model
+from brainhive_cli.training.alignment.trained.run import open_model
 
 FILE, CONTRACT, SCORES = "model.pt2", "model.json", "neuralbench.json"
 GALLERY = "gallery.pt"

@@ -27,19 +27,11 @@ from brainhive_cli.data.exchange.vectors import (
 )
 from brainhive_cli.data.files.ids import match_names, summarise_names
 from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.target_store import (
-    TargetStore,
-    expand_patterns,
-    health_row,
-    health_table,
-    path_of,
-)
-from brainhive_cli.data.targets.encoder_stores import (
-    encoders_by_key,
-    next_command,
-    problem_of,
-    warn_of_problems,
-)
+from brainhive_cli.data.stores.health import health_row, health_table
+from brainhive_cli.data.stores.target_store import TargetStore, expand_patterns, path_of
+from brainhive_cli.data.targets.encoder_keys import encoders_by_key
+from brainhive_cli.data.targets.encoder_stores import problem_of, warn_of_problems
+from brainhive_cli.data.targets.next_commands import next_command
 from brainhive_cli.models.encoders import (
     IMPORTED,
     OWN_NAME_HINT,

@@ -13,13 +13,9 @@ from brainhive_cli.core.measurements import extend_title, merge_caveats
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.recordings.contract import Merged, NoTrials
 from brainhive_cli.data.stores.job import Job, Recipe
-from brainhive_cli.data.stores.signal_store import (
-    COUNTED,
-    SignalStore,
-    count_rows,
-    describe_store,
-)
-from brainhive_cli.data.targets.encoder_stores import next_command
+from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.data.stores.store_tables import COUNTED, count_rows, describe_store
+from brainhive_cli.data.targets.next_commands import next_command
 
 resolve_job = Job.resolve
 

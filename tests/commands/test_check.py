@@ -21,7 +21,7 @@ from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_store import Blank, TargetWriter
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
 
 
 def make(

@@ -18,7 +18,8 @@ from worlds import COLOURS, at_home
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.training.alignment.trained.run import TrainedModel, open_model
+from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.run import open_model
 
 if importlib.util.find_spec("mne_lsl") is None:
     pytest.skip("pip install brainhive[live]", allow_module_level=True)

@@ -18,7 +18,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import UNKNOWN_NETWORK, UNKNOWN_PICTURES
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, path_of
-from brainhive_cli.data.targets.encoder_stores import next_command
+from brainhive_cli.data.targets.next_commands import next_command
 
 DATASET = "demo-noise-0.3-40-concepts"
 COLOURS = "python:brainhive_cli.models.encoders.python:example"

@@ -17,7 +17,8 @@ from two import in_two
 
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores.target_store import TargetStore, TargetWriter
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores.target_writer import TargetWriter
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 ENCODER = "brainhive_cli-models-encoders-python-example"

@@ -23,7 +23,8 @@ from typer.testing import CliRunner, Result
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
+from brainhive_cli.data.stores.target_store import path_of
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
 from brainhive_cli.evaluation.reconstruction.generation import decode_signals, seed_of
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
 from brainhive_cli.models.priors._fusion_network import FusionPrior

@@ -14,7 +14,7 @@ from brainhive_cli.commands import train_align
 from brainhive_cli.core import jobs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores import signal_store
+from brainhive_cli.data.stores import recordings
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.training.alignment.training import training_data
 from brainhive_cli.training.alignment.training.batches import held_out_of
@@ -52,7 +52,7 @@ def test_a_check_resolves_once_and_asks_once_who_is_recorded(
     small, trained, monkeypatch
 ):
     asked = list[str]()
-    list_people, resolve = signal_store.recorded_subjects, Job.resolve.__func__
+    list_people, resolve = recordings.recorded_subjects, Job.resolve.__func__
 
     def list_recorded(*words):
         asked.append("subjects")
@@ -62,7 +62,7 @@ def test_a_check_resolves_once_and_asks_once_who_is_recorded(
         asked.append("job")
         return resolve(cls, recipe)
 
-    monkeypatch.setattr(signal_store, "recorded_subjects", list_recorded)
+    monkeypatch.setattr(recordings, "recorded_subjects", list_recorded)
     monkeypatch.setattr(Job, "resolve", classmethod(resolve_job))
     recipe = train_align.Recipe.resolve("train-align", None, {}, small)
     job = jobs.resolve(train_align, recipe)

@@ -20,7 +20,8 @@ from brainhive_cli.core.files import NotFetched, UnfitFile, atomic_write
 from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.published.nsd import read_design
-from brainhive_cli.data.recordings import recording_files
+from brainhive_cli.data.recordings import tables
+from brainhive_cli.data.recordings.files import files_of
 from brainhive_cli.data.stores import session_store
 
 
@@ -48,7 +49,7 @@ def test_lines_end_where_files_have_their_ends(tmp_path: Path, end: str) -> None
 READERS: dict[str, Callable[[Path], Any]] = {
     "a.json": documents.read,
     "a.png": media_files.read,
-    "events.tsv": recording_files.read_table,
+    "events.tsv": tables.read_table,
     "train.tsv": lambda path: session_store.describe_files([path]),
     "nsd_expdesign.mat": lambda path: read_design(path, 1),
 }
@@ -72,7 +73,7 @@ FETCHED_READERS: dict[str, Callable[[Path], Any]] = {
     "a.h5": lambda path: hdf5.open_file(path, "prepare").__enter__(),
     "a.safetensors": weights.read,
     "model/model.safetensors": lambda path: hub.folder(str(path.parent)),
-    "sub-01_eeg.fif": recording_files.files_of,
+    "sub-01_eeg.fif": files_of,
 }
 POINTERS = {
     "git lfs pull": "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n",

@@ -29,7 +29,8 @@ from brainhive_cli.data.media import pictures
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
 
 COUNT = 20
 IDS = [f"train/c{number % 3}/p{number:02d}" for number in range(COUNT)]

@@ -38,15 +38,9 @@ from brainhive_cli.data.recordings.headers import (
     _list_rows,
     _round_codes,
 )
-from brainhive_cli.data.recordings.recording_files import (
-    StillPieces,
-    filter_samples,
-    find_absent,
-    name_events,
-    read_label,
-    read_number,
-    read_session,
-)
+from brainhive_cli.data.recordings.labels import read_label, read_session
+from brainhive_cli.data.recordings.samples import StillPieces, filter_samples
+from brainhive_cli.data.recordings.tables import find_absent, name_events, read_number
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials

@@ -10,15 +10,14 @@ from own_recordings import Shown, make_raw
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.recordings.event_names import EventNames
-from brainhive_cli.data.recordings.recording_files import (
-    ABSENT,
-    describe_labels,
+from brainhive_cli.data.recordings.files import (
     files_of,
     list_other_formats,
     list_recordings,
-    open_raw,
-    read_table,
 )
+from brainhive_cli.data.recordings.labels import describe_labels
+from brainhive_cli.data.recordings.opening import open_raw
+from brainhive_cli.data.recordings.tables import ABSENT, read_table
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from brainhive_cli.data.datasets import Published
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.signal_store import Recordings, SignalStore
+from brainhive_cli.data.stores.recordings import Recordings
+from brainhive_cli.data.stores.signal_store import SignalStore
 
 HERE = Launch(0, 1, torch.device("cpu"))
 

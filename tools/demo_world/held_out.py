@@ -22,7 +22,7 @@ from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import pictures
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training.batches import held_out_of
 
 NAME = "demo-held-out"

@@ -22,7 +22,8 @@ from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import signal_store
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
+from brainhive_cli.data.stores.target_store import path_of
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or ROOT.parent / "shared" / "golden")

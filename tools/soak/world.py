@@ -458,7 +458,7 @@ def build(home: Path) -> list[Callable[[Path], Any] | tuple[str, ...]]:
 
 def _interrupted(home: Path, argv: tuple[str, ...]) -> None:
     """Run a command that is killed after it has saved something twice."""
-    from brainhive_cli.data.stores.target_store import TargetWriter
+    from brainhive_cli.data.stores.target_writer import TargetWriter
     from brainhive_cli.training.alignment.training import cell_folder
     from tools.soak.runner import run_command
 

@@ -31,12 +31,10 @@ from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import (
     PIXEL_WORDS,
     PIXELS,
-    Blank,
     TargetStore,
-    filling,
     find_finite,
-    finish_stores,
 )
+from brainhive_cli.data.stores.target_writer import Blank, filling, finish_stores
 
 BATCH = 1024
 """Vectors read or written at a time."""

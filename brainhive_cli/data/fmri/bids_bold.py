@@ -20,7 +20,7 @@ from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.files.bids_labels import VERSIONS
 from brainhive_cli.data.fmri.volumes import CORTEX, NIFTI, Mask, open_image
 from brainhive_cli.data.recordings.ledger import Ledger
-from brainhive_cli.data.recordings.recording_files import (
+from brainhive_cli.data.recordings.tables import (
     ABSENT,
     NO_VALUE,
     name_events,

@@ -48,20 +48,19 @@ from brainhive_cli.data.fmri.volumes import (
     open_image,
 )
 from brainhive_cli.data.recordings.contract import cached_method
-from brainhive_cli.data.recordings.recording_files import (
-    ABSENT,
+from brainhive_cli.data.recordings.labels import (
     SESSION,
     describe_labels,
     group_by_session,
     read_label,
     read_session,
-    read_table,
 )
 from brainhive_cli.data.recordings.shown_pictures import (
     Stimuli,
     build_stimuli,
     match_pictures,
 )
+from brainhive_cli.data.recordings.tables import ABSENT, read_table
 
 HDF5 = (".h5", ".hdf5", ".mat")
 """Endings of HDF5; MATLAB writes it with -v7.3."""

@@ -51,22 +51,20 @@ from brainhive_cli.data.recordings.event_names import (
     EventNames,
     find_table,
 )
-from brainhive_cli.data.recordings.ledger import Ledger
-from brainhive_cli.data.recordings.recording_files import (
-    ENTITIES,
+from brainhive_cli.data.recordings.labels import (
     describe_labels,
-    find_absent,
     group_by_session,
     read_label,
     read_session,
-    read_table,
 )
+from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.recordings.shown_pictures import (
     Stimuli,
     build_stimuli,
     choose_stimuli,
     match_pictures,
 )
+from brainhive_cli.data.recordings.tables import ENTITIES, find_absent, read_table
 from brainhive_cli.data.signals.spaces import Surface, Voxels
 
 PEAK_S = 6.0

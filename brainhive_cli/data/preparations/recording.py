@@ -46,23 +46,22 @@ from brainhive_cli.data.recordings.event_names import (
     EventNames,
     find_table,
 )
+from brainhive_cli.data.recordings.files import (
+    files_of,
+    list_other_formats,
+    list_recordings,
+    list_signal_files,
+)
 from brainhive_cli.data.recordings.headers import (
     ElectrodeKeys,
     Header,
     RecordingKeys,
     read_header,
 )
+from brainhive_cli.data.recordings.labels import describe_labels
 from brainhive_cli.data.recordings.ledger import Ledger
-from brainhive_cli.data.recordings.recording_files import (
-    StillPieces,
-    describe_labels,
-    files_of,
-    list_other_formats,
-    list_recordings,
-    list_signal_files,
-    open_raw,
-    read_channels,
-)
+from brainhive_cli.data.recordings.opening import open_raw
+from brainhive_cli.data.recordings.samples import StillPieces, read_channels
 from brainhive_cli.data.recordings.shown_pictures import (
     Stimuli,
     build_stimuli,

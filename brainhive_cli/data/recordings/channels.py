@@ -15,7 +15,7 @@ from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.files.ids import spans
 from brainhive_cli.data.recordings.headers import Header
-from brainhive_cli.data.recordings.recording_files import UNITS
+from brainhive_cli.data.recordings.opening import UNITS
 from brainhive_cli.data.signals.cutting import SMALLEST
 from brainhive_cli.data.signals.spaces import (
     Sensors,

@@ -23,14 +23,13 @@ from brainhive_cli.data.files.ids import plain_name
 from brainhive_cli.data.files.named_files import require_own
 from brainhive_cli.data.recordings.channels import describe_size, keep_channels
 from brainhive_cli.data.recordings.headers import describe
-from brainhive_cli.data.recordings.recording_files import (
-    ABSENT,
+from brainhive_cli.data.recordings.opening import (
     UNITS,
-    read_table,
     readable,
     refusing_damage,
     require_own_content,
 )
+from brainhive_cli.data.recordings.tables import ABSENT, read_table
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.spaces import (
     Sensors,

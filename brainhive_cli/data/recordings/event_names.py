@@ -20,7 +20,7 @@ from brainhive_cli.data.files.ids import (
 )
 from brainhive_cli.data.recordings.headers import Header
 from brainhive_cli.data.recordings.ledger import Ledger
-from brainhive_cli.data.recordings.recording_files import ABSENT, read_table
+from brainhive_cli.data.recordings.tables import ABSENT, read_table
 
 COLUMNS = ("event", "picture")
 STIMULI = "stimuli/stimuli.tsv"

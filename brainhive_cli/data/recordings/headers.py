@@ -23,15 +23,13 @@ from brainhive_cli.core.errors import (
     naming,
 )
 from brainhive_cli.core.only_match import choose_only
-from brainhive_cli.data.recordings.recording_files import (
+from brainhive_cli.data.recordings.opening import UNITS, open_raw, readable
+from brainhive_cli.data.recordings.tables import (
     ABSENT,
-    UNITS,
     find_absent,
     is_read_as_bids,
     name_events,
-    open_raw,
     read_table,
-    readable,
     table_of,
     tables_of,
 )

@@ -20,11 +20,8 @@ from brainhive_cli.data.files import published_files
 from brainhive_cli.data.files.ids import match_names, summarise_names
 from brainhive_cli.data.media.stimuli import StimulusSet, describe_unread
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.signal_store import (
-    SignalStore,
-    recorded_subjects,
-    size_of,
-)
+from brainhive_cli.data.stores.recordings import recorded_subjects
+from brainhive_cli.data.stores.signal_store import SignalStore, size_of
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
     holds_own_vectors,

@@ -28,8 +28,9 @@ from brainhive_cli.data.published import PUBLISHED
 from brainhive_cli.data.recordings.contract import Merged, NoTrials, Preparation
 from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.stores import session_store
+from brainhive_cli.data.stores.recordings import find_absent
 from brainhive_cli.data.stores.session_store import DType, cast_signal, list_sessions
-from brainhive_cli.data.stores.signal_store import SignalStore, find_absent, path_of
+from brainhive_cli.data.stores.signal_store import SignalStore, path_of
 
 LIBRARIES = ("mne", "nibabel", "scipy")
 """Whose versions signals depend on, apart from those of all numbers."""

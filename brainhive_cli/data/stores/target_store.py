@@ -5,10 +5,10 @@ and its health.
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,21 +16,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.arrays import Array, Bool, Float32, Int64, UInt64
-from brainhive_cli.core.claims import Claim
+from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.errors import (
     BrainhiveError,
     Hint,
     Line,
     MissingData,
-    raise_if_interrupted,
 )
-from brainhive_cli.core.files import below, expand_pattern, publish
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.files import below, expand_pattern
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.ids import Names, match_ids
+from brainhive_cli.data.stores.health import Health, measure_health
 from brainhive_cli.models.encoders import IMPORTED, describe_bad_own_name
 
 if TYPE_CHECKING:
@@ -51,7 +48,6 @@ which float16 keeps some numbers with another last digit.
 """
 DIRECTIONS = 16
 """Random directions in which embeddings are compared."""
-SUMS = f"{hdf5.CHECKSUMS}/embedding"
 ROWS_READ = 1024
 """Rows that are looked through at a time."""
 NUMBERS_READ = 2**24
@@ -60,110 +56,6 @@ VIEW = re.compile(r"(?P<encoder>.+)-view-(?P<index>\d{1,6})(?P<digest>-[0-9a-f]{
 """The name of an encoder of one frame or caption; with `-all` instead of the view, that
 of all of them.
 """
-VALUES_IN_MEMORY = 2**24
-"""Values in memory at a time, 64 MiB in float32, however wide the vectors."""
-PAIRED_VECTORS = 1024
-"""Vectors, drawn with a seed, all of whose pairs give the median cosine."""
-CHECKED_VECTORS = 256
-"""Of these, vectors whose near-duplicates are counted among all: the share is known
-within 6 %.
-"""
-DUPLICATE_COSINE = 0.99999
-"""A cosine above this: a near-duplicate, as of one picture decoded twice; small
-networks reach 0.999.
-"""
-DEAD_SPREAD_SHARE = 1e-6
-"""A dimension that spreads less than this share of the widest is dead: float32 rounds
-as much.
-"""
-MIN_VECTORS = 16
-"""Fewer vectors than this may well be alike, and say nothing about an encoder."""
-COLUMNS = tuple("store vectors norm spread dead NaN cosine near check".split())
-"""Of the table of figures."""
-PASSED, FAILED = "passed", "failed"
-
-
-@dataclass(frozen=True)
-class Health:
-    """The health figures of a store; targets of any shape count as flat vectors.
-
-    Attributes:
-        vectors: How many have finite values only; the other figures are of these.
-        dimensions: Values in a vector.
-        spread: Standard deviation over vectors, of the dimension that spreads least,
-            then of those at 5 %, 50 % and 95 %, then of the one that spreads most.
-        dead_dimensions: How many dimensions are the same in all vectors.
-        non_finite: How many values are NaN or infinite.
-        median_pair_cosine: Median cosine of random pairs of vectors.
-        near_duplicates: Share of vectors that have a near-duplicate in the store.
-    """
-
-    vectors: int
-    dimensions: int
-    mean_norm: float
-    spread: list[float]
-    dead_dimensions: int
-    non_finite: int
-    median_pair_cosine: float
-    near_duplicates: float
-
-    def problems(
-        self, usual_cosine: tuple[float, float], usual_repeats: float, usual_dead: float
-    ) -> list[tuple[str, str]]:
-        """List the problems, each with its likely cause, the most severe first.
-
-        Args:
-            usual_cosine: The least and most that the encoder's median pair cosine is
-                known to be.
-            usual_repeats: The most that its share of near-duplicates is known to be.
-            usual_dead: The most that its share of dead dimensions is known to be.
-        """
-        # values that are not finite count, however few vectors there are
-        low, high = usual_cosine
-        cosine = f"the median cosine of random pairs is {self.median_pair_cosine:.4f}"
-        problems = []
-        if self.non_finite:
-            problems.append(
-                (
-                    f"{self.non_finite} values are not finite",
-                    "half precision that overflowed; their pictures count as absent",
-                )
-            )
-        if self.vectors < MIN_VECTORS:
-            return problems
-
-        # vectors that are too alike, too different, constant, or repeated
-        if self.median_pair_cosine > high:
-            problems.append(
-                (
-                    f"{cosine}, usual is {high:g} at most: collapsed",
-                    "weights that did not load, or pictures that all reached the "
-                    "encoder alike",
-                )
-            )
-        if self.median_pair_cosine < low:
-            problems.append(
-                (
-                    f"{cosine}, usual is {low:g} at least",
-                    "vectors that were centred or whitened, or are another encoder's",
-                )
-            )
-        if self.dead_dimensions > usual_dead * self.dimensions:
-            problems.append(
-                (
-                    f"{self.dead_dimensions} of {self.dimensions} dimensions never "
-                    "change",
-                    "weights that did not load, or vectors padded with zeros",
-                )
-            )
-        if self.near_duplicates > usual_repeats:
-            problems.append(
-                (
-                    f"{self.near_duplicates:.0%} of the vectors have a near-duplicate",
-                    "one picture under many ids, or rows that were never filled",
-                )
-            )
-        return problems
 
 
 @dataclass(frozen=True)
@@ -364,60 +256,6 @@ class TargetStore:
         return np.where(self.done[rows], rows, -1)
 
 
-@dataclass(frozen=True)
-class Blank:
-    """A store before it is filled.
-
-    Attributes:
-        path: Where it will lie.
-        image_ids: Stimulus ids, [N].
-        concepts: Concepts, [N].
-        shape: Shape of one target.
-        dtype: In which targets are kept.
-        attributes: What makes them; an interrupted store with the same ones is resumed.
-        more: Shape of a row of further float32 datasets, by name.
-        has_pixels: Whether the stimuli are decoded, so that each row gets what its
-            pixels are known by.
-    """
-
-    path: Path
-    image_ids: Sequence[str]
-    concepts: Sequence[str]
-    shape: tuple[int, ...]
-    dtype: str
-    attributes: dict[str, Any]
-    more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    has_pixels: bool = False
-
-    def create(self) -> None:
-        """Create the unfinished store, or keep one that holds the same stimuli and
-        encoder.
-        """
-        # attributes by which an interrupted store of the same targets is recognised
-        part = hdf5.part_of(self.path)
-        ids = Names.of(self.image_ids)
-        count = len(self.image_ids)
-        attributes = {
-            "format": FORMAT,
-            "dtype": self.dtype,
-            "pictures": ids.digest,
-            **self.attributes,
-        }
-        # datasets that are written row by row, and lists that are written now
-        spaces = {"embedding": ((count, *self.shape), self.dtype)}
-        spaces |= {name: ((count, *row), "float32") for name, row in self.more.items()}
-        spaces |= {PIXELS: ((count, PIXEL_WORDS), "uint64")} if self.has_pixels else {}
-        arrays = {"image_id": ids.packed, "concept": Names.of(self.concepts).packed}
-
-        # resume what was interrupted
-        if part.is_file() and _is_same(part, spaces, arrays, attributes):
-            hdf5.unseal(part)
-        else:
-            hdf5.create(
-                part, spaces, {**arrays, "done": np.zeros(count, np.uint8)}, attributes
-            )
-
-
 def find_finite(embedding: Any) -> Bool:
     """Find the rows [N] of embeddings [N, …] whose values are all finite, some at a
     time.
@@ -455,169 +293,6 @@ def find_twins(stores: Iterable[TargetStore], is_candidate: Bool) -> Bool:
     distances, _ = KDTree(points).query(points, k=2)  # the first is the point itself
     is_twin[rows] = distances[:, 1] < TWIN_DISTANCE
     return is_twin
-
-
-def find_pending(path: Path) -> Int64:
-    """Find the rows of an unfinished store that are not written yet."""
-    with hdf5.open_unlocked(hdf5.part_of(path)) as file:
-        # a row without a checksum was not written, whatever its mark says
-        return np.flatnonzero((file["done"][()] != 1) | (file[SUMS][()] == 0))
-
-
-class TargetWriter:
-    """A store being written; rows may come in any order and from several processes.
-
-    Attributes:
-        pending: Rows that were not written when writing began; default: those that are
-            not written now.
-    """
-
-    def __init__(self, path: Path, pending: Int64 | None = None) -> None:
-        self.path = path
-        self.pending = find_pending(path) if pending is None else pending
-        part = hdf5.part_of(path)
-        with hdf5.open_unlocked(part) as file:
-            # the largest float16; only such stores can overflow
-            self._most = np.inf
-            if file["embedding"].dtype == np.float16:
-                self._most = float(np.finfo(np.float16).max)
-            # one writer for each dataset of rows; names were written at creation
-            self._rows = {
-                name: hdf5.RowWriter(part, name)
-                for name in file.keys() - {"image_id", "concept", hdf5.CHECKSUMS}
-            }
-
-    def write(self, rows: Int64, values: Array, **more: Array) -> None:
-        """Write targets [B, *shape], and the rows of further datasets, then mark these
-        rows done.
-
-        Raises:
-            BrainhiveError: if a value is larger than the store's dtype can hold.
-        """
-        # float16 would turn larger values, whole numbers too, into infinity
-        if self._most < np.inf:
-            largest = np.abs(
-                values, where=np.isfinite(values), out=np.zeros_like(values)
-            ).max(initial=0)
-            if largest > self._most:
-                problem = (
-                    f"{self.path}: values up to {largest:.6g} do not fit into float16"
-                )
-                raise BrainhiveError(
-                    f"{problem}, which ends at {self._most:g}", "dtype=float32"
-                )
-        # values before their marks: a kill in between leaves the rows pending
-        for name, rows_of_name in {"embedding": values, **more}.items():
-            self._rows[name].write(rows, rows_of_name)
-        self._rows["done"].write(rows, np.ones(len(rows), np.uint8))
-
-    def close(self) -> None:
-        """Stop writing; what is done stays done."""
-        for rows in self._rows.values():
-            rows.close()
-
-    def finish(self) -> Health:
-        """Measure health, seal the store and give it its final name."""
-        # health comes before the seal, which covers the attributes
-        part = hdf5.part_of(self.path)
-        with hdf5.open_unlocked(part) as file:
-            done = file["done"][()].astype(bool)
-            health = measure_health(file["embedding"], np.flatnonzero(done))
-        hdf5.seal(part, {"health": asdict(health), "skipped": int((~done).sum())})
-        publish(part, self.path)
-        return health
-
-
-def finish_stores(writers: Sequence[TargetWriter], launch: Launch) -> None:
-    """Give stores their final names when all processes have written their rows."""
-    raise_if_interrupted()
-    launch.once(lambda: [writer.finish() for writer in writers])
-
-
-@contextmanager
-def filling(
-    blanks: Sequence[Blank],
-    launch: Launch,
-    again: bool = False,
-    keep: bool = True,
-    reopen: bool = False,
-) -> Iterator[list[TargetWriter]]:
-    """Create stores, or resume interrupted ones, and lock them until the block ends.
-
-    Args:
-        blanks: The stores; none of another command is written to.
-        launch: This process among those that fill them.
-        again: Start from the first row, also where an interrupted store could be
-            resumed.
-        keep: Keep what is written when the block ends before `finish_stores`, for the
-            next time.
-        reopen: Add to a finished store, which has no final name meanwhile.
-
-    Yields:
-        A writer of each store.
-
-    Raises:
-        BrainhiveError: if another command writes one of the stores.
-    """
-    with ExitStack() as stack:
-        # the main process creates the stores; all learn from it which rows are pending
-        create = partial(_create, blanks, stack, again, keep, reopen)
-        yield [
-            stack.enter_context(closing(TargetWriter(path, pending)))
-            for path, pending in launch.once(create).items()
-        ]
-
-
-def _create(
-    blanks: Sequence[Blank], stack: ExitStack, again: bool, keep: bool, reopen: bool
-) -> dict[Path, Int64]:
-    """Claim and create stores until the stack is left; find the pending rows of each,
-    by path.
-    """
-    # claim all stores before the first is changed
-    for blank in blanks:
-        stack.callback(Claim.for_path(blank.path).release)
-    for blank in blanks:
-        part = hdf5.part_of(blank.path)
-        if reopen and blank.path.is_file():
-            # readers must not open a store that is being changed
-            os.replace(blank.path, part)
-        if again:
-            part.unlink(missing_ok=True)
-        if not keep:
-            stack.callback(part.unlink, missing_ok=True)
-        blank.create()
-    return {blank.path: find_pending(blank.path) for blank in blanks}
-
-
-def _is_same(
-    part: Path,
-    spaces: Mapping[str, tuple[tuple[int, ...], str]],
-    arrays: Mapping[str, Array],
-    attributes: dict[str, Any],
-) -> bool:
-    """Whether an interrupted store was to hold the same; its health figures stand in
-    one that was sealed.
-    """
-    try:
-        with hdf5.open_file(part, "") as file:
-            # the same datasets, attributes and lists; every row has room for a checksum
-            spaces = {**spaces, "done": (spaces["embedding"][0][:1], "uint8")}
-            stored = {name: hdf5.map_numbers(file, name) for name in (*spaces, SUMS)}
-            return (
-                attributes.items() <= hdf5.get_attributes(file).items()
-                and all(
-                    (stored[name].shape, stored[name].dtype.name) == spaces[name]
-                    for name in spaces
-                )
-                and all(
-                    np.array_equal(hdf5.read_strings(file, name), array)
-                    for name, array in arrays.items()
-                )
-            )
-    except BrainhiveError:
-        # interrupted while it was being created, or damaged: nothing in it to keep
-        return False
 
 
 def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
@@ -772,111 +447,3 @@ def list_stores(names: Iterable[str] | None, paths: Paths) -> list[Path]:
             f"no embedding store in {where}", f"{Line('embed')}, or import-embeddings"
         )
     return list(dict.fromkeys(stores))
-
-
-def health_row(
-    path: Path, health: Health, has_failed: bool, are_annotations: bool = False
-) -> tuple[object, ...]:
-    """Write a store's figures under `COLUMNS`, rounded; the spread is the median
-    dimension's.
-
-    Of annotations, as labels of 0 and 1, only the count and what is not finite say
-    something.
-    """
-    mean_norm, spread = (
-        float(f"{value:.3g}") for value in (health.mean_norm, health.spread[2])
-    )
-    cosine, near = (
-        round(value, 3) for value in (health.median_pair_cosine, health.near_duplicates)
-    )
-    figures = mean_norm, spread, health.dead_dimensions, health.non_finite, cosine, near
-    if are_annotations:
-        figures = *"–––", health.non_finite, *"––"
-    return (
-        hdf5.short_name(path),
-        health.vectors,
-        *figures,
-        FAILED if has_failed else PASSED,
-    )
-
-
-def health_table(rows: Iterable[tuple[object, ...]]) -> Table:
-    """Make the table of rows that `health_row` wrote."""
-    return Table("Health of embeddings", COLUMNS, tuple(rows))
-
-
-def measure_health(embedding: Any, rows: Int64) -> Health:
-    """Describe vectors in one pass, reading slices, so that memory stays bounded.
-
-    Args:
-        embedding: [N, …], an array or HDF5 dataset; trailing axes are flattened.
-        rows: The rows to measure.
-    """
-    # a random sample [n, D], all pairs of which are compared
-    width = prod(embedding.shape[1:])
-    sample = _sample(embedding, rows, width)
-    checked = sample[:CHECKED_VECTORS]
-
-    # sums over all vectors, in float64
-    vectors, non_finite, zeros, norms = 0, 0, 0, 0.0
-    origin, total, squares = np.zeros(width), np.zeros(width), np.zeros(width)
-    near = np.zeros(len(checked), np.int64)
-    for values in _blocks(embedding, rows, width):  # [n, D]
-        finite = np.isfinite(values)
-        non_finite += finite.size - int(np.count_nonzero(finite))
-        values = values[finite.all(1)].astype(np.float64)
-        if not vectors and len(values):
-            origin = values[0].copy()  # sums of what is left of it lose no digits
-        lengths = np.sqrt(np.einsum("nd,nd->n", values, values))
-        # duplicates of the checked vectors among the vectors of this block
-        near += ((_units(values, lengths) @ checked.T) > DUPLICATE_COSINE).sum(0)
-        values -= origin
-        total += values.sum(0)
-        squares += np.einsum("nd,nd->d", values, values)
-        vectors += len(values)
-        norms += lengths.sum()
-        zeros += (lengths == 0).sum()
-
-    # spread of each dimension, [D], and the cosine of each pair
-    count = max(vectors, 1)
-    spread = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
-    pairs = (sample @ sample.T)[np.triu_indices(len(sample), 1)]  # of different vectors
-    # each is near itself, but for zeros
-    is_near = (near > 1) | (~checked.any(1) & (zeros > 1))
-    return Health(
-        vectors,
-        dimensions=width,
-        mean_norm=float(norms / count),
-        spread=np.quantile(spread, (0, 0.05, 0.5, 0.95, 1)).tolist(),
-        dead_dimensions=int((spread <= DEAD_SPREAD_SHARE * spread.max()).sum()),
-        non_finite=non_finite,
-        median_pair_cosine=float(np.median(pairs)) if len(pairs) else 0.0,
-        near_duplicates=float(is_near.mean()) if len(checked) else 0.0,
-    )
-
-
-def _sample(embedding: Any, rows: Int64, width: int) -> Float32:
-    """Draw finite vectors at random, as units [n, D]."""
-    # fewer of wide vectors, so that the sample fits into memory
-    count = min(len(rows), PAIRED_VECTORS, max(MIN_VECTORS, VALUES_IN_MEMORY // width))
-    drawn = np.random.default_rng(0).choice(rows, count, replace=False)
-    # row by row: these rows lie far apart, and no others are read
-    values = np.array([embedding[row] for row in drawn], np.float32)
-    values = values.reshape(count, width)
-    values = values[np.isfinite(values).all(1)]
-    return _units(values, np.linalg.norm(values, axis=1))
-
-
-def _blocks(embedding: Any, rows: Int64, width: int) -> Iterator[Array]:
-    """Read rows in blocks [n, D], each with few enough values for a CPU's cache."""
-    is_read = np.zeros(len(embedding), bool)
-    is_read[rows] = True
-    step = max(1, VALUES_IN_MEMORY // 16 // width)
-    # contiguous slices, of which the requested rows are selected
-    for start in range(0, len(embedding), step):
-        values = np.asarray(embedding[start : start + step]).reshape(-1, width)
-        yield values[is_read[start : start + step]]
-
-
-def _units(values: Array, lengths: Array) -> Float32:
-    return (values / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)

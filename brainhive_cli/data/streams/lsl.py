@@ -25,7 +25,7 @@ from brainhive_cli.data.recordings.lsl_library import (
     import_lsl,
     resolve_streams,
 )
-from brainhive_cli.data.recordings.recording_files import read_number
+from brainhive_cli.data.recordings.tables import read_number
 from brainhive_cli.data.signals.spaces import standard_name
 from brainhive_cli.data.streams import Chunk, Event, StreamConfig, StreamFormat, Wanted
 from brainhive_cli.data.streams._sample_times import SampleTimes

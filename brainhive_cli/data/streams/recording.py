@@ -18,7 +18,7 @@ from brainhive_cli.data.recordings.headers import (
     RecordingKeys,
     read_header,
 )
-from brainhive_cli.data.recordings.recording_files import UNITS, open_raw
+from brainhive_cli.data.recordings.opening import UNITS, open_raw
 from brainhive_cli.data.streams import (
     Blocks,
     Clock,

@@ -21,14 +21,14 @@ from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.data.media.decoding import decoded
 from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.target_store import (
-    PIXELS,
-    Blank,
-    TargetStore,
-    TargetWriter,
+from brainhive_cli.data.stores.target_store import PIXELS, TargetStore
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.targets.encoder_groups import (
+    EncoderGroup,
+    alternatives,
+    shape_of,
 )
 from brainhive_cli.data.targets.encoder_stores import is_same_network
-from brainhive_cli.data.targets.targets import EncoderGroup, alternatives, shape_of
 from brainhive_cli.models.encoders import EncoderConfig
 
 AHEAD = 4

@@ -2,46 +2,33 @@
 lines that fill them.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import console, documents, parts, runs
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import (
-    SUGGESTED,
     BrainhiveError,
-    Line,
     MissingData,
     RecipeError,
-    join_words,
-    write_value,
 )
 from brainhive_cli.core.files import locate_stored
-from brainhive_cli.core.recipe import EMBEDDINGS, Paths, read_recipe, shipped_recipes
-from brainhive_cli.core.runs import RunFolder, of_variant
+from brainhive_cli.core.recipe import EMBEDDINGS, Paths
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.signal_store import recorded_subjects
+from brainhive_cli.data.stores.health import Health
 from brainhive_cli.data.stores.target_store import (
-    Health,
     TargetStore,
-    find,
-    find_own,
-    holds_own_vectors,
 )
-from brainhive_cli.models import priors
+from brainhive_cli.data.targets.next_commands import write_embedding
 from brainhive_cli.models.encoders import (
     IMPORTED,
-    NAME,
-    USUAL,
     AnnotationConfig,
     EncoderConfig,
-    resolve,
 )
 
 IDENTITIES = "embeddings.json"
@@ -343,322 +330,3 @@ def encoder_of(store: TargetStore) -> type[EncoderConfig]:
         return parts.load("encoders", store.attributes["config"]["kind"]).Config
     except (KeyError, RecipeError):
         return EncoderConfig
-
-
-def write_embedding(dataset: parts.Config, encoders: Sequence[EncoderConfig]) -> str:
-    """Write the lines that embed a data set by encoders, or by the default; own vectors
-    are imported.
-    """
-    # there is no encoder for own vectors: a line for each of them, and one for the
-    # others
-    encoding = [config for config in encoders if config.kind != IMPORTED]
-    flag = ("dataset", dataset)
-    lines = (
-        [Line("embed", flag, ("encoders", encoding))]
-        if encoding or not encoders
-        else []
-    )
-    vectors = [("as", config.name) for config in encoders if config.kind == IMPORTED]
-    lines += [Line("import-embeddings", "FILE", flag, name) for name in vectors]
-    return " && ".join(map(str, lines))
-
-
-def only_if_recorded(dataset: Any, paths: Paths) -> Any:
-    """Give the data set if it has recordings, as train-align needs; else None."""
-    return dataset if recorded_subjects(dataset.build(paths), paths) else None
-
-
-def next_command(
-    dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths, *more: str
-) -> str:
-    """Write the line of the next step that has what it needs.
-
-    That is `embed` where encoders have no embeddings of the training stimuli, else
-    `train-align`; without recordings `train-prior`, which can embed by itself.
-
-    Args:
-        dataset: Its Config.
-        encoders: Whose embeddings are next; none for those that are there, or else the
-            default.
-        paths: Where embeddings and signals lie.
-        more: Further arguments of train-align.
-    """
-    built = dataset.build(paths)
-    # without recordings there is nothing to align
-    if not recorded_subjects(built, paths):
-        return str(Line("train-prior", ("dataset", dataset), ("encoders", encoders)))
-    # the encoders of the shelf whose embeddings of the training stimuli are there
-    stores = sorted(
-        (paths.under_home("embeddings") / built.name / "train").glob("*.h5")
-    )
-    known = [
-        path.stem
-        for path in stores
-        if parts.is_kind("encoders", path.stem) or holds_own_vectors(path)
-    ]
-    chosen = encoders or [resolve(name) for name in known]
-    # embeddings of the training stimuli come first, as train-align reads them
-    if not chosen or not are_embedded(built, chosen, paths, ["train"]):
-        if encoders:
-            return write_embedding(dataset, encoders)
-        suggested = ("encoders", suggest_encoders(dataset), SUGGESTED)
-        return str(Line("embed", ("dataset", dataset), suggested))
-    return str(Line("train-align", ("dataset", dataset), ("encoders", chosen), *more))
-
-
-def suggest_encoders(dataset: parts.Config) -> list[str]:
-    """Name an encoder that needs no network, where the usual ones of a data set do."""
-    usual = getattr(dataset, "usual_encoders", None) or USUAL
-    usual = getattr(dataset, "offline_encoders", None) or usual
-    if all(resolve(encoder).is_here for encoder in usual):
-        return []
-    # the demo's networks have only seen the demo's pictures
-    is_demo = parts.name_of(dataset.kind).startswith("demo")
-    return ["demo-clip" if is_demo else "lite0"]
-
-
-def are_embedded(
-    dataset: Dataset,
-    encoders: Sequence[EncoderConfig],
-    paths: Paths,
-    splits: Sequence[str] | None = None,
-) -> bool:
-    """Whether there are stores of some encoders for some splits, or all where none are
-    named.
-    """
-    root = paths.under_home("embeddings")
-    return all(
-        find(root, dataset.name, dataset.holdout.stored_split(split), config.name)[
-            0
-        ].is_file()
-        for split in splits or dataset.splits
-        for config in encoders
-    )
-
-
-def write_prior(name: str, prior: str, dataset: Any = None) -> list[Any]:
-    """Write the words that give a command a prior: a shipped recipe for it, or the
-    prior itself.
-
-    Args:
-        name: The subcommand.
-        prior: What the user calls the prior.
-        dataset: Config of the data set in use. A recipe for another one lends its
-            generator alone.
-    """
-    # a shipped recipe of this subcommand with this prior
-    for file in sorted(shipped_recipes().rglob(f"{name}.yaml")):
-        content = read_recipe(file)
-        if content.get("prior") != prior:
-            continue
-        # a recipe at the top is the default, which needs no words
-        below = file.parent.relative_to(shipped_recipes()).as_posix()
-        if dataset is None or below == "." or _dataset_of(content) == dataset.kind:
-            return [] if below == "." else [("recipe", below)]
-        drawing = {
-            key: content[key]
-            for key in ("generator", "resolution_px")
-            if key in content
-        }
-        return [
-            ("prior", prior),
-            *(f"{key}={write_value(value)}" for key, value in drawing.items()),
-        ]
-    return [("prior", prior)]
-
-
-def _dataset_of(recipe: Mapping[str, Any]) -> str:
-    """Name the kind of data set of a shipped recipe, or of the training whose run it
-    takes.
-    """
-    # without a data set, it is that of the training whose run the recipe takes
-    if "dataset" not in recipe and recipe.get("align_run"):
-        training = str(recipe["align_run"]).partition(":")[0]
-        recipe = read_recipe(shipped_recipes() / training / "train-align.yaml")
-    reference = recipe.get("dataset", "")
-    return str(reference["kind"] if isinstance(reference, Mapping) else reference)
-
-
-def with_usual_encoders(fields: Any) -> Any:
-    """Complete a recipe that names no encoders by those of its data set, where that has
-    some, as a label, or has others where weights of the usual ones are not here.
-    """
-    # a recipe that names encoders, heads or a prior stays as it is
-    if not isinstance(fields, dict) or not {"encoders", "heads", "prior"}.isdisjoint(
-        fields
-    ):
-        return fields
-    with suppress(BrainhiveError):  # which the key's own type raises
-        dataset = fields.get("dataset")
-        config = parts.resolve("datasets", dataset) if dataset else None
-        usual = getattr(config, "usual_encoders", None)
-        if not usual and not all(resolve(name).is_here for name in USUAL):
-            usual = getattr(config, "offline_encoders", None)
-        if usual:
-            return {**fields, "encoders": [*usual]}
-    return fields
-
-
-def encoders_by_key(
-    keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()
-) -> dict[str, EncoderConfig]:
-    """Find the encoder of each key: a candidate, the one of that upstream name, or the
-    one of that name.
-
-    Args:
-        keys: Of the embeddings.
-        maybe: Candidates, whose keys may not say how to build them (a function, other
-            options).
-
-    Returns:
-        The encoders by key, in the order of their names; a key that names no encoder is
-        absent.
-    """
-    # names of upstream projects, and of the candidates
-    shelf = [parts.load("encoders", kind).Config for kind in parts.kinds("encoders")]
-    upstream = {config.upstream: config for config in shelf if config.upstream}
-    meant = {name: config for config in maybe for name in config.known_as}
-    # a candidate first, since its options are known
-    encoder_of_key = {
-        key: meant.get(key) or (upstream[key]() if key in upstream else _named(key))
-        for key in keys
-    }
-    known = {
-        key: config for key, config in encoder_of_key.items() if config is not None
-    }
-    return dict(sorted(known.items(), key=lambda item: item[1].name))
-
-
-def _named(key: str) -> EncoderConfig | None:
-    match = NAME.fullmatch(key)
-    # options that the name says, as degradation and view
-    seen = match.groupdict() if match else {}
-    knobs = {knob: value for knob, value in seen.items() if value}
-    with suppress(RecipeError):
-        config = resolve(knobs if len(knobs) > 1 else key)
-        # an unknown name is that of own vectors, if a store of them is here
-        is_known = config.kind != IMPORTED or find_own(
-            Paths().under_home("embeddings"), key
-        )
-        return config if config.name == key and is_known else None
-    return None
-
-
-def recipe_around(folder: Path) -> dict[str, Any]:
-    """Read the recipe of the run that a prior's or model's folder lies in; empty
-    outside of a run.
-    """
-    for above in folder.resolve().parents:
-        # a folder with both files is that of a run
-        if (above / "recipe.yaml").is_file() and (above / "environment.json").is_file():
-            return RunFolder(above).recipe()
-    return {}
-
-
-def encoders_around(folder: Path) -> list[EncoderConfig]:
-    """Read the encoders of the run that a prior's or model's folder lies in; none
-    outside of a run.
-
-    A run that goes on from a model, as calibrate's, has the encoders of the run of that
-    model.
-    """
-    recipe = recipe_around(folder)
-    # calibrate names the run of its model, and no encoders
-    if "encoders" not in recipe and isinstance(
-        reference := recipe.get("align_run"), str
-    ):
-        paths = documents.check(
-            recipe.get("paths", {}), f"the recipe around {folder}: paths", Paths
-        )
-        with suppress(BrainhiveError):  # of a run that is not here
-            name, _ = of_variant(reference)
-            recipe = runs.find(
-                paths.under_home("runs"), "train-align", str(name)
-            ).recipe()
-    return [resolve(encoder) for encoder in recipe.get("encoders", [])]
-
-
-def describe_keys(
-    keys: Collection[str], maybe: Iterable[EncoderConfig]
-) -> tuple[str, str]:
-    """Name the encoders of keys, and the arguments that select them."""
-    encoders = encoders_by_key(keys, maybe)
-    unknown = sorted(set(keys) - encoders.keys())
-    names = ", ".join([*map(str, encoders.values()), *unknown])
-    if unknown:
-        return (
-            names,
-            (
-                "name with --encoders all of them, also what made the embeddings "
-                f"{', '.join(unknown)}"
-            ),
-        )
-    return names, join_words([("encoders", [*encoders.values()])])
-
-
-def match_keys(
-    encoders: Sequence[EncoderConfig],
-    dims: Mapping[str, int],
-    owner: str,
-    maybe: Iterable[EncoderConfig] = (),
-) -> dict[str, str]:
-    """Find a prior's key of each encoder.
-
-    Args:
-        encoders: Those to be fused.
-        dims: Width of each embedding, by the prior's key.
-        owner: The prior, for the message.
-        maybe: Encoders that it may have been trained with, to name them.
-
-    Raises:
-        BrainhiveError: naming both lists, if they are not the same encoders.
-    """
-    keys = {
-        config.name: next((key for key in config.known_as if key in dims), "")
-        for config in encoders
-    }
-    # each encoder has a key, and each key an encoder
-    if "" in keys.values() or sorted(keys.values()) != sorted(dims):
-        wanted, hint = describe_keys(dims, [*maybe, *encoders])
-        raise BrainhiveError(
-            f"{owner} takes the encoders {wanted}, not {', '.join(map(str, encoders))}",
-            hint,
-        )
-    return keys
-
-
-def _fused_by(prior: str) -> tuple[Path, Mapping[str, int]]:
-    described = priors.describe(prior)
-    if described.folder is None or not described.dims:
-        raise RecipeError(
-            f"the prior {prior} fuses no embeddings",
-            "leave prior out, or name another one",
-        )
-    return described.folder, described.dims
-
-
-def encoders_of(prior: str) -> list[EncoderConfig]:
-    """Find the encoders of a prior, without reading its weights.
-
-    Raises:
-        RecipeError: if it fuses no embeddings, or has one of them under a key that
-            names no encoder.
-    """
-    folder, dims = _fused_by(prior)
-    around = encoders_around(folder)
-    encoders = encoders_by_key(dims, around)
-    # an encoder that its key does not name cannot be built from the key
-    if len(encoders) < len(dims):
-        names, hint = describe_keys(dims, around)
-        raise RecipeError(
-            f"the prior {prior} takes the encoders {names}, not all known by name", hint
-        )
-    return list(encoders.values())
-
-
-def match_prior(prior: str, encoders: Sequence[EncoderConfig]) -> dict[str, str]:
-    """Find a prior's key of each encoder, without reading its weights; raises as
-    `match_keys` does.
-    """
-    folder, dims = _fused_by(prior)
-    return match_keys(encoders, dims, f"the prior {prior}", encoders_around(folder))

@@ -20,14 +20,13 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import Dataset, list_stimuli
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.media.stimuli import describe_unread
-from brainhive_cli.data.stores.target_store import filling, finish_stores, path_of
+from brainhive_cli.data.stores.target_store import path_of
+from brainhive_cli.data.stores.target_writer import filling, finish_stores
 from brainhive_cli.data.targets.embedding import StoreJob, stream
-from brainhive_cli.data.targets.encoder_stores import (
-    with_usual_encoders,
-    write_embedding,
-)
+from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
+from brainhive_cli.data.targets.encoder_keys import with_usual_encoders
+from brainhive_cli.data.targets.next_commands import write_embedding
 from brainhive_cli.data.targets.picture_splits import HeldOut
-from brainhive_cli.data.targets.targets import EncoderGroup, grouped
 from brainhive_cli.models.encoders import IMPORTED, USUAL, Encoders
 
 

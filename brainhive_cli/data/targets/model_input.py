@@ -24,7 +24,7 @@ from brainhive_cli.data.signals.normalisations import Normaliser, Statistics
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import COPIED_STIMULI, Trials
-from brainhive_cli.data.stores.signal_store import Recordings
+from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.models.signal_spec import SignalSpec
 

@@ -40,7 +40,7 @@ from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.tables import metric_table, render
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained.few_shot import (
     PERMUTED_SCRATCH,
     PERMUTED_TRANSFER,

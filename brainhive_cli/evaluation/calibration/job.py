@@ -24,11 +24,12 @@ from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.evaluation.calibration.amounts import UNITS, Unit, limit_amounts
 from brainhive_cli.evaluation.calibration.recipe import PICTURES, Recipe
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.training.alignment.recipe import Cell, Recipe as Training
+from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Recipe as Training
 from brainhive_cli.training.alignment.trained import few_shot
 from brainhive_cli.training.alignment.trained.few_shot import SourceModel
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import (
-    TrainedModel,
     TrainedRun,
     open_model,
     refuse_sweep,

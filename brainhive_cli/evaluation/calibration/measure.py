@@ -26,7 +26,8 @@ from brainhive_cli.evaluation.calibration.job import Job, Person, read_raw
 from brainhive_cli.evaluation.calibration.recipe import SHELVES, Recipe
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
-from brainhive_cli.training.alignment.recipe import Cell, Recipe as Training
+from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Recipe as Training
 from brainhive_cli.training.alignment.trained.few_shot import (
     FEWEST_PICTURES,
     FINE_TUNING,
@@ -39,7 +40,8 @@ from brainhive_cli.training.alignment.trained.few_shot import (
     SourceModel,
     fixed_pull,
 )
-from brainhive_cli.training.alignment.trained.run import TrainedModel, TrainedRun
+from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedRun
 from brainhive_cli.training.alignment.training.batches import held_out_of
 
 LEAST_VALIDATION = 0.1

@@ -24,7 +24,7 @@ from brainhive_cli.evaluation.calibration.measure import (
     refuse_arms,
     train_on,
 )
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained.run import TrainedRun, open_model
 from brainhive_cli.training.alignment.training.run import TrainingRun
 

@@ -55,7 +55,7 @@ from brainhive_cli.measurement.units import Items, fold_null_inflation
 from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.page import DETAILS, FINDING
 from brainhive_cli.reports.tables import render, with_interval
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 
 MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}
 SIMILARITY = "similarity"

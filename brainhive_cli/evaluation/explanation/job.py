@@ -47,9 +47,9 @@ from brainhive_cli.evaluation.explanation.sensor_space import find_mixture
 from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import (
-    TrainedModel,
     TrainedRun,
     open_model,
     refuse_sweep,

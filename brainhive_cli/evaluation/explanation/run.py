@@ -18,7 +18,7 @@ from brainhive_cli.evaluation.explanation.trial_decoding import (
     check_folds,
     explain_trials,
 )
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 
 
 class ExplanationRun(Job, RunJob):

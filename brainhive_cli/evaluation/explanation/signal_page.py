@@ -19,12 +19,8 @@ from brainhive_cli.data.files.hdf5 import short_name
 from brainhive_cli.data.signals.space_files import write_maps
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.signal_store import (
-    COUNTED,
-    SignalStore,
-    count_rows,
-    describe_store,
-)
+from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.data.stores.store_tables import COUNTED, count_rows, describe_store
 from brainhive_cli.evaluation.explanation.profiles import TIME
 from brainhive_cli.evaluation.explanation.sensor_space import (
     WHITENED,

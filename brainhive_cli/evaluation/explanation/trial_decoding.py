@@ -37,7 +37,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.reports.tables import render
-from brainhive_cli.training.alignment.trained.run import TrainedModel
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 DECODING, GENERALISATION = OF_TRIALS
 AT_ONCE = 2**26

@@ -32,7 +32,7 @@ from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.signal_spec import SignalSpec, name_unit
-from brainhive_cli.training.alignment.trained.run import TrainedModel
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 BEST = 5
 """Pictures that are shown of each window."""
@@ -133,7 +133,7 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
         RecipeError: if keys of the whitening have no effect.
     """
     run, (subject,) = member.run, member.cell.tested_on
-    spec, learned, where = member.layout.spec, member.learned, run.models[0].path
+    spec, learned, where = member.layout.spec, member.learned, member.path
     # a model that only counts its channels
     if spec.names == tuple(map(str, range(len(spec.names)))):
         chosen = spec.signal.get("channels") or run.dataset.channels or spec.names

@@ -31,7 +31,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.recipe import SIGNALS
 from brainhive_cli.data.datasets import require_split
 from brainhive_cli.data.recordings.event_names import TABLES, EventNames
-from brainhive_cli.data.recordings.recording_files import bids_root
+from brainhive_cli.data.recordings.tables import bids_root
 from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import Windows
@@ -53,11 +53,10 @@ from brainhive_cli.evaluation.live.decoder import (
 )
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.model_files import require_weights
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.trained.model import DEFAULT_UNIT, TrainedModel
 from brainhive_cli.training.alignment.trained.run import (
-    DEFAULT_UNIT,
-    TrainedModel,
     TrainedRun,
     open_model,
     refuse_sweep,

@@ -28,8 +28,9 @@ from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media import media_files
-from brainhive_cli.data.targets.encoder_stores import match_keys
-from brainhive_cli.data.targets.targets import Targets, grouped
+from brainhive_cli.data.targets.encoder_groups import grouped
+from brainhive_cli.data.targets.encoder_keys import match_keys
+from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Source
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import Media, Sampling, require_finite
@@ -42,8 +43,9 @@ from brainhive_cli.models.heads import (
     refuse_other_target,
 )
 from brainhive_cli.models.priors import Prior
-from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained.run import TrainedModel, TrainedRun
+from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedRun
 
 MAX_BATCH = 8192
 """Stimuli whose heads are computed at once, at most."""

@@ -40,7 +40,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import IMPORTED
 from brainhive_cli.models.heads import Conditioning, Decoded
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.references import name_of_training
 from brainhive_cli.training.alignment.trained.run import (
     TrainedRun,

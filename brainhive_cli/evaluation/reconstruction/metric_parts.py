@@ -23,7 +23,7 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.media.stimuli import Clip
-from brainhive_cli.data.targets.targets import encode
+from brainhive_cli.data.targets.encoder_groups import encode
 from brainhive_cli.measurement.metrics import (
     Medium,
     MetricPart,

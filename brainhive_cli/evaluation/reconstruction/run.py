@@ -65,7 +65,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 )
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.models import priors
-from brainhive_cli.training.alignment.trained.run import TrainedModel
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 GENERATED_BY = PRIOR_KEYS | {
     *("generator", "resolution_px", "steps", "guidance", "strength"),

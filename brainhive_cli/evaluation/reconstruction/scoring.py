@@ -32,7 +32,7 @@ from brainhive_cli.measurement.metrics.video import FRAME_PX
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.heads import Decoded
-from brainhive_cli.training.alignment.recipe import FOLD
+from brainhive_cli.training.alignment.cells import FOLD
 
 READERS = 4
 """Threads that decode media while the previous batch is compared."""

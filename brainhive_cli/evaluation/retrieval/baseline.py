@@ -48,7 +48,8 @@ from brainhive_cli.training.alignment.recipe import (
     Recipe as AlignRecipe,
     ridge_keys,
 )
-from brainhive_cli.training.alignment.trained.run import TrainedModel, TrainedRun
+from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedRun
 
 RIDGE_TAKES = {
     *("dataset", "encoders", "mode", "subjects", "trained_on", "signal", "paths")

@@ -52,7 +52,7 @@ from brainhive_cli.reports.drawings import draw_slices, shows_something
 from brainhive_cli.reports.tables import (
     describe_sample,
 )
-from brainhive_cli.training.alignment.trained.run import TrainedModel
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 NEAREST_BINS = 8
 """Bins of equal size in the figure of nearest training pictures."""

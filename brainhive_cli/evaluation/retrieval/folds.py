@@ -18,7 +18,7 @@ from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.retrieval import Gallery, Scores
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 
 ROUNDING = 1e-9
 """Shares closer than this are equal."""

@@ -14,10 +14,10 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.datasets import list_pictures, require_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.references import rejoined
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import (
-    TrainedModel,
     TrainedRun,
     open_model,
     refuse_sweep,

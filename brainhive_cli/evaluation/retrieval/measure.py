@@ -49,7 +49,7 @@ from brainhive_cli.measurement.retrieval import (
     rank_split,
 )
 from brainhive_cli.measurement.units import MANY_UNITS
-from brainhive_cli.training.alignment.trained.run import TrainedModel
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 Models = Sequence[TrainedModel]
 """The models of a group: their cosine similarities are averaged.

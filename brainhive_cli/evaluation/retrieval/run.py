@@ -17,13 +17,14 @@ from brainhive_cli.core.jobs import Logged, OpenRun, RunJob, Stage, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, BACKWARD, Measurements, scope
 from brainhive_cli.core.sweep import collect_variants, read_sweep_run
-from brainhive_cli.data.targets.encoder_stores import keep_identity, write_prior
+from brainhive_cli.data.targets.encoder_stores import keep_identity
+from brainhive_cli.data.targets.next_commands import write_prior
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
 from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_tables
 from brainhive_cli.measurement.comparison import adjust_together, compare_ranks
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.reports.sentences import explain_chance
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.training.run import TrainingRun
 
 if TYPE_CHECKING:

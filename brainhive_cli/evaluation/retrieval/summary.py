@@ -64,7 +64,7 @@ from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike, Items, describe_claims
 from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.reports.tables import render
-from brainhive_cli.training.alignment.recipe import Cell as TrainedCell
+from brainhive_cli.training.alignment.cells import Cell as TrainedCell
 
 SAME_PEOPLE = (
     "signals of {modality} are averaged by subject number: equal numbers have to be "

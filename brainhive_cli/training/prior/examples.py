@@ -33,7 +33,7 @@ from brainhive_cli.data.media.views import (
     loaded,
     read_pictures,
 )
-from brainhive_cli.data.stores.target_store import Blank, filling, finish_stores
+from brainhive_cli.data.stores.target_writer import Blank, filling, finish_stores
 from brainhive_cli.data.targets.targets import Targets, open_targets
 from brainhive_cli.training.prior.recipe import Recipe
 

@@ -27,7 +27,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.media.views import Batch, crop_of_the_original
-from brainhive_cli.data.targets.encoder_stores import match_prior
+from brainhive_cli.data.targets.encoder_keys import match_prior
 from brainhive_cli.models import priors
 from brainhive_cli.models.adamw import AdamW
 from brainhive_cli.models.blocks import order_embeddings

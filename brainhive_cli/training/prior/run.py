@@ -27,7 +27,8 @@ from brainhive_cli.core.parts import cited
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import PUBLISHED, Dataset, list_pictures
 from brainhive_cli.data.stores.learned import Learned, LearnedPictures
-from brainhive_cli.data.targets.encoder_stores import only_if_recorded, store_inputs
+from brainhive_cli.data.targets.encoder_stores import store_inputs
+from brainhive_cli.data.targets.next_commands import only_if_recorded
 from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models import encoders, priors

@@ -19,7 +19,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.views import Batch, to_pictures
-from brainhive_cli.data.targets.targets import encode
+from brainhive_cli.data.targets.encoder_groups import encode
 from brainhive_cli.measurement.metrics.perceptual import (
     inception,
     lpips,

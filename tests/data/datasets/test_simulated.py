@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, demo
 from brainhive_cli.data.stores import simulated, target_store
-from brainhive_cli.data.stores.target_store import Blank, TargetWriter
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
 from brainhive_cli.demo import simulation
 
 COUNTS = {"train": 12, "test": 4}

@@ -23,7 +23,7 @@ from brainhive_cli.data.files import ids
 from brainhive_cli.data.published import things_eeg
 from brainhive_cli.data.published.things_eeg import MONTAGE
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.stores.signal_store import Recordings
+from brainhive_cli.data.stores.recordings import Recordings
 
 CONCEPTS = {
     "train": ["00001_aardvark", "00002_abacus"],

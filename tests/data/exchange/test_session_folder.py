@@ -24,7 +24,8 @@ from brainhive_cli.core.measurements import SIMULATED
 from brainhive_cli.data.exchange.growing_run import GrowingRun
 from brainhive_cli.data.exchange.session_folder import PAUSE_S, SessionFolder
 from brainhive_cli.data.files.bids_labels import read_simulated
-from brainhive_cli.data.stores.signal_store import SignalStore, describe_store
+from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.data.stores.store_tables import describe_store
 from brainhive_cli.data.streams import StreamFormat
 
 mne = pytest.importorskip("mne")

@@ -22,12 +22,8 @@ from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.media.pictures import BadPicture
 from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.target_store import (
-    PIXEL_WORDS,
-    Blank,
-    TargetStore,
-    TargetWriter,
-)
+from brainhive_cli.data.stores.target_store import PIXEL_WORDS, TargetStore
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
 
 IDS = [f"set/p{number}" for number in range(7)]
 CONCEPTS = [f"c{number % 3}" for number in range(7)]

@@ -24,11 +24,8 @@ from brainhive_cli.data.recordings.shown_pictures import list_pictures, match_pi
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.session_store import join, write_session
-from brainhive_cli.data.stores.signal_store import (
-    SignalStore,
-    count_rows,
-    describe_store,
-)
+from brainhive_cli.data.stores.signal_store import SignalStore
+from brainhive_cli.data.stores.store_tables import count_rows, describe_store
 
 VOXELS = 12
 

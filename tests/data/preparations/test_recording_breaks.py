@@ -16,7 +16,7 @@ from trial_numbers import numbers_of_splits
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations.recording import LOST, Config
 from brainhive_cli.data.recordings.headers import RecordingKeys, read_header
-from brainhive_cli.data.recordings.recording_files import filter_samples
+from brainhive_cli.data.recordings.samples import filter_samples
 
 mne = pytest.importorskip("mne")
 BAND = (0.5, 40.0)

@@ -13,7 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations.recording import Config, Own, _tabulate_pictures
 from brainhive_cli.data.recordings.epochs import as_trials, warn_of_size
-from brainhive_cli.data.recordings.recording_files import list_recordings
+from brainhive_cli.data.recordings.files import list_recordings
 from brainhive_cli.data.signals.spaces import channel_rows
 from brainhive_cli.data.stores.signal_store import SignalStore
 

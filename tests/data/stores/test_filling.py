@@ -9,12 +9,8 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.stores.target_store import (
-    Blank,
-    TargetStore,
-    filling,
-    finish_stores,
-)
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores.target_writer import Blank, filling, finish_stores
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 IDS = [f"p{number}" for number in range(6)]

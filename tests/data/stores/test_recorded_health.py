@@ -9,19 +9,16 @@ import pytest
 from recorded_numbers import Recorded
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores import health as health_module, target_store
+from brainhive_cli.data.stores.health import Health, health_row, measure_health
 from brainhive_cli.data.stores.target_store import (
-    Blank,
-    Health,
     TargetStore,
-    TargetWriter,
     are_foreign,
     find_finite,
     find_twins,
     first_with_pixels,
-    health_row,
-    measure_health,
 )
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
 
 
 def draw(count: int, width: int) -> np.ndarray:
@@ -43,8 +40,8 @@ def draw(count: int, width: int) -> np.ndarray:
 def test_health_of_vectors(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, count: int, block: int
 ) -> None:
-    monkeypatch.setattr(target_store, "VALUES_IN_MEMORY", block)
-    monkeypatch.setattr(target_store, "PAIRED_VECTORS", 300)
+    monkeypatch.setattr(health_module, "VALUES_IN_MEMORY", block)
+    monkeypatch.setattr(health_module, "PAIRED_VECTORS", 300)
     values = draw(count, 6)
     chosen = np.flatnonzero(np.arange(count) % 7 != 6)
     recorded(

@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.target_store import (
-    Blank,
-    TargetStore,
-    TargetWriter,
-    measure_health,
-)
+from brainhive_cli.data.stores.health import measure_health
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
 from tests.mapped import is_mapped
 
 COUNT, DIM = 400, 16

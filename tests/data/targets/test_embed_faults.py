@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.data.files.hdf5 import part_of
-from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores import target_store, target_writer
 from brainhive_cli.data.stores.target_store import TargetStore
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
@@ -151,7 +151,7 @@ def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
     )
     assert "slow-filling.h5" in told[0] and "the same command continues" in told[1]
     assert not store.exists()
-    lacking = target_store.TargetWriter(store).pending
+    lacking = target_writer.TargetWriter(store).pending
     # those never decoded, and what waited to be written when the disk was full
     assert len(lacking) >= 4
     files = sorted(pictures.rglob("*.png"))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.targets.targets import encode
+from brainhive_cli.data.targets.encoder_groups import encode
 
 
 class Network(nn.Module):

@@ -14,12 +14,11 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
-from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
 from brainhive_cli.data.targets.embedding import stream
-from brainhive_cli.data.targets.targets import (
+from brainhive_cli.data.targets.encoder_groups import (
     Network,
-    OnlineTargets,
-    Targets,
     _combine,
     alternatives,
     encode,
@@ -28,6 +27,7 @@ from brainhive_cli.data.targets.targets import (
     shape_of,
     views_each,
 )
+from brainhive_cli.data.targets.targets import OnlineTargets, Targets
 from brainhive_cli.models.encoders import timm
 from brainhive_cli.models.encoders.python import Config as Python
 

@@ -15,21 +15,19 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.media.views import crop_centre, crop_of_the_original
-from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.target_store import (
-    Blank,
-    TargetStore,
-    TargetWriter,
-    measure_health,
-)
-from brainhive_cli.data.targets import likeness, picture_splits, targets
+from brainhive_cli.data.stores import health
+from brainhive_cli.data.stores.health import measure_health
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.targets import encoder_groups, likeness, picture_splits, targets
 from brainhive_cli.data.targets.embedding import stream
+from brainhive_cli.data.targets.encoder_groups import Network
 from brainhive_cli.data.targets.likeness import find_features
 from brainhive_cli.data.targets.picture_splits import (
     hold_out_clusters,
     match_neighbours,
 )
-from brainhive_cli.data.targets.targets import Network, OnlineTargets
+from brainhive_cli.data.targets.targets import OnlineTargets
 
 HERE = Launch(0, 1, torch.device("cpu"))
 COUNT = 60
@@ -103,8 +101,8 @@ def test_health(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     values[40:42] = 0
     rows = np.arange(2, COUNT)
     whole = measure_health(values, rows)
-    monkeypatch.setattr(target_store, "CHECKED_VECTORS", 20)
-    monkeypatch.setattr(target_store, "PAIRED_VECTORS", 30)
+    monkeypatch.setattr(health, "CHECKED_VECTORS", 20)
+    monkeypatch.setattr(health, "PAIRED_VECTORS", 30)
     constant = measure_health(np.ones((COUNT, 2, 3), np.float32), rows)
     figures = [
         [figure for figure, _ in each.problems((0.0, 0.2), 0.01, 0)]
@@ -145,7 +143,8 @@ def test_views_are_combined(recorded: Recorded) -> None:
     recorded(
         digits=5,
         combined=[
-            targets._combine(outputs, views, how) for how in ("first", "average", "all")
+            encoder_groups._combine(outputs, views, how)
+            for how in ("first", "average", "all")
         ],
         chosen=targets._choose(outputs, torch.tensor([3, 1])),
         first=targets._choose(outputs, None),

@@ -12,13 +12,14 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import image_folder
-from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from brainhive_cli.data.targets.encoder_keys import encoders_by_key
 from brainhive_cli.data.targets.encoder_stores import (
     IDENTITIES,
     _difference,
     digest_of,
     encoder_of,
-    encoders_by_key,
     holds_annotations,
     identity_of,
     is_same_network,
@@ -27,8 +28,8 @@ from brainhive_cli.data.targets.encoder_stores import (
     open_alternatives,
     problem_of,
     refuse_others,
-    write_embedding,
 )
+from brainhive_cli.data.targets.next_commands import write_embedding
 from brainhive_cli.models.encoders import EncoderConfig, resolve
 
 IDS = [f"p{number}" for number in range(20)]

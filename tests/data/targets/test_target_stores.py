@@ -14,7 +14,8 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
-from brainhive_cli.data.targets.encoder_stores import keep_identity, write_embedding
+from brainhive_cli.data.targets.encoder_stores import keep_identity
+from brainhive_cli.data.targets.next_commands import write_embedding
 from brainhive_cli.models import encoders
 from tests.resealed import resealed
 

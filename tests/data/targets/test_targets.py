@@ -11,14 +11,11 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import StimulusSet
-from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
 from brainhive_cli.data.targets import targets
-from brainhive_cli.data.targets.targets import (
-    OnlineTargets,
-    StoreTargets,
-    Targets,
-    grouped,
-)
+from brainhive_cli.data.targets.encoder_groups import grouped
+from brainhive_cli.data.targets.targets import OnlineTargets, StoreTargets, Targets
 from brainhive_cli.models.encoders import timm
 
 ALONE = Launch(0, 1, torch.device("cpu"))

@@ -43,7 +43,8 @@ from brainhive_cli.evaluation.calibration.measure import (
 )
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.training.alignment.recipe import Cell, Recipe as Training
+from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Recipe as Training
 
 COUNTS = np.array([3, 1, 2, 4, 2, 1, 3, 2, 4, 1, 2])
 

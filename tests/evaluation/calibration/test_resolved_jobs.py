@@ -12,7 +12,8 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.evaluation.calibration import job as jobs
 from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.recipe import Recipe
-from brainhive_cli.training.alignment.recipe import Cell, Recipe as Training
+from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Recipe as Training
 
 
 def recipe(*words: str) -> Recipe:

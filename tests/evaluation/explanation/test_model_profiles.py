@@ -22,10 +22,10 @@ from brainhive_cli.evaluation.explanation.recipe import Recipe, Window
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained.run import TrainedModel
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 ITEMS = 6
 SPEC = Recipe(

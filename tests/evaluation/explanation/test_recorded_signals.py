@@ -37,7 +37,7 @@ from brainhive_cli.evaluation.explanation.similarity import explain_similarity
 from brainhive_cli.evaluation.explanation.trial_decoding import Decoded
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 
 SENSORS = ("Fz", "Cz", "Pz", "O1", "Oz")
 WHITENERS = np.eye(5) + 0.3 * np.random.default_rng(9).normal(size=(2, 5, 5))

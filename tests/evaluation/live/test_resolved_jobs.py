@@ -11,7 +11,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.evaluation.live import job as jobs
 from brainhive_cli.evaluation.live.job import Job, find_table
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 
 
 def recipe(*words: str) -> Recipe:

@@ -10,7 +10,7 @@ from reconstructions import embedding, gap, generate
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.evaluation.reconstruction.generation import DecodedSet, seed_of
 from brainhive_cli.models.heads import Decoded
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 
 
 @pytest.mark.nightly

@@ -42,7 +42,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 )
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.heads import Conditioning, Decoded
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 
 CPU = torch.device("cpu")
 HERE = Launch(0, 1, CPU)

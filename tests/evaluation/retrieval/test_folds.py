@@ -21,7 +21,7 @@ from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.retrieval import Gallery, Scores, share_wins
 from brainhive_cli.measurement.statistics import scatter_of_means
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 
 
 def delong(first: np.ndarray, second: np.ndarray) -> float:

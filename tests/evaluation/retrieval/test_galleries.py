@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.training.alignment.trained.run import TrainedModel
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 pytestmark = pytest.mark.nightly
 

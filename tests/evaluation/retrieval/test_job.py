@@ -16,7 +16,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.retrieval import job as jobs
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.run import RetrievalRun
-from brainhive_cli.training.alignment.trained.run import TrainedModel
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 
 @pytest.fixture

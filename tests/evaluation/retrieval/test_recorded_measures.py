@@ -60,7 +60,7 @@ from brainhive_cli.evaluation.retrieval.verification import compare_metrics
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.retrieval import Gallery, Scores
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 
 COUNTS = {"train": 34, "test": 15}
 WIDTH = 6

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.data.targets.encoder_stores import encoders_by_key
+from brainhive_cli.data.targets.encoder_keys import encoders_by_key
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import degrade, fovea_mask, open_clip
 

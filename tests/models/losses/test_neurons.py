@@ -24,7 +24,7 @@ from brainhive_cli.models.losses import (
     SoftClipConfig,
     pair_weights,
 )
-from brainhive_cli.training.alignment.recipe import Term
+from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.objective import Objective
 
 RELATIVE = 1e-5

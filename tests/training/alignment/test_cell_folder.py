@@ -10,7 +10,7 @@ from cell_data import HERE, PICTURES, data_of, layout_of
 from brainhive_cli.core import console
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training import cell_folder
 from brainhive_cli.training.alignment.training.cell_folder import CellFolder, train_cell
 

@@ -8,11 +8,8 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.training.alignment.recipe import (
-    Cell,
-    Recipe,
-    cells_of as cells_among,
-)
+from brainhive_cli.training.alignment.cells import Cell, cells_of as cells_among
+from brainhive_cli.training.alignment.recipe import Recipe
 
 
 def resolve(*overrides: str, recipe: Path | None = None) -> Recipe:

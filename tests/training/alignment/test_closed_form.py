@@ -19,7 +19,7 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.backbones.ridge import Ridge
 from brainhive_cli.models.heads import Head
 from brainhive_cli.training.alignment.layout import FROM_MEAN, Layout
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training import loop
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit

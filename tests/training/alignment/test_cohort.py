@@ -20,7 +20,7 @@ from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.heads import Head
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.trained.few_shot import (
     PERMUTED_SCRATCH,
     SCRATCH,

@@ -19,7 +19,8 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
-from brainhive_cli.training.alignment.recipe import Stage, Term, Train
+from brainhive_cli.training.alignment.stages import Stage, Train
+from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.trained import few_shot
 from brainhive_cli.training.alignment.trained.few_shot import (
     FINE_TUNING,

@@ -13,7 +13,7 @@ from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.training.alignment.recipe import Finetune
+from brainhive_cli.training.alignment.stages import Finetune
 from brainhive_cli.training.alignment.training.training_data import take_share
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"

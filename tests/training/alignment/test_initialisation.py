@@ -19,9 +19,10 @@ from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Cell, Train
+from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.initialisation import (
     find_starts,

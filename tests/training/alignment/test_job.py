@@ -11,7 +11,8 @@ from brainhive_cli import api
 from brainhive_cli.core.command import digests_of
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.training.alignment.recipe import Cell, Recipe
+from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.training.job import (
     BaseRun,
     Job,

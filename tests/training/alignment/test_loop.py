@@ -36,7 +36,9 @@ from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Recipe, Stage, Term, Train
+from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.stages import Stage, Train
+from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training import cell_folder, loop
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.cell_folder import train_cell

@@ -15,7 +15,8 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.encoders import resolve
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.trained.run import TrainedModel, TrainedRun
+from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedRun
 from tests.worlds import Go
 
 ENCODER = "{kind: timm, source: random, architecture: test_vit}"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.recipe import Term
+from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.objective import Objective
 
 GENERATOR = torch.Generator().manual_seed(0)

@@ -9,7 +9,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.training.alignment.recipe import Stage, Train
+from brainhive_cli.training.alignment.stages import Stage, Train
 from brainhive_cli.training.alignment.training.optimisation import (
     Learner,
     is_below,

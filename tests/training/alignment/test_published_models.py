@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
-from brainhive_cli.data.targets.encoder_stores import encoders_by_key
+from brainhive_cli.data.targets.encoder_keys import encoders_by_key
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.signal_spec import SignalSpec

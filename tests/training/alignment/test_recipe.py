@@ -15,21 +15,19 @@ from recorded_numbers import Recorded
 from brainhive_cli import api
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.sweep import variants
+from brainhive_cli.training.alignment.cells import Cell, cells_of, list_subjects
 from brainhive_cli.training.alignment.recipe import (
-    Cell,
-    LoraSection,
     Recipe,
-    Stage,
-    Term,
-    Train,
-    cells_of,
-    check_active,
-    list_subjects,
-    mixing_of,
     ridge_keys,
-    scale_stages,
     with_usual_backbone,
 )
+from brainhive_cli.training.alignment.stages import (
+    LoraSection,
+    Stage,
+    Train,
+    scale_stages,
+)
+from brainhive_cli.training.alignment.terms import Term, check_active, mixing_of
 
 TWO_STAGES = [{"epochs": 4, "start_from": "a"}, {"epochs": 6, "lr": 1e-3}]
 

@@ -20,7 +20,8 @@ from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.recipe import Term, Train
+from brainhive_cli.training.alignment.stages import Train
+from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.cell_folder import train_cell
 

@@ -6,7 +6,8 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import Cell as CellFacts, TrainingFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.training.alignment.recipe import Cell, Recipe
+from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import rejoined
 from brainhive_cli.training.alignment.training import cell_folder
 from brainhive_cli.training.alignment.training.job import Job

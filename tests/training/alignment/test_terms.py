@@ -12,12 +12,8 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.course import Course
 from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.recipe import (
-    Recipe,
-    Term,
-    check_active,
-    mixing_of,
-)
+from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.terms import Term, check_active, mixing_of
 from brainhive_cli.training.alignment.training.objective import Objective
 
 PREDICTED = {

@@ -14,13 +14,10 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import run as runs
-from brainhive_cli.training.alignment.trained.run import (
-    TrainedModel,
-    TrainedRun,
-    refuse_sweep,
-)
+from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.trained import model as trained_model
+from brainhive_cli.training.alignment.trained.model import TrainedModel
+from brainhive_cli.training.alignment.trained.run import TrainedRun, refuse_sweep
 
 
 class Recordings:
@@ -119,7 +116,7 @@ def test_a_normaliser_is_the_persons_or_the_mean() -> None:
 def test_signals_of_any_number_are_decoded_in_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runs, "SIGNALS", 3)
+    monkeypatch.setattr(trained_model, "SIGNALS", 3)
     model = model_of({})
     model.run = SimpleNamespace(tests_new_subjects=False)  # type: ignore[assignment]
     model.__dict__["module"] = SimpleNamespace(

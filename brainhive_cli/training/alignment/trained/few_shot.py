@@ -22,7 +22,8 @@ from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Stage, Term, Train
+from brainhive_cli.training.alignment.stages import Stage, Train
+from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit, is_closed_form
 

@@ -16,7 +16,7 @@ from brainhive_cli.data.signals.cutting import Steps, whiten
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
-from brainhive_cli.training.alignment.trained.run import TrainedModel
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 
 def read_new(

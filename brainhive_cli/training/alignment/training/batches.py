@@ -27,12 +27,13 @@ from brainhive_cli.data.signals.augmentations import (
 )
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import Confirm, Learned, LearnedPictures
-from brainhive_cli.data.targets.targets import EncoderGroup, Targets
+from brainhive_cli.data.targets.encoder_groups import EncoderGroup
+from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.measurement.ranks import ranks as find_ranks, summarise
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.losses import LossContext, Mixing
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.stages import Train
 
 Tensors = dict[str, Tensor]
 FLOAT32 = np.dtype(np.float32)

@@ -15,7 +15,8 @@ from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Term, Train
+from brainhive_cli.training.alignment.stages import Train
+from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit, is_closed_form
 from brainhive_cli.training.alignment.training.optimisation import Content

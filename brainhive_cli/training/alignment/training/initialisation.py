@@ -20,7 +20,7 @@ from brainhive_cli.data.stores.learned import Learned, Selection
 from brainhive_cli.models.foreign_weights import below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import layout as layouts, model_files
-from brainhive_cli.training.alignment.recipe import Cell, Train
+from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.references import (
     TRAINING,
     find_model,
@@ -28,6 +28,7 @@ from brainhive_cli.training.alignment.references import (
     model_folders,
     name_of_training,
 )
+from brainhive_cli.training.alignment.stages import Train
 
 if TYPE_CHECKING:
     import torch

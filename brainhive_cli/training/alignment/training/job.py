@@ -19,25 +19,17 @@ from brainhive_cli.core.runs import RunFolder, reference as name_reference
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.data.stores.signal_store import Recordings
+from brainhive_cli.data.stores.recordings import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.encoder_stores import (
-    encoders_by_key,
-    match_prior,
-    open_stores,
-    store_inputs,
-)
+from brainhive_cli.data.targets.encoder_keys import encoders_by_key, match_prior
+from brainhive_cli.data.targets.encoder_stores import open_stores, store_inputs
 from brainhive_cli.data.targets.model_input import spec_of
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
+from brainhive_cli.training.alignment.cells import Cell, cells_of, list_subjects
 from brainhive_cli.training.alignment.layout import tokens_of
 from brainhive_cli.training.alignment.model_files import is_model
-from brainhive_cli.training.alignment.recipe import (
-    Cell,
-    Recipe,
-    cells_of,
-    list_subjects,
-)
+from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import (
     INHERITED,
     TRAINING,

@@ -21,7 +21,8 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Term, Train, mixing_of
+from brainhive_cli.training.alignment.stages import Train
+from brainhive_cli.training.alignment.terms import Term, mixing_of
 from brainhive_cli.training.alignment.training.batches import (
     Batches,
     CellData,

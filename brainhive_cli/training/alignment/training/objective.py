@@ -13,7 +13,7 @@ from brainhive_cli.core import foreign_code, parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.heads import comparable
 from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.recipe import Term
+from brainhive_cli.training.alignment.terms import Term
 
 Tensors = Mapping[str, Tensor]
 

@@ -18,7 +18,7 @@ from brainhive_cli.core import weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.adamw import AdamW
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Stage, Train
+from brainhive_cli.training.alignment.stages import Stage, Train
 from brainhive_cli.training.alignment.training.initialisation import (
     load_start,
     modules_of_subjects,

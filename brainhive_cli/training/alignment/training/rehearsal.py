@@ -16,15 +16,12 @@ from brainhive_cli.core.launch import Launch, num_processes
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.models.losses import LossContext, Mixing
+from brainhive_cli.training.alignment.cells import Cell, list_subjects
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import (
-    Cell,
-    Recipe,
-    Train,
-    list_subjects,
-    mixing_of,
-)
+from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.stages import Train
+from brainhive_cli.training.alignment.terms import mixing_of
 from brainhive_cli.training.alignment.training.batches import (
     FLOAT32,
     Batches,

@@ -12,7 +12,7 @@ from brainhive_cli.core.measurements import Measurements, Metric, name_rows
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table, mean_sd
 from brainhive_cli.reports.tables import ABSENT, published_tables, with_interval
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.cells import Cell
 
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
 """Selection of epochs, in a table's title; nothing where it was by validation."""

@@ -12,13 +12,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, merge_caveats
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.targets.encoder_stores import (
-    are_embedded,
-    keep_identity,
-    problem_of,
-    write_embedding,
-)
-from brainhive_cli.training.alignment.recipe import Cell, list_subjects
+from brainhive_cli.data.targets.encoder_stores import keep_identity, problem_of
+from brainhive_cli.data.targets.next_commands import are_embedded, write_embedding
+from brainhive_cli.training.alignment.cells import Cell, list_subjects
 from brainhive_cli.training.alignment.training.job import Job
 from brainhive_cli.training.alignment.training.results import learning_curves, tables
 

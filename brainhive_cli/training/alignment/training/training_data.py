@@ -30,15 +30,16 @@ from brainhive_cli.data.stores.learned import (
     LearnedPictures,
     compare_on_pixels,
 )
-from brainhive_cli.data.stores.signal_store import caveats_of
+from brainhive_cli.data.stores.recordings import caveats_of
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
     are_foreign,
     first_with_pixels,
 )
+from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
+from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.encoder_stores import (
     digest_of,
-    match_keys,
     open_alternatives,
     open_stores,
 )
@@ -49,19 +50,15 @@ from brainhive_cli.data.targets.model_input import (
     read_training,
     spec_of,
 )
-from brainhive_cli.data.targets.targets import (
-    EncoderGroup,
-    OnlineTargets,
-    Targets,
-    compute_online,
-    grouped,
-)
+from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_online
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
 from brainhive_cli.models.blocks import shapes_of
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
+from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.layout import Layout, tokens_of
-from brainhive_cli.training.alignment.recipe import Cell, Finetune, Recipe
+from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.stages import Finetune
 from brainhive_cli.training.alignment.training.batches import CellData, held_out_of
 from brainhive_cli.training.alignment.training.job import Job
 
