@@ -16,16 +16,10 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64, UInt64
 from brainhive_cli.core.artifacts import Mark
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, first_line
-from brainhive_cli.core.facts import flatten
-from brainhive_cli.core.measurements import (
-    SIMULATED,
-    UNKNOWN_STEPS,
-    WHITENED_BY_TESTED,
-    merge_caveats,
-)
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.hdf5 import NUMBERS, LazyRows
 from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.signals import provenance
 from brainhive_cli.data.signals.channel_mapping import ChannelMapping
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.spaces import (
@@ -46,15 +40,6 @@ COPIED_STIMULI = 256
 REGION_NAME = r"(?!-$)[^\s&|()]+"
 """What a region may be called where sets of them are written; it may hold hyphens, as
 `prf-visualrois`.
-"""
-SELECTING = {
-    *"root files sessions task derivatives where trials key info stimuli events column "
-    "onset_unit stim_channel delay_ms stimulus stimulus_ms stimulus_s channels types "
-    "exclude mask masks regions voxels repetitions seed shuffle test_pictures "
-    "drop_test_categories axes".split()
-}
-"""Keys of preparations that say where signals are and which trials, sensors or voxels
-are taken. All others change the numbers themselves.
 """
 STEP_TOLERANCE = 0.02
 """Share of the time between samples by which it may differ from 1 / rate, as after
@@ -694,81 +679,37 @@ class Trials:
 
     @property
     def caveats(self) -> list[str]:
-        """Caveats of every number that depends on the signals, as their provenance says
-        them.
-
-        The provenance travels with a store, whatever data set or name it is kept under.
-        """
-        # facts are those of all sessions, or of each
-        sources = [self.provenance, *self.provenance.get("sessions", ())]
-        is_simulated = any("simulated" in source for source in sources)
-        steps = [source["preparation"] for source in sources if "preparation" in source]
-        whitened = [step for step in steps if step.get("whiten") not in ("no", False)]
-        # whitening by both splits has seen the tested trials
-        is_by_tested = any(step.get("whiten_by") == "both" for step in whitened)
-        # of trials that were cut before, these steps may not be known
-        said = [step.get(key) for step in steps for key in ("whitened", "averaged")]
-        return merge_caveats(
-            [SIMULATED] if is_simulated else [],
-            [WHITENED_BY_TESTED] if is_by_tested else [],
-            [UNKNOWN_STEPS] if "unknown" in said else [],
-        )
+        """Caveats of every number that depends on the signals."""
+        return provenance.list_caveats(self.provenance)
 
     @property
     def preparation(self) -> dict[str, Any]:
-        """Steps that made these numbers, by dotted key, as far as the provenance says
-        them.
-
-        `simulated` is among them. Which trials, sensors or voxels were taken is not.
-        """
-        # steps of all sessions override those of single sessions
-        sources = [*self.provenance.get("sessions", ()), self.provenance]
-        steps: dict[str, Any] = {}
-        for source in sources:
-            steps |= source.get("preparation", {})
-        steps = flatten({key: steps[key] for key in steps if key not in SELECTING})
-        if SIMULATED in self.caveats:
-            steps["simulated"] = True
-        return steps
+        """Steps that made these numbers, by dotted key, as far as they are known."""
+        return provenance.read_preparation(self.provenance)
 
     @property
     def modality(self) -> str:
-        """Kind of the recordings: by the types of the channels, which `prepare` notes,
-        else by unit and names.
-        """
-        for source in [self.provenance, *self.provenance.get("sessions", ())]:
-            if "modality" in source:
-                return str(source["modality"])
-        return name_modality(self.channels, self.unit)
+        """Kind of the recordings, as `prepare` noted it, else by unit and channels."""
+        noted = provenance.read_modality(self.provenance)
+        return noted or name_modality(self.channels, self.unit)
 
     @property
     def made_by(self) -> tuple[str, ...]:
-        """Kinds of the preparations that wrote it; or `simulated`, or `unknown` where
-        nothing says it.
-        """
-        # of each session, by itself or by what is said of all
-        kinds = set()
-        for session in self.provenance.get("sessions", ()) or [{}]:
-            source = {**self.provenance, **session}
-            if "simulated" in source:
-                kinds.add("simulated")
-            if "preparation" in source or "simulated" not in source:
-                kinds.add(str(source.get("preparation", {}).get("kind", "unknown")))
-        return tuple(sorted(kind.replace("_", "-") for kind in kinds))
+        """Kinds of the preparations that made the signals."""
+        return provenance.list_preparations(self.provenance)
 
     @property
     def stimulus_marks(self) -> dict[str, Mark]:
-        """Mark the stimulus in ms after onset: as long as it was shown, where the
-        provenance says it.
+        """Mark the stimulus in ms after onset, for as long as it was shown.
+
+        Sessions that differ in the duration have a mark of the onset alone.
         """
-        sources = [self.provenance, *self.provenance.get("sessions", ())]
-        shown_ms = {source.get("stimulus_ms") for source in sources} - {None}
-        if self.times_s[-1] <= 0:  # as of voxels
+        if self.times_s[-1] <= 0:  # voxels
             return {}
-        # sessions that differ in it mark the onset alone
-        if len(shown_ms) > 1 or not shown_ms:
+        durations = provenance.list_durations_ms(self.provenance)
+        if len(durations) != 1:
             return {"onset": 0.0}
-        return {"stimulus": (0.0, float(shown_ms.pop()))}
+        return {"stimulus": (0.0, durations.pop())}
 
 
 def take(values: Array | None, index: Any) -> Array | None:

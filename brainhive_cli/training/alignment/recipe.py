@@ -2,8 +2,9 @@
 training for each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -278,18 +279,9 @@ class Recipe(SweptRecipe):
         if self.is_swept:  # each of its variants is checked by itself
             return self
 
-        # names, fuser and loss of the heads
+        # names and fuser of the heads
         check_names(self.heads)
-        if self.heads and not self.is_fused:
-            refuse_idle(
-                self,
-                ("dim", "prior"),
-                "where no head is `fused`",
-                "give a head the target fused",
-            )
-            self._refuse_part(
-                "fuser", "where no head is `fused`", "give a head the target fused"
-            )
+        self._refuse_idle_keys()
         if self.heads and self.is_fused and self.fuser.kind == "heads":
             raise RecipeError(
                 "the fuser `heads` fuses nothing",
@@ -308,11 +300,7 @@ class Recipe(SweptRecipe):
                 "one head, with several terms",
             )
 
-        # a loss beside terms, and an unknown head, have no effect
-        if self.terms:
-            self._refuse_part(
-                "loss", "where terms are given", "set the loss of each term"
-            )
+        # the head of retrieval, and the terms of all heads
         if self.mode != "finetune":  # whose run has the heads
             if self.head is not None and self.head not in self.head_targets:
                 raise RecipeError(
@@ -329,26 +317,8 @@ class Recipe(SweptRecipe):
                 )
             return self
 
-        # in one pass over averaged signals there are no settings of steps, terms or
-        # losses
-        when = f"on {self.backbone.kind}, which is fitted in closed form"
-        refuse_idle(
-            self.train,
-            sorted(Train.model_fields.keys() - USED_IN_CLOSED_FORM),
-            when,
-            "leave it out",
-        )
-        if self.terms:
-            raise RecipeError(
-                f"terms has no effect {when}", "leave it out: every head is fitted"
-            )
-        self._refuse_part("loss", when, "leave it out: every head is fitted")
-
-        # averaged signals and no fuser that would have to learn
-        if (repetitions := self.signal.repetitions) != "average":
-            raise RecipeError(
-                f"signal.repetitions={repetitions} has no effect {when}", "average"
-            )
+        # no fuser that would have to learn
+        when = CLOSED_FORM.format(backbone=self.backbone.kind)
         if self.is_fused and not self.prior:
             raise RecipeError(
                 f"no fuser is trained {when}",
@@ -357,19 +327,9 @@ class Recipe(SweptRecipe):
         return self
 
     def _check_streams(self) -> None:
-        """Refuse sets of voxels that no stream of the backbone reads, and their control
-        where it has none.
-        """
-        # streams of voxels that the backbone reads
+        """Refuse sets of voxels that no stream of the backbone reads."""
         streams = self.backbone.streams
-        if not (split := self.signal.region_split):
-            return
-        if not streams:
-            when = (
-                f"on {self.backbone.kind}, which reads all voxels of region_split as "
-                "one"
-            )
-            refuse_idle(self.signal, ("region_control", "region_seed"), when)
+        if not (split := self.signal.region_split) or not streams:
             return
 
         # a set is used by a stream or by the expression of another set
@@ -442,11 +402,23 @@ class Recipe(SweptRecipe):
         last = "sweep" if self.is_swept else self.backbone.kind
         return f"{self.dataset.build(paths).name}-{self.mode}-{last}"
 
+    def _refuse_idle_keys(self) -> None:
+        """Refuse keys that have no effect in this recipe, by the table IDLE_KEYS."""
+        for row in IDLE_KEYS:
+            if not row.is_idle(self):
+                continue
+            when = row.when.format(backbone=self.backbone.kind, mode=self.mode)
+            for key in row.keys:
+                path, _, name = key.rpartition(".")
+                section = getattr(self, path) if path else self
+                if key in PART_SHELVES:
+                    self._refuse_part(key, when, row.hint)
+                else:
+                    refuse_idle(section, name, when, row.hint)
+
     def _refuse_part(self, key: str, when: str, hint: str) -> None:
-        shelf = {"fuser": "fusers", "loss": "losses"}[key]
-        if (part := getattr(self, key)) != parts.resolve(
-            shelf, type(self).model_fields[key].default
-        ):
+        part, default = getattr(self, key), type(self).model_fields[key].default
+        if part != parts.resolve(PART_SHELVES[key], default):
             raise RecipeError(f"{key} has no effect {when}, and is {part.kind}", hint)
 
     @property
@@ -524,33 +496,103 @@ class Recipe(SweptRecipe):
                 "leave one of them out",
             )
 
-        # keys of one mode have no effect in another
         if self.is_swept:  # each of its variants is checked by itself
             modes = {self.mode, *(variant.mode for variant in variants(self).values())}
             if modes > {"finetune"}:
                 raise RecipeError(
                     "sweep: finetune goes with no other mode", "make a run of each"
                 )
-        elif self.mode == "finetune":  # whose run decides the prior
-            refuse_idle(self.train, "init", "on weights of a run", "no train.init")
-        else:
-            if self.mode != "inter":
-                refuse_idle(
-                    self,
-                    "trained_on",
-                    f"in mode {self.mode}",
-                    "name them in subjects",
-                )
+        elif self.mode != "finetune":  # there the run decides the prior
             self.train.check_prior(self.prior)
-            if not any(self.train.starts):
-                refuse_idle(
-                    self.train,
-                    "start_pull",
-                    "without a start",
-                    "train.start_from, or mode=finetune",
-                )
             if self.finetune != Finetune():
                 raise RecipeError(
                     f"finetune is set, but mode is {self.mode}", "--mode finetune"
                 )
         return self
+
+
+@dataclass(frozen=True)
+class IdleKeys:
+    """Keys that have no effect in recipes of some kind, and so must not be set there.
+
+    Attributes:
+        keys: Dotted keys of the recipe.
+        is_idle: Tells whether a recipe is of this kind.
+        when: Reason, which follows "has no effect" in the message. `{backbone}` and
+            `{mode}` stand for those of the recipe.
+        hint: What the user can do.
+    """
+
+    keys: Sequence[str]
+    is_idle: Callable[[Recipe], object]
+    when: str
+    hint: str = "leave it out"
+
+
+PART_SHELVES = {"fuser": "fusers", "loss": "losses"}
+"""Keys of the table that name a part, and the shelf of the part."""
+CLOSED_FORM = "on {backbone}, which is fitted in closed form"
+IDLE_KEYS = (
+    IdleKeys(
+        ("dim", "prior", "fuser"),
+        lambda recipe: recipe.heads and not recipe.is_fused,
+        "where no head is `fused`",
+        "give a head the target fused",
+    ),
+    IdleKeys(
+        ("loss",),
+        lambda recipe: recipe.terms,
+        "where terms are given",
+        "set the loss of each term",
+    ),
+    IdleKeys(
+        [
+            f"train.{key}"
+            for key in sorted(Train.model_fields.keys() - USED_IN_CLOSED_FORM)
+        ],
+        lambda recipe: recipe.backbone.is_closed_form,
+        CLOSED_FORM,
+    ),
+    IdleKeys(
+        ("terms", "loss"),
+        lambda recipe: recipe.backbone.is_closed_form,
+        CLOSED_FORM,
+        "leave it out: every head is fitted",
+    ),
+    IdleKeys(
+        ("signal.repetitions",),
+        lambda recipe: recipe.backbone.is_closed_form,
+        CLOSED_FORM,
+        "average",
+    ),
+    IdleKeys(
+        ("signal.region_control", "signal.region_seed"),
+        lambda recipe: (
+            recipe.mode != "finetune"
+            and recipe.signal.region_split
+            and not recipe.backbone.streams
+        ),
+        "on {backbone}, which reads all voxels of region_split as one",
+    ),
+    IdleKeys(
+        ("train.init",),
+        lambda recipe: recipe.mode == "finetune",
+        "on weights of a run",
+        "no train.init",
+    ),
+    IdleKeys(
+        ("trained_on",),
+        lambda recipe: recipe.mode not in ("inter", "finetune"),
+        "in mode {mode}",
+        "name them in subjects",
+    ),
+    IdleKeys(
+        ("train.start_pull",),
+        lambda recipe: recipe.mode != "finetune" and not any(recipe.train.starts),
+        "without a start",
+        "train.start_from, or mode=finetune",
+    ),
+)
+"""Keys that have no effect, by the kind of the recipe. The first row that applies is
+reported.
+"""
