@@ -161,6 +161,59 @@ def test_no_module_imports_itself_through_others(
     assert not left, "modules in or above a circle"
 
 
+MAX_ARROWS = {"data": 45, "training.alignment": 3}
+"""Most pairs of rooms inside a folder of which one imports the other; its loose files
+are one room, below all others.
+"""
+
+
+def rooms_inside(
+    imports: dict[str, set[str]], folder: str
+) -> dict[tuple[str, str], list[str]]:
+    """List the imports between the rooms inside a folder, by the names of both."""
+    start = f"{PACKAGE.name}.{folder}."
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for module, others in imports.items():
+        for other in others:
+            if not (module.startswith(start) and other.startswith(start)):
+                continue
+            rooms = []
+            for name in (module, other):
+                first = name.removeprefix(start).split(".")[0]
+                is_room = (PACKAGE / folder.replace(".", "/") / first).is_dir()
+                rooms.append(first if is_room else "")
+            if rooms[0] != rooms[1]:
+                arrows.setdefault((rooms[0], rooms[1]), []).append(
+                    f"{module} → {other}"
+                )
+    return arrows
+
+
+@pytest.mark.parametrize("folder", MAX_ARROWS)
+def test_imports_between_rooms_point_one_way(
+    imports: dict[str, set[str]], folder: str
+) -> None:
+    arrows = rooms_inside(imports, folder)
+    assert 0 < len(arrows) <= MAX_ARROWS[folder], sorted(arrows)
+
+    # take away the rooms that import none of those that are left
+    left = {room for pair in arrows for room in pair}
+    while left:
+        free = {
+            room
+            for room in left
+            if not any(one == room and other in left for one, other in arrows)
+        }
+        circle = [arrows[pair] for pair in arrows if {*pair} <= left]
+        assert free, f"rooms that import each other: {circle}"
+        left -= free
+
+
+def test_data_has_no_loose_file() -> None:
+    files = [path.name for path in (PACKAGE / "data").iterdir() if path.is_file()]
+    assert files == ["__init__.py"]
+
+
 def test_a_module_opens_by_saying_what_it_is_for(
     trees: dict[str, ast.Module],
 ) -> None:
