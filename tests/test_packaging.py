@@ -1,11 +1,14 @@
-"""What is installed and run elsewhere, by reading: images, the tests of each Python,
-and extras.
+"""The repository as others see it: its root, images, the tests of each Python, and
+extras.
 """
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -15,6 +18,32 @@ DOCKERFILE = (CHECKOUT / "containers/Dockerfile").read_text()
 DEFINITION = (CHECKOUT / "containers/brainhive.def").read_text()
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 BOTH = {"Dockerfile": DOCKERFILE, "brainhive.def": DEFINITION}
+ROOT_FOLDERS = {
+    ".ci",
+    ".github",
+    "benchmarks",
+    "brainhive_cli",
+    "completions",
+    "containers",
+    "docs",
+    "recipes",
+    "tests",
+    "tools",
+}
+ROOT_FILES = {
+    ".git-blame-ignore-revs",
+    ".gitignore",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "NOTICE",
+    "README.md",
+    "SECURITY.md",
+    "mkdocs.yml",
+    "pyproject.toml",
+}
+"""All that the repository tracks in its root."""
 
 
 def section(name: str) -> str:
@@ -97,3 +126,20 @@ def test_every_extra_has_a_step_in_the_script_that_tries_them() -> None:
         *extras,
         "all",
     }
+
+
+def test_the_root_holds_what_a_visitor_expects_and_nothing_else() -> None:
+    if not (CHECKOUT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("not a git checkout")
+
+    listing = subprocess.run(
+        ["git", "ls-files", "-z"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    paths = [Path(name) for name in listing.split("\0") if name]
+
+    assert {path.name for path in paths if len(path.parts) == 1} == ROOT_FILES
+    assert {path.parts[0] for path in paths if len(path.parts) > 1} == ROOT_FOLDERS
