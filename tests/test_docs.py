@@ -119,7 +119,7 @@ LINES = [
 ]
 
 
-ELSEWHERE = ("tutorial-eeg.md", "CHANGELOG.md")
+ELSEWHERE = ("tutorial-eeg.md",)
 """Pages whose lines other tests run."""
 LEFT_OUT = (
     "--install-completion",
