@@ -56,6 +56,8 @@ one of them.
 """
 
 pytest_plugins = ["digests", "recorded_numbers", "worlds"]
+# the fuzz is run by itself: python -m tests.soak
+collect_ignore = ["soak"]
 
 
 @pytest.fixture(scope="session", autouse=True)

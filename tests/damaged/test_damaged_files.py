@@ -225,7 +225,7 @@ def damage(path: Path, how: str, seed: int) -> None:
 
 
 def test_a_damaged_file_is_one_clear_error_or_reads_as_before(tmp_path: Path) -> None:
-    """Each reader on two kinds of damage, in turn; `python -m tools.soak --only
+    """Each reader on two kinds of damage, in turn; `python -m tests.soak --only
     damaged` tries all.
     """
     for turn, reader in enumerate(READERS):

@@ -1,4 +1,4 @@
-"""Runs the whole fuzz: `python -m tools.soak [--only GROUP] [--count N] [--seed N]
+"""Runs the whole fuzz: `python -m tests.soak [--only GROUP] [--count N] [--seed N]
 [--match TEXT]`.
 """
 
@@ -25,7 +25,7 @@ sys.dont_write_bytecode = True
 from PIL import Image  # noqa: E402
 
 import brainhive_cli  # noqa: E402
-from tools.soak import (  # noqa: E402
+from tests.soak import (  # noqa: E402
     damage,
     hostile,
     hostile_own,
@@ -61,7 +61,7 @@ COUNTS |= {"own": 800, "pages": 300, "api": 800, "terminals": 100}
 
 def main() -> int:
     """Run the groups and print each failure in one line, then a table."""
-    words = argparse.ArgumentParser(prog="python -m tools.soak", description=__doc__)
+    words = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     words.add_argument(
         "--only", default=",".join(COUNTS), help="groups, separated by commas"
     )

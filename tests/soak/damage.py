@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools.soak.runner import Case
-from tools.soak.world import COMMON, READERS, Reader
+from tests.soak.runner import Case
+from tests.soak.world import COMMON, READERS, Reader
 
 EACH = 3
 """Files of a pattern that are damaged."""

@@ -25,8 +25,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli.data.files import hdf5
-from tools.soak.runner import Case
-from tools.soak.world import COMMON, ENCODER, FRESH, PICTURES, READERS, TEST, TRAIN
+from tests.soak.runner import Case
+from tests.soak.world import COMMON, ENCODER, FRESH, PICTURES, READERS, TEST, TRAIN
 
 SIGNALS = "signals/**/sub-01.h5"
 ABSOLUTE = "/dev/shm/brainhive-soak"

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from tools.soak import damage, hostile
-from tools.soak.runner import Case
+from tests.soak import damage, hostile
+from tests.soak.runner import Case
 
 DERIVED = "data/own-bold/derivatives/fmriprep/sub-01/func/sub-01_task-images_run-1"
 SERIES, MASK = (

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from brainhive_cli.core.errors import INTERRUPTS
-from tools.soak.runner import Case, Outcome
-from tools.soak.world import READERS
+from tests.soak.runner import Case, Outcome
+from tests.soak.world import READERS
 
 SIGNALS = signal.SIGKILL, *INTERRUPTS
 KILLED = (

@@ -14,8 +14,8 @@ import numpy as np
 
 from brainhive_cli import aligner, api
 from brainhive_cli.core.errors import BrainhiveError
-from tools.soak.recipes import refuse_riddles
-from tools.soak.runner import Case
+from tests.soak.recipes import refuse_riddles
+from tests.soak.runner import Case
 
 BATCH = 25
 VALUES: list[Any] = [

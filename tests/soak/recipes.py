@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 
 from brainhive_cli.core.recipe import read_recipe, shipped_recipes
-from tools.soak.runner import Case
-from tools.soak.world import ALIGN, COMMON, DRAW, ENCODER, PICTURES, PRIOR
+from tests.soak.runner import Case
+from tests.soak.world import ALIGN, COMMON, DRAW, ENCODER, PICTURES, PRIOR
 
 BATCH = 50
 TIME_S = 20

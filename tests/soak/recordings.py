@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tools.soak import nsd_files
+from tests.soak import nsd_files
 
 
 def write(home: Path) -> None:

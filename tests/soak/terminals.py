@@ -12,8 +12,8 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from tools.soak.runner import BUG, CONTROL, ENDS, Case
-from tools.soak.world import COMMON, READERS
+from tests.soak.runner import BUG, CONTROL, ENDS, Case
+from tests.soak.world import COMMON, READERS
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "help": ("--help",),

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tools.soak import own_data, recordings
+from tests.soak import own_data, recordings
 
 ENCODER = "weights/encoder"
 NAME = "local--encoder"
@@ -460,7 +460,7 @@ def _interrupted(home: Path, argv: tuple[str, ...]) -> None:
     """Run a command that is killed after it has saved something twice."""
     from brainhive_cli.data.stores.target_writer import TargetWriter
     from brainhive_cli.training.alignment.training import cell_folder
-    from tools.soak.runner import run_command
+    from tests.soak.runner import run_command
 
     def ending(owner: Any, name: str, times: int) -> None:
         saved, calls = getattr(owner, name), [0]

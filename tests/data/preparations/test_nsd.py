@@ -15,7 +15,7 @@ from trial_numbers import numbers_of_splits, numbers_of_trials
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published.nsd import Raw
-from tools.soak import nsd_files
+from tests.soak import nsd_files
 
 
 def made(root: Path, **knobs):

@@ -27,7 +27,7 @@ from brainhive_cli.data.published import laion_fmri
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
-from tools.soak import nsd_files
+from tests.soak import nsd_files
 
 pytest.importorskip("nibabel")
 

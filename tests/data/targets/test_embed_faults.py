@@ -98,7 +98,7 @@ def done(store: Path, expected: np.ndarray) -> int:
     return int(is_done.sum())
 
 
-# `tools.soak` has more
+# `tests.soak` has more
 @pytest.mark.nightly
 def test_killed_at_random_moments_embed_loses_no_row_and_writes_none_wrong(
     tmp_path, monkeypatch, pictures, settings, go
