@@ -35,7 +35,6 @@ from safetensors.numpy import load_file
 from brainhive_cli.core.errors import BrainhiveError
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("BRAINHIVE_SHARED") or ROOT.parent / "shared")
 PACKAGE = ROOT / "brainhive_cli"
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(
@@ -400,11 +399,16 @@ def record_demos() -> dict[str, Any]:
 def record_push(home: Path) -> dict[str, Any]:
     """Push the first run of train-align to a hub on this machine, and list the files
     that it then has.
+
+    The program of the hub lies in the folder that BRAINHIVE_SHARED names. The record is
+    empty without it.
     """
-    spec = importlib.util.spec_from_file_location(
-        "mini_hub", SHARED / "data/mini_hub_server.py"
-    )
-    if spec is None or spec.loader is None or not Path(str(spec.origin)).is_file():
+    folder = os.environ.get("BRAINHIVE_SHARED")
+    if not folder:
+        return {}
+    server = Path(folder, "data/mini_hub_server.py")
+    spec = importlib.util.spec_from_file_location("mini_hub", server)
+    if spec is None or spec.loader is None or not server.is_file():
         return {}
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -498,15 +502,6 @@ def record(is_quick: bool = False) -> dict[str, Any]:
     return {"recipes": record_recipes(), "parts": record_parts(), **demos}
 
 
-def name_facts(document: dict[str, Any]) -> dict[str, Any]:
-    """Give metrics of an older record their `facts`, which were `notes`."""
-    is_metrics = "scopes" in document
-    return {
-        "facts" if is_metrics and key == "notes" else key: value
-        for key, value in document.items()
-    }
-
-
 def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
     """List where two records differ."""
     if isinstance(before, dict) and isinstance(after, dict):
@@ -545,7 +540,7 @@ def main() -> None:
             json.dumps(record(asked.quick), indent=1, sort_keys=True)
         )
     elif asked.compare:
-        before = json.loads(asked.compare.read_text(), object_hook=name_facts)
+        before = json.loads(asked.compare.read_text())
         after = json.loads(json.dumps(record(asked.quick)))
         lines = [*differences({name: before[name] for name in after}, after)]
         print(*lines or ["no difference"], sep="\n")
