@@ -45,13 +45,9 @@ from brainhive_cli.evaluation.calibration.curves import (
     find_better,
     find_range,
 )
-from brainhive_cli.evaluation.explanation.conclusion import (
-    BEFORE,
-    UNKNOWN,
-    Finding,
-    bound_onsets,
-)
+from brainhive_cli.evaluation.explanation.claims import bound_onsets
 from brainhive_cli.evaluation.explanation.encoding_model import along, predict_signals
+from brainhive_cli.evaluation.explanation.findings import BEFORE, UNKNOWN, Finding
 from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
     Labels,

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.explanation import conclusion
+from brainhive_cli.evaluation.explanation import claims, findings
 from brainhive_cli.evaluation.explanation.profiles import correct_together
 from brainhive_cli.reports.sentences import state_finding
 
@@ -167,16 +167,16 @@ def test_a_page_is_corrected_as_a_whole_and_says_no_onset_that_a_filter_moved(
     def reach_everywhere(trials):
         return np.full(len(trials.times_s), np.inf)
 
-    monkeypatch.setattr(conclusion, "correct_together", correct)
-    monkeypatch.setattr(conclusion, "latest_beginnings", reach_everywhere)
+    monkeypatch.setattr(findings, "correct_together", correct)
+    monkeypatch.setattr(claims, "latest_beginnings", reach_everywhere)
     run = go("train-align", *small).folder
     few = ("analyses=[windows,trained]", "subjects=1", runs)
     found = go("explain", f"align_run={run}", *few, *QUICK[:2]).metrics
 
     profiles = found.facts.profiles
     assert tests == [len(profiles)] and len(profiles) > 2
-    assert {each["first_above_chance"] for each in profiles} == {conclusion.UNKNOWN}
-    assert conclusion.FIRST_ABOVE in found.missing
+    assert {each["first_above_chance"] for each in profiles} == {findings.UNKNOWN}
+    assert findings.FIRST_ABOVE in found.missing
 
 
 @pytest.mark.nightly

@@ -18,12 +18,11 @@ from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.measurements import scope
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.signals.trials import Trials, take
-from brainhive_cli.evaluation.explanation.conclusion import (
-    Drawn,
-    Scopes,
+from brainhive_cli.evaluation.explanation.conclusion import Scopes, finish
+from brainhive_cli.evaluation.explanation.figures import Drawn
+from brainhive_cli.evaluation.explanation.findings import (
     correct_findings,
     describe_profiles,
-    finish,
 )
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import window_masks

@@ -7,13 +7,9 @@ import pytest
 
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.evaluation.explanation.conclusion import (
-    BEFORE,
-    UNKNOWN,
-    Finding,
-    bound_onsets,
-)
+from brainhive_cli.evaluation.explanation.claims import bound_onsets
 from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
+from brainhive_cli.evaluation.explanation.findings import BEFORE, UNKNOWN, Finding
 from brainhive_cli.evaluation.explanation.profiles import Axis
 
 TIMES_MS = np.arange(-200, 800, 8.0)

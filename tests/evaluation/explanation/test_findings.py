@@ -11,11 +11,11 @@ from scipy.signal import lfilter
 from brainhive_cli.core.facts import Cell, ExplanationFacts
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.tables import p_text
-from brainhive_cli.evaluation.explanation.conclusion import (
+from brainhive_cli.evaluation.explanation.claims import state_claims
+from brainhive_cli.evaluation.explanation.conclusion import list_scopes
+from brainhive_cli.evaluation.explanation.findings import (
     correct_findings,
     describe_profiles,
-    list_scopes,
-    state_claims,
 )
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,

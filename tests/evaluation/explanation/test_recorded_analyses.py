@@ -14,16 +14,8 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation import conclusion, sensor_space
-from brainhive_cli.evaluation.explanation.conclusion import (
-    bound_onsets,
-    correct_findings,
-    describe_profiles,
-    draw_findings,
-    list_facts,
-    list_scopes,
-    state_claims,
-    summary_table,
-)
+from brainhive_cli.evaluation.explanation.claims import bound_onsets, state_claims
+from brainhive_cli.evaluation.explanation.conclusion import list_facts, list_scopes
 from brainhive_cli.evaluation.explanation.encoding_model import (
     along,
     average_over,
@@ -32,7 +24,12 @@ from brainhive_cli.evaluation.explanation.encoding_model import (
     predict_signals,
     unique,
 )
+from brainhive_cli.evaluation.explanation.figures import draw_findings, summary_table
 from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
+from brainhive_cli.evaluation.explanation.findings import (
+    correct_findings,
+    describe_profiles,
+)
 from brainhive_cli.evaluation.explanation.profiles import (
     BAND,
     LEVEL,

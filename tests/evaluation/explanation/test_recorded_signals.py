@@ -14,12 +14,9 @@ from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.evaluation.explanation import signal_page
-from brainhive_cli.evaluation.explanation.conclusion import (
-    collect_maps,
-    describe_profiles,
-    finish,
-)
+from brainhive_cli.evaluation.explanation.conclusion import collect_maps, finish
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
+from brainhive_cli.evaluation.explanation.findings import describe_profiles
 from brainhive_cli.evaluation.explanation.job import Job, Reader
 from brainhive_cli.evaluation.explanation.profiles import (
     SENSOR,

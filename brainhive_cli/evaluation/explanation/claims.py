@@ -1,0 +1,113 @@
+"""Claims of explain: when and where signals carry the stimulus."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from brainhive_cli.core.facts import Claim
+from brainhive_cli.data.signals.trials import Trials
+from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
+from brainhive_cli.evaluation.explanation.findings import (
+    BEFORE,
+    ROUNDING_MS,
+    UNKNOWN,
+    Finding,
+    Findings,
+)
+from brainhive_cli.evaluation.explanation.profiles import (
+    REGION,
+    SENSOR,
+    SIGNIFICANT,
+    TIME,
+)
+
+
+def choose_claims(results: Findings) -> list[Finding]:
+    """Choose the analyses that the finding is made of: the first over time, and the
+    first over space.
+
+    The choice rests on their order alone. Of analyses with several metrics it takes
+    two-way identification, which rises above chance before top-1 does.
+    """
+    chosen = []
+    for axes in ((TIME,), (SENSOR, REGION)):
+        tested = [
+            finding
+            for finding in results
+            if finding.axis.name in axes and finding.corrected is not None
+        ]
+
+        # metrics of one analysis
+        same = [finding for finding in tested if finding.name == tested[0].name]
+        chosen += sorted(same, key=lambda finding: finding.metric != "two_way")[:1]
+    return chosen
+
+
+def state_claims(results: Findings) -> list[Claim]:
+    """State where each chosen analysis is strongest among its significant positions, or
+    among all if none is significant.
+    """
+    claims = []
+    for finding in choose_claims(results):
+        p = finding.corrected
+        axis = finding.axis
+        assert p is not None  # by the choice
+        is_eligible = (p < SIGNIFICANT) | (p.min() >= SIGNIFICANT)
+        index = int(np.where(is_eligible, finding.values, -np.inf).argmax())
+        kind: Any = "time" if axis.name == TIME else axis.name
+        claims.append(
+            Claim(
+                axis=kind,
+                place=axis.where(index),
+                p=p[index],
+                first="" if finding.onset in (UNKNOWN, BEFORE) else finding.onset,
+            )
+        )
+    return claims
+
+
+def bound_onsets(
+    results: Findings, signals: Sequence[Trials]
+) -> tuple[list[Finding], str]:
+    """Add to courses over time how late an effect may begin that shows at their first
+    time above chance.
+
+    Args:
+        results: All analyses.
+        signals: Trials of each subject, all with the same samples.
+
+    Returns:
+        The analyses, and the reason why no first time can be stated; empty if it can.
+    """
+    if all(finding.first_above_chance is None for finding in results):
+        return list(results), ""
+
+    # over all subjects, at the samples [T] that the model reads
+    by_subject = [
+        latest_beginnings(trials.recorded or trials)[trials.samples]
+        for trials in signals
+    ]
+    times_ms = np.asarray(signals[0].times_s, np.float64) * 1000
+    latest_ms = np.max(by_subject, 0)
+    bounded, reason = [], ""
+    for finding in results:
+        index = finding.first_above_chance
+        if index is not None:
+            start_ms, end_ms = finding.axis.ends(index)
+            is_inside = (times_ms >= start_ms - ROUNDING_MS) & (
+                times_ms <= end_ms + ROUNDING_MS
+            )
+            finding = replace(finding, latest_ms=float(latest_ms[is_inside].max()))
+            if finding.onset == BEFORE:
+                reason = "it lies before the stimulus, and no filter explains that"
+            elif finding.onset == UNKNOWN:
+                reason = (
+                    "how the signals were filtered is not known"
+                    if np.isnan(latest_ms).any()
+                    else "the filter looks ahead, and an effect at any later time may "
+                    "show there"
+                )
+        bounded.append(finding)
+    return bounded, reason
