@@ -26,8 +26,8 @@ from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.spaces import Sensors, standard_positions
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import simulation
-from brainhive_cli.evaluation.explanation.sensor_space import flattened
 from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.reports.head_maps import flatten_positions
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun, open_model
 
@@ -131,7 +131,7 @@ def main() -> None:
         for cap in ("biosemi64", "biosemi32")
     }
     whole = [name for name in montages["biosemi64"] if name != "Iz"]
-    places = flattened(standard_positions(whole))
+    places = flatten_positions(standard_positions(whole))
     simulation.CHANNELS.clear()
     simulation.CHANNELS.update(
         {name: (x, y) for name, (x, y) in zip(whole, places.tolist(), strict=True)}

@@ -37,7 +37,7 @@ from brainhive_cli.data.stores.target_store import (
     list_stores,
 )
 from brainhive_cli.data.targets.encoder_stores import holds_annotations, problem_of
-from brainhive_cli.evaluation.explanation.signal_page import write_signal_page
+from brainhive_cli.reports.signal_page import write_signal_page
 
 KINDS = ("documents", "weights", "checkpoints", "pictures")
 """The files of a run that are counted."""

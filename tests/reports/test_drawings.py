@@ -12,9 +12,9 @@ from PIL import Image
 
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Point, Sheet
 from brainhive_cli.data.signals.spaces import Sensors
-from brainhive_cli.evaluation.explanation.sensor_space import draw_head, place_sensors
 from brainhive_cli.reports import drawings
 from brainhive_cli.reports.drawings import save_figure, shows_something, svg_of
+from brainhive_cli.reports.head_maps import draw_head, place_sensors
 
 DPI = 100
 LONG = "a name of a model that goes on and on, beyond every width of a figure"

@@ -45,9 +45,9 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SubjectProfiles,
 )
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL
-from brainhive_cli.evaluation.explanation.sensor_space import place_sensors
 from brainhive_cli.evaluation.explanation.similarity import RHO, explain_similarity
 from brainhive_cli.measurement.units import Items
+from brainhive_cli.reports.head_maps import place_sensors
 from brainhive_cli.training.alignment.cells import Cell
 
 SIMILARITY = "similarity"

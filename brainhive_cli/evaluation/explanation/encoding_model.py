@@ -14,8 +14,12 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.datasets import alike_items
+from brainhive_cli.data.signals.repetitions import (
+    average_by_part,
+    average_repetitions,
+    separate_in_time,
+)
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.evaluation.explanation import sensor_space
 from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
@@ -256,14 +260,14 @@ def _encode(
     device = reader.member.module.device
     if reader.mixture:
         collected.missing["encoding by sensor"] = reader.mixture.in_one_line
-    measured = np.concatenate([*sensor_space.averages(reader.trials, is_mixed)]).astype(
+    measured = np.concatenate([*average_repetitions(reader.trials, is_mixed)]).astype(
         np.float64
     )
 
     # predictions of the tested pictures' signals [N, E, T], in one pass over the
     # training signals
     def signals() -> Iterator[Tensor]:
-        for part in sensor_space.averages(learned, is_mixed):
+        for part in average_repetitions(learned, is_mixed):
             yield torch.from_numpy(part.reshape(len(part), -1)).to(device)
 
     units = alike_items(
@@ -286,7 +290,7 @@ def _encode(
 
     # what any model could reach, where stimuli were shown more than once
     try:
-        numbers, counts = sensor_space.separate_in_time(reader.trials)
+        numbers, counts = separate_in_time(reader.trials)
         # a half needs one part of the recording, the other half another
         if counts.min() < 2:
             raise BrainhiveError("a picture was shown once", "a split with repetitions")
@@ -294,7 +298,7 @@ def _encode(
         collected.missing["ceilings of encoding"] = error.in_one_line
     else:
         random = torch.Generator().manual_seed(spec.seed)
-        means = sensor_space.averages_by_part(reader.trials, numbers, is_mixed)
+        means = average_by_part(reader.trials, numbers, is_mixed)
         ceilings = half_ceilings(
             means, predicted, lambda stimulus: halve(stimulus, random)
         )

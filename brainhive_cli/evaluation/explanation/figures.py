@@ -24,8 +24,8 @@ from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
 )
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS
-from brainhive_cli.evaluation.explanation.sensor_space import draw_head, place_sensors
 from brainhive_cli.reports.drawings import draw_slices
+from brainhive_cli.reports.head_maps import draw_head, place_sensors
 from brainhive_cli.reports.page import DETAILS, FINDING
 from brainhive_cli.reports.tables import render, with_interval
 

@@ -1,8 +1,7 @@
-"""Sensors of a signal: what each recorded, where mixing is undone, and where it lies on
-the head.
+"""Contribution of each sensor to the input of a model, with the mixing of channels
+undone.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,18 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
-from brainhive_cli.core.artifacts import Map, Point
+from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.spaces import Sensors, Voxels, standard_positions
-from brainhive_cli.data.signals.trials import COPIED_STIMULI, Trials
-from brainhive_cli.measurement.reliability import average_parts
-from brainhive_cli.measurement.repetitions import separate_repetitions
-
-WHITENED = "whitened"
-"""The unit of signals after multivariate noise normalisation."""
-MIN_SENSORS = 4
-"""Fewest sensors with a known position of which a map is drawn."""
+from brainhive_cli.data.signals.repetitions import WHITENED, average_by_session
+from brainhive_cli.data.signals.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -87,13 +78,13 @@ class SensorSpace:
         sessions = len(whiteners)
         total = 0.0
         weight = 0.0
-        for part, weights in _by_session(learned, sessions):
+        for part, weights in average_by_session(learned, sessions):
             total = total + part.sum(0)
             weight = weight + weights.sum(0)
         means = total / np.maximum(weight, 1e-12)[:, None, None]  # [S, E, T]
         parts, shares = (
             np.concatenate(chunks)
-            for chunks in zip(*_by_session(tested, sessions), strict=True)
+            for chunks in zip(*average_by_session(tested, sessions), strict=True)
         )
         deviation = torch.from_numpy(
             (parts - shares[..., None, None] * means).astype(np.float32)
@@ -135,204 +126,3 @@ def find_mixture(trials: Trials) -> BrainhiveError | None:
             "prepare the raw recordings, or without whitening",
         )
     return None
-
-
-def separate_in_time(trials: Trials) -> tuple[Int64, Int64]:
-    """Find the repetitions of stimuli that are far apart in time.
-
-    Returns:
-        [N, R] number of the part of the recording that each repetition is of, in the
-        order of time only where runs have one each, and [N] how many these are.
-
-    Raises:
-        BrainhiveError: as `separate_repetitions`.
-    """
-    is_there = trials.is_there
-    known = (trials.sessions, trials.runs, trials.times_in_run)
-    parts = separate_repetitions(is_there, *known)
-
-    # parts count from 0
-    counts = 1 + np.where(is_there, parts, 0).max(1)
-
-    # in one run the first repetitions of stimuli whose first is late are late, too:
-    # their order is drawn
-    if any(values is not None for values in known):
-        sessions, runs = (
-            0 if values is None else values.astype(np.int64) for values in known[:2]
-        )
-        run = np.zeros(is_there.shape, np.int64) + sessions * 2**16 + runs
-        random = np.random.default_rng(0)
-        for numbers, mask, shown_in, count in zip(
-            parts, is_there, run, counts, strict=True
-        ):
-            if len(np.unique(shown_in[mask])) < count:
-                numbers[mask] = random.permutation(count)[numbers[mask]]
-    return parts, counts
-
-
-def averages(trials: Trials, is_mixed: bool = False) -> Iterator[Float32]:
-    """Average the repetitions of stimuli in chunks [n, E, T].
-
-    In sensor space, not scaled; as the model reads them where channels are mixtures
-    that are not known.
-    """
-    for part in _chunks(trials):
-        if is_mixed:
-            yield trials.read(part)
-        else:
-            # zeros of missing repetitions add nothing
-            averaged = (
-                _read_sensors(trials, part).sum(1) / trials.counts[part][:, None, None]
-            )
-            yield averaged.astype(np.float32)
-
-
-def repetitions(trials: Trials, is_mixed: bool = False) -> Iterator[Float32]:
-    """Give the repetitions [R, E, T] of each stimulus, as `averages` does their
-    averages.
-    """
-    for part in _chunks(trials):
-        singles = (
-            trials.read(part, as_singles=True)
-            if is_mixed
-            else _read_sensors(trials, part)
-        )
-        for single, count in zip(singles, trials.counts[part], strict=True):
-            yield single[:count]  # without padding
-
-
-def averages_by_part(
-    trials: Trials, parts: Int64, is_mixed: bool = False
-) -> Iterator[Array]:
-    """Average the repetitions of each stimulus within the parts [N, R] of the
-    recording: [parts, E, T].
-    """
-    for stimulus, numbers in zip(repetitions(trials, is_mixed), parts, strict=True):
-        yield average_parts(stimulus, numbers[: len(stimulus)])
-
-
-def _chunks(trials: Trials) -> list[slice]:
-    return [
-        slice(start, start + COPIED_STIMULI)
-        for start in range(0, len(trials.signal), COPIED_STIMULI)
-    ]
-
-
-def _read_sensors(trials: Trials, part: slice) -> Float32:
-    """Read repetitions [n, R, E, T] as their sensors recorded them, not scaled; zeros
-    where there is none.
-    """
-    recorded = trials.recorded or trials
-    channels = slice(None) if trials.rows is None else trials.rows
-    signal = np.asarray(recorded.signal[part])[..., trials.samples].astype(np.float32)
-    if recorded.whiteners is None:
-        return np.where(
-            trials.is_there[part][..., None, None], signal[:, :, channels], 0
-        )
-
-    # whiteners mix all channels, session by session
-    unmixed = np.zeros_like(signal)
-    session = _sessions(recorded, part)
-    for number, whitener in enumerate(recorded.whiteners):
-        unmixed[session == number] = (
-            np.linalg.inv(whitener).astype(np.float32) @ signal[session == number]
-        )
-    return unmixed
-
-
-def _by_session(trials: Trials, count: int) -> Iterator[tuple[Float64, Float64]]:
-    """Yield the part of each of S sessions in the averages of a chunk of stimuli, [n,
-    S, E, T] and [n, S].
-
-    The second is the share of each session in the repetitions that are averaged.
-    """
-    for part in _chunks(trials):
-        # [n, R, S]
-        is_of = _sessions(trials.recorded or trials, part)[..., None] == np.arange(
-            count
-        )
-        weights = is_of / trials.counts[part][:, None, None]
-        yield (
-            np.einsum("nrs,nret->nset", weights, _read_sensors(trials, part)),
-            weights.sum(1),
-        )
-
-
-def _sessions(recording: Trials, part: slice) -> Int64:
-    """Return the session of each repetition [n, R], -1 where there is none."""
-    # one session, to which all repetitions belong
-    if recording.sessions is None:
-        return np.where(recording.is_there[part], 0, -1)
-    return recording.sessions[part].astype(int)
-
-
-def flattened(positions: Float64) -> Float64:
-    """Project positions on a head [K, 3] on a plane [K, 2], nose up; 1 is the height of
-    the ears.
-
-    Distances from the top are angles, as seen from the centre of the sphere that fits
-    the positions best.
-    """
-    # the sphere |p|^2 = 2 p c + k that fits the positions p best has its centre at c
-    system = np.column_stack([2 * positions, np.ones(len(positions))])
-    centre = np.linalg.lstsq(system, np.square(positions).sum(1), rcond=None)[0][:3]
-
-    # angle from the top, and direction around it
-    x, y, z = (positions - centre).T
-    angle = np.arctan2(np.hypot(x, y), z)
-    direction = np.arctan2(y, x)
-    plane: Float64 = (angle / (np.pi / 2))[:, None] * np.stack(
-        [np.cos(direction), np.sin(direction)], 1
-    )
-    return plane
-
-
-def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
-    """Place the sensors whose position on the head is known on a plane, by name, as
-    `flattened`.
-
-    Those are the recording's positions; of recordings without any, the electrodes of
-    the 10-05 system. None where there are too few, or two at one position, as
-    gradiometers have.
-    """
-    if not isinstance(space, Sensors):
-        return {}
-    # [C, 3]
-    positions = (
-        standard_positions(space.names) if space.positions is None else space.positions
-    )
-
-    # sensors at (0, 0, 0) have no position
-    known = np.flatnonzero(np.isfinite(positions).all(1) & positions.any(1))
-    distinct = np.unique(positions[known].round(4), axis=0)
-    if len(known) < MIN_SENSORS or len(distinct) < len(known):
-        return {}
-    plane = flattened(positions[known]).tolist()
-    return {
-        space.names[row]: (x, y)
-        for row, (x, y) in zip(known.tolist(), plane, strict=True)
-    }
-
-
-def draw_head(
-    title: str,
-    positions: Mapping[str, tuple[float, float]],
-    values: Mapping[str, float],
-    value: str,
-    is_diverging: bool = True,
-) -> Map:
-    """Draw the values of sensors on the head, of those that have a position.
-
-    Args:
-        title: Of the map.
-        positions: As `place_sensors`.
-        values: By sensor.
-        value: What they are.
-        is_diverging: Whether they lie around 0.
-    """
-    points = [
-        Point(*positions[name], name, value=values[name])
-        for name in values
-        if name in positions
-    ]
-    return Map(title, points, value, is_diverging)

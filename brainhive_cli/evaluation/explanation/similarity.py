@@ -11,6 +11,7 @@ from scipy.spatial.distance import squareform
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signals.repetitions import separate_in_time
 from brainhive_cli.evaluation.explanation.encoding_model import Levels
 from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -22,7 +23,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     permutations,
 )
 from brainhive_cli.evaluation.explanation.recipe import Recipe
-from brainhive_cli.evaluation.explanation.sensor_space import separate_in_time
 from brainhive_cli.measurement.reliability import (
     correlation_shares,
     spearman_brown,

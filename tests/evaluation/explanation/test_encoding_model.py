@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from brainhive_cli.data.signals.repetitions import average_repetitions
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import pictures, simulation
-from brainhive_cli.evaluation.explanation import sensor_space
 from brainhive_cli.evaluation.explanation.encoding_model import (
     along,
     predict_signals,
@@ -80,12 +80,12 @@ def predicted():
         for a, b in of.values()
     ]
     train, test = (whitened(split, *each) for split, each in of.items())
-    measured = np.concatenate([*sensor_space.averages(test)]).astype(np.float64)
+    measured = np.concatenate([*average_repetitions(test)]).astype(np.float64)
 
     def signals():
         return (
             torch.from_numpy(part.reshape(len(part), -1))
-            for part in sensor_space.averages(train)
+            for part in average_repetitions(train)
         )
 
     wrong = tuple(np.roll(np.arange(count), count // 2) for count in COUNTS.values())

@@ -11,9 +11,16 @@ from recorded_numbers import Recorded
 from brainhive_cli.core import parts
 from brainhive_cli.core.artifacts import Curve, Heatmap, Map
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signals import repetitions
+from brainhive_cli.data.signals.repetitions import (
+    average_by_part,
+    average_repetitions,
+    read_repetitions,
+    separate_in_time,
+)
 from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.evaluation.explanation import conclusion, sensor_space
+from brainhive_cli.evaluation.explanation import conclusion
 from brainhive_cli.evaluation.explanation.claims import bound_onsets, state_claims
 from brainhive_cli.evaluation.explanation.conclusion import list_facts, list_scopes
 from brainhive_cli.evaluation.explanation.encoding_model import (
@@ -46,17 +53,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     permutations,
     standardise,
 )
-from brainhive_cli.evaluation.explanation.sensor_space import (
-    SensorSpace,
-    averages,
-    averages_by_part,
-    draw_head,
-    find_mixture,
-    flattened,
-    place_sensors,
-    repetitions,
-    separate_in_time,
-)
+from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, find_mixture
 from brainhive_cli.evaluation.explanation.similarity import (
     ceilings,
     distances,
@@ -66,6 +63,7 @@ from brainhive_cli.evaluation.explanation.similarity import (
 )
 from brainhive_cli.measurement.reliability import halve
 from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.reports.head_maps import draw_head, flatten_positions, place_sensors
 from brainhive_cli.reports.page import DETAILS, FINDING
 
 SENSORS = ("Fz", "Cz", "Pz", "O1", "Oz", "T7")
@@ -130,11 +128,11 @@ def test_sensor_space(recorded: Recorded, name: str) -> None:
         deviation=space.deviation,
         mixing=space.mixing,
         without=[space.without(row) for row in range(space.deviation.shape[2])],
-        averages=np.concatenate([*averages(tested)]),
-        as_read=np.concatenate([*averages(tested, is_mixed=True)]),
-        repetitions=[*repetitions(tested)],
-        read_repetitions=[*repetitions(tested, is_mixed=True)],
-        parts=[*averages_by_part(repeated, halves[: len(repeated.counts)])],
+        averages=np.concatenate([*average_repetitions(tested)]),
+        as_read=np.concatenate([*average_repetitions(tested, is_mixed=True)]),
+        repetitions=[*read_repetitions(tested)],
+        read_repetitions=[*read_repetitions(tested, is_mixed=True)],
+        parts=[*average_by_part(repeated, halves[: len(repeated.counts)])],
         mixture=find_mixture(tested) is not None,
     )
 
@@ -142,10 +140,10 @@ def test_sensor_space(recorded: Recorded, name: str) -> None:
 def test_many_stimuli_are_read_in_chunks(
     monkeypatch: pytest.MonkeyPatch, recorded: Recorded
 ) -> None:
-    whole = np.concatenate([*averages(recording(9, whitened=True))])
-    monkeypatch.setattr(sensor_space, "COPIED_STIMULI", 4)
+    whole = np.concatenate([*average_repetitions(recording(9, whitened=True))])
+    monkeypatch.setattr(repetitions, "COPIED_STIMULI", 4)
 
-    chunks = [*averages(recording(9, whitened=True))]
+    chunks = [*average_repetitions(recording(9, whitened=True))]
 
     assert [len(chunk) for chunk in chunks] == [4, 4, 1]
     np.testing.assert_array_equal(np.concatenate(chunks), whole)
@@ -192,7 +190,7 @@ def test_places_of_sensors(recorded: Recorded) -> None:
     few[:4] = 0
 
     recorded(
-        plane=flattened(head),
+        plane=flatten_positions(head),
         placed=[[*map(float, place)] for place in placed.values()],
         names=[names.index(name) for name in placed],
         standard=place_sensors(Sensors(SENSORS)),

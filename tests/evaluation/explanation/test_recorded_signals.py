@@ -10,10 +10,11 @@ from recorded_numbers import Recorded
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
+from brainhive_cli.data.signals import reliability
+from brainhive_cli.data.signals.reliability import measure_reliability
 from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.evaluation.explanation import signal_page
 from brainhive_cli.evaluation.explanation.conclusion import collect_maps, finish
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.findings import describe_profiles
@@ -26,14 +27,12 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SubjectProfiles,
 )
 from brainhive_cli.evaluation.explanation.recipe import Recipe
-from brainhive_cli.evaluation.explanation.signal_page import (
-    measure_reliability,
-    write_signal_page,
-)
 from brainhive_cli.evaluation.explanation.similarity import explain_similarity
 from brainhive_cli.evaluation.explanation.trial_decoding import Decoded
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.units import Items
+from brainhive_cli.reports import signal_page
+from brainhive_cli.reports.signal_page import write_signal_page
 from brainhive_cli.training.alignment.cells import Cell
 
 SENSORS = ("Fz", "Cz", "Pz", "O1", "Oz")
@@ -267,7 +266,7 @@ def test_accuracy_of_held_out_trials(
 def test_pages_of_signals(
     monkeypatch: pytest.MonkeyPatch, recorded: Recorded, tmp_path: Any, kind: str
 ) -> None:
-    monkeypatch.setattr(signal_page, "STIMULI", 9)
+    monkeypatch.setattr(reliability, "MAX_STIMULI", 9)
     measured = measure_reliability(trials_of("test", 1, kind), "test")
     drawn: list[Any] = []
 

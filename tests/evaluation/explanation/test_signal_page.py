@@ -12,13 +12,11 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signals.reliability import measure_reliability
 from brainhive_cli.data.signals.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
-from brainhive_cli.evaluation.explanation.signal_page import (
-    draw_slices,
-    measure_reliability,
-)
+from brainhive_cli.reports.drawings import draw_slices
 
 pytest.importorskip("matplotlib")
 

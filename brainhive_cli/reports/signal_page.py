@@ -1,49 +1,34 @@
-"""One page on the signals of a subject: evoked response, reliability and noise
-ceilings, by split.
+"""Page on the signals of a subject: evoked response, reliability and noise ceilings, by
+split.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from brainhive_cli.core.arrays import Array, Float64, Int64
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import list_footnotes, mark
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.hdf5 import short_name
+from brainhive_cli.data.signals.reliability import measure_reliability
+from brainhive_cli.data.signals.repetitions import WHITENED
 from brainhive_cli.data.signals.space_files import write_maps
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.store_tables import COUNTED, count_rows, describe_store
-from brainhive_cli.evaluation.explanation.profiles import TIME
-from brainhive_cli.evaluation.explanation.sensor_space import (
-    WHITENED,
-    averages_by_part,
-    draw_head,
-    place_sensors,
-    repetitions,
-    separate_in_time,
-)
-from brainhive_cli.measurement.reliability import (
-    correlate,
-    halve,
-    noise_ceiling,
-    spearman_brown,
-)
 from brainhive_cli.reports.drawings import draw_slices
+from brainhive_cli.reports.head_maps import draw_head, place_sensors
 from brainhive_cli.reports.page import Page, Section, groups_of
 from brainhive_cli.reports.tables import render
 
-STIMULI = 1000
-"""Stimuli that are measured, drawn with a seed where there are more: so many give
-correlations to .03.
-"""
+TIME_AXIS = "ms after onset"
+"""Name of the axis of times."""
 BY_REGION = "noise ceiling by region, %"
 """Name of the noise ceilings of regions among the numbers of a store."""
 UNMIXED = "before whitening"
@@ -64,70 +49,6 @@ WORDS = {
     "fraction": "Fraction to which ridge regression shrinks betas",
 }
 """Titles of maps."""
-
-
-def measure_reliability(
-    recording: Trials, split: str
-) -> tuple[Int64, Float64, Float64, Float64]:
-    """Measure how reliable a recording is by its repetitions.
-
-    Args:
-        recording: One subject's recording of a split.
-        split: Its name, for messages.
-
-    Returns:
-        [N] repetitions of each stimulus that was measured, two at least; [C, T] mean
-        over all repetitions, where the store has the whiteners of its sessions of the
-        signals before they were whitened, so that channels are sites; [C, T]
-        correlation over stimuli of two halves of the repetitions, Spearman-Brown
-        corrected to all of them; and [C, T] percent of the variance of the stimuli's
-        means that is not noise (Allen et al. 2022).
-
-    Raises:
-        BrainhiveError: if fewer than three stimuli were shown twice, or repetitions
-            follow one another.
-    """
-    # stimuli that were shown twice at least, drawn where there are more than are
-    # measured
-    rows = np.flatnonzero(recording.counts > 1)
-    if len(rows) < 3:
-        raise BrainhiveError(
-            (
-                f"{len(rows)} {split} stimuli were shown twice or more: reliability "
-                "needs three"
-            ),
-            "another split",
-        )
-    trials = recording.take(
-        np.sort(np.random.default_rng(0).permutation(rows)[:STIMULI])
-    )
-
-    # those whose repetitions are far apart in time; successive ones of a stimulus count
-    # as one
-    parts, part_counts = separate_in_time(trials)
-    is_apart = part_counts > 1
-    trials = trials.take(is_apart)
-    parts = parts[is_apart]
-    part_counts = part_counts[is_apart]
-    shape, counts = trials.signal.shape[2:], trials.counts  # C, T
-
-    def means() -> Iterator[Array]:
-        return averages_by_part(trials, parts, is_mixed=True)
-
-    # mean over trials, before whitening where each session's whitener is known
-    evoked = np.zeros(shape)
-    for stimulus in repetitions(trials):  # [R, C, T]
-        evoked += stimulus.sum(0)
-    evoked /= counts.sum()
-
-    # agreement of two halves, and what is not noise
-    draw = torch.Generator().manual_seed(0)
-    halves = (
-        correlate(halve(stimulus, draw) for stimulus in means()).mean(0).reshape(shape)
-    )
-    split_half = spearman_brown(halves, part_counts.sum() / (part_counts // 2).sum())
-    ceiling = noise_ceiling(means, part_counts)
-    return counts, evoked, split_half, ceiling
 
 
 def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -352,15 +273,17 @@ def _draw_sensors(
     title = "Reliability of each channel and time"
     grid_value = f"{value}, Spearman-Brown corrected"
     drawn: list[Artifact] = [
-        _draw_lines("Reliability over time", TIME, at, over_time, value, marks=marks),
-        _draw_lines("Evoked response", TIME, at, responses, unit, marks=marks),
+        _draw_lines(
+            "Reliability over time", TIME_AXIS, at, over_time, value, marks=marks
+        ),
+        _draw_lines("Evoked response", TIME_AXIS, at, responses, unit, marks=marks),
         Heatmap(
             title,
             halves.tolist(),
             space.names,
             names,
             "channel",
-            TIME,
+            TIME_AXIS,
             grid_value,
             low=0,
             high=1,
