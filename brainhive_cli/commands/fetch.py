@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import Field
 
 from brainhive_cli.core import console, hub
+from brainhive_cli.core.archives import archive_ending, choose_destination, unpack
 from brainhive_cli.core.command import Input, Result, collect
-from brainhive_cli.core.damage import archive_ending, destination, unpack
 from brainhive_cli.core.errors import Line, MissingData, RecipeError
 from brainhive_cli.core.files import require_room
 from brainhive_cli.core.launch import Launch
@@ -316,7 +316,7 @@ def _fetch(
     # unpack the archives, convert what no command reads
     for path in (root / file.name for file in files if recipe.unpack):
         if archive_ending(path):
-            into = destination(path, root, source.tops)
+            into = choose_destination(path, root, source.tops)
             console.say(f"unpacking {path} into {into}")
             details[f"unpacked {path.name}"] = unpack(path, into)
     if kind in CONVERTERS and recipe.unpack:

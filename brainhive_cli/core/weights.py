@@ -23,7 +23,7 @@ import numpy as np
 import xxhash
 from safetensors import safe_open
 
-from brainhive_cli.core import console, damage, documents, foreign_code
+from brainhive_cli.core import archives, console, documents, foreign_code
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.documents import DOWNLOAD
@@ -416,7 +416,7 @@ def _verify(path: Path, hint: str) -> None:
 
         # records of an archive have a CRC32, which torch itself does not compare
         with zipfile.ZipFile(path) as archive:
-            damage.zip_members(archive)
+            archives.zip_members(archive)
             if changed := archive.testzip():
                 raise ValueError(f"the record {changed} was changed")
         return

@@ -19,7 +19,7 @@ from own_recordings import PICTURES, write_pictures
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.damage import unpack
+from brainhive_cli.core.archives import unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.downloads.downloads import NOTES

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.core import damage
+from brainhive_cli.core import archives, damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 
 
@@ -43,14 +43,14 @@ PACKERS: dict[str, Callable[[Path, list[str]], Path]] = {
 def test_an_archive_is_unpacked_once(tmp_path: Path, ending: str) -> None:
     path = PACKERS[ending](tmp_path / f"a{ending}", ["./x", "d/y", "d/zz"])
     into = tmp_path / "into"
-    assert damage.unpack(path, into) == 3
+    assert archives.unpack(path, into) == 3
     files = {file.name: file for file in into.rglob("*") if file.is_file()}
     assert (files["x"].read_text(), files["y"].read_text()) == ("./x", "d/y")
     # a file in its size stays, another one is written again
     files["y"].write_text("abc")
     files["zz"].write_text("abc")
     (into / "x").unlink()
-    assert damage.unpack(path, into) == 2
+    assert archives.unpack(path, into) == 2
     assert files["y"].read_text() == "abc" and files["zz"].read_text() == "d/zz"
 
 
@@ -58,7 +58,7 @@ def test_an_archive_is_unpacked_once(tmp_path: Path, ending: str) -> None:
 def test_no_member_leads_out_of_its_folder(tmp_path: Path, ending: str) -> None:
     path = PACKERS[ending](tmp_path / f"a{ending}", ["../x"])
     with pytest.raises(BrainhiveError):
-        damage.unpack(path, tmp_path / "into")
+        archives.unpack(path, tmp_path / "into")
     assert not (tmp_path / "x").exists()
 
 
@@ -69,7 +69,7 @@ def test_links_and_folders_of_a_zip_are_left_out(tmp_path: Path) -> None:
             info.external_attr = mode << 16
             archive.writestr(info, "x")
         archive.mkdir("folder")
-    with damage.open_members(tmp_path / "a.zip") as members:
+    with archives.open_members(tmp_path / "a.zip") as members:
         found = [(name, size, opened().read()) for name, size, opened in members]
     assert found == [("file", 1, b"x"), ("plain", 1, b"x")]
 
@@ -81,12 +81,12 @@ def test_files_without_a_folder_get_one_of_their_archive(tmp_path: Path) -> None
     (root / "in").mkdir()
     inside = zipped(root / "in/a.zip", ["sub-01_eeg.fif"])
     empty = zipped(root / "empty.tar.zip", [])
-    assert damage.destination(flat, root, ["sub-"]) == root / "sub-01"
-    assert damage.destination(flat, root, []) == root
-    assert damage.destination(flat, root, ["x"]) == root
-    assert damage.destination(deep, root, ["sub-"]) == root
-    assert damage.destination(inside, root, ["sub-"]) == root / "in"
-    assert damage.destination(empty, root, ["sub-"]) == root
+    assert archives.choose_destination(flat, root, ["sub-"]) == root / "sub-01"
+    assert archives.choose_destination(flat, root, []) == root
+    assert archives.choose_destination(flat, root, ["x"]) == root
+    assert archives.choose_destination(deep, root, ["sub-"]) == root
+    assert archives.choose_destination(inside, root, ["sub-"]) == root / "in"
+    assert archives.choose_destination(empty, root, ["sub-"]) == root
 
 
 @pytest.mark.parametrize(
@@ -95,20 +95,20 @@ def test_files_without_a_folder_get_one_of_their_archive(tmp_path: Path) -> None
      ("a.tar.xz", ".tar.xz"), ("tar", ""), ("a.nii.gz", "")],
 )  # fmt: skip
 def test_an_archive_is_known_by_its_ending(name: str, ending: str) -> None:
-    assert damage.archive_ending(Path(name)) == ending
+    assert archives.archive_ending(Path(name)) == ending
 
 
 def test_a_compressed_file_is_read_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "a.gz"
     content = gzip.compress(bytes(3_000_000))
     path.write_bytes(content)
-    damage.verify_compressed(path)
+    archives.verify_compressed(path)
     # the checksum stands before the last four bytes
     path.write_bytes(content[:-8] + bytes(4) + content[-4:])
     with pytest.raises(MissingData):
-        damage.verify_compressed(path)
+        archives.verify_compressed(path)
     (tmp_path / "a.txt").write_text("x")
-    damage.verify_compressed(tmp_path / "a.txt")
+    archives.verify_compressed(tmp_path / "a.txt")
 
 
 def test_only_what_no_measurement_takes_is_refused() -> None:
@@ -172,4 +172,4 @@ def test_only_what_a_reader_raises_is_an_error_of_the_file(tmp_path: Path) -> No
     with pytest.raises(MissingData) as caught, damage.reading(tmp_path, "do"):
         raise KeyError("signal")
     assert "it has no 'signal'" in caught.value.message
-    assert damage.read_at(io.BytesIO(b"abcdef"), 2, 3) == b"cde"
+    assert archives.read_at(io.BytesIO(b"abcdef"), 2, 3) == b"cde"

@@ -17,12 +17,13 @@ from PIL import Image
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.damage import open_parquet, reading
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import ROOT, SPLIT_FOLDERS, Dataset
 from brainhive_cli.data.files.ids import PICTURES, Names
+from brainhive_cli.data.files.parquet import open_parquet
 from brainhive_cli.data.files.published_files import fetch_line
 from brainhive_cli.data.media.pictures import decode, decoding
 from brainhive_cli.data.media.stimuli import (

@@ -15,7 +15,7 @@ import torch
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Int64, UInt64
-from brainhive_cli.core.damage import import_pyarrow, open_parquet, reading
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import (
     BrainhiveError,
     MissingData,
@@ -26,6 +26,7 @@ from brainhive_cli.core.files import atomic_write, read_regular, walk
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.ids import summarise_names
+from brainhive_cli.data.files.parquet import import_pyarrow, open_parquet
 from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.target_store import (

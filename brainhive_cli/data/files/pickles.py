@@ -24,8 +24,9 @@ from zipfile import ZipInfo
 
 import numpy as np
 
+from brainhive_cli.core.archives import zip_members
 from brainhive_cli.core.arrays import Array, UInt8
-from brainhive_cli.core.damage import reading, refuse_inflation, zip_members
+from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError, first_line
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.archives import read_at, tar_members
 from brainhive_cli.core.arrays import Array, Float64
-from brainhive_cli.core.damage import read_at, reading, tar_members
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import is_file
 from brainhive_cli.core.recipe import Paths

@@ -10,7 +10,8 @@ from typing import Any
 
 import h5py
 
-from brainhive_cli.core.damage import is_of_the_machine, verify_compressed
+from brainhive_cli.core.archives import verify_compressed
+from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import (
     BrainhiveError,
     Line,

@@ -1,0 +1,32 @@
+"""Parquet files, by pyarrow."""
+
+from pathlib import Path
+from typing import Any
+
+from brainhive_cli.core.errors import MissingExtra, install_line
+
+
+def import_pyarrow() -> Any:
+    """Import pyarrow's reader and writer of parquet.
+
+    Raises:
+        MissingExtra: if it is not installed.
+    """
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra("parquet needs pyarrow", install_line("parquet")) from error
+    return pyarrow.parquet
+
+
+def open_parquet(path: Path) -> Any:
+    """Open a file as pyarrow's ParquetFile; pages that have a checksum are verified
+    when they are read.
+
+    Raises:
+        MissingExtra: if pyarrow is not installed.
+        ValueError: if it is damaged, as pyarrow's errors are.
+    """
+    return import_pyarrow().ParquetFile(
+        path, memory_map=True, page_checksum_verification=True
+    )
