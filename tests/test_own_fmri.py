@@ -19,7 +19,7 @@ from brainhive_cli.data.stores.signal_store import SignalStore
 
 pytest.importorskip("nibabel")
 pytest.importorskip("sklearn")
-from tools.demo_world.bids import write_bids
+from tools.simulated_bids import write_bids
 
 pytestmark = pytest.mark.nightly
 

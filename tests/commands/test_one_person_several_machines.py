@@ -18,7 +18,7 @@ pytest.importorskip("nibabel")
 pytest.importorskip("sklearn")
 import mne
 
-from tools.demo_world.bids import write_bids
+from tools.simulated_bids import write_bids
 
 pytestmark = pytest.mark.nightly
 

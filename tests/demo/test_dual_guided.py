@@ -4,6 +4,7 @@ at.
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,6 @@ from brainhive_cli.demo import joined_generators, pictures
 from brainhive_cli.models.encoders import demo_image, resolve
 from brainhive_cli.models.generators import Sampling, versatile_diffusion
 from brainhive_cli.models.heads import Conditioning
-from tools.demo_world.pool import drawn
 
 pytestmark = pytest.mark.nightly
 
@@ -38,7 +38,9 @@ def generator(folder: Path, tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def shown() -> torch.Tensor:
-    return drawn(pictures.scenes("test")[:ITEMS]).pictures / 255
+    scenes = pictures.scenes("test")[:ITEMS]
+    drawn = np.stack([np.asarray(pictures.draw(scene)) for scene in scenes])
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2) / 255
 
 
 @pytest.fixture(scope="module")

@@ -9,21 +9,32 @@ import torch.nn.functional as F
 
 from brainhive_cli.core.hub import DEMO_WEIGHTS
 from brainhive_cli.demo import pictures
+from brainhive_cli.models.encoders import resolve
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors._fusion_network import FusionPrior
-from tools.demo_world import features
-from tools.demo_world.pool import drawn
 
 
 @pytest.fixture(scope="module")
-def pool():
-    return drawn(pictures.scenes("test"))
+def shown():
+    """The test pictures: uint8 [N, 3, H, W]."""
+    drawn = [np.asarray(pictures.draw(scene)) for scene in pictures.scenes("test")]
+    return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
 
 
 @pytest.fixture(scope="module")
-def embeddings(pool):
-    return features.embed(pool.pictures)
+def embeddings():
+    return {
+        name: embed(pictures.scenes("test"), name) for name in ("demo-clip", "demo-vae")
+    }
+
+
+def embed(scenes, name: str) -> torch.Tensor:
+    """Embed the pictures of scenes with an encoder of the demo: [N, D]."""
+    encoder = resolve(name).build()
+    views = [encoder.preprocess(pictures.draw(scene)) for scene in scenes]
+    with torch.inference_mode():
+        return encoder.module(torch.stack(views)).clone()
 
 
 @pytest.fixture(scope="module")
@@ -81,31 +92,31 @@ def test_diffusers_own_pipeline_reads_the_generator_as_an_sdxl_without_text_enco
 
 
 @pytest.mark.nightly
-def test_the_encoder_tells_the_shapes_of_concepts_it_never_saw(pool, embeddings):
+def test_the_encoder_tells_the_shapes_of_concepts_it_never_saw(embeddings):
     """Chance is 1 in 18; the weights name 0.76 by the nearest of the shapes' means."""
-    seen = drawn(pictures.scenes("train")[::9])
-    training = features.embed(seen.pictures)["demo-clip"]
-    shapes = np.array([scene.shape for scene in seen.scenes])
+    seen = pictures.scenes("train")[::9]
+    training = embed(seen, "demo-clip")
+    shapes = np.array([scene.shape for scene in seen])
     means = torch.stack(
         [training[shapes == shape].mean(0) for shape in pictures.SHAPES]
     )
     nearest = torch.cdist(embeddings["demo-clip"], means).argmin(1)
     named = [
         pictures.SHAPES[n] == scene.shape
-        for scene, n in zip(pool.scenes, nearest, strict=True)
+        for scene, n in zip(pictures.scenes("test"), nearest, strict=True)
     ]
     assert np.mean(named) > 0.65
 
 
-def test_the_vae_restores_pictures(pool, generator):
+def test_the_vae_restores_pictures(shown, generator):
     """Mean absolute error of 0..1 pixels; twice what the weights reach."""
-    pixels = pool.pictures[:32] / 255
+    pixels = shown[:32] / 255
     restored = generator.decode(generator.encode(pixels))
     assert (restored - pixels).abs().mean() < 0.022
 
 
 def test_a_picture_can_be_drawn_from_its_token_and_from_that_of_another_it_is_another(
-    pool, prior, generator, tokens
+    shown, prior, generator, tokens
 ):
     own = tokens[:8]
     for token, is_near in (
@@ -115,5 +126,5 @@ def test_a_picture_can_be_drawn_from_its_token_and_from_that_of_another_it_is_an
     ):
         given = prior.condition(Decoded({"token": token}), range(8))
         made = generator.generate(given, range(8), 64, Sampling())
-        similarity = _correlation(made, pool.pictures[:8] / 255).mean()
+        similarity = _correlation(made, shown[:8] / 255).mean()
         assert similarity > 0.8 if is_near else similarity < 0.5

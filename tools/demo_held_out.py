@@ -4,9 +4,9 @@ set's test pictures.
 On them the settings of `recipes/demo-havir` were chosen, never on the demo's test
 pictures, in a home where `brainhive demo --system havir --quick` has put the generator:
 
-    brainhive embed --recipe demo-havir dataset.kind=tools.demo_world.held_out
+    brainhive embed --recipe demo-havir dataset.kind=tools.demo_held_out
     brainhive train-align --recipe demo-havir "dataset={kind:
-        tools.demo_world.held_out}" \ sweep={} train.validation=0
+        tools.demo_held_out}" \ sweep={} train.validation=0
     brainhive reconstruct --recipe demo-havir --allow-code align_run=RUN \
         sources=brain,nearest,mean sweep.strength=0.375,0.5,0.625,0.75,0.875
         sweep.best_of=1,4,8

@@ -4,7 +4,7 @@ as of fMRIPrep.
 Whoever has no fMRI of their own can try the road from BOLD to retrieval on it
 (docs/tutorial-fmri.md):
 
-    python -m tools.demo_world.bids FOLDER
+    python -m tools.simulated_bids FOLDER
     brainhive prepare --from bold preparation.root=FOLDER
     preparation.stimuli.root=FOLDER/stimuli
 
