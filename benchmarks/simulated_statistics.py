@@ -1415,7 +1415,7 @@ def intervals_of_profiles(random: Random, clips: int, subjects: int) -> list[flo
         )
         (metric,) = measure_each("margin", values, items=items, **HOW)
         low, high = metric.these_subjects or (metric.low, metric.high)
-        held.append(low <= 0 <= high)
+        held.append(np.nan if low is None else low <= 0 <= high)
     return held
 
 
@@ -1762,8 +1762,9 @@ def average(results: Sequence[Sequence[Any]]) -> list[float]:
         columns[:1] = [[truth], [holds(metric, truth) for metric in columns[0]], widths]
     # what was not measured has no mean
     means = []
-    for column in np.array(columns, np.float64):
-        measured = column[~np.isnan(column)]
+    for column in columns:
+        values = np.array(column, np.float64)
+        measured = values[~np.isnan(values)]
         means.append(float(measured.mean()) if len(measured) else np.nan)
     return means
 
