@@ -17,7 +17,7 @@ from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import Line, MissingData, RecipeError
 from brainhive_cli.core.files import require_room
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe, Names, Subjects
+from brainhive_cli.core.recipe import FileRecipe, Names
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.downloads.downloads import (
     download_files,
@@ -34,6 +34,7 @@ from brainhive_cli.data.downloads.hosts import (
 )
 from brainhive_cli.data.downloads.sources import SOURCES, Source
 from brainhive_cli.data.exchange import digits69
+from brainhive_cli.data.files.subjects import Subjects
 
 CONVERTERS = {"digits69": digits69.write_folders}
 """What turns the files of a data set into folders that commands read, and says what it

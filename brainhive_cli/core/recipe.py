@@ -116,41 +116,8 @@ Numbers = Annotated[
     Field(examples=["1,2", "1-4"], max_length=MAX_NUMBERS),
 ]
 """Whole numbers: `1,2`, the range `1-4`, or both."""
-PEOPLE = {
-    "BMD": 10,
-    "BOLD5000": 4,
-    "deeprecon": 3,
-    "GOD": 5,
-    "HAD": 30,
-    "NOD": 30,
-    "NSD": 8,
-    "THINGS": 3,
-}
-"""People of each study of MOSAIC, in the publisher's order."""
-RECORDS = {
-    f"sub-{person:02d}_{study}": sum([*PEOPLE.values()][:index]) + person
-    for index, (study, people) in enumerate(PEOPLE.items())
-    for person in range(1, people + 1)
-}
-"""Number of each record of MOSAIC, by the name that a recipe may write instead."""
 
 
-def _read_subjects(value: Any) -> Any:
-    if value in ("all", ["all"]):
-        return None
-    parts = split(value)
-    is_list = isinstance(parts, list | tuple)
-    return [RECORDS.get(str(part), part) for part in parts] if is_list else parts
-
-
-Subjects = Annotated[
-    Numbers | None,
-    BeforeValidator(_read_subjects),
-    Field(examples=["1,2", "1-4", "all"]),
-]
-"""Subjects by number, those of MOSAIC also by name; `all` leaves the choice to the
-default.
-"""
 Copies = Annotated[
     Literal["refuse", "allow"],
     Field(

@@ -19,8 +19,8 @@ from typer.testing import CliRunner, Result
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.recipe import RECORDS
 from brainhive_cli.data.downloads import downloads, hosts
+from brainhive_cli.data.files.subjects import RECORDS
 
 PAGE = 4
 """Keys of a page of a bucket."""

@@ -21,6 +21,7 @@ from brainhive_cli.core.recipe import (
     refuse_idle,
     split,
 )
+from brainhive_cli.data.files import subjects
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
 from brainhive_cli.training.alignment.recipe import Recipe
 
@@ -428,8 +429,8 @@ def test_ranges_hold_both_of_their_ends(value: Any, numbers: Any) -> None:
 
 
 def test_subjects_of_mosaic_are_numbered_over_its_studies() -> None:
-    numbers = [*core_recipe.RECORDS.values()]
-    assert numbers == [*range(1, sum(core_recipe.PEOPLE.values()) + 1)]
+    numbers = [*subjects.RECORDS.values()]
+    assert numbers == [*range(1, sum(subjects.PEOPLE.values()) + 1)]
     named = resolve("subjects=sub-01_BMD,sub-01_BOLD5000,2").subjects
     assert named == [1, 11, 2]
     assert resolve("subjects=all").subjects is None

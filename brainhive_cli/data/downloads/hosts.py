@@ -26,7 +26,7 @@ from brainhive_cli.core.network import (
     is_web_address,
     open_web,
 )
-from brainhive_cli.core.recipe import RECORDS
+from brainhive_cli.data.files.subjects import RECORDS
 
 Document = TypeVar("Document")
 NEMAR = "https://data.nemar.org/"

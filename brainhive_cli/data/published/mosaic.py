@@ -23,7 +23,7 @@ from brainhive_cli.core.errors import (
     install_line,
 )
 from brainhive_cli.core.files import walk
-from brainhive_cli.core.recipe import PEOPLE, RECORDS, Names, Paths, UniqueNames, no
+from brainhive_cli.core.recipe import Names, Paths, UniqueNames, no
 from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset, list_split_pictures
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.published_files import (
@@ -33,6 +33,7 @@ from brainhive_cli.data.files.published_files import (
     find_file,
     read_table,
 )
+from brainhive_cli.data.files.subjects import PEOPLE, RECORDS
 from brainhive_cli.data.fmri.betas import PublishedSteps, Subject
 from brainhive_cli.data.media.stimuli import StimulusSet, from_files, pictures_below
 from brainhive_cli.data.signals.spaces import Surface, Voxels

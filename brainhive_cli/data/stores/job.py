@@ -22,8 +22,9 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.jobs import Job as CommandJob
 from brainhive_cli.core.launch import Launch, library_version, library_versions
-from brainhive_cli.core.recipe import BaseRecipe, Run, Subjects
+from brainhive_cli.core.recipe import BaseRecipe, Run
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.published import PUBLISHED
 from brainhive_cli.data.recordings.contract import Merged, NoTrials, Preparation
 from brainhive_cli.data.recordings.ledger import Ledger

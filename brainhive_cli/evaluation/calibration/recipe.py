@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.recipe import Section, TrainedRunRecipe
+from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.evaluation.calibration.amounts import UNITS, Order
 from brainhive_cli.training.alignment.trained.few_shot import (
@@ -91,7 +92,7 @@ class Recipe(TrainedRunRecipe):
     dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's, whose people are all new"
     )
-    subjects: recipe.Subjects = Field(
+    subjects: Subjects = Field(
         None,
         description=(
             "new persons; default: all whom a model of the run has not learned from"

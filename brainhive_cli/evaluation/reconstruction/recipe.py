@@ -15,13 +15,13 @@ from brainhive_cli.core.recipe import (
     OneRun,
     Published,
     Section,
-    Subjects,
     find_recipe,
     read_recipe,
     refuse_idle,
     split,
 )
 from brainhive_cli.core.sweep import SweptRecipe
+from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     CLIP_METRICS,
     PICTURE_METRICS,

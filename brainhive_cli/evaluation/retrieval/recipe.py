@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import TrainedRunRecipe
+from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 
 
@@ -28,7 +29,7 @@ class Recipe(TrainedRunRecipe):
     dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's: zero-shot transfer"
     )
-    subjects: recipe.Subjects = Field(
+    subjects: Subjects = Field(
         None, description="subjects tested on; default: the run's"
     )
     copies: recipe.Copies = "refuse"

@@ -22,11 +22,11 @@ from brainhive_cli.core.recipe import (
     Numbers,
     Paths,
     Published,
-    Subjects,
     added_field,
     refuse_idle,
 )
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
+from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.selection import Signal, list_regions
 from brainhive_cli.data.targets.encoder_keys import encoders_of, with_usual_encoders
 from brainhive_cli.models.encoders import (

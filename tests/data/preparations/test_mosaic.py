@@ -19,7 +19,8 @@ from brainhive_cli.commands import workflow
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
 from brainhive_cli.core.measurements import SAME_PERSON
-from brainhive_cli.core.recipe import RECORDS, Paths
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.files.subjects import RECORDS
 from brainhive_cli.data.published import mosaic
 from brainhive_cli.data.stores.signal_store import SignalStore
 
