@@ -24,7 +24,7 @@ from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.files.published_files import FOLDERS, fetch_line, find_below
 from brainhive_cli.data.media.pictures import decode, decoding
 from brainhive_cli.data.media.stimuli import Clip, StimulusSet
-from brainhive_cli.data.published import FilesByRow, PreparedFiles
+from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
 

@@ -24,7 +24,6 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED
 from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.files.hdf5 import LazyRows
-from brainhive_cli.data.published import FilesByRow, PreparedFiles
 from brainhive_cli.data.published.nsd import (
     GENERAL,
     LAST_SESSIONS,
@@ -40,6 +39,7 @@ from brainhive_cli.data.published.nsd import (
     open_voxels,
     read_design,
 )
+from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials, gather_trials, group_trials
 

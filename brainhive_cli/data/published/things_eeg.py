@@ -27,7 +27,7 @@ from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.files.published_files import fetch_line
 from brainhive_cli.data.media.stimuli import StimulusSet, from_files, pictures_below
-from brainhive_cli.data.published import FilesByRow, PreparedFiles
+from brainhive_cli.data.published.prepared_files import FilesByRow, PreparedFiles
 from brainhive_cli.data.signals.holdout import OF_TRAIN, SEPARATE_TEST, Holdout
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials, gather_trials, group_trials

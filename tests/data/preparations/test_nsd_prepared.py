@@ -20,8 +20,8 @@ from trial_numbers import numbers_of_trials
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.published import PreparedFiles
 from brainhive_cli.data.published.nsd_prepared import BrainDiffuser, MindEye1, MindEye2
+from brainhive_cli.data.published.prepared_files import PreparedFiles
 
 BETAS = "betas_all_subj01_fp32_renorm.hdf5"
 
