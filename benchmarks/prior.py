@@ -18,8 +18,8 @@ from brainhive_cli.commands import train_prior
 from brainhive_cli.core import launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL, TINY
-from brainhive_cli.training.prior.examples import Pictures, batches
-from brainhive_cli.training.prior.loop import Learner, Training, train
+from brainhive_cli.training.prior.examples import PriorExamples, batches
+from brainhive_cli.training.prior.loop import PriorLearner, Training, train
 
 FEW = "resolution_px=32 train.steps=1 train.batch_size=1 prior.hidden_size=32".split()
 NARROW = (
@@ -61,10 +61,10 @@ def begin(
         "train-prior", recipe, {}, [*words, *overrides]
     )
     here = launch.start(resolved.run)
-    return Training.begin(resolved, Pictures.open(resolved, here), here)
+    return Training.begin(resolved, PriorExamples.open(resolved, here), here)
 
 
-class Unsaved(Learner):
+class Unsaved(PriorLearner):
     """A learner that writes no checkpoint, which in so few steps would weigh more than
     in a training.
     """

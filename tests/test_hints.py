@@ -21,7 +21,7 @@ from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.commands.prepare import Recipe
 from brainhive_cli.core import errors, parts
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.targets import encoder_stores, next_commands
+from brainhive_cli.data.targets import next_commands
 from tools.house import MODULES
 
 FIELD = "VALUE"
@@ -141,7 +141,7 @@ def test_every_line_in_a_message_is_one_that_the_command_line_takes(
 def test_the_line_to_embed_names_an_encoder_that_is_here(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder_stores, "recorded_subjects", lambda *found: [1])
+    monkeypatch.setattr(next_commands, "recorded_subjects", lambda *found: [1])
     (home / "data/image-folder/train/cat").mkdir(parents=True)
     for kind, words in (
         ("demo", " --encoders demo-clip"),

@@ -30,11 +30,11 @@ from brainhive_cli.core import foreign_code
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.files.hdf5 import part_of
-from brainhive_cli.data.media.views import Batch
+from brainhive_cli.data.media.views import PictureBatch
 from brainhive_cli.models.encoders.python import example
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.priors import fusion_prior
-from brainhive_cli.training.prior.examples import Pictures, batches
+from brainhive_cli.training.prior.examples import PriorExamples, batches
 from brainhive_cli.training.prior.loop import Training
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
@@ -433,11 +433,11 @@ def begun() -> Callable[..., Training]:
 
     def begin(*settings: str, launch: Launch = here) -> Training:
         recipe = train_prior.Recipe.resolve("train-prior", None, {}, settings)
-        return Training.begin(recipe, Pictures.open(recipe, launch), launch)
+        return Training.begin(recipe, PriorExamples.open(recipe, launch), launch)
 
     return begin
 
 
-def first_batch(training: Training, size: int = 4) -> Batch:
+def first_batch(training: Training, size: int = 4) -> PictureBatch:
     """The first batch of a training of a prior, in this process."""
     return next(batches(training.pictures, range(1), size, 1, 0, 0, training.launch))

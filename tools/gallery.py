@@ -117,7 +117,7 @@ def draw_sheet(
     else:
         tiles = [
             [
-                drawings.Tile(picture, [name], FRAMES[tile.verdict])
+                drawings.DrawnTile(picture, [name], FRAMES[tile.verdict])
                 for name, tile, picture in row
             ]
             for row in opened
@@ -127,7 +127,7 @@ def draw_sheet(
     drawings.save_sheet("Simulated", tiles, path)
 
 
-def lay_out_clip(frames: UInt8, lines: Sequence[str]) -> list[drawings.Tile]:
+def lay_out_clip(frames: UInt8, lines: Sequence[str]) -> list[drawings.DrawnTile]:
     """Lay out a clip [F, H, W, 3] as a row: frames, evenly spaced in time, and text."""
     # squares of the size of a tile, of frames at equal distances
     sized = media_files.outline_masks(
@@ -135,8 +135,8 @@ def lay_out_clip(frames: UInt8, lines: Sequence[str]) -> list[drawings.Tile]:
     )
     chosen = np.linspace(0, len(frames) - 1, min(CLIP_FRAMES, len(frames)))
     return [
-        *map(drawings.Tile, sized[chosen.round().astype(int)]),
-        drawings.Tile(None, lines, sides=TEXT_SIDES),
+        *map(drawings.DrawnTile, sized[chosen.round().astype(int)]),
+        drawings.DrawnTile(None, lines, sides=TEXT_SIDES),
     ]
 
 

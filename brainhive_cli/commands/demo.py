@@ -23,7 +23,7 @@ from brainhive_cli.core.recipe import BaseRecipe, Names
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.demo import joined_generators, simulation, voxels
-from brainhive_cli.reports.page import Page, Section
+from brainhive_cli.reports.page import Page, PageSection
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.tables import difference_table
@@ -276,7 +276,7 @@ def _page(
 
     # the summary tells the origin of the signals
     note = NOTE if system.is_simulated else RECORDED_NOTE
-    summary = Section(
+    summary = PageSection(
         "Summary", [("", tables)], [note.format(provenance=system.provenance)]
     )
     lines = [step.line for step in finished.values()]

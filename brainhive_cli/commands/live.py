@@ -11,7 +11,14 @@ import numpy as np
 from PIL import Image
 
 from brainhive_cli.core import artifacts, console, driver
-from brainhive_cli.core.artifacts import Artifact, Curve, Line, Row, Sheet, Tile
+from brainhive_cli.core.artifacts import (
+    Artifact,
+    Curve,
+    CurveLine,
+    Sheet,
+    SheetRow,
+    SheetTile,
+)
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.facts import LiveFacts
@@ -454,17 +461,19 @@ def draw_session(
     """
     files: dict[str, str] = {}
 
-    def tile(image_id: str | None, lines: Sequence[str], verdict: Any = "") -> Tile:
+    def tile(
+        image_id: str | None, lines: Sequence[str], verdict: Any = ""
+    ) -> SheetTile:
         """Make a tile of a picture; a gap where it is not known, or cannot be read."""
         if image_id is None or (picture := read_picture(image_id)) is None:
-            return Tile("", [image_id or "not known", *lines], verdict=verdict)
+            return SheetTile("", [image_id or "not known", *lines], verdict=verdict)
         # a picture is saved once, in however many tiles it is shown
         if image_id not in files:
             opened = Image.open(BytesIO(picture))
             files[image_id] = artifacts.save_picture(
                 folder, f"gallery/{len(files)}", opened
             )
-        return Tile(files[image_id], lines, verdict=verdict)
+        return SheetTile(files[image_id], lines, verdict=verdict)
 
     # shown, the best by this trial, and the drawing
     drawn, rows = list[Artifact](), []
@@ -484,8 +493,8 @@ def draw_session(
         if has_drawings:
             name = f"drawings/{window:06d}.png"
             is_drawn = (folder.path / name).is_file()
-            tiles.append(Tile(name) if is_drawn else Tile("", ["skipped"]))
-        rows.append(Row(str(window), tiles))
+            tiles.append(SheetTile(name) if is_drawn else SheetTile("", ["skipped"]))
+        rows.append(SheetRow(str(window), tiles))
     if results:
         columns = ["seen", *map(str, range(1, 1 + len(results[0]["best"])))]
         columns += ["drawn from the signal"] if has_drawings else []
@@ -506,7 +515,9 @@ def draw_session(
         trials = points.round().astype(int)
         counts = np.cumsum(np.equal(ranks, 1))[trials - 1]  # [P] hits so far
         low, high = zip(*map(interval, counts.tolist(), trials.tolist()), strict=True)
-        line = Line("top-1", (counts / trials).tolist(), low, high, score.hits.chance)
+        line = CurveLine(
+            "top-1", (counts / trials).tolist(), low, high, score.hits.chance
+        )
         curve = Curve(
             "Share of trials that ranked the shown picture first",
             "trials",

@@ -121,10 +121,10 @@ def _write(
     with atomic_write(path) as part:
         if recipe.format == "html":
             # draws by matplotlib
-            from brainhive_cli.reports.page import Section
+            from brainhive_cli.reports.page import PageSection
             from brainhive_cli.reports.run_page import page_of
 
-            first = [Section("Methods side by side", [("", tables)])]
+            first = [PageSection("Methods side by side", [("", tables)])]
             with console.progress("drawing the page"):
                 page_of(groups, first=first * bool(recipe.table)).write(part)
             return

@@ -33,7 +33,7 @@ from brainhive_cli.core.measurements import (
     list_footnotes,
     merge_caveats,
 )
-from brainhive_cli.core.recipe import FileRecipe, Names, Paths, Run
+from brainhive_cli.core.recipe import FileRecipe, Names, Paths, RunOptions
 from brainhive_cli.core.runs import (
     ENVIRONMENT,
     FINISHED,
@@ -43,7 +43,7 @@ from brainhive_cli.core.runs import (
     finished_runs,
     reference as reference_of,
 )
-from brainhive_cli.core.tables import Cell, Table
+from brainhive_cli.core.tables import Table, TableCell
 from brainhive_cli.reports.paper_tables import summary_scopes
 from brainhive_cli.reports.runs_shown import ShownRun, find
 from brainhive_cli.reports.sentences import list_limits, state_finding
@@ -92,7 +92,7 @@ def _describe_state(run: RunFolder) -> str:
     return "finished" if run.is_finished else "interrupted"
 
 
-def _describe_result(run: RunFolder) -> str | Cell:
+def _describe_result(run: RunFolder) -> str | TableCell:
     """Write its main metric, else its finding, for programs with all caveats; empty if
     not finished.
     """
@@ -119,7 +119,7 @@ def _describe_result(run: RunFolder) -> str | Cell:
         if name in shown.metrics and measured.facts.scope
         else ""
     )
-    return Cell(result, value=extend_title(result, caveats)) if result else ""
+    return TableCell(result, value=extend_title(result, caveats)) if result else ""
 
 
 def _count_bytes(run: RunFolder) -> int:
@@ -216,7 +216,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         return _show(_find_shown(recipe))
     if verb == VERIFY:
         # it trains, unlike all else here: on a GPU unless the user names a device
-        here = start(recipe.run if "run" in recipe.model_fields_set else Run())
+        here = start(recipe.run if "run" in recipe.model_fields_set else RunOptions())
         if len(recipe.words) > 3:
             problem = (
                 f"verify takes a run and a cell, not {len(recipe.words) - 1} words"
@@ -238,10 +238,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         size = _count_bytes(run)
         changed_s = run.changed_s
         time = datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="seconds")
-        cells = Cell(age(changed_s), value=time), Cell(console.size(size), value=size)
+        cells = (
+            TableCell(age(changed_s), value=time),
+            TableCell(console.size(size), value=size),
+        )
         rows.append((_name(run), _describe_state(run), _describe_result(run), *cells))
     # the note has the caveats of the results
-    results = [cell.value for row in rows for cell in row if isinstance(cell, Cell)]
+    results = [
+        cell.value for row in rows for cell in row if isinstance(cell, TableCell)
+    ]
     note = list_footnotes(
         caveat for result in results for caveat in find_caveats(str(result))
     )

@@ -62,7 +62,7 @@ class Titled:
 
 
 @dataclass(frozen=True)
-class Line:
+class CurveLine:
     """One line, or one group of bars, of a curve.
 
     Attributes:
@@ -105,7 +105,7 @@ class Curve(Titled):
 
     axis: str
     at: Sequence[Value] | Sequence[str]
-    lines: Sequence[Line]
+    lines: Sequence[CurveLine]
     value: str = ""
     style: Literal["lines", "bars"] = "lines"
     is_logarithmic: bool = False
@@ -172,7 +172,7 @@ class Heatmap(Titled):
 
 
 @dataclass(frozen=True)
-class Tile:
+class SheetTile:
     """One picture or clip of a sheet.
 
     Attributes:
@@ -191,7 +191,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """One row of a sheet.
 
     Attributes:
@@ -201,7 +201,7 @@ class Row:
     """
 
     query: str
-    tiles: Sequence[Tile]
+    tiles: Sequence[SheetTile]
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class Sheet(Titled):
     """
 
     columns: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[SheetRow]
     kind: Literal["sheet"] = "sheet"
 
     def __post_init__(self) -> None:
@@ -245,7 +245,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Map(Titled):
+class Topomap(Titled):
     """Sensors on a head.
 
     Attributes:
@@ -274,7 +274,7 @@ class Media(Titled):
     kind: Literal["media"] = "media"
 
 
-Artifact = Curve | Heatmap | Sheet | Map | Media | Table
+Artifact = Curve | Heatmap | Sheet | Topomap | Media | Table
 LISTED = TypeAdapter(
     list[Annotated[Artifact, Field(discriminator="kind")]],
     config=ConfigDict(extra="forbid"),

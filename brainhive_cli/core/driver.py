@@ -17,7 +17,7 @@ from brainhive_cli.core.claims import Claim, is_held, is_own, name_worker
 from brainhive_cli.core.command import Result, Work, digests_of, require
 from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.files import below, name_part, portable, remove, within
-from brainhive_cli.core.jobs import OpenRun, RunJob, Stage
+from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Recipe, write_yaml
 from brainhive_cli.core.runs import ENVIRONMENT, FINISHED, FOUND, RunFolder, now
@@ -183,7 +183,9 @@ def _compute(job: RunJob, run: OpenRun) -> Work | None:
     return planned if is_whole else None
 
 
-def fill(run: OpenRun, stage: Stage, planned: Work | None) -> tuple[bool, Work | None]:
+def fill(
+    run: OpenRun, stage: CellStage, planned: Work | None
+) -> tuple[bool, Work | None]:
     """Compute the cells of a stage that are not finished, each by whoever is free.
 
     Args:

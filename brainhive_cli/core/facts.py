@@ -48,7 +48,7 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Cell(Model):
+class CellFacts(Model):
     """One training, or what one model was tested on.
 
     Attributes:
@@ -308,7 +308,7 @@ class Facts(Model):
     published: dict[str, Any] = {}
 
     # scopes of the metrics
-    cells: dict[str, Cell] = {}
+    cells: dict[str, CellFacts] = {}
     variants: dict[str, Variant] = {}
     sources: list[str] = []
     titles: dict[str, str] = {}
@@ -333,7 +333,7 @@ class TrainingFacts(Facts):
     is_closed_form: bool = False
 
 
-class Gallery(Model):
+class GalleryFacts(Model):
     """Candidates of a retrieval; runs are compared by their digest.
 
     Attributes:
@@ -428,7 +428,7 @@ class RetrievalFacts(Facts):
 
     command: str = "eval-retrieval"
     claims: str = ""
-    gallery: Gallery | None = None
+    gallery: GalleryFacts | None = None
     control: Control | None = None
     prior: str | None = None
     confusion_matrix: ConfusionMatrix | None = None
@@ -465,7 +465,7 @@ class ReconstructionFacts(Facts):
     one_colour: list[str] = []
 
 
-class Claim(Model):
+class AxisClaim(Model):
     """Position along one axis at which signals carry what was seen.
 
     Attributes:
@@ -501,7 +501,7 @@ class ExplanationFacts(Facts):
     """
 
     command: str = "explain"
-    claims: list[Claim] = []
+    claims: list[AxisClaim] = []
     untested: str = ""
     draws: int = 0
     profiles: list[dict[str, Any]] = []

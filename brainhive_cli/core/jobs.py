@@ -116,7 +116,7 @@ Logged = Mapping[str, Mapping[str, Metric]]
 
 
 @dataclass(frozen=True)
-class Stage:
+class CellStage:
     """Cells of a run that can be computed in any order, each by whoever is free.
 
     Attributes:
@@ -238,7 +238,7 @@ class RunJob(Job):
         """Return True if a finished run lacks something that can be added now."""
         return False
 
-    def stages(self, run: OpenRun) -> Iterator[Stage]:
+    def stages(self, run: OpenRun) -> Iterator[CellStage]:
         """Give the stages of the computation, one after the other.
 
         What a stage needs is opened before it is given, and released after it.

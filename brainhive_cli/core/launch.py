@@ -42,7 +42,7 @@ from brainhive_cli.core.errors import (
     install_line,
     raise_if_asked_to_stop,
 )
-from brainhive_cli.core.recipe import Run
+from brainhive_cli.core.recipe import RunOptions
 
 if TYPE_CHECKING:
     import torch
@@ -287,7 +287,7 @@ READING = Launch(0, 1, "cpu", only_reads=True)
 """The launch in which a command looks for what is finished."""
 
 
-def start(run: Run) -> Launch:
+def start(run: RunOptions) -> Launch:
     """Join the launch that this process belongs to, or be one process alone.
 
     Raises:
@@ -360,7 +360,7 @@ def open_device(name: object) -> "torch.device":
     return device
 
 
-def num_processes(run: Run) -> int:
+def num_processes(run: RunOptions) -> int:
     """Return how many processes to launch; 1 when this process is itself a launched
     one.
     """
@@ -374,7 +374,7 @@ def num_processes(run: Run) -> int:
     return max(1, torch.cuda.device_count())
 
 
-def relaunch(run: Run, processes: int, less_memory: str = "") -> int:
+def relaunch(run: RunOptions, processes: int, less_memory: str = "") -> int:
     """Run the same command line in `processes` processes through accelerate's launcher.
 
     Args:

@@ -107,7 +107,7 @@ class Config(Section):
         return {"kind": self.kind, **fields(self)}
 
 
-class Row(BaseModel):
+class PartRow(BaseModel):
     """A part without a file on its shelf: an entry of the shelf's `rows.yaml`.
 
     All further fields are values: defaults of knobs, and attributes of the Config's
@@ -115,7 +115,7 @@ class Row(BaseModel):
 
     Attributes:
         family: The kind whose Config it takes, a file's or another row's; or a class
-            below `data` that is its Config, as `published.nsd.Pictures`.
+            below `data` that is its Config, as `published.nsd.NsdPictures`.
         about: What it is, in one sentence; default: as the class says.
         tiny: The knobs of its TINY that differ from the family's.
     """
@@ -150,10 +150,10 @@ def base_of(shelf: str) -> type[Config]:
 
 
 @cache
-def rows(shelf: str) -> Mapping[str, Row]:
+def rows(shelf: str) -> Mapping[str, PartRow]:
     """Read the rows of a shelf's families, by kind, without importing the shelf."""
     file = Path(str(_find(shelf).origin)).with_name("rows.yaml")
-    return documents.read(file, dict[str, Row]) if file.is_file() else {}
+    return documents.read(file, dict[str, PartRow]) if file.is_file() else {}
 
 
 @cache

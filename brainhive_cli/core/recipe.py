@@ -384,7 +384,7 @@ class Cluster(Section):
     )
 
 
-class Run(Section):
+class RunOptions(Section):
     """Options of running the work: they change no result, and are no part of the
     fingerprint.
     """
@@ -440,7 +440,7 @@ class Recipe(Section):
     """
 
     paths: Paths = Paths()
-    run: Run = Run()
+    run: RunOptions = RunOptions()
     digests: dict[str, str] = Field(
         {},
         description=(
@@ -614,7 +614,7 @@ class FileRecipe(Recipe):
     """
 
     computes = False
-    run: Run = Run(device="cpu")
+    run: RunOptions = RunOptions(device="cpu")
 
 
 class TrainedRunRecipe(Recipe):

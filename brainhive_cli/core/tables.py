@@ -54,7 +54,7 @@ MARKDOWN = re.compile(r"[\\`*\[\]<>|&~]")
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A cell whose text is not its value alone.
 
     Attributes:
@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     Value = Any
 else:
     # what pydantic reads of a document
-    Value = Cell | str | bool | int | float | None
+    Value = TableCell | str | bool | int | float | None
 """A text, a number, whether something is so, None for nothing, or a cell of its own."""
 
 
@@ -105,7 +105,7 @@ class Table:
     Attributes:
         title: What is shown.
         columns: [C] headings.
-        rows: [R][C] cells: plain values, or `Cell`s.
+        rows: [R][C] cells: plain values, or `TableCell`s.
         section: The heading under which a page shows it.
         note: What its reader must know.
         is_list: Whether headings are left out where a terminal writes rows below one
@@ -138,7 +138,7 @@ class Table:
 
         # programs read the value of a cell, people its text
         def read(cell: Any) -> Any:
-            if not isinstance(cell, Cell):
+            if not isinstance(cell, TableCell):
                 return cell
             return str(cell) if cell.value is None else cell.value
 
@@ -268,7 +268,7 @@ def draw(table: Table) -> Any:
     for heading in table.columns:
         drawn.add_column(Text(_shown(heading)), overflow="fold")
     for row in table.rows:
-        is_grey = Cell.of(row[0]).is_grey
+        is_grey = TableCell.of(row[0]).is_grey
         drawn.add_row(
             *(Text(_shown(cell)) for cell in row), style="dim" if is_grey else None
         )
@@ -323,6 +323,6 @@ def table_width(table: Table) -> int:
 def _shown(cell: Any) -> str:
     if cell is None:
         return "–"
-    if isinstance(cell, Cell) and cell.small:
+    if isinstance(cell, TableCell) and cell.small:
         return f"{cell} ({cell.small})".translate(ONE_LINE)
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell).translate(ONE_LINE)

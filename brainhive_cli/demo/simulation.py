@@ -175,7 +175,7 @@ def simulate(
     """
     # the response without noise: early to the look, late to the meaning
     numbers = range(len(low)) if items is None else items
-    head = Head(subject)
+    head = ForwardModel(subject)
     # [N, C, T + 2 * JITTER_SAMPLES]
     evoked = head.respond(EARLY, low) + head.respond(LATE, semantic)
     signal = np.empty((len(low), repetitions, len(CHANNELS), SAMPLES), dtype=np.float32)
@@ -204,7 +204,7 @@ def simulate(
     return signal
 
 
-class Head:
+class ForwardModel:
     """One subject's way from features to the scalp, with all that goes on besides.
 
     Args:

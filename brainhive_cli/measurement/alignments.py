@@ -155,7 +155,7 @@ class Procrustes(AlignmentConfig):
         return lambda rows: rows + ((rows @ basis) @ change) @ basis.T
 
 
-class Ridge(AlignmentConfig):
+class RidgeAlignment(AlignmentConfig):
     """Ridge: the linear map of tokens to references of the same stimuli, shrunk towards
     the identity.
 
@@ -196,6 +196,6 @@ TINY = {
     "coral": Coral(ridge=0.1),
     "moments": Moments(),
     "procrustes": Procrustes(rho=0.1),
-    "ridge": Ridge(penalty=1.0),
+    "ridge": RidgeAlignment(penalty=1.0),
 }
 """The parts of this shelf by kind, each small enough for tests."""

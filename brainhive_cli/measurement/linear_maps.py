@@ -180,7 +180,7 @@ def choose_penalty(
 
 
 @dataclass(frozen=True)
-class Scale:
+class FeatureScaler:
     """Mean and spread of training features [F], which bring them and others to one
     scale.
     """

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from brainhive_cli.models.course import at
 
 
-class Comparison(nn.Module):
+class LossModule(nn.Module):
     """A loss without parameters.
 
     Args:
@@ -24,7 +24,7 @@ class Comparison(nn.Module):
         return self.config.compare(predicted, target, context)
 
 
-class ScaledLoss(Comparison):
+class ScaledLoss(LossModule):
     """A contrastive loss whose cosines are multiplied by a scale, learned or of a
     temperature.
 

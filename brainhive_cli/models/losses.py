@@ -131,9 +131,9 @@ class LossConfig(parts.Config):
 
     def build(self) -> nn.Module:
         """Make the loss."""
-        from brainhive_cli.models.loss_modules import Comparison
+        from brainhive_cli.models.loss_modules import LossModule
 
-        return Comparison(self)
+        return LossModule(self)
 
     def compare(
         self, predicted: Tensor, target: Tensor, context: LossContext

@@ -16,13 +16,20 @@ import numpy as np
 from markupsafe import Markup
 
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Sheet
+from brainhive_cli.core.artifacts import (
+    Artifact,
+    Curve,
+    CurveLine,
+    Heatmap,
+    Sheet,
+    Topomap,
+)
 from brainhive_cli.reports.tables import templates
 
 if TYPE_CHECKING:  # which loads h5py
     from brainhive_cli.data.signals.spaces import Grid
 
-Drawable = Curve | Heatmap | Map
+Drawable = Curve | Heatmap | Topomap
 
 WIDTH_INCH, HEIGHT_INCH = 3.5, 1.4
 """Width of every figure, on a page and as a file: 89 mm, the column of most journals,
@@ -130,7 +137,7 @@ def shows_something(artifact: Artifact) -> bool:
             rows = [line.values for line in lines]
         case Heatmap():
             rows = [*artifact.values]
-        case Map(points=points):
+        case Topomap(points=points):
             rows = [[point.value for point in points]]
         case Sheet():
             return bool(artifact.rows)
@@ -206,7 +213,7 @@ def drawn(artifact: Drawable, title: str = "") -> Iterator[Any]:
                 plot_inch = _draw_lines(axes, artifact)
             case Heatmap():
                 plot_inch = _draw_matrix(figure, axes, artifact)
-            case Map():
+            case Topomap():
                 plot_inch = _draw_head(figure, axes, artifact)
         _add_legend(figure, axes)
 
@@ -410,7 +417,7 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
     )
 
 
-def _draw_head(figure: Any, axes: Any, head: Map) -> float:
+def _draw_head(figure: Any, axes: Any, head: Topomap) -> float:
     """Draw values on a head, nose up: interpolated by mne, or as dots where values are
     few or not finite.
     """
@@ -500,7 +507,7 @@ def _add_colour_bar(figure: Any, axes: Any, shown: Any, words: str) -> None:
     bar.outline.set_visible(False)
 
 
-def _label_lines(lines: Sequence[Line]) -> list[tuple[str, str]]:
+def _label_lines(lines: Sequence[CurveLine]) -> list[tuple[str, str]]:
     """Choose the name of each line in the legend, and its colour: that of controls is
     grey.
     """
@@ -589,7 +596,7 @@ def draw_slices(
 
 
 @dataclass(frozen=True)
-class Tile:
+class DrawnTile:
     """Part of a row of a sheet: a picture with text below it, or text alone.
 
     Attributes:
@@ -607,7 +614,7 @@ class Tile:
 
 def save_sheet(
     title: str,
-    rows: Sequence[Sequence[Tile]],
+    rows: Sequence[Sequence[DrawnTile]],
     path: Path,
     width_inch: float = 0,
     dpi: int = SHEET_DPI,
@@ -636,7 +643,7 @@ def save_sheet(
         figure.set_layout_engine("none")
         axes = figure.add_axes((0, 0, 1, 1))
         top = GAP_SHARE
-        for row in ([Tile(None, [title], sides=int(width))], *rows):
+        for row in ([DrawnTile(None, [title], sides=int(width))], *rows):
             left = GAP_SHARE
             bottom = top
             # a tile: picture with its frame, and text below

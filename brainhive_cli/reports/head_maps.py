@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.artifacts import Map, Point
+from brainhive_cli.core.artifacts import Point, Topomap
 from brainhive_cli.data.signals.spaces import Sensors, Voxels, standard_positions
 
 MIN_SENSORS = 4
@@ -65,7 +65,7 @@ def draw_head(
     values: Mapping[str, float],
     value: str,
     is_diverging: bool = True,
-) -> Map:
+) -> Topomap:
     """Draw the values of the sensors that have a position on the head.
 
     Args:
@@ -80,4 +80,4 @@ def draw_head(
         for name in values
         if name in positions
     ]
-    return Map(title, points, value, is_diverging)
+    return Topomap(title, points, value, is_diverging)

@@ -22,7 +22,7 @@ from brainhive_cli.core.measurements import (
     shown,
 )
 from brainhive_cli.core.runs import find as find_run, of_variant
-from brainhive_cli.core.tables import Cell, Table, write_csv
+from brainhive_cli.core.tables import Table, TableCell, write_csv
 from brainhive_cli.measurement.comparison import compare_ranks
 from brainhive_cli.reports.runs_shown import ShownRun, find
 from brainhive_cli.reports.tables import (
@@ -141,7 +141,7 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
     # the columns that say something
     lines = [
         {
-            "method": Cell(row.label, is_grey=bool(reasons[row.label])),
+            "method": TableCell(row.label, is_grey=bool(reasons[row.label])),
             REASON: "; ".join(reasons[row.label]),
             **describe_row(row, differences.get(row.label)),
             **({"difference": "reference"} if row is reference else {}),
@@ -230,7 +230,7 @@ def join_tables(tables: Sequence[Table]) -> str:
         | row
         | {
             f"{head}, 95 % CI": cell.small
-            for head, cell in zip(table.columns, map(Cell.of, cells), strict=True)
+            for head, cell in zip(table.columns, map(TableCell.of, cells), strict=True)
             if cell.small
         }
         | {"note": table.note}

@@ -15,10 +15,17 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Map, Sheet, Tile
+from brainhive_cli.core.artifacts import (
+    Artifact,
+    Curve,
+    Heatmap,
+    Sheet,
+    SheetTile,
+    Topomap,
+)
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import read_regular
-from brainhive_cli.core.tables import Cell, Table
+from brainhive_cli.core.tables import Table, TableCell
 from brainhive_cli.reports.drawings import shows_something, svg_of
 from brainhive_cli.reports.tables import templates
 
@@ -70,12 +77,12 @@ artifact, folder.
 """
 Group = tuple[str, Sequence[Table | Figure]]
 """A heading, with the tables and figures below it."""
-PictureRow = tuple[str, Sequence[Tile], Path]
+PictureRow = tuple[str, Sequence[SheetTile], Path]
 """A heading, the pictures next to each other, and the folder of their files."""
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """Heading, with sentences, groups and texts below it.
 
     Attributes:
@@ -113,9 +120,9 @@ class Page:
     title: str
     lead: Sequence[str] = ()
     warnings: Sequence[str] = ()
-    sections: Sequence[Section] = ()
+    sections: Sequence[PageSection] = ()
     pictures: Sequence[PictureRow] = ()
-    headlines: Sequence[Curve | Heatmap | Map] = ()
+    headlines: Sequence[Curve | Heatmap | Topomap] = ()
     missing: Sequence[str] = ()
     chosen: str = ""
 
@@ -184,11 +191,11 @@ def groups_of(
     return list(sections.items())
 
 
-def cells_of(table: Table) -> tuple[list[list[Cell]], set[int]]:
+def cells_of(table: Table) -> tuple[list[list[TableCell]], set[int]]:
     """Give the cells of a table, and its columns of numbers alone, which are aligned to
     the right.
     """
-    rows = [list(map(Cell.of, values)) for values in table.rows]
+    rows = [list(map(TableCell.of, values)) for values in table.rows]
     columns = enumerate(zip(*rows, strict=True))
     return rows, {
         index

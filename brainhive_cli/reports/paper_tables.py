@@ -17,7 +17,7 @@ from brainhive_cli.core.measurements import (
     scope,
     with_arrow,
 )
-from brainhive_cli.core.tables import Cell, Table, write_csv
+from brainhive_cli.core.tables import Table, TableCell, write_csv
 from brainhive_cli.reports.runs_shown import (
     RunGroup,
     ShownRun,
@@ -82,13 +82,13 @@ def paper_table(group: RunGroup) -> Table:
     for label, row in rows.items():
         cells: list[Any] = [row_names.get(label, label)]
         for name in names:
-            cell = Cell("–")
+            cell = TableCell("–")
             if name in row:
                 value, sd = row[name]
                 text = f"{value:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
                 is_best = label in best[0].get(name, ())
                 mark = marks.get((label, name), "")
-                cell = Cell(text, is_best=is_best, mark=mark)
+                cell = TableCell(text, is_best=is_best, mark=mark)
             cells.append(cell)
         table_rows.append(cells)
 

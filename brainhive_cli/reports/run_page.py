@@ -12,7 +12,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Sheet, Tile
+from brainhive_cli.core.artifacts import (
+    Curve,
+    CurveLine,
+    Heatmap,
+    Sheet,
+    SheetTile,
+    Topomap,
+)
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.measurements import (
     Metric,
@@ -38,8 +45,8 @@ from brainhive_cli.reports.page import (
     FINDING,
     ROWS_SHOWN,
     Page,
+    PageSection,
     PictureRow,
-    Section,
     groups_of,
     open_picture,
 )
@@ -70,7 +77,7 @@ def page_of(
     groups: Sequence[RunGroup],
     title: str = "",
     commands: Sequence[str] = (),
-    first: Sequence[Section] = (),
+    first: Sequence[PageSection] = (),
 ) -> Page:
     """Lay out the page.
 
@@ -121,8 +128,8 @@ def page_of(
                 )
             )
     last = [
-        Section("Methods and citing", texts=texts),
-        Section("Recipes and environments", texts=recipes),
+        PageSection("Methods and citing", texts=texts),
+        PageSection("Recipes and environments", texts=recipes),
     ]
 
     # a section for each group: the findings of its runs, then tables and artifacts
@@ -151,7 +158,7 @@ def page_of(
         footnotes = list_footnotes(
             caveat for run in group.runs for caveat in run.measured.caveats
         )
-        sections.append(Section(heading, tables, sentences, footnotes=footnotes))
+        sections.append(PageSection(heading, tables, sentences, footnotes=footnotes))
     return Page(
         title or name_page(groups),
         lead,
@@ -197,10 +204,12 @@ def first_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
     return [], ""
 
 
-def headline_figures(run: ShownRun) -> list[Curve | Heatmap | Map]:
+def headline_figures(run: ShownRun) -> list[Curve | Heatmap | Topomap]:
     """Choose the figures of the finding, or draw the most important metric."""
     # figures of the finding, else one that shows a difference
-    drawn = [each for each in run.artifacts if isinstance(each, Curve | Heatmap | Map)]
+    drawn = [
+        each for each in run.artifacts if isinstance(each, Curve | Heatmap | Topomap)
+    ]
     if figures := [each for each in drawn if each.section == FINDING]:
         return figures
     curve = headline_curve(run)
@@ -258,7 +267,7 @@ def _draw_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve 
 
     # values, intervals and chance
     listed = list(part_values.values())
-    line = Line.of(shown(name), listed)
+    line = CurveLine.of(shown(name), listed)
 
     # the title tells the broken line and the kind of interval
     chance = (
@@ -333,7 +342,7 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
         label = _label_of(run)
         for artifact in run.artifacts:
             if not isinstance(
-                artifact, Curve | Heatmap | Map | Sheet
+                artifact, Curve | Heatmap | Topomap | Sheet
             ) or not shows_something(artifact):
                 continue
             title = artifact.title if is_one else f"{artifact.title}: {run.label}"
@@ -368,7 +377,7 @@ def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
     their still pictures.
     """
     # a row of headings, then rows of tiles
-    rows = [[drawings.Tile(None, [heading]) for heading in sheet.columns]]
+    rows = [[drawings.DrawnTile(None, [heading]) for heading in sheet.columns]]
     rows += [
         [_draw_tile(tile, folder) for tile in row.tiles]
         for row in sheet.rows[:ROWS_SHOWN]
@@ -376,7 +385,7 @@ def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
     drawings.save_sheet(sheet.title, rows, path, WIDTH_INCH, PNG_DPI)
 
 
-def _draw_tile(tile: Tile, folder: Path) -> drawings.Tile:
+def _draw_tile(tile: SheetTile, folder: Path) -> drawings.DrawnTile:
     # clips without a still picture, and absent pictures, are white
     name = tile.poster or tile.file
     is_shown = name and Path(name).suffix not in CLIPS
@@ -386,4 +395,4 @@ def _draw_tile(tile: Tile, folder: Path) -> drawings.Tile:
         if is_shown
         else Image.new("RGB", (1, 1), "white")
     )
-    return drawings.Tile(picture, tile.lines, FRAME_COLOURS[tile.verdict])
+    return drawings.DrawnTile(picture, tile.lines, FRAME_COLOURS[tile.verdict])

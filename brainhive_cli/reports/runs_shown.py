@@ -14,7 +14,7 @@ from typing import Any
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import Cell, Difference, RetrievalFacts, differences
+from brainhive_cli.core.facts import CellFacts, Difference, RetrievalFacts, differences
 from brainhive_cli.core.files import below
 from brainhive_cli.core.measurements import (
     ALL,
@@ -266,13 +266,15 @@ class ShownCell:
     """
 
     name: str
-    about: Cell
+    about: CellFacts
     metrics: Mapping[str, Metric]
     subject: str
     seed: str
 
 
-def subject_and_seed(about: Cell, metrics: Mapping[str, Metric]) -> tuple[str, str]:
+def subject_and_seed(
+    about: CellFacts, metrics: Mapping[str, Metric]
+) -> tuple[str, str]:
     """Name the subject and the training's seed of metrics; either is empty if it is not
     known.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map
+from brainhive_cli.core.artifacts import Artifact, Curve, CurveLine, Heatmap, Topomap
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import list_footnotes, mark
 from brainhive_cli.core.tables import Table
@@ -24,7 +24,7 @@ from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.store_tables import COUNTED, count_rows, describe_store
 from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.head_maps import draw_head, place_sensors
-from brainhive_cli.reports.page import Page, Section, groups_of
+from brainhive_cli.reports.page import Page, PageSection, groups_of
 from brainhive_cli.reports.tables import render
 
 TIME_AXIS = "ms after onset"
@@ -69,10 +69,10 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     # a section for each split whose stimuli were repeated
     folder.mkdir(parents=True, exist_ok=True)
     name = short_name(store.path)
-    sections = list[Section]()
+    sections = list[PageSection]()
     figures = dict[str, Any]()
     reasons = []
-    headlines = list[Curve | Map]()
+    headlines = list[Curve | Topomap]()
     leads = list[str]()
     first = next(iter(store.splits.values()))
     maps = {**first.space.maps} if isinstance(first.space, Voxels) else {}
@@ -94,7 +94,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         else:
             drawn, numbers = _draw_sensors(evoked, split_half, recording)
         if not headlines:
-            for kind in (Curve, Map):
+            for kind in (Curve, Topomap):
                 headlines += [
                     artifact for artifact in drawn if isinstance(artifact, kind)
                 ][:1]
@@ -135,7 +135,9 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         lead = leads[-1:] if sections else []
         footnotes = list_footnotes(recording.caveats)
         sections.append(
-            Section(split, groups_of([("", shown, folder)]), lead, footnotes=footnotes)
+            PageSection(
+                split, groups_of([("", shown, folder)]), lead, footnotes=footnotes
+            )
         )
         figures[split] = numbers
 
@@ -146,7 +148,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
             draw_slices(WORDS.get(key, key), values, space.grid, key)
             for key, values in space.maps.items()
         ]
-        sections.append(Section("voxels", groups_of([("", slices, folder)])))
+        sections.append(PageSection("voxels", groups_of([("", slices, folder)])))
     if not maps:
         raise reasons[0]
 
@@ -160,7 +162,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     steps = [(step, str(value)) for step, value in first.preparation.items()]
     tables = [Table("Trials", COUNTED, [*count_rows(described)])]
     tables += [Table("Preparation", ("step", "setting"), steps)] if steps else []
-    sections.append(Section("recording", groups_of([("", tables, folder)])))
+    sections.append(PageSection("recording", groups_of([("", tables, folder)])))
 
     # the page, with its headline figures
     page = folder / f"{store.path.stem}.html"
@@ -182,7 +184,7 @@ def _draw_lines(
         title,
         axis,
         at,
-        [Line(name, line.tolist()) for name, line in lines.items()],
+        [CurveLine(name, line.tolist()) for name, line in lines.items()],
         value,
         **options,
     )

@@ -28,8 +28,8 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.tables import (
     IN_CELLS,
-    Cell,
     Table,
+    TableCell,
     brief,
     escape_markdown,
     make_visible,
@@ -92,7 +92,7 @@ def templates() -> Any:
         "amount": write_amount,
         "signs": lambda caveats: mark("", caveats),
         "brief": brief,
-        "cell": Cell.of,
+        "cell": TableCell.of,
         "ends": write_ends,
         "number": number,
         "p": p_text,
@@ -222,7 +222,7 @@ def metric_table(
     }
     for key, values in constants.items():
         metric_values[key] = [
-            value if value == ABSENT else Cell(brief(value), value=value)
+            value if value == ABSENT else TableCell(brief(value), value=value)
             for value in values
         ]
     if len(rows) == 1:
@@ -279,13 +279,15 @@ def share(metrics: Iterable[Metric], key: str) -> Any:
     return ABSENT if rest or first is None else first
 
 
-def with_interval(metric: Metric | None, is_best: bool = False, sign: str = "") -> Cell:
+def with_interval(
+    metric: Metric | None, is_best: bool = False, sign: str = ""
+) -> TableCell:
     """Make a cell of a value, with its interval and the signs of its caveats."""
     if metric is None:
-        return Cell("–")
+        return TableCell("–")
     low_high = "" if metric.low is None else metric.interval_text()
     signs = mark(sign, metric.caveats)
-    return Cell(number(metric.value), low_high, metric.value, is_best, signs)
+    return TableCell(number(metric.value), low_high, metric.value, is_best, signs)
 
 
 def difference_table(
@@ -310,7 +312,7 @@ def difference_table(
             if row.is_significant
             else "–"
         )
-        p = Cell(p_text(row.p), value=row.p)
+        p = TableCell(p_text(row.p), value=row.p)
         pair = [name(row.second)] if is_of_one else [name(row.first), name(row.second)]
         rows.append(
             [with_arrow(row.metric), *pair, difference_cell(row), row.n, p, better]
@@ -334,11 +336,11 @@ def difference_table(
     )
 
 
-def difference_cell(row: Difference) -> Cell:
+def difference_cell(row: Difference) -> TableCell:
     """Make a cell of a difference, with its interval and sign."""
     ends = "" if row.low is None else interval_text(row.low, row.high)
     signs = mark(mark_of(row), row.caveats)
-    return Cell(f"{row.difference:+.3f}", ends, row.difference, mark=signs)
+    return TableCell(f"{row.difference:+.3f}", ends, row.difference, mark=signs)
 
 
 def adjustment_text(compared: Sequence[Difference]) -> str:

@@ -10,14 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.facts import Cell, Gallery, RetrievalFacts
+from brainhive_cli.core.facts import CellFacts, GalleryFacts, RetrievalFacts
 from brainhive_cli.core.measurements import ALL, Measurements, by_name
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.units import Items
 
 SUBJECTS, ITEMS = ("sub-01", "sub-02", "sub-03"), 30
-GALLERY = Gallery(dataset="lab", splits="test", pictures=100, digest="0123456789")
+GALLERY = GalleryFacts(dataset="lab", splits="test", pictures=100, digest="0123456789")
 
 
 def ranked(
@@ -53,7 +53,8 @@ def ranked(
         for subject, each in ranks.items()
     }
     cells = {
-        subject: Cell(cell=subject, subject=subject, seed=1) for subject in SUBJECTS
+        subject: CellFacts(cell=subject, subject=subject, seed=1)
+        for subject in SUBJECTS
     }
     items = {
         subject: {"image_ids": ids, "ranks": each.tolist(), "units": ids}

@@ -10,14 +10,14 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import (
     Artifact,
     Curve,
+    CurveLine,
     Heatmap,
-    Line,
-    Map,
     Media,
     Point,
-    Row,
     Sheet,
-    Tile,
+    SheetRow,
+    SheetTile,
+    Topomap,
 )
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
@@ -32,21 +32,31 @@ def run(tmp_path: Path) -> RunFolder:
 
 def one_of_each(file: str) -> list[Artifact]:
     return [
-        Curve("loss", "epoch", [1, 2], [Line("train", [0.5, 0.25])], marks={"best": 2}),
+        Curve(
+            "loss",
+            "epoch",
+            [1, 2],
+            [CurveLine("train", [0.5, 0.25])],
+            marks={"best": 2},
+        ),
         Curve(
             "ranks",
             "rank",
             ["1", "2"],
-            [Line("all", [0.5, None], chance=0.1)],
+            [CurveLine("all", [0.5, None], chance=0.1)],
             style="bars",
         ),
         Heatmap("similarity", [[1.0, 0.5], [0.5, 1.0]], ["a", "b"], ["a", "b"]),
         Sheet(
             "retrieved",
             ["seen", "1"],
-            [Row("cat/1", [Tile(file), Tile(file, ["0.5"], {"ssim": 0.5})])],
+            [
+                SheetRow(
+                    "cat/1", [SheetTile(file), SheetTile(file, ["0.5"], {"ssim": 0.5})]
+                )
+            ],
         ),
-        Map("scalp", [Point(0.0, 1.0, "Oz", 0.5)]),
+        Topomap("scalp", [Point(0.0, 1.0, "Oz", 0.5)]),
         Media("a drawing", file),
         Table("cells", ["subject", "top-1"], [["1", 0.5], ["2", None]]),
     ]
@@ -89,7 +99,7 @@ def metric(value: float, low: float | None) -> Metric:
 
 
 def test_metrics_are_a_line_with_intervals() -> None:
-    line = Line.of("all", [metric(0.5, 0.1), metric(0.75, None)])
+    line = CurveLine.of("all", [metric(0.5, 0.1), metric(0.75, None)])
     assert (line.values, line.low, line.high) == ([0.5, 0.75], [0.1, None], [0.9, 0.9])
     assert line.chance == 0.25
 
@@ -97,13 +107,13 @@ def test_metrics_are_a_line_with_intervals() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Curve("x", "t", [1, 2], [Line("a", [1.0])]),
-        lambda: Curve("x", "t", [1, 2], [Line("a", [1.0, 2.0], low=[1.0])]),
-        lambda: Curve("x", "t", [1, 2], [Line("a", [1.0, 2.0], high=[1.0])]),
+        lambda: Curve("x", "t", [1, 2], [CurveLine("a", [1.0])]),
+        lambda: Curve("x", "t", [1, 2], [CurveLine("a", [1.0, 2.0], low=[1.0])]),
+        lambda: Curve("x", "t", [1, 2], [CurveLine("a", [1.0, 2.0], high=[1.0])]),
         lambda: Heatmap("x", [[1.0], [1.0, 2.0]]),
         lambda: Heatmap("x", [[1.0, 2.0]], rows=["a", "b"]),
         lambda: Heatmap("x", [[1.0, 2.0]], columns=["a"]),
-        lambda: Sheet("x", ["a"], [Row("q", [Tile("f"), Tile("f")])]),
+        lambda: Sheet("x", ["a"], [SheetRow("q", [SheetTile("f"), SheetTile("f")])]),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(make: Callable[[], object]) -> None:
@@ -112,15 +122,15 @@ def test_shapes_that_do_not_fit_are_refused(make: Callable[[], object]) -> None:
 
 
 def test_shapes_that_fit_are_taken() -> None:
-    Curve("x", "t", [1, 2], [Line("a", [1.0, 2.0], [0.0, 1.0], [2.0, 3.0])])
+    Curve("x", "t", [1, 2], [CurveLine("a", [1.0, 2.0], [0.0, 1.0], [2.0, 3.0])])
     Heatmap("x", [])
     Heatmap("x", [[1.0, 2.0]], ["a"], ["b", "c"])
-    Sheet("x", ["a", "b"], [Row("q", [Tile("f")])])
+    Sheet("x", ["a", "b"], [SheetRow("q", [SheetTile("f")])])
 
 
 def test_files_of_tiles_and_clips_have_their_posters(run: RunFolder) -> None:
-    tiles = [Tile("a.mp4", poster="a.png"), Tile("")]
-    sheet, media = Sheet("x", ["1", "2"], [Row("q", tiles)]), Media("x", "b", "c")
+    tiles = [SheetTile("a.mp4", poster="a.png"), SheetTile("")]
+    sheet, media = Sheet("x", ["1", "2"], [SheetRow("q", tiles)]), Media("x", "b", "c")
     assert [*artifacts.files(sheet)] == ["a.mp4", "a.png"]
     assert [*artifacts.files(media)] == ["b", "c"]
     assert [*artifacts.files(Table("x", ["a"], []))] == []
@@ -132,7 +142,7 @@ def test_files_of_tiles_and_clips_have_their_posters(run: RunFolder) -> None:
 
 def test_numbers_are_rounded_and_finite_and_tables_read_back(run: RunFolder) -> None:
     table = Table("t", ["a", "b"], [[0.123456, 12345]], is_list=True, is_copied=True)
-    curve = Curve("c", "t", [1.0, 2.0], [Line("a", [float("nan"), float("inf")])])
+    curve = Curve("c", "t", [1.0, 2.0], [CurveLine("a", [float("nan"), float("inf")])])
     artifacts.write(run, iter([table, curve]))
     found, other = artifacts.read(run)
     assert found == Table("t", ["a", "b"], [[0.1235, 12345]])

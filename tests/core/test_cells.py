@@ -33,7 +33,7 @@ from brainhive_cli.core.driver import (
     start_run,
 )
 from brainhive_cli.core.errors import BrainhiveError, Unfinished
-from brainhive_cli.core.jobs import OpenRun, Stage
+from brainhive_cli.core.jobs import CellStage, OpenRun
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe
@@ -222,7 +222,7 @@ def test_cells_without_a_file_are_measured(run: RunFolder) -> None:
             run.write_text(files["c"], "by another worker")
         return {"value": np.ones(2)}
 
-    stage = Stage("measuring", files, measure)
+    stage = CellStage("measuring", files, measure)
     opened_run = OpenRun(run, ALONE)
     assert fill(opened_run, stage, Work("demo", 3, "cells")) == (False, None)
     assert measured == ["a"] and (run.path / files["a"]).is_file()

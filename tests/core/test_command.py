@@ -24,7 +24,7 @@ from brainhive_cli.core.files import NotFetched
 from brainhive_cli.core.jobs import key_work, resolve
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.measurements import SIMULATED, Measurements
-from brainhive_cli.core.recipe import Run
+from brainhive_cli.core.recipe import RunOptions
 from brainhive_cli.core.tables import Table
 
 HERE = Launch(0, 1, torch.device("cpu"))
@@ -133,7 +133,7 @@ def test_work_is_named_and_counted(tmp_path: Path) -> None:
 
 
 def test_the_key_of_work_names_command_device_and_processes() -> None:
-    recipe = SimpleNamespace(run=Run(device="cpu", processes=3))
+    recipe = SimpleNamespace(run=RunOptions(device="cpu", processes=3))
     work = Work("demo", 3, "cells")
     module = SimpleNamespace(work=lambda recipe: work)
     key = "train-align, demo, on 3 × cpu"

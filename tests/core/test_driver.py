@@ -11,7 +11,7 @@ from brainhive_cli.core import driver
 from brainhive_cli.core.command import Input, Result, Work
 from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.facts import Facts
-from brainhive_cli.core.jobs import OpenRun, RunJob, Stage, Summary
+from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Recipe
@@ -68,7 +68,7 @@ class Counting(RunJob):
     def count_work(self) -> Work:
         return Work("tiny", len(self.cells), "cells")
 
-    def stages(self, run: OpenRun) -> Iterator[Stage]:
+    def stages(self, run: OpenRun) -> Iterator[CellStage]:
         def compute(name: str, launch: Launch) -> dict[str, str]:
             self.steps.append(name)
             if name == "broken":
@@ -76,7 +76,7 @@ class Counting(RunJob):
             return {"name": name}
 
         files = {name: f"{name}.safetensors" for name in self.cells}
-        yield Stage("counting", files, compute)
+        yield CellStage("counting", files, compute)
         self.steps.append("after the cells")
 
     def summarise(self, run: OpenRun) -> Summary:
@@ -226,7 +226,7 @@ def test_cells_are_shared_where_there_are_fewer_than_processes(
         ),
     ):
         files = {name: f"{name}.safetensors" for name in names}
-        driver.fill(run, Stage("counting", files, compute, sharing), None)  # type: ignore[arg-type]
+        driver.fill(run, CellStage("counting", files, compute, sharing), None)  # type: ignore[arg-type]
     assert shared == [2, 1, 1, 1, 2, 2]
 
 
@@ -242,7 +242,7 @@ def test_the_pace_of_cells_is_of_those_trained_from_their_beginning(
         return Work("tiny", len(names), "cells")
 
     files = {name: f"{name}.safetensors" for name in "ab"}
-    stage = Stage("counting", files, lambda *words: {}, count_work=count_work)
+    stage = CellStage("counting", files, lambda *words: {}, count_work=count_work)
     is_alone, work = driver.fill(OpenRun(folder, ALONE), stage, None)
     assert is_alone and work is not None
     assert work.count == 1 and work.seconds is not None
@@ -281,13 +281,13 @@ def test_versions_of_inputs_name_the_run(job: Counting) -> None:
 def test_cells_of_another_worker_leave_no_pace(job: Counting) -> None:
     @dataclass(frozen=True)
     class Helped(Counting):
-        def stages(self, run: OpenRun) -> Iterator[Stage]:
+        def stages(self, run: OpenRun) -> Iterator[CellStage]:
             def compute(name: str, launch: Launch) -> dict[str, str]:
                 run.folder.write_text("b.safetensors", "by another worker")
                 return {"name": name}
 
             files = {name: f"{name}.safetensors" for name in "ab"}
-            yield Stage("counting", files, compute)
+            yield CellStage("counting", files, compute)
 
     assert driver.run("embed", Helped(Recipe()), ALONE).work is None
 

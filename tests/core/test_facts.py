@@ -8,8 +8,8 @@ from brainhive_cli.core.facts import (
     FACTS,
     LEVEL,
     Answer,
+    AxisClaim,
     CalibrationFacts,
-    Claim,
     Difference,
     Facts,
     RetrievalFacts,
@@ -101,8 +101,8 @@ def test_less_is_better_where_the_metric_says_so(
 
 
 def test_a_claim_holds_below_five_percent() -> None:
-    assert Claim(axis="time", place="100 ms", p=0.049).is_significant
-    assert not Claim(axis="time", place="100 ms", p=0.05).is_significant
+    assert AxisClaim(axis="time", place="100 ms", p=0.049).is_significant
+    assert not AxisClaim(axis="time", place="100 ms", p=0.05).is_significant
 
 
 def test_each_command_has_its_own_facts() -> None:

@@ -22,7 +22,7 @@ from brainhive_cli.core.errors import (
     RecipeError,
 )
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Run
+from brainhive_cli.core.recipe import RunOptions
 
 
 def test_shares_lose_and_repeat_nothing_and_differ_by_one_at_most() -> None:
@@ -48,7 +48,7 @@ def test_work_is_done_in_the_precision_asked_for() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(DeviceError, match="no CUDA device is visible"):
-        launch.start(Run(device="cuda"))
+        launch.start(RunOptions(device="cuda"))
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("WORLD_SIZE", "2")
 
     with pytest.raises(DeviceError, match="2 processes on a machine with 1 GPU"):
-        launch.start(Run())
+        launch.start(RunOptions())
 
 
 def test_a_launch_reads_no_config_of_accelerate_in_the_users_home(
@@ -72,7 +72,7 @@ def test_a_launch_reads_no_config_of_accelerate_in_the_users_home(
     launched = []
     monkeypatch.setattr(accelerate, "multi_gpu_launcher", launched.append)
 
-    assert launch.relaunch(Run(), 2) == 0
+    assert launch.relaunch(RunOptions(), 2) == 0
     (arguments,) = launched
     assert (arguments.num_processes, arguments.mixed_precision, arguments.use_cpu) == (
         2,
@@ -92,10 +92,10 @@ def test_a_signal_that_ends_a_launch_interrupts_the_command(
 
     monkeypatch.setattr("accelerate.commands.launch.launch_command", end)
     if number == signal.SIGINT:
-        assert launch.relaunch(Run(), 2) == INTERRUPTED
+        assert launch.relaunch(RunOptions(), 2) == INTERRUPTED
     else:
         with pytest.raises(KeyboardInterrupt):
-            launch.relaunch(Run(), 2)
+            launch.relaunch(RunOptions(), 2)
 
 
 def test_the_main_process_writes_unless_it_only_reads() -> None:
@@ -138,7 +138,7 @@ def test_a_launch_needs_all_that_its_launcher_sets(
 ) -> None:
     for name in (*launch.BY_LAUNCHERS, "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    cpu = Run(device="cpu")
+    cpu = RunOptions(device="cpu")
     for size in (None, "1", ""):
         if size is not None:
             monkeypatch.setenv("WORLD_SIZE", size)
@@ -158,17 +158,17 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(torch.cuda, "is_available", lambda count=count: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
         device = "cuda" if count else "cpu"
-        assert launch.start(Run()).device_or_name == device
-        assert launch.start(Run(device="cpu")).device_or_name == "cpu"
-        assert launch.num_processes(Run()) == max(1, count)
-        assert launch.num_processes(Run(device="cpu")) == 1
-    assert launch.num_processes(Run(processes=3)) == 3
-    assert launch.num_processes(Run(processes=3, device="cpu")) == 3
+        assert launch.start(RunOptions()).device_or_name == device
+        assert launch.start(RunOptions(device="cpu")).device_or_name == "cpu"
+        assert launch.num_processes(RunOptions()) == max(1, count)
+        assert launch.num_processes(RunOptions(device="cpu")) == 1
+    assert launch.num_processes(RunOptions(processes=3)) == 3
+    assert launch.num_processes(RunOptions(processes=3, device="cpu")) == 3
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert launch.num_processes(Run(processes=3)) == 1
+    assert launch.num_processes(RunOptions(processes=3)) == 1
     # as many processes as there are GPUs
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert launch.start(Run()).device_or_name == "cuda"
+    assert launch.start(RunOptions()).device_or_name == "cuda"
 
 
 def test_torch_is_not_asked_for_a_gpu_without_a_driver(
@@ -181,8 +181,8 @@ def test_torch_is_not_asked_for_a_gpu_without_a_driver(
 
     monkeypatch.delitem(sys.modules, "torch")
     assert not launch.may_have_gpu()
-    assert launch.start(Run()) == Launch(0, 1, "cpu")
-    assert launch.num_processes(Run()) == 1
+    assert launch.start(RunOptions()) == Launch(0, 1, "cpu")
+    assert launch.num_processes(RunOptions()) == 1
     assert "torch" not in sys.modules
     monkeypatch.setattr(launch, "DRIVERS", ("null",))
     assert launch.may_have_gpu()

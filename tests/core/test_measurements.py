@@ -10,7 +10,7 @@ import torch
 
 from brainhive_cli.core.driver import start_run
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import Cell, Facts, TrainingFacts, Variant
+from brainhive_cli.core.facts import CellFacts, Facts, TrainingFacts, Variant
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     SEEN_COPIES,
@@ -160,7 +160,11 @@ def test_a_variant_has_its_own_scopes_cells_and_items() -> None:
     facts = Facts(
         caveats=["simulated"],
         mode="intra",
-        cells={"a/sub-1": Cell(seed=1), "ab/sub-1": Cell(), "a · x": Cell(seed=2)},
+        cells={
+            "a/sub-1": CellFacts(seed=1),
+            "ab/sub-1": CellFacts(),
+            "a · x": CellFacts(seed=2),
+        },
         variants={"a": Variant()},
         not_compared=["b"],
         published={"top1": 1},
@@ -173,7 +177,7 @@ def test_a_variant_has_its_own_scopes_cells_and_items() -> None:
 
     assert [*found.scopes] == ["all", "sub-1"] and found.items == {"all": {"r": [1]}}
     assert found.missing == {"fid": "x"}
-    cells = {"sub-1": Cell(seed=1), "x": Cell(seed=2)}
+    cells = {"sub-1": CellFacts(seed=1), "x": CellFacts(seed=2)}
     assert found.facts == Facts(caveats=["simulated"], mode="intra", cells=cells)
 
 

@@ -14,7 +14,7 @@ from brainhive_cli.core import parts, recipe as core_recipe
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import (
     Cluster,
-    Run,
+    RunOptions,
     lay_over,
     ranges,
     read_recipe,
@@ -387,8 +387,13 @@ NET = {"kind": "my_net", "depth": 2, "block": {"kind": "a", "width": 3}}
         ("my_net", {"depth": 2}, False, {"depth": 2}),
         ("my_net", {"kind": "b"}, True, {"kind": "b"}),
         (3, {"a": 1}, True, {"a": 1}),
-        (Run(workers=2), {"device": "cpu"}, False, {"workers": 2, "device": "cpu"}),
-        (Run(workers=2), "cpu", False, "cpu"),
+        (
+            RunOptions(workers=2),
+            {"device": "cpu"},
+            False,
+            {"workers": 2, "device": "cpu"},
+        ),
+        (RunOptions(workers=2), "cpu", False, "cpu"),
     ],
 )
 def test_a_value_is_laid_over_its_default(
@@ -471,14 +476,14 @@ def test_a_time_that_yaml_reads_as_seconds_is_a_clock(value: Any, text: str) -> 
 
 
 def test_keys_at_their_default_are_not_idle() -> None:
-    section = Run(workers=3)
+    section = RunOptions(workers=3)
     refuse_idle(section, "processes", "here")
     refuse_idle(section, ("processes", "trackers", "cluster"), "here")
     with pytest.raises(RecipeError) as caught:
         refuse_idle(section, ("processes", "workers"), "here", "hint")
     assert caught.value.hint == "hint" and "workers" in caught.value.message
     with pytest.raises(RecipeError):
-        refuse_idle(Run(cluster=Cluster(tasks=2)), "cluster", "here")
+        refuse_idle(RunOptions(cluster=Cluster(tasks=2)), "cluster", "here")
 
 
 def test_unknown_names_are_refused_with_a_guess() -> None:
@@ -532,7 +537,7 @@ def test_contents_and_names_of_stores_are_part_of_a_fingerprint() -> None:
     plain = fingerprint()
     assert (
         len(plain) == 10
-        and plain == core_recipe.Recipe(run=Run(workers=3)).fingerprint()
+        and plain == core_recipe.Recipe(run=RunOptions(workers=3)).fingerprint()
     )
     assert fingerprint(a="1") == fingerprint(b="1") != fingerprint(a="2")
     stores = {fingerprint(signals_x="1"), fingerprint(signals_y="1")}

@@ -19,7 +19,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Recipe, Run
+from brainhive_cli.core.recipe import Recipe, RunOptions
 from brainhive_cli.core.runs import RunFolder
 
 ALONE = Launch(0, 1, torch.device("cpu"))
@@ -43,7 +43,7 @@ def test_a_new_run_says_what_it_is_and_the_same_recipe_finds_it_however_it_is_ru
     )
 
     run.finish(Measurements(facts=Facts(mode="intra")))
-    found = opened(run=Run(workers=0))
+    found = opened(run=RunOptions(workers=0))
     assert (
         found.path == run.path
         and found.is_finished

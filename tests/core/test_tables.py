@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from brainhive_cli.core.tables import (
-    Cell,
     Table,
+    TableCell,
     brief,
     by_subject_and_seed,
     mean_sd,
@@ -80,8 +80,8 @@ def test_subjects_and_seeds_have_their_means() -> None:
 
 
 def test_programs_read_values_and_people_texts() -> None:
-    best = Cell("0.50", small="0.4–0.6", value=0.5, is_best=True, mark="†")
-    sign = Cell("none", mark="*")
+    best = TableCell("0.50", small="0.4–0.6", value=0.5, is_best=True, mark="†")
+    sign = TableCell("none", mark="*")
     assert str(best) == "0.50†"
     table = Table("T", ("a", "b", "c"), [[best, sign, 1.0], ["x", None, True]])
     assert table.as_dict() == {
@@ -92,9 +92,11 @@ def test_programs_read_values_and_people_texts() -> None:
         ],
         "note": "",
     }
-    assert Cell.of(best) is best
-    assert Cell.of(2) == Cell("2", value=2.0)
-    assert Cell.of(True) == Cell("True") and Cell.of(None) == Cell("–")
+    assert TableCell.of(best) is best
+    assert TableCell.of(2) == TableCell("2", value=2.0)
+    assert TableCell.of(True) == TableCell("True") and TableCell.of(None) == TableCell(
+        "–"
+    )
 
 
 def test_a_row_of_another_length_is_refused() -> None:
@@ -109,7 +111,7 @@ def test_absent_values_of_a_csv_are_empty() -> None:
 
 
 def test_rows_as_a_list_leave_out_what_says_nothing() -> None:
-    small = Cell("0.5", small="0.4–0.6")
+    small = TableCell("0.5", small="0.4–0.6")
     rows = [["first", 0.25, None, small], ["second", "", 0.123456, "–"]]
     table = Table("T", ("name", "a", "b", "c"), rows, note="a note")
     assert write_as_list(table, 60).split("\n") == [

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from brainhive_cli.core.tables import Cell, Table, write_csv
-from brainhive_cli.reports.page import Page, Section
+from brainhive_cli.core.tables import Table, TableCell, write_csv
+from brainhive_cli.reports.page import Page, PageSection
 from brainhive_cli.reports.paper_tables import write_table
 
 STEERING = ["\x00", "\x1b[31m", "\x7f", "\x85", "\u2028", "\r", "\x0b"]
@@ -56,8 +56,10 @@ def test_numbers_and_other_texts_stay_as_they_are(value: Any, text: str) -> None
 def test_characters_that_steer_turn_or_hide_are_visible(code: str) -> None:
     """Issue 86: of tex, md, csv and pages only the terminal was clean."""
     name = f"a{code}b"
-    table = Table(name, ["", name], [[name, Cell(name, name, mark=name)]], note=name)
-    page = Page(name, [name], [name], [Section(name, [(name, [table])], [name])])
+    table = Table(
+        name, ["", name], [[name, TableCell(name, name, mark=name)]], note=name
+    )
+    page = Page(name, [name], [name], [PageSection(name, [(name, [table])], [name])])
     texts = [write_table(table, "md"), write_table(table, "tex"), page.html()]
     texts.append(write_csv([name], [{name: name}]))
     for text in texts:
@@ -67,7 +69,9 @@ def test_characters_that_steer_turn_or_hide_are_visible(code: str) -> None:
 
 def test_no_name_is_markup_of_markdown() -> None:
     name = "[a](b)`c`<img src=d>![e](f)|\n&lt;*g*\\"
-    table = Table(name, ["", name], [[name, Cell(name, name, is_best=True)]], note=name)
+    table = Table(
+        name, ["", name], [[name, TableCell(name, name, is_best=True)]], note=name
+    )
     escaped = r"\[a\](b)\`c\`\<img src=d\>!\[e\](f)\|\\n\&lt;\*g\*" + "\\\\"
     head, _, row, *_, last = write_table(table, "md").strip().split("\n")
     assert head == f"| | {escaped} |"

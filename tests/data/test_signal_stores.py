@@ -9,7 +9,7 @@ import torch
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import Published
+from brainhive_cli.data.datasets import PublishedFacts
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
@@ -26,7 +26,7 @@ class Recorded:
     splits, channels, is_simulated = ("train", "test"), None, False
     subjects: tuple[int, ...] = (1, 2, 3)
     here: tuple[int, ...] = subjects
-    published_sizes: Published | None = Published({}, subject_bytes=10)
+    published_sizes: PublishedFacts | None = PublishedFacts({}, subject_bytes=10)
 
     def __init__(self) -> None:
         self.opened: list[tuple[int, str]] = []
@@ -133,11 +133,11 @@ def test_subjects_are_named_recorded_or_published(
 
     # subjects whom stores name, or else the publisher
     dataset.subjects = ()
-    for published in (None, Published({})):
+    for published in (None, PublishedFacts({})):
         dataset.published_sizes = published
         with pytest.raises(MissingData, match="counted has no subject in signals"):
             source.list_subjects(None)
-    dataset.published_sizes = Published({}, voxels={7: 10, 8: 10})
+    dataset.published_sizes = PublishedFacts({}, voxels={7: 10, 8: 10})
     assert source.list_subjects(None) == [7, 8]
     assert source.list_subjects([8]) == [8]
     store = {split: dataset.recording(1, split) for split in dataset.splits}
@@ -152,7 +152,7 @@ def test_published_people_who_were_not_recorded_are_missing(
     dataset: Recorded, home: Path
 ) -> None:
     dataset.subjects = ()
-    dataset.published_sizes = Published({}, voxels={7: 10, 8: 10})
+    dataset.published_sizes = PublishedFacts({}, voxels={7: 10, 8: 10})
     source = source_of(dataset)
     store = {split: dataset.recording(7, split) for split in dataset.splits}
     SignalStore.write(source.path(7), store)

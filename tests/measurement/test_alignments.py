@@ -10,7 +10,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from brainhive_cli.core import parts
-from brainhive_cli.measurement.alignments import Coral, Moments, Procrustes, Ridge
+from brainhive_cli.measurement.alignments import (
+    Coral,
+    Moments,
+    Procrustes,
+    RidgeAlignment,
+)
 
 KINDS = parts.kinds("alignments")
 LABEL_FREE = [
@@ -85,7 +90,7 @@ def test_a_plan_instead_of_pairs_gives_the_published_rotation(golden: Path) -> N
 def test_the_ridge_towards_the_identity_is_the_published_one(golden: Path) -> None:
     known = load_file(golden / "calibrate" / "procrustes.safetensors")
 
-    part = Ridge(penalty=float(known["penalty"]))
+    part = RidgeAlignment(penalty=float(known["penalty"]))
     aligned = part.fit(known["tokens"], known["references"])
 
     identity = torch.eye(known["tokens"].shape[1])

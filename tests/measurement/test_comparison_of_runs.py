@@ -13,7 +13,7 @@ from scipy.stats import false_discovery_control
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.facts import Cell, ReconstructionFacts
+from brainhive_cli.core.facts import CellFacts, ReconstructionFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.comparison import (
@@ -31,13 +31,13 @@ IDS = [f"item {n}" for n in range(30)]
 
 def cell(
     source: str, subject: int | None, ids: list[str], **values: Any
-) -> tuple[Cell, dict[str, Any]]:
+) -> tuple[CellFacts, dict[str, Any]]:
     """Describe a cell, and give its values by item."""
     items = {
         name: [float(found[n]) for n in range(len(ids))]
         for name, found in values.items()
     }
-    return Cell(source=source, subject=subject), {
+    return CellFacts(source=source, subject=subject), {
         "image_ids": ids,
         "units": ids,
         **items,
@@ -45,7 +45,7 @@ def cell(
 
 
 def measurements(
-    *cells: tuple[Cell, dict[str, Any]],
+    *cells: tuple[CellFacts, dict[str, Any]],
     protocol: str = "brainhive, 10 repeats",
     mode: str = "",
 ) -> Measurements:

@@ -10,7 +10,11 @@ from brainhive_cli.evaluation.explanation.encoding_model import (
     correlations,
     half_ceilings,
 )
-from brainhive_cli.measurement.linear_maps import Products, Scale, choose_penalty
+from brainhive_cli.measurement.linear_maps import (
+    FeatureScaler,
+    Products,
+    choose_penalty,
+)
 from brainhive_cli.measurement.ranks import ranks
 
 
@@ -28,7 +32,7 @@ def fitted(values):
         torch.from_numpy(values[f"enc_features_{split}"]).double()
         for split in ("train", "test")
     ]
-    scale = Scale.of(features[0])
+    scale = FeatureScaler.of(features[0])
     signals = torch.from_numpy(values["enc_signal_train"]).double().mean(1).flatten(1)
     return Products.of(scale(features[0]), signals.split(17)), scale(features[1])
 
@@ -84,7 +88,7 @@ def test_windows_trained_anew_find_as_many_pictures_as_the_references(values):
     for number, centre in enumerate(range(1, 1 + len(values["window_top1"]))):
         window = slice(centre - 1, centre + 2)
         train, test = (signal[..., window].flatten(1) for signal in signals)
-        scale = Scale.of(train)
+        scale = FeatureScaler.of(train)
         predicted = Products.of(scale(train), [learned]).predict(scale(test), 10.0)
         found = ranks(predicted, shown, torch.arange(len(shown))).numpy()
         assert (found == 1).mean() == pytest.approx(values["window_top1"][number])

@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement.alignments import Coral, Moments, Procrustes, Ridge
+from brainhive_cli.measurement.alignments import (
+    Coral,
+    Moments,
+    Procrustes,
+    RidgeAlignment,
+)
 from brainhive_cli.measurement.audit import FINDING, NOTHING, UNDECIDED, Row
 from brainhive_cli.measurement.comparison import compare, compare_values
 from brainhive_cli.measurement.confidence_sequence import (
@@ -23,8 +28,8 @@ from brainhive_cli.measurement.corrections import (
 )
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.linear_maps import (
+    FeatureScaler,
     Products,
-    Scale,
     choose_penalty,
     principal_axes,
     project,
@@ -440,7 +445,7 @@ def test_corrections_and_alignments(recorded):
         "moments": Moments(),
         "coral": Coral(),
         "procrustes": Procrustes(),
-        "ridge": Ridge(),
+        "ridge": RidgeAlignment(),
     }
     few = tokens(4, 15), tokens(4, 15, seed=1)
     recorded(
@@ -476,7 +481,7 @@ def test_linear_maps(recorded):
         penalty=choose_penalty(
             torch.tensor([4.0, 1.0]), torch.ones(2, 3), torch.full((3,), 9.0), 20
         ),
-        standardised=Scale.of(outputs)(outputs[:4]),
+        standardised=FeatureScaler.of(outputs)(outputs[:4]),
         projected=[
             part.abs()
             for count in (2, 40)

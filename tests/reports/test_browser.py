@@ -16,18 +16,18 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import (
     Artifact,
     Curve,
+    CurveLine,
     Heatmap,
-    Line,
-    Map,
     Media,
     Point,
-    Row,
     Sheet,
-    Tile,
+    SheetRow,
+    SheetTile,
+    Topomap,
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.reports.page import Page, Section, groups_of
+from brainhive_cli.reports.page import Page, PageSection, groups_of
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed"
@@ -60,24 +60,26 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     Image.new("RGB", (600, 300), "white").save(folder / "drawing.png")
     tiles = [
-        Tile(red, ["a_very_long_name_of_a_concept"]),
-        *(Tile(blue, ["a dog"]) for _ in range(5)),
+        SheetTile(red, ["a_very_long_name_of_a_concept"]),
+        *(SheetTile(blue, ["a dog"]) for _ in range(5)),
     ]
     shown: list[Artifact] = [
         Curve(
             "Loss",
             "epoch",
             list(range(30)),
-            [Line("train", [1 / (n + 1) for n in range(30)])],
+            [CurveLine("train", [1 / (n + 1) for n in range(30)])],
         ),
         Heatmap("Similarity", [[0.1, 0.9], [0.5, 1.0]], ["cat", "dog"], ["cat", "dog"]),
-        Map(
+        Topomap(
             "Scalp",
             [Point(np.cos(n) / 2, np.sin(n) / 2, f"E{n}", float(n)) for n in range(6)],
             "µV",
         ),
         Media("A drawing", "drawing.png"),
-        Sheet("Retrieved", ["seen", "1", "2", "3", "4", "5"], [Row("cat/1", tiles)]),
+        Sheet(
+            "Retrieved", ["seen", "1", "2", "3", "4", "5"], [SheetRow("cat/1", tiles)]
+        ),
     ]
     narrow = Table(
         "Scores",
@@ -90,7 +92,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [list(range(20)), list(range(20))],
     )
     groups = [("", [narrow, wide]), *groups_of([("", shown, folder)])]
-    section = Section(
+    section = PageSection(
         "A run", groups, texts=[("Recipe", "epochs: 3\n" + "word " * 100)]
     )
     Page("A report", ["Top-1 is 0.5."], ["selected on test"], [section]).write(
@@ -116,11 +118,13 @@ def clips_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     rows = [
-        Row(name, [Tile("clip.webm", [name]), Tile("clip.webm", ["made"])])
+        SheetRow(
+            name, [SheetTile("clip.webm", [name]), SheetTile("clip.webm", ["made"])]
+        )
         for name in "ab"
     ]
     sheet = Sheet("First items", ["seen", "brain"], rows)
-    sections = [Section("A run", groups_of([("", [sheet], folder)]))]
+    sections = [PageSection("A run", groups_of([("", [sheet], folder)]))]
     Page("Clips", sections=sections).write(folder / "page.html")
     return folder / "page.html"
 

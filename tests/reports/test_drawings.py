@@ -10,7 +10,14 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Point, Sheet
+from brainhive_cli.core.artifacts import (
+    Curve,
+    CurveLine,
+    Heatmap,
+    Point,
+    Sheet,
+    Topomap,
+)
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.reports import drawings
 from brainhive_cli.reports.drawings import save_figure, shows_something, svg_of
@@ -66,14 +73,14 @@ def matrix(rows: list[str], columns: list[str]) -> Heatmap:
     )
 
 
-def head(sensors: list[str]) -> Map:
+def head(sensors: list[str]) -> Topomap:
     values = dict(zip(sensors, RANDOM.normal(size=len(sensors)).tolist(), strict=True))
     return draw_head("Loss", place_sensors(Sensors(sensors)), values, "margin")
 
 
 def bars(count: int, series: int = 1, low: float = -0.3) -> Curve:
     lines = [
-        Line(name, np.linspace(low, 0.00002, count).tolist())
+        CurveLine(name, np.linspace(low, 0.00002, count).tolist())
         for name in names(series, 20)
     ]
     return Curve(LONG, "rank among 200 pictures", names(count, 29), lines, LONG, "bars")
@@ -81,7 +88,7 @@ def bars(count: int, series: int = 1, low: float = -0.3) -> Curve:
 
 def lines(at: list[float], names: list[str], **more: object) -> Curve:
     drawn = [
-        Line(name, (1e-7 * RANDOM.random(len(at))).tolist(), chance=1e-8)
+        CurveLine(name, (1e-7 * RANDOM.random(len(at))).tolist(), chance=1e-8)
         for name in names
     ]
     return Curve(LONG, LONG, at, drawn, "top-1", **more)
@@ -142,23 +149,29 @@ def test_sensors_on_a_head_have_names_that_do_not_touch(boxes_of):
     ]
 
 
-ONE = Line("top-1", [0.5], [0.4], [0.6], chance=0.1)
+ONE = CurveLine("top-1", [0.5], [0.4], [0.6], chance=0.1)
 
 
 def test_a_figure_is_drawn_where_its_values_differ():
     for artifact, is_shown in (
         (Curve("", "", ["all"], [ONE], style="bars"), False),  # one bar
         (
-            Curve("", "", ["all", "sub-01"], [Line("top-1", [0.5, 0.4])], style="bars"),
+            Curve(
+                "",
+                "",
+                ["all", "sub-01"],
+                [CurveLine("top-1", [0.5, 0.4])],
+                style="bars",
+            ),
             True,
         ),
         # one point a line
-        (Curve("", "", [1], [Line("a", [0.5]), Line("b", [0.4])]), False),
+        (Curve("", "", [1], [CurveLine("a", [0.5]), CurveLine("b", [0.4])]), False),
         # magnetic fields, in tesla
-        (Curve("", "", [1, 2], [Line("a", [1e-12, 2e-12])]), True),
+        (Curve("", "", [1, 2], [CurveLine("a", [1e-12, 2e-12])]), True),
         (Heatmap("", [[0.5, 0.5], [None, 0.5]]), False),
-        (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=1.0)]), False),
-        (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=2.0)]), True),
+        (Topomap("", [Point(0, 0, value=1.0), Point(0, 1, value=1.0)]), False),
+        (Topomap("", [Point(0, 0, value=1.0), Point(0, 1, value=2.0)]), True),
         (Sheet("", ["seen"], []), False),
     ):
         assert shows_something(artifact) == is_shown

@@ -11,13 +11,13 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import (
     Artifact,
     Curve,
+    CurveLine,
     Heatmap,
-    Line,
-    Map,
     Point,
-    Row,
     Sheet,
-    Tile,
+    SheetRow,
+    SheetTile,
+    Topomap,
 )
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.facts import Facts
@@ -28,7 +28,7 @@ from brainhive_cli.reports.run_page import save_figures
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
 CAVEAT = next(iter(CAVEATS))
-LOSS = Curve("Loss", "epoch", [1, 2], [Line("train", [1.0, 0.5])])
+LOSS = Curve("Loss", "epoch", [1, 2], [CurveLine("train", [1.0, 0.5])])
 
 
 def run(
@@ -63,14 +63,14 @@ def sheet(tmp_path: Path, rows: int = 5) -> Sheet:
     folder = RunFolder(tmp_path / "runs/lab/lab-0123456789")
     file = artifacts.save_picture(folder, "a", Image.new("RGB", (8, 8), "red"))
     tiles = [
-        Tile(file, ["a cat", "rank 1"]),
-        Tile(file, ["a dog with a long name"], verdict="wrong"),
-        Tile(""),
+        SheetTile(file, ["a cat", "rank 1"]),
+        SheetTile(file, ["a dog with a long name"], verdict="wrong"),
+        SheetTile(""),
     ]
     return Sheet(
         "Retrieved",
         ["seen", "1", "2"],
-        [Row(f"cat/{row}", tiles) for row in range(rows)],
+        [SheetRow(f"cat/{row}", tiles) for row in range(rows)],
     )
 
 
@@ -87,7 +87,7 @@ def test_each_figure_is_saved_in_each_format_and_a_damaged_one_is_one_line(tmp_p
         Heatmap(
             "Matrix", [[1.0, None], [0.0, 1.0]], rows=["a", "b"], columns=["c", "d"]
         ),
-        Map("Head", [Point(0, 0.5, "Oz", 1.0), Point(0.5, 0, "C4", -1.0)]),
+        Topomap("Head", [Point(0, 0.5, "Oz", 1.0), Point(0.5, 0, "C4", -1.0)]),
         sheet(tmp_path),
     ]
     made = run(tmp_path, *shown)

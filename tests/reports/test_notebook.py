@@ -10,8 +10,8 @@ from brainhive_cli.api import Comparison
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric, by_name
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Cell, Table
-from brainhive_cli.reports.page import Page, Section, frame_page, frame_table
+from brainhive_cli.core.tables import Table, TableCell
+from brainhive_cli.reports.page import Page, PageSection, frame_page, frame_table
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
 SCRIPT = "<script>alert('x')</script>"
@@ -36,7 +36,7 @@ def run_of(tmp_path: Path, name: str = "lab") -> RunFolder:
 
 
 def test_the_document_of_the_frame_is_the_page(tmp_path):
-    page = Page(f"Title {SCRIPT}", [f"Lead {SCRIPT}"], [], [Section("First")])
+    page = Page(f"Title {SCRIPT}", [f"Lead {SCRIPT}"], [], [PageSection("First")])
     frame = frame_page(page)
     srcdoc = re.fullmatch(
         r'<iframe srcdoc="([^"]*)" width="100%" height="700"[^>]*></iframe>', frame
@@ -47,7 +47,7 @@ def test_the_document_of_the_frame_is_the_page(tmp_path):
 
 
 def test_texts_of_a_table_are_escaped_and_the_best_is_bold():
-    rows = [[SCRIPT, Cell("0.9", f"{SCRIPT}", 0.9, True, "*")], ["b", 0.5]]
+    rows = [[SCRIPT, TableCell("0.9", f"{SCRIPT}", 0.9, True, "*")], ["b", 0.5]]
     shown = frame_table(
         Table(f"Caption {SCRIPT}", [SCRIPT, "top-1"], rows, note=SCRIPT), [SCRIPT]
     )

@@ -11,19 +11,19 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import (
     Artifact,
     Curve,
+    CurveLine,
     Heatmap,
-    Line,
-    Map,
     Media,
     Point,
-    Row,
     Sheet,
-    Tile,
+    SheetRow,
+    SheetTile,
+    Topomap,
 )
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.reports.page import Figure, Page, Section, groups_of
+from brainhive_cli.reports.page import Figure, Page, PageSection, groups_of
 
 
 def written(tmp_path: Path, *blocks: Table | Figure, **more: object) -> str:
@@ -31,7 +31,7 @@ def written(tmp_path: Path, *blocks: Table | Figure, **more: object) -> str:
         "Title <x>",
         ["All <b>simulated</b>."],
         ["selected on test"],
-        [Section("First & last", [("", blocks)], **more)],
+        [PageSection("First & last", [("", blocks)], **more)],
     )
     page.write(tmp_path / "page.html")
     return (tmp_path / "page.html").read_text()
@@ -45,10 +45,10 @@ def saved(folder: Path, name: str, colour: str) -> str:
 
 def sheet(files: list[str], query: str = "cat/1", verdict: str = "right") -> Sheet:
     tiles = [
-        Tile(files[0], ["a cat"]),
-        Tile(files[1], ["a dog"], {"SSIM": 0.5}, verdict),
+        SheetTile(files[0], ["a cat"]),
+        SheetTile(files[1], ["a dog"], {"SSIM": 0.5}, verdict),
     ]
-    return Sheet("Retrieved", ["seen", "1"], [Row(query, tiles)])
+    return Sheet("Retrieved", ["seen", "1"], [SheetRow(query, tiles)])
 
 
 def test_pictures_lie_in_the_page_once_and_nothing_is_fetched(tmp_path):
@@ -85,14 +85,14 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
             "Loss",
             "epoch",
             [1, 2, 3],
-            [Line("train", [0.5, None, 0.25], chance=0.1)],
+            [CurveLine("train", [0.5, None, 0.25], chance=0.1)],
             marks={"best": 2},
         ),
         Curve(
             "Ranks",
             "rank",
             ["1", "2–3"],
-            [Line("all", [0.5, 0.25], [0.4, 0.2], [0.6, 0.3])],
+            [CurveLine("all", [0.5, 0.25], [0.4, 0.2], [0.6, 0.3])],
             style="bars",
         ),
         Heatmap(
@@ -102,7 +102,7 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
             ["cat", "dog"],
             is_diverging=True,
         ),
-        Map("Scalp", [Point(0, 0.5, "Oz", 1.5), Point(0.5, 0, "C4", -1.0)], "µV"),
+        Topomap("Scalp", [Point(0, 0.5, "Oz", 1.5), Point(0.5, 0, "C4", -1.0)], "µV"),
         Media("A drawing", file),
         Table("Cells", ["subject"], [["sub-01"]], note="A note."),
     ]
@@ -116,7 +116,7 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
 
 @pytest.mark.parametrize("name", ["a $ b $ c <b>", "ä" * 80])
 def test_any_name_is_drawn_as_it_is(tmp_path, name):
-    lines = [Line(name, [0.5, 0.25]), Line("other", [0.5, 0.25])]
+    lines = [CurveLine(name, [0.5, 0.25]), CurveLine("other", [0.5, 0.25])]
     for artifact in (
         Curve(name, name, [1, 2], lines, name),
         Curve("x", name, [name, "b"], lines, style="bars"),

@@ -10,10 +10,10 @@ from PIL import Image
 
 from brainhive_cli.commands.report import name_by_differences
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.artifacts import Curve, Line, Row, Sheet, Tile
+from brainhive_cli.core.artifacts import Curve, CurveLine, Sheet, SheetRow, SheetTile
 from brainhive_cli.core.facts import (
     Answer,
-    Cell as CellFacts,
+    CellFacts,
     Difference,
     Facts,
     RetrievalFacts,
@@ -21,7 +21,7 @@ from brainhive_cli.core.facts import (
 )
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Cell
+from brainhive_cli.core.tables import TableCell
 from brainhive_cli.reports.paper_tables import paper_table, write_table
 from brainhive_cli.reports.run_page import first_pictures, page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, tables_of
@@ -77,7 +77,11 @@ def run(tmp_path: Path, label: str, top1: float = 0.5, **facts: object) -> Shown
         folder,
         [
             Curve(
-                "Loss", "epoch", [1, 2], [Line("train", [1.0, 0.5])], section="Training"
+                "Loss",
+                "epoch",
+                [1, 2],
+                [CurveLine("train", [1.0, 0.5])],
+                section="Training",
             )
         ],
     )
@@ -158,7 +162,7 @@ def bold_rows(group: RunGroup, title: str) -> tuple[str, list[str]]:
     """
     table = next(table for table in tables_of(group) if table.title.startswith(title))
     rows = {
-        row[0]: [cell.is_best for cell in row[1:] if isinstance(cell, Cell)]
+        row[0]: [cell.is_best for cell in row[1:] if isinstance(cell, TableCell)]
         for row in table.rows
     }
     assert all(all(cells) or not any(cells) for cells in rows.values())
@@ -210,7 +214,9 @@ def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_interva
         for name in ("red", "blue")
     ]
     rows = [
-        Row(f"cat/{n}", [Tile(files[0], ["a cat"]), Tile(files[1], ["a dog"])])
+        SheetRow(
+            f"cat/{n}", [SheetTile(files[0], ["a cat"]), SheetTile(files[1], ["a dog"])]
+        )
         for n in range(6)
     ]
     artifacts.write(
@@ -230,7 +236,13 @@ def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_interva
     drawn = run(tmp_path, "drawn", sources=[ALL])
     artifacts.write(
         drawn.folder,
-        [Sheet("Made", ["seen", "made"], [Row("cat/0", [Tile(""), Tile("")])])],
+        [
+            Sheet(
+                "Made",
+                ["seen", "made"],
+                [SheetRow("cat/0", [SheetTile(""), SheetTile("")])],
+            )
+        ],
     )
     assert first_pictures([drawn]) == ([], ""), "a gap is no picture"
     assert [(row[0], len(row[1])) for row in page.pictures] == [

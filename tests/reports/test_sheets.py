@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from brainhive_cli.reports.drawings import SHEET_DPI, SIDE_INCH, Tile, save_sheet
+from brainhive_cli.reports.drawings import SHEET_DPI, SIDE_INCH, DrawnTile, save_sheet
 from brainhive_cli.reports.tables import describe_sample
 
 RED, BLUE = (
@@ -26,7 +26,7 @@ WORDS = [
 
 
 def drawn(
-    tmp_path: Path, rows: list[list[Tile]], title: str = "", **more: float
+    tmp_path: Path, rows: list[list[DrawnTile]], title: str = "", **more: float
 ) -> np.ndarray:
     save_sheet(title, rows, tmp_path / "sheet.png", **more)
     with Image.open(tmp_path / "sheet.png") as png:
@@ -41,8 +41,8 @@ def corners(sheet: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def test_each_item_has_a_row_of_its_own_pictures(tmp_path):
     rows = [
-        [Tile(RED[0], ["a"]), Tile(BLUE[0])],
-        [Tile(BLUE[0] // 2), Tile(RED[0] // 2)],
+        [DrawnTile(RED[0], ["a"]), DrawnTile(BLUE[0])],
+        [DrawnTile(BLUE[0] // 2), DrawnTile(RED[0] // 2)],
     ]
 
     sheet = drawn(tmp_path, rows)
@@ -70,8 +70,8 @@ def test_words_below_a_picture_touch_no_others_and_stay_on_the_sheet(
         draw(text, renderer)
 
     monkeypatch.setattr(Text, "draw", record)
-    rows = [[Tile(None, ["heading of a column"]) for _ in range(columns)]]
-    rows += [[Tile(RED[0], WORDS) for _ in range(columns)] for _ in range(3)]
+    rows = [[DrawnTile(None, ["heading of a column"]) for _ in range(columns)]]
+    rows += [[DrawnTile(RED[0], WORDS) for _ in range(columns)] for _ in range(3)]
     title = (
         "12 of 200 pictures, drawn at random (seed 0); brainhive, of shuffled signals, "
         * 3

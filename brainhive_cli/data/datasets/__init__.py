@@ -36,7 +36,7 @@ ROOT: Any = Field(
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFacts:
     """Facts published of a data set, known before its files are here.
 
     Attributes:
@@ -58,7 +58,7 @@ class Published:
 
 
 PUBLISHED = documents.read(
-    Path(__file__).with_name("numbers.yaml"), dict[str, Published]
+    Path(__file__).with_name("numbers.yaml"), dict[str, PublishedFacts]
 )
 """Published facts by the name of the data set."""
 
@@ -174,7 +174,7 @@ class Dataset:
     lists: tuple[Path, ...] = ()
     alike_by: AlikeBy = "concept"
     are_categories: bool = False
-    published_sizes: Published | None = None
+    published_sizes: PublishedFacts | None = None
     holdout: Holdout = SEPARATE_TEST
     files: Callable[[str, str], Sequence[Input]] = lambda split, reads: ()
     same_person: Callable[[int], Collection[int]] = lambda subject: (subject,)

@@ -27,7 +27,7 @@ BATCHES_AHEAD = 2
 """Batches that each process prepares in advance."""
 
 
-class Batch(NamedTuple):
+class PreprocessedBatch(NamedTuple):
     """Stimuli, preprocessed for each encoder.
 
     Attributes:
@@ -69,7 +69,7 @@ def decoded(
     workers: int,
     pinned: bool = False,
     readers: Mapping[str, Callable[[int], Any]] = MappingProxyType({}),
-) -> Iterator[Batch]:
+) -> Iterator[PreprocessedBatch]:
     """Yield pictures in whatever order their batches are ready; each is decoded once
     for all encoders.
 
@@ -90,7 +90,7 @@ def decoded(
     """
     if len(rows) <= 2 * batch_size:  # not worth starting processes for
         workers = 0
-    loader: DataLoader[Batch | BrainhiveError] = DataLoader(
+    loader: DataLoader[PreprocessedBatch | BrainhiveError] = DataLoader(
         rows,  # type: ignore[arg-type]
         batch_size,
         num_workers=workers,
@@ -135,7 +135,7 @@ def _decode_batch(
     needed: Mapping[str, Bool],
     readers: Mapping[str, Callable[[int], Any]],
     rows: Sequence[int],
-) -> Batch:
+) -> PreprocessedBatch:
     """Decode a batch of rows."""
     # lists by encoder: rows that it sees, identities of their pixels, and their views
     seen: dict[str, list[int]] = {name: [] for name in views}
@@ -170,7 +170,7 @@ def _decode_batch(
     }
     shown = {name: np.array(arrays) for name, arrays in seen.items() if arrays}
     digests = {name: np.stack(arrays) for name, arrays in pixels.items() if arrays}
-    return Batch(len(rows), shown, stacked, digests, bad)
+    return PreprocessedBatch(len(rows), shown, stacked, digests, bad)
 
 
 def _stack(views: Sequence[Tensor], encoder: str) -> Tensor:

@@ -70,7 +70,7 @@ def crop_of_the_original(sizes: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PictureBatch:
     """Pictures that are read together.
 
     Attributes:
@@ -134,7 +134,7 @@ def loaded(
     rows: Iterable[list[int]],
     workers: int,
     launch: Launch,
-) -> Iterator[Batch]:
+) -> Iterator[PictureBatch]:
     """Yield batches of these rows, of `count` pictures, in their order.
 
     Raises:
@@ -151,7 +151,7 @@ def loaded(
     ):
         if isinstance(content, BrainhiveError):
             raise content
-        yield Batch(*content)
+        yield PictureBatch(*content)
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:

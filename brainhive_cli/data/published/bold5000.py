@@ -46,7 +46,7 @@ TYPES = Literal[
 ]
 
 
-class Betas(PublishedSteps):
+class Bold5000Betas(PublishedSteps):
     """BOLD5000 2.0 from its single-trial betas, which GLMsingle estimated over groups
     of five sessions.
 

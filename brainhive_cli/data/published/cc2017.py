@@ -321,7 +321,7 @@ def _path_px(mask: Bool) -> float:
     )
 
 
-class Bold(parts.Config):
+class Cc2017Bold(parts.Config):
     """cc2017 as NeuroClips distributes it: one response a voxel, cortical vertices of
     the fsLR 32k surface.
 

@@ -75,7 +75,7 @@ publisher's mask of May 2026.
 UNUSED = "trials of pictures that are neither in train nor in test"
 
 
-class Pictures(parts.Config):
+class LaionFmriPictures(parts.Config):
     """The pictures of LAION-fMRI, in train and test as one of the publisher's split
     files has them.
 
@@ -126,7 +126,9 @@ class Pictures(parts.Config):
         )
 
 
-def _list_pictures(root: Path, config: Pictures, name: str, split: str) -> StimulusSet:
+def _list_pictures(
+    root: Path, config: LaionFmriPictures, name: str, split: str
+) -> StimulusSet:
     """List the pictures of a split, with captions where their file is there."""
     split_of, _ = config.read_split(root)
     ids = Names.of(image_id for image_id, side in split_of.items() if side == split)
@@ -175,7 +177,7 @@ def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
         return decode(BytesIO(content.astype(np.uint8).tobytes()), name)
 
 
-class Betas(PublishedSteps):
+class LaionFmriBetas(PublishedSteps):
     """LAION-fMRI from its single-trial betas, which GLMsingle's type D estimated
     session by session.
 

@@ -74,7 +74,7 @@ CONCEPT = re.compile(r"n\d{8}(?=_)|.+(?=_\d+[a-z]+$)")
 UNLISTED = "trials in no list of splits: a near copy is in another split"
 
 
-class Pictures(parts.Config):
+class MosaicPictures(parts.Config):
     """The pictures of MOSAIC, stimuli/raw/NAME, in its splits; BMD and HAD are videos.
 
     A picture's id is the name of its file without ending. Subjects are records, one a
@@ -182,7 +182,7 @@ def find_records(root: Path, subject: int) -> set[int]:
     return {subject}.union(*(row for row in rows if subject in row))
 
 
-class Betas(PublishedSteps):
+class MosaicBetas(PublishedSteps):
     """MOSAIC's single-trial betas of GLMsingle: sub-01_NSD.hdf5, a record each.
 
     All records have the same grayordinates: what is not finite in a record is 0 in it.

@@ -106,7 +106,7 @@ def name_picture(row: int) -> str:
     return f"nsd{row + 1:05d}"
 
 
-class Pictures(parts.Config):
+class NsdPictures(parts.Config):
     """The stimuli of the Natural Scenes Dataset: 73,000 squares of COCO, 1000 of them
     seen by all subjects.
 
@@ -343,7 +343,7 @@ def open_voxels(
     return files, mask, Voxels(regions, grid=mask.grid)
 
 
-class Raw(PublishedSteps):
+class NsdBetas(PublishedSteps):
     """NSD from its single-trial betas: voxels of a mask, regions, z-scores by session.
 
     nsddata and nsddata_betas are read as they are distributed. `test` is the pictures

@@ -157,7 +157,7 @@ MINDEYE1 = (
 )
 
 
-class MindEye1(parts.Config):
+class MindEye1Betas(parts.Config):
     """NSD as MindEye1 distributes it: the repetitions of each picture together,
     z-scored by session.
 
@@ -266,7 +266,7 @@ MINDEYE2 = (
 )
 
 
-class MindEye2(parts.Config):
+class MindEye2Betas(parts.Config):
     """NSD as MindEye2 distributes it: all trials of nsdgeneral, z-scored in each
     session by training trials.
 
@@ -355,7 +355,7 @@ MEANS = "processed_data/subj{subject:02d}/nsd_%s_fmriavg_nsdgeneral_sub{subject}
 BRAIN_DIFFUSER = "make them by data/prepare_nsddata.py of ozcelikfu/brain-diffuser"
 
 
-class BrainDiffuser(parts.Config):
+class BrainDiffuserBetas(parts.Config):
     """NSD as Brain-Diffuser prepares it: the mean over the repetitions of each picture,
     voxels of nsdgeneral.
 

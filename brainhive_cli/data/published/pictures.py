@@ -25,7 +25,7 @@ THINGS (dog_12s).
 """
 
 
-class Pictures(parts.Config):
+class FmriPictures(parts.Config):
     """Pictures that a data set of fMRI showed, as files in folders.
 
     Attributes:
@@ -59,7 +59,7 @@ class Pictures(parts.Config):
         )
 
 
-def _list_pictures(root: Path, config: Pictures, split: str) -> StimulusSet:
+def _list_pictures(root: Path, config: FmriPictures, split: str) -> StimulusSet:
     """List the pictures of a split, by folders or by the trials that showed them."""
     # the folder of the split
     names = config.folders[split]

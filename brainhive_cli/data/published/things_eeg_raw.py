@@ -59,7 +59,7 @@ LARGEST = 20.0
 """Interquartile ranges at which NeuralBench's signals are cut."""
 
 
-class Raw(Steps):
+class ThingsEegRaw(Steps):
     """THINGS-EEG2 from its raw recordings: events, trials, baseline, resampling,
     repetitions, whitener.
 
@@ -146,7 +146,7 @@ class RawRecordings(Preparation):
         order_seed: Seed of the last shuffle.
     """
 
-    config: Raw
+    config: ThingsEegRaw
     root: Path
     channels: tuple[str, ...]
     cutting: Cutting

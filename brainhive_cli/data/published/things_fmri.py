@@ -29,7 +29,7 @@ READ_VOXELS = 2048
 TESTED = "training trials of concepts that test pictures show"
 
 
-class Betas(PublishedSteps):
+class ThingsFmriBetas(PublishedSteps):
     """THINGS-fMRI from its single-trial betas: a table of voxels and trials, written by
     pandas, read by h5py.
 

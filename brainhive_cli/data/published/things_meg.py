@@ -47,7 +47,7 @@ rows of the magnetometers [C]; and the samples that are kept.
 """
 
 
-class Epochs(parts.Config):
+class ThingsMegEpochs(parts.Config):
     """THINGS-MEG from the epochs that its authors distribute, in which trial_type says
     what each trial is.
 
@@ -79,7 +79,7 @@ class Epochs(parts.Config):
 class EpochFiles(Preparation):
     """The epochs below one root."""
 
-    config: Epochs
+    config: ThingsMegEpochs
     root: Path
     dataset: str = "things-meg"
 

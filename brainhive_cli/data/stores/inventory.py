@@ -41,7 +41,7 @@ all.
 
 
 @dataclass
-class Part:
+class DatasetPart:
     """One part of a data set.
 
     Attributes:
@@ -109,7 +109,7 @@ def inspect_dataset(
     except MissingData as error:
         name = config.kind
         claims = ""
-        listed = [Part("pictures", problem=error)]
+        listed = [DatasetPart("pictures", problem=error)]
     else:
         name = dataset.name
         splits = dataset.splits
@@ -159,7 +159,7 @@ def _list_parts(
     paths: Paths,
     subjects: Sequence[int] | None,
     everything: bool,
-) -> tuple[list[Part], str]:
+) -> tuple[list[DatasetPart], str]:
     """List pictures, recordings and stores, and say which statements the test split
     will allow.
     """
@@ -189,12 +189,14 @@ def _list_parts(
                 f"{config.kind} subject {subject}: raw recordings that are not prepared"
             )
             error = MissingData(problem, Line("prepare", ("from", config.kind), *root))
-            part = Part(f"subject {subject}, raw", problem=error, is_raw=True)
+            part = DatasetPart(f"subject {subject}, raw", problem=error, is_raw=True)
         listed.append(part)
 
     # signal stores, then target stores of each encoder
     for path in chain(*stores.values()):
-        part = Part(f"signals {path.parent.name}/{path.stem}", size=path.stat().st_size)
+        part = DatasetPart(
+            f"signals {path.parent.name}/{path.stem}", size=path.stat().st_size
+        )
         with part.noting():
             store = SignalStore.open(path)
             if everything:
@@ -211,8 +213,8 @@ def _list_parts(
 
 def _pictures(
     dataset: Dataset, everything: bool
-) -> tuple[Part, dict[str, StimulusSet]]:
-    part = Part("pictures")
+) -> tuple[DatasetPart, dict[str, StimulusSet]]:
+    part = DatasetPart("pictures")
     images = {}
     # count the pictures, compare with the publisher's count, and decode them
     for split in dataset.splits:
@@ -251,9 +253,9 @@ def _some(count: int) -> list[int]:
 
 def _recordings(
     dataset: Dataset, subject: int, images: Mapping[str, StimulusSet]
-) -> Part:
+) -> DatasetPart:
     """Open a subject's files: their axes, some trials, and whether pictures match."""
-    part = Part(f"subject {subject}")
+    part = DatasetPart(f"subject {subject}")
     size = 0
     with part.noting():
         for split in dataset.splits:
@@ -266,7 +268,7 @@ def _recordings(
 
 
 def _look(
-    part: Part,
+    part: DatasetPart,
     dataset: Dataset,
     recording: Trials,
     split: str,
@@ -325,8 +327,10 @@ def _bad_values(recording: Trials) -> str:
     return f"{is_flat.sum()} flat channels or voxels of {len(is_flat)}"
 
 
-def _targets(embeddings: Path, encoder: str, images: Mapping[str, StimulusSet]) -> Part:
-    part = Part(f"targets {encoder}")
+def _targets(
+    embeddings: Path, encoder: str, images: Mapping[str, StimulusSet]
+) -> DatasetPart:
+    part = DatasetPart(f"targets {encoder}")
     size = 0
     # vectors of a lab's own are made by another line than embeddings
     is_own = any(

@@ -22,10 +22,10 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.jobs import Job as CommandJob
 from brainhive_cli.core.launch import Launch, library_version, library_versions
-from brainhive_cli.core.recipe import BaseRecipe, Run
+from brainhive_cli.core.recipe import BaseRecipe, RunOptions
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.datasets import PUBLISHED
 from brainhive_cli.data.files.subjects import Subjects
-from brainhive_cli.data.published import PUBLISHED
 from brainhive_cli.data.recordings.contract import Merged, NoTrials, Preparation
 from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.stores import session_store
@@ -50,7 +50,7 @@ class Recipe(BaseRecipe):
         "default", description="of the stores; train-align reads them by signal.name"
     )
     dtype: DType = Field("float32", description="dtype of the stores")
-    run: Run = Run(device="cpu")  # several processes share the sessions
+    run: RunOptions = RunOptions(device="cpu")  # several processes share the sessions
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import Line, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
 from brainhive_cli.core.recipe import SIGNALS, Paths
-from brainhive_cli.data.datasets import Dataset, Published
+from brainhive_cli.data.datasets import Dataset, PublishedFacts
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.signals.trials import Trials
@@ -139,7 +139,7 @@ class Recordings:
             MissingData: if a subject is neither recorded nor published, or nobody is.
         """
         recorded = recorded_subjects(self.dataset, self.paths, self.signal.name)
-        published = (self.dataset.published_sizes or Published({})).voxels
+        published = (self.dataset.published_sizes or PublishedFacts({})).voxels
         absent = [subject for subject in subjects or [] if subject not in recorded]
         listed = list(subjects or recorded or published)
         # signals of published subjects can be prepared later

@@ -12,12 +12,12 @@ import numpy as np
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.artifacts import Artifact, Curve, Line
+from brainhive_cli.core.artifacts import Artifact, Curve, CurveLine
 from brainhive_cli.core.facts import (
     LEVEL,
     Amount,
     CalibrationFacts,
-    Cell as Person,
+    CellFacts,
     Strength,
 )
 from brainhive_cli.core.measurements import (
@@ -159,7 +159,7 @@ def conclude(
 
     # the arm of the finding: all people together, what suffices, and each person
     protocol = job.describe_protocol()
-    cells = dict[str, Person]()
+    cells = dict[str, CellFacts]()
     top1 = dict[str, list[float]]()
     sufficient: dict[str, Any] = {}
     if headline:
@@ -184,7 +184,7 @@ def conclude(
             person = f"sub-{subject:02d}"
             context["items"] = job.items.where(is_own)
             scopes[person] = by_name(summarise([group], pool, only=MEASURED, **context))
-            cells[person] = Person(subject=subject)
+            cells[person] = CellFacts(subject=subject)
             top1[person] = [
                 float(values[row].mean()) for values in hits_of_amount.values()
             ]
@@ -376,11 +376,13 @@ def draw(measured: Measurements) -> list[Artifact]:
     at = [getattr(amount, facts.unit) for amount in facts.amounts]
     axis = f"{facts.unit} of the new person"
 
-    def line(label: str) -> Line:
-        return Line.of(label, [scopes[scope_of(label, name)]["top1"] for name in names])
+    def line(label: str) -> CurveLine:
+        return CurveLine.of(
+            label, [scopes[scope_of(label, name)]["top1"] for name in names]
+        )
 
     def curve(
-        title: str, lines: list[Line], section: str = SECTION, note: str = ""
+        title: str, lines: list[CurveLine], section: str = SECTION, note: str = ""
     ) -> Curve:
         return Curve(
             title,
@@ -406,7 +408,7 @@ def draw(measured: Measurements) -> list[Artifact]:
 
     # of one person it would be the curve above
     if len(facts.people) > 1:
-        lines = [Line(name, values) for name, values in facts.people.items()]
+        lines = [CurveLine(name, values) for name, values in facts.people.items()]
         drawn.append(curve(f"Each person, by {arm}", lines, FINDING))
     for profile, title in FURTHER.items():
         # arms by what they need of the person; those of the first figure are left out

@@ -11,7 +11,7 @@ from brainhive_cli.core import artifacts, console, driver, weights
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import Line
 from brainhive_cli.core.facts import Strength
-from brainhive_cli.core.jobs import OpenRun, RunJob, Stage, Summary
+from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.evaluation.calibration.curves import conclude, draw
 from brainhive_cli.evaluation.calibration.job import Job
@@ -85,7 +85,7 @@ class CalibrationRun(Job, RunJob):
             for cell in self.cells
         }
 
-    def stages(self, run: OpenRun) -> Iterator[Stage]:
+    def stages(self, run: OpenRun) -> Iterator[CellStage]:
         """Choose the strength of transfer of each model, then measure each draw."""
         yield self._choose(run)
         choices = self._read_choices(run)
@@ -99,9 +99,9 @@ class CalibrationRun(Job, RunJob):
             arms = list_arms(self.recipe)
             return measure_draw(self, open_base(cell), person, arms, pulls, number)
 
-        yield Stage("calibrating models, persons and draws", self.files, measure)
+        yield CellStage("calibrating models, persons and draws", self.files, measure)
 
-    def _choose(self, run: OpenRun) -> Stage:
+    def _choose(self, run: OpenRun) -> CellStage:
         """Train the models without one person that choose a strength, by all processes;
         other commands do not find these runs.
         """
@@ -150,7 +150,7 @@ class CalibrationRun(Job, RunJob):
             run.folder.write_json(self.choice_files[cell], choice.model_dump())
 
         files = {name: self.choice_files[cell] for name, cell in cell_of_name.items()}
-        return Stage("choosing the strength of transfer", files, choose)
+        return CellStage("choosing the strength of transfer", files, choose)
 
     def _read_choices(self, run: OpenRun) -> dict[str, Strength]:
         """Read the strength of transfer of each model, by its name."""

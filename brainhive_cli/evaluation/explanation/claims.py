@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.facts import Claim
+from brainhive_cli.core.facts import AxisClaim
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
 from brainhive_cli.evaluation.explanation.findings import (
@@ -45,7 +45,7 @@ def choose_claims(results: Findings) -> list[Finding]:
     return chosen
 
 
-def state_claims(results: Findings) -> list[Claim]:
+def state_claims(results: Findings) -> list[AxisClaim]:
     """State where each chosen analysis is strongest among its significant positions, or
     among all if none is significant.
     """
@@ -58,7 +58,7 @@ def state_claims(results: Findings) -> list[Claim]:
         index = int(np.where(is_eligible, finding.values, -np.inf).argmax())
         kind: Any = "time" if axis.name == TIME else axis.name
         claims.append(
-            Claim(
+            AxisClaim(
                 axis=kind,
                 place=axis.where(index),
                 p=p[index],

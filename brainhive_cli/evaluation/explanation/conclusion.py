@@ -11,7 +11,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
-from brainhive_cli.core.facts import Cell as CellFacts, ExplanationFacts
+from brainhive_cli.core.facts import CellFacts, ExplanationFacts
 from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.measurements import Measurements, Metric, scope
 from brainhive_cli.core.runs import RunFolder

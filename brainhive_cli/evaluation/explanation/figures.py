@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
+from brainhive_cli.core.artifacts import Curve, CurveLine, Heatmap, Topomap
 from brainhive_cli.core.measurements import Metric, shown
-from brainhive_cli.core.tables import Cell as TableCell, Table, p_text
+from brainhive_cli.core.tables import Table, TableCell, p_text
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.evaluation.explanation.claims import choose_claims
 from brainhive_cli.evaluation.explanation.findings import (
@@ -30,7 +30,7 @@ from brainhive_cli.reports.page import DETAILS, FINDING
 from brainhive_cli.reports.tables import render, with_interval
 
 MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}
-Drawn = list[Curve | Heatmap | Map]
+Drawn = list[Curve | Heatmap | Topomap]
 
 
 def draw_findings(
@@ -88,7 +88,7 @@ def draw_findings(
         )
         # ceilings are means over sensors
         bounds = {} if kind == SENSOR else ceilings.get(first.metric, {})
-        lines += [Line(shown(name), values) for name, values in bounds.items()]
+        lines += [CurveLine(shown(name), values) for name, values in bounds.items()]
         note = render(
             "explanation.txt", of=analysis, metric=first.measured[0], ceilings=bounds
         )
@@ -119,7 +119,7 @@ def _draw_map(
     finding: Finding,
     space: Sensors | Voxels,
     positions: Mapping[str, tuple[float, float]],
-) -> Map | Heatmap | None:
+) -> Topomap | Heatmap | None:
     """Draw the values of sensors on the head, or those of regions on slices; None if
     their positions are not known.
     """
@@ -144,13 +144,13 @@ def _draw_map(
     return draw_slices(title, voxels, space.grid, value)
 
 
-def _line(name: str, metrics: Sequence[Metric]) -> Line:
+def _line(name: str, metrics: Sequence[Metric]) -> CurveLine:
     """Make a line of metrics, with intervals for these subjects, which hold at any
     number of subjects.
     """
     ends = [metric.these_subjects or (metric.low, metric.high) for metric in metrics]
     low, high = zip(*ends, strict=True)
-    return Line(
+    return CurveLine(
         name, [metric.value for metric in metrics], low, high, metrics[0].chance
     )
 

@@ -25,7 +25,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.recipe import Recipe, Window
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
-from brainhive_cli.measurement.linear_maps import Products, Scale
+from brainhive_cli.measurement.linear_maps import FeatureScaler, Products
 
 LOST = "margin_lost"
 """Name of the metric: how much of the margin, the cosine similarity with the seen
@@ -312,7 +312,7 @@ def decode(learned: Tensor, targets: Tensor, signal: Tensor) -> Tensor:
     """
     train, test = (part.flatten(1).to(targets.device) for part in (learned, signal))
     # standardised by the training signals alone
-    scale = Scale.of(train)
+    scale = FeatureScaler.of(train)
     return Products.of(scale(train), targets.split(SIGNALS_AT_ONCE)).predict(
         scale(test)
     )

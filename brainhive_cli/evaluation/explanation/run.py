@@ -6,7 +6,7 @@ from functools import cached_property
 from brainhive_cli.core import artifacts, console, weights
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import Line
-from brainhive_cli.core.jobs import OpenRun, RunJob, Stage, Summary
+from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.evaluation.explanation.conclusion import MAPS, conclude
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
@@ -48,7 +48,7 @@ class ExplanationRun(Job, RunJob):
             parts[f"parts/{folder}/sub-{subject:02d}.safetensors"] = cell, subject
         return parts
 
-    def stages(self, run: OpenRun) -> Iterator[Stage]:
+    def stages(self, run: OpenRun) -> Iterator[CellStage]:
         """Explain each cell and subject, and the signals of each subject."""
         if not self.parts:
             return
@@ -65,7 +65,7 @@ class ExplanationRun(Job, RunJob):
             return explain_model(reader, self.recipe)
 
         files = {name: name for name in self.parts}
-        yield Stage("explaining cells and subjects", files, explain)
+        yield CellStage("explaining cells and subjects", files, explain)
 
     @console.progress("explaining all subjects together")
     def summarise(self, run: OpenRun) -> Summary:

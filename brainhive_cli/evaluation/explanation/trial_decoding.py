@@ -44,7 +44,7 @@ AT_ONCE = 2**26
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedTrials:
     """Predictions of one subject's classifiers for held-out trials, all folds together.
 
     Attributes:
@@ -237,7 +237,7 @@ def guess_most_frequent(shown: Sequence[Int64]) -> float:
     )
 
 
-def decode(job: Job, subject: int) -> Decoded:
+def decode(job: Job, subject: int) -> DecodedTrials:
     """Fit a classifier to each window of the training trials of each fold, and test it
     on all windows.
     """
@@ -305,7 +305,7 @@ def decode(job: Job, subject: int) -> Decoded:
         names += fold_names
         groups += fold_groups
         orders.append(interleaving)
-    return Decoded(
+    return DecodedTrials(
         names,
         groups,
         np.concatenate(shown),

@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 from brainhive_cli.core import artifacts, console, runs
-from brainhive_cli.core.artifacts import Artifact, Row, Sheet, Tile
+from brainhive_cli.core.artifacts import Artifact, Sheet, SheetRow, SheetTile
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.device_memory import keep_freed_memory
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
-from brainhive_cli.core.facts import Cell, ReconstructionFacts
+from brainhive_cli.core.facts import CellFacts, ReconstructionFacts
 from brainhive_cli.core.files import below, portable
 from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.launch import Launch
@@ -116,7 +116,7 @@ class Selection:
     rows: int
     protocol: str
     medium: str
-    saved: dict[Any, Tile] = field(default_factory=dict)
+    saved: dict[Any, SheetTile] = field(default_factory=dict)
 
     @console.progress("drawing sheets")
     def show(self, captions: Metric | None) -> list[Artifact]:
@@ -146,10 +146,12 @@ class Selection:
             results = [
                 self._result_tile(cell, image_id)
                 if image_id in cell.files
-                else Tile("")
+                else SheetTile("")
                 for cell in sources.values()
             ]
-            examples.append(Row(image_id, [self._stimulus_tile(image_id), *results]))
+            examples.append(
+                SheetRow(image_id, [self._stimulus_tile(image_id), *results])
+            )
 
         # the best reconstruction of each item, in even steps over their ranks
         best: dict[str, GeneratedSet] = {}
@@ -166,7 +168,7 @@ class Selection:
         rows = []
         for image_id, cell in (ranked[step] for step in steps):
             seen = self._stimulus_tile(image_id, cell.title)
-            rows.append(Row(image_id, [seen, self._result_tile(cell, image_id)]))
+            rows.append(SheetRow(image_id, [seen, self._result_tile(cell, image_id)]))
 
         # sheets of both
         note = f"{self.protocol}, {first.described}"
@@ -194,7 +196,7 @@ class Selection:
             ),
         ]
 
-    def _stimulus_tile(self, image_id: str, cell: str = "") -> Tile:
+    def _stimulus_tile(self, image_id: str, cell: str = "") -> SheetTile:
         """Show a stimulus, with what it shows and the cell that it is next to."""
         annotation = self.stimuli.annotation(image_id)
         words = [
@@ -209,7 +211,7 @@ class Selection:
             lines=words,
         )
 
-    def _result_tile(self, cell: GeneratedSet, image_id: str) -> Tile:
+    def _result_tile(self, cell: GeneratedSet, image_id: str) -> SheetTile:
         """Show the first reconstruction of a stimulus, with what was decoded and its
         values.
         """
@@ -218,7 +220,7 @@ class Selection:
         # pages can show files of the run alone: pictures that lie in it, and copies of
         # others
         if self.medium == "picture" and file.resolve().is_relative_to(root):
-            tile = Tile(file.resolve().relative_to(root).as_posix())
+            tile = SheetTile(file.resolve().relative_to(root).as_posix())
         else:
             tile = self._save("made", cell.name, image_id, cell.open(file), decoded)
         metrics: dict[str, Any] = {shown(name): value for name, value in values.items()}
@@ -226,7 +228,7 @@ class Selection:
 
     def _save(
         self, kind: str, folder: str, image_id: str, media: Any, annotation: Annotation
-    ) -> Tile:
+    ) -> SheetTile:
         """Write a picture, or a clip with the outline of its key object and its first
         frame, once.
         """
@@ -235,7 +237,7 @@ class Selection:
             return self.saved[key]
         if self.medium == "picture":
             picture = media_files.first_frame(media)
-            self.saved[key] = Tile(
+            self.saved[key] = SheetTile(
                 artifacts.save_picture(self.run, f"{kind}/{len(self.saved)}", picture)
             )
             return self.saved[key]
@@ -260,7 +262,9 @@ class Selection:
         still = Image.fromarray(frames[0])
         poster = f"{name}-still.webp"
         self.run.replace(poster, partial(still.save, format="WEBP", quality=80))
-        self.saved[key] = Tile(file, poster=poster if file.endswith(".mp4") else "")
+        self.saved[key] = SheetTile(
+            file, poster=poster if file.endswith(".mp4") else ""
+        )
         return self.saved[key]
 
 
@@ -554,7 +558,9 @@ def _measurements(
         scopes[name] = measure_sets(
             [cell], f"{protocol}, {cell.described}", split, alike
         )
-        cells[name] = Cell(source=cell.source, subject=cell.subject, title=cell.title)
+        cells[name] = CellFacts(
+            source=cell.source, subject=cell.subject, title=cell.title
+        )
 
         # a mean over repeats for each item and metric; None where an item has none
         columns: dict[str, list[Any]] = {"image_ids": list(cell.files)}

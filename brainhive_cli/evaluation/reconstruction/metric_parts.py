@@ -27,7 +27,7 @@ from brainhive_cli.data.targets.encoder_groups import encode
 from brainhive_cli.measurement.metrics import (
     Medium,
     MetricPart,
-    Scale,
+    MetricScale,
     image,
     semantics,
     tasks,
@@ -193,7 +193,7 @@ def two_way_name(encoder: EncoderConfig) -> str:
     return f"two_way_{encoder.name}"
 
 
-def scale_of(metric: str) -> Scale:
+def scale_of(metric: str) -> MetricScale:
     """Say what the values of a metric mean."""
     part = find_metric(metric)
     return part.scale if part else tasks.SCALES.get(metric, IDENTIFICATION.scale)

@@ -13,7 +13,7 @@ from brainhive_cli.core import driver, parts
 from brainhive_cli.core.command import Input, Result, Work, collect
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.facts import ReconstructionFacts, cite, flatten
-from brainhive_cli.core.jobs import Logged, OpenRun, RunJob, Stage, Summary
+from brainhive_cli.core.jobs import CellStage, Logged, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder, of_variant
@@ -283,7 +283,7 @@ class ReconstructionRun(Job, ScoredRun):
                 require_start(job.prior.condition(decoded[:1], [0]))
         return Opened(job, heads, brain, sets)
 
-    def stages(self, run: OpenRun) -> Iterator[Stage]:
+    def stages(self, run: OpenRun) -> Iterator[CellStage]:
         """Generate the media of each set of heads, all processes together."""
         opened = self.open(run.launch)
         job, recipe, launch = opened.job, self.recipe, run.launch
@@ -325,7 +325,7 @@ class ReconstructionRun(Job, ScoredRun):
             return all((run.folder.path / file).is_file() for file in media[name])
 
         last_files = {name: files[-1] for name, files in media.items()}
-        yield Stage("generating", last_files, draw, "together", is_finished)
+        yield CellStage("generating", last_files, draw, "together", is_finished)
 
     def summarise(self, run: OpenRun) -> Summary:
         """Add training pictures instead of reconstructions, and score all of it."""

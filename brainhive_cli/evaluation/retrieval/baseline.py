@@ -33,8 +33,8 @@ from brainhive_cli.evaluation.retrieval.measure import (
 from brainhive_cli.evaluation.retrieval.scopes import CLASSIFIERS
 from brainhive_cli.measurement.linear_maps import (
     MAX_EXACT,
+    FeatureScaler,
     Products,
-    Scale,
     principal_axes,
 )
 from brainhive_cli.measurement.ranks import ranks_of_all
@@ -220,7 +220,7 @@ def read_signals(
         raise BrainhiveError(f"subject {subject} was shown none of the candidates")
 
     # principal components of standardised training signals
-    scale = Scale.of(train)
+    scale = FeatureScaler.of(train)
     axes = principal_axes(scale(train[:: -(-len(train) // AXES_SIGNALS)]), COMPONENTS)
     components = scale(train) @ axes, scale(flatten(tested).to(device)) @ axes
 
@@ -538,7 +538,7 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
         shown = tested.stimulus
 
         # standardised by those of the training, [N, F] and [M, F]
-        scale = Scale.of(flatten(trials))
+        scale = FeatureScaler.of(flatten(trials))
         train = scale(flatten(trials))
         test = scale(flatten(tested).float())
 

@@ -13,11 +13,11 @@ from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.artifacts import (
     Artifact,
     Curve,
+    CurveLine,
     Heatmap,
-    Line,
-    Row,
     Sheet,
-    Tile,
+    SheetRow,
+    SheetTile,
 )
 from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.core.facts import ConfusionMatrix, RetrievalFacts
@@ -91,8 +91,8 @@ def draw_artifacts(
     names = [str(a) if b == a + 1 else f"{a}–{b - 1}" for a, b in bins]
     shares = (np.histogram(ranks, edges)[0] / len(ranks)).tolist()
     lines = [
-        Line("measured", shares),
-        Line("guessing", [(b - a) / pool for a, b in bins]),
+        CurveLine("measured", shares),
+        CurveLine("guessing", [(b - a) / pool for a, b in bins]),
     ]
     title = "Ranks of the seen picture"
     drawn.append(
@@ -101,7 +101,7 @@ def draw_artifacts(
 
     # top-1 over repetitions
     if points := scopes_below(measured, REPETITIONS):
-        line = Line.of(shown("top1"), [point["top1"] for point in points.values()])
+        line = CurveLine.of(shown("top1"), [point["top1"] for point in points.values()])
         title = "Accuracy over repetitions"
         counts = [*map(float, points)]
         curve = Curve(
@@ -117,7 +117,8 @@ def draw_artifacts(
     regions = scopes_below(measured, REGIONS)
     heads = next(iter(regions.values()), {})
     lines = [
-        Line.of(head, [metrics[head] for metrics in regions.values()]) for head in heads
+        CurveLine.of(head, [metrics[head] for metrics in regions.values()])
+        for head in heads
     ]
     title = "What each region carries"
     value = "share of the prediction lost without it"
@@ -183,7 +184,7 @@ def _draw_nearest(measured: Measurements) -> Curve:
         "Score against the nearest training picture",
         "cosine with the nearest training picture",
         cosines,
-        [Line("mean of a bin", means), Line("least squares", fitted)],
+        [CurveLine("mean of a bin", means), CurveLine("least squares", fitted)],
         "share of wrong pictures below, less that for other signals",
         note=f"Slope {slope.value:.3f} per standard deviation of cosine, 95 % CI "
         f"{slope.interval_text()} ({slope.interval}). Cosines are of the embeddings "
@@ -249,13 +250,15 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
         scores, seen.tolist(), retrieved.tolist(), strict=True
     ):
         rank = int((query >= query[true]).sum())  # ties rank against the model
-        tiles = [Tile(files[true], [concepts[true], f"rank {rank}"])]
+        tiles = [SheetTile(files[true], [concepts[true], f"rank {rank}"])]
         for index in nearest:
             lines = [concepts[index], f"cosine {query[index]:.2f}"]
             tiles.append(
-                Tile(files[index], lines, verdict="right" if index == true else "wrong")
+                SheetTile(
+                    files[index], lines, verdict="right" if index == true else "wrong"
+                )
             )
-        query_rows.append(Row(gallery.image_ids[true], tiles))
+        query_rows.append(SheetRow(gallery.image_ids[true], tiles))
     columns = ["seen", *(str(rank + 1) for rank in range(RETRIEVED))]
     title = f"Seen, and the {RETRIEVED} most similar pictures"
     noun = (

@@ -13,7 +13,7 @@ from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import BrainhiveError, Line
 from brainhive_cli.core.facts import RIDGE_RECIPE, Baseline, RetrievalFacts
 from brainhive_cli.core.files import locate_stored
-from brainhive_cli.core.jobs import Logged, OpenRun, RunJob, Stage, Summary
+from brainhive_cli.core.jobs import CellStage, Logged, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, BACKWARD, Measurements, scope
 from brainhive_cli.core.sweep import collect_variants, read_sweep_run
@@ -71,7 +71,7 @@ class RetrievalRun(Job, RunJob):
         }
         return driver.run_each("eval-retrieval", variants, run.launch, again)
 
-    def stages(self, run: OpenRun) -> Iterator[Stage]:
+    def stages(self, run: OpenRun) -> Iterator[CellStage]:
         """Rank the gallery by the signals of each cell."""
         if self.variants:
             return
@@ -85,7 +85,7 @@ class RetrievalRun(Job, RunJob):
             models = self.open_models(groups[name], launch.device)
             return measure_cell(models, self.recipe)
 
-        yield Stage("evaluating cells", self.files, measure)
+        yield CellStage("evaluating cells", self.files, measure)
 
     @property
     def files(self) -> dict[str, str]:

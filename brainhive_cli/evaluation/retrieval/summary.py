@@ -14,11 +14,11 @@ from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.facts import (
     Answer,
     Baseline,
-    Cell,
+    CellFacts,
     ConfusionMatrix,
     Control,
     Difference,
-    Gallery as GalleryFacts,
+    GalleryFacts,
     RetrievalFacts,
     describe_signals,
     merge,
@@ -329,7 +329,7 @@ def measure_cells(
     tested: Cells,
     measured: Mapping[TrainedCell, Measured],
     units: Mapping[str, list[str]],
-) -> tuple[Scopes, dict[str, Cell], dict[str, dict[str, Any]]]:
+) -> tuple[Scopes, dict[str, CellFacts], dict[str, dict[str, Any]]]:
     """Measure all cells together, and each of them.
 
     Args:
@@ -351,7 +351,9 @@ def measure_cells(
             scopes[name] = measure_table(cell_tested)
             if backward := cell_tested.below(BACKWARD):
                 scopes[scope(name, BACKWARD)] = measure_table(backward, CURVE)
-            cells[name] = Cell(cell=cell.name, subject=label(subject), seed=cell.seed)
+            cells[name] = CellFacts(
+                cell=cell.name, subject=label(subject), seed=cell.seed
+            )
             # ranks of single items, by which runs are paired later
             item_values[name] = {
                 "image_ids": table.image_ids,

@@ -13,7 +13,7 @@ Medium = Literal["picture", "clip"]
 
 
 @dataclass(frozen=True)
-class Scale:
+class MetricScale:
     """Meaning of the values of a metric.
 
     Attributes:
@@ -55,7 +55,7 @@ class MetricPart:
     features: Callable[..., Tensor]
     compare: Callable[[Tensor, Tensor, Tensor], Tensor]
     medium: Medium = "picture"
-    scale: Scale = Scale()
+    scale: MetricScale = MetricScale()
     is_identification: bool = False
     takes_originals: bool = False
     is_of_one: bool = False

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement.metrics import MetricPart, Scale
+from brainhive_cli.measurement.metrics import MetricPart, MetricScale
 
 PIXELS_PX = 425
 """Size at which pixels are compared: that of NSD's stimuli (MindEye2)."""
@@ -264,7 +264,7 @@ def _crop_border(planes: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 PARTS = {
-    "pixcorr": MetricPart(standardise_pixels, correlation, scale=Scale()),
-    "ssim": MetricPart(local_moments, structural_similarity, scale=Scale()),
+    "pixcorr": MetricPart(standardise_pixels, correlation, scale=MetricScale()),
+    "ssim": MetricPart(local_moments, structural_similarity, scale=MetricScale()),
 }
 """The metrics of pixels, by the name that recipes and tables use."""

@@ -18,7 +18,7 @@ from brainhive_cli.core import console, hub
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingData, first_line
 from brainhive_cli.core.weights import describe_match, read, reading
-from brainhive_cli.measurement.metrics import MetricPart, Scale
+from brainhive_cli.measurement.metrics import MetricPart, MetricScale
 from brainhive_cli.measurement.metrics.image import (
     correlation,
     correlation_distance,
@@ -68,7 +68,7 @@ Colours = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
-class Network:
+class MetricNetwork:
     """A network and the nodes whose outputs are compared.
 
     Attributes:
@@ -149,7 +149,7 @@ class Features:
     """Features of media by a loaded network, whose module takes normalised media."""
 
     def __init__(
-        self, module: nn.Module, network: Network, device: torch.device
+        self, module: nn.Module, network: MetricNetwork, device: torch.device
     ) -> None:
         self._module = module
         self._network = network
@@ -198,7 +198,7 @@ class Features:
 
 def _torchvision(
     name: str, weights: str, title: str, side_px: int, file: str, nodes: Sequence[str]
-) -> Network:
+) -> MetricNetwork:
     """Describe a network of torchvision, which is imported when it is needed."""
 
     def load(path: Path) -> nn.Module:
@@ -208,7 +208,7 @@ def _torchvision(
         return _cut(get_model(name, weights=weights), nodes)
 
     outputs = {node: itemgetter(node) for node in nodes}
-    return Network(
+    return MetricNetwork(
         title, side_px, outputs, f"https://download.pytorch.org/models/{file}", load
     )
 
@@ -284,14 +284,16 @@ def _transformer(
     weights: str = "model.safetensors",
     takes_clips: bool = False,
     **options: Any,
-) -> Network:
+) -> MetricNetwork:
     """Describe a network of transformers: a class of it, and functions that read its
     outputs by node.
     """
 
     # transformers' networks take 224 px, whatever their class
     load = partial(_load_pretrained, kind, **options)
-    return Network(title, 224, outputs, source, load, colours, takes_clips, weights)
+    return MetricNetwork(
+        title, 224, outputs, source, load, colours, takes_clips, weights
+    )
 
 
 def _load_pretrained(kind: str, folder: Path, **options: Any) -> Any:
@@ -364,7 +366,7 @@ NETWORKS = {
         "efficientnet_b1-c27df63c.pth",
         ["avgpool"],
     ),
-    "swav": Network("SwAV", 224, {"avgpool": itemgetter("avgpool")}, SWAV, _swav),
+    "swav": MetricNetwork("SwAV", 224, {"avgpool": itemgetter("avgpool")}, SWAV, _swav),
     "vit": _transformer(
         "ViT-B/16",
         VIT,
@@ -394,7 +396,7 @@ NETWORKS = {
         "pytorch_model.bin",
         add_pooling_layer=False,
     ),
-    "detector": Network(
+    "detector": MetricNetwork(
         "MM-Grounding-DINO",
         800,
         {"scores": Tensor.float},
@@ -402,7 +404,7 @@ NETWORKS = {
         _load_detector,
         files=TEXT_FILES,
     ),
-    "git": Network(
+    "git": MetricNetwork(
         "GIT",
         224,
         {"caption": normalise},
@@ -411,7 +413,7 @@ NETWORKS = {
         OPENAI,
         files=TEXT_FILES,
     ),
-    "minilm": Network(
+    "minilm": MetricNetwork(
         "MiniLM",
         0,
         {},
@@ -428,7 +430,7 @@ VideoMAE's class has others by default.
 
 def _classify(compare: Callable[..., Tensor], ways: int, labels: int) -> MetricPart:
     """Describe n-way classification by a network's logits."""
-    scale = Scale(0.0, 1.0, chance=n_way_chance(ways, labels), pool=ways)
+    scale = MetricScale(0.0, 1.0, chance=n_way_chance(ways, labels), pool=ways)
     return MetricPart(
         Tensor.float, partial(compare, ways=ways, labels=labels), "clip", scale
     )
@@ -437,12 +439,12 @@ def _classify(compare: Callable[..., Tensor], ways: int, labels: int) -> MetricP
 IDENTIFICATION = MetricPart(
     standardise,
     two_way_identification,
-    scale=Scale(0.0, 1.0, chance=0.5),
+    scale=MetricScale(0.0, 1.0, chance=0.5),
     is_identification=True,
 )
-DISTANCE = MetricPart(standardise, correlation_distance, scale=Scale(0.0, 2.0))
+DISTANCE = MetricPart(standardise, correlation_distance, scale=MetricScale(0.0, 2.0))
 CONSISTENCY = MetricPart(
-    normalise, consistency, "clip", Scale(ranks=False), is_of_one=True
+    normalise, consistency, "clip", MetricScale(ranks=False), is_of_one=True
 )
 FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
     "alexnet2": ("alexnet", "features.4", IDENTIFICATION),
@@ -454,7 +456,7 @@ FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
     "object_f1": (
         "detector",
         "scores",
-        MetricPart(Tensor.float, object_f1, scale=Scale(0.0)),
+        MetricPart(Tensor.float, object_f1, scale=MetricScale(0.0)),
     ),
     "cap_sim": ("git", "caption", MetricPart(normalise, correlation)),
     **{

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from brainhive_cli.core.arrays import Bool, Float64
 from brainhive_cli.core.errors import MissingExtra, install_line
-from brainhive_cli.measurement.metrics import Scale
+from brainhive_cli.measurement.metrics import MetricScale
 
 DICE = "mask_dice"
 RECALL = "concept_recall"
@@ -30,11 +30,11 @@ WORD = re.compile(r"\w+(?:['-]\w+)*")
 MIN_PROBABILITY = 0.5
 """Probability above which a pixel is the object's (NEURONS)."""
 SCALES = {
-    DICE: Scale(0.0, 1.0, ranks=False),
-    RECALL: Scale(0.0, 1.0, ranks=False),
-    OBJECT: Scale(0.0, 1.0, ranks=False),
+    DICE: MetricScale(0.0, 1.0, ranks=False),
+    RECALL: MetricScale(0.0, 1.0, ranks=False),
+    OBJECT: MetricScale(0.0, 1.0, ranks=False),
     **{
-        name: Scale(0.0, 10.0 if name == "cider" else 1.0, ranks=False)
+        name: MetricScale(0.0, 10.0 if name == "cider" else 1.0, ranks=False)
         for name in LIBRARIES
     },
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from brainhive_cli.core.arrays import Float32, UInt8
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement.metrics import MetricPart, Scale
+from brainhive_cli.measurement.metrics import MetricPart, MetricScale
 from brainhive_cli.measurement.metrics.image import pixcorr, resize, ssim
 
 FRAME_PX = 256
@@ -271,21 +271,21 @@ def frame_similarity(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
 
 PARTS = {
     "frame_pixcorr": MetricPart(
-        frames, partial(over_frames, pixcorr, side_px=FRAME_PX), "clip", Scale()
+        frames, partial(over_frames, pixcorr, side_px=FRAME_PX), "clip", MetricScale()
     ),
     "frame_ssim": MetricPart(
-        frames, partial(over_frames, ssim, side_px=None), "clip", Scale()
+        frames, partial(over_frames, ssim, side_px=None), "clip", MetricScale()
     ),
     "frame_ssim_published": MetricPart(
         frames,
         partial(over_frames, ssim, side_px=None, is_published=True),
         "clip",
-        Scale(ranks=False),
+        MetricScale(ranks=False),
     ),
     "frame_psnr": MetricPart(
-        frames, partial(over_frames, psnr), "clip", Scale(0.0, None)
+        frames, partial(over_frames, psnr), "clip", MetricScale(0.0, None)
     ),
-    "epe": MetricPart(frames, end_point_error, "clip", Scale(0.0, None)),
-    "motion_direction": MetricPart(displacement, direction, "clip", Scale()),
+    "epe": MetricPart(frames, end_point_error, "clip", MetricScale(0.0, None)),
+    "motion_direction": MetricPart(displacement, direction, "clip", MetricScale()),
 }
 """Metrics without a network, by the name that recipes and tables use."""

@@ -116,7 +116,7 @@ class Ridge(nn.Module):
         self.standardise = config.standardise
         self.maps: Any = nn.ModuleDict()
         for subject, width in zip(spec.subjects, spec.widths, strict=True):
-            self.maps[str(subject)] = Map(
+            self.maps[str(subject)] = RidgeMap(
                 width * spec.samples, config.components, heads
             )
 
@@ -164,7 +164,7 @@ class Ridge(nn.Module):
             )
 
         # components of the signals; sums of the targets, block by block
-        ridge: Map = self.maps[str(subject)]
+        ridge: RidgeMap = self.maps[str(subject)]
         basis, scores, singular = ridge.project(signal)  # [V, K], [N, K], [K]
         totals = {
             name: torch.zeros(2, head.width, device=signal.device)
@@ -232,7 +232,7 @@ class Ridge(nn.Module):
                 weight.copy_(basis @ weight)
 
 
-class Map(nn.Module):
+class RidgeMap(nn.Module):
     """The map of one subject: signals, less their mean, to components, and these to
     every head.
 

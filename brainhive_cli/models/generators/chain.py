@@ -44,7 +44,7 @@ MIX_AUTOENCODER = {**_components.ARCHITECTURES["shared"]["vae"]}
 """
 
 
-class Stage(Section):
+class ChainStage(Section):
     """One stage; what it leaves out is as the command's recipe says."""
 
     generator: Annotated[Any, parts.part("generators", DEFAULT)] = Field(
@@ -87,7 +87,7 @@ class Stage(Section):
     )
 
 
-Link = tuple[Stage, Any, Any, _captioner.Captioner | None]
+Link = tuple[ChainStage, Any, Any, _captioner.Captioner | None]
 """A stage, its generator, its prior (None where the stage takes the chain's
 conditioning), and captioner.
 """
@@ -179,7 +179,9 @@ class LowLevelMix(Section):
 class Config(parts.Config):
     """Stages in their order, such as a keyframe and then its motion."""
 
-    stages: tuple[Stage, ...] = Field(min_length=1, description="The stages, in order.")
+    stages: tuple[ChainStage, ...] = Field(
+        min_length=1, description="The stages, in order."
+    )
     low_level_mix: LowLevelMix | None = Field(
         None,
         description="Average the pictures of the last stage with a decoded blurry one "
@@ -255,8 +257,8 @@ class Config(parts.Config):
 
 TINY = Config(
     stages=(
-        Stage(generator=sdxl.TINY),
-        Stage(generator=sdxl.TINY, steps=2, strength=0.5),
+        ChainStage(generator=sdxl.TINY),
+        ChainStage(generator=sdxl.TINY, steps=2, strength=0.5),
     )
 )
 """Small enough for tests."""

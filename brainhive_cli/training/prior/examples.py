@@ -25,9 +25,9 @@ from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.media.views import (
-    Batch,
     Content,
     Latents,
+    PictureBatch,
     View,
     crop_centre,
     loaded,
@@ -88,7 +88,7 @@ def _open_embeddings(recipe: Recipe, images: StimulusSet, launch: Launch) -> Tar
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PriorExamples:
     """Pictures with their embeddings, and which are kept from training."""
 
     images: StimulusSet
@@ -152,8 +152,8 @@ class Pictures:
 
 
 def encode_latents(
-    pictures: Pictures, generator: Any, recipe: Recipe, launch: Launch
-) -> Pictures:
+    pictures: PriorExamples, generator: Any, recipe: Recipe, launch: Launch
+) -> PriorExamples:
     """Add the latents of pictures, of which missing ones are encoded; resumes where it
     stopped.
 
@@ -213,14 +213,14 @@ def encode_latents(
 
 
 def batches(
-    pictures: Pictures,
+    pictures: PriorExamples,
     steps: range,
     size: int,
     passes: int,
     seed: int,
     workers: int,
     launch: Launch,
-) -> Iterator[Batch]:
+) -> Iterator[PictureBatch]:
     """Yield this process's share of the pictures of `steps`, a batch for each pass.
 
     Args:

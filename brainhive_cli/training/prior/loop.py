@@ -26,13 +26,13 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.media.decoding import decoders
-from brainhive_cli.data.media.views import Batch, crop_of_the_original
+from brainhive_cli.data.media.views import PictureBatch, crop_of_the_original
 from brainhive_cli.data.targets.encoder_keys import match_prior
 from brainhive_cli.models import priors
 from brainhive_cli.models.adamw import AdamW
 from brainhive_cli.models.blocks import order_embeddings
-from brainhive_cli.training.prior.examples import Pictures, batches, encode_latents
-from brainhive_cli.training.prior.recipe import Recipe, Train
+from brainhive_cli.training.prior.examples import PriorExamples, batches, encode_latents
+from brainhive_cli.training.prior.recipe import PriorTrain, Recipe
 
 USUAL_WIDTH = 1024
 """D that is taken of an embedding of which nothing is known yet."""
@@ -156,12 +156,12 @@ def make_prior(
     return prior, match_prior(source, recipe.encoders)
 
 
-class Learner:
+class PriorLearner:
     """The parts of a prior (on its device) that are not `frozen`, their optimiser and
     step.
     """
 
-    def __init__(self, prior: Any, frozen: Sequence[str], train: Train) -> None:
+    def __init__(self, prior: Any, frozen: Sequence[str], train: PriorTrain) -> None:
         # parameters that learn, and the settings of the optimiser
         self.prior = prior
         self.parameters = trainable(prior, frozen)
@@ -242,14 +242,14 @@ class Training:
     """A prior attached to its generator, and the pictures that it learns from."""
 
     recipe: Recipe
-    pictures: Pictures  # with their latents if these were computed before
+    pictures: PriorExamples  # with their latents if these were computed before
     generator: Any  # the frozen diffusion model
     prior: Any
     keys: dict[str, str]  # the prior's, by the encoder's store name
     launch: Launch
 
     @classmethod
-    def begin(cls, recipe: Recipe, pictures: Pictures, launch: Launch) -> Self:
+    def begin(cls, recipe: Recipe, pictures: PriorExamples, launch: Launch) -> Self:
         """Load the generator, and load or make the prior; BrainhiveError if they do not
         fit each other.
         """
@@ -267,7 +267,7 @@ class Training:
         prior.to(launch.device, DTYPES[recipe.train.weights]).train()
         return cls(recipe, pictures, generator, prior, keys, launch)
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: PictureBatch) -> Tensor:
         """Mean loss of the batch's pictures at noise of their own."""
         is_kept, random = self.draw(batch)
         embeddings = self.embeddings(batch)
@@ -278,7 +278,7 @@ class Training:
             self.latents(batch), conditioning, random, self.ids(batch)
         )
 
-    def draw(self, batch: Batch) -> tuple[Tensor, list[torch.Generator]]:
+    def draw(self, batch: PictureBatch) -> tuple[Tensor, list[torch.Generator]]:
         """Draw which tokens are kept, [B, 1], with each row's random number generator
         for the loss.
 
@@ -290,7 +290,7 @@ class Training:
         )
         return to_device(drawn >= self.recipe.token_dropout, self.launch.device), random
 
-    def numbers(self, batch: Batch) -> Sequence[int]:
+    def numbers(self, batch: PictureBatch) -> Sequence[int]:
         """Number the rows of a batch for their randomness: by their positions in the
         step, or with `equal_noise` in the share of the process.
         """
@@ -300,7 +300,7 @@ class Training:
         share = train.batch_size * train.accumulate
         return [position % share for position in batch.positions]
 
-    def latents(self, batch: Batch) -> Tensor:
+    def latents(self, batch: PictureBatch) -> Tensor:
         """Return the latents [B, C, h, w] of pictures, encoded now where they were not
         computed before.
 
@@ -317,7 +317,7 @@ class Training:
             ]
         return self.generator.encode(image.float() / 255, random)
 
-    def ids(self, batch: Batch) -> Tensor:
+    def ids(self, batch: PictureBatch) -> Tensor:
         """Return the size and crop ids of pictures [B, 6], the crop's corner as
         `crop_ids` says.
         """
@@ -330,7 +330,7 @@ class Training:
             derive_seed(self.recipe.seed, *position) >> 1
         )
 
-    def embeddings(self, batch: Batch) -> dict[str, Tensor]:
+    def embeddings(self, batch: PictureBatch) -> dict[str, Tensor]:
         """Return the embeddings [B, D] of pictures by the prior's keys, in the dtype of
         its weights.
         """
@@ -349,7 +349,7 @@ class Training:
         chosen = self.pictures.held[: self.recipe.validation_items]
         with console.progress("validating", len(chosen)) as bar:
             for index in chosen:
-                batch = Batch(*self.pictures.read([int(index)]))
+                batch = PictureBatch(*self.pictures.read([int(index)]))
                 # one row for each noise level
                 conditioning = self.prior.condition_on_embeddings(
                     self.embeddings(batch)
@@ -372,7 +372,7 @@ class Training:
 def train(
     training: Training,
     folder: RunFolder,
-    learner: Learner,
+    learner: PriorLearner,
     after_step: Callable[[int], None],
     track: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> list[float]:

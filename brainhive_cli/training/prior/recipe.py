@@ -49,7 +49,7 @@ def _of_pictures(configs: Sequence[EncoderConfig]) -> Sequence[EncoderConfig]:
     return configs
 
 
-class Train(Section):
+class PriorTrain(Section):
     """Training of the prior; defaults are BrainHiVE's."""
 
     # length of the training, and pictures a step
@@ -197,7 +197,7 @@ class Recipe(BaseRecipe):
 
     # how it is trained
     seed: int = Field(0, ge=0, description="seed of weights, noise and order")
-    train: Train = Train()
+    train: PriorTrain = PriorTrain()
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:

@@ -32,10 +32,10 @@ from brainhive_cli.data.targets.next_commands import only_if_recorded
 from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models import encoders, priors
-from brainhive_cli.training.prior.examples import Pictures
+from brainhive_cli.training.prior.examples import PriorExamples
 from brainhive_cli.training.prior.loop import (
     LAST,
-    Learner,
+    PriorLearner,
     Training,
     require_fit,
     train,
@@ -76,9 +76,9 @@ class PriorRun(RunJob):
         return f"{self.dataset.name}-{self.recipe.prior.kind}"
 
     @cached_property
-    def pictures(self) -> Pictures:
+    def pictures(self) -> PriorExamples:
         """Pictures with their embeddings, as one process on the CPU sees them."""
-        return Pictures.open(self.recipe, ALONE)
+        return PriorExamples.open(self.recipe, ALONE)
 
     def inputs(self) -> list[Input]:
         """List the pictures with their embeddings, what is trained, and the networks of
@@ -225,13 +225,13 @@ def _list_metrics(recipe: Recipe) -> list[Input]:
     ]
 
 
-def _train(recipe: Recipe, pictures: Pictures, run: OpenRun) -> Measurements:
+def _train(recipe: Recipe, pictures: PriorExamples, run: OpenRun) -> Measurements:
     """Train, save the prior, and measure it on pictures kept from training."""
     folder, launch = run.folder, run.launch
     # try the sampler before training, so that its errors come first
     with console.progress("loading what is trained"):
         training = Training.begin(recipe, pictures, launch)
-        learner = Learner(training.prior, recipe.freeze, recipe.train)
+        learner = PriorLearner(training.prior, recipe.freeze, recipe.train)
     try_out(training, folder)
     at_start = _learn(training, run, learner)
 
@@ -314,7 +314,7 @@ def _save(training: Training, folder: Path) -> None:
     learned.write(folder)
 
 
-def _learn(training: Training, run: OpenRun, learner: Learner) -> list[float]:
+def _learn(training: Training, run: OpenRun, learner: PriorLearner) -> list[float]:
     """Train with regular samples, log and trackers; return the validation losses at the
     start.
     """

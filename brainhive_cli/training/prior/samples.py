@@ -18,7 +18,7 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.media.views import Batch, to_pictures
+from brainhive_cli.data.media.views import PictureBatch, to_pictures
 from brainhive_cli.data.targets.encoder_groups import encode
 from brainhive_cli.measurement.metrics.perceptual import (
     inception,
@@ -30,7 +30,7 @@ from brainhive_cli.measurement.statistics import Metric
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import Sampling, require_finite
-from brainhive_cli.reports.drawings import Tile, save_sheet
+from brainhive_cli.reports.drawings import DrawnTile, save_sheet
 from brainhive_cli.training.prior.loop import (
     LAST,
     Training,
@@ -66,7 +66,7 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
 
     # a row of two tiles for each item
     rows = [
-        [Tile(seen, [images.concepts[index]]), Tile(picture, ["generated"])]
+        [DrawnTile(seen, [images.concepts[index]]), DrawnTile(picture, ["generated"])]
         for index, seen, picture in zip(
             chosen, to_pictures(true), to_pictures(generated), strict=True
         )
@@ -81,8 +81,8 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
                 file = artifacts.save_picture(
                     folder, f"samples/{row}-{column}", tile.picture
                 )
-                saved.append(artifacts.Tile(file, tile.lines[:1]))
-            sheet_rows.append(artifacts.Row(images.image_ids[index], saved))
+                saved.append(artifacts.SheetTile(file, tile.lines[:1]))
+            sheet_rows.append(artifacts.SheetRow(images.image_ids[index], saved))
         note = (
             "Of pictures kept from training; made of their own embeddings, without a "
             "brain."
@@ -114,7 +114,7 @@ def loss_curve(run: RunFolder) -> list[artifacts.Curve]:
         for event in run.events()
         if {"step", "loss"} <= event.keys()
     }
-    line = artifacts.Line("training loss", list(loss_by_step.values()))
+    line = artifacts.CurveLine("training loss", list(loss_by_step.values()))
     curve = artifacts.Curve(
         "Loss", "step", list(loss_by_step), [line], section="Training"
     )
@@ -219,7 +219,7 @@ def _generate(training: Training, generator: Any, chosen: Int64) -> Tensor:
         for start in range(0, len(chosen), recipe.train.batch_size):
             rows = chosen[start : start + recipe.train.batch_size]
             embeddings = training.embeddings(
-                Batch(*training.pictures.read(rows.tolist()))
+                PictureBatch(*training.pictures.read(rows.tolist()))
             )
             conditioning = training.prior.condition_on_embeddings(embeddings)
             pictures = generator.generate(

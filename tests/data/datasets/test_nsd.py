@@ -13,7 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.media.pictures import BadPicture
-from brainhive_cli.data.published.nsd import CURATED, INFO, STIMULI, Pictures
+from brainhive_cli.data.published.nsd import CURATED, INFO, STIMULI, NsdPictures
 
 COUNT = 73000
 SHARED = [2, 5, 8]
@@ -59,7 +59,7 @@ def write_captions(root: Path, captions: list[list[str]], dtype: type = str) -> 
 
 
 def nsd(**knobs: Any) -> Dataset:
-    return Pictures(**knobs).build(Paths())
+    return NsdPictures(**knobs).build(Paths())
 
 
 def test_what_all_subjects_saw_is_the_test_split(root: Path) -> None:

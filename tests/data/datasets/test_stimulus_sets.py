@@ -11,15 +11,15 @@ from PIL import Image
 
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import (
     Dataset,
-    Published,
+    PublishedFacts,
     list_pictures,
     list_stimuli,
     require_split,
 )
 from brainhive_cli.data.files.ids import Names
+from brainhive_cli.data.media import stimuli as media_stimuli
 from brainhive_cli.data.media.pictures import BadPicture, decode
 from brainhive_cli.data.media.stimuli import (
     StimulusSet,
@@ -117,12 +117,12 @@ def test_published_numbers_stand_for_stimuli_that_are_not_here() -> None:
     def absent(split: str) -> StimulusSet:
         raise MissingData("no files", "fetch")
 
-    sizes = Published(stimuli={"train": 3}, frames=6, captions=5)
+    sizes = PublishedFacts(stimuli={"train": 3}, frames=6, captions=5)
     found = list_stimuli(dataset(images=absent, published_sizes=sizes), "train")
     assert list(found.image_ids) == ["train/0", "train/1", "train/2"]
     assert (found.captions_each, found.frames, found.medium) == (5, 6, "clip")
     assert found.missing is not None and found.captions and found.masks and found.labels
-    plain = Published(stimuli={"train": 1})
+    plain = PublishedFacts(stimuli={"train": 1})
     found = list_stimuli(dataset(images=absent, published_sizes=plain), "train")
     assert found.captions is None and found.masks is None and found.medium == "picture"
     for published in (None, plain):
@@ -203,7 +203,7 @@ def test_few_of_many_files_are_examined(
     def find(paths: list[str]) -> None:
         examined.append(len(paths))
 
-    monkeypatch.setattr(datasets, "find_unfetched", find)
+    monkeypatch.setattr(media_stimuli, "find_unfetched", find)
     for count in (999, 1000, 2500):
         files = [f"{number}.png" for number in range(count)]
         from_files("set", "train", tmp_path, files, files)

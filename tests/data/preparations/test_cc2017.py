@@ -11,7 +11,7 @@ from trial_numbers import numbers_of_stores
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.published.cc2017 import Bold
+from brainhive_cli.data.published.cc2017 import Cc2017Bold
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.stores.signal_store import SignalStore
 
@@ -66,7 +66,7 @@ def test_files_of_another_kind_are_one_line(root, go):
 
 
 def test_the_sizes_of_files_are_those_of_all_repetitions(home):
-    sizes = Bold().build(Paths()).sizes
+    sizes = Cc2017Bold().build(Paths()).sizes
     # 4,320 clips twice, 1,200 ten times, in float32 of 13,447 vertices
     assert sizes["train"][1] == 34_560 * 13_447
     assert sizes["test"][1] == 48_000 * 13_447

@@ -14,12 +14,12 @@ from trial_numbers import numbers_of_splits, numbers_of_trials
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.published.nsd import Raw
+from brainhive_cli.data.published.nsd import NsdBetas
 from tests.soak import nsd_files
 
 
 def made(root: Path, **knobs):
-    return Raw(root=str(root), **{"sessions": [1, 2], **knobs}).build(Paths())
+    return NsdBetas(root=str(root), **{"sessions": [1, 2], **knobs}).build(Paths())
 
 
 def test_voxels_of_the_mask_are_read_in_c_order_as_percent(

@@ -20,7 +20,11 @@ from trial_numbers import numbers_of_trials
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.published.nsd_prepared import BrainDiffuser, MindEye1, MindEye2
+from brainhive_cli.data.published.nsd_prepared import (
+    BrainDiffuserBetas,
+    MindEye1Betas,
+    MindEye2Betas,
+)
 from brainhive_cli.data.published.prepared_files import PreparedFiles
 
 BETAS = "betas_all_subj01_fp32_renorm.hdf5"
@@ -42,15 +46,15 @@ def mini(golden: Path, tmp_path_factory: pytest.TempPathFactory):
 
 
 def second(mini) -> PreparedFiles:
-    return MindEye2(root=str(mini[0] / "mindeye2")).build(Paths(data=str(mini[0])))
+    return MindEye2Betas(root=str(mini[0] / "mindeye2")).build(Paths(data=str(mini[0])))
 
 
 def first(mini) -> PreparedFiles:
-    return MindEye1(root=str(mini[0] / "mindeye1")).build(Paths())
+    return MindEye1Betas(root=str(mini[0] / "mindeye1")).build(Paths())
 
 
 def means(mini) -> PreparedFiles:
-    return BrainDiffuser(root=str(mini[0] / "brain_diffuser")).build(
+    return BrainDiffuserBetas(root=str(mini[0] / "brain_diffuser")).build(
         Paths(data=str(mini[0].parent))
     )
 
@@ -137,7 +141,7 @@ def test_test_trials_among_training_ones_are_refused(mini, tmp_path: Path) -> No
         member = tarfile.TarInfo("sample000000000.behav.npy")
         member.size = len(content.getvalue())
         archive.addfile(member, io.BytesIO(content.getvalue()))
-    preparation = MindEye2(root=str(tmp_path / "mindeye2")).build(
+    preparation = MindEye2Betas(root=str(tmp_path / "mindeye2")).build(
         Paths(data=str(tmp_path))
     )
     with pytest.raises(

@@ -141,7 +141,7 @@ def test_laions_split_files_say_which_pictures_are_in_test(
         for label in first[f"{side}_ids"]
     }
 
-    pictures = laion_fmri.Pictures(pool=pool, split=split)
+    pictures = laion_fmri.LaionFmriPictures(pool=pool, split=split)
     found, path = pictures.read_split(tmp_path)
 
     assert found == expected

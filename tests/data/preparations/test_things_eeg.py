@@ -10,7 +10,7 @@ from trial_numbers import numbers_of_trials
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.files import pickles
-from brainhive_cli.data.published.things_eeg_raw import TARGET, Raw
+from brainhive_cli.data.published.things_eeg_raw import TARGET, ThingsEegRaw
 from brainhive_cli.data.signals.cutting import covariance
 
 SPLITS = {"training": "train", "test": "test"}
@@ -33,7 +33,7 @@ def published(mini_raw, golden_eeg, tmp_path_factory):
 
 
 def sessions(raw, subject=1, **knobs):
-    made = Raw(root=str(raw), **knobs).build(Paths())
+    made = ThingsEegRaw(root=str(raw), **knobs).build(Paths())
     return [made.session(subject, session) for session in made.sessions(subject)]
 
 
@@ -145,12 +145,12 @@ def test_shuffles_are_the_published_ones(golden, golden_eeg):
 @pytest.mark.parametrize("name", ["eeg_steps", "eeg250_train", "eeg250_test"])
 def test_channels_are_in_the_published_order(golden, published, name):
     expected = np.load(golden / f"prepare/{name}.npz")["ch_names"]
-    assert Raw(root=str(published)).build(Paths()).channels == tuple(expected)
+    assert ThingsEegRaw(root=str(published)).build(Paths()).channels == tuple(expected)
 
 
 def test_times_before_the_cut_are_the_published_ones(golden, published):
     expected = np.load(golden / "prepare/eeg_steps.npz")["times_before_cut"]
-    made = Raw(root=str(published), keep_ms=(-200, 1000)).build(Paths())
+    made = ThingsEegRaw(root=str(published), keep_ms=(-200, 1000)).build(Paths())
     np.testing.assert_allclose(made.cutting.times_s, expected, atol=1e-9)
 
 

@@ -13,7 +13,7 @@ from trial_numbers import numbers_of_preparation
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.published.things_meg import Epochs
+from brainhive_cli.data.published.things_meg import ThingsMegEpochs
 
 CHANNELS, SAMPLES = 5, 281
 TRIALS = [
@@ -79,7 +79,7 @@ def signal() -> np.ndarray:
 
 
 def made(root: Path, **knobs):
-    return Epochs(root=str(root), **knobs).build(Paths())
+    return ThingsMegEpochs(root=str(root), **knobs).build(Paths())
 
 
 def test_when_each_trial_happened_is_kept_where_the_table_says_it(

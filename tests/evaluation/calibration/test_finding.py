@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from brainhive_cli.core.facts import Amount, CalibrationFacts, Cell
+from brainhive_cli.core.facts import Amount, CalibrationFacts, CellFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.evaluation.calibration.curves import find_better
 from brainhive_cli.measurement.units import Items
@@ -45,7 +45,7 @@ def measure(arm="transfer", people=6, **facts) -> Measurements:
     stated = {
         "is_above_chance": True,
         "lead": "50 pictures",
-        "cells": {f"sub-{one:02d}": Cell(subject=one) for one in range(people)},
+        "cells": {f"sub-{one:02d}": CellFacts(subject=one) for one in range(people)},
         "people": {f"sub-{one:02d}": [0.1, 0.2, 0.3] for one in range(people)},
         "arms": {name: ABOUT for name in (arm, "zero-shot")},
         **facts,

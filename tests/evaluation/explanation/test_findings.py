@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.core.facts import Cell, ExplanationFacts
+from brainhive_cli.core.facts import CellFacts, ExplanationFacts
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.tables import p_text
 from brainhive_cli.evaluation.explanation.claims import state_claims
@@ -45,7 +45,7 @@ def describe(groups, units=PICTURES):
 
 def state(*results, subjects=1, **facts):
     """State what is found of some subjects, as a run does."""
-    cells = {f"sub-{number}": Cell(subject=number) for number in range(subjects)}
+    cells = {f"sub-{number}": CellFacts(subject=number) for number in range(subjects)}
     about = ExplanationFacts(
         claims=state_claims(results), cells=cells, modality="EEG", **facts
     )

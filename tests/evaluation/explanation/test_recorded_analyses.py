@@ -9,7 +9,7 @@ import torch
 from recorded_numbers import Recorded
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.artifacts import Curve, Heatmap, Map
+from brainhive_cli.core.artifacts import Curve, Heatmap, Topomap
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals import repetitions
 from brainhive_cli.data.signals.repetitions import (
@@ -452,7 +452,7 @@ def test_conclusions(
     sections = [FINDING, SECTION, DETAILS]
     drawn = [
         [
-            [Curve, Map, Heatmap].index(type(figure)),
+            [Curve, Topomap, Heatmap].index(type(figure)),
             sections.index(figure.section),
             [short(line) for line in getattr(figure, "lines", ())],
             [vars(point) for point in getattr(figure, "points", ())],

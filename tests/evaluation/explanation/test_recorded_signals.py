@@ -28,7 +28,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.recipe import Recipe
 from brainhive_cli.evaluation.explanation.similarity import explain_similarity
-from brainhive_cli.evaluation.explanation.trial_decoding import Decoded
+from brainhive_cli.evaluation.explanation.trial_decoding import DecodedTrials
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports import signal_page
@@ -251,7 +251,7 @@ def test_accuracy_of_held_out_trials(
     order = Interleaving([], [])
     trials: Any = None
     fields: Any = ([], [], shown, predicted[None], axis, 3, trials, order)
-    decoded = Decoded(*fields)
+    decoded = DecodedTrials(*fields)
     whole = decoded.profile(axis, predicted, permuted, 0.4)
     module = "brainhive_cli.evaluation.explanation.trial_decoding"
     monkeypatch.setattr(f"{module}.AT_ONCE", 130)
@@ -301,7 +301,7 @@ def test_pages_of_signals(
         points=[
             [point.value for point in one.points]
             for one in drawn
-            if isinstance(one, artifacts.Map)
+            if isinstance(one, artifacts.Topomap)
         ],
     )
 

@@ -64,10 +64,10 @@ def member_of(spec: SignalSpec, **learned: Any) -> Any:
         cell=SimpleNamespace(tested_on=(1,)),
         module=SimpleNamespace(**described),
         **described,
+        path="a model",
         run=SimpleNamespace(
             dataset=SimpleNamespace(channels=()),
             channel_mapping="none",
-            models=[SimpleNamespace(path="a model")],
         ),
         encode=lambda trials: torch.from_numpy(trials.averages).flatten(1) @ weights,
         recorded_unit=lambda subject: "V",

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Cell
+from brainhive_cli.core.tables import TableCell
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, tables_of
 from brainhive_cli.reports.sentences import state_finding
 
@@ -77,7 +77,7 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None
     chosen = [
         row[0]
         for row in table.rows
-        if any(cell.is_best for cell in row[1:] if isinstance(cell, Cell))
+        if any(cell.is_best for cell in row[1:] if isinstance(cell, TableCell))
     ]
     assert validated["best"] > validated["last"] and chosen == ["best"]
     assert "best on validation (top-1)" in table.note

@@ -7,7 +7,7 @@ import pytest
 import torch
 from recorded_numbers import Recorded
 
-from brainhive_cli.measurement.metrics import Scale, image, networks, tasks, video
+from brainhive_cli.measurement.metrics import MetricScale, image, networks, tasks, video
 from brainhive_cli.measurement.metrics.image import prepare, two_way_identification
 from brainhive_cli.measurement.metrics.networks import FEATURE_METRICS, NETWORKS
 from brainhive_cli.measurement.metrics.perceptual import measure_distances
@@ -134,7 +134,7 @@ def test_task_scores(recorded: Recorded) -> None:
 def test_scales_and_networks(recorded: Recorded) -> None:
     parts = {**image.PARTS, **video.PARTS}
     parts |= {name: part for name, (_, _, part) in FEATURE_METRICS.items()}
-    scales: dict[str, Scale] = {name: part.scale for name, part in parts.items()}
+    scales: dict[str, MetricScale] = {name: part.scale for name, part in parts.items()}
     kinds = {
         name: (part.medium == "clip", part.is_identification, part.is_of_one)
         for name, part in parts.items()

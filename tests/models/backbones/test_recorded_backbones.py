@@ -214,12 +214,12 @@ def test_components_below_the_precision_of_their_squares_are_left_out() -> None:
     """Two voxels without correlation, the second as small as a rounding error."""
     small = torch.finfo(torch.float64).eps ** 0.5
     signal = torch.tensor([[1.0, 0], [-1, 0], [0, small], [0, -small]])[..., None]
-    basis, scores, singular = ridge.Map(2, None, {"a": Head((3,))}).project(signal)
+    basis, scores, singular = ridge.RidgeMap(2, None, {"a": Head((3,))}).project(signal)
     assert singular.tolist() == [pytest.approx(2**0.5), 0]
     assert basis.abs().tolist() == [[1, 0], [0, 0]]
     assert scores[:, 1].abs().max() == 0
     signal[2:] *= 2
-    singular = ridge.Map(2, None, {"a": Head((3,))}).project(signal)[2]
+    singular = ridge.RidgeMap(2, None, {"a": Head((3,))}).project(signal)[2]
     assert singular[1] > 0
 
 

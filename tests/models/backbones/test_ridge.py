@@ -157,12 +157,14 @@ def test_a_chosen_penalty_does_not_depend_on_how_many_components_are_kept():
         torch.testing.assert_close(other, predicted[0], atol=1e-3, rtol=1e-3)
 
 
-def fit_components(components: int, voxels: int = 60, count: int = 50) -> ridge.Map:
+def fit_components(
+    components: int, voxels: int = 60, count: int = 50
+) -> ridge.RidgeMap:
     """Fit a map to signals whose components fall off quickly."""
     signal, _ = drawn(voxels, count)
     mixed = (signal[..., 0] - 2) / torch.linspace(1, 4, voxels)
     decaying = mixed @ torch.diag(0.7 ** torch.arange(voxels)) + 5
-    found = ridge.Map(voxels, components, HEADS)
+    found = ridge.RidgeMap(voxels, components, HEADS)
     found.parts = found.project(decaying[..., None])
     return found
 
@@ -173,7 +175,7 @@ def test_components_are_those_of_a_whole_decomposition(voxels, components, monke
     monkeypatch.setattr(ridge, "BLOCK_NUMBERS", 130)  # two or three rows at once
     signal, _ = drawn(voxels, 50)
 
-    basis, scores, singular = ridge.Map(voxels, components, HEADS).project(signal)
+    basis, scores, singular = ridge.RidgeMap(voxels, components, HEADS).project(signal)
 
     flat = signal[..., 0].double()
     left, lengths, right = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
@@ -207,7 +209,7 @@ def test_a_fit_beyond_the_free_memory_is_refused_at_once(monkeypatch):
     needed = ridge.count_fit_bytes(25, 40, 40)
     assert needed >= 8 * 25**2 + 4 * 65 * 25  # Gram matrix, basis and scores
     monkeypatch.setattr(ridge, "free_bytes", lambda device: needed - 1)
-    monkeypatch.setattr(ridge.Map, "project", None)
+    monkeypatch.setattr(ridge.RidgeMap, "project", None)
 
     with pytest.raises(BrainhiveError) as refusal:
         fitted(signal, targets)

@@ -11,7 +11,7 @@ from brainhive_cli.core.command import require
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
 from brainhive_cli.models.generators import Sampling, _latent_diffusion, chain, sdxl
-from brainhive_cli.models.generators.chain import Config, LowLevelMix, Stage
+from brainhive_cli.models.generators.chain import ChainStage, Config, LowLevelMix
 from brainhive_cli.models.heads import Conditioning, Decoded
 
 CPU, PX = torch.device("cpu"), 32
@@ -29,7 +29,7 @@ def autoencoder(tmp_path: Path) -> str:
 
 def test_pictures_are_three_quarters_of_the_mean_at_256_px(autoencoder: str) -> None:
     """Source: MindEye2's final_evaluations.ipynb, .75 · refined + .25 · blurry."""
-    stages = (Stage(generator=sdxl.TINY),)
+    stages = (ChainStage(generator=sdxl.TINY),)
     plain, mixed = (
         Config(stages=stages, low_level_mix=mix)
         for mix in (None, {"autoencoder": autoencoder})

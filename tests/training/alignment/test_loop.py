@@ -26,7 +26,7 @@ from torch import nn
 from two import in_two
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import Cell, TrainingFacts
+from brainhive_cli.core.facts import CellFacts, TrainingFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import UNKNOWN_HISTORY, Measurements
 from brainhive_cli.core.runs import RunFolder
@@ -184,7 +184,7 @@ def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding)
     _, unseen, _ = train(replace(data, trials=seen), "unseen")
 
     caveats = [UNKNOWN_HISTORY]
-    cell = Cell(epoch=4, selected_on="last epoch", caveats=caveats)
+    cell = CellFacts(epoch=4, selected_on="last epoch", caveats=caveats)
     assert metrics == Measurements(
         facts=TrainingFacts(caveats=caveats, cells={"cell": cell})
     )

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import Cell, Facts
+from brainhive_cli.core.facts import CellFacts, Facts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.learned import Learned
@@ -96,7 +96,7 @@ def test_metrics_are_shared_without_items_and_facts_of_the_machine(
         warnings=["read /home/jane/x.csv"],
         run="jane's",
         set_up={"model": "/home/jane/model"},
-        cells={"a": Cell(took={"minutes": 3})},
+        cells={"a": CellFacts(took={"minutes": 3})},
     )
     missing = {"top5": "see /data/jane/list.txt"}
     measured = Measurements(
@@ -113,7 +113,7 @@ def test_metrics_are_shared_without_items_and_facts_of_the_machine(
         dataset="demo",
         caveats=["simulated"],
         set_up={"model": "model"},
-        cells={"a": Cell()},
+        cells={"a": CellFacts()},
     )
     assert shared.facts == expected
     assert facts.cells["a"].took == {"minutes": 3}

@@ -3,7 +3,7 @@
 import pytest
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import Cell as CellFacts, TrainingFacts
+from brainhive_cli.core.facts import CellFacts, TrainingFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.training.alignment.cells import Cell

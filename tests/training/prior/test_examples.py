@@ -10,19 +10,19 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.media.views import Batch
+from brainhive_cli.data.media.views import PictureBatch
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.training.prior import examples
-from brainhive_cli.training.prior.examples import Pictures, batches
+from brainhive_cli.training.prior.examples import PriorExamples, batches
 
 LAUNCH = Launch(0, 1, torch.device("cpu"))
 
 
-def pictures_of(count: int = 10, **changes: Any) -> Pictures:
+def pictures_of(count: int = 10, **changes: Any) -> PriorExamples:
     """Pictures of which those from 3 on are learned, without any file."""
     images: Any = [None] * count
     view: Any = None
-    made = Pictures(images, Targets({}), np.arange(3, count), np.arange(3), view)  # type: ignore[arg-type]
+    made = PriorExamples(images, Targets({}), np.arange(3, count), np.arange(3), view)  # type: ignore[arg-type]
     return replace(made, **changes)
 
 
@@ -34,7 +34,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     def load(read: Any, count: int, order: Any, workers: int, launch: Launch) -> Any:
         calls.append((read, count, workers, launch))
         empty = torch.empty(0)
-        return (Batch(np.array(rows), empty, empty, {}) for rows in order)
+        return (PictureBatch(np.array(rows), empty, empty, {}) for rows in order)
 
     monkeypatch.setattr(examples, "loaded", load)
     return calls

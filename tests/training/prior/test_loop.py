@@ -12,10 +12,10 @@ from torch import nn
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.media.views import Batch
+from brainhive_cli.data.media.views import PictureBatch
 from brainhive_cli.training.prior import loop
-from brainhive_cli.training.prior.loop import Learner, Training, train
-from brainhive_cli.training.prior.recipe import Recipe, Train
+from brainhive_cli.training.prior.loop import PriorLearner, Training, train
+from brainhive_cli.training.prior.recipe import PriorTrain, Recipe
 
 HERE = Launch(0, 1, torch.device("cpu"))
 
@@ -34,7 +34,7 @@ class Small(Training):
 
     losses = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
-    def loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: PictureBatch) -> torch.Tensor:
         return self.prior.part.weight.sum() * 0 + self.losses[batch.step]
 
     def validate(self) -> list[float]:
@@ -51,7 +51,7 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Any:
         empty = torch.empty(0)
         for step in steps:
             for rows in np.array_split(np.arange(size), passes):
-                yield Batch(rows, empty, empty, {}, step=step)
+                yield PictureBatch(rows, empty, empty, {}, step=step)
 
     monkeypatch.setattr(loop, "batches", draw)
 
@@ -66,8 +66,8 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def learner_of(training: Training) -> Learner:
-    return Learner(training.prior, [], training.recipe.train)
+def learner_of(training: Training) -> PriorLearner:
+    return PriorLearner(training.prior, [], training.recipe.train)
 
 
 def steps_of(run: RunFolder) -> list[tuple[int, float]]:
@@ -128,7 +128,9 @@ def test_a_training_that_diverges_stops_before_its_checkpoint(
 
 def test_a_learner_keeps_its_recent_losses_and_clips_to_one() -> None:
     prior = Prior()
-    learner = Learner(prior, [], Train(lr=0.1, weight_decay=0.0, accumulate=2))
+    learner = PriorLearner(
+        prior, [], PriorTrain(lr=0.1, weight_decay=0.0, accumulate=2)
+    )
     assert learner.losses.maxlen == 200 and learner.step == 0
     prior.part.weight.grad = torch.full((1, 1), 4.0)
     learner.update()

@@ -14,23 +14,29 @@ from worlds import first_batch
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.media.views import Batch, crop_centre, crop_of_the_original
+from brainhive_cli.data.media.views import (
+    PictureBatch,
+    crop_centre,
+    crop_of_the_original,
+)
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.training.prior.examples import batches
-from brainhive_cli.training.prior.loop import Learner, Training, train
+from brainhive_cli.training.prior.loop import PriorLearner, Training, train
 
 ROUNDING = 1e-6
 """Sums over pictures in another order, float32."""
 
 
-def trained(training: Training, folder: RunFolder) -> Learner:
-    learner = Learner(training.prior, training.recipe.freeze, training.recipe.train)
+def trained(training: Training, folder: RunFolder) -> PriorLearner:
+    learner = PriorLearner(
+        training.prior, training.recipe.freeze, training.recipe.train
+    )
     train(training, folder, learner, lambda _: None)
     return learner
 
 
-def gradients(learner: Learner) -> list[torch.Tensor]:
+def gradients(learner: PriorLearner) -> list[torch.Tensor]:
     """What the optimiser has seen in its first step, up to a factor."""
     return [
         learner.optimizer.state[parameter]["exp_avg"]
@@ -38,10 +44,10 @@ def gradients(learner: Learner) -> list[torch.Tensor]:
     ]
 
 
-def many(count: int) -> Batch:
+def many(count: int) -> PictureBatch:
     """A batch of which only the places in the step matter."""
     empty = torch.empty(0)
-    return Batch(
+    return PictureBatch(
         np.arange(count), empty, empty, {}, step=3, positions=tuple(range(count))
     )
 

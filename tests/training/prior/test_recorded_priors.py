@@ -10,7 +10,7 @@ from recorded_numbers import Recorded
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.prior.examples import batches
-from brainhive_cli.training.prior.loop import LAST, Learner, train
+from brainhive_cli.training.prior.loop import LAST, PriorLearner, train
 from brainhive_cli.training.prior.samples import loss_curve, show
 
 DESIGNS: dict[str, tuple[str, ...]] = {
@@ -44,7 +44,9 @@ def test_four_steps(
     chosen = (*settings, "train.steps=4", *DESIGNS[design])
     training = begun(*chosen)
     folder = RunFolder(tmp_path / "run")
-    learner = Learner(training.prior, training.recipe.freeze, training.recipe.train)
+    learner = PriorLearner(
+        training.prior, training.recipe.freeze, training.recipe.train
+    )
     events = list[Any]()
 
     at_start = train(training, folder, learner, lambda step: None, events.append)

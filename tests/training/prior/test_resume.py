@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
-from brainhive_cli.training.prior.loop import Learner
+from brainhive_cli.training.prior.loop import PriorLearner
 
 pytestmark = pytest.mark.nightly
 
@@ -34,15 +34,15 @@ def test_an_interruption_leaves_no_trace_in_log_curve_and_samples(
         "train.accumulate=2",
     )
     settings = (*settings, "sample_items=2", "sample_every=4")
-    save = Learner.save
+    save = PriorLearner.save
 
-    def interrupted(learner: Learner, *given: object, **named: object) -> None:
+    def interrupted(learner: PriorLearner, *given: object, **named: object) -> None:
         if learner.step == 9:
             raise KeyboardInterrupt
         save(learner, *given, **named)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Learner, "save", interrupted)
+        patch.setattr(PriorLearner, "save", interrupted)
         go("train-prior", *settings, "paths.runs=killed")
     resumed, straight = (
         go("train-prior", *settings, f"paths.runs={name}")

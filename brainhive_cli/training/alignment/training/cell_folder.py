@@ -8,7 +8,7 @@ from typing import Any
 from brainhive_cli.core import console
 from brainhive_cli.core.device_memory import peak_bytes, reset_peak
 from brainhive_cli.core.errors import is_asked_to_stop, raise_if_asked_to_stop
-from brainhive_cli.core.facts import Cell, TrainingFacts
+from brainhive_cli.core.facts import CellFacts, TrainingFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric, by_name
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -152,7 +152,7 @@ class CellFolder:
             "parameters": sum(parameter.numel() for parameter in aligner.parameters()),
         }
         selection = aligner.learned.selection
-        cell = Cell(epoch=epoch, selected_on=selection, caveats=caveats, took=took)
+        cell = CellFacts(epoch=epoch, selected_on=selection, caveats=caveats, took=took)
         facts = TrainingFacts(caveats=caveats, cells={name: cell})
         scopes = {name: by_name(metrics)} if metrics else {}
         self.folder.write_json(

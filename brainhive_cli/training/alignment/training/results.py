@@ -106,7 +106,7 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curv
         epochs = sorted({*chain(*cell_values.values())})
         note = ""
         lines = [
-            artifacts.Line(cell, [*map(values.get, epochs)])
+            artifacts.CurveLine(cell, [*map(values.get, epochs)])
             for cell, values in cell_values.items()
         ]
 
@@ -120,7 +120,9 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curv
             mean = [*map(statistics.mean, at)]
             low = [*map(min, at)]
             high = [*map(max, at)]
-            lines = [artifacts.Line(f"mean of {len(lines)} cells", mean, low, high)]
+            lines = [
+                artifacts.CurveLine(f"mean of {len(lines)} cells", mean, low, high)
+            ]
             note = "The band goes from the lowest cell to the highest."
         # no cell has validation_top1 where nothing validates
         if lines:

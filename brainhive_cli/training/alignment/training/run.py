@@ -7,7 +7,7 @@ from brainhive_cli.core import console, driver
 from brainhive_cli.core.command import Result, Work
 from brainhive_cli.core.errors import Hint, Line
 from brainhive_cli.core.facts import TrainingFacts
-from brainhive_cli.core.jobs import OpenRun, RunJob, Stage, Summary
+from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, merge_caveats
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -39,7 +39,7 @@ class TrainingRun(Job, RunJob):
 
         rehearse(self)
 
-    def stages(self, run: OpenRun) -> Iterator[Stage]:
+    def stages(self, run: OpenRun) -> Iterator[CellStage]:
         """Train each cell by one process where there are enough for all; else the
         processes share its batches.
         """
@@ -83,7 +83,7 @@ class TrainingRun(Job, RunJob):
             return self.count_work([cell_of_name[name] for name in names])
 
         files = {name: f"cells/{name}/{FINISHED}" for name in cell_of_name}
-        yield Stage("training cells", files, train, "either", count_work=count_work)
+        yield CellStage("training cells", files, train, "either", count_work=count_work)
 
     def summarise(self, run: OpenRun) -> Summary:
         """Collect what all cells measured, and draw their learning curves."""
