@@ -374,3 +374,17 @@ def test_every_key_has_somebody_who_sets_it() -> None:
     assert idle_keys() == [], (
         "make it a constant with its source, or say in a guide whom it is for"
     )
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    homes: dict[str, set[str]] = {}
+    for path in (CHECKOUT / "brainhive_cli").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, set()).add(str(path.relative_to(CHECKOUT)))
+
+    # each command has a recipe and a job, each part a Config
+    ambiguous = {name: sorted(files) for name, files in homes.items() if len(files) > 1}
+    for name in ("Config", "Recipe", "Job"):
+        del ambiguous[name]
+    assert ambiguous == {}
