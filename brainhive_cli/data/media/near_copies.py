@@ -80,6 +80,11 @@ MIN_COLOUR, MIN_COLOUR_CORRELATION = 0.05, 0.85
 correlation of those of copies. Demo pictures that differ in colour alone have .2 or
 more, and reach .80.
 """
+ROUNDING = 0.1
+"""DCT coefficients closer to 0 than this are 0. They are sums of 64 x 64 grey levels,
+which reach 1e6, where float32 rounds by 0.06. CPUs round differently. The coefficients
+of photographs are larger.
+"""
 
 _SIDE_PX = 64  # of the thumbnails whose details are measured
 _CANVAS_PX = 128  # of the pictures of which windows are compared
@@ -188,7 +193,7 @@ def hash_picture(stimulus: Image.Image | Clip) -> UInt64:
     views = np.stack(
         [_measure_details(square, view, 16) for view in _locate_views(grey, frame.size)]
     )
-    signs = views[:, _HASHED] > 0  # [12, 128]
+    signs = views[:, _HASHED] > ROUNDING  # [12, 128]
     signs[:, -1] = count_details(grey) < MIN_DETAILS
     return np.packbits(signs).view(np.uint64)
 
@@ -202,10 +207,9 @@ def count_details(grey: Image.Image) -> float:
         frequency: the number of coefficients if all have one energy, about 2 for a
             grating, 0 for a constant picture.
     """
-    energy = np.square(
-        _measure_details(np.asarray(grey, np.float32), _NO_MARGINS, _SIDE_PX)
-        * _FREQUENCY.ravel()
-    )
+    details = _measure_details(np.asarray(grey, np.float32), _NO_MARGINS, _SIDE_PX)
+    details[np.abs(details) <= ROUNDING] = 0
+    energy = np.square(details * _FREQUENCY.ravel())
     return float(energy.sum() ** 2 / np.square(energy).sum()) if energy.any() else 0.0
 
 
