@@ -206,7 +206,7 @@ def test_a_step_of_training_does_not_wait_for_the_gpu(
     counts, augment = [], {**dict.fromkeys(VARIED, 0.2), "parts": ["smooth"]}
     for batch_size in (12, 4):
         gpu.waits.clear()
-        mixed = {"kind": "clip", "mix_alpha": 0.2, "mix_share": 0.5}
+        mixed = {"kind": "mixco", "mix_alpha": 0.2, "mix_share": 0.5}
         train(
             layout,
             data,

@@ -27,6 +27,14 @@ EPSILON = 1e-6
 """In Dice's denominator, for a batch without any mask; under the root of an edge's
 magnitude, so that its gradient is finite (kornia's).
 """
+MMD_WIDTHS = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Standard deviations of the kernels that MMD averages, in units of vectors, which keep
+their length; SAMGA's.
+"""
+SOFT_LABEL_TEMPERATURE = 0.0075
+"""Soft CLIP divides cosines among the targets by it before their softmax is the label;
+MindEye's last.
+"""
 LABEL_SMOOTHING = 0.1
 """Share of a cross-entropy's target that all ids have in common; NEURONS'."""
 PADDING = 0
@@ -157,12 +165,9 @@ class LossConfig(parts.Config):
 class SobelConfig(LossConfig):
     """Sobel loss: a predicted picture or latent should have the edges of its target.
 
-    Distance of edge maps (Sobel), over all values of a batch.
+    Mean absolute difference of edge maps (Sobel), over all values of a batch, as in
+    MindEye1.
     """
-
-    distance: Literal["l1", "mse"] = Field(
-        "l1", description="between the edge maps; MindEye1's is l1"
-    )
 
     def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Measure the distance of the edges of pictures or latents, both [B, C, H,
@@ -170,35 +175,23 @@ class SobelConfig(LossConfig):
         """
         import torch.nn.functional as F
 
-        distance = F.l1_loss if self.distance == "l1" else F.mse_loss
-        return distance(edges(predicted), edges(target))
+        return F.l1_loss(edges(predicted), edges(target))
 
 
 class DiceConfig(LossConfig):
     """Dice loss: a predicted mask should cover its target, and nothing else.
 
     1 - 2 |P T| / (|P| + |T|) of the probabilities of logits P and targets T (V-Net,
-    arXiv 1606.04797).
+    arXiv 1606.04797). Areas are summed over the whole batch, as in NEURONS.
     """
 
     cites = ("milletari2016",)
 
-    over: Literal["batch", "mask"] = Field(
-        "batch",
-        description="batch: areas are summed over the whole batch (NEURONS); mask: the "
-        "mean of each mask's own loss, which gives small masks as much "
-        "weight, and nothing to learn from empty ones",
-    )
-
     def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Compute Dice loss of logits and masks of 0 and 1, both [B, ..., H, W]."""
-        # one area over the batch, or one for each mask
-        axes = tuple(range(target.ndim)) if self.over == "batch" else (-2, -1)
         share = predicted.sigmoid()
-        overlap = (share * target).sum(axes)
-        # [] or [B, ...]
-        covered = 2 * overlap / (share.sum(axes) + target.sum(axes) + EPSILON)
-        return (1 - covered).mean()
+        overlap = (share * target).sum()
+        return 1 - 2 * overlap / (share.sum() + target.sum() + EPSILON)
 
 
 def refuse_other_shape(predicted: Tensor, target: Tensor) -> None:
@@ -260,13 +253,6 @@ class MmdConfig(LossConfig):
 
     cites = ("gretton2012", "jiang2026")
 
-    widths: tuple[float, ...] = Field(
-        (0.1, 0.2, 0.5, 1.0, 2.0),
-        min_length=1,
-        description="Standard deviations of the kernels that are averaged, in units of "
-        "vectors, which keep their length; SAMGA's.",
-    )
-
     def compare(
         self, predicted: Tensor, target: Tensor, context: LossContext
     ) -> Tensor:
@@ -294,7 +280,7 @@ class MmdConfig(LossConfig):
             lengths = one.square().sum(1)[:, None] + other.square().sum(1)
             squared = (lengths - 2 * one @ other.T).clamp(min=0)
             return torch.stack(
-                [(-squared / (2 * width**2)).exp() for width in self.widths]
+                [(-squared / (2 * width**2)).exp() for width in MMD_WIDTHS]
             ).mean(0)
 
         # means over pairs of different rows within each side, less the mean between the
@@ -362,20 +348,6 @@ class ScaledConfig(LossConfig):
         "temperature (AlignVis has 0.04, the initial logit scale 3.2189).",
     )
     temperature: Temperature = None
-    mix_alpha: float = Field(
-        0.0,
-        ge=0,
-        description=(
-            "Signals are mixed in pairs, with shares from Beta(alpha, alpha); 0: not "
-            "mixed."
-        ),
-    )
-    mix_share: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="Share of the signals that are mixed; MindEye's is 0.5.",
-    )
 
     def build(self) -> ScaledLoss:
         """Make the loss."""
@@ -396,8 +368,6 @@ class ScaledConfig(LossConfig):
             raise ValueError("a temperature is above 0")
         if self.temperature is not None:
             refuse_idle(self, self.no_effect_with_temperature, "with a temperature")
-        if not self.mix_alpha:
-            refuse_idle(self, "mix_share", "with mix_alpha 0", "a mix_alpha above 0")
         return self
 
 
@@ -519,6 +489,12 @@ class MixcoConfig(ClipConfig):
         description="Signals are mixed in pairs, with shares from Beta(alpha, alpha); "
         "MindEye's, which leaves half of them unmixed.",
     )
+    mix_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the signals that are mixed; MindEye's is 0.5.",
+    )
 
 
 class SoftClipConfig(ScaledConfig):
@@ -530,17 +506,13 @@ class SoftClipConfig(ScaledConfig):
     """
 
     cites = ("scotti2023",)
-    no_effect_with_temperature = (
-        *ScaledConfig.no_effect_with_temperature,
-        "target_temperature",
-    )
 
-    target_temperature: PositiveFloat = Field(
-        0.0075,
-        description="What cosines among the targets are divided by before their "
-        "softmax is the label; MindEye's last. Near 0 it is CLIP's loss. A "
-        "`temperature` is of both: MindEye's is {from: 0.004, to: 0.0075, "
-        "course: cosine}, over the epochs in which the term is active.",
+    temperature: Temperature = Field(
+        None,
+        description="What cosines of predictions and those among the targets are "
+        "divided by, instead of a scale: MindEye's is {from: 0.004, to: 0.0075, "
+        "course: cosine}, over the epochs in which the term is active. Without it, "
+        "those among the targets are divided by 0.0075.",
     )
     items: Literal["signals", "frames"] = Field(
         "signals",
@@ -573,7 +545,7 @@ class SoftClipConfig(ScaledConfig):
         # compare the similarities of predictions and targets with those among the
         # targets
         logits = cosines(predicted, target) * scale  # [B, B]
-        softness = at(self.temperature or self.target_temperature, context.epoch)
+        softness = at(self.temperature or SOFT_LABEL_TEMPERATURE, context.epoch)
         # or targets would become similar so that the labels are easy
         fixed = target.detach()
         labels = (cosines(fixed, fixed) / softness).softmax(1)

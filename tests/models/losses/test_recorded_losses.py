@@ -41,20 +41,16 @@ VECTORS: dict[str, Any] = {
     "l1": losses.TINY["l1"],
     "mixco": MixcoConfig(),
     "mmd": MmdConfig(),
-    "mmd of one width": MmdConfig(widths=(1.5,)),
     "mse": losses.TINY["mse"],
     "soft-clip": SoftClipConfig(),
     "soft-clip of temperature": SoftClipConfig(temperature=COURSE),
-    "soft-clip wide": SoftClipConfig(target_temperature=0.3),
     "soft-cont": SoftContConfig(),
     "soft-cont augmented": SoftContConfig(temperature=0.3, augmented="other"),
 }
 MAPS: dict[str, Any] = {
     "dice": DiceConfig(),
-    "dice of masks": DiceConfig(over="mask"),
     "sobel": SobelConfig(),
-    "sobel squared": SobelConfig(distance="mse"),
-    "soft-clip of frames": SoftClipConfig(items="frames", target_temperature=0.3),
+    "soft-clip of frames": SoftClipConfig(items="frames", temperature=0.3),
 }
 
 
@@ -136,7 +132,6 @@ def test_of_mixing(recorded) -> None:
         {"temperature": 0.5, "learn_scale": False},
         {"temperature": 0.5, "initial_logit_scale": 2.0},
         {"temperature": 0.5, "scale_by": "softplus"},
-        {"mix_share": 0.5},
     ],
 )
 def test_settings_without_effect_are_refused(keys: dict[str, Any]) -> None:

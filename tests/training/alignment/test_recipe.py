@@ -219,7 +219,7 @@ def term(loss: Any = "clip", **more: Any) -> Term:
 
 
 def mixing(alpha: float, share: float = 1.0) -> dict[str, Any]:
-    return {"kind": "clip", "mix_alpha": alpha, "mix_share": share}
+    return {"kind": "mixco", "mix_alpha": alpha, "mix_share": share}
 
 
 def test_terms_share_the_losses_of_earlier_ones() -> None:
