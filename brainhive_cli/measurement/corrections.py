@@ -21,6 +21,12 @@ DECIMALS = 12
 """Tolerance of cosines: above the rounding of float64, below that of float32 tokens, as
 ties of ranks are.
 """
+SINKHORN_ROUNDS = 20
+"""Times that rows, then columns are brought to the sum 1."""
+SHRINKAGE = 0.2
+"""Share of the covariance that is replaced by its mean variance before whitening, as in
+published calibrations of test similarities.
+"""
 
 
 def compare_tokens(signals: Tensor, gallery: Tensor) -> Tensor:
@@ -122,9 +128,6 @@ class Sinkhorn(Correction):
     temperature: PositiveFloat = Field(
         0.05, description="similarities are divided by this"
     )
-    rounds: PositiveInt = Field(
-        20, description="times that rows, then columns are brought to the sum 1"
-    )
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
         """Give the logarithm of the transport plan, in which no small value becomes
@@ -132,7 +135,7 @@ class Sinkhorn(Correction):
         """
         # rows, then columns, sum to 1; logarithms keep small shares apart
         plan = similarities / self.temperature
-        for _ in range(self.rounds):
+        for _ in range(SINKHORN_ROUNDS):
             for axis in (1, 0):
                 plan = plan - plan.logsumexp(axis, keepdim=True)
         return plan
@@ -144,13 +147,6 @@ class Whitening(Correction):
 
     Comes first, as similarities are computed anew.
     """
-
-    shrinkage: float = Field(
-        0.2,
-        gt=0,
-        le=1,
-        description="share of the covariance that is replaced by its mean variance",
-    )
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
         """Compare whitened signal tokens with the gallery anew."""
@@ -166,9 +162,8 @@ class Whitening(Correction):
         )
         variances = spread.square() / len(signals)
         # variances shrunk towards their mean over D, so that no small one is blown up
-        shrunk = (
-            1 - self.shrinkage
-        ) * variances + self.shrinkage * variances.sum() / signals.shape[1]
+        mean_variance = variances.sum() / signals.shape[1]
+        shrunk = (1 - SHRINKAGE) * variances + SHRINKAGE * mean_variance
         whitened = (left * (spread / shrunk.clamp(min=SHORTEST).sqrt())) @ axes
         return unit(whitened)
 
@@ -176,7 +171,7 @@ class Whitening(Correction):
 TINY = {
     "assignment": Assignment(),
     "csls": Csls(),
-    "sinkhorn": Sinkhorn(rounds=2),
+    "sinkhorn": Sinkhorn(),
     "whitening": Whitening(),
 }
 """The parts of this shelf by kind, each small enough for tests."""
