@@ -20,6 +20,8 @@ from brainhive_cli.data.streams import (
 
 NOISE = 10.0
 """Spread of the noise, in the unit of the signals: that of EEG in microvolts."""
+SEED = 0
+"""Seed of the noise and the order of pictures."""
 PROVENANCE = "noise of brainhive_cli.data.streams.mock: no brain was recorded"
 
 
@@ -40,9 +42,6 @@ class Config(StreamConfig):
     )
     speed: float = Field(
         1.0, gt=0, le=1e6, description="seconds of the stream in a second"
-    )
-    seed: int = Field(
-        0, ge=0, description="seed of the noise and the order of pictures"
     )
 
     def build(self, wanted: Wanted) -> Replay:
@@ -105,7 +104,7 @@ def make_noise(config: Config, wanted: Wanted, rate_hz: float) -> Blocks:
     the last.
     """
     # one interval of noise an event [n, C]; the last one lets its window end
-    random = np.random.default_rng(config.seed)
+    random = np.random.default_rng(SEED)
     names = list(wanted.image_ids)
     interval = max(1, round(config.interval_s * rate_hz))
     count = config.events or 10**9
@@ -127,7 +126,7 @@ def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
     """
     # trials [n, 2] in random order, as item and repetition
     rows = np.argwhere(recording.is_there)
-    rows = rows[np.random.default_rng(config.seed).permutation(len(rows))]
+    rows = rows[np.random.default_rng(SEED).permutation(len(rows))]
     interval = max(1, round(config.interval_s * rate_hz))
     count = min(config.events or len(rows), len(rows))
 

@@ -10,6 +10,9 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.streams import Clock, StreamConfig, Wanted
 
+SEED = 0
+"""Seed of the order of trials."""
+
 
 class Config(StreamConfig):
     """Signal store of the person in the run's data set, whose trials come in random
@@ -24,7 +27,6 @@ class Config(StreamConfig):
     speed: float = Field(
         1.0, gt=0, le=1e6, description="seconds of the replay in a second"
     )
-    seed: int = Field(0, ge=0, description="seed of the order of trials")
 
     def build(self, wanted: Wanted) -> "ReplayedTrials":
         """Open the store.
@@ -38,7 +40,7 @@ class Config(StreamConfig):
                 "the person has no signal store to replay",
                 "prepare it, or --source mock",
             )
-        return ReplayedTrials(recording, self.interval_s, self.seed, Clock(self.speed))
+        return ReplayedTrials(recording, self.interval_s, Clock(self.speed))
 
 
 TINY = Config()
@@ -50,23 +52,20 @@ class ReplayedTrials:
     Args:
         recording: The trials.
         interval_s: From trial to trial.
-        seed: Of their order.
         clock: Decides which are due.
 
     Attributes:
         template: The first trial.
     """
 
-    def __init__(
-        self, recording: Trials, interval_s: float, seed: int, clock: Clock
-    ) -> None:
+    def __init__(self, recording: Trials, interval_s: float, clock: Clock) -> None:
         self.recording = recording
         self.clock = clock
         self._interval_s = interval_s
         self._next = 0
         # trials that exist, as item and repetition, in random order
         rows = np.argwhere(recording.is_there)  # [trials, 2]
-        self._trials = rows[np.random.default_rng(seed).permutation(len(rows))]
+        self._trials = rows[np.random.default_rng(SEED).permutation(len(rows))]
         # the first trial shows channels, times and preparation of all
         is_first = np.zeros_like(recording.is_there)
         is_first[0, 0] = True

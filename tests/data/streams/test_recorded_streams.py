@@ -85,12 +85,11 @@ def test_a_clock_waits_in_seconds_of_the_wall(
     assert clock.now_s() == pytest.approx(8 + 2 * sum(slept_s))
 
 
-@pytest.mark.parametrize("seed", [0, 3])
-def test_noise_with_events(recorded: Recorded, seed: int) -> None:
+def test_noise_with_events(recorded: Recorded) -> None:
     wanted = Wanted(
         ("O1", "Cz"), "eeg", "µV", 30.0, (0.0, 1.0), list("abcdef"), lambda: None
     )
-    config = mocks.Config(events=4, interval_s=0.5, seed=seed)
+    config = mocks.Config(events=4, interval_s=0.5)
     made = [
         [samples, *events] for samples, events in mocks.make_noise(config, wanted, 30.0)
     ]
