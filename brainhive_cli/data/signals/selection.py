@@ -28,6 +28,8 @@ from brainhive_cli.data.signals.trials import REGION_NAME, Trials
 
 CLOSE_MS = 1e-6
 """Times closer than this are one: above the rounding of seconds to milliseconds."""
+CONTROL_SEED = 0
+"""Seed of the sets that `region_control: random` draws."""
 Control = Literal["none", "swapped", "random", "all"]
 WAY = (
     "names of regions, & | - and parentheses, with spaces around -: nsdgeneral - (V1v "
@@ -113,7 +115,6 @@ class Signal(Section):
         description="sets of region_split are exchanged (swapped), drawn with the same "
         "sizes from all their voxels (random), or hold all of them (all)",
     )
-    region_seed: int = Field(0, ge=0, lt=2**63, description="of region_control: random")
     window_ms: tuple[float, float] | None = Field(
         None, description="start and stop after stimulus onset, ms"
     )
@@ -187,10 +188,6 @@ class Signal(Section):
             refuse_idle(self, "channels", "with region_split", "leave one of them out")
         if len(self.region_split) < 2:
             refuse_idle(self, "region_control", "without two sets of region_split")
-        if self.region_control != "random":
-            refuse_idle(
-                self, "region_seed", f"with region_control {self.region_control}"
-            )
         if self.normalise is None:
             refuse_idle(
                 self, "normalise_by", "with normalise none", "normalise: channel"
@@ -215,7 +212,6 @@ class Signal(Section):
             self.region_split,
             trials.space,
             self.region_control,
-            self.region_seed,
             where,
         )
         channels = self.channels or default
@@ -259,7 +255,6 @@ def split_masks(
     expressions: Mapping[str, str],
     space: Sensors | Voxels,
     control: Control = "none",
-    seed: int = 0,
     where: str = "the recording",
 ) -> dict[str, Bool]:
     """Find the voxels of each stream: masks [V] by name.
@@ -271,7 +266,6 @@ def split_masks(
         control: Exchange the sets among the streams (`swapped`), draw sets of the same
             sizes and overlaps from all of these voxels (`random`), or give each stream
             all of them (`all`).
-        seed: Of `random`.
         where: What the recording is, for errors.
 
     Raises:
@@ -319,7 +313,7 @@ def split_masks(
         # one permutation for all sets, so that sizes and overlaps stay
         positions = np.flatnonzero(union)
         moved = np.arange(len(union))
-        random = np.random.default_rng((seed, len(positions)))
+        random = np.random.default_rng((CONTROL_SEED, len(positions)))
         moved[positions] = random.permutation(positions)
         sets = [mask[moved] for mask in sets]
     return dict(zip(masks, sets, strict=True))

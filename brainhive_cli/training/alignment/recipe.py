@@ -566,7 +566,7 @@ IDLE_KEYS = (
         "average",
     ),
     IdleKeys(
-        ("signal.region_control", "signal.region_seed"),
+        ("signal.region_control",),
         lambda recipe: (
             recipe.mode != "finetune"
             and recipe.signal.region_split

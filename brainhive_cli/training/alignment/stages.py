@@ -449,12 +449,8 @@ class Finetune(Section):
         1.0,
         ge=0.01,
         le=1,
-        description="share of a new subject's training pictures, 0.01 to 1",
-    )
-    seed: int = Field(
-        0,
-        ge=0,
-        description="chooses these pictures; a smaller share is part of a larger one",
+        description="share of a new subject's training pictures, 0.01 to 1; a smaller "
+        "one is part of a larger one",
     )
     sessions: int | None = added_field(
         None,

@@ -375,13 +375,9 @@ def region_space() -> Voxels:
 def test_region_splits(recorded: Recorded, control: Any) -> None:
     sets = {"early": "V1 - V1-ventral", "v2": "V2", "rest": "all - (early | V2)"}
     sets["both"] = "V1 & V2 | V1-ventral"
-    found = split_masks(sets, region_space(), control, 3)
+    found = split_masks(sets, region_space(), control)
     recorded(
         masks={name: np.flatnonzero(mask) for name, mask in found.items()},
-        other_seed=[
-            np.flatnonzero(mask)
-            for mask in split_masks(sets, region_space(), control, 4).values()
-        ],
         regions=[len(list_regions(text)) for text in sets.values()],
         voxels=[len(mask) for mask in found.values()],
     )

@@ -64,6 +64,8 @@ from brainhive_cli.training.alignment.training.job import Job
 
 DIM = 1024
 """D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""
+SHARE_SEED = 0
+"""Seed of the pictures that a share of a new subject's data holds."""
 INPUTS: Any = {
     **dict.fromkeys(("encoders", "heads", "targets", "prior", "signal"), True),
     "train": {"embedding_alternatives", "lora", "augment"},
@@ -506,13 +508,13 @@ def take_share(trials: Trials, held_out: Bool, finetune: Finetune) -> Trials:
 
     It is an equal share of the stimuli that are held out ([M]) and the others.
     """
-    # an equal share of learned and held-out pictures, chosen by the seed
+    # an equal share of learned and held-out pictures
     if finetune.sessions is not None:
         assert trials.sessions is not None
         trials = trials.choose(
             (trials.sessions >= 0) & (trials.sessions < finetune.sessions)
         )
-    random = np.random.default_rng(finetune.seed)
+    random = np.random.default_rng(SHARE_SEED)
     shares = []
     for is_held_out in (False, True):
         pictures = np.unique(trials.stimulus[held_out[trials.stimulus] == is_held_out])
