@@ -28,9 +28,6 @@ class Config(BackboneConfig):
     hidden: Width = Field(
         1024, description="Width of the shared space; ours (MindEye2: 4096)."
     )
-    depth: int = Field(
-        1, gt=0, le=1_000, description="Residual MLPs in the shared space."
-    )
     dropout: HiddenDropout = 0.1
 
     def build(
@@ -64,7 +61,7 @@ class VoxelRidge(nn.Module):
             torch.empty(subjects, channels * samples, hidden).uniform_(-reach, reach)
         )
         self.bias = nn.Parameter(torch.zeros(subjects, hidden))
-        self.shared = residual_stack(hidden, hidden, config.dropout, config.depth)
+        self.shared = residual_stack(hidden, hidden, config.dropout)
         self.project = nn.Linear(hidden, dim)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:

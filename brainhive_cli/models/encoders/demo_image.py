@@ -33,14 +33,13 @@ class Config(EncoderConfig):
     licence = "Apache-2.0"
     shape = (4, WIDTH)
     source: str = located("demo:encoder")
-    projection: str = located("demo:dual")
 
     def build(self) -> Encoder:
         """Prepare the encoder of demo-clip, and the projection."""
         from torch import nn
 
         clip = transformers_vit.Config(source=self.source).build()
-        folder = hub.folder(self.projection)
+        folder = hub.folder("demo:dual")
         require(folder, PROJECTION)
         digests = {
             "digest": f"{clip.weights['digest']} {hub.digest(folder, (PROJECTION,))}"

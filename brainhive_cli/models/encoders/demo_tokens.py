@@ -24,8 +24,6 @@ class Config(EncoderConfig):
     licence = "Apache-2.0"
     shape = (4, WIDTH)
     source: str = located("demo:prior")
-    clip: str = located("demo:encoder")
-    vae: str = located("demo:generator/vae")
 
     def build(self) -> Encoder:
         """Prepare the encoders of demo-clip and demo-vae, and the fusion of both."""
@@ -35,8 +33,8 @@ class Config(EncoderConfig):
         from brainhive_cli.models.encoders._outputs import Tower
 
         # three sets of weights make the tokens, so the digest names all three
-        clip = resolve({"kind": "demo-clip", "source": self.clip}).build()
-        vae = resolve({"kind": "demo-vae", "source": self.vae}).build()
+        clip = resolve("demo-clip").build()
+        vae = resolve("demo-vae").build()
         folder = hub.folder(self.source)
         fusion = hub.digest(folder, (FUSION, PROJECTION))
         digest = " ".join([clip.weights["digest"], vae.weights["digest"], fusion])

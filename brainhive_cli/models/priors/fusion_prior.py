@@ -29,6 +29,10 @@ token.
 """
 
 
+IMAGE_TOKENS = 4
+"""Image tokens that a token becomes; IP-Adapter's."""
+
+
 class Config(parts.Config):
     """A Fusion Prior that is to be trained (BrainHiVE, arXiv 2602.07495)."""
 
@@ -39,15 +43,6 @@ class Config(parts.Config):
     )
     intermediate_size: InnerWidth = Field(
         4096, description="Width inside fusion block and adapter; the paper's."
-    )
-    sequence_length: int = Field(
-        4,
-        gt=0,
-        le=16_384,
-        description="Image tokens that a token becomes; IP-Adapter's value.",
-    )
-    scale: float = Field(
-        1.0, description="Weight of the image attention next to the text attention."
     )
     start_from: str | None = Field(
         None,
@@ -89,13 +84,13 @@ class Config(parts.Config):
             "proj": {
                 **cross_attention,
                 "embed_dim": self.hidden_size,
-                "sequence_length": self.sequence_length,
+                "sequence_length": IMAGE_TOKENS,
             },
             "attn_adapter": {
                 **cross_attention,
                 "attn_processor_keys": processors,
                 "block_out_channels": list(unet.config.block_out_channels),
-                "scale": self.scale,
+                "scale": 1.0,
             },
         }
         prior = FusionPrior(configs, cross_sizes(unet))

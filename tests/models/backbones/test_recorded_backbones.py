@@ -37,9 +37,6 @@ SPECIAL = {
     "spatial-mlp wide": parts.load("backbones", "spatial-mlp").Config(
         filters=2, hidden=6, dropout=0.1
     ),
-    "voxel-ridge deep": parts.load("backbones", "voxel-ridge").Config(
-        hidden=5, depth=3
-    ),
 }
 
 

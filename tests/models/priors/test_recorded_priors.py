@@ -71,9 +71,7 @@ def test_fusion_prior(recorded, adapter: Any) -> None:
     torch.set_default_dtype(torch.float32)
     unet = sdxl.TINY.build().unet.double()
     torch.set_default_dtype(torch.float64)
-    config = fusion_prior.Config(
-        hidden_size=9, intermediate_size=11, sequence_length=3, scale=0.6
-    )
+    config = fusion_prior.Config(hidden_size=9, intermediate_size=11)
     prior = config.build({"b": 4, "a": 5}, unet)
     prior.adapter = adapter
     numbers: dict[str, Any] = {"made": parameters(prior), "dims": prior.dims}
