@@ -53,9 +53,15 @@ class Config(EncoderConfig):
         description="short side and centre crop, pixels (BrainHiVE: 128)",
     )
     posterior: Literal["mode", "sample"] = Field(
-        "mode",
-        description="mode, or a sample by noise that depends on the picture alone, "
-        "as BrainHiVE's by random noise",
+        "mode", description="mode is repeatable; BrainHiVE samples"
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        description=(
+            "seed of `sample`; the noise of a picture depends on it and the picture "
+            "alone"
+        ),
     )
     output: Output | list[Output] = Field(
         "embedding",
@@ -162,8 +168,8 @@ def _encode(config: Config, vae: Any, images: Tensor) -> Tensor | list[Tensor]:
         mean = encoded.latent_dist.mean
         noises = []
         for image in images:
-            seed = zlib.crc32(image.cpu().numpy().tobytes())
-            generator = torch.Generator().manual_seed(seed)
+            picture = zlib.crc32(image.cpu().numpy().tobytes())
+            generator = torch.Generator().manual_seed(picture ^ config.seed)
             noises.append(torch.randn(mean[0].shape, generator=generator).to(mean))
         latents = mean + encoded.latent_dist.std * torch.stack(noises)
 

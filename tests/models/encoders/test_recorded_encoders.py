@@ -49,7 +49,8 @@ def test_gabor_and_vae_settings(recorded, picture: Image.Image) -> None:
     sampled = {"posterior": "sample", "output": ["latent", "embedding"]}
     configs = {
         "filters": gabor.Config(orientations=3, grid=3),
-        "sampled": diffusers_vae.TINY.model_copy(update=sampled),
+        "seed 0": diffusers_vae.TINY.model_copy(update=sampled),
+        "seed 5": diffusers_vae.TINY.model_copy(update={**sampled, "seed": 5}),
     }
     numbers = {
         name: encode(config.build(), picture) for name, config in configs.items()
