@@ -19,7 +19,7 @@ from brainhive_cli.evaluation.explanation.profiles import correct_together
 from brainhive_cli.reports.sentences import state_finding
 
 pytest.importorskip("matplotlib")
-QUICK = ("draws=40", "window={width_ms: 200, step_ms: 200}", "components=12")
+QUICK = ("draws=40", "window={width_ms: 200, step_ms: 200}")
 VOXELS = (
     "dataset={kind: demo, noise: 0.3, space: voxels, subjects: 1, concepts: 40}",
     "backbone={kind: voxel_ridge, hidden: 16}",

@@ -39,6 +39,8 @@ from brainhive_cli.measurement.reliability import (
     unit_vectors,
 )
 
+COMPONENTS = 256
+"""Principal components of each encoder, at most."""
 CEILINGS = ("encoding of a half", "encoding lower ceiling", "encoding upper ceiling")
 """Names of the arrays: the correlation of the prediction with half of the repetitions,
 and its ceilings.
@@ -284,7 +286,7 @@ def _encode(
         }
         for split, pictures in (("train", rows), (spec.split, reader.trials.stimulus))
     )
-    how = wrong, spec.components, spec.seed
+    how = wrong, COMPONENTS, spec.seed
     predicted, partial = predict_signals(train, test, signals, measured.shape[1:], *how)
     collected.arrays["encoding map"] = correlations(predicted, measured)
 

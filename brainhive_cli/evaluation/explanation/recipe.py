@@ -114,12 +114,6 @@ class Recipe(TrainedRunRecipe):
             "further encoders that signals are compared with, next to the run's"
         ),
     )
-    components: int = Field(
-        256,
-        gt=0,
-        le=4096,
-        description="principal components of each level that encoding reads",
-    )
 
     # the control, and randomness
     draws: int = Field(
@@ -136,7 +130,6 @@ class Recipe(TrainedRunRecipe):
             "window": OF_WINDOWS | {*OF_TRIALS},
             "bands": {"bands"},
             "levels": {*OF_SIGNALS},
-            "components": {"encoding"},
         }
         for key, users in needs.items():
             if not users & wanted:

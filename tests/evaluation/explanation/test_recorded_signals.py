@@ -112,14 +112,15 @@ def reader_of(subject: int, kind: str, **options: Any) -> Reader:
     return Reader(member, "test", tested, np.arange(11), labels, items)
 
 
-SPEC = Recipe(draws=30, components=2, seed=3)
+SPEC = Recipe(draws=30, seed=3)
 KINDS = ("plain", "whitened", "mixed", "voxels")
 
 
 @pytest.fixture(autouse=True)
 def pictures_are_single(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no pictures be alike."""
+    """Let no pictures be alike, and encoders have two components."""
     module = "brainhive_cli.evaluation.explanation.encoding_model"
+    monkeypatch.setattr(f"{module}.COMPONENTS", 2)
 
     def list_items(dataset: Any, stimuli: Any, rows: Any) -> Items:
         names = [[stimuli.image_ids[row] for row in listed] for listed in rows]
