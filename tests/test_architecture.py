@@ -372,7 +372,7 @@ def test_the_pages_of_recipe_keys_are_current() -> None:
 
 def test_every_key_has_somebody_who_sets_it() -> None:
     assert idle_keys() == [], (
-        "make it a constant with its source, or say in a guide whom it is for"
+        "make it a constant with its source, or show in a guide a line that sets it"
     )
 
 

@@ -22,14 +22,14 @@ import tempfile
 import time
 import tokenize
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import yaml
+from pydantic import BaseModel
 from safetensors.numpy import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -46,6 +46,14 @@ COMMANDS = ("train_align", "reconstruct", "report")
 """Whose import closures are counted: what a reader of the command may have to open."""
 CODE_SPAN = re.compile(r"^(?: {4}.*|```.*?^```)|`[^`\n]+`", re.M | re.S)
 """In a page: a block of code, or a word of code in a sentence."""
+KEY_WITH_VALUE = re.compile(
+    r"(?<![\w.-])([a-z](?:[\w*-]|\.(?=[\w*]))*)['\"]?(?:=(?!=)|:(?=[ \n\[{]))"
+)
+"""In code: a dotted name before a value."""
+KEY_IN_COMMENT = re.compile(r"^ *[a-z]\w*: |\{[^{}]*\}")
+"""In a comment of a recipe: a key that is shown but not set, or a part in braces."""
+FILLED_IN = ("digests", "recipe_name", "decoder_layers")
+"""Keys that commands fill in, or read from the file of published weights."""
 FUNCTION_LENGTHS = (5, 12, 40, 80)
 SMALL_FILE_LINES = 50
 SYSTEMS = ("brainhive", "havir", "neurons")
@@ -153,72 +161,171 @@ def function_lengths() -> list[int]:
 
 
 def idle_keys() -> list[str]:
-    """List the keys that nobody is known to set: no shipped recipe, flag, row or TINY,
-    and no guide does.
-    """
-    from brainhive_cli.cli.table import COMMANDS as commands, COMMON, LAUNCH
-    from brainhive_cli.core import parts
-    from tools.keys_page import keys_of
+    """List the keys that nobody sets: no flag, no shipped recipe, row or TINY has a
+    value for them, and no guide shows a line that sets them.
 
-    spans = [
-        span
-        for path in (ROOT / "docs").glob("*.md")  # without the pages of keys
-        for span in CODE_SPAN.findall(path.read_text(encoding="utf-8"))
-    ]
-    # overrides of steps
-    spans += [path.read_text() for path in (ROOT / "recipes").rglob("workflow.yaml")]
-    named = {*re.findall(r"[a-z]\w*", "\n".join(spans)), *COMMON, *LAUNCH}
-    recipes = [
-        (path.stem, yaml.safe_load(path.read_text()) or {})
-        for path in (ROOT / "recipes").rglob("*.yaml")
-    ]
-    idle: dict[str, bool] = {}
+    A key belongs to the class that declares it, so a key that several commands or parts
+    inherit counts once. A guide that names a key without a value does not use it.
+    """
+    keys, is_used = count_uses()
+    return [name for name in keys if not is_used[name]]
+
+
+def count_uses() -> tuple[list[str], dict[str, bool]]:
+    """List all keys, each under the first command or part that has it, and tell whether
+    somebody sets it.
+    """
+    from brainhive_cli.cli.table import COMMANDS as commands, LAUNCH
+    from brainhive_cli.core import parts
+
+    set_keys, written = _keys_of_recipes()
+    written |= _keys_in_guides()
+    names: dict[tuple[type[BaseModel], str], str] = {}
+    is_used: dict[str, bool] = {}
+
+    # keys of commands, whose names in guides have the whole path, or end as it does
     for command in commands:
-        model = importlib.import_module(
-            f"brainhive_cli.commands.{command.name.replace('-', '_')}"
-        ).Recipe
-        own = [recipe for name, recipe in recipes if name == command.name]
-        for path in (key.path.split(".") for key in keys_of(model)):
-            is_set = path[-1] in {*named, *command.flags} or any(
-                _is_set(recipe, path) for recipe in own
+        flags = {*command.flags, command.paths, *(f"run.{name}" for name in LAUNCH)}
+        for path, key in _declared_keys(_recipe_model(command.name)):
+            name = names.setdefault(key, path)
+            steps = tuple(path.split("."))
+            is_shown = any(
+                word[: len(steps)] == steps or steps[-len(word) :] == word
+                for word in written
             )
-            name = ".".join(path)  # a key that several commands share counts once
-            idle[name] = idle.get(name, True) and not is_set
-    blocks = [block for _, recipe in recipes for block in _blocks_of_parts(recipe)]
+            is_used[name] = (
+                is_used.get(name, False) or key in set_keys or path in flags or is_shown
+            )
+
+    # keys of parts, which stand below any key of a command
+    words = {step for name in written for step in name}
     for shelf in parts.SHELVES:
         rows = parts.rows(shelf)
-        for kind in (kind for kind in parts.kinds(shelf) if kind not in rows):
+        for kind in parts.kinds(shelf):
             part = parts.load(shelf, kind)
-            family = {kind, *(name for name, row in rows.items() if row.family == kind)}
-            setters = [
-                block for block in blocks if block["kind"].replace("_", "-") in family
-            ]
-            setters += [row.model_extra or {} for row in rows.values()]
-            setters.append(part.TINY.model_dump(exclude_unset=True))
-            for path in (key.path.split(".") for key in keys_of(part.Config)):
-                is_set = path[-1] in named or any(
-                    _is_set(setter, path) for setter in setters
-                )
-                idle[f"{shelf}/{kind} {'.'.join(path)}"] = not is_set
-    return [name for name, is_idle in idle.items() if is_idle]
+            set_keys |= _set_keys(part.TINY)
+            if kind in rows:
+                knobs = rows[kind].model_extra or {}
+                set_keys |= _set_keys_of_row(part.Config, knobs)
+    for shelf in parts.SHELVES:
+        for kind in parts.kinds(shelf):
+            if kind in parts.rows(shelf):
+                continue
+            for path, key in _declared_keys(parts.load(shelf, kind).Config):
+                name = names.setdefault(key, f"{shelf}/{kind} {path}")
+                is_shown = path.rpartition(".")[2] in words
+                is_used[name] = is_used.get(name, False) or key in set_keys or is_shown
+    for name in is_used:
+        is_used[name] |= name.rpartition(".")[2].rpartition(" ")[2] in FILLED_IN
+    return [*is_used], is_used
 
 
-def _is_set(recipe: Any, names: list[str]) -> bool:
-    """Tell whether nested keys are set; in a list, of any element."""
-    if isinstance(recipe, list):
-        return any(_is_set(element, names) for element in recipe)
-    if not names or not isinstance(recipe, dict) or names[0] not in recipe:
-        return not names
-    return _is_set(recipe[names[0]], names[1:])
+def _recipe_model(command: str) -> Any:
+    """Import the Recipe of a command."""
+    module = f"brainhive_cli.commands.{command.replace('-', '_')}"
+    return importlib.import_module(module).Recipe
 
 
-def _blocks_of_parts(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        if isinstance(value.get("kind"), str):
-            yield value
-        value = list(value.values())
-    for element in value if isinstance(value, list) else []:
-        yield from _blocks_of_parts(element)
+def _declared_keys(
+    model: type[BaseModel], prefix: str = ""
+) -> Iterator[tuple[str, tuple[type[BaseModel], str]]]:
+    """List the keys of a recipe or part by dotted name, each with the class that
+    declares it, those of sections below their section.
+    """
+    from brainhive_cli.core import parts
+    from tools.keys_page import section_of
+
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
+        yield prefix + name, _key(model, attribute)
+        section = section_of(field.annotation)
+        if section is not None and not issubclass(section, parts.Config):
+            yield from _declared_keys(section, f"{prefix}{name}.")
+
+
+def _key(model: type[BaseModel], attribute: str) -> tuple[type[BaseModel], str]:
+    """Name a key by the most general class that has it."""
+    owners = [
+        base
+        for base in model.__mro__
+        if issubclass(base, BaseModel) and attribute in base.model_fields
+    ]
+    return owners[-1], attribute
+
+
+def _set_keys(value: Any) -> set[tuple[type[BaseModel], str]]:
+    """Collect the keys that are set in a recipe or part, and in all that it holds."""
+    found: set[tuple[type[BaseModel], str]] = set()
+    if isinstance(value, BaseModel):
+        fields = value.model_fields_set
+        found = {_key(type(value), attribute) for attribute in fields}
+        value = [getattr(value, attribute) for attribute in fields]
+    elif isinstance(value, dict):
+        value = value.values()
+    if not isinstance(value, str):
+        for element in value if isinstance(value, Iterable) else ():
+            found |= _set_keys(element)
+    return found
+
+
+def _set_keys_of_row(
+    model: type[BaseModel], knobs: Mapping[str, Any]
+) -> set[tuple[type[BaseModel], str]]:
+    """Collect the keys that a row of a shelf has another default for."""
+    fields = model.model_fields
+    found = {_key(model, name) for name in knobs if name in fields}
+    for name in knobs:
+        if name in fields:
+            found |= _set_keys(fields[name].get_default(call_default_factory=True))
+    return found
+
+
+def _keys_of_recipes() -> tuple[set[tuple[type[BaseModel], str]], set[tuple[str, ...]]]:
+    """Collect the keys that shipped recipes set, and the dotted names of those that
+    they sweep, override, or show in a comment.
+    """
+    from brainhive_cli.cli.table import COMMANDS as commands
+
+    set_keys: set[tuple[type[BaseModel], str]] = set()
+    written: set[tuple[str, ...]] = set()
+    names = {command.name for command in commands}
+    for path in sorted((ROOT / "recipes").rglob("*.yaml")):
+        if path.stem not in names:  # a part of a recipe that others extend
+            continue
+        text = path.read_text(encoding="utf-8")
+        if path.stem != "workflow":  # whose overrides are text
+            text = "\n".join(
+                found
+                for comment in re.findall(r"#(.*)", text)
+                for found in KEY_IN_COMMENT.findall(comment)
+            )
+        written |= _written_keys(text)
+        recipe = _recipe_model(path.stem).resolve(path.stem, str(path), {}, [])
+        set_keys |= _set_keys(recipe)
+        for changes in (
+            getattr(recipe, "sweep", {}),
+            *getattr(recipe, "ablations", {}).values(),
+        ):
+            written |= {tuple(name.split(".")) for name in changes}
+    return set_keys, written
+
+
+def _keys_in_guides() -> set[tuple[str, ...]]:
+    """Collect the dotted names of keys that guides show with a value."""
+    guides = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    code = [
+        "\n".join(CODE_SPAN.findall(path.read_text(encoding="utf-8")))
+        for path in guides
+    ]
+    for path in (ROOT / "docs").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code += ["".join(cell["source"]) for cell in cells]
+    return _written_keys("\n".join(code))
+
+
+def _written_keys(code: str) -> set[tuple[str, ...]]:
+    """Find the dotted names that a text gives a value: `train.lr=1`, `lr: 1`."""
+    return {tuple(name.split(".")) for name in KEY_WITH_VALUE.findall(code)}
 
 
 def print_size() -> None:
@@ -260,10 +367,11 @@ def print_size() -> None:
     )
     small = [module for module, count in lines.items() if 0 < count < SMALL_FILE_LINES]
     print(f"files under {SMALL_FILE_LINES} lines: {len(small)}")
-    idle = idle_keys()
+    keys, is_used = count_uses()
+    idle = [name for name in keys if not is_used[name]]
     print(
-        f"{len(idle)} keys that no shipped recipe, row or TINY sets, and no guide "
-        "names:"
+        f"{len(idle)} of {len(keys)} keys that no flag, shipped recipe, row or TINY "
+        "sets, and no guide shows with a value:"
     )
     print(*(f"  {key}" for key in idle), sep="\n")
 
