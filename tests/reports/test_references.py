@@ -11,7 +11,7 @@ import yaml
 from brainhive_cli import __version__
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.data.published import PUBLISHED
+from brainhive_cli.data.datasets import PUBLISHED
 
 CHECKOUT = Path(__file__).parents[2]
 PACKAGE = CHECKOUT / "brainhive_cli"
