@@ -144,18 +144,19 @@ def write_published(home: Path, subject: int, ids: Mapping[str, Sequence[str]]) 
     """Write the files of a subject of THINGS-EEG as their publisher does: 63 channels,
     float16.
     """
-    sys.path[:0] = [str(CHECKOUT / "tests")]
-    import published
+    sys.path[:0] = [str(CHECKOUT)]
+    from tests.publishers import things_files
 
     random = np.random.default_rng(subject)
     for split, names in ids.items():
         signal = np.empty(
-            (len(names), SPLITS[split][3], len(published.MONTAGE), SAMPLES), np.float16
+            (len(names), SPLITS[split][3], len(things_files.MONTAGE), SAMPLES),
+            np.float16,
         )
         for row in signal:
             row[:] = random.standard_normal(row.shape, np.float32)
-        content = published.eeg_content(signal, [f"{name}.jpg" for name in names])
-        published.save_eeg(home / "data/things-eeg", subject, split, content)
+        content = things_files.eeg_content(signal, [f"{name}.jpg" for name in names])
+        things_files.save_eeg(home / "data/things-eeg", subject, split, content)
 
 
 @dataclass(frozen=True)

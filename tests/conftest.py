@@ -55,7 +55,11 @@ LONG_FILES = {
 one of them.
 """
 
-pytest_plugins = ["digests", "recorded_numbers", "worlds"]
+pytest_plugins = [
+    "tests.tools.network_digests",
+    "tests.tools.recorded_numbers",
+    "tests.worlds.command_fixtures",
+]
 # the fuzz is run by itself: python -m tests.soak
 collect_ignore = ["soak"]
 
@@ -171,7 +175,7 @@ def pytest_runtest_teardown() -> Iterator[None]:
     forked nevertheless.
     """
     # which remembers the variables of its import
-    from warm_process import note_libraries
+    from tests.tools.warm_process import note_libraries
 
     yield
     note_libraries()
@@ -344,7 +348,7 @@ def hub(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """An empty hub that takes uploads, of which this machine has fetched nothing
     yet.
     """
-    from mini_hub import serving
+    from tests.tools.upload_hub import serving
 
     if not (shared / "data/mini_hub_server.py").is_file():
         pytest.skip("no hub that takes uploads")
@@ -364,8 +368,8 @@ def image_networks_absent(
 @pytest.fixture(scope="session")
 def image_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of the networks of the image metrics."""
-    from image_networks import write
-    from worlds import make_once
+    from tests.repositories.image_networks import write
+    from tests.worlds.command_fixtures import make_once
 
     return make_once(tmp_path_factory, "made-image-networks", write)
 
@@ -375,7 +379,7 @@ def image_networks(
     image_networks_absent: Path, image_weights: Path, hub_cache: Callable[[str], Path]
 ) -> Path:
     """The caches of torch and the hub with these weights."""
-    from image_networks import link
+    from tests.repositories.image_networks import link
 
     return link(image_weights, image_networks_absent, hub_cache)
 
@@ -387,6 +391,6 @@ def clip_networks(
     """The hub's cache with small networks of the metrics of clips, under their real
     names.
     """
-    from image_networks import write_clip_networks
+    from tests.repositories.image_networks import write_clip_networks
 
     write_clip_networks(hub_cache)

@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pretended_gpu import GPU, PretendedGpu, pretended_gpu
 from torch import Tensor
-from trials import make_trials
-from worlds import COLOURS, DEMO, SMALL
 
 from brainhive_cli import aligner
 from brainhive_cli.api import open_run
@@ -36,6 +33,9 @@ from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training import cell_folder
 from brainhive_cli.training.alignment.training.batches import CellData
+from tests.tools.pretended_gpu import GPU, PretendedGpu, pretended_gpu
+from tests.worlds.array_trials import make_trials
+from tests.worlds.command_fixtures import COLOURS, DEMO, SMALL
 
 HERE = Launch(0, 1, torch.device("cuda"))
 PICTURES = 24

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from test_architecture import CHECKOUT
 from typer.testing import CliRunner
 
 from brainhive_cli import __version__
@@ -20,6 +19,7 @@ from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError
 from brainhive_cli.data.datasets.image_folder import FEW_PICTURES
+from tests.test_architecture import CHECKOUT
 from tools import gallery
 
 DOCS = CHECKOUT / "docs"

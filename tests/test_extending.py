@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from layouts import one_token, spec_of
-from test_docs import DOCS
 from typer.testing import CliRunner
 
 from brainhive_cli import api
@@ -29,6 +27,8 @@ from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.model_files import learned_in
 from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.objective import Objective
+from tests.test_docs import DOCS
+from tests.worlds.model_layouts import one_token, spec_of
 
 PAGE = (DOCS / "python.md").read_text()
 SMALL = {

@@ -4,14 +4,14 @@ a model as its own recordings are.
 
 import numpy as np
 import pytest
-from own_recordings import Shown, annotate, make_raw, write_pictures
 from PIL import Image
-from worlds import COLOURS, paint
 
 from brainhive_cli import api
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.recordings.epochs import as_trials
 from brainhive_cli.data.signals.spaces import Voxels
+from tests.worlds.command_fixtures import COLOURS, paint
+from tests.worlds.own_recordings import Shown, annotate, make_raw, write_pictures
 
 mne = pytest.importorskip("mne")
 TIMES_S = np.arange(20) / 100

@@ -13,7 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from own_recordings import (
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from tests.test_docs import DOCS, GUIDES
+from tests.worlds.own_recordings import (
     PICTURES,
     Shown,
     annotate,
@@ -22,10 +26,6 @@ from own_recordings import (
     write_pictures,
     write_table,
 )
-from test_docs import DOCS, GUIDES
-from typer.testing import CliRunner
-
-from brainhive_cli.app import app
 
 pytest.importorskip("mne")
 FIRST = ("README.md", "evaluation.md", "explaining.md")

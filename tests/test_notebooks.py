@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_docs import DOCS
+
+from tests.test_docs import DOCS
 
 pytestmark = pytest.mark.nightly
 

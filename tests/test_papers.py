@@ -8,13 +8,13 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
-from own_recordings import write_pictures
 
 from brainhive_cli.commands import embed, reconstruct, train_align, workflow
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.recipe import read_recipe, shipped_recipes
 from brainhive_cli.core.sweep import variants
+from tests.worlds.own_recordings import write_pictures
 
 FRAMES = re.compile(r"-(view-\d+|all)$")
 """In the name of a store of clips; that of all frames has each of them."""

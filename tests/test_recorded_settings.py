@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from recorded_numbers import Recorded
 
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import parts
+from tests.tools.recorded_numbers import Recorded
 
 LIMITS = ("gt", "ge", "lt", "le", "min_length", "max_length")
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_docs import DOCS
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -21,6 +20,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, demo
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
+from tests.test_docs import DOCS
 
 pytest.importorskip("nibabel")
 pytest.importorskip("sklearn")

@@ -28,23 +28,15 @@ os.environ |= {
     "COLUMNS": "200",
 }
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/commands")]
 
-import cc2017_files  # noqa: E402
-import hub_repositories  # noqa: E402
-import nsd_files  # noqa: E402
 import numpy as np  # noqa: E402
 import open_clip  # noqa: E402
-import published  # noqa: E402
 import pytest  # noqa: E402
 import timm  # noqa: E402
 import torch  # noqa: E402
-from hub_server import serving  # noqa: E402
 from huggingface_hub import constants  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
-from test_every_recipe_trains import shortened  # noqa: E402
-from test_published_workflows import CLIPS, DRAWN, UNCLIP, WIDTH, write_repositories  # noqa: E402
 from transformers import (  # noqa: E402  # noqa: E402
     CLIPConfig,
     CLIPModel,
@@ -56,6 +48,17 @@ from typer.testing import CliRunner  # noqa: E402
 from brainhive_cli.app import app  # noqa: E402
 from brainhive_cli.commands import train_align  # noqa: E402
 from brainhive_cli.core.recipe import shipped_recipes  # noqa: E402
+from tests.commands.test_every_recipe_trains import shortened  # noqa: E402
+from tests.commands.test_published_workflows import (  # noqa: E402
+    CLIPS,
+    DRAWN,
+    UNCLIP,
+    WIDTH,
+    write_repositories,
+)
+from tests.publishers import cc2017_files, nsd_files, things_files  # noqa: E402
+from tests.repositories import hub_repositories  # noqa: E402
+from tests.tools.hub_server import serving  # noqa: E402
 
 COMMANDS = ("train-align", "train-prior", "reconstruct", "prepare")
 """The last step of a recipe is the first of these that it has."""
@@ -359,8 +362,8 @@ def write_world(scratch: Path) -> Path:
     )
 
     # data sets: NSD itself and brain-diffuser's files are in no repository
-    write_things(hub / "Haitao999/things-eeg", published.save_eeg, (63, 250))
-    write_things(hub / "Haitao999/things-eeg-meg", published.save_meg, (271, 201))
+    write_things(hub / "Haitao999/things-eeg", things_files.save_eeg, (63, 250))
+    write_things(hub / "Haitao999/things-eeg-meg", things_files.save_meg, (271, 201))
     nsd_files.write(scratch / "nsd")
     data = scratch / "nsd/data"
     for name, repository in (
@@ -387,7 +390,9 @@ def write_world(scratch: Path) -> Path:
 def write_things(root: Path, save: Callable[..., Path], shape: tuple[int, int]) -> None:
     """Write pictures and recordings of THINGS as the hub has them."""
     content_of = (
-        published.eeg_content if save is published.save_eeg else published.meg_content
+        things_files.eeg_content
+        if save is things_files.save_eeg
+        else things_files.meg_content
     )
     random = np.random.default_rng(0)
     for split, folder in (("train", "training_images"), ("test", "test_images")):

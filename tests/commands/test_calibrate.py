@@ -8,7 +8,6 @@ import json
 import numpy as np
 import pytest
 from typer.testing import CliRunner
-from worlds import COLOURS, SMALL, at_home, paint
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import calibrate
@@ -28,6 +27,7 @@ from tests.training.alignment.test_seen_pictures import (
     photograph_into_test,
     simulated,
 )
+from tests.worlds.command_fixtures import COLOURS, SMALL, at_home, paint
 
 DEMO = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 INTER = (DEMO, *SMALL[1:], "mode=inter", "train.epochs=6")

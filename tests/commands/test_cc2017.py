@@ -3,14 +3,14 @@
 import shutil
 from pathlib import Path
 
-import cc2017_files
 import numpy as np
 import pytest
-from cc2017_files import key_masks_of
-from hub_server import serving
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published.cc2017 import Clips
+from tests.publishers import cc2017_files
+from tests.publishers.cc2017_files import key_masks_of
+from tests.tools.hub_server import serving
 
 pytestmark = pytest.mark.nightly
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from typer.testing import CliRunner
-from worlds import at_home
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import demo
@@ -18,6 +17,7 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo.simulation import PROVENANCE
+from tests.worlds.command_fixtures import at_home
 
 pytestmark = pytest.mark.nightly
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from worlds import at_home
 
 from brainhive_cli.commands.demo import HEADS
 from brainhive_cli.demo import voxels
+from tests.worlds.command_fixtures import at_home
 
 pytestmark = pytest.mark.nightly
 

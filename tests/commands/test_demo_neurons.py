@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from worlds import at_home
 
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo import voxels
+from tests.worlds.command_fixtures import at_home
 
 pytestmark = pytest.mark.nightly
 

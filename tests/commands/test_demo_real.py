@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from worlds import Go, at_home
 
 from brainhive_cli.commands.demo import RECORDING
 from brainhive_cli.core import artifacts
@@ -16,6 +15,7 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.signal_store import SignalStore, path_of
+from tests.worlds.command_fixtures import Go, at_home
 
 NAMES = ["face", "house", "cat", "shoe", "bottle", "scissors", "chair", "scrambledpix"]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from worlds import at_home
 
 from brainhive_cli.commands import embed, prepare, reconstruct, train_align
 from brainhive_cli.core import weights
@@ -22,6 +21,7 @@ from brainhive_cli.models.picture_autoencoder import (
     learn_pictures,
     read_pictures,
 )
+from tests.worlds.command_fixtures import at_home
 
 pytestmark = pytest.mark.nightly
 

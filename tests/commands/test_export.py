@@ -15,9 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mini_hub import brainhive, two_lines
-from own_recordings import CHANNELS, Shown, annotate, make_raw, write_pictures
-from worlds import COLOURS, Go, at_home
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
@@ -31,6 +28,15 @@ from brainhive_cli.training.alignment.trained.portable import (
     save_program,
 )
 from brainhive_cli.training.alignment.trained.run import open_model
+from tests.tools.upload_hub import brainhive, two_lines
+from tests.worlds.command_fixtures import COLOURS, Go, at_home
+from tests.worlds.own_recordings import (
+    CHANNELS,
+    Shown,
+    annotate,
+    make_raw,
+    write_pictures,
+)
 
 PICTURES = ("dataset=image-folder", f"encoders=[{COLOURS!r}]")
 TRAINING = ("seeds=1", "backbone.kind=ridge", "fuser.kind=heads", "train.validation=0")

@@ -12,10 +12,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import published
 import pytest
-from hub_server import serving
-from own_recordings import PICTURES, write_pictures
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -24,6 +21,9 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.downloads.downloads import NOTES
 from brainhive_cli.data.published import things_eeg
+from tests.publishers import things_files
+from tests.tools.hub_server import serving
+from tests.worlds.own_recordings import PICTURES, write_pictures
 
 REPOSITORY = "Haitao999/things-eeg"
 
@@ -42,7 +42,9 @@ def repositories(tmp_path_factory):
         ids = [each.replace(f"{split}/", f"{name}/") for each in PICTURES[split]]
         signal = np.random.default_rng(0).normal(size=(len(ids), 2, 63, 250))
         for subject in (1, 2):
-            published.save_eeg(made, subject, split, published.eeg_content(signal, ids))
+            things_files.save_eeg(
+                made, subject, split, things_files.eeg_content(signal, ids)
+            )
     with zipfile.ZipFile(folder / "Image_set.zip", "w") as archive:
         for path in sorted(made.glob("t*_images/**/*.png")):
             archive.write(path, path.relative_to(made))

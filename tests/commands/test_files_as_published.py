@@ -11,19 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import published
 import pytest
 import timm
 import torch
-from hub_repositories import (
-    CLIP_CONFIG,
-    H14,
-    PREPROCESSOR,
-    SDXL,
-    write_encoders,
-    write_prior_and_turbo,
-)
-from hub_server import Hub, serving
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 from typer.testing import CliRunner, Result
@@ -34,6 +24,16 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.published import things_eeg
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.models.encoders.synclr_b16 import FILE, PREFIX
+from tests.publishers import things_files
+from tests.repositories.hub_repositories import (
+    CLIP_CONFIG,
+    H14,
+    PREPROCESSOR,
+    SDXL,
+    write_encoders,
+    write_prior_and_turbo,
+)
+from tests.tools.hub_server import Hub, serving
 
 LINES = (
     "embed --encoders clip-h14,vae --dataset things-eeg",
@@ -132,8 +132,8 @@ def things(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         names = paint(root, folder, IMAGES[0])
         for subject in SUBJECTS:
             signal = random.normal(size=(len(names), REPETITIONS[folder], 63, SAMPLES))
-            published.save_eeg(
-                root, subject, split, published.eeg_content(signal, names)
+            things_files.save_eeg(
+                root, subject, split, things_files.eeg_content(signal, names)
             )
     return home
 
@@ -190,7 +190,7 @@ def test_atm_s_goes_from_its_files_to_retrieval_and_tests_without_captions(hub, 
     for folder, split in (("training_images", "train"), ("test_images", "test")):
         names = paint(root, folder, side=32)
         signal = random.normal(size=(len(names), REPETITIONS[folder], 63, 80))
-        published.save_eeg(root, 1, split, published.eeg_content(signal, names))
+        things_files.save_eeg(root, 1, split, things_files.eeg_content(signal, names))
     small = ("subjects=1", "train.epochs=2", "train.batch_size=4")
 
     refused = brainhive("train-align --recipe papers/atm-s", *small)
@@ -229,7 +229,7 @@ def test_meg_goes_from_its_files_to_retrieval(home, go):
     ):
         names = paint(root, folder, side=16)
         signal = random.normal(size=(len(names), repetitions, 271, 201))
-        published.save_meg(root, 1, split, published.meg_content(signal, names))
+        things_files.save_meg(root, 1, split, things_files.meg_content(signal, names))
     meg = ("dataset=things-meg", f"encoders=[{COLOURS!r}]")
     small = (
         "dim=16",

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from typer.testing import CliRunner
-from worlds import COLOURS, Go, at_home
 
 from brainhive_cli.app import app
 from brainhive_cli.core.command import Result
+from tests.worlds.command_fixtures import COLOURS, Go, at_home
 
 KINDS = {
     "frequency": ["f1", "f2", "f3", "f4"],

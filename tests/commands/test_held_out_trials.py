@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from worlds import Go, at_home
 
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -23,6 +22,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, path_of
+from tests.worlds.command_fixtures import Go, at_home
 
 NAMES, RUNS, SENSORS = ("face", "house", "shoe"), 12, 20
 

@@ -12,18 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from own_recordings import (
-    PICTURES,
-    Shown,
-    annotate,
-    codes,
-    make_raw,
-    write_pictures,
-    write_table,
-)
-from test_docs import DOCS, LINES
 from typer.testing import CliRunner
-from worlds import COLOURS, SMALL, at_home
 
 from brainhive_cli.app import app
 from brainhive_cli.core import artifacts
@@ -36,7 +25,18 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.sentences import state_finding
-from tests.resealed import resealed
+from tests.test_docs import DOCS, LINES
+from tests.tools.changed_stores import resealed
+from tests.worlds.command_fixtures import COLOURS, SMALL, at_home
+from tests.worlds.own_recordings import (
+    PICTURES,
+    Shown,
+    annotate,
+    codes,
+    make_raw,
+    write_pictures,
+    write_table,
+)
 
 pytest.importorskip("mne")
 pytest.importorskip("starlette", reason="pip install brainhive[live]")

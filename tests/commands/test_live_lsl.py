@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lsl_senders import write_loopback
-from own_recordings import Shown, annotate, make_raw, write_pictures
-from worlds import COLOURS, at_home
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import open_model
+from tests.tools.lsl_senders import write_loopback
+from tests.worlds.command_fixtures import COLOURS, at_home
+from tests.worlds.own_recordings import Shown, annotate, make_raw, write_pictures
 
 if importlib.util.find_spec("mne_lsl") is None:
     pytest.skip("pip install brainhive[live]", allow_module_level=True)
@@ -52,7 +52,7 @@ import json, os, sys, time
 import numpy as np
 from mne_lsl.lsl import StreamInfo, StreamInlet, StreamOutlet
 from mne_lsl.lsl import local_clock, resolve_streams
-from own_recordings import CHANNELS, RATE_HZ, Shown, make_raw
+from tests.worlds.own_recordings import CHANNELS, RATE_HZ, Shown, make_raw
 
 shown = Shown.of(2, seed=5)
 samples = make_raw(shown, seed=5).get_data().T.astype(np.float32)  # [n, C] in volts
@@ -109,7 +109,7 @@ def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(
         **os.environ,
         **write_loopback(tmp_path),
         "BRAINHIVE_HOME": str(base),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
     }
     words = (
         "--source",

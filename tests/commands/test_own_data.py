@@ -11,7 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from own_recordings import (
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.data.stores.signal_store import SignalStore
+from tests.test_architecture import CHECKOUT
+from tests.worlds.own_recordings import (
     PICTURES,
     Shown,
     annotate,
@@ -20,11 +25,6 @@ from own_recordings import (
     write_pictures,
     write_table,
 )
-from test_architecture import CHECKOUT
-from typer.testing import CliRunner
-
-from brainhive_cli.app import app
-from brainhive_cli.data.stores.signal_store import SignalStore
 
 pytest.importorskip("mne")
 nibabel = pytest.importorskip("nibabel")

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from own_recordings import PICTURES, write_pictures
 
 from brainhive_cli.commands.embed import list_encoders
 from brainhive_cli.core import parts
@@ -19,6 +18,7 @@ from brainhive_cli.core.measurements import UNKNOWN_NETWORK, UNKNOWN_PICTURES
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, path_of
 from brainhive_cli.data.targets.next_commands import next_command
+from tests.worlds.own_recordings import PICTURES, write_pictures
 
 DATASET = "demo-noise-0.3-40-concepts"
 COLOURS = "python:brainhive_cli.models.encoders.python:example"

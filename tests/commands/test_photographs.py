@@ -7,19 +7,18 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import lite0
 import numpy as np
 import pytest
 import torch
-import worlds
 from PIL import Image
 from typer.testing import CliRunner
-from worlds import Go
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import train_align
 from brainhive_cli.core.facts import RIDGE_RECIPE
 from brainhive_cli.evaluation.retrieval import baseline
+from tests.worlds import command_fixtures, lite0_encoder
+from tests.worlds.command_fixtures import Go
 
 mne = pytest.importorskip("mne")
 RATE_HZ, CHANNELS, TRAIN, TEST = 100, 16, 60, 20
@@ -31,7 +30,7 @@ def draw_responses(files: list[Path], random: np.random.Generator) -> np.ndarray
     times, as strong as principal components of its pixels, and of what a network sees.
     """
     pictures = [Image.open(file).convert("RGB") for file in files]
-    network, preprocess = lite0.load()
+    network, preprocess = lite0_encoder.load()
     with torch.inference_mode():
         seen = network(torch.stack([preprocess(picture) for picture in pictures]))
     pixels = np.stack([np.ravel(picture.resize((16, 16))) for picture in pictures])
@@ -86,7 +85,7 @@ def recorded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def at_home(recorded: Path, go: Go) -> Iterator[Path]:
     """The home with stores of signals and embeddings."""
-    with worlds.at_home(recorded):
+    with command_fixtures.at_home(recorded):
         keys = f"rate_hz: {RATE_HZ}, keep_ms: [0, 500]"
         go("prepare", f"preparation={{kind: recording, {keys}}}")
         go("embed", "dataset=image-folder")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from worlds import COLOURS, Go, at_home
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.command import Result
@@ -22,6 +21,7 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore, path_of
 from brainhive_cli.evaluation.retrieval.scopes import scopes_below
 from brainhive_cli.models.encoders.python import example
+from tests.worlds.command_fixtures import COLOURS, Go, at_home
 
 COUNT, FOLDS = 26, 4
 DATASET = "dataset={kind: image-folder, holdout: {by: pictures, folds: 4}}"

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from two import in_two
 
 from brainhive_cli.commands import prepare
 from brainhive_cli.core.command import describe_missing
@@ -21,6 +20,7 @@ from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.job import Job
 from brainhive_cli.data.stores.signal_store import SignalStore
+from tests.tools.joined_processes import in_two
 
 FIRST, SESSION = (
     f"data/things-eeg/raw_eeg/sub-01/ses-0{session}" for session in (1, 4)

@@ -27,8 +27,8 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.reports.sentences import MEANINGS, explain_caveats
 from brainhive_cli.training.alignment.recipe import Recipe
-from tests.resealed import resealed
-from tests.worlds import paint
+from tests.tools.changed_stores import resealed
+from tests.worlds.command_fixtures import paint
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"

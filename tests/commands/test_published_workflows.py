@@ -11,18 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import animatediff_repositories
-import blip2_repository
-import cc2017_files
-import nsd_files
 import open_clip
 import pytest
-import sd15_repositories
 import torch
-import unclip_checkpoint
-import versatile_repository
 from diffusers import AutoencoderKL
-from hub_server import serving
 from huggingface_hub import constants
 from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2Model
@@ -34,6 +26,15 @@ from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
+from tests.publishers import cc2017_files, nsd_files
+from tests.repositories import (
+    animatediff_repositories,
+    blip2_repository,
+    sd15_repositories,
+    unclip_checkpoint,
+    versatile_diffusion_repository,
+)
+from tests.tools.hub_server import serving
 
 Steps = Mapping[str, Sequence[str]]
 WIDTH = 16
@@ -145,7 +146,9 @@ def write_versatile_diffusion(root: Path) -> None:
             for way, each in ways.items()
         }
         sizes[name] = {"sample_size": 64, "block_out_channels": [8, 8, 8], **kinds}
-    folder = versatile_repository.write(root / versatile_repository.NAME, sizes=sizes)
+    folder = versatile_diffusion_repository.write(
+        root / versatile_diffusion_repository.NAME, sizes=sizes
+    )
     path = folder / "image_feature_extractor/preprocessor_config.json"
     path.write_text(path.read_text().replace("16", "224"))
 

@@ -13,16 +13,16 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
-import mini_hub
 import pytest
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import _http
-from mini_hub import brainhive, done, newest, two_lines
 from safetensors.torch import load_file, save_file
-from worlds import at_home
 
 from brainhive_cli import api
 from brainhive_cli.core.runs import RunFolder
+from tests.tools import upload_hub
+from tests.tools.upload_hub import brainhive, done, newest, two_lines
+from tests.worlds.command_fixtures import at_home
 
 DATASET = "dataset={kind: demo, concepts: 20, subjects: 2}"
 LINES = ("--encoders", "demo-clip", DATASET)
@@ -247,7 +247,7 @@ def test_a_tag_stays_what_it_is_and_another_one_has_the_files_of_the_new_model_a
 ) -> None:
     brainhive("push", run.name, "hub:me/demo@v1")
     pinned = f"hub:me/demo@{commit_of(hub)}"
-    mini_hub.client().upload_file(
+    upload_hub.client().upload_file(
         repo_id="me/demo", path_or_fileobj=b"x", path_in_repo="cover.png"
     )
     (first,) = hub.repos["me/demo"].tags.values()
@@ -273,7 +273,7 @@ def test_a_tag_stays_what_it_is_and_another_one_has_the_files_of_the_new_model_a
 def test_where_one_may_not_write_or_all_may_read_is_one_line_with_its_way_out(
     hub: Any, run: Path, monkeypatch: pytest.MonkeyPatch, impatient: None
 ) -> None:
-    mini_hub.client().create_repo("me/demo", private=False)
+    upload_hub.client().create_repo("me/demo", private=False)
     message, way = two_lines(brainhive("push", run.name, "hub:me/demo"), 1)
     assert (
         message == "hub:me/demo is public on the hub"
@@ -313,7 +313,7 @@ def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
         }
         if "brainhive.json" in change:  # sealed again
             listed = sorted(files.keys() - {"README.md", "SHA256SUMS"})
-            sums = [f"{mini_hub.sha256(files[name])}  {name}\n" for name in listed]
+            sums = [f"{upload_hub.sha256(files[name])}  {name}\n" for name in listed]
             files["SHA256SUMS"] = "".join(sums).encode()
         hub.repos["me/demo"].commit(what, files, hub.repos["me/demo"].log[-1][3])
         shown = brainhive("eval-retrieval", "hub:me/demo", "sheet_rows=0")
@@ -329,7 +329,7 @@ def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
 
 def test_a_model_folder_on_the_hub_is_a_model(hub: Any, run: Path, home: Path) -> None:
     model = run / "cells/sub-01_seed-1/model"
-    client = mini_hub.client()
+    client = upload_hub.client()
     client.create_repo("me/folder", private=True)
     client.upload_folder(repo_id="me/folder", folder_path=str(model))
     assert api.open_model("hub:me/folder").learned.subjects == (1,)

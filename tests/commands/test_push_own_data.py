@@ -10,8 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mini_hub import brainhive, done, newest, two_lines
-from own_recordings import (
+
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.stores.learned import Learned
+from brainhive_cli.training.alignment.trained.sharing import PATH, cut_paths, find_terms
+from tests.tools.upload_hub import brainhive, done, newest, two_lines
+from tests.worlds.command_fixtures import at_home
+from tests.worlds.own_recordings import (
     CHANNELS,
     PICTURES,
     Shown,
@@ -21,11 +26,6 @@ from own_recordings import (
     write_pictures,
     write_table,
 )
-from worlds import at_home
-
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores.learned import Learned
-from brainhive_cli.training.alignment.trained.sharing import PATH, cut_paths, find_terms
 
 mne = pytest.importorskip("mne")
 CONFIRMED = ("--data-terms-checked", "--licence", "cc-by-nc-4.0")

@@ -12,7 +12,8 @@ import pytest
 pytestmark = pytest.mark.nightly
 
 
-LITE0 = "python:lite0:load"
+LITE0 = "python:tests.worlds.lite0_encoder:load"
+NAME = "tests-worlds-lite0_encoder-load"
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_what_real_pictures_evoke_is_found_among_pictures_never_trained_on(
     go("embed", f"dataset={images}", f"encoders=[{LITE0!r}]")
     settings = (
         (
-            f"dataset={{kind: simulated, images: {images}, meaning: lite0-load, "
+            f"dataset={{kind: simulated, images: {images}, meaning: {NAME}, "
             "subjects: 4, noise: 0.1}"
         ),
         f"encoders=[{LITE0!r}]",

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reconstructions import cut, gap, pictures_of
 
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -16,6 +15,7 @@ from brainhive_cli.evaluation.reconstruction.generation import decode_signals, s
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.training.alignment.trained.run import open_model
+from tests.worlds.reconstructions import cut, gap, pictures_of
 
 
 @pytest.mark.nightly

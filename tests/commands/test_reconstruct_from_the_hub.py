@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
-from hub_repositories import PRIOR, STORES, TURBO, USED, write_prior_and_turbo
-from hub_server import Hub, serving
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -29,6 +27,14 @@ from brainhive_cli.evaluation.reconstruction.generation import decode_signals, s
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
 from brainhive_cli.models.priors._fusion_network import FusionPrior
 from brainhive_cli.training.alignment.trained.run import TrainedRun
+from tests.repositories.hub_repositories import (
+    PRIOR,
+    STORES,
+    TURBO,
+    USED,
+    write_prior_and_turbo,
+)
+from tests.tools.hub_server import Hub, serving
 
 LINE = ("reconstruct", "--prior", "hub:Fusion-Prior-SynCLR_B32_VAE")
 SCORED = {"pixcorr": 2, "ssim": 2}

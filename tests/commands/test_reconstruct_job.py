@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from reconstructions import align, cut, pictures_of
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -23,6 +22,7 @@ from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.stores.learned import Learned, LearnedPictures
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.evaluation.reconstruction.run import resolve_job
+from tests.worlds.reconstructions import align, cut, pictures_of
 
 
 @pytest.mark.nightly

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reconstructions import COLOURS, gap, generate
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.sweep import FULL
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models.priors._fusion_network import FusionPrior
+from tests.worlds.reconstructions import COLOURS, gap, generate
 
 ABLATIONS = (
     "ablations={ceiling: {sources: images}, average: {sources: mean_embedding}, two: "

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from typer.testing import CliRunner
-from worlds import COLOURS, Go, at_home
 
 from brainhive_cli import aligner
 from brainhive_cli.app import app
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from tests.resealed import resealed
+from tests.tools.changed_stores import resealed
+from tests.worlds.command_fixtures import COLOURS, Go, at_home
 
 
 def list_files(home: Path) -> dict[Path, tuple[int, int]]:

@@ -19,7 +19,7 @@ from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.training.alignment.training import training_data
 from brainhive_cli.training.alignment.training.batches import held_out_of
 from brainhive_cli.training.alignment.training.job import Job
-from tests.resealed import resealed
+from tests.tools.changed_stores import resealed
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
 DATASET = "demo-noise-0.3-40-concepts"

@@ -6,13 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import git_repository
 import numpy as np
 import pytest
-import text_encoders
 import yaml
 from PIL import Image
-from worlds import at_home
 
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core import artifacts
@@ -22,13 +19,15 @@ from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY, SIMULATED, find_caveats
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.generators import sdxl, sdxl_unclip
+from tests.repositories import git_captioner_repository, text_encoders
+from tests.worlds.command_fixtures import at_home
 
 pytestmark = pytest.mark.nightly
 
 
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 1}"
 LATENT, TOKENS = (
-    f"python:tests.contracts.parts.targets:{name}" for name in ("latent", "tokens")
+    f"python:tests.worlds.parts.targets:{name}" for name in ("latent", "tokens")
 )
 SMALL = (
     "resolution_px=32",
@@ -63,8 +62,8 @@ def chain() -> str:
         "resolution_px": 32,
     }
     second["caption"] |= {
-        "model": git_repository.NAME,
-        "converter": git_repository.CONVERTER,
+        "model": git_captioner_repository.NAME,
+        "converter": git_captioner_repository.CONVERTER,
     }
     return f"generator={flow(generator)}"
 
@@ -79,7 +78,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
     for name in ("unet", "vae", "scheduler"):
         getattr(generator.pipeline, name).save_pretrained(home / "sdxl" / name)
     text_encoders.write(home / "sdxl")
-    git_repository.write(home, 4, 16)
+    git_captioner_repository.write(home, 4, 16)
     with at_home(home):
         go("embed", DATASET, f"encoders=['{LATENT}', '{TOKENS}']")
         yield go(

@@ -12,15 +12,15 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from worlds import at_home
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.demo import voxels
 from brainhive_cli.models.generators import sdxl
+from tests.worlds.command_fixtures import at_home
 
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 2}"
 LATENT, TOKENS = (
-    f"python:tests.contracts.parts.targets:{name}" for name in ("latent", "tokens")
+    f"python:tests.worlds.parts.targets:{name}" for name in ("latent", "tokens")
 )
 TINY = sdxl.TINY.model_dump(mode="json")
 GENERATOR = "generator=" + yaml.safe_dump(TINY, default_flow_style=True, width=10**6)
@@ -32,7 +32,7 @@ ALIGN = (
         "clip, cosine_weight: 1.0}}]"
     ),
     "head=tokens",
-    "backbone.kind=tests.contracts.parts.two_heads",
+    "backbone.kind=tests.worlds.parts.two_heads",
     "mode=joint",
     "seeds=1",
     "train.epochs=16",
@@ -168,7 +168,7 @@ def test_a_diffusion_prior_learns_with_its_brain_model_and_then_alone(
         "{prediction: denoised, loss: mse, weight: 30}]",
         (
             "backbone={kind: with_prior, backbone: {kind: "
-            f"tests.contracts.parts.two_heads}}, {prior}}}"
+            f"tests.worlds.parts.two_heads}}, {prior}}}"
         ),
         "seeds=1",
     )

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from warm_process import stop_ignoring_signals
 
 from brainhive_cli.__main__ import main
 from brainhive_cli.core import console
@@ -24,6 +23,7 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.live.loop import stop_at_interrupt
+from tests.tools.warm_process import stop_ignoring_signals
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded_numbers import Recorded
-from trial_numbers import numbers_of_stores, numbers_of_trials
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.recordings import epochs
@@ -20,6 +18,8 @@ from brainhive_cli.data.recordings.epochs import (
 )
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.stores import own_arrays
+from tests.tools.recorded_numbers import Recorded
+from tests.tools.trial_numbers import numbers_of_stores, numbers_of_trials
 
 CHANNELS = ("Cz", "EEG oz", "O1")
 

@@ -4,7 +4,6 @@ name.
 
 import numpy as np
 import pytest
-from own_recordings import PICTURES, write_pictures
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
@@ -12,6 +11,7 @@ from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores import inventory
 from brainhive_cli.data.stores.signal_store import SignalStore, path_of
+from tests.worlds.own_recordings import PICTURES, write_pictures
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from layouts import one_token, spec_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -57,6 +56,7 @@ from brainhive_cli.training.alignment import (
     model_files,
 )
 from brainhive_cli.training.alignment.model import Aligner
+from tests.worlds.model_layouts import one_token, spec_of
 
 LAYOUT = one_token(spec_of(("Oz", "Pz"), 10, (1, 2)), 8, {"e": 4})
 IDS = ["train/cat/1", "train/cat/2", "train/dog/1"]

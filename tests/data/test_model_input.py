@@ -9,7 +9,7 @@ from brainhive_cli.data.signals.normalisations import Whiten
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import COPIED_STIMULI, Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
-from tests.trials import make_trials
+from tests.worlds.array_trials import make_trials
 
 CHANNELS = ("P7", "Oz", "Cz")
 

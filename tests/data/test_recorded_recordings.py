@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded_numbers import Recorded
-from trial_numbers import numbers_of_trials
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.files.bids_labels import (
@@ -51,6 +49,8 @@ from brainhive_cli.data.stores.signal_store import (
     size_of,
     subjects_of,
 )
+from tests.tools.recorded_numbers import Recorded
+from tests.tools.trial_numbers import numbers_of_trials
 
 NAMES = ("Fp1", "FC5.", "Oz", "HEOG", "X7", "TRIG", "M1")
 TYPES = ("eeg", "eeg", "eeg", "eeg", "eeg", "stim", "mag")

@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recorded_numbers import Recorded
-from trial_numbers import numbers_of_trials
-from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.recordings.event_names import EventNames
@@ -36,6 +33,9 @@ from brainhive_cli.data.targets.model_input import (
     model_input,
     spec_of,
 )
+from tests.tools.recorded_numbers import Recorded
+from tests.tools.trial_numbers import numbers_of_trials
+from tests.worlds.array_trials import make_trials
 
 CAP = ("Fp1", "Cz", "P7", "Oz")
 PICTURES = 9

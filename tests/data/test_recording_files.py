@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-from own_recordings import Shown, make_raw
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.recordings.event_names import EventNames
@@ -18,6 +17,7 @@ from brainhive_cli.data.recordings.files import (
 from brainhive_cli.data.recordings.labels import describe_labels
 from brainhive_cli.data.recordings.opening import open_raw
 from brainhive_cli.data.recordings.tables import ABSENT, read_table
+from tests.worlds.own_recordings import Shown, make_raw
 
 
 @pytest.fixture

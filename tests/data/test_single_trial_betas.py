@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from trials import make_trials
 
 from brainhive_cli.data.fmri import betas
 from brainhive_cli.data.fmri.betas import measure_ncsnr
+from tests.worlds.array_trials import make_trials
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 3, 100])

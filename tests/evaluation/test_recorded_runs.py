@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded_numbers import Recorded
-from worlds import COLOURS, Go, at_home
 
 from brainhive_cli import api
 from brainhive_cli.core.measurements import Measurements
+from tests.tools.recorded_numbers import Recorded
+from tests.worlds.command_fixtures import COLOURS, Go, at_home
 
 WORLD = "dataset={kind: demo, noise: 0.6, subjects: 2, concepts: 30}"
 ENCODERS = f"encoders=[{COLOURS!r}]"

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from worlds import COLOURS, DEMO, SMALL, Go, at_home
 
 from brainhive_cli.core.facts import Facts, merge
 from brainhive_cli.core.measurements import Measurements
@@ -24,6 +23,7 @@ from brainhive_cli.reports.sentences import (
 )
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.set_ups import describe_recipe
+from tests.worlds.command_fixtures import COLOURS, DEMO, SMALL, Go, at_home
 
 FEW = (*SMALL, "train.epochs=2", "subjects=1")
 PAPERS = re.compile(r" \((?:[^()]+ \d{4}(?:; )?)+\)")

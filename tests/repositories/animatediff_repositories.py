@@ -5,12 +5,13 @@ folders and files.
 from pathlib import Path
 from typing import Any
 
-import sd15_repositories
 import torch
 from diffusers import MotionAdapter, SparseControlNetModel, UNet2DConditionModel
 from safetensors.torch import load_file
-from sd15_repositories import SD15, TEXT
 from torch import Tensor
+
+from tests.repositories import sd15_repositories
+from tests.repositories.sd15_repositories import SD15, TEXT
 
 MOTION, SPARSE = (
     "guoyww/animatediff-motion-adapter-v1-5-3",

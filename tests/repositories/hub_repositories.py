@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-import text_encoders
 import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.priors import fusion_prior
+from tests.repositories import text_encoders
 
 H14, SDXL = (
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",

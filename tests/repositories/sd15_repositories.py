@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 import transformers as tf
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
-from text_encoders import IDS, WORDS, write_tokenizer
+
+from tests.repositories.text_encoders import IDS, WORDS, write_tokenizer
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 TEXT = 12

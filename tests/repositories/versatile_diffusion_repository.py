@@ -13,8 +13,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.pipelines.deprecated.versatile_diffusion.modeling_text_unet import (
     UNetFlatConditionModel,
 )
-from text_encoders import WORDS, write_tokenizer
 from torch import Tensor
+
+from tests.repositories.text_encoders import WORDS, write_tokenizer
 
 NAME = "shi-labs/versatile-diffusion"
 WIDTH = 12

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from layouts import one_token, spec_of
-from trials import make_trials
 
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.signals.trials import Trials
@@ -16,6 +14,8 @@ from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training.batches import Batches, CellData
+from tests.worlds.array_trials import make_trials
+from tests.worlds.model_layouts import one_token, spec_of
 
 PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
 HERE = Launch(0, 1, torch.device("cpu"))

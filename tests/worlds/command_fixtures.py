@@ -18,12 +18,10 @@ from typing import Any
 import h5py
 import numpy as np
 import psutil
-import published
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from warm_process import WarmProcess, is_fit, stop_ignoring_signals
 
 from brainhive_cli.commands import train_prior
 from brainhive_cli.core import foreign_code
@@ -36,6 +34,8 @@ from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.priors import fusion_prior
 from brainhive_cli.training.prior.examples import PriorExamples, batches
 from brainhive_cli.training.prior.loop import Training
+from tests.publishers import things_files
+from tests.tools.warm_process import WarmProcess, is_fit, stop_ignoring_signals
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 """An encoder of 12 dimensions: mean colours."""
@@ -317,7 +317,7 @@ def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
         # an empty entry would be the working directory
         known = os.environ.get("PYTHONPATH")
         path = os.pathsep.join(
-            [str(Path(__file__).parent), *([known] if known else [])]
+            [str(Path(__file__).parents[2]), *([known] if known else [])]
         )
         environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
         if is_fit(environment) and not launcher:
@@ -393,10 +393,10 @@ def things(home: Path, request: pytest.FixtureRequest) -> Path:
         eeg = evoked + 0.3 * torch.randn(
             len(files), repetitions, 63, 40, generator=torch.manual_seed(1)
         )
-        content = published.eeg_content(
+        content = things_files.eeg_content(
             eeg.numpy(), [file.relative_to(root).as_posix() for file in files]
         )
-        published.save_eeg(root, 1, split, content)
+        things_files.save_eeg(root, 1, split, content)
     return home
 
 

@@ -1,5 +1,5 @@
 """EfficientNet-Lite0 with its ImageNet weights, as anyone's own network for
-`python:lite0:load`.
+`python:tests.worlds.lite0_encoder:load`.
 """
 
 import contextlib

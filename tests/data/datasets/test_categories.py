@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from worlds import Go, at_home
 
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets.categories import Config
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment.recipe import Recipe
+from tests.worlds.command_fixtures import Go, at_home
 
 SHADES = {"bright": (250, 200), "dark": (20, 40, 60)}
 """Grey levels of the exemplars of each category."""

@@ -6,17 +6,23 @@ import pickle
 import shutil
 from pathlib import Path
 
-import cc2017_files
 import numpy as np
 import pytest
 import torch
-from cc2017_files import COUNTS, captions_of, frames_of, key_masks_of, labels_of
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.published.cc2017 import Clips, _open_tensor
+from tests.publishers import cc2017_files
+from tests.publishers.cc2017_files import (
+    COUNTS,
+    captions_of,
+    frames_of,
+    key_masks_of,
+    labels_of,
+)
 
 
 def cc2017(**knobs: str) -> Dataset:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import published
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,6 +23,7 @@ from brainhive_cli.data.published import things_eeg
 from brainhive_cli.data.published.things_eeg import MONTAGE
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.recordings import Recordings
+from tests.publishers import things_files
 
 CONCEPTS = {
     "train": ["00001_aardvark", "00002_abacus"],
@@ -45,7 +45,7 @@ def signal(split: str, channels: int = 63, samples: int = 10) -> NDArray[np.floa
 
 
 def content(split: str, **changes: Any) -> dict[str, Any]:
-    return published.eeg_content(signal(split), pictures(split), **changes)
+    return things_files.eeg_content(signal(split), pictures(split), **changes)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def root(home: Path) -> Path:
     root = home / "data/things-eeg"
     for split in CONCEPTS:
         paint(root / "Image_set", split)
-        published.save_eeg(root, 1, split, content(split))
+        things_files.save_eeg(root, 1, split, content(split))
     return root
 
 
@@ -65,7 +65,7 @@ def paint(folder: Path, split: str, side: int = 4) -> None:
 
 
 def save(root: Path, split: str, made: dict[str, Any]) -> Path:
-    return published.save_eeg(root, 1, split, made)
+    return things_files.save_eeg(root, 1, split, made)
 
 
 def eeg(**knobs: Any) -> Dataset:
@@ -177,7 +177,9 @@ def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(
 
 
 def test_two_preparations_must_be_told_apart(root: Path) -> None:
-    published.save(content("train"), root / "Preprocessed_data_100Hz/sub-01/train.pt")
+    things_files.save(
+        content("train"), root / "Preprocessed_data_100Hz/sub-01/train.pt"
+    )
     with pytest.raises(
         MissingData, match="Preprocessed_data_100Hz, Preprocessed_data_250Hz_whiten"
     ):
@@ -195,11 +197,11 @@ def meg(**knobs: Any) -> Dataset:
 
 
 def test_meg_is_read_as_it_is_published(home: Path) -> None:
-    published.save_meg(
+    things_files.save_meg(
         home / "elsewhere",
         4,
         "train",
-        published.meg_content(signal("train", 271, 201), pictures("train")),
+        things_files.meg_content(signal("train", 271, 201), pictures("train")),
     )
     recording = meg(root=str(home / "elsewhere")).recording(4, "train")
     assert (

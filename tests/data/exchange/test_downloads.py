@@ -23,7 +23,7 @@ from brainhive_cli.data.downloads.downloads import (
     find_outdated,
 )
 from brainhive_cli.data.downloads.hosts import RemoteFile
-from tests.routes import Routes, send, serving
+from tests.tools.web_server import Routes, send, serving
 
 BODY = bytes(range(256)) * 1_000
 HALF = 100_003

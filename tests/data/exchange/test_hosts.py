@@ -12,7 +12,7 @@ from brainhive_cli.core import hub
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.downloads import hosts
 from brainhive_cli.data.downloads.hosts import RemoteFile, choose_files, list_files
-from tests.routes import Routes, send, serving
+from tests.tools.web_server import Routes, send, serving
 
 ENTRY = {
     "path": "a",

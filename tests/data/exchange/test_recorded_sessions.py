@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded_numbers import Recorded
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.exchange import session_folder
@@ -15,6 +14,7 @@ from brainhive_cli.data.exchange.growing_run import FLOAT, _write_tag
 from brainhive_cli.data.exchange.session_folder import SessionFolder, _scale_of
 from brainhive_cli.data.files.bids_labels import read_simulated
 from brainhive_cli.data.streams import StreamFormat
+from tests.tools.recorded_numbers import Recorded
 
 pytest.importorskip("mne_bids")
 POSITIONS = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [np.nan] * 3])

@@ -11,7 +11,6 @@ import sys
 import warnings
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,7 +169,7 @@ def test_a_session_is_not_written_over(tmp_path):
 
 def start_python(code, folder):
     """Run code in a process of its own, which imports what this one does."""
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    paths = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(
         [sys.executable, "-c", code, str(folder)],
         stdout=subprocess.PIPE,
@@ -182,7 +181,7 @@ KILLED = """
 import sys
 from pathlib import Path
 import numpy as np
-from test_session_folder import FORMAT, RATE_HZ, draw_samples
+from tests.data.exchange.test_session_folder import FORMAT, RATE_HZ, draw_samples
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 
 folder, samples = SessionFolder(Path(sys.argv[1]), FORMAT, 1), draw_samples()
@@ -226,15 +225,15 @@ RUNNING = """
 import sys
 import time
 from pathlib import Path
-import test_session_folder as tests
+import tests.data.exchange.test_session_folder as tested
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 
 folders = []
 for name in ("FORMAT", "MEG"):
-    format = getattr(tests, name)
+    format = getattr(tested, name)
     folder = SessionFolder(Path(sys.argv[1], name), format, 1)
     rate_hz, channels = int(format.rate_hz), len(format.channels)
-    samples = tests.draw_samples(20_000, channels)
+    samples = tested.draw_samples(20_000, channels)
     for at in range(0, 20 * rate_hz, rate_hz // 10):
         folder.add(samples[at : at + rate_hz // 10])
         if at % rate_hz == 0:

@@ -4,7 +4,6 @@ rates.
 
 import numpy as np
 import pytest
-from clips import clip, save_animation, save_frames
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -15,6 +14,7 @@ from brainhive_cli.data.media.media_files import (
     write_video,
 )
 from brainhive_cli.data.media.pictures import BadPicture
+from tests.worlds.clips import clip, save_animation, save_frames
 
 
 def test_a_video_keeps_frames_and_rate_and_odd_sides_get_a_pixel(tmp_path):

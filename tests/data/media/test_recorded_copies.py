@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from PIL import Image
-from recorded_numbers import Recorded
 
 from brainhive_cli.data.media import near_copies
 from brainhive_cli.data.media.near_copies import (
@@ -14,6 +13,7 @@ from brainhive_cli.data.media.near_copies import (
 )
 from brainhive_cli.data.media.picture_digests import describe_pixels, digest_pixels
 from brainhive_cli.data.media.stimuli import Clip
+from tests.tools.recorded_numbers import Recorded
 
 VERDICTS = ("", "copy", "cropped", "mirrored")
 Pixels = np.ndarray

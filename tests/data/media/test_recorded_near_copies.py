@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from recorded_numbers import Recorded
 
 from brainhive_cli.data.media import near_copies
 from brainhive_cli.data.media.near_copies import (
@@ -15,6 +14,7 @@ from brainhive_cli.data.media.near_copies import (
     find_candidates,
     hash_picture,
 )
+from tests.tools.recorded_numbers import Recorded
 
 Picture = Image.Image
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from PIL import Image
-from trial_numbers import numbers_of_preparation
 
 from brainhive_cli.commands.prepare import Recipe
+from tests.tools.trial_numbers import numbers_of_preparation
 
 mne = pytest.importorskip("mne")
 edfio = pytest.importorskip("edfio")

@@ -12,12 +12,12 @@ import pytest
 pytest.importorskip("nibabel")
 
 import nibabel
-from own_recordings import PICTURES, write_pictures
-from trial_numbers import numbers_of_preparation, numbers_of_stores
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations.betas import Config
+from tests.tools.trial_numbers import numbers_of_preparation, numbers_of_stores
+from tests.worlds.own_recordings import PICTURES, write_pictures
 
 SHAPE, AFFINE = (3, 4, 5), np.diag([2.0, 2.0, 2.0, 1.0])
 INSIDE = np.random.default_rng(0).random(SHAPE) < 0.4

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.fmri.betas import (
@@ -26,6 +25,7 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.session_store import join, write_session
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.store_tables import count_rows, describe_store
+from tests.worlds.array_trials import make_trials
 
 VOXELS = 12
 

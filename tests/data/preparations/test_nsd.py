@@ -10,12 +10,11 @@ import pytest
 
 pytest.importorskip("nibabel")
 
-from trial_numbers import numbers_of_splits, numbers_of_trials
-
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published.nsd import NsdBetas
 from tests.soak import nsd_files
+from tests.tools.trial_numbers import numbers_of_splits, numbers_of_trials
 
 
 def made(root: Path, **knobs):

@@ -15,8 +15,6 @@ import pytest
 
 pytest.importorskip("nibabel")
 
-from trial_numbers import numbers_of_trials
-
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
@@ -26,6 +24,7 @@ from brainhive_cli.data.published.nsd_prepared import (
     MindEye2Betas,
 )
 from brainhive_cli.data.published.prepared_files import PreparedFiles
+from tests.tools.trial_numbers import numbers_of_trials
 
 BETAS = "betas_all_subj01_fp32_renorm.hdf5"
 

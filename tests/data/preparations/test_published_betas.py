@@ -16,7 +16,6 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from trial_numbers import numbers_of_stores
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -28,6 +27,7 @@ from brainhive_cli.data.signals.spaces import Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
 from tests.soak import nsd_files
+from tests.tools.trial_numbers import numbers_of_stores
 
 pytest.importorskip("nibabel")
 

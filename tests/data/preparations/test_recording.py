@@ -6,7 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from own_recordings import (
+from scipy.signal import butter, sosfilt, sosfilt_zi
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.preparations.recording import Config
+from brainhive_cli.data.targets.model_input import spec_of
+from tests.tools.trial_numbers import numbers_of_preparation, numbers_of_splits
+from tests.worlds.own_recordings import (
     CHANNELS,
     PICTURES,
     RATE_HZ,
@@ -17,13 +24,6 @@ from own_recordings import (
     write_pictures,
     write_table,
 )
-from scipy.signal import butter, sosfilt, sosfilt_zi
-from trial_numbers import numbers_of_preparation, numbers_of_splits
-
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations.recording import Config
-from brainhive_cli.data.targets.model_input import spec_of
 
 mne = pytest.importorskip("mne")
 FORMATS = ("fif", "edf", "set", "vhdr", "bids")

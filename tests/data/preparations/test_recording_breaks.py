@@ -4,19 +4,19 @@ dropped.
 
 import numpy as np
 import pytest
-from own_recordings import (
+
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.preparations.recording import LOST, Config
+from brainhive_cli.data.recordings.headers import RecordingKeys, read_header
+from brainhive_cli.data.recordings.samples import filter_samples
+from tests.tools.trial_numbers import numbers_of_splits
+from tests.worlds.own_recordings import (
     RATE_HZ,
     Shown,
     annotate,
     make_raw,
     write_pictures,
 )
-from trial_numbers import numbers_of_splits
-
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations.recording import LOST, Config
-from brainhive_cli.data.recordings.headers import RecordingKeys, read_header
-from brainhive_cli.data.recordings.samples import filter_samples
 
 mne = pytest.importorskip("mne")
 BAND = (0.5, 40.0)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from own_recordings import CHANNELS, RATE_HZ, Shown, annotate, make_raw, write_pictures
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
@@ -16,6 +15,14 @@ from brainhive_cli.data.recordings.epochs import as_trials, warn_of_size
 from brainhive_cli.data.recordings.files import list_recordings
 from brainhive_cli.data.signals.spaces import channel_rows
 from brainhive_cli.data.stores.signal_store import SignalStore
+from tests.worlds.own_recordings import (
+    CHANNELS,
+    RATE_HZ,
+    Shown,
+    annotate,
+    make_raw,
+    write_pictures,
+)
 
 mne = pytest.importorskip("mne")
 TIMES_S = np.arange(50) / 100

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trial_numbers import numbers_of_trials
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.published.things_eeg_raw import TARGET, ThingsEegRaw
 from brainhive_cli.data.signals.cutting import covariance
+from tests.tools.trial_numbers import numbers_of_trials
 
 SPLITS = {"training": "train", "test": "test"}
 """Our names of the published partitions."""

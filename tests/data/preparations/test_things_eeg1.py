@@ -5,10 +5,10 @@ milliseconds.
 import numpy as np
 import pytest
 from PIL import Image
-from trial_numbers import numbers_of_preparation
 
 from brainhive_cli.commands.prepare import Recipe
 from brainhive_cli.core.errors import BrainhiveError
+from tests.tools.trial_numbers import numbers_of_preparation
 
 pytest.importorskip("mne")
 pybv = pytest.importorskip("pybv")

@@ -3,17 +3,18 @@
 import importlib.util
 from pathlib import Path
 
+import mne
 import numpy as np
 import pytest
-
-pytest.importorskip("mne")
-
-import mne
-from trial_numbers import numbers_of_preparation
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published.things_meg import ThingsMegEpochs
+
+pytest.importorskip("mne")
+
+
+from tests.tools.trial_numbers import numbers_of_preparation
 
 CHANNELS, SAMPLES = 5, 281
 TRIALS = [

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import published
 import pytest
-from trial_numbers import numbers_of_trials
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published.things_eeg import MONTAGE, Prepared
 from brainhive_cli.data.recordings.contract import Merged
+from tests.publishers import things_files
+from tests.tools.trial_numbers import numbers_of_trials
 
 CONCEPTS, IMAGES, TESTS = 2, 3, 2
 
@@ -268,11 +268,11 @@ def whole(tmp_path: Path) -> Path:
     """Files of UBP's kind of one subject."""
     for split, folder in (("train", "training_images"), ("test", "test_images")):
         pictures = [f"{folder}/00001_thing/thing_{n:02d}s.jpg" for n in range(2)]
-        published.save_eeg(
+        things_files.save_eeg(
             tmp_path,
             1,
             split,
-            published.eeg_content(signal(2, 3, 63, 10, dtype="float16"), pictures),
+            things_files.eeg_content(signal(2, 3, 63, 10, dtype="float16"), pictures),
         )
     return tmp_path
 

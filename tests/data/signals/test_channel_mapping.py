@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layouts import spec_of
 from safetensors.numpy import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -21,6 +20,7 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.spaces import Sensors, standard_positions
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.model_input import choose_input, model_input
+from tests.worlds.model_layouts import spec_of
 
 ROUNDING = 1e-6
 """Of golden values in float32."""

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recorded_numbers import Recorded
-from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.fmri.glm import (
@@ -75,6 +73,8 @@ from brainhive_cli.data.signals.spaces import (
     standard_positions,
 )
 from brainhive_cli.data.signals.windows import Windows
+from tests.tools.recorded_numbers import Recorded
+from tests.worlds.array_trials import make_trials
 
 CAP = ("Fp1", "Fz", "C3", "Cz", "P7", "Oz")
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded_numbers import Recorded
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.stores import health as health_module, target_store
@@ -19,6 +18,7 @@ from brainhive_cli.data.stores.target_store import (
     first_with_pixels,
 )
 from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
+from tests.tools.recorded_numbers import Recorded
 
 
 def draw(count: int, width: int) -> np.ndarray:

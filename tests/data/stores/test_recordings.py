@@ -18,7 +18,7 @@ from brainhive_cli.data.signals.trials import COPIED_STIMULI, Trials
 from brainhive_cli.data.stores import signal_store
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.targets.model_input import match_stimuli
-from tests.mapped import is_mapped
+from tests.tools.mapped_arrays import is_mapped
 
 
 def recording(count: int, most: int, **fields: Any) -> Trials:

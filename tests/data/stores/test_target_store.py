@@ -15,7 +15,7 @@ from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.health import measure_health
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.stores.target_writer import Blank, TargetWriter
-from tests.mapped import is_mapped
+from tests.tools.mapped_arrays import is_mapped
 
 COUNT, DIM = 400, 16
 IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]

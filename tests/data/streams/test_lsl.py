@@ -77,7 +77,7 @@ def run_counting() -> dict[str, Any]:
     """Count samples and events that are sent four times as fast, with markers around
     their samples.
     """
-    from lsl_senders import Amplifier, open_markers
+    from tests.tools.lsl_senders import Amplifier, open_markers
 
     amplifier, texts, numbers = (
         Amplifier(),
@@ -151,7 +151,7 @@ def run_counting() -> dict[str, Any]:
 
 def run_interruptions() -> dict[str, Any]:
     """Read a stream that comes late, stalls, loses samples, goes and comes back."""
-    from lsl_senders import Amplifier, open_markers
+    from tests.tools.lsl_senders import Amplifier, open_markers
 
     started_s, made = time.monotonic(), []
 
@@ -210,7 +210,7 @@ def run_interruptions() -> dict[str, Any]:
 
 def run_restarts() -> dict[str, Any]:
     """Read streams whose senders start again, one of them at another rate."""
-    from lsl_senders import Amplifier, open_markers
+    from tests.tools.lsl_senders import Amplifier, open_markers
 
     texts = open_markers("texts")
     rates_hz = {"rate": 500.0, "same": 1000.0}  # when they start again
@@ -252,7 +252,7 @@ def run_restarts() -> dict[str, Any]:
 
 def run_refusals() -> dict[str, Any]:
     """Build streams that do not fit."""
-    from lsl_senders import Amplifier, open_markers
+    from tests.tools.lsl_senders import Amplifier, open_markers
 
     senders: list[Any] = [
         Amplifier("one"),
@@ -305,18 +305,17 @@ class Scenarios:
     """Processes of the scenarios, all started at once."""
 
     def __init__(self, folder: Path) -> None:
-        from lsl_senders import write_loopback
+        from tests.tools.lsl_senders import write_loopback
 
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._folder = folder
         for name in ("interruptions", "restarts", "refusals", "counting"):
             home = folder / name
             home.mkdir()
-            path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
             environment = (
                 os.environ
                 | write_loopback(home)
-                | {"PYTHONPATH": path, "NO_COLOR": "1"}
+                | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
             )
             self._processes[name] = subprocess.Popen(
                 [sys.executable, __file__, name, str(home / "seen.json")],

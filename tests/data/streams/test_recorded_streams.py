@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded_numbers import Recorded
 
 from brainhive_cli.data.streams import (
     Clock,
@@ -16,6 +15,7 @@ from brainhive_cli.data.streams import (
     mock as mocks,
 )
 from brainhive_cli.data.streams._sample_times import SampleTimes
+from tests.tools.recorded_numbers import Recorded
 
 RATE_HZ = 100.0
 FORMAT = StreamFormat("cap", ("Fz", "Cz"), ("eeg", "eeg"), ("µV", "µV"), RATE_HZ)

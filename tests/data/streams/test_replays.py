@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from own_recordings import CHANNELS, RATE_HZ, Shown, annotate, make_raw
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
@@ -19,6 +18,7 @@ from brainhive_cli.data.streams import (
     recording as recordings,
     signals as stores,
 )
+from tests.worlds.own_recordings import CHANNELS, RATE_HZ, Shown, annotate, make_raw
 
 mne = pytest.importorskip("mne")
 SHOWN = Shown.of(2, seed=0)

@@ -26,9 +26,12 @@ from brainhive_cli.data.stores import target_store, target_writer
 from brainhive_cli.data.stores.target_store import TargetStore
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
-WIDE = "python:slow:wide"
+WIDE = "python:tests.worlds.slow_encoders:wide"
 STORES = ("store.py", "embeddings.py")
-NAMES = {COLOURS: "brainhive_cli-models-encoders-python-example", WIDE: "slow-wide"}
+NAMES = {
+    COLOURS: "brainhive_cli-models-encoders-python-example",
+    WIDE: "tests-worlds-slow_encoders-wide",
+}
 
 
 def forked(work: Callable[[], Any]) -> int:
@@ -134,8 +137,12 @@ def test_killed_at_random_moments_embed_loses_no_row_and_writes_none_wrong(
 def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
     home, pictures, settings, go, monkeypatch
 ):
-    settings = (settings[0], "encoders=python:slow:filling", *settings[2:])
-    store = stores(home)[WIDE].with_name("slow-filling.h5")
+    settings = (
+        settings[0],
+        "encoders=python:tests.worlds.slow_encoders:filling",
+        *settings[2:],
+    )
+    store = stores(home)[WIDE].with_name("tests-worlds-slow_encoders-filling.h5")
 
     def on_a_disk_that_fills_up() -> None:
         monkeypatch.setenv("FULL_AFTER", "9")
@@ -149,7 +156,10 @@ def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
         and told[0].startswith("1 error: ")
         and told[0].endswith(": File too large")
     )
-    assert "slow-filling.h5" in told[0] and "the same command continues" in told[1]
+    assert (
+        "tests-worlds-slow_encoders-filling.h5" in told[0]
+        and "the same command continues" in told[1]
+    )
     assert not store.exists()
     lacking = target_writer.TargetWriter(store).pending
     # those never decoded, and what waited to be written when the disk was full

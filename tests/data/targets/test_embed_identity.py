@@ -24,7 +24,7 @@ from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_stores import open_stores
 from brainhive_cli.models import encoders
-from tests.resealed import resealed
+from tests.tools.changed_stores import resealed
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recorded_numbers import Recorded
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
@@ -26,6 +25,7 @@ from brainhive_cli.data.targets.picture_splits import (
     hold_out_clusters,
     match_neighbours,
 )
+from tests.tools.recorded_numbers import Recorded
 
 
 def draw(count: int) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recorded_numbers import Recorded
 from torch import nn
 
 from brainhive_cli.core.launch import Launch
@@ -28,6 +27,7 @@ from brainhive_cli.data.targets.picture_splits import (
     match_neighbours,
 )
 from brainhive_cli.data.targets.targets import OnlineTargets
+from tests.tools.recorded_numbers import Recorded
 
 HERE = Launch(0, 1, torch.device("cpu"))
 COUNT = 60

@@ -17,7 +17,7 @@ from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.targets.encoder_stores import keep_identity
 from brainhive_cli.data.targets.next_commands import write_embedding
 from brainhive_cli.models import encoders
-from tests.resealed import resealed
+from tests.tools.changed_stores import resealed
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
 DATASET = "demo-noise-0.3-40-concepts"

@@ -6,7 +6,6 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
-from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.trials import Trials
@@ -16,6 +15,7 @@ from brainhive_cli.evaluation.calibration.amounts import (
     limit_amounts,
     measure_timeline,
 )
+from tests.worlds.array_trials import make_trials
 
 PICTURES, REPETITIONS, STEP_S, BREAK_S = 12, 3, 2.0, 30.0
 COUNTS = np.resize([3, 1, 2], PICTURES)

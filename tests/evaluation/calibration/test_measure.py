@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.calibration import measure
 from brainhive_cli.evaluation.calibration.measure import refuse_arms
 from brainhive_cli.evaluation.calibration.recipe import Recipe
+from tests.worlds.array_trials import make_trials
 
 TRIALS = make_trials(1, np.zeros((2, 1, 3, 4), np.float32), [0, 1])
 

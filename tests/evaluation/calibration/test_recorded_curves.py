@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recorded_numbers import Recorded, metric_rows
-from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import CalibrationFacts, Strength
@@ -45,6 +43,8 @@ from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
+from tests.tools.recorded_numbers import Recorded, metric_rows
+from tests.worlds.array_trials import make_trials
 
 COUNTS = np.array([3, 1, 2, 4, 2, 1, 3, 2, 4, 1, 2])
 

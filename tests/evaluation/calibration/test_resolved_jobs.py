@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.evaluation.calibration import job as jobs
@@ -14,6 +13,7 @@ from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
+from tests.worlds.array_trials import make_trials
 
 
 def recipe(*words: str) -> Recipe:

@@ -6,11 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
-from worlds import COLOURS, at_home, paint
 
 from brainhive_cli.evaluation.calibration.measure import choose_strength
-from tests.resealed import resealed
+from tests.tools.changed_stores import resealed
 from tests.training.alignment.test_seen_pictures import SMALL, simulated
+from tests.worlds.command_fixtures import COLOURS, at_home, paint
 
 ASKED = (
     "pictures=6",

@@ -7,7 +7,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from recorded_numbers import Recorded
 
 from brainhive_cli.core import parts
 from brainhive_cli.data.signals.space_files import write_maps
@@ -26,6 +25,7 @@ from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.trained.model import TrainedModel
+from tests.tools.recorded_numbers import Recorded
 
 ITEMS = 6
 SPEC = Recipe(

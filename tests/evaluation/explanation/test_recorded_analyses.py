@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recorded_numbers import Recorded
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.artifacts import Curve, Heatmap, Topomap
@@ -65,6 +64,7 @@ from brainhive_cli.measurement.reliability import halve
 from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.reports.head_maps import draw_head, flatten_positions, place_sensors
 from brainhive_cli.reports.page import DETAILS, FINDING
+from tests.tools.recorded_numbers import Recorded
 
 SENSORS = ("Fz", "Cz", "Pz", "O1", "Oz", "T7")
 MIXED = np.eye(6) + 0.3 * np.random.default_rng(9).normal(size=(3, 6, 6))

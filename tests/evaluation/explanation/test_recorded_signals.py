@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recorded_numbers import Recorded
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
@@ -34,6 +33,7 @@ from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports import signal_page
 from brainhive_cli.reports.signal_page import write_signal_page
 from brainhive_cli.training.alignment.cells import Cell
+from tests.tools.recorded_numbers import Recorded
 
 SENSORS = ("Fz", "Cz", "Pz", "O1", "Oz")
 WHITENERS = np.eye(5) + 0.3 * np.random.default_rng(9).normal(size=(2, 5, 5))

@@ -7,14 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from own_recordings import PICTURES, Shown, annotate, make_raw, write_pictures
-from worlds import COLOURS, at_home
 
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
+from tests.worlds.command_fixtures import COLOURS, at_home
+from tests.worlds.own_recordings import (
+    PICTURES,
+    Shown,
+    annotate,
+    make_raw,
+    write_pictures,
+)
 
 mne = pytest.importorskip("mne")
 HERE = Launch(0, 1, torch.device("cpu"))

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from worlds import COLOURS, at_home
 
 from brainhive_cli.commands.live import CURVE_POINTS, draw_session
 from brainhive_cli.core.launch import Launch
@@ -20,6 +19,7 @@ from brainhive_cli.evaluation.live import loop as loops
 from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import SHEET_ROWS, Drawer, Loop, Score
 from brainhive_cli.evaluation.live.recipe import Recipe
+from tests.worlds.command_fixtures import COLOURS, at_home
 
 DEMO = "dataset={kind: demo, subjects: 1, concepts: 8}"
 QUICK = (

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recorded_numbers import Recorded
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import (
@@ -34,6 +33,7 @@ from brainhive_cli.evaluation.live.decoder import (
 from brainhive_cli.evaluation.live.job import OpenSession, choose_columns
 from brainhive_cli.evaluation.live.loop import Loop
 from brainhive_cli.models.signal_spec import SignalSpec
+from tests.tools.recorded_numbers import Recorded
 
 CHANNELS = ("Fz", "Cz", "Pz", "Oz")
 PICTURES = [f"a/p{row}" for row in range(7)]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import semantic_networks
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -17,6 +16,7 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import (
     PICTURE_METRICS,
     choose_metrics,
 )
+from tests.repositories import semantic_networks
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAIRS = "metrics=pixcorr,ssim"

@@ -5,12 +5,12 @@ shape.
 import pytest
 import torch
 from PIL import Image
-from reconstructions import embedding, gap, generate
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.evaluation.reconstruction.generation import DecodedSet, seed_of
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.cells import Cell
+from tests.worlds.reconstructions import embedding, gap, generate
 
 
 @pytest.mark.nightly

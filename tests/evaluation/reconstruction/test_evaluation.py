@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reconstructions import align
 from torchvision.transforms.v2.functional import pil_to_tensor
-from worlds import COLOURS
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import MissingData
@@ -16,6 +14,8 @@ from brainhive_cli.evaluation.reconstruction.scoring import TITLES
 from brainhive_cli.measurement.metrics import image as metrics
 from brainhive_cli.models import encoders
 from brainhive_cli.reports.page import DETAILS
+from tests.worlds.command_fixtures import COLOURS
+from tests.worlds.reconstructions import align
 
 
 @pytest.mark.nightly

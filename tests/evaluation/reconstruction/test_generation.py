@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reconstructions import pictures_of
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import DeviceError
+from tests.worlds.reconstructions import pictures_of
 
 
 @pytest.mark.nightly

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reconstructions import draw_media
-from recorded_numbers import Recorded
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
@@ -43,6 +41,8 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.training.alignment.cells import Cell
+from tests.tools.recorded_numbers import Recorded
+from tests.worlds.reconstructions import draw_media
 
 CPU = torch.device("cpu")
 HERE = Launch(0, 1, CPU)

@@ -12,9 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reconstructions import draw_media
-from recorded_numbers import Recorded, metric_rows
-from worlds import COLOURS
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -70,6 +67,9 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import encoders
 from brainhive_cli.models.heads import Decoded
+from tests.tools.recorded_numbers import Recorded, metric_rows
+from tests.worlds.command_fixtures import COLOURS
+from tests.worlds.reconstructions import draw_media
 
 CPU = torch.device("cpu")
 HERE = Launch(0, 1, CPU)

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from PIL import Image
-from reconstructions import embedding, gap, generate
 
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
@@ -15,6 +14,7 @@ from brainhive_cli.evaluation.reconstruction.generation import (
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors._fusion_network import FusionPrior
 from brainhive_cli.training.alignment.trained.run import open_model
+from tests.worlds.reconstructions import embedding, gap, generate
 
 
 def test_the_best_of_several_is_most_similar_to_its_token(

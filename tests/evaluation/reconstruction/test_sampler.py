@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import text_encoders
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -18,6 +17,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.models.priors._fusion_network import FusionPrior
+from tests.repositories import text_encoders
 
 SEEDS = [1, 2]
 SMALL: dict[str, Any] = {"resolution_px": 32, "steps": 2}

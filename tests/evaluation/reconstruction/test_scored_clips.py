@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import beside, clip, save_animation, save_frames
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.metric_parts import CLIP_METRICS
+from tests.worlds.clips import beside, clip, save_animation, save_frames
 
 FAST = "metrics=frame_ssim,frame_psnr"
 NAMES = ("0", "1", "2")

@@ -10,7 +10,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import CAVEATS, CHANNELS_MAPPED
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.stores.signal_store import SignalStore
-from tests.worlds import COLOURS
+from tests.worlds.command_fixtures import COLOURS
 
 OTHER = "dataset={kind: demo, noise: 0.2, subjects: 1, concepts: 8}"
 RECORDED = ("P7", "P3", "Pz", "P4", "P8", "PO7", "POz", "PO8", "O1", "O2")

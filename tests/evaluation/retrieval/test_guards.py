@@ -20,7 +20,7 @@ from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.heads import Head
 from brainhive_cli.reports.sentences import explain_chance
 from brainhive_cli.training.alignment import model as aligners
-from tests.resealed import resealed
+from tests.tools.changed_stores import resealed
 
 DATASET = "demo-noise-0.3-40-concepts"
 QUICK = ("sheet_rows=0", "ceiling_splits=0")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recorded_numbers import Recorded, metric_rows
 
 from brainhive_cli.core.artifacts import Sheet
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -61,6 +60,7 @@ from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.retrieval import Gallery, Scores
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.training.alignment.cells import Cell
+from tests.tools.recorded_numbers import Recorded, metric_rows
 
 COUNTS = {"train": 34, "test": 15}
 WIDTH = 6

@@ -5,7 +5,6 @@ recorded.
 import numpy as np
 import pytest
 import torch
-from recorded_numbers import Recorded
 
 from brainhive_cli.measurement.metrics import MetricScale, image, networks, tasks, video
 from brainhive_cli.measurement.metrics.image import prepare, two_way_identification
@@ -17,6 +16,7 @@ from brainhive_cli.measurement.metrics.semantics import (
     seed_score,
 )
 from brainhive_cli.measurement.neuralbench import score
+from tests.tools.recorded_numbers import Recorded
 
 ROWS = torch.tensor([2, 0, 1, 1])
 """Row of the stimulus of each reconstruction."""

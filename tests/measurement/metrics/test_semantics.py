@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import semantic_networks
 import torch
 import transformers as tf
 from torch import Tensor
@@ -21,6 +20,7 @@ from brainhive_cli.measurement.metrics.semantics import (
     object_f1,
     seed_score,
 )
+from tests.repositories import semantic_networks
 
 CPU = torch.device("cpu")
 CATEGORIES = PROMPT.removesuffix(".").split(". ")

@@ -4,13 +4,13 @@ errors.
 
 import pytest
 import torch
-from layouts import one_token, spec_of
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
 from brainhive_cli.models.backbones import spatial_mlp
 from brainhive_cli.training.alignment.model import Aligner
+from tests.worlds.model_layouts import one_token, spec_of
 
 KINDS = [
     kind

@@ -14,7 +14,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from cell_data import data_of, layout_of
 from safetensors.torch import load_file, save_file
 from scipy.signal import resample_poly
 from torch import nn
@@ -32,6 +31,7 @@ from brainhive_cli.models.backbones.braindecode import (
 from brainhive_cli.models.heads import TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec, resampling_matrix
 from brainhive_cli.training.alignment.training.initialisation import initial_aligner
+from tests.worlds.alignment_cells import data_of, layout_of
 
 THINGS = tuple("Pz P3 P7 O1 Oz O2 P4 P8 P1 P5 PO7 PO3 POz PO4 PO8 P6 P2".split())
 """The 17 parietal and occipital channels of THINGS-EEG2 that most recipes choose."""

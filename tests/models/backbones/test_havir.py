@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from golden_files import assert_near, read
 from torch import Tensor
 
 from brainhive_cli import aligner
@@ -18,6 +17,7 @@ from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
+from tests.tools.golden_files import assert_near, read
 
 Golden = dict[str, Tensor]
 SPLIT = {"spatial": ((0, 2), (1, 2, 3)), "semantic": ((1, 3, 4), (0,))}

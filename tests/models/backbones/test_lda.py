@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from layouts import spec_of
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.backbones.lda import Config
 from brainhive_cli.models.heads import Head
+from tests.worlds.model_layouts import spec_of
 
 
 def test_embeddings_of_pictures_are_no_labels():

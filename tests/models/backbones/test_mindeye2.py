@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_files import assert_near, read
 from torch import Tensor
 
 from brainhive_cli import aligner
@@ -20,6 +19,7 @@ from brainhive_cli.training.alignment.training.initialisation import (
     load_start,
     take_over,
 )
+from tests.tools.golden_files import assert_near, read
 
 TOLERANCE = 1e-5
 """Of the largest value: one thread or several, one order of additions or another."""

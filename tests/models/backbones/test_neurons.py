@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from golden_files import assert_near
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from brainhive_cli.models.backbones._neurons_decoders import (
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
+from tests.tools.golden_files import assert_near
 
 Golden = dict[str, Tensor]
 

@@ -4,8 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from digests import digest, disturb, gradient_norm, parameters
-from layouts import spec_of
 from torch import Tensor
 
 from brainhive_cli.core import parts
@@ -24,6 +22,8 @@ from brainhive_cli.models.backbones.lda import Config as LdaConfig
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
+from tests.tools.network_digests import digest, disturb, gradient_norm, parameters
+from tests.worlds.model_layouts import spec_of
 
 pytestmark = pytest.mark.usefixtures("doubles")
 ONE_VECTOR = (

@@ -4,20 +4,22 @@ libraries.
 
 from typing import Any
 
-import hub_repositories
 import numpy as np
 import pytest
-import sd15_repositories
 import torch
 import transformers
-import versatile_repository
-from golden_files import assert_near, below, read
 from PIL import Image
 from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import vd_image, vd_text
+from tests.repositories import (
+    hub_repositories,
+    sd15_repositories,
+    versatile_diffusion_repository,
+)
+from tests.tools.golden_files import assert_near, below, read
 
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""
@@ -43,7 +45,7 @@ def conditions(golden, tmp_path) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         "image_encoder": below(expected, "vision."),
         "text_encoder": below(expected, "text."),
     }
-    folder = str(versatile_repository.write(tmp_path / "vd", states, sizes))
+    folder = str(versatile_diffusion_repository.write(tmp_path / "vd", states, sizes))
     image = vd_image.Config(source=folder).build().module(expected["in.pixel_values"])
     text = vd_text.Config(source=folder).build().module(expected["in.input_ids"])
     return image, text, expected
@@ -92,7 +94,7 @@ def test_latents_are_the_references_mode_times_the_factor_that_its_config_lacks(
             if name != "scaling_factor"
         }
     }
-    folder = versatile_repository.write(
+    folder = versatile_diffusion_repository.write(
         tmp_path / "vd", {"vae": below(expected, "vae.")}, sizes
     )
     assert "scaling_factor" not in (folder / "vae/config.json").read_text()

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from digests import digest, parameters
 from PIL import Image
 from torch import nn
 
@@ -15,6 +14,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import _outputs, diffusers_vae, gabor, vd_text
 from brainhive_cli.models.picture_autoencoder import PictureAutoencoder, Pixels
+from tests.tools.network_digests import digest, parameters
 
 KINDS = (
     *("autoencoder", "clip-bigg-tokens", "demo-vae", "diffusers-vae", "gabor"),

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from digests import digest, disturb, gradient_norm, parameters
 from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
@@ -16,6 +15,7 @@ from brainhive_cli.models.blocks import (
     ResidualMLP,
     residual_stack,
 )
+from tests.tools.network_digests import digest, disturb, gradient_norm, parameters
 
 pytestmark = pytest.mark.usefixtures("doubles")
 UNEQUAL, EQUAL = {"b": 4, "a": 6, "c": 5}, {"b": 6, "a": 6, "c": 6, "d": 6}

@@ -4,11 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import animatediff_repositories
 import pytest
 import torch
-from animatediff_repositories import ADAPTER, MOTION, SPARSE, unet_of, write_motion
-from sd15_repositories import SD15
 from torch import Tensor
 
 from brainhive_cli.core.command import require
@@ -16,6 +13,15 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators.animatediff import Config
 from brainhive_cli.models.heads import Conditioning
+from tests.repositories import animatediff_repositories
+from tests.repositories.animatediff_repositories import (
+    ADAPTER,
+    MOTION,
+    SPARSE,
+    unet_of,
+    write_motion,
+)
+from tests.repositories.sd15_repositories import SD15
 
 PX, FRAMES = 16, {"frames": 3, "kept": (2,)}
 SAMPLING = Sampling(steps=1, guidance=5.0, strength=1)

@@ -2,16 +2,22 @@
 
 from pathlib import Path
 
-import git_repository
 import pytest
 import torch
 import transformers as tf
-from git_repository import CONVERTER, NAME, SIDE_PX, TOKENS, WIDTH
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.models.generators import _captioner
 from brainhive_cli.models.generators._captioner import HeadCaption
 from brainhive_cli.models.heads import Decoded
+from tests.repositories import git_captioner_repository
+from tests.repositories.git_captioner_repository import (
+    CONVERTER,
+    NAME,
+    SIDE_PX,
+    TOKENS,
+    WIDTH,
+)
 
 CPU = torch.device("cpu")
 
@@ -19,7 +25,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Both repositories; the converter takes three tokens of seven numbers."""
-    return git_repository.write(tmp_path / "served", 3, 7)
+    return git_captioner_repository.write(tmp_path / "served", 3, 7)
 
 
 def caption_of(root: Path) -> HeadCaption:
@@ -41,7 +47,7 @@ def test_features_of_the_tower_are_captioned_as_the_picture_is(root: Path) -> No
     git = tf.GitForCausalLM.from_pretrained(root / NAME).eval()
     state = {"linear1.weight": torch.eye(TOKENS), "linear2.weight": torch.eye(WIDTH)}
     state |= {"linear1.bias": torch.zeros(TOKENS), "linear2.bias": torch.zeros(WIDTH)}
-    git_repository.save_converter(root / CONVERTER, state)
+    git_captioner_repository.save_converter(root / CONVERTER, state)
     with torch.no_grad():
         ids = git.generate(pixel_values=pictures(8), do_sample=False, max_length=20)
         features = git.git.image_encoder(pictures(8)).last_hidden_state

@@ -4,11 +4,8 @@ noise.
 
 from dataclasses import replace
 
-import animatediff_repositories
-import blip2_repository
 import pytest
 import torch
-from hub_server import serving
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.seeds import derive_seed
@@ -16,6 +13,8 @@ from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling, sdxl, sdxl_unclip
 from brainhive_cli.models.generators.chain import TINY
 from brainhive_cli.models.heads import Conditioning, Decoded
+from tests.repositories import animatediff_repositories, blip2_repository
+from tests.tools.hub_server import serving
 
 SAME_PICTURE = 1e-4
 PX, SAMPLING = 32, Sampling(steps=4)

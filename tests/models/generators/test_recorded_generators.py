@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from digests import digest
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -23,6 +22,7 @@ from brainhive_cli.models.generators import (
     versatile_diffusion,
 )
 from brainhive_cli.models.heads import Conditioning, Decoded
+from tests.tools.network_digests import digest
 
 pytestmark = pytest.mark.usefixtures("doubles")
 PX, SEEDS = 32, [4, 1]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import text_encoders
 import torch
 from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 from pydantic import ValidationError
@@ -19,6 +18,7 @@ from brainhive_cli.models.generators.sdxl import SDXL, TINY, Config
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.models.priors import fusion_prior
 from brainhive_cli.models.priors._fusion_network import FusionPrior
+from tests.repositories import text_encoders
 
 SAME_PICTURE = 1e-4
 """Batched and single matrix products round differently in float32."""

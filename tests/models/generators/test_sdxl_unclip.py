@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-import unclip_checkpoint
-from hub_server import serving
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from unclip_checkpoint import SOURCE, TINY_WIDTHS, UNET, VAE
 
 from brainhive_cli.core.command import require
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators.sdxl_unclip import TINY, Config
 from brainhive_cli.models.heads import Conditioning
+from tests.repositories import unclip_checkpoint
+from tests.repositories.unclip_checkpoint import SOURCE, TINY_WIDTHS, UNET, VAE
+from tests.tools.hub_server import serving
 
 PX, SAME = 32, 1e-4
 

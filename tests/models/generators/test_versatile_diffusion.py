@@ -11,10 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-import versatile_repository
-from golden_files import assert_near, below, read
 from torch import Tensor
-from versatile_repository import NAME, SIDE_PX, WIDTH
 
 from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.core.errors import MissingData
@@ -23,6 +20,9 @@ from brainhive_cli.models.generators import Sampling, versatile_diffusion
 from brainhive_cli.models.generators._latent_diffusion import Request
 from brainhive_cli.models.generators.versatile_diffusion import Config
 from brainhive_cli.models.heads import Conditioning, Decoded
+from tests.repositories import versatile_diffusion_repository
+from tests.repositories.versatile_diffusion_repository import NAME, SIDE_PX, WIDTH
+from tests.tools.golden_files import assert_near, below, read
 
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""
@@ -37,7 +37,7 @@ is zeros.
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return versatile_repository.write(tmp_path_factory.mktemp("vd") / NAME)
+    return versatile_diffusion_repository.write(tmp_path_factory.mktemp("vd") / NAME)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def dual(golden: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Golden:
     of_vae, values = read(golden / "havir" / "latent_target.safetensors")
     states = {name: below(found, f"{name}.") for name in ("image_unet", "text_unet")}
     sizes = {name: config[name] for name in states} | {"vae": of_vae["vae"]}
-    versatile_repository.write(
+    versatile_diffusion_repository.write(
         home / "vd", {**states, "vae": below(values, "vae.")}, sizes
     )
     for module in ("pipeline_stable_diffusion", "pipeline_stable_diffusion_img2img"):

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from digests import digest
 from pydantic import ValidationError
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -21,6 +20,7 @@ from brainhive_cli.models.losses import (
     SoftClipConfig,
     SoftContConfig,
 )
+from tests.tools.network_digests import digest
 
 pytestmark = pytest.mark.usefixtures("doubles")
 MIXING = Mixing(

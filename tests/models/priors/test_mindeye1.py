@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_files import assert_near, read
 from torch import Tensor
 
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import mindeye1, mindeye2
+from tests.tools.golden_files import assert_near, read
 
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""

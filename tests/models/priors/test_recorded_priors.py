@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from digests import digest, disturb, gradient_norm, parameters
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import fusion_prior, identity, mindeye1, mindeye2
+from tests.tools.network_digests import digest, disturb, gradient_norm, parameters
 
 pytestmark = pytest.mark.usefixtures("doubles")
 SMALL = {"dim": 10, "tokens": 3, "depth": 2, "heads": 3, "dim_head": 6, "timesteps": 5}

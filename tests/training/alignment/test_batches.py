@@ -6,14 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cell_data as cells
 import numpy as np
 import pytest
 import torch
-from cell_data import HERE, PICTURES, batches_of, layout_of, targets_of
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
-from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.files.hdf5 import LazyRows
@@ -36,6 +33,15 @@ from brainhive_cli.training.alignment.training.batches import (
     summarise_held_out,
     top1,
 )
+from tests.worlds import alignment_cells as cells
+from tests.worlds.alignment_cells import (
+    HERE,
+    PICTURES,
+    batches_of,
+    layout_of,
+    targets_of,
+)
+from tests.worlds.array_trials import make_trials
 
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 

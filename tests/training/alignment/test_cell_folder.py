@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cell_data import HERE, PICTURES, data_of, layout_of
 
 from brainhive_cli.core import console
 from brainhive_cli.core.launch import Launch
@@ -13,6 +12,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training import cell_folder
 from brainhive_cli.training.alignment.training.cell_folder import CellFolder, train_cell
+from tests.worlds.alignment_cells import HERE, PICTURES, data_of, layout_of
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cell_data import PICTURES, data_of, layout_of
 from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -23,6 +22,7 @@ from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training import loop
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit
+from tests.worlds.alignment_cells import PICTURES, data_of, layout_of
 
 
 def weights(run: Path, cell: str) -> torch.Tensor:

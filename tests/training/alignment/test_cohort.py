@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from layouts import spec_of
-from trials import make_trials
 
 from brainhive_cli.data.signals.normalisations import Euclidean
 from brainhive_cli.data.signals.trials import Trials
@@ -30,6 +28,8 @@ from brainhive_cli.training.alignment.trained.few_shot import (
 )
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit
+from tests.worlds.array_trials import make_trials
+from tests.worlds.model_layouts import spec_of
 
 ALIGNMENT = Euclidean(shrinkage=0.05)
 TRAINED_ARMS = {

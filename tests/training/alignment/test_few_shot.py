@@ -8,10 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from cell_data import targets_of
-from layouts import one_token, spec_of
-from recorded_numbers import Recorded
-from trials import make_trials
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
@@ -36,6 +32,10 @@ from brainhive_cli.training.alignment.trained.few_shot import (
 )
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit
+from tests.tools.recorded_numbers import Recorded
+from tests.worlds.alignment_cells import targets_of
+from tests.worlds.array_trials import make_trials
+from tests.worlds.model_layouts import one_token, spec_of
 
 PICTURES, CHANNELS, SAMPLES, NEW = 60, ("P7", "Oz", "Cz", "Pz"), 6, 9
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.training.alignment.stages import Finetune
 from brainhive_cli.training.alignment.training.training_data import take_share
+from tests.worlds.array_trials import make_trials
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 

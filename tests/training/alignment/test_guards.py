@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from layouts import one_token, spec_of
-from resealed import resealed
 from safetensors.torch import load_file
 
 from brainhive_cli.core import parts
 from brainhive_cli.training.alignment.model import Aligner
-from tests.worlds import Go, at_home
+from tests.tools.changed_stores import resealed
+from tests.worlds.command_fixtures import Go, at_home
+from tests.worlds.model_layouts import one_token, spec_of
 
 CHANNELS = tuple("ABCDE")
 ROUNDING = 1e-5

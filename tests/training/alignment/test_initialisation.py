@@ -8,9 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cell_data import PICTURES, data_of, layout_of
-from layouts import one_token, spec_of
-from recorded_numbers import Recorded
 from safetensors.torch import save_file
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -36,6 +33,9 @@ from brainhive_cli.training.alignment.training.initialisation import (
     refuse_other_voxels,
     take_over,
 )
+from tests.tools.recorded_numbers import Recorded
+from tests.worlds.alignment_cells import PICTURES, data_of, layout_of
+from tests.worlds.model_layouts import one_token, spec_of
 
 
 @pytest.fixture

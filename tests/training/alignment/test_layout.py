@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from layouts import one_token, spec_of
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -24,6 +23,7 @@ from brainhive_cli.training.alignment.layout import (
     subjects_of,
     tokens_of,
 )
+from tests.worlds.model_layouts import one_token, spec_of
 
 SPEC = spec_of(("Oz", "Pz"), 5)
 HEADS = {

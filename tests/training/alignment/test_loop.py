@@ -11,19 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cell_data import (
-    HERE,
-    PICTURES,
-    REPETITIONS,
-    batches_of,
-    data_of,
-    layout_of,
-    targets_of,
-)
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
-from two import in_two
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import CellFacts, TrainingFacts
@@ -47,6 +37,16 @@ from brainhive_cli.training.alignment.training.initialisation import (
     _draw_as_reference,
 )
 from brainhive_cli.training.alignment.training.optimisation import Learner, schedule_of
+from tests.tools.joined_processes import in_two
+from tests.worlds.alignment_cells import (
+    HERE,
+    PICTURES,
+    REPETITIONS,
+    batches_of,
+    data_of,
+    layout_of,
+    targets_of,
+)
 
 Weights = dict[str, torch.Tensor]
 

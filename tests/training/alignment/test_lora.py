@@ -17,7 +17,7 @@ from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun
-from tests.worlds import Go
+from tests.worlds.command_fixtures import Go
 
 ENCODER = "{kind: timm, source: random, architecture: test_vit}"
 NAME = resolve({"kind": "timm", "source": "random", "architecture": "test_vit"}).name

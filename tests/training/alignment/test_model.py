@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from layouts import one_token, spec_of
 from torch import Tensor
 
 from brainhive_cli import aligner
@@ -25,6 +24,7 @@ from brainhive_cli.training.alignment.model_files import (
     learned_in,
     read_config,
 )
+from tests.worlds.model_layouts import one_token, spec_of
 
 SPEC = replace(
     spec_of(("Oz", "POz"), 10, (3, 1)),

@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layouts import spec_of
-from recorded_numbers import Recorded
-from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.signals.spaces import Voxels
@@ -20,6 +17,9 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.trained.new_trials import prepare_as, read_new
+from tests.tools.recorded_numbers import Recorded
+from tests.worlds.array_trials import make_trials
+from tests.worlds.model_layouts import spec_of
 
 RECORDED = ("Cz", "Oz", "Pz")
 STEPS = {"epoch_ms": (-40, 80), "keep_ms": (0, 80), "rate_hz": 50, "whiten": "no"}

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from layouts import one_token
-from recorded_numbers import Recorded
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.signals.normalisations import Normaliser
@@ -22,6 +20,8 @@ from brainhive_cli.training.alignment.trained.portable import (
     PortableModel,
     save_program,
 )
+from tests.tools.recorded_numbers import Recorded
+from tests.worlds.model_layouts import one_token
 
 NAMES, SAMPLES, RATE_HZ = ("Pz", "Oz"), 10, 100.0
 RECORDED = ("Oz", "Cz", "Pz")

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import Decoder
-from golden_files import assert_near
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -32,6 +31,7 @@ from brainhive_cli.training.alignment.layout import (
 )
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.training.initialisation import load_start
+from tests.tools.golden_files import assert_near
 
 State = dict[str, Tensor]
 VOXELS, SUBJECT, TOKENS, WIDTH = 7, 1, 4, 16

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from pydantic import ValidationError
-from recorded_numbers import Recorded
 
 from brainhive_cli import api
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -28,6 +27,7 @@ from brainhive_cli.training.alignment.stages import (
     scale_stages,
 )
 from brainhive_cli.training.alignment.terms import Term, check_active, mixing_of
+from tests.tools.recorded_numbers import Recorded
 
 TWO_STAGES = [{"epochs": 4, "start_from": "a"}, {"epochs": 6, "lr": 1e-3}]
 

@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cell_data import CHANNELS, HERE, PICTURES, SAMPLES, batches_of, targets_of
-from layouts import spec_of
-from recorded_numbers import Recorded
 from safetensors.torch import load_file
-from trials import make_trials
 
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.trials import Trials
@@ -24,6 +20,17 @@ from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.cell_folder import train_cell
+from tests.tools.recorded_numbers import Recorded
+from tests.worlds.alignment_cells import (
+    CHANNELS,
+    HERE,
+    PICTURES,
+    SAMPLES,
+    batches_of,
+    targets_of,
+)
+from tests.worlds.array_trials import make_trials
+from tests.worlds.model_layouts import spec_of
 
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
 

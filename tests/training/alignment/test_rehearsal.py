@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from worlds import COLOURS, paint
 
 from brainhive_cli import api
 from brainhive_cli.core import parts
@@ -19,6 +18,7 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.training import rehearsal
 from brainhive_cli.training.alignment.training.run import TrainingRun
+from tests.worlds.command_fixtures import COLOURS, paint
 
 NAME = "brainhive_cli-models-encoders-python-example"
 CHANNELS = ("Cz", "Pz", "Oz", "O1")

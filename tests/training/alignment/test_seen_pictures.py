@@ -15,7 +15,6 @@ import pytest
 from PIL import Image, ImageOps
 from skimage import data
 from typer.testing import CliRunner
-from worlds import paint
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
@@ -29,6 +28,7 @@ from brainhive_cli.data.stores.learned import Learned, TestedPictures
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment import model_files
 from brainhive_cli.training.alignment.training.batches import held_out_of
+from tests.worlds.command_fixtures import paint
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"

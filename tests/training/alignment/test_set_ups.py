@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layouts import one_token, spec_of
-from trials import make_trials
 
 from brainhive_cli.data.signals.holdout import Holdout
 from brainhive_cli.data.signals.selection import Signal
@@ -19,6 +17,8 @@ from brainhive_cli.training.alignment.set_ups import (
     describe_run,
     describe_signals,
 )
+from tests.worlds.array_trials import make_trials
+from tests.worlds.model_layouts import one_token, spec_of
 
 
 def described(*overrides: str, by: str = "pictures") -> dict[str, Any]:

@@ -5,7 +5,6 @@ processes.
 from dataclasses import replace
 
 import torch
-from layouts import one_token, spec_of
 from torch import nn
 
 from brainhive_cli.core.launch import Launch
@@ -13,6 +12,7 @@ from brainhive_cli.models.blocks import ChannelMixing
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.training.initialisation import take_over
 from brainhive_cli.training.alignment.training.loop import normalise_together
+from tests.worlds.model_layouts import one_token, spec_of
 
 LAYOUT = one_token(spec_of(tuple("ABCDE"), 160, (3, 1, 2)), 8, {"vae": 6})
 SIGNAL, SUBJECT = (

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from layouts import spec_of
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.signals.selection import Signal
@@ -14,6 +13,7 @@ from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.targets.model_input import match_recording
 from brainhive_cli.models.signal_spec import SignalSpec
+from tests.worlds.model_layouts import spec_of
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 QUICK = ("sheet_rows=0", "ceiling_splits=0")

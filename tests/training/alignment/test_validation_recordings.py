@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cell_data import PICTURES, data_of
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.training.alignment.training.training_data import hold_out_recordings
+from tests.worlds.alignment_cells import PICTURES, data_of
 
 
 def test_trials_of_a_session_are_taken_out_of_training() -> None:

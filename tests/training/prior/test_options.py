@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from worlds import first_batch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
@@ -23,6 +22,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.training.prior.examples import batches
 from brainhive_cli.training.prior.loop import PriorLearner, Training, train
+from tests.worlds.command_fixtures import first_batch
 
 ROUNDING = 1e-6
 """Sums over pictures in another order, float32."""

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from recorded_numbers import Recorded
 
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.prior.examples import batches
 from brainhive_cli.training.prior.loop import LAST, PriorLearner, train
 from brainhive_cli.training.prior.samples import loss_curve, show
+from tests.tools.recorded_numbers import Recorded
 
 DESIGNS: dict[str, tuple[str, ...]] = {
     "as it is": (),

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from two import in_two
 
 from brainhive_cli.commands import train_prior
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.priors._fusion_files import CLASSES, WEIGHTS
+from tests.tools.joined_processes import in_two
 
 EXAMPLE = "similarity_brainhive_cli-models-encoders-python-example"
 
@@ -105,7 +105,7 @@ def test_a_wrong_name_of_what_measures_is_refused_before_the_first_step(
 @pytest.fixture
 def many(tmp_path):
     """A hundred pictures, of which twenty may be kept."""
-    from worlds import paint
+    from tests.worlds.command_fixtures import paint
 
     return paint(tmp_path / "many", concepts=10, each=10)
 
