@@ -19,9 +19,9 @@ from brainhive_cli import aligner, api
 from brainhive_cli.core.errors import BrainhiveError, DeviceError
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.models.encoders import resolve
+from tests.docs.test_docs import DOCS
+from tests.docs.test_tutorial import blocks_of, simulate_trials
 from tests.test_architecture import HEAVY
-from tests.test_docs import DOCS
-from tests.test_tutorial import blocks_of, simulate_trials
 
 COLOURS = resolve("python:brainhive_cli.models.encoders.python:example").name
 
@@ -107,7 +107,9 @@ def test_arrays_and_epochs_become_results_as_the_page_has_it(
 ) -> None:
     """Few pictures: that results are above chance is seen in the notebooks."""
     mne = pytest.importorskip("mne")
-    monkeypatch.setattr("tests.test_tutorial.SHOWN", {"train": (24, 2), "test": (6, 2)})
+    monkeypatch.setattr(
+        "tests.docs.test_tutorial.SHOWN", {"train": (24, 2), "test": (6, 2)}
+    )
     world = demo.Config(subjects=1, concepts=16, noise=0.3).build(api.Paths())
     shown, parts = [], []
     for split in ("train", "test"):

@@ -18,7 +18,13 @@ from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import shipped_recipes
 from tools import keys_page
-from tools.house import MODULES, PACKAGE, idle_keys, imports_of
+from tools.house import (
+    MODULES,
+    PACKAGE,
+    count_code_lines,
+    idle_keys,
+    imports_of,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHELVES = {parts.path_of(shelf) for shelf in parts.SHELVES}
@@ -212,6 +218,29 @@ def test_imports_between_rooms_point_one_way(
 def test_data_has_no_loose_file() -> None:
     files = [path.name for path in (PACKAGE / "data").iterdir() if path.is_file()]
     assert files == ["__init__.py"]
+
+
+def mirrors_a_module(test: Path) -> bool:
+    """Tell whether a test file lies where the module that it tests does.
+
+    `tests/core/test_runs.py` and `tests/core/runs/test_moved_home.py` both test
+    `brainhive_cli/core/runs.py`. Tests of tools and benchmarks mirror these folders.
+    """
+    below = test.relative_to(CHECKOUT / "tests")
+    for root in (PACKAGE, CHECKOUT):
+        module = root / below.parent / test.stem.removeprefix("test_")
+        for path in (module, root / below.parent):
+            contract = path / "__init__.py"
+            has_contract = contract.is_file() and count_code_lines(contract) > 20
+            if path.with_suffix(".py").is_file() or has_contract:
+                return True
+    return False
+
+
+def test_tests_mirror_the_package() -> None:
+    tests = [*(CHECKOUT / "tests").rglob("test_*.py")]
+    others = [test.name for test in tests if not mirrors_a_module(test)]
+    assert len(tests) > 400 and len(others) <= len(tests) / 20, others
 
 
 def test_a_module_opens_by_saying_what_it_is_for(

@@ -31,8 +31,8 @@ step() {
         braindecode)
             demo 'backbone={kind: braindecode, model: EEGNeX}' && tests tests/models/backbones/test_braindecode.py ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
-        mosaic) tests tests/data/preparations/test_mosaic.py ;;
-        metrics) tests tests/measurement/metrics/test_perceptual.py tests/measurement/metrics/test_distribution.py ;;
+        mosaic) tests tests/data/published/test_mosaic.py ;;
+        metrics) tests tests/measurement/metrics/test_perceptual.py tests/measurement/metrics/perceptual/test_distribution.py ;;
         captions) tests tests/measurement/metrics/test_tasks.py ;;
         video) tests tests/measurement/metrics/test_video.py ;;
         live) tests tests/data/streams tests/reports/test_live_page.py ;;

@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.nightly
 
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 FIGURES = {
     "prior.prior_step": "train-prior: of U-Net and optimiser alone",
     "generate.pictures": "pictures, SDXL: of diffusers' pipeline",

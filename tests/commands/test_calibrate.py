@@ -22,7 +22,7 @@ from brainhive_cli.training.alignment.trained.few_shot import (
     PERMUTED_SCRATCH,
     ZERO_SHOT,
 )
-from tests.training.alignment.test_seen_pictures import (
+from tests.data.stores.learned.test_seen_pictures import (
     SMALL as TINY,
     photograph_into_test,
     simulated,

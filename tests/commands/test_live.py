@@ -25,7 +25,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.sentences import state_finding
-from tests.test_docs import DOCS, LINES
+from tests.docs.test_docs import DOCS, LINES
 from tests.tools.changed_stores import resealed
 from tests.worlds.command_fixtures import COLOURS, SMALL, at_home
 from tests.worlds.own_recordings import (

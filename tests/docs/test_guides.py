@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from tests.test_docs import DOCS, GUIDES
+from tests.docs.test_docs import DOCS, GUIDES
 from tests.worlds.own_recordings import (
     PICTURES,
     Shown,

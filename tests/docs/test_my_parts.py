@@ -27,7 +27,7 @@ from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.model_files import learned_in
 from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.objective import Objective
-from tests.test_docs import DOCS
+from tests.docs.test_docs import DOCS
 from tests.worlds.model_layouts import one_token, spec_of
 
 PAGE = (DOCS / "python.md").read_text()

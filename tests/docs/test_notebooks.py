@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_docs import DOCS
+from tests.docs.test_docs import DOCS
 
 pytestmark = pytest.mark.nightly
 

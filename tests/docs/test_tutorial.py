@@ -20,7 +20,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, demo
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.signal_store import SignalStore
-from tests.test_docs import DOCS
+from tests.docs.test_docs import DOCS
 
 pytest.importorskip("nibabel")
 pytest.importorskip("sklearn")

@@ -8,7 +8,10 @@ from typing import Any
 
 from tools.mutants.operators import Mutant
 
-DECLARATIONS = ("tests/test_architecture.py", "tests/test_recorded_settings.py")
+DECLARATIONS = (
+    "tests/test_architecture.py",
+    "tests/core/parts/test_recorded_settings.py",
+)
 """Test files that read what all modules declare when they are imported."""
 
 

@@ -19,7 +19,7 @@ from brainhive_cli.models.encoders import resolve
 pytestmark = pytest.mark.nightly
 
 
-GUIDE = Path(__file__).parents[2] / "docs" / "training.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "training.md"
 SMALL = (
     "--subjects",
     "1",

@@ -109,7 +109,7 @@ def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(
         **os.environ,
         **write_loopback(tmp_path),
         "BRAINHIVE_HOME": str(base),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *sys.path]),
     }
     words = (
         "--source",

@@ -19,7 +19,7 @@ for milliseconds.
 
 @pytest.fixture
 def faulty_disk(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "benchmarks")
     monkeypatch.setattr(claims, "HEARTBEAT_S", 0.15)
     monkeypatch.setattr(cells, "LONGEST_POLL_S", 0.3)
     import faulty_disk

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.nightly
 def simulated() -> Any:
     """The simulation of the benchmarks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+        patch.syspath_prepend(Path(__file__).resolve().parents[3] / "benchmarks")
         import audit_folders
 
         yield audit_folders

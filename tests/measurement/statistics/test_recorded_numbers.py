@@ -569,7 +569,7 @@ def test_retrieval(recorded):
 @pytest.fixture
 def audit_folders(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The simulation of the benchmarks."""
-    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[3] / "benchmarks")
     import audit_folders
 
     return audit_folders

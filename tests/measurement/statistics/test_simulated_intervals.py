@@ -15,7 +15,7 @@ deviation of .018.
 def simulated():
     """The simulations of the benchmarks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+        patch.syspath_prepend(Path(__file__).resolve().parents[3] / "benchmarks")
         import simulated_statistics
 
         yield simulated_statistics

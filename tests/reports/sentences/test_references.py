@@ -13,7 +13,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.data.datasets import PUBLISHED
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 PACKAGE = CHECKOUT / "brainhive_cli"
 BIBTEX = (PACKAGE / "reports" / "references.bib").read_text(encoding="utf-8")
 ENTRIES = {

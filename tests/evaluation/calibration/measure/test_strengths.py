@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from brainhive_cli.evaluation.calibration.measure import choose_strength
+from tests.data.stores.learned.test_seen_pictures import SMALL, simulated
 from tests.tools.changed_stores import resealed
-from tests.training.alignment.test_seen_pictures import SMALL, simulated
 from tests.worlds.command_fixtures import COLOURS, at_home, paint
 
 ASKED = (

@@ -18,7 +18,7 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import (
 )
 from tests.repositories import semantic_networks
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[4] / "docs"
 PAIRS = "metrics=pixcorr,ssim"
 
 
