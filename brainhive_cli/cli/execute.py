@@ -37,12 +37,12 @@ from brainhive_cli.core.errors import (
     system_error_number,
 )
 from brainhive_cli.core.jobs import Job, key_work, resolve
+from brainhive_cli.core.key_types import split
 from brainhive_cli.core.recipe import (
     find_recipe,
     read_extended,
     read_recipe,
     shipped_recipes,
-    split,
 )
 from brainhive_cli.core.tables import Table
 

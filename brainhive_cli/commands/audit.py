@@ -4,8 +4,9 @@ from pydantic import Field
 
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.files import locate
+from brainhive_cli.core.key_types import OneRun
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe, OneRun
+from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.tables import Table
 
 FOUND = 6

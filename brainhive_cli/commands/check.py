@@ -16,8 +16,9 @@ from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.documents import read_digests
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import home_folder
+from brainhive_cli.core.key_types import Names
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe, Names
+from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.hdf5 import short_name

@@ -17,9 +17,10 @@ from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.facts import Difference, RetrievalFacts
 from brainhive_cli.core.files import home_folder
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
+from brainhive_cli.core.key_types import Names
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, Measurements
-from brainhive_cli.core.recipe import BaseRecipe, Names
+from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.demo import joined_generators, simulation, voxels

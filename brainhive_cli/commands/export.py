@@ -16,8 +16,9 @@ from brainhive_cli.core import console, weights
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import atomic_write
+from brainhive_cli.core.key_types import Names, OneRun, split
 from brainhive_cli.core.launch import Launch, library_versions
-from brainhive_cli.core.recipe import Names, OneRun, TrainedRunRecipe, split
+from brainhive_cli.core.recipe import TrainedRunRecipe
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.signals.spaces import Voxels, axis_lists
 from brainhive_cli.measurement import neuralbench

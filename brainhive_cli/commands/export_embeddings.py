@@ -11,8 +11,9 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.files import atomic_write, below
+from brainhive_cli.core.key_types import Names
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe, Names
+from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.vectors import (
     BATCH,

@@ -16,8 +16,9 @@ from brainhive_cli.core.archives import archive_ending, choose_destination, unpa
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import Line, MissingData, RecipeError
 from brainhive_cli.core.files import require_room
+from brainhive_cli.core.key_types import Names
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe, Names
+from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.downloads.downloads import (
     download_files,

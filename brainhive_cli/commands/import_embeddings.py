@@ -14,8 +14,9 @@ from brainhive_cli.core.arrays import UInt64
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import portable
+from brainhive_cli.core.key_types import Names
 from brainhive_cli.core.launch import Launch, library_versions
-from brainhive_cli.core.recipe import FileRecipe, Names
+from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.exchange.vectors import (
     IN_ORDER,

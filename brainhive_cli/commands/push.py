@@ -28,10 +28,11 @@ from brainhive_cli.core.hub import (
     quiet,
     transport_error,
 )
+from brainhive_cli.core.key_types import Names
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import caveats_of, merge_caveats
 from brainhive_cli.core.network import call_in_thread, find_bad_proxy
-from brainhive_cli.core.recipe import FileRecipe, Names, Paths, write_yaml
+from brainhive_cli.core.recipe import FileRecipe, Paths, write_yaml
 from brainhive_cli.core.runs import ENVIRONMENT, Environment, of_variant
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.downloads.sources import SOURCES

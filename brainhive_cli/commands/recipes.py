@@ -16,11 +16,11 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import Line, RecipeError, guess
 from brainhive_cli.core.facts import flatten
+from brainhive_cli.core.key_types import Names
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import (
     BaseRecipe,
     FileRecipe,
-    Names,
     read_recipe,
     shipped_recipes,
 )

@@ -15,8 +15,9 @@ from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.facts import CITES, RetrievalFacts, say
 from brainhive_cli.core.files import atomic_write, home_folder, locate
+from brainhive_cli.core.key_types import Names
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import FileRecipe, Names
+from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.runs import RunFolder, newest
 from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.paper_tables import comma_separated, paper_table, write_table

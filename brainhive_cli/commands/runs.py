@@ -25,6 +25,7 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.files import remove
 from brainhive_cli.core.jobs import OpenRun
+from brainhive_cli.core.key_types import Names
 from brainhive_cli.core.launch import Launch, start
 from brainhive_cli.core.measurements import (
     caveats_of,
@@ -33,7 +34,7 @@ from brainhive_cli.core.measurements import (
     list_footnotes,
     merge_caveats,
 )
-from brainhive_cli.core.recipe import FileRecipe, Names, Paths, RunOptions
+from brainhive_cli.core.recipe import FileRecipe, Paths, RunOptions
 from brainhive_cli.core.runs import (
     ENVIRONMENT,
     FINISHED,

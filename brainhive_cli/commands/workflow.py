@@ -21,6 +21,7 @@ from brainhive_cli.core.command import Input, Result, collect, read_paces
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, Unfinished
 from brainhive_cli.core.facts import RetrievalFacts, WorkflowFacts
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary, key_work
+from brainhive_cli.core.key_types import Names
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.measurements import (
     Measurements,
@@ -28,7 +29,8 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     scope,
 )
-from brainhive_cli.core.recipe import MAX_STEPS, BaseRecipe, Names, Section
+from brainhive_cli.core.recipe import MAX_STEPS, BaseRecipe
+from brainhive_cli.core.sections import Section
 from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.sentences import state_finding
 

@@ -28,7 +28,8 @@ from pydantic import (
 
 from brainhive_cli.core import documents, foreign_code
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess, write_value
-from brainhive_cli.core.recipe import Section, validate
+from brainhive_cli.core.recipe import validate
+from brainhive_cli.core.sections import Section
 
 if TYPE_CHECKING:
     import torch

@@ -4,16 +4,14 @@ import copy
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -22,6 +20,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from brainhive_cli.core import documents
+from brainhive_cli.core.cluster import Cluster
 from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.files import (
@@ -31,6 +30,8 @@ from brainhive_cli.core.files import (
     portable,
     shipped_folder,
 )
+from brainhive_cli.core.key_types import Names, no, split
+from brainhive_cli.core.sections import Section, is_same_kind, lay_over, refuse_idle
 
 M = TypeVar("M", bound=BaseModel)
 SIGNALS = "signals"
@@ -47,161 +48,9 @@ DEFAULTS_VERSION = 1
 """Version of the defaults: raised where one changes, as fingerprints hold what differs
 from them.
 """
-RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
-"""The first and the last of several numbers."""
-MAX_NUMBERS = 10_000
-"""Of a list: more than any study has seeds or subjects."""
 
 
-def split(value: Any) -> Any:
-    """Read `a,b` as a list, so that flags and overrides need no brackets."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value if isinstance(value, list | tuple | None) else [value]
-
-
-def ranges(value: Any) -> Any:
-    """Read `1-4` as the numbers from 1 to 4."""
-    parts = split(value)
-    if not isinstance(parts, list | tuple):
-        return parts
-
-    # numbers as they are, ranges number by number
-    numbers: list[Any] = []
-    for part in parts:
-        ends = RANGE.fullmatch(part) if isinstance(part, str) else None
-        numbers += [part] if ends is None else range(int(ends[1]), int(ends[2]) + 1)
-    return numbers
-
-
-no = BeforeValidator(lambda value: "no" if value is False else value)
-"""Undoes YAML's reading of a bare `no` as false."""
-
-
-def _each_once(value: list[Any]) -> list[Any]:
-    if not value or len(set(value)) < len(value):
-        raise ValueError("name each once, and at least one")
-    return value
-
-
-def _pattern(value: str) -> str:
-    if os.path.isabs(value):
-        raise ValueError("is an absolute path, and must be one below its root")
-    if any("**" in part and part != "**" for part in value.split("/")):
-        raise ValueError("** stands for whole folders, as in **/name")
-    return value
-
-
-Pattern = Annotated[str, AfterValidator(_pattern)]
-"""Files below a folder, with the wildcards of a shell."""
-Names = Annotated[list[str], BeforeValidator(split)]
-
-
-def _one(value: Any) -> Any:
-    if isinstance(value, list) and len(value) > 1:
-        raise RecipeError(
-            f"{len(value)} runs: {', '.join(map(str, value))}", "name one run"
-        )
-    return value[0] if isinstance(value, list) and value else value
-
-
-OneRun = Annotated[str | None, BeforeValidator(_one)]
-"""A run, which may stand on the command line without a flag."""
-UniqueNames = Annotated[Names, AfterValidator(_each_once)]
-Number = Annotated[int, Field(ge=0, lt=2**63)]
-Numbers = Annotated[
-    list[Number],
-    BeforeValidator(ranges),
-    AfterValidator(_each_once),
-    Field(examples=["1,2", "1-4"], max_length=MAX_NUMBERS),
-]
-"""Whole numbers: `1,2`, the range `1-4`, or both."""
-
-
-Copies = Annotated[
-    Literal["refuse", "allow"],
-    Field(
-        description="tested pictures that are (near-)copies of training pictures under "
-        "other names are left out, and refused where they are over a "
-        "fifth; or they are tested, and every number says so",
-    ),
-]
-"""Treatment of copies of training pictures."""
 Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
-
-
-def lay_over(default: Any, value: Any, merges_all: bool = False) -> Any:
-    """Lay a part or section, some of whose keys are set, over its default; another kind
-    stands alone.
-
-    Args:
-        default: What is there if nothing is set: a model, or `{kind: …, knob: …}`; any
-            other is replaced.
-        value: What is set: a mapping, a kind alone, or what no part and no section is.
-        merges_all: Whether any two mappings are merged, and a part in the default may
-            be its kind alone, as in files of recipes.
-    """
-    # only parts and sections are laid over each other
-    if isinstance(default, BaseModel):
-        default = default.model_dump(mode="json", exclude_defaults=True)
-    elif merges_all and isinstance(default, str) and isinstance(value, Mapping):
-        default = {"kind": default}
-    elif not (isinstance(default, Mapping) and (merges_all or "kind" in default)):
-        return value
-
-    # knobs of the default mean nothing to another kind
-    if isinstance(value, str) and "kind" in default:
-        value = {"kind": value}
-    if not isinstance(value, Mapping) or not is_same_kind(
-        value.get("kind", default.get("kind")), default.get("kind")
-    ):
-        return value
-    return {
-        **default,
-        **{
-            key: lay_over(default.get(key), below, merges_all)
-            for key, below in value.items()
-        },
-    }
-
-
-def is_same_kind(one: Any, other: Any) -> bool:
-    """Whether two kinds are one, however they are written: `my-net` or `my_net`."""
-    return str(one).replace("-", "_") == str(other).replace("-", "_")
-
-
-class Section(BaseModel):
-    """Keys of a recipe, a block of it or a part: frozen, closed to unknown ones, laid
-    over their defaults.
-    """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lays_parts_over_their_defaults(cls, fields: Any) -> Any:
-        """Keep the default's knobs that a part or section in it does not set, as
-        `prior: {depth: 2}`.
-        """
-        if not isinstance(fields, Mapping):
-            return fields
-        # keys that are not set need no merge: pydantic fills in their defaults
-        defaults = {
-            name: field.default
-            for name, field in cls.model_fields.items()
-            if name in fields
-        }
-        return {
-            **fields,
-            **{name: lay_over(value, fields[name]) for name, value in defaults.items()},
-        }
-
-
-def added_field(default: Any, **about: Any) -> Any:
-    """Describe a key that was added later: documents name it only where it is set."""
-    return Field(default, exclude_if=lambda value: value == default, **about)
 
 
 class Published(Section):
@@ -223,51 +72,6 @@ class Published(Section):
     def as_dict(self) -> dict[str, Any]:
         """Give them as facts: the values by metric, `source` and `differs`."""
         return {**self.values, "source": self.source, "differs": self.differs}
-
-
-def among(noun: str, known: Sequence[str]) -> AfterValidator:
-    """Refuse names that are not known, with a guess at what was meant."""
-
-    def check(names: list[str]) -> list[str]:
-        if unknown := [name for name in names if name not in known]:
-            raise RecipeError(
-                f"no {noun} called {unknown[0]!r}",
-                f"{guess(unknown[0], known)}there are: {', '.join(known)}",
-            )
-        return names
-
-    return AfterValidator(check)
-
-
-def refuse_idle(
-    section: BaseModel,
-    keys: str | Iterable[str],
-    when: str,
-    hint: str = "leave it out",
-) -> None:
-    """Refuse keys that would have no effect, if they are set to another value than
-    their default.
-
-    Args:
-        section: The block of the recipe.
-        keys: The key, or those of its keys, that have no effect here.
-        when: Why not, to follow "has no effect".
-        hint: What to do.
-
-    Raises:
-        RecipeError: naming the first of them.
-    """
-    # keys at their default do no harm
-    fields = type(section).model_fields
-    for key in [keys] if isinstance(keys, str) else keys:
-        value = getattr(section, key)
-        if value != fields[key].get_default(call_default_factory=True):
-            plain = (
-                value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-            )
-            raise RecipeError(
-                f"{key} has no effect {when}, and is {show_value(plain)}", hint
-            )
 
 
 class Paths(Section):
@@ -319,69 +123,8 @@ precision.
 """
 
 
-def _clock(value: Any) -> Any:
-    """Undo YAML's reading of 12:00:00 as a number of seconds."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        return value
-    return f"{value // 3600:02d}:{value // 60 % 60:02d}:{value % 60:02d}"
-
-
-Module = Annotated[str, Field(pattern=r"^\w+(([./@:,=~]|[+-]+)\w+)*\+*$")]
-"""A module of the cluster by its name: one by its path is code."""
-MAX_TASKS = 5_000
-"""Of a job: `--dependency` of the next one names each in 24 bytes, and an argument has
-at most 128 KiB.
-"""
 MAX_STEPS = 500
 """Of a workflow: each may be a job of a cluster."""
-
-
-class Cluster(Section):
-    """Request of `--submit` to a cluster's scheduler, for each of the tasks that share
-    a command's cells.
-    """
-
-    template: str | None = Field(
-        None,
-        description=(
-            "script of the job, a jinja2 template of the lab's; default: SLURM's"
-        ),
-    )
-    tasks: int = Field(
-        4, ge=1, le=MAX_TASKS, description="tasks that share the cells, at most"
-    )
-    time: Annotated[str | None, BeforeValidator(_clock)] = Field(
-        None,
-        pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$",
-        description="longest time of a task, HH:MM:SS; one that needs more goes on in "
-        "another; default: the cluster's",
-        examples=["08:00:00"],
-    )
-
-    # resources of a task
-    gpus: int | None = Field(
-        None, ge=0, description="GPUs of a task (default: 1; none where run.device=cpu)"
-    )
-    cpus: int = Field(8, ge=1, description="cores of a task")
-    memory: str | None = Field(
-        None, pattern=r"^\d+[KMGT]?$", description="memory of a task", examples=["64G"]
-    )
-
-    # queue and account
-    partition: str | None = Field(
-        None, pattern=r"^[\w,.-]+$", description="partition, or queue"
-    )
-    account: str | None = Field(
-        None, pattern=r"^[\w.-]+$", description="account that pays"
-    )
-
-    # software that a task loads
-    modules: Annotated[list[Module], BeforeValidator(split)] = Field(
-        [], description="modules that are loaded before"
-    )
-    container: str | None = Field(
-        None, description="Apptainer image that the command runs in"
-    )
 
 
 class RunOptions(Section):

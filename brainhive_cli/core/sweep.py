@@ -17,8 +17,9 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import Variant, flatten, merge
 from brainhive_cli.core.files import below
+from brainhive_cli.core.key_types import split
 from brainhive_cli.core.measurements import Measurements, merge_caveats, scope
-from brainhive_cli.core.recipe import Recipe, split, validate
+from brainhive_cli.core.recipe import Recipe, validate
 from brainhive_cli.core.runs import RunFolder
 
 OF_THE_RUN = ("dataset", "paths", "run", "published", "sweep", "ablations")

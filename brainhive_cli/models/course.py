@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.sections import Section
 
 M = TypeVar("M", bound=BaseModel)
 SHARE = re.compile(r" *(\d{1,6}) */ *(\d{1,6}) *")

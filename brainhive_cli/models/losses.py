@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat, create_model, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.recipe import refuse_idle
+from brainhive_cli.core.sections import refuse_idle
 from brainhive_cli.core.seeds import convex_weights
 from brainhive_cli.models.course import Course, at
 

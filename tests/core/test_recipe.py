@@ -10,17 +10,12 @@ from pydantic import Field, TypeAdapter
 
 from brainhive_cli.commands.explain import Recipe as Explanation
 from brainhive_cli.commands.workflow import Recipe as Workflow
-from brainhive_cli.core import parts, recipe as core_recipe
+from brainhive_cli.core import key_types, parts, recipe as core_recipe, sections
+from brainhive_cli.core.cluster import Cluster
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import (
-    Cluster,
-    RunOptions,
-    lay_over,
-    ranges,
-    read_recipe,
-    refuse_idle,
-    split,
-)
+from brainhive_cli.core.key_types import ranges, split
+from brainhive_cli.core.recipe import RunOptions, read_recipe
+from brainhive_cli.core.sections import lay_over, refuse_idle
 from brainhive_cli.data.files import subjects
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -449,7 +444,7 @@ def test_subjects_of_mosaic_are_numbered_over_its_studies() -> None:
     [("**/a*.tsv", True), ("/a", False), ("a**/b", False), ("**", True)],
 )
 def test_a_pattern_lies_below_its_root(pattern: str, is_valid: bool) -> None:
-    adapter = TypeAdapter(core_recipe.Pattern)
+    adapter = TypeAdapter(key_types.Pattern)
     if is_valid:
         assert adapter.validate_python(pattern) == pattern
         return
@@ -458,7 +453,7 @@ def test_a_pattern_lies_below_its_root(pattern: str, is_valid: bool) -> None:
 
 
 def test_one_run_is_taken_out_of_its_list() -> None:
-    adapter = TypeAdapter(core_recipe.OneRun)
+    adapter = TypeAdapter(key_types.OneRun)
     for value, run in ((["a"], "a"), ("a", "a"), (None, None)):
         assert adapter.validate_python(value) == run
     with pytest.raises(RecipeError):
@@ -487,7 +482,7 @@ def test_keys_at_their_default_are_not_idle() -> None:
 
 
 def test_unknown_names_are_refused_with_a_guess() -> None:
-    adapter = TypeAdapter(Annotated[list[str], core_recipe.among("colour", ["red"])])
+    adapter = TypeAdapter(Annotated[list[str], sections.among("colour", ["red"])])
     assert adapter.validate_python(["red"]) == ["red"]
     with pytest.raises(RecipeError) as caught:
         adapter.validate_python(["red", "rad"])

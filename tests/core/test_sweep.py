@@ -14,8 +14,8 @@ from brainhive_cli.core.measurements import (
     TRAINED_ON_SIMULATED,
     Measurements,
 )
-from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.sections import Section
 from brainhive_cli.core.sweep import (
     SweptRecipe,
     collect_variants,

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import ranges
+from brainhive_cli.core.key_types import ranges
 
 SubjectNumbers = Annotated[
     dict[str, int],

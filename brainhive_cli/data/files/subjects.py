@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from brainhive_cli.core.recipe import Numbers, split
+from brainhive_cli.core.key_types import Numbers, split
 
 PEOPLE = {
     "BMD": 10,

@@ -18,7 +18,8 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.recipe import Paths, no
+from brainhive_cli.core.key_types import no
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.bids_labels import read_simulated
 from brainhive_cli.data.files.hdf5 import LazyRows

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import is_file, locate, matches, way_to_folder
-from brainhive_cli.core.recipe import Names, Paths
+from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.bids_labels import (
     SplitSessions,

@@ -17,7 +17,9 @@ from pydantic import Field, model_validator
 from brainhive_cli.core.arrays import Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
+from brainhive_cli.core.key_types import Names, UniqueNames
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.sections import refuse_idle
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.bids_labels import (
     ChosenSessions,

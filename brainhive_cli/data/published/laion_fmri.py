@@ -20,7 +20,8 @@ from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.recipe import Numbers, Paths
+from brainhive_cli.core.key_types import Numbers
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset, list_split_pictures
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.ids import Names

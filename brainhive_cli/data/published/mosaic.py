@@ -23,7 +23,8 @@ from brainhive_cli.core.errors import (
     install_line,
 )
 from brainhive_cli.core.files import walk
-from brainhive_cli.core.recipe import Names, Paths, UniqueNames, no
+from brainhive_cli.core.key_types import Names, UniqueNames, no
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset, list_split_pictures
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.published_files import (

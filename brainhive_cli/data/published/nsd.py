@@ -23,7 +23,8 @@ from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import files_called, is_file, locate
-from brainhive_cli.core.recipe import Numbers, Paths, Pattern
+from brainhive_cli.core.key_types import Numbers, Pattern
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset
 from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.files.ids import PICTURES as PICTURE_ENDINGS, Names

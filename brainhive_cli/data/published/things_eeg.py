@@ -20,7 +20,8 @@ from brainhive_cli.core import documents, parts
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, naming
 from brainhive_cli.core.files import walk
-from brainhive_cli.core.recipe import Paths, Pattern
+from brainhive_cli.core.key_types import Pattern
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.hdf5 import LazyRows

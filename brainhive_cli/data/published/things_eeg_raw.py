@@ -12,13 +12,9 @@ from pydantic import Field, model_validator
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
-from brainhive_cli.core.recipe import (
-    Numbers,
-    Paths,
-    UniqueNames,
-    added_field,
-    refuse_idle,
-)
+from brainhive_cli.core.key_types import Numbers, UniqueNames
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.sections import added_field, refuse_idle
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.published.things_eeg import (

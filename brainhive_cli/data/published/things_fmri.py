@@ -10,7 +10,7 @@ from pydantic import Field
 
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.recipe import no
+from brainhive_cli.core.key_types import no
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.published_files import (
     cut_ending,

@@ -15,8 +15,9 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess, naming
 from brainhive_cli.core.files import is_file
+from brainhive_cli.core.key_types import UniqueNames
 from brainhive_cli.core.only_match import choose_only
-from brainhive_cli.core.recipe import Section, UniqueNames
+from brainhive_cli.core.sections import Section
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.bids_labels import natural_key
 from brainhive_cli.data.files.ids import plain_name

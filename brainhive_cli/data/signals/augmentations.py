@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.parts import Config, part
-from brainhive_cli.core.recipe import Section, refuse_idle
+from brainhive_cli.core.sections import Section, refuse_idle
 from brainhive_cli.core.seeds import convex_weights
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.recipe import no, refuse_idle
+from brainhive_cli.core.key_types import no
+from brainhive_cli.core.sections import refuse_idle
 from brainhive_cli.data.signals.trials import group_trials
 
 ROWS = 256

@@ -18,7 +18,7 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
-from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.sections import Section
 from brainhive_cli.data.files.ids import match_ids
 from brainhive_cli.data.signals.trials import Trials, take
 from brainhive_cli.measurement.interleaving import Interleaving

@@ -22,7 +22,8 @@ from pydantic import (
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Bool
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.recipe import Names, Section, refuse_idle
+from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.sections import Section, refuse_idle
 from brainhive_cli.data.signals.spaces import Sensors, Voxels, find_region
 from brainhive_cli.data.signals.trials import REGION_NAME, Trials
 

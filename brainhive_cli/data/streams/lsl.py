@@ -19,7 +19,8 @@ from brainhive_cli.core.errors import (
     RecipeError,
     find_rows,
 )
-from brainhive_cli.core.recipe import Names, refuse_idle
+from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.sections import refuse_idle
 from brainhive_cli.data.recordings.lsl_library import (
     explain_lsl_errors,
     import_lsl,

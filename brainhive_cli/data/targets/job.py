@@ -14,8 +14,9 @@ from brainhive_cli.core.cells import WORKERS
 from brainhive_cli.core.command import Input, Work, collect
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
 from brainhive_cli.core.jobs import Job as CommandJob
+from brainhive_cli.core.key_types import Names
 from brainhive_cli.core.launch import READING, Launch
-from brainhive_cli.core.recipe import BaseRecipe, Names
+from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import Dataset, list_stimuli
 from brainhive_cli.data.media.decoding import decoders

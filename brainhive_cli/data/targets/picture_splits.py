@@ -14,7 +14,7 @@ from brainhive_cli.core.arrays import Float32, Int64
 from brainhive_cli.core.console import progress
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import atomic_write
-from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.sections import Section
 from brainhive_cli.data.signals.holdout import MAX_FOLDS
 from brainhive_cli.data.stores.target_store import TargetStore
 

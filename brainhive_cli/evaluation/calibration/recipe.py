@@ -7,9 +7,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from brainhive_cli.core import parts, recipe
+from brainhive_cli.core import key_types, parts, sections
 from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.recipe import Section, TrainedRunRecipe
+from brainhive_cli.core.recipe import TrainedRunRecipe
+from brainhive_cli.core.sections import Section
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.evaluation.calibration.amounts import UNITS, Order
@@ -48,7 +49,7 @@ def resolve_alignment(value: Any) -> Any:
 
 
 Counts = Annotated[
-    list[Annotated[int, Field(ge=1, le=10**7)]], BeforeValidator(recipe.split)
+    list[Annotated[int, Field(ge=1, le=10**7)]], BeforeValidator(key_types.split)
 ]
 """Amounts in pictures or trials."""
 
@@ -57,7 +58,7 @@ class Transfer(Section):
     """Transfer: fine-tuning with a pull back to the model of other people."""
 
     pulls: Annotated[
-        list[Annotated[float, Field(ge=0, le=1)]], BeforeValidator(recipe.split)
+        list[Annotated[float, Field(ge=0, le=1)]], BeforeValidator(key_types.split)
     ] = Field(
         [],
         description="values of train.start_pull among which the people whom the model "
@@ -83,7 +84,7 @@ class Recipe(TrainedRunRecipe):
     """Recipe of calibrate."""
 
     # the model of other people, and the new persons
-    align_run: recipe.OneRun = Field(
+    align_run: key_types.OneRun = Field(
         None,
         description="an align run, by folder or name, or SWEEP:VARIANT; or the "
         "train-align recipe that made it; or hub:owner/name[@revision]; "
@@ -98,7 +99,7 @@ class Recipe(TrainedRunRecipe):
             "new persons; default: all whom a model of the run has not learned from"
         ),
     )
-    copies: recipe.Copies = "refuse"
+    copies: key_types.Copies = "refuse"
     channel_mapping: ChannelChoice = Field(
         "none",
         description="channels of the models that the new persons' recordings lack, as "
@@ -114,7 +115,7 @@ class Recipe(TrainedRunRecipe):
         [], description="amounts in single trials, instead of pictures"
     )
     minutes: Annotated[
-        list[Annotated[float, Field(gt=0, le=1e6)]], BeforeValidator(recipe.split)
+        list[Annotated[float, Field(gt=0, le=1e6)]], BeforeValidator(key_types.split)
     ] = Field([], description="amounts in minutes of recording, instead of pictures")
     order: Order = Field(
         "draws",
@@ -128,7 +129,7 @@ class Recipe(TrainedRunRecipe):
     )
 
     # ways of learning from a person
-    arms: Annotated[recipe.Names, recipe.among("arm", ARMS)] = Field(
+    arms: Annotated[key_types.Names, sections.among("arm", ARMS)] = Field(
         [ZERO_SHOT, TRANSFER, SCRATCH],
         min_length=1,
         description=f"arms that are measured: {', '.join(ARMS)}",
@@ -137,7 +138,7 @@ class Recipe(TrainedRunRecipe):
         list[Any],
         BeforeValidator(
             lambda value: [
-                resolve_alignment(each) for each in recipe.split(value) or []
+                resolve_alignment(each) for each in key_types.split(value) or []
             ]
         ),
     ] = Field(
@@ -162,7 +163,7 @@ class Recipe(TrainedRunRecipe):
 
         # keys without an effect are refused, so that no one trusts them
         if self.order == "recording":
-            recipe.refuse_idle(self, "draws", "in the order of recording")
+            sections.refuse_idle(self, "draws", "in the order of recording")
         if not any(arm.endswith(TRANSFER) for arm in self.arms):
-            recipe.refuse_idle(self, "transfer", "without the arm transfer")
+            sections.refuse_idle(self, "transfer", "without the arm transfer")
         return self

@@ -4,9 +4,10 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import parts, recipe
+from brainhive_cli.core import key_types, parts, sections
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Section, TrainedRunRecipe
+from brainhive_cli.core.recipe import TrainedRunRecipe
+from brainhive_cli.core.sections import Section
 from brainhive_cli.models.encoders import Encoders
 
 OF_MODEL = {
@@ -64,7 +65,7 @@ class Recipe(TrainedRunRecipe):
     """Recipe of explain: the run, the subjects, the analyses."""
 
     # the run, and the subjects
-    align_run: recipe.OneRun = Field(
+    align_run: key_types.OneRun = Field(
         None,
         description="an align run, by folder or name, or SWEEP:VARIANT; or the "
         "train-align recipe that made it; or a model folder; or "
@@ -73,10 +74,10 @@ class Recipe(TrainedRunRecipe):
     dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's, with other subjects"
     )
-    subjects: recipe.Numbers | None = Field(
+    subjects: key_types.Numbers | None = Field(
         None, description="subjects explained; default: the run's"
     )
-    copies: recipe.Copies = "refuse"
+    copies: key_types.Copies = "refuse"
 
     # whose signals, and the vectors that they are compared by
     split: str = Field(
@@ -93,7 +94,7 @@ class Recipe(TrainedRunRecipe):
 
     # analyses, and where along the signal they look
     analyses: Annotated[
-        recipe.Names, recipe.among("analysis", (*ANALYSES, *OF_TRIALS))
+        key_types.Names, sections.among("analysis", (*ANALYSES, *OF_TRIALS))
     ] = Field(
         [*ANALYSES],
         min_length=1,
@@ -133,7 +134,7 @@ class Recipe(TrainedRunRecipe):
         }
         for key, users in needs.items():
             if not users & wanted:
-                recipe.refuse_idle(
+                sections.refuse_idle(
                     self,
                     (key,),
                     f"without {' or '.join(sorted(users))}",

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import parts, recipe
+from brainhive_cli.core import key_types, parts, sections
 from brainhive_cli.core.recipe import TrainedRunRecipe
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 
@@ -17,7 +17,7 @@ class Recipe(TrainedRunRecipe):
     computes = False
 
     # the model, whose brain, and the pictures that are searched
-    align_run: recipe.OneRun = Field(
+    align_run: key_types.OneRun = Field(
         None,
         description="an align run, by folder or name, or SWEEP:VARIANT; or the "
         "train-align recipe that made it; or a model folder; or "
@@ -26,7 +26,7 @@ class Recipe(TrainedRunRecipe):
     dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's, whose pictures are shown"
     )
-    copies: recipe.Copies = "refuse"
+    copies: key_types.Copies = "refuse"
     subject: int | None = Field(
         None,
         ge=0,
@@ -95,10 +95,10 @@ class Recipe(TrainedRunRecipe):
     def _has_no_idle_keys(self) -> Self:
         # a key without an effect is an error, not a silent surprise
         if not self.page:
-            recipe.refuse_idle(
+            sections.refuse_idle(
                 self, ("host", "port"), "without a page", "page=true, or leave it out"
             )
         if self.source.has_windows:
             idle = "events", "whiten_trials"
-            recipe.refuse_idle(self, idle, "on prepared trials of known pictures")
+            sections.refuse_idle(self, idle, "on prepared trials of known pictures")
         return self

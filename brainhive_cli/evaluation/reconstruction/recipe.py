@@ -7,19 +7,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import (
-    BaseRecipe,
-    Copies,
-    Names,
-    Numbers,
-    OneRun,
-    Published,
-    Section,
-    find_recipe,
-    read_recipe,
-    refuse_idle,
-    split,
-)
+from brainhive_cli.core.key_types import Copies, Names, Numbers, OneRun, split
+from brainhive_cli.core.recipe import BaseRecipe, Published, find_recipe, read_recipe
+from brainhive_cli.core.sections import Section, refuse_idle
 from brainhive_cli.core.sweep import SweptRecipe
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.evaluation.reconstruction.metric_parts import (

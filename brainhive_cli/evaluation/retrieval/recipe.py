@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from brainhive_cli.core import parts, recipe
+from brainhive_cli.core import key_types, parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import TrainedRunRecipe
 from brainhive_cli.data.files.subjects import Subjects
@@ -19,7 +19,7 @@ class Recipe(TrainedRunRecipe):
     is_tracked = True
 
     # which models are tested, and on whose signals
-    align_run: recipe.Names | None = Field(
+    align_run: key_types.Names | None = Field(
         None,
         description="an align run, by folder or name, or SWEEP:VARIANT; several are "
         "averaged; or the train-align recipe that made it; or a model "
@@ -32,7 +32,7 @@ class Recipe(TrainedRunRecipe):
     subjects: Subjects = Field(
         None, description="subjects tested on; default: the run's"
     )
-    copies: recipe.Copies = "refuse"
+    copies: key_types.Copies = "refuse"
     channel_mapping: ChannelChoice = Field(
         "none",
         description="channels of the models that recordings lack: none refuses them, "
@@ -72,7 +72,7 @@ class Recipe(TrainedRunRecipe):
     )
     corrections: Annotated[
         list[Annotated[Any, parts.part("corrections", "csls")]],
-        BeforeValidator(recipe.split),
+        BeforeValidator(key_types.split),
     ] = Field(
         [],
         description="corrections of similarities by all test signals together, one on "
@@ -88,7 +88,7 @@ class Recipe(TrainedRunRecipe):
         "are one",
     )
     repetitions: (
-        Annotated[list[PositiveInt], BeforeValidator(recipe.split)]
+        Annotated[list[PositiveInt], BeforeValidator(key_types.split)]
         | Literal["all"]
         | None
     ) = Field(
@@ -127,7 +127,7 @@ class Recipe(TrainedRunRecipe):
         "label; default: the one of best validation, or the first where "
         "there is none",
     )
-    against: recipe.Names | None = Field(
+    against: key_types.Names | None = Field(
         None, description="align runs to compare with, item by item"
     )
 

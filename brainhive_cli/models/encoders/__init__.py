@@ -26,7 +26,8 @@ from brainhive_cli.core import documents, hub, parts
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import Line, MissingData, RecipeError, find_error, guess
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.recipe import Paths, split, validate
+from brainhive_cli.core.key_types import split
+from brainhive_cli.core.recipe import Paths, validate
 
 if TYPE_CHECKING:
     import torch

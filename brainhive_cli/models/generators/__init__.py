@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.sections import Section
 
 if TYPE_CHECKING:
     from torch import Tensor

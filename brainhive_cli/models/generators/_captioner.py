@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from brainhive_cli.core import documents, hub, weights
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.sections import Section
 from brainhive_cli.models.foreign_weights import file_input, find_file, load_network
 from brainhive_cli.models.generators import Media
 from brainhive_cli.models.generators._components import Placement

@@ -17,7 +17,7 @@ from brainhive_cli.core import parts, weights
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
-from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.sections import Section
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.models.foreign_weights import file_input, find_file, is_file
 from brainhive_cli.models.generators import (

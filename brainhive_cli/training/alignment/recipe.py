@@ -17,14 +17,9 @@ from pydantic import (
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.recipe import (
-    BaseRecipe,
-    Numbers,
-    Paths,
-    Published,
-    added_field,
-    refuse_idle,
-)
+from brainhive_cli.core.key_types import Numbers
+from brainhive_cli.core.recipe import BaseRecipe, Paths, Published
+from brainhive_cli.core.sections import added_field, refuse_idle
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.selection import Signal, list_regions

@@ -13,12 +13,8 @@ from pydantic import (
 )
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import (
-    Names,
-    Section,
-    added_field,
-    refuse_idle,
-)
+from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.sections import Section, added_field, refuse_idle
 from brainhive_cli.core.sweep import flattened
 from brainhive_cli.data.signals.augmentations import Augment
 from brainhive_cli.models.course import (

@@ -12,10 +12,7 @@ from pydantic import (
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import (
-    Section,
-    added_field,
-)
+from brainhive_cli.core.sections import Section, added_field
 from brainhive_cli.models.course import (
     Course,
     Epochs,

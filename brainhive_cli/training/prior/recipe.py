@@ -7,7 +7,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import BaseRecipe, Names, Section, refuse_idle
+from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.recipe import BaseRecipe
+from brainhive_cli.core.sections import Section, refuse_idle
 from brainhive_cli.models import encoders, generators, priors
 from brainhive_cli.models.encoders import USUAL, EncoderConfig, Encoders
 
