@@ -47,7 +47,7 @@ JOB_ID = "[0-9]{1,10}"
 """The scheduler's number of a job."""
 
 
-Steps = Mapping[str, tuple[str, int]]
+ClusterSteps = Mapping[str, tuple[str, int]]
 """Array jobs, by the name of a script (that of a command, or a workflow's step): its
 text, and its tasks.
 """
@@ -160,7 +160,7 @@ def _name_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
 
 def _plan_steps(
     command: str, module: Any, recipe: Any, folder: Path, runs_code: bool
-) -> Steps:
+) -> ClusterSteps:
     """Fill in the script of each step: one of a command, those of a workflow."""
     is_workflow = command == "workflow"
     words = ["--allow-code"] if runs_code else []
@@ -304,7 +304,7 @@ def _fill_in(
 
 
 def _show(
-    steps: Steps, missing: Sequence[str], lines: Sequence[str], as_json: bool
+    steps: ClusterSteps, missing: Sequence[str], lines: Sequence[str], as_json: bool
 ) -> int:
     """Print the scripts, what is missing, and the line that downloads; the scheduler is
     not asked.
@@ -327,7 +327,7 @@ def _show(
 
 
 def _submit(
-    folder: Path, job_name: str, recipe: Recipe, steps: Steps
+    folder: Path, job_name: str, recipe: Recipe, steps: ClusterSteps
 ) -> list[dict[str, Any]]:
     """Write the scripts and queue the steps, each after the one before; return the
     jobs.

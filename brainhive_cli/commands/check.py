@@ -16,7 +16,7 @@ from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.documents import read_digests
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import home_folder
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.runs import RunFolder, is_run
@@ -48,7 +48,7 @@ KINDS = ("documents", "weights", "checkpoints", "pictures")
 class Recipe(FileRecipe):
     """Recipe of check: data sets, stores and runs."""
 
-    stores: Names | None = Field(
+    stores: NameList | None = Field(
         None,
         description="data sets (things-eeg), stores (files, folders or patterns) and "
         "runs (folders or names); default: all stores below "

@@ -17,7 +17,7 @@ from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.facts import Difference, RetrievalFacts
 from brainhive_cli.core.files import home_folder
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, Measurements
 from brainhive_cli.core.recipe import BaseRecipe
@@ -119,7 +119,7 @@ class Recipe(BaseRecipe):
         "recorded fMRI, the category that was looked at",
     )
     quick: bool = Field(False, description="few epochs and pictures: does it run?")
-    overrides: dict[workflow.Command, Names] = Field(
+    overrides: dict[workflow.StepCommand, NameList] = Field(
         {}, description="extra key.path=value of a step, by its command"
     )
 

@@ -16,7 +16,7 @@ from brainhive_cli.core import console, weights
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import atomic_write
-from brainhive_cli.core.key_types import Names, OneRun, split
+from brainhive_cli.core.key_types import NameList, OneRun, split
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import TrainedRunRecipe
 from brainhive_cli.core.tables import Table
@@ -96,7 +96,7 @@ class Recipe(TrainedRunRecipe):
     )
 
     # the signals that the file takes, as far as they differ from the model's
-    channels: Names | None = Field(
+    channels: NameList | None = Field(
         None, description="names of the channels, in order; default: the model's"
     )
     channel_mapping: Mapping = Field(

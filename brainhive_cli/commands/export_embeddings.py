@@ -11,7 +11,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.files import atomic_write, below
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.tables import Table
@@ -29,7 +29,7 @@ from brainhive_cli.data.targets.encoder_stores import encoder_of, warn_of_proble
 class Recipe(FileRecipe):
     """Recipe of export-embeddings: the stores, the format and the folder."""
 
-    stores: Names | None = Field(
+    stores: NameList | None = Field(
         None,
         description=(
             "stores: files, folders or patterns; default: all below paths.embeddings"

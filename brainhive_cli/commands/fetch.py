@@ -16,7 +16,7 @@ from brainhive_cli.core.archives import archive_ending, choose_destination, unpa
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import Line, MissingData, RecipeError
 from brainhive_cli.core.files import require_room
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.tables import Table
@@ -48,7 +48,7 @@ LISTED = 20
 class Recipe(FileRecipe):
     """Recipe of fetch: the data sets."""
 
-    names: Names = Field(
+    names: NameList = Field(
         [],
         description=f"data sets: {', '.join(SOURCES)}; or nemar:ID[@VERSION], "
         "openneuro:ID, s3:BUCKET/PREFIX, hub:datasets/OWNER/NAME, each with or without "
@@ -58,7 +58,7 @@ class Recipe(FileRecipe):
         "", description="folder of the data set; default: its name below paths.data"
     )
     subjects: Subjects = Field(None, description="whose recordings; default: all")
-    include: Names = Field(
+    include: NameList = Field(
         [],
         description="patterns of the files that are wanted, as in sub-*/**; files that "
         "match a pattern after ! are left out; default: all",

@@ -14,13 +14,13 @@ from brainhive_cli.core.arrays import UInt64
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import portable
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.exchange.vectors import (
     IN_ORDER,
-    Share,
+    StoredShare,
     Vectors,
     checked_batches,
     copy_vectors,
@@ -48,7 +48,7 @@ from brainhive_cli.models.heads import FUSED, check_names
 class Recipe(FileRecipe):
     """Recipe of import-embeddings: the files, their data set and their encoders."""
 
-    sources: Names = Field([], description="files, folders or patterns")
+    sources: NameList = Field([], description="files, folders or patterns")
     dataset: Any = parts.key("datasets", "things-eeg", "whose pictures")
     encoders: Encoders = Field(
         [*USUAL],
@@ -63,7 +63,7 @@ class Recipe(FileRecipe):
             "then on"
         ),
     )
-    splits: Names | None = Field(
+    splits: NameList | None = Field(
         None, description="splits; default: those that have vectors"
     )
     suffix: str = Field(
@@ -131,7 +131,7 @@ def match_vectors(
     files: Sequence[Path],
     splits: Sequence[StimulusSet],
     config: EncoderConfig,
-) -> tuple[Vectors, list[Share]]:
+) -> tuple[Vectors, list[StoredShare]]:
     """Match one encoder's vectors in files with the pictures of the splits that their
     names belong to.
 
@@ -225,7 +225,7 @@ def match_vectors(
     return vectors, shares
 
 
-def is_imported(share: Share, config: Any, digest: str) -> bool:
+def is_imported(share: StoredShare, config: Any, digest: str) -> bool:
     """Tell whether a store is there and holds these vectors.
 
     Args:

@@ -38,7 +38,7 @@ from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.media.media_files import first_frame, to_bytes
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.streams import WindowStream
-from brainhive_cli.evaluation.live.decoder import Event, LiveResult
+from brainhive_cli.evaluation.live.decoder import EventRow, LiveResult
 from brainhive_cli.evaluation.live.job import Job, OpenSession
 from brainhive_cli.evaluation.live.loop import Drawer, Loop, Score
 from brainhive_cli.evaluation.live.recipe import Recipe
@@ -191,7 +191,7 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
             sinks.append(page.publish)
 
         # what draws, and what saves the session
-        def show(event: Event, picture: bytes) -> None:
+        def show(event: EventRow, picture: bytes) -> None:
             folder.replace(
                 f"drawings/{event['window']:06d}.png",
                 lambda part: part.write_bytes(picture),
@@ -210,7 +210,7 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
             recorder = SessionFolder(root, stream.format, job.subject, stimulus)
             outlets.callback(_try, UNCLOSED, recorder.close)
 
-        def publish(event: Event) -> None:
+        def publish(event: EventRow) -> None:
             for send in [*sinks]:  # a copy, as failing sinks are removed
                 try:
                     send(event)
@@ -446,7 +446,7 @@ def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
 
 def draw_session(
     folder: RunFolder,
-    results: Sequence[Event],
+    results: Sequence[EventRow],
     score: Score,
     read_picture: ReadPicture,
 ) -> list[Artifact]:

@@ -28,7 +28,7 @@ from brainhive_cli.core.hub import (
     quiet,
     transport_error,
 )
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import caveats_of, merge_caveats
 from brainhive_cli.core.network import call_in_thread, find_bad_proxy
@@ -36,7 +36,7 @@ from brainhive_cli.core.recipe import FileRecipe, Paths, write_yaml
 from brainhive_cli.core.runs import ENVIRONMENT, Environment, of_variant
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.downloads.sources import SOURCES
-from brainhive_cli.reports.model_card import Scores, choose_metrics, render_card
+from brainhive_cli.reports.model_card import CardScores, choose_metrics, render_card
 from brainhive_cli.reports.runs_shown import ShownRun
 from brainhive_cli.reports.sentences import list_entries
 from brainhive_cli.training.alignment.trained.sharing import Files, SharedRun
@@ -57,7 +57,7 @@ LOGIN = "hf auth login, with a token that may write"
 class Recipe(FileRecipe):
     """Recipe of push: the run, the repository, and what a person confirms."""
 
-    words: Names = Field(
+    words: NameList = Field(
         [],
         description="the run of train-align or train-prior, and hub:owner/name[@tag]",
     )
@@ -422,11 +422,11 @@ def write_card(shared: SharedRun, recipe: Recipe, target: str) -> str:
     return render_card(page, [host.removeprefix(prefix) for host in hosts])
 
 
-def _find_scores(shared: SharedRun, paths: Paths) -> list[Scores]:
+def _find_scores(shared: SharedRun, paths: Paths) -> list[CardScores]:
     """Find the newest test of a run by each command on each data set, without controls;
     then its training.
     """
-    tests: dict[tuple[str, str, str], Scores] = {}
+    tests: dict[tuple[str, str, str], CardScores] = {}
     for command in TESTS:
         for folder in runs.finished_runs(paths.under_home("runs"), command):
             run = ShownRun(command, folder)

@@ -16,7 +16,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import Line, RecipeError, guess
 from brainhive_cli.core.facts import flatten
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import (
     BaseRecipe,
@@ -33,7 +33,7 @@ COMMON = ("paths", "run", "digests")
 class Recipe(FileRecipe):
     """Recipe of recipes: the recipes that are shown."""
 
-    names: Names = Field(
+    names: NameList = Field(
         [], description="recipes, as demo, demo/embed or embed; none lists them all"
     )
 

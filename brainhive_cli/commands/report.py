@@ -15,7 +15,7 @@ from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.facts import CITES, RetrievalFacts, say
 from brainhive_cli.core.files import atomic_write, home_folder, locate
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.runs import RunFolder, newest
@@ -27,7 +27,7 @@ from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find
 FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
 FOLDER = "reports"
 """Folder of pages and tables, below home."""
-Format = Literal["html", "md", "csv", "tex"]
+ReportFormat = Literal["html", "md", "csv", "tex"]
 MAX_NAMED_KEYS = 3
 """Keys of a set-up that the label of a run names."""
 
@@ -35,15 +35,15 @@ MAX_NAMED_KEYS = 3
 class Recipe(FileRecipe):
     """Recipe of report: the runs that are shown, and the format."""
 
-    runs: Names | None = Field(
+    runs: NameList | None = Field(
         None,
         description="runs, by folder, name, RUN:VARIANT, or a command for its newest; "
         "default: the newest with metrics",
     )
-    labels: Names | None = Field(
+    labels: NameList | None = Field(
         None, description="what each run is called, in the same order"
     )
-    format: Format = Field(
+    format: ReportFormat = Field(
         "html",
         description=(
             "html: a page; md, tex: tables for papers; csv: a row for each metric of "

@@ -25,7 +25,7 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.files import remove
 from brainhive_cli.core.jobs import OpenRun
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch, start
 from brainhive_cli.core.measurements import (
     caveats_of,
@@ -59,7 +59,7 @@ MAX_LISTED = 50
 class Recipe(FileRecipe):
     """Recipe of runs: the runs that are listed, shown, verified or removed."""
 
-    words: Names = Field(
+    words: NameList = Field(
         [],
         description="runs or commands, none for all; `show` before one shows it "
         "(default: the newest with metrics), `verify RUN CELL` trains a cell of "

@@ -21,7 +21,7 @@ from brainhive_cli.core.command import Input, Result, collect, read_paces
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, Unfinished
 from brainhive_cli.core.facts import RetrievalFacts, WorkflowFacts
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary, key_work
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.measurements import (
     Measurements,
@@ -34,7 +34,7 @@ from brainhive_cli.core.sections import Section
 from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.sentences import state_finding
 
-Command = Literal[
+StepCommand = Literal[
     "prepare",
     "embed",
     "train-align",
@@ -67,7 +67,7 @@ class Variation(Section):
     recipe: str | None = Field(
         None, description="in matrix.AXIS.VALUE: the recipe of steps that it changes"
     )
-    overrides: Names = Field(
+    overrides: NameList = Field(
         [],
         description="key.path=value of these steps; a value that is a list is this",
     )
@@ -79,20 +79,20 @@ class Step(Section):
     # `for` is a word of Python
     model_config = ConfigDict(serialize_by_alias=True)
 
-    command: Command | None = Field(None, description="default: the step's name")
+    command: StepCommand | None = Field(None, description="default: the step's name")
     recipe: str | None = Field(
         None,
         description="its recipe; default: the workflow's (calibrate, explain, compare, "
         "check, report: the command's own)",
     )
-    overrides: Names = Field(
+    overrides: NameList = Field(
         [],
         description=(
             "key.path=value; {STEP} is the run of an earlier step, {STEP/model} a path "
             "in it"
         ),
     )
-    axes: Names | None = Field(
+    axes: NameList | None = Field(
         None,
         alias="for",
         description=(
@@ -103,7 +103,7 @@ class Step(Section):
     )
     says: str = Field("", description="what it does and why, said when it begins")
     heading: str = Field("", description="of its section on the demo's page")
-    quick: Names = Field(
+    quick: NameList = Field(
         [], description="overrides that make it small, for demo --quick"
     )
 
@@ -149,8 +149,8 @@ class Recipe(BaseRecipe):
     @model_validator(mode="after")
     def _names_commands_axes_and_steps(self) -> Self:
         for name, step in self.steps.items():
-            if (step.command or name) not in get_args(Command):
-                known = ", ".join(get_args(Command))
+            if (step.command or name) not in get_args(StepCommand):
+                known = ", ".join(get_args(StepCommand))
                 raise RecipeError(
                     f"the step {name} names no command",
                     f"steps.{name}.command, of: {known}",
@@ -228,9 +228,9 @@ class Recipe(BaseRecipe):
             )
         return names[: names.index(last[-1]) + 1]
 
-    def command_of(self, name: str) -> Command:
+    def command_of(self, name: str) -> StepCommand:
         """Name the command of a step."""
-        return cast(Command, self.cells[name][0].command)
+        return cast(StepCommand, self.cells[name][0].command)
 
     def line(self, name: str, overrides: Sequence[str]) -> str:
         """Write a step as one would type it."""

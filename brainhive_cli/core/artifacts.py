@@ -39,7 +39,7 @@ Value = Annotated[float, Field(ge=-1e100, le=1e100)]
 """A number that can be drawn: axes reach further than their values, and must be
 finite.
 """
-Number = Value | None
+OptionalValue = Value | None
 """A value; None where there is none, which is drawn as a gap."""
 Mark = Value | tuple[Value, Value]
 """Position along an axis, or start and end of a span."""
@@ -74,10 +74,10 @@ class CurveLine:
     """
 
     name: str
-    values: Sequence[Number]
-    low: Sequence[Number] | None = None
-    high: Sequence[Number] | None = None
-    chance: Number = None
+    values: Sequence[OptionalValue]
+    low: Sequence[OptionalValue] | None = None
+    high: Sequence[OptionalValue] | None = None
+    chance: OptionalValue = None
 
     @classmethod
     def of(cls, name: str, metrics: Sequence[Metric]) -> Self:
@@ -141,14 +141,14 @@ class Heatmap(Titled):
         is_diverging: Whether colours differ by sign, from `-high` to `high`.
     """
 
-    values: Sequence[Sequence[Number]]
+    values: Sequence[Sequence[OptionalValue]]
     rows: Sequence[str] = ()
     columns: Sequence[str] = ()
     row_axis: str = ""
     column_axis: str = ""
     value: str = ""
-    low: Number = None
-    high: Number = None
+    low: OptionalValue = None
+    high: OptionalValue = None
     is_diverging: bool = False
     kind: Literal["heatmap"] = "heatmap"
 
@@ -185,7 +185,7 @@ class SheetTile:
 
     file: str
     lines: Sequence[str] = ()
-    metrics: dict[str, Number] = field(default_factory=dict)
+    metrics: dict[str, OptionalValue] = field(default_factory=dict)
     verdict: Literal["", "right", "wrong"] = ""
     poster: str = ""
 
@@ -241,7 +241,7 @@ class Point:
     x: Value
     y: Value
     name: str = ""
-    value: Number = None
+    value: OptionalValue = None
 
 
 @dataclass(frozen=True)

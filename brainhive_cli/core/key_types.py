@@ -61,7 +61,7 @@ def _pattern(value: str) -> str:
 Pattern = Annotated[str, AfterValidator(_pattern)]
 """Files below a folder, with the wildcards of a shell."""
 
-Names = Annotated[list[str], BeforeValidator(split)]
+NameList = Annotated[list[str], BeforeValidator(split)]
 
 
 def _one(value: Any) -> Any:
@@ -75,12 +75,12 @@ def _one(value: Any) -> Any:
 OneRun = Annotated[str | None, BeforeValidator(_one)]
 """A run, which may stand on the command line without a flag."""
 
-UniqueNames = Annotated[Names, AfterValidator(_each_once)]
+UniqueNames = Annotated[NameList, AfterValidator(_each_once)]
 
-Number = Annotated[int, Field(ge=0, lt=2**63)]
+WholeNumber = Annotated[int, Field(ge=0, lt=2**63)]
 
 Numbers = Annotated[
-    list[Number],
+    list[WholeNumber],
     BeforeValidator(ranges),
     AfterValidator(_each_once),
     Field(examples=["1,2", "1-4"], max_length=MAX_NUMBERS),

@@ -26,7 +26,7 @@ from urllib.request import (
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
 
-Answer = TypeVar("Answer")
+Response = TypeVar("Response")
 RETRY_WAITS_S = (1.0, 4.0)
 """Seconds before a busy server is asked for the second and the third time."""
 MAX_WAIT_S = 10.0
@@ -38,8 +38,8 @@ OF_PROXIES = re.compile(r"\bproxy\b|SOCKS|(invalid|nonnumeric) port", re.IGNOREC
 
 
 def ask(
-    call: Callable[[], Answer], read_answer: Callable[[Exception], tuple[int, Any]]
-) -> Answer:
+    call: Callable[[], Response], read_answer: Callable[[Exception], tuple[int, Any]]
+) -> Response:
     """Call a server, and again where it is busy.
 
     Args:
@@ -62,11 +62,11 @@ def ask(
     return call()
 
 
-def call_in_thread(call: Callable[[], Answer]) -> Answer:
+def call_in_thread(call: Callable[[], Response]) -> Response:
     """Call a library that waits for servers in a thread of its own, so that Ctrl-C does
     not wait.
     """
-    answer = Future[Answer]()
+    answer = Future[Response]()
 
     def work() -> None:
         try:

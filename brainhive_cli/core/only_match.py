@@ -7,10 +7,12 @@ import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError
 
-Value = TypeVar("Value")
+Candidate = TypeVar("Candidate")
 
 
-def choose_only(readings: Mapping[str, Value], subject: str, hint: str) -> Value | None:
+def choose_only(
+    readings: Mapping[str, Candidate], subject: str, hint: str
+) -> Candidate | None:
     """Return the only reading that fits; None if none does.
 
     Args:

@@ -30,7 +30,7 @@ from brainhive_cli.core.files import (
     portable,
     shipped_folder,
 )
-from brainhive_cli.core.key_types import Names, no, split
+from brainhive_cli.core.key_types import NameList, no, split
 from brainhive_cli.core.sections import Section, is_same_kind, lay_over, refuse_idle
 
 M = TypeVar("M", bound=BaseModel)
@@ -65,7 +65,7 @@ class Published(Section):
     differs: Annotated[list[str], BeforeValidator(split)] = Field(
         [], description="how its set-up differs from that of the recipe, in words"
     )
-    cites: Names = Field(
+    cites: NameList = Field(
         [], description="papers of the method, by the keys of reports/references.bib"
     )
 

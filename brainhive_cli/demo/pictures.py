@@ -21,7 +21,7 @@ from PIL import Image
 from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Bool, Int64, UInt8
 
-Pixels = NDArray[np.uint32]
+PixelArray = NDArray[np.uint32]
 Concept = tuple[str, str, str]
 Tone = tuple[int, int, int]
 
@@ -263,7 +263,7 @@ def arrange(concept: Concept, rng: np.random.Generator, image_id: str = "") -> S
 
 
 @lru_cache
-def _palette(colour: str) -> Pixels:
+def _palette(colour: str) -> PixelArray:
     # tones that follow from the colour; the other inks are fixed
     main, second = COLOURS[colour]
     tones = {
@@ -277,7 +277,7 @@ def _palette(colour: str) -> Pixels:
 
 
 @lru_cache
-def _background(name: str, side: int) -> Pixels:
+def _background(name: str, side: int) -> PixelArray:
     # bands from the top, each with a gradient from its upper to its lower tone
     canvas = np.empty((side, side, 3), dtype=np.int64)
     bands = BACKGROUNDS[name]
@@ -300,7 +300,7 @@ def _background(name: str, side: int) -> Pixels:
     return _pack(canvas)
 
 
-def _pack(tones: Int64) -> Pixels:
+def _pack(tones: Int64) -> PixelArray:
     """Put three bytes [..., 3] and one of padding into one number, which is fast to
     copy.
     """

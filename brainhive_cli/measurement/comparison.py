@@ -26,14 +26,14 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
 )
 from brainhive_cli.measurement.statistics import (
-    Values,
+    ValueArray,
     describe,
     flip_signs,
     scatter_of_means,
 )
 from brainhive_cli.measurement.units import MANY_SUBJECTS, Items, fold_null_inflation
 
-Ranks = NDArray[np.number[Any]]
+RankArray = NDArray[np.number[Any]]
 ROUNDING = 1e-12
 """Differences below this are none."""
 AT_LIMITS = 0.5
@@ -53,7 +53,10 @@ FOLDS = (
 
 
 def compare(
-    first: Sequence[Ranks], second: Sequence[Ranks], *, items: Items | None = None
+    first: Sequence[RankArray],
+    second: Sequence[RankArray],
+    *,
+    items: Items | None = None,
 ) -> Difference:
     """Compare two runs by how often they rank the seen image first.
 
@@ -74,7 +77,10 @@ def compare(
 
 
 def compare_values(
-    first: Sequence[Values], second: Sequence[Values], *, items: Items | None = None
+    first: Sequence[ValueArray],
+    second: Sequence[ValueArray],
+    *,
+    items: Items | None = None,
 ) -> Difference:
     """Compare two runs by values of any kind, [S, N] or [N].
 
@@ -157,7 +163,7 @@ def compare_values(
 
 
 def _widen(
-    low: float, high: float, differences: Sequence[Values], items: Items
+    low: float, high: float, differences: Sequence[ValueArray], items: Items
 ) -> tuple[float, float]:
     """Widen an interval of a difference of shares to that which hits alone allow, also
     where none differ.
@@ -203,7 +209,7 @@ def _widen(
 
 
 def crossed_t(
-    differences: Sequence[Values], items: Items
+    differences: Sequence[ValueArray], items: Items
 ) -> tuple[float | None, float | None, float | None]:
     """Test over people and units of items that the mean difference is 0; both vary, and
     are crossed.
@@ -273,7 +279,7 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
 
 CellItems = Mapping[str, Any]
 """Image ids, units, and lists of their values by name, of one cell."""
-Side = tuple[Measurements, str, str]
+ComparedSide = tuple[Measurements, str, str]
 """One side of a comparison: a run, what messages call it, and the source that is
 compared.
 """
@@ -448,7 +454,7 @@ def compare_runs(
     return adjust_together(**{noun: compared})[0], errors
 
 
-def _compare_metrics(first: Side, second: Side) -> list[Difference]:
+def _compare_metrics(first: ComparedSide, second: ComparedSide) -> list[Difference]:
     """Compare by every metric that both have."""
     # cells of the same subjects; pictures that come from no signal are compared with
     # all

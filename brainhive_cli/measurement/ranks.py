@@ -35,7 +35,7 @@ NUMBERS_AT_ONCE = 2**18
 """Numbers of targets that are held at once in float64 (2 MB)."""
 SHORTEST = 1e-12
 """A token shorter than this has no direction: its similarity to all is 0."""
-Gallery = TypeVar("Gallery", Tensor, Tensor | None)
+Candidates = TypeVar("Candidates", Tensor, Tensor | None)
 
 
 def ranks(
@@ -202,8 +202,8 @@ def subset_expectations(
 
 
 def _prepare(
-    signal_tokens: Tensor, gallery: Gallery, target: Tensor
-) -> tuple[Tensor, Gallery, Tensor]:
+    signal_tokens: Tensor, gallery: Candidates, target: Tensor
+) -> tuple[Tensor, Candidates, Tensor]:
     """Refuse tokens that are not finite, and bring tokens and targets to one device."""
     targets, device = target.reshape(len(target), -1), signal_tokens.device  # [N, K]
     for tokens, name in (

@@ -24,7 +24,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.measurement.units import MANY_SUBJECTS, Items, widen
 
-Values = NDArray[np.floating[Any]]
+ValueArray = NDArray[np.floating[Any]]
 Limits = tuple[float | None, float | None]
 """The least and the largest value that a mean can take."""
 
@@ -94,7 +94,7 @@ class Scatter:
 
 def measure(
     name: str,
-    groups: Sequence[Values],
+    groups: Sequence[ValueArray],
     *,
     protocol: str,
     split: str,
@@ -157,7 +157,7 @@ def measure(
     )
 
 
-def measure_each(name: str, groups: Sequence[Values], **how: Any) -> list[Metric]:
+def measure_each(name: str, groups: Sequence[ValueArray], **how: Any) -> list[Metric]:
     """Measure the same items at many positions, as `measure` does at one.
 
     Args:
@@ -174,7 +174,7 @@ def measure_each(name: str, groups: Sequence[Values], **how: Any) -> list[Metric
 
 
 def describe(
-    groups: Sequence[Values],
+    groups: Sequence[ValueArray],
     items: Items | None = None,
     *,
     limits: Limits = (None, None),
@@ -299,7 +299,7 @@ def describe(
     return Interval(*low_high, these, over_units, None if says_little else people)
 
 
-def scatter_of_means(groups: Sequence[Values], items: Items) -> Scatter:
+def scatter_of_means(groups: Sequence[ValueArray], items: Items) -> Scatter:
     """Measure how means over items vary with their units, within strata where there are
     any.
 
@@ -409,7 +409,7 @@ def _t_interval(
 
 
 def _share_interval(
-    groups: Sequence[Values],
+    groups: Sequence[ValueArray],
     scatter: Scatter,
     items: Items,
     limits: tuple[float, float],

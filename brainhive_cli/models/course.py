@@ -78,7 +78,7 @@ def _refuse_backwards(epochs: tuple[Epoch, Epoch]) -> tuple[Epoch, Epoch]:
     return epochs
 
 
-Epochs = Annotated[tuple[Epoch, Epoch], AfterValidator(_refuse_backwards)]
+EpochRange = Annotated[tuple[Epoch, Epoch], AfterValidator(_refuse_backwards)]
 """The first epoch of something, and the first after it."""
 
 
@@ -91,7 +91,7 @@ class Course(Section):
 
     start: float = Field(alias="from", ge=0, description="value before the first epoch")
     stop: float = Field(alias="to", ge=0, description="value from the second epoch on")
-    epochs: Epochs | None = Field(
+    epochs: EpochRange | None = Field(
         None,
         description="first epoch with the first value, first with the second, or "
         "shares of the stage (1/3); default: the first and the last in "
@@ -126,7 +126,7 @@ class Wave(Section):
 
     base: float = Field(ge=0, description="value outside of the wave")
     peak: PositiveFloat = Field(description="largest value")
-    epochs: Epochs = Field(
+    epochs: EpochRange = Field(
         description=(
             "first epoch of the wave, first after it; or shares of the stage (1/3)"
         )
@@ -164,7 +164,7 @@ def at(value: float | Course | Wave, epoch: float) -> float:
     return value if isinstance(value, int | float) else value.at(epoch)
 
 
-def count_epochs(epochs: Epochs, start: int, length: int) -> tuple[float, float]:
+def count_epochs(epochs: EpochRange, start: int, length: int) -> tuple[float, float]:
     """Count epochs and shares of a stage in epochs of the training; a share may end
     within an epoch.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 State = dict[str, "Tensor"]
-Table = Mapping[str, str | None]
+NameTable = Mapping[str, str | None]
 """What stands for the beginning of a weight's name, by a pattern of it; None: the
 weight is left out.
 """
@@ -112,7 +112,7 @@ def refuse_absent(absent: Iterable[str], count: int, where: object) -> None:
         )
 
 
-def rename(state: Mapping[str, Tensor], table: Table) -> State:
+def rename(state: Mapping[str, Tensor], table: NameTable) -> State:
     """Rename weights by the first pattern of a table that a name begins with; other
     names stay.
 

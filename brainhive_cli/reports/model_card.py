@@ -39,7 +39,7 @@ its name.
 """
 
 
-Scores = tuple[str, Mapping[str, Sequence[Metric]], str]
+CardScores = tuple[str, Mapping[str, Sequence[Metric]], str]
 """What one run measured of the model, and on what; rows of metrics by label, those of
 everything together first, then of subjects or cells; data set of a test, empty for
 pictures kept from training.

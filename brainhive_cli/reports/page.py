@@ -75,7 +75,7 @@ Figure = Sequence[tuple[str, Artifact, Path]]
 """An artifact, or those of several runs that are shown together: label of the run,
 artifact, folder.
 """
-Group = tuple[str, Sequence[Table | Figure]]
+PageGroup = tuple[str, Sequence[Table | Figure]]
 """A heading, with the tables and figures below it."""
 PictureRow = tuple[str, Sequence[SheetTile], Path]
 """A heading, the pictures next to each other, and the folder of their files."""
@@ -94,7 +94,7 @@ class PageSection:
     """
 
     title: str
-    groups: Sequence[Group] = ()
+    groups: Sequence[PageGroup] = ()
     lead: Sequence[str] = ()
     texts: Sequence[tuple[str, str]] = ()
     footnotes: str = ""
@@ -166,7 +166,7 @@ class Page:
 
 def groups_of(
     artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]],
-) -> list[Group]:
+) -> list[PageGroup]:
     """Put artifacts under their headings; those of several runs with one title next to
     each other.
 

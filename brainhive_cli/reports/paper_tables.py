@@ -27,7 +27,7 @@ from brainhive_cli.reports.runs_shown import (
 )
 from brainhive_cli.reports.tables import (
     MEANING,
-    Best,
+    BestCells,
     adjustment_text,
     mark_of,
     render,
@@ -116,7 +116,7 @@ def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
     return row
 
 
-def _write_caption(group: RunGroup, best: Best) -> str:
+def _write_caption(group: RunGroup, best: BestCells) -> str:
     """Write the caption: what was measured, what ±, bold and signs mean, and the
     caveats.
     """

@@ -41,7 +41,7 @@ from brainhive_cli.core.runs import (
 from brainhive_cli.core.tables import Table, by_subject_and_seed, mean_sd
 from brainhive_cli.reports.tables import (
     MEANING,
-    Best,
+    BestCells,
     Metrics,
     adjustment_text,
     best_of_parts,
@@ -426,7 +426,7 @@ def _lay_out_run(run: ShownRun) -> list[Table]:
     ]
 
 
-def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best:
+def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> BestCells:
     """Choose the best of the runs of a group that can be compared."""
     # a run whose comparison was refused is no candidate
     comparable = {
@@ -470,7 +470,7 @@ def list_comparable(group: RunGroup) -> list[str]:
     return [label for label in labels if not group.not_compared or label in paired]
 
 
-def bold_note(best: Best, kind: str, group: RunGroup | None = None) -> str:
+def bold_note(best: BestCells, kind: str, group: RunGroup | None = None) -> str:
     """Explain what bold marks in a table and which runs were compared, or why nothing
     is marked.
     """

@@ -64,7 +64,7 @@ CONTEXT = ("n", "pool")
 note.
 """
 Metrics = Mapping[str, Metric]
-Best = tuple[Mapping[str, Sequence[str]], str]
+BestCells = tuple[Mapping[str, Sequence[str]], str]
 """Labels of the best by metric, several if they are equal, and the way of choosing: on
 validation, or on test among a number of candidates. A metric without a best has no
 entry.
@@ -367,7 +367,7 @@ def mark_of(compared: Difference) -> str:
 
 def choose_best(
     label_metrics: Mapping[str, Metrics], validation: Mapping[str, Mapping[str, Any]]
-) -> Best:
+) -> BestCells:
     """Choose the best variant or run in each metric; a single one, or one selected on
     test, is no best.
 
@@ -430,7 +430,7 @@ def choose_best(
     return best, f"best, chosen on test among {' or '.join(map(str, counts))}"
 
 
-def best_of_parts(facts: Facts, part_metrics: Mapping[str, Metrics]) -> Best:
+def best_of_parts(facts: Facts, part_metrics: Mapping[str, Metrics]) -> BestCells:
     """Choose the best of the variants or cells of a run, if they can be compared."""
     # parts that must not be compared have no best
     validation = {name: variant.validation for name, variant in facts.variants.items()}

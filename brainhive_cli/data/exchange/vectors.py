@@ -338,14 +338,14 @@ def _stacked(vectors: Sequence[Any]) -> Array:
     return stacked[:, 0] if stacked.ndim > 2 and stacked.shape[1] == 1 else stacked
 
 
-Share = tuple[StimulusSet, Path, Int64]
+StoredShare = tuple[StimulusSet, Path, Int64]
 """The vectors that go to one store: its pictures, its path, and [N] its row of each
 vector of the source; -1 for those that go elsewhere.
 """
 
 
 def copy_vectors(
-    shares: Sequence[Share],
+    shares: Sequence[StoredShare],
     vectors: Vectors,
     attributes: Mapping[str, Any],
     dtype: str,

@@ -78,7 +78,7 @@ class BidsFile(NamedTuple):
 
 Folders = Callable[[Path], Sequence[BidsFile]]
 """Lists the files in a folder of one data set, each folder once."""
-Picture = tuple[float, float, str]
+ShownPicture = tuple[float, float, str]
 """When a picture was shown, for how long (NaN where that is not known), both in the
 unit of the table, and what events call it.
 """
@@ -331,7 +331,7 @@ def read_series(run: BoldRun, space: Mask | Mapping[str, int], volumes: int) -> 
 
 def read_events(
     path: Path, stimulus: str, where: Mapping[str, Any], series: Path
-) -> tuple[list[Picture], Counter[str]]:
+) -> tuple[list[ShownPicture], Counter[str]]:
     """Read the pictures of a run in the order of time.
 
     Args:
@@ -361,7 +361,7 @@ def read_events(
     }
 
     # events with these values and a picture, and the reason why others are none
-    pictures = list[Picture]()
+    pictures = list[ShownPicture]()
     dropped = Counter[str]()
     for line, row in enumerate(rows, 2):
         kind = f" (trial_type {row['trial_type']})" if "trial_type" in columns else ""

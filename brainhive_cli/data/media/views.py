@@ -92,7 +92,7 @@ class PictureBatch:
     positions: tuple[int, ...] = ()
 
 
-Content = tuple[Int64, Tensor, Tensor, dict[str, Tensor]]
+BatchContent = tuple[Int64, Tensor, Tensor, dict[str, Tensor]]
 """The first four fields of a `Batch`."""
 
 
@@ -102,7 +102,7 @@ def read_pictures(
     views: Mapping[str, Callable[[Image.Image], Tensor]],
     latents: Latents | None,
     rows: Sequence[int],
-) -> Content:
+) -> BatchContent:
     """Read pictures for training.
 
     Args:
@@ -129,7 +129,7 @@ def read_pictures(
 
 
 def loaded(
-    read: Callable[[Sequence[int]], Content],
+    read: Callable[[Sequence[int]], BatchContent],
     count: int,
     rows: Iterable[list[int]],
     workers: int,

@@ -56,7 +56,7 @@ from brainhive_cli.data.recordings.labels import (
     read_session,
 )
 from brainhive_cli.data.recordings.shown_pictures import (
-    Stimuli,
+    StimuliKey,
     build_stimuli,
     match_pictures,
 )
@@ -74,9 +74,9 @@ KEYS = ("betas", "betasmd", "modelmd")
 """Names of the array where the recipe has none; the last two are GLMsingle's, of Python
 and MATLAB.
 """
-Source = tuple[Path, ...]
+SourceFiles = tuple[Path, ...]
 """The files of an array of betas: one, or a volume for each beta."""
-Layout = tuple[bool, bool, int]
+FileLayout = tuple[bool, bool, int]
 """Axes of an array of betas: whether the last axis is that of trials, not the first;
 whether the others are [Z, Y, X], as MATLAB writes them; and how many voxels are read.
 """
@@ -137,7 +137,7 @@ class Config(BetaSteps):
         "regions.V1=sub-{subject:02d}_V1.nii.gz",
     )
     thresholds: Thresholds = Field({}, exclude_if=lambda thresholds: not thresholds)
-    stimuli: Stimuli = "image-folder"
+    stimuli: StimuliKey = "image-folder"
 
     def build(self, paths: Paths) -> "OwnBetas":
         """Point at the files; nothing is read yet."""
@@ -188,7 +188,7 @@ class OwnBetas(PublishedBetas):
         # a trial for each line of the tables, and the row of its beta
         trials = []
         session_rows: dict[int, list[int]] = {}
-        counts = Counter[Source]()
+        counts = Counter[SourceFiles]()
         for session_of_table, (table,) in sorted(tables.items()):
             # several sessions of betas with one table need a session in each line
             needed = [self.config.column]
@@ -352,7 +352,7 @@ class OwnBetas(PublishedBetas):
             for kind, paths in kind_paths.items()
         }
 
-    def _find(self, kind: str, subject: int) -> dict[int, Source]:
+    def _find(self, kind: str, subject: int) -> dict[int, SourceFiles]:
         """Find the betas, tables or masks of a subject by session: one file each, or
         volumes in 3-D.
         """
@@ -379,12 +379,14 @@ class OwnBetas(PublishedBetas):
             for session, paths in files.items()
         }
 
-    def _find_layout(self, source: Source, count: int, mask: Mask | None) -> Layout:
+    def _find_layout(
+        self, source: SourceFiles, count: int, mask: Mask | None
+    ) -> FileLayout:
         """Find the axes of betas, of which there must be as many as lines in the
         tables.
         """
         path = source[0]
-        layouts = dict[str, Layout]()
+        layouts = dict[str, FileLayout]()
         # volumes: trials lie along the last axis, or are files
         if _is_volume(path):
             assert mask is not None  # as for all volumes
@@ -430,8 +432,12 @@ class OwnBetas(PublishedBetas):
         return layout
 
     def _compare_layouts(
-        self, source: Source, count: int, layouts: dict[str, Layout], mask: Mask
-    ) -> dict[str, Layout]:
+        self,
+        source: SourceFiles,
+        count: int,
+        layouts: dict[str, FileLayout],
+        mask: Mask,
+    ) -> dict[str, FileLayout]:
         """Choose the layouts by which the mask tells the voxels of an array apart.
 
         Voxels outside of a brain are constant or missing, or vary far more. A layout is
@@ -459,7 +465,11 @@ class OwnBetas(PublishedBetas):
         return clear or kept
 
     def _read_rows(
-        self, source: Source, rows: Sequence[int], layout: Layout, mask: Mask | None
+        self,
+        source: SourceFiles,
+        rows: Sequence[int],
+        layout: FileLayout,
+        mask: Mask | None,
     ) -> Array:
         """Read some betas [n, V]; of an array in one slice from the first row to the
         last.

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import is_file, locate, matches, way_to_folder
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.bids_labels import (
@@ -60,7 +60,7 @@ from brainhive_cli.data.recordings.labels import (
 )
 from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.recordings.shown_pictures import (
-    Stimuli,
+    StimuliKey,
     build_stimuli,
     choose_stimuli,
     match_pictures,
@@ -111,7 +111,7 @@ class Config(BetaSteps):
         "one",
     )
     sessions: SplitSessions = Field(None)
-    stimuli: Stimuli = "image-folder"
+    stimuli: StimuliKey = "image-folder"
     stimulus: str = Field(
         "",
         description="column of the events.tsv that names the picture, or a template as "
@@ -137,7 +137,7 @@ class Config(BetaSteps):
         "that, less noise, by training pictures shown in several runs",
     )
     hrf: Literal["glover", "spm"] = Field("glover", description="HRF of lsa and lss")
-    confounds: Names | None = Field(
+    confounds: NameList | None = Field(
         None,
         description="fMRIPrep's motion, cosine, non_steady, motion_outlier, "
         "a_comp_cor, t_comp_cor, or columns as trans_*_derivative1; "

@@ -25,7 +25,7 @@ from brainhive_cli.data.recordings.epochs import (
 from brainhive_cli.data.recordings.headers import Header, describe
 from brainhive_cli.data.signals.cutting import Cutting, Milliseconds, Steps
 
-Window = tuple[Milliseconds, Milliseconds]
+EpochWindow = tuple[Milliseconds, Milliseconds]
 LAST = 0.4
 """Share of a sample by which a window ends behind the last one of an epoch."""
 
@@ -50,7 +50,7 @@ class Config(OwnKeys):
     axes: Axes = Field(
         Axes(), description="of arrays whose file does not say them itself"
     )
-    epoch_ms: Window | None = Field(  # type: ignore[assignment]
+    epoch_ms: EpochWindow | None = Field(  # type: ignore[assignment]
         None,
         exclude_if=lambda window: window is None,  # a store names what the files say
         description="start and stop of a trial; default: all of each epoch",
@@ -61,7 +61,7 @@ class Config(OwnKeys):
         description="subtract the mean of the samples up to the onset; default: if "
         "epochs begin before it",
     )
-    keep_ms: Window | None = Field(  # type: ignore[assignment]
+    keep_ms: EpochWindow | None = Field(  # type: ignore[assignment]
         None,
         exclude_if=lambda window: window is None,
         description="times that are kept, the last excluded; default: from the onset",

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core.arrays import Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.key_types import Names, UniqueNames
+from brainhive_cli.core.key_types import NameList, UniqueNames
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.sections import refuse_idle
 from brainhive_cli.core.tables import Table
@@ -65,7 +65,7 @@ from brainhive_cli.data.recordings.ledger import Ledger
 from brainhive_cli.data.recordings.opening import open_raw
 from brainhive_cli.data.recordings.samples import StillPieces, read_channels
 from brainhive_cli.data.recordings.shown_pictures import (
-    Stimuli,
+    StimuliKey,
     build_stimuli,
     choose_stimuli,
     list_pictures,
@@ -102,7 +102,7 @@ class OwnKeys(ElectrodeKeys, Steps):
     )
     subject_numbers: SubjectNumbers = Field({})
     sessions: ChosenSessions = Field(None, exclude_if=lambda sessions: not sessions)
-    stimuli: Stimuli = "image-folder"
+    stimuli: StimuliKey = "image-folder"
     events: str = Field(
         "",
         description="table (CSV or TSV) with columns event and picture; default: "
@@ -119,7 +119,7 @@ class OwnKeys(ElectrodeKeys, Steps):
         description="channels, in the order of the store; default: all of `types` that "
         "none marked as bad",
     )
-    exclude: Names = Field([], description="channels that are left out")
+    exclude: NameList = Field([], description="channels that are left out")
     stimulus_ms: float | None = Field(
         None,
         gt=0,

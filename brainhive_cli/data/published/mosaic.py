@@ -23,7 +23,7 @@ from brainhive_cli.core.errors import (
     install_line,
 )
 from brainhive_cli.core.files import walk
-from brainhive_cli.core.key_types import Names, UniqueNames, no
+from brainhive_cli.core.key_types import NameList, UniqueNames, no
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset, list_split_pictures
 from brainhive_cli.data.files import hdf5
@@ -201,7 +201,7 @@ class MosaicBetas(PublishedSteps):
         "no",
         description="z-score again, within a record; as published they are so",
     )
-    regions: Names | None = Field(
+    regions: NameList | None = Field(
         VISUAL,
         description="parcels of the HCP's atlas (extra mosaic), of both sides or one, "
         "as L_V1, or patterns: * is all grayordinates, with their regions; null: all, "

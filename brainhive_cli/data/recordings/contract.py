@@ -21,7 +21,7 @@ from brainhive_cli.data.signals.trials import Trials
 
 Arguments = ParamSpec("Arguments")
 
-Result = TypeVar("Result")
+MethodResult = TypeVar("MethodResult")
 
 # {subject}, or with zeros up to a width: {subject:02d}
 SUBJECT = re.compile(r"\{subject(?::0\dd)?\}")
@@ -51,8 +51,8 @@ def list_subjects(root: Path, patterns: Iterable[str]) -> tuple[int, ...]:
 
 
 def cached_method(
-    method: Callable[Concatenate[Any, Arguments], Result],
-) -> cached_property[Callable[Arguments, Result]]:
+    method: Callable[Concatenate[Any, Arguments], MethodResult],
+) -> cached_property[Callable[Arguments, MethodResult]]:
     """Compute a method once for each of its arguments, as long as the object lives."""
     # the property belongs to one object, and its cache vanishes with it
     return cached_property(lambda self: cache(partial(method, self)))  # type: ignore[arg-type, return-value]

@@ -22,7 +22,7 @@ from brainhive_cli.data.files.ids import (
     summarise_names,
 )
 
-Stimuli = Annotated[
+StimuliKey = Annotated[
     Any,
     parts.part("datasets", "image-folder"),
     Field(

@@ -37,7 +37,7 @@ SMALLEST = 1e-9
 """Share of the largest variance below which a direction holds rounding and no
 signal.
 """
-Signal = NDArray[np.floating[Any]]
+SignalArray = NDArray[np.floating[Any]]
 Band = tuple[float | None, float | None]
 """Lower and upper edge of a filter in Hz; None where there is none."""
 Milliseconds = Annotated[float, Field(ge=-3_600_000, le=3_600_000)]  # an hour
@@ -359,7 +359,7 @@ class Cutting:
         return epochs
 
 
-def covariance(epochs: Signal, stimuli: Int64, across: Across) -> Float64:
+def covariance(epochs: SignalArray, stimuli: Int64, across: Across) -> Float64:
     """Average the shrunk covariances [C, C] of blocks, with equal weight for each
     stimulus.
 
@@ -378,7 +378,9 @@ def covariance(epochs: Signal, stimuli: Int64, across: Across) -> Float64:
     return total
 
 
-def _trials(epochs: Signal, stimuli: Int64) -> Iterator[tuple[Signal, Float64]]:
+def _trials(
+    epochs: SignalArray, stimuli: Int64
+) -> Iterator[tuple[SignalArray, Float64]]:
     """Yield trials [n, C, T] and their weights [n]."""
     # each stimulus weighs the same, however often it was shown
     _, stimulus, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
@@ -389,7 +391,9 @@ def _trials(epochs: Signal, stimuli: Int64) -> Iterator[tuple[Signal, Float64]]:
         yield epochs[start : start + step], weights[start : start + step]
 
 
-def _times(epochs: Signal, stimuli: Int64) -> Iterator[tuple[Signal, Float64]]:
+def _times(
+    epochs: SignalArray, stimuli: Int64
+) -> Iterator[tuple[SignalArray, Float64]]:
     """Yield the trials of each stimulus and time as observations [n, C, R], and the
     weights [n].
     """
@@ -414,7 +418,7 @@ def _times(epochs: Signal, stimuli: Int64) -> Iterator[tuple[Signal, Float64]]:
             yield observations, np.full(len(observations), 1 / blocks)
 
 
-def _sum_shrunk(centred: Signal, weights: Float64) -> Float64:
+def _sum_shrunk(centred: SignalArray, weights: Float64) -> Float64:
     """Sum shrunk covariances, (1 - λ) S + λ diag(S), of blocks.
 
     Args:
@@ -490,7 +494,7 @@ def whitener(noise: Float64, names: Sequence[str]) -> Float64:
     return (directions * values**-0.5) @ directions.T
 
 
-def whiten(epochs: Signal, matrix: Signal) -> None:
+def whiten(epochs: SignalArray, matrix: SignalArray) -> None:
     """Multiply trials [n, C, T] by a whitener [C, C], in place."""
     step = max(1, CHUNK // epochs[0].size)
     factor = matrix.astype(epochs.dtype)

@@ -22,7 +22,7 @@ from pydantic import (
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Bool
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.sections import Section, refuse_idle
 from brainhive_cli.data.signals.spaces import Sensors, Voxels, find_region
 from brainhive_cli.data.signals.trials import REGION_NAME, Trials
@@ -31,7 +31,7 @@ CLOSE_MS = 1e-6
 """Times closer than this are one: above the rounding of seconds to milliseconds."""
 CONTROL_SEED = 0
 """Seed of the sets that `region_control: random` draws."""
-Control = Literal["none", "swapped", "random", "all"]
+RegionControl = Literal["none", "swapped", "random", "all"]
 WAY = (
     "names of regions, & | - and parentheses, with spaces around -: nsdgeneral - (V1v "
     "| V1d)"
@@ -99,7 +99,7 @@ class Signal(Section):
         "default",
         description="preparation: the folder of stores below signals/<dataset>",
     )
-    channels: Names | None = Field(
+    channels: NameList | None = Field(
         None,
         description="sensors by name or region (frontal, central, temporal, parietal, "
         "occipital), or voxels by region; default: the data set's for "
@@ -111,7 +111,7 @@ class Signal(Section):
         "with & | - and parentheses, as {spatial: V1 | V2, semantic: all - "
         "spatial}; later sets may use earlier names",
     )
-    region_control: Control = Field(
+    region_control: RegionControl = Field(
         "none",
         description="sets of region_split are exchanged (swapped), drawn with the same "
         "sizes from all their voxels (random), or hold all of them (all)",
@@ -255,7 +255,7 @@ def compile_set(expression: str) -> CodeType:
 def split_masks(
     expressions: Mapping[str, str],
     space: Sensors | Voxels,
-    control: Control = "none",
+    control: RegionControl = "none",
     where: str = "the recording",
 ) -> dict[str, Bool]:
     """Find the voxels of each stream: masks [V] by name.

@@ -64,7 +64,7 @@ so that the history of a weight file is known wherever both are copied to.
 """
 LEARNED_FILE = "learned.json"
 """The file of that block in a folder whose config has another format."""
-Selection = Literal["last epoch", "validation", "", "test"]
+EpochSelection = Literal["last epoch", "validation", "", "test"]
 """Possible selections of an epoch ("" where nothing says), harmless ones first. Of two,
 the later stands for both.
 """
@@ -80,14 +80,14 @@ Ids = Sequence[str]
 JOINED = " + "
 """Between the names of several data sets."""
 
-Names = tuple[str, ...]
+NameTuple = tuple[str, ...]
 Confirm = Callable[[int, int], Likeness | None]
 """Compares the pixels of the picture of a row with those of a learned one, which the
 hash of its name names; None where one of them is not on this machine.
 """
 
 
-Picture = tuple[StimulusSet, int]
+IndexedPicture = tuple[StimulusSet, int]
 """A picture of a set, by its row."""
 MAX_SEEN = 0.2
 """Share of the tested pictures that may be left out. A fifth fewer items make intervals
@@ -303,9 +303,9 @@ def compare_on_pixels(
     """
 
     @cache
-    def list_pictures() -> tuple[dict[str, Picture], dict[int, Picture]]:
+    def list_pictures() -> tuple[dict[str, IndexedPicture], dict[int, IndexedPicture]]:
         tested = {}
-        learned: dict[int, Picture] = {}
+        learned: dict[int, IndexedPicture] = {}
         # pictures of an absent set cannot be compared: `confirm` then returns None
         with suppress(MissingData):
             images = dataset.images(dataset.holdout.stored_split(split))
@@ -333,7 +333,7 @@ def compare_on_pixels(
     return confirm
 
 
-def _compare_once(kept: KeptLikenesses, *pair: Picture) -> Likeness:
+def _compare_once(kept: KeptLikenesses, *pair: IndexedPicture) -> Likeness:
     """Compare a tested and a learned picture on pixels, unless a command of this home
     has compared them before.
 
@@ -406,18 +406,18 @@ class Learned:
         recorded_channels: [C] of the whiteners, in order.
     """
 
-    selection: Selection = ""
+    selection: EpochSelection = ""
     dataset: str = ""
     recordings: str = ""
     people: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     has_all_subjects: bool = False
     signals: Mapping[str, str] = field(default_factory=dict)
     split: str = "train"
-    recorded_channels: Names = ()
+    recorded_channels: NameTuple = ()
     is_simulated: bool = False
     is_whitened_by_tested: bool = False
-    stimulus_kinds: Names = ()
-    recording_kinds: Names = ()
+    stimulus_kinds: NameTuple = ()
+    recording_kinds: NameTuple = ()
     pictures: InstanceOf[LearnedPictures] = field(default_factory=LearnedPictures)
     trials: UInt64 = field(default_factory=_none)
     normalisers: Mapping[int, InstanceOf[Normaliser]] = field(default_factory=dict)
@@ -428,7 +428,7 @@ class Learned:
         """Add what the model that training started from had learned from."""
 
         # kinds are known only where both trainings state theirs
-        def join(kinds: Names, kinds_before: Names) -> Names:
+        def join(kinds: NameTuple, kinds_before: NameTuple) -> NameTuple:
             known = kinds and kinds_before
             return tuple(sorted({*kinds, *kinds_before})) if known else ()
 
@@ -440,7 +440,7 @@ class Learned:
         datasets = filter(None, [before.dataset, self.dataset])
         return replace(
             self,
-            selection=max(selections, key=get_args(Selection).index),
+            selection=max(selections, key=get_args(EpochSelection).index),
             dataset=JOINED.join(dict.fromkeys(datasets)),
             people=people,
             has_all_subjects=self.has_all_subjects and before.has_all_subjects,

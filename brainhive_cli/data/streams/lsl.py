@@ -19,7 +19,7 @@ from brainhive_cli.core.errors import (
     RecipeError,
     find_rows,
 )
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.sections import refuse_idle
 from brainhive_cli.data.recordings.lsl_library import (
     explain_lsl_errors,
@@ -100,7 +100,7 @@ class Config(StreamConfig):
         description="unit of the samples, where the stream declares none or a wrong "
         "one; empty: as declared",
     )
-    channels: Names = Field(
+    channels: NameList = Field(
         [], description="names of the channels in order, where the stream declares none"
     )
     marker_delay_s: float | None = Field(

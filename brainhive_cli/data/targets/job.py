@@ -14,7 +14,7 @@ from brainhive_cli.core.cells import WORKERS
 from brainhive_cli.core.command import Input, Work, collect
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
 from brainhive_cli.core.jobs import Job as CommandJob
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.tables import Table
@@ -43,7 +43,7 @@ class Recipe(BaseRecipe):
         min_length=1,
         description="frozen encoders",
     )
-    splits: Names | None = Field(None, description="splits to embed; default: all")
+    splits: NameList | None = Field(None, description="splits to embed; default: all")
     batch_size: int = Field(
         64, gt=0, le=2**16, description="pictures a forward pass, on each process"
     )

@@ -48,7 +48,7 @@ def resolve_alignment(value: Any) -> Any:
     return parts.resolve(known.get(name, SHELVES[1]), value)
 
 
-Counts = Annotated[
+AmountList = Annotated[
     list[Annotated[int, Field(ge=1, le=10**7)]], BeforeValidator(key_types.split)
 ]
 """Amounts in pictures or trials."""
@@ -108,10 +108,10 @@ class Recipe(TrainedRunRecipe):
     )
 
     # how much of a person is learned from, in one unit
-    pictures: Counts = Field(
+    pictures: AmountList = Field(
         [], description=f"amounts in pictures; default: {PICTURES}, and all there are"
     )
-    trials: Counts = Field(
+    trials: AmountList = Field(
         [], description="amounts in single trials, instead of pictures"
     )
     minutes: Annotated[
@@ -129,7 +129,7 @@ class Recipe(TrainedRunRecipe):
     )
 
     # ways of learning from a person
-    arms: Annotated[key_types.Names, sections.among("arm", ARMS)] = Field(
+    arms: Annotated[key_types.NameList, sections.among("arm", ARMS)] = Field(
         [ZERO_SHOT, TRANSFER, SCRATCH],
         min_length=1,
         description=f"arms that are measured: {', '.join(ARMS)}",

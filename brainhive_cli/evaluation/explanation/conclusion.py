@@ -23,7 +23,7 @@ from brainhive_cli.evaluation.explanation.claims import bound_onsets, state_clai
 from brainhive_cli.evaluation.explanation.encoding_model import (
     CEILINGS,
     CORRELATION,
-    Levels,
+    TargetLevels,
 )
 from brainhive_cli.evaluation.explanation.figures import (
     Drawn,
@@ -103,7 +103,7 @@ def conclude(
     folder: RunFolder,
     readers: Sequence[Reader],
     parts: Mapping[tuple[Cell | None, int], SubjectProfiles],
-    levels: Levels,
+    levels: TargetLevels,
 ) -> Summary:
     """Describe and draw everything over all subjects, and write maps.
 

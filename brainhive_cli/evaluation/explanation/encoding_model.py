@@ -223,12 +223,12 @@ def half_ceilings(
     return against_half, lower, upper
 
 
-Levels = Mapping[str, TargetStore]
+TargetLevels = Mapping[str, TargetStore]
 """Stores of the encoders that signals are compared with, by encoder."""
 
 
 def explain_signals(
-    reader: Reader, levels: Mapping[str, Levels], spec: Recipe
+    reader: Reader, levels: Mapping[str, TargetLevels], spec: Recipe
 ) -> SubjectProfiles:
     """Fit the linear encoding model of one subject's signals, in sensor space where
     whiteners are known.
@@ -248,7 +248,7 @@ def explain_signals(
 
 def _encode(
     reader: Reader,
-    levels: Mapping[str, Levels],
+    levels: Mapping[str, TargetLevels],
     spec: Recipe,
     collected: SubjectProfiles,
 ) -> dict[str, Profile]:

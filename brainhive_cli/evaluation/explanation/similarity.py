@@ -12,7 +12,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.repetitions import separate_in_time
-from brainhive_cli.evaluation.explanation.encoding_model import Levels
+from brainhive_cli.evaluation.explanation.encoding_model import TargetLevels
 from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
@@ -259,7 +259,7 @@ def halves_ceiling(halves: Sequence[Array]) -> float:
 
 @console.progress("comparing signals and embeddings")
 def explain_similarity(
-    readers: Sequence[Reader], levels: Levels, spec: Recipe
+    readers: Sequence[Reader], levels: TargetLevels, spec: Recipe
 ) -> tuple[list[SubjectProfiles], dict[str, list[float]]]:
     """Correlate the distances of all subjects' signals with those of each level's
     embeddings.

@@ -45,9 +45,9 @@ SAME, NEARER = 0.999, 0.75
 such a share of that to any other: of simulated EEG that is filtered or whitened
 otherwise .46 to .92, of new trials .9 to 1.
 """
-Best = list[dict[str, Any]]
+BestPictures = list[dict[str, Any]]
 """Image ids, `image`, and similarities of the most similar pictures, the best first."""
-Event = dict[str, Any]
+EventRow = dict[str, Any]
 """Plain values that the page, lines of JSON and other programs get."""
 REMEMBERED_EVENTS = 20_000
 """Names of events, which anyone on the network sends, whose pictures are looked up
@@ -230,7 +230,7 @@ class LiveResult(NamedTuple):
         signal: [C, T] the average, or the trial, as the model takes it.
     """
 
-    event: Event
+    event: EventRow
     window: CutWindow
     is_tested: bool
     is_learned: bool
@@ -392,7 +392,7 @@ class WindowDecoder:
 
     def _rank(
         self, epochs: Float32, shown: Sequence[int | None]
-    ) -> tuple[Tensor, list[Best], list[int | None]]:
+    ) -> tuple[Tensor, list[BestPictures], list[int | None]]:
         """Encode prepared windows [n, E, T], and rank the gallery by each.
 
         Args:

@@ -25,7 +25,7 @@ from brainhive_cli.core.measurements import TRAINED_TRIALS
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.signals.windows import Counts, CutWindow
 from brainhive_cli.data.streams import WindowStream
-from brainhive_cli.evaluation.live.decoder import Event, LiveResult
+from brainhive_cli.evaluation.live.decoder import EventRow, LiveResult
 from brainhive_cli.evaluation.live.job import OpenSession
 from brainhive_cli.measurement.confidence_sequence import HitRate
 
@@ -92,7 +92,7 @@ class Score:
         """List the caveats of the session and of its trials so far."""
         return self._session.caveats(self.learned, self.hits.trials)
 
-    def summarise(self) -> Event | None:
+    def summarise(self) -> EventRow | None:
         """Give the hit rate with its interval that holds at every moment; None before
         the first trial.
         """
@@ -124,7 +124,9 @@ class Drawer:
     """
 
     def __init__(
-        self, draw: Callable[[LiveResult], bytes], show: Callable[[Event, bytes], None]
+        self,
+        draw: Callable[[LiveResult], bytes],
+        show: Callable[[EventRow, bytes], None],
     ) -> None:
         self._draw, self._show, self._skipped = draw, show, 0
         self._newest = queue.Queue[LiveResult | None]()
@@ -177,7 +179,7 @@ class Loop:
     def __init__(
         self,
         session: OpenSession,
-        publish: Callable[[Event], None],
+        publish: Callable[[EventRow], None],
         recorder: SessionFolder | None = None,
         drawer: Drawer | None = None,
         most_windows: int | None = None,
@@ -200,7 +202,7 @@ class Loop:
         self._read_at = time.monotonic()
         self.decoded, self.stalls, self._has_warned = 0, 0, False
         self.unknown = 0  # windows of which no picture is known
-        self.first_results: list[Event] = []  # as plain values, for the run's sheet
+        self.first_results: list[EventRow] = []  # as plain values, for the run's sheet
 
     def run(self) -> str:
         """Read, cut and decode until the stream or the session ends; return why it
@@ -341,7 +343,7 @@ class Loop:
             for stage, values in zip(STAGES, shares.T.tolist(), strict=True)
         }
 
-    def describe_stream(self) -> Event:
+    def describe_stream(self) -> EventRow:
         """Count what came of the stream, and what was lost or dropped, by reason."""
         counts = {**vars(self.counts), "dropped": dict(self.counts.dropped)}
         return {**counts, "decoded": self.decoded, "stalls": self.stalls}

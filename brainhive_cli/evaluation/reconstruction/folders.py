@@ -41,7 +41,7 @@ from brainhive_cli.evaluation.reconstruction.generation import (
     StimulusHeads,
     derange,
 )
-from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Source
+from brainhive_cli.evaluation.reconstruction.recipe import Recipe, SourceName
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Stimuli,
@@ -63,8 +63,8 @@ MAX_NAMED = 5
 """Names that a warning lists; the metrics file holds all."""
 BORDER_PX = 2
 """Around and between the columns of NEURONS' GIFs: torchvision's make_grid."""
-BASELINES: tuple[Source, ...] = ("nearest", "mean", "still")
-DEFAULT: dict[str, tuple[Source, ...]] = {
+BASELINES: tuple[SourceName, ...] = ("nearest", "mean", "still")
+DEFAULT: dict[str, tuple[SourceName, ...]] = {
     "picture": ("brain", "nearest", "mean"),
     "clip": ("brain", "nearest", "still"),
 }
@@ -414,7 +414,7 @@ def open_column(path: Path, column: int) -> Clip:
 def make_baselines(
     align: TrainedRun,
     recipe: Recipe,
-    sources: Sequence[Source],
+    sources: Sequence[SourceName],
     brain: Sequence[DecodedSet],
     generated: Sequence[GeneratedSet],
     heads: StimulusHeads,

@@ -31,9 +31,9 @@ from brainhive_cli.data.media import media_files
 from brainhive_cli.data.targets.encoder_groups import grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Source
+from brainhive_cli.evaluation.reconstruction.recipe import Recipe, SourceName
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.models.generators import Media, Sampling, require_finite
+from brainhive_cli.models.generators import GeneratedMedia, Sampling, require_finite
 from brainhive_cli.models.heads import (
     PREFIX,
     TOKEN,
@@ -220,7 +220,7 @@ class DecodedSet:
         decoded: Heads of N rows; None for `zeroed`, which conditions on nothing.
     """
 
-    source: Source
+    source: SourceName
     cell: Cell | None
     subject: int | None
     image_ids: list[str]
@@ -286,7 +286,7 @@ def decode_signals(model: TrainedModel, subject: int, split: str) -> DecodedSet:
 
 
 def make_decoded_sets(
-    sources: Sequence[Source],
+    sources: Sequence[SourceName],
     brain: Sequence[DecodedSet],
     heads: StimulusHeads,
     split: str,
@@ -301,7 +301,7 @@ def make_decoded_sets(
         split: Whose items.
         items: How many of them, from the start; all when None.
     """
-    sets: dict[Source, list[DecodedSet]] = {
+    sets: dict[SourceName, list[DecodedSet]] = {
         "brain": [decoded_set.first(items) for decoded_set in brain]
     }
     ids = list(
@@ -320,7 +320,7 @@ def make_decoded_sets(
 
     # heads without a brain model: the stimuli's, none at all, and the mean of the
     # training split
-    without_cell: dict[Source, Decoded | None] = {}
+    without_cell: dict[SourceName, Decoded | None] = {}
     if "images" in sources:
         # stores of a split have the same rows
         rows = next(iter(heads.align.stores(split).values())).rows(ids)
@@ -394,7 +394,7 @@ class Sampler:
         seeds: Sequence[int],
         on_step: Callable[[int], None] | None = None,
         items: Sequence[str] = (),
-    ) -> Media:
+    ) -> GeneratedMedia:
         """Generate one picture or clip for each row of decoded heads and its seed.
 
         Args:
@@ -429,7 +429,7 @@ class Sampler:
             if spaces and head.digest.startswith(PREFIX) and head.digest not in spaces:
                 refuse_other_target(name, head, spaces[0], "the generator")
 
-        media: Media = self.generator.generate(
+        media: GeneratedMedia = self.generator.generate(
             conditioning,
             seeds,
             self.output.resolution_px,

@@ -28,7 +28,7 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import (
 from brainhive_cli.evaluation.reconstruction.recipe import (
     DEFAULT_STRENGTH,
     Recipe,
-    Source,
+    SourceName,
 )
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
@@ -75,7 +75,7 @@ class Job:
     align: TrainedRun
     cells: list[tuple[Cell, int]]
     images: StimulusSet
-    sources: list[Source]
+    sources: list[SourceName]
 
     @classmethod
     def resolve(cls, recipe: Recipe, prior: Any, align: TrainedRun) -> Self:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.key_types import Copies, Names, Numbers, OneRun, split
+from brainhive_cli.core.key_types import Copies, NameList, Numbers, OneRun, split
 from brainhive_cli.core.recipe import BaseRecipe, Published, find_recipe, read_recipe
 from brainhive_cli.core.sections import Section, refuse_idle
 from brainhive_cli.core.sweep import SweptRecipe
@@ -20,7 +20,7 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import (
 from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders
 from brainhive_cli.models.generators import DEFAULT, Sampling
 
-Source = Literal[
+SourceName = Literal[
     "brain",
     "images",
     "shuffled",
@@ -139,7 +139,7 @@ class Recipe(SweptRecipe, Sampling):
 
     # what media are generated from, and for which items
     sources: (
-        Annotated[list[Source], BeforeValidator(split), Field(min_length=1)] | None
+        Annotated[list[SourceName], BeforeValidator(split), Field(min_length=1)] | None
     ) = Field(
         None,
         description="brain; images: heads of the stimuli, the ceiling; shuffled: other "
@@ -191,7 +191,7 @@ class Recipe(SweptRecipe, Sampling):
     )
 
     # comparison with the stimuli
-    metrics: Annotated[Names, AfterValidator(known_metrics)] | None = Field(
+    metrics: Annotated[NameList, AfterValidator(known_metrics)] | None = Field(
         None,
         description=f"of pictures: {', '.join(PICTURE_METRICS)}; of clips: "
         f"{', '.join(CLIP_METRICS)}; default: all of the medium without seed_score, "
@@ -211,7 +211,7 @@ class Recipe(SweptRecipe, Sampling):
     sheet_rows: int = Field(12, ge=0, description="items on a sheet; 0 writes none")
 
     # comparisons, which are not part of the fingerprint
-    against: Names | None = Field(
+    against: NameList | None = Field(
         None,
         description=(
             "reconstruct runs to compare with, item by item; nothing is generated again"

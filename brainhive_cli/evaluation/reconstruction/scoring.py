@@ -38,7 +38,7 @@ READERS = 4
 """Threads that decode media while the previous batch is compared."""
 Open = Callable[[], Any]
 """Opens a picture or a clip."""
-Features = Callable[..., Tensor]
+FeatureFunction = Callable[..., Tensor]
 TRUTH = "truth"
 """The source of values that describe the stimuli themselves."""
 TITLES = {
@@ -412,10 +412,10 @@ class Scorer:
     frames: int | None = None
 
     @cached_property
-    def seen(self) -> dict[Features, Tensor]:
+    def seen(self) -> dict[FeatureFunction, Tensor]:
         """Features [N, …] of the stimuli, once for all that they are compared with."""
         # features are computed batch by batch into one array that is allocated once
-        seen: dict[Features, Tensor] = {}
+        seen: dict[FeatureFunction, Tensor] = {}
         starts = range(0, len(self.stimuli), self.batch_size)
         with console.progress(
             "computing features of the stimuli", len(self.stimuli)
@@ -499,7 +499,9 @@ class Scorer:
                 values[name] = part.compare(seen, seen, rows).cpu().numpy()
         return values
 
-    def _features(self, media: Sequence[Open]) -> Iterator[dict[Features, Tensor]]:
+    def _features(
+        self, media: Sequence[Open]
+    ) -> Iterator[dict[FeatureFunction, Tensor]]:
         """Decode media and compute all features, each once, batch by batch."""
         functions = {
             part.features: part.takes_originals for part in self.parts.values()

@@ -36,7 +36,7 @@ NOT_COMPARED: Mapping[str, Any] = {
     "baseline": "none",
 }
 """Keys that are not measured of the runs that a run is compared with."""
-Group = tuple[Cell, ...]
+CellGroup = tuple[Cell, ...]
 """Cells that are averaged, one of each run; the first one's name stands for all."""
 
 
@@ -105,13 +105,13 @@ class Job:
         return replace(job, variants=variants)
 
     @cached_property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[CellGroup]:
         """The cells that are measured: one of each run, whose similarities are
         averaged.
         """
         return group_cells(self.runs)
 
-    def open_models(self, group: Group, device: torch.device) -> list[TrainedModel]:
+    def open_models(self, group: CellGroup, device: torch.device) -> list[TrainedModel]:
         """Open the models of a group, which are compared by the head that the recipe
         names.
         """
@@ -257,7 +257,7 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
     return runs
 
 
-def group_cells(runs: Sequence[TrainedRun]) -> list[Group]:
+def group_cells(runs: Sequence[TrainedRun]) -> list[CellGroup]:
     """Match the cells of several runs: those tested on the same subjects, in the order
     of their seeds.
 

@@ -19,7 +19,7 @@ class Recipe(TrainedRunRecipe):
     is_tracked = True
 
     # which models are tested, and on whose signals
-    align_run: key_types.Names | None = Field(
+    align_run: key_types.NameList | None = Field(
         None,
         description="an align run, by folder or name, or SWEEP:VARIANT; several are "
         "averaged; or the train-align recipe that made it; or a model "
@@ -127,7 +127,7 @@ class Recipe(TrainedRunRecipe):
         "label; default: the one of best validation, or the first where "
         "there is none",
     )
-    against: key_types.Names | None = Field(
+    against: key_types.NameList | None = Field(
         None, description="align runs to compare with, item by item"
     )
 

@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import map_by_subject
-from brainhive_cli.models.backbones.ridge import Targets
+from brainhive_cli.models.backbones.ridge import TargetReader
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
@@ -115,7 +115,7 @@ class Discriminant(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor
+        self, subject: int, signal: Tensor, targets: TargetReader, held_out: Tensor
     ) -> None:
         """Fit one subject: training signals [N, C, T], and what gives their labels [N,
         K] by head.

@@ -29,7 +29,7 @@ components is exact; the time grows with their cube, half a minute for 5,000.
 """
 POWER_ITERATIONS = 4
 """Of the approximation beyond, as in scikit-learn's PCA."""
-Targets = Callable[[slice], dict[str, Tensor]]
+TargetReader = Callable[[slice], dict[str, Tensor]]
 """Gives the targets of some training signals, [B, *shape] by head."""
 
 
@@ -135,7 +135,7 @@ class Ridge(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor
+        self, subject: int, signal: Tensor, targets: TargetReader, held_out: Tensor
     ) -> None:
         """Fit the map of one subject, by one pass over the targets.
 

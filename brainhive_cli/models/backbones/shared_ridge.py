@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from brainhive_cli.measurement.linear_maps import choose_penalty
 from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones.ridge import NUMBERS, Targets
+from brainhive_cli.models.backbones.ridge import NUMBERS, TargetReader
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
@@ -94,7 +94,7 @@ class SharedRidge(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor
+        self, subject: int, signal: Tensor, targets: TargetReader, held_out: Tensor
     ) -> None:
         """Add the signals of one subject to the fit; `solve` ends it.
 

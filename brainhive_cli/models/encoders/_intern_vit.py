@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.models.foreign_weights import State, Table, rename
+from brainhive_cli.models.foreign_weights import NameTable, State, rename
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MODEL_TYPE = "intern_vit_6b"
 """Type that config.json states for all sizes."""
 BLOCK = r"encoder\.layers\.(\d+)\."
-NAMES: Table = {
+NAMES: NameTable = {
     r"embeddings\.class_embedding": "embeddings.cls_token",
     r"embeddings\.patch_embedding\.": "embeddings.patch_embeddings.projection.",
     r"embeddings\.position_embedding": "embeddings.position_embeddings",

@@ -19,7 +19,7 @@ from brainhive_cli.models.heads import latent_space
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Output = Literal["embedding", "latent"]
+VaeOutput = Literal["embedding", "latent"]
 KINDS = (
     "AutoencoderKL",
     "AutoencoderTiny",
@@ -63,7 +63,7 @@ class Config(EncoderConfig):
             "alone"
         ),
     )
-    output: Output | list[Output] = Field(
+    output: VaeOutput | list[VaeOutput] = Field(
         "embedding",
         # stores name it only where it is chosen
         exclude_if=lambda output: output == EMBEDDING,

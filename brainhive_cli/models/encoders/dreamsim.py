@@ -21,7 +21,7 @@ from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import find, untrained, weights_of
 from brainhive_cli.models.encoders.timm import anatomy_of
-from brainhive_cli.models.foreign_weights import Table, rename
+from brainhive_cli.models.foreign_weights import NameTable, rename
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -127,7 +127,7 @@ class Vit:
         return network
 
 
-TIMM: Table = {r"head\.": None, "mask_token$": None, r"pos_drop\.": "norm_pre."}
+TIMM: NameTable = {r"head\.": None, "mask_token$": None, r"pos_drop\.": "norm_pre."}
 """timm's names by a checkpoint's; head and mask token are for training."""
 VITS = documents.read(Path(__file__).with_name("dreamsim.yaml"), dict[str, Vit])
 """Vision transformers by DreamSim's names."""

@@ -18,7 +18,7 @@ from brainhive_cli.models.encoders._weights import prepare_network, weight_files
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Output = Literal["embedding", "average", "first"]
+TextOutput = Literal["embedding", "average", "first"]
 LENGTH = 77
 """Tokens of a caption."""
 TOKENS: Mapping[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
@@ -59,7 +59,7 @@ class Config(EncoderConfig):
     tokens: ClassVar[str] = "projected"
     """Which of TOKENS they are."""
 
-    output: Output | list[Output] = Field(
+    output: TextOutput | list[TextOutput] = Field(
         "embedding",
         description="embedding: a target for each caption, of which training draws one "
         "a step; average (of the distinct captions, as Brain-Diffuser); "

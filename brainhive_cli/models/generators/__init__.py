@@ -28,7 +28,7 @@ from brainhive_cli.core.sections import Section
 if TYPE_CHECKING:
     from torch import Tensor
 
-Media: TypeAlias = "Tensor"
+GeneratedMedia: TypeAlias = "Tensor"
 """Pictures [B, 3, H, W] or clips [B, F, 3, H, W], float32 in 0..1."""
 DEFAULT = "sdxl"
 """The kind that a source alone means."""
@@ -108,7 +108,11 @@ class Sampling(Section):
 
 
 def require_finite(
-    media: Media, seeds: Sequence[int], items: Sequence[str], precision: str, way: str
+    media: GeneratedMedia,
+    seeds: Sequence[int],
+    items: Sequence[str],
+    precision: str,
+    way: str,
 ) -> None:
     """Refuse values that a file would show as black: networks overflow in fp16.
 

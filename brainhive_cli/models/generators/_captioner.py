@@ -15,7 +15,7 @@ from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.sections import Section
 from brainhive_cli.models.foreign_weights import file_input, find_file, load_network
-from brainhive_cli.models.generators import Media
+from brainhive_cli.models.generators import GeneratedMedia
 from brainhive_cli.models.generators._components import Placement
 from brainhive_cli.models.heads import Decoded
 
@@ -71,7 +71,9 @@ class Captioner:
         self.placement = Placement((model,), device)
 
     @torch.no_grad()
-    def captions(self, media: "Media | None", decoded: Decoded | None) -> list[str]:
+    def captions(
+        self, media: "GeneratedMedia | None", decoded: Decoded | None
+    ) -> list[str]:
         """Caption pictures [B, 3, H, W] in 0..1, the middle frames of clips, or a
         decoded head, greedily.
 

@@ -18,7 +18,12 @@ from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models.clip_conditions import PLAIN_TEXT, token_ids, tower_of
 from brainhive_cli.models.foreign_weights import load_network
-from brainhive_cli.models.generators import Media, Sampling, _components, _denoising
+from brainhive_cli.models.generators import (
+    GeneratedMedia,
+    Sampling,
+    _components,
+    _denoising,
+)
 from brainhive_cli.models.generators._components import RANDOM, Architecture, Placement
 from brainhive_cli.models.generators._denoising import Random
 from brainhive_cli.models.heads import Conditioning, latent_space
@@ -323,7 +328,7 @@ class LatentDiffusion:
         else:
             self.placement.offload(offload_to)
 
-    def encode(self, media: Media, random: Random | None = None) -> Tensor:
+    def encode(self, media: GeneratedMedia, random: Random | None = None) -> Tensor:
         """Encode pictures [B, 3, H, W] or clips [B, F, 3, H, W] in 0..1 as latents,
         each [C, h, w].
 
@@ -354,7 +359,9 @@ class LatentDiffusion:
         latents = posterior.mode() if random is None else posterior.sample(random)
         return (latents.float() * self.vae.config.scaling_factor).unflatten(0, rows)
 
-    def decode(self, latents: Tensor, scale: float = 0.5, shift: float = 0.5) -> Media:
+    def decode(
+        self, latents: Tensor, scale: float = 0.5, shift: float = 0.5
+    ) -> GeneratedMedia:
         """Decode latents [B, C, h, w] or [B, F, C, h, w] to pictures or clips in 0..1.
 
         A decoded pixel x, about −1..1, becomes scale · x + shift.
@@ -373,7 +380,7 @@ class LatentDiffusion:
         sampling: Sampling,
         null: Conditioning | None = None,
         on_step: OnStep = None,
-    ) -> Media:
+    ) -> GeneratedMedia:
         """Generate pictures [B, 3, H, W] or clips [B, F, 3, H, W], as the shelf
         says.
         """
@@ -383,7 +390,7 @@ class LatentDiffusion:
         )
         return self.to_media(self.sample(request))
 
-    def to_media(self, latents: Tensor) -> Media:
+    def to_media(self, latents: Tensor) -> GeneratedMedia:
         """Decode what was sampled."""
         return self.decode(latents)
 
@@ -675,7 +682,7 @@ def decode_pictures(
     device: torch.device,
     scale: float = 0.5,
     shift: float = 0.5,
-) -> Media:
+) -> GeneratedMedia:
     """Decode latents [B, C, h, w] to float32 pictures [B, 3, H, W] in 0..1, as
     `LatentDiffusion.decode`.
     """

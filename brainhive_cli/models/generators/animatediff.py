@@ -20,7 +20,7 @@ from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models.foreign_weights import file_input, find_file
 from brainhive_cli.models.generators import (
-    Media,
+    GeneratedMedia,
     Sampling,
     _components,
     _denoising,
@@ -404,7 +404,7 @@ class AnimateDiff(StableDiffusion):
         )
         return latents.transpose(1, 2)
 
-    def to_media(self, latents: Tensor) -> Media:
+    def to_media(self, latents: Tensor) -> GeneratedMedia:
         """Decode the frames that are the result."""
         return self.decode(latents[:, list(self.config.kept)])
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.generators import Media, Sampling
+from brainhive_cli.models.generators import GeneratedMedia, Sampling
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.models.picture_autoencoder import (
     PIXELS,
@@ -82,11 +82,11 @@ class Decoder:
     ) -> None:
         """Do nothing: it is small."""
 
-    def encode(self, media: Media, random: Any = None) -> Tensor:
+    def encode(self, media: GeneratedMedia, random: Any = None) -> Tensor:
         """Encode pictures [B, 3, H, W] in 0..1 as latents [B, D]."""
         return self.model(media.to(self.device))  # [B, D]
 
-    def decode(self, latents: Tensor) -> Media:
+    def decode(self, latents: Tensor) -> GeneratedMedia:
         """Decode latents [B, D] to pictures [B, 3, H, W] in 0..1."""
         # latents may be maps [B, C, h, w], the decoder takes vectors [B, D]
         return self.model.decode(latents.flatten(1).float().to(self.device))
@@ -99,7 +99,7 @@ class Decoder:
         sampling: Sampling,
         null: Conditioning | None = None,
         on_step: Callable[[int], None] | None = None,
-    ) -> Media:
+    ) -> GeneratedMedia:
         """Decode the latents of the conditioning's start; seeds and sampling have no
         effect.
 

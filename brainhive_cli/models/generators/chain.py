@@ -23,7 +23,7 @@ from brainhive_cli.models.foreign_weights import file_input, find_file, is_file
 from brainhive_cli.models.generators import (
     DEFAULT,
     SCHEDULERS,
-    Media,
+    GeneratedMedia,
     Sampling,
     SchedulerName,
     _captioner,
@@ -147,8 +147,8 @@ class LowLevelMix(Section):
         return _components.list_inputs(self.autoencoder, [_components.WEIGHTS])
 
     def mix(
-        self, autoencoder: Placement, pictures: Media, decoded: Decoded | None
-    ) -> Media:
+        self, autoencoder: Placement, pictures: GeneratedMedia, decoded: Decoded | None
+    ) -> GeneratedMedia:
         """Average pictures [B, 3, H, W] in 0..1 with the blurry ones: [B, 3, 256, 256].
 
         Raises:
@@ -349,7 +349,7 @@ class Chain:
         sampling: Sampling,
         null: Conditioning | None = None,
         on_step: Callable[[int], None] | None = None,
-    ) -> Media:
+    ) -> GeneratedMedia:
         """Run the stages, and return the media of the last.
 
         The noise of a stage depends on the row's seed and the index of the stage.

@@ -22,7 +22,7 @@ from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.foreign_weights import file_input, find_file, is_file
 from brainhive_cli.models.generators import (
-    Media,
+    GeneratedMedia,
     Sampling,
     _components,
     _denoising,
@@ -260,7 +260,7 @@ class UnCLIP(LatentDiffusion):
             self._scheduler, sampling, noise, latents, predict, random, on_step, steps
         )
 
-    def to_media(self, latents: Tensor) -> Media:
+    def to_media(self, latents: Tensor) -> GeneratedMedia:
         """Decode what was sampled, in MindEye2's range of pixels."""
         return self.decode(latents, self.config.pixel_scale, self.config.pixel_shift)
 

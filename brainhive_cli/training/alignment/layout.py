@@ -22,10 +22,10 @@ from pydantic import ConfigDict
 
 from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.stores.learned import Learned, Selection
+from brainhive_cli.data.stores.learned import EpochSelection, Learned
 from brainhive_cli.models.foreign_weights import (
+    NameTable,
     State,
-    Table,
     below,
     count_numbers,
     rename,
@@ -37,8 +37,8 @@ Fields = dict[str, Any]
 Similarity = Literal["cosine", "centred_cosine", "cosine_from_mean"]
 FROM_MEAN = "cosine_from_mean"
 
-Format = Literal[7]
-FORMAT: Format = 7
+FormatVersion = Literal[7]
+FORMAT: FormatVersion = 7
 """Version of the model folder; the number that its config.json carries."""
 ENDINGS = (".pth", ".pt")
 ALL_OF_NSD = tuple(range(1, 9))
@@ -74,7 +74,7 @@ KINDS = (
 """Upstream's brain encoders; they have its names here too."""
 UPSTREAM_BRAIN, UPSTREAM_VISION = "brain_model.backbone.", "vision_model."
 """Upstream's prefixes of what is `backbone.` and `fuser.` here."""
-OURS: Table = {
+OURS: NameTable = {
     re.escape(UPSTREAM_BRAIN): "backbone.",
     re.escape(UPSTREAM_VISION): "fuser.",
     "logit_scale": "losses.0.logit_scale",
@@ -223,7 +223,7 @@ def learned_in(path: Path) -> Learned:
     subjects = ALL_OF_NSD if "pretrained" in path.parent.name else subjects_of(path)
 
     # MindEye2 keeps its last epoch; the others choose by the test
-    selection: Selection = (
+    selection: EpochSelection = (
         "last epoch" if dataset == "nsd" and _has_ridges(_state(path)) else "test"
     )
     return Learned(
@@ -297,7 +297,7 @@ def _has_ridges(state: State) -> bool:
 
 def _mindeye1(
     path: Path, state: State, subjects: Sequence[int]
-) -> tuple[Layout, Table]:
+) -> tuple[Layout, NameTable]:
     """Describe a low level (latents) or a high level (image tokens), without maps,
     which are for training.
     """
@@ -365,7 +365,7 @@ def _mindeye1(
 
 def _mindeye2(
     path: Path, state: State, subjects: Sequence[int]
-) -> tuple[Layout, Table]:
+) -> tuple[Layout, NameTable]:
     """Describe MindEye2's model, or NEURONS': with its prior and its decoders, where it
     has them.
     """

@@ -8,7 +8,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.training.alignment import layout as layouts
-from brainhive_cli.training.alignment.layout import FORMAT, Format
+from brainhive_cli.training.alignment.layout import FORMAT, FormatVersion
 
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """Names of the weight file; the first is what is written, here and upstream."""
@@ -51,7 +51,10 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Learned]:
     path = folder / "config.json"
     fields: dict[str, Any] = documents.read(path, hint=WAY)
     documents.check(
-        {"format": fields.pop("format", FORMAT)}, str(path), dict[str, Format], WAY
+        {"format": fields.pop("format", FORMAT)},
+        str(path),
+        dict[str, FormatVersion],
+        WAY,
     )
     block = fields.pop("learned", None)
     return fields, Learned() if block is None else Learned.load(

@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.sections import Section, added_field, refuse_idle
 from brainhive_cli.core.sweep import flattened
 from brainhive_cli.data.signals.augmentations import Augment
@@ -63,7 +63,7 @@ class Stage(Section):
         ge=1,
         description="one_cycle: first over last learning rate (MindEye1's)",
     )
-    freeze: Names = Field(
+    freeze: NameList = Field(
         [],
         description="parts that do not learn, in evaluation mode: backbone, fuser, or "
         "a submodule's name",
@@ -119,7 +119,7 @@ class LoraSection(Section):
     2106.09685).
     """
 
-    encoders: Names = Field(
+    encoders: NameList = Field(
         [],
         description="encoders of one network, named as in `encoders`: they see every "
         "picture at each step, and each cell's gallery is encoded by its "
@@ -127,7 +127,7 @@ class LoraSection(Section):
     )
     rank: int = Field(32, gt=0, description="of each change")
     alpha: float = Field(32, gt=0, description="a change is multiplied by alpha / rank")
-    modules: Names = Field(
+    modules: NameList = Field(
         [],
         description="ends of the names of the maps that are changed, as q_proj; "
         "default: all linear maps",
@@ -266,7 +266,7 @@ class Train(Section):
         description="encoders that learn with the brain model; lr_of: {adapter: …} is "
         "their learning rate",
     )
-    embedding_alternatives: dict[str, Names] = Field(
+    embedding_alternatives: dict[str, NameList] = Field(
         {},
         description="encoder: names of further stores of the same pictures and width, "
         "one drawn each time",

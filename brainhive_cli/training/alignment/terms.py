@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.sections import Section, added_field
 from brainhive_cli.models.course import (
     Course,
-    Epochs,
+    EpochRange,
     Wave,
     at,
     count_courses,
@@ -49,7 +49,7 @@ class Term(Section):
         "default over the epochs in which the term is active, or {base, "
         "peak, epochs: [a, b], course: sine}, up and down",
     )
-    epochs: Epochs | None = Field(
+    epochs: EpochRange | None = Field(
         None,
         description="active from the first up to, not including, the second: epochs, "
         "or shares of the stage (1/3), which a training of another length "

@@ -25,7 +25,7 @@ from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.media.views import (
-    Content,
+    BatchContent,
     Latents,
     PictureBatch,
     View,
@@ -130,7 +130,7 @@ class PriorExamples:
         """Take the embeddings to the device of a launch."""
         return replace(self, targets=_open_embeddings(recipe, self.images, launch))
 
-    def read(self, rows: Sequence[int]) -> Content:
+    def read(self, rows: Sequence[int]) -> BatchContent:
         """Read pictures as training sees them; raises BrainhiveError if one cannot be
         decoded.
         """

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.key_types import Names
+from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.sections import Section, refuse_idle
 from brainhive_cli.models import encoders, generators, priors
@@ -139,7 +139,7 @@ class Recipe(BaseRecipe):
         "brings its own sizes and weights, so that prior.start_from counts "
         "for nothing",
     )
-    freeze: Names = Field(
+    freeze: NameList = Field(
         [], description="names of the prior's modules that stay as they are"
     )
 

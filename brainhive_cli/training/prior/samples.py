@@ -40,14 +40,14 @@ from brainhive_cli.training.prior.loop import (
 from brainhive_cli.training.prior.recipe import INCEPTION
 
 SAMPLER_PROMPT = "sampler_prompt.safetensors"
-Values = Float64 | BrainhiveError
+ValuesOrError = Float64 | BrainhiveError
 """Values of the items [N], or the reason why there are none."""
-Features = Callable[[Tensor], Tensor]
+PictureFeatures = Callable[[Tensor], Tensor]
 """Pictures [N, 3, H, W] in 0..1 to features [N, D]."""
 
 
 @console.progress("drawing samples")
-def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
+def show(training: Training, folder: RunFolder, name: str) -> dict[str, ValuesOrError]:
     """Generate the sample items, in one process, on a sheet `samples/<name>.png`;
     return their metrics.
     """
@@ -157,7 +157,7 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     )
 
 
-def _load_distances(training: Training) -> tuple[Int64, Features]:
+def _load_distances(training: Training) -> tuple[Int64, PictureFeatures]:
     """Choose the items of FID and KID, and load the network whose features these
     take.
     """
@@ -253,7 +253,7 @@ def _similarity(
     )
 
 
-def _encoder_features(config: EncoderConfig, launch: Launch) -> Features:
+def _encoder_features(config: EncoderConfig, launch: Launch) -> PictureFeatures:
     """Load an encoder: pictures [N, 3, H, W] in 0..1 to features [N, D]."""
     encoder = config.prepare()
     encoder.module.to(launch.device)
@@ -265,7 +265,7 @@ def _encoder_features(config: EncoderConfig, launch: Launch) -> Features:
     return features
 
 
-def _or_reason(measure: Callable[[], Float64]) -> Values:
+def _or_reason(measure: Callable[[], Float64]) -> ValuesOrError:
     try:
         return measure()
     except RecipeError:  # a name that does not exist, not weights that are missing

@@ -19,7 +19,7 @@ from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.loop import fit, is_closed_form
-from brainhive_cli.training.alignment.training.optimisation import Content
+from brainhive_cli.training.alignment.training.optimisation import StateContent
 
 CHECKPOINT_S = 60.0
 """Least time between two checkpoints of a cell; shorter cells start again."""
@@ -102,7 +102,7 @@ class CellFolder:
         """Count the steps that are to be done."""
         self.bar.expect(steps)
 
-    def after_step(self, content: Callable[[], Content]) -> None:
+    def after_step(self, content: Callable[[], StateContent]) -> None:
         """Count the step, and write a checkpoint once a minute, and before the process
         is stopped.
 
@@ -115,7 +115,7 @@ class CellFolder:
             self.saved_s = time.monotonic()
         raise_if_asked_to_stop()
 
-    def after_epoch(self, event: Content) -> None:
+    def after_epoch(self, event: StateContent) -> None:
         """Write a line of the log.
 
         Args:

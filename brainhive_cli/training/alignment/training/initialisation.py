@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, of_variant
-from brainhive_cli.data.stores.learned import Learned, Selection
+from brainhive_cli.data.stores.learned import EpochSelection, Learned
 from brainhive_cli.models.foreign_weights import below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import layout as layouts, model_files
@@ -42,7 +42,7 @@ REFERENCE_SD = 0.02
 FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 """Weight files of a folder, the best first."""
 ENDINGS = tuple(pattern[1:] for pattern in FILES)
-Opened = dict[str, tuple[RunFolder, str]]
+OpenedRuns = dict[str, tuple[RunFolder, str]]
 """Runs that were looked for before, each with its variant, by reference."""
 StartFiles = dict[str, Path]
 """Model folders, checkpoints or files of weights that a stage starts from, by the part
@@ -114,8 +114,8 @@ def learned_by(data: CellData, train: Train) -> Learned:
     """Return the record of a cell's training data, with that of its starts."""
     stimuli = [trials.stimulus for trials in data.trials]
     is_validated = any(data.held_out[rows[rows >= 0]].any() for rows in stimuli)
-    best: Selection = "validation" if is_validated else "last epoch"
-    selections: dict[str, Selection] = {
+    best: EpochSelection = "validation" if is_validated else "last epoch"
+    selections: dict[str, EpochSelection] = {
         "best": best,
         "last": "last epoch",
         "test": "test",
@@ -237,7 +237,7 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
 
 
 def find_starts(
-    references: References, cell: Cell, paths: Paths, opened: Opened
+    references: References, cell: Cell, paths: Paths, opened: OpenedRuns
 ) -> dict[int, StartFiles]:
     """Find what each stage starts from, by the stage's number.
 
@@ -260,7 +260,9 @@ def find_starts(
     }
 
 
-def name_starts(references: References, paths: Paths, opened: Opened) -> dict[str, str]:
+def name_starts(
+    references: References, paths: Paths, opened: OpenedRuns
+) -> dict[str, str]:
     """Pin what changes under one name among what stages start from, by that name;
     `opened` as there.
 
@@ -289,7 +291,7 @@ def name_starts(references: References, paths: Paths, opened: Opened) -> dict[st
 
 
 def list_start_inputs(
-    references: References, cell: Cell, paths: Paths, backbone: Any, opened: Opened
+    references: References, cell: Cell, paths: Paths, backbone: Any, opened: OpenedRuns
 ) -> list[Input]:
     """Look for what stages start from, and what the backbone itself loads; nothing is
     fetched.
@@ -318,13 +320,15 @@ def list_start_inputs(
     return inputs
 
 
-def _find_once(reference: str, paths: Paths, opened: Opened) -> tuple[RunFolder, str]:
+def _find_once(
+    reference: str, paths: Paths, opened: OpenedRuns
+) -> tuple[RunFolder, str]:
     if reference not in opened:
         opened[reference] = find_reference(reference, paths)
     return opened[reference]
 
 
-def _find_path(reference: str, cell: Cell, paths: Paths, opened: Opened) -> Path:
+def _find_path(reference: str, cell: Cell, paths: Paths, opened: OpenedRuns) -> Path:
     """Find a file or a model's folder; of a run the only model, or that of the cell
     with the same name.
     """

@@ -38,7 +38,7 @@ from brainhive_cli.training.alignment.references import (
 )
 from brainhive_cli.training.alignment.set_ups import describe_recipe, describe_run
 from brainhive_cli.training.alignment.training.initialisation import (
-    Opened,
+    OpenedRuns,
     StartFiles,
     find_starts,
     list_start_inputs,
@@ -85,7 +85,7 @@ class Job:
     _starts: dict[str, dict[int, StartFiles]] = field(
         default_factory=dict, repr=False, compare=False
     )
-    _opened: Opened = field(default_factory=dict, repr=False, compare=False)
+    _opened: OpenedRuns = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:

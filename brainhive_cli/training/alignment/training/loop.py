@@ -40,7 +40,7 @@ from brainhive_cli.training.alignment.training.initialisation import (
     take_over,
 )
 from brainhive_cli.training.alignment.training.objective import Objective
-from brainhive_cli.training.alignment.training.optimisation import Content, Learner
+from brainhive_cli.training.alignment.training.optimisation import Learner, StateContent
 
 Tensors = dict[str, Tensor]
 
@@ -59,7 +59,7 @@ class Callbacks(Protocol):
                 the others before.
         """
 
-    def after_step(self, content: Callable[[], Content]) -> None:
+    def after_step(self, content: Callable[[], StateContent]) -> None:
         """Act after each step, once the weights have changed.
 
         Args:
@@ -67,7 +67,7 @@ class Callbacks(Protocol):
                 step. It copies nothing before it is called.
         """
 
-    def after_epoch(self, event: Content) -> None:
+    def after_epoch(self, event: StateContent) -> None:
         """Act after each epoch, once it is scored.
 
         Args:

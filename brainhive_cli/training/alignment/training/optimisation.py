@@ -25,7 +25,7 @@ from brainhive_cli.training.alignment.training.initialisation import (
 )
 from brainhive_cli.training.alignment.training.objective import Objective
 
-Content = dict[str, Any]
+StateContent = dict[str, Any]
 """What a checkpoint holds."""
 Tensors = tuple[Tensor, ...] | list[Tensor]
 PROGRESS = (
@@ -266,13 +266,13 @@ class Learner:
         self.result.losses = _copy_weights(self.learned[0])
         return self.result.eval()
 
-    def state_dict(self) -> Content:
+    def state_dict(self) -> StateContent:
         """Return all that an exact continuation needs."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
         return state | {name: getattr(self, name) for name in (*PROGRESS, "anchors")}
 
     def load_state_dict(
-        self, state: Content, where: Path | str = "the checkpoint"
+        self, state: StateContent, where: Path | str = "the checkpoint"
     ) -> None:
         """Continue from a `state_dict`.
 
@@ -305,7 +305,7 @@ class Learner:
         decay = min(self.settings.ema, (1 + count) / (10 + count))
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
-    def _parts(self) -> Content:
+    def _parts(self) -> StateContent:
         """List what has a state of its own in this stage."""
         parts = {
             "model": self.model,
@@ -328,7 +328,7 @@ def _copy_weights(module: nn.Module) -> dict[str, Tensor]:
 
 def _groups(
     parameters: Sequence[Tensor], model: nn.ModuleList, train: Train, lr: float
-) -> list[Content]:
+) -> list[StateContent]:
     """Group parameters by the weight decay and the learning rate that act on them.
 
     Source: `get_decay_parameter_names` of transformers' Trainer: scales of batch
