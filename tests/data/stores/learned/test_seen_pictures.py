@@ -110,7 +110,7 @@ def test_copies_of_training_pictures_are_left_out_of_what_is_tested_counted_and_
     (items,) = found.items.values()
     assert not set(items["image_ids"]) & set(copies)
 
-    few = ("analyses=[encoding,similarity]", "draws=20", "components=4")
+    few = ("analyses=[encoding,similarity]", "draws=20")
     explained = go("explain", f"align_run={run}", *few).metrics
     assert explained.facts.seen_in_training.names == copies
     assert {
