@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import normalize
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import RecipeError
@@ -24,6 +24,7 @@ from brainhive_cli.measurement.ranks import (
     ranks,
     ranks_and_precisions,
     ranks_of_all,
+    unit,
 )
 from brainhive_cli.measurement.units import Alike, AlikeBy, Items
 
@@ -51,6 +52,11 @@ SAME_TOKEN = 1e-5
 """Cosine distance up to which two tokens are one. It is half the squared relative
 difference: of the same sums in another order about 1e-12 in float32 and 1e-6 in TF32,
 which convolutions on a GPU use.
+"""
+SAME_SCORE = 1e-6
+"""Differences of two cosines closer than this are equal: four steps of float32 at 2.
+Tokens of two categories may lie on one line through 0, where all cosines are -1 or 1
+but for the rounding of the tokens.
 """
 NO_COLUMN: Callable[[], Array] = partial(np.empty, 0, np.int64)
 """Makes a column that was not measured."""
@@ -336,7 +342,7 @@ def share_wins(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
     area, see `Scores`.
     """
     # how much more each signal is like the second picture
-    likeness = cosine_similarity(tokens[:, None], gallery[None], dim=2)  # [N, 2]
+    likeness = unit(tokens) @ unit(gallery).T  # [N, 2]
     score = (likeness[:, 1] - likeness[:, 0]).cpu().numpy()
     is_second = target == 1
     if is_second.all() or not is_second.any():
@@ -347,8 +353,9 @@ def share_wins(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
     for is_seen, sign in ((is_second, 1), (~is_second, -1)):
         own = sign * score[is_seen]
         others = np.sort(sign * score[~is_seen])
-        fewer, more = (np.searchsorted(others, own, side) for side in ("left", "right"))
-        wins[is_seen] = (fewer + more) / 2
+        below = np.searchsorted(others, own - SAME_SCORE, "left")
+        below_or_equal = np.searchsorted(others, own + SAME_SCORE, "right")
+        wins[is_seen] = (below + below_or_equal) / 2
     area = wins.sum() / (2 * is_second.sum() * (~is_second).sum())
     counts = np.where(is_second, (~is_second).sum(), is_second.sum())
     return [*map(float, 2 * wins / counts - area)]

@@ -81,7 +81,8 @@ def test_wins_are_counted_over_all_pairs_of_other_signals(seed):
     signals = torch.from_numpy(random.integers(-1, 2, (40, 2)) + 0.5)
     gallery = torch.tensor([[-1.0, 0], [1, 0]]).double()
     likeness = cosine_similarity(signals[:, None], gallery[None], dim=2).numpy()
-    score = (likeness[:, 1] - likeness[:, 0]) * np.where(target, 1, -1)
+    # equal but for rounding are equal
+    score = (likeness[:, 1] - likeness[:, 0]).round(9) * np.where(target, 1, -1)
     pairs = [
         (one, two) for one, two in np.ndindex(40, 40) if target[one] != target[two]
     ]
@@ -95,6 +96,27 @@ def test_wins_are_counted_over_all_pairs_of_other_signals(seed):
 
     assert found == pytest.approx(2 * wins / others - area, abs=1e-12)
     assert share_wins(signals, 0 * target, gallery) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_area_of_tokens_on_a_line_is_balanced_accuracy_whatever_their_rounding(
+    seed,
+):
+    """All cosines are -1 or 1, so that signals named alike tie."""
+    random = np.random.default_rng(seed)
+    target = np.arange(40) % 2
+    second = random.normal(size=40) + target - 0.5
+    signals = np.stack([-second, second], 1) * (1 + 1e-6 * random.normal(size=(40, 2)))
+    signals = torch.from_numpy(signals.astype(np.float32))
+    gallery = torch.tensor([[0.5, -0.5], [-0.5, 0.5]])
+    is_right = (second > 0) == target
+    accuracies = np.array([is_right[target == side].mean() for side in (0, 1)])
+
+    found = share_wins(signals, target, gallery)
+
+    # twice the share of the other picture's signals: half of it for ties
+    expected = is_right + accuracies[1 - target] - accuracies.mean()
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_wins_need_no_table_of_signals_with_signals():
