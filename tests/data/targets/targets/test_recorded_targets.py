@@ -27,7 +27,7 @@ from brainhive_cli.data.targets.picture_splits import (
     match_neighbours,
 )
 from brainhive_cli.data.targets.targets import OnlineTargets
-from tests.tools.recorded_numbers import Recorded
+from tests.tools.recorded_numbers import FLOAT32, Recorded
 
 HERE = Launch(0, 1, torch.device("cpu"))
 COUNT = 60
@@ -86,6 +86,7 @@ def test_features_of_pictures(
     # signs of components are free
     recorded(
         digits=3,
+        rounding=FLOAT32,
         whole=whole @ whole.T,
         found=found @ found.T,
         sizes=[*whole.shape, *found.shape],

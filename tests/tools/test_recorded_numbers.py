@@ -1,0 +1,113 @@
+"""Recorded numbers notice changes, and not how another machine rounds."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.tools.recorded_numbers import (
+    FLOAT32,
+    MOST_SHOWN,
+    Recorded,
+    compare_files,
+    differences,
+)
+
+ROWS: dict[str, Any] = {
+    "metrics": {"all, auc": "0.7891, 64, 2, 0.5, None", "all, map": "0.9062, 64"},
+    "answers": [{"p": 0.0004, "n": 64, "test": "5,000", "is_better": True}],
+    "sums": "60, -1.05e-08, 0.0375",
+}
+
+
+def change(place: str, old: str, new: str) -> list[str]:
+    """Change a text, and give the differences that are noticed."""
+    text = yaml.safe_dump(ROWS)
+    assert text.count(old) == 1
+    changed = yaml.safe_load(text.replace(old, new))
+    lines = [*differences(ROWS, changed, 2e-3, 0)]
+    assert all(line.startswith(place) for line in lines)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("place", "old", "new"),
+    [
+        ("metrics / all, auc", "0.7891", "0.7970"),
+        ("metrics / all, auc", "0.7891", "0.7852"),
+        ("metrics / all, auc", "0.5", "-0.5"),
+        ("metrics / all, auc", "0.5", "1"),
+        ("metrics / all, auc", "None", "0.0"),
+        ("metrics / all, map", "0.9062, 64", "0.9062, 65"),
+        ("metrics / all, map", "0.9062, 64", "0.9062"),
+        ("metrics / all, map", "0.9062, 64", "0.9062, 64, 0.1"),
+        ("answers[0] / n", "n: 64", "n: 65"),
+        ("answers[0] / n", "n: 64", "n: 64.0"),
+        ("answers[0] / is_better", "true", "1"),
+        ("answers[0] / p", "0.0004", "0.000404"),
+        ("answers[0] / test", "5,000", "5,001"),
+        ("sums", "-1.05e-08", "-6.87e-09"),
+    ],
+)
+def test_a_change_of_a_value_is_noticed(place: str, old: str, new: str) -> None:
+    assert len(change(place, old, new)) == 1
+
+
+def test_a_change_of_a_name_or_a_number_of_rows_is_noticed() -> None:
+    assert change("metrics / all, m", "all, map", "all, mrr") == [
+        "metrics / all, map: is missing, 0.9062, 64 was recorded",
+        "metrics / all, mrr: 0.9062, 64 is new",
+    ]
+    without = {**ROWS, "answers": []}
+    assert len([*differences(ROWS, without, 2e-3, 0)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("0.7891", "0.7892"), ("0.0375", "0.03751"), ("0.0004", "0.00040001")],
+)
+def test_another_last_digit_is_rounding(old: str, new: str) -> None:
+    assert change("", old, new) == []
+
+
+def test_sums_may_be_0_but_for_rounding() -> None:
+    sums = ("60, -1.05e-08, 0.0375", "60, 0.0, 0.0375")
+    assert [*differences(*sums, 2e-3, FLOAT32)] == []
+    assert [*differences(*sums, 2e-3, 0)] == [
+        ": -1.05e-08 was recorded, 0.0 is found (0)"
+    ]
+    assert [*differences(float("nan"), float("nan"), 2e-3, 0)] == []
+    assert [*differences(float("nan"), 0.0, 2e-3, 0)]
+
+
+def test_the_message_lists_what_differs(tmp_path: Path) -> None:
+    files = tmp_path / "found.yml", tmp_path / "recorded.yml"
+    for path, count in zip(files, (0, MOST_SHOWN + 2), strict=True):
+        path.write_text(yaml.safe_dump({f"value {n}": 0.5 for n in range(count)}))
+
+    with pytest.raises(AssertionError, match="and 2 more") as caught:
+        compare_files(*files, 2e-3, 0)
+
+    assert "value 0: is missing, 0.5 was recorded" in str(caught.value)
+
+
+def test_more_digits_are_compared_more_exactly(tmp_path: Path) -> None:
+    (tmp_path / "test_of_a_value.yml").write_text("value: 0.1234567\n")
+    config = SimpleNamespace(getoption=lambda name: False)
+    request = SimpleNamespace(
+        node=SimpleNamespace(name="test_of_a_value", cls=None), config=config
+    )
+    regression: Any = SimpleNamespace(
+        datadir=tmp_path, original_datadir=tmp_path, request=request
+    )
+    recorded = Recorded(regression)
+
+    recorded(digits=7, value=0.1234568)
+    recorded(digits=4, value=0.12346)
+    recorded(digits=7, rounding=1e-5, value=0.12346)
+
+    found = "value: 0.1234567 was recorded, 0.12346 is found"
+    with pytest.raises(AssertionError, match=found):
+        recorded(digits=7, value=0.12346)
