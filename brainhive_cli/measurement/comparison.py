@@ -44,7 +44,7 @@ OWN_FREEDOM = 4
 """Power of the share of subjects' variance that their own noise explains, by which that
 variance gains degrees of freedom: subjects who hardly differ are then tested as items
 are. Of powers 1 to 8 the one that has most power while a true null is rejected in at
-most .06 (`benchmarks/simulated_statistics.py`).
+most .06 (`benchmarks/simulated_statistics`).
 """
 FOLDS = (
     "folds of inter share training subjects: they vary together, and p may be too small"

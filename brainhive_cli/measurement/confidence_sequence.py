@@ -6,7 +6,7 @@ likelihood at a rate p, is a martingale if p is the rate. By Ville's inequality 
 reaches 1 / (1 - level) with probability 1 - level at most. The interval holds all p
 whose ratio is below that. Where rates drift, it is one of the average rate so far: for
 a single moment by proof, for all of them by simulation
-(`benchmarks/simulated_statistics.py
+(`benchmarks/simulated_statistics
 --only live`). Source: Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021;
 Waudby-Smith & Ramdas 2023.
 

@@ -94,7 +94,7 @@ def rank_halves(first: Tensor, second: Tensor) -> Tensor:
     both centred.
 
     Stimuli share one pool, yet their hits vary about as independent ones do: Wilson's
-    interval over them holds (`benchmarks/simulated_statistics.py` prints how often).
+    interval over them holds (`benchmarks/simulated_statistics` prints how often).
     """
     return ranks(
         first - first.mean(0), second - second.mean(0), torch.arange(len(first))

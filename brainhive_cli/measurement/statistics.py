@@ -203,7 +203,7 @@ def describe(
     cross it. Where all shares are at one limit, nothing varies: the interval is
     Wilson's of as many hits as units.
 
-    `benchmarks/simulated_statistics.py` prints how often they hold.
+    `benchmarks/simulated_statistics` prints how often they hold.
 
     Args:
         groups: Values of the items [N], one array a subject; or [S, N] of S models,

@@ -41,7 +41,7 @@ MOST_BLOCKS, LONG_BLOCK = 15, 60
 cc2017, beyond which neighbouring blocks hardly correlate. Means over 10 to 30 batches
 give intervals that hold (Schmeiser 1982, Batch size effects in the analysis of
 simulation output); where clips correlate by .9, six blocks are some twenty independent
-clips, and of fewer no interval holds (`benchmarks/simulated_statistics.py`).
+clips, and of fewer no interval holds (`benchmarks/simulated_statistics`).
 """
 MANY_SUBJECTS = 5
 """Subjects from which an inference speaks of people in general; of fewer it speaks of
@@ -49,7 +49,7 @@ these alone.
 """
 FOLD_INFLATION = 1.4
 """Variance of a mean over folds, whose models share training data, over that which its
-units show: about the largest of simulated designs (`benchmarks/simulated_statistics.py
+units show: about the largest of simulated designs (`benchmarks/simulated_statistics
 --only pooled_folds`). There is no unbiased estimate of it (Bengio and Grandvalet 2004).
 """
 
@@ -63,7 +63,7 @@ def fold_null_inflation(values: Sequence[Array], pool: float = math.inf) -> floa
     permuted after it. Of that increase a rank among K candidates has the share by which
     it correlates with the margin, r² = 3 / π · K / (K + 1), and a hit that of two
     candidates at most; averages over seeds, and other values, may have all of it
-    (`benchmarks/simulated_statistics.py --only pooled_folds equal_learners`).
+    (`benchmarks/simulated_statistics --only pooled_folds equal_learners`).
 
     Args:
         values: Ranks, hits or their differences, or other values, one array a subject.

@@ -3,12 +3,12 @@ and simulations.
 """
 
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.special import betaln
 
+from benchmarks.simulated_statistics.claims.live import live
 from brainhive_cli.measurement.confidence_sequence import (
     A,
     B,
@@ -74,22 +74,10 @@ def test_of_pictures_in_blocks_nothing_is_claimed():
     assert answer(4, *2 * [np.random.default_rng(0).permutation(shown)]).is_interleaved
 
 
-@pytest.fixture(scope="module")
-def live():
-    """The simulation of the benchmarks: a hit rate that is looked at after each
-    trial.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
-        from simulated_statistics import live
-
-        yield live
-
-
 @pytest.mark.parametrize(
     ("design", "rate"), [("equal pictures", 0.005), ("50 pictures, in rounds", 0.2)]
 )
-def test_the_interval_ever_misses_the_rate_in_at_most_five_percent(live, design, rate):
+def test_the_interval_ever_misses_the_rate_in_at_most_five_percent(design, rate):
     random = np.random.default_rng(0)
     results = np.mean(
         [live(random, design, rate, 300)[1:3] for _ in range(200)], axis=0

@@ -23,7 +23,7 @@ RAMP_MS = 20
 """How long an effect rises."""
 LEAK = 0.03
 """Share of its largest value from which an effect can be found. Strong effects are
-found before they begin (`benchmarks/simulated_statistics.py --only onsets`).
+found before they begin (`benchmarks/simulated_statistics --only onsets`).
 """
 PERIODS = 8
 """Half the length of the simulated recording, in periods of the lower edge. MNE's

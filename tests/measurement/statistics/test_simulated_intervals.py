@@ -1,30 +1,18 @@
 """How often intervals hold the truth, by the simulations of the benchmarks."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+
+from benchmarks.simulated_statistics.claims.calibration import calibration
+from benchmarks.simulated_statistics.claims.unequal_categories import unequal_categories
+from benchmarks.simulated_statistics.claims.units_of_one_subject import (
+    units_of_one_subject,
+)
 
 SIMULATIONS = 150
 """Of an interval that holds 95 times in 100, the share that holds has a standard
 deviation of .018.
 """
-
-
-@pytest.fixture(scope="module")
-def simulated():
-    """The simulations of the benchmarks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).resolve().parents[3] / "benchmarks")
-        import simulated_statistics
-
-        yield simulated_statistics
-
-
-@pytest.fixture(scope="module")
-def calibration(simulated):
-    """The simulation of a calibration: subjects, pictures and draws vary."""
-    return simulated.calibration
 
 
 def coverage(simulate, **how) -> np.ndarray:
@@ -37,17 +25,15 @@ def coverage(simulate, **how) -> np.ndarray:
 
 
 @pytest.mark.nightly
-def test_intervals_over_draws_hold_for_people_in_general(calibration):
+def test_intervals_over_draws_hold_for_people_in_general():
     in_general, these = coverage(calibration, people=8, draws=3, centre=-1.5)
     assert all(0.9 <= held <= 0.99 for held in (in_general, these))
 
 
-def test_intervals_of_runs_of_one_subject_each_hold(simulated):
+def test_intervals_of_runs_of_one_subject_each_hold():
     """Issue 60, row 18. Taken for runs that subjects share, they held .91 and .86."""
     random = np.random.default_rng(0)
-    results = [
-        simulated.units_of_one_subject(random, (4, 3), 0.0) for _ in range(SIMULATIONS)
-    ]
+    results = [units_of_one_subject(random, (4, 3), 0.0) for _ in range(SIMULATIONS)]
     of_hits, _, of_values, _ = np.mean(results, axis=0)
     assert 0.92 <= of_hits <= 0.99 and 0.92 <= of_values <= 0.99
 
@@ -58,15 +44,14 @@ def test_intervals_of_runs_of_one_subject_each_hold(simulated):
     [((12, 8), 0.0, 0.5), ((95, 5), 2.0, 0.45), ((95, 5), 4.0, 0.25)],
 )
 def test_intervals_of_unequal_categories_hold_and_are_narrow_at_the_ceiling(
-    simulated, counts, effect, widest
+    counts, effect, widest
 ):
     """Issue 60, row 16. As means of weighted items, those of AUC held .76 of guesses,
     and were .6 to .9 wide at the ceiling.
     """
     random = np.random.default_rng(0)
     results = [
-        simulated.unequal_categories(random, "trials", counts, effect)
-        for _ in range(SIMULATIONS)
+        unequal_categories(random, "trials", counts, effect) for _ in range(SIMULATIONS)
     ]
     _, balanced, width, _, area, area_width = np.mean(results, axis=0)
     assert min(balanced, area) >= 0.92 and max(width, area_width) < widest

@@ -1,0 +1,24 @@
+"""The best of equal variants is not above the truth if validation chose it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.simulated_statistics import Random
+from benchmarks.simulated_statistics.hits import ITEM_SD, ITEMS, draw_hits, mean_hit
+
+AXES: Mapping[str, Sequence[Any]] = {"variants": (2, 8)}
+COLUMNS = "chosen on test | on validation"
+
+
+def best_of_many(random: Random, variants: int) -> list[float]:
+    """Best of equal variants: how far its test top-1 lies above the truth, by how it
+    was chosen.
+    """
+    truth = mean_hit(0, ITEM_SD)
+    logits = random.normal(0, ITEM_SD, (2, 1, ITEMS))
+    validation, test = (
+        draw_hits(random, np.repeat(half, variants, 0)).mean(1) for half in logits
+    )
+    return [float(test.max()) - truth, float(test[validation.argmax()]) - truth]

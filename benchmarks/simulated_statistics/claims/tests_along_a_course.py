@@ -1,0 +1,34 @@
+"""A test along a course keeps its level over all times."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.simulated_statistics import Random
+from benchmarks.simulated_statistics.corrected_profiles import is_significant
+from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, Profile
+from brainhive_cli.measurement.units import Items
+
+AXES: Mapping[str, Sequence[Any]] = {"subjects": (1, 4), "effect": (0.0, 0.15)}
+COLUMNS = "any time at corrected p < .05 | mean of the control"
+
+
+def tests_along_a_course(random: Random, subjects: int, effect: float) -> list[float]:
+    """A margin along a course: right pairs are more similar by an effect; pictures
+    differ.
+    """
+    easy, profiles = random.normal(size=(1, 40)), []
+    for _ in range(subjects):
+        noise = random.normal(size=(24, 40, 40)) + 0.5 * easy
+        smooth = np.mean([noise[shift : shift + 20] for shift in range(5)], 0)
+        labels = Labels.of(np.arange(40), Items.unnamed([40]), 200, 1)
+        profiles.append(
+            Profile.of(
+                "margin", Axis("ms", range(20)), smooth + effect * np.eye(40), labels
+            )
+        )
+    return [
+        is_significant(profiles),
+        float(np.mean([profile.null.mean() for profile in profiles])),
+    ]

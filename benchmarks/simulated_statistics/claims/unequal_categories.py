@@ -1,0 +1,70 @@
+"""Intervals of balanced accuracy and AUC hold for unequal categories."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import norm
+
+from benchmarks.simulated_statistics import Random
+from benchmarks.simulated_statistics.judging import HOW, holds
+from brainhive_cli.evaluation.retrieval.folds import measure_classes
+from brainhive_cli.measurement.retrieval import Scores, share_wins
+from brainhive_cli.measurement.units import Alike
+
+AXES: Mapping[str, Sequence[Any]] = {
+    "design": ("trials", "12 runs"),
+    "counts": ((8, 2), (12, 8), (95, 5), (90, 30), (200, 100)),
+    "effect": (0.0, 1.0, 2.5, 4.0),
+}
+COLUMNS = "balanced accuracy | coverage | width | AUC | coverage | width"
+
+
+def unequal_categories(
+    random: Random, design: str, counts: tuple[int, int], effect: float
+) -> list[float]:
+    """Two categories that are unequally frequent: coverage and width of balanced
+    accuracy and AUC.
+
+    Scores of trials are normal and differ by an effect; the rarer category is named too
+    seldom. Scores of a run share an offset of sd .5, where there are runs.
+    """
+    # scores of trials, by run
+    runs, label = (
+        int(design.split()[0]) if "runs" in design else 1,
+        np.repeat([0, 1], counts),
+    )
+    run, sd = random.permutation(len(label)) % runs, 0.5 * (runs > 1)
+    score = (
+        effect * label
+        + random.normal(size=len(label))
+        + random.normal(0, sd, runs)[run]
+    )
+    named = score > effect / 2 + 0.3
+    tokens = torch.from_numpy(np.stack([np.ones_like(score), np.exp(score)], 1))
+    wins = share_wins(tokens, label, torch.eye(2, dtype=torch.float64))
+
+    # both metrics, and what they are of all trials and runs
+    group_of = dict(enumerate(run.tolist()))
+    items = Alike(group_of=group_of, groups="runs" if runs > 1 else "trials").items(
+        [[*group_of]]
+    )
+    scores = Scores(labels=label.tolist(), ranks=2 - (named == label), wins=wins)
+    metrics = measure_classes(
+        [[scores]], {**HOW, "is_share": None, "items": items, "pool": 2}
+    )
+    recalls = norm.cdf((np.array([effect, effect]) / 2 + [0.3, -0.3]) / np.hypot(1, sd))
+    areas = norm.cdf(effect / np.sqrt([2 + 2 * sd**2, 2]))
+    truths = {
+        "balanced_accuracy": recalls.mean(),
+        "auc": np.average(areas, weights=[runs - 1, 1]),
+    }
+    results = []
+    for name, truth in truths.items():
+        results += [
+            truth,
+            holds(metrics[name], truth),
+            metrics[name].high - metrics[name].low,
+        ]
+    return results
