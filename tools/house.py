@@ -66,7 +66,7 @@ ABSOLUTE = re.compile(r"(?<==)/\S+")
 FINGERPRINT = re.compile(r"-[0-9a-f]{10}\b")
 """In the names of runs: that of a recipe is recorded by itself."""
 PROGRAM = """if True:
-    from brainhive_cli.training.alignment import cell_folder
+    from brainhive_cli.training.alignment.training import cell_folder
     from brainhive_cli.__main__ import main
     cell_folder.CHECKPOINT_S = 1.0  # so that a short training leaves one, too
     main()

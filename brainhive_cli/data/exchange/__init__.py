@@ -1,1 +1,1 @@
-"""Embeddings in the formats of other projects, in and out."""
+"""Exchange with other programs: vectors, results and saved sessions."""

@@ -1,6 +1,5 @@
-"""Preparations: from raw recordings to the trials of a session, by split.
+"""Preparations: the steps from raw recordings to the trials of each session.
 
-Private files begin with the name of the part that they belong to (`_recording_…`).
-Those of published data sets are rows: they stand with all else of the set in
-`data/published`.
+The contract is in `data/recordings/contract.py`. Preparations of published data sets
+are rows of this shelf: their classes are in `data/published`.
 """

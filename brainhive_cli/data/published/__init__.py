@@ -1,5 +1,4 @@
-"""Published data sets, a file each, which holds all that is known of one; and what
-several of them share.
+"""Published data sets: a file for each, with all that is known of it.
 
 Their classes are rows of the shelves `datasets` and `preparations`.
 """

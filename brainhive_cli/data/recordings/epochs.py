@@ -1,6 +1,4 @@
-"""Trials that were cut before: mne.Epochs and arrays, in memory and in files, laid end
-to end as a recording, or checked as they are.
-"""
+"""Epochs that were cut before: mne.Epochs and arrays, in memory and in files."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,6 +1,4 @@
-"""Files of recordings: subject and session of each, the tables next to it, and the
-signals that mne reads.
-"""
+"""Files of recordings, listed below a folder and grouped by session."""
 
 import os
 import re

@@ -1,1 +1,1 @@
-"""From recordings to arrays."""
+"""Signals: trials of a subject, their sensors or voxels, and steps on them."""

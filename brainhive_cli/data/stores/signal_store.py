@@ -1,6 +1,4 @@
-"""The signal stores of a data set: one subject's trials by split, mapped into memory;
-whose there are, and their creation.
-"""
+"""Signal store: one subject's trials by split, mapped into memory."""
 
 import re
 from collections.abc import Mapping

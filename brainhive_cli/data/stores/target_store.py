@@ -1,6 +1,4 @@
-"""The target store: what one encoder gives for the stimuli of a split, how it was made,
-and its health.
-"""
+"""Target store: the output of one encoder for the stimuli of a split."""
 
 import hashlib
 import os

@@ -1,6 +1,4 @@
-"""Target stores of encoders that a recipe, a prior or a model names, opened together;
-lines that fill them.
-"""
+"""Target stores of the encoders that a recipe, a prior or a model names."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -1,6 +1,4 @@
-"""Targets: what encoders give for the stimuli of a split, read from stores or computed
-at each step by groups of encoders that share a network.
-"""
+"""Targets of training, read from stores or computed at each step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

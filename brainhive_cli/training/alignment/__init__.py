@@ -1,1 +1,1 @@
-"""The training of brain models, and finished runs opened to be used."""
+"""Alignment of brain signals with embeddings: recipes, training, trained models."""

@@ -1,6 +1,4 @@
-"""The recipe of train-align with its sections, and the cells that it asks for: one
-training for each.
-"""
+"""Recipe of train-align."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress

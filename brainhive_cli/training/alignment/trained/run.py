@@ -1,6 +1,4 @@
-"""A trained brain model, and the run or folder that it is of, opened to be evaluated or
-decoded with.
-"""
+"""Trained brain models, loaded from a run, a model folder or the hub."""
 
 from __future__ import annotations
 
