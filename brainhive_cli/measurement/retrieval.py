@@ -1,6 +1,4 @@
-"""Retrieval of pictures from a gallery by the tokens of signals: one table by item,
-however pictures rank.
-"""
+"""Scores of picture retrieval: how high a gallery ranks the picture that was seen."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,15 +26,14 @@ from brainhive_cli.measurement.ranks import (
 )
 from brainhive_cli.measurement.units import Alike, AlikeBy, Items
 
-MOST_CORRECTED = 10_000
-"""Candidates whose similarities are corrected, at most: as tokens they take 400 MB."""
-MOST_TESTED = 2048
-"""Pictures of the split among which the verdict is asked, at most: ranks of all by all
-take 8 MB a cell.
+MAX_CORRECTED_CANDIDATES = 10_000
+"""Largest gallery whose similarities can be corrected. Its tokens take 400 MB."""
+MAX_VERDICT_PICTURES = 2048
+"""Largest number of pictures that the verdict compares. Their ranks by the signals of
+the same pictures take 8 MB per cell.
 """
-DRAWS = 1000
-"""Permutations of a control, where there are more; the smallest p is then 1 / (DRAWS +
-1).
+MAX_DRAWS = 1000
+"""Largest number of permutations of a control. The smallest p is 1 / (MAX_DRAWS + 1).
 """
 CONTROL_METRICS: Mapping[str, Callable[[Array], Array]] = {
     "top1": lambda ranks: (ranks == 1).mean(-1),
@@ -44,36 +41,37 @@ CONTROL_METRICS: Mapping[str, Callable[[Array], Array]] = {
     "mean_rank": lambda ranks: ranks.mean(-1),
     "mrr": lambda ranks: (1 / ranks).mean(-1),
 }
-TRIALS_COMPARED = 32
-"""Trials, at most, that are encoded alone, evenly spaced: a dependence through the
-batch concerns all.
+MAX_TRIALS_ENCODED_ALONE = 32
+"""Largest number of trials that are encoded without the others. A few evenly spaced
+trials are enough, because a dependence on the batch affects every trial.
 """
-SAME_TOKEN = 1e-5
-"""Cosine distance up to which two tokens are one. It is half the squared relative
-difference: of the same sums in another order about 1e-12 in float32 and 1e-6 in TF32,
-which convolutions on a GPU use.
+MAX_TOKEN_DISTANCE = 1e-5
+"""Largest cosine distance between two tokens that count as equal. The distance is half
+the squared relative difference. Summing in another order changes it by about 1e-12 in
+float32 and 1e-6 in TF32, which convolutions on a GPU use.
 """
-SAME_SCORE = 1e-6
-"""Differences of two cosines closer than this are equal: four steps of float32 at 2.
-Tokens of two categories may lie on one line through 0, where all cosines are -1 or 1
-but for the rounding of the tokens.
+MAX_SCORE_DIFFERENCE = 1e-6
+"""Largest difference between two scores that count as tied: four steps of float32 at 2.
+The tokens of two categories may be collinear. All cosines are then -1 or 1, apart from
+rounding.
 """
-NO_COLUMN: Callable[[], Array] = partial(np.empty, 0, np.int64)
-"""Makes a column that was not measured."""
+make_empty_column: Callable[[], Array] = partial(np.empty, 0, np.int64)
+"""Default of a column that was not measured."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Candidates that are searched for the seen pictures; their tokens [M, D] are each
-    model's own.
+    """Pictures among which the seen picture is searched.
+
+    Each model has its own tokens [M, D] of these M candidates.
 
     Attributes:
-        rows: [M_split] rows of the pictures in the target stores, ascending, by split;
-            the first is the split whose signals are used. A picture skipped as bad is
-            no candidate. Empty where folds are pooled.
-        image_ids: [M], split by split.
-        concepts: [M].
-        alike_by: What pictures are alike by.
+        rows: Row numbers [M_split] of the candidates in the target stores, ascending,
+            keyed by split. The first split is the one whose signals are tested.
+            Pictures skipped as bad are not candidates. Empty where folds are pooled.
+        image_ids: Image ids [M] of the candidates, in the order of the splits.
+        concepts: Concept [M] of each candidate.
+        alike_by: Property that makes pictures exchangeable in a permutation.
     """
 
     rows: Mapping[str, Int64]
@@ -82,88 +80,95 @@ class Gallery:
     alike_by: AlikeBy = "concept"
 
     @property
-    def tested(self) -> Int64:
-        """Rows of the pictures of that split, the first of the candidates."""
+    def test_rows(self) -> Int64:
+        """Rows of the split whose signals are tested, the first of the gallery."""
         return next(iter(self.rows.values()))
 
     def find(self, image_ids: Iterable[str]) -> Int64:
-        """Find the index of pictures; of those that several splits have, the one whose
-        signals are used.
+        """Look up the gallery index [N] of each picture.
+
+        A picture in several splits has the index of the earliest one, whose signals are
+        tested.
         """
-        index_of = {
-            name: index for index, name in reversed([*enumerate(self.image_ids)])
-        }
-        return np.array([index_of[name] for name in image_ids], np.int64)
+        index_of: dict[str, int] = {}
+        for index, image_id in enumerate(self.image_ids):
+            index_of.setdefault(image_id, index)
+        return np.array([index_of[image_id] for image_id in image_ids], np.int64)
 
     def relevant(self, target: Int64) -> Int64:
-        """Find the pictures of the same concept as each target: [N, K], -1 where there
-        are fewer than K.
+        """List the candidates that share the concept of each target.
+
+        Args:
+            target: Gallery index [N] of the pictures that were seen.
+
+        Returns:
+            Gallery indices [N, K]. Rows with fewer than K candidates end in -1.
         """
-        # candidates of each concept, filled up with -1 to the longest: [N, K]
         indices_of: dict[str, list[int]] = {}
         for index, concept in enumerate(self.concepts):
             indices_of.setdefault(concept, []).append(index)
-        relevant = [indices_of[self.concepts[index]] for index in target]
-        most = max(map(len, relevant))
-        return np.array(
-            [[*indices, *[-1] * (most - len(indices))] for indices in relevant]
-        )
+
+        # pad every row with -1 to the length of the longest
+        rows = [indices_of[self.concepts[index]] for index in target]
+        longest = max(len(row) for row in rows)
+        padded = np.full((len(rows), longest), -1)
+        for row, indices in zip(padded, rows, strict=True):
+            row[: len(indices)] = indices
+        return padded
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one subject in one cell, a table by item; what was not measured is
-    empty.
+    """Scores of one subject in one cell, as columns with a value per item.
+
+    Columns that were not measured are empty.
 
     Attributes:
-        image_ids: [N] of what each signal showed; where trials of seen pictures are
-            held out, their names. Empty in a further table of the same items.
-        labels: [N] image id of what each signal showed; by a control, of another
-            picture.
-        concepts: [N] of what each signal showed.
-        groups: [N] run, session or fold of each signal, within which labels may be
-            exchanged; () if all may.
+        image_ids: Image id [N] of the picture that each signal showed. Where trials of
+            seen pictures are held out, the name of the trial. Empty in a further table
+            of the same items.
+        labels: Image id [N] that is counted as right. It is the picture that was shown,
+            or a different one in a control.
+        concepts: Concept [N] of the picture that each signal showed.
+        groups: Run, session or fold [N] of each signal. Labels are exchanged only
+            within a group. Empty if all labels may be exchanged.
         interleaving: Which labels may be exchanged.
-        is_trialwise: Whether tokens are those of one signal at a time.
-        ranks: [N] of the seen picture; [draws, N] at a point of a curve, [splits, N] of
-            halves.
-        pool: Number of candidates; 0 where there are none.
-        targets: How many of them are right.
-        values: [N] by metric. `map`: average precision; relevant are the gallery's
-            pictures of the seen concept. `top1_expected`: share of all possible subsets
-            in which an item ranks first.
-            `reliability`: share of each picture in the correlation over pictures of the
-                halves, a mean over
-            channels, times and splits: its mean over pictures is that correlation. Of a
-                region: what it
-            carries, by head.
-        relevant: [N] how many pictures are relevant.
-        named: [N] concept of the picture that is most similar to the signal.
-        nearest: [N] cosine of what each signal showed with the most similar training
-            picture, in the space that is compared.
-        wins: [N] of two pictures, twice the share of the same fold's signals of the
-            other one that are less like the seen one, ties half, less the area under
-                the ROC curve of the fold: their mean over
-            pictures is that area, and varies as they do. Empty where there are not two.
-        candidates: Image ids of the P pictures of the signals' split among which the
-            verdict is asked: of many, drawn ones. Training pictures have no part in it:
-                they may be nearer to, or further from,
-            any signal.
-        table: [n, P] their ranks by the signals that show one of them, uint16; 0 of
-            what was not compared.
-        control: Each metric [1 + K]: as it is measured, then in every draw of the
+        is_trialwise: True if each token was computed from one signal at a time.
+        ranks: Rank [N] of the seen picture. [draws, N] at a point of a curve,
+            [splits, N] for halves of the repetitions.
+        pool: Number of candidates. 0 if there are none.
+        targets: Number of candidates that count as right.
+        values: Further metrics, each [N]. `map` is the average precision, where the
+            relevant pictures are the candidates of the seen concept. `top1_expected` is
+            the share of all possible subsets in which an item ranks first.
+            `reliability` is the contribution of each picture to the correlation between
+            halves, averaged over channels, times and splits. Its mean over pictures is
+            that correlation. For a region, the metric of each head.
+        relevant: Number [N] of relevant pictures.
+        named: Concept [N] of the candidate that is most similar to the signal.
+        nearest: Cosine similarity [N] of the seen picture to the most similar training
+            picture, in the space where retrieval compares.
+        wins: Contribution [N] of each signal to the area under the ROC curve between
+            two pictures, as computed by `share_wins`. The mean over pictures is the
+            area. Empty if there are not two pictures.
+        candidates: Image ids [P] of the test pictures that the verdict compares, drawn
+            at random from a large split. Training pictures are excluded, because they
+            may be closer to every signal or farther from it.
+        table: Ranks [n, P] of these pictures for each signal that shows one of them, in
+            uint16. 0 where a pair was not compared.
+        control: Each metric [1 + K] as measured, followed by its K draws under the
             control.
-        scopes: Further tables by the end of their scope: `backward`, `subsets`,
-            `corrections · csls`, `repetitions · 4`, `regions · V1`. Backward, each
-            picture that was shown seeks its signals among all, unless some were shown
-            more often than others, or trials of seen pictures are held out.
-        words: How a further table was measured.
-        ceiling: Scores of halves of the repetitions, whatever the model, of the
-            pictures with two repetitions at least, by their own signal in the other
-            half.
-        repetitions: Of a ceiling, the most that a picture has.
-        times: Of a ceiling, repetitions of a picture over those of its half, on
-            average: 2 or, of odd numbers, more.
+        scopes: Further tables, keyed by the end of their scope, such as `backward`,
+            `subsets`, `corrections · csls`, `repetitions · 4` or `regions · V1`.
+            `backward` ranks all signals for each picture that was shown. It is left out
+            if some pictures were shown more often than others, or if trials of seen
+            pictures are held out.
+        words: Description of how a further table was measured.
+        ceiling: Scores of one half of the repetitions against the other half. They do
+            not depend on a model. Only pictures with at least two repetitions count.
+        repetitions: Largest number of repetitions of a picture behind a ceiling.
+        times: Mean ratio between the repetitions of a picture and those in its half, of
+            a ceiling. 2, or more if the number of repetitions is odd.
         reason: Why there is no ceiling.
     """
 
@@ -173,111 +178,127 @@ class Scores:
     groups: Sequence[str] = ()
     interleaving: Interleaving = field(default_factory=lambda: Interleaving([], []))
     is_trialwise: bool = True
-    ranks: Int64 = field(default_factory=NO_COLUMN)
+    ranks: Int64 = field(default_factory=make_empty_column)
     pool: int = 0
     targets: int = 1
     values: Mapping[str, Float64] = field(default_factory=dict)
-    relevant: Int64 = field(default_factory=NO_COLUMN)
-    named: Sequence[str] = ()
-    nearest: Float64 = field(default_factory=NO_COLUMN)
-    wins: Sequence[float] = ()
+    relevant: Int64 = field(default_factory=make_empty_column)
+    nearest_concepts: Sequence[str] = ()
+    nearest: Float64 = field(default_factory=make_empty_column)
+    auc_parts: Sequence[float] = ()
     candidates: Sequence[str] = ()
-    table: Array = field(default_factory=NO_COLUMN)
+    table: Array = field(default_factory=make_empty_column)
     control: Mapping[str, Float64] = field(default_factory=dict)
     scopes: Mapping[str, Self] = field(default_factory=dict)
-    words: str = ""
+    description: str = ""
     ceiling: Self | None = None
     repetitions: int = 0
-    times: float = 2.0
+    repetition_ratio: float = 2.0
     reason: str = ""
 
-    def below(self, name: str) -> Self | None:
-        """Choose a further table by its scope, with the items that it is of; None where
-        there is none.
-        """
+    def get_table(self, name: str) -> Self | None:
+        """Return the further table of a scope with the ids of its items, or None."""
         table = self.scopes.get(name)
-        return table and replace(table, image_ids=table.image_ids or self.image_ids)
+        if table is None:
+            return None
+        return replace(table, image_ids=table.image_ids or self.image_ids)
 
     def surplus(self) -> list[float | None]:
-        """Give the share of the wrong pictures of the split that rank below what each
-        signal showed, less that share for the signals that showed other pictures: [N];
-        None where the verdict is not asked among it.
-        """
-        column = {name: index for index, name in enumerate(self.candidates)}
-        shown = [column[label] for label in self.labels if label in column]  # [n]
-        ranked = np.where(self.table > 0, self.table, np.nan)  # [n, P]
-        signals = np.arange(len(shown))
-        own = ranked[signals, shown]
-        compared = np.isfinite(ranked).sum(1)
+        """Compare the rank of the seen picture for its signal with its rank for others.
 
-        # mean rank of each picture by the signals of others
-        ranked[signals, shown] = np.nan
-        counts = np.isfinite(ranked).sum(0)[shown]
-        by_others = np.nansum(ranked, 0)[shown] / np.maximum(counts, 1)
-        shares = (by_others - own) / np.maximum(1, compared - 1)
-        pairs = zip(shares.tolist(), counts.tolist(), strict=True)
-        values = iter([share if count else None for share, count in pairs])
-        return [next(values) if label in column else None for label in self.labels]
+        Returns:
+            A value [N] per signal: the share of the other test pictures that rank below
+            the seen picture, minus the mean of that share over the signals that showed
+            other pictures. None if the verdict does not compare the seen picture.
+        """
+        column_of = {name: column for column, name in enumerate(self.candidates)}
+        columns = [column_of[label] for label in self.labels if label in column_of]
+        ranks = np.where(self.table > 0, self.table, np.nan)  # [n, P]
+        signals = np.arange(len(columns))
+        own_ranks = ranks[signals, columns]  # [n]
+        n_compared = np.isfinite(ranks).sum(1)  # [n]
+
+        # mean rank of each picture for the signals that showed other pictures
+        ranks[signals, columns] = np.nan
+        n_signals = np.isfinite(ranks).sum(0)[columns]
+        mean_ranks = np.nansum(ranks, 0)[columns] / np.maximum(n_signals, 1)
+        shares = (mean_ranks - own_ranks) / np.maximum(1, n_compared - 1)
+
+        # signals whose picture is not compared have no value
+        surplus: list[float | None] = [None] * len(self.labels)
+        is_compared = [label in column_of for label in self.labels]
+        for signal, share, n in zip(
+            np.flatnonzero(is_compared), shares.tolist(), n_signals, strict=True
+        ):
+            surplus[signal] = share if n else None
+        return surplus
 
 
 def permute_targets(
     target: Int64, gallery: Gallery, control: str, seed: int, parts: Sequence[Hashable]
 ) -> Iterator[Int64]:
-    """Pair signals with wrong pictures, for a control and its further draws; what is
-    left is chance.
+    """Pair signals with wrong pictures, once for a control and once per further draw.
 
-    Labels of exchangeable pictures move, alike for all subjects and models, whose ranks
-    vary together.
+    Accuracy that remains after the permutation is chance. All subjects and models use
+    the same permutations, because their ranks vary together.
 
     Args:
-        target: [N] index of what each signal showed.
-        gallery: Among which.
-        control: `none`; `shuffled`: signals are permuted; `permuted`: pictures are,
-            shown or not.
-        seed: Of the permutations.
-        parts: [N] part of the recording of each held-out trial of seen pictures, whose
-            labels either control permutes within these; () where pictures are held out.
+        target: Gallery index [N] of the picture that each signal showed.
+        gallery: Candidates that `target` indexes.
+        control: `none` leaves the pairs as they are, `shuffled` permutes the signals,
+            and `permuted` permutes all pictures of the split.
+        seed: Seed of the permutations.
+        parts: Part [N] of the recording that each held-out trial comes from, if the
+            test pictures were also seen in training. Labels are then permuted within
+            parts. Empty if whole pictures are held out.
+
+    Yields:
+        Gallery index [N] of the picture that each signal is paired with.
     """
     if control == "none":
         yield target
         return
-    # trials move within parts; pictures with units of equal composition
+
+    # trials are permuted within parts, pictures within units of equal composition
     if parts:
         trials = [range(len(parts))]
         items = Items(trials, trials, strata=[parts])
-    else:  # all pictures first: they number the units
+    else:
         alike = Alike(gallery.alike_by, dict(enumerate(gallery.concepts)))
-        items = alike.items([list(range(len(gallery.tested))), target.tolist()])
-    # the control by the seed itself, then all permutations, or so many different ones
-    chosen = items.permute(seed)
-    orders = items.permutations(DRAWS, derive_seed(seed, 0))
-    drawn = (items.rearrange(order) for order in orders)
-    for *pictures, signals in chain([chosen], drawn):
-        yield (
-            pictures[0][target]
-            if pictures and control == "permuted"
-            else target[signals]
-        )
+        items = alike.items([list(range(len(gallery.test_rows))), target.tolist()])
+
+    # the first permutation comes from the seed itself, the draws from a derived seed
+    orders = items.permutations(MAX_DRAWS, derive_seed(seed, 0))
+    draws = (items.rearrange(order) for order in orders)
+    for permutation in chain([items.permute(seed)], draws):
+        signals = permutation[-1]
+        if control == "permuted" and not parts:
+            pictures = permutation[0]
+            yield pictures[target]
+        else:
+            yield target[signals]
 
 
 def measure_control(
     gallery: Gallery, images: Tensor, tokens: Tensor, targets: Sequence[Int64]
 ) -> dict[str, Float64]:
-    """Measure each metric [1 + K] of what signals showed, and of each draw of a
-    control.
+    """Measure retrieval for the seen pictures and for each draw of a control.
 
     Args:
-        gallery: The candidates.
-        images: [M, D] their tokens.
-        tokens: [N, D] of the signals.
-        targets: 1 + K times [N]: index of what each signal showed, then of each draw.
+        gallery: Candidates.
+        images: Tokens [M, D] of the candidates.
+        tokens: Tokens [N, D] of the signals.
+        targets: 1 + K arrays [N] of gallery indices: the pictures that were seen, then
+            the pictures of each draw.
+
+    Returns:
+        Metrics [1 + K] by name.
     """
-    # all pictures of the split are ranked once, and the permuted ones of each draw
-    # looked up
-    all_ranks = ranks_of_all(tokens, images, len(gallery.tested))  # [N, M]
-    # [1 + K, N]
-    drawn = np.stack([all_ranks[np.arange(len(tokens)), shown] for shown in targets])
-    return {name: metric(drawn) for name, metric in CONTROL_METRICS.items()}
+    # rank every picture of the split once, then look up the pictures of each draw
+    all_ranks = ranks_of_all(tokens, images, len(gallery.test_rows))  # [N, M]
+    signals = np.arange(len(tokens))
+    target_ranks = np.stack([all_ranks[signals, target] for target in targets])
+    return {name: metric(target_ranks) for name, metric in CONTROL_METRICS.items()}
 
 
 def rank(
@@ -286,15 +307,18 @@ def rank(
     tokens: Mapping[int, Tensor],
     items: Mapping[int, Scores],
 ) -> dict[int, Scores]:
-    """Rank for all subjects at once, so that a large gallery is read once.
+    """Rank the gallery for each signal of all subjects, reading a large gallery once.
 
     Args:
-        gallery: The candidates.
-        images: [M, D] their tokens.
-        tokens: [N, D] of the signals, by subject.
-        items: What they showed.
+        gallery: Candidates.
+        images: Tokens [M, D] of the candidates.
+        tokens: Tokens [N, D] of the signals, by subject.
+        items: Scores by subject, with the labels of the signals.
+
+    Returns:
+        The scores of `items` with the columns that depend on the ranks.
     """
-    # ranks, average precision and the nearest picture of all signals
+    # rank, average precision and nearest candidate of each signal
     signals = torch.cat([*tokens.values()])  # [N, D]
     target = gallery.find(label for scores in items.values() for label in scores.labels)
     relevant = gallery.relevant(target)  # [N, K]
@@ -303,62 +327,96 @@ def rank(
     )
     seen_ranks, precision = (values.numpy() for values in ranked)
     nearest_rows = nearest(signals, images)
+
+    # the rows of each subject
     scores = {}
     start = 0
-    for subject, listed in items.items():
-        part = slice(start, start := start + len(listed.labels))
-
-        # the other direction: for each picture that was shown, its signals among all
-        # signals
-        pictures, counts = np.unique(target[part], return_counts=True)
-        scopes = {}
-        # trials of seen pictures have one direction
-        if (counts == counts[0]).all() and not listed.groups:
-            order = np.argsort(target[part], kind="stable").reshape(len(pictures), -1)
-            item_ranks = ranks(
-                images[pictures], tokens[subject], torch.from_numpy(order)
-            ).numpy()
-            ids = [gallery.image_ids[index] for index in pictures]
-            scopes[BACKWARD] = Scores(
-                ids, ranks=item_ranks, pool=order.size, targets=order.shape[1]
-            )
-        scores[subject] = replace(
-            listed,
-            ranks=seen_ranks[part],
+    for subject, subject_items in items.items():
+        stop = start + len(subject_items.labels)
+        rows = slice(start, stop)
+        start = stop
+        subject_scores = replace(
+            subject_items,
+            ranks=seen_ranks[rows],
             pool=len(gallery.image_ids),
-            values={"map": precision[part]},
-            relevant=(relevant[part] >= 0).sum(1),
-            named=[gallery.concepts[index] for index in nearest_rows[part]],
-            wins=share_wins(tokens[subject], target[part], images)
-            if len(images) == 2
-            else (),
-            scopes=scopes,
+            values={"map": precision[rows]},
+            relevant=(relevant[rows] >= 0).sum(1),
+            nearest_concepts=[gallery.concepts[index] for index in nearest_rows[rows]],
         )
+        if len(images) == 2:
+            wins = share_wins(tokens[subject], target[rows], images)
+            subject_scores = replace(subject_scores, auc_parts=wins)
+
+        # trials of seen pictures are ranked in one direction only
+        if not subject_items.groups:
+            backward = _rank_backward(gallery, images, tokens[subject], target[rows])
+            subject_scores = replace(subject_scores, scopes=backward)
+        scores[subject] = subject_scores
     return scores
 
 
-def share_wins(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
-    """Compare each signal with those of the other of two pictures: [N] parts in the
-    area, see `Scores`.
+def _rank_backward(
+    gallery: Gallery, images: Tensor, tokens: Tensor, target: Int64
+) -> dict[str, Scores]:
+    """Rank all signals for each picture that was shown.
+
+    Returns:
+        The scores by scope. Empty if some pictures have more signals than others.
     """
-    # how much more each signal is like the second picture
-    likeness = unit(tokens) @ unit(gallery).T  # [N, 2]
-    score = (likeness[:, 1] - likeness[:, 0]).cpu().numpy()
+    pictures, counts = np.unique(target, return_counts=True)
+    if (counts != counts[0]).any():
+        return {}
+    signals_of = np.argsort(target, kind="stable").reshape(len(pictures), -1)
+    picture_ranks = ranks(images[pictures], tokens, torch.from_numpy(signals_of))
+    scores = Scores(
+        image_ids=[gallery.image_ids[index] for index in pictures],
+        ranks=picture_ranks.numpy(),
+        pool=signals_of.size,
+        targets=signals_of.shape[1],
+    )
+    return {BACKWARD: scores}
+
+
+def share_wins(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
+    """Compute how much each signal adds to the area under the ROC curve.
+
+    The gallery has two pictures. A signal wins against a signal of the other picture if
+    it is more similar to its own picture. A tie is half a win.
+
+    Args:
+        tokens: Tokens [N, D] of the signals.
+        target: Index [N] of the picture that each signal showed, 0 or 1.
+        gallery: Tokens [2, D] of the two pictures.
+
+    Returns:
+        Twice the share of won comparisons [N], minus the area. Its mean over pictures
+        is the area and has the same sampling variance. Empty if only one of the
+        pictures was shown.
+    """
+    similarities = unit(tokens) @ unit(gallery).T  # [N, 2]
+    scores = (similarities[:, 1] - similarities[:, 0]).cpu().numpy()
     is_second = target == 1
     if is_second.all() or not is_second.any():
         return []
 
-    # the signals of the other picture that are less like the seen one, ties half
-    wins = np.empty(len(score))
+    # signals of the other picture that score lower, with half of the ties
+    wins = np.empty(len(scores))
     for is_seen, sign in ((is_second, 1), (~is_second, -1)):
-        own = sign * score[is_seen]
-        others = np.sort(sign * score[~is_seen])
-        below = np.searchsorted(others, own - SAME_SCORE, "left")
-        below_or_equal = np.searchsorted(others, own + SAME_SCORE, "right")
-        wins[is_seen] = (below + below_or_equal) / 2
-    area = wins.sum() / (2 * is_second.sum() * (~is_second).sum())
-    counts = np.where(is_second, (~is_second).sum(), is_second.sum())
-    return [*map(float, 2 * wins / counts - area)]
+        seen_scores = sign * scores[is_seen]
+        other_scores = np.sort(sign * scores[~is_seen])
+        n_lower = np.searchsorted(
+            other_scores, seen_scores - MAX_SCORE_DIFFERENCE, "left"
+        )
+        n_lower_or_tied = np.searchsorted(
+            other_scores, seen_scores + MAX_SCORE_DIFFERENCE, "right"
+        )
+        wins[is_seen] = (n_lower + n_lower_or_tied) / 2
+    n_second = is_second.sum()
+    n_first = len(scores) - n_second
+    area = wins.sum() / (2 * n_first * n_second)
+    n_comparisons = np.where(is_second, n_first, n_second)
+    contributions: list[float] = (2 * wins / n_comparisons - area).tolist()
+    return contributions
 
 
 def rank_corrected(
@@ -368,22 +426,32 @@ def rank_corrected(
     items: Mapping[int, Scores],
     corrections: Sequence[Any],
 ) -> dict[str, dict[int, Scores]]:
-    """Rank after each correction, on top of those before it; by the names of all so
-    far.
+    """Rank the gallery again after each correction of the similarities.
 
-    This is the only function where similarities are corrected, each subject's by
-    themselves.
+    Corrections add up: each one is applied to the result of the previous one. Every
+    subject is corrected separately. No other function corrects similarities.
+
+    Args:
+        gallery: Candidates.
+        images: Tokens [M, D] of the candidates.
+        tokens: Tokens [N, D] of the signals, by subject.
+        items: Scores by subject, with the labels of the signals.
+        corrections: Configs of the corrections, in their order.
+
+    Returns:
+        Scores by subject, keyed by the names of the corrections so far, such as
+        `csls + hungarian`.
 
     Raises:
-        RecipeError: if there are too many candidates.
+        RecipeError: if there are more than `MAX_CORRECTED_CANDIDATES` candidates.
     """
     # the one-hot tokens of corrected similarities are [M, M]
     pool = len(gallery.image_ids)
-    if corrections and pool > MOST_CORRECTED:
+    if corrections and pool > MAX_CORRECTED_CANDIDATES:
         raise RecipeError(
-            "corrections compare all candidates at once, at most "
-            f"{MOST_CORRECTED}; there are {pool}",
-            "gallery=test, or leave corrections out",
+            f"corrections take at most {MAX_CORRECTED_CANDIDATES} candidates, and the "
+            f"gallery has {pool}",
+            "set gallery=test, or leave corrections out",
         )
     similarities = {
         subject: compare_tokens(signals, images) for subject, signals in tokens.items()
@@ -391,28 +459,23 @@ def rank_corrected(
     scores = {}
     names = []
     for config in corrections:
-        # one correction more, of each subject's similarities
-        names.append(config.kind)
+        # correct the similarities, and make tokens whose cosines are the result
         correct = config.build()
+        corrected_tokens = {}
         for subject, signals in tokens.items():
             similarities[subject] = correct(
                 similarities[subject], signals, images.to(signals.device)
             )
+            corrected_tokens[subject], one_hot = as_tokens(similarities[subject])
 
-        # tokens whose cosines are the corrected similarities
-        corrected = {
-            subject: as_tokens(values) for subject, values in similarities.items()
-        }
-        one_hot = next(iter(corrected.values()))[1]
-        words = f"similarities corrected by {' + '.join(names)}, {TRANSDUCTIVE}"
-        ranked = rank(
-            gallery,
-            one_hot,
-            {subject: pair[0] for subject, pair in corrected.items()},
-            items,
-        )
-        scores[" + ".join(names)] = {
-            subject: replace(table, words=words) for subject, table in ranked.items()
+        # the candidates are one-hot tokens, the same for all subjects
+        names.append(config.kind)
+        correction = " + ".join(names)
+        words = f"similarities corrected by {correction}, {TRANSDUCTIVE}"
+        ranked = rank(gallery, one_hot, corrected_tokens, items)
+        scores[correction] = {
+            subject: replace(table, description=words)
+            for subject, table in ranked.items()
         }
     return scores
 
@@ -420,52 +483,70 @@ def rank_corrected(
 def rank_split(
     gallery: Gallery, images: Tensor, tokens: Tensor, items: Scores
 ) -> Scores:
-    """Rank the pictures of the signals' split alone, for the verdict; the gallery
-    decides which are drawn.
+    """Rank the pictures of the tested split for the verdict, without other splits.
+
+    Args:
+        gallery: Candidates.
+        images: Tokens [M, D] of the candidates.
+        tokens: Tokens [N, D] of the signals.
+        items: Scores with the labels of the signals.
+
+    Returns:
+        The scores with `candidates` and `table`.
     """
-    # of a large split the same drawn pictures for every model
-    chosen = draw_tested(np.arange(len(gallery.tested)))
-    candidates = [gallery.image_ids[index] for index in chosen]
-    signals = tokens[torch.from_numpy(np.isin(items.labels, candidates))]
-    # [n, P]
-    table = ranks_of_all(signals, images[torch.from_numpy(chosen)], len(chosen))
+    # every model is compared on the same pictures
+    rows = draw_tested(np.arange(len(gallery.test_rows)))
+    candidates = [gallery.image_ids[row] for row in rows]
+    is_candidate = torch.from_numpy(np.isin(items.labels, candidates))
+    table = ranks_of_all(
+        tokens[is_candidate], images[torch.from_numpy(rows)], len(rows)
+    )  # [n, P]
     return replace(items, candidates=candidates, table=table.astype(np.uint16))
 
 
 def draw_tested(rows: Int64) -> Int64:
-    """Draw the rows among which a verdict is asked, the same ones every time: all of
-    few pictures.
+    """Draw the pictures that the verdict compares, at most `MAX_VERDICT_PICTURES`.
+
+    Args:
+        rows: Row numbers [M] of the pictures of the tested split.
+
+    Returns:
+        Row numbers [P], ascending. The same rows give the same draw.
     """
-    if len(rows) <= MOST_TESTED:
+    if len(rows) <= MAX_VERDICT_PICTURES:
         return rows
-    return np.sort(np.random.default_rng(0).choice(rows, MOST_TESTED, replace=False))
+    rng = np.random.default_rng(0)
+    return np.sort(rng.choice(rows, MAX_VERDICT_PICTURES, replace=False))
 
 
 def depends_on_other_trials(
     encode: Callable[[Tensor], Tensor], signals: Tensor
 ) -> bool:
-    """Whether trials get other tokens together than one at a time, so that a test would
-    be transductive.
+    """Return True if the token of a trial depends on the other trials in its batch.
+
+    A test with such a model would be transductive.
 
     Args:
         encode: Model, from signals [n, ...] to tokens [n, D].
-        signals: [N, ...]; of more than `TRIALS_COMPARED`, as many evenly spaced ones
-            are compared.
+        signals: Signals [N, ...] of the test trials. At most `MAX_TRIALS_ENCODED_ALONE`
+            evenly spaced trials are compared.
 
     Returns:
-        Whether one of them differs by more than rounding, or has no token without the
-        others.
+        True if a token changes by more than rounding when its trial is encoded without
+        the others, or if it then has no value.
 
     Source: MOABB 1.7.2, `CrossSubjectMode.TRAIN_TRIALWISE`, which scores one trial at a
     time.
     """
-    rows = np.unique(
-        np.linspace(0, len(signals) - 1, TRIALS_COMPARED).round().astype(np.int64)
-    )
-    chosen = signals[torch.from_numpy(rows)]
-    together = normalize(encode(chosen).double())
-    # a trial stands beside itself, since statistics of a batch need two
-    alone = torch.cat([encode(torch.stack([signal, signal]))[:1] for signal in chosen])
-    # NaN of no token
-    distance = (together - normalize(alone.double())).square().sum(1) / 2
-    return not bool((distance <= SAME_TOKEN).all())
+    spaced = np.linspace(0, len(signals) - 1, MAX_TRIALS_ENCODED_ALONE)
+    rows = np.unique(spaced.round().astype(np.int64))
+    trials = signals[torch.from_numpy(rows)]
+    batch_tokens = normalize(encode(trials).double())
+
+    # statistics of a batch need two trials, so a trial is paired with itself
+    pair_tokens = [encode(torch.stack([trial, trial]))[:1] for trial in trials]
+    single_tokens = normalize(torch.cat(pair_tokens).double())
+
+    # a missing token makes the distance NaN, which fails the comparison
+    distance = (batch_tokens - single_tokens).square().sum(1) / 2
+    return not bool((distance <= MAX_TOKEN_DISTANCE).all())

@@ -50,7 +50,7 @@ def unequal_categories(
     items = Alike(group_of=group_of, groups="runs" if runs > 1 else "trials").items(
         [[*group_of]]
     )
-    scores = Scores(labels=label.tolist(), ranks=2 - (named == label), wins=wins)
+    scores = Scores(labels=label.tolist(), ranks=2 - (named == label), auc_parts=wins)
     metrics = measure_classes(
         [[scores]], {**HOW, "is_share": None, "items": items, "pool": 2}
     )

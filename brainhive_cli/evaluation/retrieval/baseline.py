@@ -480,7 +480,7 @@ def find_order(job: Job, device: torch.device) -> Baseline:
     spec, align = job.recipe, job.runs[0]
     opened = job.open_models(job.groups[0], device)
     rows = draw_tested(
-        open_gallery(opened, [spec.split], only_shown=spec.only_shown).tested
+        open_gallery(opened, [spec.split], only_shown=spec.only_shown).test_rows
     )
     candidates = read_targets(opened[0], spec.split, rows, device)
     alike = alike_of(

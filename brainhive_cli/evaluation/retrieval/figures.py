@@ -229,7 +229,7 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     first = models[0]
     subject = models[0].cell.tested_on[0]
     trials = open_trials(models, subject, spec.split)
-    target = np.searchsorted(gallery.tested, trials[0].stimulus)  # [N]
+    target = np.searchsorted(gallery.test_rows, trials[0].stimulus)  # [N]
     tokens = normalize(encode(models, trials))  # [N, D]
     pictures = normalize(encode_gallery(models, gallery))  # [M, D]
     concepts = [concept.replace("_", " ") for concept in gallery.concepts]

@@ -92,7 +92,7 @@ def _merge(folds: Sequence[Scores], numbers: Sequence[int]) -> Scores:
     """Put the items of all folds one behind the other."""
     # columns; the fold is the group where trials have none; draws are joined as far as
     # all folds have them
-    lists = ("image_ids", "labels", "concepts", "named", "wins")
+    lists = ("image_ids", "labels", "concepts", "nearest_concepts", "auc_parts")
     columns: Any = {
         name: [*chain(*(getattr(fold, name) for fold in folds))] for name in lists
     }
@@ -142,7 +142,7 @@ def _merge(folds: Sequence[Scores], numbers: Sequence[int]) -> Scores:
             for name in first.scopes
             if name.startswith(POOLED) and all(name in fold.scopes for fold in folds)
         },
-        words=first.words,
+        description=first.description,
     )
 
 
@@ -201,8 +201,8 @@ def measure_classes(
                 1 / context["pool"],
             )
         )
-    if all(len(scores.wins) == len(scores.labels) for scores in chain(*groups)):
-        metrics.append(measure_mean("auc", lambda scores: scores.wins, 0.5))
+    if all(len(scores.auc_parts) == len(scores.labels) for scores in chain(*groups)):
+        metrics.append(measure_mean("auc", lambda scores: scores.auc_parts, 0.5))
     return by_name(metrics)
 
 

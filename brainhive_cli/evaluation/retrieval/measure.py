@@ -86,7 +86,7 @@ def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Score
     scores = rank(gallery, images, tokens, items)
     corrected = rank_corrected(gallery, images, tokens, items, spec.corrections)
     alone = rank_alone(models, gallery, images, tokens, items)
-    nearest = measure_nearest(models, images[: len(gallery.tested)], spec.split)
+    nearest = measure_nearest(models, images[: len(gallery.test_rows)], spec.split)
 
     # further measures of each subject
     for subject, signals in tokens.items():
@@ -246,7 +246,7 @@ def rank_alone(
     for number, model in enumerate(models):
         part = {subject: parts[number] for subject, parts in signals.items()}
         ranked[model.run.name] = {
-            subject: replace(table, words=f"{model.run.name} alone")
+            subject: replace(table, description=f"{model.run.name} alone")
             for subject, table in rank(gallery, pictures[number], part, items).items()
         }
     return ranked
@@ -264,7 +264,7 @@ def encode_items(
     tested = open_trials(models, subject, spec.split)
     tokens = encode(models, tested)
     rows = tested[0].stimulus
-    seen = np.searchsorted(gallery.tested, rows)
+    seen = np.searchsorted(gallery.test_rows, rows)
 
     # what was interleaved; names and runs or sessions of held-out trials, which no
     # other designs have
@@ -318,7 +318,7 @@ def measure_subsets(tokens: Tensor, shown: Tensor, ways: int) -> Scores:
     forward, backward = (
         Scores(values={"top1_expected": shares}, pool=pool) for shares in expected
     )
-    return replace(forward, words=words, scopes={BACKWARD: backward})
+    return replace(forward, description=words, scopes={BACKWARD: backward})
 
 
 def check_measures(spec: Recipe, trials: Trials) -> None:
@@ -405,7 +405,7 @@ def measure_repetitions(
         points[scope(REPETITIONS, f"{k}")] = Scores(
             ranks=ranked.numpy().reshape(len(draws), -1),
             pool=len(images),
-            words=f"{k} of them drawn",
+            description=f"{k} of them drawn",
         )
     return points
 
@@ -498,7 +498,12 @@ def measure_ceiling(
     ranks = np.stack(ranks_by_split)
     values = {"reliability": np.mean(shares, 0)}
     return Scores(
-        ids, ranks=ranks, pool=len(ids), values=values, repetitions=most, times=times
+        ids,
+        ranks=ranks,
+        pool=len(ids),
+        values=values,
+        repetitions=most,
+        repetition_ratio=times,
     )
 
 
@@ -543,6 +548,6 @@ def measure_region_shares(
         *model.pictures(split).image_ids[trials.stimulus]
     ]
     return {
-        scope(REGIONS, name): Scores(ids, values=values, words="by region")
+        scope(REGIONS, name): Scores(ids, values=values, description="by region")
         for name, values in shares.items()
     }

@@ -129,12 +129,14 @@ class Cells:
         """Choose further tables of the cells by their scope; None unless all have one,
         as large.
         """
-        groups: Any = [[cell.below(name) for cell in group] for group in self.groups]
+        groups: Any = [
+            [cell.get_table(name) for cell in group] for group in self.groups
+        ]
         # tables of different numbers of candidates have no common chance
         sizes = {table and (table.pool, table.targets) for table in chain(*groups)}
         if None in sizes or len(sizes) > 1:
             return None
-        words = [self.protocol, groups[0][0].words]
+        words = [self.protocol, groups[0][0].description]
         return replace(self, groups=groups, protocol=", ".join(filter(None, words)))
 
 
@@ -517,7 +519,7 @@ def measure_ceilings(ceilings: Mapping[str, Scores], tested: Cells) -> Measureme
     for name, group in groups.items():
         scopes[name] = measure_table(replace(tested, groups=group))
         # subjects may have been shown pictures a different number of times
-        times = float(np.mean([half.times for (half,) in group]))
+        times = float(np.mean([half.repetition_ratio for (half,) in group]))
         scopes[name]["reliability"] = _correct_to_all(
             scopes[name]["reliability"], times
         )
@@ -602,7 +604,12 @@ def count_confusions(tested: Iterable[Scores]) -> ConfusionMatrix | None:
     """
     # pairs of the shown and the decoded concept
     counts = Counter(
-        chain(*(zip(scores.concepts, scores.named, strict=True) for scores in tested))
+        chain(
+            *(
+                zip(scores.concepts, scores.nearest_concepts, strict=True)
+                for scores in tested
+            )
+        )
     )
     names = sorted({*chain(*counts)})
     # a larger matrix could not be read

@@ -44,7 +44,7 @@ def test_the_area_has_the_variance_of_delong(sizes, monkeypatch):
     scores = Scores(
         labels=[str(target[row]) for row in shuffled],
         ranks=ranks(signals, gallery, torch.from_numpy(target)).numpy()[shuffled],
-        wins=[wins[row] for row in shuffled],
+        auc_parts=[wins[row] for row in shuffled],
     )
     variances = []
 
@@ -144,7 +144,7 @@ def of_fold(fold: int, shown: list[str], candidates: list[str]) -> Scores:
         pool=3,
         values={"map": 1 / own},
         relevant=own,
-        named=[name[0] for name in shown],
+        nearest_concepts=[name[0] for name in shown],
         nearest=own / 100,
         candidates=candidates,
         table=table,

@@ -11,7 +11,7 @@ from brainhive_cli.evaluation.retrieval.summary import (
     describe_control,
 )
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.retrieval import DRAWS, Scores
+from brainhive_cli.measurement.retrieval import MAX_DRAWS, Scores
 from brainhive_cli.measurement.units import Alike
 
 
@@ -33,7 +33,7 @@ def scores(
         pool=20,
         values={"map": 1 / found},
         relevant=np.ones(len(names), np.int64),
-        named=names,
+        nearest_concepts=names,
         scopes={
             BACKWARD: Scores(names, ranks=found, pool=len(names)),
             **({"subsets": subsets} if hits else {}),
@@ -104,7 +104,7 @@ def test_the_p_of_a_control_counts_draws_that_are_as_good_over_subjects():
     """Of two subjects whose means are measured: .4; nine draws of 1000 are at least as
     good.
     """
-    drawn = np.zeros(DRAWS)
+    drawn = np.zeros(MAX_DRAWS)
     drawn[:9] = 0.4
     names = ("top1", "top5", "mean_rank", "mrr")
     groups = [

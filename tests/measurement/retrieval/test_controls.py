@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.measurement.retrieval import DRAWS, Gallery, permute_targets
+from brainhive_cli.measurement.retrieval import MAX_DRAWS, Gallery, permute_targets
 
 
 def draw(count: int, alike_by: str, control: str) -> np.ndarray:
@@ -28,5 +28,5 @@ def test_a_short_film_has_as_many_draws_as_shifts(clips, control):
 
 
 def test_many_pictures_have_as_many_draws_as_the_smallest_p_says():
-    assert len(np.unique(draw(30, "concept", "permuted"), axis=0)) == DRAWS
+    assert len(np.unique(draw(30, "concept", "permuted"), axis=0)) == MAX_DRAWS
     assert len(draw(4, "concept", "permuted")) == 23

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import batch_norm
 
-from brainhive_cli.measurement.retrieval import TRIALS_COMPARED, depends_on_other_trials
+from brainhive_cli.measurement.retrieval import (
+    MAX_TRIALS_ENCODED_ALONE,
+    depends_on_other_trials,
+)
 
 WEIGHTS = torch.randn(60, 16, generator=torch.Generator().manual_seed(0))
 SIGNALS = torch.randn(
-    3 * TRIALS_COMPARED, 6, 10, generator=torch.Generator().manual_seed(1)
+    3 * MAX_TRIALS_ENCODED_ALONE, 6, 10, generator=torch.Generator().manual_seed(1)
 )
 
 

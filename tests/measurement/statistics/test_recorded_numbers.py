@@ -550,13 +550,13 @@ def test_retrieval(recorded):
         ranks=[each.ranks for each in scores.values()],
         precision=[each.values["map"] for each in scores.values()],
         relevant=[each.relevant for each in scores.values()],
-        named=[" ".join(each.named) for each in scores.values()],
+        named=[" ".join(each.nearest_concepts) for each in scores.values()],
         backward=[
             [each.scopes["backward"].ranks, each.scopes["backward"].pool]
             for each in scores.values()
             if each.scopes
         ],
-        wins=rank(two, images[:2], {1: signals[1][:20]}, of_two)[1].wins,
+        wins=rank(two, images[:2], {1: signals[1][:20]}, of_two)[1].auc_parts,
         table=split.table,
         surplus=split.surplus(),
         corrected=[each[1].ranks for each in corrected.values()],

@@ -450,7 +450,7 @@ class TrainedModel:
             tokens = self.encode(trials)
 
         # rows are ascending: bisection gives the candidate that each trial showed
-        seen = np.searchsorted(gallery.tested, trials.stimulus)
+        seen = np.searchsorted(gallery.test_rows, trials.stimulus)
         names, concepts = (
             [listed[row] for row in seen]
             for listed in (gallery.image_ids, gallery.concepts)

@@ -85,7 +85,7 @@ def test_halves_have_so_many_times_fewer_repetitions(available, times):
 
     found = measure_ceiling(signal, available, ["a", "b"], 3, 0, parts)
 
-    assert found.times == pytest.approx(times)
+    assert found.repetition_ratio == pytest.approx(times)
     assert found.repetitions == int(available.max()) and found.ranks.shape == (3, 2)
 
 
@@ -95,7 +95,7 @@ def test_reliability_is_corrected_to_all_repetitions():
     ids = [f"{row}" for row in range(6)]
     ranks = np.ones((3, 6), np.int64)
     half = Scores(ids, ranks=ranks, pool=6, values=shares, repetitions=3)
-    halves = {"sub-01": half, "sub-02": replace(half, times=3.0)}
+    halves = {"sub-01": half, "sub-02": replace(half, repetition_ratio=3.0)}
 
     found = measure_ceilings(halves, Cells([], Alike(), "demo", "test")).scopes
 
@@ -137,7 +137,7 @@ def test_pictures_without_two_parts_are_left_out_and_padding_is_unread():
 
     assert found.image_ids == ["b", "c", "e"] and found.pool == 3
     assert np.isfinite(found.values["reliability"]).all()
-    assert found.times == pytest.approx(8 / 3)
+    assert found.repetition_ratio == pytest.approx(8 / 3)
     assert few.reason == "fewer than two pictures were repeated"
     assert single.reason == "one repetition of each picture"
     # each split and each seed halves in its own way

@@ -211,11 +211,11 @@ def describe(scores: Scores) -> dict[str, Any]:
     described = {
         name: value
         for name, value in vars(scores).items()
-        if name not in ("scopes", "ceiling", "interleaving", "named")
+        if name not in ("scopes", "ceiling", "interleaving", "nearest_concepts")
         and not (hasattr(value, "__len__") and len(value) == 0)
     }
     described["parts"] = scores.interleaving.parts
-    described["named"] = " ".join(scores.named)
+    described["named"] = " ".join(scores.nearest_concepts)
     described["below"] = {name: describe(one) for name, one in scores.scopes.items()}
     described["ceiling"] = scores.ceiling and describe(scores.ceiling)
     return described
@@ -233,11 +233,11 @@ def test_a_gallery_is_of_all_pictures_unless_asked_otherwise() -> None:
     shown = open_gallery(models, ["train", "test"], only_shown=True)
 
     # 3 and 4 have no embedding; nobody was shown 1
-    assert everything.tested.tolist() == [0, 1, 2, *range(5, 15)]
+    assert everything.test_rows.tolist() == [0, 1, 2, *range(5, 15)]
     assert everything.rows["train"].tolist() == [0, 1, 2, *range(5, 34)]
     seen = {*Model().shown(1, "test"), *Model().shown(2, "test")}
-    assert len(shown.tested) < len(everything.tested)
-    assert shown.tested.tolist() == sorted({*everything.tested.tolist()} & seen)
+    assert len(shown.test_rows) < len(everything.test_rows)
+    assert shown.test_rows.tolist() == sorted({*everything.test_rows.tolist()} & seen)
     assert shown.rows["train"].tolist() == everything.rows["train"].tolist()
 
 
@@ -271,7 +271,7 @@ def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
     subsets = Scores(
         values={"top1_expected": random.random(count)},
         pool=4,
-        words="4-way",
+        description="4-way",
         scopes={
             BACKWARD: Scores(values={"top1_expected": random.random(count)}, pool=4)
         },
@@ -295,7 +295,7 @@ def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
         pool=count,
         values={"reliability": random.random(count) - 0.2},
         repetitions=4 + seed,
-        times=2 + seed / 4,
+        repetition_ratio=2 + seed / 4,
     )
     made = Scores(
         *(names, names, concepts, [f"run {row % 3}" for row in range(count)]),
@@ -304,7 +304,7 @@ def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
         pool=14,
         values={"map": 1 / ranks},
         relevant=1 + np.arange(count) % 3,
-        named=[f"c{number}" for number in random.integers(0, 6, count)],
+        nearest_concepts=[f"c{number}" for number in random.integers(0, 6, count)],
         nearest=random.random(count),
         candidates=NAMES,
         table=table.astype(np.uint16),
@@ -388,8 +388,8 @@ def test_metrics_of_cells(recorded: Recorded) -> None:
 
 def test_many_concepts_have_no_table_of_confusions() -> None:
     names = [f"{row}" for row in range(51)]
-    assert count_confusions([Scores(concepts=names, named=names)]) is None
-    few = count_confusions([Scores(concepts=names[:50], named=names[:50])])
+    assert count_confusions([Scores(concepts=names, nearest_concepts=names)]) is None
+    few = count_confusions([Scores(concepts=names[:50], nearest_concepts=names[:50])])
     assert few is not None and np.trace(few.counts) == 50
 
 
@@ -462,7 +462,7 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
             ranks = random.integers(1, kinds + 1, count)
             cell = Scores(ids, labels, labels, ranks=ranks, pool=kinds)
             wins = random.random(count).tolist() if kinds == 2 else ()
-            group.append(replace(cell, values={"map": 1 / ranks}, wins=wins))
+            group.append(replace(cell, values={"map": 1 / ranks}, auc_parts=wins))
         groups.append(group)
     tested = Cells(groups, Alike(group_of={}, groups="runs"), "a", "test", (1, 2))
     classes = measure_classes(groups, tested.context)
@@ -479,7 +479,7 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
         of_one_concept=measure_guess(shared, kinds),
     )
     assert measure_guess(even, 2) == {}
-    balanced = [[replace(groups[0][0], labels=["a", "b"] * 12, wins=())]]
+    balanced = [[replace(groups[0][0], labels=["a", "b"] * 12, auc_parts=())]]
     assert measure_classes(balanced, replace(tested, groups=balanced).context) == {}
 
 
