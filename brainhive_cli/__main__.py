@@ -8,7 +8,7 @@ import traceback
 import warnings
 from contextlib import suppress
 
-from brainhive_cli.core.errors import INTERRUPTED, first_line, install_line
+from brainhive_cli.core.errors import INTERRUPTED_EXIT_CODE, first_line, install_line
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     except SystemExit as ended:
         code = ended.code
     except KeyboardInterrupt:  # before a command begins, which handles its own
-        code = INTERRUPTED
+        code = INTERRUPTED_EXIT_CODE
     except BaseException as error:
         # before a command begins, or of a terminal that cannot be written to
         if "--debug" in sys.argv:
@@ -56,8 +56,8 @@ def main() -> None:
             )
     # Python waits for threads of libraries, which may wait for a slow server in turn
     others = {*threading.enumerate()} - {threading.main_thread()}
-    if code == INTERRUPTED and not all(thread.daemon for thread in others):
-        os._exit(INTERRUPTED)
+    if code == INTERRUPTED_EXIT_CODE and not all(thread.daemon for thread in others):
+        os._exit(INTERRUPTED_EXIT_CODE)
     sys.exit(code)  # type: ignore[arg-type]
 
 

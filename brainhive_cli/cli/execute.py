@@ -20,7 +20,7 @@ from brainhive_cli.cli.table import LAUNCH
 from brainhive_cli.core import console, documents, foreign_code, parts
 from brainhive_cli.core.command import Input, Result, describe_missing, tabulate
 from brainhive_cli.core.errors import (
-    INTERRUPTED,
+    INTERRUPTED_EXIT_CODE,
     SUGGESTED,
     BrainhiveError,
     DeviceError,
@@ -29,9 +29,9 @@ from brainhive_cli.core.errors import (
     MissingData,
     MissingExtra,
     RecipeError,
-    completed_by,
+    complete_lines,
+    filter_hints,
     first_line,
-    hints_for,
     raise_if_interrupted,
     remember_interrupts,
     system_error_number,
@@ -109,7 +109,7 @@ def execute(
     is_allowed = bool(common["allow_code"])
     as_json = bool(common["json"])
     folders = cache(lambda: list_shipped(command, common["recipe"]))
-    with completed_by(
+    with complete_lines(
         partial(complete, folders=folders, keys=keys, is_allowed=is_allowed)
     ):
         try:
@@ -117,12 +117,16 @@ def execute(
                 code = _run(command, common, flags, overrides)
                 raise_if_interrupted()
         except KeyboardInterrupt:
-            code = INTERRUPTED
+            code = INTERRUPTED_EXIT_CODE
             way = "the same command continues where it stopped"
             console.say(f"interrupted: {way}")
             if as_json:
                 console.show_json(
-                    {"error": "interrupted", "hint": way, "exit_code": INTERRUPTED}
+                    {
+                        "error": "interrupted",
+                        "hint": way,
+                        "exit_code": INTERRUPTED_EXIT_CODE,
+                    }
                 )
         except Exception as error:
             is_pipe_closed = (
@@ -154,7 +158,7 @@ def _run(
         recipe = module.Recipe.resolve(
             command, common["recipe"], {**flags, **launch_flags}, overrides
         )
-    with hints_for(partial(has_key, recipe)):
+    with filter_hints(partial(has_key, recipe)):
         return _carry_out(command, module, recipe, common)
 
 
@@ -341,7 +345,7 @@ def _report(error: Exception, common: Mapping[str, Any]) -> int:
         if common["debug"]:
             console.show_traceback()
         if not launch.leave_report(described.exit_code, described):
-            console.fail(described, common["json"])
+            console.show_error(described, common["json"])
     return described.exit_code
 
 
@@ -387,7 +391,7 @@ def complete(
     """
     # the first shipped folder that has a recipe of the command
     command = line.command
-    words = line.words
+    words = line.arguments
     root = shipped_recipes()
     recipe = next(
         (name for name in folders() if (root / name / f"{command}.yaml").is_file()),
@@ -399,7 +403,7 @@ def complete(
         needed = (word for word in words if _is_needed(word, recipe, command, keys))
         line = Line(command, ("recipe", recipe), *needed)
 
-    return Line(command, *line.words, "--allow-code") if is_allowed else line
+    return Line(command, *line.arguments, "--allow-code") if is_allowed else line
 
 
 def _is_needed(word: Any, recipe: str, command: str, keys: Set[str]) -> bool:

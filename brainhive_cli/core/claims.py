@@ -13,7 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from brainhive_cli.core.errors import JOB, BrainhiveError, raise_if_asked_to_stop
+from brainhive_cli.core.errors import (
+    JOB_ID_VARIABLE,
+    BrainhiveError,
+    raise_if_asked_to_stop,
+)
 from brainhive_cli.core.files import is_running, name_machine, name_part, tell_disk_time
 
 HEARTBEAT_S = 10.0
@@ -39,7 +43,7 @@ def name_worker() -> str:
 
 
 def _name_job() -> str:
-    return re.sub("[^!-~]", "_", os.environ.get(JOB, ""))[:MAX_JOB_LETTERS]
+    return re.sub("[^!-~]", "_", os.environ.get(JOB_ID_VARIABLE, ""))[:MAX_JOB_LETTERS]
 
 
 def find_holder(path: Path) -> str:

@@ -21,21 +21,21 @@ from brainhive_cli.core.tables import ONE_LINE, Table, draw, table_width, write_
 if TYPE_CHECKING:
     from brainhive_cli.core.errors import BrainhiveError
 
-WIDE = 10_000
+UNFOLDED_COLUMNS = 10_000
 """Columns where no line is folded: of lines to copy."""
 MAX_FOLDED_COLUMNS = 3
 """Most columns of a table that is folded where it does not fit."""
-PIPED = 120
+PIPE_COLUMNS = 120
 """Columns of a table in a pipe or file, whose width is not known."""
 DELAY_S = 2.0
 """Work that lasts shorter than this shows no progress, and says no line at its end."""
-LINE_S = 60.0
+PROGRESS_INTERVAL_S = 60.0
 """Seconds between lines that say how far work is, where there is no terminal to draw
 on.
 """
-LONG_S = 600.0
+ANNOUNCED_S = 600.0
 """Work that takes longer is announced: how much there is, and how long it takes."""
-SETTLED_S = 10.0
+FIRST_PACE_S = 10.0
 """Time after which the first items of work tell how long the others take."""
 DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
 """Variables of which one is set where a browser has a window."""
@@ -53,7 +53,7 @@ def writes_messages() -> bool:
 
 
 @contextmanager
-def silent() -> Iterator[None]:
+def mute_messages() -> Iterator[None]:
     """Write no messages and warnings, of work that repeats what has been said."""
     _silent.append(True)
     try:
@@ -74,7 +74,7 @@ def warn(text: str) -> None:
         _write(f"warning: {text}", style="yellow")
 
 
-def fail(error: "BrainhiveError", as_json: bool = False) -> None:
+def show_error(error: "BrainhiveError", as_json: bool = False) -> None:
     """Write an error: what is wrong in one line, what to do in another; on stdout too,
     where that is JSON.
     """
@@ -147,7 +147,7 @@ def announce(amount: str, item_s: float | None, items: float) -> None:
     """
     display = _display_on(_stderr())
     display.amount = "" if item_s else f" for {amount}"
-    if item_s and item_s * items > LONG_S:
+    if item_s and item_s * items > ANNOUNCED_S:
         say(
             f"about {write_duration(item_s * items)} for {amount}, each "
             f"{write_duration(item_s)} in the last run of this kind"
@@ -157,7 +157,7 @@ def announce(amount: str, item_s: float | None, items: float) -> None:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def mute_libraries() -> Iterator[None]:
     """Silence the progress bars and messages of transformers and diffusers, if they are
     imported.
     """
@@ -192,7 +192,7 @@ def confirm(question: str) -> bool:
     if not sys.stdin.isatty():
         return False
     # bars pause, so that they do not draw over the question
-    with undrawn():
+    with hide_progress():
         _write(f"{question} [y/N]")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -240,7 +240,7 @@ def show_table(table: Table) -> None:
         return
 
     # drawn by rich; blanks at the ends of lines are left out
-    console.width = WIDE if table.is_copied else width
+    console.width = UNFOLDED_COLUMNS if table.is_copied else width
     with console.capture() as written:
         console.print(draw(table), highlight=False, markup=False)
     note = (
@@ -398,7 +398,7 @@ def progress(
 
 
 @contextmanager
-def undrawn() -> Iterator[None]:
+def hide_progress() -> Iterator[None]:
     """Leave the terminal to what others write on it without the console: a question, a
     bar of a library.
     """
@@ -445,10 +445,10 @@ class _Display:
         item_s = basis.measure_item_s()
         if item_s is not None and inner is not None:
             item_s *= inner.total or 1
-        if item_s is None or basis.elapsed_s < SETTLED_S:
+        if item_s is None or basis.elapsed_s < FIRST_PACE_S:
             return
         left_s = item_s * ((outermost.total or 0) - outermost.items)
-        if left_s > LONG_S:
+        if left_s > ANNOUNCED_S:
             say(
                 f"{outermost.label}: about {write_duration(left_s)}"
                 f"{self.amount or f' for {outermost.total:,}'}, by the first "
@@ -459,7 +459,7 @@ class _Display:
 
     def say_lines(self, has_ended: threading.Event) -> None:
         """Say a line once in LINE_S, until the work ends."""
-        while not has_ended.wait(LINE_S):
+        while not has_ended.wait(PROGRESS_INTERVAL_S):
             say(self.describe())
 
     def __rich__(self) -> Any:
@@ -498,4 +498,4 @@ def _stdout() -> Any:
 
     is_open = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # a pipe or file
     # `python:brain:f` is no picture of a brain
-    return Console(emoji=False, width=PIPED if is_open else None)
+    return Console(emoji=False, width=PIPE_COLUMNS if is_open else None)

@@ -1,5 +1,5 @@
-"""Errors that end a command early, each with an exit code; the command lines that their
-hints name; Ctrl-C.
+"""Errors that end a command, with their exit codes and hints, and the signals that
+interrupt it.
 """
 
 import errno
@@ -13,167 +13,201 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from difflib import SequenceMatcher, get_close_matches
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-OF_LIBRARIES = r"\(os error (\d+)\)|unable to (?:mmap|open|stat) .*\((\d+)\)"
-"""Texts by which safetensors, which is written in Rust, and torch report an error of
-the system.
+ERROR_NUMBER_TEXT = r"\(os error (\d+)\)|unable to (?:mmap|open|stat) .*\((\d+)\)"
+"""Pattern of the messages by which safetensors, which is written in Rust, and torch
+report an error of the operating system.
 """
-JOB = "BRAINHIVE_JOB"
-"""Environment variable that the script of a cluster's job sets: the scheduler's id of
-the task.
+JOB_ID_VARIABLE = "BRAINHIVE_JOB"
+"""Environment variable with the scheduler's id of a task on a cluster. The job script
+sets this variable.
 """
-CONTINUES = "the same command continues"
-INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C stopped (128 + SIGINT), as shells have it; also of
-one that SIGTERM or SIGHUP stopped.
+CONTINUE_HINT = "run the same command again to continue"
+INTERRUPTED_EXIT_CODE = 130
+"""Exit code of a command that Ctrl-C, SIGTERM or SIGHUP stopped. Shells use the same
+code (128 + SIGINT).
 """
-INTERRUPTS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-"""Signals that interrupt a command: of Ctrl-C, of `timeout`, `kill` and systemd, and of
-a terminal that closes.
+INTERRUPT_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+"""Signals that interrupt a command. Ctrl-C sends SIGINT. `timeout`, `kill` and systemd
+send SIGTERM. A terminal that closes sends SIGHUP.
 """
-OUT_OF_TIME = 75
-"""Exit code of a command that was asked to stop before its end (EX_TEMPFAIL): the same
-one continues.
+STOPPED_EXIT_CODE = 75
+"""Exit code of a command that stopped early because a signal asked for it
+(EX_TEMPFAIL). Running the same command again continues the work.
 """
-_has_come = threading.Event()
-"""Whether the command was interrupted. Python raises KeyboardInterrupt where the main
-thread is: in a destructor, or a callback of a library in C, it is printed and lost. It
-is remembered here, without a traceback, and raised again where it is safe to stop.
+_is_interrupted = threading.Event()
+"""Set once the command was interrupted. Python raises KeyboardInterrupt at the current
+position of the main thread. Inside a destructor or a callback of a C library, Python
+prints the exception and drops it. This event remembers the interrupt, so that the
+exception can be raised again where it is safe to stop.
 """
-_must_stop = threading.Event()
-"""Whether SIGUSR1, or SIGTERM in a cluster's job, has asked to stop where the work can
-continue.
+_is_stop_requested = threading.Event()
+"""Set once SIGUSR1, or SIGTERM in a job of a cluster, has asked the command to stop at
+the next point from which its work can continue.
 """
 
 
 class Line:
-    """A command line that a hint or message names.
+    """A command line that a hint or message suggests.
 
-    As a text it has what the user's own line had, as far as the next command needs that
-    (`completed_by`).
+    Its text also contains the arguments of the user's own command line that the
+    suggested command needs (see `complete_lines`).
 
     Attributes:
-        command: The subcommand.
-        words: What follows it, as `join_words` takes it.
+        command: Name of the subcommand.
+        arguments: Arguments of the subcommand, as `join_words` takes them.
     """
 
-    def __init__(self, command: str, *words: Any) -> None:
+    def __init__(self, command: str, *arguments: Any) -> None:
         self.command = command
-        self.words = words
+        self.arguments = arguments
 
     def __str__(self) -> str:
-        """Write the line; plainly where it cannot be completed, so that its error is
-        shown in any case.
-        """
-        # nothing completes lines outside a command, and a completion may fail
+        """Write the command line, completed by the user's arguments if possible."""
+        # Outside a command there is no completion, and a completion may fail. The error
+        # with this hint must be shown in both cases.
         with suppress(Exception):
-            return _completion[-1](self).plain
+            return _line_completions[-1](self).plain
         return self.plain
 
     @property
     def plain(self) -> str:
-        """The line with its own words alone."""
-        return join_words(["brainhive", self.command, *self.words])
+        """Command line with its own arguments only."""
+        return join_words(["brainhive", self.command, *self.arguments])
 
 
 SUGGESTED = "suggested"
-"""Marks a key that a line has only where its recipe does not set it."""
+"""Mark of a key that a suggested command line contains only if its recipe does not set
+the key.
+"""
 Hint = str | Line
-"""What to do, in one line."""
-KEY = re.compile(r"\b[a-z_]+(?:\.\w+)+(?==)")
-"""A key of a section of a recipe, where a hint sets it."""
-CLAUSE_END = re.compile(r"((?:;|,)? or |; |, )(?![^\[{(]*[\]})])")
-"""What joins the ways out in a hint, outside of brackets."""
-_has_key: list[Callable[[str], bool]] = []
-"""Whether the recipe at hand has a key, in all threads; the last one counts."""
-_completion: list[Callable[[Line], Line]] = []
-"""What completes lines, in all threads; the last one counts."""
+"""Advice in one line: a text or a command line."""
+RECIPE_KEY = re.compile(r"\b[a-z_]+(?:\.\w+)+(?==)")
+"""Pattern of a dotted recipe key that a hint sets, such as train.lr in `train.lr=1`."""
+CLAUSE_SEPARATOR = re.compile(r"((?:;|,)? or |; |, )(?![^\[{(]*[\]})])")
+"""Pattern of the text between two clauses of a hint, outside of brackets."""
+_key_checks: list[Callable[[str], bool]] = []
+"""Stack of functions that return True if the current recipe has a key. The last
+function applies, in all threads.
+"""
+_line_completions: list[Callable[[Line], Line]] = []
+"""Stack of functions that add the user's arguments to a command line. The last function
+applies, in all threads.
+"""
 
 
 @contextmanager
-def completed_by(complete: Callable[[Line], Line]) -> Iterator[None]:
-    """Complete the lines that are written in the block."""
-    _completion.append(complete)
+def complete_lines(complete: Callable[[Line], Line]) -> Iterator[None]:
+    """Apply a function to each command line that is written inside the block.
+
+    Args:
+        complete: Function that returns the line with further arguments.
+    """
+    _line_completions.append(complete)
     try:
         yield
     finally:
-        _completion.pop()
+        _line_completions.pop()
 
 
 @contextmanager
-def hints_for(has_key: Callable[[str], bool]) -> Iterator[None]:
-    """Leave ways out of hints whose keys the recipe of the block does not have, also
-    of the error that ends it.
+def filter_hints(has_key: Callable[[str], bool]) -> Iterator[None]:
+    """Drop the clauses of hints that set a key which the current recipe lacks.
+
+    Hints that are read inside the block are filtered. If an error ends the block, its
+    hint stays filtered afterwards.
+
+    Args:
+        has_key: Function that returns True if the recipe has a dotted key.
     """
-    _has_key.append(has_key)
+    _key_checks.append(has_key)
     try:
         yield
     except BrainhiveError as error:
+        # the property returns the filtered text, which the setter stores
         error.hint = error.hint
         raise
     finally:
-        _has_key.pop()
+        _key_checks.pop()
 
 
-def _keep_ways(hint: str) -> str:
-    """Keep the ways out of a hint whose keys the recipe at hand has."""
-    if not _has_key or all(map(_has_key[-1], KEY.findall(hint))):
+def _drop_unknown_keys(hint: str) -> str:
+    """Drop the clauses of a hint that set a key which the current recipe lacks."""
+    if not _key_checks:
         return hint
-    # clauses and what joins them take turns
-    pieces = CLAUSE_END.split(hint)
+    has_key = _key_checks[-1]
+    if all(map(has_key, RECIPE_KEY.findall(hint))):
+        return hint
+
+    # split() returns the clauses at even indices and the separators at odd indices
+    pieces = CLAUSE_SEPARATOR.split(hint)
+    clauses = pieces[::2]
+    separators = ["", *pieces[1::2]]
     text = ""
-    for joint, clause in zip(["", *pieces[1::2]], pieces[::2], strict=True):
-        if all(map(_has_key[-1], KEY.findall(clause))):
-            text += f"{joint}{clause}" if text else clause
-    return text or "correct the data: this command has no key for it"
+    for separator, clause in zip(separators, clauses, strict=True):
+        if not all(map(has_key, RECIPE_KEY.findall(clause))):
+            continue
+        text += f"{separator}{clause}" if text else clause
+    return text or "correct the data; this command has no option for it"
 
 
-def join_words(words: Iterable[Any]) -> str:
-    """Write words as they are typed.
+def join_words(arguments: Iterable[Any]) -> str:
+    """Write a command line as a user types it.
 
     Args:
-        words: Paths, switches and overrides as they are; a key as (key, value), with a
-            list of several values, or as (key, value, SUGGESTED) where a recipe of the
-            line may set it. It becomes a flag, or an override where a value is a
-            part with knobs; a key without a value is left out.
+        arguments: Arguments in their order. A path, switch or override is written
+            unchanged. A tuple (key, value) becomes a flag. It becomes an override if a
+            value is a part with settings, such as `{kind: ridge, alpha: 1}`. The value
+            may be a list. A key with an empty value is left out. A third element of the
+            tuple (`SUGGESTED`) is ignored.
+
+    Returns:
+        The command line, quoted for a shell.
     """
-    typed = list[str]()
-    for word in words:
-        # paths, switches and overrides as they are
-        if not isinstance(word, tuple):
-            typed.append(str(word))
-        elif word[1]:
-            key, value, *_ = word
-            has_several = isinstance(value, list | tuple)
-            texts = [*map(str, value)] if has_several else [str(value)]
-            # a part with knobs holds commas, at which a flag would split it
-            if any(text.startswith("{") for text in texts):
-                text = ", ".join(texts)
-                typed.append(f"{key}=[{text}]" if has_several else f"{key}={text}")
-            else:
-                typed += [f"--{key}", ",".join(texts)]
-    return shlex.join(typed)
+    typed_words: list[str] = []
+    for argument in arguments:
+        if not isinstance(argument, tuple):
+            typed_words.append(str(argument))
+            continue
+
+        # a key without a value
+        key, value = argument[:2]
+        if not value:
+            continue
+
+        # A flag splits its value at commas. A part with settings contains commas, so it
+        # is written as an override.
+        has_several = isinstance(value, list | tuple)
+        texts = [str(item) for item in value] if has_several else [str(value)]
+        if any(text.startswith("{") for text in texts):
+            text = ", ".join(texts)
+            typed_words.append(f"{key}=[{text}]" if has_several else f"{key}={text}")
+        else:
+            typed_words += [f"--{key}", ",".join(texts)]
+    return shlex.join(typed_words)
 
 
 def write_value(value: Any) -> str:
-    """Write a value as an override takes it, in one line."""
+    """Write a value as YAML in one line, as an override takes it."""
     import yaml
 
-    # a width at which nothing is folded; PyYAML marks the end after a bare scalar
+    # The width prevents line breaks. PyYAML ends a bare scalar with "...".
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
     return text.removesuffix("...\n").strip()
 
 
 class BrainhiveError(Exception):
-    """Something the user can fix.
+    """An error that the user can fix.
 
     Args:
         message: One line that says what is wrong and where.
         hint: One line that says what to do about it.
-        exit_code: What the command ends with; default: that of the class.
+        exit_code: Exit code of the command. The default 0 stands for the code of the
+            class.
     """
 
     exit_code = 1
@@ -185,15 +219,15 @@ class BrainhiveError(Exception):
         self.exit_code = exit_code or self.exit_code
 
     def __str__(self) -> str:
-        """Return the message, which those who pass the error on may have extended."""
+        """Return the message with the additions of callers, such as `naming`."""
         return self.message
 
     @property
     def hint(self) -> str:
-        """Advice; a command line in it is written where it is read, also of another
-        process's error, and ways out that the command does not have are left out.
+        """Advice in one line. Its text is made at each access, because it depends on
+        the current command (`complete_lines`) and recipe (`filter_hints`).
         """
-        return _keep_ways(str(self._hint))
+        return _drop_unknown_keys(str(self._hint))
 
     @hint.setter
     def hint(self, hint: str) -> None:
@@ -201,44 +235,52 @@ class BrainhiveError(Exception):
 
     @property
     def in_one_line(self) -> str:
-        """Message, with the way out in brackets."""
+        """Message, followed by the hint in brackets."""
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
 class RecipeError(BrainhiveError):
-    """A recipe, flag or override that does not hold."""
+    """An invalid recipe, flag or override."""
 
     exit_code = 2
 
 
 class DamagedStore(BrainhiveError):
-    """Rows of a store that are not those which were written: nothing is computed
-    without them.
+    """Rows of a store that changed after they were written. No result is computed from
+    a store with such rows.
     """
 
 
 class MissingData(BrainhiveError):
-    """Data or weights that are not where they are expected."""
+    """Data or weights that do not exist at the expected place."""
 
     exit_code = 3
 
 
 class MissingExtra(BrainhiveError):
-    """A library that is not installed; the hint is the pip line."""
+    """A library that is not installed. The hint is the pip line that installs it."""
 
     exit_code = 4
 
 
 def install_line(extra: str = "", checkout: Path = Path(__file__).parents[2]) -> str:
-    """Write the line that installs Brainhive with an extra: from the checkout that it
-    runs from, or else by its name.
+    """Write the pip line that installs Brainhive with an extra.
+
+    Args:
+        extra: Name of the extra. Empty for none.
+        checkout: Folder that holds the running package.
+
+    Returns:
+        The line. It installs from the checkout if that folder has a pyproject.toml, and
+        otherwise the package `brainhive` from the index.
     """
     name = "brainhive"
     option = ""
     if (checkout / "pyproject.toml").is_file():
         name = "." if Path.cwd() == checkout else str(checkout)
         option = "-e "
-    return f"pip install {option}{shlex.quote(f'{name}[{extra}]' if extra else name)}"
+    target = f"{name}[{extra}]" if extra else name
+    return f"pip install {option}{shlex.quote(target)}"
 
 
 class DeviceError(BrainhiveError):
@@ -248,34 +290,42 @@ class DeviceError(BrainhiveError):
 
 
 class LostProcess(BrainhiveError):
-    """The loss of another process of the launch, whose own error is the cause."""
+    """The loss of another process of the launch. The error of that process is the
+    cause.
+    """
 
 
 class Unfinished(Exception):
-    """The end of a look for finished work: some of it is still to be done."""
+    """The result of a check for finished work if some of the work is still to do."""
 
 
-def require_kind(name: str, value: object, kind: type, way: str) -> None:
-    """Refuse an argument of a public function that is of another type.
+def require_kind(name: str, value: object, kind: type, hint: str) -> None:
+    """Raise an error if an argument of a public function has the wrong type.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+        kind: Allowed type.
+        hint: Advice for the error.
 
     Raises:
-        RecipeError: naming the argument and both types.
+        RecipeError: if `value` is not of type `kind`. The message names the argument
+            and both types.
     """
     if not isinstance(value, kind):
         raise RecipeError(
-            f"{name} is of type {type(value).__name__}, not {kind.__name__}", way
+            f"{name} is of type {type(value).__name__}, not {kind.__name__}", hint
         )
 
 
 def first_line(error: BaseException) -> str:
-    """Shorten what a library says to its first line; the error's type where it says
-    nothing.
-    """
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of an error's message, or its type if it has no message."""
+    message = str(error).strip()
+    return (message or type(error).__name__).splitlines()[0]
 
 
 def find_error(act: Callable[[], object]) -> BrainhiveError | None:
-    """Return the error of ours that a function raises; None where it raises none."""
+    """Call a function, and return the BrainhiveError that it raises, if any."""
     try:
         act()
     except BrainhiveError as error:
@@ -284,112 +334,135 @@ def find_error(act: Callable[[], object]) -> BrainhiveError | None:
 
 
 @contextmanager
-def naming(what: object) -> Iterator[None]:
-    """Name what an error of the block is of, such as a file."""
+def naming(source: object) -> Iterator[None]:
+    """Put the name of the source, such as a file, before the message of an error that
+    the block raises.
+    """
     try:
         yield
     except BrainhiveError as error:
-        error.message = f"{what}: {error.message}"
+        error.message = f"{source}: {error.message}"
         raise
 
 
-def guess(name: str, known: Iterable[str], before: str = "") -> str:
-    """Open a hint with the known name that is nearest; empty if none is near.
+def guess(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """Write the beginning of a hint that suggests the most similar valid name.
 
-    A name that begins with all that was written is near, however long it is.
+    Upper and lower case do not matter. Names that begin with the written name count as
+    similar, however long they are.
 
     Args:
-        name: What was written.
-        known: What it may have meant.
-        before: What precedes the name where it is written out, as the section of a
-            recipe's key.
+        name: Invalid name, as the user wrote it.
+        names: Valid names.
+        prefix: Text before the suggested name, such as the section of a recipe key.
+
+    Returns:
+        A question with a space at its end. Empty if no valid name is similar.
     """
-    # case is a usual slip, so it does not count
-    written = name.casefold()
-    names = {candidate.casefold(): candidate for candidate in known}
-    begun = [
-        candidate
-        for candidate in names
-        if len(written) > 2 and candidate.startswith(written)
+    written_name = name.casefold()
+    names_by_folded = {valid_name.casefold(): valid_name for valid_name in names}
+    continuations = [
+        folded
+        for folded in names_by_folded
+        if len(written_name) > 2 and folded.startswith(written_name)
     ]
-    near = begun or get_close_matches(written, names)
-    if not near:
+    similar_names = continuations or get_close_matches(written_name, names_by_folded)
+    if not similar_names:
         return ""
+    nearest = max(similar_names, key=partial(_compare_names, written_name))
+    return f"did you mean {prefix}{names_by_folded[nearest]}? "
 
-    def measure(other: str) -> tuple[float, int]:
-        # of equally near names the one with the longest part in common
-        matcher = SequenceMatcher(None, written, other)
-        return matcher.ratio(), matcher.find_longest_match().size
 
-    return f"did you mean {before}{names[max(near, key=measure)]}? "
+def _compare_names(name: str, valid_name: str) -> tuple[float, int]:
+    """Return the similarity of two names, and the length of their longest common part,
+    which breaks ties.
+    """
+    matcher = SequenceMatcher(None, name, valid_name)
+    return matcher.ratio(), matcher.find_longest_match().size
 
 
 def system_error_number(error: BaseException) -> int | None:
-    """Return the number of an error of the system, also where a library writes it as
-    text; else None.
+    """Return the errno of an error of the operating system.
+
+    Some libraries raise other exceptions with this number in the message. It is read
+    from there.
+
+    Returns:
+        The number, or None for any other error.
     """
-    # the number within a text of a library
-    if number := re.search(OF_LIBRARIES, str(error)):
-        return int(number[1] or number[2])
+    match = re.search(ERROR_NUMBER_TEXT, str(error))
+    if match:
+        return int(match[1] or match[2])
     return error.errno if isinstance(error, OSError) else None
 
 
 def find_rows(
-    wanted: Sequence[str], names: Sequence[str], where: str
+    requested_names: Sequence[str], names: Sequence[str], owner: str
 ) -> list[int | None]:
-    """Find the rows of channels or regions: of their names, else of one that differs in
-    case alone.
+    """Find the rows of channels or regions by their names.
+
+    An equal name wins. Otherwise a name that differs only in case matches, if there is
+    exactly one.
 
     Args:
-        wanted: [C] what is searched.
-        names: Those that are there.
-        where: Whose, for the error.
+        requested_names: Names [C] to search for.
+        names: Available names, one for each row.
+        owner: Owner of the available names, for the error message.
 
     Returns:
-        [C] their rows, each once; None where there is none.
+        Row [C] of each requested name, or None if no name matches. No row is returned
+        twice.
 
     Raises:
-        RecipeError: naming several that match equally.
+        RecipeError: if several names match a requested name equally well.
     """
-    # exact names first, so that no other name claims their rows
-    rows = [names.index(name) if names.count(name) == 1 else None for name in wanted]
+    # Equal names come first, so that no other requested name takes their rows. A name
+    # that is not unique is left to the search below, which raises the error.
+    rows: list[int | None] = []
+    for name in requested_names:
+        rows.append(names.index(name) if names.count(name) == 1 else None)
 
-    # then the name that differs in case alone, if there is only one
-    for index, name in enumerate(wanted):
-        if rows[index] is None:
-            folded = name.casefold()
-            near = [
-                row
-                for row, other in enumerate(names)
-                if other.casefold() == folded and row not in rows
-            ]
-            if len(near) > 1:
-                listed = ", ".join(names[row] for row in near)
-                raise RecipeError(
-                    f"{where} has {len(near)} names that may be {name!r}: {listed}",
-                    "write the name as one of them is written, or rename one of them",
-                )
-            rows[index] = near[0] if near else None
+    # search the remaining names without regard to case
+    for index, name in enumerate(requested_names):
+        if rows[index] is not None:
+            continue
+        folded_name = name.casefold()
+        matching_rows = [
+            row
+            for row, available_name in enumerate(names)
+            if available_name.casefold() == folded_name and row not in rows
+        ]
+        if len(matching_rows) > 1:
+            matching_names = ", ".join(names[row] for row in matching_rows)
+            raise RecipeError(
+                f"{owner} has {len(matching_rows)} names that match {name!r}: "
+                f"{matching_names}",
+                "write the exact name, or rename the others in the recording",
+            )
+        if matching_rows:
+            rows[index] = matching_rows[0]
     return rows
 
 
 @contextmanager
 def remember_interrupts() -> Iterator[None]:
-    """Remember signals that interrupt, or ask to stop, while a command runs.
+    """Remember the signals that interrupt the command, or ask it to stop, in the block.
 
-    In threads, where Python delivers no signals, nothing is done. A signal that was
-    ignored before stays so: SIGHUP under `nohup`, SIGINT in the background of a script.
+    Python delivers signals to the main thread only, so the block changes nothing in
+    other threads. A signal that was ignored before stays ignored, such as SIGHUP under
+    `nohup` and SIGINT in the background of a script.
 
     Raises:
-        KeyboardInterrupt: instead of whatever error a library has made of it.
+        KeyboardInterrupt: if the command was interrupted, even if a library turned the
+            interrupt into another error.
     """
 
     def remember(number: int, frame: FrameType | None) -> None:
-        # systems may send SIGTERM and SIGHUP together: the second one must not
-        # interrupt what the first one ends
+        # Some systems send SIGTERM and SIGHUP together. The second signal must not
+        # interrupt the clean-up that the first signal started.
         leave_closed_terminal()
-        is_repeated = _has_come.is_set() and number != signal.SIGINT
-        _has_come.set()
+        is_repeated = _is_interrupted.is_set() and number != signal.SIGINT
+        _is_interrupted.set()
         if not is_repeated:
             raise KeyboardInterrupt
 
@@ -398,53 +471,64 @@ def remember_interrupts() -> Iterator[None]:
         yield
         return
 
-    # a signal that asks to stop raises nothing: the work ends where it can continue
+    # A request to stop raises no exception. The command ends at the next point from
+    # which it can continue.
     handlers: dict[int, Callable[[int, FrameType | None], None]] = {
-        signal.SIGUSR1: lambda *_: _must_stop.set()
+        signal.SIGUSR1: lambda *_: _is_stop_requested.set()
     }
-    handlers |= dict.fromkeys(INTERRUPTS, remember)
+    handlers |= dict.fromkeys(INTERRUPT_SIGNALS, remember)
     if "LOCAL_RANK" in os.environ:
-        # the launcher ends its processes by SIGTERM, and reports it
+        # the launcher ends its processes with SIGTERM, and reports their end
         del handlers[signal.SIGTERM]
-    elif JOB in os.environ:
+    elif JOB_ID_VARIABLE in os.environ:
         handlers[signal.SIGTERM] = handlers[signal.SIGUSR1]
 
-    # interrupts raise, also where a library would only print them
-    before = set_handlers(handlers)
-    show = sys.unraisablehook
-    sys.unraisablehook = lambda lost: (
-        None if lost.exc_type is KeyboardInterrupt else show(lost)
-    )
+    # Python would print an interrupt in a destructor. It is raised later instead.
+    previous_handlers = set_handlers(handlers)
+    previous_hook = sys.unraisablehook
+
+    def hide_interrupt(unraisable: Any) -> None:
+        if unraisable.exc_type is not KeyboardInterrupt:
+            previous_hook(unraisable)
+
+    sys.unraisablehook = hide_interrupt
     try:
         yield
     except Exception as error:
-        if _has_come.is_set():  # which a library has made another error of
+        # a library may have turned the interrupt into this error
+        if _is_interrupted.is_set():
             raise KeyboardInterrupt from error
         raise
     finally:
-        _has_come.clear()
-        _must_stop.clear()
-        set_handlers(before)
-        sys.unraisablehook = show
+        _is_interrupted.clear()
+        _is_stop_requested.clear()
+        set_handlers(previous_handlers)
+        sys.unraisablehook = previous_hook
 
 
 def set_handlers(handlers: Mapping[int, Any]) -> dict[int, Any]:
-    """Set handlers of signals; a signal that is ignored stays so. Return the handlers
-    that were there before.
+    """Set the handlers of signals, except for signals that are ignored.
+
+    Args:
+        handlers: New handlers by signal number. The handler None is skipped.
+
+    Returns:
+        The previous handlers of the changed signals.
     """
-    before = {}
+    previous_handlers = {}
     for number, handler in handlers.items():
-        found = signal.getsignal(number)
-        # None stands for a handler in C, which Python cannot set again
-        if handler is not None and found is not signal.SIG_IGN:
-            before[number] = found
+        current_handler = signal.getsignal(number)
+        # None stands for a handler written in C, which Python cannot set again
+        if handler is not None and current_handler is not signal.SIG_IGN:
+            previous_handlers[number] = current_handler
             signal.signal(number, handler)
-    return before
+    return previous_handlers
 
 
 def leave_closed_terminal() -> None:
-    """Write to nowhere what goes to a terminal that has closed, where writing is an
-    error.
+    """Redirect stdout and stderr to the null device if their terminal has closed.
+
+    Writing to a closed terminal would raise an error.
     """
     for stdout_or_stderr in (1, 2):
         try:
@@ -455,25 +539,30 @@ def leave_closed_terminal() -> None:
 
 
 def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt if the command was interrupted: between steps, and before
-    a name becomes final.
+    """Raise KeyboardInterrupt if the command was interrupted.
+
+    Call this between steps, and before a file gets its final name.
     """
-    if _has_come.is_set():
+    if _is_interrupted.is_set():
         raise KeyboardInterrupt
 
 
 def is_asked_to_stop() -> bool:
-    """Whether a signal has asked this process to stop where its work can continue."""
-    return _must_stop.is_set()
+    """Return True if a signal asked this process to stop where it can continue."""
+    return _is_stop_requested.is_set()
 
 
 def raise_if_asked_to_stop() -> None:
-    """Raise an error if a signal has asked to stop: between pieces of work that are
-    kept.
+    """Raise an error if a signal asked this process to stop.
+
+    Call this after a piece of work is saved.
+
+    Raises:
+        BrainhiveError: with `STOPPED_EXIT_CODE`.
     """
-    if _must_stop.is_set():
+    if _is_stop_requested.is_set():
         raise BrainhiveError(
-            "stopped by a signal, as a cluster sends before time is over",
-            CONTINUES,
-            OUT_OF_TIME,
+            "stopped by a signal, such as a cluster sends before the time limit",
+            CONTINUE_HINT,
+            STOPPED_EXIT_CODE,
         )

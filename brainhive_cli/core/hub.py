@@ -203,7 +203,7 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
         )
 
     try:
-        with console.undrawn():
+        with console.hide_progress():
             return ask(partial(call_in_thread, download), _read_answer)
     except Exception as error:
         if bad_proxy := find_bad_proxy(error):

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from brainhive_cli import __version__
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import (
-    CONTINUES,
-    INTERRUPTED,
-    OUT_OF_TIME,
+    CONTINUE_HINT,
+    INTERRUPTED_EXIT_CODE,
+    STOPPED_EXIT_CODE,
     BrainhiveError,
     DeviceError,
     LostProcess,
@@ -435,16 +435,16 @@ def relaunch(run: RunOptions, processes: int, less_memory: str = "") -> int:
             codes = {
                 rank: failure.exitcode for rank, failure in failed.failures.items()
             }
-            if INTERRUPTED in codes.values():
-                return INTERRUPTED
+            if INTERRUPTED_EXIT_CODE in codes.values():
+                return INTERRUPTED_EXIT_CODE
             raise _find_cause(codes, Path(reports), less_memory) from None
         except SignalException as ended:
             # Ctrl-C reaches the processes, too, which say so
             if ended.sigval != signal.SIGINT:
                 raise KeyboardInterrupt from ended
-            return INTERRUPTED
+            return INTERRUPTED_EXIT_CODE
         except KeyboardInterrupt:
-            return INTERRUPTED
+            return INTERRUPTED_EXIT_CODE
         finally:
             signal.signal(signal.SIGUSR1, asked_before)
             logging.disable(logging.NOTSET)
@@ -515,12 +515,12 @@ def _find_cause(
     if not signals:
         code = max(codes.values(), default=1)
         return BrainhiveError(
-            f"a process of the launch ended with exit code {code}", CONTINUES, code
+            f"a process of the launch ended with exit code {code}", CONTINUE_HINT, code
         )
     rank, number = next(iter((killed or signals).items()))
     if number == Signals.SIGUSR1:  # asked to stop before it could listen
         problem = f"process {rank} of the launch was stopped by a signal"
-        return BrainhiveError(problem, CONTINUES, OUT_OF_TIME)
+        return BrainhiveError(problem, CONTINUE_HINT, STOPPED_EXIT_CODE)
     if number == Signals.SIGKILL:
         return DeviceError(
             (
@@ -529,11 +529,11 @@ def _find_cause(
             ),
             (
                 f"{less_memory or 'fewer processes, or a machine with more memory'}; "
-                f"{CONTINUES}"
+                f"{CONTINUE_HINT}"
             ),
         )
     return BrainhiveError(
-        f"process {rank} of the launch was ended by {number.name}", CONTINUES
+        f"process {rank} of the launch was ended by {number.name}", CONTINUE_HINT
     )
 
 

@@ -93,7 +93,7 @@ def load_network(
         # else diffusers reports their absence as an error
         options["use_safetensors"] = False
     # load, and refuse a network that lacks some of its weights
-    with weights.reading(where, files=files), console.hushed():
+    with weights.reading(where, files=files), console.mute_libraries():
         model, info = network.from_pretrained(
             folder, output_loading_info=True, **options
         )

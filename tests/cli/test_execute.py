@@ -16,7 +16,7 @@ from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.commands import doctor
 from brainhive_cli.core.command import Result
-from brainhive_cli.core.errors import BrainhiveError, Line, completed_by
+from brainhive_cli.core.errors import BrainhiveError, Line, complete_lines
 from brainhive_cli.core.tables import Table
 
 RESULT = Result(Path(), (Table("a title", ("column",), (("cell",),)),))
@@ -73,7 +73,7 @@ def test_the_next_line_may_run_the_code_that_this_one_was_allowed_to_run() -> No
         (True, "brainhive eval-retrieval --run a --allow-code"),
         (False, "brainhive eval-retrieval --run a"),
     ):
-        with completed_by(
+        with complete_lines(
             partial(execute.complete, folders=list, keys=set(), is_allowed=is_allowed)
         ):
             assert str(line) == expected

@@ -20,7 +20,7 @@ def test_talk_warnings_and_errors_go_to_stderr_one_line_each_and_results_to_stdo
 ) -> None:
     console.say(ODD)
     console.warn(ODD)
-    console.fail(BrainhiveError(ODD, "do this"))
+    console.show_error(BrainhiveError(ODD, "do this"))
     shown = capsys.readouterr()
     assert shown.err.splitlines() == [
         ODD,
@@ -191,7 +191,7 @@ def test_a_name_with_a_new_line_or_control_character_makes_no_line_of_its_own(
         "Oz\x1b[31m\nerror: forged\udcff\u202e",
         "Oz\\x1b[31m\\nerror: forged\\udcff\\u202e",
     )
-    console.fail(BrainhiveError(f"no {name}", f"rename {name}"))
+    console.show_error(BrainhiveError(f"no {name}", f"rename {name}"))
     console.say(f"stream {name}", "connected")
     told = [
         f"error: no {escaped}",
@@ -286,13 +286,13 @@ def test_silence_ends_with_its_block(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("RANK", raising=False)
-    with console.silent():
-        with console.silent():
+    with console.mute_messages():
+        with console.mute_messages():
             console.warn("a")
         console.say("b")
     console.say("c")
     assert capsys.readouterr().err == "c\n"
-    with pytest.raises(ValueError), console.silent():
+    with pytest.raises(ValueError), console.mute_messages():
         raise ValueError
     assert console.writes_messages()
 
@@ -300,10 +300,10 @@ def test_silence_ends_with_its_block(
 def test_an_error_is_json_on_stdout_where_that_is_asked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    console.fail(BrainhiveError("a", ""))
+    console.show_error(BrainhiveError("a", ""))
     told = capsys.readouterr()
     assert told.err == "error: a\n" and told.out == ""
-    console.fail(BrainhiveError("a\x7f", "b"), as_json=True)
+    console.show_error(BrainhiveError("a\x7f", "b"), as_json=True)
     code = BrainhiveError.exit_code
     found = json.loads(capsys.readouterr().out)
     assert found == {"error": "a\x7f", "hint": "b", "exit_code": code}
@@ -406,7 +406,7 @@ def test_libraries_are_as_loud_as_before(monkeypatch: pytest.MonkeyPatch) -> Non
     for name, has_bar in (("diffusers", True), ("transformers", False)):
         monkeypatch.setitem(sys.modules, f"{name}.utils.logging", library(has_bar))
     off = ["set_verbosity_error", "disable_progress_bar"]
-    with console.hushed():
+    with console.mute_libraries():
         assert calls == off * 2
     assert calls[4:] == [7, "enable_progress_bar", 7]
 

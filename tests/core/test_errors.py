@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from brainhive_cli.core.errors import (
-    JOB,
+    JOB_ID_VARIABLE,
     SUGGESTED,
     BrainhiveError,
     DeviceError,
@@ -19,11 +19,11 @@ from brainhive_cli.core.errors import (
     MissingData,
     MissingExtra,
     RecipeError,
-    completed_by,
+    complete_lines,
+    filter_hints,
     find_rows,
     first_line,
     guess,
-    hints_for,
     install_line,
     is_asked_to_stop,
     join_words,
@@ -56,12 +56,12 @@ def test_an_error_is_named_by_what_it_is_of() -> None:
 def test_lines_are_completed_by_the_innermost_block() -> None:
     line = Line("embed", "x y")
     assert str(line) == line.plain == "brainhive embed 'x y'"
-    with completed_by(lambda line: Line(line.command, *line.words, "--json")):
-        with completed_by(lambda line: Line("other")):
+    with complete_lines(lambda line: Line(line.command, *line.arguments, "--json")):
+        with complete_lines(lambda line: Line("other")):
             assert str(line) == "brainhive other"
         assert str(line) == "brainhive embed 'x y' --json"
         # a completion that fails leaves the line as it is
-        with completed_by(lambda line: 1 / 0):  # type: ignore[arg-type,return-value]
+        with complete_lines(lambda line: 1 / 0):  # type: ignore[arg-type,return-value]
             assert str(line) == line.plain
     assert str(line) == line.plain
 
@@ -82,20 +82,20 @@ def test_ways_out_without_a_key_in_the_recipe_are_left_out(
 ) -> None:
     error = BrainhiveError("a", hint)
     assert error.hint == hint
-    with hints_for(lambda key: key.startswith("train.")):
+    with filter_hints(lambda key: key.startswith("train.")):
         assert error.hint == kept
     assert error.hint == hint
     # that of the error that ends the block stays shortened
     with (
         pytest.raises(BrainhiveError) as caught,
-        hints_for(lambda key: key.startswith("train.")),
+        filter_hints(lambda key: key.startswith("train.")),
     ):
         raise BrainhiveError("a", hint)
     assert caught.value.hint == kept
 
 
 def test_no_way_out_is_left_where_no_key_fits() -> None:
-    with hints_for(lambda key: False):
+    with filter_hints(lambda key: False):
         hint = BrainhiveError("a", "train.lr=1; signal.x=2").hint
         assert hint and "=" not in hint
 
@@ -221,18 +221,18 @@ def test_a_stop_that_was_asked_for_is_forgotten_with_its_command() -> None:
 
 
 @pytest.mark.usefixtures("usual_handlers")
-@pytest.mark.parametrize("variable", ["LOCAL_RANK", JOB, None])
+@pytest.mark.parametrize("variable", ["LOCAL_RANK", JOB_ID_VARIABLE, None])
 def test_sigterm_is_left_to_the_launcher_and_asks_a_job_to_stop(
     monkeypatch: pytest.MonkeyPatch, variable: str | None
 ) -> None:
-    for name in ("LOCAL_RANK", JOB):
+    for name in ("LOCAL_RANK", JOB_ID_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     if variable:
         monkeypatch.setenv(variable, "1")
     with remember_interrupts():
         if variable == "LOCAL_RANK":
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        elif variable == JOB:
+        elif variable == JOB_ID_VARIABLE:
             os.kill(os.getpid(), signal.SIGTERM)
             assert is_asked_to_stop()
             raise_if_interrupted()

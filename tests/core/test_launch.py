@@ -15,7 +15,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 
 from brainhive_cli.core import launch
 from brainhive_cli.core.errors import (
-    INTERRUPTED,
+    INTERRUPTED_EXIT_CODE,
     BrainhiveError,
     DeviceError,
     LostProcess,
@@ -92,7 +92,7 @@ def test_a_signal_that_ends_a_launch_interrupts_the_command(
 
     monkeypatch.setattr("accelerate.commands.launch.launch_command", end)
     if number == signal.SIGINT:
-        assert launch.relaunch(RunOptions(), 2) == INTERRUPTED
+        assert launch.relaunch(RunOptions(), 2) == INTERRUPTED_EXIT_CODE
     else:
         with pytest.raises(KeyboardInterrupt):
             launch.relaunch(RunOptions(), 2)

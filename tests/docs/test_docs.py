@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from brainhive_cli import __version__
 from brainhive_cli.app import app
 from brainhive_cli.cli import execute
-from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError
+from brainhive_cli.core.errors import INTERRUPTED_EXIT_CODE, BrainhiveError
 from brainhive_cli.data.datasets.image_folder import FEW_PICTURES
 from tests.test_architecture import CHECKOUT
 from tools import gallery
@@ -207,7 +207,7 @@ def test_the_page_on_errors_has_every_error_with_its_exit_code() -> None:
         if f"| {kind.exit_code} | `{kind.__name__}` |" not in table
     ]
     assert len(public) > 5 and absent == []
-    assert f"| {INTERRUPTED} |" in table
+    assert f"| {INTERRUPTED_EXIT_CODE} |" in table
 
 
 def test_the_readme_has_its_two_commands_and_ci_runs_the_second() -> None:

@@ -5,11 +5,11 @@ import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from brainhive_cli.core.errors import INTERRUPTS
+from brainhive_cli.core.errors import INTERRUPT_SIGNALS
 from tests.soak.runner import Case, Outcome
 from tests.soak.world import READERS
 
-SIGNALS = signal.SIGKILL, *INTERRUPTS
+SIGNALS = signal.SIGKILL, *INTERRUPT_SIGNALS
 KILLED = (
     "align align-resumed eval latents prior-resumed draw encoder embed-resumed "
     "import-dict-npz import-parquet export-npy export-parquet check score things "

@@ -28,7 +28,7 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors import safe_open
 
-from brainhive_cli.core.errors import INTERRUPTS
+from brainhive_cli.core.errors import INTERRUPT_SIGNALS
 
 TIME_S, MEMORY = 20.0, 2 * 2**30
 """A case that takes more processor time, or more memory on top of the imports, has
@@ -247,7 +247,7 @@ def _child(case: Case, world: Path, place: Path, is_first: bool) -> None:
             report["problems"], report["counts"] = case.call()
         else:
             code = run_command(case.argv)
-            for number in INTERRUPTS:
+            for number in INTERRUPT_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
             sys.stdout.flush()
             sys.stderr.flush()

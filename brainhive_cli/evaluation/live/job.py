@@ -154,7 +154,7 @@ class Job:
         _ = member.layout.compared
         member.seen(self.subject, recipe.gallery, member.rows(recipe.gallery))
         # what is said of tables and recordings is said when the session begins
-        with console.silent():
+        with console.mute_messages():
             plan = self.plan(member)
             if source.is_file and plan.preparation is not None:
                 stream = source.build(plan.want(lambda: None))

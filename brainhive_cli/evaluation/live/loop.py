@@ -16,7 +16,7 @@ import numpy as np
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import (
-    INTERRUPTS,
+    INTERRUPT_SIGNALS,
     BrainhiveError,
     leave_closed_terminal,
     set_handlers,
@@ -436,7 +436,7 @@ def stop_at_interrupt(should_stop: threading.Event) -> Iterator[None]:
         should_stop.set()
         set_handlers({number: before[number]})
 
-    before = set_handlers(dict.fromkeys(INTERRUPTS, stop))
+    before = set_handlers(dict.fromkeys(INTERRUPT_SIGNALS, stop))
     try:
         yield
     finally:

@@ -244,7 +244,7 @@ def _fit_ridge(job: RetrievalRun, run: OpenRun) -> dict[Cell, Measured]:
 
     ridge = write_ridge(job, run.folder.path)
     # what is said of the signals was said of the run
-    with tempfile.TemporaryDirectory() as runs, console.silent():
+    with tempfile.TemporaryDirectory() as runs, console.mute_messages():
         paths = ridge.paths.model_copy(update={"runs": runs})
         training = TrainingRun.resolve(ridge.model_copy(update={"paths": paths}))
         trained = driver.run("train-align", training, run.launch)

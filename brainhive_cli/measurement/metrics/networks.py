@@ -300,7 +300,7 @@ def _load_pretrained(kind: str, folder: Path, **options: Any) -> Any:
     """Load a network of transformers by its class; ValueError if weights are absent."""
     import transformers
 
-    with console.hushed():  # a file may hold more, as CLIP's a text tower
+    with console.mute_libraries():  # a file may hold more, as CLIP's a text tower
         network, report = getattr(transformers, kind).from_pretrained(
             folder, output_loading_info=True, dtype=torch.float32, **options
         )

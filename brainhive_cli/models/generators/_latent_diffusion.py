@@ -545,7 +545,7 @@ class LatentDiffusion:
         """Make a pipeline of diffusers around components."""
         import diffusers
 
-        with console.hushed():
+        with console.mute_libraries():
             pipeline = getattr(diffusers, name)(
                 **{**components, **self.pipeline_options}
             )

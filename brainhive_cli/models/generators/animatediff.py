@@ -577,7 +577,7 @@ def in_motion(unet: Any, motion: Any) -> Any:
     """Put motion modules into a 2D U-Net."""
     from diffusers import UNetMotionModel
 
-    with console.hushed():
+    with console.mute_libraries():
         return normalise_frame_by_frame(UNetMotionModel.from_unet2d(unet, motion))
 
 

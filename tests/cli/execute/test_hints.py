@@ -185,7 +185,7 @@ def test_every_key_that_a_hint_names_is_one_of_a_recipe() -> None:
         (path.name, key)
         for path in MODULES.values()
         for text in texts_of(ast.parse(path.read_text()))
-        for key in errors.KEY.findall(text)
+        for key in errors.RECIPE_KEY.findall(text)
         if key.partition(".")[0] in sections and FIELD not in key
     }
     unknown = {
@@ -220,11 +220,11 @@ def test_a_hint_names_only_keys_that_the_recipe_at_hand_has(
     error = errors.BrainhiveError("no picture", hint)
     with (
         pytest.raises(errors.BrainhiveError),
-        errors.hints_for(partial(execute.has_key, recipe)),
+        errors.filter_hints(partial(execute.has_key, recipe)),
     ):
         assert error.hint == (kept or hint)
         raise error
     assert error.hint == (kept or hint)
-    with errors.hints_for(lambda key: False):
+    with errors.filter_hints(lambda key: False):
         emptied = errors.BrainhiveError("x", "train.lr=1").hint
     assert emptied and "train.lr" not in emptied

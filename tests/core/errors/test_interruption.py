@@ -16,7 +16,7 @@ import pytest
 from brainhive_cli.__main__ import main
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import (
-    INTERRUPTS,
+    INTERRUPT_SIGNALS,
     leave_closed_terminal,
     raise_if_interrupted,
     remember_interrupts,
@@ -28,7 +28,7 @@ from tests.tools.warm_process import stop_ignoring_signals
 
 @pytest.fixture(autouse=True)
 def usual_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in INTERRUPTS}
+    before = {number: signal.getsignal(number) for number in INTERRUPT_SIGNALS}
     stop_ignoring_signals()
     yield
     for number, handler in before.items():
@@ -48,7 +48,7 @@ def swallowed(number: int) -> None:
         os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", INTERRUPTS)
+@pytest.mark.parametrize("number", INTERRUPT_SIGNALS)
 @pytest.mark.parametrize("stop", ["bar", "file"])
 def test_a_swallowed_ctrl_c_is_raised_at_the_next_step_and_before_a_name_is_final(
     tmp_path: Path, stop: str, number: int
@@ -79,10 +79,12 @@ def test_a_system_that_sends_two_signals_interrupts_once() -> None:
 
 
 def test_signals_that_were_ignored_stay_so() -> None:
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTS}
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPT_SIGNALS
+    }
     try:
         with remember_interrupts(), stop_at_interrupt(stop := threading.Event()):
-            for number in INTERRUPTS:
+            for number in INTERRUPT_SIGNALS:
                 os.kill(os.getpid(), number)
             assert not stop.is_set() and not is_interrupted()
     finally:
@@ -90,7 +92,7 @@ def test_signals_that_were_ignored_stay_so() -> None:
             signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", INTERRUPTS)
+@pytest.mark.parametrize("number", INTERRUPT_SIGNALS)
 def test_the_first_signal_ends_a_live_session_and_the_second_one_interrupts(
     number: int,
 ) -> None:

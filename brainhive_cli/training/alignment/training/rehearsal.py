@@ -70,7 +70,7 @@ def rehearse(job: Job) -> None:
     opened: TrainingData | None = None
     laid_out, rehearsed = set[Any](), set[Any]()
     # the run itself says what there is to say
-    with console.silent(), console.divert_prints():
+    with console.mute_messages(), console.divert_prints():
         for cell in cells:
             # cells that differ in their seed are alike
             key = cell.variant, cell.fold, cell.trained_on, cell.tested_on
