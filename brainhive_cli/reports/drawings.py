@@ -1,6 +1,4 @@
-"""Figures of artifacts, by matplotlib: as SVG in the colours of a page, or as files for
-papers.
-"""
+"""Figures of artifacts, drawn with matplotlib for pages and for papers."""
 
 import re
 import textwrap
@@ -26,28 +24,31 @@ from brainhive_cli.core.artifacts import (
 )
 from brainhive_cli.reports.tables import templates
 
-if TYPE_CHECKING:  # which loads h5py
+if TYPE_CHECKING:  # importing it loads h5py
     from brainhive_cli.data.signals.spaces import Grid
 
 Drawable = Curve | Heatmap | Topomap
 
-WIDTH_INCH, HEIGHT_INCH = 3.5, 1.4
-"""Width of every figure, on a page and as a file: 89 mm, the column of most journals,
-whose letters are still large on half a slide; height of a plot of lines, and the least
-of a matrix with names.
+WIDTH_INCH = 3.5
+"""Width of every figure: 89 mm, the column width of most journals. Letters stay
+readable when the figure fills half a slide.
 """
-TALL_INCH = 8
-"""Height of a figure until its plot has its own, with room for any title, legend and
-names.
-"""
+HEIGHT_INCH = 1.4
+"""Height of a plot of lines, and smallest height of a matrix with names."""
+LAYOUT_HEIGHT_INCH = 8
+"""Height of a figure during layout. It has room for any title, legend and names."""
 PNG_DPI = 600
-"""Pixels an inch: 2100 across, which journals ask for and a slide of 1920 pixels shows
-sharply.
+"""Resolution of PNG files. A figure is 2,100 pixels wide, which journals ask for and
+which is sharp on a slide of 1,920 pixels.
 """
-BAR_INCH, GROUP_INCH = 0.13, 0.08
-"""Height of a bar, and of the gap between groups of bars."""
-MAX_SLICES, SLICES_IN_ROW = 12, 4
-"""Slices of a volume that are drawn, and slices in a row of the mosaic."""
+BAR_INCH = 0.13
+"""Height of a bar."""
+GROUP_GAP_INCH = 0.08
+"""Height of the gap between groups of bars."""
+MAX_SLICES = 12
+"""Largest number of slices that are drawn of a volume."""
+SLICES_PER_ROW = 4
+"""Number of slices in a row of the mosaic."""
 COLOURS = (
     "#0072b2",
     "#d55e00",
@@ -58,8 +59,8 @@ COLOURS = (
     "#6a51a3",
     "#7f7f7f",
 )
-"""Colours of series: Okabe and Ito (2008), which colour-blind readers distinguish, and
-two more.
+"""Colours of series. Most are from Okabe and Ito (2008), whose palette colour-blind
+readers can distinguish.
 """
 CONTROL_COLOUR = COLOURS[-1]
 INK, SOFT, GRID = "#1c1f23", "#5d6570", "#d9dde2"
@@ -69,66 +70,83 @@ PAGE_COLOURS = {
     SOFT: "var(--soft)",
     GRID: "var(--line)",
 }
-"""The page's variable for each colour of a figure; its style sheet has them for light,
-dark and print.
+"""CSS variable of the page for each colour of a figure. The style sheet defines the
+variables for light mode, dark mode and print.
 """
 STYLE = Path(__file__).with_name("figures.mplstyle")
-NAME_INCH, SMALL_NAME_INCH = 0.15, 0.09
-"""Height of a named row of a matrix, and of a mark's name, in letters of usual and of
-small size.
-"""
-MAX_NAMES, MAX_SMALL_NAMES = 24, 72
-"""Rows of a matrix that are named in letters of usual and of small size."""
-LINE_LETTERS, BAR_LETTERS, CELL_LETTERS = 42, 24, 18
-"""Letters in a line of a title, a legend, and the label of an axis; of the name of a
-bar, and of a row.
-"""
+NAME_INCH = 0.15
+"""Height of a matrix row, or of the name of a mark, in letters of normal size."""
+SMALL_NAME_INCH = 0.09
+"""Height of a matrix row whose name has small letters."""
+MAX_NAMES = 24
+"""Largest number of matrix rows that are named in letters of normal size."""
+MAX_SMALL_NAMES = 72
+"""Largest number of matrix rows that are named in small letters."""
+MAX_LINE_LETTERS = 42
+"""Letters per line of a title, a legend or an axis label."""
+MAX_BAR_LETTERS = 24
+"""Letters in the name of a bar."""
+MAX_CELL_LETTERS = 18
+"""Letters in the name of a matrix row or column."""
 MAX_DOTS = 24
-"""Points up to which each point of a line has a dot."""
+"""Largest number of points of a line that are drawn as dots."""
 SMALL = {"color": SOFT, "fontsize": "small"}
-BROKEN = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
-CONTROLS = ("shuffled", "guessing")
-"""Beginnings of the names of lines that show no effect; `on shuffled` inside a name
-marks one too.
+BROKEN_LINE = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
+CONTROL_PREFIXES = ("shuffled", "guessing")
+"""Beginnings of the names of control lines. A name that contains `on shuffled` is a
+control, too.
 """
-CELL = re.compile(r"sub-0*(\d+)_seed-(\d+)")
-"""The name of a subject's cell."""
-HEAD_M, MIN_SENSORS = 0.095, 4
-"""Radius of mne's head, and the fewest values that it interpolates."""
-ZERO_SHARE = 0.6
-"""An axis starts at 0 unless its lowest value is above this share of its highest."""
-SIDE_INCH, FONT_PT, SHEET_DPI = 0.985, 5.5, 130
-"""Side of a tile, size of its letters, and pixels an inch of a sheet: tiles of 128
-pixels.
-"""
-LETTER_SHARE, LINE_SHARE, GAP_SHARE = 0.68, 1.2, 0.06
-"""Width of a wide letter and height of its line, as shares of the size of the font; gap
-between tiles, as a share of their side.
-"""
+CELL_NAME = re.compile(r"sub-0*(\d+)_seed-(\d+)")
+"""Name of a cell: one model, of a subject and a seed."""
+HEAD_RADIUS_M = 0.095
+"""Radius of the head in mne."""
+MIN_SENSORS = 4
+"""Fewest values that mne can interpolate."""
+MAX_ZERO_SHARE = 0.6
+"""Largest ratio of the lowest to the highest value for which an axis starts at 0."""
+SIDE_INCH = 0.985
+"""Side of a tile of a sheet: 128 pixels at `SHEET_DPI`."""
+FONT_PT = 5.5
+"""Font size of the text below a tile."""
+SHEET_DPI = 130
+"""Resolution of a sheet."""
+LETTER_SHARE = 0.68
+"""Width of a wide letter, as a share of the font size."""
+LINE_SHARE = 1.2
+"""Height of a line of text, as a share of the font size."""
+GAP_SHARE = 0.06
+"""Gap between tiles, as a share of the side of a tile."""
 
 
 def save_figure(artifact: Drawable, path: Path) -> None:
-    """Save an artifact as a file, by the path's suffix: pdf, svg, png; with its title,
-    on white paper.
+    """Save an artifact with its title, on white.
+
+    Args:
+        artifact: Curve, matrix or map.
+        path: File to write. The suffix selects the format: pdf, svg or png.
     """
-    with drawn(artifact, artifact.title) as figure:
+    with draw_artifact(artifact, artifact.title) as figure:
         write_figure(figure, path, PNG_DPI)
 
 
 def write_figure(figure: Any, path: Path, dpi: int) -> None:
-    """Write a figure of matplotlib by the path's suffix; equal figures are equal
-    files.
+    """Write a matplotlib figure, so that equal figures give equal files.
+
+    Args:
+        figure: Figure of matplotlib.
+        path: File to write. The suffix selects the format.
+        dpi: Resolution in pixels per inch.
     """
-    # no dates in files
-    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
-    figure.savefig(path, facecolor="white", dpi=dpi, metadata=dates)
+    # a date in the file would make two writes differ
+    no_dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    figure.savefig(path, facecolor="white", dpi=dpi, metadata=no_dates.get(path.suffix))
 
 
-def shows_something(artifact: Artifact) -> bool:
-    """Whether an artifact shows a difference: values that are not all one, at several
-    positions of an axis.
+def is_informative(artifact: Artifact) -> bool:
+    """Return True if an artifact shows a difference between values.
 
-    A sheet without rows shows nothing.
+    A line with a single position shows no difference, and neither does a sheet without
+    rows. Tables and media count as informative.
     """
     match artifact:
         case Curve(style="lines", at=at) if len(at) < 2:
@@ -136,73 +154,76 @@ def shows_something(artifact: Artifact) -> bool:
         case Curve(lines=lines):
             rows = [line.values for line in lines]
         case Heatmap():
-            rows = [*artifact.values]
+            rows = list(artifact.values)
         case Topomap(points=points):
             rows = [[point.value for point in points]]
         case Sheet():
             return bool(artifact.rows)
         case _:
             return True
-    values = _numbers([*chain(*rows)])
+    values = _to_numbers(list(chain(*rows)))
     values = values[np.isfinite(values)]
-    return len(values) > 1 and float(np.ptp(values)) > 1e-9 * float(
-        np.abs(values).max()
-    )
+    if len(values) < 2:
+        return False
+    return float(np.ptp(values)) > 1e-9 * float(np.abs(values).max())
 
 
-def svg_of(artifact: Drawable) -> Markup:
-    """Draw an artifact as an SVG element whose colours are the page's variables.
+def render_svg(artifact: Drawable) -> Markup:
+    """Draw an artifact as an SVG element in the colours of the page.
 
-    An artifact that shows nothing is not drawn.
+    Returns:
+        The element. If all values are equal, a sentence that says so.
     """
     template = templates().get_template("drawing.html")
-    if not shows_something(artifact):
+    if not is_informative(artifact):
         return Markup(template.render())
 
     # let matplotlib write the figure, and split its root element from the shapes
-    with drawn(artifact) as figure:
-        text = StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    head, _, shapes = text.getvalue().partition("<svg")[2].partition(">")
+    with draw_artifact(artifact) as figure:
+        svg = StringIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    head, _, shapes = svg.getvalue().partition("<svg")[2].partition(">")
 
-    # drop ids, take the page's font and colours, and round coordinates to two decimals
-    view = re.search('viewBox="[^"]*"', head)
+    # drop the metadata and the ids, which are the same in every figure of a page
+    view_box = re.search('viewBox="[^"]*"', head)
     shapes = re.sub(r"<metadata>.*?</metadata>", "", shapes, flags=re.DOTALL)
-    shapes = re.sub(r'<g id="[^"]*">', "<g>", shapes)  # the same ids in each figure
+    shapes = re.sub(r'<g id="[^"]*">', "<g>", shapes)
+
+    # use the font and the colours of the page, and round coordinates to two decimals
     shapes = re.sub(r"'DejaVu Sans'(?:, [^;\"]*)?", "system-ui, sans-serif", shapes)
     shapes = re.sub(
-        "#[0-9a-f]{6}", lambda colour: PAGE_COLOURS.get(colour[0], colour[0]), shapes
+        "#[0-9a-f]{6}", lambda match: PAGE_COLOURS.get(match[0], match[0]), shapes
     )
     shapes = re.sub(
-        ' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), shapes
+        ' d="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), shapes
     )
-    return Markup(
-        template.render(
-            view=view[0] if view else "", title=artifact.title, shapes=shapes
-        )
+    svg_element = template.render(
+        view=view_box[0] if view_box else "", title=artifact.title, shapes=shapes
     )
+    return Markup(svg_element)
 
 
 @contextmanager
 def new_figure(title: str = "") -> Iterator[Any]:
-    """Open a figure of matplotlib in the style of all figures, and keep that style
-    until the block ends.
+    """Open an empty matplotlib figure in the style of all figures.
+
+    The style ends with the block, so that the figures of a notebook keep their own.
     """
     import matplotlib
-    from matplotlib.figure import Figure  # no pyplot: it keeps figures
+    from matplotlib.figure import Figure  # pyplot would keep every figure in memory
 
-    # the style is the block's alone, so that a notebook's figures keep theirs
     with matplotlib.rc_context(fname=STYLE):
-        figure = Figure((WIDTH_INCH, TALL_INCH), layout="constrained")
+        figure = Figure((WIDTH_INCH, LAYOUT_HEIGHT_INCH), layout="constrained")
         if title:
             figure.suptitle(_wrap(title), fontsize="medium")
         yield figure
 
 
 @contextmanager
-def drawn(artifact: Drawable, title: str = "") -> Iterator[Any]:
-    """Draw an artifact as a figure, in the style of all figures until the block ends;
-    no names touch.
+def draw_artifact(artifact: Drawable, title: str = "") -> Iterator[Any]:
+    """Draw an artifact as a matplotlib figure in which no names overlap.
+
+    The style of the figure ends with the block.
     """
     with new_figure(title) as figure:
         axes = figure.subplots()
@@ -217,27 +238,31 @@ def drawn(artifact: Drawable, title: str = "") -> Iterator[Any]:
                 plot_inch = _draw_head(figure, axes, artifact)
         _add_legend(figure, axes)
 
-        # the plot has its height, whatever stands around it
+        # change the height of the figure until the plot has its planned height
         layout = figure.get_layout_engine()
         layout.execute(figure)
         height_inch = figure.get_figheight() * axes.get_position(original=True).height
         figure.set_figheight(figure.get_figheight() + plot_inch - height_inch)
 
-        # names that still touch are left out
+        # hide names that still overlap
         layout.execute(figure)
-        for part in figure.axes:
-            for texts in (part.get_xticklabels(), part.get_yticklabels(), part.texts):
-                for text in _find_touching(texts):
-                    text.set_visible(False)
+        for panel in figure.axes:
+            for labels in (
+                panel.get_xticklabels(),
+                panel.get_yticklabels(),
+                panel.texts,
+            ):
+                for label in _find_overlapping(labels):
+                    label.set_visible(False)
         figure.set_layout_engine("none")
         yield figure
 
 
 def _add_legend(figure: Any, axes: Any) -> None:
-    """Name lines and groups below the figure where there are several, in as many
-    columns as fit.
+    """Add a legend below the figure, in as many columns as fit.
+
+    A plot with a single name gets no legend.
     """
-    # a legend of one name says nothing
     if len(axes.get_legend_handles_labels()[1]) < 2:
         return
     for columns in (4, 3, 2, 1):
@@ -247,68 +272,79 @@ def _add_legend(figure: Any, axes: Any) -> None:
         legend.remove()
 
 
-def _find_touching(texts: Sequence[Any]) -> list[Any]:
-    """List the texts that touch an earlier one, which is not listed itself."""
-    touching: list[Any] = []
+def _find_overlapping(labels: Sequence[Any]) -> list[Any]:
+    """List the text objects that overlap an earlier one, in their order.
+
+    An overlapping label counts as removed, so that later labels may touch it.
+    """
+    overlapping: list[Any] = []
     boxes: list[Any] = []
-    for text in texts:
-        box = text.get_window_extent()
-        if text.get_text() and box.count_overlaps(boxes):
-            touching.append(text)
-        else:
-            boxes.append(box.padded(*((0, 4) if text.get_rotation() else (4, 0))))
-    return touching
+    for label in labels:
+        box = label.get_window_extent()
+        if label.get_text() and box.count_overlaps(boxes):
+            overlapping.append(label)
+            continue
+
+        # keep 4 pixels between neighbours, along the direction of the axis
+        width_px, height_px = (0, 4) if label.get_rotation() else (4, 0)
+        boxes.append(box.padded(width_px, height_px))
+    return overlapping
 
 
 def _draw_lines(axes: Any, curve: Curve) -> float:
+    """Draw the lines of a curve, and return the height of the plot in inches."""
     # draw each line with its confidence band
-    at = [float(position) for position in curve.at]
-    for line, (name, colour) in zip(
-        curve.lines, _label_lines(curve.lines), strict=True
-    ):
-        marker = "o" if len(at) <= MAX_DOTS else ""
+    positions = [float(position) for position in curve.at]
+    labels = _label_lines(curve.lines)
+    for line, (name, colour) in zip(curve.lines, labels, strict=True):
         axes.plot(
-            at,
-            _numbers(line.values),
+            positions,
+            _to_numbers(line.values),
             linewidth=1.6,
             color=colour,
             label=name,
-            marker=marker,
+            marker="o" if len(positions) <= MAX_DOTS else "",
             markersize=3,
         )
         if line.low is not None and line.high is not None:
-            ends = _numbers(line.low), _numbers(line.high)
-            axes.fill_between(at, *ends, color=colour, alpha=0.2, linewidth=0)
+            axes.fill_between(
+                positions,
+                _to_numbers(line.low),
+                _to_numbers(line.high),
+                color=colour,
+                alpha=0.2,
+                linewidth=0,
+            )
 
-    # draw each chance level once
-    for level in dict.fromkeys(
-        line.chance for line in curve.lines if line.chance is not None
-    ):
-        axes.axhline(level, label="chance", **BROKEN)
+    # several lines may have the same chance level, which is drawn once
+    levels = [line.chance for line in curve.lines if line.chance is not None]
+    for level in dict.fromkeys(levels):
+        axes.axhline(level, label="chance", **BROKEN_LINE)
 
-    # scale the axes; values start at 0 unless all of them are far above it
+    # start the values at 0 unless all of them are far above it
     if curve.is_logarithmic:
         axes.set_xscale("log", base=2)
-        axes.set_xticks(at, [f"{tick:g}" for tick in at])
+        axes.set_xticks(positions, [f"{tick:g}" for tick in positions])
     axes.margins(x=0.02)
     low, high = axes.get_ylim()
-    low = 0 if 0 < low < ZERO_SHARE * high else low
+    if 0 < low < MAX_ZERO_SHARE * high:
+        low = 0
 
-    # name marks and shaded spans, one name below the other, above all values
+    # name marks and shaded spans above all values, one name below the other
+    centre = (positions[0] + positions[-1]) / 2 if positions else 0
     for row, (name, mark) in enumerate(curve.marks.items()):
-        start = mark[0] if isinstance(mark, tuple) else mark
+        start = mark
         if isinstance(mark, tuple):
-            axes.axvspan(*mark, color=SOFT, alpha=0.15, linewidth=0)
+            start, stop = mark
+            axes.axvspan(start, stop, color=SOFT, alpha=0.15, linewidth=0)
         axes.axvline(start, color=SOFT, linestyle=":", linewidth=1)
-        # into the drawing, not out of it
-        side = "left" if start < (at[0] + at[-1]) / 2 else "right"
         axes.annotate(
             f" {name} ",
             (start, 1),
             xytext=(0, -row * NAME_INCH * 72),
             textcoords="offset points",
             xycoords=("data", "axes fraction"),
-            ha=side,
+            ha="left" if start < centre else "right",  # towards the centre of the plot
             va="top",
             **SMALL,
         )
@@ -324,23 +360,27 @@ def _draw_lines(axes: Any, curve: Curve) -> float:
 
 
 def _draw_bars(axes: Any, curve: Curve) -> float:
+    """Draw horizontal bars, and return the height of the plot in inches."""
     # draw the bars of each line, side by side within the group of each name
-    count = len(curve.lines)
+    n_lines = len(curve.lines)
     names = [str(name) for name in curve.at]
-    step = BAR_INCH * count + GROUP_INCH
-    for index, (name, colour) in enumerate(_label_lines(curve.lines)):
-        line = curve.lines[index]
-        at = np.arange(len(names)) + (index - (count - 1) / 2) * BAR_INCH / step
-        values = _numbers(line.values)
+    group_inch = BAR_INCH * n_lines + GROUP_GAP_INCH
+    labels = _label_lines(curve.lines)
+    for index, (line, (name, colour)) in enumerate(
+        zip(curve.lines, labels, strict=True)
+    ):
+        offset_bars = index - (n_lines - 1) / 2
+        positions = np.arange(len(names)) + offset_bars * BAR_INCH / group_inch
+        values = _to_numbers(line.values)
         errors = None
         if line.low is not None and line.high is not None:
-            errors = np.maximum(
-                [values - _numbers(line.low), _numbers(line.high) - values], 0
-            )
+            below = values - _to_numbers(line.low)
+            above = _to_numbers(line.high) - values
+            errors = np.maximum([below, above], 0)
         axes.barh(
-            at,
+            positions,
             values,
-            0.9 * BAR_INCH / step,
+            0.9 * BAR_INCH / group_inch,
             label=name,
             color=colour,
             ecolor=INK,
@@ -348,12 +388,13 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
             xerr=errors,
         )
 
-    # draw each chance level once
-    for level in dict.fromkeys(line.chance for line in curve.lines if line.chance):
-        axes.axvline(level, **BROKEN)
+    # several lines may have the same chance level, which is drawn once
+    levels = [line.chance for line in curve.lines if line.chance]
+    for level in dict.fromkeys(levels):
+        axes.axvline(level, **BROKEN_LINE)
 
     # list the names from top to bottom
-    axes.set_yticks(range(len(names)), _shorten(names, BAR_LETTERS))
+    axes.set_yticks(range(len(names)), _shorten(names, MAX_BAR_LETTERS))
     axes.set_ylim(len(names) - 0.5, -0.5)
 
     # mark zero and label the axes
@@ -363,107 +404,123 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(_wrap(curve.value))
     axes.set_title(_wrap(curve.axis) if len(names) > 1 else "", **SMALL)
-    return step * len(names)
+    return group_inch * len(names)
 
 
 def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
+    """Draw a matrix or a picture, and return the height of the plot in inches.
+
+    A matrix without any names and axis labels is a picture, such as slices of a volume.
+    """
     # colour the cells
-    values = np.array([_numbers(row) for row in matrix.values])  # [rows, columns]
+    values = np.array([_to_numbers(row) for row in matrix.values])  # [rows, columns]
     axes.grid(visible=False)
     is_picture = not (
         matrix.rows or matrix.columns or matrix.row_axis or matrix.column_axis
     )
-    axes.set_facecolor("none" if is_picture else "#a0a0a0")  # where there is no value
-    colours, span = _colours_of(values, matrix.is_diverging, matrix.low, matrix.high)
-    shown = axes.imshow(
-        values, colours, aspect="equal" if is_picture else "auto", interpolation="none"
+    axes.set_facecolor("none" if is_picture else "#a0a0a0")  # colour of missing values
+    colour_map, colour_range = _choose_colours(
+        values, matrix.is_diverging, matrix.low, matrix.high
     )
-    shown.set_clim(span)
+    image = axes.imshow(
+        values,
+        colour_map,
+        aspect="equal" if is_picture else "auto",
+        interpolation="none",
+    )
+    image.set_clim(colour_range)
 
     # label the axes and the colours
     axes.tick_params(length=0)
     axes.set(xlabel=_wrap(matrix.column_axis), ylabel=_wrap(matrix.row_axis))
     axes.spines[:].set_visible(False)
-    _add_colour_bar(figure, axes, shown, matrix.value)
+    _add_colour_bar(figure, axes, image, matrix.value)
 
-    # name seven numbers at most, or as many names as may fit in small letters
+    # name at most seven numbers, or as many names as fit in small letters
     for names, axis in ((matrix.rows, axes.yaxis), (matrix.columns, axes.xaxis)):
         are_numbers = all(re.fullmatch(r"-?[\d.]+", name) for name in names)
-        step = -(-len(names) // (7 if are_numbers else MAX_SMALL_NAMES)) or 1
-        axis.set_ticks(
-            range(0, len(names), step), labels=_shorten(names[::step], CELL_LETTERS)
-        )
+        max_labels = 7 if are_numbers else MAX_SMALL_NAMES
+        step = -(-len(names) // max_labels) or 1
+        labels = _shorten(names[::step], MAX_CELL_LETTERS)
+        axis.set_ticks(range(0, len(names), step), labels=labels)
         if axis is axes.yaxis and len(names) > MAX_NAMES and not are_numbers:
             axes.tick_params(axis="y", labelsize="xx-small")
 
-    # turn names of columns that touch, in small letters where columns are narrow
+    # rotate column names that overlap, and shrink them if the columns are narrow
     figure.get_layout_engine().execute(figure)
-    if not are_numbers and _find_touching(axes.get_xticklabels()):
+    if not are_numbers and _find_overlapping(axes.get_xticklabels()):
         is_narrow = axes.bbox.width / figure.dpi < NAME_INCH * len(axes.get_xticks())
         axes.tick_params(
             axis="x", rotation=90, labelsize="xx-small" if is_narrow else "medium"
         )
 
-    # a picture keeps its proportions, and named rows have the height of their letters
-    rows, columns = values.shape
+    # a picture keeps its proportions
+    n_rows, n_columns = values.shape
     if is_picture:
-        return min(WIDTH_INCH * rows / columns, WIDTH_INCH)
-    if rows == columns > MAX_NAMES:
+        return min(WIDTH_INCH * n_rows / n_columns, WIDTH_INCH)
+    if n_rows == n_columns > MAX_NAMES:
         return WIDTH_INCH * 0.7
-    return max(
-        HEIGHT_INCH,
-        min(rows, MAX_SMALL_NAMES)
-        * (NAME_INCH if rows <= MAX_NAMES else SMALL_NAME_INCH),
-    )
+
+    # a row is as high as the letters of its name
+    row_inch = NAME_INCH if n_rows <= MAX_NAMES else SMALL_NAME_INCH
+    return max(HEIGHT_INCH, min(n_rows, MAX_SMALL_NAMES) * row_inch)
 
 
 def _draw_head(figure: Any, axes: Any, head: Topomap) -> float:
-    """Draw values on a head, nose up: interpolated by mne, or as dots where values are
-    few or not finite.
+    """Draw values on a head with the nose up, and return the height of the plot.
+
+    mne interpolates between the sensors. If there are too few sensors, or a value is
+    not finite, the sensors are drawn as coloured dots.
+
+    Returns:
+        Height in inches.
     """
     import mne
     from matplotlib.patches import Circle
 
-    # sensors below the ears would lie outside of the circle: the outermost one lies on
-    # it
+    # sensors below the ears would lie outside of the head: scale the positions so that
+    # the outermost sensor lies on the outline
     positions = np.array([[point.x, point.y] for point in head.points])  # [C, 2]
-    positions *= HEAD_M / max(1, np.linalg.norm(positions, axis=1).max())
+    positions *= HEAD_RADIUS_M / max(1, np.linalg.norm(positions, axis=1).max())
 
-    # interpolate between sensors where there are enough of them, which do not lie on
-    # one line or circle, as those of a headband do; else draw the outline of the head
-    # alone, and the sensors as dots
-    values = _numbers([point.value for point in head.points])  # [C]
-    colours, span = _colours_of(values, head.is_diverging)
-    # onto a paraboloid
+    # interpolation needs sensors that are not all on one line or one circle, as the
+    # sensors of a headband are; points of a line or circle lie in a plane when they are
+    # lifted onto a paraboloid
     lifted = np.column_stack([positions, np.square(positions).sum(1)])
-    is_area = np.linalg.matrix_rank(lifted - lifted.mean(0), tol=1e-6) == 3
-    is_map = (
-        len(positions) >= MIN_SENSORS and is_area and bool(np.isfinite(values).all())
-    )
+    covers_area = np.linalg.matrix_rank(lifted - lifted.mean(0), tol=1e-6) == 3
+    values = _to_numbers([point.value for point in head.points])  # [C]
+    has_enough_sensors = len(positions) >= MIN_SENSORS
+    is_interpolated = has_enough_sensors and covers_area and np.isfinite(values).all()
+
+    # without interpolation, mne draws zeros at four positions for the outline alone
+    map_values = values
+    map_positions = positions
+    if not is_interpolated:
+        map_values = np.zeros(4)
+        map_positions = HEAD_RADIUS_M * np.array(((0, 1), (1, 0), (0, -1), (-0.5, 0)))
+    colour_map, colour_range = _choose_colours(values, head.is_diverging)
     with mne.use_log_level("ERROR"):
-        shown, contours = mne.viz.plot_topomap(
-            values if is_map else np.zeros(4),
-            positions
-            if is_map
-            else HEAD_M * np.array(((0, 1), (1, 0), (0, -1), (-0.5, 0))),
+        mappable, contours = mne.viz.plot_topomap(
+            map_values,
+            map_positions,
             axes=axes,
             show=False,
             sensors=False,
-            cmap=colours,
-            vlim=span,
+            cmap=colour_map,
+            vlim=colour_range,
             contours=4,
             res=200,
-            sphere=(0, 0, 0, HEAD_M),
-            extrapolate="local",  # nothing is drawn where no sensor was
+            sphere=(0, 0, 0, HEAD_RADIUS_M),
+            extrapolate="local",  # nothing is drawn away from the sensors
         )
-    for artist in filter(None, (shown, contours)):
-        artist.set_clip_path(Circle((0, 0), HEAD_M, transform=axes.transData))
-    if not is_map:
-        shown.remove()
-        shown = axes.scatter(*positions.T, c=values, s=60, cmap=colours)
-        shown.set_clim(span)
+    for artist in filter(None, (mappable, contours)):
+        artist.set_clip_path(Circle((0, 0), HEAD_RADIUS_M, transform=axes.transData))
+    if not is_interpolated:
+        mappable.remove()
+        mappable = axes.scatter(*positions.T, c=values, s=60, cmap=colour_map)
+        mappable.set_clim(colour_range)
 
-    # a dot and a name for each sensor, black on what the values have coloured
+    # a dot and a name for each sensor, in black on top of the colours
     axes.scatter(*positions.T, s=3, color="black")
     for point, position in zip(head.points, positions, strict=True):
         axes.annotate(
@@ -477,121 +534,142 @@ def _draw_head(figure: Any, axes: Any, head: Topomap) -> float:
             in_layout=False,
             bbox={"color": "white", "alpha": 0.6, "pad": 0.2, "linewidth": 0},
         )
-    _add_colour_bar(figure, axes, shown, head.value)
+    _add_colour_bar(figure, axes, mappable, head.value)
     return WIDTH_INCH * 0.8
 
 
-def _colours_of(
+def _choose_colours(
     values: Any, is_diverging: bool, low: float | None = None, high: float | None = None
 ) -> tuple[str, tuple[float, float]]:
-    """Choose a colour map, and the values of its first and last colour: around 0 for
-    differences.
+    """Choose a colour map and the values of its first and last colour.
+
+    Args:
+        values: Values that are drawn.
+        is_diverging: True if the values are differences, for which white is 0.
+        low: Value of the first colour. By default the lowest value.
+        high: Value of the last colour. By default the highest value.
     """
-    # differences are centred at 0, so that white is no difference
-    low = float(np.nanmin(values)) if low is None else low
-    high = float(np.nanmax(values)) if high is None else high
-    largest = max(abs(low), abs(high))
-    return ("RdBu_r", (-largest, largest)) if is_diverging else ("viridis", (low, high))
+    if low is None:
+        low = float(np.nanmin(values))
+    if high is None:
+        high = float(np.nanmax(values))
+    if is_diverging:
+        largest = max(abs(low), abs(high))
+        return "RdBu_r", (-largest, largest)
+    return "viridis", (low, high)
 
 
-def _add_colour_bar(figure: Any, axes: Any, shown: Any, words: str) -> None:
+def _add_colour_bar(figure: Any, axes: Any, mappable: Any, label: str) -> None:
+    """Add a colour bar below the plot, where it takes no width from the plot."""
     from matplotlib.ticker import MaxNLocator
 
-    # a bar below the plot, which keeps the width of a column
     bar = figure.colorbar(
-        shown, ax=axes, location="bottom", aspect=40, pad=0.015, format="{x:g}"
+        mappable, ax=axes, location="bottom", aspect=40, pad=0.015, format="{x:g}"
     )
-    bar.set_label(_wrap(words))
+    bar.set_label(_wrap(label))
     bar.locator = MaxNLocator(4)
     bar.update_ticks()
     bar.outline.set_visible(False)
 
 
 def _label_lines(lines: Sequence[CurveLine]) -> list[tuple[str, str]]:
-    """Choose the name of each line in the legend, and its colour: that of controls is
-    grey.
+    """Choose the legend name and the colour of each line.
+
+    Controls are grey. Other lines take the colours in turn.
     """
     labels = []
-    index = 0
+    n_coloured = 0
     for line in lines:
-        # `sub-01_seed-2025` is subject 1, seed 2025
-        name = CELL.sub(r"subject \1, seed \2", line.name).replace(
-            "all_seed-", "all subjects, seed "
-        )
-        is_control = line.name.startswith(CONTROLS) or "on shuffled" in line.name
-        colour = CONTROL_COLOUR if is_control else COLOURS[index % (len(COLOURS) - 1)]
+        # `sub-01_seed-2025` becomes `subject 1, seed 2025`
+        name = CELL_NAME.sub(r"subject \1, seed \2", line.name)
+        name = name.replace("all_seed-", "all subjects, seed ")
+        if line.name.startswith(CONTROL_PREFIXES) or "on shuffled" in line.name:
+            colour = CONTROL_COLOUR
+        else:
+            colour = COLOURS[n_coloured % (len(COLOURS) - 1)]
+            n_coloured += 1
         labels.append((_wrap(name), colour))
-        index += not is_control
     return labels
 
 
 def _wrap(text: str) -> str:
     """Break a text into lines that are no wider than a figure."""
-    return textwrap.fill(text, LINE_LETTERS)
+    return textwrap.fill(text, MAX_LINE_LETTERS)
 
 
-def _shorten(names: Sequence[str], letters: int) -> list[str]:
-    """Leave out the middle of long names, whose beginnings are often alike."""
-    half = letters // 2
-    return [
-        name if len(name) <= letters else f"{name[: half - 1]}…{name[-half:]}"
-        for name in names
-    ]
+def _shorten(names: Sequence[str], max_letters: int) -> list[str]:
+    """Cut out the middle of long names, because long names often begin alike."""
+    half = max_letters // 2
+    short_names = []
+    for name in names:
+        is_long = len(name) > max_letters
+        short_names.append(f"{name[: half - 1]}…{name[-half:]}" if is_long else name)
+    return short_names
 
 
-def _numbers(values: Sequence[Any]) -> Any:
+def _to_numbers(values: Sequence[Any]) -> Any:
+    """Make a float array of values, with NaN for None."""
     return np.array([np.nan if value is None else value for value in values], float)
 
 
 def draw_slices(
     title: str, values: Float64, grid: "Grid", unit: str, low: float | None = None
 ) -> Heatmap:
-    """Draw values of voxels on axial slices from bottom to top, nose up, left is left.
+    """Draw voxel values on axial slices, from bottom to top.
+
+    The nose points up, and the left side of the head is on the left.
 
     Args:
         title: Title of the figure.
-        values: [V].
+        values: Values [V] of the voxels.
         grid: Positions of the voxels.
         unit: Unit of the values.
-        low: Value of the first colour; None for the lowest.
+        low: Value of the first colour. By default the lowest value.
     """
     import nibabel
 
-    # row of the voxel at each position, -1 where there is none; x to the right, y to
-    # the front, z to the top
-    rows = np.full(grid.shape, -1)
-    rows[tuple(grid.indices.T)] = np.arange(len(values))
-    rows = nibabel.apply_orientation(rows, nibabel.io_orientation(grid.affine))
-    for axis in range(3):
-        held = np.flatnonzero((rows >= 0).any(tuple({0, 1, 2} - {axis})))
-        rows = rows.take(range(held[0], held[-1] + 1), axis)
-
-    # of the slices that hold voxels, the middle ones of up to a dozen equal parts, in
-    # rows of four
-    depth = rows.shape[2]
-    heights = np.flatnonzero((rows >= 0).any((0, 1)))
-    parts = min(MAX_SLICES, len(heights))
-    heights = heights[((np.arange(parts) + 0.5) * len(heights) / parts).astype(int)]
-    columns = min(len(heights), SLICES_IN_ROW)
-
-    # put the values into a mosaic of the slices, one empty pixel between them
-    with_none = np.append(values, np.nan)  # the last value is that of row -1
-    slices = [
-        np.pad(with_none[rows[:, ::-1, z].T], (0, 1), constant_values=np.nan)
-        for z in heights
-    ]
-    slices += [np.full_like(slices[0], np.nan)] * (-len(slices) % columns)
-    mosaic = np.block(
-        [slices[row : row + columns] for row in range(0, len(slices), columns)]
+    # index of the voxel at each position, -1 outside of the mask; after reorientation x
+    # points to the right, y to the front and z to the top
+    voxel_indices = np.full(grid.shape, -1)
+    voxel_indices[tuple(grid.indices.T)] = np.arange(len(values))
+    voxel_indices = nibabel.apply_orientation(
+        voxel_indices, nibabel.io_orientation(grid.affine)
     )
 
-    # describe the figure
+    # crop the volume to the voxels
+    for axis in range(3):
+        other_axes = tuple({0, 1, 2} - {axis})
+        occupied = np.flatnonzero((voxel_indices >= 0).any(other_axes))
+        voxel_indices = voxel_indices.take(range(occupied[0], occupied[-1] + 1), axis)
+
+    # divide the slices that hold voxels into up to twelve equal parts, and take the
+    # middle slice of each part
+    depth = voxel_indices.shape[2]
+    heights = np.flatnonzero((voxel_indices >= 0).any((0, 1)))
+    n_slices = min(MAX_SLICES, len(heights))
+    middles = ((np.arange(n_slices) + 0.5) * len(heights) / n_slices).astype(int)
+    heights = heights[middles]
+
+    # look up the values of each slice, with an empty pixel to the right and below
+    padded_values = np.append(values, np.nan)  # index -1 gives NaN
+    slices = []
+    for height in heights:
+        picture = padded_values[voxel_indices[:, ::-1, height].T]
+        slices.append(np.pad(picture, (0, 1), constant_values=np.nan))
+
+    # put the slices into a mosaic, and fill its last row with empty slices
+    n_columns = min(len(heights), SLICES_PER_ROW)
+    slices += [np.full_like(slices[0], np.nan)] * (-len(slices) % n_columns)
+    starts = range(0, len(slices), n_columns)
+    mosaic = np.block([slices[start : start + n_columns] for start in starts])
     pixels = [
-        [None if np.isnan(value) else value for value in line]
-        for line in mosaic.tolist()
+        [None if np.isnan(value) else value for value in row] for row in mosaic.tolist()
     ]
-    shown = "" if len(heights) == depth else f"{len(heights)} of {depth} slices, "
-    note = f"Axial: {shown}from bottom to top; nose up, left is left."
+
+    # tell how many slices are left out
+    is_complete = n_slices == depth
+    selection = "Axial slices" if is_complete else f"{n_slices} of {depth} axial slices"
+    note = f"{selection} from bottom to top. The nose is up, and left is left."
     return Heatmap(title, pixels, value=unit, low=low, note=note)
 
 
@@ -600,9 +678,10 @@ class DrawnTile:
     """Part of a row of a sheet: a picture with text below it, or text alone.
 
     Attributes:
-        picture: Of Pillow, or [H, W, 3], shown as a square; None for none.
-        lines: Text below it, each of them broken where it is wider than its tile.
-        frame: Colour of its frame.
+        picture: Pillow image or array [H, W, 3], shown as a square. None for a tile of
+            text alone.
+        lines: Lines of text. A line that is wider than the tile is broken.
+        frame: Colour of the frame of the picture.
         sides: Width of the tile, in sides of a picture.
     """
 
@@ -619,59 +698,63 @@ def save_sheet(
     width_inch: float = 0,
     dpi: int = SHEET_DPI,
 ) -> None:
-    """Save tiles in rows below a title, by the path's suffix: png, pdf, svg.
+    """Save a sheet: rows of tiles below a title.
 
     Args:
-        title: Above all rows.
-        rows: From top to bottom; one without tiles is a gap.
-        path: The file.
-        width_inch: Width of the sheet, which tiles fill; 0 for tiles of 128 pixels.
-        dpi: Pixels an inch.
+        title: Title above all rows.
+        rows: Tiles of each row, from top to bottom. A row without tiles is a gap.
+        path: File to write. The suffix selects the format: png, pdf or svg.
+        width_inch: Width of the sheet, which the tiles fill. 0 gives tiles of 128
+            pixels.
+        dpi: Resolution in pixels per inch.
     """
     from matplotlib.patches import Rectangle
 
-    # the width of the sheet in sides of a tile, and the letters that fit into one
-    width = GAP_SHARE + max(
-        (sum(tile.sides + GAP_SHARE for tile in row) for row in rows), default=1
-    )
+    # the sheet is measured in sides of a tile
+    row_widths = [sum(tile.sides + GAP_SHARE for tile in row) for row in rows]
+    width = GAP_SHARE + max(row_widths, default=1)
     side_inch = width_inch / width or SIDE_INCH
-    letters = side_inch * 72 / (LETTER_SHARE * FONT_PT)
-    line = LINE_SHARE * FONT_PT / 72 / side_inch
+    letters_per_side = side_inch * 72 / (LETTER_SHARE * FONT_PT)
+    line_height = LINE_SHARE * FONT_PT / 72 / side_inch
 
     with new_figure() as figure:
-        # data are sides of a tile, from the upper left corner
+        # the origin of the axes is the upper left corner
         figure.set_layout_engine("none")
         axes = figure.add_axes((0, 0, 1, 1))
+        title_row = [DrawnTile(None, [title], sides=int(width))]
         top = GAP_SHARE
-        for row in ([DrawnTile(None, [title], sides=int(width))], *rows):
+        for row in (title_row, *rows):
             left = GAP_SHARE
-            bottom = top
-            # a tile: picture with its frame, and text below
+            row_bottom = top
             for tile in row:
-                below = top
+                # draw the picture with its frame
+                text_top = top
                 if tile.picture is not None:
-                    below += 1
-                    axes.imshow(tile.picture, extent=(left, left + 1, below, top))
+                    text_top += 1
+                    axes.imshow(tile.picture, extent=(left, left + 1, text_top, top))
                     axes.add_patch(
                         Rectangle((left, top), 1, 1, fill=False, edgecolor=tile.frame)
                     )
+
+                # write the text below it
+                max_letters = int(tile.sides * letters_per_side)
                 text = "\n".join(
-                    textwrap.fill(words, int(tile.sides * letters))
-                    for words in tile.lines
+                    textwrap.fill(line, max_letters) for line in tile.lines
                 )
                 axes.text(
                     left,
-                    below + line / 4,
+                    text_top + line_height / 4,
                     text,
                     fontsize=FONT_PT,
                     va="top",
                     linespacing=LINE_SHARE,
                 )
-                bottom = max(bottom, below + line * len(text.splitlines()))
+                text_bottom = text_top + line_height * len(text.splitlines())
+                row_bottom = max(row_bottom, text_bottom)
                 left += tile.sides + GAP_SHARE
-            top = bottom + GAP_SHARE
+            top = row_bottom + GAP_SHARE
 
-        # a row has room for its pictures, and for the longest text below them
+        # the sheet is as high as its rows
         axes.axis("off")
         axes.set(xlim=(0, width), ylim=(top, 0), aspect="auto")
         figure.set_size_inches(width_inch or width * side_inch, top * side_inch)

@@ -9,17 +9,24 @@ from brainhive_cli.core.artifacts import Point, Topomap
 from brainhive_cli.data.signals.spaces import Sensors, Voxels, standard_positions
 
 MIN_SENSORS = 4
-"""Fewest sensors with a known position of which a map is drawn."""
+"""Fewest sensors with a known position that make a map."""
 
 
 def flatten_positions(positions: Float64) -> Float64:
-    """Project positions on a head [K, 3] onto a plane [K, 2], nose up, where the ears
-    have the distance 1 from the top.
+    """Project positions on the head onto a plane, with the nose up.
 
-    Distances from the top are angles, as seen from the centre of the sphere that fits
-    the positions best.
+    The distance from the centre of the plane is the angle between a position and the
+    top of the head, divided by 90 degrees. Angles are seen from the centre of the
+    sphere that fits the positions best.
+
+    Args:
+        positions: Positions [K, 3] in any unit.
+
+    Returns:
+        Positions [K, 2], in which the ears have the distance 1 from the top.
     """
-    # the sphere |p|^2 = 2 p c + k that fits the positions p best has its centre at c
+    # fit the sphere |p|^2 = 2 p c + k to the positions p by least squares; c is its
+    # centre
     system = np.column_stack([2 * positions, np.ones(len(positions))])
     centre = np.linalg.lstsq(system, np.square(positions).sum(1), rcond=None)[0][:3]
 
@@ -27,35 +34,38 @@ def flatten_positions(positions: Float64) -> Float64:
     x, y, z = (positions - centre).T
     angle = np.arctan2(np.hypot(x, y), z)
     direction = np.arctan2(y, x)
-    plane: Float64 = (angle / (np.pi / 2))[:, None] * np.stack(
+    distance = angle / (np.pi / 2)
+    plane: Float64 = distance[:, None] * np.stack(
         [np.cos(direction), np.sin(direction)], 1
     )
     return plane
 
 
 def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
-    """Place the sensors of known position on a plane, by name, as `flatten_positions`.
+    """Place the sensors of known position on the plane of `flatten_positions`.
 
-    Positions are the recording's or, if it has none, those of the 10-05 system. The
-    result is empty if too few are known, or if two sensors share one, as gradiometers
-    do.
+    Positions come from the recording. If it has none, they come from the 10-05 system.
+
+    Returns:
+        Position by sensor name. Empty for voxels, if too few sensors have a position,
+        or if two sensors have the same position, as gradiometers do.
     """
     if not isinstance(space, Sensors):
         return {}
-    # [C, 3]
-    positions = (
-        standard_positions(space.names) if space.positions is None else space.positions
-    )
+    positions = space.positions  # [C, 3]
+    if positions is None:
+        positions = standard_positions(space.names)
 
-    # sensors at (0, 0, 0) have no position
-    known = np.flatnonzero(np.isfinite(positions).all(1) & positions.any(1))
-    distinct = np.unique(positions[known].round(4), axis=0)
-    if len(known) < MIN_SENSORS or len(distinct) < len(known):
+    # a position of (0, 0, 0) means that the file has none
+    has_position = np.isfinite(positions).all(1) & positions.any(1)
+    placed = np.flatnonzero(has_position)
+    distinct_positions = np.unique(positions[placed].round(4), axis=0)
+    if len(placed) < MIN_SENSORS or len(distinct_positions) < len(placed):
         return {}
-    plane = flatten_positions(positions[known]).tolist()
+    plane = flatten_positions(positions[placed]).tolist()
     return {
-        space.names[row]: (x, y)
-        for row, (x, y) in zip(known.tolist(), plane, strict=True)
+        space.names[sensor]: (x, y)
+        for sensor, (x, y) in zip(placed.tolist(), plane, strict=True)
     }
 
 
@@ -66,14 +76,14 @@ def draw_head(
     value: str,
     is_diverging: bool = True,
 ) -> Topomap:
-    """Draw the values of the sensors that have a position on the head.
+    """Make a map of the sensors that have a position on the head.
 
     Args:
         title: Title of the map.
-        positions: Positions by sensor, as `place_sensors`.
-        values: Values by sensor.
+        positions: Position by sensor name, from `place_sensors`.
+        values: Value by sensor name.
         value: Name and unit of the values.
-        is_diverging: Whether the values lie around 0.
+        is_diverging: True if the colours are centred on 0.
     """
     points = [
         Point(*positions[name], name, value=values[name])

@@ -26,7 +26,7 @@ from brainhive_cli.core.artifacts import (
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.tables import Table, TableCell
-from brainhive_cli.reports.drawings import shows_something, svg_of
+from brainhive_cli.reports.drawings import is_informative, render_svg
 from brainhive_cli.reports.tables import templates
 
 HERE = Path(__file__).parent
@@ -136,7 +136,7 @@ class Page:
         # this page
         names: dict[str, Any] = {
             "embed": partial(embed, {}),
-            "svg_of": svg_of,
+            "render_svg": render_svg,
             "cells_of": cells_of,
         }
         names |= {
@@ -176,7 +176,7 @@ def groups_of(
     # collect artifacts of equal title
     title_figures: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
     for label, artifacts, folder in artifacts_of_runs:
-        for artifact in filter(shows_something, artifacts):
+        for artifact in filter(is_informative, artifacts):
             title = artifact.section, artifact.kind, artifact.title
             title_figures.setdefault(title, []).append((label, artifact, folder))
 

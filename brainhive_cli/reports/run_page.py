@@ -37,7 +37,7 @@ from brainhive_cli.reports.drawings import (
     PNG_DPI,
     WIDTH_INCH,
     save_figure,
-    shows_something,
+    is_informative,
 )
 from brainhive_cli.reports.page import (
     BY_HAND,
@@ -213,7 +213,7 @@ def headline_figures(run: ShownRun) -> list[Curve | Heatmap | Topomap]:
     if figures := [each for each in drawn if each.section == FINDING]:
         return figures
     curve = headline_curve(run)
-    return [curve] if curve and shows_something(curve) else []
+    return [curve] if curve and is_informative(curve) else []
 
 
 def headline_curve(run: ShownRun) -> Curve | None:
@@ -343,7 +343,7 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
         for artifact in run.artifacts:
             if not isinstance(
                 artifact, Curve | Heatmap | Topomap | Sheet
-            ) or not shows_something(artifact):
+            ) or not is_informative(artifact):
                 continue
             title = artifact.title if is_one else f"{artifact.title}: {run.label}"
             titled = replace(artifact, title=extend_title(title, run.measured.caveats))

@@ -20,7 +20,7 @@ from brainhive_cli.core.artifacts import (
 )
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.reports import drawings
-from brainhive_cli.reports.drawings import save_figure, shows_something, svg_of
+from brainhive_cli.reports.drawings import save_figure, is_informative, render_svg
 from brainhive_cli.reports.head_maps import draw_head, place_sensors
 
 DPI = 100
@@ -174,7 +174,8 @@ def test_a_figure_is_drawn_where_its_values_differ():
         (Topomap("", [Point(0, 0, value=1.0), Point(0, 1, value=2.0)]), True),
         (Sheet("", ["seen"], []), False),
     ):
-        assert shows_something(artifact) == is_shown
+        assert is_informative(artifact) == is_shown
         assert (
-            not isinstance(artifact, Curve) or ("<svg" in svg_of(artifact)) == is_shown
+            not isinstance(artifact, Curve)
+            or ("<svg" in render_svg(artifact)) == is_shown
         )

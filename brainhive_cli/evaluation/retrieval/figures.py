@@ -48,7 +48,7 @@ from brainhive_cli.evaluation.retrieval.scopes import (
 from brainhive_cli.evaluation.retrieval.tables import DETAILS, DRAWN, lay_out
 from brainhive_cli.measurement.retrieval import Gallery
 from brainhive_cli.measurement.slope import average_by_unit
-from brainhive_cli.reports.drawings import draw_slices, shows_something
+from brainhive_cli.reports.drawings import draw_slices, is_informative
 from brainhive_cli.reports.tables import (
     describe_sample,
 )
@@ -132,7 +132,7 @@ def draw_artifacts(
     drawn = [
         replace(artifact, section=SECTION)
         for artifact in drawn
-        if shows_something(artifact)
+        if is_informative(artifact)
     ]
     details = lay_out(measured, DETAILS)
     drawn += [replace(table, section="Details") for table in details]
