@@ -333,9 +333,8 @@ def _draw_lines(axes: Any, curve: Curve) -> float:
     # name marks and shaded spans above all values, one name below the other
     centre = (positions[0] + positions[-1]) / 2 if positions else 0
     for row, (name, mark) in enumerate(curve.marks.items()):
-        start = mark
-        if isinstance(mark, tuple):
-            start, stop = mark
+        start, stop = mark if isinstance(mark, tuple) else (mark, None)
+        if stop is not None:
             axes.axvspan(start, stop, color=SOFT, alpha=0.15, linewidth=0)
         axes.axvline(start, color=SOFT, linestyle=":", linewidth=1)
         axes.annotate(
@@ -369,8 +368,8 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
     for index, (line, (name, colour)) in enumerate(
         zip(curve.lines, labels, strict=True)
     ):
-        offset_bars = index - (n_lines - 1) / 2
-        positions = np.arange(len(names)) + offset_bars * BAR_INCH / group_inch
+        bars_from_centre = index - (n_lines - 1) / 2
+        positions = np.arange(len(names)) + bars_from_centre * BAR_INCH / group_inch
         values = _to_numbers(line.values)
         errors = None
         if line.low is not None and line.high is not None:

@@ -36,8 +36,8 @@ from brainhive_cli.reports import drawings
 from brainhive_cli.reports.drawings import (
     PNG_DPI,
     WIDTH_INCH,
-    save_figure,
     is_informative,
+    save_figure,
 )
 from brainhive_cli.reports.page import (
     BY_HAND,

@@ -20,7 +20,7 @@ from brainhive_cli.core.artifacts import (
 )
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.reports import drawings
-from brainhive_cli.reports.drawings import save_figure, is_informative, render_svg
+from brainhive_cli.reports.drawings import is_informative, render_svg, save_figure
 from brainhive_cli.reports.head_maps import draw_head, place_sensors
 
 DPI = 100
