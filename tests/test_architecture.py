@@ -27,7 +27,7 @@ from tools.house import (
 )
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SHELVES = {parts.path_of(shelf) for shelf in parts.SHELVES}
+SHELVES = {parts.shelf_module_name(shelf) for shelf in parts.SHELVES}
 LAYERS = (
     *(
         {""},
@@ -267,7 +267,7 @@ def test_only_the_console_writes_to_the_terminal(
 def test_the_parts_of_every_shelf_export_their_config_and_a_tiny_instance() -> None:
     """What parts do is tested in `test_devices.py`."""
     for shelf, kind in [
-        (name, kind) for name in parts.SHELVES for kind in parts.kinds(name)
+        (name, kind) for name in parts.SHELVES for kind in parts.list_kinds(name)
     ]:
         part = parts.load(shelf, kind)
         assert (

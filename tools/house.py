@@ -200,16 +200,16 @@ def count_uses() -> tuple[list[str], dict[str, bool]]:
     # keys of parts, which stand below any key of a command
     words = {step for name in written for step in name}
     for shelf in parts.SHELVES:
-        rows = parts.rows(shelf)
-        for kind in parts.kinds(shelf):
+        rows = parts.read_rows(shelf)
+        for kind in parts.list_kinds(shelf):
             part = parts.load(shelf, kind)
             set_keys |= _set_keys(part.TINY)
             if kind in rows:
                 knobs = rows[kind].model_extra or {}
                 set_keys |= _set_keys_of_row(part.Config, knobs)
     for shelf in parts.SHELVES:
-        for kind in parts.kinds(shelf):
-            if kind in parts.rows(shelf):
+        for kind in parts.list_kinds(shelf):
+            if kind in parts.read_rows(shelf):
                 continue
             for path, key in _declared_keys(parts.load(shelf, kind).Config):
                 name = names.setdefault(key, f"{shelf}/{kind} {path}")
@@ -563,7 +563,7 @@ def record_parts() -> dict[str, Any]:
 
     record: dict[str, Any] = {}
     for shelf in parts.SHELVES:
-        for kind in parts.kinds(shelf):
+        for kind in parts.list_kinds(shelf):
             tiny = parts.load(shelf, kind).TINY
             entry: dict[str, Any] = {"settings": tiny.model_dump(mode="json")}
             if shelf == "encoders":

@@ -178,11 +178,12 @@ def _shelf(shelf: str) -> Iterator[str]:
     yield f"## {shelf.capitalize()}"
     rows = {
         kind: row.family
-        for kind, row in parts.rows(shelf).items()
+        for kind, row in parts.read_rows(shelf).items()
         if "." not in row.family
     }
     keys = {
-        kind: [*keys_of(parts.load(shelf, kind).Config)] for kind in parts.kinds(shelf)
+        kind: [*keys_of(parts.load(shelf, kind).Config)]
+        for kind in parts.list_kinds(shelf)
     }
     kinds = [kind for kind in keys if kind not in rows]
 

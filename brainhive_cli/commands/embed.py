@@ -116,7 +116,7 @@ def list_encoders() -> Result:
 
     # one row a kind; a family without a source of its own takes any
     rows = []
-    for kind in parts.kinds("encoders"):
+    for kind in parts.list_kinds("encoders"):
         config = parts.load("encoders", kind).Config()
         shape: tuple[int, ...] = config.known_shape or ()
         size = shape[0] if len(shape) == 1 else "×".join(map(str, shape))

@@ -49,7 +49,7 @@ class Recipe(FileRecipe):
     """Recipe of import-embeddings: the files, their data set and their encoders."""
 
     sources: NameList = Field([], description="files, folders or patterns")
-    dataset: Any = parts.key("datasets", "things-eeg", "whose pictures")
+    dataset: Any = parts.part_field("datasets", "things-eeg", "whose pictures")
     encoders: Encoders = Field(
         [*USUAL],
         validate_default=True,

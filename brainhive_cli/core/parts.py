@@ -1,8 +1,10 @@
-"""Parts: a part is a frozen Config that builds, named by its kind on a shelf, or by its
-module's import path.
+"""Registry of the interchangeable parts of a recipe, such as data sets and backbones.
 
-A shelf is a folder: every file is a part, and so is every row of its `rows.yaml`. A
-small shelf is a file, whose table `TINY` lists the parts.
+A part is a frozen `Config` with a `build` method. The parts of one sort stand on a
+shelf, where each has a name, its kind. Most shelves are folders: each file is a part,
+and so is each row of the folder's `rows.yaml`. A small shelf is a single file whose
+dict `TINY` holds the parts by kind. A part of a user is named by the import path of its
+module. The fields of a Config are the knobs that a recipe can set.
 """
 
 import importlib
@@ -12,7 +14,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from importlib.machinery import ModuleSpec
-from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -51,74 +52,83 @@ SHELVES = {
     "corrections": "correction",
     "alignments": "alignment",
 }
-"""The shelves, and what one part of each is called. In a folder, files whose names
-begin with an underscore are shared pieces.
+"""Name of each shelf, and the word for one of its parts. In the folder of a shelf,
+files whose names begin with an underscore are code that several parts share.
 """
 PACKAGE = "brainhive_cli."
-ROOMS = {
+PACKAGE_OF_SHELF = {
     **dict.fromkeys(("datasets", "preparations", "streams"), "data"),
     **dict.fromkeys(("augmentations", "normalisations"), "data.signals"),
     **dict.fromkeys(("corrections", "alignments"), "measurement"),
 }
-"""Packages of the shelves that are not in `models`."""
+"""Packages of the shelves that are not in `brainhive_cli.models`."""
 
 
 class Config(Section):
-    """Every knob of one part, with its unit, default and source; `build` makes the
-    part.
+    """Base of the configs of all parts.
+
+    A subclass lists the knobs of one part, each with its unit, default and source. Its
+    `build` makes the part.
     """
 
     cites: ClassVar[Sequence[str]] = ()
-    """Keys of the papers behind it in `reports/references.bib`."""
+    """Keys of the part's papers in `reports/references.bib`."""
 
     @property
     def kind(self) -> str:
-        """Name of the part: its file's, or its key in a shelf's file; outside the
-        package the import path.
+        """Name of the part.
+
+        The name comes from the part's file. A part without a file is named by its key
+        in the table of the shelf, and a part of a user by its import path.
         """
         module = type(self).__module__
         if not module.startswith(PACKAGE):
             return module
 
-        # on a shelf that is one file, the key of this class in its table
+        # a shelf that is a single file has a table of its parts
         table = getattr(sys.modules.get(module), "TINY", None)
-        # of a shelf that is one file
-        kinds = table.items() if isinstance(table, dict) else ()
-        by_file = name_of(module.rsplit(".", 1)[-1])
-        return next(
-            (str(kind) for kind, tiny in kinds if type(tiny) is type(self)), by_file
-        )
+        if isinstance(table, dict):
+            for kind, config in table.items():
+                if type(config) is type(self):
+                    return str(kind)
+        return name_of(module.rsplit(".", 1)[-1])
 
     def inputs(self) -> "list[Input]":
-        """List the files and weights that the part needs; by default none."""
+        """List the files and weights that the part needs. The default is none."""
         return []
 
     def citations(self) -> Sequence[str]:
-        """List the papers behind it as its knobs are set; by default `cites`."""
+        """List the papers of the part with its present knobs. The default is `cites`.
+
+        Returns:
+            Keys in `reports/references.bib`.
+        """
         return self.cites
 
     def __str__(self) -> str:
-        """Write the part as a recipe names it: by its kind, else with its knobs."""
+        """Write the part as a recipe does, by its kind or with the changed knobs."""
         knobs = self.model_dump(mode="json", exclude_defaults=True)
+        # `kind` is always among them
         return write_value(knobs) if len(knobs) > 1 else self.kind
 
     @model_serializer(mode="wrap")
-    def _with_kind(self, fields: Any) -> dict[str, Any]:
-        # the kind tells which Config reads the knobs back
-        return {"kind": self.kind, **fields(self)}
+    def _with_kind(self, serialize: Any) -> dict[str, Any]:
+        # the kind selects the class that reads the document back
+        return {"kind": self.kind, **serialize(self)}
 
 
 class PartRow(BaseModel):
-    """A part without a file on its shelf: an entry of the shelf's `rows.yaml`.
+    """A part that has no file: one entry of a shelf's `rows.yaml`.
 
-    All further fields are values: defaults of knobs, and attributes of the Config's
-    class, by name.
+    Further fields of the entry set knobs of the family, which become the defaults, or
+    attributes of the Config class.
 
     Attributes:
-        family: The kind whose Config it takes, a file's or another row's; or a class
-            below `data` that is its Config, as `published.nsd.NsdPictures`.
-        about: What it is, in one sentence; default: as the class says.
-        tiny: The knobs of its TINY that differ from the family's.
+        family: The part whose Config the row takes. Either the kind of a file or of
+            another row, or a class below `brainhive_cli.data`, such as
+            `published.nsd.NsdPictures`.
+        about: Description in one sentence. Empty for the docstring of the family.
+        tiny: Knobs of the row's TINY that differ from the family's TINY.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -128,134 +138,152 @@ class PartRow(BaseModel):
     tiny: dict[str, Any] = {}
 
 
-def path_of(shelf: str) -> str:
-    """Give the import path of a shelf."""
-    return f"{PACKAGE}{ROOMS.get(shelf, 'models')}.{shelf}"
+def shelf_module_name(shelf: str) -> str:
+    """Return the import path of a shelf, such as `brainhive_cli.models.losses`."""
+    return f"{PACKAGE}{PACKAGE_OF_SHELF.get(shelf, 'models')}.{shelf}"
 
 
-def package(shelf: str) -> ModuleType:
-    """Import what the parts of a shelf have in common, for parts that are made of parts
-    of another shelf.
+def import_shelf(shelf: str) -> ModuleType:
+    """Import the package of a shelf, or the file if the shelf is a single file.
+
+    Parts that contain parts of another shelf use this to avoid circular imports.
     """
-    return importlib.import_module(path_of(shelf))
+    return importlib.import_module(shelf_module_name(shelf))
 
 
-def base_of(shelf: str) -> type[Config]:
-    """Return the base of a shelf's Configs, such as `BackboneConfig`: the contract,
-    with its defaults.
-    """
-    base: type[Config] = vars(package(shelf)).get(
-        f"{SHELVES[shelf].capitalize()}Config", Config
-    )
+def find_base_class(shelf: str) -> type[Config]:
+    """Return the base class of a shelf's Configs, such as `BackboneConfig`."""
+    names = vars(import_shelf(shelf))
+    base: type[Config] = names.get(f"{SHELVES[shelf].capitalize()}Config", Config)
     return base
 
 
 @cache
-def rows(shelf: str) -> Mapping[str, PartRow]:
-    """Read the rows of a shelf's families, by kind, without importing the shelf."""
+def read_rows(shelf: str) -> Mapping[str, PartRow]:
+    """Read the `rows.yaml` of a shelf without importing the shelf.
+
+    Returns:
+        The rows by kind. Empty if the shelf has no such file.
+    """
     file = Path(str(_find(shelf).origin)).with_name("rows.yaml")
     return documents.read(file, dict[str, PartRow]) if file.is_file() else {}
 
 
 @cache
-def kinds(shelf: str) -> list[str]:
-    """List the parts on a shelf; a folder is not imported for it."""
+def list_kinds(shelf: str) -> list[str]:
+    """List the kinds of all parts on a shelf. Only a shelf of one file is imported."""
     spec = _find(shelf)
     if spec.submodule_search_locations is None:
-        return [*package(shelf).TINY]
+        return list(import_shelf(shelf).TINY)
 
-    # a folder: its files without shared pieces, and its rows
-    names = (
-        module.name for module in pkgutil.iter_modules(spec.submodule_search_locations)
-    )
-    files = [name for name in names if not name.startswith("_")]
-    return [name_of(file) for file in sorted([*files, *map(file_of, rows(shelf))])]
+    # in a folder: the rows, and the files without shared code
+    files = [file_of(kind) for kind in read_rows(shelf)]
+    for module in pkgutil.iter_modules(spec.submodule_search_locations):
+        if not module.name.startswith("_"):
+            files.append(module.name)
+    return [name_of(file) for file in sorted(files)]
 
 
 def _find(shelf: str) -> ModuleSpec:
-    """Find a shelf without importing it: a folder has search locations, a file has
-    none.
+    """Find the import spec of a shelf without importing the shelf.
+
+    Returns:
+        The spec. It has `submodule_search_locations` only if the shelf is a folder.
     """
-    spec = importlib.util.find_spec(path_of(shelf))
+    spec = importlib.util.find_spec(shelf_module_name(shelf))
     assert spec is not None
     return spec
 
 
 def name_of(file: str) -> str:
-    """Name a part after its file: `my_net` is shown as `my-net`, and may be written
-    either way.
+    """Return the kind of the part in a file, such as `my-net` for `my_net`.
+
+    A recipe may use either spelling.
     """
     return file.replace("_", "-")
 
 
 def file_of(kind: str) -> str:
-    """Name the file of a part: `my-net` is `my_net`, and `base+alignment` is
+    """Return the file name of a part, without its ending.
+
+    The name of `my-net` is `my_net`, and the name of `base+alignment` is
     `base_alignment`.
     """
     return kind.replace("-", "_").replace("+", "_")
 
 
 def is_kind(shelf: str, name: str) -> bool:
-    """Whether a shelf has a part of this name, however it is written."""
-    return name_of(file_of(name)) in kinds(shelf)
+    """Return True if a shelf has a part of this name, in any spelling."""
+    return name_of(file_of(name)) in list_kinds(shelf)
 
 
 def load(shelf: str, kind: str) -> ModuleType:
-    """Import the part called `kind`, as a module with its `Config` and, if it is the
-    package's, its `TINY`.
+    """Import a part.
 
-    A kind with a dot is the import path of a module that is a part.
+    Args:
+        shelf: Shelf of the part.
+        kind: Kind of the part. A kind with a dot is the import path of a user's module.
+
+    Returns:
+        A module with the class `Config`. For parts of the package it also has `TINY`,
+        an instance with small values for tests.
 
     Raises:
-        RecipeError: if the shelf has no such part, or the module is no part, or the
-            user did not allow it.
-        MissingExtra: if the module is not there.
+        RecipeError: if the shelf has no such part, the user's module does not define
+            a part, or its import is not allowed.
+        MissingExtra: if the user's module, or a package that it imports, is not
+            installed.
     """
-    if not isinstance(kind, str):  # as files have it
+    if not isinstance(kind, str):  # recipes may hold numbers
         raise RecipeError(
-            f"a {SHELVES[shelf]} of kind {kind!r}", f"kinds: {', '.join(kinds(shelf))}"
+            f"the kind of a {SHELVES[shelf]} is a text, not {kind!r}",
+            f"kinds: {', '.join(list_kinds(shelf))}",
         )
-
-    # a module of the user
     if "." in kind:
-        module = foreign_code.import_module(
-            kind, kind, f"the {SHELVES[shelf]} {kind}", path_of(shelf)
-        )
-        config = getattr(module, "Config", None)
-        base = base_of(shelf)
-        # a Config imported from another module belongs to that part
-        if not (
-            isinstance(config, type)
-            and issubclass(config, base)
-            and config.__module__ == kind
-        ):
-            raise RecipeError(
-                f"the module {kind!r} is no {SHELVES[shelf]}",
-                "a part defines `Config`, a subclass of "
-                f"{base.__module__}.{base.__name__}",
-            )
-        return module
-
-    # a row, a file, or an entry of the table in the shelf's file
+        return _load_own_part(shelf, kind)
     if not is_kind(shelf, kind):
-        known = kinds(shelf)
+        kinds = list_kinds(shelf)
         raise RecipeError(
-            f"no {SHELVES[shelf]} called {kind!r}",
-            f"{guess(name_of(kind), known)}there are: {', '.join(known)}",
+            f"there is no {SHELVES[shelf]} called {kind!r}",
+            f"{guess(name_of(kind), kinds)}there are: {', '.join(kinds)}",
         )
+
+    # the part is a row of the shelf, a file, or an entry of the table
     name = name_of(file_of(kind))
-    if name in rows(shelf):
+    module_name = f"{shelf_module_name(shelf)}.{file_of(kind)}"
+    if name in read_rows(shelf):
         return _module_of_row(shelf, name)
     if _find(shelf).submodule_search_locations is not None:
-        return importlib.import_module(f"{path_of(shelf)}.{file_of(kind)}")
+        return importlib.import_module(module_name)
+    tiny = import_shelf(shelf).TINY[name]
+    return _make_module(module_name, type(tiny), tiny)
 
-    # an entry of the table gets the module that its file would be
-    tiny = package(shelf).TINY[name]
-    return _make_module(f"{path_of(shelf)}.{file_of(kind)}", type(tiny), tiny)
+
+def _load_own_part(shelf: str, path: str) -> ModuleType:
+    """Import a user's module that defines a part of a shelf."""
+    module = foreign_code.import_module(
+        path, path, f"the {SHELVES[shelf]} {path}", shelf_module_name(shelf)
+    )
+    config = getattr(module, "Config", None)
+    base = find_base_class(shelf)
+
+    # a Config that was imported from another module is a different part
+    is_part = (
+        isinstance(config, type)
+        and issubclass(config, base)
+        and config.__module__ == path
+    )
+    if not is_part:
+        raise RecipeError(
+            f"the module {path!r} does not define a {SHELVES[shelf]}",
+            f"define a class `Config` in it, a subclass of "
+            f"{base.__module__}.{base.__name__}",
+        )
+    return module
 
 
 def _make_module(name: str, config: Any, tiny: Any) -> ModuleType:
-    """Make what the file of a part without one would be."""
+    """Make the module of a part that has no file."""
     module = ModuleType(name, config.__doc__)
     vars(module).update(Config=config, TINY=tiny)
     return module
@@ -263,116 +291,149 @@ def _make_module(name: str, config: Any, tiny: Any) -> ModuleType:
 
 @cache
 def _module_of_row(shelf: str, kind: str) -> ModuleType:
-    """Make the Config and TINY of a row."""
-    # the Config and TINY of a family, or a class of a published data set
-    row = rows(shelf)[kind]
+    """Make the module of a row, with its `Config` and `TINY`."""
+    # the family is a class of a published data set, or a part of this shelf
+    row = read_rows(shelf)[kind]
     module_name, _, class_name = row.family.rpartition(".")
     if module_name:
-        family: Any = getattr(
-            importlib.import_module(f"{PACKAGE}data.{module_name}"), class_name
-        )
+        module = importlib.import_module(f"{PACKAGE}data.{module_name}")
+        family: Any = getattr(module, class_name)
         tiny = {}
     else:
-        part_of_family = load(shelf, row.family)
-        family = part_of_family.Config
-        tiny = dict(part_of_family.TINY)
+        family_module = load(shelf, row.family)
+        family = family_module.Config
+        tiny = dict(family_module.TINY)
 
-    # knobs that the row sets become defaults; other values are attributes
-    known = family.model_fields
-    values = dict(row.model_extra or {})
-    knobs = validate(
-        family, {name: values.pop(name) for name in known.keys() & values.keys()}, kind
-    )
+    # values that the row sets are knobs of the family, or attributes of the class
+    family_fields = family.model_fields
+    attributes = {}
+    knobs = {}
+    for name, value in (row.model_extra or {}).items():
+        if name in family_fields:
+            knobs[name] = value
+        else:
+            attributes[name] = value
+    validated = validate(family, knobs, kind)
+
+    # a knob becomes the default of a copied field, so the family keeps its own default
     fields: dict[str, Any] = {}
-    for name in knobs.model_fields_set:
-        # a copy of the field, so that the family has its default still
-        field = known[name].asdict()
-        changed = field["attributes"] | {
-            "default": getattr(knobs, name),
-            "default_factory": None,
-        }
-        annotation = (field["annotation"], *field["metadata"], Field(**changed))
-        fields[name] = Annotated[annotation]
+    for name in validated.model_fields_set:
+        field = family_fields[name].asdict()
+        settings = dict(field["attributes"])
+        settings["default"] = getattr(validated, name)
+        settings["default_factory"] = None
+        annotation = [field["annotation"]]
+        annotation += field["metadata"]
+        annotation.append(Field(**settings))
+        fields[name] = Annotated[tuple(annotation)]
 
-    # the module of the row
-    path = f"{path_of(shelf)}.{file_of(kind)}"
+    # the kind of the row is read from the module's name
+    path = f"{shelf_module_name(shelf)}.{file_of(kind)}"
     config: Any = create_model(
         "Config",
         __base__=family,
-        __module__=path,  # which its kind is read from
+        __module__=path,
         __doc__=row.about or family.__doc__,
         **fields,
     )
 
-    # attributes of the class; lists become tuples, which nobody can change
-    for name, value in values.items():
+    # lists become tuples, which nobody can change
+    for name, value in attributes.items():
         setattr(config, name, tuple(value) if isinstance(value, list) else value)
     return _make_module(path, config, config(**tiny | row.tiny))
 
 
 def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
-    """Turn `kind`, or `{kind: …, knob: …}` (kind `default` if it names none), into the
-    part's Config.
+    """Turn the value of a recipe key into the Config of a part.
+
+    Args:
+        shelf: Shelf of the part.
+        value: A kind, a mapping `{kind: …, knob: …}`, or a Config, which is returned
+            unchanged.
+        default: Kind of a mapping without `kind`.
+
+    Raises:
+        RecipeError: if the value names no part of the shelf, or a knob is wrong.
     """
     if isinstance(value, Config):
         return value
-
-    # a kind alone, or a kind with knobs
     fields = dict(value) if isinstance(value, dict) else {"kind": value}
     kind = fields.pop("kind", default)
     if not isinstance(kind, str):
         raise RecipeError(
-            f"{value!r} names no {SHELVES[shelf]}", f"kinds: {', '.join(kinds(shelf))}"
+            f"{value!r} does not name a {SHELVES[shelf]}",
+            f"kinds: {', '.join(list_kinds(shelf))}",
         )
     return validate(load(shelf, kind).Config, fields, where=SHELVES[shelf])
 
 
-def cited(value: object) -> list[str]:
-    """List the papers behind a part and the parts in it, or behind all parts of a
-    section of a recipe.
+def list_papers(value: object) -> list[str]:
+    """List the papers of all parts in a value, each once.
+
+    Args:
+        value: A part, a section of a recipe, or a mapping or list of these. Parts
+            inside them count too.
+
+    Returns:
+        Keys in `reports/references.bib`.
     """
-    # parts may lie in models, mappings and lists
-    inner: Iterable[object] = ()
+    papers = list(value.citations()) if isinstance(value, Config) else []
+    children: Iterable[object] = ()
     if isinstance(value, BaseModel):
-        inner = vars(value).values()
+        children = vars(value).values()
     elif isinstance(value, Mapping):
-        inner = value.values()
+        children = value.values()
     elif isinstance(value, list | tuple):
-        inner = value
-    of_part = value.citations() if isinstance(value, Config) else ()
-    return [*dict.fromkeys(chain(of_part, *map(cited, inner)))]
+        children = value
+    for child in children:
+        papers += list_papers(child)
+    return list(dict.fromkeys(papers))
 
 
 def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":
     """Build a part that is a network or a loss.
 
     Raises:
-        BrainhiveError: if its `build` returns something else.
+        BrainhiveError: if the part's `build` does not return a `torch.nn.Module`.
     """
     import torch
 
-    # code of users may return anything
+    # the `build` of a user may return anything
     module = config.build(*arguments)
     if not isinstance(module, torch.nn.Module):
         name = foreign_code.name_of(config, config.kind)
         raise BrainhiveError(
             f"{name}: build returns {type(module).__name__}, not a torch.nn.Module",
-            "return the module",
+            "let build return the module",
         )
     return module
 
 
-def part(shelf: str, default: str, is_optional: bool = False) -> BeforeValidator:
-    """Mark a recipe key, as `Annotated[Any, part(…)]`, as a part of `shelf`, of kind
-    `default` if unnamed.
+def part_validator(
+    shelf: str, default: str, is_optional: bool = False
+) -> BeforeValidator:
+    """Return the validator of a recipe key that holds a part.
+
+    The key is declared as `Annotated[Any, part_validator(…)]`.
+
+    Args:
+        shelf: Shelf of the part.
+        default: Kind of a part that is written without `kind`.
+        is_optional: Accept None, for no part.
     """
     return BeforeValidator(partial(_resolve_key, shelf, default, is_optional))
 
 
-def key(shelf: str, default: str, description: str) -> Any:
-    """Describe a recipe key as a part of `shelf`, by default of this kind."""
+def part_field(shelf: str, default: str, description: str) -> Any:
+    """Return the pydantic field of a recipe key that holds a part.
+
+    Args:
+        shelf: Shelf of the part.
+        default: Kind of the default part, and of a part that is written without `kind`.
+        description: Help text of the key.
+    """
     field = Field(default, validate_default=True, description=description)
-    field.metadata.append(part(shelf, default))
+    field.metadata.append(part_validator(shelf, default))
     return field
 
 
@@ -380,5 +441,5 @@ def _resolve_key(shelf: str, default: str, is_optional: bool, value: Any) -> Any
     return None if is_optional and value is None else resolve(shelf, value, default)
 
 
-OtherDataset = Annotated[Any, part("datasets", "things-eeg", is_optional=True)]
-"""Another data set than that of a run."""
+OtherDataset = Annotated[Any, part_validator("datasets", "things-eeg", True)]
+"""Type of a recipe key that may name a second data set."""

@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError
 
 PART = '''"""A part."""
 from brainhive_cli.models.backbones import BackboneConfig
@@ -57,23 +57,22 @@ def test_a_kind_with_a_dot_is_an_import_path_and_is_written_as_one(
 
 
 def test_a_path_without_a_part_is_refused(own_package: str) -> None:
-    for module, message in (
-        ("absent", "backbone own_parts.absent: No module"),
-        ("no_base", "is no backbone"),
-    ):
-        with pytest.raises(BrainhiveError, match=message) as caught:
+    for module, error in (("absent", MissingExtra), ("no_base", RecipeError)):
+        with pytest.raises(error) as caught:
             parts.resolve("backbones", f"{own_package}.{module}")
+        assert type(caught.value) is error
+        assert f"own_parts.{module}" in str(caught.value)
         assert caught.value.hint
 
 
 def test_rows_give_values_of_what_their_family_has() -> None:
     for shelf in parts.SHELVES:
-        for kind in parts.rows(shelf):
+        for kind in parts.read_rows(shelf):
             holds_a_row(shelf, kind)
 
 
 def holds_a_row(shelf: str, kind: str) -> None:
-    row, row_part = parts.rows(shelf)[kind], parts.load(shelf, kind)
+    row, row_part = parts.read_rows(shelf)[kind], parts.load(shelf, kind)
     room, _, name = row.family.rpartition(".")
     in_room = (
         getattr(importlib.import_module(f"brainhive_cli.data.{room}"), name)
@@ -92,12 +91,12 @@ def holds_a_row(shelf: str, kind: str) -> None:
 
 
 def test_shelves_list_files_and_rows_but_no_shared_pieces() -> None:
-    kinds = parts.kinds("backbones")
+    kinds = parts.list_kinds("backbones")
     assert kinds == sorted(kinds, key=parts.file_of)
     assert "brain-mlp" in kinds and "_layers" not in kinds
-    assert {*parts.rows("backbones")} <= {*kinds}
-    assert {*parts.kinds("losses")} == {*parts.package("losses").TINY}
-    assert parts.rows("losses") == {}
+    assert {*parts.read_rows("backbones")} <= {*kinds}
+    assert {*parts.list_kinds("losses")} == {*parts.import_shelf("losses").TINY}
+    assert parts.read_rows("losses") == {}
     for name in ("brain-mlp", "brain_mlp"):
         assert parts.is_kind("backbones", name)
     assert not parts.is_kind("backbones", "brainmlp")
@@ -125,9 +124,9 @@ def test_what_names_no_part_is_refused(value: object) -> None:
 def test_papers_of_a_part_and_its_parts_are_listed_once() -> None:
     nice = parts.resolve("backbones", "nice")
     papers = [*nice.citations()]
-    assert papers and parts.cited(nice) == papers
-    assert parts.cited({"a": [nice, nice], "b": 3}) == papers
-    assert parts.cited(None) == []
+    assert papers and parts.list_papers(nice) == papers
+    assert parts.list_papers({"a": [nice, nice], "b": 3}) == papers
+    assert parts.list_papers(None) == []
 
 
 def test_a_part_has_to_build_a_module() -> None:
@@ -138,7 +137,7 @@ def test_a_part_has_to_build_a_module() -> None:
     with pytest.raises(BrainhiveError):
         parts.build_module(Odd(), 3)
     assert parts.build_module(parts.resolve("losses", "mse")) is not None
-    assert Odd().inputs() == [] and parts.cited(Odd()) == []
+    assert Odd().inputs() == [] and parts.list_papers(Odd()) == []
 
 
 def test_another_data_set_may_be_absent() -> None:
@@ -146,6 +145,6 @@ def test_another_data_set_may_be_absent() -> None:
     assert adapter.validate_python(None) is None
     assert adapter.validate_python("demo").kind == "demo"
     assert adapter.validate_python({"root": "x"}).kind == "things-eeg"
-    needed = TypeAdapter(Annotated[Any, parts.part("datasets", "things-eeg")])
+    needed = TypeAdapter(Annotated[Any, parts.part_validator("datasets", "things-eeg")])
     with pytest.raises(RecipeError):
         needed.validate_python(None)

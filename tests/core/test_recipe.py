@@ -95,7 +95,7 @@ def test_a_missing_part_or_recipe_suggests_the_nearest_and_lists_those_there_are
         resolve("backbone.kind=nise")
     assert (
         caught.value.hint
-        == f"did you mean nice? there are: {', '.join(parts.kinds('backbones'))}"
+        == f"did you mean nice? there are: {', '.join(parts.list_kinds('backbones'))}"
     )
     with pytest.raises(RecipeError) as caught:
         resolve(recipe="papres/nice")

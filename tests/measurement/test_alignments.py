@@ -17,7 +17,7 @@ from brainhive_cli.measurement.alignments import (
     RidgeAlignment,
 )
 
-KINDS = parts.kinds("alignments")
+KINDS = parts.list_kinds("alignments")
 LABEL_FREE = [
     kind for kind in KINDS if not parts.load("alignments", kind).Config.is_paired
 ]

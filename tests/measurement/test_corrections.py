@@ -25,7 +25,7 @@ from brainhive_cli.measurement.corrections import (
 )
 from brainhive_cli.measurement.ranks import ranks
 
-KINDS = parts.kinds("corrections")
+KINDS = parts.list_kinds("corrections")
 ROUNDING = 2e-6  # golden values are float32, and CSLS doubles their error
 
 

@@ -18,7 +18,7 @@ TWO = {"latent": Head((4, 2, 2), "vae", "abc"), "token": Head((3,), "clip")}
 
 
 def test_names_that_are_not_compared_with_torchs_are_fit() -> None:
-    names = [*parts.kinds("encoders"), heads.TOKEN, heads.FUSED, "a-b"]
+    names = [*parts.list_kinds("encoders"), heads.TOKEN, heads.FUSED, "a-b"]
     heads.check_names(names)
     assert [name for name in names if hasattr(torch.nn.ModuleDict(), name)] == []
     for name in ("", "a.b", "keys", "half"):

@@ -194,7 +194,7 @@ class LaionFmriBetas(PublishedSteps):
 
     name = NAME
 
-    stimuli: Any = parts.key(
+    stimuli: Any = parts.part_field(
         "datasets", NAME, "pool and split of the pictures; its root is as above"
     )
     above_r2: float = Field(

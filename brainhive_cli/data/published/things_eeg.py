@@ -473,7 +473,7 @@ class Prepared(parts.Config):
     root: str = Field(
         "", description="folder of the subjects; default: that of `stimuli`"
     )
-    stimuli: Any = parts.key(
+    stimuli: Any = parts.part_field(
         "datasets", "things-eeg", "the data set of the pictures that were shown"
     )
 

@@ -24,7 +24,7 @@ from brainhive_cli.data.files.ids import (
 
 StimuliKey = Annotated[
     Any,
-    parts.part("datasets", "image-folder"),
+    parts.part_validator("datasets", "image-folder"),
     Field(
         validate_default=True,
         description="the data set of the pictures that were shown",

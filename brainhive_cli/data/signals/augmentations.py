@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
 from pydantic import Field, model_validator
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.parts import Config, part
+from brainhive_cli.core.parts import Config, part_validator
 from brainhive_cli.core.sections import Section, refuse_idle
 from brainhive_cli.core.seeds import convex_weights
 
@@ -85,7 +85,7 @@ class Smooth(Config):
 class Augment(Section):
     """Augmentation of training signals; all off by default."""
 
-    parts: list[Annotated[Any, part("augmentations", "smooth")]] = Field(
+    parts: list[Annotated[Any, part_validator("augmentations", "smooth")]] = Field(
         [],
         description="augmentations, one after another: {kind: smooth, p: 0.3}; kinds "
         "and their keys below",

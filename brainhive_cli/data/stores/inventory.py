@@ -168,7 +168,7 @@ def _list_parts(
     signals = paths.under_home("signals") / dataset.recorded_as
     # of recordings that `prepare` reads, if it reads any of this data set
     raw_subjects = ()
-    if config.kind in parts.kinds("preparations"):
+    if config.kind in parts.list_kinds("preparations"):
         raw = parts.resolve("preparations", {"kind": config.kind, "root": config.root})
         raw_subjects = raw.build(paths).subjects
     known = sorted({*recorded_subjects(dataset, paths), *raw_subjects})

@@ -40,7 +40,7 @@ LIBRARIES = ("mne", "nibabel", "scipy")
 class Recipe(BaseRecipe):
     """Recipe of prepare: the recordings, their preparation, the name of the stores."""
 
-    preparation: Any = parts.key(
+    preparation: Any = parts.part_field(
         "preparations", "things-eeg", "recordings, and each step from them to signals"
     )
     subjects: Subjects = Field(

@@ -19,7 +19,7 @@ class Simulated(parts.Config):
     simulate of them.
     """
 
-    images: Any = parts.key("datasets", "image-folder", "whose pictures")
+    images: Any = parts.part_field("datasets", "image-folder", "whose pictures")
     meaning: str = Field(
         "clip-h14", description="encoder whose stored embeddings stand for meaning"
     )

@@ -62,7 +62,9 @@ def encoders_by_key(
         absent.
     """
     # names of upstream projects, and of the candidates
-    shelf = [parts.load("encoders", kind).Config for kind in parts.kinds("encoders")]
+    shelf = [
+        parts.load("encoders", kind).Config for kind in parts.list_kinds("encoders")
+    ]
     upstream = {config.upstream: config for config in shelf if config.upstream}
     meant = {name: config for config in maybe for name in config.known_as}
     # a candidate first, since its options are known

@@ -36,7 +36,7 @@ class Recipe(BaseRecipe):
 
     LESS_MEMORY = "a smaller batch_size"
 
-    dataset: Any = parts.key("datasets", "things-eeg", "whose pictures")
+    dataset: Any = parts.part_field("datasets", "things-eeg", "whose pictures")
     encoders: Encoders = Field(
         [*USUAL],
         validate_default=True,

@@ -39,7 +39,7 @@ def resolve_alignment(value: Any) -> Any:
     name = parts.name_of(
         str(value.get("kind", "") if isinstance(value, Mapping) else value)
     )
-    known = {kind: shelf for shelf in SHELVES for kind in parts.kinds(shelf)}
+    known = {kind: shelf for shelf in SHELVES for kind in parts.list_kinds(shelf)}
     if name not in known and "." not in name:
         raise RecipeError(
             f"no alignment {name!r}",
@@ -70,7 +70,7 @@ class Transfer(Section):
         2, gt=0, le=1000, description="draws of calibration of each of these people"
     )
     align: Annotated[
-        Any, parts.part("normalisations", "euclidean", is_optional=True)
+        Any, parts.part_validator("normalisations", "euclidean", is_optional=True)
     ] = Field(
         {"kind": "euclidean", "shrinkage": 0.1},
         validate_default=True,

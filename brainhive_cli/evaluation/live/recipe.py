@@ -58,7 +58,7 @@ class Recipe(TrainedRunRecipe):
     windows: int | None = Field(
         None, ge=1, description="windows after which the session ends"
     )
-    source: Any = parts.key(
+    source: Any = parts.part_field(
         "streams",
         "lsl",
         "lsl: a stream of the lab; recording: a file; signals: the person's signal "

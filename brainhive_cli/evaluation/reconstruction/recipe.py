@@ -135,7 +135,7 @@ class Recipe(SweptRecipe, Sampling):
             "data set"
         ),
     )
-    generator: Any = parts.key("generators", DEFAULT, "diffusion model")
+    generator: Any = parts.part_field("generators", DEFAULT, "diffusion model")
 
     # what media are generated from, and for which items
     sources: (

@@ -380,7 +380,7 @@ def score_media(job: Job, run: OpenRun, opened: Opened) -> Summary:
     # what the numbers are of: models, set-up, and pictures that were left out
     generated_by = recipe.model_dump(mode="json", include=GENERATED_BY)
     prior = parts.load("priors", priors.describe(recipe.prior.source).kind).Config.cites
-    papers = cite(prior=prior, generator=parts.cited(recipe.generator))
+    papers = cite(prior=prior, generator=parts.list_papers(recipe.generator))
     seen, warnings = describe_tested(
         [align.tested_pictures(recipe.split)], align.signal_warnings
     )

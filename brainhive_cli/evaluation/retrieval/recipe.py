@@ -71,7 +71,7 @@ class Recipe(TrainedRunRecipe):
         ),
     )
     corrections: Annotated[
-        list[Annotated[Any, parts.part("corrections", "csls")]],
+        list[Annotated[Any, parts.part_validator("corrections", "csls")]],
         BeforeValidator(key_types.split),
     ] = Field(
         [],

@@ -49,12 +49,16 @@ class Config(BackboneConfig):
     cites = ("wang2025", "scotti2024")
     takes_spec = True
 
-    brain: Annotated[mindeye2.Config, parts.part("backbones", "mindeye2")] = Field(
-        "mindeye2",
-        validate_default=True,
-        description="Brain model that predicts the image tokens.",
+    brain: Annotated[mindeye2.Config, parts.part_validator("backbones", "mindeye2")] = (
+        Field(
+            "mindeye2",
+            validate_default=True,
+            description="Brain model that predicts the image tokens.",
+        )
     )
-    prior: Annotated[Any, parts.part("priors", "mindeye2", is_optional=True)] = Field(
+    prior: Annotated[
+        Any, parts.part_validator("priors", "mindeye2", is_optional=True)
+    ] = Field(
         "mindeye2",
         validate_default=True,
         description=(

@@ -38,10 +38,10 @@ class Config(BackboneConfig):
     cites = ("scotti2023",)
     takes_spec = True
 
-    backbone: Any = parts.key(
+    backbone: Any = parts.part_field(
         "backbones", "voxel-ridge", "Brain model that predicts the heads."
     )
-    prior: Annotated[Any, parts.part("priors", "mindeye1")] = Field(
+    prior: Annotated[Any, parts.part_validator("priors", "mindeye1")] = Field(
         "mindeye1",
         validate_default=True,
         description=(

@@ -523,7 +523,7 @@ def describe_bad_own_name(name: str) -> str:
     if kind := next(
         (
             kind
-            for kind in parts.kinds("encoders")
+            for kind in parts.list_kinds("encoders")
             if f"{folded}-".startswith(f"{kind}-")
         ),
         "",
@@ -613,7 +613,7 @@ def resolve(reference: Any) -> EncoderConfig:
         and not parts.is_kind("encoders", kind)
         and not describe_bad_own_name(kind)
     ):
-        known = [*parts.kinds("encoders"), *own_names()]
+        known = [*parts.list_kinds("encoders"), *own_names()]
         way = (
             f"there are: {', '.join(known)}; own vectors: "
             f"{Line('import-embeddings', 'FILE', ('as', kind))}"

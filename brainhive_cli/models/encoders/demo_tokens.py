@@ -46,7 +46,7 @@ class Config(EncoderConfig):
         )
 
         def load() -> nn.Module:
-            prior = parts.package("priors").load(self.source)
+            prior = parts.import_shelf("priors").load(self.source)
             networks = {
                 "clip": clip.module,
                 "vae": vae.module,

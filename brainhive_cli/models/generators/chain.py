@@ -47,7 +47,7 @@ MIX_AUTOENCODER = {**_components.ARCHITECTURES["shared"]["vae"]}
 class ChainStage(Section):
     """One stage; what it leaves out is as the command's recipe says."""
 
-    generator: Annotated[Any, parts.part("generators", DEFAULT)] = Field(
+    generator: Annotated[Any, parts.part_validator("generators", DEFAULT)] = Field(
         description="Generator of the stage."
     )
     prior: str | dict[str, Any] | None = Field(
@@ -219,7 +219,7 @@ class Config(parts.Config):
             # attach the stage's own prior, a reference or a kind without weights
             prior: Any = None
             if isinstance(stage.prior, str):
-                prior = parts.package("priors").load(stage.prior)
+                prior = parts.import_shelf("priors").load(stage.prior)
             elif stage.prior is not None:
                 prior = parts.resolve("priors", stage.prior).build({}, generator)
             if prior is not None:

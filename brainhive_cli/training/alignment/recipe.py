@@ -102,7 +102,7 @@ class Recipe(SweptRecipe):
     is_tracked = True
     LESS_MEMORY = "a smaller train.batch_size"
 
-    dataset: Any = parts.key("datasets", "things-eeg", "signals and pictures")
+    dataset: Any = parts.part_field("datasets", "things-eeg", "signals and pictures")
     encoders: Encoders = Field(
         [*USUAL],
         validate_default=True,
@@ -136,9 +136,9 @@ class Recipe(SweptRecipe):
             "D of the token; default: the prior's or the fuser's own, else 1024"
         ),
     )
-    backbone: Any = parts.key("backbones", BACKBONE, "brain encoder")
-    fuser: Any = parts.key("fusers", FUSER, "fusion encoder")
-    loss: Any = parts.key(
+    backbone: Any = parts.part_field("backbones", BACKBONE, "brain encoder")
+    fuser: Any = parts.part_field("fusers", FUSER, "fusion encoder")
+    loss: Any = parts.part_field(
         "losses", "clip", "between predictions and targets, where no terms are given"
     )
     heads: HeadTargets = Field(

@@ -79,9 +79,12 @@ def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
     trained = [] if is_fitted else [recipe.terms or recipe.loss, recipe.train]
     fuser = [recipe.fuser] if recipe.is_fused else []
     method = recipe.published.cites if recipe.published else []
-    model = [*method, *parts.cited([recipe.backbone, *fuser, *trained, recipe.signal])]
+    model = [
+        *method,
+        *parts.list_papers([recipe.backbone, *fuser, *trained, recipe.signal]),
+    ]
     return known | cite(
-        model=model, encoders=parts.cited([recipe.encoders, recipe.targets])
+        model=model, encoders=parts.list_papers([recipe.encoders, recipe.targets])
     )
 
 
@@ -99,7 +102,8 @@ def describe_model(
         "subject_layer": layout.subject_layer,
         **{key: value for key, value in read.items() if key not in SAID_OTHERWISE},
         **cite(
-            model=parts.cited([backbone, signal]), encoders=parts.cited(list(encoders))
+            model=parts.list_papers([backbone, signal]),
+            encoders=parts.list_papers(list(encoders)),
         ),
     }
 
@@ -138,7 +142,7 @@ def cite_data(dataset: Dataset, subjects: Sequence[Trials], origin: str = "") ->
     # a store of another version may name keys that its preparation no longer has
     signals: list[str] = []
     with suppress(BrainhiveError):
-        signals = parts.cited(
+        signals = parts.list_papers(
             [
                 parts.resolve("preparations", first.provenance.get("preparation"))
                 for first in subjects[:1]

@@ -37,7 +37,9 @@ class Term(Section):
             "head whose target, or one of `targets`; default: the prediction's own"
         ),
     )
-    loss: Any = parts.key("losses", "clip", "between the prediction and its target")
+    loss: Any = parts.part_field(
+        "losses", "clip", "between the prediction and its target"
+    )
     loss_of: Annotated[int, Field(ge=0)] | None = added_field(
         None,
         description="index, from 0, of an earlier term whose loss this one takes, with "

@@ -108,7 +108,7 @@ class Recipe(BaseRecipe):
     )
 
     # pictures and their embeddings
-    dataset: Any = parts.key("datasets", "image-folder", "pictures")
+    dataset: Any = parts.part_field("datasets", "image-folder", "pictures")
     split: str = Field("train", description="split whose pictures are learned")
     encoders: Encoders = Field(
         [*USUAL],
@@ -124,7 +124,9 @@ class Recipe(BaseRecipe):
     )
 
     # the diffusion model, and the prior that is trained on it
-    generator: Annotated[Any, parts.part("generators", generators.DEFAULT)] = Field(
+    generator: Annotated[
+        Any, parts.part_validator("generators", generators.DEFAULT)
+    ] = Field(
         {
             "kind": generators.DEFAULT,
             "source": "hub:stabilityai/stable-diffusion-xl-base-1.0",
@@ -132,7 +134,9 @@ class Recipe(BaseRecipe):
         validate_default=True,
         description="frozen diffusion model",
     )
-    prior: Any = parts.key("priors", priors.DEFAULT, "kind and sizes of a new prior")
+    prior: Any = parts.part_field(
+        "priors", priors.DEFAULT, "kind and sizes of a new prior"
+    )
     continue_from: str | None = Field(
         None,
         description="a prior whose training is continued, instead of a new one: it "

@@ -23,7 +23,7 @@ from brainhive_cli.core.facts import Facts, cite
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch, num_processes
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
-from brainhive_cli.core.parts import cited
+from brainhive_cli.core.parts import list_papers
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import PUBLISHED, Dataset, list_pictures
 from brainhive_cli.data.stores.learned import Learned, LearnedPictures
@@ -276,9 +276,9 @@ def _train(recipe: Recipe, pictures: PriorExamples, run: OpenRun) -> Measurement
     names = dict.fromkeys([dataset.recorded_as, dataset.pictured_as])
     published = [PUBLISHED[name] for name in names if name in PUBLISHED]
     papers = cite(
-        prior=cited(recipe.prior),
-        generator=cited(recipe.generator),
-        encoders=cited(recipe.encoders),
+        prior=list_papers(recipe.prior),
+        generator=list_papers(recipe.generator),
+        encoders=list_papers(recipe.encoders),
         dataset=[key for known in published for key in known.cites],
     )
     return Measurements(

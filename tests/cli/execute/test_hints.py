@@ -171,7 +171,9 @@ def keys_of(command: str) -> Iterator[str]:
         shelf = f"{name.removesuffix('s')}s"
         configs = [field.annotation]
         if shelf in parts.SHELVES:
-            configs = [parts.load(shelf, kind).Config for kind in parts.kinds(shelf)]
+            configs = [
+                parts.load(shelf, kind).Config for kind in parts.list_kinds(shelf)
+            ]
             yield f"{name}.kind"
         for config in configs:
             for key in getattr(config, "model_fields", ()):

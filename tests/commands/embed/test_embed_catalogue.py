@@ -25,7 +25,7 @@ def test_every_encoder_is_listed_by_a_name_that_embed_takes(
 ) -> None:
     listed = rows()
     kinds = {encoders.resolve(name).kind for name in listed}
-    assert kinds == set(parts.kinds("encoders"))
+    assert kinds == set(parts.list_kinds("encoders"))
     assert all(encoders.resolve(name).name == name for name in listed)
     named = [row for row in listed.values() if row["weights"].startswith("hub:")]
     assert all(

@@ -87,7 +87,9 @@ def families(shelf: str) -> list[str]:
     """Name the kinds of a shelf that have code of their own: a row of a table has that
     of its family.
     """
-    return [kind for kind in parts.kinds(shelf) if kind not in parts.rows(shelf)]
+    return [
+        kind for kind in parts.list_kinds(shelf) if kind not in parts.read_rows(shelf)
+    ]
 
 
 @pytest.mark.nightly
@@ -221,7 +223,7 @@ def test_a_step_of_training_does_not_wait_for_the_gpu(
 
 
 def test_every_fuser_fuses_there(gpu: PretendedGpu) -> None:
-    for kind in parts.kinds("fusers"):
+    for kind in parts.list_kinds("fusers"):
         config, dims = parts.load("fusers", kind).TINY, {"one": 6, "other": 6}
         width = config.token_dim(dims, 8)
         fuser = fusers.build(config, dims, width, subjects=2).to(HERE.device)
@@ -237,7 +239,7 @@ def test_every_fuser_fuses_there(gpu: PretendedGpu) -> None:
 
 
 def test_every_loss_is_lowered_there(gpu: PretendedGpu) -> None:
-    for kind in parts.kinds("losses"):
+    for kind in parts.list_kinds("losses"):
         config = parts.load("losses", kind).TINY
         predicted, target = torch.rand(2, 3, 4, 8, 8, device="cuda").unbind()
         if kind == "cross-entropy":  # whose targets are ids
@@ -256,7 +258,7 @@ def test_every_loss_is_lowered_there(gpu: PretendedGpu) -> None:
 
 
 PAIRS = [(kind, "identity") for kind in families("generators")]
-PAIRS += [(DEFAULT, kind) for kind in parts.kinds("priors") if kind != "identity"]
+PAIRS += [(DEFAULT, kind) for kind in parts.list_kinds("priors") if kind != "identity"]
 
 
 @pytest.mark.nightly

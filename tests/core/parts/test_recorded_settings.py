@@ -47,7 +47,7 @@ def test_settings_of_parts(recorded: Recorded, shelf: str) -> None:
         digits=12,
         **{
             kind: settings_of(parts.load(shelf, kind).Config)
-            for kind in parts.kinds(shelf)
+            for kind in parts.list_kinds(shelf)
         },
     )
 

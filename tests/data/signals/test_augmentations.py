@@ -29,7 +29,7 @@ def signal() -> Tensor:
 
 def test_the_generator_decides_and_a_signal_is_varied_by_its_own_row(signal):
     before, rows = signal.clone(), torch.tensor([7, 3, 300])
-    for kind in parts.kinds("augmentations"):
+    for kind in parts.list_kinds("augmentations"):
         first, again, other = (vary(signal, kind, seed) for seed in (1, 1, 2))
         assert first.shape == signal.shape and first.dtype == signal.dtype
         assert (

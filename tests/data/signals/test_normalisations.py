@@ -19,7 +19,7 @@ from brainhive_cli.data.signals.normalisations import (
 )
 
 ROUNDING = 1e-4
-KINDS = parts.kinds("normalisations")
+KINDS = parts.list_kinds("normalisations")
 
 
 @pytest.fixture

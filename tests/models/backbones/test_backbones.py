@@ -14,7 +14,7 @@ from tests.worlds.model_layouts import one_token, spec_of
 
 KINDS = [
     kind
-    for kind in parts.kinds("backbones")
+    for kind in parts.list_kinds("backbones")
     if not parts.load("backbones", kind).Config.takes_spec
 ]
 """Those that give one vector; the others are built for heads by name, and have tests of

@@ -32,13 +32,15 @@ def field(key: str, name: str) -> str:
 
 def test_references_have_every_paper_that_a_part_names():
     for shelf, kind in [
-        (each, kind) for each in parts.SHELVES for kind in parts.kinds(each)
+        (each, kind) for each in parts.SHELVES for kind in parts.list_kinds(each)
     ]:
         try:
             part = parts.load(shelf, kind)
         except MissingExtra:
             continue
-        assert {*part.Config.cites, *parts.cited(part.TINY)} <= ENTRIES.keys(), kind
+        assert {*part.Config.cites, *parts.list_papers(part.TINY)} <= ENTRIES.keys(), (
+            kind
+        )
 
 
 @pytest.mark.nightly
@@ -64,7 +66,7 @@ def test_every_published_data_set_names_its_papers():
     assert {
         key for published in PUBLISHED.values() for key in published.cites
     } <= ENTRIES.keys()
-    assert {*parts.kinds("datasets")} - WITHOUT_PAPERS <= PUBLISHED.keys()
+    assert {*parts.list_kinds("datasets")} - WITHOUT_PAPERS <= PUBLISHED.keys()
 
 
 def test_the_reference_of_this_software_is_that_of_citation_cff():
@@ -92,4 +94,7 @@ def test_a_part_cites_what_its_knobs_use_and_the_parts_in_it():
         ("prince2022",),
     )
     brain = {"kind": "with-prior", "backbone": {"kind": "brain-mlp"}}
-    assert parts.cited(parts.resolve("backbones", brain)) == ["scotti2023", "zheng2026"]
+    assert parts.list_papers(parts.resolve("backbones", brain)) == [
+        "scotti2023",
+        "zheng2026",
+    ]

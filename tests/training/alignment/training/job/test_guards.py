@@ -17,7 +17,7 @@ from tests.worlds.model_layouts import one_token, spec_of
 
 CHANNELS = tuple("ABCDE")
 ROUNDING = 1e-5
-FUSERS = [kind for kind in parts.kinds("fusers") if kind != "heads"]
+FUSERS = [kind for kind in parts.list_kinds("fusers") if kind != "heads"]
 
 
 def aligner_of(fuser: str, backbone: str = "linear") -> Aligner:
