@@ -26,7 +26,7 @@ from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.spaces import Sensors, standard_positions
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.demo import simulation
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.reports.head_maps import flatten_positions
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import TrainedRun, open_model
@@ -107,7 +107,7 @@ def show_top1(
         target = torch.from_numpy(np.searchsorted(gallery, responses.stimulus))
         shares.append(
             float(
-                (ranks(tokens, member.images("test", gallery), target) == 1)
+                (rank_targets(tokens, member.images("test", gallery), target) == 1)
                 .float()
                 .mean()
             )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from brainhive_cli import aligner
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.models.generators.sdxl import TINY
 from brainhive_cli.training.alignment.training.cell_folder import train_cell
 from brainhive_cli.training.prior.examples import batches
@@ -86,7 +86,7 @@ def ranked(on: Bench) -> None:
         torch.randn(20_000, 1024, generator=random),
     )
     one, other = (
-        ranks(signals.to(each), gallery.to(each), torch.arange(200))
+        rank_targets(signals.to(each), gallery.to(each), torch.arange(200))
         for each in (CPU, on.device)
     )
     on.show(

@@ -16,9 +16,9 @@ from brainhive_cli.evaluation.explanation.similarity import (
     measure_similarity,
     rank_models,
 )
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.measurement.verdict import DRAWS, judge
+from brainhive_cli.measurement.verdict import MAX_PERMUTATIONS, judge
 
 SIGNALS, DIM, BLOCK = 200, 1024, 4096
 """THINGS' test pictures, BrainHiVE's token, and how many vectors a block has."""
@@ -43,7 +43,7 @@ def ranking(on: Bench) -> None:
         for block in gallery.split(BLOCK):
             unit @ block.double().T
 
-    ranked = partial(ranks, signals, gallery, torch.arange(SIGNALS))
+    ranked = partial(rank_targets, signals, gallery, torch.arange(SIGNALS))
     what = f"ranking, {vectors:,} vectors: of the bare product"
     on.compare(
         what, ranked, multiply, vectors, "vectors/s", 0.4, rounds=max(9, on.rounds)
@@ -63,7 +63,7 @@ def similarity(on: Bench) -> None:
     def ours() -> None:
         places = (list(signals[..., place]) for place in range(times))
         measure_similarity(
-            Axis(TIME, range(times)), places, models, Items.unnamed([pictures]), 0
+            Axis(TIME, range(times)), places, models, Items.from_sizes([pictures]), 0
         )
 
     def peer() -> None:
@@ -91,7 +91,7 @@ def verdict(on: Bench) -> None:
     items = Items.independent([list(range(pictures))] * subjects)
 
     def loop() -> None:
-        for _ in range(DRAWS):
+        for _ in range(MAX_PERMUTATIONS):
             order = random.permutation(pictures)
             np.mean([matrix[rows, order].mean() for matrix in ranked])
 
@@ -103,7 +103,7 @@ def verdict(on: Bench) -> None:
         what,
         partial(judge, ranked, items, range(pictures)),
         loop,
-        DRAWS,
+        MAX_PERMUTATIONS,
         "permutations/s",
         2,
     )

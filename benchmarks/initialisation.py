@@ -25,7 +25,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.demo import simulation
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.training.alignment.stages import Train
 from brainhive_cli.training.alignment.training.batches import CellData
 from brainhive_cli.training.alignment.training.cell_folder import train_cell
@@ -132,7 +132,7 @@ def train(
     with torch.inference_mode():
         signal = trained.encode_signal(torch.from_numpy(new.trials[0].averages))
         image = trained.encode_image(new.targets.gather(np.arange(len(signal))))
-        hits = ranks(signal, image, torch.arange(len(signal))) == 1
+        hits = rank_targets(signal, image, torch.arange(len(signal))) == 1
     return [
         events[-1]["loss"],
         events[-1]["validation_top1"],

@@ -17,7 +17,7 @@ def prepare_trials(count: int, folder: Path) -> Task:
     ranks = random.integers(1, 201, (count, 200)).astype(np.uint16)
     label_of = dict(enumerate(random.integers(0, 200, count).tolist()))
     items = Items.independent([range(count)], "trials")
-    data_bytes = 2 * count * verdict.DRAWS  # the permutations
+    data_bytes = 2 * count * verdict.MAX_PERMUTATIONS  # the permutations
 
     return Task(
         lambda: judge([ranks], items, range(200), label_of=label_of),

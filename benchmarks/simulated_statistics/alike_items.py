@@ -4,11 +4,11 @@ import numpy as np
 from scipy.signal import lfilter
 
 from benchmarks.simulated_statistics import Random, Values
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 
 EACH = 5
 """Pictures of a concept."""
-CLIPS = Alike("neighbours", medium="clip")
+CLIPS = StimulusGrouping("neighbours", medium="clip")
 
 
 def draw_film(random: Random, *shape: int, near: float = 0.9) -> Values:

@@ -44,8 +44,8 @@ from brainhive_cli.evaluation.live.loop import Drawer, Loop, Score
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.evaluation.reconstruction.generation import Sampler, seed_of
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
-from brainhive_cli.measurement.confidence_sequence import interval
-from brainhive_cli.measurement.ranks import summarise
+from brainhive_cli.measurement.confidence_sequence import hit_rate_interval
+from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.models import priors
 from brainhive_cli.reports.live_page import LivePage, resolve_host
 from brainhive_cli.reports.sentences import MEANINGS
@@ -382,7 +382,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             protocol=extend_protocol(PROTOCOL, caveats),
             **common,
         )
-        averages = summarise(
+        averages = summarise_ranks(
             [[*score.average_ranks.values()]],
             only=("top1", "top5"),
             protocol=extend_protocol(AVERAGED, caveats),
@@ -514,7 +514,9 @@ def draw_session(
         points = np.linspace(1, len(ranks), min(CURVE_POINTS, len(ranks)))
         trials = points.round().astype(int)
         counts = np.cumsum(np.equal(ranks, 1))[trials - 1]  # [P] hits so far
-        low, high = zip(*map(interval, counts.tolist(), trials.tolist()), strict=True)
+        low, high = zip(
+            *map(hit_rate_interval, counts.tolist(), trials.tolist()), strict=True
+        )
         line = CurveLine(
             "top-1", (counts / trials).tolist(), low, high, score.hits.chance
         )

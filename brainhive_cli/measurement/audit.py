@@ -13,14 +13,19 @@ from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.measurement.corrections import Assignment, Csls, Sinkhorn
 from brainhive_cli.measurement.epoch_log import ROUNDING, find_logs, round_to
 from brainhive_cli.measurement.foreign_result import PRECISION, ForeignResult
-from brainhive_cli.measurement.ranks import TIE, TOP, summarise, unit
+from brainhive_cli.measurement.ranks import (
+    TIE_TOLERANCE,
+    TOP_K,
+    normalise_tokens,
+    summarise_ranks,
+)
 from brainhive_cli.measurement.readings import (
     COSINE,
     compare,
     fill_missing,
     list_readings,
 )
-from brainhive_cli.measurement.statistics import describe
+from brainhive_cli.measurement.statistics import estimate_interval
 from brainhive_cli.measurement.units import Items
 
 FINDING, NOTHING, UNDECIDED = "finding", "none", "not decidable"
@@ -58,11 +63,11 @@ Judged = tuple[bool | None, float | None, str]
 
 def audit(result: ForeignResult) -> list[Row]:
     """Do every check; a claim that a usual convention reaches needs no explanation."""
-    claims = {k: result.claims[f"top{k}"] for k in TOP if f"top{k}" in result.claims}
+    claims = {k: result.claims[f"top{k}"] for k in TOP_K if f"top{k}" in result.claims}
     for choice in _choose_readings(result, claims):
         reading, members, is_reached = choice
         result = members[0]
-        protocols = [("ties", "ties for the model", result.rank(-TIE))]
+        protocols = [("ties", "ties for the model", result.rank(-TIE_TOLERANCE))]
         protocols += _correct(result)
         causes = set[str]()
         for check, _, counted in protocols:
@@ -77,7 +82,7 @@ def audit(result: ForeignResult) -> list[Row]:
 
     # the first top-k whose claim is higher than a plain ranking gives, by more than
     # trainings differ if there is such a one; else the first that is claimed
-    plain = {k: _rank_plainly(result, k) for k in TOP}
+    plain = {k: _rank_plainly(result, k) for k in TOP_K}
     higher = list[int]()
     if not is_reached:
         higher = [k for k, claim in claims.items() if claim - ROUNDING > plain[k][1]]
@@ -261,7 +266,7 @@ def _spread(similarities: Tensor) -> float:
 
 def _ties(result: ForeignResult) -> Judged:
     names = ("top1", "top5", "mean_rank", "rank_auc")
-    metrics = summarise([result.ranks], result.pool, split="test", only=names)
+    metrics = summarise_ranks([result.ranks], result.pool, split="test", only=names)
     listed = (f"{metric.name} {metric.value:.3f}" for metric in metrics)
     evidence = f"ties against the model: {', '.join(listed)}"
     if result.missing:
@@ -368,8 +373,8 @@ def _copies(result: ForeignResult) -> Judged:
     learned = result.train_vectors
     if gallery is None or learned is None or gallery.shape[1] != learned.shape[1]:
         return None, None, ""
-    gallery = unit(gallery.nan_to_num(0))
-    learned = unit(learned.nan_to_num(0))
+    gallery = normalise_tokens(gallery.nan_to_num(0))
+    learned = normalise_tokens(learned.nan_to_num(0))
     scatter = torch.atleast_2d(torch.cov(learned.T))  # of one dimension a number
     if scatter.trace() ** 2 < MIN_DIMENSIONS * scatter.square().sum():
         return None, None, ""
@@ -432,17 +437,17 @@ def _units(result: ForeignResult) -> Judged:
     hits = (result.ranks <= 1).astype(float)
     signals = len(result.seen)
     items = Items([range(signals)], [result.seen], "pictures")
-    interval = describe([hits], items, is_share=True)
+    interval = estimate_interval([hits], items, is_share=True)
     if interval.low is None or interval.high is None:
         return None, None, ""
     claimed = result.claims.get("interval", np.nan)
     ours = 50 * (interval.high - interval.low)
     naive = 196 * float(hits.std()) / signals**0.5
     evidence = (
-        f"± {ours:.1f} over {items.count} pictures, ± {naive:.1f} over {signals} "
+        f"± {ours:.1f} over {items.n_units} pictures, ± {naive:.1f} over {signals} "
         "signals"
     )
-    is_naive = items.count < signals and abs(claimed - naive) < 0.25 * naive
+    is_naive = items.n_units < signals and abs(claimed - naive) < 0.25 * naive
     return is_naive and claimed < 0.7 * ours, ours - claimed, evidence
 
 

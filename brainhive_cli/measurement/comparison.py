@@ -27,11 +27,15 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.measurement.statistics import (
     ValueArray,
-    describe,
+    estimate_interval,
+    estimate_mean_variance,
     flip_signs,
-    scatter_of_means,
 )
-from brainhive_cli.measurement.units import MANY_SUBJECTS, Items, fold_null_inflation
+from brainhive_cli.measurement.units import (
+    MIN_SUBJECTS_FOR_POPULATION,
+    Items,
+    fold_null_inflation,
+)
 
 RankArray = NDArray[np.number[Any]]
 ROUNDING = 1e-12
@@ -52,7 +56,7 @@ FOLDS = (
 """The limit where each subject is tested on a model of the others."""
 
 
-def compare(
+def compare_hits(
     first: Sequence[RankArray],
     second: Sequence[RankArray],
     *,
@@ -66,7 +70,7 @@ def compare(
         first: Ranks [S, N] of S seeds and N items, one array a subject; or [N].
         second: Ranks of the same items and subjects; the number of seeds may be
             another.
-        items: See `statistics.describe`.
+        items: See `statistics.estimate_interval`.
     """
     # hits [S, N] of each subject, by side
     hits = [
@@ -93,7 +97,7 @@ def compare_values(
         first: Values [S, N] of S seeds and N items, one array a subject; or [N].
         second: Values of the same items and subjects; the number of seeds may be
             another.
-        items: See `statistics.describe`.
+        items: See `statistics.estimate_interval`.
 
     Source: Clark 1973, The language-as-fixed-effect fallacy; Cohen 1988 (d_z).
     """
@@ -103,11 +107,11 @@ def compare_values(
         for side in (first, second)
     ]
     sizes = [len(group) for group in means[0]]
-    items = items or Items.unnamed(sizes)
+    items = items or Items.from_sizes(sizes)
     differences = [one - other for one, other in zip(*means, strict=True)]
     subject_means = np.array([difference.mean() for difference in differences])
     subjects = len(subject_means)
-    counted = f"{items.count} {items.kind}"
+    counted = f"{items.n_units} {items.kind}"
     # two that are equally good differ as much as one from chance without an effect
     if items.inflation > 1:
         items = replace(items, inflation=fold_null_inflation(differences, 2))
@@ -117,7 +121,7 @@ def compare_values(
     about = f"{items.scope} and " if items.scope else ""
     least_p = 0.0
     p: float | None
-    if subjects < MANY_SUBJECTS:
+    if subjects < MIN_SUBJECTS_FOR_POPULATION:
         flips = flip_signs(differences, items)
         p = flips.p
         least_p = flips.least_p
@@ -126,7 +130,7 @@ def compare_values(
         people = "this subject" if subjects == 1 else f"these {subjects} subjects"
         test = f"sign flips over {counted}, for {about}{people}"
     else:
-        p, low, high = crossed_t(differences, items)
+        p, low, high = crossed_t_test(differences, items)
         test = f"t over {subjects} subjects and {counted}, for {about}people in general"
     interval = f"inversion of: {test}"
 
@@ -179,17 +183,19 @@ def _widen(
     # shares by which either side is larger, and how far their intervals reach below and
     # above: [2] each
     sides = [[np.maximum(sign * group, 0) for group in differences] for sign in (1, -1)]
-    described = [describe(side, items, limits=(0.0, 1.0)) for side in sides]
+    described = [estimate_interval(side, items, limits=(0.0, 1.0)) for side in sides]
     ends = np.array(
         [each.these_subjects or (each.low, each.high) for each in described], np.float64
     )
-    scatters = [scatter_of_means(values, items) for values in (*sides, differences)]
+    scatters = [
+        estimate_mean_variance(values, items) for values in (*sides, differences)
+    ]
     below, above = np.abs(
         ends.T - [scatter.estimates.mean() for scatter in scatters[:2]]
     )
 
     # correlation of the two, which exclude each other
-    upper, less, together = (scatter.together for scatter in scatters)
+    upper, less, together = (scatter.variance for scatter in scatters)
     error = np.sqrt(upper * less)
     correlation = (
         np.clip((upper + less - together) / (2 * error), -1, 0) if error else 0.0
@@ -208,7 +214,7 @@ def _widen(
     )
 
 
-def crossed_t(
+def crossed_t_test(
     differences: Sequence[ValueArray], items: Items
 ) -> tuple[float | None, float | None, float | None]:
     """Test over people and units of items that the mean difference is 0; both vary, and
@@ -221,7 +227,7 @@ def crossed_t(
 
     Args:
         differences: Of the items [N], one array a subject; two subjects at least.
-        items: See `statistics.describe`.
+        items: See `statistics.estimate_interval`.
 
     Returns:
         p, and both ends of the 95 % interval; None where all items are of one unit, the
@@ -230,15 +236,15 @@ def crossed_t(
     """
     from scipy.special import stdtr, stdtrit
 
-    if items.count == 1:
+    if items.n_units == 1:
         return None, None, None
 
     # variance of the mean: subjects, and what shared units add
-    scatter = scatter_of_means(differences, items)
+    scatter = estimate_mean_variance(differences, items)
     subjects = len(differences)
     mean = float(scatter.estimates.mean())
     subject_variance = scatter.subject_variance
-    shared = scatter.shared
+    shared = scatter.covariance
     variance = subject_variance + shared
     # all differ by the same: what signs alone say, without an interval above .05
     if variance < ROUNDING**2:
@@ -249,12 +255,14 @@ def crossed_t(
 
     # Satterthwaite's freedom
     noise = (
-        (scatter.noise / subject_variance) ** OWN_FREEDOM if subject_variance else 0.0
+        (scatter.noise_variance / subject_variance) ** OWN_FREEDOM
+        if subject_variance
+        else 0.0
     )
     doubt = subject_variance**2 * (
-        (1 - noise) / (subjects - 1) + noise / (subjects * scatter.freedom)
+        (1 - noise) / (subjects - 1) + noise / (subjects * scatter.dof)
     )
-    freedom = variance**2 / (doubt + shared**2 / scatter.freedom)
+    freedom = variance**2 / (doubt + shared**2 / scatter.dof)
 
     # t test, and the interval that is its inversion
     error = float(np.sqrt(variance))
@@ -357,7 +365,7 @@ def _compare_ranks(first: Measurements, second: Measurements) -> Difference:
         ]
         for side in cells
     ]
-    result = compare(sides[0], sides[1], items=_group(first, [*ids[0].values()]))
+    result = compare_hits(sides[0], sides[1], items=_group(first, [*ids[0].values()]))
     return result.model_copy(update=_limits(first, second, result.subjects))
 
 
@@ -536,7 +544,7 @@ def _compare_metrics(first: ComparedSide, second: ComparedSide) -> list[Differen
                 "lower_is_better": lower_is_better(name),
                 **limits,
             }
-            result = compare_values(*chosen, items=items.where(has_value))
+            result = compare_values(*chosen, items=items.select(has_value))
             compared.append(result.model_copy(update=shared))
     if not compared:
         raise BrainhiveError(f"{names} have no item in common", hint)

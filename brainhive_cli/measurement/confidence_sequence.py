@@ -143,7 +143,7 @@ class HitRate:
     @property
     def interval(self) -> tuple[float, float]:
         """Interval at 95 %."""
-        return interval(self.hits, self.trials)
+        return hit_rate_interval(self.hits, self.trials)
 
 
 def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
@@ -180,7 +180,9 @@ def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
 
 
 @lru_cache(maxsize=2**16)
-def interval(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+def hit_rate_interval(
+    hits: int, trials: int, level: float = 0.95
+) -> tuple[float, float]:
     """Find the interval of a hit rate after some trials, as one moment of a sequence.
 
     Intervals of all moments hold together with probability `level` at least, if each

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from brainhive_cli.core import parts
-from brainhive_cli.measurement.ranks import SHORTEST, unit
+from brainhive_cli.measurement.ranks import SHORTEST, normalise_tokens
 
 Correct = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From similarities [N, M], and tokens of signals [N, D] and gallery [M, D], to
@@ -33,7 +33,7 @@ def compare_tokens(signals: Tensor, gallery: Tensor) -> Tensor:
     """Compute the cosines [N, M] of tokens in float64; those that differ by rounding
     alone are equal.
     """
-    cosines = unit(signals) @ unit(gallery.to(signals.device)).T
+    cosines = normalise_tokens(signals) @ normalise_tokens(gallery.to(signals.device)).T
     return cosines.round(decimals=DECIMALS)
 
 
@@ -165,7 +165,7 @@ class Whitening(Correction):
         mean_variance = variances.sum() / signals.shape[1]
         shrunk = (1 - SHRINKAGE) * variances + SHRINKAGE * mean_variance
         whitened = (left * (spread / shrunk.clamp(min=SHORTEST).sqrt())) @ axes
-        return unit(whitened)
+        return normalise_tokens(whitened)
 
 
 TINY = {

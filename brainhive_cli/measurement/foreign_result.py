@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core.arrays import Float64, Int64
-from brainhive_cli.measurement.ranks import TIE, ranks
+from brainhive_cli.measurement.ranks import TIE_TOLERANCE, rank_targets
 
 PRECISION = {torch.float16: 1e-3, torch.float32: 1e-6}
 """Share of the largest similarity below which two similarities of a file are equal; of
@@ -67,14 +67,14 @@ class ForeignResult:
     @cached_property
     def ranks(self) -> Int64:
         """Ranks [N] with ties against the model."""
-        return self.rank(TIE)
+        return self.rank(TIE_TOLERANCE)
 
     @cached_property
     def range_of_ranks(self) -> tuple[Int64, Int64]:
         """Ranks [N] with ties for and against the model, as the file tells values
         apart.
         """
-        share = PRECISION.get(self.similarities.dtype, TIE)
+        share = PRECISION.get(self.similarities.dtype, TIE_TOLERANCE)
         return self.rank(-share), self.rank(share)
 
     def rank(self, share: float) -> Int64:
@@ -83,7 +83,7 @@ class ForeignResult:
         """
         values = self.similarities.double()
         values = values / (float(values.abs().max()) or 1.0)
-        return ranks(values, None, self.targets, share).numpy()
+        return rank_targets(values, None, self.targets, share).numpy()
 
     def top(self, counted: Int64 | None = None) -> float:
         """Compute the judged top-k of these or other ranks, in percent."""

@@ -20,7 +20,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.measurement.repetitions import find_shared_order
 from brainhive_cli.measurement.trial_order import (
-    CLUMPED,
+    MAX_CLUMPED_P,
     SMALLEST_P,
     TrialOrder,
     count_positions,
@@ -120,7 +120,7 @@ class Interleaving:
             within = order.run
             others = "runs"
             by_label = order._replace(features=None)
-            is_blocked = p_of_clumping(by_label, 0 * order.run) <= CLUMPED
+            is_blocked = p_of_clumping(by_label, 0 * order.run) <= MAX_CLUMPED_P
             has_one_order = p_of_shared_order(order, within) <= SMALLEST_P
             follows_time = is_blocked or has_one_order
         else:
@@ -132,21 +132,23 @@ class Interleaving:
             if slots is not None:
                 tested = order.take(within == within[0])
             by_label = tested._replace(features=None)
-            is_blocked = p_of_clumping(by_label, group[tested.item], group) <= CLUMPED
+            is_blocked = (
+                p_of_clumping(by_label, group[tested.item], group) <= MAX_CLUMPED_P
+            )
             # trials of one block are alike by their label
             is_first = np.diff(number_blocks(tested), prepend=-1) > 0
             blocks_alone = tested.take(is_first).label_each_item()
             p = p_of_clumping(blocks_alone, group[blocks_alone.item], group)
             level = SAME_ORDER if is_blocked else SMALLEST_P
             has_one_order = p_of_shared_order(order, within) <= level
-            follows_time = p <= CLUMPED or has_one_order
+            follows_time = p <= MAX_CLUMPED_P or has_one_order
             if not follows_time:
                 # time in other groups says nothing of the order of blocks in this one
                 blocks = np.arange(len(items))
                 if is_blocked:
                     blocks[order.item] = number_blocks(order)
                 return cls(group.tolist(), blocks.tolist())
-            if slots is not None and not is_blocked and p > CLUMPED:
+            if slots is not None and not is_blocked and p > MAX_CLUMPED_P:
                 # what comes at one time of all groups moves together, not far in time
                 nearby: list[Hashable] = (slots // SLOTS_TOGETHER).tolist()
                 return cls(nearby, slots.tolist(), follows_time=True)
@@ -189,7 +191,7 @@ class Interleaving:
         # drift also tells pictures apart that came in one order, or several times in a
         # row
         follows_time = (
-            p_of_clumping(order, everything) <= CLUMPED
+            p_of_clumping(order, everything) <= MAX_CLUMPED_P
             or p_of_clumping(order.label_each_trial(), order.run) <= SMALLEST_P
             or bool(find_shared_order(order))
         )
@@ -270,7 +272,7 @@ def find_interleaved(
     is_clumped = False
     while _can_exchange(order, smaller):
         p = p_of_clumping(order, parts, smaller)
-        is_clumped |= pieces == 1 and p <= CLUMPED
+        is_clumped |= pieces == 1 and p <= MAX_CLUMPED_P
         has_one_order = groups is not None and (
             p_of_shared_order(order, groups, smaller[order.item]) <= SMALLEST_P
         )

@@ -19,7 +19,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement.statistics import Limits, Metric, measure
 from brainhive_cli.measurement.units import Items
 
-TIE = 1e-12
+TIE_TOLERANCE = 1e-12
 """Similarities closer than this are equal: above the rounding of float64, below that of
 float32 tokens.
 """
@@ -38,8 +38,11 @@ SHORTEST = 1e-12
 Candidates = TypeVar("Candidates", Tensor, Tensor | None)
 
 
-def ranks(
-    signal_tokens: Tensor, gallery: Tensor | None, target: Tensor, tie: float = TIE
+def rank_targets(
+    signal_tokens: Tensor,
+    gallery: Tensor | None,
+    target: Tensor,
+    tie: float = TIE_TOLERANCE,
 ) -> Tensor:
     """Rank each signal's target in the gallery; ties rank against the model.
 
@@ -58,11 +61,11 @@ def ranks(
         BrainhiveError: if a token is not a number.
     """
     signal_tokens, gallery, targets = _prepare(signal_tokens, gallery, target)
-    best = similarity_to(signal_tokens, gallery, targets).amax(1, keepdim=True)
+    best = target_similarities(signal_tokens, gallery, targets).amax(1, keepdim=True)
     return 1 + count_at_least(signal_tokens, gallery, targets, best, tie)[:, 0].cpu()
 
 
-def ranks_of_all(signal_tokens: Tensor, gallery: Tensor, pictures: int) -> Int64:
+def rank_first_pictures(signal_tokens: Tensor, gallery: Tensor, pictures: int) -> Int64:
     """Rank not only the seen picture but each of the first ones of the gallery, for
     every signal.
 
@@ -75,20 +78,24 @@ def ranks_of_all(signal_tokens: Tensor, gallery: Tensor, pictures: int) -> Int64
         Ranks [N, P]; ties rank against the model.
     """
     # similarities that count as equal to those of the ranked pictures, or larger
-    signals = unit(signal_tokens)
-    limits = (signals @ unit(gallery[:pictures]).T).contiguous() - TIE
+    signals = normalise_tokens(signal_tokens)
+    limits = (
+        signals @ normalise_tokens(gallery[:pictures]).T
+    ).contiguous() - TIE_TOLERANCE
 
     # candidates at these limits or above, block by block
     # [N, P]
     counts = torch.zeros(limits.shape, dtype=torch.int64, device=limits.device)
     for block in gallery.split(CANDIDATES):
         # [N, m]
-        ascending = (signals @ unit(block.to(signals.device)).T).sort(1).values
+        ascending = (
+            (signals @ normalise_tokens(block.to(signals.device)).T).sort(1).values
+        )
         counts += ascending.shape[1] - torch.searchsorted(ascending, limits)
     return counts.cpu().numpy()
 
 
-def ranks_and_precisions(
+def rank_with_precision(
     signal_tokens: Tensor, gallery: Tensor, seen: Tensor, relevant: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Rank each signal's seen image, and average the precision at each relevant one, in
@@ -110,13 +117,16 @@ def ranks_and_precisions(
         BrainhiveError: if a token is not a number.
     """
     signal_tokens, gallery, targets = _prepare(signal_tokens, gallery, relevant)
-    similarities = similarity_to(signal_tokens, gallery, targets)  # [N, K]
+    similarities = target_similarities(signal_tokens, gallery, targets)  # [N, K]
     wrong = count_at_least(signal_tokens, gallery, targets, similarities)  # [N, K]
 
     # rank of the seen image: wrong images before it, and relevant ones, itself among
     # the latter
     is_seen = targets == seen.to(targets.device)[:, None]
-    limits = similarities.masked_fill(~is_seen, -math.inf).amax(1, keepdim=True) - TIE
+    limits = (
+        similarities.masked_fill(~is_seen, -math.inf).amax(1, keepdim=True)
+        - TIE_TOLERANCE
+    )
     seen_ranks = wrong.masked_fill(~is_seen, 0).amax(1) + (similarities >= limits).sum(
         1
     )
@@ -134,7 +144,7 @@ def ranks_and_precisions(
     return seen_ranks.cpu(), precision.sum(1) / (targets >= 0).sum(1).cpu()
 
 
-def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor:
+def find_nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor:
     """Find the most similar gallery item of each signal: [N] on the CPU, the first of
     equals.
 
@@ -166,7 +176,7 @@ def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor
     return best_index
 
 
-def subset_expectations(
+def expected_subset_hits(
     signal_tokens: Tensor, image_tokens: Tensor, ways: int
 ) -> tuple[Float64, Float64]:
     """Compute how often each item ranks first among random subsets of the test items,
@@ -195,9 +205,9 @@ def subset_expectations(
     share = np.concatenate([[1.0], spared.cumprod()])
 
     # ranks in both directions
-    forward = ranks(signal_tokens, image_tokens, same).numpy()
+    forward = rank_targets(signal_tokens, image_tokens, same).numpy()
     return share[forward - 1], share[
-        ranks(image_tokens, signal_tokens, same).numpy() - 1
+        rank_targets(image_tokens, signal_tokens, same).numpy() - 1
     ]
 
 
@@ -227,7 +237,7 @@ def count_at_least(
     gallery: Tensor | None,
     targets: Tensor,
     thresholds: Tensor,
-    tie: float = TIE,
+    tie: float = TIE_TOLERANCE,
 ) -> Tensor:
     """Count the wrong candidates whose cosine similarity is at least a query's own;
     ties count.
@@ -244,7 +254,7 @@ def count_at_least(
     Returns:
         Counts [N, J].
     """
-    signals = queries.double() if gallery is None else unit(queries)
+    signals = queries.double() if gallery is None else normalise_tokens(queries)
     counts = torch.zeros(thresholds.shape, dtype=torch.int64, device=queries.device)
     size = max(1, SIMILARITIES_AT_ONCE // max(queries.shape))  # of [N, m] and of [m, D]
     pool = queries.shape[1] if gallery is None else len(gallery)
@@ -255,7 +265,8 @@ def count_at_least(
         similarity = (
             signals[:, start : start + size].clone()
             if gallery is None
-            else signals @ unit(gallery[start : start + size].to(signals.device)).T
+            else signals
+            @ normalise_tokens(gallery[start : start + size].to(signals.device)).T
         )
 
         # without the right candidates
@@ -272,7 +283,9 @@ def count_at_least(
     return counts
 
 
-def similarity_to(queries: Tensor, gallery: Tensor | None, targets: Tensor) -> Tensor:
+def target_similarities(
+    queries: Tensor, gallery: Tensor | None, targets: Tensor
+) -> Tensor:
     """Compute the cosine similarity of each query with its targets: [N, K] in float64,
     -inf where -1. Without a gallery, queries are similarities [N, M].
     """
@@ -281,13 +294,17 @@ def similarity_to(queries: Tensor, gallery: Tensor | None, targets: Tensor) -> T
         return similarities.masked_fill(targets < 0, -math.inf)
     size = max(1, NUMBERS_AT_ONCE // (targets.shape[1] * queries.shape[1]))
     blocks = [
-        torch.einsum("nd,nkd->nk", unit(batch), unit(gallery[rows.clamp(min=0)]))
+        torch.einsum(
+            "nd,nkd->nk",
+            normalise_tokens(batch),
+            normalise_tokens(gallery[rows.clamp(min=0)]),
+        )
         for batch, rows in zip(queries.split(size), targets.split(size), strict=True)
     ]
     return torch.cat(blocks).masked_fill(targets < 0, -math.inf)
 
 
-def unit(tokens: Tensor) -> Tensor:
+def normalise_tokens(tokens: Tensor) -> Tensor:
     """Bring tokens to unit length in float64."""
     exact = tokens.detach().to(torch.float64, copy=True)
     return exact.div_(
@@ -297,11 +314,11 @@ def unit(tokens: Tensor) -> Tensor:
 
 NO_ENDS: Any = dict.fromkeys(("low", "high", "these_subjects", "people", "seed_sd"))
 """Fields of a metric without an interval."""
-TOP = (1, 3, 5)
+TOP_K = (1, 3, 5)
 """Ranks within which the seen image counts as retrieved; the field's."""
 
 
-def summarise(
+def summarise_ranks(
     ranks_of_subjects: Sequence[ArrayLike],
     pool: int,
     *,
@@ -322,7 +339,7 @@ def summarise(
         pool: M, size of the gallery.
         split: Part of the data set that the signals are of.
         items: Which are the same for several subjects, and which are alike (see
-            `statistics.describe`).
+            `statistics.estimate_interval`).
         protocol: Name of the way the ranks were made.
         seeds: Seeds of the trainings that were measured.
         targets: K, gallery items that show the seen image.
@@ -347,7 +364,7 @@ def summarise(
     span = (1.0, float(pool))
     share = (0.0, 1.0)
     transforms: dict[str, tuple[Callable[[Any], Any], Limits]] = {
-        **{f"top{k}": (partial(np.greater_equal, k), share) for k in TOP},
+        **{f"top{k}": (partial(np.greater_equal, k), share) for k in TOP_K},
         "mean_rank": (np.asarray, span),
         "median_rank": (np.asarray, span),
         "mrr": (np.reciprocal, share),

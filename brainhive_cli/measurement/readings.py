@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 from torch.nn.utils.rnn import pad_sequence
 
 from brainhive_cli.measurement.foreign_result import ForeignResult
-from brainhive_cli.measurement.ranks import unit
+from brainhive_cli.measurement.ranks import normalise_tokens
 
 MASK = 100
 """A similarity is a mask if it lies this many times further below zero than any value
@@ -137,7 +137,7 @@ def compare(predicted: Tensor, gallery: Tensor, measure: str) -> Tensor:
         gallery = gallery - gallery.mean(1, keepdim=True)
     elif measure == SCALED:
         gallery = (gallery - gallery.mean(0)) / gallery.std(0).clamp(min=1e-12)
-    return unit(predicted) @ unit(gallery).T
+    return normalise_tokens(predicted) @ normalise_tokens(gallery).T
 
 
 def _average(values: Tensor, number: Tensor) -> Tensor:

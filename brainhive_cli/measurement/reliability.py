@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 
 Correlation = TypeVar("Correlation", float, Float64)
 Repetitions = Iterable[NDArray[np.floating[Any]]]
@@ -96,7 +96,7 @@ def rank_halves(first: Tensor, second: Tensor) -> Tensor:
     Stimuli share one pool, yet their hits vary about as independent ones do: Wilson's
     interval over them holds (`benchmarks/simulated_statistics` prints how often).
     """
-    return ranks(
+    return rank_targets(
         first - first.mean(0), second - second.mean(0), torch.arange(len(first))
     )
 

@@ -5,7 +5,7 @@ import numpy as np
 from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement.trial_order import (
-    CLUMPED,
+    MAX_CLUMPED_P,
     SMALLEST_P,
     Times,
     TrialOrder,
@@ -67,7 +67,7 @@ def separate_repetitions(
 
     # trials in the order of time
     known = [values if values is None else values[is_there] for values in times]
-    order = TrialOrder.of(np.arange(len(picture)), picture.tolist(), *known)
+    order = TrialOrder.from_trials(np.arange(len(picture)), picture.tolist(), *known)
     trial = order.item
     shown = picture[trial]
     if groups := find_shared_order(order._replace(item=shown)):
@@ -91,7 +91,7 @@ def separate_repetitions(
         line = np.argsort(first)
         block = np.zeros(len(line), np.int64)
         units = TrialOrder(np.arange(len(line)), pairs[0][line], block, block)
-        level_of_p = CLUMPED_BLOCKS if depth else CLUMPED
+        level_of_p = CLUMPED_BLOCKS if depth else MAX_CLUMPED_P
         if depth == len(levels) - 1 or p_of_clumping(units, block) > level_of_p:
             # as pairs are sorted by picture
             starts = np.searchsorted(pairs[0], np.arange(len(is_there)))

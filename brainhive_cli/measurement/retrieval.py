@@ -18,13 +18,13 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.measurement.corrections import as_tokens, compare_tokens
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import (
-    nearest,
-    ranks,
-    ranks_and_precisions,
-    ranks_of_all,
-    unit,
+    find_nearest,
+    normalise_tokens,
+    rank_first_pictures,
+    rank_targets,
+    rank_with_precision,
 )
-from brainhive_cli.measurement.units import Alike, AlikeBy, Items
+from brainhive_cli.measurement.units import GroupingCriterion, Items, StimulusGrouping
 
 MAX_CORRECTED_CANDIDATES = 10_000
 """Largest gallery whose similarities can be corrected. Its tokens take 400 MB."""
@@ -77,7 +77,7 @@ class Gallery:
     rows: Mapping[str, Int64]
     image_ids: list[str]
     concepts: list[str]
-    alike_by: AlikeBy = "concept"
+    alike_by: GroupingCriterion = "concept"
 
     @property
     def test_rows(self) -> Int64:
@@ -264,12 +264,12 @@ def permute_targets(
         trials = [range(len(parts))]
         items = Items(trials, trials, strata=[parts])
     else:
-        alike = Alike(gallery.alike_by, dict(enumerate(gallery.concepts)))
-        items = alike.items([list(range(len(gallery.test_rows))), target.tolist()])
+        alike = StimulusGrouping(gallery.alike_by, dict(enumerate(gallery.concepts)))
+        items = alike.make_items([list(range(len(gallery.test_rows))), target.tolist()])
 
     # the first permutation comes from the seed itself, the draws from a derived seed
-    orders = items.permutations(MAX_DRAWS, derive_seed(seed, 0))
-    draws = (items.rearrange(order) for order in orders)
+    orders = items.draw_permutations(MAX_DRAWS, derive_seed(seed, 0))
+    draws = (items.apply_permutation(order) for order in orders)
     for permutation in chain([items.permute(seed)], draws):
         signals = permutation[-1]
         if control == "permuted" and not parts:
@@ -295,7 +295,7 @@ def measure_control(
         Metrics [1 + K] by name.
     """
     # rank every picture of the split once, then look up the pictures of each draw
-    all_ranks = ranks_of_all(tokens, images, len(gallery.test_rows))  # [N, M]
+    all_ranks = rank_first_pictures(tokens, images, len(gallery.test_rows))  # [N, M]
     signals = np.arange(len(tokens))
     target_ranks = np.stack([all_ranks[signals, target] for target in targets])
     return {name: metric(target_ranks) for name, metric in CONTROL_METRICS.items()}
@@ -322,11 +322,11 @@ def rank(
     signals = torch.cat([*tokens.values()])  # [N, D]
     target = gallery.find(label for scores in items.values() for label in scores.labels)
     relevant = gallery.relevant(target)  # [N, K]
-    ranked = ranks_and_precisions(
+    ranked = rank_with_precision(
         signals, images, torch.from_numpy(target), torch.from_numpy(relevant)
     )
     seen_ranks, precision = (values.numpy() for values in ranked)
-    nearest_rows = nearest(signals, images)
+    nearest_rows = find_nearest(signals, images)
 
     # the rows of each subject
     scores = {}
@@ -367,7 +367,7 @@ def _rank_backward(
     if (counts != counts[0]).any():
         return {}
     signals_of = np.argsort(target, kind="stable").reshape(len(pictures), -1)
-    picture_ranks = ranks(images[pictures], tokens, torch.from_numpy(signals_of))
+    picture_ranks = rank_targets(images[pictures], tokens, torch.from_numpy(signals_of))
     scores = Scores(
         image_ids=[gallery.image_ids[index] for index in pictures],
         ranks=picture_ranks.numpy(),
@@ -393,7 +393,7 @@ def share_wins(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
         is the area and has the same sampling variance. Empty if only one of the
         pictures was shown.
     """
-    similarities = unit(tokens) @ unit(gallery).T  # [N, 2]
+    similarities = normalise_tokens(tokens) @ normalise_tokens(gallery).T  # [N, 2]
     scores = (similarities[:, 1] - similarities[:, 0]).cpu().numpy()
     is_second = target == 1
     if is_second.all() or not is_second.any():
@@ -498,7 +498,7 @@ def rank_split(
     rows = draw_tested(np.arange(len(gallery.test_rows)))
     candidates = [gallery.image_ids[row] for row in rows]
     is_candidate = torch.from_numpy(np.isin(items.labels, candidates))
-    table = ranks_of_all(
+    table = rank_first_pictures(
         tokens[is_candidate], images[torch.from_numpy(rows)], len(rows)
     )  # [n, P]
     return replace(items, candidates=candidates, table=table.astype(np.uint16))

@@ -14,7 +14,7 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.measurement.units import FEWEST_UNITS
+from brainhive_cli.measurement.units import MIN_UNITS_FOR_INTERVAL
 
 
 def average_by_unit(
@@ -62,7 +62,7 @@ def fit_slope(nearest: Float64, score: Float64, **how: Any) -> Metric:
     slope = covariance / variance
     count = len(score)
     low = high = None
-    if count >= FEWEST_UNITS and score_variance > 0:
+    if count >= MIN_UNITS_FOR_INTERVAL and score_variance > 0:
         r = np.clip(covariance / np.sqrt(variance * score_variance), -1, 1)
         error = np.sqrt((1 - r**2) * score_variance / variance / (count - 2))
         if error > 0:

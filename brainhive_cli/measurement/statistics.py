@@ -22,7 +22,11 @@ from brainhive_cli.core.measurements import (
     Metric,
     find_caveats,
 )
-from brainhive_cli.measurement.units import MANY_SUBJECTS, Items, widen
+from brainhive_cli.measurement.units import (
+    MIN_SUBJECTS_FOR_POPULATION,
+    Items,
+    widen_null_distribution,
+)
 
 ValueArray = NDArray[np.floating[Any]]
 Limits = tuple[float | None, float | None]
@@ -70,7 +74,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Scatter:
+class MeanVariance:
     """Variation of means over items with their units.
 
     Attributes:
@@ -85,10 +89,10 @@ class Scatter:
     """
 
     estimates: Float64
-    together: float
-    freedom: float
-    shared: float
-    noise: float
+    variance: float
+    dof: float
+    covariance: float
+    noise_variance: float
     subject_variance: float
 
 
@@ -117,15 +121,15 @@ def measure(
         pool: Candidates that each item was compared with.
         chance: Value expected of guessing.
         seeds: Seeds of the trainings that were measured.
-        items: See `describe`.
-        how: Other arguments of `describe`.
+        items: See `estimate_interval`.
+        how: Other arguments of `estimate_interval`.
 
     Raises:
         BrainhiveError: if there is no value, or one is not a number.
     """
     # seeds are averaged by item, in the value as in its interval
     models = [np.atleast_2d(group) for group in groups]  # [S, N]
-    interval = describe(models, items, **how)
+    interval = estimate_interval(models, items, **how)
 
     # spread over seeds, where there is a model of each
     spread = None
@@ -157,7 +161,9 @@ def measure(
     )
 
 
-def measure_each(name: str, groups: Sequence[ValueArray], **how: Any) -> list[Metric]:
+def measure_positions(
+    name: str, groups: Sequence[ValueArray], **how: Any
+) -> list[Metric]:
     """Measure the same items at many positions, as `measure` does at one.
 
     Args:
@@ -173,13 +179,13 @@ def measure_each(name: str, groups: Sequence[ValueArray], **how: Any) -> list[Me
     ]
 
 
-def describe(
+def estimate_interval(
     groups: Sequence[ValueArray],
     items: Items | None = None,
     *,
     limits: Limits = (None, None),
     is_share: bool | None = None,
-    most_hits: float | None = None,
+    max_hits: float | None = None,
 ) -> Interval:
     """Make a confidence interval of the mean over subjects of their means, and say how
     it was made.
@@ -240,12 +246,12 @@ def describe(
             "a value to be measured is not a finite number",
             "look for NaN in the model's output",
         )
-    items = items or Items.unnamed([group.shape[-1] for group in models])
-    scatter = scatter_of_means([group.mean(0) for group in models], items)
+    items = items or Items.from_sizes([group.shape[-1] for group in models])
+    scatter = estimate_mean_variance([group.mean(0) for group in models], items)
 
     # hits, or shares of hits
     subjects = len(models)
-    units = items.count
+    units = items.n_units
     centre = float(scatter.estimates.mean())
     counted = f"{units} {items.kind}"
     if is_share is None:
@@ -265,11 +271,11 @@ def describe(
     over_units = None
     method = "none: no item differs from others"
     if is_share and low is not None and high is not None:
-        over_units = _share_interval(models, scatter, items, (low, high), most_hits)
+        over_units = _share_interval(models, scatter, items, (low, high), max_hits)
         method = f"Wilson over {counted}"
-    elif scatter.together > 0:
-        error = float(np.sqrt(scatter.together))
-        over_units = _t_interval(centre, error, scatter.freedom, limits)
+    elif scatter.variance > 0:
+        error = float(np.sqrt(scatter.variance))
+        over_units = _t_interval(centre, error, scatter.dof, limits)
         method = f"t over {counted}"
     low_high: tuple[float | None, float | None] = over_units or (None, None)
     scope = [items.scope] if items.scope else []
@@ -279,11 +285,11 @@ def describe(
 
     # over people too: the variance of subjects and, on top, the covariance of those who
     # saw the same units
-    variance = scatter.subject_variance + scatter.shared
+    variance = scatter.subject_variance + scatter.covariance
     if variance == 0:
         return Interval(*low_high, f"{these}, who do not differ", over_units)
     people = _t_interval(centre, float(np.sqrt(variance)), subjects - 1, limits)
-    if subjects >= MANY_SUBJECTS:
+    if subjects >= MIN_SUBJECTS_FOR_POPULATION:
         about = " and ".join(["people in general", *scope])
         return Interval(
             *people,
@@ -299,7 +305,7 @@ def describe(
     return Interval(*low_high, these, over_units, None if says_little else people)
 
 
-def scatter_of_means(groups: Sequence[ValueArray], items: Items) -> Scatter:
+def estimate_mean_variance(groups: Sequence[ValueArray], items: Items) -> MeanVariance:
     """Measure how means over items vary with their units, within strata where there are
     any.
 
@@ -310,13 +316,13 @@ def scatter_of_means(groups: Sequence[ValueArray], items: Items) -> Scatter:
         items: The items, and which are alike.
     """
     subjects = len(groups)
-    units = items.count
+    units = items.n_units
     strata = items.stratum_of_unit
     estimates = []
     alone = []
     influence = np.zeros(units)
     weights = np.zeros((subjects, units))
-    for weight, values, unit in zip(weights, groups, items.numbers, strict=True):
+    for weight, values, unit in zip(weights, groups, items.unit_indices, strict=True):
         # what each unit adds to the mean, beyond its stratum's: [U], and its share of
         # the items: [U]
         count = len(values)
@@ -343,7 +349,9 @@ def scatter_of_means(groups: Sequence[ValueArray], items: Items) -> Scatter:
     shared = max(0.0, (subjects * together - mean_variance) / max(1, subjects - 1))
     noise = max(0.0, mean_variance - shared) / subjects
     between = float(subject_means.var(ddof=1)) / subjects if subjects > 1 else 0.0
-    return Scatter(subject_means, together, freedom, shared, noise, max(between, noise))
+    return MeanVariance(
+        subject_means, together, freedom, shared, noise, max(between, noise)
+    )
 
 
 def _variance(
@@ -410,7 +418,7 @@ def _t_interval(
 
 def _share_interval(
     groups: Sequence[ValueArray],
-    scatter: Scatter,
+    scatter: MeanVariance,
     items: Items,
     limits: tuple[float, float],
     most_hits: float | None,
@@ -428,10 +436,10 @@ def _share_interval(
     # share of the span between the limits, and its variance
     (low, high), span = limits, limits[1] - limits[0]
     share = (float(scatter.estimates.mean()) - low) / span
-    variance = scatter.together / span**2
+    variance = scatter.variance / span**2
 
     # number of independent hits that would have this variance
-    size = min(items.count, most_hits or np.inf)
+    size = min(items.n_units, most_hits or np.inf)
     if ROUNDING < share < 1 - ROUNDING:
         values = np.concatenate([group.mean(0) for group in groups])
         are_hits = all(np.isin(group, limits).all() for group in groups)
@@ -443,10 +451,10 @@ def _share_interval(
         )
         hits = share * (1 - share) * len(items.names) / (len(items.names) - 1)
         size = min(most_hits or most, hits / variance if variance > 0 else np.inf)
-        are_units = are_hits and items.count == len(values)
+        are_units = are_hits and items.n_units == len(values)
         if not are_units or items.strata is not None:
             quantiles = stdtrit(
-                [len(values) - 1 if are_units else np.inf, scatter.freedom], UPPER
+                [len(values) - 1 if are_units else np.inf, scatter.dof], UPPER
             )
             size *= float(quantiles[0] / quantiles[1]) ** 2
 
@@ -498,17 +506,19 @@ def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
     Source: Hartigan 1969 (typical values); Fisher 1935.
     """
     # part of each unit in the mean over subjects of their means, and its weight
-    parts, weights = np.zeros((2, items.count))
-    for group, unit in zip(values, items.numbers, strict=True):
+    parts, weights = np.zeros((2, items.n_units))
+    for group, unit in zip(values, items.unit_indices, strict=True):
         np.add.at(parts, unit, group / len(group) / len(values))
         np.add.at(weights, unit, 1 / len(group) / len(values))
 
     # means of the flipped units: of all subsets, or of random ones
-    flipped = _draw_flips(items.count).astype(np.float64)
+    flipped = _draw_flips(items.n_units).astype(np.float64)
     sums = flipped @ parts
     totals = flipped @ weights
     if items.inflation > 1:
-        sums = widen(sums, totals * parts.sum() / weights.sum(), items.inflation)
+        sums = widen_null_distribution(
+            sums, totals * parts.sum() / weights.sum(), items.inflation
+        )
     means = sums / totals
     means[np.abs(means) < ROUNDING] = 0
     means.sort()

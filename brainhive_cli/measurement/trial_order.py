@@ -11,13 +11,13 @@ from brainhive_cli.measurement.units import number_names
 
 Times = Array | None
 """Sessions, runs or onsets of trials; None where they are not known."""
-DRAWS = 199
+RANDOM_ORDERS = 199
 """Random orders that the measured order is compared with."""
 FEW_DRAWS, CLEAR = 40, 0.4
 """Orders, the measured one among them, after which a test ends if its p is larger."""
-SMALLEST_P = 1 / (1 + DRAWS)
+SMALLEST_P = 1 / (1 + RANDOM_ORDERS)
 """p of an order that is further out than all random ones."""
-CLUMPED = 0.01
+MAX_CLUMPED_P = 0.01
 """p up to which trials near in time count as alike; it is so in 1 % of random
 orders.
 """
@@ -43,7 +43,7 @@ class TrialOrder(NamedTuple):
     features: Float32 | None = None
 
     @classmethod
-    def of(
+    def from_trials(
         cls,
         item: Int64,
         label: Sequence[Hashable],
@@ -219,7 +219,7 @@ def _compare(measure: Callable[[Int64], list[float]], orders: Iterator[Int64]) -
         levels.
     """
     rows = []
-    for shown in islice(orders, 1 + DRAWS):
+    for shown in islice(orders, 1 + RANDOM_ORDERS):
         rows.append(measure(shown))
         if len(rows) == FEW_DRAWS and (p := _p_of_first(rows)) > CLEAR:
             return p

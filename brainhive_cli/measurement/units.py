@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from brainhive_cli.core.arrays import Array, Bool, Float64, Int64
 
-AlikeBy = Literal["concept", "neighbours"]
+GroupingCriterion = Literal["concept", "neighbours"]
 """Likeness of the stimuli of a data set: by what they show, or that they follow each
 other in a film.
 """
@@ -28,11 +28,11 @@ MAX_KEPT = 2**24
 """Numbers of permutations up to which these are kept for the next call, 32 MB."""
 NUMBERS_AT_ONCE = 2**22
 """Numbers that are drawn at once, to bound memory."""
-MANY_UNITS = 10
+MIN_UNITS_FOR_POPULATION = 10
 """Units from which an inference speaks of units in general; of fewer it speaks of these
 alone.
 """
-FEWEST_UNITS = 6
+MIN_UNITS_FOR_INTERVAL = 6
 """Units from which there are intervals: of five, no test by signs or ranks reaches .05,
 two-sided.
 """
@@ -43,7 +43,7 @@ give intervals that hold (Schmeiser 1982, Batch size effects in the analysis of
 simulation output); where clips correlate by .9, six blocks are some twenty independent
 clips, and of fewer no interval holds (`benchmarks/simulated_statistics`).
 """
-MANY_SUBJECTS = 5
+MIN_SUBJECTS_FOR_POPULATION = 5
 """Subjects from which an inference speaks of people in general; of fewer it speaks of
 these alone.
 """
@@ -77,7 +77,7 @@ def fold_null_inflation(values: Sequence[Array], pool: float = math.inf) -> floa
     return 1 + 3 / math.pi / (1 + 1 / pool) if are_whole else 2.0
 
 
-def widen(sums: Float64, middle: Any, inflation: float) -> Float64:
+def widen_null_distribution(sums: Float64, middle: Any, inflation: float) -> Float64:
     """Widen a null distribution [K] around its middle, by the inflation of its
     variance.
 
@@ -132,10 +132,12 @@ class Items:
         # an inference over few units is about these alone
         count = len(set(chain.from_iterable(ids)))
         scope = f"these {count} {kind}" if count > 1 else f"this one of {kind}"
-        return cls(ids, ids, kind, scope=scope if count < MANY_UNITS else "")
+        return cls(
+            ids, ids, kind, scope=scope if count < MIN_UNITS_FOR_POPULATION else ""
+        )
 
     @classmethod
-    def unnamed(cls, sizes: Sequence[int]) -> Self:
+    def from_sizes(cls, sizes: Sequence[int]) -> Self:
         """Number independent items: subjects with as many have the same ones, others
         have none in common.
         """
@@ -151,12 +153,12 @@ class Items:
         """Reason why there is no interval and no test of a difference; empty where
         there are enough units.
         """
-        if self.count == 1:
+        if self.n_units == 1:
             if len(self.names) == 1:
                 return "one item"
             return f"all items are of one unit ({self.kind})"
-        if self.count < FEWEST_UNITS:
-            return f"{self.count} {self.kind} are too few"
+        if self.n_units < MIN_UNITS_FOR_INTERVAL:
+            return f"{self.n_units} {self.kind} are too few"
         return ""
 
     @cached_property
@@ -169,7 +171,7 @@ class Items:
         )
 
     @cached_property
-    def numbers(self) -> list[Int64]:
+    def unit_indices(self) -> list[Int64]:
         """Number of each item's unit among those of all subjects, [N] by subject."""
         return number_names(self.units)
 
@@ -177,19 +179,19 @@ class Items:
     def stratum_of_unit(self) -> Int64:
         """Number of the stratum of each unit, [U]."""
         # strata of units follow from those of their items
-        stratum = np.zeros(self.count, np.int64)
+        stratum = np.zeros(self.n_units, np.int64)
         for unit, number in zip(
-            self.numbers, number_names(self.strata or ()), strict=False
+            self.unit_indices, number_names(self.strata or ()), strict=False
         ):
             stratum[unit] = number
         return stratum
 
     @cached_property
-    def count(self) -> int:
+    def n_units(self) -> int:
         """Number of units of all subjects."""
-        return 1 + max(int(number.max()) for number in self.numbers)
+        return 1 + max(int(number.max()) for number in self.unit_indices)
 
-    def where(self, is_chosen: Sequence[Bool]) -> Self:
+    def select(self, is_chosen: Sequence[Bool]) -> Self:
         """Choose items [N] by subject, and leave out subjects who have none; units stay
         as they are.
         """
@@ -207,7 +209,7 @@ class Items:
         strata = None if self.strata is None else chosen[2]
         return replace(self, ids=chosen[0], units=chosen[1], strata=strata)
 
-    def within(
+    def exchange_within(
         self,
         parts: Mapping[Hashable, Hashable],
         concept_parts: Mapping[Hashable, Hashable],
@@ -228,7 +230,7 @@ class Items:
             return replace(self, parts=parts, problem=problem)
         if concept_parts:
             return replace(self, parts=concept_parts)
-        scope = f"pictures within {self.count} {self.kind}"
+        scope = f"pictures within {self.n_units} {self.kind}"
         return replace(
             self,
             units=self.ids,
@@ -239,7 +241,7 @@ class Items:
             problem=problem,
         )
 
-    def permutations(self, draws: int, seed: int) -> Array:
+    def draw_permutations(self, draws: int, seed: int) -> Array:
         """Permute the labels of items that are exchangeable, the same for all subjects.
 
         Pictures are exchanged with pictures that the same subjects were shown: freely
@@ -277,10 +279,12 @@ class Items:
         Returns:
             [N] by subject: the item whose label each item gets.
         """
-        drawn = self.permutations(1, seed)
-        return self.rearrange(drawn[0] if len(drawn) else np.arange(len(self.names)))
+        drawn = self.draw_permutations(1, seed)
+        return self.apply_permutation(
+            drawn[0] if len(drawn) else np.arange(len(self.names))
+        )
 
-    def rearrange(self, order: Array) -> list[Int64]:
+    def apply_permutation(self, order: Array) -> list[Int64]:
         """Find what a permutation of all names [I] makes of the items of each subject.
 
         Returns:
@@ -321,7 +325,7 @@ class Items:
             part: row for row, part in enumerate(dict.fromkeys(self.parts.values()))
         }
         for subject, (ids, units) in enumerate(
-            zip(self.ids, self.numbers, strict=True)
+            zip(self.ids, self.unit_indices, strict=True)
         ):
             for name, unit in zip(ids, units.tolist(), strict=True):
                 unit_of[number[name]] = unit
@@ -435,7 +439,7 @@ def number_names(names: Sequence[Sequence[Hashable]]) -> list[Int64]:
 
 
 @dataclass(frozen=True)
-class Alike:
+class StimulusGrouping:
     """Likeness of the stimuli of a data set.
 
     Attributes:
@@ -452,15 +456,15 @@ class Alike:
             training data.
     """
 
-    by: AlikeBy = "concept"
+    criterion: GroupingCriterion = "concept"
     concept_of: Mapping[Any, str] = field(default_factory=dict)
     medium: str = "picture"
     group_of: Mapping[Any, Hashable] = field(default_factory=dict)
-    groups: str = ""
+    group_kind: str = ""
     block_of: Mapping[Any, Hashable] = field(default_factory=dict)
     has_folds: bool = False
 
-    def items(self, ids: Sequence[Sequence[Hashable]]) -> Items:
+    def make_items(self, ids: Sequence[Sequence[Hashable]]) -> Items:
         """Group stimuli, one list of names a subject, into the units of an inference.
 
         From ten concepts of which any has several stimuli, the concepts are the units.
@@ -477,13 +481,13 @@ class Alike:
         names = list(dict.fromkeys(chain.from_iterable(ids)))
         concept = {name: self.concept_of.get(name, name) for name in names}
         shown = Counter(concept.values())
-        if self.by == "neighbours":
+        if self.criterion == "neighbours":
             return self._cut_films(ids, len(shown) if len(shown) < len(names) else 0)
         if len(shown) == len(names):
             return Items.independent(ids, f"{self.medium}s")
 
         # many concepts are units, few are strata
-        if len(shown) >= MANY_UNITS:
+        if len(shown) >= MIN_UNITS_FOR_POPULATION:
             return Items(
                 ids, [[concept[name] for name in listed] for listed in ids], "concepts"
             )
@@ -504,11 +508,11 @@ class Alike:
         # trials of few runs: strata are these runs, units their blocks
         groups = [[self.group_of[name] for name in listed] for listed in ids]
         count = len({*chain.from_iterable(groups)})
-        if self.groups == "trials":
+        if self.group_kind == "trials":
             return Items.independent(ids, "trials")
-        if count >= MANY_UNITS:
-            return Items(ids, groups, self.groups)
-        name = self.groups if count > 1 else self.groups[:-1]
+        if count >= MIN_UNITS_FOR_POPULATION:
+            return Items(ids, groups, self.group_kind)
+        name = self.group_kind if count > 1 else self.group_kind[:-1]
         scope = f"these {count} {name}" if count > 1 else f"this {name}"
         units = [[self.block_of.get(name, name) for name in listed] for listed in ids]
         kind = (
@@ -525,7 +529,7 @@ class Alike:
         says how many.
         """
         # films in general; clips of few films follow each other
-        if films >= MANY_UNITS:
+        if films >= MIN_UNITS_FOR_POPULATION:
             units = [
                 [self.concept_of.get(name, name) for name in listed] for listed in ids
             ]
@@ -538,12 +542,10 @@ class Alike:
         size = len(film.names)
         count = min(MOST_BLOCKS, size // LONG_BLOCK)
         kind = f"blocks of {size // max(1, count)} neighbouring {self.medium}s"
-        if count < FEWEST_UNITS:
+        if count < MIN_UNITS_FOR_INTERVAL:
             count = 1
-            kind = (
-                f"a block of fewer than {FEWEST_UNITS * LONG_BLOCK} neighbouring "
-                f"{self.medium}s"
-            )
+            clips = MIN_UNITS_FOR_INTERVAL * LONG_BLOCK
+            kind = f"a block of fewer than {clips} neighbouring {self.medium}s"
         block = {name: row * count // size for row, name in enumerate(film.names)}
         return replace(
             film, units=[[block[name] for name in listed] for listed in ids], kind=kind
@@ -563,11 +565,11 @@ def describe_claims(items: Items, subjects: int) -> str:
     # the scope in numbers, else the units
     counted = (
         items.scope.removeprefix("these ").replace("this ", "1 ")
-        or f"{items.count} {items.kind}"
+        or f"{items.n_units} {items.kind}"
     )
     about = items.scope or f"{items.kind.rpartition(' of ')[2]} in general"
     people = "this subject" if subjects == 1 else f"these {subjects} subjects"
-    people = people if subjects < MANY_SUBJECTS else "people in general"
+    people = people if subjects < MIN_SUBJECTS_FOR_POPULATION else "people in general"
     if not subjects:
         return f"{counted}: statements about {about}"
     return (

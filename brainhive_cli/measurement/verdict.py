@@ -14,14 +14,14 @@ from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.facts import Answer
 from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import (
-    MANY_UNITS,
+    MIN_UNITS_FOR_POPULATION,
     Items,
     fold_null_inflation,
     number_names,
-    widen,
+    widen_null_distribution,
 )
 
-DRAWS = 4_999
+MAX_PERMUTATIONS = 4_999
 """Permutations, with the identity, where there are more; a p of .05 then has a standard
 error of .003.
 """
@@ -146,7 +146,7 @@ def _of_stimuli(
         return Answer(question, None, None, 1.0, count, pool, items.problem)
 
     # permutations, in words
-    orders = items.permutations(DRAWS, 0)
+    orders = items.draw_permutations(MAX_PERMUTATIONS, 0)
     total = len(orders) + 1
     if items.is_film:
         how = (
@@ -157,7 +157,7 @@ def _of_stimuli(
     else:
         drawn = (
             f"{total:,} permutations"
-            if total > DRAWS
+            if total > MAX_PERMUTATIONS
             else f"all {total:,} permutations"
         )
         blocks = "" if len(items.names) == count else " of blocks"
@@ -206,7 +206,7 @@ def _of_concepts(
 
     # exchange labels within parts; where these have one concept each, nothing is
     # exchanged for another
-    scope = items.scope if len(set(concepts)) < MANY_UNITS else ""
+    scope = items.scope if len(set(concepts)) < MIN_UNITS_FOR_POPULATION else ""
     shown_in = None if parts is None else [parts[name] for name in items.names]
     if shown_in is not None and len({*zip(shown_in, concepts, strict=True)}) == len(
         set(shown_in)
@@ -216,7 +216,7 @@ def _of_concepts(
         reason = f"cannot be tested: {problem or 'their sessions are not known'}"
         return Answer(CONCEPT, None, None, 1.0, len(items.names), pool, reason, scope)
     exchanged = Items([items.names], [items.names], strata=[shown_in])
-    orders = exchanged.permutations(DRAWS, 1)
+    orders = exchanged.draw_permutations(MAX_PERMUTATIONS, 1)
     drawn = f"{len(orders) + 1:,} permutations of the labels within sessions"
     label = np.arange(len(means))
     return _compare(
@@ -251,7 +251,7 @@ def _compare(
     )
     # models of folds share training data, so that labels are no independent draws
     if items.inflation > 1:
-        permuted = widen(permuted, permuted.mean(), items.inflation)
+        permuted = widen_null_distribution(permuted, permuted.mean(), items.inflation)
         how = f"{how}, their spread widened for folds that share training data"
 
     # probabilities of a sum as small, and as large
@@ -259,7 +259,7 @@ def _compare(
     better = (1 + int((permuted <= measured + ROUNDING).sum())) / count
     worse = (1 + int((permuted >= measured - ROUNDING).sum())) / count
     test = f"{how}, mean rank"
-    if count <= DRAWS:
+    if count <= MAX_PERMUTATIONS:
         test += f", smallest p {2 / count:.2g}"
     return Answer(question, better, worse, 2 / count, n, pool, test, scope, wider)
 
@@ -295,7 +295,7 @@ def _over_units(
         if parts is not None and len({*parts.values()}) > 1
         else ""
     )
-    test = f"sign flips of the mean rank{within} over {items.count} {items.kind}"
+    test = f"sign flips of the mean rank{within} over {items.n_units} {items.kind}"
     test += ", in folds that share training data" if items.inflation > 1 else ""
     arguments = (len(items.names), pool, test, items.scope)
     return Answer(

@@ -13,7 +13,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.facts import CellFacts, GalleryFacts, RetrievalFacts
 from brainhive_cli.core.measurements import ALL, Measurements, by_name
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.measurement.ranks import summarise
+from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.units import Items
 
 SUBJECTS, ITEMS = ("sub-01", "sub-02", "sub-03"), 30
@@ -38,7 +38,7 @@ def ranked(
     named = {"split": "test", "protocol": protocol, "seeds": (1,)}
     scopes = {
         ALL: by_name(
-            summarise(
+            summarise_ranks(
                 list(ranks.values()),
                 100,
                 items=Items.independent([ids] * 3, "pictures"),
@@ -48,7 +48,9 @@ def ranked(
     }
     scopes |= {
         subject: by_name(
-            summarise([each], 100, items=Items.independent([ids], "pictures"), **named)
+            summarise_ranks(
+                [each], 100, items=Items.independent([ids], "pictures"), **named
+            )
         )
         for subject, each in ranks.items()
     }

@@ -14,7 +14,7 @@ import torch
 from brainhive_cli import aligner, api
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 
 
 def test_a_model_folder_alone_decodes_a_recording(
@@ -37,7 +37,7 @@ def test_a_model_folder_alone_decodes_a_recording(
     embeddings = torch.from_numpy(np.array(pictures.embedding))
     images = model.encode_image(dict.fromkeys(model.layout.dims, embeddings))
     seen = torch.from_numpy(pictures.rows(recording.image_ids))
-    top1 = float((ranks(tokens, images, seen) == 1).float().mean())
+    top1 = float((rank_targets(tokens, images, seen) == 1).float().mean())
 
     assert top1 == pytest.approx(
         evaluated.metrics.scopes["sub-01_seed-1 · sub-01"]["top1"].value

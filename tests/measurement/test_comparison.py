@@ -10,9 +10,9 @@ from scipy.stats import binomtest, ttest_1samp
 
 from brainhive_cli.measurement.comparison import (
     benjamini_hochberg,
-    compare,
+    compare_hits,
     compare_values,
-    crossed_t,
+    crossed_t_test,
 )
 from brainhive_cli.measurement.units import Items, fold_null_inflation
 
@@ -83,7 +83,7 @@ def test_where_only_subjects_vary_the_test_from_five_is_the_paired_t_test():
     """Subjects whose items do not differ leave the textbook's t over subjects."""
     differences = [np.full(20, mean) for mean in (0.1, 0.4, 0.2, 0.5, -0.1, 0.3)]
 
-    p, low, high = crossed_t(differences, Items.unnamed([20] * 6))
+    p, low, high = crossed_t_test(differences, Items.from_sizes([20] * 6))
 
     expected = ttest_1samp([each[0] for each in differences], 0)
     assert p == pytest.approx(expected.pvalue)
@@ -108,7 +108,7 @@ def test_a_comparison_is_of_the_mean_difference_of_hits():
     first = [np.array([[1, 1, 1, 2] * 2]), np.array([[1, 5, 1, 1] * 2])]
     second = [np.array([[1, 3, 4, 2] * 2]), np.array([[7, 1, 1, 2] * 2])]
 
-    found = compare(first, second)
+    found = compare_hits(first, second)
 
     assert (found.n, found.subjects) == (16, 2)
     assert found.difference == pytest.approx((0.5 + 0.25) / 2)
@@ -126,7 +126,7 @@ def test_unequal_numbers_of_seeds_do_not_make_equal_runs_differ(seeds):
         first, second = (
             2 - (random.random((count, 200)) < 0.8).astype(int) for count in seeds
         )
-        compared = compare([first], [second])
+        compared = compare_hits([first], [second])
         rejected += compared.p_value <= 0.05
 
     assert rejected / 100 < 0.094
@@ -144,7 +144,7 @@ def test_items_of_one_unit_are_not_compared_as_if_they_were_independent():
         ranks = 2 - (random.random((2, 400)) < 1 / (1 + np.exp(-easy))).astype(int)
         for row, grouping in enumerate((items, None)):
             rejected[row] += (
-                compare([ranks[0]], [ranks[1]], items=grouping).p_value <= 0.05
+                compare_hits([ranks[0]], [ranks[1]], items=grouping).p_value <= 0.05
             )
 
     assert rejected[0] / 100 < 0.094 and rejected[1] / 100 > 0.2
@@ -189,7 +189,7 @@ def test_equal_learners_of_the_same_folds_differ_as_seldom_as_it_says():
         for learner, subject in np.ndindex(2, subjects):
             scores, labels = fold_scores(random, 2)
             hits[learner, subject] = scores.argmax(1) == labels
-        items = replace(Items.unnamed([120] * subjects), inflation=1.4)
+        items = replace(Items.from_sizes([120] * subjects), inflation=1.4)
         rejected += compare_values(*hits, items=items).p_value <= 0.05
 
     assert rejected / 150 < 0.086
@@ -205,7 +205,7 @@ def test_an_interval_of_a_difference_near_a_limit_holds_and_agrees_with_its_test
     random, held = np.random.default_rng(0), 0
     for _ in range(100):
         hits = [random.random((subjects, seeds, 10)) < rate for rate in (0.95, 0.9)]
-        found = compare(*(list(2 - side.astype(int)) for side in hits))
+        found = compare_hits(*(list(2 - side.astype(int)) for side in hits))
         held += found.low <= 0.05 <= found.high
         assert found.low < found.high and (found.p_value <= 0.05) == (
             not found.low <= 0 <= found.high
@@ -241,7 +241,7 @@ def newcombe(both: int, first: int, second: int, none: int) -> tuple[float, floa
 def test_an_interval_of_hits_contains_newcombes(counts):
     hits = [np.repeat(side, counts) for side in ([1, 1, 0, 0], [1, 0, 1, 0])]
 
-    found = compare([2 - hits[0]], [2 - hits[1]])
+    found = compare_hits([2 - hits[0]], [2 - hits[1]])
 
     low, high = newcombe(*counts)
     assert found.low <= low + 0.0015 and found.high >= high - 0.0015

@@ -13,7 +13,7 @@ from brainhive_cli.measurement.confidence_sequence import (
     A,
     B,
     HitRate,
-    interval,
+    hit_rate_interval,
     measure_evidence,
 )
 
@@ -27,7 +27,7 @@ def martingale(rate, hits, trials):
 @pytest.mark.parametrize("hits, trials", [(1, 2), (999, 1000), (300, 100_000)])
 def test_the_ends_are_where_the_martingale_is_one_over_the_error_rate(hits, trials):
     level = 0.9
-    low, high = interval(hits, trials, level)
+    low, high = hit_rate_interval(hits, trials, level)
     assert 0 < low < hits / trials < high < 1
     assert martingale(np.array([low, high]), hits, trials) == pytest.approx(
         [-np.log(1 - level)] * 2, abs=1e-6

@@ -23,7 +23,7 @@ from brainhive_cli.measurement.corrections import (
     as_tokens,
     compare_tokens,
 )
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 
 KINDS = parts.list_kinds("corrections")
 ROUNDING = 2e-6  # golden values are float32, and CSLS doubles their error
@@ -100,10 +100,11 @@ def test_tokens_of_corrected_similarities_rank_as_these_do_in_both_directions(pa
 
         own = values.diagonal()
         assert torch.equal(
-            ranks(signals, pictures, seen), (values >= own[:, None] - 1e-12).sum(1)
+            rank_targets(signals, pictures, seen),
+            (values >= own[:, None] - 1e-12).sum(1),
         ), kind
         backward = (values[:, :40] >= own - 1e-12).sum(0)
-        assert torch.equal(ranks(pictures[:40], signals, seen), backward), kind
+        assert torch.equal(rank_targets(pictures[:40], signals, seen), backward), kind
         torch.testing.assert_close(
             torch.linalg.vector_norm(signals, dim=1), torch.ones(40).double()
         )
@@ -129,7 +130,7 @@ def test_a_constant_embedding_finds_no_more_than_guesses_do():
     for kind, pictures in product(KINDS, (gallery, torch.ones(200, 8))):
         signals = torch.ones(200, 8)
         tokens: tuple[Tensor, Tensor] = as_tokens(correct(kind, signals, pictures))
-        hits = int((ranks(*tokens, seen) == 1).sum())
+        hits = int((rank_targets(*tokens, seen) == 1).sum())
         # of guesses 1 is expected, and more than 5 are once in 2000 times
         assert hits <= 5
 

@@ -34,7 +34,9 @@ def order_of(design: str) -> tuple[TrialOrder, np.ndarray]:
         labels = np.concatenate([sequence(random, design) for _ in range(RUNS)])
     run = np.repeat(np.arange(RUNS), LABELS * EACH)
     onset = np.tile(np.arange(LABELS * EACH) * 2.0, RUNS)
-    return TrialOrder.of(np.arange(len(labels)), labels.tolist(), None, run, onset), run
+    return TrialOrder.from_trials(
+        np.arange(len(labels)), labels.tolist(), None, run, onset
+    ), run
 
 
 @pytest.mark.nightly
@@ -93,7 +95,9 @@ def test_concepts_of_sessions_of_their_own_cannot_be_distinguished_from_time(
     session = {"concept": concept, "two concepts": concept // 2, "drawn": drawn}[
         sessions_of
     ]
-    order = TrialOrder.of(np.arange(120), concept.tolist(), session, None, None)
+    order = TrialOrder.from_trials(
+        np.arange(120), concept.tolist(), session, None, None
+    )
 
     found = Interleaving.from_pictures(order, np.zeros(120, np.int64))
 
@@ -120,7 +124,7 @@ def kinds_in_order(design: str, runs: int) -> tuple[TrialOrder, np.ndarray]:
             "two groups": kind // 3,
         }.get(design, np.zeros(PICTURES))
         position.append(np.argsort(np.lexsort((random.random(PICTURES), key))))
-    order = TrialOrder.of(
+    order = TrialOrder.from_trials(
         np.tile(np.arange(PICTURES), runs),
         [*range(PICTURES)],
         None,
@@ -181,7 +185,9 @@ def test_pictures_in_one_order_or_in_a_row_follow_time(design):
     run = np.repeat(np.arange(runs), PICTURES)
     if design == "in a row":
         shown, run = np.sort(shown), 0 * run
-    order = TrialOrder.of(shown, [*range(PICTURES)], None, run, np.arange(len(shown)))
+    order = TrialOrder.from_trials(
+        shown, [*range(PICTURES)], None, run, np.arange(len(shown))
+    )
 
     found = Interleaving.from_pictures(order, np.zeros(PICTURES, np.int64))
 
@@ -199,7 +205,7 @@ def test_labels_that_follow_each_other_in_the_same_pairs_are_found():
         items = np.arange(len(labels))
         onset_s = np.arange(len(labels))
         return p_of_transitions(
-            TrialOrder.of(items, labels.tolist(), None, run, onset_s)
+            TrialOrder.from_trials(items, labels.tolist(), None, run, onset_s)
         )
 
     shuffled = [random.permuted(turned.reshape(5, -1), axis=1) for _ in range(40)]
@@ -211,7 +217,7 @@ def test_pictures_are_exchanged_within_their_fold_and_concept():
     picture = np.arange(80)
     fold, concept = picture // 2 % 2, picture % 2
     shown = np.random.default_rng(0).permutation(picture)
-    order = TrialOrder.of(shown, concept.tolist(), None, None, picture)
+    order = TrialOrder.from_trials(shown, concept.tolist(), None, None, picture)
 
     found = Interleaving.from_pictures(order, fold)
 

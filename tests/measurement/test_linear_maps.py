@@ -15,7 +15,7 @@ from brainhive_cli.measurement.linear_maps import (
     Products,
     choose_penalty,
 )
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_windows_trained_anew_find_as_many_pictures_as_the_references(values):
         train, test = (signal[..., window].flatten(1) for signal in signals)
         scale = FeatureScaler.of(train)
         predicted = Products.of(scale(train), [learned]).predict(scale(test), 10.0)
-        found = ranks(predicted, shown, torch.arange(len(shown))).numpy()
+        found = rank_targets(predicted, shown, torch.arange(len(shown))).numpy()
         assert (found == 1).mean() == pytest.approx(values["window_top1"][number])
         assert (found <= 5).mean() == pytest.approx(values["window_top5"][number])
 

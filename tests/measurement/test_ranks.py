@@ -15,12 +15,12 @@ from brainhive_cli.measurement import ranks as ranks_module
 from brainhive_cli.measurement.ranks import (
     chance_of_precision,
     chance_of_ranks,
-    nearest,
-    ranks,
-    ranks_and_precisions,
-    ranks_of_all,
-    subset_expectations,
-    summarise,
+    expected_subset_hits,
+    find_nearest,
+    rank_first_pictures,
+    rank_targets,
+    rank_with_precision,
+    summarise_ranks,
 )
 
 
@@ -32,7 +32,7 @@ def tokens() -> torch.Tensor:
 def test_ranks_equal_a_sort_of_the_cosines(tokens):
     noisy = tokens + 2 * torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
 
-    found = ranks(noisy * 7, tokens, torch.arange(40))
+    found = rank_targets(noisy * 7, tokens, torch.arange(40))
 
     cosine = torch.nn.functional.cosine_similarity(noisy[:, None], tokens[None], dim=-1)
     order = cosine.argsort(1, descending=True)
@@ -43,14 +43,14 @@ def test_ranks_equal_a_sort_of_the_cosines(tokens):
 
 def test_a_constant_embedding_scores_no_better_than_chance(tokens):
     ones = torch.full_like(tokens, 0.1)
-    assert (ranks(ones, tokens, torch.arange(40)) == 1).double().mean() <= 1 / 40
+    assert (rank_targets(ones, tokens, torch.arange(40)) == 1).double().mean() <= 1 / 40
     for signal, gallery in (
         (tokens, ones),
         (ones, ones),
         (torch.zeros_like(tokens), tokens),
     ):
         # every candidate ties
-        assert (ranks(signal, gallery, torch.arange(40)) == 40).all()
+        assert (rank_targets(signal, gallery, torch.arange(40)) == 40).all()
 
 
 def test_similarities_rank_as_their_tokens_do_with_ties_against_or_for(tokens):
@@ -59,14 +59,14 @@ def test_similarities_rank_as_their_tokens_do_with_ties_against_or_for(tokens):
         noisy[:, None].double(), tokens[None].double(), dim=-1
     )
     for target in (torch.arange(30), torch.tensor([[3, 4], [5, -1]]).repeat(15, 1)):
-        expected = ranks(noisy, tokens, target)
-        assert torch.equal(ranks(similarity, None, target), expected)
+        expected = rank_targets(noisy, tokens, target)
+        assert torch.equal(rank_targets(similarity, None, target), expected)
 
     # by hand: three candidates tie with the right one, one exceeds it
     row = torch.tensor([[0.5, 0.9, 0.5, 0.1, 0.5, 0.5]])
     target = torch.tensor([2])
-    assert ranks(row, None, target).item() == 5
-    assert ranks(row, None, target, tie=-1e-12).item() == 2
+    assert rank_targets(row, None, target).item() == 5
+    assert rank_targets(row, None, target, tie=-1e-12).item() == 2
 
 
 def in_float64(
@@ -109,7 +109,7 @@ def test_ranks_are_those_of_float64_however_the_gallery_is_cut(kind, monkeypatch
     for candidates in (64, 4096):
         monkeypatch.setattr(ranks_module, "SIMILARITIES_AT_ONCE", 512 * candidates)
         assert torch.equal(
-            ranks(signal, gallery, target), in_float64(signal, gallery, target)
+            rank_targets(signal, gallery, target), in_float64(signal, gallery, target)
         )
 
 
@@ -117,12 +117,14 @@ def test_a_summary_counts_and_says_chance():
     """Ranks 1, 2, 4, 10 among 10, by hand, each twice."""
     summary = {
         m.name: m
-        for m in summarise([torch.tensor([1, 2, 4, 10] * 2)], pool=10, split="test")
+        for m in summarise_ranks(
+            [torch.tensor([1, 2, 4, 10] * 2)], pool=10, split="test"
+        )
     }
 
     values = {name: m.value for name, m in summary.items()}
     # without noise of its sum
-    assert str(summarise([torch.ones(3)], 100, split="test")[0].chance) == "0.01"
+    assert str(summarise_ranks([torch.ones(3)], 100, split="test")[0].chance) == "0.01"
     assert values == pytest.approx(
         {
             "top1": 0.25,
@@ -163,10 +165,12 @@ def test_rank_auc_is_the_share_of_wrong_pictures_below(seed, targets, pool):
     for row, columns in zip(similarities, right, strict=True):
         wrong = np.delete(row, columns)
         shares.append((wrong < row[columns].max()).mean())
-    ranked = ranks(torch.from_numpy(similarities), None, torch.from_numpy(right))
+    ranked = rank_targets(torch.from_numpy(similarities), None, torch.from_numpy(right))
 
     only = ("rank_auc", "mean_rank")
-    found, mean = summarise([ranked], pool, split="test", targets=targets, only=only)
+    found, mean = summarise_ranks(
+        [ranked], pool, split="test", targets=targets, only=only
+    )
 
     assert found.value == pytest.approx(np.mean(shares))
     guesses = [min(chosen) for chosen in combinations(range(1, pool + 1), targets)]
@@ -178,14 +182,16 @@ def test_rank_auc_is_the_share_of_wrong_pictures_below(seed, targets, pool):
 def test_the_median_is_over_items_whose_ranks_are_means_over_seeds():
     """Two subjects of three items, two seeds each: means 3, 5, 9 and 2, 2, 8."""
     subjects = [[[1, 9, 8], [5, 1, 10]], [[2, 1, 8], [2, 3, 8]]]
-    counted = summarise(subjects, 10, split="test", seeds=[1, 2], only=["median_rank"])
+    counted = summarise_ranks(
+        subjects, 10, split="test", seeds=[1, 2], only=["median_rank"]
+    )
 
     assert [metric.value for metric in counted] == [(5 + 2) / 2]
 
 
 @pytest.mark.parametrize(("pool", "median"), [(2, 1), (3, 2), (10, 5), (11, 6)])
 def test_the_median_of_guesses_is_the_lowest_with_half_of_them(pool, median):
-    (found,) = summarise([[1, 2]], pool, split="test", only=["median_rank"])
+    (found,) = summarise_ranks([[1, 2]], pool, split="test", only=["median_rank"])
 
     assert found.chance == median
 
@@ -212,7 +218,7 @@ def test_chance_is_what_random_tokens_score():
     )
     seen = torch.rand(4000, 12, generator=draw).argsort(1)[:, :targets]
 
-    found = ranks(signal, gallery, seen)
+    found = rank_targets(signal, gallery, seen)
 
     scored = np.bincount(found.numpy(), minlength=12)[1 : 14 - targets] / 4000
     # four standard errors
@@ -225,11 +231,11 @@ def test_tokens_that_are_not_finite_are_counted_and_refused(tokens):
     spoilt[3, 2], spoilt[5, 0] = float("nan"), float("inf")
 
     with pytest.raises(BrainhiveError, match="2 of 40 signal tokens are not finite"):
-        ranks(spoilt, tokens, torch.arange(40))
+        rank_targets(spoilt, tokens, torch.arange(40))
     with pytest.raises(
         BrainhiveError, match="2 of 40 gallery embeddings are not finite"
     ):
-        ranks(tokens, spoilt, torch.arange(40))
+        rank_targets(tokens, spoilt, torch.arange(40))
 
 
 def test_average_precision_is_the_mean_precision_at_each_relevant_one():
@@ -239,7 +245,7 @@ def test_average_precision_is_the_mean_precision_at_each_relevant_one():
     gallery = torch.stack([angle.cos(), angle.sin()], dim=1)
     relevant = torch.tensor([[9, 5, 0, 8, 2], [0, -1, -1, -1, -1], [1, 3, -1, -1, -1]])
 
-    ranked, precision = ranks_and_precisions(
+    ranked, precision = rank_with_precision(
         gallery[:1].expand(3, 2), gallery, relevant[:, 0], relevant
     )
 
@@ -253,7 +259,7 @@ def test_what_is_drawn_of_subsets_tends_to_what_is_expected_exactly(tokens):
         40, 16, generator=torch.Generator().manual_seed(1)
     )
 
-    expected = subset_expectations(noisy, tokens, ways=20)
+    expected = expected_subset_hits(noisy, tokens, ways=20)
 
     random, found = np.random.default_rng(0), np.full((2, 1500, 40), np.nan)
     for draw in range(1500):
@@ -261,14 +267,14 @@ def test_what_is_drawn_of_subsets_tends_to_what_is_expected_exactly(tokens):
         for direction, pair in enumerate(((noisy, tokens), (tokens, noisy))):
             ranked = in_float64(pair[0][chosen], pair[1][chosen], torch.arange(20))
             found[direction, draw, chosen] = ranked == 1
-    whole = subset_expectations(noisy, tokens, ways=40)
+    whole = expected_subset_hits(noisy, tokens, ways=40)
     for exact, drawn, of_all in zip(expected, np.nanmean(found, 1), whole, strict=True):
         # fewer items: more are found
         assert 0.2 < exact.mean() < 0.95 and exact.mean() > of_all.mean()
         # four errors of an item's 750 draws
         assert np.abs(exact - drawn).max() < 4 * np.sqrt(0.25 / 700)
         assert set(of_all.tolist()) == {0.0, 1.0}  # all items are the only subset
-    assert (subset_expectations(noisy, tokens, ways=1)[0] == 1).all()
+    assert (expected_subset_hits(noisy, tokens, ways=1)[0] == 1).all()
 
 
 def test_directions_are_named_by_who_seeks_as_mindeyes_are_not(golden):
@@ -279,12 +285,12 @@ def test_directions_are_named_by_who_seeks_as_mindeyes_are_not(golden):
 
     signal_seeks, image_seeks = (
         float((each == 1).double().mean())
-        for each in (ranks(brain, image, rows), ranks(image, brain, rows))
+        for each in (rank_targets(brain, image, rows), rank_targets(image, brain, rows))
     )
 
     assert image_seeks == pytest.approx(float(values["out.top1_fwd"]))
     assert signal_seeks == pytest.approx(float(values["out.top1_bwd"]))
-    assert subset_expectations(brain, image, len(brain))[1].mean() == pytest.approx(
+    assert expected_subset_hits(brain, image, len(brain))[1].mean() == pytest.approx(
         image_seeks
     )
 
@@ -308,7 +314,7 @@ def test_images_that_seek_their_signal_have_the_published_top_k(
     expected = {int(m[1]): values[m[0]].item() for m in matches if m}
     rows = torch.arange(len(values[signals]))
 
-    image_seeks = ranks(values[images], values[signals], rows)
+    image_seeks = rank_targets(values[images], values[signals], rows)
 
     found = {k: float((image_seeks <= k).double().mean()) for k in expected}
     assert expected and found == pytest.approx(expected)
@@ -317,7 +323,8 @@ def test_images_that_seek_their_signal_have_the_published_top_k(
 def test_the_ranks_of_a_perfect_decoder_have_an_interval_that_begins_at_the_first():
     """That of as many hits, on the scale from the first rank to the last."""
     found = {
-        each.name: each for each in summarise([torch.ones(200)] * 3, 200, split="test")
+        each.name: each
+        for each in summarise_ranks([torch.ones(200)] * 3, 200, split="test")
     }
 
     assert found["top1"].low == pytest.approx(0.981, abs=1e-3)
@@ -336,10 +343,10 @@ def test_all_pictures_are_ranked_as_each_is_alone(monkeypatch):
     gallery[3] = gallery[4]  # they tie
     monkeypatch.setattr(ranks_module, "CANDIDATES", 7)
 
-    found = ranks_of_all(signals, gallery, 12)
+    found = rank_first_pictures(signals, gallery, 12)
 
     for picture in range(12):
-        alone = ranks(signals, gallery, torch.full((20,), picture))
+        alone = rank_targets(signals, gallery, torch.full((20,), picture))
         assert np.array_equal(found[:, picture], alone.numpy())
 
 
@@ -354,6 +361,6 @@ def test_the_nearest_is_the_first_of_equals_however_the_gallery_is_cut(monkeypat
 
     for at_once in (2**22, 60):
         monkeypatch.setattr(ranks_module, "SIMILARITIES_AT_ONCE", at_once)
-        assert torch.equal(nearest(signals, gallery), expected)
-        assert torch.equal(nearest(signals, gallery.split(7)), expected)
-    assert (nearest(signals, gallery[:1]) == 0).all()
+        assert torch.equal(find_nearest(signals, gallery), expected)
+        assert torch.equal(find_nearest(signals, gallery.split(7)), expected)
+    assert (find_nearest(signals, gallery[:1]) == 0).all()

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy.stats import pearsonr
 
-from brainhive_cli.measurement.ranks import summarise
+from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.reliability import (
     average_halves,
     average_parts,
@@ -35,7 +35,7 @@ def test_the_interval_of_retrieval_holds_although_items_share_one_pool():
         .flatten(3)
     )
     found = [
-        summarise([rank_halves(*pair)], 60, split="test", only=("top1",))[0]
+        summarise_ranks([rank_halves(*pair)], 60, split="test", only=("top1",))[0]
         for pair in halves
     ]
     truth = np.mean([each.value for each in found])

@@ -7,10 +7,10 @@ import torch
 from scipy.stats import linregress, t
 from sklearn.linear_model import Ridge
 
-from brainhive_cli.measurement.ranks import ranks_of_all
+from brainhive_cli.measurement.ranks import rank_first_pictures
 from brainhive_cli.measurement.retrieval import Scores
 from brainhive_cli.measurement.slope import average_by_unit, fit_slope
-from brainhive_cli.measurement.units import FEWEST_UNITS
+from brainhive_cli.measurement.units import MIN_UNITS_FOR_INTERVAL
 
 HOW = {"protocol": "", "split": "test", "seeds": ()}
 
@@ -71,7 +71,9 @@ def test_slope_and_interval_are_those_of_scipy() -> None:
                 width = t.ppf(0.975, count - 2) * fit.stderr
                 ends = (fit.slope - width, fit.slope + width)
             assert slope.value == fit.slope and (slope.low, slope.high) == ends
-            assert (slope.low is None) == (count < FEWEST_UNITS or not fit.stderr > 0)
+            assert (slope.low is None) == (
+                count < MIN_UNITS_FOR_INTERVAL or not fit.stderr > 0
+            )
 
 
 def test_noise_has_no_slope_where_all_embeddings_share_a_direction() -> None:
@@ -88,7 +90,7 @@ def test_noise_has_no_slope_where_all_embeddings_share_a_direction() -> None:
         ridge = Ridge(150.0).fit(random.normal(size=(150, 80)), known)
         predicted = ridge.predict(random.normal(size=(60, 80)))
         tokens = (torch.from_numpy(each).float() for each in (predicted, tested))
-        table = ranks_of_all(*tokens, 60)
+        table = rank_first_pictures(*tokens, 60)
         scores = Scores(labels=names, candidates=names, table=table)
         cell = {
             "units": names,

@@ -17,20 +17,20 @@ from brainhive_cli.core.measurements import (
     SIMULATED,
     UNKNOWN_SELECTION,
 )
-from brainhive_cli.measurement.comparison import crossed_t
+from brainhive_cli.measurement.comparison import crossed_t_test
 from brainhive_cli.measurement.slope import fit_slope
 from brainhive_cli.measurement.statistics import (
-    describe,
+    estimate_interval,
+    estimate_mean_variance,
     measure,
-    scatter_of_means,
 )
-from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.units import Items, StimulusGrouping
 
 ITEMS = 200
 
 
 def interval(groups, items=None, **options):
-    described = describe(groups, items, **options)
+    described = estimate_interval(groups, items, **options)
     return described.low, described.high
 
 
@@ -74,7 +74,7 @@ def test_an_interval_holds_people_and_pictures_in_general_as_often_as_it_says(
 def test_the_interval_of_these_subjects_is_over_items_alone():
     hits = simulated(4, 2.5, 0.5, 1)[0]
 
-    found = describe(list(hits))
+    found = estimate_interval(list(hits))
 
     # an item is one draw for all who saw it
     error = hits.mean(0).std(ddof=1) / np.sqrt(ITEMS)
@@ -94,7 +94,7 @@ def test_to_four_subjects_the_interval_is_of_these_and_from_five_of_people(
     random = np.random.default_rng(0)
     scores = [np.clip(random.normal(0.5, 0.1, 50), 0, 1) for _ in range(subjects)]
 
-    found = describe(scores, limits=(0, 1), is_share=False)
+    found = estimate_interval(scores, limits=(0, 1), is_share=False)
 
     assert (
         None not in (found.people, found.these_subjects)
@@ -108,7 +108,7 @@ def test_few_subjects_get_the_t_interval_over_subjects_where_items_do_not_matter
     """Items that differ by nothing leave the textbook's interval."""
     means = [0.1, 0.3, 0.4]
 
-    low, high = describe(
+    low, high = estimate_interval(
         [np.full(ITEMS, mean) for mean in means], limits=(None, None)
     ).people
 
@@ -133,8 +133,11 @@ def test_intervals_and_p_values_do_not_import_scipy_stats(monkeypatch):
     nearest, score = random.normal(size=(2, 20))
     hits = [(random.random(40) < 0.4).astype(float) for _ in range(5)]
 
-    assert describe(hits).people and describe([nearest], limits=(None, None)).low
-    assert crossed_t(hits, Items.unnamed([40] * 5))[0] < 0.05
+    assert (
+        estimate_interval(hits).people
+        and estimate_interval([nearest], limits=(None, None)).low
+    )
+    assert crossed_t_test(hits, Items.from_sizes([40] * 5))[0] < 0.05
     assert fit_slope(nearest, score, protocol="", split="test", seeds=()).low
 
 
@@ -172,11 +175,11 @@ def test_units_of_one_subject_each_have_as_much_freedom_as_they_vary_by():
     units = [[(person, trial % runs) for person, trial in listed] for listed in ids]
     values = [random.normal(size=6 * runs) for _ in range(people)]
 
-    scatter = scatter_of_means(values, Items(ids, units, "runs"))
+    scatter = estimate_mean_variance(values, Items(ids, units, "runs"))
 
     means = np.array([each.reshape(6, runs).mean(0) for each in values])  # [4, 3]
-    assert scatter.freedom == pytest.approx(people * runs - people)
-    assert scatter.together == pytest.approx(means.var(1, ddof=1).sum() / runs / 16)
+    assert scatter.dof == pytest.approx(people * runs - people)
+    assert scatter.variance == pytest.approx(means.var(1, ddof=1).sum() / runs / 16)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +215,7 @@ def test_intervals_of_concepts_of_unequal_size_hold_concepts_in_general():
     """By the number of concepts less one, .76 to .88 hold."""
     random, held, widths, sizes = np.random.default_rng(0), [], [], [100] + [5] * 20
     concept = np.repeat(np.arange(len(sizes)), sizes)
-    items = Alike("concept", dict(enumerate(map(str, concept)))).items(
+    items = StimulusGrouping("concept", dict(enumerate(map(str, concept)))).make_items(
         [list(range(len(concept)))]
     )
     for _ in range(300):
@@ -254,7 +257,9 @@ def test_intervals_of_clips_hold_films_in_general():
     neighbours correlate by .9.
     """
     random, held, neighbours_correlate = np.random.default_rng(0), 0, 0.9
-    items = Alike("neighbours", medium="clip").items([list(range(1200))])
+    items = StimulusGrouping("neighbours", medium="clip").make_items(
+        [list(range(1200))]
+    )
     for _ in range(200):
         logits = random.normal(size=(5, 240))
         for place in range(1, 240):
@@ -289,9 +294,9 @@ def test_intervals_move_and_grow_with_the_scale_of_values(subjects, is_share):
     shares = [*1 / (1 + np.exp(-easy - logits))]
     how = {"is_share": is_share}
 
-    found = describe(shares, limits=(0, 1), **how)
-    moved = describe([2 * each - 1 for each in shares], limits=(-1, 1), **how)
-    turned = describe([1 - each for each in shares], limits=(0, 1), **how)
+    found = estimate_interval(shares, limits=(0, 1), **how)
+    moved = estimate_interval([2 * each - 1 for each in shares], limits=(-1, 1), **how)
+    turned = estimate_interval([1 - each for each in shares], limits=(0, 1), **how)
 
     assert found.low is not None and (found.people is None) == (subjects < 3)
     for name in ("these_subjects", "people"):
@@ -320,14 +325,14 @@ def test_between_limits_a_t_interval_is_one_of_logits():
 
 def test_only_hits_and_shares_have_wilsons_interval():
     values = np.array([0, 1, 1, 0, 1, 0.5, 1])
-    assert describe([values]).method.startswith("t over")
-    assert describe([values.round()]).method.startswith("Wilson over")
-    assert describe([values], limits=(0, 1)).method.startswith("Wilson over")
-    assert describe([values], limits=(-1, 1)).method.startswith("t over")
+    assert estimate_interval([values]).method.startswith("t over")
+    assert estimate_interval([values.round()]).method.startswith("Wilson over")
+    assert estimate_interval([values], limits=(0, 1)).method.startswith("Wilson over")
+    assert estimate_interval([values], limits=(-1, 1)).method.startswith("t over")
     # of two subjects both have to have hits alone
-    assert describe([values.round(), values]).method.startswith("t over")
+    assert estimate_interval([values.round(), values]).method.startswith("t over")
     for value in (0.1 + 0.2, 0.1e9 + 0.7):  # whose sums are rounded
-        constant = describe([np.full(7, value)])
+        constant = estimate_interval([np.full(7, value)])
         assert constant.low is None and constant.method.startswith("none")
 
 
@@ -335,10 +340,10 @@ def test_only_hits_and_shares_have_wilsons_interval():
 def test_a_value_that_is_no_finite_number_is_refused(spoilt):
     values = np.arange(8.0)
     with pytest.raises(BrainhiveError, match="not a finite number"):
-        describe([values, np.where(values == 3, spoilt, values)])
+        estimate_interval([values, np.where(values == 3, spoilt, values)])
     for empty in ([], [values, np.empty(0)]):
         with pytest.raises(BrainhiveError, match="nothing to measure"):
-            describe(empty)
+            estimate_interval(empty)
 
 
 def test_a_metric_carries_its_circumstances_as_plain_values():

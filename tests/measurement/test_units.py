@@ -9,13 +9,13 @@ from hypothesis import given, settings, strategies as st
 
 from brainhive_cli.measurement import units
 from brainhive_cli.measurement.comparison import compare_values
-from brainhive_cli.measurement.statistics import describe
+from brainhive_cli.measurement.statistics import estimate_interval
 from brainhive_cli.measurement.units import (
-    Alike,
     Items,
+    StimulusGrouping,
     describe_claims,
     fold_null_inflation,
-    widen,
+    widen_null_distribution,
 )
 
 
@@ -24,25 +24,29 @@ def test_pictures_of_one_concept_are_one_unit_and_pictures_of_different_ones_are
 
     others = [f"{n}" for n in range(8)]
 
-    together = Alike("concept", concept_of).items(
+    together = StimulusGrouping("concept", concept_of).make_items(
         [["cat_1", "owl_1", *others], ["cat_2"]]
     )
-    apart = Alike("concept", concept_of).items([["cat_1", "owl_1", *others]])
+    apart = StimulusGrouping("concept", concept_of).make_items(
+        [["cat_1", "owl_1", *others]]
+    )
 
     assert (together.units, together.kind) == (
         [["cat", "owl", *others], ["cat"]],
         "concepts",
     )
-    assert (together.count, len(together.names), together.scope) == (10, 11, "")
+    assert (together.n_units, len(together.names), together.scope) == (10, 11, "")
     assert apart.are_independent and apart.kind == "pictures"
 
 
 def test_pictures_of_fewer_than_ten_concepts_are_the_units():
     concept_of = {"cat_1": "cat", "cat_2": "cat", "owl_1": "owl", "fox_1": "fox"}
 
-    items = Alike("concept", concept_of).items([["cat_1", "owl_1", "fox_1"], ["cat_2"]])
+    items = StimulusGrouping("concept", concept_of).make_items(
+        [["cat_1", "owl_1", "fox_1"], ["cat_2"]]
+    )
 
-    assert (items.scope, items.kind, items.count) == (
+    assert (items.scope, items.kind, items.n_units) == (
         "these 3 concepts",
         "pictures within 3 concepts",
         4,
@@ -101,7 +105,10 @@ def test_a_design_says_which_claims_it_allows(concepts, pictures, subjects, expe
     )
 
     assert (
-        describe_claims(Alike("concept", concept_of).items([[*concept_of]]), subjects)
+        describe_claims(
+            StimulusGrouping("concept", concept_of).make_items([[*concept_of]]),
+            subjects,
+        )
         == expected
     )
 
@@ -111,10 +118,10 @@ def test_items_of_folds_vary_more_than_their_units_say(group_of):
     """Issue 60, row 19: folds counted as independent, so that equal learners, and a
     model and its plain baselines, differed in .05 to .10.
     """
-    alone = Alike(group_of=group_of, groups="runs")
+    alone = StimulusGrouping(group_of=group_of, group_kind="runs")
 
-    assert alone.items([["a", "b"]]).inflation == 1
-    assert replace(alone, has_folds=True).items([["a", "b"]]).inflation == 1.4
+    assert alone.make_items([["a", "b"]]).inflation == 1
+    assert replace(alone, has_folds=True).make_items([["a", "b"]]).inflation == 1.4
 
 
 @pytest.mark.parametrize(
@@ -132,16 +139,16 @@ def test_sums_are_widened_around_their_middle_and_over_their_step():
     random = np.random.default_rng(0)
     hits = random.binomial(8, 0.5, 5000) / 4
 
-    alone = widen(hits, 1.5, 1.0)
-    wider = widen(hits, 1.5, 4.0)
+    alone = widen_null_distribution(hits, 1.5, 1.0)
+    wider = widen_null_distribution(hits, 1.5, 4.0)
 
     assert np.abs(alone - hits).max() == pytest.approx(0.125, rel=0.01)
     assert len(np.unique(alone)) == len(hits)
     np.testing.assert_allclose(wider - 1.5, 2 * (alone - 1.5))
     # middles may differ from sum to sum, and equal sums stay equal
     middles = random.normal(size=5000)
-    np.testing.assert_allclose(widen(hits, middles, 1.0), alone)
-    assert (widen(np.ones(3), 0.0, 1.0) == 1).all()
+    np.testing.assert_allclose(widen_null_distribution(hits, middles, 1.0), alone)
+    assert (widen_null_distribution(np.ones(3), 0.0, 1.0) == 1).all()
 
 
 def test_neighbouring_clips_make_six_to_fifteen_blocks_and_fewer_are_one_unit():
@@ -149,21 +156,23 @@ def test_neighbouring_clips_make_six_to_fifteen_blocks_and_fewer_are_one_unit():
     .35 to .77 and whose differences were false in .21 to .60.
     """
     clips, blocks, length = 1210, 15, 80
-    items = Alike("neighbours", medium="clip").items([list(range(clips))] * 2)
+    items = StimulusGrouping("neighbours", medium="clip").make_items(
+        [list(range(clips))] * 2
+    )
 
-    assert (items.count, items.kind) == (
+    assert (items.n_units, items.kind) == (
         blocks,
         f"blocks of {length} neighbouring clips",
     )
-    assert {*np.bincount(items.numbers[1]).tolist()} <= {length, length + 1}
-    least = Alike("neighbours", medium="clip").items([list(range(360))])
-    assert np.bincount(least.numbers[0]).tolist() == [60] * 6
-    few = Alike("neighbours", medium="clip").items([list(range(359))])
-    assert few.count == 1 and few.shortage == (
+    assert {*np.bincount(items.unit_indices[1]).tolist()} <= {length, length + 1}
+    least = StimulusGrouping("neighbours", medium="clip").make_items([list(range(360))])
+    assert np.bincount(least.unit_indices[0]).tolist() == [60] * 6
+    few = StimulusGrouping("neighbours", medium="clip").make_items([list(range(359))])
+    assert few.n_units == 1 and few.shortage == (
         "all items are of one unit (a block of fewer than 360 neighbouring clips)"
     )
     hits = 1.0 * (np.random.default_rng(0).random((2, 359)) < 0.5)
-    interval = describe([hits[0]], few)
+    interval = estimate_interval([hits[0]], few)
     difference = compare_values([hits[0]], [hits[1]], items=few)
     assert interval.low is interval.high is difference.low is difference.p_value is None
 
@@ -174,9 +183,9 @@ def test_labels_are_exchanged_only_within_what_was_interleaved_in_time():
     """
     concept = dict(enumerate(np.arange(24) // 2))
     session = {name: int(number) % 2 for name, number in concept.items()}
-    items = Alike("concept", concept).items([[*concept]])
+    items = StimulusGrouping("concept", concept).make_items([[*concept]])
     for parts, is_together in (((session, session), False), ((concept, {}), True)):
-        orders = items.within(*parts).permutations(50, 0)
+        orders = items.exchange_within(*parts).draw_permutations(50, 0)
         moved = np.array([concept[name] for name in range(24)])[orders]
         assert (moved % 2 == moved[0] % 2).all() and (orders != np.arange(24)).any()
         assert (moved == np.arange(24) // 2).all() == is_together
@@ -229,11 +238,11 @@ def test_labels_are_exchanged_in_all_orders_that_keep_units(seed):
     items = draw_design(seed)
     expected = list_exchanges(items) - {tuple(range(len(items.names)))}
 
-    every = items.permutations(len(expected), 0)
+    every = items.draw_permutations(len(expected), 0)
 
     assert {*map(tuple, every.tolist())} == expected and len(every) == len(expected)
     if len(expected) > 1:
-        drawn = items.permutations(len(expected) - 1, 0)
+        drawn = items.draw_permutations(len(expected) - 1, 0)
         identity = tuple(range(len(items.names)))
         assert {*map(tuple, drawn.tolist())} <= {*expected, identity}
         assert len(drawn) == len(expected) - 1
@@ -245,7 +254,7 @@ def test_random_orders_move_items_within_units_and_units():
     rows = [list(range(12)), [0, 1, 4, 5, 8, 9]]
     items = Items(rows, [units[listed].tolist() for listed in rows])
 
-    orders = items.permutations(300, 0)
+    orders = items.draw_permutations(300, 0)
 
     assert (units[orders].reshape(300, 3, 4) == units[orders[:, ::4, None]]).all()
     is_shared = np.isin(np.arange(12), rows[1])
@@ -256,7 +265,7 @@ def test_random_orders_move_items_within_units_and_units():
         assert ((counts > 0) == (is_shared == is_shared[row])).all()
         assert np.abs(counts[counts > 0] - 50).max() < 5 * 50**0.5
     # another seed draws other orders
-    others = items.permutations(300, 1)
+    others = items.draw_permutations(300, 1)
     assert (orders != others).any()
 
 
@@ -265,7 +274,7 @@ def test_random_orders_are_those_of_one_call_of_the_generator(at_once, monkeypat
     monkeypatch.setattr(units, "NUMBERS_AT_ONCE", at_once)
     rows = np.tile(np.arange(20), (9, 1))
 
-    orders = Items.independent([range(20)]).permutations(9, 5)
+    orders = Items.independent([range(20)]).draw_permutations(9, 5)
 
     assert (orders == np.random.default_rng(5).permuted(rows, axis=1)).all()
 
@@ -280,8 +289,10 @@ def test_equal_layouts_share_permutations_that_are_drawn_once(monkeypatch):
     monkeypatch.setattr(units, "_draw_orders", count_draws)
     names = [[*range(30)], [f"picture {number}" for number in range(30)]]
 
-    first, second = (Items.independent([ids]).permutations(50, 77) for ids in names)
-    other = Items.independent([range(30)]).permutations(50, 78)
+    first, second = (
+        Items.independent([ids]).draw_permutations(50, 77) for ids in names
+    )
+    other = Items.independent([range(30)]).draw_permutations(50, 78)
 
     assert first is second and len(draws) == 2
     assert (first != other).any()
@@ -293,7 +304,7 @@ def test_permutations_of_many_items_are_not_kept(monkeypatch):
     monkeypatch.setattr(units, "MAX_KEPT", 1499)
     items = Items.independent([range(30)])
 
-    first, second = items.permutations(50, 79), items.permutations(50, 79)
+    first, second = items.draw_permutations(50, 79), items.draw_permutations(50, 79)
 
     assert first is not second and (first == second).all()
     assert first.dtype == np.uint8
@@ -303,7 +314,7 @@ def test_a_permutation_moves_what_each_subject_was_shown():
     items = Items.independent([["a", "b", "c"], ["c", "a", "b"]])
     order = np.array([1, 2, 0])  # a gets the label of b, b of c, c of a
 
-    moved = items.rearrange(order)
+    moved = items.apply_permutation(order)
 
     assert [each.tolist() for each in moved] == [[1, 2, 0], [1, 2, 0]]
     drawn = [items.permute(seed) for seed in range(20)]
@@ -320,17 +331,17 @@ def test_a_subject_who_lacks_clips_is_shifted_by_the_same_share():
     ids = [film, film[::-2]]
     items = Items(ids, ids, is_film=True, order=["clip of training", *film])
 
-    every = items.permutations(99, 0)
-    whole, half = items.rearrange(every[1])
+    every = items.draw_permutations(99, 0)
+    whole, half = items.apply_permutation(every[1])
 
     assert every.tolist() == [[(row + n) % 8 for row in range(8)] for n in range(1, 8)]
     assert whole.tolist() == [2, 3, 4, 5, 6, 7, 0, 1]
     # clips 7, 5, 3, 1 in this order; each gets the label of the next one in the film
     assert half.tolist() == [3, 0, 1, 2]
-    few = items.permutations(6, 1)
+    few = items.draw_permutations(6, 1)
     assert len({*map(tuple, few.tolist())}) == 6 and few.shape == (6, 8)
     assert {*map(tuple, few.tolist())} <= {*map(tuple, every.tolist())}
-    assert replace(items, problem="in blocks").permutations(9, 0).shape == (0, 8)
+    assert replace(items, problem="in blocks").draw_permutations(9, 0).shape == (0, 8)
 
 
 def test_chosen_items_keep_their_units_and_strata():
@@ -340,11 +351,11 @@ def test_chosen_items_keep_their_units_and_strata():
         strata=[["x", "y"], ["x"], ["y", "x"]],
     )
 
-    chosen = items.where([np.array(row, bool) for row in ([0, 1], [0], [1, 1])])
+    chosen = items.select([np.array(row, bool) for row in ([0, 1], [0], [1, 1])])
 
     assert chosen.ids == [["b"], ["d", "a"]] and chosen.units == [[2], [4, 1]]
     assert chosen.strata == [["y"], ["y", "x"]]
-    without = replace(items, strata=None).where([np.array([True])] * 3)
+    without = replace(items, strata=None).select([np.array([True])] * 3)
     assert without.strata is None and without.ids == [["a"], ["c"], ["d"]]
 
 
@@ -362,19 +373,23 @@ def test_chosen_items_keep_their_units_and_strata():
 def test_fewer_than_six_units_have_no_interval_and_ten_speak_of_all(units, scope):
     items = Items.independent([list(range(units))], "pictures")
 
-    assert items.count == units and bool(items.shortage) == (units < 6)
+    assert items.n_units == units and bool(items.shortage) == (units < 6)
     assert items.scope == scope
-    assert (describe([np.arange(units) / units], items).low is None) == (units < 6)
+    assert (estimate_interval([np.arange(units) / units], items).low is None) == (
+        units < 6
+    )
 
 
 @pytest.mark.parametrize("films", [9, 10])
 def test_ten_films_are_units_and_fewer_are_cut_into_blocks(films):
     film_of = {clip: f"film {clip * films // 900}" for clip in range(900)}
 
-    items = Alike("neighbours", film_of, medium="clip").items([[*film_of][::-1]])
+    items = StimulusGrouping("neighbours", film_of, medium="clip").make_items(
+        [[*film_of][::-1]]
+    )
 
     assert items.is_film and items.names == [*film_of]
-    assert items.count == (10 if films == 10 else 15)
+    assert items.n_units == (10 if films == 10 else 15)
     assert bool(items.scope) == (films < 10)
     same = {(film_of[a], u) for a, u in zip(items.ids[0], items.units[0], strict=True)}
     assert films == 9 or len(same) == 10
@@ -386,11 +401,13 @@ def test_ten_runs_are_units_and_fewer_are_strata_of_blocks(runs):
     block_of = {trial: trial // 2 for trial in run_of}
     trials = [[*run_of]]
 
-    by_run = Alike(group_of=run_of, groups="runs").items(trials)
-    by_block = Alike(group_of=run_of, groups="runs", block_of=block_of).items(trials)
-    alone = Alike(group_of=run_of, groups="trials").items(trials)
+    by_run = StimulusGrouping(group_of=run_of, group_kind="runs").make_items(trials)
+    by_block = StimulusGrouping(
+        group_of=run_of, group_kind="runs", block_of=block_of
+    ).make_items(trials)
+    alone = StimulusGrouping(group_of=run_of, group_kind="trials").make_items(trials)
 
-    assert alone.are_independent and alone.strata is None and alone.count == 60
+    assert alone.are_independent and alone.strata is None and alone.n_units == 60
     if runs == 10:
         for items in (by_run, by_block):
             assert items.units == [[*run_of.values()]] and items.strata is None
@@ -404,13 +421,15 @@ def test_ten_runs_are_units_and_fewer_are_strata_of_blocks(runs):
 
 def test_concepts_or_pictures_within_them_move_in_their_own_parts():
     concept_of = {name: str(name // 2) for name in range(20)}
-    concepts = Alike("concept", concept_of).items([[*concept_of]])
+    concepts = StimulusGrouping("concept", concept_of).make_items([[*concept_of]])
     parts, concept_parts = {0: "early"}, {0: "morning"}
 
-    moved = concepts.within(parts, concept_parts, "a problem of pictures")
-    within = concepts.within(parts, {}, "in blocks")
-    film = replace(concepts, is_film=True).within(parts, concept_parts, "a film")
-    alone = Items.independent(concepts.ids).within(parts, concept_parts)
+    moved = concepts.exchange_within(parts, concept_parts, "a problem of pictures")
+    within = concepts.exchange_within(parts, {}, "in blocks")
+    film = replace(concepts, is_film=True).exchange_within(
+        parts, concept_parts, "a film"
+    )
+    alone = Items.independent(concepts.ids).exchange_within(parts, concept_parts)
 
     assert (moved.units, moved.parts) == (concepts.units, concept_parts)
     assert moved.strata is None and not moved.problem
@@ -429,7 +448,7 @@ def test_intervals_over_units_hold_the_mean_where_those_over_items_do_not():
     for seed in range(100):
         values = np.repeat(np.random.default_rng(seed).normal(size=60), 4)
         for place, items in enumerate((Items([list(range(240))], [units]), None)):
-            interval = describe([values], items)
+            interval = estimate_interval([values], items)
             held[place] += interval.low <= 0 <= interval.high
 
     assert held[0] > 88 > 80 > held[1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.measurement import verdict
-from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.units import Items, StimulusGrouping
 from brainhive_cli.measurement.verdict import judge
 
 
@@ -30,7 +30,7 @@ def concepts(sizes):
     concept = dict(
         enumerate(np.repeat(np.arange(len(sizes)), sizes).astype(str).tolist())
     )
-    return Alike("concept", concept).items([list(concept)]), concept
+    return StimulusGrouping("concept", concept).make_items([list(concept)]), concept
 
 
 def test_few_pictures_have_all_permutations_counted():
@@ -244,9 +244,11 @@ def test_clips_are_shifted_by_every_shift_once():
     """Of twelve clips the smallest two-sided p is 2/12, so nothing could be found, and
     it says so.
     """
-    film = Alike("neighbours", dict.fromkeys(range(12), "film"), "clip")
+    film = StimulusGrouping("neighbours", dict.fromkeys(range(12), "film"), "clip")
     found = judge(
-        [rank_all(np.eye(12), np.eye(12))], film.items([list(range(12))]), range(12)
+        [rank_all(np.eye(12), np.eye(12))],
+        film.make_items([list(range(12))]),
+        range(12),
     )[0]
 
     assert found.least_p == pytest.approx(2 / 12) and found.side == "not testable"
@@ -258,9 +260,9 @@ def test_neighbouring_clips_are_seldom_called_right():
     .18.
     """
     random, small, clips = np.random.default_rng(0), 0, 45
-    film = Alike("neighbours", dict.fromkeys(range(clips), "film"), "clip").items(
-        [list(range(clips))]
-    )
+    film = StimulusGrouping(
+        "neighbours", dict.fromkeys(range(clips), "film"), "clip"
+    ).make_items([list(range(clips))])
     for _ in range(150):
         drawn = random.normal(size=(2, clips, 8))
         for clip in range(1, clips):
@@ -290,7 +292,7 @@ def test_permuted_trials_have_the_ranks_of_their_candidates():
 
 
 def test_a_verdict_holds_no_table_of_trials_with_trials(monkeypatch):
-    monkeypatch.setattr(verdict, "DRAWS", 9)
+    monkeypatch.setattr(verdict, "MAX_PERMUTATIONS", 9)
     count = 2000
     items = Items.independent([range(count)], "trials")
     label_of = {trial: trial % 4 for trial in range(count)}

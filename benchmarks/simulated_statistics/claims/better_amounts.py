@@ -27,7 +27,7 @@ def better_amounts(random: Random, people: int, draws: int, gain: float) -> list
     gain. Draws of recordings vary by .25. Beside it stands an interval at each amount.
     """
     item, person = random.normal(0, ITEM_SD, 100), random.normal(0, 0.5, (people, 1))
-    items, gains, apart = Items.unnamed([100] * people), [], []
+    items, gains, apart = Items.from_sizes([100] * people), [], []
     for amount, level in enumerate(np.linspace(-3, -1, 8)):
         count = draws if amount < 7 else 1
         surplus = gain if amount < 4 else 0.0

@@ -9,7 +9,7 @@ from scipy.stats import t
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.judging import LEVEL
 from brainhive_cli.measurement.comparison import compare_values
-from brainhive_cli.measurement.units import MANY_SUBJECTS
+from brainhive_cli.measurement.units import MIN_SUBJECTS_FOR_POPULATION
 
 AXES: Mapping[str, Sequence[Any]] = {
     "subjects": (1, 3, 4, 5, 10, 20),
@@ -32,7 +32,9 @@ def differences(
     by_subject = 0.1 * ("subjects" in by) * random.normal(size=(subjects, 1))
     by_picture = 0.35 * ("pictures" in by) * random.normal(size=(1, pictures))
     noise = 0.7 * random.normal(size=(subjects, pictures))
-    if subjects < MANY_SUBJECTS:  # the claim is about these, who are equal on average
+    if (
+        subjects < MIN_SUBJECTS_FOR_POPULATION
+    ):  # the claim is about these, who are equal on average
         by_subject, by = by_subject - by_subject.mean(), "pictures"
     drawn = by_subject + by_picture + noise
     sd = np.sqrt(drawn_variance(subjects, pictures, by))

@@ -10,7 +10,7 @@ from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.hits import ITEM_SD, draw_hits, mean_hit
 from benchmarks.simulated_statistics.judging import LEVEL
 from brainhive_cli.measurement.comparison import compare_values
-from brainhive_cli.measurement.units import MANY_SUBJECTS
+from brainhive_cli.measurement.units import MIN_SUBJECTS_FOR_POPULATION
 
 AXES: Mapping[str, Sequence[Any]] = {
     "subjects": (1, 4, 5, 8),
@@ -31,7 +31,7 @@ def differences_near_a_limit(
     in general vary by .5 and by .25 with the method. Rates are of the mean picture and
     person.
     """
-    sd = 0.5 * (subjects >= MANY_SUBJECTS)
+    sd = 0.5 * (subjects >= MIN_SUBJECTS_FOR_POPULATION)
     shared = random.normal(0, ITEM_SD, (1, 1, 1, items)) + random.normal(
         0, sd, (1, subjects, 1, 1)
     )

@@ -10,7 +10,7 @@ from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.folds import FOLDS, score_categories
 from benchmarks.simulated_statistics.judging import LEVEL
 from brainhive_cli.measurement.comparison import compare_values
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 
 AXES: Mapping[str, Sequence[Any]] = {
     "design": [name for name in FOLDS if "same" not in name],
@@ -58,9 +58,9 @@ def equal_learners(
             hits[learner, is_tested] = scores.argmax(1) == category[is_tested]
 
     # p, with the variance of folds, and without
-    items = Alike(
-        group_of=dict(enumerate(run.tolist())), groups=held_out, has_folds=True
-    ).items([[*range(len(run))]])
+    items = StimulusGrouping(
+        group_of=dict(enumerate(run.tolist())), group_kind=held_out, has_folds=True
+    ).make_items([[*range(len(run))]])
     compared = [
         compare_values(hits[:1], hits[1:], items=each)
         for each in (items, replace(items, inflation=1.0))

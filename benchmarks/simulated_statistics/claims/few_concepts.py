@@ -8,8 +8,8 @@ import numpy as np
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.hits import draw_hits, mean_hit
 from benchmarks.simulated_statistics.judging import holds, rank_all
-from brainhive_cli.measurement.statistics import describe
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.statistics import estimate_interval
+from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.measurement.verdict import judge
 
 AXES: Mapping[str, Sequence[Any]] = {
@@ -35,11 +35,11 @@ def few_concepts(
     """
     concept = np.repeat(np.arange(concepts), pictures)
     count, names = len(concept), dict(enumerate(map(str, concept)))
-    items = Alike("concept", names).items([range(count)])
+    items = StimulusGrouping("concept", names).make_items([range(count)])
     options: Any = {"concept_of": names}
     strength = np.linspace(0.5, 1.5, concepts)[concept]
     logits = 2 * strength - 2 + random.normal(size=count)
-    interval = describe([draw_hits(random, logits[None])[0]], items)
+    interval = estimate_interval([draw_hits(random, logits[None])[0]], items)
     truth = np.mean([mean_hit(2 * each - 2, 1.0) for each in strength])
     session = np.where(np.arange(count) % 4 > 0, concept, (concept + 1) % concepts)
     options["concept_parts"] = dict(enumerate(session.tolist()))

@@ -10,8 +10,8 @@ from benchmarks.simulated_statistics.alike_items import draw_film
 from benchmarks.simulated_statistics.hits import ITEM_SD, draw_hits
 from benchmarks.simulated_statistics.judging import LEVEL, answer, holds, rank_all
 from brainhive_cli.measurement.comparison import compare_values
-from brainhive_cli.measurement.statistics import describe
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.statistics import estimate_interval
+from brainhive_cli.measurement.units import StimulusGrouping
 
 AXES: Mapping[str, Sequence[Any]] = {
     "clips": (7, 20, 40, 80, 240, 360, 480, 1200),
@@ -31,8 +31,8 @@ def films(random: Random, clips: int, near: float) -> list[float]:
     share half the variance.
     """
     names = random.permutation(clips).tolist()
-    alike = Alike("neighbours", dict.fromkeys(range(clips), "film"), "clip")
-    items, of_six = alike.items([names]), alike.items([names] * 6)
+    alike = StimulusGrouping("neighbours", dict.fromkeys(range(clips), "film"), "clip")
+    items, of_six = alike.make_items([names]), alike.make_items([names] * 6)
     features, signals = draw_film(random, 2, clips, 8, near=near)
     verdict = answer([rank_all(signals[names], features[items.names])], items)
     hits = draw_hits(random, ITEM_SD * draw_film(random, clips, 1, near=near).T)[
@@ -43,8 +43,8 @@ def films(random: Random, clips: int, near: float) -> list[float]:
     )
     values = values[:, names, 0]
     described = [
-        (describe(list(hits), items), 0.5),
-        (describe([values[0]], items), 0.0),
+        (estimate_interval(list(hits), items), 0.5),
+        (estimate_interval([values[0]], items), 0.0),
     ]
     held = [
         np.nan if each.low is None else holds(each, truth) for each, truth in described

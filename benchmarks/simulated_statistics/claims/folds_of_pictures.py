@@ -9,8 +9,8 @@ import numpy as np
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.judging import rank_all
 from brainhive_cli.data.signals.holdout import Holdout
-from brainhive_cli.measurement.ranks import summarise
-from brainhive_cli.measurement.units import MANY_UNITS, Alike
+from brainhive_cli.measurement.ranks import summarise_ranks
+from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION, StimulusGrouping
 from brainhive_cli.measurement.verdict import judge
 
 AXES: Mapping[str, Sequence[Any]] = {
@@ -39,7 +39,9 @@ def folds_of_pictures(
         np.arange(100) * concepts // 100,
         fixed.normal(size=(20, 30)) / 20**0.5,
     )
-    centres = (fixed if concepts < MANY_UNITS else random).normal(size=(concepts, 20))
+    centres = (fixed if concepts < MIN_UNITS_FOR_POPULATION else random).normal(
+        size=(concepts, 20)
+    )
     embeddings = centres[concept] + random.normal(size=(100, 20))
     run, offset = random.permutation(100) // 10, drift * random.normal(size=(10, 30))
     signals = effect * embeddings @ mixing + offset[run] + random.normal(size=(100, 30))
@@ -66,8 +68,10 @@ def folds_of_pictures(
 
     # interval and verdicts, as of an evaluation
     concept_of = dict(zip(names, map(str, concept), strict=True))
-    items = Alike("concept", concept_of, has_folds=True).items([names])
-    top1 = summarise([ranked.diagonal()], 10, split="test", items=items, only=("top1",))
+    items = StimulusGrouping("concept", concept_of, has_folds=True).make_items([names])
+    top1 = summarise_ranks(
+        [ranked.diagonal()], 10, split="test", items=items, only=("top1",)
+    )
     items = replace(items, parts=fold_of)
     answers = judge([ranked], items, names, fold_of, concept_of, pool=10)
     asked = ("over concepts", "which picture", "which concept")

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.hits import ITEM_SD, ITEMS, draw_hits, mean_hit
 from benchmarks.simulated_statistics.judging import holds
-from brainhive_cli.measurement.statistics import describe
+from brainhive_cli.measurement.statistics import estimate_interval
 
 AXES: Mapping[str, Sequence[Any]] = {
     "items": (10, 30, ITEMS),
@@ -23,5 +23,8 @@ def intervals_of_one_subject(
 ) -> list[float]:
     """The interval of one subject, by items and seeds."""
     logits = np.tile(random.normal(centre, ITEM_SD, (1, items)), (seeds, 1))
-    interval, truth = describe([draw_hits(random, logits)]), mean_hit(centre, ITEM_SD)
+    interval, truth = (
+        estimate_interval([draw_hits(random, logits)]),
+        mean_hit(centre, ITEM_SD),
+    )
     return [truth, holds(interval, truth), interval.high - interval.low]

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.hits import ITEMS
-from brainhive_cli.measurement.ranks import ranks, summarise
+from brainhive_cli.measurement.ranks import rank_targets, summarise_ranks
 
 FEATURES = 60
 AXES: Mapping[str, Sequence[Any]] = {
@@ -39,6 +39,9 @@ def intervals_of_shared_pools(
     halves = torch.from_numpy(pattern + noise).float()
     halves = halves - halves.mean(1, keepdim=True)
     first, second = halves - halves.mean(2, keepdim=True)
-    return summarise(
-        [ranks(first, second, torch.arange(items))], items, split="test", only=("top1",)
+    return summarise_ranks(
+        [rank_targets(first, second, torch.arange(items))],
+        items,
+        split="test",
+        only=("top1",),
     )

@@ -9,8 +9,8 @@ from benchmarks.simulated_statistics import Random, Values
 from benchmarks.simulated_statistics.alike_items import CLIPS, draw_concepts, draw_film
 from benchmarks.simulated_statistics.hits import ITEM_SD, draw_hits, mean_hit
 from benchmarks.simulated_statistics.judging import holds
-from brainhive_cli.measurement.statistics import describe
-from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.statistics import estimate_interval
+from brainhive_cli.measurement.units import Items, StimulusGrouping
 
 UNITS = [f"1200 clips, neighbours correlate {near}" for near in (0.0, 0.6, 0.9)]
 UNITS += [
@@ -40,7 +40,7 @@ def intervals_of_units(
     )
     return [
         truth,
-        *(holds(describe(list(drawn), how), truth) for how in (grouped, None)),
+        *(holds(estimate_interval(list(drawn), how), truth) for how in (grouped, None)),
     ]
 
 
@@ -55,11 +55,13 @@ def alike_items(items: str) -> tuple[Items, float, Callable[[Random], Values]]:
         def film_logits(random: Random) -> Values:
             return ITEM_SD * draw_film(random, 5, 240, 1, near=near).reshape(1, -1)
 
-        return CLIPS.items([list(range(1200))]), ITEM_SD, film_logits
+        return CLIPS.make_items([list(range(1200))]), ITEM_SD, film_logits
     concepts, pictures = int(words[0]), int(words[3])
     settings: Any = {"pictures": pictures, "by_picture": 1 / ITEM_SD}
     concept_of = dict(enumerate(np.repeat(np.arange(concepts), pictures).tolist()))
-    by = Alike("concept", concept_of).items([list(range(len(concept_of)))])
+    by = StimulusGrouping("concept", concept_of).make_items(
+        [list(range(len(concept_of)))]
+    )
 
     def logits(random: Random) -> Values:
         return ITEM_SD * draw_concepts(random, len(concept_of), 1, **settings).T

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.hits import ITEM_SD, ITEMS, draw_hits, mean_hit
 from benchmarks.simulated_statistics.judging import holds
-from brainhive_cli.measurement.statistics import describe
+from brainhive_cli.measurement.statistics import estimate_interval
 
 CENTRES = (0.0, -1.5, -4.0, 3.0)
 """Mean logits: hits of .5, .25, .05 and .9."""
@@ -25,7 +25,7 @@ def intervals_over_people(
 ) -> list[float]:
     """Intervals of several subjects, for people in general and for these."""
     by_subject = centre + random.normal(0, sd, (subjects, 1))
-    interval = describe(
+    interval = estimate_interval(
         list(draw_hits(random, by_subject + random.normal(0, ITEM_SD, (1, ITEMS))))
     )
     truth = mean_hit(centre, float(np.hypot(ITEM_SD, sd)))

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from benchmarks.simulated_statistics import Random, Values
 from benchmarks.simulated_statistics.judging import LEVEL
-from brainhive_cli.measurement.confidence_sequence import A, B, interval
+from brainhive_cli.measurement.confidence_sequence import A, B, hit_rate_interval
 
 DESIGNS = [
     "equal pictures",
@@ -55,7 +55,7 @@ def live(random: Random, design: str, rate: float, trials: int = 2000) -> list[f
     score = np.abs(k / n - truth) / np.sqrt(truth * (1 - truth) / n)
     wilson = (score > norm.ppf(1 - LEVEL / 2))[19:]
     ends = [
-        interval(int(k[size - 1]), size) if size <= trials else (0, np.nan)
+        hit_rate_interval(int(k[size - 1]), size) if size <= trials else (0, np.nan)
         for size in (20, 100, 1000)
     ]
     widths = [high - low for low, high in ends]

@@ -14,7 +14,7 @@ from brainhive_cli.evaluation.retrieval.baseline import (
     rank_by_ridge,
     try_orders,
 )
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 
 AXES: Mapping[str, Sequence[Any]] = {
     "subjects": (1, 3),
@@ -43,7 +43,7 @@ def misfiled(random: Random, subjects: int, effect: float, order: str) -> list[f
         )
         orders = {name: refile(np.arange(100)) for name, refile in ORDERS.items()}
         ranked = rank_by_ridge(signals, targets, orders, tested, shown)
-        tried += try_orders(subject, ranked, rows, rows, Alike())
+        tried += try_orders(subject, ranked, rows, rows, StimulusGrouping())
     found = conclude(tried).order
     is_right = found == (
         f"training pictures of subject {subjects} {AS_FILED} and test pictures {order}"

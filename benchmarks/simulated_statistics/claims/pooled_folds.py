@@ -9,8 +9,8 @@ import numpy as np
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.folds import FOLDS, score_categories
 from benchmarks.simulated_statistics.judging import rank_all
-from brainhive_cli.measurement.ranks import summarise
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.ranks import summarise_ranks
+from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.measurement.verdict import judge
 
 AXES: Mapping[str, Sequence[Any]] = {"design": FOLDS, "effect": (0.0, 0.7, 1.2)}
@@ -64,11 +64,13 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
     group_of, label_of = (
         dict(enumerate(each.ravel().tolist())) for each in (run, category)
     )
-    items = Alike(
-        group_of=group_of, groups="trials" if is_by_trial else "runs", has_folds=True
-    ).items([[*group_of]])
+    items = StimulusGrouping(
+        group_of=group_of,
+        group_kind="trials" if is_by_trial else "runs",
+        has_folds=True,
+    ).make_items([[*group_of]])
     own = ranked[np.arange(len(ranked)), category.ravel()]
-    top1 = summarise([own], categories, split="test", items=items, only=("top1",))
+    top1 = summarise_ranks([own], categories, split="test", items=items, only=("top1",))
     tested_with = dict(enumerate(fold.ravel().tolist())) if is_by_trial else group_of
     items = replace(items, parts=tested_with)
     side = judge([ranked], items, range(categories), label_of=label_of)[0].side

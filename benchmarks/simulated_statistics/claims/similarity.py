@@ -11,7 +11,7 @@ from brainhive_cli.evaluation.explanation.similarity import (
     measure_similarity,
     rank_models,
 )
-from brainhive_cli.measurement.statistics import measure_each
+from brainhive_cli.measurement.statistics import measure_positions
 from brainhive_cli.measurement.units import Items
 
 AXES: Mapping[str, Sequence[Any]] = {"strength": (0.0, 0.5, 1.0)}
@@ -28,7 +28,7 @@ def similarity(random: Random, strength: float) -> Any:
     )
     places = ([signals[..., t]] for t in range(5))
     models, axis = rank_models({"model": features}), Axis("ms", range(5))
-    (part,), _ = measure_similarity(axis, places, models, Items.unnamed([40]), 200)
+    (part,), _ = measure_similarity(axis, places, models, Items.from_sizes([40]), 200)
     profile = part.profiles["similarity · model:rho"]
-    rho = measure_each("rho", [profile.values[:1]], **HOW)
+    rho = measure_positions("rho", [profile.values[:1]], **HOW)
     return *rho, correct(profile.values.mean(1), profile.null).min() < LEVEL

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from benchmarks.simulated_statistics import Random
-from brainhive_cli.measurement.ranks import ranks_of_all
+from brainhive_cli.measurement.ranks import rank_first_pictures
 from brainhive_cli.measurement.retrieval import Scores
 from brainhive_cli.measurement.slope import average_by_unit, fit_slope
 
@@ -47,7 +47,10 @@ def slopes(
 
     # with and without the ranks by signals of other pictures
     tokens = (torch.from_numpy(each).float() for each in (predicted, tested))
-    table, names = ranks_of_all(*tokens, tested_count), [*map(str, range(tested_count))]
+    table, names = (
+        rank_first_pictures(*tokens, tested_count),
+        [*map(str, range(tested_count))],
+    )
     scores = Scores(labels=names, candidates=names, table=table)
     alone = 1 - (table.diagonal() - 1) / (tested_count - 1)
     found = []

@@ -10,7 +10,7 @@ import torch
 from benchmarks.simulated_statistics import Random, Values
 from benchmarks.simulated_statistics.drifting_signals import CHANNELS, draw_drift
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.ranks import ranks_of_all
+from brainhive_cli.measurement.ranks import rank_first_pictures
 from brainhive_cli.measurement.trial_order import TrialOrder
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.measurement.verdict import judge
@@ -63,13 +63,13 @@ def sorted_pictures(
     predicted = torch.from_numpy((signals[1] - signals[0].mean(0)) @ weights)
     likeness = shown[1] / np.linalg.norm(shown[1], axis=1, keepdims=True)
     likeness -= likeness.mean(0)
-    ranked = ranks_of_all(predicted, torch.from_numpy(likeness), count)
+    ranked = rank_first_pictures(predicted, torch.from_numpy(likeness), count)
 
     # the verdict, with what the order allows and without
     item = np.repeat(np.arange(count), runs)
     run = np.tile(np.arange(runs), count)
     components = np.linalg.svd(likeness, full_matrices=False)[0][:, :16]
-    order = TrialOrder.of(
+    order = TrialOrder.from_trials(
         item,
         [*range(count)],
         None,

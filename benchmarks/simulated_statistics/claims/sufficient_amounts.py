@@ -10,7 +10,7 @@ from scipy.stats import norm
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.hits import ITEM_SD, draw_hits
 from brainhive_cli.evaluation.calibration.curves import ENOUGH, find_range
-from brainhive_cli.measurement.comparison import crossed_t
+from brainhive_cli.measurement.comparison import crossed_t_test
 from brainhive_cli.measurement.units import Items
 
 SHARES = np.array([5, 10, 20, 50, 100, 200, 400, 960]) / 960
@@ -52,7 +52,9 @@ def sufficient_amounts(
 
     # the range, and the first amount by its value
     ends = [
-        crossed_t(list(few - ENOUGH * hits[-1]), Items.unnamed([100] * people))[1:]
+        crossed_t_test(list(few - ENOUGH * hits[-1]), Items.from_sizes([100] * people))[
+            1:
+        ]
         for few in hits[:-1]
     ]
     low, high = find_range(ends)

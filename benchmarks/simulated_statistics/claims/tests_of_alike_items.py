@@ -23,7 +23,7 @@ from brainhive_cli.evaluation.explanation.similarity import (
     measure_similarity,
     rank_models,
 )
-from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.units import Items, StimulusGrouping
 
 CONCEPT_OF = dict(enumerate(np.arange(200) // EACH))
 """Concept of each of 200 pictures."""
@@ -40,7 +40,7 @@ def tests_of_alike_items(random: Random, items: str, subjects: int) -> list[floa
     """
     is_film, count = items.endswith("clips"), int(items.split()[0])
     draw: Any = draw_film if is_film else draw_concepts
-    by = CLIPS if is_film else Alike("concept", CONCEPT_OF)
+    by = CLIPS if is_film else StimulusGrouping("concept", CONCEPT_OF)
     targets, seed, places = (
         draw(random, count, 16),
         int(random.integers(2**31)),
@@ -48,7 +48,7 @@ def tests_of_alike_items(random: Random, items: str, subjects: int) -> list[floa
     )
     signals = draw(random, count, 16) + draw(random, subjects, 5, count, 16)
     margins, similar = [], []
-    for units in (Items.unnamed([count]), by.items([range(count)])):
+    for units in (Items.from_sizes([count]), by.make_items([range(count)])):
         labels = Labels.of(places, units, 100, seed)
         margins.append(
             is_significant([profile_margins(each, targets, labels) for each in signals])

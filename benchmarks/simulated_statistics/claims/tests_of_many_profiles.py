@@ -27,7 +27,7 @@ def tests_of_many_profiles(random: Random, effect: float) -> list[float]:
     have an effect.
     """
     places, tests = np.arange(60), []
-    labels = Labels.of(places, Items.unnamed([60]), 200, int(random.integers(2**31)))
+    labels = Labels.of(places, Items.from_sizes([60]), 200, int(random.integers(2**31)))
     axis, shared = Axis("ms", range(20)), 0.5 * random.normal(size=(20, 60, 60))
     for analysis in range(6):
         matrices = (

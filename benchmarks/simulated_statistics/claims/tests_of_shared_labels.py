@@ -23,7 +23,9 @@ def tests_of_shared_labels(random: Random, subjects: int) -> list[float]:
     signals = targets + random.normal(size=(subjects, 5, 100, 16))
     first, rejected = int(random.integers(2**31)), []
     for seeds in (range(first, first + subjects), [first] * subjects):
-        labels = [Labels.of(order, Items.unnamed([100]), 100, seed) for seed in seeds]
+        labels = [
+            Labels.of(order, Items.from_sizes([100]), 100, seed) for seed in seeds
+        ]
         pairs = zip(signals, labels, strict=True)
         rejected.append(
             is_significant(

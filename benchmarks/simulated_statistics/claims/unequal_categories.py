@@ -11,7 +11,7 @@ from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.judging import HOW, holds
 from brainhive_cli.evaluation.retrieval.folds import measure_classes
 from brainhive_cli.measurement.retrieval import Scores, share_wins
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 
 AXES: Mapping[str, Sequence[Any]] = {
     "design": ("trials", "12 runs"),
@@ -47,9 +47,9 @@ def unequal_categories(
 
     # both metrics, and what they are of all trials and runs
     group_of = dict(enumerate(run.tolist()))
-    items = Alike(group_of=group_of, groups="runs" if runs > 1 else "trials").items(
-        [[*group_of]]
-    )
+    items = StimulusGrouping(
+        group_of=group_of, group_kind="runs" if runs > 1 else "trials"
+    ).make_items([[*group_of]])
     scores = Scores(labels=label.tolist(), ranks=2 - (named == label), auc_parts=wins)
     metrics = measure_classes(
         [[scores]], {**HOW, "is_share": None, "items": items, "pool": 2}

@@ -7,8 +7,8 @@ import numpy as np
 
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.hits import draw_hits, mean_hit
-from brainhive_cli.measurement.statistics import describe
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.statistics import estimate_interval
+from brainhive_cli.measurement.units import StimulusGrouping
 
 AXES: Mapping[str, Sequence[Any]] = {
     "design": ((2, 5), (4, 3), (5, 2), (6, 2), (8, 2), (8, 5)),
@@ -37,7 +37,7 @@ def units_of_one_subject(
         for trial in range(40 * runs)
     }
     ids = [[(row, trial) for trial in range(40 * runs)] for row in range(people)]
-    items = Alike(group_of=group_of, groups="runs").items(ids)
+    items = StimulusGrouping(group_of=group_of, group_kind="runs").make_items(ids)
     logits = np.broadcast_to(
         (centre + person + run).transpose(0, 2, 1), (people, 40, runs)
     )
@@ -51,7 +51,7 @@ def units_of_one_subject(
     ]
     results = []
     for drawn, truth in zip(values, truths, strict=True):
-        interval = describe(list(drawn.reshape(people, -1)), items)
+        interval = estimate_interval(list(drawn.reshape(people, -1)), items)
         low, high = interval.these_subjects or (interval.low, interval.high)
         results += [low <= truth <= high, high - low]
     return results

@@ -8,8 +8,8 @@ import numpy as np
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.hits import ITEM_SD, draw_hits, mean_hit
 from benchmarks.simulated_statistics.judging import answer, holds, rank_all
-from brainhive_cli.measurement.statistics import describe
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.statistics import estimate_interval
+from brainhive_cli.measurement.units import StimulusGrouping
 
 DESIGNS = {
     "100 + 20 x 5": [100] + [5] * 20,
@@ -79,7 +79,7 @@ def units_of_unequal_size(
     """
     sizes = DESIGNS[design]
     concept = np.repeat(np.arange(len(sizes)), sizes)
-    items = Alike("concept", dict(enumerate(map(str, concept)))).items(
+    items = StimulusGrouping("concept", dict(enumerate(map(str, concept)))).make_items(
         [range(len(concept))] * subjects
     )
     by_subject = centre + random.normal(0, 0.3 if subjects > 1 else 0.0, (subjects, 1))
@@ -87,7 +87,7 @@ def units_of_unequal_size(
         size=len(concept)
     )
     hits = draw_hits(random, by_subject + logits)
-    interval = describe(list(hits), items)
+    interval = estimate_interval(list(hits), items)
     truth = np.mean(
         [mean_hit(logit, float(np.hypot(ITEM_SD, 1))) for logit in by_subject[:, 0]]
     )

@@ -12,7 +12,7 @@ from benchmarks.simulated_statistics.folds import score_categories
 from benchmarks.simulated_statistics.judging import rank_all
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.trial_order import TrialOrder
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.measurement.verdict import judge
 
 AXES: Mapping[str, Sequence[Any]] = {
@@ -83,16 +83,16 @@ def verdicts_under_drift(random: Random, design: str, effect: float) -> list[flo
 
     # verdicts with labels exchanged within what was interleaved, and freely or within
     # runs
-    order = TrialOrder.of(
+    order = TrialOrder.from_trials(
         np.arange(240), category.tolist(), None, run, np.arange(240.0)
     )
     found = Interleaving.from_trials(order, fold, by)
     label_of, parts, blocks = (
         dict(enumerate(each)) for each in (category.tolist(), found.parts, found.blocks)
     )
-    items = Alike(
-        group_of=dict(enumerate(run.tolist())), groups=by, has_folds=True
-    ).items([[*range(240)]])
+    items = StimulusGrouping(
+        group_of=dict(enumerate(run.tolist())), group_kind=by, has_folds=True
+    ).make_items([[*range(240)]])
     allowed = replace(items, parts=parts, problem=found.problem)
     naive = replace(
         items, parts={} if by == "trials" else dict(enumerate(run.tolist()))

@@ -21,7 +21,12 @@ from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.measurement.units import Alike, AlikeBy, Items, describe_claims
+from brainhive_cli.measurement.units import (
+    GroupingCriterion,
+    Items,
+    StimulusGrouping,
+    describe_claims,
+)
 
 SPLIT_FOLDERS = {
     "train": ("train",),
@@ -172,7 +177,7 @@ class Dataset:
     is_simulated: bool = False
     channels: tuple[str, ...] | None = None
     lists: tuple[Path, ...] = ()
-    alike_by: AlikeBy = "concept"
+    alike_by: GroupingCriterion = "concept"
     are_categories: bool = False
     published_sizes: PublishedFacts | None = None
     holdout: Holdout = SEPARATE_TEST
@@ -253,13 +258,15 @@ def require_split(dataset: Dataset, split: str, key: str) -> None:
 
 def alike_of(
     dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]
-) -> Alike:
+) -> StimulusGrouping:
     """Group the stimuli of a split, listed in the order of the data set, by what makes
     them alike.
     """
     # only clips, cut from films, have neighbours
     medium = "clip" if dataset.alike_by == "neighbours" else "picture"
-    return Alike(dataset.alike_by, dict(zip(image_ids, concepts, strict=True)), medium)
+    return StimulusGrouping(
+        dataset.alike_by, dict(zip(image_ids, concepts, strict=True)), medium
+    )
 
 
 def alike_items(dataset: Dataset, stimuli: Any, rows: Iterable[Iterable[int]]) -> Items:
@@ -267,7 +274,9 @@ def alike_items(dataset: Dataset, stimuli: Any, rows: Iterable[Iterable[int]]) -
     them alike.
     """
     alike = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
-    return alike.items([[stimuli.image_ids[row] for row in listed] for listed in rows])
+    return alike.make_items(
+        [[stimuli.image_ids[row] for row in listed] for listed in rows]
+    )
 
 
 def describe_test_claims(dataset: Dataset, subjects: int) -> str:
@@ -287,7 +296,7 @@ def describe_test_claims(dataset: Dataset, subjects: int) -> str:
     if holdout.shows_seen:
         return holdout.describe_claims(len(stimuli), subjects)
     return (
-        describe_claims(alike.items([list(alike.concept_of)]), subjects)
+        describe_claims(alike.make_items([list(alike.concept_of)]), subjects)
         if alike.concept_of
         else ""
     )

@@ -27,7 +27,7 @@ from brainhive_cli.measurement.trial_order import (
     TrialOrder,
     p_of_transitions,
 )
-from brainhive_cli.measurement.units import MANY_UNITS, Alike
+from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION, StimulusGrouping
 
 STEPS_WITHIN = {
     "run": ("runs",),
@@ -287,7 +287,7 @@ class Holdout(Section):
         # what each item shows; stimuli without embeddings are like no other
         stimulus = rows[row] if self.shows_seen else rows
         values = np.where((stimulus >= 0)[:, None], features()[stimulus], 0)
-        order = TrialOrder.of(item, label, sessions, runs, time, values)
+        order = TrialOrder.from_trials(item, label, sessions, runs, time, values)
         interleaving = (
             Interleaving.from_trials(order, group, self.by)
             if self.shows_seen
@@ -299,10 +299,10 @@ class Holdout(Section):
 
     def group_alike(
         self,
-        alike: Alike,
+        alike: StimulusGrouping,
         tested: Iterable[tuple[str, str, Hashable]],
         folds: Sequence[int],
-    ) -> Alike:
+    ) -> StimulusGrouping:
         """Add to what makes items alike that trials of one run, session or fold were
         tested together.
 
@@ -317,7 +317,9 @@ class Holdout(Section):
             block_of = {}
             for name, group, block in tested:
                 group_of[name], block_of[name] = group, f"{group}, block {block}"
-            alike = replace(alike, groups=self.by, group_of=group_of, block_of=block_of)
+            alike = replace(
+                alike, group_kind=self.by, group_of=group_of, block_of=block_of
+            )
         return replace(alike, has_folds=len(folds) > 1)
 
     def describe_claims(self, stimuli: int, subjects: int) -> str:
@@ -325,7 +327,11 @@ class Holdout(Section):
         so many subjects.
         """
         # with few runs or sessions, statements are about these alone
-        few = self.by if (self.folds or 0) < MANY_UNITS and self.by != "trials" else ""
+        few = (
+            self.by
+            if (self.folds or 0) < MIN_UNITS_FOR_POPULATION and self.by != "trials"
+            else ""
+        )
         who = "this subject" if subjects == 1 else f"these {subjects} subjects"
         about = f"{stimuli} stimuli" + (f" in these {few}" if few else "")
         return (

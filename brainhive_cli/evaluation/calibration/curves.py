@@ -34,8 +34,8 @@ from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
 from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import Part, keep_arms
-from brainhive_cli.measurement.comparison import crossed_t
-from brainhive_cli.measurement.ranks import summarise
+from brainhive_cli.measurement.comparison import crossed_t_test
+from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.page import FINDING
@@ -124,7 +124,7 @@ def conclude(
     scopes: Scopes = {ALL: {}}  # which stays empty where only controls were measured
     for (arm, name), groups in ranks.items():
         if scope_of(arm, name) not in scopes:
-            metrics = summarise(
+            metrics = summarise_ranks(
                 groups, pool, only=MEASURED, protocol=protocols[arm], **context
             )
             scopes[scope_of(arm, name)] = by_name(metrics)
@@ -182,8 +182,10 @@ def conclude(
                 for other, ids in enumerate(job.items.ids)
             ]
             person = f"sub-{subject:02d}"
-            context["items"] = job.items.where(is_own)
-            scopes[person] = by_name(summarise([group], pool, only=MEASURED, **context))
+            context["items"] = job.items.select(is_own)
+            scopes[person] = by_name(
+                summarise_ranks([group], pool, only=MEASURED, **context)
+            )
             cells[person] = CellFacts(subject=subject)
             top1[person] = [
                 float(values[row].mean()) for values in hits_of_amount.values()
@@ -273,7 +275,7 @@ def find_sufficient(
             # an amount suffices, for people in general, where this is surely not below
             # 0
             surplus.append(
-                crossed_t([few - ENOUGH * most for few, most in pairs], items)[1:]
+                crossed_t_test([few - ENOUGH * most for few, most in pairs], items)[1:]
             )
         facts["suffices"] = find_range(surplus) if surplus else None
         facts["lead"] = lower[
@@ -308,7 +310,7 @@ def find_better(
         return None
 
     # the smallest p is multiplied by the number of tests, the next by one less
-    tested = [crossed_t(gained, items) for gained in gains]
+    tested = [crossed_t_test(gained, items) for gained in gains]
     p = np.array([1.0 if p is None else p for p, _, _ in tested])
     ascending = p.argsort()
     is_sure = np.empty(count, bool)

@@ -24,7 +24,7 @@ from brainhive_cli.evaluation.calibration.amounts import (
 )
 from brainhive_cli.evaluation.calibration.job import Job, Person, read_raw
 from brainhive_cli.evaluation.calibration.recipe import SHELVES, Recipe
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
@@ -220,7 +220,7 @@ def measure_draw(
                             for key, values in person.gallery.items()
                         }
                         pictures = model.encode_image(gallery).float()
-                    ranked[arm, name] = ranks(
+                    ranked[arm, name] = rank_targets(
                         decoder.encode(signals), pictures, shown
                     ).numpy()
 

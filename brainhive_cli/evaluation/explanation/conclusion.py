@@ -299,7 +299,7 @@ def finish(
         "cells": {
             f"sub-{subject:02d}": CellFacts(subject=subject) for subject in job.subjects
         },
-        **{"scope": items.scope, "units": items.kind, "unit_count": items.count},
+        **{"scope": items.scope, "units": items.kind, "unit_count": items.n_units},
         "stimuli": len(items.names),
         **align.describe(split),
         **facts,

@@ -18,7 +18,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     correct_together,
     standardise,
 )
-from brainhive_cli.measurement.statistics import measure_each
+from brainhive_cli.measurement.statistics import measure_positions
 from brainhive_cli.measurement.units import Items, fold_null_inflation
 
 SHUFFLED, TRAINED = "shuffled labels", "trained on shuffled labels"
@@ -123,7 +123,7 @@ def describe_profiles(
     Args:
         groups: Profiles of each subject's cells.
         items: Tested items of each subject, in the order of the profiles.
-        context: Further arguments of `measure_each`.
+        context: Further arguments of `measure_positions`.
     """
     # an analysis must have been measured of every subject
     described, parts = [], [*chain(*groups)]
@@ -171,7 +171,7 @@ def _describe(
         values = [
             np.stack([getattr(profile, field) for profile in group]) for group in groups
         ]
-        return measure_each(metric, values, **options | changes)
+        return measure_positions(metric, values, **options | changes)
 
     # the middle 95 % of the permutations
     is_share = limits == (0.0, 1.0) and metric != "two_way"

@@ -44,7 +44,7 @@ from brainhive_cli.evaluation.explanation.recipe import (
     Recipe,
 )
 from brainhive_cli.evaluation.explanation.sensor_space import find_mixture
-from brainhive_cli.measurement.ranks import ranks_of_all
+from brainhive_cli.measurement.ranks import rank_first_pictures
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.cells import Cell
@@ -252,7 +252,9 @@ class Job:
         concept_parts = zip(
             *(order.concept_parts or () for order in orders), strict=False
         )
-        return alike_items(align.dataset, pictures, [shared] * len(orders)).within(
+        return alike_items(
+            align.dataset, pictures, [shared] * len(orders)
+        ).exchange_within(
             dict(zip(names, parts, strict=True)),
             dict(zip(names, concept_parts, strict=False)),
             next((order.problem for order in orders if order.problem), ""),
@@ -428,7 +430,7 @@ class Reader:
         # ranks are computed position by position, to bound memory
         pool = len(self.gallery)
         # [N, M] each
-        ranks = (ranks_of_all(part, self.gallery, pool) for part in tokens)
+        ranks = (rank_first_pictures(part, self.gallery, pool) for part in tokens)
         return Profile.of_ranks(axis, ranks, self.labels, pool)
 
 

@@ -191,7 +191,7 @@ class Labels:
             seed: The same for all subjects and models.
         """
         # wrong labels: the permutation that leaves the fewest pictures in their unit
-        unit = units.numbers[0]
+        unit = units.unit_indices[0]
         exchangeable = replace(units, problem="")
         exchanges = [
             np.arange(len(right)),
@@ -228,7 +228,7 @@ def permutations(units: Items, draws: int, seed: int) -> Int64:
     see `Items`.
     """
     # orders are of the units' names, whose order may differ from that of the items
-    orders = units.permutations(draws, seed)
+    orders = units.draw_permutations(draws, seed)
     rows = locate(units.ids[0], units.names)
     permuted = np.empty_like(orders)
     permuted[:, rows] = rows[orders]

@@ -105,7 +105,7 @@ def explain_trials(job: Job) -> Summary:
     alike = align.dataset.holdout.group_alike(
         alike, chain.from_iterable(rows), align.folds
     )
-    items = alike.items([decoded.names for decoded in subjects])
+    items = alike.make_items([decoded.names for decoded in subjects])
 
     # by time, where the tested window is the one that was trained on; every window with
     # every classifier

@@ -30,7 +30,7 @@ from brainhive_cli.data.signals.trials import BY_TRIAL, Trials
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.targets.model_input import choose_input
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.models.signal_spec import SignalSpec, name_unit
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
@@ -436,7 +436,9 @@ class WindowDecoder:
             for pairs in map(zip, top.indices.tolist(), top.values.tolist())
         ]
         targets = torch.tensor([row or 0 for row in shown], device=tokens.device)
-        ranked = zip(shown, ranks(tokens, self.pictures, targets).tolist(), strict=True)
+        ranked = zip(
+            shown, rank_targets(tokens, self.pictures, targets).tolist(), strict=True
+        )
         known = [None if row is None else rank for row, rank in ranked]
         return torch.from_numpy(chosen.averages), best, known
 

@@ -67,7 +67,7 @@ from brainhive_cli.measurement.comparison import (
 )
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.metrics.tasks import OBJECT, RECALL
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.reports.tables import (
     MEANING,
     adjustment_text,
@@ -524,7 +524,7 @@ def _measurements(
     scored: Sequence[GeneratedSet],
     protocol: str,
     split: str,
-    alike: Alike,
+    alike: StimulusGrouping,
     facts: ReconstructionFacts,
 ) -> Measurements:
     """Collect the metrics of all, of each source, of each concept of a source, and of
@@ -552,7 +552,7 @@ def _measurements(
 
     # single cells, with the values of their items
     cells, items = {}, {}
-    units = alike.items([list(cell.files) for cell in scored])
+    units = alike.make_items([list(cell.files) for cell in scored])
     for cell, unit_names in zip(scored, units.units, strict=True):
         name = scope(cell.source, cell.title)
         scopes[name] = measure_sets(
@@ -574,7 +574,7 @@ def _measurements(
     titles = name_sources(facts.medium)
     described_by = {
         "units": units.kind,
-        "unit_count": units.count,
+        "unit_count": units.n_units,
         "stimuli": len(units.names),
         "scope": units.scope,
         "inflation": units.inflation,

@@ -49,8 +49,8 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 )
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.metrics.image import prepare
-from brainhive_cli.measurement.ranks import nearest
-from brainhive_cli.measurement.units import Alike, AlikeBy
+from brainhive_cli.measurement.ranks import find_nearest
+from brainhive_cli.measurement.units import GroupingCriterion, StimulusGrouping
 from brainhive_cli.training.alignment.trained.run import TrainedRun
 
 REPEAT = re.compile(r"(.+?)[_-]\d+")
@@ -153,11 +153,13 @@ def match_folders(
     generated = GeneratedSet(
         "scored", name, (), files, described=described, open=open_generated
     )
-    alike_by: AlikeBy = "neighbours" if medium == "clip" else "concept"
+    alike_by: GroupingCriterion = "neighbours" if medium == "clip" else "concept"
     stimuli = Stimuli(
         lambda name: open_true(truths[name]),
         lambda name: PurePosixPath(name).name,
-        alike=Alike(alike_by, {name: name for name in sorted(truths)}, medium),
+        alike=StimulusGrouping(
+            alike_by, {name: name for name in sorted(truths)}, medium
+        ),
     )
     digests = {folders[-1]: digest_media(truths), score: digest_media(reconstructions)}
     facts = ReconstructionFacts(score=score, unmatched=unmatched, without=without)
@@ -529,7 +531,7 @@ def _find_nearest(
         vectors = heads.compare(decoded_set.decoded.tensors)
         blocks = heads.iterate_blocks(TRAIN, rows, heads.compared_keys)
         training_vectors = (heads.compare(block.tensors) for block in blocks)
-        nearest_rows = image_rows[nearest(vectors, training_vectors).numpy()]
+        nearest_rows = image_rows[find_nearest(vectors, training_vectors).numpy()]
 
         # write the pictures that are not there yet
         name = f"nearest/{decoded_set.name}"

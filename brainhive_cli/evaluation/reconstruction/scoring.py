@@ -30,7 +30,7 @@ from brainhive_cli.measurement.metrics import MetricPart, tasks
 from brainhive_cli.measurement.metrics.image import prepare
 from brainhive_cli.measurement.metrics.video import FRAME_PX
 from brainhive_cli.measurement.statistics import measure
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.cells import FOLD
 
@@ -286,7 +286,7 @@ class Stimuli:
     open: Callable[[str], Any]
     label: Callable[[str], str]
     annotation: Callable[[str], Annotation] = lambda image_id: Annotation()
-    alike: Alike = field(default_factory=Alike)
+    alike: StimulusGrouping = field(default_factory=StimulusGrouping)
 
 
 @dataclass(frozen=True)
@@ -640,7 +640,7 @@ def measure_sets(
     scored: Sequence[GeneratedSet],
     protocol: str,
     split: str,
-    alike: Alike,
+    alike: StimulusGrouping,
     per_concept: bool = False,
 ) -> dict[str, Metric]:
     """Average each metric over items and subjects, with its interval; seeds are
@@ -679,7 +679,7 @@ def measure_sets(
     guesses = [group[0].tasks.guess for group in groups.values()]
 
     # each metric, over the items of each subject that have a value
-    items, metrics = alike.items(ids), {}
+    items, metrics = alike.make_items(ids), {}
     for name in dict.fromkeys(name for stack in stacks for name in stack):
         metric = tasks.RECALL if per_concept else name
         scale = scale_of(metric)
@@ -711,7 +711,7 @@ def measure_sets(
             [values[subject][:, has_value[subject]] for subject in measured],
             protocol=protocol,
             split=split,
-            items=items.where(has_value),
+            items=items.select(has_value),
             pool=scale.pool or (None if scale.chance is None else len(ids[0])),
             chance=chance,
             limits=(scale.low, scale.high),

@@ -37,10 +37,10 @@ from brainhive_cli.measurement.linear_maps import (
     Products,
     principal_axes,
 )
-from brainhive_cli.measurement.ranks import ranks_of_all
+from brainhive_cli.measurement.ranks import rank_first_pictures
 from brainhive_cli.measurement.retrieval import draw_tested
-from brainhive_cli.measurement.units import Alike
-from brainhive_cli.measurement.verdict import DRAWS, ROUNDING, judge
+from brainhive_cli.measurement.units import StimulusGrouping
+from brainhive_cli.measurement.verdict import MAX_PERMUTATIONS, ROUNDING, judge
 from brainhive_cli.models.backbones.ridge import count_fit_operations
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.recipe import (
@@ -278,7 +278,7 @@ def rank_by_ridge(
         outputs = slice(number * width, (number + 1) * width)
         mean = products.mean[outputs].to(targets)
         predicted = products.predict(test - centre, outputs=outputs).to(targets) - mean
-        ranked = ranks_of_all(predicted, candidates - mean, len(candidates))
+        ranked = rank_first_pictures(predicted, candidates - mean, len(candidates))
         ranks_of_order[order] = ranked
     return ranks_of_order
 
@@ -321,7 +321,7 @@ def look_up(ranks: Array, shown: Int64, rows: Int64) -> Array:
 
 
 def judge_ranks(
-    ranks: Sequence[Int64], shown: Sequence[Int64], rows: Int64, alike: Alike
+    ranks: Sequence[Int64], shown: Sequence[Int64], rows: Int64, alike: StimulusGrouping
 ) -> Answer:
     """Test whether signals rank the pictures that they are filed as better than others.
 
@@ -331,11 +331,13 @@ def judge_ranks(
         rows: [P] of the candidates, ascending.
         alike: Which candidates are alike, by row.
     """
-    items = alike.items([pictures.tolist() for pictures in shown])
+    items = alike.make_items([pictures.tolist() for pictures in shown])
     return judge(ranks, items, rows.tolist(), None, alike.concept_of, alike.medium)[0]
 
 
-def approximate_p(ranks: Int64, shown: Int64, rows: Int64, alike: Alike) -> float:
+def approximate_p(
+    ranks: Int64, shown: Int64, rows: Int64, alike: StimulusGrouping
+) -> float:
     """Give the one-sided p of the mean rank of what signals show, with labels permuted.
 
     By the normal approximation, as p of many orders are corrected, and permutations
@@ -350,8 +352,8 @@ def approximate_p(ranks: Int64, shown: Int64, rows: Int64, alike: Alike) -> floa
     from scipy.special import ndtr
 
     # sums of the ranks of what signals show, and of permuted labels
-    items = alike.items([shown.tolist()])
-    orders = items.permutations(DRAWS, 0)  # [K, M]
+    items = alike.make_items([shown.tolist()])
+    orders = items.draw_permutations(MAX_PERMUTATIONS, 0)  # [K, M]
     if not len(orders):
         return 1.0
     signals = np.arange(len(shown))
@@ -363,7 +365,7 @@ def approximate_p(ranks: Int64, shown: Int64, rows: Int64, alike: Alike) -> floa
     sums = table[signals, order_of_signals].sum(1)
     z = (own - sums.mean()) / max(sums.std(), ROUNDING)
     # no less than one of all permutations, where these are few
-    smallest = 1 / (len(orders) + 1) if len(orders) < DRAWS else 0.0
+    smallest = 1 / (len(orders) + 1) if len(orders) < MAX_PERMUTATIONS else 0.0
     return float(max(ndtr(z), smallest))
 
 
@@ -372,7 +374,7 @@ def try_orders(
     ranks_of_order: Mapping[str, Int64],
     shown: Int64,
     rows: Int64,
-    alike: Alike,
+    alike: StimulusGrouping,
 ) -> list[tuple[float, str]]:
     """Test whether a subject's pictures rank well in other orders, where they do not as
     filed.

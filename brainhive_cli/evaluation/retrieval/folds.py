@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric, by_name
 from brainhive_cli.evaluation.retrieval.scopes import ALONE, CORRECTIONS, REPETITIONS
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.ranks import summarise
+from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.retrieval import Gallery, Scores
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items
@@ -188,7 +188,7 @@ def measure_classes(
             deviations = (values - means[:, numbers]) * weights[numbers]
             linear.append(means.mean(1, keepdims=True) + deviations)
         how = {**context, "items": items, "chance": chance}
-        return measure(name, linear, limits=(0.0, 1.0), most_hits=worth, **how)
+        return measure(name, linear, limits=(0.0, 1.0), max_hits=worth, **how)
 
     # hits where some categories were tested more often; areas of two categories, unless
     # a fold lacks one
@@ -242,5 +242,7 @@ def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, fl
             for concept, at in columns_of_concept.items()
         }
         precisions.append(np.mean([precision[concept] for concept in scores.concepts]))
-    values = {metric.name: metric.value for metric in summarise(ranks, pool, split="")}
+    values = {
+        metric.name: metric.value for metric in summarise_ranks(ranks, pool, split="")
+    }
     return {**values, "map": float(np.mean(precisions))}

@@ -30,7 +30,7 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     REPETITIONS,
     SUBSETS,
 )
-from brainhive_cli.measurement.ranks import ranks, subset_expectations
+from brainhive_cli.measurement.ranks import expected_subset_hits, rank_targets
 from brainhive_cli.measurement.reliability import (
     average_halves,
     correlation_shares,
@@ -48,7 +48,7 @@ from brainhive_cli.measurement.retrieval import (
     rank_corrected,
     rank_split,
 )
-from brainhive_cli.measurement.units import MANY_UNITS
+from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 
 Models = Sequence[TrainedModel]
@@ -314,7 +314,7 @@ def measure_subsets(tokens: Tensor, shown: Tensor, ways: int) -> Scores:
     # of all pictures where they are fewer
     pool = min(ways, len(shown))
     words = f"{pool}-way" if pool == ways else f"all {pool} pictures, fewer than {ways}"
-    expected = subset_expectations(tokens, shown, pool)
+    expected = expected_subset_hits(tokens, shown, pool)
     forward, backward = (
         Scores(values={"top1_expected": shares}, pool=pool) for shares in expected
     )
@@ -399,7 +399,7 @@ def measure_repetitions(
             draws.append(encode(models, averages))
 
         # all draws are ranked at once, so that a large gallery is read once: [draws, N]
-        ranked = ranks(
+        ranked = rank_targets(
             torch.cat(draws), images, torch.from_numpy(np.tile(target, len(draws)))
         )
         points[scope(REPETITIONS, f"{k}")] = Scores(
@@ -435,7 +435,7 @@ def _open_ceiling(models: Models, subject: int, spec: Recipe) -> Scores:
         # repetitions
         for number in () if sessions is None else np.unique(sessions[is_there]):
             is_of_session = torch.from_numpy(is_there & (sessions == number))
-            if int(is_of_session.any(1).sum()) >= MANY_UNITS:
+            if int(is_of_session.any(1).sum()) >= MIN_UNITS_FOR_POPULATION:
                 trials[is_of_session] -= trials[is_of_session].mean(0)
         seed = derive_seed(spec.seed, subject)
         return measure_ceiling(

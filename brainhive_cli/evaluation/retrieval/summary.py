@@ -54,14 +54,14 @@ from brainhive_cli.evaluation.retrieval.scopes import (
     SUBSETS,
     label,
 )
-from brainhive_cli.measurement.comparison import adjust_together, compare
+from brainhive_cli.measurement.comparison import adjust_together, compare_hits
 from brainhive_cli.measurement.interleaving import list_caveats
-from brainhive_cli.measurement.ranks import chance_of_precision, summarise
+from brainhive_cli.measurement.ranks import chance_of_precision, summarise_ranks
 from brainhive_cli.measurement.reliability import spearman_brown
 from brainhive_cli.measurement.retrieval import CONTROL_METRICS, Gallery, Scores
 from brainhive_cli.measurement.slope import average_by_unit, fit_slope
 from brainhive_cli.measurement.statistics import measure
-from brainhive_cli.measurement.units import Alike, Items, describe_claims
+from brainhive_cli.measurement.units import Items, StimulusGrouping, describe_claims
 from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.reports.tables import render
 from brainhive_cli.training.alignment.cells import Cell as TrainedCell
@@ -99,7 +99,7 @@ class Cells:
     """
 
     groups: Sequence[Sequence[Scores]]
-    alike: Alike
+    alike: StimulusGrouping
     protocol: str
     split: str
     seeds: Sequence[int] = ()
@@ -112,7 +112,7 @@ class Cells:
     @cached_property
     def items(self) -> Items:
         """Stimuli of the signals of each subject, and which of them are alike."""
-        return self.alike.items([group[0].image_ids for group in self.groups])
+        return self.alike.make_items([group[0].image_ids for group in self.groups])
 
     @property
     def context(self) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def summarise_job(
         against=gains,
         claims=describe_claims(items, len(groups)),
         units=items.kind,
-        unit_count=items.count,
+        unit_count=items.n_units,
         stimuli=len(items.names),
         scope=items.scope,
         inflation=items.inflation,
@@ -401,8 +401,8 @@ def compare_with_plain(
         # baselines have no seeds
         words = "" if name == RIDGE else "plain baseline, "
         baseline = replace(tested, protocol=f"{words}{tested.protocol}", seeds=())
-        scopes[scope(PLAIN, name)] = by_name(summarise(ranks, **baseline.context))
-        difference = compare(stack_ranks(tested), ranks, items=tested.items)
+        scopes[scope(PLAIN, name)] = by_name(summarise_ranks(ranks, **baseline.context))
+        difference = compare_hits(stack_ranks(tested), ranks, items=tested.items)
         differences.append(
             difference.model_copy(update={"second": name, "metric": "top1"})
         )
@@ -416,12 +416,14 @@ def compare_with_alone(tested: Cells, runs: Iterable[str]) -> list[Difference]:
         if alone := tested.below(scope(ALONE, name)):
             ranks = [stack_ranks(each) for each in (tested, alone)]
             update = {"first": "this run", "second": name, "metric": "top1"}
-            difference = compare(*ranks, items=tested.items)
+            difference = compare_hits(*ranks, items=tested.items)
             gains.append(difference.model_copy(update=update))
     return adjust_together(run=gains)[0]
 
 
-def find_alike(job: Job, gallery: Gallery, tested: Iterable[Scores]) -> Alike:
+def find_alike(
+    job: Job, gallery: Gallery, tested: Iterable[Scores]
+) -> StimulusGrouping:
     """Find which items are alike, for all intervals and tests: pictures, or held-out
     trials by group.
     """
@@ -468,7 +470,7 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
     context = tested.context
     if len(first.ranks):
         only = CURVE if first.ranks.ndim > 1 else only
-        metrics += summarise(
+        metrics += summarise_ranks(
             stack_ranks(tested), targets=first.targets, only=only, **context
         )
 
@@ -569,7 +571,7 @@ def above_chance(tested: Cells) -> list[Answer]:
         chain(*(zip(scores.image_ids, scores.labels, strict=True) for scores in firsts))
     )
     items = replace(
-        alike.items(ids),
+        alike.make_items(ids),
         # one part is no restriction of permutations
         parts=parts if len({*parts.values()}) > 1 else {},
         problem=next((order.problem for order in orders if order.problem), ""),

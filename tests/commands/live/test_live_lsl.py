@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import open_model
 from tests.tools.lsl_senders import write_loopback
@@ -153,7 +153,9 @@ def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(
         zip(responses.stimulus, responses.singles, strict=True)
     ):
         tokens = member.encode(responses, torch.from_numpy(np.asarray(trials)))
-        expected = ranks(tokens, gallery, torch.full((len(tokens),), int(stimulus)))
+        expected = rank_targets(
+            tokens, gallery, torch.full((len(tokens),), int(stimulus))
+        )
         shown = [
             result["rank"]
             for result in results

@@ -17,7 +17,7 @@ from brainhive_cli.data.signals.holdout import SEPARATE_TEST, Holdout, read_spli
 from brainhive_cli.data.signals.spaces import Sensors
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -527,13 +527,13 @@ def test_tested_trials_are_grouped_by_run_and_block() -> None:
     tested = [("t1", "run 1", 0), ("t2", "run 1", 1), ("t3", "run 2", 0)]
     runs, pictures = Holdout(by="runs", folds=2), Holdout(by="pictures", folds=2)
 
-    alike = runs.group_alike(Alike(), tested, [1, 2])
+    alike = runs.group_alike(StimulusGrouping(), tested, [1, 2])
 
-    assert alike.has_folds and alike.groups == "runs"
+    assert alike.has_folds and alike.group_kind == "runs"
     assert alike.group_of == {"t1": "run 1", "t2": "run 1", "t3": "run 2"}
     assert len({*alike.block_of.values()}) == 3
-    assert not runs.group_alike(Alike(), tested, [2]).has_folds
-    plain = pictures.group_alike(Alike(), tested, [1, 2])
+    assert not runs.group_alike(StimulusGrouping(), tested, [2]).has_folds
+    plain = pictures.group_alike(StimulusGrouping(), tested, [1, 2])
     assert plain.has_folds and not plain.group_of and not plain.block_of
 
 

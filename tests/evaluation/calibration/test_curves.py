@@ -26,7 +26,7 @@ def test_an_amount_suffices_only_for_a_score_that_is_above_chance(low, is_above)
     }
     whole = replace(PLAIN, value=0.8, low=low, high=0.9)
 
-    facts = find_sufficient(hits, whole, Items.unnamed([100] * 3))
+    facts = find_sufficient(hits, whole, Items.from_sizes([100] * 3))
 
     assert facts.get("is_above_chance", False) is is_above
     if is_above:
@@ -48,7 +48,7 @@ def test_one_or_two_people_have_no_amount_that_suffices(people):
     facts = find_sufficient(
         hits,
         replace(PLAIN, value=0.9, low=0.8, high=1.0),
-        Items.unnamed([100] * people),
+        Items.from_sizes([100] * people),
     )
 
     assert facts["suffices"] is None and facts["lead"] == "40 pictures"
@@ -69,7 +69,7 @@ def test_three_people_who_differ_settle_no_amount():
     hits["everything"] = [each[shuffled] for each in hits["everything"]]
     whole = replace(PLAIN, value=0.9, low=0.8, high=1.0)
 
-    facts = find_sufficient(hits, whole, Items.unnamed([100] * 3))
+    facts = find_sufficient(hits, whole, Items.from_sizes([100] * 3))
 
     # by their means, .67 and .83 of .81, it is 40 pictures
     assert facts["suffices"] == (0, 2)

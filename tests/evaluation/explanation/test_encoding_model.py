@@ -37,7 +37,7 @@ def features(split):
 
 
 def labels_of(count, draws):
-    return Labels.of(np.arange(count), Items.unnamed([count]), draws, 0)
+    return Labels.of(np.arange(count), Items.from_sizes([count]), draws, 0)
 
 
 def whitened(split, low, meaning):

@@ -26,7 +26,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Profile,
     SubjectProfiles,
 )
-from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.units import Items, StimulusGrouping
 from brainhive_cli.reports.sentences import state_finding
 
 N = 60
@@ -62,7 +62,7 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
     parts = Axis(TIME, [*map(float, range(200))]), values
     found, held = SubjectProfiles({"occlusion": Profile("margin", *parts)}), []
 
-    blocks = Alike("neighbours", medium="clip").items([clips])
+    blocks = StimulusGrouping("neighbours", medium="clip").make_items([clips])
     for units in (blocks, Items.independent([clips])):
         (finding,) = describe([[found]], units)
         held.append(np.mean([each.low <= 0 <= each.high for each in finding.measured]))

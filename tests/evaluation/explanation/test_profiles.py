@@ -17,14 +17,14 @@ from brainhive_cli.evaluation.explanation.profiles import (
     count_larger,
     standardise,
 )
-from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.units import Items, StimulusGrouping
 
 
 def labels_of(right, draws, seed=0):
     """Labels of items whose pictures all subjects were shown, in an order that all
     have.
     """
-    return Labels.of(right, Items.unnamed([len(right)]), draws, seed)
+    return Labels.of(right, Items.from_sizes([len(right)]), draws, seed)
 
 
 def test_values_are_those_of_the_own_labels_and_the_control_those_of_permuted_ones():
@@ -90,7 +90,7 @@ def test_a_permutation_is_one_of_pictures_and_the_same_for_all_subjects():
         "uV",
         stimulus=np.array([7, 5, 1, 6, 4]),
     )
-    pictures, units = np.array([1, 4, 6, 7]), Items.unnamed([4])
+    pictures, units = np.array([1, 4, 6, 7]), Items.from_sizes([4])
     matched = match_pictures(trials, pictures)
     assert matched.stimulus.tolist() == [
         1,
@@ -101,7 +101,7 @@ def test_a_permutation_is_one_of_pictures_and_the_same_for_all_subjects():
     assert matched.image_ids == ["b", "e", "g", "h"]
 
     first, again = (
-        Labels.of(pictures, each, 20, 3) for each in (units, Items.unnamed([4, 4]))
+        Labels.of(pictures, each, 20, 3) for each in (units, Items.from_sizes([4, 4]))
     )
     assert (first.wrong != first.right).all() and (
         first.permuted == again.permuted
@@ -137,7 +137,7 @@ def test_wrong_labels_that_all_subjects_share_are_significant_in_one_of_twenty()
         targets, wrong = random.normal(size=(50, 16)), random.permutation(50)
         # of what they saw, and not of their labels
         signals = targets + random.normal(size=(10, 5, 50, 16))
-        labels = Labels.of(wrong, Items.unnamed([50]), 60, number)
+        labels = Labels.of(wrong, Items.from_sizes([50]), 60, number)
         false.append(is_significant(signals, targets, labels))
     assert np.mean(false) < 0.05 + 0.065
 
@@ -152,7 +152,7 @@ def film(random, *shape):
 def test_clips_whose_neighbours_are_alike_are_significant_in_one_of_twenty():
     """One by one they are in .58; three standard errors of 100 simulations are .065."""
     random, clips, false = np.random.default_rng(0), np.arange(400), []
-    units = Alike("neighbours", medium="clip").items([clips.tolist()])
+    units = StimulusGrouping("neighbours", medium="clip").make_items([clips.tolist()])
     for number in range(100):
         labels = Labels.of(clips, units, 60, number)
         false.append(

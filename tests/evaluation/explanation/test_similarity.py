@@ -19,7 +19,7 @@ from brainhive_cli.evaluation.explanation.similarity import (
     rank_models,
     ranked,
 )
-from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.units import Items, StimulusGrouping
 
 
 def measure(places, models, *how, **options):
@@ -58,7 +58,7 @@ def measured(values):
     signal = values["signal"].astype(float).mean(2)  # [S, N, C, T]
     models = rank_models({name: values[name] for name in ("early", "late")})
     places = (list(signal[..., time]) for time in range(signal.shape[-1]))
-    return measure(places, models, Items.unnamed([signal.shape[1]]), draws=200)
+    return measure(places, models, Items.from_sizes([signal.shape[1]]), draws=200)
 
 
 def test_distances_are_those_of_the_reference(values):
@@ -127,7 +127,7 @@ def test_on_noise_the_upper_ceiling_is_far_from_zero_and_the_lower_one_is_not():
     noise = np.random.default_rng(0).normal(size=(5, 40, 8, 6))
     models = rank_models({"any": np.random.default_rng(1).normal(size=(40, 8))})
     places = (list(noise[..., t]) for t in range(6))
-    shares, null, ceilings = measure(places, models, Items.unnamed([40]), draws=100)
+    shares, null, ceilings = measure(places, models, Items.from_sizes([40]), draws=100)
     upper, lower = (
         np.mean(ceilings["ceiling_upper"]),
         np.mean(ceilings["ceiling_lower"]),
@@ -141,7 +141,7 @@ def test_close_clips_that_are_alike_in_signals_and_embeddings_are_no_similarity(
     40 are .1.
     """
     random, false = np.random.default_rng(0), []
-    clips = Alike("neighbours", medium="clip").items([range(120)])
+    clips = StimulusGrouping("neighbours", medium="clip").make_items([range(120)])
     for number in range(40):
         drawn = random.normal(size=(2, 120, 16))
         drawn[:, 1:] *= (1 - 0.9**2) ** 0.5
@@ -161,9 +161,9 @@ def test_pictures_of_a_concept_stay_together_in_permutations_of_similarity():
     significant in .98.
     """
     random, false = np.random.default_rng(1), []
-    pictures = Alike("concept", dict(enumerate(map(str, np.arange(60) // 5)))).items(
-        [range(60)]
-    )
+    pictures = StimulusGrouping(
+        "concept", dict(enumerate(map(str, np.arange(60) // 5)))
+    ).make_items([range(60)])
     for number in range(40):
         signal, features = np.repeat(
             random.normal(size=(2, 12, 16)), 5, 1

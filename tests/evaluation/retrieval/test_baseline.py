@@ -25,7 +25,7 @@ from brainhive_cli.evaluation.retrieval.baseline import (
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.measurement.retrieval import draw_tested
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.reports.sentences import explain_chance
 
 
@@ -48,7 +48,12 @@ def explain(
     def draw(*shape: int) -> torch.Tensor:
         return torch.from_numpy(random.standard_normal(shape)).float()
 
-    known, candidates, rows, alike = draw(100, 12), draw(24, 12), np.arange(24), Alike()
+    known, candidates, rows, alike = (
+        draw(100, 12),
+        draw(24, 12),
+        np.arange(24),
+        StimulusGrouping(),
+    )
     ranks, shown, tried = [], [], []
     for subject in range(1, subjects + 1):
         mixing = effect * draw(12, 40) / 12**0.5
@@ -123,7 +128,7 @@ def test_the_approximate_p_is_that_of_permutations():
     for strength in (0.0, 0.25, 0.5):
         scores = random.normal(size=(30, 30)) + strength * 2 * np.eye(30)
         ranks = 1 + (scores[:, None] > scores[:, :, None]).sum(2)
-        alike = Alike()
+        alike = StimulusGrouping()
         drawn = judge_ranks([ranks], [rows], rows, alike).better
 
         p = approximate_p(ranks, rows, rows, alike)
@@ -138,8 +143,8 @@ def test_units_are_permuted_where_a_concept_has_several_pictures():
     scores = random.normal(size=(40, 40)) + 3 * (concept[:, None] == concept)
     ranks = 1 + (scores[:, None] > scores[:, :, None]).sum(2)
 
-    free = approximate_p(ranks, rows, rows, Alike())
-    by_concept = Alike("concept", dict(enumerate(concept.astype(str))))
+    free = approximate_p(ranks, rows, rows, StimulusGrouping())
+    by_concept = StimulusGrouping("concept", dict(enumerate(concept.astype(str))))
 
     assert free < 1e-6 < 0.01 < approximate_p(ranks, rows, rows, by_concept)
 

@@ -17,9 +17,9 @@ from brainhive_cli.evaluation.retrieval.folds import (
     merge_folds,
 )
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.measurement.retrieval import Gallery, Scores, share_wins
-from brainhive_cli.measurement.statistics import scatter_of_means
+from brainhive_cli.measurement.statistics import estimate_mean_variance
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.cells import Cell
 
@@ -43,13 +43,15 @@ def test_the_area_has_the_variance_of_delong(sizes, monkeypatch):
     shuffled = random.permutation(len(target))
     scores = Scores(
         labels=[str(target[row]) for row in shuffled],
-        ranks=ranks(signals, gallery, torch.from_numpy(target)).numpy()[shuffled],
+        ranks=rank_targets(signals, gallery, torch.from_numpy(target)).numpy()[
+            shuffled
+        ],
         auc_parts=[wins[row] for row in shuffled],
     )
     variances = []
 
     def note(name, linear, items, **how):
-        variances.append(scatter_of_means([linear[0][0]], items).together)
+        variances.append(estimate_mean_variance([linear[0][0]], items).variance)
         return folds_measure(name, linear, items=items, **how)
 
     folds_measure = folds.measure

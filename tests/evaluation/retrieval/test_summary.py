@@ -12,11 +12,13 @@ from brainhive_cli.evaluation.retrieval.summary import (
 )
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.retrieval import MAX_DRAWS, Scores
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 
 
-def together(groups: list[list[Scores]], alike: Alike | None = None) -> Cells:
-    return Cells(groups, alike or Alike(), "intra", "test", (1,))
+def together(
+    groups: list[list[Scores]], alike: StimulusGrouping | None = None
+) -> Cells:
+    return Cells(groups, alike or StimulusGrouping(), "intra", "test", (1,))
 
 
 def scores(
@@ -88,7 +90,9 @@ def test_concepts_that_were_shown_in_blocks_are_no_headline():
     concept, pictures = np.arange(20) // 2, np.arange(20)
     distance = 2 * np.abs(concept[:, None] - concept) + (pictures % 2 > 0)
     ranks = 1 + distance.argsort(1, kind="stable").argsort(1)
-    alike = Alike("concept", {f"{number}": f"{number // 2}" for number in pictures})
+    alike = StimulusGrouping(
+        "concept", {f"{number}": f"{number // 2}" for number in pictures}
+    )
     (cell,) = group_of([*pictures], ranks)
     blocks = replace(cell.interleaving, concept_problem="concepts came in blocks")
 

@@ -10,7 +10,7 @@ from brainhive_cli.measurement.metrics.tasks import (
     recall_concepts,
     score_captions,
 )
-from brainhive_cli.measurement.statistics import describe
+from brainhive_cli.measurement.statistics import estimate_interval
 
 RANDOM = np.random.default_rng(0)
 
@@ -79,7 +79,7 @@ def test_the_interval_of_bleu_varies_as_the_bleu_of_new_captions_does():
         ]
 
     drawn = [bleu(*corpus())["bleu_2"].mean() for _ in range(200)]
-    intervals = [describe([bleu(*corpus())["bleu_2"]]) for _ in range(10)]
+    intervals = [estimate_interval([bleu(*corpus())["bleu_2"]]) for _ in range(10)]
     widths = [interval.high - interval.low for interval in intervals]
 
     assert np.mean(widths) == pytest.approx(2 * 2.0 * np.std(drawn), rel=0.2)

@@ -15,10 +15,10 @@ from brainhive_cli.measurement.alignments import (
     RidgeAlignment,
 )
 from brainhive_cli.measurement.audit import FINDING, NOTHING, UNDECIDED, Row
-from brainhive_cli.measurement.comparison import compare, compare_values
+from brainhive_cli.measurement.comparison import compare_hits, compare_values
 from brainhive_cli.measurement.confidence_sequence import (
     HitRate,
-    interval as rate_interval,
+    hit_rate_interval as rate_interval,
 )
 from brainhive_cli.measurement.corrections import (
     Assignment,
@@ -37,11 +37,11 @@ from brainhive_cli.measurement.linear_maps import (
 from brainhive_cli.measurement.ranks import (
     chance_of_precision,
     chance_of_ranks,
-    nearest,
-    ranks_and_precisions,
-    ranks_of_all,
-    subset_expectations,
-    summarise,
+    expected_subset_hits,
+    find_nearest,
+    rank_first_pictures,
+    rank_with_precision,
+    summarise_ranks,
 )
 from brainhive_cli.measurement.reliability import (
     average_halves,
@@ -64,10 +64,10 @@ from brainhive_cli.measurement.retrieval import (
 )
 from brainhive_cli.measurement.slope import average_by_unit, fit_slope
 from brainhive_cli.measurement.statistics import (
-    describe,
+    estimate_interval,
+    estimate_mean_variance,
     flip_signs,
     measure,
-    scatter_of_means,
 )
 from brainhive_cli.measurement.trial_order import (
     TrialOrder,
@@ -75,16 +75,16 @@ from brainhive_cli.measurement.trial_order import (
     p_of_shared_order,
     p_of_transitions,
 )
-from brainhive_cli.measurement.units import Alike, Items, fold_null_inflation
+from brainhive_cli.measurement.units import Items, StimulusGrouping, fold_null_inflation
 from brainhive_cli.measurement.verdict import judge
 
 
-def trials_of(count: int, runs: int, **options: Any) -> Alike:
+def trials_of(count: int, runs: int, **options: Any) -> StimulusGrouping:
     """Give trials of runs, which are in blocks of three."""
     names = range(count)
     run = {name: name * runs // count for name in names}
     block = {name: (run[name], name // 3) for name in names}
-    return Alike(group_of=run, groups="runs", block_of=block, **options)
+    return StimulusGrouping(group_of=run, group_kind="runs", block_of=block, **options)
 
 
 def uneven(concepts: int, count: int) -> dict[int, str]:
@@ -97,23 +97,26 @@ def uneven(concepts: int, count: int) -> dict[int, str]:
 
 FEW_CONCEPTS = {name: "face" if name < 20 else "house" for name in range(40)}
 FILMS = {name: str(name // 20) for name in range(240)}
-DESIGNS: dict[str, tuple[Alike, list[int]]] = {
-    "five items": (Alike(), [5]),
-    "eight items": (Alike(), [8]),
-    "pictures of one": (Alike(), [40]),
-    "pictures of three": (Alike(), [30, 34, 40]),
-    "pictures of six": (Alike(), [40] * 6),
-    "concepts of one": (Alike("concept", uneven(12, 60)), [60]),
-    "concepts of three": (Alike("concept", uneven(12, 60)), [60, 40, 50]),
-    "concepts of seven": (Alike("concept", uneven(15, 60)), [60, *[50] * 6]),
-    "two concepts": (Alike("concept", FEW_CONCEPTS), [40, 36]),
-    "one concept": (Alike("concept", dict.fromkeys(range(9), "face")), [9]),
-    "films": (Alike("neighbours", FILMS), [240, 200]),
-    "one film": (Alike("neighbours", dict.fromkeys(range(400), "a")), [400, 380]),
-    "a short film": (Alike("neighbours", medium="clip"), [50]),
+DESIGNS: dict[str, tuple[StimulusGrouping, list[int]]] = {
+    "five items": (StimulusGrouping(), [5]),
+    "eight items": (StimulusGrouping(), [8]),
+    "pictures of one": (StimulusGrouping(), [40]),
+    "pictures of three": (StimulusGrouping(), [30, 34, 40]),
+    "pictures of six": (StimulusGrouping(), [40] * 6),
+    "concepts of one": (StimulusGrouping("concept", uneven(12, 60)), [60]),
+    "concepts of three": (StimulusGrouping("concept", uneven(12, 60)), [60, 40, 50]),
+    "concepts of seven": (StimulusGrouping("concept", uneven(15, 60)), [60, *[50] * 6]),
+    "two concepts": (StimulusGrouping("concept", FEW_CONCEPTS), [40, 36]),
+    "one concept": (StimulusGrouping("concept", dict.fromkeys(range(9), "face")), [9]),
+    "films": (StimulusGrouping("neighbours", FILMS), [240, 200]),
+    "one film": (
+        StimulusGrouping("neighbours", dict.fromkeys(range(400), "a")),
+        [400, 380],
+    ),
+    "a short film": (StimulusGrouping("neighbours", medium="clip"), [50]),
     "many runs": (trials_of(72, 12), [72]),
     "three runs": (trials_of(60, 3), [60]),
-    "folds": (Alike("concept", uneven(12, 60), has_folds=True), [60, 60]),
+    "folds": (StimulusGrouping("concept", uneven(12, 60), has_folds=True), [60, 60]),
     "runs of folds": (trials_of(48, 12, has_folds=True), [48]),
 }
 """How stimuli are alike, and how many each subject saw."""
@@ -135,7 +138,7 @@ def design(name: str) -> tuple[Items, list[np.ndarray]]:
         of_item[listed] + random.normal(0.3 * subject, 1, len(listed))
         for subject, listed in enumerate(ids)
     ]
-    return alike.items(ids), latents
+    return alike.make_items(ids), latents
 
 
 @pytest.mark.parametrize("name", DESIGNS)
@@ -153,24 +156,24 @@ def test_intervals_and_differences(recorded, name):
     values: dict[str, Any] = {
         "shortage": bool(items.shortage),
         "names": len(items.names),
-        "units": items.count,
+        "units": items.n_units,
         "strata": items.stratum_of_unit,
         "kind": items.kind,
         "scope": items.scope,
         "inflation": items.inflation,
-        "hits": describe(one_seed, items),
-        "hits of three seeds": describe(hits, items),
-        "shares": describe(shares, items, limits=(0.0, 1.0)),
-        "nearly all": describe(nearly_all, items, limits=(0.0, 1.0)),
-        "all": describe([group * 0 + 1 for group in one_seed], items),
-        "equal": describe([group * 0 + 0.5 for group in one_seed], items),
-        "linearised": describe(shares, items, limits=(0.0, 1.0), most_hits=25),
-        "cosines": describe(cosines, items, limits=(-1.0, 1.0)),
-        "cosines as shares": describe(
+        "hits": estimate_interval(one_seed, items),
+        "hits of three seeds": estimate_interval(hits, items),
+        "shares": estimate_interval(shares, items, limits=(0.0, 1.0)),
+        "nearly all": estimate_interval(nearly_all, items, limits=(0.0, 1.0)),
+        "all": estimate_interval([group * 0 + 1 for group in one_seed], items),
+        "equal": estimate_interval([group * 0 + 0.5 for group in one_seed], items),
+        "linearised": estimate_interval(shares, items, limits=(0.0, 1.0), max_hits=25),
+        "cosines": estimate_interval(cosines, items, limits=(-1.0, 1.0)),
+        "cosines as shares": estimate_interval(
             cosines, items, limits=(-1.0, 1.0), is_share=True
         ),
-        "latents": describe(latents, items),
-        "scatter": scatter_of_means(latents, items),
+        "latents": estimate_interval(latents, items),
+        "scatter": estimate_mean_variance(latents, items),
         "signs": flip_signs(latents, items),
         "hits compared": compare_values(hits, others, items=items),
         "one seed compared": compare_values(
@@ -182,7 +185,7 @@ def test_intervals_and_differences(recorded, name):
         "nearly all compared": compare_values(
             nearly_all, [group * 0 + 1 for group in nearly_all], items=items
         ),
-        "ranks compared": compare(
+        "ranks compared": compare_hits(
             [1 + group for group in hits], [2 - group for group in one_seed]
         ),
     }
@@ -205,14 +208,14 @@ def test_permutations_and_verdicts(recorded, name):
         tables.append((-scores).argsort(1).argsort(1) + 1)
     alike = DESIGNS[name][0]
     parts = {item: number % 2 for number, item in enumerate(items.names)}
-    within = items.within(parts, {}), items.within(parts, parts)
-    drawn = items.permutations(30, 3)
+    within = items.exchange_within(parts, {}), items.exchange_within(parts, parts)
+    drawn = items.draw_permutations(30, 3)
     recorded(
         digits=5,
         drawn=drawn,
-        drawn_within=[each.permutations(30, 3) for each in within],
+        drawn_within=[each.draw_permutations(30, 3) for each in within],
         kinds=[each.kind for each in within],
-        rearranged=items.rearrange(drawn[-1]) if len(drawn) else [],
+        rearranged=items.apply_permutation(drawn[-1]) if len(drawn) else [],
         inflation=[fold_null_inflation(tables, 7), fold_null_inflation(latents)],
         verdict=judge(tables, items, items.names, parts, alike.concept_of),
         verdict_within=judge(
@@ -244,7 +247,7 @@ def trial_order(design: str) -> tuple[TrialOrder, np.ndarray]:
     label = np.concatenate(labels)
     features = np.eye(4)[label] + random.normal(0, 0.3, (96, 4))
     onset_s = np.tile(np.arange(24), 4)
-    order = TrialOrder.of(
+    order = TrialOrder.from_trials(
         np.arange(96), label.tolist(), run // 2, run, onset_s, features.astype("f4")
     )
     return order, run
@@ -261,11 +264,13 @@ def test_verdicts_where_folds_have_candidates_of_their_own(recorded):
         scores = random.normal(size=(len(rows), len(rows))) + np.eye(len(rows))
         table[np.ix_(rows, rows)] = (-scores).argsort(1).argsort(1) + 1
     parts = dict(enumerate(fold.tolist()))
-    items = Alike("concept", concept, has_folds=True).items([list(range(36))])
+    items = StimulusGrouping("concept", concept, has_folds=True).make_items(
+        [list(range(36))]
+    )
     recorded(
         by_concept=judge([table], items, range(36), parts, concept, pool=10),
         within=judge(
-            [table], items.within(parts, {}), range(36), None, concept, pool=10
+            [table], items.exchange_within(parts, {}), range(36), None, concept, pool=10
         ),
     )
 
@@ -321,7 +326,7 @@ def test_orders_of_pictures_that_are_repeated(recorded, design):
     run = np.repeat(np.arange(5), [36 - run for run in range(5)])
     onset_s = np.concatenate([np.arange(36 - run) for run in range(5)])
     labels = kind.astype(str).tolist()
-    order = TrialOrder.of(item, labels, run // 3, run, onset_s)
+    order = TrialOrder.from_trials(item, labels, run // 3, run, onset_s)
     found = [Interleaving.from_pictures(order, fold) for fold in (0 * kind, kind % 2)]
     recorded(
         parts=[each.parts for each in found],
@@ -411,20 +416,20 @@ def test_ranks(recorded):
     signals = gallery[:20] + tokens(20, 6, seed=1)
     relevant = torch.arange(20)[:, None].repeat(1, 2)
     relevant[:, 1] = torch.where(relevant[:, 1] % 3 > 0, relevant[:, 1] + 9, -1)
-    ranked = ranks_and_precisions(signals, gallery, torch.arange(20), relevant)
-    metrics = summarise(
+    ranked = rank_with_precision(signals, gallery, torch.arange(20), relevant)
+    metrics = summarise_ranks(
         [np.array(ranked[0]).reshape(2, 10), np.array(ranked[0][:10])],
         30,
         split="test",
         seeds=(0, 1),
     )
-    two_targets = summarise([np.array(ranked[0])], 30, split="test", targets=2)
+    two_targets = summarise_ranks([np.array(ranked[0])], 30, split="test", targets=2)
     recorded(
         digits=6,
         ranked=ranked,
-        of_all=ranks_of_all(signals, gallery, 9),
-        nearest=nearest(signals, gallery.split(8)),
-        subsets=subset_expectations(signals, gallery[:20], 5),
+        of_all=rank_first_pictures(signals, gallery, 9),
+        nearest=find_nearest(signals, gallery.split(8)),
+        subsets=expected_subset_hits(signals, gallery[:20], 5),
         metrics=metrics,
         two_targets=two_targets,
         chance=[chance_of_ranks(9, 2), chance_of_precision(9, np.array([1, 3]))],
@@ -623,10 +628,10 @@ def test_verdicts_of_trials(recorded):
     scores = random.normal(size=(36, 3))
     scores[np.arange(36), [column[name] for name in shown]] += 0.6
     table = (-scores).argsort(1).argsort(1) + 1
-    items = trials_of(36, 3).items([list(range(36))])
+    items = trials_of(36, 3).make_items([list(range(36))])
     label_of = dict(enumerate(shown))
     blocks = {trial: trial // 2 for trial in range(36)}
-    within = items.within({trial: trial // 12 for trial in range(36)}, {})
+    within = items.exchange_within({trial: trial // 12 for trial in range(36)}, {})
     known = {"label_of": label_of, "medium": "category"}
     recorded(
         trials=judge([table], items, [*column], **known),

@@ -29,8 +29,8 @@ from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import Confirm, Learned, LearnedPictures
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.measurement.ranks import ranks as find_ranks, summarise
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.ranks import rank_targets as find_ranks, summarise_ranks
+from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models.losses import LossContext, Mixing
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.stages import Train
@@ -215,7 +215,7 @@ class CellData:
     learned: Learned = field(default_factory=Learned)
     repetitions: Literal["average", "single", "random"] = "average"
     random_k: int = 2
-    alike: Alike = field(default_factory=Alike)
+    alike: StimulusGrouping = field(default_factory=StimulusGrouping)
     epoch_trials: int | None = None
     adapted: EncoderGroup | None = None
     validation_by: Literal["concepts", "pictures"] = "concepts"
@@ -653,8 +653,8 @@ def summarise_held_out(
     ((bank, rows),) = queries
     subject, stimulus = bank.subject.cpu()[rows], bank.stimulus.cpu()[rows]
     masks = [subject == index for index in subject.unique()]
-    items = data.alike.items([stimulus[mask].tolist() for mask in masks])
-    return summarise(
+    items = data.alike.make_items([stimulus[mask].tolist() for mask in masks])
+    return summarise_ranks(
         [ranks[mask] for mask in masks],
         len(items.names),
         seeds=(seed,),

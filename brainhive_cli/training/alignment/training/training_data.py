@@ -51,7 +51,7 @@ from brainhive_cli.data.targets.model_input import (
     spec_of,
 )
 from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_online
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models import priors
 from brainhive_cli.models.blocks import shapes_of
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
@@ -310,7 +310,9 @@ class TrainingData:
             learned=learned,
             repetitions=recipe.signal.repetitions,
             random_k=recipe.signal.random_k,
-            alike=Alike(dataset.alike_by, dict(enumerate(self.stimuli.concepts))),
+            alike=StimulusGrouping(
+                dataset.alike_by, dict(enumerate(self.stimuli.concepts))
+            ),
             adapted=self.adapted,
             validation_by=train.validation_by,
             epoch_trials=train.epoch_trials

@@ -87,7 +87,7 @@ def test_equal_arms_are_rarely_told_apart_and_two_people_say_nothing() -> None:
 
     Of 60 studies at .025 1.5 are expected: 6 or more have a probability of .004.
     """
-    random, items, found = np.random.default_rng(0), Items.unnamed([60] * 5), 0
+    random, items, found = np.random.default_rng(0), Items.from_sizes([60] * 5), 0
     for _ in range(60):
         hits = random.random((2, 8, 5, 60)) < 0.2 + random.normal(0, 0.04, (2, 8, 5, 1))
         gains = [list(gain) for gain in hits[0] - hits[1].astype(float)]
@@ -99,7 +99,7 @@ def test_equal_arms_are_rarely_told_apart_and_two_people_say_nothing() -> None:
 
 
 def test_a_gain_is_said_up_to_its_last_amount_and_none_from_the_largest_down() -> None:
-    random, items = np.random.default_rng(1), Items.unnamed([100] * 6)
+    random, items = np.random.default_rng(1), Items.from_sizes([100] * 6)
     gains = [
         [random.normal(mean, 0.3, 100) for _ in range(6)]
         for mean in (0.0, 0.3, 0.3, 0.0, -0.3, -0.3)

@@ -286,7 +286,7 @@ def test_the_arm_of_the_finding(arms: list[str], headline: str) -> None:
 
 def test_gains_and_what_suffices(recorded: Recorded) -> None:
     random = np.random.default_rng(3)
-    items = Items.unnamed([20] * 4)
+    items = Items.from_sizes([20] * 4)
     gains = [
         [random.normal(mean, 0.3, 20) for _ in range(4)]
         for mean in (0.25, 0.2, 0.05, -0.3)

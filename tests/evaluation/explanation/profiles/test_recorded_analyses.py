@@ -61,7 +61,7 @@ from brainhive_cli.evaluation.explanation.similarity import (
     rank_models,
 )
 from brainhive_cli.measurement.reliability import halve
-from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.units import Items, StimulusGrouping
 from brainhive_cli.reports.head_maps import draw_head, flatten_positions, place_sensors
 from brainhive_cli.reports.page import DETAILS, FINDING
 from tests.tools.recorded_numbers import Recorded
@@ -222,7 +222,7 @@ def test_encoding_model(recorded: Recorded, count: int) -> None:
         clean = np.sum(products, 0)
         signals.append(clean + random.normal(0, 3, clean.shape))
     measured = signals[1].reshape(-1, 4, 6)
-    labels = Labels.of(np.arange(13), Items.unnamed([13]), 30, 2)
+    labels = Labels.of(np.arange(13), Items.from_sizes([13]), 30, 2)
     inputs = [
         {name: torch.from_numpy(part).float() for name, part in side.items()}
         for side in (train, test)
@@ -279,7 +279,9 @@ def test_similarity(
         ]
         for time in range(3)
     ]
-    pictures = Alike("concept", dict(enumerate("aabbbcdde"))).items([range(9)])
+    pictures = StimulusGrouping("concept", dict(enumerate("aabbbcdde"))).make_items(
+        [range(9)]
+    )
     axis = Axis(TIME, [0.0, 8.0, 16.0])
     # a few permutations at once
     monkeypatch.setattr(
@@ -316,7 +318,7 @@ def test_labels_and_corrections(recorded: Recorded) -> None:
     random = np.random.default_rng(5)
     names = [*"fbhacgdelkjipomn"]
     concepts = dict(zip(sorted(names), "xxyyyzzwvvuustrr", strict=True))
-    units = Alike("concept", concepts).items([names])
+    units = StimulusGrouping("concept", concepts).make_items([names])
     right = random.permutation(18)[:16]
     ranks = random.permuted(np.tile(np.arange(1, 19), (2, 16, 1)), axis=2)
     labels = Labels.of(right, units, 30, 4)

@@ -79,7 +79,7 @@ def test_folders_of_clips_are_matched(tmp_path: Path) -> None:
     generated, seen, medium, digests, facts = match_folders(*where, "clip")
 
     assert medium == "clip" and [*generated.files] == ["b 2", "b 10"]
-    assert seen.alike.by == "neighbours"
+    assert seen.alike.criterion == "neighbours"
     assert np.array_equal(seen.open("b 10").frames, draw_media(1, 12, 2))
     assert facts.unmatched == facts.without == []
     assert [*list_media(where[1], "clip")] == ["b 2", "b 10"]

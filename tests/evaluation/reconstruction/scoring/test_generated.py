@@ -16,8 +16,8 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     rank_items,
 )
 from brainhive_cli.measurement.metrics import MetricPart
-from brainhive_cli.measurement.statistics import describe
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.statistics import estimate_interval
+from brainhive_cli.measurement.units import StimulusGrouping
 
 IDS = ("a", "b", "c", "d", "e", "f")
 
@@ -43,7 +43,9 @@ def test_an_item_counts_once_averaged_over_repeats_and_seeds():
     first = scored(1, 5, 4, ssim=[0.1, 0.2, 0.9, 0.5, 0.4, 0.3])
     second = scored(1, 6, 2, ssim=[0.3, 0.4, 0.5, 0.7, 0.2, 0.5])
 
-    metric = measure_sets([first, second], "mindeye2", "test", Alike())["ssim"]
+    metric = measure_sets([first, second], "mindeye2", "test", StimulusGrouping())[
+        "ssim"
+    ]
 
     items = np.array([0.2, 0.3, 0.7, 0.6, 0.3, 0.4])
     assert (metric.value, metric.n, metric.seeds) == (
@@ -51,7 +53,7 @@ def test_an_item_counts_once_averaged_over_repeats_and_seeds():
         6,
         (5, 6),
     )
-    expected = describe([items], limits=(-1, 1))
+    expected = estimate_interval([items], limits=(-1, 1))
     assert (metric.low, metric.high) == pytest.approx((expected.low, expected.high))
     error = items.std(ddof=1) / np.sqrt(6)
     assert (metric.low, metric.high) == pytest.approx(
@@ -72,7 +74,8 @@ def test_the_interval_for_people_is_over_subjects_and_each_counts_alike():
     five = [scored(n, 5, ssim=[0.48 + 0.01 * n] * 6) for n in range(5)]
 
     of_two, of_five = (
-        measure_sets(some, "mindeye2", "test", Alike())["ssim"] for some in (two, five)
+        measure_sets(some, "mindeye2", "test", StimulusGrouping())["ssim"]
+        for some in (two, five)
     )
 
     assert (of_two.value, of_two.n) == (pytest.approx(0.5), 12)

@@ -64,7 +64,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     score_set,
     write_values,
 )
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models import encoders
 from brainhive_cli.models.heads import Decoded
 from tests.tools.recorded_numbers import Recorded, metric_rows
@@ -85,7 +85,7 @@ def stimuli(frames: int = 0) -> Stimuli:
         return Clip(pixels, 8) if frames else Image.fromarray(pixels)
 
     concepts = dict(zip(IDS, "aabbbcc", strict=True))
-    return Stimuli(open_stimulus, str, alike=Alike("concept", concepts))
+    return Stimuli(open_stimulus, str, alike=StimulusGrouping("concept", concepts))
 
 
 def make_sets(folder: Path, frames: int = 0) -> list[GeneratedSet]:
@@ -363,7 +363,7 @@ def test_an_item_without_a_value_in_one_training_has_none() -> None:
         )
         for seed, column in enumerate(values)
     ]
-    metric = measure_sets(sets, "a", "test", Alike())["mask_dice"]
+    metric = measure_sets(sets, "a", "test", StimulusGrouping())["mask_dice"]
     assert (metric.n, metric.value) == (2, (0.625 + 0.5) / 2)
 
 

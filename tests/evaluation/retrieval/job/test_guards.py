@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import CAVEATS, SELECTED_ON_TEST, TWINS, Metric
 from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.models.heads import Head
 from brainhive_cli.reports.sentences import explain_chance
 from brainhive_cli.training.alignment import model as aligners
@@ -160,7 +160,9 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
     target = torch.tensor(
         [store.image_ids.index(image_id) for image_id in recording.image_ids]
     )
-    expected = ranks(predicted, torch.from_numpy(np.array(store.embedding)), target)
+    expected = rank_targets(
+        predicted, torch.from_numpy(np.array(store.embedding)), target
+    )
     assert found.items["sub-01_seed-1 · sub-01"]["ranks"] == expected.tolist()
     assert token.items["sub-01_seed-1 · sub-01"]["ranks"] != expected.tolist()
     assert "head colours" in found.facts.protocol and "head" not in token.facts.protocol

@@ -18,7 +18,7 @@ from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
 from brainhive_cli.evaluation.retrieval.summary import Cells, measure_ceilings
 from brainhive_cli.evaluation.retrieval.tables import lay_out
 from brainhive_cli.measurement.retrieval import Scores
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 
 ITEMS, REPETITIONS = 100, 8
 
@@ -45,7 +45,9 @@ def of(
     found = measure_ceiling(
         signal, there, ids, splits, 0, parts.expand(len(signal), -1)
     )
-    return measure_ceilings({"sub-01": found}, Cells([], Alike(), "demo", "test"))
+    return measure_ceilings(
+        {"sub-01": found}, Cells([], StimulusGrouping(), "demo", "test")
+    )
 
 
 @pytest.mark.parametrize("noise", [1.0, 6.0])
@@ -97,7 +99,9 @@ def test_reliability_is_corrected_to_all_repetitions():
     half = Scores(ids, ranks=ranks, pool=6, values=shares, repetitions=3)
     halves = {"sub-01": half, "sub-02": replace(half, repetition_ratio=3.0)}
 
-    found = measure_ceilings(halves, Cells([], Alike(), "demo", "test")).scopes
+    found = measure_ceilings(
+        halves, Cells([], StimulusGrouping(), "demo", "test")
+    ).scopes
 
     values = [metrics["reliability"].value for metrics in found.values()]
     # .4 / 1.2, .6 / 1.4, and 2.5 repetitions on average

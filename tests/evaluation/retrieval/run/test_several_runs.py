@@ -112,7 +112,7 @@ def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
     assert same.difference == 0 and same.p_value == 1
     assert worse.test == "sign flips over 100 pictures, for these 2 subjects"
     flips = flip_signs(
-        [a * 1.0 - b for a, b in zip(*hits, strict=True)], Items.unnamed([100, 100])
+        [a * 1.0 - b for a, b in zip(*hits, strict=True)], Items.from_sizes([100, 100])
     )
     assert (
         worse.p_value == flips.p

@@ -58,7 +58,7 @@ from brainhive_cli.evaluation.retrieval.tables import lay_out
 from brainhive_cli.evaluation.retrieval.verification import compare_metrics
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.retrieval import Gallery, Scores
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.training.alignment.cells import Cell
 from tests.tools.recorded_numbers import Recorded, metric_rows
 
@@ -191,7 +191,7 @@ CELLS: dict[str, tuple[int, tuple[str, ...]]] = {
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell(monkeypatch: pytest.MonkeyPatch, recorded: Recorded, name: str) -> None:
     # sessions of so few pictures are centred
-    monkeypatch.setattr(measure, "MANY_UNITS", 4)
+    monkeypatch.setattr(measure, "MIN_UNITS_FOR_POPULATION", 4)
     count, words = CELLS[name]
     models: Any = [Model(number) for number in range(count)]
 
@@ -336,7 +336,9 @@ def tables() -> tuple[Cells, dict[Cell, Any]]:
         measured[cell] = gallery, people
     groups = [*summary.group_by_subject(measured).values()]
     concepts = dict(zip(gallery.image_ids, gallery.concepts, strict=True))
-    return Cells(groups, Alike("concept", concepts), "a test", "test", (1, 2)), measured
+    return Cells(
+        groups, StimulusGrouping("concept", concepts), "a test", "test", (1, 2)
+    ), measured
 
 
 def test_metrics_of_cells(recorded: Recorded) -> None:
@@ -372,7 +374,8 @@ def test_metrics_of_cells(recorded: Recorded) -> None:
             name: metric_rows(metrics) for name, metrics in ceilings.scopes.items()
         },
         all_ceilings=metric_rows(alike.scopes["ceiling · all"]),
-        answers=above_chance(tested) + above_chance(replace(tested, alike=Alike())),
+        answers=above_chance(tested)
+        + above_chance(replace(tested, alike=StimulusGrouping())),
         control=describe_control("permuted", tested),
         confusions=count_confusions(tested.tables),
         seedless=[metric.seed_sd for metric in scopes[ALL].values()],
@@ -464,7 +467,9 @@ def test_categories_of_trials(recorded: Recorded, kinds: int) -> None:
             wins = random.random(count).tolist() if kinds == 2 else ()
             group.append(replace(cell, values={"map": 1 / ranks}, auc_parts=wins))
         groups.append(group)
-    tested = Cells(groups, Alike(group_of={}, groups="runs"), "a", "test", (1, 2))
+    tested = Cells(
+        groups, StimulusGrouping(group_of={}, group_kind="runs"), "a", "test", (1, 2)
+    )
     classes = measure_classes(groups, tested.context)
     scopes = compare_with_guess(measure_scopes(ALL, tested), tested)
     # labels of one concept, which average precision counts
@@ -572,7 +577,9 @@ def test_orders_of_pictures(recorded: Recorded) -> None:
         order: random.permuted(np.tile(np.arange(1, 10), (7, 1)), axis=1)
         for order in ("as filed", "reversed")
     }
-    alike = Alike("concept", dict(zip(rows.tolist(), "aabbbcdde", strict=True)))
+    alike = StimulusGrouping(
+        "concept", dict(zip(rows.tolist(), "aabbbcdde", strict=True))
+    )
     tried = try_orders(3, ranked, shown, rows, alike)
     sure = [(0.0004, "a"), (0.0002, "b"), (0.5, "c"), (1.0, "d")]
 
@@ -607,7 +614,7 @@ def test_an_order_is_found_by_a_quick_ridge(monkeypatch: pytest.MonkeyPatch) -> 
 
 def measured_run() -> Measurements:
     tested, measured = tables()
-    tested = replace(tested, alike=Alike())
+    tested = replace(tested, alike=StimulusGrouping())
     units = {f"sub-0{number}": [f"{row}" for row in range(14)] for number in (1, 2)}
     units["sub-02"] = units["sub-02"][:11]
     scopes, cells, values = measure_cells(tested, measured, units)

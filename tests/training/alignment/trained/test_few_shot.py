@@ -13,7 +13,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
 from brainhive_cli.training.alignment.stages import Stage, Train
 from brainhive_cli.training.alignment.terms import Term
@@ -120,7 +120,9 @@ def top1(decoder: PersonModel, responses: Trials) -> float:
         gallery = decoder.model.encode_image(
             {"e": torch.from_numpy(EMBEDDING[responses.stimulus])}
         ).float()
-    found = ranks(decode(decoder, responses), gallery, torch.arange(len(gallery)))
+    found = rank_targets(
+        decode(decoder, responses), gallery, torch.arange(len(gallery))
+    )
     return float((found == 1).float().mean())
 
 

@@ -676,7 +676,7 @@ def test_held_out_pictures_are_measured_by_subject(
     ((_, rows),) = queries = select_held_out(data, bank)
     assert rows.tolist() == [*range(15), *range(105, 110)]
     calls = list[Any]()
-    monkeypatch.setattr(module, "summarise", lambda *a, **k: calls.append((a, k)))
+    monkeypatch.setattr(module, "summarise_ranks", lambda *a, **k: calls.append((a, k)))
 
     ranks = torch.arange(20)
     summarise_held_out(ranks, queries, data, 3, [])

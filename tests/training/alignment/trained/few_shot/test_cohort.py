@@ -15,7 +15,7 @@ from brainhive_cli.data.signals.normalisations import Euclidean
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
-from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.ranks import rank_targets
 from brainhive_cli.models.heads import Head
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.stages import Train
@@ -119,7 +119,7 @@ class Cohort:
         """Score the test trials of a new person."""
         tokens = decoder.encode(self.data["test"][who].astype(np.float32))
         target = torch.arange(len(self.gallery))
-        return float((ranks(tokens, self.gallery, target) == 1).double().mean())
+        return float((rank_targets(tokens, self.gallery, target) == 1).double().mean())
 
     def score(self, arm: str, who: int, size: int, draw: int) -> float:
         """Calibrate an arm on some trials of a new person, and score it."""

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.trials import Trials
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.training.alignment.layout import Layout
@@ -61,7 +61,9 @@ def cell_of(**changes: Any) -> CellData:
     targets = targets_of(
         {"e": torch.from_numpy(EMBEDDING)}, [-EMBEDDING, EMBEDDING[::-1].copy()]
     )
-    alike = Alike("concept", {row: f"c{row % 11}" for row in range(PICTURES)})
+    alike = StimulusGrouping(
+        "concept", {row: f"c{row % 11}" for row in range(PICTURES)}
+    )
     data = CellData([person(2, 50), person(4, 37)], targets, held_out, None)
     return replace(data, alike=alike, **changes)
 
