@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.commands.recipes import list_shipped, written
+from brainhive_cli.commands.recipes import format_value, list_shipped
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Recipe
 
@@ -74,7 +74,7 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
     """
     for attribute, field in model.model_fields.items():
         name = field.alias or attribute
-        default = written(
+        default = format_value(
             field.get_default(call_default_factory=True, validated_data={})
         )
         inner = section_of(field.annotation)

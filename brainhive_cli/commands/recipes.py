@@ -1,6 +1,4 @@
-"""recipes: the recipes that come with Brainhive, and each key of one with its meaning,
-default and source.
-"""
+"""The command `recipes`: a list of the shipped recipes, or the keys of some of them."""
 
 import importlib
 import json
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.command import Input, Result
@@ -26,193 +25,225 @@ from brainhive_cli.core.recipe import (
 )
 from brainhive_cli.core.tables import Table
 
-COMMON = ("paths", "run", "digests")
-"""Sections of every recipe, which are listed last."""
+COMMON_SECTIONS = ("paths", "run", "digests")
+"""Sections that every recipe has. Their keys are listed last."""
 
 
 class Recipe(FileRecipe):
-    """Recipe of recipes: the recipes that are shown."""
+    """Recipe of `recipes`: the names of the recipes to show."""
 
     names: NameList = Field(
-        [], description="recipes, as demo, demo/embed or embed; none lists them all"
+        [],
+        description="recipes, such as demo, demo/embed or embed; without a name, all "
+        "recipes are listed",
     )
 
 
-class Shipped(NamedTuple):
-    """Shipped recipe of a command.
+class ShippedRecipe(NamedTuple):
+    """A recipe file that comes with Brainhive.
 
     Attributes:
-        path: Its file.
-        command: Command that it is for.
-        name: Name that `--recipe` takes; empty for the command's own recipe.
-        line: The command line that runs it.
-        about: First sentence of its first comment.
+        path: Path of the YAML file.
+        command: Name of the command that takes the recipe.
+        name: Name that `--recipe` takes. Empty for the recipe that the command uses by
+            default.
+        command_line: Command line that runs the recipe.
+        description: First sentence of the comment at the top of the file.
     """
 
     path: Path
     command: str
     name: str
-    line: str
-    about: str
+    command_line: str
+    description: str
+
+    @property
+    def key(self) -> str:
+        """Unique name: COMMAND for a default recipe, NAME/COMMAND for the others."""
+        return f"{self.name}/{self.command}".lstrip("/")
 
 
-def list_shipped() -> list[Shipped]:
+def list_shipped() -> list[ShippedRecipe]:
     """List all recipes that come with Brainhive."""
-    recipes, root = [], shipped_recipes()
+    root = shipped_recipes()
+    recipes = []
     for path in sorted(root.rglob("*.yaml")):
         command = path.stem
         folder = path.parent.relative_to(root).as_posix()
         name = "" if folder == "." else folder
-
-        # the first sentence of the comment at the top, without the command's name
-        lines = takewhile(
-            lambda line: line.startswith("#"), path.read_text("utf-8").splitlines()
-        )
-        sentence = re.split(
-            r"(?<!\bal)\. ", " ".join(line[1:].strip() for line in lines)
-        )[0]
-        about = sentence.removesuffix(".").removeprefix(f"brainhive {command}: ")
+        command_line = Line(command, ("recipe", name)).plain
         recipes.append(
-            Shipped(path, command, name, Line(command, ("recipe", name)).plain, about)
+            ShippedRecipe(path, command, name, command_line, _describe(path))
         )
     return recipes
 
 
-def tabulate_keys(shipped: Shipped) -> Table:
-    """Lay out the keys of a recipe with value, source and meaning."""
-    # resolve it as its command does, without flags or overrides
+def _describe(path: Path) -> str:
+    """Return the first sentence of a recipe's top comment, without the command line."""
+    lines = path.read_text("utf-8").splitlines()
+    comment_lines = takewhile(lambda line: line.startswith("#"), lines)
+    comment = " ".join(line[1:].strip() for line in comment_lines)
+
+    # a full stop after "et al" does not end the sentence
+    sentence = re.split(r"(?<!\bal)\. ", comment)[0]
+    return sentence.removesuffix(".").removeprefix(f"brainhive {path.stem}: ")
+
+
+def tabulate_keys(shipped: ShippedRecipe) -> Table:
+    """Return a table of the keys of a recipe, with value, source and meaning."""
+    # resolve the recipe as its command does, without flags or overrides
     module = importlib.import_module(
         f"brainhive_cli.commands.{shipped.command.replace('-', '_')}"
     )
     recipe: BaseRecipe = module.Recipe.resolve(
         shipped.command, str(shipped.path), {}, []
     )
-    set_keys = flatten(read_recipe(shipped.path))
+    file_keys = flatten(read_recipe(shipped.path))
     rows = []
-    for key, field, value in sorted(
-        _keys(recipe), key=lambda row: row[0].startswith(COMMON)
-    ):
-        # the source of the value: the recipe, or the default; a default that differs is
-        # named
-        default = written(
+    for key, field, value in _list_keys(recipe):
+        value_text = format_value(value)
+        default_text = format_value(
             field.get_default(call_default_factory=True, validated_data={})
         )
-        is_set = any(name == key or name.startswith(f"{key}.") for name in set_keys)
-        shown = written(value)
+
+        # a key of the file may stand for a section, whose keys come below it
+        is_set = any(name == key or name.startswith(f"{key}.") for name in file_keys)
         source = "recipe" if is_set else "default"
-        source += (
-            f", default {default}"
-            if shown != default and not field.is_required()
-            else ""
-        )
-        rows.append((key, shown, source, field.description or ""))
+        if value_text != default_text and not field.is_required():
+            source += f", default {default_text}"
+        rows.append((key, value_text, source, field.description or ""))
+
+    # the sort is stable, so all other keys keep their order
+    rows.sort(key=lambda row: row[0].startswith(COMMON_SECTIONS))
     return Table(
-        f"{shipped.line}: {shipped.about}",
+        f"{shipped.command_line}: {shipped.description}",
         ("key", "value", "from", "meaning"),
         rows,
         is_list=True,
     )
 
 
-def _keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """List the keys of a section with their fields and values, those of its parts below
-    the part's key.
+def _list_keys(
+    section: BaseModel, prefix: str = ""
+) -> Iterator[tuple[str, FieldInfo, Any]]:
+    """List the keys of a section of a recipe, and of all sections inside it.
+
+    Args:
+        section: Recipe, section or config of a part.
+        prefix: Text before each key: the key of the section and a dot.
+
+    Yields:
+        The full key, the field that describes it, and its value. The value of a part is
+        its kind.
     """
     for name, field in type(section).model_fields.items():
         key = prefix + (field.alias or name)
         value = getattr(section, name)
-        # a part is listed by its kind, then key by key
-        if not isinstance(value, BaseModel) or isinstance(value, parts.Config):
-            yield key, field, value.kind if isinstance(value, parts.Config) else value
+
+        # a part has a row for its kind, a plain section has none
+        if isinstance(value, parts.Config):
+            yield key, field, value.kind
+        elif not isinstance(value, BaseModel):
+            yield key, field, value
         if isinstance(value, BaseModel):
-            yield from _keys(value, f"{key}.")
+            yield from _list_keys(value, f"{key}.")
 
 
-def find(names: list[str]) -> list[Shipped]:
-    """Find recipes by name: a folder of them, a command's own, or one of a folder.
+def find(names: list[str]) -> list[ShippedRecipe]:
+    """Find shipped recipes by name.
+
+    Args:
+        names: Each is the name of a folder of recipes ("demo"), the name of a command
+            ("embed") for its default recipe, or both ("demo/embed").
+
+    Returns:
+        The recipes, in the order of the names. A folder stands for all its recipes.
 
     Raises:
-        RecipeError: if there is none of that name.
+        RecipeError: if no recipe has one of the names.
     """
-    # COMMAND for a recipe without a folder, FOLDER/COMMAND for all others
-    known = {
-        f"{listed.name}/{listed.command}".lstrip("/"): listed
-        for listed in list_shipped()
-    }
+    shipped = list_shipped()
     recipes = []
-    for name in (name.replace("_", "-").removesuffix("/") for name in names):
-        matching = [
-            listed for key, listed in known.items() if name in (key, listed.name)
-        ]
-
-        # guess what an unknown name means
-        if not matching:
-            folders = dict.fromkeys(listed.name for listed in known.values())
-            hint = guess(name, [*folders, *known]) or guess(f"papers/{name}", folders)
+    for name_as_typed in names:
+        name = name_as_typed.replace("_", "-").removesuffix("/")
+        matches = [recipe for recipe in shipped if name in (recipe.key, recipe.name)]
+        if not matches:
+            # suggest a similar name, also if the folder papers/ was left out
+            folders = list(dict.fromkeys(recipe.name for recipe in shipped))
+            keys = [recipe.key for recipe in shipped]
+            hint = guess(name, folders + keys) or guess(f"papers/{name}", folders)
             raise RecipeError(
                 f"no shipped recipe is called {name!r}",
-                f"{hint}they are listed by: {Line('recipes')}",
+                f"{hint}list all recipes: {Line('recipes')}",
             )
-        recipes += matching
+        recipes += matches
     return recipes
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the recipes that are named."""
-    return [Input(shipped.line) for shipped in find(recipe.names)]
+    """List the command lines of the named recipes."""
+    return [Input(shipped.command_line) for shipped in find(recipe.names)]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Show recipes key by key, or list them all."""
-    # show the recipes that are named
+    """Show the keys of the named recipes. Without names, list all recipes."""
     root = shipped_recipes()
-    if recipe.names:
-        listings = find(recipe.names)
-        hint = f"{listings[0].line} --check" if len(listings) == 1 else ""
-        return Result(root, tuple(map(tabulate_keys, listings)), hint=hint)
+    if not recipe.names:
+        return Result(root, _tabulate_recipes(), hint=Line("recipes", "demo/embed"))
+    selected_recipes = find(recipe.names)
+    hint = ""
+    if len(selected_recipes) == 1:
+        hint = f"{selected_recipes[0].command_line} --check"
+    return Result(root, tuple(map(tabulate_keys, selected_recipes)), hint=hint)
 
-    # else list all, those of one name in a row, and the commands' own apart
-    named_recipes: dict[str, list[Shipped]] = {}
-    for listed in list_shipped():
-        named_recipes.setdefault(listed.name, []).append(listed)
-    defaults = tuple(
-        (listed.command, listed.about) for listed in named_recipes.pop("", [])
-    )
-    rows = tuple(
-        # the first comment of the last file describes the recipe
-        (name, ", ".join(listed.command for listed in recipes), recipes[-1].about)
-        for name, recipes in named_recipes.items()
-    )
-    tables = (
+
+def _tabulate_recipes() -> tuple[Table, Table]:
+    """Return a table of the recipes by name, and a table of the default recipes."""
+    recipes_by_name: dict[str, list[ShippedRecipe]] = {}
+    for shipped in list_shipped():
+        recipes_by_name.setdefault(shipped.name, []).append(shipped)
+
+    # the default recipes have no name
+    default_rows = [
+        (shipped.command, shipped.description)
+        for shipped in recipes_by_name.pop("", [])
+    ]
+
+    # recipes of the same name share a row, described by the file of the last command
+    named_rows = []
+    for name, recipes in recipes_by_name.items():
+        commands = ", ".join(shipped.command for shipped in recipes)
+        named_rows.append((name, commands, recipes[-1].description))
+    return (
         Table(
             "Recipes by name, for --recipe",
             ("recipe", "commands", "about"),
-            rows,
+            named_rows,
             is_list=True,
         ),
         Table(
-            "What each command does without --recipe",
+            "Default recipe of each command, used without --recipe",
             ("recipe", "about"),
-            defaults,
+            default_rows,
             is_list=True,
         ),
     )
-    return Result(root, tables, hint=Line("recipes", "demo/embed"))
 
 
-def written(value: Any) -> str:
-    """Write a value as a recipe would."""
-    # a part becomes a mapping, or its kind if all its keys have defaults
+def format_value(value: Any) -> str:
+    """Return a value of a recipe as YAML, on a single line."""
+    # a part becomes a mapping, or only its kind if all other keys have their defaults
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json", exclude_defaults=True)
-        value = value["kind"] if list(value) == ["kind"] else value
+        if list(value) == ["kind"]:
+            value = value["kind"]
 
     # YAML of constants, mappings, lists and scalars
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, Mapping):
-        pairs = ", ".join(f"{key}: {written(inner)}" for key, inner in value.items())
-        return f"{{{pairs}}}"
+        pairs = [f"{key}: {format_value(inner)}" for key, inner in value.items()]
+        return f"{{{', '.join(pairs)}}}"
     if isinstance(value, list | tuple | set | frozenset):
-        return f"[{', '.join(map(written, value))}]"
+        return f"[{', '.join(map(format_value, value))}]"
     return str(value)

@@ -1,6 +1,4 @@
-"""report: runs as one self-contained page, as tables for papers, or as one table for
-pandas.
-"""
+"""The command `report`: runs as a web page, as tables for papers, or as a CSV file."""
 
 import re
 from collections.abc import Sequence
@@ -23,25 +21,25 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.paper_tables import comma_separated, paper_table, write_table
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find
 
-# endings of the names of runs: digests of recipes, and a number
 FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
+"""End of a run's name: digests of recipes, and a number for a repeated run."""
 FOLDER = "reports"
-"""Folder of pages and tables, below home."""
+"""Folder of pages and tables, below the home folder."""
 ReportFormat = Literal["html", "md", "csv", "tex"]
 MAX_NAMED_KEYS = 3
-"""Keys of a set-up that the label of a run names."""
+"""Largest number of recipe keys in the label of a run."""
 
 
 class Recipe(FileRecipe):
-    """Recipe of report: the runs that are shown, and the format."""
+    """Recipe of `report` and `compare`: the runs, and the format of the report."""
 
     runs: NameList | None = Field(
         None,
-        description="runs, by folder, name, RUN:VARIANT, or a command for its newest; "
-        "default: the newest with metrics",
+        description="runs: a folder, a name, RUN:VARIANT, or a command for its newest "
+        "run; default: the newest run with metrics",
     )
     labels: NameList | None = Field(
-        None, description="what each run is called, in the same order"
+        None, description="labels of the runs, in the same order"
     )
     format: ReportFormat = Field(
         "html",
@@ -51,83 +49,96 @@ class Recipe(FileRecipe):
         ),
     )
     to: str | None = Field(
-        None, description="the file; default: one below reports/, named after the runs"
+        None,
+        description="path of the file; default: a file in reports/ with the name of "
+        "the run",
     )
     table: bool | str = Field(
         False,
-        description="a row a method, of the retrievals of a workflow: results first, "
-        "what is none below with the reason; a row's name compares the others with it",
+        description="show the retrieval runs of a workflow in one table, a row per "
+        "method: results first, then excluded runs with the reason; give the name of "
+        "a row to compare the others with it",
     )
     figures: str | None = Field(
         None,
         description=(
-            "a folder for every figure, as SVG, PNG and PDF, as wide as a journal's "
-            "column"
+            "folder to save every figure in, as SVG, PNG and PDF of a journal column's "
+            "width"
         ),
     )
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the runs that are shown."""
-    runs = opened(recipe)
-    written = [
-        _target(recipe, runs),
-        *([locate(recipe.figures)] if recipe.figures else []),
-    ]
-    read = [Input(str(shown_run.folder.path)) for shown_run in runs]
-    return read + [Input(str(path), note="to be written") for path in written]
+    """List the runs to read, and the files to write."""
+    runs = open_runs(recipe)
+    listed_inputs = [Input(str(shown_run.folder.path)) for shown_run in runs]
+    output_paths = [_choose_output_path(recipe, runs)]
+    if recipe.figures:
+        output_paths.append(locate(recipe.figures))
+    for path in output_paths:
+        listed_inputs.append(Input(str(path), note="to be written"))
+    return listed_inputs
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Read the runs, compare those that measured the same, and write the page or the
-    tables.
-    """
-    runs = opened(recipe)
-    # choose the files, and compare runs command by command
-    path = _target(recipe, runs)
+    """Read and compare the runs, and write the page or the tables."""
+    runs = open_runs(recipe)
+    path = _choose_output_path(recipe, runs)
     groups = group_runs(runs)
     for group in groups:
         for reason in group.not_compared:
             console.warn(f"not compared: {reason}")
-    tables = [*map(paper_table, groups)]
     if recipe.table:
         from brainhive_cli.reports import method_tables
 
-        tables = method_tables.tabulate_methods(
-            runs, "" if recipe.table is True else recipe.table
-        )
+        reference_row = "" if recipe.table is True else recipe.table
+        tables = method_tables.tabulate_methods(runs, reference_row)
+    else:
+        tables = [paper_table(group) for group in groups]
 
-    # the page or the tables, and the figures, each in a file of its own
-    launch.once(partial(_write, recipe, groups, tables, path))
+    # write the page or the tables, and save each figure in a file
+    launch.once(partial(_write_report, recipe, groups, tables, path))
     files = {"page" if recipe.format == "html" else "table": path}
     if recipe.figures:
         from brainhive_cli.reports.run_page import save_figures
 
-        files["figures"] = figures = locate(recipe.figures)
+        figure_folder = locate(recipe.figures)
         with console.progress("drawing the figures"):
-            saved = launch.once(partial(save_figures, groups, figures))
-        console.say(f"{len(saved)} files of figures in {figures}")
+            saved_files = launch.once(partial(save_figures, groups, figure_folder))
+        files["figures"] = figure_folder
+        console.say(f"{len(saved_files)} figure files saved in {figure_folder}")
 
-    # the same tables in the terminal, and the comparisons for programs
-    compared = [pair.model_dump() for group in groups for pair in group.compared]
+    # print the same tables, and return the comparisons for `--json`
+    comparisons = []
+    for group in groups:
+        comparisons += [difference.model_dump() for difference in group.compared]
     return Result(
-        path.parent, tuple(tables), files=files, details={"comparisons": compared}
+        path.parent, tuple(tables), files=files, details={"comparisons": comparisons}
     )
 
 
-def _write(
+def _write_report(
     recipe: Recipe, groups: Sequence[RunGroup], tables: Sequence[Table], path: Path
 ) -> None:
-    """Write the page or the tables."""
-    with atomic_write(path) as part:
+    """Write the page, or the tables in the format of the recipe.
+
+    Args:
+        recipe: Recipe with the format.
+        groups: Runs by command, with their comparisons.
+        tables: Tables of the groups, or of the methods if the recipe asks for these.
+        path: Path of the file.
+    """
+    with atomic_write(path) as temporary_path:
         if recipe.format == "html":
-            # draws by matplotlib
+            # these modules import matplotlib
             from brainhive_cli.reports.page import PageSection
             from brainhive_cli.reports.run_page import page_of
 
-            first = [PageSection("Methods side by side", [("", tables)])]
+            sections = []
+            if recipe.table:
+                sections.append(PageSection("Methods side by side", [("", tables)]))
             with console.progress("drawing the page"):
-                page_of(groups, first=first * bool(recipe.table)).write(part)
+                page_of(groups, first=sections).write(temporary_path)
             return
         if recipe.format != "csv":
             texts = [write_table(table, recipe.format) for table in tables]
@@ -138,137 +149,190 @@ def _write(
             text = method_tables.join_tables(tables)
         else:
             text = comma_separated(groups)
-        part.write_text(text, encoding="utf-8")
+        temporary_path.write_text(text, encoding="utf-8")
 
 
 def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
-    """Group runs by command, in their order, and compare those of a group."""
-    # only runs of one command can have measured the same
-    command_runs = [
-        [run for run in runs if run.command == command]
-        for command in dict.fromkeys(run.command for run in runs)
-    ]
-    return [
-        _compare(group) if len(group) > 1 else RunGroup(group) for group in command_runs
-    ]
+    """Group runs by command, and compare the runs of each group.
+
+    Args:
+        runs: Runs of any commands.
+
+    Returns:
+        The groups, in the order in which their commands first appear.
+    """
+    # only runs of the same command can have measured the same values
+    runs_by_command: dict[str, list[ShownRun]] = {}
+    for shown_run in runs:
+        runs_by_command.setdefault(shown_run.command, []).append(shown_run)
+    groups = []
+    for command_runs in runs_by_command.values():
+        if len(command_runs) > 1:
+            groups.append(_compare(command_runs))
+        else:
+            groups.append(RunGroup(command_runs))
+    return groups
 
 
-def opened(recipe: Recipe) -> list[ShownRun]:
-    """Find the runs, each with a label of its own.
+def open_runs(recipe: Recipe) -> list[ShownRun]:
+    """Open the runs that the recipe names, each with a unique label.
+
+    Args:
+        recipe: Recipe with the names of the runs. Without names, the newest run with
+            metrics is opened.
 
     Raises:
-        MissingData: if there is none, or it is not finished.
-        RecipeError: if a run is named twice, or there are more or fewer labels than
-            runs.
+        MissingData: if a run does not exist or is not finished.
+        RecipeError: if a run is named twice, if the number of labels is not the number
+            of runs, or if two labels of the recipe are equal.
     """
-    # find the runs, and refuse one that is named twice
     root = recipe.paths.under_home("runs")
-    chosen = [find(root, name) for name in recipe.runs] if recipe.runs else [find(root)]
-    paths = [(folder.path.resolve(), variant) for folder, variant in chosen]
+    if recipe.runs:
+        references = [find(root, name) for name in recipe.runs]
+    else:
+        references = [find(root)]
+    paths = [(folder.path.resolve(), variant) for folder, variant in references]
     for path in paths:
         if paths.count(path) > 1:
             raise RecipeError(
                 f"{RunFolder(path[0]).reference} is named twice", "name each run once"
             )
 
-    # names without fingerprints, unless only these distinguish runs of a command;
-    # variants by their own names
-    short = [
-        (folder.command, variant or FINGERPRINTS.sub("", folder.label))
-        for folder, variant in chosen
-    ]
-    full = [
-        f"{folder.label}:{variant}" if variant else folder.label
-        for folder, variant in chosen
-    ]
-    labels = recipe.labels or [
-        key[1] if short.count(key) == 1 else name
-        for key, name in zip(short, full, strict=True)
-    ]
-    # every run needs a label, and labels of the user must differ
-    if len(labels) != len(chosen) or (recipe.labels and len({*labels}) < len(labels)):
+    # check that every run has a label, and that labels of the recipe are unique
+    labels = recipe.labels or _choose_labels(references)
+    is_repeated = bool(recipe.labels) and len(set(labels)) < len(labels)
+    if len(labels) != len(references) or is_repeated:
         raise RecipeError(
-            f"{len(chosen)} runs have the labels {', '.join(labels)}",
-            "give each run one of its own",
+            f"{len(references)} runs need {len(references)} different labels, but the "
+            f"labels are: {', '.join(labels)}",
+            "give each run a label of its own",
         )
-    runs = [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
+    runs = [
+        ShownRun(label, folder=folder, variant=variant)
+        for label, (folder, variant) in zip(labels, references, strict=True)
+    ]
+
+    # several runs without labels are named by the recipe keys in which they differ
     if not recipe.labels and len(runs) > 1:
         for shown_run, label in zip(runs, name_by_differences(runs), strict=True):
             shown_run.label = label
     return runs
 
 
-def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
-    """Name runs of one command by the values in which their set-ups differ; else by
-    their labels.
+def _choose_labels(references: Sequence[tuple[RunFolder, str]]) -> list[str]:
+    """Choose a label for each run from its name.
+
+    The label is the name without fingerprints, or the name of the variant. If two runs
+    of a command would get the same label, both keep their full names.
+
+    Args:
+        references: Folder and variant of each run. The variant is empty for all of the
+            run.
     """
-    labels = [run.label for run in runs]
-    set_ups = [run.measured.facts.set_up for run in runs]
-    if len({run.command for run in runs}) > 1 or not all(set_ups):
+    short_names = []
+    full_names = []
+    for folder, variant in references:
+        short_name = variant or FINGERPRINTS.sub("", folder.label)
+        short_names.append((folder.command, short_name))
+        full_names.append(f"{folder.label}:{variant}" if variant else folder.label)
+    labels = []
+    for command_and_name, full_name in zip(short_names, full_names, strict=True):
+        is_unique = short_names.count(command_and_name) == 1
+        labels.append(command_and_name[1] if is_unique else full_name)
+    return labels
+
+
+def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
+    """Name runs by the values of the recipe keys in which they differ.
+
+    Args:
+        runs: Runs with labels.
+
+    Returns:
+        A name for each run, such as "nice, rate_hz 250 Hz". The names are the labels if
+        the runs were made by different commands, if a run has not stored its recipe, or
+        if `MAX_NAMED_KEYS` keys do not give each run a different name.
+    """
+    labels = [shown_run.label for shown_run in runs]
+    commands = {shown_run.command for shown_run in runs}
+    set_ups = [shown_run.measured.facts.set_up for shown_run in runs]
+    if len(commands) > 1 or not all(set_ups):
         return labels
 
-    # the first keys that tell more of the runs apart, kinds of parts before their other
-    # keys
-    keys = dict.fromkeys(
-        key for set_up in set_ups for key in set_up if not key.startswith(CITES)
-    )
+    # kinds of parts come before other keys, since they describe a run best
+    keys: dict[str, None] = {}
+    for set_up in set_ups:
+        keys |= dict.fromkeys(key for key in set_up if not key.startswith(CITES))
     names = [""] * len(runs)
     for key in sorted(keys, key=lambda key: not key.endswith(".kind")):
-        word = key.rpartition(".")[2]
-        # the name of a part says what it is
-        called = "" if word == "kind" else f"{word} "
-        values = [say(key, set_up.get(key)) for set_up in set_ups]
-        # a key stays only if it tells more runs apart
-        longer = [
-            f"{name}, {called}{value}"
-            for name, value in zip(names, values, strict=True)
-        ]
-        if len({*longer}) > len({*names}):
-            names = longer
-    if (
-        len({*names}) < len(runs)
-        or max(name.count(", ") for name in names) > MAX_NAMED_KEYS
-    ):
+        key_name = key.rpartition(".")[2]
+        # the name of a part is clear without the name of its key
+        prefix = "" if key_name == "kind" else f"{key_name} "
+        longer_names = []
+        for name, set_up in zip(names, set_ups, strict=True):
+            longer_names.append(f"{name}, {prefix}{say(key, set_up.get(key))}")
+
+        # keep the key if it makes more names different
+        if len(set(longer_names)) > len(set(names)):
+            names = longer_names
+    n_keys = max(name.count(", ") for name in names)
+    if len(set(names)) < len(runs) or n_keys > MAX_NAMED_KEYS:
         return labels
     return [name.removeprefix(", ") for name in names]
 
 
-def newest_two(root: Path) -> list[str]:
-    """Name the newest run with values item by item, and the newest that can be compared
-    with it.
+def find_newest_pair(root: Path) -> list[str]:
+    """Find the newest run with a value per item, and the newest run like it.
+
+    Args:
+        root: Folder of all runs.
+
+    Returns:
+        The paths of the two runs. The second run is of the same command, and can be
+        compared with the first one item by item.
 
     Raises:
-        MissingData: if there are no two.
+        MissingData: if there are no two such runs.
     """
-    # the newest run with values of items
-    two = "runs that measured the same, item by item"
     first = newest(
         root,
         None,
-        lambda run: "" if run.measurements().items else "no values item by item",
-        needed=two,
+        lambda run: "" if run.measurements().items else "no value per item",
+        needed="a value per item",
         hint=Line("eval-retrieval"),
     )
-    shown = ShownRun("", first)
+    first_shown = ShownRun("", first)
 
-    # the newest other run of its command that measured the same
-    def differs(run: RunFolder) -> str:
-        return "; ".join(_compare([shown, ShownRun("", run)]).not_compared)
+    def explain_mismatch(run: RunFolder) -> str:
+        group = _compare([first_shown, ShownRun("", run)])
+        return "; ".join(group.not_compared)
 
     second = newest(
-        root, first.command, differs, needed=f"another of {two}", apart_from=first
+        root,
+        first.command,
+        explain_mismatch,
+        needed=f"values that can be compared with run {first.path.name}",
+        apart_from=first,
     )
-    return [str(run.path) for run in (first, second)]
+    return [str(first.path), str(second.path)]
 
 
-def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
-    """Choose the path of the file that is written."""
+def _choose_output_path(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
+    """Return the path of the page or table.
+
+    By default, the file is named after the first run. The name of a report of several
+    runs ends with a digest of their paths, so that different selections get different
+    files.
+
+    Args:
+        recipe: Recipe with the path, if the user chose it, and the format.
+        runs: Runs of the report.
+    """
     if recipe.to is not None:
         return locate(recipe.to)
-
-    # a file named after the first run; a digest of all tells pages of several runs
-    # apart
-    name = runs[0].folder.label + ("-methods" if recipe.table else "")
+    name = runs[0].folder.label
+    if recipe.table:
+        name += "-methods"
     if len(runs) > 1:
         folders = "\n".join(str(shown_run.folder.path) for shown_run in runs)
         digest = documents.digest_text(folders)[:6]
@@ -276,9 +340,12 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
     return home_folder() / FOLDER / f"{name}.{recipe.format}"
 
 
-def _kind_of_items(run: ShownRun) -> str:
-    """Say what values a run has item by item: ranks of a gallery, or metrics of
-    pictures; empty for none.
+def _classify_item_values(run: ShownRun) -> str:
+    """Return the kind of values that a run stores per item.
+
+    Returns:
+        "ranks" if each item has its rank in a gallery, "metrics" if each picture has
+        metrics. Empty if the run stores no values per item.
     """
     facts = run.measured.facts
     if isinstance(facts, RetrievalFacts) and facts.gallery:
@@ -287,42 +354,45 @@ def _kind_of_items(run: ShownRun) -> str:
 
 
 def _compare(runs: Sequence[ShownRun]) -> RunGroup:
-    """Compare the first run with all comparable ones at once, as the adjustment of p
-    needs.
+    """Compare the first run with all other runs item by item.
+
+    All comparisons are made in one call, because the p values are adjusted for their
+    number.
+
+    Args:
+        runs: Runs of the same command, with different labels.
+
+    Returns:
+        The runs with their differences, and the reasons why runs were not compared.
     """
-    first, *following = runs
-
-    # the first run needs values of items
-    kind = _kind_of_items(first)
+    first, *later_runs = runs
+    kind = _classify_item_values(first)
     if not kind or not first.measured.items:
-        return RunGroup(
-            runs, not_compared=[f"{first.label} has no values item by item"]
-        )
+        reason = f"{first.label} has no value per item"
+        return RunGroup(runs, not_compared=[reason])
 
-    # compare runs of the same kind of values: ranks of a gallery, or values of items
-    measurements = {
-        run.label: run.measured
-        for run in following
-        if _kind_of_items(run) == kind and run.measured.items
-    }
+    # select the runs whose values are of the same kind
+    measurements = {}
+    reasons = []
+    for shown_run in later_runs:
+        if _classify_item_values(shown_run) == kind and shown_run.measured.items:
+            measurements[shown_run.label] = shown_run.measured
+        else:
+            reasons.append(
+                f"{first.label} and {shown_run.label} did not measure the same"
+            )
+
+    # numpy is imported here, since a single run does not need it
     if kind == "ranks":
-        # one run alone needs no numpy
         from brainhive_cli.measurement.comparison import compare_ranks
 
-        pairs = {
-            (first.label, label): (first.measured, run)
-            for label, run in measurements.items()
-        }
-        compared, errors = compare_ranks(pairs)
+        pairs = {}
+        for label, measured in measurements.items():
+            pairs[first.label, label] = (first.measured, measured)
+        differences, errors = compare_ranks(pairs)
     else:
         from brainhive_cli.measurement.comparison import compare_runs
 
-        compared, errors = compare_runs(first.measured, first.label, measurements)
-
-    # runs with other values, or without any, are named with the reason
-    reasons = [
-        f"{first.label} and {run.label} did not measure the same"
-        for run in following
-        if run.label not in measurements
-    ]
-    return RunGroup(runs, compared, [*reasons, *(error.message for error in errors)])
+        differences, errors = compare_runs(first.measured, first.label, measurements)
+    reasons += [error.message for error in errors]
+    return RunGroup(runs, compared=differences, not_compared=reasons)

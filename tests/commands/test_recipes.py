@@ -1,4 +1,4 @@
-"""recipes: the shipped ones, and what each key means."""
+"""The command `recipes`: the shipped recipes, and the meaning of their keys."""
 
 import json
 from typing import Any
@@ -14,18 +14,15 @@ def brainhive(*words: str, columns: str = "80") -> Any:
 
 
 def test_every_shipped_recipe_is_listed_with_its_commands() -> None:
-    named, own = json.loads(brainhive("--json").stdout)["tables"]
-    found = {
-        f"{row['recipe']}/{command}"
-        for row in named["rows"]
-        for command in row["commands"].split(", ")
-    }
-    found |= {row["recipe"] for row in own["rows"]}
-    assert found == {
+    named_table, default_table = json.loads(brainhive("--json").stdout)["tables"]
+    recipes = {row["recipe"] for row in default_table["rows"]}
+    for row in named_table["rows"]:
+        recipes |= {f"{row['recipe']}/{name}" for name in row["commands"].split(", ")}
+    assert recipes == {
         path.relative_to(shipped_recipes()).with_suffix("").as_posix()
         for path in shipped_recipes().rglob("*.yaml")
     }
-    assert all(row["about"] for row in (*named["rows"], *own["rows"]))
+    assert all(row["about"] for row in named_table["rows"] + default_table["rows"])
     assert max(map(len, brainhive().stdout.splitlines())) <= 80
 
 
@@ -49,3 +46,10 @@ def test_a_recipe_is_shown_key_by_key_with_value_source_default_and_meaning() ->
     assert list(rows)[-1].startswith(("run", "digests"))
     lines = brainhive("demo/train_align").stdout.splitlines()
     assert "seeds" in lines and max(map(len, lines[1:])) <= 80
+
+
+def test_an_unknown_recipe_is_refused_with_a_similar_name() -> None:
+    refused = brainhive("demo/train")
+    assert refused.exit_code == 2
+    for fact in ("'demo/train'", "demo/train-align", "brainhive recipes"):
+        assert fact in refused.stderr
