@@ -79,9 +79,8 @@ def rank_first_pictures(signal_tokens: Tensor, gallery: Tensor, pictures: int) -
     """
     # similarities that count as equal to those of the ranked pictures, or larger
     signals = normalise_tokens(signal_tokens)
-    limits = (
-        signals @ normalise_tokens(gallery[:pictures]).T
-    ).contiguous() - TIE_TOLERANCE
+    similarities = signals @ normalise_tokens(gallery[:pictures]).T
+    limits = similarities.contiguous() - TIE_TOLERANCE
 
     # candidates at these limits or above, block by block
     # [N, P]

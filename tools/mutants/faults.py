@@ -15,7 +15,7 @@ class Fault(NamedTuple):
 
 FAULTS = (
     Fault("return 1 + count_at_least(", "return 0 + count_at_least("),
-    Fault(".T).contiguous() - TIE_TOLERANCE", ".T).contiguous() + TIE_TOLERANCE"),
+    Fault(".contiguous() - TIE_TOLERANCE", ".contiguous() + TIE_TOLERANCE"),
     Fault("    wrong = pool - targets\n", "    wrong = pool\n"),
     Fault(
         "np.clip(count - ways - before, 0, None)", "np.clip(count - before, 0, None)"
