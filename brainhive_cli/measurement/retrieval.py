@@ -1,4 +1,14 @@
-"""Scores of picture retrieval: how high a gallery ranks the picture that was seen."""
+"""Scores of picture retrieval: how high a gallery ranks the picture that was seen.
+
+A gallery is a list of pictures, the candidates. The model computes a token, a vector,
+of each signal. Candidates are ranked by the cosine similarity of their tokens to it.
+
+- Cell: one training of a model, with its subjects, seed and fold.
+- Control: a measurement in which signals are paired with other pictures.
+- Verdict: the decision that ranks are above chance, at chance, below chance, or that
+  the design does not allow a test.
+- Scope: name of a table of scores, such as `all · backward`.
+"""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,8 +39,8 @@ from brainhive_cli.measurement.units import GroupingCriterion, Items, StimulusGr
 MAX_CORRECTED_CANDIDATES = 10_000
 """Largest gallery whose similarities can be corrected. Its tokens take 400 MB."""
 MAX_VERDICT_PICTURES = 2048
-"""Largest number of pictures that the verdict compares. Their ranks by the signals of
-the same pictures take 8 MB per cell.
+"""Largest number of pictures that the verdict compares. The table of their ranks for
+the signals of the same pictures takes 8 MB per cell.
 """
 MAX_DRAWS = 1000
 """Largest number of permutations of a control. The smallest p is 1 / (MAX_DRAWS + 1).
@@ -41,37 +51,38 @@ CONTROL_METRICS: Mapping[str, Callable[[Array], Array]] = {
     "mean_rank": lambda ranks: ranks.mean(-1),
     "mrr": lambda ranks: (1 / ranks).mean(-1),
 }
+"""Metrics of a control by name, computed from ranks [..., N]."""
 MAX_TRIALS_ENCODED_ALONE = 32
 """Largest number of trials that are encoded without the others. A few evenly spaced
 trials are enough, because a dependence on the batch affects every trial.
 """
 MAX_TOKEN_DISTANCE = 1e-5
-"""Largest cosine distance between two tokens that count as equal. The distance is half
-the squared relative difference. Summing in another order changes it by about 1e-12 in
-float32 and 1e-6 in TF32, which convolutions on a GPU use.
+"""Largest cosine distance between two tokens that count as equal. For small distances,
+the cosine distance is half the squared relative difference of the tokens. If a GPU sums
+in another order, rounding gives a distance of about 1e-12 in float32 and 1e-6 in TF32,
+which convolutions on a GPU use.
 """
 MAX_SCORE_DIFFERENCE = 1e-6
-"""Largest difference between two scores that count as tied: four steps of float32 at 2.
-The tokens of two categories may be collinear. All cosines are then -1 or 1, apart from
-rounding.
+"""Largest difference between two scores that count as tied: four steps of float32 near
+2. A score is the difference of two cosines. If the tokens of two categories are
+collinear, all cosines are -1 or 1, and scores differ only by rounding.
 """
 make_empty_column: Callable[[], Array] = partial(np.empty, 0, np.int64)
-"""Default of a column that was not measured."""
+"""Make the default of a column that was not measured."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures among which the seen picture is searched.
-
-    Each model has its own tokens [M, D] of these M candidates.
+    """Pictures among which the seen picture is searched, called candidates.
 
     Attributes:
-        rows: Row numbers [M_split] of the candidates in the target stores, ascending,
-            keyed by split. The first split is the one whose signals are tested.
-            Pictures skipped as bad are not candidates. Empty where folds are pooled.
+        rows: Row numbers [M_split] of the candidates in the files with the embeddings,
+            ascending, keyed by split. The first split is the one whose signals are
+            tested. Pictures that were skipped as bad are not candidates. If folds are
+            pooled, the mapping is empty.
         image_ids: Image ids [M] of the candidates, in the order of the splits.
         concepts: Concept [M] of each candidate.
-        alike_by: Property that makes pictures exchangeable in a permutation.
+        alike_by: Property that pictures must share to be exchanged in a permutation.
     """
 
     rows: Mapping[str, Int64]
@@ -81,95 +92,112 @@ class Gallery:
 
     @property
     def test_rows(self) -> Int64:
-        """Rows of the split whose signals are tested, the first of the gallery."""
+        """Row numbers [M_test] of the split whose signals are tested.
+
+        These pictures are the first M_test candidates.
+        """
         return next(iter(self.rows.values()))
 
-    def find(self, image_ids: Iterable[str]) -> Int64:
+    def find_indices(self, image_ids: Iterable[str]) -> Int64:
         """Look up the gallery index [N] of each picture.
 
-        A picture in several splits has the index of the earliest one, whose signals are
-        tested.
+        If a picture is in several splits, its index in the first of them is returned,
+        because the first split is the one whose signals are tested.
         """
         index_of: dict[str, int] = {}
         for index, image_id in enumerate(self.image_ids):
             index_of.setdefault(image_id, index)
         return np.array([index_of[image_id] for image_id in image_ids], np.int64)
 
-    def relevant(self, target: Int64) -> Int64:
-        """List the candidates that share the concept of each target.
+    def list_relevant(self, seen: Int64) -> Int64:
+        """List the candidates that share the concept of each seen picture.
 
         Args:
-            target: Gallery index [N] of the pictures that were seen.
+            seen: Gallery indices [N] of the seen pictures.
 
         Returns:
             Gallery indices [N, K]. Rows with fewer than K candidates end in -1.
         """
-        indices_of: dict[str, list[int]] = {}
+        indices_of_concept: dict[str, list[int]] = {}
         for index, concept in enumerate(self.concepts):
-            indices_of.setdefault(concept, []).append(index)
+            indices_of_concept.setdefault(concept, []).append(index)
 
-        # pad every row with -1 to the length of the longest
-        rows = [indices_of[self.concepts[index]] for index in target]
-        longest = max(len(row) for row in rows)
-        padded = np.full((len(rows), longest), -1)
-        for row, indices in zip(padded, rows, strict=True):
+        # pad every list with -1 to the length of the longest
+        lists = [indices_of_concept[self.concepts[index]] for index in seen]
+        longest = max(len(indices) for indices in lists)
+        relevant = np.full((len(lists), longest), -1)
+        for row, indices in zip(relevant, lists, strict=True):
             row[: len(indices)] = indices
-        return padded
+        return relevant
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one subject in one cell, as columns with a value per item.
+    """Scores of one subject in one cell, as columns with a value for each signal.
 
-    Columns that were not measured are empty.
+    Columns that were not measured are empty. The fields have five roles, in this order:
+    the tested signals, their ranks in the whole gallery, the ranks for the verdict,
+    further tables, and the ceiling.
 
     Attributes:
-        image_ids: Image id [N] of the picture that each signal showed. Where trials of
-            seen pictures are held out, the name of the trial. Empty in a further table
-            of the same items.
-        labels: Image id [N] that is counted as right. It is the picture that was shown,
-            or a different one in a control.
-        concepts: Concept [N] of the picture that each signal showed.
+        image_ids: Image id [N] of the picture that each signal showed. If held-out
+            trials show pictures that were also seen in training, the name of the trial.
+            In a further table of the same signals, empty.
+        labels: Image id [N] of the picture that counts as right for each signal. It is
+            the picture that was shown, or in a control another picture.
+        concepts: Concept [N] of each label.
         groups: Run, session or fold [N] of each signal. Labels are exchanged only
             within a group. Empty if all labels may be exchanged.
-        interleaving: Which labels may be exchanged.
+        interleaving: Part of the recording and block of each signal, which say which
+            labels may be exchanged.
         is_trialwise: True if each token was computed from one signal at a time.
-        ranks: Rank [N] of the seen picture. [draws, N] at a point of a curve,
-            [splits, N] for halves of the repetitions.
-        pool: Number of candidates. 0 if there are none.
-        targets: Number of candidates that count as right.
-        values: Further metrics, each [N]. `map` is the average precision, where the
-            relevant pictures are the candidates of the seen concept. `top1_expected` is
-            the share of all possible subsets in which an item ranks first.
-            `reliability` is the contribution of each picture to the correlation between
-            halves, averaged over channels, times and splits. Its mean over pictures is
-            that correlation. For a region, the metric of each head.
-        relevant: Number [N] of relevant pictures.
-        named: Concept [N] of the candidate that is most similar to the signal.
-        nearest: Cosine similarity [N] of the seen picture to the most similar training
-            picture, in the space where retrieval compares.
-        wins: Contribution [N] of each signal to the area under the ROC curve between
-            two pictures, as computed by `share_wins`. The mean over pictures is the
-            area. Empty if there are not two pictures.
-        candidates: Image ids [P] of the test pictures that the verdict compares, drawn
-            at random from a large split. Training pictures are excluded, because they
-            may be closer to every signal or farther from it.
-        table: Ranks [n, P] of these pictures for each signal that shows one of them, in
-            uint16. 0 where a pair was not compared.
-        control: Each metric [1 + K] as measured, followed by its K draws under the
-            control.
+
+        ranks: Rank [N] of the label in the gallery, from 1. For a number of
+            repetitions, ranks [draws, N]. For the ceiling, ranks [splits, N].
+        pool: Number of candidates. 0 if nothing was ranked.
+        n_targets: Number of candidates that count as right.
+        values: Further metrics [N], keyed by metric:
+
+            - `map`: average precision, where all candidates with the concept of the
+              label are relevant.
+            - `top1_expected`: share of all possible subsets of the candidates in which
+              the label ranks first.
+            - `reliability`: contribution of each picture to the correlation between
+              halves of the repetitions, averaged over channels, times and splits. Its
+              mean over pictures is the correlation.
+            - In a table of a region, one metric per head of the model: the relative
+              squared change of its prediction if the region has the mean signal.
+        relevant: Number [N] of relevant candidates.
+        nearest_concepts: Concept [N] of the candidate most similar to each signal.
+        auc_parts: Contribution [N] of each signal to the area under the ROC curve, as
+            computed by `compute_auc_parts`. Empty unless the gallery has two pictures.
+        train_similarities: Largest cosine similarity [N] of the label to a training
+            picture, in the space in which pictures are ranked.
+        control: Metrics [1 + K] of a control, keyed by metric: first the value for the
+            shown pictures, then the values of K draws.
+
+        verdict_ids: Image ids [P] of the test pictures that the verdict compares. From
+            a large split, these pictures are drawn at random. Training pictures are
+            excluded, because they may be closer to every signal or farther from it.
+        verdict_ranks: Ranks [n, P] of these pictures for each signal whose label is one
+            of them, as uint16. 0 if a picture was not compared with the signal.
+
         scopes: Further tables, keyed by the end of their scope, such as `backward`,
-            `subsets`, `corrections · csls`, `repetitions · 4` or `regions · V1`.
-            `backward` ranks all signals for each picture that was shown. It is left out
-            if some pictures were shown more often than others, or if trials of seen
-            pictures are held out.
-        words: Description of how a further table was measured.
-        ceiling: Scores of one half of the repetitions against the other half. They do
-            not depend on a model. Only pictures with at least two repetitions count.
-        repetitions: Largest number of repetitions of a picture behind a ceiling.
-        times: Mean ratio between the repetitions of a picture and those in its half, of
-            a ceiling. 2, or more if the number of repetitions is odd.
-        reason: Why there is no ceiling.
+            `subsets`, `corrections · csls`, `repetitions · 4` or `regions · V1`. The
+            table `backward` ranks all signals for each picture. It is missing if some
+            pictures have more signals than others, or if held-out trials show pictures
+            that were also seen in training.
+        description: Sentence part for the report, in a further table: how its values
+            were measured.
+
+        ceiling: Scores of one half of the repetitions of each picture, ranked by the
+            other half. They do not depend on a model. Pictures with a single repetition
+            are left out.
+        repetitions: Largest number of repetitions of a picture, in a ceiling.
+        repetition_ratio: Number of all repetitions divided by the number in one half,
+            in a ceiling. 2 if every picture has an even number of repetitions, else
+            larger.
+        reason: In a ceiling that could not be measured, the reason.
     """
 
     image_ids: Sequence[str] = ()
@@ -178,130 +206,157 @@ class Scores:
     groups: Sequence[str] = ()
     interleaving: Interleaving = field(default_factory=lambda: Interleaving([], []))
     is_trialwise: bool = True
+
+    # ranks in the whole gallery
     ranks: Int64 = field(default_factory=make_empty_column)
     pool: int = 0
-    targets: int = 1
+    n_targets: int = 1
     values: Mapping[str, Float64] = field(default_factory=dict)
     relevant: Int64 = field(default_factory=make_empty_column)
     nearest_concepts: Sequence[str] = ()
-    nearest: Float64 = field(default_factory=make_empty_column)
     auc_parts: Sequence[float] = ()
-    candidates: Sequence[str] = ()
-    table: Array = field(default_factory=make_empty_column)
+    train_similarities: Float64 = field(default_factory=make_empty_column)
     control: Mapping[str, Float64] = field(default_factory=dict)
+
+    # ranks for the verdict
+    verdict_ids: Sequence[str] = ()
+    verdict_ranks: Array = field(default_factory=make_empty_column)
+
+    # further tables
     scopes: Mapping[str, Self] = field(default_factory=dict)
     description: str = ""
+
+    # ceiling
     ceiling: Self | None = None
     repetitions: int = 0
     repetition_ratio: float = 2.0
     reason: str = ""
 
-    def get_table(self, name: str) -> Self | None:
-        """Return the further table of a scope with the ids of its items, or None."""
-        table = self.scopes.get(name)
+    def get_table(self, scope: str) -> Self | None:
+        """Return the further table of a scope, or None if there is none.
+
+        A table of the same signals gets their image ids.
+        """
+        table = self.scopes.get(scope)
         if table is None:
             return None
         return replace(table, image_ids=table.image_ids or self.image_ids)
 
-    def surplus(self) -> list[float | None]:
-        """Compare the rank of the seen picture for its signal with its rank for others.
+    def compute_rank_advantages(self) -> list[float | None]:
+        """Compute how much better a picture ranks for its own signal than for others.
+
+        For a signal with n compared pictures, the value is
+        (mean rank of its label for signals of other pictures - own rank) / (n - 1).
 
         Returns:
-            A value [N] per signal: the share of the other test pictures that rank below
-            the seen picture, minus the mean of that share over the signals that showed
-            other pictures. None if the verdict does not compare the seen picture.
+            A value [N] for each signal. None if the label is not among the compared
+            pictures, or if no signal of another picture ranks it.
         """
-        column_of = {name: column for column, name in enumerate(self.candidates)}
-        columns = [column_of[label] for label in self.labels if label in column_of]
-        ranks = np.where(self.table > 0, self.table, np.nan)  # [n, P]
-        signals = np.arange(len(columns))
-        own_ranks = ranks[signals, columns]  # [n]
-        n_compared = np.isfinite(ranks).sum(1)  # [n]
-
-        # mean rank of each picture for the signals that showed other pictures
-        ranks[signals, columns] = np.nan
-        n_signals = np.isfinite(ranks).sum(0)[columns]
-        mean_ranks = np.nansum(ranks, 0)[columns] / np.maximum(n_signals, 1)
-        shares = (mean_ranks - own_ranks) / np.maximum(1, n_compared - 1)
-
-        # signals whose picture is not compared have no value
-        surplus: list[float | None] = [None] * len(self.labels)
+        column_of = {
+            image_id: column for column, image_id in enumerate(self.verdict_ids)
+        }
         is_compared = [label in column_of for label in self.labels]
-        for signal, share, n in zip(
-            np.flatnonzero(is_compared), shares.tolist(), n_signals, strict=True
+        columns = [column_of[label] for label in self.labels if label in column_of]
+
+        # own rank of the label, and number of pictures ranked for the signal
+        label_ranks = np.where(self.verdict_ranks > 0, self.verdict_ranks, np.nan)
+        rows = np.arange(len(columns))
+        own_ranks = label_ranks[rows, columns]  # [n]
+        n_compared = np.isfinite(label_ranks).sum(1)  # [n]
+
+        # signals of the same picture do not count among the others
+        label_ranks[rows, columns] = np.nan
+        n_others = np.isfinite(label_ranks).sum(0)[columns]
+        mean_ranks = np.nansum(label_ranks, 0)[columns] / np.maximum(n_others, 1)
+        advantages = (mean_ranks - own_ranks) / np.maximum(1, n_compared - 1)
+
+        # return a value for every signal, also for signals without a rank
+        values: list[float | None] = [None] * len(self.labels)
+        for signal, advantage, n in zip(
+            np.flatnonzero(is_compared), advantages.tolist(), n_others, strict=True
         ):
-            surplus[signal] = share if n else None
-        return surplus
+            values[signal] = advantage if n else None
+        return values
 
 
 def permute_targets(
-    target: Int64, gallery: Gallery, control: str, seed: int, parts: Sequence[Hashable]
+    seen: Int64, gallery: Gallery, control: str, seed: int, parts: Sequence[Hashable]
 ) -> Iterator[Int64]:
-    """Pair signals with wrong pictures, once for a control and once per further draw.
+    """Pair each signal with a picture as the control asks for.
 
-    Accuracy that remains after the permutation is chance. All subjects and models use
-    the same permutations, because their ranks vary together.
+    With wrong pictures, the remaining accuracy is the accuracy by chance. Subjects see
+    the same pictures, and models of several seeds get the same signals. Therefore the
+    same permutations are used for all subjects and models.
 
     Args:
-        target: Gallery index [N] of the picture that each signal showed.
-        gallery: Candidates that `target` indexes.
-        control: `none` leaves the pairs as they are, `shuffled` permutes the signals,
-            and `permuted` permutes all pictures of the split.
+        seen: Gallery indices [N] of the pictures that the signals showed.
+        gallery: Candidates.
+        control: How signals are paired with pictures:
+
+            - `none`: each signal with the picture that it showed.
+            - `shuffled`: the signals are permuted.
+            - `permuted`: all pictures of the tested split are permuted, also pictures
+              without a signal. If `parts` are given, as `shuffled`.
         seed: Seed of the permutations.
-        parts: Part [N] of the recording that each held-out trial comes from, if the
-            test pictures were also seen in training. Labels are then permuted within
+        parts: Part of the recording [N] of each signal, if held-out trials show
+            pictures that were also seen in training. Signals are then permuted within
             parts. Empty if whole pictures are held out.
 
     Yields:
-        Gallery index [N] of the picture that each signal is paired with.
+        Gallery indices [N] of the pictures that the signals are paired with: those of
+        the control first, then up to `MAX_DRAWS` further permutations. With `none`, the
+        seen pictures are yielded once.
     """
     if control == "none":
-        yield target
+        yield seen
         return
 
-    # trials are permuted within parts, pictures within units of equal composition
+    # trials are exchanged within parts, pictures with pictures of similar units
     if parts:
         trials = [range(len(parts))]
         items = Items(trials, trials, strata=[parts])
     else:
         alike = StimulusGrouping(gallery.alike_by, dict(enumerate(gallery.concepts)))
-        items = alike.make_items([list(range(len(gallery.test_rows))), target.tolist()])
+        test_pictures = list(range(len(gallery.test_rows)))
+        items = alike.make_items([test_pictures, seen.tolist()])
 
     # the first permutation comes from the seed itself, the draws from a derived seed
     orders = items.draw_permutations(MAX_DRAWS, derive_seed(seed, 0))
     draws = (items.apply_permutation(order) for order in orders)
     for permutation in chain([items.permute(seed)], draws):
-        signals = permutation[-1]
         if control == "permuted" and not parts:
-            pictures = permutation[0]
-            yield pictures[target]
+            picture_order = permutation[0]
+            yield picture_order[seen]
         else:
-            yield target[signals]
+            signal_order = permutation[-1]
+            yield seen[signal_order]
 
 
 def measure_control(
     gallery: Gallery, images: Tensor, tokens: Tensor, targets: Sequence[Int64]
 ) -> dict[str, Float64]:
-    """Measure retrieval for the seen pictures and for each draw of a control.
+    """Compute retrieval metrics for the seen pictures and for each draw of a control.
 
     Args:
         gallery: Candidates.
         images: Tokens [M, D] of the candidates.
         tokens: Tokens [N, D] of the signals.
-        targets: 1 + K arrays [N] of gallery indices: the pictures that were seen, then
-            the pictures of each draw.
+        targets: 1 + K arrays [N] of gallery indices. The first array holds the seen
+            pictures, each further array the pictures of a draw.
 
     Returns:
-        Metrics [1 + K] by name.
+        Metrics [1 + K], keyed by name.
     """
-    # rank every picture of the split once, then look up the pictures of each draw
-    all_ranks = rank_first_pictures(tokens, images, len(gallery.test_rows))  # [N, M]
-    signals = np.arange(len(tokens))
-    target_ranks = np.stack([all_ranks[signals, target] for target in targets])
+    # rank every test picture once, then look up the pictures of each draw
+    all_ranks = rank_first_pictures(
+        tokens, images, len(gallery.test_rows)
+    )  # [N, M_test]
+    signal_indices = np.arange(len(tokens))
+    target_ranks = np.stack([all_ranks[signal_indices, target] for target in targets])
     return {name: metric(target_ranks) for name, metric in CONTROL_METRICS.items()}
 
 
-def rank(
+def rank_gallery(
     gallery: Gallery,
     images: Tensor,
     tokens: Mapping[int, Tensor],
@@ -318,36 +373,41 @@ def rank(
     Returns:
         The scores of `items` with the columns that depend on the ranks.
     """
-    # rank, average precision and nearest candidate of each signal
-    signals = torch.cat([*tokens.values()])  # [N, D]
-    target = gallery.find(label for scores in items.values() for label in scores.labels)
-    relevant = gallery.relevant(target)  # [N, K]
-    ranked = rank_with_precision(
-        signals, images, torch.from_numpy(target), torch.from_numpy(relevant)
+    # rank of the label, average precision and nearest candidate of each signal
+    signal_tokens = torch.cat(list(tokens.values()))  # [N, D]
+    labels: list[str] = []
+    for subject_items in items.values():
+        labels.extend(subject_items.labels)
+    target = gallery.find_indices(labels)
+    relevant = gallery.list_relevant(target)  # [N, K]
+    label_ranks, precisions = rank_with_precision(
+        signal_tokens, images, torch.from_numpy(target), torch.from_numpy(relevant)
     )
-    seen_ranks, precision = (values.numpy() for values in ranked)
-    nearest_rows = find_nearest(signals, images)
+    all_ranks = label_ranks.numpy()
+    all_precisions = precisions.numpy()
+    nearest_candidates = find_nearest(signal_tokens, images)
 
-    # the rows of each subject
+    # split the columns by subject
     scores = {}
     start = 0
     for subject, subject_items in items.items():
         stop = start + len(subject_items.labels)
         rows = slice(start, stop)
         start = stop
+        nearest_of_subject = nearest_candidates[rows]
         subject_scores = replace(
             subject_items,
-            ranks=seen_ranks[rows],
+            ranks=all_ranks[rows],
             pool=len(gallery.image_ids),
-            values={"map": precision[rows]},
+            values={"map": all_precisions[rows]},
             relevant=(relevant[rows] >= 0).sum(1),
-            nearest_concepts=[gallery.concepts[index] for index in nearest_rows[rows]],
+            nearest_concepts=[gallery.concepts[index] for index in nearest_of_subject],
         )
         if len(images) == 2:
-            wins = share_wins(tokens[subject], target[rows], images)
-            subject_scores = replace(subject_scores, auc_parts=wins)
+            auc_parts = compute_auc_parts(tokens[subject], target[rows], images)
+            subject_scores = replace(subject_scores, auc_parts=auc_parts)
 
-        # trials of seen pictures are ranked in one direction only
+        # held-out trials of pictures seen in training are ranked in one direction only
         if not subject_items.groups:
             backward = _rank_backward(gallery, images, tokens[subject], target[rows])
             subject_scores = replace(subject_scores, scopes=backward)
@@ -358,30 +418,45 @@ def rank(
 def _rank_backward(
     gallery: Gallery, images: Tensor, tokens: Tensor, target: Int64
 ) -> dict[str, Scores]:
-    """Rank all signals for each picture that was shown.
+    """Rank all signals of a subject for each picture.
+
+    Args:
+        gallery: Candidates.
+        images: Tokens [M, D] of the candidates.
+        tokens: Tokens [N, D] of the signals.
+        target: Gallery indices [N] of the signals' labels.
 
     Returns:
-        The scores by scope. Empty if some pictures have more signals than others.
+        The scores, keyed by their scope. Empty if some pictures have more signals than
+        others.
     """
     pictures, counts = np.unique(target, return_counts=True)
     if (counts != counts[0]).any():
         return {}
-    signals_of = np.argsort(target, kind="stable").reshape(len(pictures), -1)
-    picture_ranks = rank_targets(images[pictures], tokens, torch.from_numpy(signals_of))
+
+    # sorted by picture, the signals of each picture form a row, because all pictures
+    # have the same number
+    sorted_signals = np.argsort(target, kind="stable")
+    signals_of_picture = sorted_signals.reshape(len(pictures), counts[0])
+    best_ranks = rank_targets(
+        images[pictures], tokens, torch.from_numpy(signals_of_picture)
+    )
     scores = Scores(
         image_ids=[gallery.image_ids[index] for index in pictures],
-        ranks=picture_ranks.numpy(),
-        pool=signals_of.size,
-        targets=signals_of.shape[1],
+        ranks=best_ranks.numpy(),
+        pool=len(target),
+        n_targets=int(counts[0]),
     )
     return {BACKWARD: scores}
 
 
-def share_wins(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
-    """Compute how much each signal adds to the area under the ROC curve.
+def compute_auc_parts(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
+    """Compute how much each signal contributes to the area under the ROC curve.
 
-    The gallery has two pictures. A signal wins against a signal of the other picture if
-    it is more similar to its own picture. A tie is half a win.
+    The gallery has two pictures. The score of a signal is its similarity to the second
+    picture minus its similarity to the first. Each signal of the second picture is
+    compared with each signal of the first. Both win if the signal of the second picture
+    has the higher score. A tie is half a win. The area is the share of won comparisons.
 
     Args:
         tokens: Tokens [N, D] of the signals.
@@ -389,34 +464,49 @@ def share_wins(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
         gallery: Tokens [2, D] of the two pictures.
 
     Returns:
-        Twice the share of won comparisons [N], minus the area. Its mean over pictures
-        is the area and has the same sampling variance. Empty if only one of the
-        pictures was shown.
+        Contribution [N] of each signal: 2 * (share of its comparisons that it wins) -
+        area. For either picture, the mean over its signals is the area. The mean of
+        these two means is also the area. If signals are sampled within each picture,
+        the variance of the mean is the variance of DeLong et al. (1988). Empty if only
+        one of the pictures was shown.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988.
     """
     similarities = normalise_tokens(tokens) @ normalise_tokens(gallery).T  # [N, 2]
     scores = (similarities[:, 1] - similarities[:, 0]).cpu().numpy()
     is_second = target == 1
-    if is_second.all() or not is_second.any():
+    n_second = int(is_second.sum())
+    n_first = len(scores) - n_second
+    if n_first == 0 or n_second == 0:
         return []
 
-    # signals of the other picture that score lower, with half of the ties
+    # signals of the second picture win against lower scores, signals of the first
+    # against higher scores
     wins = np.empty(len(scores))
-    for is_seen, sign in ((is_second, 1), (~is_second, -1)):
-        seen_scores = sign * scores[is_seen]
-        other_scores = np.sort(sign * scores[~is_seen])
-        n_lower = np.searchsorted(
-            other_scores, seen_scores - MAX_SCORE_DIFFERENCE, "left"
-        )
-        n_lower_or_tied = np.searchsorted(
-            other_scores, seen_scores + MAX_SCORE_DIFFERENCE, "right"
-        )
-        wins[is_seen] = (n_lower + n_lower_or_tied) / 2
-    n_second = is_second.sum()
-    n_first = len(scores) - n_second
+    wins[is_second] = _count_wins(scores[is_second], scores[~is_second])
+    wins[~is_second] = _count_wins(-scores[~is_second], -scores[is_second])
+
+    # every comparison is counted twice, for both of its signals
     area = wins.sum() / (2 * n_first * n_second)
     n_comparisons = np.where(is_second, n_first, n_second)
     contributions: list[float] = (2 * wins / n_comparisons - area).tolist()
     return contributions
+
+
+def _count_wins(scores: Float64, other_scores: Float64) -> Float64:
+    """Count the other scores that are lower than each score, ties as half.
+
+    Args:
+        scores: Scores [n].
+        other_scores: Scores [m] that each of them is compared with.
+
+    Returns:
+        Number of wins [n].
+    """
+    ascending = np.sort(other_scores)
+    n_lower = np.searchsorted(ascending, scores - MAX_SCORE_DIFFERENCE, "left")
+    n_lower_or_tied = np.searchsorted(ascending, scores + MAX_SCORE_DIFFERENCE, "right")
+    return np.asarray((n_lower + n_lower_or_tied) / 2)
 
 
 def rank_corrected(
@@ -428,8 +518,8 @@ def rank_corrected(
 ) -> dict[str, dict[int, Scores]]:
     """Rank the gallery again after each correction of the similarities.
 
-    Corrections add up: each one is applied to the result of the previous one. Every
-    subject is corrected separately. No other function corrects similarities.
+    Each correction is applied to the result of the previous correction. Every subject
+    is corrected separately. No other function corrects similarities.
 
     Args:
         gallery: Candidates.
@@ -439,8 +529,8 @@ def rank_corrected(
         corrections: Configs of the corrections, in their order.
 
     Returns:
-        Scores by subject, keyed by the names of the corrections so far, such as
-        `csls + hungarian`.
+        Scores by subject, keyed by the names of all corrections up to this one, such
+        as `csls + hungarian`.
 
     Raises:
         RecipeError: if there are more than `MAX_CORRECTED_CANDIDATES` candidates.
@@ -459,28 +549,28 @@ def rank_corrected(
     scores = {}
     names = []
     for config in corrections:
-        # correct the similarities, and make tokens whose cosines are the result
+        # correct the similarities, then make tokens that rank in the corrected order
         correct = config.build()
         corrected_tokens = {}
-        for subject, signals in tokens.items():
+        for subject, signal_tokens in tokens.items():
             similarities[subject] = correct(
-                similarities[subject], signals, images.to(signals.device)
+                similarities[subject], signal_tokens, images.to(signal_tokens.device)
             )
             corrected_tokens[subject], one_hot = as_tokens(similarities[subject])
 
-        # the candidates are one-hot tokens, the same for all subjects
+        # the tokens of the candidates are one-hot, so they are equal for all subjects
         names.append(config.kind)
         correction = " + ".join(names)
-        words = f"similarities corrected by {correction}, {TRANSDUCTIVE}"
-        ranked = rank(gallery, one_hot, corrected_tokens, items)
+        description = f"similarities corrected by {correction}, {TRANSDUCTIVE}"
+        ranked = rank_gallery(gallery, one_hot, corrected_tokens, items)
         scores[correction] = {
-            subject: replace(table, description=words)
-            for subject, table in ranked.items()
+            subject: replace(subject_scores, description=description)
+            for subject, subject_scores in ranked.items()
         }
     return scores
 
 
-def rank_split(
+def rank_for_verdict(
     gallery: Gallery, images: Tensor, tokens: Tensor, items: Scores
 ) -> Scores:
     """Rank the pictures of the tested split for the verdict, without other splits.
@@ -492,23 +582,25 @@ def rank_split(
         items: Scores with the labels of the signals.
 
     Returns:
-        The scores with `candidates` and `table`.
+        The scores of `items` with `verdict_ids` and `verdict_ranks`.
     """
-    # every model is compared on the same pictures
-    rows = draw_tested(np.arange(len(gallery.test_rows)))
-    candidates = [gallery.image_ids[row] for row in rows]
-    is_candidate = torch.from_numpy(np.isin(items.labels, candidates))
-    table = rank_first_pictures(
-        tokens[is_candidate], images[torch.from_numpy(rows)], len(rows)
-    )  # [n, P]
-    return replace(items, candidates=candidates, table=table.astype(np.uint16))
+    # the draw is the same for all models, so they are compared on the same pictures
+    pictures = draw_verdict_pictures(np.arange(len(gallery.test_rows)))  # [P]
+    image_ids = [gallery.image_ids[index] for index in pictures]
+    picture_tokens = images[torch.from_numpy(pictures)]  # [P, D]
+
+    # signals whose label is compared
+    is_compared = torch.from_numpy(np.isin(items.labels, image_ids))
+    signal_tokens = tokens[is_compared]  # [n, D]
+    table = rank_first_pictures(signal_tokens, picture_tokens, len(pictures))  # [n, P]
+    return replace(items, verdict_ids=image_ids, verdict_ranks=table.astype(np.uint16))
 
 
-def draw_tested(rows: Int64) -> Int64:
+def draw_verdict_pictures(rows: Int64) -> Int64:
     """Draw the pictures that the verdict compares, at most `MAX_VERDICT_PICTURES`.
 
     Args:
-        rows: Row numbers [M] of the pictures of the tested split.
+        rows: Row numbers [M_test] of the pictures of the tested split.
 
     Returns:
         Row numbers [P], ascending. The same rows give the same draw.
@@ -524,29 +616,32 @@ def depends_on_other_trials(
 ) -> bool:
     """Return True if the token of a trial depends on the other trials in its batch.
 
-    A test with such a model would be transductive.
+    A test with such a model is transductive: its result needs several test trials.
 
     Args:
-        encode: Model, from signals [n, ...] to tokens [n, D].
+        encode: Function that computes tokens [n, D] from signals [n, ...].
         signals: Signals [N, ...] of the test trials. At most `MAX_TRIALS_ENCODED_ALONE`
             evenly spaced trials are compared.
 
     Returns:
-        True if a token changes by more than rounding when its trial is encoded without
-        the others, or if it then has no value.
+        True if the token of a trial that is encoded alone differs by more than rounding
+        from its token in the batch, or if either token is not a number.
 
     Source: MOABB 1.7.2, `CrossSubjectMode.TRAIN_TRIALWISE`, which scores one trial at a
     time.
     """
-    spaced = np.linspace(0, len(signals) - 1, MAX_TRIALS_ENCODED_ALONE)
-    rows = np.unique(spaced.round().astype(np.int64))
-    trials = signals[torch.from_numpy(rows)]
+    positions = np.linspace(0, len(signals) - 1, MAX_TRIALS_ENCODED_ALONE)
+    trial_indices = np.unique(positions.round().astype(np.int64))
+    trials = signals[torch.from_numpy(trial_indices)]
     batch_tokens = normalize(encode(trials).double())
 
-    # statistics of a batch need two trials, so a trial is paired with itself
-    pair_tokens = [encode(torch.stack([trial, trial]))[:1] for trial in trials]
-    single_tokens = normalize(torch.cat(pair_tokens).double())
+    # batch normalisation needs two trials, so each trial is paired with itself
+    tokens_alone = []
+    for trial in trials:
+        pair_tokens = encode(torch.stack([trial, trial]))
+        tokens_alone.append(pair_tokens[:1])
+    single_tokens = normalize(torch.cat(tokens_alone).double())
 
-    # a missing token makes the distance NaN, which fails the comparison
-    distance = (batch_tokens - single_tokens).square().sum(1) / 2
-    return not bool((distance <= MAX_TOKEN_DISTANCE).all())
+    # a token that is not a number makes the distance NaN, which fails the comparison
+    distances = (batch_tokens - single_tokens).square().sum(1) / 2
+    return not bool((distances <= MAX_TOKEN_DISTANCE).all())

@@ -91,10 +91,10 @@ def test_noise_has_no_slope_where_all_embeddings_share_a_direction() -> None:
         predicted = ridge.predict(random.normal(size=(60, 80)))
         tokens = (torch.from_numpy(each).float() for each in (predicted, tested))
         table = rank_first_pictures(*tokens, 60)
-        scores = Scores(labels=names, candidates=names, table=table)
+        scores = Scores(labels=names, verdict_ids=names, verdict_ranks=table)
         cell = {
             "units": names,
-            "surplus": scores.surplus(),
+            "surplus": scores.compute_rank_advantages(),
             "nearest": (tested @ known.T).max(1),
         }
         low = fit_slope(*average_by_unit([cell]), **HOW).low
@@ -109,7 +109,9 @@ def test_a_picture_is_compared_with_the_signals_of_other_pictures_of_its_fold() 
     table = np.array([[1, 2, 0], [3, 1, 0], [2, 1, 0], [4, 3, 0], [0, 0, 1]])
     labels = ["a", "a", "b", "b", "d", "c"]
 
-    surplus = Scores(labels=labels, candidates=list("abc"), table=table).surplus()
+    surplus = Scores(
+        labels=labels, verdict_ids=list("abc"), verdict_ranks=table
+    ).compute_rank_advantages()
 
     # a ranks third for signals of b, b 1.5th for those of a; two are compared
     assert surplus == [3 - 1, 3 - 3, 1.5 - 1, 1.5 - 3, None, None]

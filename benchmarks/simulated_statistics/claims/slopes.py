@@ -51,10 +51,10 @@ def slopes(
         rank_first_pictures(*tokens, tested_count),
         [*map(str, range(tested_count))],
     )
-    scores = Scores(labels=names, candidates=names, table=table)
+    scores = Scores(labels=names, verdict_ids=names, verdict_ranks=table)
     alone = 1 - (table.diagonal() - 1) / (tested_count - 1)
     found = []
-    for surplus in (alone, scores.surplus()):
+    for surplus in (alone, scores.compute_rank_advantages()):
         cell = {"units": names, "nearest": nearest, "surplus": surplus}
         slope = fit_slope(*average_by_unit([cell]), protocol="", split="test", seeds=())
         found += [slope.low is not None and slope.low > 0]

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.judging import HOW, holds
 from brainhive_cli.evaluation.retrieval.folds import measure_classes
-from brainhive_cli.measurement.retrieval import Scores, share_wins
+from brainhive_cli.measurement.retrieval import Scores, compute_auc_parts
 from brainhive_cli.measurement.units import StimulusGrouping
 
 AXES: Mapping[str, Sequence[Any]] = {
@@ -43,7 +43,7 @@ def unequal_categories(
     )
     named = score > effect / 2 + 0.3
     tokens = torch.from_numpy(np.stack([np.ones_like(score), np.exp(score)], 1))
-    wins = share_wins(tokens, label, torch.eye(2, dtype=torch.float64))
+    wins = compute_auc_parts(tokens, label, torch.eye(2, dtype=torch.float64))
 
     # both metrics, and what they are of all trials and runs
     group_of = dict(enumerate(run.tolist()))

@@ -38,7 +38,7 @@ from brainhive_cli.measurement.linear_maps import (
     principal_axes,
 )
 from brainhive_cli.measurement.ranks import rank_first_pictures
-from brainhive_cli.measurement.retrieval import draw_tested
+from brainhive_cli.measurement.retrieval import draw_verdict_pictures
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.measurement.verdict import MAX_PERMUTATIONS, ROUNDING, judge
 from brainhive_cli.models.backbones.ridge import count_fit_operations
@@ -481,7 +481,7 @@ def find_order(job: Job, device: torch.device) -> Baseline:
     # pictures among which the verdict is asked
     spec, align = job.recipe, job.runs[0]
     opened = job.open_models(job.groups[0], device)
-    rows = draw_tested(
+    rows = draw_verdict_pictures(
         open_gallery(opened, [spec.split], only_shown=spec.only_shown).test_rows
     )
     candidates = read_targets(opened[0], spec.split, rows, device)

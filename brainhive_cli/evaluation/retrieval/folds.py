@@ -105,12 +105,14 @@ def _merge(folds: Sequence[Scores], numbers: Sequence[int]) -> Scores:
 
     # ranks of all candidates; one has none, 0, by signals of other folds, which are not
     # compared
-    candidates = dict.fromkeys(chain(*(fold.candidates for fold in folds)))
+    candidates = dict.fromkeys(chain(*(fold.verdict_ids for fold in folds)))
     column = {name: number for number, name in enumerate(candidates)}
-    tables = [np.zeros((len(fold.table), len(column)), np.uint16) for fold in folds]
+    tables = [
+        np.zeros((len(fold.verdict_ranks), len(column)), np.uint16) for fold in folds
+    ]
     for fold, table in zip(folds, tables, strict=True):
         # uint16 holds ranks up to 65,535, and 0 for none
-        table[:, [column[name] for name in fold.candidates]] = fold.table
+        table[:, [column[name] for name in fold.verdict_ids]] = fold.verdict_ranks
 
     # controls are averaged by the items of each fold; signals of other folds are no
     # candidates of a picture
@@ -128,9 +130,9 @@ def _merge(folds: Sequence[Scores], numbers: Sequence[int]) -> Scores:
             for name in first.values
         },
         relevant=np.concatenate([fold.relevant for fold in folds]),
-        nearest=np.concatenate([fold.nearest for fold in folds]),
-        candidates=[*column],
-        table=np.vstack(tables),
+        train_similarities=np.concatenate([fold.train_similarities for fold in folds]),
+        verdict_ids=[*column],
+        verdict_ranks=np.vstack(tables),
         control={
             name: np.average(
                 [fold.control[name] for fold in folds], axis=0, weights=sizes

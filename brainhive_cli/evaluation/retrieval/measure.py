@@ -44,9 +44,9 @@ from brainhive_cli.measurement.retrieval import (
     depends_on_other_trials,
     measure_control,
     permute_targets,
-    rank,
     rank_corrected,
-    rank_split,
+    rank_for_verdict,
+    rank_gallery,
 )
 from brainhive_cli.measurement.units import MIN_UNITS_FOR_POPULATION
 from brainhive_cli.training.alignment.trained.model import TrainedModel
@@ -83,7 +83,7 @@ def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Score
         tokens[subject], items[subject] = encode_items(
             models, gallery, images, subject, spec
         )
-    scores = rank(gallery, images, tokens, items)
+    scores = rank_gallery(gallery, images, tokens, items)
     corrected = rank_corrected(gallery, images, tokens, items, spec.corrections)
     alone = rank_alone(models, gallery, images, tokens, items)
     nearest = measure_nearest(models, images[: len(gallery.test_rows)], spec.split)
@@ -91,7 +91,7 @@ def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Score
     # further measures of each subject
     for subject, signals in tokens.items():
         table = scores[subject]
-        target = gallery.find(table.labels)
+        target = gallery.find_indices(table.labels)
         scopes: dict[str, Scores] = {**table.scopes}
         if spec.subsets:
             scopes[SUBSETS] = measure_subsets(signals, images[target], spec.subsets)
@@ -106,10 +106,10 @@ def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Score
             scopes |= measure_region_shares(models[0], subject, spec.split)
         ceiling = _open_ceiling(models, subject, spec) if spec.ceiling_splits else None
         scores[subject] = replace(
-            rank_split(gallery, images, signals, table),
+            rank_for_verdict(gallery, images, signals, table),
             scopes=scopes,
             ceiling=ceiling,
-            nearest=nearest[target] if nearest.size else nearest,
+            train_similarities=nearest[target] if nearest.size else nearest,
         )
 
     # a prediction that needs other test signals is no result of one trial
@@ -247,7 +247,9 @@ def rank_alone(
         part = {subject: parts[number] for subject, parts in signals.items()}
         ranked[model.run.name] = {
             subject: replace(table, description=f"{model.run.name} alone")
-            for subject, table in rank(gallery, pictures[number], part, items).items()
+            for subject, table in rank_gallery(
+                gallery, pictures[number], part, items
+            ).items()
         }
     return ranked
 

@@ -133,7 +133,7 @@ class Cells:
             [cell.get_table(name) for cell in group] for group in self.groups
         ]
         # tables of different numbers of candidates have no common chance
-        sizes = {table and (table.pool, table.targets) for table in chain(*groups)}
+        sizes = {table and (table.pool, table.n_targets) for table in chain(*groups)}
         if None in sizes or len(sizes) > 1:
             return None
         words = [self.protocol, groups[0][0].description]
@@ -362,8 +362,10 @@ def measure_cells(
                 "units": units[label(subject)],
                 "ranks": table.ranks.tolist(),
                 "backward_ranks": backward.tables[0].ranks.tolist() if backward else [],
-                "surplus": table.surplus() if table.nearest.size else [],
-                "nearest": table.nearest.tolist(),
+                "surplus": table.compute_rank_advantages()
+                if table.train_similarities.size
+                else [],
+                "nearest": table.train_similarities.tolist(),
             }
     return scopes, cells, item_values
 
@@ -471,7 +473,7 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
     if len(first.ranks):
         only = CURVE if first.ranks.ndim > 1 else only
         metrics += summarise_ranks(
-            stack_ranks(tested), targets=first.targets, only=only, **context
+            stack_ranks(tested), targets=first.n_targets, only=only, **context
         )
 
     # values; the chance of a precision is averaged over items and then over cells
@@ -558,7 +560,7 @@ def above_chance(tested: Cells) -> list[Answer]:
     concept_parts = defaultdict[Any, Any](tuple)
     blocks = {}
     for number, scores in enumerate(firsts):
-        rows = np.flatnonzero(np.isin(scores.labels, scores.candidates))
+        rows = np.flatnonzero(np.isin(scores.labels, scores.verdict_ids))
         ids.append([scores.image_ids[row] for row in rows.tolist()])
         orders.append(order := scores.interleaving.take(rows))
         for row, name in enumerate(ids[-1]):
@@ -577,9 +579,12 @@ def above_chance(tested: Cells) -> list[Answer]:
         problem=next((order.problem for order in orders if order.problem), ""),
     )
     answers = judge(
-        [np.mean([scores.table for scores in group], 0) for group in tested.groups],
+        [
+            np.mean([scores.verdict_ranks for scores in group], 0)
+            for group in tested.groups
+        ],
         items,
-        firsts[0].candidates,
+        firsts[0].verdict_ids,
         concept_parts if all(order.concept_parts for order in orders) else None,
         alike.concept_of,
         alike.medium,
@@ -588,7 +593,7 @@ def above_chance(tested: Cells) -> list[Answer]:
         concept_problem=next(
             (order.concept_problem for order in orders if order.concept_problem), ""
         ),
-        pool=int((firsts[0].table[:1] > 0).sum()) or None,
+        pool=int((firsts[0].verdict_ranks[:1] > 0).sum()) or None,
     )
     # trials of one recording say more of each other than pictures that are new
     if all(order.is_known for order in orders):

@@ -24,7 +24,7 @@ from brainhive_cli.evaluation.retrieval.baseline import (
 )
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.measurement.retrieval import draw_tested
+from brainhive_cli.measurement.retrieval import draw_verdict_pictures
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.reports.sentences import explain_chance
 
@@ -237,7 +237,7 @@ def test_untried_orders_are_explained_next_to_a_ridge():
 def test_a_verdict_is_among_2048_pictures_at_most(count, drawn):
     rows = np.arange(0, 3 * count, 3)
 
-    chosen = draw_tested(rows)
+    chosen = draw_verdict_pictures(rows)
 
     assert len({*chosen}) == drawn and np.isin(chosen, rows).all()
-    assert (np.diff(chosen) > 0).all() and (chosen == draw_tested(rows)).all()
+    assert (np.diff(chosen) > 0).all() and (chosen == draw_verdict_pictures(rows)).all()

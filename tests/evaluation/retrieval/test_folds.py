@@ -18,7 +18,7 @@ from brainhive_cli.evaluation.retrieval.folds import (
 )
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import rank_targets
-from brainhive_cli.measurement.retrieval import Gallery, Scores, share_wins
+from brainhive_cli.measurement.retrieval import Gallery, Scores, compute_auc_parts
 from brainhive_cli.measurement.statistics import estimate_mean_variance
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.cells import Cell
@@ -38,7 +38,7 @@ def test_the_area_has_the_variance_of_delong(sizes, monkeypatch):
     signals = torch.from_numpy(random.normal(size=(sum(sizes), 3)))
     signals[:, 0] += torch.from_numpy((target - 0.5) * 1.5)
     gallery = torch.tensor([[-1.0, 0, 0], [1, 0, 0]]).double()
-    wins = share_wins(signals, target, gallery)
+    wins = compute_auc_parts(signals, target, gallery)
     names = [f"{row}" for row in range(len(target))]
     shuffled = random.permutation(len(target))
     scores = Scores(
@@ -94,10 +94,10 @@ def test_wins_are_counted_over_all_pairs_of_other_signals(seed):
     area = wins.sum() / len(pairs)
     others = np.bincount(target)[1 - target]
 
-    found = share_wins(signals, target, gallery)
+    found = compute_auc_parts(signals, target, gallery)
 
     assert found == pytest.approx(2 * wins / others - area, abs=1e-12)
-    assert share_wins(signals, 0 * target, gallery) == []
+    assert compute_auc_parts(signals, 0 * target, gallery) == []
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -114,7 +114,7 @@ def test_the_area_of_tokens_on_a_line_is_balanced_accuracy_whatever_their_roundi
     is_right = (second > 0) == target
     accuracies = np.array([is_right[target == side].mean() for side in (0, 1)])
 
-    found = share_wins(signals, target, gallery)
+    found = compute_auc_parts(signals, target, gallery)
 
     # twice the share of the other picture's signals: half of it for ties
     expected = is_right + accuracies[1 - target] - accuracies.mean()
@@ -124,7 +124,7 @@ def test_the_area_of_tokens_on_a_line_is_balanced_accuracy_whatever_their_roundi
 def test_wins_need_no_table_of_signals_with_signals():
     target, signals = np.arange(2000) % 2, torch.randn(2000, 2)
     tracemalloc.start()
-    share_wins(signals, target, torch.eye(2))
+    compute_auc_parts(signals, target, torch.eye(2))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -147,9 +147,9 @@ def of_fold(fold: int, shown: list[str], candidates: list[str]) -> Scores:
         values={"map": 1 / own},
         relevant=own,
         nearest_concepts=[name[0] for name in shown],
-        nearest=own / 100,
-        candidates=candidates,
-        table=table,
+        train_similarities=own / 100,
+        verdict_ids=candidates,
+        verdict_ranks=table,
         control={"top1": np.array([0.1 * fold, 1.0])},
     )
     drawn = np.tile(own, (2 + fold, 1))
@@ -180,14 +180,20 @@ def test_folds_are_pooled_item_by_item():
     assert scores.ranks.tolist() == [1, 2, 3, 11, 21, 22]
     assert scores.values["map"] == pytest.approx(1 / scores.ranks)
     assert scores.relevant.tolist() == scores.ranks.tolist()
-    assert scores.nearest == pytest.approx(scores.ranks / 100)
+    assert scores.train_similarities == pytest.approx(scores.ranks / 100)
     assert scores.interleaving.parts == [0, 0, 0, 1, 2, 2]
     assert scores.is_trialwise is False and scores.pool == 3
     # candidates of other folds were not compared
-    column = {name: number for number, name in enumerate(scores.candidates)}
-    assert scores.table.shape == (6, 8)
-    assert scores.table[3, column["x1"]] == 12 and scores.table[3, column["a1"]] == 0
-    assert scores.table[4, column["a1"]] == 23 and scores.table[0, column["a1"]] == 1
+    column = {name: number for number, name in enumerate(scores.verdict_ids)}
+    assert scores.verdict_ranks.shape == (6, 8)
+    assert (
+        scores.verdict_ranks[3, column["x1"]] == 12
+        and scores.verdict_ranks[3, column["a1"]] == 0
+    )
+    assert (
+        scores.verdict_ranks[4, column["a1"]] == 23
+        and scores.verdict_ranks[0, column["a1"]] == 1
+    )
     # controls by the items of folds, draws as many as all folds have
     assert scores.control["top1"] == pytest.approx([(0.1 + 0.2 * 2) / 6, 1])
     assert [*scores.scopes] == ["repetitions · 2"]

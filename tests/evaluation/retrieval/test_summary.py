@@ -54,7 +54,12 @@ def group_of(
     interleaving = Interleaving([0] * 20, [*range(20)], recorded)
     made = scores([names[n] for n in order], [int(ranks[n, n]) for n in order], [])
     return [
-        replace(made, candidates=names, table=ranks[order], interleaving=interleaving)
+        replace(
+            made,
+            verdict_ids=names,
+            verdict_ranks=ranks[order],
+            interleaving=interleaving,
+        )
     ]
 
 

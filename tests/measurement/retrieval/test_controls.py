@@ -7,24 +7,24 @@ from brainhive_cli.measurement.retrieval import MAX_DRAWS, Gallery, permute_targ
 
 
 def draw(count: int, alike_by: str, control: str) -> np.ndarray:
-    """List the targets [K, N] of a control's draws, after the first."""
+    """Return the gallery indices [K, N] of the draws that follow a control."""
     names = [f"{number:04d}" for number in range(count)]
     concepts = ["film"] * count if alike_by == "neighbours" else names
     gallery = Gallery({"test": np.arange(count)}, names, concepts, alike_by)
-    _, *drawn = permute_targets(np.arange(count), gallery, control, 3, ())
-    return np.stack(drawn)
+    targets = list(permute_targets(np.arange(count), gallery, control, 3, ()))
+    return np.stack(targets[1:])
 
 
 @pytest.mark.parametrize("control", ["permuted", "shuffled"])
 @pytest.mark.parametrize("clips", [10, 40])
 def test_a_short_film_has_as_many_draws_as_shifts(clips, control):
-    """Issue 84, row 18: 1,000 draws repeated the nine shifts of ten clips, so that the
-    best of ten had p = .001.
+    """Ten clips have nine shifts. Draws once repeated them up to 1,000 times, so that
+    the best of ten orders had p = .001.
     """
-    drawn = draw(clips, "neighbours", control)
+    targets = draw(clips, "neighbours", control)
 
-    assert drawn.shape == (clips - 1, clips)
-    assert len(np.unique(drawn, axis=0)) == clips - 1
+    assert targets.shape == (clips - 1, clips)
+    assert len(np.unique(targets, axis=0)) == clips - 1
 
 
 def test_many_pictures_have_as_many_draws_as_the_smallest_p_says():

@@ -58,9 +58,9 @@ from brainhive_cli.measurement.retrieval import (
     Scores,
     measure_control,
     permute_targets,
-    rank,
     rank_corrected,
-    rank_split,
+    rank_for_verdict,
+    rank_gallery,
 )
 from brainhive_cli.measurement.slope import average_by_unit, fit_slope
 from brainhive_cli.measurement.statistics import (
@@ -536,14 +536,14 @@ def test_retrieval(recorded):
         )
         for subject, rows in shown.items()
     }
-    scores = rank(gallery, images, signals, items)
+    scores = rank_gallery(gallery, images, signals, items)
     two = Gallery({"test": np.arange(2)}, names[:2], concepts[:2])
     of_two = {1: Scores(labels=[names[row % 2] for row in range(20)])}
-    split = rank_split(gallery, images, signals[1], scores[1])
+    split = rank_for_verdict(gallery, images, signals[1], scores[1])
     corrected = rank_corrected(
         gallery, images, signals, items, [Csls(neighbours=3), Assignment()]
     )
-    target = gallery.find(items[1].labels)
+    target = gallery.find_indices(items[1].labels)
     draws = {
         control: [*permute_targets(target, gallery, control, 5, ())]
         for control in ("none", "shuffled", "permuted")
@@ -561,9 +561,9 @@ def test_retrieval(recorded):
             for each in scores.values()
             if each.scopes
         ],
-        wins=rank(two, images[:2], {1: signals[1][:20]}, of_two)[1].auc_parts,
-        table=split.table,
-        surplus=split.surplus(),
+        wins=rank_gallery(two, images[:2], {1: signals[1][:20]}, of_two)[1].auc_parts,
+        table=split.verdict_ranks,
+        surplus=split.compute_rank_advantages(),
         corrected=[each[1].ranks for each in corrected.values()],
         draws={name: [len(each), each[0], each[-1]] for name, each in draws.items()},
         in_parts=[len(in_parts), in_parts[0], in_parts[-1]],

@@ -440,7 +440,7 @@ class TrainedModel:
         """
         import torch
 
-        from brainhive_cli.measurement.retrieval import Scores, rank
+        from brainhive_cli.measurement.retrieval import Scores, rank_gallery
 
         # vectors of the candidates [M, D] and of the trials [N, D], unless the caller
         # has them
@@ -456,7 +456,9 @@ class TrainedModel:
             for listed in (gallery.image_ids, gallery.concepts)
         )
         items = {trials.subject: Scores(names, names, concepts)}
-        return rank(gallery, images, {trials.subject: tokens}, items)[trials.subject]
+        return rank_gallery(gallery, images, {trials.subject: tokens}, items)[
+            trials.subject
+        ]
 
     def predict(self, subject: int, signal: Tensor) -> dict[str, Tensor]:
         """Predict the heads of a subject's signals [N, C, T], float32 [N, *shape];

@@ -305,9 +305,9 @@ def scores(seed: int, count: int = 14, fold: int = 0, **changes: Any) -> Scores:
         values={"map": 1 / ranks},
         relevant=1 + np.arange(count) % 3,
         nearest_concepts=[f"c{number}" for number in random.integers(0, 6, count)],
-        nearest=random.random(count),
-        candidates=NAMES,
-        table=table.astype(np.uint16),
+        train_similarities=random.random(count),
+        verdict_ids=NAMES,
+        verdict_ranks=table.astype(np.uint16),
         control=control,
         scopes=below,
         ceiling=half,
@@ -329,7 +329,7 @@ def tables() -> tuple[Cells, dict[Cell, Any]]:
                 subject: replace(
                     one,
                     ranks=random.permutation(one.ranks),
-                    table=random.permuted(one.table, axis=1),
+                    verdict_ranks=random.permuted(one.verdict_ranks, axis=1),
                 )
                 for subject, one in people.items()
             }
