@@ -488,7 +488,9 @@ def run(
     # the line as one would type it, which several processes are started with
     overrides = [f"{key}={_write(value)}" for key, value in _list_keys(keys)]
     line = [command, *(["--recipe", str(recipe)] if recipe else []), *overrides]
-    token = launch.LINE.set(line + ["--again"] * again + ["--allow-code"] * allow_code)
+    token = launch.COMMAND_LINE.set(
+        line + ["--again"] * again + ["--allow-code"] * allow_code
+    )
     try:
         with foreign_code.permitted(allow_code):
             file = command.replace("-", "_")
@@ -499,9 +501,9 @@ def run(
                 return execute.perform(command, module, resolved, again)[1]
             if launch.relaunch(resolved.run, processes, resolved.LESS_MEMORY):
                 raise KeyboardInterrupt
-            return module.run(resolved, launch.READING)
+            return module.run(resolved, launch.READ_ONLY)
     finally:
-        launch.LINE.reset(token)
+        launch.COMMAND_LINE.reset(token)
 
 
 def _list_keys(keys: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

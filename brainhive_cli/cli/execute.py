@@ -224,7 +224,7 @@ def count_processes(recipe: Any) -> int:
     from brainhive_cli.core import launch
 
     with console.progress("starting"):  # torch is imported
-        return launch.num_processes(recipe.run) if recipe.computes else 1
+        return launch.count_processes(recipe.run) if recipe.computes else 1
 
 
 def perform(
@@ -344,7 +344,7 @@ def _report(error: Exception, common: Mapping[str, Any]) -> int:
     with suppress(OSError):  # of a terminal or a full disk: the exit code says it, too
         if common["debug"]:
             console.show_traceback()
-        if not launch.leave_report(described.exit_code, described):
+        if not launch.write_report(described.exit_code, described):
             console.show_error(described, common["json"])
     return described.exit_code
 
@@ -452,7 +452,7 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
     may_be_an_import = isinstance(error, MissingExtra) or not isinstance(
         error, BrainhiveError
     )
-    if may_be_an_import and (broken := launch.failed_import(error)):
+    if may_be_an_import and (broken := launch.find_failed_import(error)):
         return broken
     if isinstance(error, BrainhiveError):
         return error

@@ -32,11 +32,11 @@ from brainhive_cli.core.files import (
     describe_bad_text,
     home_folder,
     locate,
-    portable,
+    make_portable,
     shipped_folder,
 )
 from brainhive_cli.core.jobs import list_inputs, resolve
-from brainhive_cli.core.launch import READING
+from brainhive_cli.core.launch import READ_ONLY
 from brainhive_cli.core.recipe import Recipe
 
 SUBMITTED = ".submitted"
@@ -72,7 +72,9 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
         BrainhiveError: if the scheduler refuses.
     """
     # a line with other folders is another one
-    identity = json.dumps([recipe.fingerprint(), portable(recipe.paths.model_dump())])
+    identity = json.dumps(
+        [recipe.fingerprint(), make_portable(recipe.paths.model_dump())]
+    )
     name = f"{command}-{documents.digest_text(identity)[:10]}"
     folder = Path(os.path.abspath(recipe.paths.under_home("runs") / SUBMITTED / name))
     if common.get("again"):
@@ -208,11 +210,11 @@ def _count_finished(command: str, module: Any, recipe: Recipe) -> int:
     count = 0
     with console.progress("looking for what is finished"):
         with suppress(Unfinished):
-            module.run(recipe, READING)
+            module.run(recipe, READ_ONLY)
             return -1
         with suppress(Unfinished):
             for _ in (
-                module.run_steps(recipe, READING, False)
+                module.run_steps(recipe, READ_ONLY, False)
                 if command == "workflow"
                 else ()
             ):

@@ -10,7 +10,7 @@ from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import Line, MissingExtra
 from brainhive_cli.core.launch import (
     Launch,
-    broken_libraries,
+    find_broken_libraries,
     library_version,
     library_versions,
 )
@@ -41,7 +41,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """
     # libraries that are installed but do not import
     home = recipe.paths.under_home("data").parent
-    broken = broken_libraries()
+    broken = find_broken_libraries()
     for error in broken:
         console.warn(error.in_one_line)
 

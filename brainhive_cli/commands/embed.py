@@ -75,11 +75,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     table = _tabulate(job)
     root = recipe.paths.under_home("embeddings")
     files = {}
-    if recipe.held_out and not launch.only_reads:
+    if recipe.held_out and not launch.is_read_only:
         name = recipe.encoders[0].name
         embedded = TargetStore.open(path_of(root, job.dataset.name, "train", name))
         folder = root / job.dataset.name / "splits"
-        files["split"] = launch.once(
+        files["split"] = launch.run_on_main(
             partial(write_split, embedded, recipe.held_out, folder)
         )
     return Result(

@@ -58,7 +58,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             store = TargetStore.open(path)
             warn_of_problems(store)
             done = np.flatnonzero(store.done)  # [N] rows with a target
-            written = launch.once(partial(write, store, done, Path(recipe.to)))
+            written = launch.run_on_main(partial(write, store, done, Path(recipe.to)))
             rows.append((short_name(store.path), len(done), str(written)))
             bar.advance()
     table = Table("Exported embeddings", ("store", "vectors", "file"), rows)

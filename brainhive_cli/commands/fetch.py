@@ -15,7 +15,7 @@ from brainhive_cli.core import console, hub
 from brainhive_cli.core.archives import archive_ending, choose_destination, unpack
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import Line, MissingData, RecipeError
-from brainhive_cli.core.files import require_room
+from brainhive_cli.core.files import require_free_space
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
@@ -170,7 +170,7 @@ def _list_source(
         file.size for file in due if recipe.unpack and archive_ending(Path(file.name))
     )
     download = sum(file.size for file in due)
-    require_room(
+    require_free_space(
         root,
         download + packed,
         f"{kind}, {console.size(download)} to download and at least "

@@ -13,7 +13,7 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import UInt64
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
-from brainhive_cli.core.files import portable
+from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import FileRecipe
@@ -282,7 +282,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         with console.progress(f"matching the vectors of {config.name}"):
             vectors, shares = match_vectors(recipe, files, splits, config)
             digest = _digest(vectors.files)
-        stored_config = portable(config.model_dump(mode="json"))
+        stored_config = make_portable(config.model_dump(mode="json"))
         # nothing verifies the order of rows without names: the user must
         if vectors.layout == IN_ORDER:
             images = splits[0]
@@ -319,7 +319,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 recipe.skip_missing,
                 identified,
             )
-            launch.once(copy)
+            launch.run_on_main(copy)
         stores += [TargetStore.open(path) for _, path, _ in shares]
 
     # report the health of each store

@@ -33,14 +33,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # anything is written
     with console.progress("checking files and stores"):
         job = Job.resolve(recipe)
-        due = launch.once(partial(job.choose_due, again))
-    is_new = due and not launch.only_reads
-    overview = launch.once(job.look_over) if is_new else ()
+        due = launch.run_on_main(partial(job.choose_due, again))
+    is_new = due and not launch.is_read_only
+    overview = launch.run_on_main(job.look_over) if is_new else ()
 
     # subjects one by one; processes share the sessions of one, or each takes a subject
     # where files hold all repetitions together
     counts = [max(1, len(job.sessions(subject))) for subject in due]
-    workers = launch.alone if isinstance(job.preparation, Merged) else launch
+    workers = launch.single_process if isinstance(job.preparation, Merged) else launch
     share = (
         launch.shard(due) if again and workers is not launch else due
     )  # else a store is made again by each
@@ -60,7 +60,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             job.prepare(int(name), launch, bar)
             done.add(name)
     if due:
-        launch.once(job.remove_sessions_folder)
+        launch.run_on_main(job.remove_sessions_folder)
 
     # the pace is known only where this process made all stores
     work = planned if done >= {str(subject) for subject in due} else None

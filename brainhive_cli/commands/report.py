@@ -97,14 +97,16 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         tables = [paper_table(group) for group in groups]
 
     # write the page or the tables, and save each figure in a file
-    launch.once(partial(_write_report, recipe, groups, tables, path))
+    launch.run_on_main(partial(_write_report, recipe, groups, tables, path))
     files = {"page" if recipe.format == "html" else "table": path}
     if recipe.figures:
         from brainhive_cli.reports.run_page import save_figures
 
         figure_folder = locate(recipe.figures)
         with console.progress("drawing the figures"):
-            saved_files = launch.once(partial(save_figures, groups, figure_folder))
+            saved_files = launch.run_on_main(
+                partial(save_figures, groups, figure_folder)
+            )
         files["figures"] = figure_folder
         console.say(f"{len(saved_files)} figure files saved in {figure_folder}")
 

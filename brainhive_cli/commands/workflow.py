@@ -22,7 +22,7 @@ from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, Unfinis
 from brainhive_cli.core.facts import RetrievalFacts, WorkflowFacts
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary, key_work
 from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.launch import READING, Launch
+from brainhive_cli.core.launch import READ_ONLY, Launch
 from brainhive_cli.core.measurements import (
     Measurements,
     list_footnotes,
@@ -332,7 +332,7 @@ def inputs(recipe: Recipe) -> list[Input]:
         elif command not in REPEATED:
             # READING computes nothing: it raises where a run is not finished
             try:
-                results[name] = module.run(resolved, READING)
+                results[name] = module.run(resolved, READ_ONLY)
                 state = "finished"
             except (BrainhiveError, Unfinished):
                 state, due = "next", step
@@ -437,7 +437,7 @@ def run_steps(
         further = [*(more or {}).get(name, ())]
         if command not in REPEATED:
             further += precision
-        elif launch.only_reads:
+        elif launch.is_read_only:
             continue
 
         # say what the step does, and the line that does it

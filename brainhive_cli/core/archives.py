@@ -13,7 +13,7 @@ from typing import IO, Any
 from zipfile import ZipFile, ZipInfo
 
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.files import atomic_write, below, require_room
+from brainhive_cli.core.files import atomic_write, below, require_free_space
 
 ZIP = ".zip"
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -93,7 +93,7 @@ def unpack(path: Path, into: Path) -> int:
             target = below(into, name, source=f"{path} holds a file that")
             if target.is_file() and target.stat().st_size == size:
                 continue
-            require_room(into, size, f"{name} of {path}", "make room")
+            require_free_space(into, size, f"{name} of {path}", "make room")
             with (
                 atomic_write(target, is_lasting=False) as part,
                 part.open("wb") as file,

@@ -98,7 +98,7 @@ def _claim_each(
     # cells that are not finished; the next search begins where the last one ended
     todo, failing_since_s = deque(cells), None
     finished = is_finished or (lambda name: cells[name].is_file())
-    if launch.only_reads:
+    if launch.is_read_only:
         if not all(map(finished, cells)):
             raise Unfinished("some cells are not finished")
         return

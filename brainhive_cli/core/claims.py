@@ -18,7 +18,12 @@ from brainhive_cli.core.errors import (
     BrainhiveError,
     raise_if_asked_to_stop,
 )
-from brainhive_cli.core.files import is_running, name_machine, name_part, tell_disk_time
+from brainhive_cli.core.files import (
+    is_running,
+    name_machine,
+    name_partial_file,
+    read_disk_clock,
+)
 
 HEARTBEAT_S = 10.0
 """Time between two signs of life of a claim: its file is touched."""
@@ -160,7 +165,7 @@ def _is_alive(path: Path) -> bool:
 
     # else the last sign of life counts, by the clock of the disk; one in the future is
     # set to now, since a living holder touches it again
-    since_s = tell_disk_time(path.parent) - os.stat(path).st_mtime
+    since_s = read_disk_clock(path.parent) - os.stat(path).st_mtime
     if since_s < 0:
         os.utime(path)
     return since_s < MISSED_HEARTBEATS * HEARTBEAT_S
@@ -211,7 +216,7 @@ def _evict(path: Path) -> str | None:
 
         # moved first: of several that think it dead, one moves it
         holder = find_holder(path)
-        aside = name_part(path)
+        aside = name_partial_file(path)
         os.rename(path, aside)
         if not _is_open_as(number, aside):
             os.rename(aside, path)  # a new holder's claim was moved

@@ -13,7 +13,7 @@ from typing import Any, Self
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, Hint, MissingData
 from brainhive_cli.core.facts import WorkflowFacts
-from brainhive_cli.core.files import atomic_write, find_unfetched, portable
+from brainhive_cli.core.files import atomic_write, find_unfetched, make_portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, add_footnotes
 from brainhive_cli.core.tables import Table
@@ -65,7 +65,7 @@ class Input:
         """
         files = [present] if isinstance(present, Path) else present or []
         error = find_unfetched(files) if files else MissingData(f"no {path}", way)
-        return cls(portable(str(path)), size if error else None, error)
+        return cls(make_portable(str(path)), size if error else None, error)
 
     @property
     def is_missing(self) -> bool:
@@ -330,7 +330,7 @@ class Result:
         """Keep the pace of what was done, for the estimate of the next; `seconds` are
         of the whole command.
         """
-        if self.work and launch.is_main and not launch.only_reads:
+        if self.work and launch.is_main and not launch.is_read_only:
             from brainhive_cli.core import device_memory
 
             key = self.work.key(command, launch.device_name, launch.processes)

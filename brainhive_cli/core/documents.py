@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import (
-    TRACKERS,
+    TRACKER_PREFIXES,
     atomic_write,
     is_file,
     open_regular,
@@ -324,7 +324,11 @@ def list_files(folder: Path) -> Iterator[Path]:
         parts = path.relative_to(folder).parts
         # locks and unfinished files
         is_hidden = any(part.startswith(".") for part in parts)
-        if not is_hidden and not parts[0].startswith(TRACKERS) and path.is_file():
+        if (
+            not is_hidden
+            and not parts[0].startswith(TRACKER_PREFIXES)
+            and path.is_file()
+        ):
             yield path
 
 

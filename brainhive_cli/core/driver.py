@@ -16,7 +16,13 @@ from brainhive_cli.core.cells import CELLS, Finished, announce, claiming, read_c
 from brainhive_cli.core.claims import Claim, is_held, is_own, name_worker
 from brainhive_cli.core.command import Result, Work, digests_of, require
 from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
-from brainhive_cli.core.files import below, name_part, portable, remove, within
+from brainhive_cli.core.files import (
+    below,
+    make_portable,
+    name_partial_file,
+    remove,
+    resolve_without_links,
+)
 from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Recipe, write_yaml
@@ -75,16 +81,16 @@ def run(
     )
     opened = OpenRun(folder, launch)
     opened = replace(opened, parts=job.make_parts(opened, again))
-    if launch.once(lambda: folder.is_finished and job.is_outdated(opened)):
-        if launch.only_reads:
+    if launch.run_on_main(lambda: folder.is_finished and job.is_outdated(opened)):
+        if launch.is_read_only:
             raise Unfinished(f"run {folder.name} lacks what is here now")
-        launch.once((folder.path / FINISHED).unlink)
+        launch.run_on_main((folder.path / FINISHED).unlink)
         folder = start_run(command, job.label, job.recipe, launch, digests=digests)
         opened = replace(opened, folder=folder)
 
     # compute what is missing, and finish the run
     work = None
-    if not launch.once(lambda: folder.is_finished):
+    if not launch.run_on_main(lambda: folder.is_finished):
         compared = {str(number): each for number, each in enumerate(job.compared)}
         results = run_each(command, compared, launch)
         opened = replace(opened, against=[*results.values()])
@@ -148,7 +154,7 @@ def _prepare(
         raise
     digests = digests_of(listed) | versions
     _, path = _locate(command, job.label, job.recipe, again, digests)
-    if launch.only_reads or launch.once(lambda: RunFolder(path).is_finished):
+    if launch.is_read_only or launch.run_on_main(lambda: RunFolder(path).is_finished):
         return job, digests
     require(listed)
 
@@ -171,7 +177,7 @@ def _compute(job: RunJob, run: OpenRun) -> Work | None:
     planned = None if run.parts else job.count_work()
     if planned is not None and not planned.count:
         planned = None
-    is_whole = run.launch.once(lambda: is_untouched(run.folder))
+    is_whole = run.launch.run_on_main(lambda: is_untouched(run.folder))
     filled = [fill(run, stage, planned) for stage in job.stages(run)]
     is_due = _finish(job, run, None if filled else planned)
 
@@ -204,13 +210,15 @@ def fill(
     is_finished = stage.is_finished or (
         lambda name: (folder.path / stage.files[name]).is_file()
     )
-    todo = launch.once(lambda: [name for name in stage.files if not is_finished(name)])
+    todo = launch.run_on_main(
+        lambda: [name for name in stage.files if not is_finished(name)]
+    )
     if not todo:
         return True, None
     is_alone = stage.sharing == "alone" or (
         stage.sharing == "either" and len(todo) >= launch.processes
     )
-    worker = launch.alone if is_alone else launch
+    worker = launch.single_process if is_alone else launch
     work, share = planned, len(todo) / len(stage.files)
     if stage.count_work is not None:
         work, share = stage.count_work(todo), 1.0
@@ -273,7 +281,7 @@ def _finish(job: RunJob, run: OpenRun, work: Work | None) -> bool:
         if is_due and job.summarises_together:
             summary = job.summarise(run)
         elif is_due and launch.is_main:
-            summary = job.summarise(replace(run, launch=launch.alone))
+            summary = job.summarise(replace(run, launch=launch.single_process))
         if summary is not None and launch.is_main:
             artifacts.write(folder, summary.artifacts)
             folder.finish(summary.measurements)
@@ -311,7 +319,7 @@ def start_run(
     """
     # the main process opens the folder, the others wait until it has
     recipe, path = _locate(command, label, recipe, again, digests)
-    if launch.only_reads:
+    if launch.is_read_only:
         if not RunFolder(path).is_finished:
             raise Unfinished(f"run {path.name} is not finished")
         return RunFolder(path)
@@ -340,7 +348,7 @@ def start_run(
             workers = [claim for claim in held if not is_own(claim)]
             # by another worker, just before this one had the lock
             if not run.is_finished:
-                worker = name_part(path / f"worker-{next(PRESENCES)}")
+                worker = name_partial_file(path / f"worker-{next(PRESENCES)}")
                 presence = Claim(
                     path / WORKERS_FOLDER / worker.name.removeprefix("."), f"run {path}"
                 )
@@ -349,7 +357,7 @@ def start_run(
                 if not workers:
                     run.write_text(
                         "recipe.yaml",
-                        write_yaml(portable(recipe.model_dump(mode="json"))),
+                        write_yaml(make_portable(recipe.model_dump(mode="json"))),
                     )
                     run.write_json(
                         ENVIRONMENT,
@@ -434,7 +442,8 @@ def claim_cells(
             console.say(f"{name} is taken over from {taken_from}, which has ended")
 
     paths = {
-        name: within(run.path, file, "a cell of a run,") for name, file in files.items()
+        name: resolve_without_links(run.path, file, "a cell of a run,")
+        for name, file in files.items()
     }
     with claiming(paths, launch, note, is_finished) as free:
         yield free

@@ -34,36 +34,36 @@ MAX_TEXT_BYTES = 1 << 28
 """Bytes of the largest table or list that is read whole; NSD's has 73,000 lines in 10
 MB.
 """
-TRACKERS = ("tensorboard", "wandb", "swan", "run-")
+TRACKER_PREFIXES = ("tensorboard", "wandb", "swan", "run-")
 """First letters of what trackers keep in a run's own folder, links too, and which is no
 part of the run.
 """
 
-OF_THE_SYSTEM = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
+SYSTEM_FOLDERS = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
 """Folders at the top of a disk which its user may not read, and which hold no data."""
-PART = ".part"
+PARTIAL_SUFFIX = ".part"
 """In the name of a file that is being written."""
-PART_OWNER = re.compile(
+PARTIAL_FILE_NAME = re.compile(
     r"\.(?P<machine>[0-9a-f]{8})(?P<process>[0-9a-f]+)-[0-9a-f]+\.part", re.ASCII
 )
 """Writer of such a file, in its name."""
-MAX_PART_AGE_S = 86_400
+MAX_PARTIAL_AGE_S = 86_400
 """Age at which a file that another machine was writing counts as left behind."""
-FAILED_WRITES = {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
+NO_SPACE_ERRORS = {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
 """Errors of a disk, quota or limit that has no room for what is written."""
 MAX_SHOWN_CHARACTERS = 80
 """Of a refused name, in its error."""
 MAX_POINTER_BYTES = 1024
 """Size below which a file may be a pointer (specification of Git LFS)."""
-POINTERS = {
+FETCH_COMMANDS = {
     rb"version https://git-lfs": "cd {} && git lfs pull",
     rb"[\w./-]*/annex/objects/": "datalad get {}, or: cd {} && git annex get .",
 }
 """What fetches the content of a folder, by how files begin that stand for it, or what
 links lead to.
 """
-DEAD_LINK = "copy what it leads to, or remove the dead links in {}"
-REFUSED = {
+DEAD_LINK_HINT = "copy what it leads to, or remove the dead links in {}"
+BAD_NAME_PATTERNS = {
     "is empty": re.compile(r"\A\Z"),
     "is an absolute path": re.compile(r"[/\\]|[A-Za-z]:[/\\]"),
     "leads out of its folder": re.compile(r"(?:.*[/\\])?\.\.(?:[/\\]|\Z)", re.DOTALL),
@@ -95,13 +95,13 @@ def locate(path: str | Path) -> Path:
     """Resolve a path of a user or a recipe: as it is given, or else below home."""
     path_as_given = Path(path)
     # os.path: to a Path, a name that is too long is an error
-    below = home_folder() / path_as_given
-    if not os.path.exists(path_as_given) and os.path.exists(below):
-        return below
+    resolve_below = home_folder() / path_as_given
+    if not os.path.exists(path_as_given) and os.path.exists(resolve_below):
+        return resolve_below
     return path_as_given
 
 
-def way_to_folder(root: Path, key: str, chosen: str, content: str) -> str:
+def hint_at_folder(root: Path, key: str, chosen: str, content: str) -> str:
     """Say how a user's folder is read: by a link where the default is meant, which all
     commands follow.
 
@@ -124,14 +124,16 @@ def locate_stored(path: str) -> str:
     return str(below) if below.exists() else path
 
 
-def portable(value: Any) -> Any:
+def make_portable(value: Any) -> Any:
     """Write paths below home relative to it, in a value as JSON has them; all else
     stays as it was given.
     """
     if isinstance(value, Mapping):
-        return {portable(key): portable(inner) for key, inner in value.items()}
+        return {
+            make_portable(key): make_portable(inner) for key, inner in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [portable(inner) for inner in value]
+        return [make_portable(inner) for inner in value]
     if isinstance(value, str | Path) and os.path.isabs(value):
         # home as it was named, or as its links lead
         path = os.path.normpath(value)
@@ -198,13 +200,15 @@ def _find_way_to_content(path: AnyPath) -> str:
         if not os.path.islink(path):
             return ""
         start = os.fsencode(os.readlink(path))
-        way = DEAD_LINK
+        way = DEAD_LINK_HINT
     else:
         if not stat.S_ISREG(about.st_mode) or about.st_size >= MAX_POINTER_BYTES:
             return ""
         start = Path(path).read_bytes()
         way = ""
-    return next((POINTERS[each] for each in POINTERS if re.match(each, start)), way)
+    return next(
+        (FETCH_COMMANDS[each] for each in FETCH_COMMANDS if re.match(each, start)), way
+    )
 
 
 def open_regular(path: AnyPath, max_bytes: int | None = None) -> BufferedReader:
@@ -219,7 +223,7 @@ def open_regular(path: AnyPath, max_bytes: int | None = None) -> BufferedReader:
         UnfitFile: if it is no plain file, or too large.
         OSError: if there is none, or the system refuses.
     """
-    return open(open_plain(path, os.O_RDONLY, max_bytes=max_bytes), "rb")
+    return open(open_descriptor(path, os.O_RDONLY, max_bytes=max_bytes), "rb")
 
 
 def read_regular(path: AnyPath, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
@@ -240,7 +244,7 @@ def read_lines(
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def open_plain(
+def open_descriptor(
     path: AnyPath, flags: int, follow: bool = True, max_bytes: int | None = None
 ) -> int:
     """Open the descriptor of a plain file, or make one; see `open_regular`."""
@@ -259,11 +263,11 @@ def open_plain(
     return number
 
 
-def open_no_link(path: str, flags: int) -> int:
+def open_unless_link(path: str, flags: int) -> int:
     """Open a file, as an `opener` of `open`, unless its name is a link, which may lead
     anywhere.
     """
-    return open_plain(path, flags, follow=False)
+    return open_descriptor(path, flags, follow=False)
 
 
 def require_regular(
@@ -305,7 +309,7 @@ def is_file(path: Path) -> bool:
     return path.is_file()
 
 
-def files_called(name: str, root: Path) -> list[Path]:
+def find_files_named(name: str, root: Path) -> list[Path]:
     """Find the files of a name at any depth, in order; see `is_file`."""
     paths = (
         root / path
@@ -351,7 +355,7 @@ def walk(
         with os.scandir(root / path) as scanned:
             entries = sorted(scanned, key=lambda entry: entry.name)
         for entry in entries:
-            if entry.name.startswith(".") or entry.name in OF_THE_SYSTEM:
+            if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS:
                 continue
             inner = f"{path}/{entry.name}" if path else entry.name
             yield inner, entry
@@ -362,7 +366,7 @@ def walk(
         yield from visit(folder, ())
 
 
-WILD = {"*": "[^/]*", "?": "[^/]"}
+WILDCARDS = {"*": "[^/]*", "?": "[^/]"}
 ANY_FOLDERS = "(?:[^/]+/)*"
 """Regular expressions for `*`, `?` and `**/` in a pattern of paths."""
 
@@ -382,7 +386,7 @@ def expand_pattern(path: str | Path) -> list[Path]:
     return [Path(name) for name in sorted(glob(pattern, recursive=True))]
 
 
-def matches(path: str, pattern: str) -> bool:
+def matches_pattern(path: str, pattern: str) -> bool:
     """Whether a POSIX path ends as a pattern says, as `Path.rglob` finds it:
     `sub-*/**/*_beta.nii.gz`.
     """
@@ -400,7 +404,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
         ending += (
             ANY_FOLDERS
             if piece[:3] == "**/"
-            else WILD.get(piece, translate(piece).removesuffix(r"\Z"))
+            else WILDCARDS.get(piece, translate(piece).removesuffix(r"\Z"))
         )
     return re.compile(f"(?:.*/)?{ending}", re.DOTALL)
 
@@ -408,7 +412,9 @@ def _compile(pattern: str) -> re.Pattern[str]:
 def describe_bad_text(text: str) -> str:
     """Say why no recipe, name or script may hold a text; empty where one may."""
     reasons = ("has a control character", "is not UTF-8")
-    return next((reason for reason in reasons if REFUSED[reason].match(text)), "")
+    return next(
+        (reason for reason in reasons if BAD_NAME_PATTERNS[reason].match(text)), ""
+    )
 
 
 def below(
@@ -433,7 +439,11 @@ def below(
             reason = f"is a {type(name).__name__}, not a name"
         else:
             reason = next(
-                (reason for reason, pattern in REFUSED.items() if pattern.match(name)),
+                (
+                    reason
+                    for reason, pattern in BAD_NAME_PATTERNS.items()
+                    if pattern.match(name)
+                ),
                 "",
             )
         if reason:
@@ -450,7 +460,7 @@ def below(
     return folder.joinpath(*names)
 
 
-def within(folder: Path, name: str, source: str) -> Path:
+def resolve_without_links(folder: Path, name: str, source: str) -> Path:
     """Return the path of a file below a folder, as `below`, in which no link leads to
     another folder.
 
@@ -468,12 +478,12 @@ def within(folder: Path, name: str, source: str) -> Path:
     return path
 
 
-def name_part(final: Path) -> Path:
+def name_partial_file(final: Path) -> Path:
     """Name the file that this thread writes before it gets its final name; no other
     process has the same.
     """
     owner = f"{_machine_digits()}{os.getpid():x}-{threading.get_native_id():x}"
-    return final.with_name(f".{final.stem}.{owner}{PART}{final.suffix}")
+    return final.with_name(f".{final.stem}.{owner}{PARTIAL_SUFFIX}{final.suffix}")
 
 
 def _machine_digits() -> str:
@@ -509,12 +519,12 @@ def is_running(process: int) -> bool:
     return True
 
 
-def tell_disk_time(folder: Path) -> float:
+def read_disk_clock(folder: Path) -> float:
     """Tell the time by the clock that stamps files in a folder, in seconds since
     1970.
     """
     with tempfile.NamedTemporaryFile(
-        prefix=f"{name_part(folder / 'clock').name}.", dir=folder
+        prefix=f"{name_partial_file(folder / 'clock').name}.", dir=folder
     ) as probe:
         return os.fstat(probe.fileno()).st_mtime
 
@@ -526,8 +536,8 @@ def remove_leftovers(folder: Path) -> None:
 
     What another machine or container left goes a day after anything was written in it.
     """
-    for path in folder.glob(f".*{PART}*"):
-        owner = PART_OWNER.search(path.name)
+    for path in folder.glob(f".*{PARTIAL_SUFFIX}*"):
+        owner = PARTIAL_FILE_NAME.search(path.name)
         if owner is None:
             continue
         with suppress(OSError):  # gone meanwhile
@@ -536,7 +546,7 @@ def remove_leftovers(folder: Path) -> None:
                 written_s = max(
                     part.stat().st_mtime for part in (path, *path.rglob("*"))
                 )
-                is_left = tell_disk_time(folder) - written_s > MAX_PART_AGE_S
+                is_left = read_disk_clock(folder) - written_s > MAX_PARTIAL_AGE_S
             else:
                 is_left = not is_running(int(owner["process"], 16))
             if is_left:
@@ -559,7 +569,7 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
     # a hidden name beside the final one: a rename within a folder is atomic
     final.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(final.parent)
-    part = name_part(final)
+    part = name_partial_file(final)
     remove(part)  # a link would lead the writer elsewhere
     try:
         yield part
@@ -576,7 +586,7 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
         )
         # libraries name no file
         is_part = part.name in str(getattr(error, "filename", None) or part)
-        if number in FAILED_WRITES and is_part:
+        if number in NO_SPACE_ERRORS and is_part:
             raise OSError(number, os.strerror(number), str(final)) from error
         raise
 
@@ -607,7 +617,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def require_room(folder: Path, size: int, what: str, way: str) -> int:
+def require_free_space(folder: Path, size: int, what: str, way: str) -> int:
     """Require free space for what is about to be written, before its first byte; return
     what is free.
 

@@ -30,7 +30,7 @@ from brainhive_cli.core.files import (
     find_unfetched,
     home_folder,
     locate,
-    portable,
+    make_portable,
     read_regular,
 )
 from brainhive_cli.core.network import BUSY, ask, call_in_thread, find_bad_proxy
@@ -572,7 +572,7 @@ def digest_cached_file(file: Path, by_name: bool = True) -> str:
         return documents.digest_file(file)
 
     # of large ones the digest is kept, for as long as size and time are the same
-    name = documents.digest_text(portable(str(file.absolute())))
+    name = documents.digest_text(make_portable(str(file.absolute())))
     cache = home_folder() / DIGESTS / name
     stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
     with suppress(OSError, ValueError):

@@ -291,4 +291,4 @@ def key_work(command: str, job: Job) -> tuple[Work | None, str]:
 
     run = job.recipe.run
     device = launch.start(run).device_name
-    return work, work.key(command, device, launch.num_processes(run))
+    return work, work.key(command, device, launch.count_processes(run))

@@ -1,6 +1,4 @@
-"""Machine that does the work: processes, devices and libraries, and the share of the
-work of each process.
-"""
+"""Processes, devices and library versions of a command."""
 
 import importlib
 import importlib.metadata
@@ -48,32 +46,45 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-LINE = ContextVar[Sequence[str]]("LINE")
-"""Words of a command that Python runs; those of the shell where it is not set."""
-REPORTS = "BRAINHIVE_REPORTS"
-"""Environment variable: the folder where a launched process writes its error for the
-launcher to show.
+COMMAND_LINE = ContextVar[Sequence[str]]("COMMAND_LINE")
+"""Arguments of a command that Python code started. If it is not set, the command was
+started in a shell, and its arguments are in `sys.argv`.
 """
-LAUNCHER = {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
-"""Config of accelerate's launcher; its arguments say the rest."""
-BY_LAUNCHERS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""Variables that torchrun and accelerate set for each of several processes, besides
+REPORTS_VARIABLE = "BRAINHIVE_REPORTS"
+"""Environment variable that holds a folder. A launched process writes its error there,
+and the launcher shows it.
+"""
+LAUNCHER_CONFIG = {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
+"""Config file of accelerate's launcher. Command-line arguments override it."""
+LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""Environment variables that torchrun and accelerate set for every process, besides
 WORLD_SIZE.
 """
-LONGEST_WAIT = timedelta(days=1)
-"""Time that a process waits for another's last cell; one that fails ends them all, so
-it may be long.
+MAX_WAIT = timedelta(days=1)
+"""Longest time that a process waits for the others. It can be long, because the
+launcher ends all processes when one fails.
 """
 LIBRARIES = (
-    *("torch", "diffusers", "transformers", "timm", "open_clip_torch", "accelerate"),
-    *("h5py", "numpy", "safetensors", "mne", "mne-bids", "nibabel", "scikit-learn"),
+    "torch",
+    "diffusers",
+    "transformers",
+    "timm",
+    "open_clip_torch",
+    "accelerate",
+    "h5py",
+    "numpy",
+    "safetensors",
+    "mne",
+    "mne-bids",
+    "nibabel",
+    "scikit-learn",
 )
-"""Libraries that numbers depend on."""
-DRIVERS = ("nvidiactl", "nvmap", "kfd", "dxg")
-"""Files below /dev that the drivers of GPUs make: of NVIDIA, of its Jetson, of AMD, and
-of Windows for WSL.
+"""Libraries whose version can change the numeric results."""
+GPU_DRIVER_FILES = ("nvidiactl", "nvmap", "kfd", "dxg")
+"""Files in /dev that GPU drivers create: NVIDIA, NVIDIA Jetson, AMD, and Windows (in
+WSL).
 """
-PROBES = {
+IMPORT_PROBES = {
     "torchvision": "",
     "torchaudio": "",
     "transformers": "CLIPVisionModelWithProjection",
@@ -81,49 +92,50 @@ PROBES = {
     "timm": "",
     "accelerate": "",
 }
-"""Library to the name that is imported from it as a test: two import lazily. Others
-import the first two.
+"""Name to import from each library as a test, keyed by the library. transformers and
+diffusers import lazily, so they are tested with a class. torchvision and torchaudio
+come first, because the other libraries import them.
 """
 
 
 @dataclass(frozen=True)
 class Launch:
-    """This process among those that share the work.
+    """A process of a command, and its place among the processes that share the work.
 
     Attributes:
-        device_or_name: Its device, by name where torch may not be loaded yet: commands
-            that only read files need none.
-        only_reads: Whether it only looks for what is finished: anything that is not
-            raises Unfinished.
+        rank: Number of this process, from 0.
+        processes: Number of processes that share the work.
+        device_or_name: Device of this process, or its name. A name needs no torch,
+            which commands that only read files never load.
+        is_read_only: True if the process only looks for finished work. If work remains,
+            it raises `Unfinished` instead of doing it.
     """
 
     rank: int
     processes: int
     device_or_name: "str | torch.device"
-    only_reads: bool = False
+    is_read_only: bool = False
 
     @cached_property
     def device(self) -> "torch.device":
-        """The device; asking for it loads torch."""
+        """Device of this process. The first access imports torch."""
         import torch
 
         return torch.device(self.device_or_name)
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes what all of them share."""
-        return self.rank == 0 and not self.only_reads
+        """True if this process writes the files that all processes share."""
+        return self.rank == 0 and not self.is_read_only
 
     @property
-    def alone(self) -> "Launch":
-        """This process by itself, for work that no other one of the launch takes part
-        in.
-        """
+    def single_process(self) -> "Launch":
+        """Launch of this process without the others, for work that it does alone."""
         return replace(self, rank=0, processes=1)
 
     @property
     def device_name(self) -> str:
-        """The device in words."""
+        """Name of the GPU, or "cpu"."""
         if self.device_or_name == "cpu" or self.device.type != "cuda":
             return "cpu"
         import torch
@@ -131,240 +143,299 @@ class Launch:
         return torch.cuda.get_device_name(self.device)
 
     def describe_environment(self) -> dict[str, Any]:
-        """Describe what this process computes with, for a run's `environment.json`."""
-        import torch  # the run that begins is going to compute
+        """Describe the software and hardware, for a run's `environment.json`.
 
-        # of the checkout that this package runs from; nothing for an installed wheel
+        Returns:
+            The command line, library versions, git commit, device, numbers of
+            processes and threads, and platform.
+        """
+        import torch  # the run is about to compute, so torch is needed anyway
+
+        # an installed wheel is not in a git checkout and has no commit
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
         try:
-            command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-            commit = subprocess.run(
+            finished = subprocess.run(
                 command, capture_output=True, text=True, timeout=5, check=False
-            ).stdout
+            )
+            commit = finished.stdout.strip()
         except (OSError, subprocess.TimeoutExpired):
             commit = ""
+        command_line = ["brainhive"]
+        command_line += COMMAND_LINE.get(sys.argv[1:])
         return {
-            "command_line": ["brainhive", *LINE.get(sys.argv[1:])],
+            "command_line": command_line,
             "versions": library_versions(),
-            "commit": commit.strip(),
+            "commit": commit,
             "device": self.device_name,
             "processes": self.processes,
-            # sums of floats depend on how many threads share them
+            # the number of threads changes the rounding of sums
             "threads": torch.get_num_threads(),
             "platform": platform.platform(),
         }
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """Return the contiguous share of `items` of this process; the shares of all are
-        all of them, once.
+        """Return the share of the items that this process works on.
+
+        Args:
+            items: Items of all processes, in the same order in every process.
+
+        Returns:
+            Consecutive items. Every item is in the share of exactly one process.
         """
-        ranks = (self.rank, self.rank + 1)
-        start, stop = (len(items) * rank // self.processes for rank in ranks)
+        start = len(items) * self.rank // self.processes
+        stop = len(items) * (self.rank + 1) // self.processes
         return items[start:stop]
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has called this method."""
         if self.processes > 1:
             import torch.distributed
 
-            # or NCCL guesses
+            # NCCL guesses the device unless it is passed
             device_ids = [self.device.index] if self.device.type == "cuda" else None
             torch.distributed.barrier(device_ids=device_ids)
 
-    def once(self, act: Callable[[], T]) -> T:
-        """Let the main process act when all are here, and return its result in all of
-        them.
+    def run_on_main(self, function: Callable[[], T]) -> T:
+        """Call a function in the main process, and return its result in all processes.
+
+        The call waits until every process is here.
 
         Args:
-            act: Called in the main process. Its result is pickled for the others.
+            function: Function without arguments. Its result must be picklable.
         """
         self.barrier()
-        result: T = self.gather(act() if self.rank == 0 else None)[0]
+        main_result = function() if self.rank == 0 else None
+        result: T = self.gather(main_result)[0]
         return result
 
-    def main_first(self, act: Callable[[], T]) -> T:
-        """Act in the main process, and then in the others: they find what it downloads
-        or repairs. Return each process's own result.
+    def run_main_first(self, function: Callable[[], T]) -> T:
+        """Call a function in the main process, and then in all other processes.
+
+        The other processes find the files that the main process downloads or repairs.
+
+        Args:
+            function: Function without arguments.
+
+        Returns:
+            The result of the call in this process.
         """
         if self.rank == 0:
-            result = act()
+            result = function()
             self.barrier()
             return result
         self.barrier()
-        return act()
+        return function()
 
     def gather(self, item: Any) -> list[Any]:
-        """Collect one picklable object a process, in order of rank, in every
-        process.
+        """Collect an object from every process.
+
+        Args:
+            item: Picklable object of this process.
+
+        Returns:
+            The objects in the order of the ranks, the same list in every process.
         """
         if self.processes == 1:
             return [item]
         import torch.distributed
 
-        # objects are pickled, and so of any size
-        everyone = [None] * self.processes
-        torch.distributed.all_gather_object(everyone, item)
-        return everyone
+        gathered = [None] * self.processes
+        torch.distributed.all_gather_object(gathered, item)
+        return gathered
 
     def gather_rows(self, share: "torch.Tensor", count: int) -> "torch.Tensor":
-        """Join the shares [B_share, ...] of `count` rows, as `shard` cuts them, with
-        their gradient.
+        """Join the rows of all processes, and keep their gradient.
 
-        Every process then computes the same loss over all rows; `average_gradients`
-        makes its gradient whole.
+        Every process then computes the same loss over all rows. `average_gradients`
+        averages the gradients of these losses.
+
+        Args:
+            share: Rows [B_share, ...] of this process, cut as by `shard`.
+            count: Number of rows B of all processes.
+
+        Returns:
+            The rows [B, ...] of all processes, in the order of the ranks.
         """
         if self.processes == 1:
             return share
         import torch
         from torch.distributed.nn.functional import all_gather
 
-        # rows of each process; shares are padded to the same length, as all_gather
-        # needs
+        # all_gather needs shares of equal length, so shorter ones are padded
         ends = [count * rank // self.processes for rank in range(self.processes + 1)]
-        shares = [stop - start for start, stop in pairwise(ends)]
-        padded = torch.nn.functional.pad(
-            share, (*(0, 0) * (share.ndim - 1), 0, max(shares) - len(share))
-        )
-        # that torch has a private function of more arguments
+        lengths = [stop - start for start, stop in pairwise(ends)]
+        n_missing = max(lengths) - len(share)
+        padding = [0, 0] * (share.ndim - 1) + [0, n_missing]
+        padded = torch.nn.functional.pad(share, padding)
+
+        # all_gather calls a private function of torch, which then warns
         with warnings.catch_warnings(action="ignore"):
             gathered = all_gather(padded)
-        return torch.cat([rows[:n] for rows, n in zip(gathered, shares, strict=True)])
+        shares = [rows[:length] for rows, length in zip(gathered, lengths, strict=True)]
+        return torch.cat(shares)
 
     def average_gradients(self, parameters: "Iterable[torch.nn.Parameter]") -> None:
-        """Average gradients over processes, in one exchange.
+        """Average the gradients of parameters over all processes, in place.
 
-        A process whose share does not reach a parameter counts as zero; where no share
-        does, as for the layer of a subject who is not in the batch, there is no
-        gradient, as in one process.
+        If a parameter has no gradient in a process, that process counts as zero. If it
+        has no gradient in any process, it stays without gradient, as in training with a
+        single process. An example is the layer of a subject who is not in the batch.
+
+        Args:
+            parameters: Parameters in the same order in every process.
         """
         if self.processes == 1:
             return
         import torch
         import torch.distributed
 
-        # one flat vector: gradients, zeros where there is none, and which parameters
-        # were reached
-        learned = [parameter for parameter in parameters if parameter.requires_grad]
-        parts = [
-            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            for parameter in learned
-        ]
-        reached = torch.tensor(
-            [float(parameter.grad is not None) for parameter in learned],
-            device=self.device,
-        )
-        flat = torch.cat([*(part.flatten() for part in parts), reached])
+        # one vector needs one exchange: all gradients, then a flag for each parameter
+        # that says whether this process has a gradient
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        gradients = []
+        has_gradient = []
+        for parameter in trained:
+            has_gradient.append(float(parameter.grad is not None))
+            gradient = parameter.grad
+            if gradient is None:
+                gradient = torch.zeros_like(parameter)
+            gradients.append(gradient.flatten())
+        flags = torch.tensor(has_gradient, device=self.device)
+        sizes = [len(gradient) for gradient in gradients]
+        vector = torch.cat((*gradients, flags))
 
-        # the mean over processes, cut into gradients again
-        torch.distributed.all_reduce(flat)
-        flat /= self.processes
-        *averages, reached = flat.split([*(part.numel() for part in parts), len(parts)])
-        for parameter, average, share in zip(learned, averages, reached, strict=True):
+        # the mean over processes, cut into gradients and flags again
+        torch.distributed.all_reduce(vector)
+        vector /= self.processes
+        averages, shares = vector.split((sum(sizes), len(trained)))
+        for parameter, average, share in zip(
+            trained, averages.split(sizes), shares, strict=True
+        ):
             if parameter.grad is not None:
                 parameter.grad.copy_(average.view_as(parameter))
-            elif share.item():  # which waits for the device, so only where it must
+            elif share.item():  # waits for the device, so it is asked last
                 parameter.grad = average.view_as(parameter).clone()
 
     def autocast(self, precision: str) -> AbstractContextManager[Any]:
-        """Compute in `precision` (fp32, bf16, fp16)."""
+        """Return the context in which torch computes in a precision.
+
+        Args:
+            precision: "fp32", "bf16" or "fp16".
+        """
         import torch
 
         if precision == "fp32":
             return nullcontext()
-        return torch.autocast(
-            self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        )
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        return torch.autocast(self.device.type, dtype)
 
 
 def may_have_gpu() -> bool:
-    """Return False where no GPU can be, as no driver is there: then torch, whose import
-    takes seconds, need not be asked.
+    """Return False if no GPU driver is installed.
+
+    Importing torch takes seconds. If this function returns False, no import is needed
+    to know that there is no GPU. If torch is already imported, or on systems other than
+    Linux, the function returns True, and torch must be asked.
     """
-    is_known = sys.platform == "linux" and "torch" not in sys.modules
-    return not is_known or any(Path("/dev", name).exists() for name in DRIVERS)
+    if sys.platform != "linux" or "torch" in sys.modules:
+        return True
+    return any(Path("/dev", name).exists() for name in GPU_DRIVER_FILES)
 
 
-READING = Launch(0, 1, "cpu", only_reads=True)
-"""The launch in which a command looks for what is finished."""
+READ_ONLY = Launch(rank=0, processes=1, device_or_name="cpu", is_read_only=True)
+"""Launch with which a command looks for finished work."""
 
 
 def start(run: RunOptions) -> Launch:
-    """Join the launch that this process belongs to, or be one process alone.
+    """Return the launch of this process.
+
+    Args:
+        run: Options of the recipe, with the device.
 
     Raises:
         DeviceError: if the device of the recipe is not available.
+        RecipeError: if WORLD_SIZE is set, but other variables of a launcher are not.
     """
-    # the device: a GPU each, or the CPU
-    on_cpu = run.device == "cpu" or (run.device == "auto" and not may_have_gpu())
-    if not on_cpu:
+    # the device is the CPU, or one GPU for each process
+    uses_cpu = run.device == "cpu" or (run.device == "auto" and not may_have_gpu())
+    if not uses_cpu:
         import torch
 
-        on_cpu = not torch.cuda.is_available()
-        if run.device == "cuda" and on_cpu:
+        uses_cpu = not torch.cuda.is_available()
+        if run.device == "cuda" and uses_cpu:
             raise DeviceError(
                 "run.device is cuda, but no CUDA device is visible",
-                "run.device=cpu, or check nvidia-smi",
+                "set run.device=cpu, or check nvidia-smi",
             )
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        there = torch.cuda.device_count()
-        if not on_cpu and here > there:  # NCCL's own error is long and unclear
+        n_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        n_gpus = torch.cuda.device_count()
+        if not uses_cpu and n_processes > n_gpus:  # NCCL's own error is unclear
             raise DeviceError(
-                (
-                    f"{here} processes on a machine with {there} GPUs: each needs one "
-                    "of its own"
-                ),
-                f"at most {there} processes a machine, or run.device=cpu",
+                f"{n_processes} processes on a machine with {n_gpus} GPUs: each "
+                "process needs its own GPU",
+                f"start at most {n_gpus} processes here, or set run.device=cpu",
             )
 
     if os.environ.get("WORLD_SIZE", "1") in ("1", ""):
-        return Launch(0, 1, "cpu" if on_cpu else "cuda")
+        return Launch(0, 1, "cpu" if uses_cpu else "cuda")
 
-    # several processes: their launcher says which this one is
-    if absent := [name for name in BY_LAUNCHERS if name not in os.environ]:
+    # the launcher says which of the processes this is
+    missing_variables = [name for name in LAUNCHER_VARIABLES if name not in os.environ]
+    if missing_variables:
         raise RecipeError(
-            (
-                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but no launcher has set "
-                f"{', '.join(absent)}"
-            ),
-            "unset WORLD_SIZE; --processes starts several processes",
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but no launcher has set "
+            f"{', '.join(missing_variables)}",
+            "unset WORLD_SIZE, and start several processes with --processes",
         )
     from accelerate import PartialState
 
-    state = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
+    state = PartialState(cpu=uses_cpu, timeout=MAX_WAIT)
     return Launch(state.process_index, state.num_processes, state.device)
 
 
 def open_device(name: object) -> "torch.device":
     """Open a device by its name.
 
+    Args:
+        name: Name that torch knows, such as "cpu", "cuda" or "cuda:0".
+
     Raises:
-        DeviceError: if there is none of this name, or it is not visible.
+        DeviceError: if there is no device of this name, or it is not visible.
     """
     import torch
 
+    device_types = ["cpu", "cuda"]
+    if torch.backends.mps.is_available():
+        device_types.append("mps")
     try:
-        # names that torch does not know are refused with those that are not here
         device = torch.device(str(name))
     except (RuntimeError, ValueError):
+        # "meta" is not among the types, so the next condition raises
         device = torch.device("meta")
-    if device.type not in ["cpu", "cuda", *["mps"] * torch.backends.mps.is_available()]:
+    if device.type not in device_types:
         raise DeviceError(
-            f"no device {str(name)[:80]!r}", "device is cpu, cuda or cuda:0"
+            f"no device {str(name)[:80]!r}", "set device to cpu, cuda or cuda:0"
         )
-    if device.type == "cuda" and (device.index or 0) >= (
-        count := torch.cuda.device_count()
-    ):
-        raise DeviceError(
-            f"device {name}: {count} CUDA devices are visible",
-            "device=cpu, or check nvidia-smi",
-        )
+    if device.type == "cuda":
+        n_gpus = torch.cuda.device_count()
+        if (device.index or 0) >= n_gpus:
+            raise DeviceError(
+                f"device {name}: {n_gpus} CUDA devices are visible",
+                "set device=cpu, or check nvidia-smi",
+            )
     return device
 
 
-def num_processes(run: RunOptions) -> int:
-    """Return how many processes to launch; 1 when this process is itself a launched
-    one.
+def count_processes(run: RunOptions) -> int:
+    """Return the number of processes to launch.
+
+    Args:
+        run: Options of the recipe, with the device and a number of processes or None.
+
+    Returns:
+        The number that the user set. Without it, the number of GPUs, or 1 if there is
+        no GPU. Always 1 if this process was itself launched.
     """
-    # launched already, or told how many
     if "LOCAL_RANK" in os.environ:
         return 1
     if run.processes is not None or run.device == "cpu" or not may_have_gpu():
@@ -375,18 +446,20 @@ def num_processes(run: RunOptions) -> int:
 
 
 def relaunch(run: RunOptions, processes: int, less_memory: str = "") -> int:
-    """Run the same command line in `processes` processes through accelerate's launcher.
+    """Run this command line again in several processes, with accelerate's launcher.
 
     Args:
-        run: How.
-        processes: How many.
-        less_memory: Overrides of the recipe with which its command needs less memory.
+        run: Options of the recipe, with the precision.
+        processes: Number of processes.
+        less_memory: Overrides of the recipe that make the command use less memory, for
+            a hint.
 
     Returns:
-        The exit code: 0, or that of Ctrl-C.
+        The exit code: 0, or 130 if the command was interrupted.
 
     Raises:
-        BrainhiveError: as the process that ended the launch.
+        BrainhiveError: with the error of the process that failed first.
+        KeyboardInterrupt: if a signal other than Ctrl-C ends the launcher.
     """
     with console.progress("starting"):
         import psutil
@@ -394,19 +467,21 @@ def relaunch(run: RunOptions, processes: int, less_memory: str = "") -> int:
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.disable()  # the child's own line says it all
+    logging.disable()  # the processes print their own errors
     threads = max(1, (os.cpu_count() or 1) // processes)
-    before = dict(os.environ)
+    initial_environment = dict(os.environ)
     with TemporaryDirectory() as reports:
-        # `python -m` would import from the working directory first, which may be a
-        # stranger's: the processes import from where this one does
-        imported = os.pathsep.join(map(os.path.abspath, sys.path))
-        os.environ |= {REPORTS: reports, "PYTHONSAFEPATH": "1", "PYTHONPATH": imported}
+        # `python -m` searches the working directory first, which may hold other code.
+        # The processes must import the same modules as this process.
+        import_path = os.pathsep.join(map(os.path.abspath, sys.path))
+        os.environ[REPORTS_VARIABLE] = reports
+        os.environ["PYTHONSAFEPATH"] = "1"
+        os.environ["PYTHONPATH"] = import_path
 
-        # the launcher would read a config in the user's home, which is for other work,
-        # or damaged
+        # without a config file, the launcher reads the user's own, which may be damaged
+        # or meant for other work
         config = Path(reports, "launch.yaml")
-        config.write_text(json.dumps(LAUNCHER))
+        config.write_text(json.dumps(LAUNCHER_CONFIG))
         arguments = [
             f"--config_file={config}",
             "--multi_gpu",
@@ -418,67 +493,77 @@ def relaunch(run: RunOptions, processes: int, less_memory: str = "") -> int:
             f"--num_cpu_threads_per_process={threads}",
             "--module",
             "brainhive_cli",
-            *LINE.get(sys.argv[1:]),
         ]
+        arguments += COMMAND_LINE.get(sys.argv[1:])
 
-        def pass_on(number: int, frame: FrameType | None) -> None:
-            # the processes stop where their work can continue
+        def forward_stop_signal(number: int, frame: FrameType | None) -> None:
+            # each process stops at a point from which its work can continue
             for child in psutil.Process().children():
                 with suppress(psutil.NoSuchProcess):
                     child.send_signal(signal.SIGUSR1)
 
-        asked_before = signal.signal(signal.SIGUSR1, pass_on)
+        initial_handler = signal.signal(signal.SIGUSR1, forward_stop_signal)
         try:
-            raise_if_asked_to_stop()  # before there was a process to pass it on to
+            raise_if_asked_to_stop()  # the signal may have come before the handler
             launch_command(launch_command_parser().parse_args(arguments))
-        except ChildFailedError as failed:
-            codes = {
-                rank: failure.exitcode for rank, failure in failed.failures.items()
-            }
-            if INTERRUPTED_EXIT_CODE in codes.values():
+        except ChildFailedError as error:
+            failures = error.failures.items()
+            exit_codes = {rank: failure.exitcode for rank, failure in failures}
+            if INTERRUPTED_EXIT_CODE in exit_codes.values():
                 return INTERRUPTED_EXIT_CODE
-            raise _find_cause(codes, Path(reports), less_memory) from None
-        except SignalException as ended:
-            # Ctrl-C reaches the processes, too, which say so
-            if ended.sigval != signal.SIGINT:
-                raise KeyboardInterrupt from ended
+            raise _find_cause(exit_codes, Path(reports), less_memory) from None
+        except SignalException as error:
+            # Ctrl-C also reaches the processes, which print that they were interrupted
+            if error.sigval != signal.SIGINT:
+                raise KeyboardInterrupt from error
             return INTERRUPTED_EXIT_CODE
         except KeyboardInterrupt:
             return INTERRUPTED_EXIT_CODE
         finally:
-            signal.signal(signal.SIGUSR1, asked_before)
+            signal.signal(signal.SIGUSR1, initial_handler)
             logging.disable(logging.NOTSET)
             os.environ.clear()
-            os.environ.update(before)
+            os.environ.update(initial_environment)
     return 0
 
 
-def leave_report(code: int, error: BrainhiveError) -> bool:
-    """Write this process's error for the launcher; False when it was not launched by
-    this program.
+def write_report(code: int, error: BrainhiveError) -> bool:
+    """Write the error of this process to a file, so that the launcher can show it.
+
+    Args:
+        code: Exit code of this process.
+        error: Error that ends this process.
+
+    Returns:
+        True if the error was written. False if no launcher of Brainhive started this
+        process.
     """
-    folder = os.environ.get(REPORTS)
+    folder = os.environ.get(REPORTS_VARIABLE)
     if folder is None:
         return False
 
-    # a report is renamed when it is complete
-    texts = (
-        text.encode(errors="backslashreplace").decode()
-        for text in (error.message, error.hint)
-    )
-    report = [code, *texts, isinstance(error, LostProcess)]
-    file = Path(folder, f"{os.environ.get('RANK', '0')}.json")
-    file.with_suffix(".part").write_text(json.dumps(report))
-    # the launcher may end this process meanwhile
-    os.replace(file.with_suffix(".part"), file)
+    # surrogates, as in names of files, cannot be written in UTF-8
+    message = error.message.encode(errors="backslashreplace").decode()
+    hint = error.hint.encode(errors="backslashreplace").decode()
+    report = [code, message, hint, isinstance(error, LostProcess)]
+
+    # the launcher may end this process at any time, so a report that is not complete
+    # has another name
+    path = Path(folder, f"{os.environ.get('RANK', '0')}.json")
+    temporary_path = path.with_suffix(".part")
+    temporary_path.write_text(json.dumps(report))
+    os.replace(temporary_path, path)
     return True
 
 
 def exit_worker(code: int) -> None:
-    """End this process at once if it is one of several.
+    """End this process immediately if it is one of several.
 
-    A thread of gloo may still free tensors while the interpreter shuts down, and then
+    A thread of gloo may still free tensors while the interpreter shuts down. It then
     aborts a process that has finished its work (pytorch/pytorch pull request 179291).
+
+    Args:
+        code: Exit code of this process.
     """
     if os.environ.get("WORLD_SIZE", "1") not in ("1", ""):
         with suppress(OSError):
@@ -487,50 +572,61 @@ def exit_worker(code: int) -> None:
 
 
 def _find_cause(
-    codes: Mapping[int, int], folder: Path, less_memory: str
+    exit_codes: Mapping[int, int], folder: Path, less_memory: str
 ) -> BrainhiveError:
-    """Find what ended a launch: the first error of a process, else what killed one.
+    """Find the error that ended a launch.
+
+    The cause is the first error that a process reported. A report that says only that
+    another process was lost counts if no process was killed. Without a report, the
+    cause is a signal or an exit code.
 
     Args:
-        codes: Exit codes of the processes that failed, by rank; negative for a signal.
-            By SIGTERM torch ends the others after the first.
-        folder: Where the processes left their reports.
-        less_memory: Overrides with which the command needs less memory.
-    """
-    # reports that processes wrote, and signals that ended others
-    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    reports = [documents.read(file, tuple[int, str, str, bool]) for file in files]
-    signals = {rank: Signals(-code) for rank, code in codes.items() if code < 0}
-    killed = {
-        rank: number for rank, number in signals.items() if number != Signals.SIGTERM
-    }
-    causes = [report for report in reports if not report[3]] or (
-        [] if killed else reports
-    )
-    if causes:
-        code, problem, way, _ = causes[0]
-        return BrainhiveError(problem, way, code)
+        exit_codes: Exit codes of the processes that failed, keyed by rank. A negative
+            code is the number of a signal. When a process fails, torch ends the others
+            with SIGTERM.
+        folder: Folder of the reports that the processes wrote.
+        less_memory: Overrides of the recipe that make the command use less memory.
 
-    # no report: an exit code, or a signal
+    Returns:
+        The error to raise.
+    """
+    # reports in the order of time, and signals that ended processes
+    paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    reports = [documents.read(path, tuple[int, str, str, bool]) for path in paths]
+    signals = {}
+    kill_signals = {}
+    for rank, exit_code in exit_codes.items():
+        if exit_code < 0:
+            signals[rank] = Signals(-exit_code)
+            if signals[rank] != Signals.SIGTERM:
+                kill_signals[rank] = signals[rank]
+
+    # the first report that names a cause of its own
+    causes = [report for report in reports if not report[3]]
+    if not causes and not kill_signals:
+        causes = reports
+    if causes:
+        exit_code, message, hint, _ = causes[0]
+        return BrainhiveError(message, hint, exit_code)
+
+    # without a report, an exit code or a signal must do
     if not signals:
-        code = max(codes.values(), default=1)
+        exit_code = max(exit_codes.values(), default=1)
         return BrainhiveError(
-            f"a process of the launch ended with exit code {code}", CONTINUE_HINT, code
+            f"a process of the launch ended with exit code {exit_code}",
+            CONTINUE_HINT,
+            exit_code,
         )
-    rank, number = next(iter((killed or signals).items()))
-    if number == Signals.SIGUSR1:  # asked to stop before it could listen
-        problem = f"process {rank} of the launch was stopped by a signal"
-        return BrainhiveError(problem, CONTINUE_HINT, STOPPED_EXIT_CODE)
+    rank, number = next(iter((kill_signals or signals).items()))
+    if number == Signals.SIGUSR1:  # the process did not handle the signal yet
+        message = f"process {rank} of the launch was stopped by a signal"
+        return BrainhiveError(message, CONTINUE_HINT, STOPPED_EXIT_CODE)
     if number == Signals.SIGKILL:
+        remedy = less_memory or "use fewer processes, or a machine with more memory"
         return DeviceError(
-            (
-                f"process {rank} of the launch was killed (SIGKILL), as systems do "
-                "when memory runs out"
-            ),
-            (
-                f"{less_memory or 'fewer processes, or a machine with more memory'}; "
-                f"{CONTINUE_HINT}"
-            ),
+            f"process {rank} of the launch was killed (SIGKILL), probably because "
+            "memory ran out",
+            f"{remedy}; {CONTINUE_HINT}",
         )
     return BrainhiveError(
         f"process {rank} of the launch was ended by {number.name}", CONTINUE_HINT
@@ -547,20 +643,24 @@ def library_version(library: str) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that numbers depend on."""
-    libraries = {library: library_version(library) for library in LIBRARIES}
-    return {"python": platform.python_version(), "brainhive": __version__, **libraries}
+    """Return the versions of Python, Brainhive and `LIBRARIES`, keyed by name."""
+    versions = {"python": platform.python_version(), "brainhive": __version__}
+    for library in LIBRARIES:
+        versions[library] = library_version(library)
+    return versions
 
 
-def broken_libraries() -> list[MissingExtra]:
-    """Import every library that is installed; describe those that fail, each cause
-    once.
+def find_broken_libraries() -> list[MissingExtra]:
+    """Import every installed library of `IMPORT_PROBES`, and describe the failures.
 
-    A library that is absent is not broken. Takes seconds where nothing is imported yet.
+    A library that is not installed is not broken. The imports take seconds.
+
+    Returns:
+        An error for each broken library. A library that fails because it imports a
+        broken library is not listed.
     """
     errors: dict[str, MissingExtra] = {}
-    for name, probe in PROBES.items():
-        # absence is no damage
+    for name, probe in IMPORT_PROBES.items():
         if importlib.util.find_spec(name) is None:
             continue
         console.say(f"importing {name} {library_version(name)}")
@@ -569,53 +669,56 @@ def broken_libraries() -> list[MissingExtra]:
             if probe:
                 getattr(module, probe)
         except Exception as error:
-            # whatever its top level raises: ImportError, RuntimeError, OSError …
-            described = failed_import(error) or _describe(name, error)
-            errors.setdefault(described.message.partition(" ")[0], described)
+            # a module can raise any error while it is imported
+            description = find_failed_import(error) or _describe(name, error)
+            broken_library = description.message.partition(" ")[0]
+            errors.setdefault(broken_library, description)
     return list(errors.values())
 
 
-def failed_import(error: BaseException | None) -> MissingExtra | None:
-    """Describe the library whose import failed and thereby led to `error`; None if
-    there is none.
+def find_failed_import(error: BaseException | None) -> MissingExtra | None:
+    """Find the library whose failed import led to an error.
+
+    Args:
+        error: Error with its causes, or None.
+
+    Returns:
+        An error that names the library. None if no import of `IMPORT_PROBES` failed.
     """
     if error is None:
         return None
-    if earlier := failed_import(error.__cause__ or error.__context__):
-        return earlier
+    cause = find_failed_import(error.__cause__ or error.__context__)
+    if cause is not None:
+        return cause
 
-    # the library whose top level was running
-    frames = [
-        frame
-        for frame, _ in walk_tb(error.__traceback__)
-        if frame.f_code.co_name == "<module>"
-    ]
-    packages = [
-        str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames
-    ]
-    importing = [name for name in packages if name in PROBES]
-    return _describe(importing[-1], error) if importing else None
+    # the innermost library whose module was being executed
+    broken_library = ""
+    for frame, _ in walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__", ""))
+        package = module.partition(".")[0]
+        if frame.f_code.co_name == "<module>" and package in IMPORT_PROBES:
+            broken_library = package
+    return _describe(broken_library, error) if broken_library else None
 
 
 def _describe(name: str, error: BaseException) -> MissingExtra:
-    # what broke, and with which torch: versions that do not fit are the usual cause
-    versions = (
+    """Describe a library that cannot be imported, and how to repair it."""
+    # an unsuitable version of torch is the usual cause
+    message = (
         f"{name} {library_version(name)} does not import with torch "
-        f"{library_version('torch')}"
+        f"{library_version('torch')}: {first_line(error)}"
     )
-    problem = f"{versions}: {first_line(error)}"
 
     # torchvision and torchaudio are built for one version of torch
     if name == "torchvision":
-        return MissingExtra(problem, "pip install --force-reinstall torch torchvision")
-    if name != "torchaudio":
-        return MissingExtra(problem, f"pip install --upgrade {name}")
-    if library_version("braindecode") == "absent":
-        return MissingExtra(
-            problem, "pip uninstall torchaudio (brainhive does not use it)"
+        hint = "pip install --force-reinstall torch torchvision"
+    elif name != "torchaudio":
+        hint = f"pip install --upgrade {name}"
+    elif library_version("braindecode") == "absent":
+        hint = "pip uninstall torchaudio (Brainhive does not use it)"
+    else:
+        hint = (
+            f"{install_line('braindecode')} (or pip uninstall torchaudio, and do "
+            "without braindecode)"
         )
-    with_braindecode = install_line("braindecode")
-    return MissingExtra(
-        problem,
-        f"{with_braindecode} (or pip uninstall torchaudio, and do without braindecode)",
-    )
+    return MissingExtra(message, hint)

@@ -27,7 +27,7 @@ from brainhive_cli.core.files import (
     describe_bad_text,
     home_folder,
     locate,
-    portable,
+    make_portable,
     shipped_folder,
 )
 from brainhive_cli.core.key_types import NameList, no, split
@@ -254,7 +254,11 @@ class Recipe(Section):
             (name if name.startswith(STORES) else "", digest)
             for name, digest in self.digests.items()
         )
-        known = [DEFAULTS_VERSION, portable(_replaced(fields, self.digests)), contents]
+        known = [
+            DEFAULTS_VERSION,
+            make_portable(_replaced(fields, self.digests)),
+            contents,
+        ]
         return documents.digest_text(json.dumps(known, sort_keys=True))[:10]
 
     def to_yaml(self) -> str:
@@ -537,7 +541,7 @@ def name_of(path: Path) -> str:
     # a shipped recipe is known by its folder
     if path.resolve().is_relative_to(root):
         return path.resolve().parent.relative_to(root).as_posix().removeprefix(".")
-    return str(portable(os.path.abspath(path)))
+    return str(make_portable(os.path.abspath(path)))
 
 
 def read_recipe(path: Path, command: str = "") -> dict[str, Any]:

@@ -27,11 +27,11 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.files import (
     atomic_write,
     locate,
-    open_no_link,
-    portable,
+    make_portable,
+    open_unless_link,
     read_regular,
     remove,
-    within,
+    resolve_without_links,
 )
 from brainhive_cli.core.measurements import Measurements
 
@@ -215,7 +215,7 @@ class RunFolder:
         when complete.
         """
         self.write_text(
-            name, json.dumps(portable(document), indent=indent, default=str) + "\n"
+            name, json.dumps(make_portable(document), indent=indent, default=str) + "\n"
         )
 
     def write_text(self, name: str, text: str) -> None:
@@ -228,7 +228,7 @@ class RunFolder:
         """
         # it has its name when it is complete, and no digest of what had the name before
         # is left
-        final = within(self.path, name, "a file of a run,")
+        final = resolve_without_links(self.path, name, "a file of a run,")
         with atomic_write(final) as part:
             write(part)
             raise_if_interrupted()
@@ -247,11 +247,13 @@ class RunFolder:
 
     def checkpoint_path(self, name: str) -> Path:
         """Name the file of a training's newest checkpoint, below `checkpoints/`."""
-        return within(self.path, f"checkpoints/{name}.pt", "the checkpoint")
+        return resolve_without_links(
+            self.path, f"checkpoints/{name}.pt", "the checkpoint"
+        )
 
     def log(self, **event: Any) -> None:
         """Append one event to `log.jsonl`."""
-        with open(self.path / "log.jsonl", "a", opener=open_no_link) as stream:
+        with open(self.path / "log.jsonl", "a", opener=open_unless_link) as stream:
             stream.write(
                 json.dumps({"time": round(time.time(), 3), **event}, default=str) + "\n"
             )
@@ -297,7 +299,7 @@ class RunFolder:
             raise BrainhiveError(problem, documents.COPY_AGAIN)
 
         # the list has a digest of the metrics before these have their name
-        measured = portable(measurements.as_dict())
+        measured = make_portable(measurements.as_dict())
         text = f"{json.dumps(measured, indent=2, default=str)}\n".encode()
         names = {*documents.list_documents(self.path)} - {FINISHED}
 

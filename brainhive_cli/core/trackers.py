@@ -11,7 +11,7 @@ from typing import Any
 
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.core.files import within
+from brainhive_cli.core.files import resolve_without_links
 from brainhive_cli.core.measurements import extend_title
 
 PROJECT = "brainhive"
@@ -88,7 +88,12 @@ def _open(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
     # TensorBoard knows no names of runs: the cell becomes a folder of the run
     if name == "tensorboard":
         tracker = tracker_class(
-            cell, str(within(run, f"{name}/events", "a tracker's folder").parent)
+            cell,
+            str(
+                resolve_without_links(
+                    run, f"{name}/events", "a tracker's folder"
+                ).parent
+            ),
         )
     else:
         tracker = tracker_class(PROJECT, **run_options(name, run, cell, recipe))

@@ -29,7 +29,7 @@ from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.documents import DOWNLOAD
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
 from brainhive_cli.core.files import atomic_write, is_file
-from brainhive_cli.core.launch import Launch, failed_import
+from brainhive_cli.core.launch import Launch, find_failed_import
 
 if TYPE_CHECKING:
     import torch
@@ -196,7 +196,7 @@ class Checkpoint:
         The main process sets each that is damaged aside, with a warning.
         """
         # the main process sets damaged files aside for all
-        return launch.main_first(partial(self._load, device))
+        return launch.run_main_first(partial(self._load, device))
 
     def _load(self, device: torch.device | str) -> dict[str, Any] | None:
         for path in filter(Path.is_file, (self.path, self.previous)):
@@ -380,7 +380,7 @@ def reading(
         # errors of the disk, of a library or of code of the user are theirs
         if (
             is_of_the_machine(reason)
-            or failed_import(reason)
+            or find_failed_import(reason)
             or foreign_code.mistake(reason)
         ):
             raise

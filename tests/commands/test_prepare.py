@@ -16,7 +16,7 @@ from brainhive_cli.commands import prepare
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.jobs import list_inputs
-from brainhive_cli.core.launch import READING, Launch
+from brainhive_cli.core.launch import READ_ONLY, Launch
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.job import Job
 from brainhive_cli.data.stores.signal_store import SignalStore
@@ -270,7 +270,7 @@ def test_who_only_reads_does_not_look_over_the_recordings(raw, monkeypatch):
     looked = list[Job]()
     monkeypatch.setattr(Job, "look_over", lambda job: looked.append(job) or ())
     with pytest.raises(Unfinished):
-        prepare.run(prepare.Recipe(), READING)
+        prepare.run(prepare.Recipe(), READ_ONLY)
     assert not looked and not (raw / "signals").exists()
 
 

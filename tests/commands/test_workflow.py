@@ -122,7 +122,7 @@ def test_a_matrix_runs_each_step_for_its_axes_and_goes_on_where_it_stopped(
     evaluate, evaluated = eval_retrieval.run, []
 
     def interrupted(what, launch, again=False):
-        if not launch.only_reads and len(evaluated) == 1:
+        if not launch.is_read_only and len(evaluated) == 1:
             raise KeyboardInterrupt
         evaluated.append(what)
         return evaluate(what, launch, again)

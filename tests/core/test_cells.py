@@ -34,7 +34,7 @@ from brainhive_cli.core.driver import (
 )
 from brainhive_cli.core.errors import BrainhiveError, Unfinished
 from brainhive_cli.core.jobs import CellStage, OpenRun
-from brainhive_cli.core.launch import READING, Launch
+from brainhive_cli.core.launch import READ_ONLY, Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.runs import RunFolder
@@ -100,10 +100,10 @@ def test_a_cell_whose_block_fails_is_free_at_once(tmp_path: Path) -> None:
 def test_a_reader_refuses_unfinished_cells(tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in "ab"}
     files["a"].touch()
-    with pytest.raises(Unfinished), claiming(files, READING) as free:
+    with pytest.raises(Unfinished), claiming(files, READ_ONLY) as free:
         next(free)
     files["b"].touch()
-    with claiming(files, READING) as free:
+    with claiming(files, READ_ONLY) as free:
         assert [*free] == []
     assert {path.name for path in tmp_path.iterdir()} == {*"ab"}
 
@@ -181,7 +181,7 @@ def test_the_list_of_cells_grows_by_those_that_it_lacks(run: RunFolder) -> None:
 
     assert read_cells(run.path) == {}
     claim({"metrics.json": "metrics.json"})
-    claim({"a": "x/a"}, READING)
+    claim({"a": "x/a"}, READ_ONLY)
     assert not (run.path / CELLS).exists()
     claim({"a": "x/a", "b": "x/b"})
     written = (run.path / CELLS).stat().st_mtime_ns
@@ -268,9 +268,9 @@ def test_a_run_is_numbered_after_the_newest_of_its_recipe(home: Path) -> None:
     # without again the newest of them is continued, and found
     assert opened().path == second.path
     with pytest.raises(Unfinished):
-        opened(launch=READING)
+        opened(launch=READ_ONLY)
     second.finish(Measurements())
-    assert opened(launch=READING).path == second.path
+    assert opened(launch=READ_ONLY).path == second.path
 
 
 def test_a_finished_run_notes_who_asks_for_it(

@@ -22,7 +22,7 @@ from brainhive_cli.core.errors import MissingData, RecipeError, find_error
 from brainhive_cli.core.facts import Facts, Variant, WorkflowFacts
 from brainhive_cli.core.files import NotFetched
 from brainhive_cli.core.jobs import key_work, resolve
-from brainhive_cli.core.launch import READING, Launch
+from brainhive_cli.core.launch import READ_ONLY, Launch
 from brainhive_cli.core.measurements import SIMULATED, Measurements
 from brainhive_cli.core.recipe import RunOptions
 from brainhive_cli.core.tables import Table
@@ -169,7 +169,7 @@ def test_tables_of_a_result_have_its_caveats() -> None:
 
 @pytest.mark.parametrize(
     ("launch", "own_s", "kept"),
-    [(HERE, None, 3.0), (HERE, 8.0, 2.0), (READING, None, None),
+    [(HERE, None, 3.0), (HERE, 8.0, 2.0), (READ_ONLY, None, None),
      (Launch(1, 2, "cpu"), None, None)],
 )  # fmt: skip
 def test_the_main_process_keeps_the_pace_of_its_work(

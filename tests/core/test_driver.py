@@ -12,7 +12,7 @@ from brainhive_cli.core.command import Input, Result, Work
 from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
-from brainhive_cli.core.launch import READING, Launch
+from brainhive_cli.core.launch import READ_ONLY, Launch
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.tables import Table
@@ -116,7 +116,7 @@ def test_a_run_is_checked_made_and_found(job: Counting) -> None:
     job.steps.clear()
     found = driver.run("embed", job, ALONE)
     assert (found.folder, job.steps, found.work) == (made.folder, [], None)
-    assert driver.run("embed", job, READING).folder == made.folder
+    assert driver.run("embed", job, READ_ONLY).folder == made.folder
     assert driver.run("embed", job, ALONE, again=True).folder != made.folder
 
 
@@ -127,7 +127,7 @@ def test_what_is_missing_ends_it_before_anything_is_made(
     with pytest.raises(MissingData, match="no pictures"):
         driver.run("embed", absent, ALONE)
     with pytest.raises(Unfinished):
-        driver.run("embed", absent, READING)
+        driver.run("embed", absent, READ_ONLY)
     assert job.steps == [] and not (home / "runs").exists()
     assert [one.name for one in absent.list_inputs() if one.is_missing] == ["pictures"]
 
@@ -152,7 +152,7 @@ def test_a_finished_run_is_made_up_for_what_it_lacks(job: Counting) -> None:
     job.steps.clear()
     outdated = replace(job, lacks=["a metric"])
     with pytest.raises(Unfinished):
-        driver.run("embed", outdated, READING)
+        driver.run("embed", outdated, READ_ONLY)
     assert driver.run("embed", outdated, ALONE).folder == made.folder
     assert job.steps == ["after the cells", "summarise 0 0"]
 

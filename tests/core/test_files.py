@@ -156,7 +156,7 @@ def test_paths_below_home_are_stored_relative_to_it(
     home.mkdir()
     link.symlink_to(home)
     monkeypatch.setenv("BRAINHIVE_HOME", str(link))
-    stored = files.portable(
+    stored = files.make_portable(
         {
             "a": [str(home / "x" / ".." / "y"), (link / "z",)],
             str(link / "key"): 3,
@@ -176,9 +176,9 @@ def test_paths_below_home_are_stored_relative_to_it(
 
 def test_the_way_to_a_folder_is_its_key_or_a_link() -> None:
     root = Path("data dir/nsd")
-    chosen = files.way_to_folder(root, "dataset.root", "here", "betas")
+    chosen = files.hint_at_folder(root, "dataset.root", "here", "betas")
     assert chosen == "dataset.root=FOLDER  # betas"
-    way = files.way_to_folder(root, "dataset.root", "", "betas")
+    way = files.hint_at_folder(root, "dataset.root", "", "betas")
     assert "mkdir -p 'data dir' && ln -s /FOLDER 'data dir/nsd'" in way
 
 
@@ -208,11 +208,11 @@ def test_only_small_files_are_taken_for_pointers(tmp_path: Path, size: int) -> N
 def test_no_file_is_opened_through_a_link_where_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "file")
     with pytest.raises(OSError):
-        files.open_no_link(str(tmp_path / "link"), os.O_WRONLY | os.O_CREAT)
-    with open(tmp_path / "file", "a", opener=files.open_no_link) as stream:
+        files.open_unless_link(str(tmp_path / "link"), os.O_WRONLY | os.O_CREAT)
+    with open(tmp_path / "file", "a", opener=files.open_unless_link) as stream:
         stream.write("x")
     with pytest.raises(OSError):
-        files.open_no_link(str(tmp_path / "link"), os.O_WRONLY)
+        files.open_unless_link(str(tmp_path / "link"), os.O_WRONLY)
     assert (tmp_path / "file").read_text() == "x"
 
 
@@ -230,7 +230,7 @@ def test_files_of_a_name_are_found_at_any_depth_in_order(tmp_path: Path) -> None
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     (tmp_path / "c/x.json").mkdir(parents=True)
-    found = files.files_called("x.json", tmp_path)
+    found = files.find_files_named("x.json", tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in found] == [
         "a/x.json",
         "b/x.json",
@@ -288,7 +288,7 @@ def test_wildcards_begin_behind_the_last_folder_that_is_there(tmp_path: Path) ->
 def test_a_pattern_is_of_the_end_of_a_path(
     path: str, pattern: str, is_match: bool
 ) -> None:
-    assert files.matches(path, pattern) is is_match
+    assert files.matches_pattern(path, pattern) is is_match
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -302,13 +302,18 @@ def test_nothing_is_written_through_a_link_below_a_folder(
     link.symlink_to(elsewhere)
     for name in ("x", "y/x"):
         with pytest.raises(BrainhiveError):
-            files.within(folder, f"{link.relative_to(folder)}/{name}", "a file,")
-    assert files.within(folder, "a/b/c", "a file,") == folder / "a/b/c"
+            files.resolve_without_links(
+                folder, f"{link.relative_to(folder)}/{name}", "a file,"
+            )
+    assert files.resolve_without_links(folder, "a/b/c", "a file,") == folder / "a/b/c"
     # the folder itself, and what is written, may be links
     (tmp_path / "again").symlink_to(folder)
     (folder / "a/file").symlink_to(elsewhere / "x")
     for trusted in (folder, tmp_path / "again"):
-        assert files.within(trusted, "a/file", "a file,") == trusted / "a/file"
+        assert (
+            files.resolve_without_links(trusted, "a/file", "a file,")
+            == trusted / "a/file"
+        )
 
 
 def test_bad_texts_are_control_characters_and_no_utf8() -> None:
@@ -350,7 +355,7 @@ def test_leftovers_of_dead_processes_and_old_ones_of_others_go(
     }
     nobody = tmp_path / ".a.part"
     nobody.write_text("x")
-    old_s = time.time() - files.MAX_PART_AGE_S - 5
+    old_s = time.time() - files.MAX_PARTIAL_AGE_S - 5
     for name in ("old elsewhere", "touched elsewhere"):
         os.utime(parts[name] / "inside", (old_s, old_s))
         os.utime(parts[name], (old_s, old_s))
@@ -363,12 +368,12 @@ def test_leftovers_of_dead_processes_and_old_ones_of_others_go(
 
 
 def test_the_name_of_a_part_is_hidden_and_of_this_process(tmp_path: Path) -> None:
-    part = files.name_part(tmp_path / "a.tar.gz")
-    owner = files.PART_OWNER.search(part.name)
+    part = files.name_partial_file(tmp_path / "a.tar.gz")
+    owner = files.PARTIAL_FILE_NAME.search(part.name)
     assert owner is not None and int(owner["process"], 16) == os.getpid()
     assert part.name.startswith(".a.tar.") and part.name.endswith(".part.gz")
     assert part.parent == tmp_path and files.is_running(os.getpid())
-    assert abs(files.tell_disk_time(tmp_path) - time.time()) < 5
+    assert abs(files.read_disk_clock(tmp_path) - time.time()) < 5
     assert [*tmp_path.iterdir()] == []
 
 
@@ -409,7 +414,7 @@ def test_room_is_required_before_the_first_byte(
 
     monkeypatch.setattr("shutil.disk_usage", usage)
     new = tmp_path / "a/b"
-    assert files.require_room(new, 1000, "the store", "make room") == 1000
+    assert files.require_free_space(new, 1000, "the store", "make room") == 1000
     with pytest.raises(BrainhiveError) as caught:
-        files.require_room(new, 1001, "the store", "make room")
+        files.require_free_space(new, 1001, "the store", "make room")
     assert caught.value.hint == "make room" and asked == [tmp_path] * 2

@@ -1,9 +1,10 @@
-"""Which part of the work is mine."""
+"""Tests of the processes, devices and libraries of a command."""
 
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import signal
 import sys
 from itertools import product
@@ -37,18 +38,17 @@ def test_shares_lose_and_repeat_nothing_and_differ_by_one_at_most() -> None:
 
 
 def test_work_is_done_in_the_precision_asked_for() -> None:
-    """What measures asks for float32, also where the recipe has taken over that of a
-    launch in bf16.
-    """
     for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        with Launch(0, 1, torch.device("cpu"), "bf16").autocast(precision):
+        with Launch(0, 1, torch.device("cpu")).autocast(precision):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(DeviceError, match="no CUDA device is visible"):
+    with pytest.raises(DeviceError) as caught:
         launch.start(RunOptions(device="cuda"))
+    assert "run.device" in caught.value.message
+    assert "run.device=cpu" in caught.value.hint
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,8 +57,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
 
-    with pytest.raises(DeviceError, match="2 processes on a machine with 1 GPU"):
+    with pytest.raises(DeviceError) as caught:
         launch.start(RunOptions())
+    assert re.findall(r"\d+", caught.value.message) == ["2", "1"]
 
 
 def test_a_launch_reads_no_config_of_accelerate_in_the_users_home(
@@ -85,7 +86,7 @@ def test_a_launch_reads_no_config_of_accelerate_in_the_users_home(
 def test_a_signal_that_ends_a_launch_interrupts_the_command(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """Ctrl-C reaches the processes as well, which say that they were interrupted."""
+    """Ctrl-C also reaches the processes, which print that they were interrupted."""
 
     def end(arguments: object) -> None:
         raise SignalException("ended", number)
@@ -100,19 +101,19 @@ def test_a_signal_that_ends_a_launch_interrupts_the_command(
 
 def test_the_main_process_writes_unless_it_only_reads() -> None:
     assert Launch(0, 2, "cpu").is_main and not Launch(1, 2, "cpu").is_main
-    assert not launch.READING.is_main
-    alone = Launch(1, 2, "cpu").alone
+    assert not launch.READ_ONLY.is_main
+    alone = Launch(1, 2, "cpu").single_process
     assert (alone.rank, alone.processes, alone.is_main) == (0, 1, True)
     assert alone.gather(3) == [3] and alone.device_name == "cpu"
     rows = torch.ones(2)
     assert alone.gather_rows(rows, 2) is rows
     alone.barrier()
-    assert alone.once(lambda: 4) == alone.main_first(lambda: 4) == 4
+    assert alone.run_on_main(lambda: 4) == alone.run_main_first(lambda: 4) == 4
 
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What processes that wait for nobody do, in order."""
+    """Record the steps of a process, which does not wait for the others."""
     steps = list[str]()
     monkeypatch.setattr(Launch, "gather", lambda launch, item: [item, None])
     monkeypatch.setattr(Launch, "barrier", lambda launch: steps.append("wait"))
@@ -121,14 +122,14 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_only_the_main_process_acts_for_all_when_all_are_here(done: list[str]) -> None:
     for rank, expected in ((0, ["wait", "act"]), (1, ["wait"])):
-        Launch(rank, 2, "cpu").once(lambda: done.append("act"))
+        Launch(rank, 2, "cpu").run_on_main(lambda: done.append("act"))
         assert done == expected
         done.clear()
 
 
 def test_the_main_process_acts_before_the_others(done: list[str]) -> None:
     for rank, expected in ((0, ["act", "wait"]), (1, ["wait", "act"])):
-        Launch(rank, 2, "cpu").main_first(lambda: done.append("act"))
+        Launch(rank, 2, "cpu").run_main_first(lambda: done.append("act"))
         assert done == expected
         done.clear()
 
@@ -136,7 +137,7 @@ def test_the_main_process_acts_before_the_others(done: list[str]) -> None:
 def test_a_launch_needs_all_that_its_launcher_sets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in (*launch.BY_LAUNCHERS, "WORLD_SIZE"):
+    for name in (*launch.LAUNCHER_VARIABLES, "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     cpu = RunOptions(device="cpu")
     for size in (None, "1", ""):
@@ -144,11 +145,11 @@ def test_a_launch_needs_all_that_its_launcher_sets(
             monkeypatch.setenv("WORLD_SIZE", size)
         assert launch.start(cpu) == Launch(0, 1, "cpu")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for name in launch.BY_LAUNCHERS[:-1]:
+    for name in launch.LAUNCHER_VARIABLES[:-1]:
         monkeypatch.setenv(name, "0")
     with pytest.raises(RecipeError) as caught:
         launch.start(cpu)
-    assert launch.BY_LAUNCHERS[-1] in caught.value.message
+    assert launch.LAUNCHER_VARIABLES[-1] in caught.value.message
 
 
 def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,12 +161,12 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
         device = "cuda" if count else "cpu"
         assert launch.start(RunOptions()).device_or_name == device
         assert launch.start(RunOptions(device="cpu")).device_or_name == "cpu"
-        assert launch.num_processes(RunOptions()) == max(1, count)
-        assert launch.num_processes(RunOptions(device="cpu")) == 1
-    assert launch.num_processes(RunOptions(processes=3)) == 3
-    assert launch.num_processes(RunOptions(processes=3, device="cpu")) == 3
+        assert launch.count_processes(RunOptions()) == max(1, count)
+        assert launch.count_processes(RunOptions(device="cpu")) == 1
+    assert launch.count_processes(RunOptions(processes=3)) == 3
+    assert launch.count_processes(RunOptions(processes=3, device="cpu")) == 3
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert launch.num_processes(RunOptions(processes=3)) == 1
+    assert launch.count_processes(RunOptions(processes=3)) == 1
     # as many processes as there are GPUs
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert launch.start(RunOptions()).device_or_name == "cuda"
@@ -176,17 +177,17 @@ def test_torch_is_not_asked_for_a_gpu_without_a_driver(
 ) -> None:
     for name in ("WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(launch, "DRIVERS", ("no-such-driver",))
+    monkeypatch.setattr(launch, "GPU_DRIVER_FILES", ("no-such-driver",))
     assert launch.may_have_gpu()  # torch is loaded here, and knows better
 
     monkeypatch.delitem(sys.modules, "torch")
     assert not launch.may_have_gpu()
     assert launch.start(RunOptions()) == Launch(0, 1, "cpu")
-    assert launch.num_processes(RunOptions()) == 1
+    assert launch.count_processes(RunOptions()) == 1
     assert "torch" not in sys.modules
-    monkeypatch.setattr(launch, "DRIVERS", ("null",))
+    monkeypatch.setattr(launch, "GPU_DRIVER_FILES", ("null",))
     assert launch.may_have_gpu()
-    monkeypatch.setattr(launch, "DRIVERS", ())
+    monkeypatch.setattr(launch, "GPU_DRIVER_FILES", ())
     monkeypatch.setattr(sys, "platform", "darwin")
     assert launch.may_have_gpu()
 
@@ -213,15 +214,15 @@ def test_visible_devices_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_reports_its_error_to_the_launcher(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv(launch.REPORTS, raising=False)
-    assert launch.leave_report(2, RecipeError("a", "b")) is False
-    monkeypatch.setenv(launch.REPORTS, str(tmp_path))
+    monkeypatch.delenv(launch.REPORTS_VARIABLE, raising=False)
+    assert launch.write_report(2, RecipeError("a", "b")) is False
+    monkeypatch.setenv(launch.REPORTS_VARIABLE, str(tmp_path))
     monkeypatch.setenv("RANK", "3")
-    assert launch.leave_report(2, RecipeError("a\udcff", "b")) is True
+    assert launch.write_report(2, RecipeError("a\udcff", "b")) is True
     assert [path.name for path in tmp_path.iterdir()] == ["3.json"]
     report = json.loads((tmp_path / "3.json").read_text())
     assert report == [2, "a\\udcff", "b", False]
-    assert launch.leave_report(1, LostProcess("x")) is True
+    assert launch.write_report(1, LostProcess("x")) is True
     assert json.loads((tmp_path / "3.json").read_text())[3] is True
 
 
@@ -235,7 +236,7 @@ LOST, OWN = [1, "lost", "", True], [3, "no data", "fetch", False]
         ([LOST, OWN], {0: 1, 1: 3}, (3, "no data", BrainhiveError)),
         ([OWN, [2, "later", "", False]], {}, (3, "no data", BrainhiveError)),
         ([LOST], {0: 1}, (1, "lost", BrainhiveError)),
-        # what killed a process is the cause that others were lost
+        # the death of a process is the reason that others were lost
         ([LOST], {0: 1, 1: -9}, (5, "SIGKILL", DeviceError)),
         ([OWN], {0: 1, 1: -9}, (3, "no data", BrainhiveError)),
         ([], {0: -15, 1: -9}, (5, "process 1", DeviceError)),
@@ -282,6 +283,6 @@ def test_the_environment_names_versions_and_threads() -> None:
     assert versions["torch"] == importlib.metadata.version("torch")
     assert versions["python"] == platform.python_version()
     assert launch.library_version("no-such-library") == "absent"
-    token = launch.LINE.set(["embed"])
+    token = launch.COMMAND_LINE.set(["embed"])
     assert Launch(0, 1, "cpu").describe_environment()["command_line"][1:] == ["embed"]
-    launch.LINE.reset(token)
+    launch.COMMAND_LINE.reset(token)

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import locate, read_lines, way_to_folder
+from brainhive_cli.core.files import hint_at_folder, locate, read_lines
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import SPLIT_FOLDERS, Dataset
 from brainhive_cli.data.downloads.sources import SOURCES
@@ -95,7 +95,7 @@ class Config(parts.Config):
         # the folder, or the line that fetches the data set it belongs to
         root = paths.dataset("image-folder", self.root)
         if not root.is_dir():
-            way = way_to_folder(
+            way = hint_at_folder(
                 root, "dataset.root", self.root, "one sub-folder a concept"
             )
             fetched = (kind for kind, source in SOURCES.items() if source.web)

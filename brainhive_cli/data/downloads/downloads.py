@@ -21,7 +21,12 @@ from pydantic import BaseModel
 from brainhive_cli.core import console, documents, hub
 from brainhive_cli.core.claims import Claim, find_holder
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.files import PART, open_no_link, publish, read_lines
+from brainhive_cli.core.files import (
+    PARTIAL_SUFFIX,
+    open_unless_link,
+    publish,
+    read_lines,
+)
 from brainhive_cli.data.downloads.hosts import ETAG, RemoteFile, asking, open_address
 
 MEGABYTE = 1_000_000
@@ -148,7 +153,7 @@ def _write_note(file: RemoteFile, folder: Path) -> None:
         url=file.url,
     )
     # a line at the end, since several processes may write; the folder may be read-only
-    with suppress(OSError), open(folder / NOTES, "a", opener=open_no_link) as notes:
+    with suppress(OSError), open(folder / NOTES, "a", opener=open_unless_link) as notes:
         notes.write(f"{note.model_dump_json()}\n")
 
 
@@ -314,7 +319,7 @@ def _take_part(file: RemoteFile, path: Path) -> Path:
     is of this content alone, as one of another version has another size or digest.
     """
     key = documents.digest_text(f"{file.size} {file.digest}")[:8]
-    part = path.with_name(f"{path.name}.{key}.{token_hex(4)}{PART}")
+    part = path.with_name(f"{path.name}.{key}.{token_hex(4)}{PARTIAL_SUFFIX}")
     parts = _list_parts(path, key)
     for other in sorted(parts, key=lambda item: item.lstat().st_size):
         other.rename(part)  # the longest is the last
@@ -323,7 +328,7 @@ def _take_part(file: RemoteFile, path: Path) -> Path:
 
 def _list_parts(path: Path, key: str = HEX) -> list[Path]:
     """List the parts of a file, of all contents or of one."""
-    return [*path.parent.glob(f"{escape(path.name)}.{key}.{HEX}{PART}")]
+    return [*path.parent.glob(f"{escape(path.name)}.{key}.{HEX}{PARTIAL_SUFFIX}")]
 
 
 def _complete(file: RemoteFile, part: Path, path: Path) -> Iterator[int]:
@@ -343,7 +348,7 @@ def _complete(file: RemoteFile, part: Path, path: Path) -> Iterator[int]:
             with asking(file.url, line):
                 answer, first = _ask_from(file, start)
             mode = "ab" if first else "wb"
-            with answer, open(part, mode, opener=open_no_link) as out:
+            with answer, open(part, mode, opener=open_unless_link) as out:
                 # a server may send without end
                 room = file.size + 1 - first
                 while block := _read_block(answer, min(MEGABYTE, room), file.url, line):

@@ -14,7 +14,7 @@ import numpy as np
 from brainhive_cli import __version__
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError, first_line
-from brainhive_cli.core.files import atomic_write, open_no_link
+from brainhive_cli.core.files import atomic_write, open_unless_link
 from brainhive_cli.data.exchange.growing_run import GrowingRun
 from brainhive_cli.data.files.bids_labels import DESCRIPTION, SIMULATED
 from brainhive_cli.data.files.ids import table_text
@@ -123,7 +123,7 @@ class SessionFolder:
             )
             (root / ".bidsignore").write_text("results.jsonl\n")
             path = root / "results.jsonl"
-            self._results = open(path, "xb", buffering=0, opener=open_no_link)  # noqa: SIM115
+            self._results = open(path, "xb", buffering=0, opener=open_unless_link)  # noqa: SIM115
             self._write_positions()
 
     def add(self, samples: Float64) -> None:

@@ -30,7 +30,12 @@ from numpy.typing import DTypeLike, NDArray
 from brainhive_cli.core.arrays import Array, Bool, UInt64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, Hint, MissingData
-from brainhive_cli.core.files import atomic_write, is_file, open_no_link, open_plain
+from brainhive_cli.core.files import (
+    atomic_write,
+    is_file,
+    open_descriptor,
+    open_unless_link,
+)
 
 PART = ".part"
 """Ending of a store that is still being written; it is renamed when complete."""
@@ -443,7 +448,7 @@ class RowWriter:
                 find_dataset(file, sums).id.get_offset() if sums in file else None
             )
             self._row_bytes = prod(dataset.shape[1:]) * self._dtype.itemsize
-        self._file = open_plain(path, os.O_WRONLY, follow=False)
+        self._file = open_descriptor(path, os.O_WRONLY, follow=False)
 
     def write(
         self, rows: Sequence[int] | NDArray[np.integer[Any]], values: Array
@@ -539,7 +544,7 @@ def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
 def unseal(path: Path) -> None:
     """Cut the seal off."""
     if sealed := _read_seal(path):
-        with open(path, "r+b", opener=open_no_link) as file:
+        with open(path, "r+b", opener=open_unless_link) as file:
             file.truncate(sealed[2])
 
 

@@ -13,7 +13,7 @@ import PIL
 import xxhash
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import atomic_write, open_plain, read_regular
+from brainhive_cli.core.files import atomic_write, open_descriptor, read_regular
 from brainhive_cli.data.media import near_copies, pictures
 from brainhive_cli.data.media.near_copies import Likeness
 
@@ -76,7 +76,7 @@ class KeptLikenesses:
         # a single write, so that lines of several processes do not mix
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         with suppress(OSError, BrainhiveError):
-            descriptor = open_plain(self._file, flags, follow=False)
+            descriptor = open_descriptor(self._file, flags, follow=False)
             with open(descriptor, "ab", buffering=0) as file:
                 file.write(line.encode())
 

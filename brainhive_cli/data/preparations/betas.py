@@ -17,7 +17,7 @@ from pydantic import Field
 
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import matches, walk
+from brainhive_cli.core.files import matches_pattern, walk
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.files import hdf5, pickles
@@ -319,7 +319,8 @@ class OwnBetas(PublishedBetas):
             kind: [
                 self.root / name
                 for name in names
-                if name.endswith(endings) and matches(name, getattr(self.config, kind))
+                if name.endswith(endings)
+                and matches_pattern(name, getattr(self.config, kind))
             ]
             for kind, endings in ENDINGS.items()
         }

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
-from brainhive_cli.core.files import is_file, locate, matches, way_to_folder
+from brainhive_cli.core.files import hint_at_folder, is_file, locate, matches_pattern
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
@@ -329,7 +329,7 @@ class Bold(Betas):
         if not self.root.is_dir():
             raise MissingData(
                 f"no folder {self.root}",
-                way_to_folder(
+                hint_at_folder(
                     self.root, "preparation.root", self.config.root, "a BIDS data set"
                 ),
             )
@@ -348,7 +348,9 @@ class Bold(Betas):
             if file.space
             and file.entities.get("desc", "preproc") == "preproc"
             and any(map(file.path.match, SERIES))
-            and matches((file.folder / file.path.name).as_posix(), self.config.files)
+            and matches_pattern(
+                (file.folder / file.path.name).as_posix(), self.config.files
+            )
         ]
         if not files:
             where = f"below {self.derived}, of files={self.config.files}"

@@ -22,7 +22,7 @@ from brainhive_cli.core.arrays import Array, Bool, Int64
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import files_called, is_file, locate
+from brainhive_cli.core.files import find_files_named, is_file, locate
 from brainhive_cli.core.key_types import Numbers, Pattern
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset
@@ -155,11 +155,13 @@ def _list_files(root: Path, split: str, reads: str) -> list[Input]:
     if reads == "captions":
         return [
             Input.of_file(
-                files_called(CURATED, root), root / CURATED, f"{CAPTION_SOURCE} {root}"
+                find_files_named(CURATED, root),
+                root / CURATED,
+                f"{CAPTION_SOURCE} {root}",
             )
         ]
     return [
-        Input.of_file(files_called(name, root), root / name, SOURCE, size)
+        Input.of_file(find_files_named(name, root), root / name, SOURCE, size)
         for name, size in ((STIMULI, BYTES), (INFO, None))
     ]
 
@@ -202,7 +204,7 @@ def _list_pictures(
     )
 
     # captions, where their file is here
-    files = files_called(CURATED, root)
+    files = find_files_named(CURATED, root)
     if not files:
         return images
     return replace(
@@ -253,7 +255,7 @@ def find_anywhere(name: str, *roots: Path) -> Path:
     there.
     """
     for root in roots:
-        for path in files_called(name, root):
+        for path in find_files_named(name, root):
             return path
     raise MissingData(f"nsd: no {roots[-1]}/**/{name}", SOURCE)
 

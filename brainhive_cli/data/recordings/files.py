@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.files import (
     is_file,
-    matches,
+    matches_pattern,
     require_content,
     walk,
 )
@@ -171,7 +171,7 @@ def list_signal_files(root: Path, pattern: str, are_epochs: bool) -> Iterator[Pa
         # the file that mne opens: the header for a companion, the path itself for all
         # else
         header_path = path.with_suffix(LEADING.get(path.suffix.lower(), path.suffix))
-        if not matches(header_path.as_posix(), pattern):
+        if not matches_pattern(header_path.as_posix(), pattern):
             continue
 
         # mne reads a part with the file that names it
@@ -194,7 +194,11 @@ def list_other_formats(root: Path, pattern: str) -> list[Path]:
         for name, _ in walk(root, enters=lambda name: name not in NO_RECORDINGS)
         if name.lower().endswith(OTHER_FORMATS)
     ]
-    return [root / name for name in sorted(names) if matches(f"{root}/{name}", pattern)]
+    return [
+        root / name
+        for name in sorted(names)
+        if matches_pattern(f"{root}/{name}", pattern)
+    ]
 
 
 def files_of(path: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from brainhive_cli.core import console, documents, parts
 from brainhive_cli.core.cells import claiming
 from brainhive_cli.core.command import Input, Work, collect
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import portable
+from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.jobs import Job as CommandJob
 from brainhive_cli.core.launch import Launch, library_version, library_versions
 from brainhive_cli.core.recipe import BaseRecipe, RunOptions
@@ -114,7 +114,7 @@ class Job(CommandJob):
         config = recipe.preparation.model_dump(
             mode="json", exclude={"root", "subject_numbers"}
         )
-        settings = {"preparation": portable(config), "dtype": recipe.dtype}
+        settings = {"preparation": make_portable(config), "dtype": recipe.dtype}
         libraries = {name: library_version(name) for name in LIBRARIES}
         versions = {**library_versions(), **libraries}
         return cls(
@@ -226,7 +226,8 @@ class Job(CommandJob):
         # size and time of change stand for the content, which takes long to read
         stats = [(str(path), path.stat()) for path in self.preparation.files(subject)]
         files = [
-            (portable(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats
+            (make_portable(path), stat.st_size, stat.st_mtime_ns)
+            for path, stat in stats
         ]
         # sessions of other settings, files or versions are never joined with new ones
         known = json.dumps([self.settings, self.versions, files], sort_keys=True)
@@ -374,7 +375,7 @@ class Job(CommandJob):
         # each process takes the next session that nobody has taken; the bar counts
         # those of all
         done = 0
-        with claiming(names, launch.alone) as free:
+        with claiming(names, launch.single_process) as free:
             for session in map(int, free):
                 try:
                     trials = preparation.session(subject, session)
@@ -386,7 +387,7 @@ class Job(CommandJob):
                 done = sum(path.is_file() for path in paths.values())
                 bar.advance(done - before, f"subject {subject}, session {session}")
         bar.advance(len(paths) - done)
-        launch.once(partial(self._join_sessions, preparation, subject, paths))
+        launch.run_on_main(partial(self._join_sessions, preparation, subject, paths))
 
     def _join_sessions(
         self, preparation: Preparation, subject: int, paths: Mapping[int, Path]

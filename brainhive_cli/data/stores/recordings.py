@@ -217,7 +217,9 @@ class Recordings:
         """
         # all recordings must be there before the first store is written
         require(self.inputs(subjects))
-        launch.once(partial(self._write_missing, subjects, launch.alone))
+        launch.run_on_main(
+            partial(self._write_missing, subjects, launch.single_process)
+        )
 
     def _write_missing(self, subjects: Sequence[int], launch: Launch) -> None:
         dataset = self.dataset

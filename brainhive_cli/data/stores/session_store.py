@@ -13,7 +13,7 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import portable, read_regular, require_content
+from brainhive_cli.core.files import make_portable, read_regular, require_content
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.hdf5 import LazyRows
@@ -207,10 +207,10 @@ def describe_files(paths: Iterable[Path]) -> Known:
     for path in paths:
         require_content(path)
         size = path.stat().st_size
-        known[portable(str(path))] = {"bytes": size}
+        known[make_portable(str(path))] = {"bytes": size}
         # large files are known by their size, as a digest would read all of them
         if path.suffix.lower() in TABLES or size < SMALL_BYTES:
-            known[portable(str(path))]["sha256"] = hashlib.sha256(
+            known[make_portable(str(path))]["sha256"] = hashlib.sha256(
                 read_regular(path)
             ).hexdigest()
     return known

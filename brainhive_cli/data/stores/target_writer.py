@@ -157,7 +157,7 @@ class TargetWriter:
 def finish_stores(writers: Sequence[TargetWriter], launch: Launch) -> None:
     """Give stores their final names when all processes have written their rows."""
     raise_if_interrupted()
-    launch.once(lambda: [writer.finish() for writer in writers])
+    launch.run_on_main(lambda: [writer.finish() for writer in writers])
 
 
 @contextmanager
@@ -190,7 +190,7 @@ def filling(
         create = partial(_create, blanks, stack, again, keep, reopen)
         yield [
             stack.enter_context(closing(TargetWriter(path, pending)))
-            for path, pending in launch.once(create).items()
+            for path, pending in launch.run_on_main(create).items()
         ]
 
 

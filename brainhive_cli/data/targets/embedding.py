@@ -17,7 +17,7 @@ from torch import Tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.errors import raise_if_asked_to_stop
-from brainhive_cli.core.files import portable
+from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.data.media.decoding import decoded
 from brainhive_cli.data.media.stimuli import StimulusSet
@@ -60,7 +60,7 @@ class StoreJob:
         """List what makes the targets."""
         self.attributes: dict[str, Any] = {
             "encoder": self.config.name,
-            "config": portable(self.config.model_dump(mode="json")),
+            "config": make_portable(self.config.model_dump(mode="json")),
             "dataset": self.images.dataset,
             "split": self.images.split,
             "dtype": self.dtype,

@@ -15,7 +15,7 @@ from brainhive_cli.core.command import Input, Work, collect
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
 from brainhive_cli.core.jobs import Job as CommandJob
 from brainhive_cli.core.key_types import NameList
-from brainhive_cli.core.launch import READING, Launch
+from brainhive_cli.core.launch import READ_ONLY, Launch
 from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import Dataset, list_stimuli
@@ -102,7 +102,7 @@ class Job(CommandJob):
 
     @classmethod
     def resolve(
-        cls, recipe: Recipe, launch: Launch = READING, again: bool = False
+        cls, recipe: Recipe, launch: Launch = READ_ONLY, again: bool = False
     ) -> Self:
         """Resolve the stores, each with its encoder, stimuli, path and dtype.
 

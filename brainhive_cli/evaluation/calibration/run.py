@@ -105,7 +105,7 @@ class CalibrationRun(Job, RunJob):
         """Train the models without one person that choose a strength, by all processes;
         other commands do not find these runs.
         """
-        todo = run.launch.once(
+        todo = run.launch.run_on_main(
             lambda: [
                 cell
                 for cell, file in self.choice_files.items()

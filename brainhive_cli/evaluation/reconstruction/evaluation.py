@@ -20,7 +20,7 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.device_memory import keep_freed_memory
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.facts import CellFacts, ReconstructionFacts
-from brainhive_cli.core.files import below, portable
+from brainhive_cli.core.files import below, make_portable
 from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
@@ -312,7 +312,7 @@ def measure_run(
         {**missing_metrics, **missing},
         facts,
     )
-    return launch.once(conclude)
+    return launch.run_on_main(conclude)
 
 
 def _conclude(
@@ -345,7 +345,7 @@ def _conclude(
     blank = list[str]()
     for row, cell in enumerate(scored):
         if cell.source == scored[0].source and (files := examine(cell, stimuli)[1]):
-            blank += map(portable, map(str, files))
+            blank += map(make_portable, map(str, files))
             described = extend_protocol(cell.described, [ONE_COLOUR])
             scored[row] = replace(cell, described=described)
     if blank:
@@ -491,7 +491,7 @@ def _score(
     keep_freed_memory()
     ids = [*dict.fromkeys(chain(*(one.files for one in generated)))]
     names = choose_metrics("clip" if frames else "picture", recipe.metrics)
-    parts, missing = launch.main_first(
+    parts, missing = launch.run_main_first(
         partial(load, names, recipe.metric_encoders, launch)
     )
 

@@ -122,7 +122,7 @@ class ScoredRun(RunJob):
     def describe(self, run: OpenRun) -> Result:
         """Compare a finished run with others, and show its tables."""
         if compared := self.runs_to_compare:
-            run.launch.once(lambda: compare_with(run.folder, compared))
+            run.launch.run_on_main(lambda: compare_with(run.folder, compared))
         return read_result(run.folder, self.recipe.published)
 
     def choose_logged(self, measurements: Measurements) -> Logged:
@@ -197,7 +197,7 @@ class FolderRun(ScoredRun):
             if len(scored.files) > 1:
                 generated.append(shuffle(scored))  # needs another item
             first = generated[:1]
-            generated += launch.once(partial(make_stills, first, run.folder))
+            generated += launch.run_on_main(partial(make_stills, first, run.folder))
         return measure_run(
             run.folder,
             self.recipe,
@@ -354,7 +354,7 @@ def score_media(job: Job, run: OpenRun, opened: Opened) -> Summary:
         models,
         folder,
     )
-    training_media, missing = launch.once(make)
+    training_media, missing = launch.run_on_main(make)
     generated += training_media
     if not generated:
         raise MissingData(

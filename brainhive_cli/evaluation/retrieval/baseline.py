@@ -18,7 +18,7 @@ from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.console import write_duration
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import MISFILED, RIDGE_RECIPE, Answer, Baseline
-from brainhive_cli.core.files import portable
+from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.recipe import validate, write_yaml
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.signals.trials import Trials
@@ -135,7 +135,7 @@ def write_ridge(job: Job, folder: Path) -> AlignRecipe:
     fields |= ridge_keys(recipe.mode, COMPONENTS)
     fields |= {"seeds": recipe.seeds[:1], "train": {"validation": 0.0}}
     ridge = validate(AlignRecipe, fields)
-    (folder / RIDGE_RECIPE).write_text(write_yaml(portable(fields)))
+    (folder / RIDGE_RECIPE).write_text(write_yaml(make_portable(fields)))
     return ridge
 
 

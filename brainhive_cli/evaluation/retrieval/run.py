@@ -79,7 +79,7 @@ class RetrievalRun(Job, RunJob):
 
         groups = {cells[0].name: cells for cells in self.groups}
         stores = self.open_stores()
-        run.launch.once(lambda: keep_identity(run.folder, stores))
+        run.launch.run_on_main(lambda: keep_identity(run.folder, stores))
 
         def measure(name: str, launch: Launch) -> Measured:
             models = self.open_models(groups[name], launch.device)

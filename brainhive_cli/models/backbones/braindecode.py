@@ -26,7 +26,7 @@ from brainhive_cli.core.errors import (
     guess,
     install_line,
 )
-from brainhive_cli.core.launch import failed_import
+from brainhive_cli.core.launch import find_failed_import
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
 from brainhive_cli.models.foreign_weights import refuse_absent
@@ -421,7 +421,7 @@ def _class_of(name: str) -> Any:
             from braindecode.models.util import models_dict
     except (ImportError, OSError, RuntimeError) as error:
         # torchaudio refuses other PyTorchs than its own
-        raise failed_import(error) or MissingExtra(
+        raise find_failed_import(error) or MissingExtra(
             f"braindecode does not import: {first_line(error)}",
             install_line("braindecode"),
         ) from error

@@ -113,7 +113,7 @@ def embed_empty_prompt(
             folder.replace(f"checkpoints/{name}", generator.save_empty_prompt)
             generator.load_empty_prompt(file)
 
-    launch.main_first(load)
+    launch.run_main_first(load)
 
 
 def make_prior(
@@ -411,7 +411,7 @@ def train(
         )
 
     # steps behind the checkpoint are done, and logged, again
-    launch.once(partial(folder.forget_events_after, learner.step))
+    launch.run_on_main(partial(folder.forget_events_after, learner.step))
 
     # pictures of the remaining steps, in the same order as without an interruption
     steps = range(learner.step, settings.steps)

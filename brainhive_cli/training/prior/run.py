@@ -21,7 +21,7 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.facts import Facts, cite
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
-from brainhive_cli.core.launch import Launch, num_processes
+from brainhive_cli.core.launch import Launch, count_processes
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
 from brainhive_cli.core.parts import list_papers
 from brainhive_cli.core.tables import Table
@@ -154,7 +154,7 @@ class PriorRun(RunJob):
             recipe.sampler.check()
         require_fit(recipe, self._find_dims())
         # each pass of each process needs a picture
-        processes = num_processes(recipe.run)
+        processes = count_processes(recipe.run)
         size = train.batch_size * train.accumulate * processes
         self.pictures.count_in_step(size, train.accumulate, processes)
 
@@ -240,7 +240,9 @@ def _train(recipe: Recipe, pictures: PriorExamples, run: OpenRun) -> Measurement
         "validation_loss_at_start": at_start,
         "validation_loss": training.validate(),
     }
-    launch.once(lambda: folder.replace("model", lambda part: _save(training, part)))
+    launch.run_on_main(
+        lambda: folder.replace("model", lambda part: _save(training, part))
+    )
     samples = show(training, folder, LAST) if launch.is_main else {}
     # FID and KID need many pictures; their failure leaves the other metrics
     distances = dict[str, Metric]()

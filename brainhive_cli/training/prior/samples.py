@@ -52,7 +52,7 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, ValuesOr
     return their metrics.
     """
     # the main process generates alone
-    training = replace(training, launch=training.launch.alone)
+    training = replace(training, launch=training.launch.single_process)
     recipe, images, launch = training.recipe, training.pictures.images, training.launch
     chosen = training.pictures.held[: recipe.sample_items]
     if not len(chosen):
@@ -174,7 +174,7 @@ def try_out(training: Training, folder: RunFolder) -> None:
     """Sample and measure before the first step, so that what is missing is known before
     hours of training.
     """
-    training.launch.once(partial(_try_out, training, folder))
+    training.launch.run_on_main(partial(_try_out, training, folder))
 
 
 def _try_out(training: Training, folder: RunFolder) -> None:

@@ -47,7 +47,7 @@ def test_doctor_names_a_broken_library_once_and_says_how_to_repair_it(
     )
 
     assert result.exit_code == MissingExtra.exit_code
-    assert result.hint == "pip uninstall torchaudio (brainhive does not use it)"
+    assert result.hint == "pip uninstall torchaudio (Brainhive does not use it)"
     *told, line = capfd.readouterr().err.splitlines()
     assert [words.split()[:2] for words in told[:2]] == [
         ["importing", "torchvision"],

@@ -111,7 +111,7 @@ def test_a_home_without_room_keeps_nothing(
     def refuse(*arguments: object, **options: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(kept_likenesses, "open_plain", refuse)
+    monkeypatch.setattr(kept_likenesses, "open_descriptor", refuse)
     kept = KeptLikenesses(tmp_path)
     kept.keep((1, 2), "copy")
     assert kept.find((1, 2)) == "copy"  # within the command

@@ -59,7 +59,7 @@ def test_processes_fill_the_rows_that_the_main_process_found_pending(
         write(writers, [0, 1])
     # the main process looked before the first row was written
     seen = {blank.path: np.arange(len(IDS)) for blank in blanks}
-    monkeypatch.setattr(Launch, "once", lambda launch, act: seen)
+    monkeypatch.setattr(Launch, "run_on_main", lambda launch, act: seen)
     with filling(blanks, replace(ALONE, rank=1, processes=2)) as writers:
         assert all(len(writer.pending) == len(IDS) for writer in writers)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from brainhive_cli.commands import embed
 from brainhive_cli.core.command import Result
-from brainhive_cli.core.launch import READING
+from brainhive_cli.core.launch import READ_ONLY
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 
@@ -23,6 +23,6 @@ def test_who_only_reads_writes_no_split(
     assert written.is_file()
     written.unlink()
 
-    found = embed.run(embed.Recipe.resolve("embed", None, {}, words), READING)
+    found = embed.run(embed.Recipe.resolve("embed", None, {}, words), READ_ONLY)
 
     assert "split" not in found.files and not written.exists()

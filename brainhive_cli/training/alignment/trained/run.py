@@ -15,7 +15,7 @@ from brainhive_cli.core import documents, hub, parts, runs
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import Line, MissingData, RecipeError
 from brainhive_cli.core.facts import merge
-from brainhive_cli.core.files import portable
+from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     CALIBRATED,
@@ -545,7 +545,7 @@ class TrainedRun:
         split.
         """
         return {
-            "run": portable(self.folder.reference),
+            "run": make_portable(self.folder.reference),
             "runs": [self.name],
             "dataset": self.dataset.name,
             "modality": self.modality,

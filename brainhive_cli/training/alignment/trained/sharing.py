@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
-from brainhive_cli.core.files import portable
+from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.hub import (
     MANIFEST,
     MODEL_CARD,
@@ -287,7 +287,7 @@ def cut_paths(value: Any) -> Any:
         return value
 
     # a value that is a path, spaces and all; else the paths in a text
-    value = str(portable(value))
+    value = str(make_portable(value))
     if os.path.isabs(value):
         return Path(value).name
     return PATH.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], value)

@@ -600,7 +600,7 @@ def rank_queries(
     )
     # each process has running statistics of batch normalisation of its own share
     with torch.inference_mode(), launch.autocast(precision):
-        return launch.once(partial(_rank_all, aligner, queries, compared))
+        return launch.run_on_main(partial(_rank_all, aligner, queries, compared))
 
 
 def _rank_all(aligner: Aligner, queries: Sequence[Query], targets: Targets) -> Tensor:

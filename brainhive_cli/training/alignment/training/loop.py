@@ -368,7 +368,9 @@ def _fit_in_closed_form(
     aligner.eval()
     if callbacks is not None:
         validation = select_held_out(data, averages)
-        ranks = rank_queries(aligner, validation, data.targets, "fp32", launch.alone)
+        ranks = rank_queries(
+            aligner, validation, data.targets, "fp32", launch.single_process
+        )
         caveats = aligner.learned.caveats
         callbacks.at_end(
             aligner, 1, summarise_held_out(ranks, validation, data, seed, caveats)

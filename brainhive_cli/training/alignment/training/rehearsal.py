@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.launch import Launch, num_processes
+from brainhive_cli.core.launch import Launch, count_processes
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.models.losses import LossContext, Mixing
@@ -132,7 +132,7 @@ def _rehearse_steps(
     """
     # the batches, whose signals are blank from here on
     settings = _draw_in_each_step(recipe.train)
-    batches = Batches(data, settings, Launch(0, num_processes(recipe.run), "cpu"))
+    batches = Batches(data, settings, Launch(0, count_processes(recipe.run), "cpu"))
     batches.launch = ALONE
     rows = np.sort(batches.epoch(0, 0)[0])
     bank = batches.samples

@@ -47,7 +47,7 @@ class TrainingRun(Job, RunJob):
         from brainhive_cli.training.alignment.training.initialisation import learned_by
         from brainhive_cli.training.alignment.training.training_data import TrainingData
 
-        run.launch.once(lambda: keep_identity(run.folder, self.stores))
+        run.launch.run_on_main(lambda: keep_identity(run.folder, self.stores))
         # the longest first
         cells = sorted(self.cells, key=lambda cell: -len(cell.trained_on))
         cell_of_name = {cell.name: cell for cell in cells}

@@ -15,7 +15,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool
 from brainhive_cli.core.device_memory import free_bytes
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.files import portable
+from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
 from brainhive_cli.data.signals.normalisations import (
@@ -465,7 +465,7 @@ class TrainingData:
             dims=dims,
             encoders=self.keys,
             retrieval_heads=compared,
-            prior=portable(recipe.prior or ""),
+            prior=make_portable(recipe.prior or ""),
             prior_digest=prior_digest,
             subject_layer=recipe.subject_layer,
             similarity=recipe.similarity,

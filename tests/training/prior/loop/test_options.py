@@ -256,7 +256,7 @@ def test_two_processes_may_draw_equal_noise_as_the_published_code(settings, begu
             training = begun(
                 *settings,
                 f"train.equal_noise={str(equal).lower()}",
-                launch=Launch(rank, 2, torch.device("cpu"), only_reads=True),
+                launch=Launch(rank, 2, torch.device("cpu"), is_read_only=True),
             )
             positions = tuple(training.launch.shard(range(8)))
             batch = replace(many(4), positions=positions)
