@@ -21,17 +21,17 @@ from brainhive_cli.core.tables import Table, TableCell, write_csv
 from brainhive_cli.reports.runs_shown import (
     RunGroup,
     ShownRun,
-    best_of_runs,
     bold_note,
-    subject_and_seed,
+    choose_best_run,
+    name_subject_and_seed,
 )
 from brainhive_cli.reports.tables import (
-    MEANING,
-    BestCells,
+    SIGNIFICANCE_LEGEND,
+    BestLabels,
     adjustment_text,
+    is_redundant,
     mark_of,
     render,
-    says_nothing,
     templates,
 )
 
@@ -54,7 +54,7 @@ def paper_table(group: RunGroup) -> Table:
     names = [
         name
         for name in dict.fromkeys(names)
-        if not says_nothing(name, [run.metrics for run in runs])
+        if not is_redundant(name, [run.metrics for run in runs])
     ]
 
     # a row per run; of a single run a row per variant, or per subject with their mean
@@ -62,7 +62,7 @@ def paper_table(group: RunGroup) -> Table:
     if len(runs) == 1:
         part_rows: dict[str, dict[str, Spread]] = {}
         for name in names:
-            for part, values in runs[0].parts(name).items():
+            for part, values in runs[0].values_by_row(name).items():
                 sd = stdev(values) if len(values) > 1 else None
                 part_rows.setdefault(part, {})[name] = (mean(values), sd)
         if runs[0].is_swept:
@@ -71,7 +71,7 @@ def paper_table(group: RunGroup) -> Table:
             rows = {**part_rows, "mean": rows[runs[0].label]}
 
     # bold only where several runs are compared
-    best = best_of_runs(
+    best = choose_best_run(
         group, {run.label: run.metrics for run in (runs if len(runs) > 1 else ())}
     )
 
@@ -86,7 +86,7 @@ def paper_table(group: RunGroup) -> Table:
             if name in row:
                 value, sd = row[name]
                 text = f"{value:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
-                is_best = label in best[0].get(name, ())
+                is_best = label in best.by_metric.get(name, ())
                 mark = marks.get((label, name), "")
                 cell = TableCell(text, is_best=is_best, mark=mark)
             cells.append(cell)
@@ -106,7 +106,7 @@ def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
     # values over subjects, whose spread goes before that over seeds
     row = {}
     for name in names:
-        values = [mean(part) for part in run.parts(name).values()]
+        values = [mean(part) for part in run.values_by_row(name).values()]
         spread = stdev(values) if len(values) > 1 else None
         # the pooled value of the run, else the mean of its parts
         if metric := run.metrics.get(name):
@@ -116,7 +116,7 @@ def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
     return row
 
 
-def _write_caption(group: RunGroup, best: BestCells) -> str:
+def _write_caption(group: RunGroup, best: BestLabels) -> str:
     """Write the caption: what was measured, what ±, bold and signs mean, and the
     caveats.
     """
@@ -128,7 +128,7 @@ def _write_caption(group: RunGroup, best: BestCells) -> str:
         runs=runs,
         compared=group.compared,
         bold=bold_note(best, "runs", group),
-        meaning=MEANING,
+        meaning=SIGNIFICANCE_LEGEND,
         adjustment=adjustment_text(group.compared) if group.compared else "",
         caveats=merge_caveats(*(run.measured.caveats for run in runs), *caveats),
     )
@@ -177,7 +177,7 @@ def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
         source = {}
         for name, about in run.measured.facts.cells.items():
             if row["scope"] == name or row["scope"].startswith(f"{name} · "):
-                subject, seed = subject_and_seed(
+                subject, seed = name_subject_and_seed(
                     about, run.measured.scopes[row["scope"]]
                 )
                 source = {"subject": subject, "seed": seed}

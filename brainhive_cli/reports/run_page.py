@@ -50,7 +50,7 @@ from brainhive_cli.reports.page import (
     groups_of,
     open_picture,
 )
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, tables_of
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, lay_out_tables
 from brainhive_cli.reports.sentences import (
     describe_differences,
     describe_methods,
@@ -154,7 +154,7 @@ def page_of(
             for label, finding in findings
             if finding and finding not in lead
         ]
-        tables = [("", tables_of(group)), *groups_of(artifacts)]
+        tables = [("", lay_out_tables(group)), *groups_of(artifacts)]
         footnotes = list_footnotes(
             caveat for run in group.runs for caveat in run.measured.caveats
         )

@@ -1,6 +1,4 @@
-"""The runs of a report, whatever command made them: opened, grouped, and laid out as
-tables.
-"""
+"""Runs of any command, grouped and laid out as the tables of a report."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from brainhive_cli.core.facts import CellFacts, Difference, RetrievalFacts, diff
 from brainhive_cli.core.files import below
 from brainhive_cli.core.measurements import (
     ALL,
+    BACKWARD,
     Measurements,
     Metric,
     add_footnotes,
@@ -40,12 +39,12 @@ from brainhive_cli.core.runs import (
 )
 from brainhive_cli.core.tables import Table, by_subject_and_seed, mean_sd
 from brainhive_cli.reports.tables import (
-    MEANING,
-    BestCells,
+    SIGNIFICANCE_LEGEND,
+    BestLabels,
     Metrics,
     adjustment_text,
-    best_of_parts,
     choose_best,
+    choose_best_part,
     difference_table,
     mark_of,
     metric_table,
@@ -55,24 +54,28 @@ from brainhive_cli.reports.tables import (
 
 
 def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
-    """Find a finished run of any command by what `runs.find` takes, or one variant of
-    it as RUN:VARIANT.
+    """Find a finished run, or one variant of a sweep.
 
-    A command's name stands for its newest run with metrics, None for the newest of all;
-    which is said.
+    The name of a command stands for its newest run with metrics, which is then printed.
+
+    Args:
+        runs: Folder of all runs.
+        reference: Reference of a run, as `runs.find` takes it, or RUN:VARIANT. By
+            default the newest run with metrics of any command.
 
     Returns:
-        The run, and the variant where it has no run of its own.
+        The run, and the name of the variant. The name is empty if the whole run is
+        meant, or if the variant has a run of its own.
 
     Raises:
         MissingData: if there is no such run.
-        RecipeError: if several have the name, or it has no such variant.
+        RecipeError: if several runs have the name, or if the run has no such variant.
     """
-    # find the run: the newest one with metrics, or the one that the reference names
+    # find the newest run of a command, or the run that the reference names
     name, variant = of_variant(reference)
-    if not name or (
-        name in {path.name for path in runs.glob("*/")} and not is_run(runs / name)
-    ):
+    folder_names = {path.name for path in runs.glob("*/")}
+    is_command = name in folder_names and not is_run(runs / name)
+    if not name or is_command:
         run = newest(
             runs,
             name or None,
@@ -84,49 +87,52 @@ def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
     if not variant:
         return run, ""
 
-    # find the variant: a run of its own, or scopes of this run
+    # a variant of a training is a run of its own
     measured = run.measurements()
-    variant_runs = measured.facts.variants
-    if variant in variant_runs:
+    variants = measured.facts.variants
+    if variant in variants:
         folder = below(
-            run.path.parent, variant_runs[variant].run, source="the run of a variant,"
+            run.path.parent, variants[variant].run, source="the run of a variant,"
         )
         return find_run(runs, None, str(folder)), ""
+
+    # any other variant has scopes in this run
     if not measured.of_variant(variant).scopes:
-        known = sorted(
-            {*variant_runs, *(scope.rpartition("/")[0] for scope in measured.scopes)}
-            - {""}
-        )
+        scope_variants = {scope.rpartition("/")[0] for scope in measured.scopes}
+        variant_names = sorted((scope_variants | set(variants)) - {""})
         raise RecipeError(
             f"{run.path.name} has no variant {variant!r}",
-            f"variants: {', '.join(known) or 'none'}",
+            f"variants: {', '.join(variant_names) or 'none'}",
         )
     return run, variant
 
 
 @dataclass
 class ShownRun:
-    """One finished run, or a variant of it.
+    """Finished run, or one variant of it, with its metrics sorted for pages and tables.
 
     Attributes:
         label: Name of the run on the page.
         folder: Folder of the run.
-        variant: The one variant of a sweep that is shown; empty for all of the run.
-        command: The command that made it.
+        variant: Name of the variant that is shown. Empty for the whole run.
+        command: Command that made the run.
         measured: Measurements of the run, or of its variant.
-        source: The source that the run is about, where it compares several; else empty.
-        is_control: Whether it was tested with shuffled signals or permuted labels, so
-            that it is no result.
-        metrics: The metrics of everything together; of one cell where there is only
-            one.
-        variants: The metrics of each variant of a sweep, all cells together, by its
-            name with its caveats.
-        cells: Metrics of each cell and subject, of the source that the run is about.
-        typical_metrics: Those of everything together; where nothing is pooled, of the
-            first variant or cell.
-        headlines: The names of the metrics that summarise it.
-        main_headline: The name of the most important metric.
-        is_swept: Whether it has several variants, whose mean says nothing.
+        source: Source of the pictures that the run is about, such as `brain`, if it
+            compares several sources. Otherwise empty.
+        is_control: True if signals were shuffled or labels permuted, so that the
+            metrics are not results.
+        metrics: Metrics pooled over all cells. A cell is one model, of a subject and a
+            seed. A run with a single scope has the metrics of that scope.
+        variants: Metrics of each variant of a sweep, pooled over its cells. The keys
+            are the names of the variants, with their caveats.
+        cells: Cells with their metrics. If the run compares sources of pictures, these
+            are the cells of `source`.
+        typical_metrics: Pooled metrics. If nothing is pooled, the metrics of the first
+            variant or cell.
+        headlines: Names of the metrics that summarise the run.
+        main_headline: Name of the most important metric.
+        is_swept: True if the run has several variants, over which a mean would have no
+            meaning.
     """
 
     label: str
@@ -134,7 +140,7 @@ class ShownRun:
     variant: str = ""
 
     def __post_init__(self) -> None:
-        """Read the measurements, and sort them by what pages and tables show."""
+        """Read the measurements, and sort the metrics by variant and cell."""
         measured = self.folder.measurements()
         self.measured = measured.of_variant(self.variant) if self.variant else measured
         self.command = self.folder.command
@@ -145,34 +151,34 @@ class ShownRun:
             isinstance(facts, RetrievalFacts) and facts.control is not None
         )
 
-        # pooled metrics, or those of the only scope; variants; cells of the first
-        # source
-        is_pooled = bool(self.measured.overall) or len(scopes) != 1
-        self.metrics = (
-            self.measured.overall if is_pooled else next(iter(scopes.values()))
-        )
-        self.variants = list_parts(self.measured) if facts.variants else {}
-        self.cells = [
-            ShownCell(name, about, scopes[name], *subject_and_seed(about, scopes[name]))
-            for name, about in facts.cells.items()
-            if scopes.get(name) and (about.source or self.source) == self.source
-        ]
+        # a run with a single scope has no pooled metrics
+        self.metrics = self.measured.overall
+        if not self.metrics and len(scopes) == 1:
+            self.metrics = next(iter(scopes.values()))
+        self.variants = list_part_metrics(self.measured) if facts.variants else {}
 
-        # the first metrics that there are, from pooled ones to those of a cell
-        candidates = [
-            self.metrics,
-            *self.variants.values(),
-            *(cell.metrics for cell in self.cells),
-        ]
+        # select the cells that have metrics, of the first source
+        self.cells = []
+        for name, cell_facts in facts.cells.items():
+            is_of_source = not cell_facts.source or cell_facts.source == self.source
+            if not scopes.get(name) or not is_of_source:
+                continue
+            subject, seed = name_subject_and_seed(cell_facts, scopes[name])
+            self.cells.append(ShownCell(name, cell_facts, scopes[name], subject, seed))
+
+        # prefer pooled metrics, then the metrics of a variant, then those of a cell
+        candidates = [self.metrics]
+        candidates += self.variants.values()
+        candidates += [cell.metrics for cell in self.cells]
         self.typical_metrics: Mapping[str, Metric] = next(filter(None, candidates), {})
         self.headlines = headlines(list(self.typical_metrics))
         self.main_headline = choose_headline(self.typical_metrics)
 
-        # cells of several variants make a sweep, unless one variant is shown
-        is_of_variants = (
-            any(cell.about.variant for cell in self.cells) and not self.variant
+        # a run is a sweep if its cells have variants, unless one variant is selected
+        has_cells_of_variants = any(cell.facts.variant for cell in self.cells)
+        self.is_swept = bool(self.variants) or (
+            has_cells_of_variants and not self.variant
         )
-        self.is_swept = bool(self.variants) or is_of_variants
 
     @cached_property
     def artifacts(self) -> list[Artifact]:
@@ -181,18 +187,18 @@ class ShownRun:
 
     @cached_property
     def environment(self) -> Environment | None:
-        """Versions and device of the computation; None if the run has no such file."""
-        # the file is optional
-        is_there = (self.folder.path / ENVIRONMENT).is_file()
-        return self.folder.read_json(ENVIRONMENT, Environment) if is_there else None
+        """Versions and device of the computation. None if the run has no such file."""
+        if not (self.folder.path / ENVIRONMENT).is_file():
+            return None
+        return self.folder.read_json(ENVIRONMENT, Environment)
 
-    def parts(self, metric: str) -> dict[str, list[float]]:
-        """List a metric's values by the row of a table.
+    def values_by_row(self, metric: str) -> dict[str, list[float]]:
+        """List the values of a metric by the rows of a table.
 
-        Rows are the variants of a sweep; or subjects, with the mean over seeds; or
-        cells, if no cell is of a single subject and nothing is pooled.
+        A row is a variant of a sweep, or a subject (with the mean over seeds). If no
+        cell has a single subject and nothing is pooled, a row is a cell.
         """
-        # variants that are pooled
+        # variants with pooled metrics
         if self.variants:
             return {
                 name: [metrics[metric].value]
@@ -200,24 +206,22 @@ class ShownRun:
                 if metric in metrics
             }
 
-        # subjects, if there are any or everything is pooled
+        # subjects
         if not self.is_swept:
-            subject_means = {
-                subject: [value] for subject, value in self.by_subject(metric).items()
-            }
-            if subject_means or self.metrics:
-                return subject_means
+            means = self.subject_means(metric)
+            if means or self.metrics:
+                return {subject: [value] for subject, value in means.items()}
 
-        # cells, by their variant or their name
+        # cells, by variant or by name
         values = defaultdict[str, list[float]](list)
-        for cell in (cell for cell in self.cells if metric in cell.metrics):
-            row = cell.about.variant if self.is_swept else cell.name
-            values[row].append(cell.metrics[metric].value)
+        for cell in self.cells:
+            if metric in cell.metrics:
+                row = cell.facts.variant if self.is_swept else cell.name
+                values[row].append(cell.metrics[metric].value)
         return values
 
-    def by_subject(self, metric: str) -> dict[str, float]:
-        """Average a metric over the seeds of each subject."""
-        # seeds of a subject are averaged, so that subjects count alike
+    def subject_means(self, metric: str) -> dict[str, float]:
+        """Compute the mean of a metric over the seeds of each subject."""
         subject_values = defaultdict[str, list[float]](list)
         for cell in self.cells:
             if cell.subject and metric in cell.metrics:
@@ -226,80 +230,86 @@ class ShownRun:
 
 
 def choose_headline(metrics: Mapping[str, Metric]) -> str:
-    """Name the most important metric: the first with chance, since smooth pictures do
-    well in others.
+    """Return the name of the most important metric. Empty if there are no metrics.
+
+    The first headline metric with a chance level is preferred, because smooth pictures
+    score well in the other metrics.
     """
     names = headlines(list(metrics))
-    return next(
-        (name for name in names if metrics[name].chance is not None),
-        next(iter(names), ""),
-    )
+    for name in names:
+        if metrics[name].chance is not None:
+            return name
+    return names[0] if names else ""
 
 
-def list_parts(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
-    """List the metrics of the variants of a sweep, by their names with their caveats;
-    else of the cells.
+def list_part_metrics(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
+    """List the metrics of each variant of a sweep, or of each cell of another run.
+
+    Returns:
+        Metrics by the name of the part. A name has the caveats that not all parts have.
     """
-    # pooled scopes of variants, else cells, else all scopes
-    names = {name: scope(name, ALL) for name in measured.facts.variants}
-    names = names or {name: name for name in measured.facts.cells or measured.scopes}
+    facts = measured.facts
+    if facts.variants:
+        scope_names = {name: scope(name, ALL) for name in facts.variants}
+    else:
+        scope_names = {name: name for name in facts.cells or measured.scopes}
     parts = {
-        name: metrics
-        for name, key in names.items()
-        if (metrics := measured.scopes.get(key))
+        name: measured.scopes[scope_name]
+        for name, scope_name in scope_names.items()
+        if measured.scopes.get(scope_name)
     }
-    # names with the caveats that not all parts have
-    part_names = name_rows({name: metrics.values() for name, metrics in parts.items()})
-    return {part_names[name]: metrics for name, metrics in parts.items()}
+    titles = name_rows({name: metrics.values() for name, metrics in parts.items()})
+    return {titles[name]: metrics for name, metrics in parts.items()}
 
 
 @dataclass(frozen=True)
 class ShownCell:
-    """Cell of a run.
+    """Cell of a run: one model, of a subject and a seed.
 
     Attributes:
-        name: Scope of its metrics.
-        about: Its facts.
-        metrics: Its metrics by name.
-        subject: Subject of the signals; empty if the facts have none.
-        seed: Seed of the training; empty if the facts and metrics have none.
+        name: Name of the cell, which is the scope of its metrics.
+        facts: Facts of the cell.
+        metrics: Metrics of the cell by name.
+        subject: Subject of the signals. Empty if the facts have none.
+        seed: Seed of the training. Empty if neither facts nor metrics have one.
     """
 
     name: str
-    about: CellFacts
+    facts: CellFacts
     metrics: Mapping[str, Metric]
     subject: str
     seed: str
 
 
-def subject_and_seed(
-    about: CellFacts, metrics: Mapping[str, Metric]
+def name_subject_and_seed(
+    cell_facts: CellFacts, metrics: Mapping[str, Metric]
 ) -> tuple[str, str]:
-    """Name the subject and the training's seed of metrics; either is empty if it is not
-    known.
+    """Return the names of the subject and the seed of a cell. Unknown names are empty.
 
     Args:
-        about: Facts of a cell.
-        metrics: Metrics of the cell, or further ones that were measured of it.
+        cell_facts: Facts of the cell.
+        metrics: Metrics of the cell, in any of its scopes.
     """
-    # a subject's number becomes its BIDS name
-    subject = about.subject
+    subject = str(cell_facts.subject or "")
+    if isinstance(cell_facts.subject, int):
+        subject = f"sub-{cell_facts.subject:02d}"
+    if cell_facts.seed is not None:
+        return subject, str(cell_facts.seed)
+
+    # without a seed in the facts, take the first seed of the metrics
     seeds = next(iter(metrics.values())).seeds
-    seed = str(next(iter(seeds), "") if about.seed is None else about.seed)
-    return (
-        f"sub-{subject:02d}" if isinstance(subject, int) else str(subject or "")
-    ), seed
+    return subject, str(seeds[0]) if seeds else ""
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that are shown together.
+    """Runs that a report shows together.
 
     Attributes:
-        runs: One, or several that are compared.
-        compared: Differences of the first run from each later run, metric by metric.
+        runs: A single run, or several runs that are compared.
+        compared: Differences of the first run from each later run, by metric.
         not_compared: Reasons why runs were not compared.
-        title: The heading; by default what the runs are.
+        title: Heading of the group. By default it names the command and the run.
     """
 
     runs: Sequence[ShownRun]
@@ -308,204 +318,215 @@ class RunGroup:
     title: str = ""
 
 
-def tables_of(group: RunGroup) -> list[Table]:
-    """Lay out all tables of a group of runs."""
-    # kinds of tables for which the runs have no values are empty
-    tables = (
-        _lay_out_runs(group) if len(group.runs) > 1 else _lay_out_run(group.runs[0])
-    )
+def lay_out_tables(group: RunGroup) -> list[Table]:
+    """Lay out all tables of a group of runs, without empty tables."""
+    is_single = len(group.runs) == 1
+    tables = _lay_out_run(group.runs[0]) if is_single else _lay_out_runs(group)
     return [table for table in tables if table.rows]
 
 
 def _lay_out_runs(group: RunGroup) -> list[Table]:
-    """Lay out several runs: side by side, by subject, their differences, and those of
-    their set-ups.
-    """
-    # one row per run, the best in bold, with signs of significance
+    """Lay out tables of several runs: metrics, subjects, differences and set-ups."""
+    # a row for each run, with the best in bold and signs of significance
     run_metrics = {run.label: run.metrics for run in group.runs}
-    best = best_of_runs(
-        group, {label: metrics for label, metrics in run_metrics.items() if metrics}
-    )
+    measured_runs = {
+        label: metrics for label, metrics in run_metrics.items() if metrics
+    }
+    best = choose_best_run(group, measured_runs)
     note = bold_note(best, "runs", group)
     if group.compared:
-        note += f" {MEANING}: differs from {group.runs[0].label}, paired by item"
-        note += f"; {adjustment_text(group.compared)}"
+        note += f" {SIGNIFICANCE_LEGEND}: differs from {group.runs[0].label} on the "
+        note += f"same items; {adjustment_text(group.compared)}"
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
-    runs = metric_table(
-        "Run by run", run_metrics, "run", best=best[0], marks=marks, note=note
+    run_table = metric_table(
+        "Run by run", run_metrics, "run", best=best.by_metric, marks=marks, note=note
     )
 
-    # the first headline metric, one row per subject and one column per run
+    # the first headline metric, with a row for each subject and a column for each run
     name = next(iter(group.runs[0].headlines), "")
     caveats = [caveats_of(run.metrics.values()) for run in group.runs]
     run_values = {
-        mark(run.label, listed): run.by_subject(name)
-        for run, listed in zip(group.runs, caveats, strict=True)
+        mark(run.label, run_caveats): run.subject_means(name)
+        for run, run_caveats in zip(group.runs, caveats, strict=True)
     }
-    subjects = list(
-        dict.fromkeys(subject for values in run_values.values() for subject in values)
-    )
-    rows = [
-        [subject, *(values.get(subject) for values in run_values.values())]
-        for subject in subjects
-    ]
+    subjects = dict.fromkeys(chain(*run_values.values()))
+    rows: list[list[Any]] = []
+    for subject in subjects:
+        values = [means.get(subject) for means in run_values.values()]
+        rows.append([subject, *values])
     if len(rows) > 1:
-        rows.append(
-            ["mean ± sd", *(mean_sd(values.values()) for values in run_values.values())]
-        )
+        spreads = [mean_sd(means.values()) for means in run_values.values()]
+        rows.append(["mean ± sd", *spreads])
     subject_table = Table(
-        f"{shown(name)} by subject; seeds averaged",
+        f"{shown(name)} by subject, averaged over seeds",
         ["subject", *run_values],
         rows,
         note=list_footnotes(chain(*caveats)),
     )
 
-    # the protocol of each run, where they differ, and what set-ups differ in
-    first, *rest = group.runs
+    # the protocol of each run, if the protocols differ
     protocols = {
         run.label: next(iter(run.metrics.values())).protocol
         for run in group.runs
         if run.metrics
     }
-    protocol_rows = list(protocols.items()) if len({*protocols.values()}) > 1 else []
-    lines = [
-        [run.label, line]
-        for run in rest
-        for line in differences(run.measured.facts.set_up, first.measured.facts.set_up)
-    ]
+    is_same_protocol = len(set(protocols.values())) < 2
+    protocol_rows = [] if is_same_protocol else list(protocols.items())
+
+    # the keys in which set-ups differ from the set-up of the first run
+    first_run = group.runs[0]
+    first_set_up = first_run.measured.facts.set_up
+    set_up_rows = []
+    for run in group.runs[1:]:
+        for line in differences(run.measured.facts.set_up, first_set_up):
+            set_up_rows.append([run.label, line])
+    set_up_title = f"Set-up of each run compared with {first_run.label}"
     return [
-        runs,
+        run_table,
         Table("Protocol of each run", ["run", "protocol"], protocol_rows),
         subject_table,
         difference_table(group.compared),
-        Table(f"Set-ups: what differs from {first.label}", ["run", "in"], lines),
+        Table(set_up_title, ["run", "difference"], set_up_rows),
     ]
 
 
 def _lay_out_run(run: ShownRun) -> list[Table]:
-    """Lay out a single run: everything together, variants, cells, and published
+    """Lay out the tables of a single run: all models, variants, cells, and published
     values.
     """
-    # everything together: all metrics, or the sources of pictures side by side with
-    # ceiling and baselines
+    # metrics of all cells, or of each source of pictures next to its baselines
     facts = run.measured.facts
     scopes = run.measured.scopes
-    title = (
-        "Measured, with ceiling, floor and baselines"
-        if run.source
-        else "All cells together"
-    )
-    columns = {
-        facts.titles.get(source, source): scopes[source] for source in facts.sources
-    }
-    names = list(run.metrics)
-    overall = metric_table(
-        title, columns if run.source else {"all": run.metrics}, "from", names
-    )
+    title = "All models"
+    pooled_metrics: dict[str, Metrics] = {"all": run.metrics}
+    if run.source:
+        title = "All models, with noise ceiling, floor and baselines"
+        pooled_metrics = {
+            facts.titles.get(source, source): scopes[source] for source in facts.sources
+        }
+    pooled_table = metric_table(title, pooled_metrics, "source", list(run.metrics))
 
-    # everything together, measured in further ways (`all · backward`)
-    begin = f"{ALL} · "
-    further = [
-        metric_table(f"All cells together: {name.removeprefix(begin)}", {name: metrics})
-        for name, metrics in scopes.items()
-        if name.startswith(begin)
-    ]
+    # further pooled scopes, such as `all · backward`
+    further_tables = []
+    for scope_name, metrics in scopes.items():
+        if scope_name.startswith(f"{ALL} · "):
+            suffix = scope_name.removeprefix(f"{ALL} · ")
+            title = f"All models: {suffix}"
+            if suffix == BACKWARD:
+                title = "Picture → signal (the reverse search), all models"
+            further_tables.append(metric_table(title, {scope_name: metrics}))
 
-    # the variants of a sweep by metrics, the best in bold
-    best = best_of_parts(facts, run.variants)
-    note = bold_note(best, "variants")
-    variants = metric_table(
-        "By variant", run.variants, "variant", best=best[0], note=note
+    # the variants of a sweep, with the best in bold
+    best = choose_best_part(facts, run.variants)
+    variant_table = metric_table(
+        "By variant",
+        run.variants,
+        "variant",
+        best=best.by_metric,
+        note=bold_note(best, "variants"),
     )
     return [
-        overall,
+        pooled_table,
         *published_tables(facts.published),
-        *further,
-        variants,
-        *_cell_tables(run),
+        *further_tables,
+        variant_table,
+        *_lay_out_cells(run),
     ]
 
 
-def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> BestCells:
-    """Choose the best of the runs of a group that can be compared."""
-    # a run whose comparison was refused is no candidate
+def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> BestLabels:
+    """Choose the runs of a group that are significantly better than the others.
+
+    Args:
+        group: The runs, and their differences.
+        run_metrics: Metrics by the label of the run.
+    """
+    # exclude runs whose comparison was refused
     comparable = {
         label: run_metrics[label]
         for label in list_comparable(group)
         if label in run_metrics
     }
     validation = {run.label: run.measured.facts.validation for run in group.runs}
-    best, chosen = choose_best(comparable, validation)
+    best = choose_best(comparable, validation)
 
-    # a best is significantly better: the first run than all others, another one than
-    # the first
+    # keep a best first run only if it is better than all other runs, and any other best
+    # run only if it is better than the first run
     first = group.runs[0].label
     first_is_better = {
         (pair.second, pair.metric): pair.is_better
         for pair in group.compared
         if pair.is_significant
     }
-    labels = {}
-    for name, candidates in best.items():
-        is_first = first in candidates
-        compared_labels = (
-            [label for label in comparable if label != first]
-            if is_first
-            else candidates
-        )
-        if all(
-            first_is_better.get((label, name)) is is_first for label in compared_labels
-        ):
-            labels[name] = candidates
-    return labels, chosen
+    significant_labels = {}
+    for name, labels in best.by_metric.items():
+        is_first = first in labels
+        opponents = labels
+        if is_first:
+            opponents = [label for label in comparable if label != first]
+        if all(first_is_better.get((label, name)) is is_first for label in opponents):
+            significant_labels[name] = labels
+    return BestLabels(significant_labels, best.criterion)
 
 
 def list_comparable(group: RunGroup) -> list[str]:
-    """List the labels of the runs among which a best is chosen: all, or those that were
-    compared.
+    """List the labels of the runs among which the best can be chosen.
+
+    If comparisons were refused, only the runs that were compared are listed.
     """
-    # without refusals all runs are comparable
     labels = [run.label for run in group.runs]
-    paired = {labels[0], *(pair.second for pair in group.compared)}
-    return [label for label in labels if not group.not_compared or label in paired]
+    if not group.not_compared:
+        return labels
+    paired = {labels[0]} | {pair.second for pair in group.compared}
+    return [label for label in labels if label in paired]
 
 
-def bold_note(best: BestCells, kind: str, group: RunGroup | None = None) -> str:
-    """Explain what bold marks in a table and which runs were compared, or why nothing
-    is marked.
+def bold_note(best: BestLabels, kind: str, group: RunGroup | None = None) -> str:
+    """Explain the bold values of a table, or why no value is bold.
+
+    Args:
+        best: The labels whose values are bold.
+        kind: Name of the rows in the plural, such as `runs`.
+        group: Group of runs, if rows are runs.
     """
-    # nothing is bold without evidence
     compared = list_comparable(group) if group and group.not_compared else []
     return render("bold.txt", best=best, kind=kind, compared=compared)
 
 
-def _cell_tables(run: ShownRun) -> list[Table]:
-    """Lay out subjects by seeds, or cells by metrics."""
+def _lay_out_cells(run: ShownRun) -> list[Table]:
+    """Lay out the cells of a run: subjects by seeds, or a row for each cell.
+
+    A run with fewer than two cells has no such table.
+    """
     cells = run.cells
     subjects = list(dict.fromkeys(cell.subject for cell in cells))
     seeds = list(dict.fromkeys(cell.seed for cell in cells))
     if len(cells) < 2:
         return []
 
-    # several seeds: one table per headline, subjects by seeds
+    # with several seeds, each headline metric has a table of subjects by seeds
     if len(seeds) > 1 and "" not in subjects:
-        note = (
-            "±: standard deviation over seeds; in the last row over subjects, their "
-            "seeds averaged."
-        )
         caveats = caveats_of(chain(*(cell.metrics.values() for cell in cells)))
-        note = add_footnotes(note, caveats)
+        note = add_footnotes(
+            "±: standard deviation over seeds. In the last row: standard deviation of "
+            "the means of the subjects.",
+            caveats,
+        )
         tables = []
         for name in run.headlines:
             values = defaultdict[str, Any](partial(defaultdict, list))
-            for cell in (cell for cell in cells if name in cell.metrics):
-                values[cell.subject][cell.seed].append(cell.metrics[name].value)
+            for cell in cells:
+                if name in cell.metrics:
+                    value = cell.metrics[name].value
+                    values[cell.subject][cell.seed].append(value)
             title = mark(f"{shown(name)} by subject and seed", caveats)
             tables.append(by_subject_and_seed(title, values, seeds, note))
         return tables
 
-    # one seed: one row per cell, named by its subject if no other cell has it
-    has_subjects = "" not in subjects and len(subjects) == len(cells)
-    heading = "subject" if has_subjects else "cell"
-    rows = {cell.subject if has_subjects else cell.name: cell.metrics for cell in cells}
-    return [metric_table(f"By {heading}", rows, heading, list(cells[0].metrics))]
+    # otherwise each cell has a row, which its subject names if no other cell shares it
+    names = list(cells[0].metrics)
+    if "" not in subjects and len(subjects) == len(cells):
+        rows = {cell.subject: cell.metrics for cell in cells}
+        return [metric_table("By subject", rows, "subject", names)]
+    rows = {cell.name: cell.metrics for cell in cells}
+    return [metric_table("By model (subject and seed)", rows, "model", names)]

@@ -16,10 +16,14 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     shown,
 )
-from brainhive_cli.reports.runs_shown import RunGroup, choose_headline, list_parts
+from brainhive_cli.reports.runs_shown import (
+    RunGroup,
+    choose_headline,
+    list_part_metrics,
+)
 from brainhive_cli.reports.tables import (
     adjustment_text,
-    best_of_parts,
+    choose_best_part,
     render,
     templates,
 )
@@ -49,13 +53,13 @@ def state_finding(measured: Measurements) -> str:
     # metrics of everything together; where nothing is pooled, those of the variants or
     # cells
     facts = measured.facts
-    parts = list_parts(measured)
+    parts = list_part_metrics(measured)
     metrics = measured.overall or (
         next(iter(parts.values())) if len(parts) == 1 else {}
     )
     name = choose_headline(next(iter(parts.values()), {}))
     values = [metrics[name].value for metrics in parts.values() if name in metrics]
-    best, chosen = best_of_parts(facts, parts)
+    best, chosen = choose_best_part(facts, parts)
     return render(
         "finding.txt",
         facts=facts,

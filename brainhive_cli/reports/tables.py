@@ -1,13 +1,11 @@
-"""Tables of metrics and of their differences; templates of sentences and pages, with
-the filters that write numbers in them.
-"""
+"""Tables of metrics and differences, and the templates that write them as sentences."""
 
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.facts import LEVEL, Difference, Facts
@@ -39,46 +37,49 @@ from brainhive_cli.core.tables import (
 
 HERE = Path(__file__).parent
 LATEX = str.maketrans(documents.read(HERE / "latex.json", dict[str, str]))
-"""LaTeX for characters that it reserves or lacks."""
+"""LaTeX code of characters that are reserved or missing in LaTeX."""
 SIGNS = "".join(CAVEATS.values())
 SPACES = re.compile(rf" +([.,;:){SIGNS}])(?!\d)|(?<=\() +")
-"""Blanks before a stop, comma or footnote, and behind a bracket, which blocks of a
-template leave.
+"""Spaces before a stop, comma or footnote sign, and spaces after an opening bracket.
+The blocks of a template leave them.
 """
-MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
-"""Signs of p values below each level."""
+SIGNIFICANCE_SIGNS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
+"""Largest p value of each sign of significance."""
+SIGNIFICANCE_LEGEND = "* p ≤ .05, ** p ≤ .01, *** p ≤ .001"
 MAX_COLUMNS = 8
-"""Metrics that fit side by side on a page of usual width."""
-MEANING = "* p ≤ .05, ** p ≤ .01, *** p ≤ .001"
-"""Legend of `MARKS`."""
-PUBLISHED = "Published, of test stimuli; its set-up was not checked by Brainhive"
-"""Before the source of published values: whether they are comparable is for the reader
-to judge.
+"""Largest number of metrics that fit side by side on a page of normal width."""
+PUBLISHED_TITLE = "Published results on test stimuli (set-up not checked by Brainhive)"
+"""Title before the source of published values. The reader judges whether they are
+comparable.
 """
 ABSENT = "–"
-"""Text of a cell for which there is no value."""
-NAME_LETTERS = 40
-"""Letters of the name of a run in a table; of a longer one its end is shown."""
-CONTEXT = ("n", "pool")
-"""What a metric was measured on: a column where rows differ in it, else a part of the
-note.
-"""
+"""Text of a cell without a value."""
+MAX_NAME_LETTERS = 40
+"""Longest name of a run in a table. A longer name is cut to its end."""
+COUNT_COLUMNS = {"n": "tested", "pool": "candidates"}
+"""Column heading of each count of a metric, keyed by the field of `Metric`."""
 Metrics = Mapping[str, Metric]
-BestCells = tuple[Mapping[str, Sequence[str]], str]
-"""Labels of the best by metric, several if they are equal, and the way of choosing: on
-validation, or on test among a number of candidates. A metric without a best has no
-entry.
-"""
+
+
+class BestLabels(NamedTuple):
+    """Best variants or runs in each metric.
+
+    Attributes:
+        by_metric: Labels of the best by metric. Several labels have equal values. A
+            metric without a best is not a key.
+        criterion: Way of choosing: on validation, or among a number of test scores.
+    """
+
+    by_metric: Mapping[str, Sequence[str]]
+    criterion: str
 
 
 @cache
 def templates() -> Any:
-    """Open the templates of sentences and pages, with the filters that write
-    numbers.
-    """
+    """Open the templates of pages and sentences, with their filters."""
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-    # only HTML is escaped; blocks leave neither line breaks nor indentation
+    # only HTML is escaped, and blocks leave neither line breaks nor indentation
     environment = Environment(
         autoescape=select_autoescape(["html"]),
         finalize=make_visible,
@@ -87,7 +88,6 @@ def templates() -> Any:
         lstrip_blocks=True,
     )
     environment.globals["agreement"] = AGREEMENT
-    # filters by the names that templates use
     environment.filters |= {
         "amount": write_amount,
         "signs": lambda caveats: mark("", caveats),
@@ -105,39 +105,42 @@ def templates() -> Any:
 
 
 @cache
-def sentences() -> Any:
-    """Open the templates of sentences, in which the end of a line is a blank."""
+def sentence_templates() -> Any:
+    """Open the templates of sentences, in which a line break is a space."""
     return templates().overlay(trim_blocks=False)  # has its own cache of templates
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of sentences, on one line; what blocks leave before a stop or
-    comma is cut.
+    """Fill a template of sentences and return the text on one line.
+
+    Args:
+        template: File name of the template.
+        **values: Variables of the template.
     """
-    # one line of single blanks, less those before stops
-    text = " ".join(sentences().get_template(template).render(**values).split())
-    return SPACES.sub(lambda match: match[1] or "", text)
+    text = sentence_templates().get_template(template).render(**values)
+    one_line = " ".join(text.split())
+    return SPACES.sub(lambda match: match[1] or "", one_line)
 
 
 def write_amount(value: float, name: str) -> str:
-    """Write a value of a metric: shares in percent, others as numbers."""
+    """Write a value of a metric, in percent if the metric is a share."""
     return f"{100 * value:.3g} %" if is_share(name) else number(value)
 
 
 def write_ends(metric: Metric) -> str:
-    """Write the ends of the interval of a metric, in percent where it is a share."""
+    """Write the ends of the interval of a metric, in percent if it is a share."""
     assert metric.low is not None and metric.high is not None
-    if is_share(metric.name):
-        # 100, not 1e+02
-        low, high = (float(f"{100 * end:.2g}") for end in (metric.low, metric.high))
-        return f"{low:g} to {high:g} %"
-    return metric.interval_text()
+    if not is_share(metric.name):
+        return metric.interval_text()
+
+    # two digits, but 100 and not 1e+02
+    low = float(f"{100 * metric.low:.2g}")
+    high = float(f"{100 * metric.high:.2g}")
+    return f"{low:g} to {high:g} %"
 
 
 def write_difference(value: float, name: str) -> str:
-    """Write a difference of a metric with its sign, in points of percent where it is a
-    share.
-    """
+    """Write a signed difference, in percentage points if the metric is a share."""
     return f"{100 * value:+.1f} points" if is_share(name) else f"{value:+.3f}"
 
 
@@ -151,143 +154,149 @@ def metric_table(
     note: str = "",
     section: str = "",
 ) -> Table:
-    """Lay out metrics with their intervals: a row a label and a column a metric, or the
-    other way around.
+    """Lay out metrics with their intervals.
 
-    Metrics are rows where there is one label, or more metrics than fit side by side.
-    What all metrics share stands in the note: items, candidates, protocol, the kind of
-    interval.
+    A row is a label (of a run, subject or variant) and a column is a metric. If there
+    is one label, or if more metrics exist than fit side by side, rows and columns are
+    exchanged. Values that all metrics share (counts, protocol, kind of interval) are
+    written in the note.
 
     Args:
-        title: What is shown.
+        title: Title of the table.
         rows: Metrics by label.
-        heading: What labels are.
-        names: Metrics that are shown; default: all.
+        heading: Heading of the column of labels.
+        names: Names of the metrics to include. By default all.
         best: Labels of the best by metric, which are bold.
         marks: Sign of significance by label and metric.
-        note: What a reader must know besides.
-        section: The heading under which a page shows it.
+        note: Beginning of the note below the table.
+        section: Heading under which a page shows the table.
     """
-    # metrics that any label has
+    # list the metrics that at least one label has
     rows = {label: metrics for label, metrics in rows.items() if metrics}
-    metrics_of_name = defaultdict[str, list[Metric]](list)
+    metrics_by_name = defaultdict[str, list[Metric]](list)
     for metrics in rows.values():
         for name, metric in metrics.items():
-            metrics_of_name[name].append(metric)
+            metrics_by_name[name].append(metric)
     names = [
         name
-        for name in names or metrics_of_name
-        if name in metrics_of_name and not says_nothing(name, rows.values())
+        for name in names or metrics_by_name
+        if name in metrics_by_name and not is_redundant(name, rows.values())
     ]
-    listed = [metric for name in names for metric in metrics_of_name[name]]
-    if not listed:
+    table_metrics: list[Metric] = []
+    for name in names:
+        table_metrics += metrics_by_name[name]
+    if not table_metrics:
         return Table(title, (), ())
 
-    # items and candidates: the same of all, or by label, or by metric
-    shared = {key: share(listed, key) for key in CONTEXT}
-    label_values = {
-        key: [share(metrics.values(), key) for metrics in rows.values()]
-        for key in CONTEXT
-    }
-    columns = [
-        key
-        for key in CONTEXT
-        if shared[key] == ABSENT and ABSENT not in label_values[key]
-    ]
-    metric_values = {
-        key: [share(metrics_of_name[name], key) for name in names]
-        for key in CONTEXT
-        if shared[key] == ABSENT and key not in columns
-    }
+    # a count that all metrics share belongs into the note; a count that differs by
+    # label becomes a column, and any other count becomes a row
+    shared_counts = {}
+    column_counts: dict[str, list[Any]] = {}
+    metric_rows: dict[str, list[Any]] = {}
+    for key, count_heading in COUNT_COLUMNS.items():
+        shared_count = find_common_value(table_metrics, key)
+        label_counts = [
+            find_common_value(metrics.values(), key) for metrics in rows.values()
+        ]
+        if shared_count != ABSENT:
+            shared_counts[count_heading] = shared_count
+        elif ABSENT not in label_counts:
+            column_counts[count_heading] = label_counts
+        else:
+            metric_rows[count_heading] = [
+                find_common_value(metrics_by_name[name], key) for name in names
+            ]
 
-    # a row for each label, then what is said of each metric
-    grid: list[list[Any]] = [[heading, *map(with_arrow, names), *columns]]
+    # write a row for each label
+    grid: list[list[Any]] = [[heading, *map(with_arrow, names), *column_counts]]
     for row, (label, metrics) in enumerate(rows.items()):
-        signs = [
-            (
-                name,
-                label in (best or {}).get(name, ()),
-                (marks or {}).get((label, name), ""),
-            )
-            for name in names
-        ]
-        cells = [
-            with_interval(metrics.get(name), is_best, sign)
-            for name, is_best, sign in signs
-        ]
-        grid.append([label, *cells, *(label_values[key][row] for key in columns)])
+        cells: list[Any] = [label]
+        for name in names:
+            is_best = best is not None and label in best.get(name, ())
+            sign = marks.get((label, name), "") if marks else ""
+            cells.append(with_interval(metrics.get(name), is_best, sign))
+        cells += [label_counts[row] for label_counts in column_counts.values()]
+        grid.append(cells)
+
+    # below them, write chance, agreement with people and a second interval
     constants = {
-        "chance": [share(metrics_of_name[name], "chance") for name in names],
+        "chance": [
+            find_common_value(metrics_by_name[name], "chance") for name in names
+        ],
         AGREES: [AGREEMENT.get(name, ABSENT) for name in names],
     }
-    for key, values in constants.items():
-        metric_values[key] = [
+    for row_heading, values in constants.items():
+        metric_rows[row_heading] = [
             value if value == ABSENT else TableCell(brief(value), value=value)
             for value in values
         ]
     if len(rows) == 1:
-        metric_values[beside_heading(listed)] = [
-            metric.beside_text() for metric in listed
+        metric_rows[beside_heading(table_metrics)] = [
+            metric.beside_text() for metric in table_metrics
         ]
-    grid += [
-        [key, *cells, *("" for _ in columns)]
-        for key, cells in metric_values.items()
-        if {*cells} != {ABSENT}
-    ]
+    for row_heading, cells in metric_rows.items():
+        if set(cells) != {ABSENT}:
+            grid.append([row_heading, *cells, *[""] * len(column_counts)])
 
-    # metrics are rows where there is one label, or where they are too many
+    # exchange rows and columns if there is one label, or if there are many metrics
     if len(rows) == 1 or len(names) > MAX_COLUMNS:
         grid = [list(column) for column in zip(*grid, strict=True)]
-        grid[0][:2] = ["metric", "value, 95 % CI" if len(rows) == 1 else grid[0][1]]
+        value_heading = "value, 95 % CI" if len(rows) == 1 else grid[0][1]
+        grid[0][:2] = ["metric", value_heading]
 
-    # what all of them share
-    whose = "" if share(listed, "protocol") != ABSENT else next(iter(rows))
+    # write the note; if protocols differ, it describes the first label
+    has_one_protocol = find_common_value(table_metrics, "protocol") != ABSENT
     note = render(
         "table_note.txt",
         note=note,
-        shared=shared,
-        metric=listed[0],
-        whose=whose,
+        counts=shared_counts,
+        metric=table_metrics[0],
+        protocol_label="" if has_one_protocol else next(iter(rows)),
         names=names,
     )
-    note = add_footnotes(note, caveats_of(listed))
+    note = add_footnotes(note, caveats_of(table_metrics))
     return Table(title, grid[0], grid[1:], section=section, note=note)
 
 
-def says_nothing(name: str, rows: Iterable[Metrics]) -> bool:
-    """Whether a metric repeats another, or cannot miss.
+def is_redundant(name: str, rows: Iterable[Metrics]) -> bool:
+    """Return True if a metric repeats another metric, or if its chance is 1.
 
-    mAP is MRR by definition where one picture is relevant; top-5 of five candidates is
+    mAP equals MRR if each signal has one relevant picture. Top-5 of five candidates is
     always 1.
     """
-    listed = [metrics for metrics in rows if name in metrics]
-    # equal values mean one relevant picture for each signal
+    rows_with_metric = [metrics for metrics in rows if name in metrics]
     if name == "map":
         return all(
             "mrr" in metrics and metrics["map"].value == metrics["mrr"].value
-            for metrics in listed
+            for metrics in rows_with_metric
         )
-    return is_share(name) and {metrics[name].chance for metrics in listed} == {1}
+    chances = {metrics[name].chance for metrics in rows_with_metric}
+    return is_share(name) and chances == {1}
 
 
-def share(metrics: Iterable[Metric], key: str) -> Any:
-    """Give the value of a field that metrics have in common; a dash where they differ
-    or have none.
-    """
-    # values that differ leave more than one in the set
-    first, *rest = {getattr(metric, key) for metric in metrics}
-    return ABSENT if rest or first is None else first
+def find_common_value(metrics: Iterable[Metric], field: str) -> Any:
+    """Return the value of a field if all metrics have the same one, else a dash."""
+    values = {getattr(metric, field) for metric in metrics}
+    if len(values) > 1 or None in values:
+        return ABSENT
+    return values.pop()
 
 
 def with_interval(
     metric: Metric | None, is_best: bool = False, sign: str = ""
 ) -> TableCell:
-    """Make a cell of a value, with its interval and the signs of its caveats."""
+    """Make a table cell of a metric: value, interval and footnote signs.
+
+    Args:
+        metric: The metric. None gives a dash.
+        is_best: True if the value is bold.
+        sign: Sign of significance.
+    """
     if metric is None:
-        return TableCell("–")
-    low_high = "" if metric.low is None else metric.interval_text()
+        return TableCell(ABSENT)
+    interval = "" if metric.low is None else metric.interval_text()
     signs = mark(sign, metric.caveats)
-    return TableCell(number(metric.value), low_high, metric.value, is_best, signs)
+    return TableCell(number(metric.value), interval, metric.value, is_best, signs)
 
 
 def difference_table(
@@ -295,168 +304,191 @@ def difference_table(
     titles: Mapping[str, str] | None = None,
     section: str = "",
 ) -> Table:
-    """Lay out one row per difference, with its interval, its p, and the better one
-    where there is one.
+    """Lay out differences: a row each, with interval, p value and the better side.
+
+    Args:
+        compared: Differences in the order of the rows.
+        titles: Names for people by label. A label without a title stands for itself.
+        section: Heading under which a page shows the table.
     """
-
-    # names of the two, and the sign of significance
-    def name(label: str) -> str:
-        short = label if len(label) <= NAME_LETTERS else f"…{label[-9:]}"
-        return (titles or {}).get(label, short)
-
-    is_of_one = len({row.first for row in compared}) < 2
+    # if all differences share their first side, the title names it
+    has_one_first = len({difference.first for difference in compared}) < 2
     rows = []
-    for row in compared:
-        better = (
-            name(row.first if row.is_better else row.second)
-            if row.is_significant
-            else "–"
-        )
-        p = TableCell(p_text(row.p), value=row.p)
-        pair = [name(row.second)] if is_of_one else [name(row.first), name(row.second)]
+    for difference in compared:
+        first = _name_side(difference.first, titles)
+        second = _name_side(difference.second, titles)
+        better = ABSENT
+        if difference.is_significant:
+            better = first if difference.is_better else second
         rows.append(
-            [with_arrow(row.metric), *pair, difference_cell(row), row.n, p, better]
+            [
+                with_arrow(difference.metric),
+                *([second] if has_one_first else [first, second]),
+                difference_cell(difference),
+                difference.n,
+                TableCell(p_text(difference.p), value=difference.p),
+                better,
+            ]
         )
+    columns = ["metric"] + (["against"] if has_one_first else ["first", "second"])
+    columns += ["difference, 95 % CI", "tested", "p", "better"]
 
-    # how it was tested, and what limits the tests
-    columns = ["metric", *(["against"] if is_of_one else ["first", "second"])]
-    columns += ["difference, 95 % CI", "n", "p", "better"]
-    tests = dict.fromkeys(row.test for row in compared)
-    adjustments = [adjustment_text(compared)] if compared else []
-    limits = dict.fromkeys(limit for row in compared for limit in row.limits)
-    note = "; ".join([MEANING, *tests, *adjustments, *limits]) + "."
-    note = add_footnotes(note, [caveat for row in compared for caveat in row.caveats])
-    whom = f" of {name(compared[0].first)}" if compared and is_of_one else ""
-    return Table(
-        f"Differences{whom}, paired by item and subject",
-        columns,
-        rows,
-        section=section,
-        note=note,
-    )
+    # the note names the tests, the adjustment and the limits of the tests
+    sentences = [SIGNIFICANCE_LEGEND]
+    sentences += dict.fromkeys(difference.test for difference in compared)
+    if compared:
+        sentences.append(adjustment_text(compared))
+    limits: list[str] = []
+    caveats: list[str] = []
+    for difference in compared:
+        limits += difference.limits
+        caveats += difference.caveats
+    sentences += dict.fromkeys(limits)
+    note = add_footnotes("; ".join(sentences) + ".", caveats)
+
+    title = "Comparisons on the same items"
+    if compared and has_one_first:
+        first = _name_side(compared[0].first, titles)
+        title = f"Comparison of {first} with the others, on the same items"
+    return Table(title, columns, rows, section=section, note=note)
 
 
-def difference_cell(row: Difference) -> TableCell:
-    """Make a cell of a difference, with its interval and sign."""
-    ends = "" if row.low is None else interval_text(row.low, row.high)
-    signs = mark(mark_of(row), row.caveats)
-    return TableCell(f"{row.difference:+.3f}", ends, row.difference, mark=signs)
+def _name_side(label: str, titles: Mapping[str, str] | None) -> str:
+    """Name one side of a difference: its title, or its label without the beginning."""
+    if titles and label in titles:
+        return titles[label]
+    return label if len(label) <= MAX_NAME_LETTERS else f"…{label[-9:]}"
+
+
+def difference_cell(difference: Difference) -> TableCell:
+    """Make a table cell of a difference, with its interval and signs."""
+    interval = ""
+    if difference.low is not None:
+        interval = interval_text(difference.low, difference.high)
+    signs = mark(mark_of(difference), difference.caveats)
+    value = difference.difference
+    return TableCell(f"{value:+.3f}", interval, value, mark=signs)
 
 
 def adjustment_text(compared: Sequence[Difference]) -> str:
-    """Say over which tests the p values of some differences are adjusted: those of the
-    table that shows them, or more.
+    """Describe the tests over which the p values of some differences are adjusted.
+
+    Args:
+        compared: Differences of one table, of which there is at least one.
     """
     # one test needs no adjustment
     first = compared[0]
     if first.tests < 2:
         return "p not adjusted"
-    is_all = sum(row.p is not None for row in compared) == first.tests
-    family = (
-        f"all {first.tests} tests of this table" if is_all else f"{first.tests} tests"
-    )
+
+    # the family of tests may be larger than the table
+    n_tests_in_table = sum(difference.p is not None for difference in compared)
+    family = f"{first.tests} tests"
+    if n_tests_in_table == first.tests:
+        family = f"all {first.tests} tests of this table"
     return f"p adjusted by Benjamini–Hochberg over {family}: {first.tests_of}"
 
 
-def mark_of(compared: Difference) -> str:
-    """Return the sign of a difference; empty if no difference may be claimed."""
-    # an untested difference has no sign
-    p = 1.0 if compared.p is None else compared.p
-    return next((sign for level, sign in MARKS if p <= level), "")
+def mark_of(difference: Difference) -> str:
+    """Return the sign of significance. Empty if the difference is not significant."""
+    if difference.p is None:
+        return ""
+    for level, sign in SIGNIFICANCE_SIGNS:
+        if difference.p <= level:
+            return sign
+    return ""
 
 
 def choose_best(
     label_metrics: Mapping[str, Metrics], validation: Mapping[str, Mapping[str, Any]]
-) -> BestCells:
-    """Choose the best variant or run in each metric; a single one, or one selected on
-    test, is no best.
+) -> BestLabels:
+    """Choose the best variant or run in each metric.
 
-    The highest of several test scores is too high. Where the trainings of all were
-    validated on the same pictures, the best on validation is the best in every metric,
-    with its test scores.
+    The highest of several test scores is biased upwards. If all trainings were
+    validated on the same pictures, the training that is best on validation is therefore
+    the best in every metric. Metrics that were selected on the test set do not take
+    part. A metric needs values of at least two labels.
 
     Args:
         label_metrics: Metrics of each variant or run by its label.
-        validation: Validation results of each training by label, as
+        validation: Validation results of each training by label, as in
             `TrainedRun.validation`.
     """
-    # collect the values by metric and label, without those selected on test
-    values: dict[str, dict[str, float]] = {}
+    # collect the values by metric and label, without metrics selected on test
+    values_by_name: dict[str, dict[str, float]] = {}
     splits = set()
     for label, metrics in label_metrics.items():
         for name, metric in metrics.items():
             if not metric.selected:
-                values.setdefault(name, {})[label] = metric.value
+                values_by_name.setdefault(name, {})[label] = metric.value
                 splits.add(metric.split)
-    values = {
-        name: label_values
-        for name, label_values in values.items()
-        if len(label_values) > 1
+    comparable_values = {
+        name: values for name, values in values_by_name.items() if len(values) > 1
     }
-    if not values:
-        return {}, ""
+    if not comparable_values:
+        return BestLabels({}, "")
 
-    # validation decides where it was the same for all; runs of one training have one
-    # value
-    labels = {label for label_values in values.values() for label in label_values}
+    # validation decides if all trainings were validated by the same metric and
+    # pictures; runs of a single training share one value, which decides nothing
+    labels = set[str]().union(*comparable_values.values())
     validations = [validation.get(label, {}) for label in labels]
     kinds = [
         (result.get("metric", ""), result.get("measured_on")) for result in validations
     ]
-    validated_by, _ = kinds[0]
-    is_same = kinds.count(kinds[0]) == len(kinds)
-    is_validated = (
-        validated_by
-        and is_same
-        and len({result["value"] for result in validations}) > 1
-    )
+    validation_metric, _ = kinds[0]
+    is_validated = False
+    if validation_metric and kinds.count(kinds[0]) == len(kinds):
+        is_validated = len({result["value"] for result in validations}) > 1
 
-    # the best by these scores, of equal ones all
+    # choose the labels with the best score, all of them if scores are equal
     best = {}
-    for name, label_values in values.items():
-        scores = label_values
+    for name, values in comparable_values.items():
+        scores = values
         if is_validated:
-            scores = {label: validation[label]["value"] for label in label_values}
-        is_less = lower_is_better(validated_by if is_validated else name)
-        extreme = (min if is_less else max)(scores.values())
-        best[name] = [label for label, score in scores.items() if score == extreme]
+            scores = {label: validation[label]["value"] for label in values}
+        is_loss = lower_is_better(validation_metric if is_validated else name)
+        best_score = min(scores.values()) if is_loss else max(scores.values())
+        best[name] = [label for label, score in scores.items() if score == best_score]
 
-    # say on what the choice rests
+    # describe the choice
     if is_validated:
-        return best, f"best on validation ({shown(validated_by)})"
+        return BestLabels(best, f"best on validation ({shown(validation_metric)})")
     if splits == {"validation"}:
-        return best, "best on validation"
-    counts = sorted({*map(len, values.values())})
-    return best, f"best, chosen on test among {' or '.join(map(str, counts))}"
+        return BestLabels(best, "best on validation")
+    counts = sorted({len(values) for values in comparable_values.values()})
+    choices = " or ".join(map(str, counts))
+    return BestLabels(best, f"best, chosen on test among {choices}")
 
 
-def best_of_parts(facts: Facts, part_metrics: Mapping[str, Metrics]) -> BestCells:
-    """Choose the best of the variants or cells of a run, if they can be compared."""
-    # parts that must not be compared have no best
+def choose_best_part(facts: Facts, part_metrics: Mapping[str, Metrics]) -> BestLabels:
+    """Choose the best of the variants or cells of a run.
+
+    If the facts say that the parts must not be compared, no part is the best.
+    """
+    if facts.not_compared:
+        return BestLabels({}, "")
     validation = {name: variant.validation for name, variant in facts.variants.items()}
-    return choose_best({} if facts.not_compared else part_metrics, validation)
+    return choose_best(part_metrics, validation)
 
 
 def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
-    """Lay out published values of metrics, and in what their set-up is said to differ;
-    [] without any.
+    """Lay out the values that a paper reports, and how its set-up differs.
+
+    Args:
+        published: Values by metric, with the keys `source` and `differs`. If there is
+            nothing published, the result is empty.
     """
     if not published:
         return []
-    # numbers are metrics; other keys are the source and its differences
     values = {
         with_arrow(name): value
         for name, value in published.items()
         if isinstance(value, int | float)
     }
-    row = [*values.values(), "; ".join(published["differs"]) or "–"]
-    return [
-        Table(
-            f"{PUBLISHED}: {published['source']}",
-            [*values, "differs, as its recipe says"],
-            [row],
-        )
-    ]
+    difference = "; ".join(published["differs"]) or ABSENT
+    title = f"{PUBLISHED_TITLE}: {published['source']}"
+    columns = [*values, "how its set-up differs"]
+    return [Table(title, columns, [[*values.values(), difference]])]
 
 
 def describe_metric(metric: Metric) -> str:
@@ -465,8 +497,14 @@ def describe_metric(metric: Metric) -> str:
 
 
 def describe_sample(count: int, total: int, noun: str, seed: int) -> str:
-    """Say how many stimuli of how many a sheet shows, and that nobody chose them."""
-    # drawn or all: a reader must know that no good ones were chosen
+    """Describe how the stimuli of a sheet were chosen, so that readers can trust them.
+
+    Args:
+        count: Number of stimuli on the sheet.
+        total: Number of stimuli that were tested.
+        noun: Name of the stimuli in the plural, such as `test pictures`.
+        seed: Seed of the draw.
+    """
     if count == total:
         return f"All {total:,} {noun}, in random order"
     return f"{count} of {total:,} {noun}, drawn at random (seed {seed})"

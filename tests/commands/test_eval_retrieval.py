@@ -98,7 +98,7 @@ def test_a_metric_never_travels_alone(evaluated):
     top1 = evaluated.metrics.overall["top1"]
     assert top1.chance == pytest.approx(0.01) and top1.these_subjects[0] > top1.chance
     table = evaluated.tables[0]
-    assert "n" in table.columns and "pool 100. 95 % CI: " in table.note
+    assert "tested" in table.columns and "100 candidates. 95 % CI: " in table.note
     assert table.rows[-1][0] == "chance" and table.rows[0][1].small
 
 

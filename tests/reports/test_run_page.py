@@ -24,7 +24,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import TableCell
 from brainhive_cli.reports.paper_tables import paper_table, write_table
 from brainhive_cli.reports.run_page import first_pictures, page_of
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, tables_of
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, lay_out_tables
 from brainhive_cli.reports.sentences import MEANINGS, describe_methods, state_finding
 
 
@@ -160,7 +160,9 @@ def bold_rows(group: RunGroup, title: str) -> tuple[str, list[str]]:
     """Give the note of a table, and the labels of the rows whose every value is
     bold.
     """
-    table = next(table for table in tables_of(group) if table.title.startswith(title))
+    table = next(
+        table for table in lay_out_tables(group) if table.title.startswith(title)
+    )
     rows = {
         row[0]: [cell.is_best for cell in row[1:] if isinstance(cell, TableCell)]
         for row in table.rows
@@ -326,12 +328,12 @@ def test_runs_that_are_compared_stand_below_one_another_with_the_best_and_signs(
         "Not compared: other: another gallery" in page
         and "Of the tests: few subjects." in page
     )
-    runs = tables_of(group)[0]
+    runs = lay_out_tables(group)[0]
     aligned, base, _ = (row[1] for row in runs.rows)
     assert (aligned.is_best, base.is_best, base.mark) == (True, False, "**")
-    assert [table.title for table in tables_of(group)][
+    assert [table.title for table in lay_out_tables(group)][
         1
-    ] == "top-1 by subject; seeds averaged"
+    ] == "top-1 by subject, averaged over seeds"
 
 
 def test_tables_for_papers_have_means_deviations_the_best_and_signs_that_are_explained(

@@ -69,7 +69,7 @@ from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.metrics.tasks import OBJECT, RECALL
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.reports.tables import (
-    MEANING,
+    SIGNIFICANCE_LEGEND,
     adjustment_text,
     describe_metric,
     describe_sample,
@@ -708,7 +708,7 @@ def sweep_tables(
     note = ""
     if facts.comparisons:
         note = (
-            f"{MEANING}: differs from {next(iter(facts.variants))}; "
+            f"{SIGNIFICANCE_LEGEND}: differs from {next(iter(facts.variants))}; "
             f"{adjustment_text(facts.comparisons)}"
         )
     table = metric_table("Variant by variant", rows, "variant", marks=marks, note=note)

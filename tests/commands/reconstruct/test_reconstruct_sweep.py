@@ -46,7 +46,10 @@ def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full
     assert runs[FULL] == alone.folder.name and len(set(runs.values())) == 4
     # nothing is done twice
     assert (alone.folder / "metrics.json").stat().st_mtime_ns == made
-    assert published.columns == ["PixCorr", "differs, as its recipe says"]
+    assert published.columns == [
+        "PixCorr",
+        "how its set-up differs",
+    ]
     assert published.rows == ((0.5, "–"),)
     with pytest.raises(RecipeError, match="is a sweep: name the run of a variant"):
         go("reconstruct", *drawing, f"against={result.folder.name}")

@@ -225,7 +225,11 @@ def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(
         table for table in result.tables if "its Table 1" in table.title
     ).as_dict()["rows"]
     assert together == [
-        {"top-1": 0.757, "top-5": 0.946, "differs, as its recipe says": "–"}
+        {
+            "top-1": 0.757,
+            "top-5": 0.946,
+            "how its set-up differs": "–",
+        }
     ]
 
 

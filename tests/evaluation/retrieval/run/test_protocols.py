@@ -14,7 +14,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import TableCell
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, tables_of
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, lay_out_tables
 from brainhive_cli.reports.sentences import state_finding
 
 pytestmark = pytest.mark.nightly
@@ -59,7 +59,9 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None
     run = ShownRun("protocols", RunFolder(evaluated.folder))
 
     table = next(
-        table for table in tables_of(RunGroup([run])) if table.title == "By variant"
+        table
+        for table in lay_out_tables(RunGroup([run]))
+        if table.title == "By variant"
     )
     listed = json.loads(
         CliRunner().invoke(app, ["runs", f"paths.runs={runs}", "--json"]).stdout
