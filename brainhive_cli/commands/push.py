@@ -1,7 +1,7 @@
-"""push: a trained run on the hub with a model card, which a colleague loads by name."""
+"""The command `push`: upload of a trained run, with a model card, to the hub."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import partial
@@ -30,7 +30,7 @@ from brainhive_cli.core.hub import (
 )
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import caveats_of, merge_caveats
+from brainhive_cli.core.measurements import Metric, caveats_of, merge_caveats
 from brainhive_cli.core.network import call_in_thread, find_bad_proxy
 from brainhive_cli.core.recipe import FileRecipe, Paths, write_yaml
 from brainhive_cli.core.runs import ENVIRONMENT, Environment, of_variant
@@ -42,351 +42,400 @@ from brainhive_cli.reports.sentences import list_entries
 from brainhive_cli.training.alignment.trained.sharing import Files, SharedRun
 
 USAGE = Line("push", "RUN", "hub:owner/name")
-TESTS = ("eval-retrieval", "reconstruct")
+TEST_COMMANDS = ("eval-retrieval", "reconstruct")
 """Commands whose runs test a brain model."""
-FILES_OF_THE_HUB = {".gitattributes"}
-"""Files that the hub itself puts into a new repository."""
+FILES_OF_HUB = {".gitattributes"}
+"""Files that the hub itself adds to a new repository."""
 TARGET = re.compile(
     r"hub:(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<tag>\w[\w.-]*))?", re.ASCII
 )
+"""Name of a repository, with an optional tag."""
 RESERVED_TAG = re.compile(r"main|[0-9a-f]{40}|.*\.lock")
-"""Names that cannot be those of a tag here."""
+"""Tags that are refused: the main branch, names that look like a commit, and names that
+git does not allow.
+"""
 LOGIN = "hf auth login, with a token that may write"
+DATASET_PREFIX = "hub:datasets/"
+"""Start of the address of a data set on the hub."""
 
 
 class Recipe(FileRecipe):
-    """Recipe of push: the run, the repository, and what a person confirms."""
+    """Recipe of `push`: the run, the repository, and the statements of its owner."""
 
     words: NameList = Field(
         [],
-        description="the run of train-align or train-prior, and hub:owner/name[@tag]",
+        description="a run of train-align or train-prior, and hub:owner/name[@tag]",
     )
     public: bool = Field(
-        False, description="everybody may see the model; else only its owner"
+        False, description="let everybody see the model; default: only its owner"
     )
     licence: str = Field(
         "",
-        description=(
-            "licence of the weights; default: that of the data, where it is known"
-        ),
+        description="licence of the weights; default: the licence of the data",
     )
     data_terms_checked: bool = Field(
         False,
-        description="a person has read the terms of the data, and what people have "
-        "agreed to: both allow sharing this model, with what it holds of "
-        "each person's recordings",
+        description="confirm that the terms of the data and the consent of each person "
+        "allow sharing this model, which holds statistics of their recordings",
     )
-    citation: str = Field(
-        "", description="how the authors of the model want to be cited"
-    )
-    contact: str = Field("", description="whom users of the model may ask")
+    citation: str = Field("", description="how users should cite the model")
+    contact: str = Field("", description="contact for users of the model")
 
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the run, and the terms of its data."""
     _, shared = _resolve(recipe)
+    listed_inputs = [Input(f"run {shared.run.path.name}")]
+    return listed_inputs + collect(partial(_list_terms, shared, recipe))
 
-    def look() -> list[Input]:
-        require_terms(shared, recipe)
-        return [Input("terms of the data")]
 
-    return [Input(f"run {shared.run.path.name}"), *collect(look)]
+def _list_terms(shared: SharedRun, recipe: Recipe) -> list[Input]:
+    """List the terms of the data as an input of the command.
+
+    Raises:
+        BrainhiveError, RecipeError: as `require_terms` does.
+    """
+    require_terms(shared, recipe)
+    return [Input("terms of the data")]
 
 
 def preview(recipe: Recipe) -> list[Table]:
-    """List each file with its size, and the card; nothing is sent or asked."""
+    """Return tables of the upload, its files and its card, without asking the hub."""
     target, shared = _resolve(recipe)
-    # pack all, as `run` does, but send nothing
+
+    # pack the files as `run` does
     card = write_card(shared, recipe, target)
-    files = tabulate(target, shared.pack(card))
-    total = sum(int(row[1]) for row in files.rows)
-    items = {
-        "to": f"{target}, {'public' if recipe.public else 'private'}",
-        "licence": recipe.licence or shared.licence or "none yet",
-        "terms of the data": shared.unknown_terms or "known to allow it",
-        "files": f"{len(files.rows)}, {console.size(total)}",
-        "sent now": "nothing: --check asks nothing of the hub",
-    }
-    # the card line by line, as it will stand on the hub
-    lines = tuple((line,) for line in card.splitlines())
-    planned = Table("Upload", ("item", "value"), tuple(items.items()))
+    file_table = tabulate(target, shared.pack(card))
+    total_bytes = sum(int(row[1]) for row in file_table.rows)
+    visibility = "public" if recipe.public else "private"
+    upload_rows = (
+        ("to", f"{target}, {visibility}"),
+        ("licence", recipe.licence or shared.licence or "not set yet"),
+        ("terms of the data", shared.unknown_terms or "known, sharing is allowed"),
+        ("files", f"{len(file_table.rows)}, {console.size(total_bytes)}"),
+        ("sent now", "nothing: --check does not contact the hub"),
+    )
+
+    # show the card line by line, as it is stored on the hub
+    card_rows = tuple((line,) for line in card.splitlines())
     return [
-        planned,
-        files,
-        Table(f"Card ({MODEL_CARD})", ("line",), lines, is_copied=True),
+        Table("Upload", ("item", "value"), upload_rows),
+        file_table,
+        Table(f"Card ({MODEL_CARD})", ("line",), card_rows, is_copied=True),
     ]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Push a run by one commit.
+    """Push a run in a single commit.
 
     Raises:
-        BrainhiveError: if the terms of the data are not known, or the name has other
-            contents.
+        BrainhiveError: if nobody has confirmed unknown terms of the data, or if the
+            repository cannot take the files.
+        RecipeError: if there is no licence.
+        MissingData: if there is no valid token, or the hub cannot be reached.
     """
     from huggingface_hub import constants
 
-    # one commit with all files
+    # push all files in one commit
     target, shared = _resolve(recipe)
     repository, tag = _parse_target(target)
     require_terms(shared, recipe)
     files = shared.pack(write_card(shared, recipe, target))
-    message = f"{shared.run.command} run {shared.run.path.name}" + (
-        f", {tag}" if tag else ""
-    )
+    message = f"{shared.run.command} run {shared.run.path.name}"
+    if tag:
+        message += f", {tag}"
     with console.progress(f"pushing to {target}"):
-        commit, is_private = _push(target, files, message, recipe.public)
-    # a push does not publish a repository that was private before
+        commit, is_private = _push_files(target, files, message, recipe.public)
     if recipe.public and is_private:
         console.warn(
-            f"{target} was private before and stays so: its page makes it public"
+            f"{target} already existed and is private; make it public on its web page"
         )
 
-    # where it is, and how to load it
-    pinned = f"{SCHEME}{repository}@{commit}"  # later pushes change nothing
-    facts = {
-        "page": f"{constants.ENDPOINT}/{repository}",
-        "commit": commit,
-        "visible to": "its owner" if is_private else "everybody",
-    }
-    pushed = Table(f"On the hub as {target}", ("item", "value"), tuple(facts.items()))
-    # a brain model is evaluated next, a prior is trained for
-    hint = (
-        Line("eval-retrieval", pinned)
-        if shared.cells
-        else Line("train-align", ("prior", pinned))
+    # name the commit, which later pushes do not change
+    pinned = f"{SCHEME}{repository}@{commit}"
+    rows = (
+        ("page", f"{constants.ENDPOINT}/{repository}"),
+        ("commit", commit),
+        ("visible to", "its owner" if is_private else "everybody"),
     )
-    return Result(shared.run.path, (pushed, tabulate(target, files)), hint=hint)
+    pushed_table = Table(f"On the hub as {target}", ("item", "value"), rows)
+
+    # a run with cells holds brain models, which can be tested; else it holds a prior
+    if shared.cells:
+        hint = Line("eval-retrieval", pinned)
+    else:
+        hint = Line("train-align", ("prior", pinned))
+    return Result(shared.run.path, (pushed_table, tabulate(target, files)), hint=hint)
 
 
 def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
-    """Find the repository, and the run as it may be shared; nothing is asked of the
-    hub.
+    """Find the repository and the run, without asking the hub.
+
+    Returns:
+        The repository as the recipe names it, and the run with the files to share.
 
     Raises:
-        RecipeError: if the run or the repository is not named.
-        MissingData: if there is no such run.
-        BrainhiveError: if a file holds what no shared one may.
+        RecipeError: if the recipe does not name a run and a repository.
+        MissingData: if the run does not exist.
+        BrainhiveError: if a file must not be shared, for example because it holds an
+            absolute path.
     """
-    # one run, one repository
     if len(recipe.words) != 2 or not recipe.words[1].startswith(SCHEME):
         raise RecipeError("push takes a run and a repository", USAGE)
-    target, (name, variant) = recipe.words[1], of_variant(recipe.words[0])
+    reference, target = recipe.words
     _parse_target(target)
-    # a variant is a part of a run, and a run of the hub is shared already
+
+    # a variant is only a part of a run, and a run of the hub is shared already
+    name, variant = of_variant(reference)
     if variant or str(name).startswith(SCHEME):
-        raise RecipeError(f"{recipe.words[0]} is no whole run of this machine", USAGE)
+        raise RecipeError(
+            f"{reference} cannot be pushed, it is not a whole run on this machine",
+            USAGE,
+        )
     run = runs.find(recipe.paths.under_home("runs"), None, str(name))
     with console.progress("reading the run"):
         return target, SharedRun.of(run)
 
 
-def _parse_target(reference: str) -> tuple[str, str]:
-    """Read `hub:owner/name[@tag]`: the repository, and the tag of a version, empty
-    where none is named.
-
-    Raises:
-        RecipeError: if it is no such name.
-    """
-    # the hub itself refuses `--` and `..` in names
-    match = TARGET.fullmatch(reference)
-    if match is None or "--" in reference or ".." in reference:
-        raise RecipeError(
-            f"{documents.show_value(reference)} names no repository of the hub",
-            "hub:owner/name, or hub:owner/name@v2",
-        )
-    if match["tag"] and RESERVED_TAG.fullmatch(match["tag"]):
-        raise RecipeError(f"{match['tag']} is no name of a tag", "hub:owner/name@v2")
-    return match["repository"], match["tag"] or ""
-
-
-def _push(
-    reference: str, files: Mapping[str, Path | bytes], message: str, is_public: bool
-) -> tuple[str, bool]:
-    """Put files into a repository in place of those of an earlier model, by one commit.
-
-    Large files are uploaded before it: an interrupted push leaves no commit.
-
-    Args:
-        reference: A repository, which is created if it is not there, and a new tag, if
-            any.
-        files: By name in the repository; manifest, card and list of digests as bytes.
-        message: Of the commit.
-        is_public: Whether everybody may see a new repository.
+def _parse_target(target: str) -> tuple[str, str]:
+    """Split `hub:owner/name[@tag]` into the repository and the tag.
 
     Returns:
-        The commit that holds the files, and whether only the repository's owner can see
-        it.
+        The repository as owner/name, and the tag. The tag is empty if there is none.
 
     Raises:
-        MissingData: if there is no token, or the hub cannot be reached.
-        BrainhiveError: if the tag exists, the repository has files of others, this user
-            may not write, or the repository is public and `is_public` is not set.
+        RecipeError: if the name does not have this form, or if the tag is reserved.
+    """
+    # the hub does not allow `--` and `..` in names
+    match = TARGET.fullmatch(target)
+    if match is None or "--" in target or ".." in target:
+        raise RecipeError(
+            f"{documents.show_value(target)} does not name a repository on the hub",
+            "hub:owner/name, or hub:owner/name@v2",
+        )
+    tag = match["tag"] or ""
+    if RESERVED_TAG.fullmatch(tag):
+        raise RecipeError(f"{tag!r} cannot be used as a tag", "hub:owner/name@v2")
+    return match["repository"], tag
+
+
+def _push_files(
+    target: str, files: Files, message: str, is_public: bool
+) -> tuple[str, bool]:
+    """Replace the files of an earlier model in a repository, in a single commit.
+
+    Large files are uploaded before the commit, so an interrupted push leaves no commit.
+
+    Args:
+        target: Repository and optional tag. A missing repository is created, and the
+            tag must be new.
+        files: Contents or local paths, by file name in the repository.
+        message: Message of the commit.
+        is_public: Whether everybody may see the files.
+
+    Returns:
+        The commit that holds the files, and whether the repository is private.
+
+    Raises:
+        MissingData: if there is no valid token, or the hub cannot be reached.
+        BrainhiveError: if the tag exists, if the repository holds files that are not
+            from Brainhive, if this user may not write to it, or if it is public and
+            `is_public` is not set.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    api, (name, tag) = HfApi(), _parse_target(reference)
-    with _describing_refusals(f"{SCHEME}{name}"):
-        # the repository, and what it holds
+    api = HfApi()
+    repository, tag = _parse_target(target)
+    with _explain_refusals(f"{SCHEME}{repository}"):
+        # find or create the repository, and list its files
         try:
-            info = api.model_info(name)
+            info = api.model_info(repository)
         except RepositoryNotFoundError:
-            api.create_repo(name, private=not is_public, exist_ok=True)
-            info = api.model_info(name)
-        names = {file.rfilename for file in info.siblings or ()} - FILES_OF_THE_HUB
+            api.create_repo(repository, private=not is_public, exist_ok=True)
+            info = api.model_info(repository)
+        remote_names = {file.rfilename for file in info.siblings or ()}
+        remote_names -= FILES_OF_HUB
 
-        # nothing becomes public, and nothing of others is replaced, unless the user
-        # says so
+        # publish nothing and replace no other files, unless the user allows it
         if not info.private and not is_public:
             raise BrainhiveError(
-                f"{SCHEME}{name} is public on the hub",
+                f"{SCHEME}{repository} is public on the hub",
                 "--public, if everybody may see the model",
             )
-        if names and MANIFEST not in names:
+        if remote_names and MANIFEST not in remote_names:
+            shown_names = console.summarise_names(sorted(remote_names))
             raise BrainhiveError(
-                (
-                    f"{SCHEME}{name} exists with files of others "
-                    f"({console.summarise_names(sorted(names))})"
-                ),
-                "another name, or remove them on its page",
+                f"{SCHEME}{repository} holds other files than a Brainhive model "
+                f"({shown_names})",
+                "choose another name, or remove the files on its web page",
             )
-        if tag and tag in {known.name for known in api.list_repo_refs(name).tags}:
-            raise BrainhiveError(
-                f"{reference} exists", f"another tag: {SCHEME}{name}@TAG"
-            )
+        if tag:
+            remote_tags = {ref.name for ref in api.list_repo_refs(repository).tags}
+            if tag in remote_tags:
+                raise BrainhiveError(
+                    f"the tag {target} exists",
+                    f"choose another tag: {SCHEME}{repository}@TAG",
+                )
 
-        # weights of an earlier model would be mixed with these
-        patterns = [pattern for patterns in RUN_FILES.values() for pattern in patterns]
-        earlier = [
-            file
-            for file in names - files.keys()
-            if any(fnmatch(file, each) for each in patterns)
+        # remove old weights, since the loaded model would mix them with the new ones
+        obsolete_names = [
+            name for name in remote_names - files.keys() if _is_run_file(name)
         ]
-        additions = [CommitOperationAdd(*file) for file in sorted(files.items())]
-        deletions = [CommitOperationDelete(path) for path in sorted(earlier)]
-        operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            *additions,
-            *deletions,
+        additions = [
+            CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
+            for name, content in sorted(files.items())
         ]
+        deletions = [CommitOperationDelete(name) for name in sorted(obsolete_names)]
+        operations: list[CommitOperationAdd | CommitOperationDelete] = []
+        operations += additions
+        operations += deletions
         with quiet():
-            # Ctrl-C does not wait for uploads
-            call_in_thread(partial(api.preupload_lfs_files, name, additions))
-            # with `parent_commit` the hub refuses if another commit came in between
+            # in a thread, so that Ctrl-C does not wait for uploads
+            upload = partial(api.preupload_lfs_files, repository, additions)
+            call_in_thread(upload)
+            # with `parent_commit`, the hub refuses if somebody else has committed
             commit = api.create_commit(
-                name, operations, commit_message=message, parent_commit=info.sha
+                repository,
+                operations,
+                commit_message=message,
+                parent_commit=info.sha,
             ).oid
         if tag:
-            api.create_tag(name, tag=tag, revision=commit)
+            api.create_tag(repository, tag=tag, revision=commit)
         console.say(f"pushed {len(files)} files")
         return commit, bool(info.private)
 
 
+def _is_run_file(name: str) -> bool:
+    """Return True if a file of a repository belongs to a pushed run."""
+    for patterns in RUN_FILES.values():
+        if any(fnmatch(name, pattern) for pattern in patterns):
+            return True
+    return False
+
+
 @contextmanager
-def _describing_refusals(name: str) -> Iterator[None]:
-    """Require a token, and describe in our words why the hub refuses a request that
-    writes.
+def _explain_refusals(name: str) -> Iterator[None]:
+    """Require a token, and turn errors of the hub's client into errors of Brainhive.
+
+    Args:
+        name: Name of the repository, for the messages.
 
     Raises:
-        MissingData: if there is no token, it is not accepted, or the hub does not
-            answer.
-        BrainhiveError: if the hub refuses.
+        MissingData: if there is no token, if the hub does not accept it, or if the hub
+            does not answer.
+        BrainhiveError: if the hub refuses the request.
     """
     from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError
 
     if get_token() is None:
         raise MissingData(
-            "no token of the hub is on this machine", f"{LOGIN}; or HF_TOKEN"
+            "this machine has no token of the hub", f"{LOGIN}; or set HF_TOKEN"
         )
     try:
         yield
-    except BrainhiveError:  # some of which are ValueErrors, too
+    except BrainhiveError:
+        # some of these are also a ValueError, which is caught below
         raise
     except HfHubHTTPError as error:
-        # by the status of the answer
         status = error.response.status_code
         refusals = {
             401: MissingData(
                 "the hub does not accept the token of this machine", LOGIN
             ),
             403: BrainhiveError(
-                f"no right to write to {name}", f"another owner, or {LOGIN}"
+                f"your token may not write to {name}",
+                f"choose another owner, or run {LOGIN}",
             ),
             404: MissingData(
-                f"no repository {name} that this user sees",
-                f"check the name, or {LOGIN}",
+                f"the hub has no repository {name}, or your token may not see it",
+                f"check the name, or run {LOGIN}",
             ),
             412: BrainhiveError(
-                f"{name} has changed meanwhile",
-                "look at it, then the same command again",
+                f"somebody else changed {name} during the push",
+                "look at the change, then run the same command again",
             ),
         }
         problem = f"the hub answers {status} for {name}: {first_line(error)}"
-        raise refusals.get(
-            status, BrainhiveError(problem, "the same command continues")
-        ) from error
-    except ValueError as error:  # of a card or a name that the hub does not accept
+        other_refusal = BrainhiveError(problem, "the same command continues")
+        raise refusals.get(status, other_refusal) from error
+    except ValueError as error:
+        # the client checks names and the card before it sends them
+        reason = " ".join(str(error).split())
         raise find_bad_proxy(error) or BrainhiveError(
-            f"the hub refuses {name}: {' '.join(str(error).split())}",
-            "other words in the recipe of push, or another name",
+            f"the hub does not accept {name}: {reason}",
+            "change the name, or the citation and contact in the recipe of push",
         ) from error
     except (ConnectionError, TimeoutError, RuntimeError, transport_error()) as error:
         raise MissingData(
             f"the hub cannot be reached, or has stopped answering: {first_line(error)}",
-            "the same command continues: what has arrived is not sent again",
+            "the same command continues and does not send uploaded files again",
         ) from error
 
 
 def require_terms(shared: SharedRun, recipe: Recipe) -> None:
-    """Require terms of the data that are known to allow it, or the word of a person who
-    has read them.
+    """Raise an error if it is not clear that the run may be shared, and how.
+
+    Weights hold statistics of recordings. If the terms of the data are unknown, a
+    person must confirm that these may be shared.
 
     Raises:
-        BrainhiveError: if nobody has.
-        RecipeError: if no licence is named.
+        BrainhiveError: if the terms are unknown and the recipe does not confirm them.
+        RecipeError: if neither the recipe nor the data states a licence.
     """
-    # weights hold statistics of recordings, so a person must know the terms of these
     if shared.unknown_terms and not recipe.data_terms_checked:
-        sources = "; ".join(f"{name}: {about}" for name, about in shared.terms.items())
+        terms = "; ".join(f"{name}: {text}" for name, text in shared.terms.items())
         raise BrainhiveError(
-            (
-                "no known terms allow sharing "
-                f"{shared.unknown_terms}{f' ({sources})' if sources else ''}"
-            ),
-            "read them, and what people agreed to: files of a model hold statistics of "
-            "each person's recordings; then: --data-terms-checked --licence NAME",
+            f"the terms for sharing {shared.unknown_terms} are not known"
+            + (f" ({terms})" if terms else ""),
+            "check that the terms and each person's consent allow it, since a model "
+            "holds statistics of each person's recordings; then add "
+            "--data-terms-checked --licence NAME",
         )
-    # the card states a licence: that of the recipe, or of the data
     if not (recipe.licence or shared.licence):
         raise RecipeError(
-            "nothing says under which licence the weights are", "--licence cc-by-nc-4.0"
+            "the weights have no licence", "add --licence, such as cc-by-nc-4.0"
         )
 
 
 def tabulate(target: str, files: Files) -> Table:
-    """List the files with their sizes."""
-    rows = [
-        # bytes were written for sharing, paths are files of the run
-        (name, len(content), "written for sharing")
-        if isinstance(content, bytes)
-        else (name, content.stat().st_size, "the run's own")
-        for name, content in sorted(files.items())
-    ]
+    """Return a table of the files, with their sizes and origin.
+
+    Args:
+        target: Name of the repository, for the title.
+        files: Contents or local paths, by file name in the repository.
+    """
+    rows = []
+    for name, content in sorted(files.items()):
+        if isinstance(content, bytes):
+            rows.append((name, len(content), "written for sharing"))
+        else:
+            rows.append((name, content.stat().st_size, "copied from the run"))
     return Table(f"Files of {target}", ("file", "bytes", "content"), rows, is_list=True)
 
 
 def write_card(shared: SharedRun, recipe: Recipe, target: str) -> str:
-    """Write the card of a run, each line from what the run says of itself."""
-    # what was measured, and the environment of the training
-    scores = _find_scores(shared, recipe.paths)
-    measured = [
-        metric for _, rows, _ in scores for row in rows.values() for metric in row
-    ]
-    environment = shared.run.read_json(ENVIRONMENT, Environment)
-    commit = {"code": environment.commit} if environment.commit else {}
+    """Return the model card of a run.
 
-    # values of the card's template
+    Args:
+        shared: Run with its files, terms and recipe.
+        recipe: Recipe of `push`, with the statements of the owner.
+        target: Name of the repository.
+    """
+    # the scores of the tests, and the environment of the training
+    scores = _find_scores(shared, recipe.paths)
+    metrics: list[Metric] = []
+    for _, metrics_by_row, _ in scores:
+        for row_metrics in metrics_by_row.values():
+            metrics += row_metrics
+    environment = shared.run.read_json(ENVIRONMENT, Environment)
+    versions = dict(environment.versions)
+    if environment.commit:
+        versions["code"] = environment.commit
+
+    # the values that the template of the card shows
     repository, _ = _parse_target(target)
     page = {
         "name": repository.partition("/")[2],
@@ -402,65 +451,71 @@ def write_card(shared: SharedRun, recipe: Recipe, target: str) -> str:
         "keys": shared.recipe,
         "cells": shared.cells,
         "scores": scores,
-        "caveats": merge_caveats(caveats_of(measured), shared.learned.caveats),
+        "caveats": merge_caveats(caveats_of(metrics), shared.learned.caveats),
         "recipe": write_yaml(shared.recipe),
-        "environment": {**environment.versions, **commit},
+        "environment": versions,
         "citation": recipe.citation,
         "bibtex": list_entries([shared.run.measurements().facts.set_up]),
         "contact": recipe.contact,
     }
+    return render_card(page, _list_hub_datasets(shared))
 
-    # data sets of the hub, to which the card's metadata link
-    prefix = "hub:datasets/"
-    hosts = [
-        host
-        for name in shared.terms
-        if name in SOURCES
-        for host in SOURCES[name].hosts
-        if host.startswith(prefix)
-    ]
-    return render_card(page, [host.removeprefix(prefix) for host in hosts])
+
+def _list_hub_datasets(shared: SharedRun) -> list[str]:
+    """List the data sets of a run that are on the hub, as owner/name."""
+    names = []
+    for dataset in shared.terms:
+        if dataset in SOURCES:
+            for host in SOURCES[dataset].hosts:
+                if host.startswith(DATASET_PREFIX):
+                    names.append(host.removeprefix(DATASET_PREFIX))
+    return names
 
 
 def _find_scores(shared: SharedRun, paths: Paths) -> list[CardScores]:
-    """Find the newest test of a run by each command on each data set, without controls;
-    then its training.
+    """Find the scores of a run for its model card.
+
+    Returns:
+        The newest test by each command on each data set and gallery, without controls,
+        and then the validation of the training. Each has a title, metrics by row, and
+        the name of the tested data set, which is empty for the training.
     """
     tests: dict[tuple[str, str, str], CardScores] = {}
-    for command in TESTS:
+    for command in TEST_COMMANDS:
         for folder in runs.finished_runs(paths.under_home("runs"), command):
             run = ShownRun(command, folder)
             facts = run.measured.facts
-            # a test must be of this run; controls are no result of the model
-            is_of_run = (
-                Path(locate_stored(facts.run)).resolve() == shared.run.path.resolve()
-            )
-            if not is_of_run or run.is_control or not run.metrics:
+
+            # skip tests of other runs, and controls, which do not score the model
+            tested_path = Path(locate_stored(facts.run)).resolve()
+            is_other_run = tested_path != shared.run.path.resolve()
+            if is_other_run or run.is_control or not run.metrics:
                 continue
 
-            # everything together, then the headline of each cell
+            # the pooled metrics, and the most important metric of each cell
+            rows = {"all": choose_metrics(run.metrics)}
+            if len(run.cells) > 1:
+                for cell in run.cells:
+                    rows[cell.name] = choose_metrics(cell.metrics)[:1]
+
+            # newer runs come first, so an older test does not replace a newer one
             dataset = str(facts.set_up.get("dataset", facts.dataset))
             gallery = facts.gallery if isinstance(facts, RetrievalFacts) else None
-            key = command, dataset, str(gallery.splits if gallery else "")
-            rows = {"all": choose_metrics(run.metrics)}
-            rows |= {
-                cell.name: choose_metrics(cell.metrics)[:1]
-                for cell in run.cells
-                if len(run.cells) > 1
-            }
-            # finished runs come newest first, so older tests of one key are dropped
+            key = (command, dataset, str(gallery.splits if gallery else ""))
             tests.setdefault(key, (f"{command} on {dataset}", rows, dataset))
+    scores = list(tests.values())
 
-    # what the training measured on pictures that it did not learn from
+    # the validation of the training: one row for a prior, or a row per brain model
     training = ShownRun("training", shared.run)
+    rows = {}
     if shared.layout is None:
-        rows = {"all": list(training.metrics.values())}
+        rows["all"] = list(training.metrics.values())
         title = "Pictures kept from training"
     else:
-        rows = {
-            cell.name: choose_metrics(cell.metrics)
-            for cell in training.cells
-            if cell.metrics
-        }
+        for cell in training.cells:
+            if cell.metrics:
+                rows[cell.name] = choose_metrics(cell.metrics)
         title = "Held-out training pictures, by model"
-    return [*tests.values(), *([(title, rows, "")] if any(rows.values()) else [])]
+    if any(rows.values()):
+        scores.append((title, rows, ""))
+    return scores

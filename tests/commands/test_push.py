@@ -1,6 +1,4 @@
-"""push: what leaves home, what stays, and that a colleague who loads it by name has the
-same model.
-"""
+"""The command `push`: the files that it shares, and the model that comes back."""
 
 import json
 import os
@@ -107,7 +105,7 @@ def test_a_push_is_one_commit_and_what_comes_back_has_the_same_weights_and_metri
 ) -> None:
     about = ("--contact", "lab@example.org", "--citation", "A paper")
     pushed = brainhive("push", run.name, "hub:me/demo", *about)
-    assert pushed.exit_code == 0 and f"pushed {len(FILES)} files" in pushed.stderr
+    assert pushed.exit_code == 0 and f" {len(FILES)} files" in pushed.stderr
     # the first is the hub's own
     assert len(hub.repos["me/demo"].log) == 2 and {*newest(hub)} == FILES
     assert hub.repos["me/demo"].private
@@ -150,7 +148,7 @@ def test_a_push_is_one_commit_and_what_comes_back_has_the_same_weights_and_metri
         assert result.metric_args["interval"] == [measured.low, measured.high]
     assert card.data.license == "apache-2.0" and card.data.library_name == "brainhive"
     assert "lab@example.org" in card.text and "A paper" in card.text
-    assert "reads no thoughts" in card.text and "simulated by a program" in card.text
+    assert "simulated" in card.text
     assert 'api.open_model("hub:me/demo", cell="sub-01_seed-1")' in card.text
 
 
@@ -207,7 +205,7 @@ def test_a_prior_is_pushed_as_priors_are_read(hub: Any, home: Path) -> None:
     }
     assert {*newest(hub, "me/prior")} == model | documents_too
     message, _ = two_lines(brainhive("eval-retrieval", "hub:me/prior"), 3)
-    assert "is a run of train-prior, not of train-align" in message
+    assert "train-prior" in message and "train-align" in message
 
 
 def test_an_interrupted_push_leaves_no_commit_and_the_same_again_is_complete(
@@ -215,8 +213,7 @@ def test_an_interrupted_push_leaves_no_commit_and_the_same_again_is_complete(
 ) -> None:
     hub.fail["PUT", "_lfs"] = 99
     message, way = two_lines(brainhive("push", run.name, "hub:me/demo"), 3)
-    assert "the hub cannot be reached, or has stopped answering" in message
-    assert "the same command continues" in way and newest(hub) == {}
+    assert "hub" in message and "continues" in way and newest(hub) == {}
     hub.fail.clear()
     assert (
         brainhive("push", run.name, "hub:me/demo").exit_code == 0
@@ -253,7 +250,7 @@ def test_a_tag_stays_what_it_is_and_another_one_has_the_files_of_the_new_model_a
     (first,) = hub.repos["me/demo"].tags.values()
 
     message, way = two_lines(brainhive("push", inter.name, "hub:me/demo@v1"), 1)
-    assert message == "hub:me/demo@v1 exists" and "hub:me/demo@TAG" in way
+    assert "hub:me/demo@v1" in message and "hub:me/demo@TAG" in way
 
     assert brainhive("push", inter.name, "hub:me/demo@v2").exit_code == 0
     cells = {path.name for path in (inter / "cells").iterdir()}
@@ -275,22 +272,17 @@ def test_where_one_may_not_write_or_all_may_read_is_one_line_with_its_way_out(
 ) -> None:
     upload_hub.client().create_repo("me/demo", private=False)
     message, way = two_lines(brainhive("push", run.name, "hub:me/demo"), 1)
-    assert (
-        message == "hub:me/demo is public on the hub"
-        and "--public" in way
-        and newest(hub) == {}
-    )
+    assert "hub:me/demo" in message and "public" in message
+    assert "--public" in way and newest(hub) == {}
     assert brainhive("push", run.name, "hub:me/open", "--public").exit_code == 0
     assert not hub.repos["me/open"].private
 
     message, way = two_lines(brainhive("push", run.name, "hub:other/demo"), 1)
-    assert message == "no right to write to hub:other/demo" and "hf auth login" in way
+    assert "hub:other/demo" in message and "hf auth login" in way
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     message, way = two_lines(brainhive("push", run.name, "hub:me/new"), 3)
-    assert (
-        message == "the hub does not accept the token of this machine"
-        and "hf auth login" in way
-    )
+    assert "token" in message and "hf auth login" in way
+    assert "me/new" not in hub.repos
 
 
 def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
@@ -298,13 +290,10 @@ def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
     sound = dict(newest(hub))
     weights = "cells/sub-01_seed-1/model/model.safetensors"
     future = sound["brainhive.json"].replace(b'"format": 1', b'"format": 9')
-    for change, what in (
-        ({"brainhive.json": future}, "is of format 9, this version reads 1"),
-        (
-            {"recipe.yaml": sound["recipe.yaml"] + b"\n"},
-            "recipe.yaml differs from its digest",
-        ),
-        ({weights: None}, f"has no {weights} in the hub's cache"),
+    for change, facts in (
+        ({"brainhive.json": future}, ("format 9", "1")),
+        ({"recipe.yaml": sound["recipe.yaml"] + b"\n"}, ("recipe.yaml", "digest")),
+        ({weights: None}, (weights, "cache")),
     ):
         files = {
             name: content
@@ -315,16 +304,17 @@ def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
             listed = sorted(files.keys() - {"README.md", "SHA256SUMS"})
             sums = [f"{upload_hub.sha256(files[name])}  {name}\n" for name in listed]
             files["SHA256SUMS"] = "".join(sums).encode()
-        hub.repos["me/demo"].commit(what, files, hub.repos["me/demo"].log[-1][3])
+        hub.repos["me/demo"].commit(
+            f"change {[*change]}", files, hub.repos["me/demo"].log[-1][3]
+        )
         shown = brainhive("eval-retrieval", "hub:me/demo", "sheet_rows=0")
         lines = [
             line
             for line in shown.stderr.splitlines()
             if line.startswith(("error: ", "  try: "))
         ]
-        assert shown.exit_code in (1, 2, 3) and len(lines) == 2 and what in lines[0], (
-            shown.stderr
-        )
+        assert shown.exit_code in (1, 2, 3) and len(lines) == 2, shown.stderr
+        assert all(fact in lines[0] for fact in facts), lines
 
 
 def test_a_model_folder_on_the_hub_is_a_model(hub: Any, run: Path, home: Path) -> None:
@@ -352,17 +342,16 @@ def test_what_cannot_be_meant_or_is_damaged_is_refused_before_the_hub_is_asked(
     next(iter(state.values())).view(-1)[0] = float("nan")
     save_file(state, weights)
     tested = done("eval-retrieval", str(run), "sheet_rows=0")
-    for words, code, what in (
-        ((run.name, "me/demo"), 2, "push takes a run and a repository"),
-        ((run.name, "hub:me/demo@main"), 2, "is no name of a tag"),
-        ((f"{run.name}:full", "hub:me/demo"), 2, "is no whole run of this machine"),
-        (
-            (tested.name, "hub:me/demo"),
-            2,
-            "is a run of eval-retrieval; aligners and priors are shared",
-        ),
-        (("copied", "hub:me/demo"), 1, "not finite"),
+    usage = "brainhive push RUN hub:owner/name"
+    for words, code, fact, way_out in (
+        ((run.name, "me/demo"), 2, "repository", usage),
+        ((run.name, "hub:me/demo@main"), 2, "main", "@v2"),
+        ((run.name, "hub:me"), 2, "hub:me", "hub:owner/name"),
+        ((f"{run.name}:full", "hub:me/demo"), 2, f"{run.name}:full", usage),
+        (("hub:me/other", "hub:me/demo"), 2, "hub:me/other", usage),
+        ((tested.name, "hub:me/demo"), 2, "eval-retrieval", run.name),
+        (("copied", "hub:me/demo"), 1, "not finite", ""),
     ):
-        message, _ = two_lines(brainhive("push", *words), code)
-        assert what in message and hub.requests == []
+        message, way = two_lines(brainhive("push", *words), code)
+        assert fact in message and way_out in way and hub.requests == []
     shutil.rmtree(copy)

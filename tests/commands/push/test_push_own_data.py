@@ -1,6 +1,4 @@
-"""push of one's own recordings: they wait for a person's word, and documents tell of no
-place.
-"""
+"""The command `push` with own recordings: a person must confirm their terms."""
 
 import json
 import shutil
@@ -107,7 +105,7 @@ def test_own_recordings_wait_for_a_person_s_word_and_the_documents_tell_of_no_pl
     }
     for name in models:
         assert files[name] == (run / name).read_bytes()
-    assert "statistics of each person's recordings" in files["README.md"].decode()
+    assert "statistics" in files["README.md"].decode()
 
     # no file has the names of people and places, no document those of pictures or files
     pictures = [b"_ses-01", *map(str.encode, PICTURES["train"])]
@@ -146,10 +144,8 @@ def test_an_absolute_path_in_a_model_stops_a_push(
     message, _ = two_lines(brainhive("push", "elsewhere", "hub:me/own", *CONFIRMED), 1)
 
     shutil.rmtree(copy)
-    assert (
-        "config.json holds an absolute path (/data/jane/events.csv)" in message
-        and hub.requests == []
-    )
+    assert "config.json" in message and "/data/jane/events.csv" in message
+    assert hub.requests == []
 
 
 def test_terms_follow_from_kinds_and_not_from_names() -> None:
