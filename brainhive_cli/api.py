@@ -1,14 +1,16 @@
-"""The names for notebooks and for parts outside the package: they stay where files
-move, and load when used.
+"""Public Python interface for notebooks and for parts outside the package.
 
     from brainhive_cli import api
 
     run = api.open_run("NAME")
     rows = run.metrics()
 
-Importing this module imports nothing heavy. What fails raises a `BrainhiveError` with
-`message` and `hint`.
-Paths are found as commands find them: below the working directory, or `BRAINHIVE_HOME`.
+The names in this module stay the same when files of the package move. A name is
+imported when it is first used, so importing this module imports nothing heavy. Errors
+are `BrainhiveError`, with a `message` and a `hint`. Paths are relative to
+`BRAINHIVE_HOME`, or to the working directory, as in the commands.
+
+A cell is one trained model: it has training subjects, test subjects and a seed.
 """
 
 import importlib
@@ -19,7 +21,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# for type checkers alone: at run time names are imported when they are used
+# only type checkers import these here; at run time a name is imported at its first use
 if TYPE_CHECKING:
     from brainhive_cli.core.arrays import Float32, Int64
     from brainhive_cli.core.artifacts import Artifact
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from brainhive_cli.training.alignment.trained.model import TrainedModel
     from brainhive_cli.training.alignment.trained.run import TrainedRun
 
-PLACES = {
+MODULE_OF_NAME = {
     "BackboneConfig": "models.backbones",
     "BrainhiveError": "core.errors",
     "Conditioning": "models.heads",
@@ -80,56 +82,76 @@ PLACES = {
     "Voxels": "data.signals.spaces",
     "model_input": "data.targets.model_input",
 }
-"""Modules of the names that a part outside the package needs."""
+"""Module, below `brainhive_cli`, of each name that a part outside the package needs."""
 __all__ = [
-    *PLACES,
-    *("Comparison", "Predictions", "Ranks", "Run"),
-    *("compare", "decode", "fit", "run", "store_trials"),
-    *("open_model", "open_run", "open_signals", "open_store"),
+    *MODULE_OF_NAME,
+    "Comparison",
+    "Predictions",
+    "Ranks",
+    "Run",
+    "compare",
+    "decode",
+    "fit",
+    "open_model",
+    "open_run",
+    "open_signals",
+    "open_store",
+    "run",
+    "store_trials",
 ]
 MAX_FOLDS = 5
-"""Folds in which `fit` holds out single trials, where no runs are named."""
-KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+"""Largest number of folds of `fit` if single trials are held out."""
+MAX_LDA_FEATURES = 1000
+"""Largest number of features per trial for which `fit` uses LDA instead of a ridge."""
+ARGUMENT_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "subject": ((Integral,), "a whole number"),
     "path": ((str, Path), "a name or path"),
 }
-"""Types of the arguments that are no text."""
+"""Types of an argument and their description, by its name. Other arguments are text."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in PLACES:
+    if name not in MODULE_OF_NAME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # imported at first use, so that an import of `api` stays light
-    return getattr(importlib.import_module(f"brainhive_cli.{PLACES[name]}"), name)
+    # an import at the first use keeps `import brainhive_cli.api` fast
+    module = importlib.import_module(f"brainhive_cli.{MODULE_OF_NAME[name]}")
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def _check(**arguments: object) -> None:
-    """Refuse arguments of another type, by name, and names that no file can have.
+def _check_arguments(**arguments: object) -> None:
+    """Raise an error if an argument has a wrong type or cannot be a file name.
+
+    Args:
+        arguments: Values by the name of the argument, as `ARGUMENT_TYPES` has it.
 
     Raises:
-        RecipeError: naming the argument, its value and what it takes.
+        RecipeError: if a value is wrong. The error names the argument, its value and
+            the type that it must have.
     """
     from brainhive_cli.core.errors import RecipeError
     from brainhive_cli.core.files import describe_bad_text
 
     for name, value in arguments.items():
-        # the type
-        kinds, words = KINDS.get(name, ((str,), "text"))
-        shown = " ".join(repr(value)[:300].split())[:80]
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            problem = f"{name} is {shown}, of type {type(value).__name__}"
+        types, description = ARGUMENT_TYPES.get(name, ((str,), "text"))
+        short_value = " ".join(repr(value)[:300].split())[:80]
+
+        # bool is a subclass of int, but no argument is a bool
+        if isinstance(value, bool) or not isinstance(value, types):
             raise RecipeError(
-                problem, f"{name}=… takes {words}; help(brainhive_cli.api) says more"
+                f"{name} is {short_value}, of type {type(value).__name__}",
+                f"{name} must be {description}; see help(brainhive_cli.api)",
             )
 
-        # the letters of a name
-        if isinstance(value, str | Path) and (reason := describe_bad_text(str(value))):
+        # control characters and broken text cannot be in a file name
+        reason = describe_bad_text(str(value)) if isinstance(value, str | Path) else ""
+        if reason:
             raise RecipeError(
-                f"{name} {shown} {reason}", "give a name or path that a file can have"
+                f"{name} {short_value} {reason}",
+                "give a name or path that a file can have",
             )
 
 
@@ -138,10 +160,10 @@ class Predictions:
     """Predictions of a brain model for the signals of one subject and split.
 
     Attributes:
-        image_ids: [N] what was seen.
-        heads: [N, *shape] by head.
-        texts: N texts by head, where a head is a caption.
-        caveats: What a reader must know of every number that is made of them.
+        image_ids: Image id [N] of the picture that each signal showed.
+        heads: Predictions [N, *shape], keyed by head.
+        texts: N captions, keyed by head. Only heads that predict captions have them.
+        caveats: Limits of every number that is computed from these predictions.
     """
 
     image_ids: list[str]
@@ -152,17 +174,19 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Ranks that the signals of a recording give the pictures of a gallery.
+    """Similarity of each signal to each picture of a gallery, and the resulting ranks.
 
     Attributes:
-        image_ids: [N] what was seen.
-        ranks: [N] of the seen picture among all of the gallery; 1 is the most similar;
-            empty, as `image_ids`, where nobody knows what was seen.
-        gallery: [M] image ids of the candidates.
-        similarity: [N, M] cosine similarities.
-        caveats: What a reader must know of every number that is made of them.
-        index: [N] which of the trials that were given these are; others showed no
-            picture of the gallery, or one that the model learned from.
+        image_ids: Image id [N] of the picture that each signal showed. Empty if the
+            seen pictures are unknown.
+        ranks: Rank [N] of the seen picture in the gallery, where 1 is the most similar
+            picture. Empty if the seen pictures are unknown.
+        gallery: Image ids [M] of the candidates.
+        similarity: Cosine similarity [N, M] of each signal to each candidate.
+        caveats: Limits of every number that is computed from these ranks.
+        index: Index [N] of these signals among the trials passed to `decode`. A trial
+            is left out if it shows no picture of the gallery, or a picture that the
+            model was trained on.
     """
 
     image_ids: list[str]
@@ -178,9 +202,9 @@ class Run:
     """A finished run of any command.
 
     Attributes:
-        folder: Its folder.
-        variant: The variant of a sweep that was named, `RUN:VARIANT`; empty for all of
-            it.
+        folder: Folder of the run.
+        variant: Variant of a sweep, if the run was opened as `RUN:VARIANT`. Empty for
+            the whole run.
     """
 
     folder: "RunFolder"
@@ -188,37 +212,37 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """Folder of the run."""
+        """Path of the run's folder."""
         return self.folder.path
 
     @cached_property
     def measurements(self) -> "Measurements":
-        """The whole document: metrics by scope, facts, what is missing, values item by
-        item.
-        """
+        """All measurements of the run: metrics by scope, facts, gaps, item values."""
         return self.folder.measurements()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Give a row for each metric and scope, with its context:
-        `pandas.DataFrame(run.metrics())`.
+        """Return a row for each metric and scope, with interval, chance and protocol.
+
+        `pandas.DataFrame(run.metrics())` makes a table of the rows.
         """
         return self.measurements.rows()
 
     def recipe(self) -> dict[str, Any]:
-        """Read the resolved recipe that made it."""
+        """Read the resolved recipe of the run."""
         return self.folder.recipe()
 
     def artifacts(self) -> "list[Artifact]":
-        """Read the curves, matrices, sheets, maps, media and tables that a report shows
-        of it.
-        """
+        """Read the curves, matrices, sheets, maps, media and tables of the run."""
         from brainhive_cli.core import artifacts
 
         return artifacts.read(self.folder)
 
     def _repr_html_(self) -> str | None:
-        """Show the run's page in a notebook, caveats included; where it cannot be
-        drawn, its plain form.
+        """Return the run's report page for a notebook, with its caveats.
+
+        Returns:
+            The page as HTML, or None if the page cannot be drawn. The notebook then
+            shows the `repr` of the run, without a traceback.
         """
         from brainhive_cli.core.errors import BrainhiveError
 
@@ -228,25 +252,26 @@ class Run:
             from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
             label = self.variant or self.folder.name
-            return frame_page(
-                page_of([RunGroup([ShownRun(label, self.folder, self.variant)])])
-            )
+            group = RunGroup([ShownRun(label, self.folder, self.variant)])
+            return frame_page(page_of([group]))
         except (BrainhiveError, ImportError):
-            # a notebook then shows the plain form, without a traceback
             return None
 
     @cached_property
     def cells(self) -> "list[Cell]":
-        """The trainings of a run of train-align: name, subjects trained and tested on,
-        seed.
-        """
+        """Cells of a run of train-align: name, training and test subjects, seed."""
         return self._align.cells
 
     def aligner(self, cell: str = "", device: str = "cpu") -> "Aligner":
-        """Load the brain model of a cell; of the only one where none is named.
+        """Load the brain model of a cell.
+
+        Args:
+            cell: Name of the cell. It may be empty if the run has a single cell.
+            device: Device to load the model on, such as `cuda:0`.
 
         Raises:
-            BrainhiveError: if the run has no models, or several; it names the cells.
+            BrainhiveError: if the run has no models, or if the name is empty and the
+                run has several. The hint lists the cells.
             DeviceError: if there is no such device.
         """
         return self.member(cell, device).module
@@ -258,42 +283,52 @@ class Run:
         cell: str = "",
         device: str = "cpu",
     ) -> Predictions:
-        """Decode the averaged signals of a subject with a cell's model.
+        """Decode the averaged signals of a subject with the model of a cell.
 
         Args:
-            subject: Whose; default: the only one that the cell is tested on.
-            split: Of the data set. Pictures that the model learned from are left out.
-            cell: Which model; default: the only one.
-            device: Where it is computed.
+            subject: Number of the subject. Default: the only test subject of the cell.
+            split: Split of the data set. Pictures that the model was trained on are
+                left out.
+            cell: Name of the cell. It may be empty if the run has a single cell.
+            device: Device to compute on.
         """
-        _check(split=split)
-        # heads of the pictures that the model has not learned from
+        _check_arguments(split=split)
         member = self.member(cell, device)
-        decoded, rows = member.decoded(_only_subject(member, subject), split)
-
-        # arrays [N, *shape] of the heads, with what a reader must know of them
+        decoded, rows = member.decoded(_choose_subject(member, subject), split)
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
-        image_ids = list(member.pictures(split).image_ids[rows])
-        caveats = member.run.caveats(split)
-        return Predictions(image_ids, heads, decoded.texts, caveats)
+        return Predictions(
+            image_ids=list(member.pictures(split).image_ids[rows]),
+            heads=heads,
+            texts=decoded.texts,
+            caveats=member.run.caveats(split),
+        )
 
     def member(self, cell: str = "", device: str = "cpu") -> "TrainedModel":
-        """Open a cell with its model, as evaluations do; raises as `aligner`."""
+        """Open a cell with its model and data, as evaluations do.
+
+        Args:
+            cell: Name of the cell. It may be empty if the run has a single cell.
+            device: Device to load the model on.
+
+        Raises:
+            BrainhiveError: as in `aligner`.
+            DeviceError: if there is no such device.
+        """
         from brainhive_cli.core.launch import open_device
         from brainhive_cli.training.alignment.references import choose_cell
         from brainhive_cli.training.alignment.trained.model import TrainedModel
 
-        _check(cell=cell)
-        cells = {trained.name: trained for trained in self.cells}
-        chosen = choose_cell(cells, cell, self.path)
-        return TrainedModel(self._align, chosen, open_device(device))
+        _check_arguments(cell=cell)
+        cell_by_name = {trained_cell.name: trained_cell for trained_cell in self.cells}
+        trained_cell = choose_cell(cell_by_name, cell, self.path)
+        return TrainedModel(self._align, trained_cell, open_device(device))
 
     @cached_property
     def _align(self) -> "TrainedRun":
+        """This run as a run of train-align, which alone has a folder of cells."""
         from brainhive_cli.core.errors import RecipeError
         from brainhive_cli.training.alignment.trained.run import TrainedRun
 
-        # runs of other commands have no cells of trainings
         if not (self.path / "cells").is_dir():
             raise RecipeError(f"{self.path} has no models", "open a run of train-align")
         return TrainedRun(self.folder, self.variant)
@@ -301,27 +336,32 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs next to each other, the first against each other one.
+    """Comparison of the first run with each other run.
 
     Attributes:
-        groups: The runs of each command, with their differences and why some were not
-            compared.
+        groups: Runs of each command, with their differences and the reasons why some
+            pairs were not compared.
     """
 
     groups: "list[RunGroup]"
 
     @property
     def differences(self) -> list[dict[str, Any]]:
-        """Give a row for each difference, item by item, with its test:
-        `pandas.DataFrame(…)`.
+        """Rows of the paired differences between runs, each with its test.
+
+        `pandas.DataFrame(comparison.differences)` makes a table of the rows.
         """
-        pairs = (pair for group in self.groups for pair in group.compared)
-        # `p` is a property, which the dump leaves out
-        return [{**pair.model_dump(), "p": pair.p} for pair in pairs]
+        rows = []
+        for group in self.groups:
+            for pair in group.compared:
+                # `p` is a property, which `model_dump` leaves out
+                rows.append(pair.model_dump() | {"p": pair.p})
+        return rows
 
     def _repr_html_(self) -> str:
-        """Show a table of each group in a notebook; its caption has the test and the
-        caveats.
+        """Return a table of each group for a notebook.
+
+        The caption of the table names the statistical test and the caveats.
         """
         from brainhive_cli.reports.page import frame_table
         from brainhive_cli.reports.paper_tables import paper_table
@@ -334,15 +374,15 @@ class Comparison:
 
 
 def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Comparison:
-    """Compare runs as the command `compare` does, and write nothing.
+    """Compare runs as the command `compare` does, without writing files.
 
     Args:
-        runs: Two or more, open or by name; `RUN:VARIANT` is a variant of a sweep.
-        labels: What each is called, in the same order; default: by what they differ in.
+        runs: Two runs or more, either open or as the name that `open_run` takes.
+        labels: Label of each run, in the same order. Default: the settings in which the
+            runs differ.
 
     Raises:
-        BrainhiveError: if a run is absent, or no two of them measured the same kind of
-            thing.
+        BrainhiveError: if a run does not exist, or if no two runs can be compared.
     """
     from brainhive_cli.commands import compare as command
     from brainhive_cli.core.errors import RecipeError
@@ -352,55 +392,61 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
             f"compare takes two runs or more, not {len(runs)}", "compare(RUN, RUN)"
         )
 
-    # names as the command line takes them
+    # write each run as on the command line
     names = []
     for run in runs:
-        if isinstance(run, Run):
-            names.append(f"{run.path}:{run.variant}" if run.variant else str(run.path))
-        else:
-            _check(path=run)
+        if not isinstance(run, Run):
+            _check_arguments(path=run)
             names.append(str(run))
+        elif run.variant:
+            names.append(f"{run.path}:{run.variant}")
+        else:
+            names.append(str(run.path))
 
-    # resolved as a command line, so that the same checks apply
-    chosen = {"runs": names, "labels": labels}
-    return Comparison(
-        command.compare_runs(command.Recipe.resolve("compare", None, chosen, []))
-    )
+    # the recipe of the command applies the same checks as the command line
+    options = {"runs": names, "labels": labels}
+    recipe = command.Recipe.resolve("compare", None, options, [])
+    return Comparison(command.compare_runs(recipe))
 
 
 def open_run(name: str | Path) -> Run:
-    """Open a finished run, by its folder, its name or the end of it; `RUN:VARIANT` is a
-    variant of a sweep.
+    """Open a finished run.
 
-    `hub:owner/name[@revision]` is a run that `brainhive push` has put on the hub; it is
-    fetched.
+    Args:
+        name: A finished run, as
+            - the folder of the run, its name, or the end of its name
+            - `RUN:VARIANT` for one variant of a sweep
+            - `hub:owner/name[@revision]` for a run that `brainhive push` has uploaded,
+              which is downloaded
 
     Raises:
-        BrainhiveError: if there is none, or several have the name.
+        BrainhiveError: if there is no such run, or if several runs have this name.
     """
     from brainhive_cli.core import runs
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.core.runs import of_variant
 
-    _check(path=name)
-
-    # `find` takes the name of the run, without the variant
-    run, variant = of_variant(str(name))
-    return Run(runs.find(Paths().under_home("runs"), None, str(run)), variant)
+    _check_arguments(path=name)
+    run_name, variant = of_variant(str(name))
+    folder = runs.find(Paths().under_home("runs"), None, str(run_name))
+    return Run(folder, variant)
 
 
 def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "Aligner":
-    """Open a trained brain model by whatever names it.
+    """Open a trained brain model.
 
     Args:
-        reference: A run of train-align or `RUN:VARIANT`, as `open_run` takes it; the
-            name of a recipe of train-align, for the newest run that it made; a cell's
-            model folder, wherever it lies; or `hub:owner/name[@revision]`.
-        cell: Which model of a run; default: the only one.
-        device: Where it is computed.
+        reference: A trained model, as
+            - a run of train-align or `RUN:VARIANT`, as in `open_run`
+            - the name of a recipe of train-align, for its newest run
+            - the model folder of a cell, anywhere on disk
+            - `hub:owner/name[@revision]`
+        cell: Name of the cell. It may be empty if the run has a single cell.
+        device: Device to load the model on.
 
     Raises:
-        BrainhiveError: if there is none, or several could be meant; it names the cells.
+        BrainhiveError: if there is no such model, or if the reference fits several
+            cells. The hint lists the cells.
         DeviceError: if there is no such device.
     """
     from brainhive_cli.core.launch import open_device
@@ -408,44 +454,48 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
     from brainhive_cli.training.alignment import model as aligners
     from brainhive_cli.training.alignment.references import find_model, find_reference
 
-    _check(path=reference, cell=cell)
-
-    # a reference by which several cells could be meant is refused
+    _check_arguments(path=reference, cell=cell)
     run, variant = find_reference(str(reference), Paths())
-    return aligners.load(find_model(run, variant, cell)).to(open_device(device))
+    folder = find_model(run, variant, cell)
+    return aligners.load(folder).to(open_device(device))
 
 
 def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
-    """Open what `embed` wrote: `embedding` [N, *shape], `image_ids` [N], `concepts`
-    [N], `done` [N].
+    """Open the embeddings that the command `embed` has stored.
 
     Args:
-        dataset: Name of the data set, as its folder below `embeddings/` is called.
-        split: Which of its splits.
-        encoder: Name of the store, as in `clip-h14`.
+        dataset: Name of the data set, which is a folder below `embeddings/`.
+        split: Split of the data set.
+        encoder: Name of the encoder, such as `clip-h14`.
+
+    Returns:
+        The store, with `embedding` [N, *shape], `image_ids` [N], `concepts` [N] and
+        `done` [N].
     """
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.data.stores import target_store
 
-    _check(dataset=dataset, split=split, encoder=encoder)
-    return target_store.open_all(
-        Paths().under_home("embeddings"), dataset, split, [encoder]
-    )[encoder]
+    _check_arguments(dataset=dataset, split=split, encoder=encoder)
+    folder = Paths().under_home("embeddings")
+    return target_store.open_all(folder, dataset, split, [encoder])[encoder]
 
 
 def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalStore":
-    """Open a subject's signals: by split, a `Trials` with `signal` [N, R, C, T] and
-    `image_ids` [N].
+    """Open the prepared signals of a subject.
 
     Args:
-        dataset: Name of the data set, as its folder below `signals/` is called.
-        subject: Its number.
-        name: Of the preparation.
+        dataset: Name of the data set, which is a folder below `signals/`.
+        subject: Number of the subject.
+        name: Name of the preparation.
+
+    Returns:
+        The store. `store["test"]` is the `Trials` of the test split, with `signal`
+        [N, R, C, T] and `image_ids` [N].
     """
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.data.stores import signal_store
 
-    _check(dataset=dataset, subject=subject, name=name)
+    _check_arguments(dataset=dataset, subject=subject, name=name)
     path = signal_store.path_of(Paths().under_home("signals"), dataset, name, subject)
     return signal_store.SignalStore.open(path)
 
@@ -458,75 +508,89 @@ def run(
     allow_code: bool = False,
     **keys: Any,
 ) -> "Result":
-    """Run a command as the command line does: same recipe, run folder and progress.
+    """Run a command, with the recipe, run folder and progress bar of the command line.
 
     Args:
-        command: As `train-align`.
-        recipe: A YAML file, or the name of a shipped recipe; default: the command's.
-        again: Whether a new run is started even if the same one is finished.
-        allow_code: Whether code that is not Brainhive's may run.
+        command: Name of the command, such as `train-align`.
+        recipe: YAML file or name of a shipped recipe. Default: the recipe of the
+            command.
+        again: If True, start a new run even if the same run is finished.
+        allow_code: If True, allow code that is not part of Brainhive to run.
         keys: Recipe keys, nested (`train={"lr": 1e-3}`) or dotted (`**{"train.lr":
-            1e-3}`). A dict sets the keys that it names; one with `kind` is a part,
-            which it replaces.
+            1e-3}`). A dict sets only the keys in it. A dict with the key `kind` is a
+            part and replaces the whole part.
 
     Returns:
-        Its folder, tables and metrics; `open_run(result.folder)` opens its run.
+        The folder, tables and metrics. `open_run(result.folder)` opens the run.
 
     Raises:
-        BrainhiveError: as the command would end with.
+        BrainhiveError: if the command fails.
     """
     from brainhive_cli.cli import execute, table
     from brainhive_cli.core import foreign_code, launch
     from brainhive_cli.core.errors import RecipeError, guess
 
-    _check(command=command)
-    names = [each.name for each in table.COMMANDS]
+    _check_arguments(command=command)
+    names = [spec.name for spec in table.COMMANDS]
     if command not in names:
         hint = guess(command, names) + ", ".join(names)
         raise RecipeError(f"no command {command!r}", hint)
 
-    # the line as one would type it, which several processes are started with
-    overrides = [f"{key}={_write(value)}" for key, value in _list_keys(keys)]
-    line = [command, *(["--recipe", str(recipe)] if recipe else []), *overrides]
-    token = launch.COMMAND_LINE.set(
-        line + ["--again"] * again + ["--allow-code"] * allow_code
-    )
+    # further processes are started with this command line
+    overrides = [f"{key}={_write_override(value)}" for key, value in _list_keys(keys)]
+    line = [command]
+    if recipe:
+        line += ["--recipe", str(recipe)]
+    line += overrides
+    if again:
+        line.append("--again")
+    if allow_code:
+        line.append("--allow-code")
+
+    token = launch.COMMAND_LINE.set(line)
     try:
         with foreign_code.permitted(allow_code):
-            file = command.replace("-", "_")
-            module = importlib.import_module(f"brainhive_cli.commands.{file}")
-            name = None if recipe is None else str(recipe)
-            resolved = module.Recipe.resolve(command, name, {}, overrides)
-            if (processes := execute.count_processes(resolved)) == 1:
-                return execute.perform(command, module, resolved, again)[1]
-            if launch.relaunch(resolved.run, processes, resolved.LESS_MEMORY):
+            module_name = command.replace("-", "_")
+            module = importlib.import_module(f"brainhive_cli.commands.{module_name}")
+            recipe_name = None if recipe is None else str(recipe)
+            resolved = module.Recipe.resolve(command, recipe_name, {}, overrides)
+            n_processes = execute.count_processes(resolved)
+            if n_processes == 1:
+                _, result = execute.perform(command, module, resolved, again)
+                return result
+
+            # the processes have done the work, so this one only reads the result
+            if launch.relaunch(resolved.run, n_processes, resolved.LESS_MEMORY):
                 raise KeyboardInterrupt
             return module.run(resolved, launch.READ_ONLY)
     finally:
         launch.COMMAND_LINE.reset(token)
 
 
-def _list_keys(keys: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """List dotted recipe keys and their values; parts are one value each."""
+def _list_keys(keys: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Flatten nested recipe keys to pairs of a dotted key and its value.
+
+    A dict with the key `kind` is a part, which stays one value.
+    """
     for key, value in keys.items():
         if isinstance(value, dict) and value and "kind" not in value:
-            yield from _list_keys(value, f"{before}{key}.")
+            yield from _list_keys(value, f"{prefix}{key}.")
         else:
-            yield f"{before}{key}", value
+            yield f"{prefix}{key}", value
 
 
-def _write(value: Any) -> str:
-    """Write a value as an override has it: arrays as lists, paths as text."""
+def _write_override(value: Any) -> str:
+    """Write a value as in an override, with arrays as lists and paths as text."""
     import json
 
     from brainhive_cli.core.errors import write_value
 
-    def simplify(other: Any) -> Any:
-        if hasattr(other, "model_dump"):
-            return other.model_dump(mode="json")
-        return other.tolist() if hasattr(other, "tolist") else str(other)
+    def convert_to_json_type(item: Any) -> Any:
+        if hasattr(item, "model_dump"):
+            return item.model_dump(mode="json")
+        return item.tolist() if hasattr(item, "tolist") else str(item)
 
-    return write_value(json.loads(json.dumps(value, default=simplify)))
+    return write_value(json.loads(json.dumps(value, default=convert_to_json_type)))
 
 
 def store_trials(
@@ -542,64 +606,84 @@ def store_trials(
     averaged: bool | None = None,
     **axes: Any,
 ) -> "Trials":
-    """Write trials from memory as a subject's signal store, which all commands read.
+    """Write trials from memory to the signal store of a subject.
+
+    All commands can then read the trials. A store of the same name is replaced.
 
     Args:
-        X: [n, C, T] of sensors, [n, V] of voxels, mne.Epochs, or an xarray.DataArray.
-        pictures: [n] what each trial showed: path, file name, image id or category;
-            or the column of mne's metadata, or the coordinate of xarray, that says it.
-            Default: the names of mne's events.
-        dataset: Its kind, or a dict of its keys, as `{"kind": "image-folder", "root":
-            FOLDER, "test_share": 0.2}`; `categories` are those that `pictures` names.
-        subject: Whose trials; a store that is there is replaced.
-        session: [n] label of each trial's session; None: all are of one.
-        run: [n] of each trial's run; None: not known.
-        name: Of the preparation, which `signal.name` reads.
-        whitened: Whether the signals are whitened; None: results say that it is not
-            known, as of `averaged`.
-        averaged: Whether each trial is an average of several.
-        axes: Of arrays `channels` or `space` (`Sensors`, `Voxels`), `times_s` [T] from
-            the onset, `rate_hz`, `unit`; of epochs `channels` or `types` that are
-            taken; of both `onset_s` [n], in the run. Without it, rows are in the order
-            of time; where they are not, `onset_s="unknown"`, and results say so.
+        X: Array [n, C, T] of sensors or [n, V] of voxels, mne.Epochs, or
+            xarray.DataArray.
+        pictures: Picture [n] that each trial showed, as path, file name, image id or
+            category. Also the name of a column of the MNE metadata, or of an xarray
+            coordinate. Default: the names of the MNE events.
+        dataset: Kind of the data set, or a dict of its keys, such as `{"kind":
+            "image-folder", "root": FOLDER, "test_share": 0.2}`. The data set
+            `categories` has the categories in `pictures`.
+        subject: Number of the subject.
+        session: Session label [n] of each trial, or None for a single session.
+        run: Run label [n] of each trial, or None if unknown.
+        name: Name of the preparation, as in the key `signal.name`.
+        whitened: True if the signals are whitened. If None, results have the caveat
+            that earlier steps are unknown.
+        averaged: True if each trial is an average of several trials. If None, results
+            have the same caveat.
+        axes: Axes of the signals, by name:
+            - arrays: `channels` or `space` (`Sensors`, `Voxels`), `times_s` [T] from
+              the onset, `rate_hz` and `unit`
+            - epochs: `channels` or `types` to select
+            - arrays and epochs: `onset_s` [n], time of each trial in its run. By
+              default, trials are in the order of time. If they are not, set
+              `onset_s="unknown"`, which adds a caveat.
 
     Returns:
-        The trials that were stored, a row each, in their order; `index` [m] says which
-        of the n. Those of other pictures are left out, counted and warned of.
+        The stored trials [m], in the order of `X`. `index` [m] has their positions in
+        `X`. A trial that shows no picture of the data set is left out, with a warning.
 
     Raises:
-        BrainhiveError: if an axis is missing or does not fit, or no trial shows a
+        BrainhiveError: if an axis is missing or does not fit, or if no trial shows a
             picture of the data set.
     """
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.data.recordings import epochs
     from brainhive_cli.data.stores import own_arrays, signal_store
 
-    _check(subject=subject, name=name)
+    _check_arguments(subject=subject, name=name)
     trials = epochs.as_trials(X, pictures, **axes)
-    built = _resolve_dataset(dataset, trials.image_ids).build(Paths())
+    stimuli = _resolve_dataset(dataset, trials.image_ids).build(Paths())
     folder = Paths().under_home("signals")
-    path = signal_store.path_of(folder, built.recorded_as, name, subject)
-    said = {"whitened": whitened, "averaged": averaged}
-    said = {key: bool(value) for key, value in said.items() if value is not None}
-    return own_arrays.store(trials, built, path, subject, session, run, said)
+    path = signal_store.path_of(folder, stimuli.recorded_as, name, subject)
+    earlier_steps = {}
+    if whitened is not None:
+        earlier_steps["whitened"] = bool(whitened)
+    if averaged is not None:
+        earlier_steps["averaged"] = bool(averaged)
+    return own_arrays.store(trials, stimuli, path, subject, session, run, earlier_steps)
 
 
-def _resolve_dataset(dataset: Any, names: Sequence[str]) -> Any:
-    """Resolve a data set; of categories that nobody lists, those of the trials."""
+def _resolve_dataset(dataset: Any, image_ids: Sequence[str]) -> Any:
+    """Resolve the config of a data set.
+
+    Args:
+        dataset: Config, kind, or dict of the keys of the data set.
+        image_ids: Picture or category [n] of each trial. They name the categories of
+            the data set `categories` if the dict does not.
+    """
     from brainhive_cli.core import parts
     from brainhive_cli.core.errors import RecipeError
 
-    fields = dict(dataset) if isinstance(dataset, dict) else {"kind": dataset}
-    if fields.get("kind") == "categories" and not fields.keys() & {"names", "root"}:
-        fields["names"] = sorted({*names} - {""})
-        if len(fields["names"]) < 2:
+    if hasattr(dataset, "build"):
+        return dataset
+    keys = dict(dataset) if isinstance(dataset, dict) else {"kind": dataset}
+    if keys.get("kind") == "categories" and "names" not in keys and "root" not in keys:
+        categories = sorted(set(image_ids) - {""})
+        if len(categories) < 2:
             raise RecipeError(
-                f"all trials show {', '.join(fields['names']) or 'nothing'}",
-                "decoding tells two categories or more apart: pictures=[n], what each "
-                "trial of X showed",
+                f"all trials show {', '.join(categories) or 'nothing'}",
+                "give at least two categories: pictures=[n] is the category of each "
+                "trial of X",
             )
-    return dataset if hasattr(dataset, "build") else parts.resolve("datasets", fields)
+        keys["names"] = categories
+    return parts.resolve("datasets", keys)
 
 
 def fit(
@@ -615,58 +699,79 @@ def fit(
     keys: Mapping[str, Any] | None = None,
     **axes: Any,
 ) -> tuple[Run, Run]:
-    """Store trials, embed what they showed, train a decoder, and evaluate it.
+    """Store trials, embed their pictures, train a decoder, and evaluate it.
 
     Args:
-        X: As `store_trials` takes it, with `pictures`, `session` and `axes`.
-        pictures: What each trial showed.
-        folder: Of the pictures, as `image-folder`; None: `pictures` are categories, and
-            each run is held out once.
-        subject: Whose trials.
-        runs: [n] run of each trial.
-        session: [n] session of each trial.
-        test_share: Of concepts that are tested; a folder with `test` has its own.
-        encoders: Of the pictures; default: the data set's usual ones.
-        keys: Recipe keys of train-align, as `{"backbone": "brain-mlp"}`.
+        X: Trials, as in `store_trials`.
+        pictures: Picture or category [n] of each trial, as in `store_trials`.
+        folder: Folder of the pictures, opened as the data set `image-folder`. If None,
+            `pictures` are categories, and each run (or each trial, if there are no
+            runs) is tested by a model that was trained on the others.
+        subject: Number of the subject.
+        runs: Run label [n] of each trial.
+        session: Session label [n] of each trial.
+        test_share: Share of the concepts to test. Unused if the folder has a subfolder
+            `test`.
+        encoders: Encoders of the pictures. Default: the usual encoders of the data set.
+        keys: Recipe keys of train-align, such as `{"backbone": "brain-mlp"}`.
+        axes: Axes of the signals, as in `store_trials`.
 
     Returns:
-        The runs of train-align and eval-retrieval.
+        The run of train-align and the run of eval-retrieval.
 
     Raises:
-        RecipeError: if categories have too few runs, or trials, to be held out.
+        RecipeError: if there are too few runs, or too few trials of a category, to hold
+            some out.
     """
     import numpy as np
 
+    # store the trials with their pictures or categories
     dataset: dict[str, Any] = {"kind": "categories"}
-    keys = {"subjects": [subject], **(keys or {})}
     if folder is not None:
-        is_split = (Path(folder) / "test").is_dir()
-        share = {} if is_split else {"test_share": test_share}
-        dataset = {"kind": "image-folder", "root": str(Path(folder).resolve()), **share}
+        dataset = {"kind": "image-folder", "root": str(Path(folder).resolve())}
+        has_test_folder = (Path(folder) / "test").is_dir()
+        if not has_test_folder:
+            dataset["test_share"] = test_share
     trials = store_trials(X, pictures, dataset, subject, session, runs, **axes)
+
+    # categories are decoded by a linear model
+    train_keys: dict[str, Any] = {"subjects": [subject]}
     if folder is None:
-        folds = _choose_folds([*trials.image_ids], runs, trials.index)
-        dataset |= {"names": sorted({*trials.image_ids}), "holdout": folds}
-        # the covariance of many numbers takes minutes
-        is_small = np.prod(trials.signal.shape[2:]) <= 1000
+        categories = list(trials.image_ids)
+        dataset["names"] = sorted(set(categories))
+        dataset["holdout"] = _choose_folds(categories, runs, trials.index)
+        train_keys["seeds"] = [0]
+        # LDA needs the covariance of all features, which takes minutes for many
+        n_features = np.prod(trials.signal.shape[2:])
         ridge = {"kind": "ridge", "alpha": "auto", "standardise": False}
-        keys = {"backbone": "lda" if is_small else ridge, "seeds": [0], **keys}
-    chosen = {"dataset": dataset, **({"encoders": encoders} if encoders else {})}
-    run("embed", **chosen)
-    trained = run("train-align", **{**chosen, **keys}).folder
-    return open_run(trained), open_run(run("eval-retrieval", run=trained).folder)
+        train_keys["backbone"] = "lda" if n_features <= MAX_LDA_FEATURES else ridge
+    train_keys |= keys or {}
+
+    # run the three commands
+    data_keys: dict[str, Any] = {"dataset": dataset}
+    if encoders:
+        data_keys["encoders"] = encoders
+    run("embed", **data_keys)
+    training_folder = run("train-align", **(data_keys | train_keys)).folder
+    evaluation_folder = run("eval-retrieval", run=training_folder).folder
+    return open_run(training_folder), open_run(evaluation_folder)
 
 
-def _choose_folds(shown: Sequence[str], runs: Any, index: Any) -> dict[str, Any]:
-    """Choose how `fit` holds out categories: each run once, or else single trials.
+def _choose_folds(
+    categories: Sequence[str], runs: Any, index: Any
+) -> dict[str, str | int]:
+    """Choose whether `fit` holds out runs or single trials, and in how many folds.
 
     Args:
-        shown: [m] category of each stored trial.
-        runs: [n] run of each trial, or None.
-        index: [m] which of the n trials were stored.
+        categories: Category [m] of each stored trial.
+        runs: Run label [n] of each trial, or None.
+        index: Positions [m] of the stored trials among the n.
+
+    Returns:
+        Keys of `dataset.holdout`.
 
     Raises:
-        RecipeError: in the words of `fit`, if nothing is left to learn from.
+        RecipeError: if the trials outside a fold are not enough to train a model.
     """
     from collections import Counter
 
@@ -674,35 +779,39 @@ def _choose_folds(shown: Sequence[str], runs: Any, index: Any) -> dict[str, Any]
 
     from brainhive_cli.core.errors import RecipeError
 
-    # without runs, single trials are held out
+    # hold out single trials if there are no runs
     if runs is None:
-        ((_, most),) = Counter(shown).most_common(1)
-        if most < 2:
+        largest_category = max(Counter(categories).values())
+        if largest_category < 2:
             raise RecipeError(
-                f"pictures names another category for each of the {len(shown)} trials",
-                "a trial is tested by a model of other trials of its category; if "
-                "pictures are names of files, folder=… says where they lie",
+                f"each of the {len(categories)} trials has a category of its own in "
+                "pictures",
+                "a category needs two trials, to train and to test; if pictures are "
+                "file names, set folder=FOLDER",
             )
-        return {"by": "trials", "folds": min(MAX_FOLDS, most)}
+        return {"by": "trials", "folds": min(MAX_FOLDS, largest_category)}
 
-    # each run is tested by a model of the others
-    numbers = np.unique(runs)
-    if len(numbers) < 2:
+    # hold out each run once
+    run_labels = np.unique(runs)
+    if len(run_labels) < 2:
         raise RecipeError(
-            f"runs has one value, {numbers[0]}, for all {len(shown)} trials of X",
-            "each run is held out once, so give two or more: runs=[n], the run of each "
-            "trial; or leave runs out, and single trials are held out",
+            f"runs is {run_labels[0]} for all {len(categories)} trials of X",
+            "give the run of each trial, with two runs or more: runs=[n]; without "
+            "runs, single trials are held out",
         )
     run_of_trial = np.asarray(runs)[index]
-    for number in np.unique(run_of_trial):
-        others = sorted({*np.array(shown)[run_of_trial != number].tolist()})
-        if len(others) < 2:
+    stored_runs = np.unique(run_of_trial)
+    for held_out_run in stored_runs:
+        is_training = run_of_trial != held_out_run
+        training_categories = np.unique(np.array(categories)[is_training])
+        if len(training_categories) < 2:
             raise RecipeError(
-                f"without run {number}, the trials of X show {', '.join(others)} alone",
-                "a model of the other runs is tested on each run, so two categories or "
-                "more have to stand in several runs; or leave runs out",
+                f"without run {held_out_run}, the trials of X show only "
+                f"{', '.join(training_categories)}",
+                "each run is tested by a model of the other runs, which must show two "
+                "categories or more; without runs, single trials are held out",
             )
-    return {"by": "runs", "folds": len(np.unique(run_of_trial))}
+    return {"by": "runs", "folds": len(stored_runs)}
 
 
 def decode(
@@ -715,27 +824,34 @@ def decode(
     pictures: Any = None,
     **axes: Any,
 ) -> Ranks:
-    """Rank the pictures of a split by their similarity to each signal of a recording.
+    """Compare each signal of a recording with all pictures of a split.
 
-    Channels are chosen by name, the window by time, and signals normalised, as the
-    model was trained; a recording of another rate, or without one of the channels, is
-    refused.
+    The signals are prepared for the model as in its training: channels are selected by
+    name, the window is cut by time, and the signals are normalised.
 
     Args:
-        model: Run of train-align, open or by name.
-        signal: `Trials`, whose repetitions are averaged; or arrays, mne.Epochs or
-            xarray, as `store_trials` takes them: each trial is decoded by itself, after
-            those steps of the model's preparation that epochs allow (baseline,
-            resampling, whitening by the training's noise). The others are caveats.
-        subject: Whose; default: the only one that the cell is tested on.
-        split: The gallery, of the run's data set. Pictures that the model learned from
-            are left out.
-        cell: Which model; default: the only one.
-        device: Where it is computed.
-        pictures: [n] what each trial showed; None: not known, and nothing is ranked.
-        axes: As of `store_trials`; of an array [n, C, T] of the model's own size,
-            default: the model's. `delay_ms` is the time from 0 to the picture, default:
-            preparation.delay_ms of the training.
+        model: Run of train-align, either open or as the name that `open_run` takes.
+        signal: Signals to decode, as
+            - `Trials`, whose repetitions are averaged
+            - arrays, mne.Epochs or xarray.DataArray, as in `store_trials`. Each trial
+              is decoded separately. The preparation steps of the model that epochs
+              allow are applied (baseline, resampling, whitening by the noise of the
+              training). A caveat names each other step.
+        subject: Number of the subject. Default: the only test subject of the cell.
+        split: Split of the run's data set whose pictures are the gallery. Pictures that
+            the model was trained on are left out.
+        cell: Name of the cell. It may be empty if the run has a single cell.
+        device: Device to compute on.
+        pictures: Picture [n] that each trial showed. If None, events of mne.Epochs may
+            name the pictures. Otherwise the result has similarities but no ranks.
+        axes: Axes of the signals, as in `store_trials`. An array [n, C, T] of the size
+            of the model's input has the axes of the model by default. `delay_ms` is the
+            time from 0 to the picture, by default `preparation.delay_ms` of the
+            training.
+
+    Raises:
+        BrainhiveError: if the recording has another sampling rate than the model, or
+            lacks one of its channels.
     """
     import numpy as np
     from torch.nn.functional import normalize
@@ -746,57 +862,65 @@ def decode(
     from brainhive_cli.evaluation.retrieval.measure import encode_gallery, open_gallery
     from brainhive_cli.training.alignment.trained.new_trials import read_new
 
-    # arguments of the right types
+    # open the model, and the recording as trials
     usage = 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'
     model = open_run(model) if isinstance(model, str | Path) else model
     require_kind("model", model, Run, usage)
-    _check(split=split)
+    _check_arguments(split=split)
     member = model.member(cell, device)
-    subject = _only_subject(member, subject)
-    differs = list[str]()
+    subject = _choose_subject(member, subject)
+    preparation_caveats = list[str]()
     if not isinstance(signal, Trials):
-        signal, differs = read_new(member, subject, split, signal, pictures, axes)
+        signal, preparation_caveats = read_new(
+            member, subject, split, signal, pictures, axes
+        )
 
-    # tokens of the signals, and ranks among the pictures of the split
+    # compute a token for each trial and for each picture of the gallery
     trials = member.trials(subject, split, recording=signal)
-    # candidates: pictures of the split that the model has not learned from
     gallery = open_gallery([member], [split])
-    # [M, D] and [N, D]
-    images = encode_gallery([member], gallery)
-    tokens = member.encode(trials)
-    ids = list[str]()
+    picture_tokens = encode_gallery([member], gallery)  # [M, D]
+    signal_tokens = member.encode(trials)  # [N, D]
+    similarity = normalize(signal_tokens, dim=1) @ normalize(picture_tokens, dim=1).T
+
+    # rank the seen pictures, if they are known
+    image_ids = list[str]()
     ranks = np.zeros(0, np.int64)
     if len(signal.image_ids):
-        scores = member.rank(trials, gallery, images, tokens)
-        ids, ranks = [*scores.labels], scores.ranks
+        scores = member.rank(trials, gallery, picture_tokens, signal_tokens)
+        image_ids = list(scores.labels)
+        ranks = scores.ranks
 
-    # cosine similarities beside the ranks, for measures of the caller
-    similarity = normalize(tokens, dim=1) @ normalize(images, dim=1).T  # [N, M]
+    index = np.arange(len(similarity)) if trials.index is None else trials.index
+    caveats = merge_caveats(signal.caveats, member.module.learned.caveats)
     return Ranks(
-        ids,
-        ranks,
-        gallery.image_ids,
-        similarity.cpu().numpy(),
-        [*merge_caveats(signal.caveats, member.module.learned.caveats), *differs],
-        np.arange(len(similarity)) if trials.index is None else trials.index,
+        image_ids=image_ids,
+        ranks=ranks,
+        gallery=gallery.image_ids,
+        similarity=similarity.cpu().numpy(),
+        caveats=caveats + preparation_caveats,
+        index=index,
     )
 
 
-def _only_subject(member: "TrainedModel", subject: int | None) -> int:
-    """Take the subject that is named, or the only one that a cell is tested on."""
+def _choose_subject(member: "TrainedModel", subject: int | None) -> int:
+    """Return the requested subject, or the only test subject of a cell.
+
+    Raises:
+        RecipeError: if the cell is not tested on the subject, or if no subject is
+            requested and the cell is tested on several.
+    """
     from brainhive_cli.core.errors import RecipeError
 
+    test_subjects = member.cell.tested_on
+    if subject is None and len(test_subjects) == 1:
+        return test_subjects[0]
+    problem = "several subjects"
     if subject is not None:
-        _check(subject=subject)
-
-    # the named subject, or the only one that the cell is tested on
-    tested = member.cell.tested_on
-    if subject in tested or (subject is None and len(tested) == 1):
-        return tested[0] if subject is None else subject
-    problem = (
-        "several subjects" if subject is None else f"other subjects than {subject}"
-    )
+        _check_arguments(subject=subject)
+        if subject in test_subjects:
+            return subject
+        problem = f"other subjects than {subject}"
     raise RecipeError(
         f"{member.cell.name} is tested on {problem}",
-        f"subject={' or '.join(map(str, tested))}",
+        f"subject={' or '.join(map(str, test_subjects))}",
     )

@@ -1,6 +1,4 @@
-"""The names for notebooks: the page about them runs, and its numbers are those of the
-commands.
-"""
+"""Tests of the Python interface: its page runs, with the numbers of the commands."""
 
 import html
 import importlib
@@ -28,18 +26,19 @@ COLOURS = resolve("python:brainhive_cli.models.encoders.python:example").name
 
 @pytest.fixture
 def page(trained: Path, evaluated: Any, go: Any) -> dict[str, Any]:
-    """The variables of the page, once its blocks ran on a small data set."""
+    """Variables of the documentation page after its blocks ran on a small data set."""
     other = go("eval-retrieval", f"run={trained}", "sheet_rows=1").folder
     text = (DOCS / "python.md").read_text().partition("## Runs\n")[2]
     blocks = blocks_of(text.partition("## Your own parts")[0], "python")
-    names = {"EVALUATION": str(evaluated.folder), "TRAINING": trained.name}
-    names |= {
+    placeholders = {
+        "EVALUATION": str(evaluated.folder),
+        "TRAINING": trained.name,
         "DATASET": "demo-noise-0.3-40-concepts",
         "ENCODER": COLOURS,
         "OTHER": str(other),
     }
     text = "".join(blocks)
-    for name, value in names.items():
+    for name, value in placeholders.items():
         assert f'"{name}"' in text
         text = text.replace(f'"{name}"', repr(value))
     variables: dict[str, Any] = {}
@@ -50,25 +49,24 @@ def page(trained: Path, evaluated: Any, go: Any) -> dict[str, Any]:
 def test_the_page_gives_the_numbers_of_the_commands(
     page: dict[str, Any], evaluated: Any
 ) -> None:
-    measured, rows = evaluated.metrics.overall["top1"], page["run"].metrics()
+    metric, rows = evaluated.metrics.overall["top1"], page["run"].metrics()
     top1 = next(row for row in rows if (row["scope"], row["metric"]) == ("all", "top1"))
-    assert (top1["value"], top1["low"], top1["n"]) == (
-        *(measured.value, measured.low),
-        measured.n,
-    )
+    assert top1["value"] == metric.value
+    assert top1["low"] == metric.low
+    assert top1["n"] == metric.n
     assert len(rows) == sum(map(len, evaluated.metrics.scopes.values()))
-    assert all(row.keys() == top1.keys() and row["protocol"] for row in rows)
+    for row in rows:
+        assert row.keys() == top1.keys() and row["protocol"]
 
     items = next(
         evaluated.metrics.items[name]
-        for name, each in evaluated.metrics.facts.cells.items()
-        if each.cell == page["cell"].name
+        for name, cell_facts in evaluated.metrics.facts.cells.items()
+        if cell_facts.cell == page["cell"].name
     )
-    ranks = dict(zip(items["image_ids"], items["ranks"], strict=True))
-    assert [ranks[image_id] for image_id in page["found"].image_ids] == page[
-        "found"
-    ].ranks.tolist()
-    assert len(page["found"].ranks) == page["recording"].signal.shape[0]
+    rank_of = dict(zip(items["image_ids"], items["ranks"], strict=True))
+    decoded = page["found"]
+    assert [rank_of[name] for name in decoded.image_ids] == decoded.ranks.tolist()
+    assert len(decoded.ranks) == page["recording"].signal.shape[0]
 
     # a notebook shows the page of a run and the table of a comparison
     frame = page["run"]._repr_html_()
@@ -81,43 +79,41 @@ def test_the_page_gives_the_numbers_of_the_commands(
     assert page["run"].measurements.caveats
     assert all(caveat in document for caveat in page["run"].measurements.caveats)
     table = page["comparison"]._repr_html_()
-    # equal runs: no best
-    assert table.startswith("<table>") and "Caveats: " in table and "<b>" not in table
+    # the runs are equal, so no value is printed in bold
+    assert table.startswith("<table>") and "<b>" not in table
+    for caveat in page["run"].measurements.caveats:
+        assert caveat in table
     (top1,) = page["comparison"].differences
     assert (top1["metric"], top1["difference"]) == ("top1", 0)
 
-    # predictions and decoding are of the same model
-    predicted, found, member = (
-        page["predicted"],
-        page["found"],
-        page["trained"].member(page["cell"].name),
-    )
-    rows = [predicted.image_ids.index(image_id) for image_id in found.image_ids]
-    gallery = member.images("test", member.pictures("test").rows(found.gallery))
+    # predictions and decoding have the same model
+    predicted, member = page["predicted"], page["trained"].member(page["cell"].name)
+    rows = [predicted.image_ids.index(image_id) for image_id in decoded.image_ids]
+    gallery = member.images("test", member.pictures("test").rows(decoded.gallery))
     tokens = torch.nn.functional.normalize(
         torch.from_numpy(predicted.heads["token"][rows]), dim=1
     )
     expected = tokens @ torch.nn.functional.normalize(gallery, dim=1).T
-    np.testing.assert_allclose(found.similarity, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(decoded.similarity, expected.numpy(), atol=1e-5)
 
 
 @pytest.mark.nightly
 def test_arrays_and_epochs_become_results_as_the_page_has_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Few pictures: that results are above chance is seen in the notebooks."""
+    """The data are few, so the accuracy is tested in the notebooks instead."""
     mne = pytest.importorskip("mne")
     monkeypatch.setattr(
         "tests.docs.test_tutorial.SHOWN", {"train": (24, 2), "test": (6, 2)}
     )
     world = demo.Config(subjects=1, concepts=16, noise=0.3).build(api.Paths())
-    shown, parts = [], []
+    shown, signals = [], []
     for split in ("train", "test"):
         names, trials, signal = simulate_trials(home, world, 1, split)
         # all pictures once, then all of them again
         shown += [f"{name}.png" for name in names] * 2
-        parts.append(signal.swapaxes(0, 1).reshape(-1, *signal.shape[2:]))
-    volts = np.concatenate(parts)  # [n, C, T]
+        signals.append(signal.swapaxes(0, 1).reshape(-1, *signal.shape[2:]))
+    volts = np.concatenate(signals)  # [n, C, T]
     info = mne.create_info([*trials.space.names], trials.rate_hz, "eeg")
     variables: dict[str, Any] = {
         "X": volts * 1e6,
@@ -142,14 +138,18 @@ def test_arrays_and_epochs_become_results_as_the_page_has_it(
     assert {row["n"] for row in (*result.metrics(), *evaluated.metrics())} == {6}
     assert variables["categories"].metrics()[0]["n"] == len(shown)
 
-    # epochs have been stored as the array was; ranks are of test trials
-    stores = [api.open_signals("image-folder", 1, name) for name in ("default", "cut")]
-    signals = [store["test"].signal[:] for store in stores]
-    np.testing.assert_allclose(*signals, atol=1e-5)
-    assert variables["stored"].index.tolist() == [*range(len(shown))]
-    found = variables["found"]
-    assert found.index.tolist() == [*range(48, 60)]
-    assert found.image_ids == [name[:-4] for name in shown[48:]]
+    # the array and the epochs are stored with the same values
+    array_store = api.open_signals("image-folder", 1, "default")
+    epochs_store = api.open_signals("image-folder", 1, "cut")
+    np.testing.assert_allclose(
+        array_store["test"].signal[:], epochs_store["test"].signal[:], atol=1e-5
+    )
+    assert variables["stored"].index.tolist() == list(range(len(shown)))
+
+    # only the test trials are ranked
+    decoded = variables["found"]
+    assert decoded.index.tolist() == list(range(48, 60))
+    assert decoded.image_ids == [name[:-4] for name in shown[48:]]
 
 
 def test_channels_in_another_order_are_decoded_alike_and_a_missing_one_is_refused(
@@ -173,36 +173,34 @@ def test_channels_in_another_order_are_decoded_alike_and_a_missing_one_is_refuse
             page["trained"], trials, cell.tested_on[0], cell=cell.name
         ).ranks.tolist()
 
-    backwards = list(range(len(names)))[::-1]
-    assert ranks(backwards) == page["found"].ranks.tolist()
-    with pytest.raises(BrainhiveError, match=f"has no channel {names[0]}"):
-        ranks(backwards[:-1])
+    reversed_order = list(range(len(names)))[::-1]
+    assert ranks(reversed_order) == page["found"].ranks.tolist()
+    with pytest.raises(BrainhiveError, match=names[0]):
+        ranks(reversed_order[:-1])
 
-    # a model is opened by its run or by its folder; a run of several cells wants one
-    # named
+    # a model is opened by the path or name of its run, or by its folder
     run = page["trained"]
     shutil.copytree(run.path / "cells" / cell.name / "model", tmp_path / "copy")
-    states = [
-        api.open_model(*reference).state_dict()
-        for reference in (
-            (run.path, cell.name),
-            (run.path.name, cell.name),
-            (tmp_path / "copy",),
-        )
-    ]
-    assert all(
-        torch.equal(state[name], value)
-        for state in states
-        for name, value in states[0].items()
-    )
-    for open_one in (run.aligner, lambda: api.open_model(run.path)):
-        with pytest.raises(
-            BrainhiveError, match="2 cells, of which none is named"
-        ) as caught:
-            open_one()
+    weights = api.open_model(run.path, cell.name).state_dict()
+    for model in (
+        api.open_model(run.path.name, cell.name),
+        api.open_model(tmp_path / "copy"),
+    ):
+        for name, value in model.state_dict().items():
+            assert torch.equal(weights[name], value)
+
+    # a run with several cells needs the name of a cell
+    for open_without_cell in (run.aligner, lambda: api.open_model(run.path)):
+        with pytest.raises(BrainhiveError) as caught:
+            open_without_cell()
+        assert "2 cells" in caught.value.message
         assert cell.name in caught.value.hint
-    with pytest.raises(BrainhiveError, match="has no models"):
+
+    # a run of eval-retrieval has no models
+    with pytest.raises(BrainhiveError) as caught:
         page["run"].aligner()
+    assert str(page["run"].path) in caught.value.message
+    assert "train-align" in caught.value.hint
 
 
 def test_importing_it_imports_nothing_heavy_and_every_name_is_there() -> None:
@@ -216,27 +214,28 @@ def test_importing_it_imports_nothing_heavy_and_every_name_is_there() -> None:
     assert not {*imported} & HEAVY
 
     assert [name for name in api.__all__ if getattr(api, name, None) is None] == []
-    assert {*api.PLACES} <= {*api.__all__} <= {*dir(api)}
-    for name, place in api.PLACES.items():
-        assert getattr(api, name) is getattr(
-            importlib.import_module(f"brainhive_cli.{place}"), name
-        )
+    assert {*api.MODULE_OF_NAME} <= {*api.__all__} <= {*dir(api)}
+    for name, module_name in api.MODULE_OF_NAME.items():
+        module = importlib.import_module(f"brainhive_cli.{module_name}")
+        assert getattr(api, name) is getattr(module, name)
 
 
-@pytest.mark.parametrize("odd", [None, ["a"]], ids=repr)
+@pytest.mark.parametrize("wrong_value", [None, ["a"]], ids=repr)
 def test_bad_arguments_are_refused_by_name_with_a_way_out(
-    trained: Path, evaluated: Any, odd: Any
+    trained: Path, evaluated: Any, wrong_value: Any
 ) -> None:
     run = api.open_run(trained)
     cell = run.cells[0]
     calls = {
-        "open_run": lambda: api.open_run(odd),
-        "open_store encoder": lambda: api.open_store("x", "train", odd),
-        "open_signals subject": lambda: api.open_signals("x", odd),
-        "device": lambda: run.aligner(cell.name, odd),
-        "subject": lambda: run.predictions(-1 if odd is None else odd, cell=cell.name),
-        "decode signal": lambda: api.decode(run, odd, cell=cell.name),
-        "load": lambda: aligner.load(odd),
+        "open_run": lambda: api.open_run(wrong_value),
+        "open_store encoder": lambda: api.open_store("x", "train", wrong_value),
+        "open_signals subject": lambda: api.open_signals("x", wrong_value),
+        "device": lambda: run.aligner(cell.name, wrong_value),
+        "subject": lambda: run.predictions(
+            -1 if wrong_value is None else wrong_value, cell=cell.name
+        ),
+        "decode signal": lambda: api.decode(run, wrong_value, cell=cell.name),
+        "load": lambda: aligner.load(wrong_value),
         "compare": lambda: api.compare(trained, evaluated.folder, labels=-1),
     }
     for name, call in calls.items():

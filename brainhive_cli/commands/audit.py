@@ -1,4 +1,4 @@
-"""audit: other people's retrieval results, recomputed; the size of each finding."""
+"""audit: checks of published retrieval results for errors, each with its size."""
 
 from pydantic import Field
 
@@ -9,8 +9,8 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.tables import Table
 
-FOUND = 6
-"""Exit code where there are findings."""
+FINDINGS_EXIT_CODE = 6
+"""Exit code if a check has a finding."""
 
 
 class Recipe(FileRecipe):
@@ -24,38 +24,53 @@ class Recipe(FileRecipe):
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the folder, whose files are read."""
+    """List the folder of results, or why its files cannot be read."""
     from brainhive_cli.data.exchange.foreign_results import open_result
 
-    def look() -> list[Input]:
+    def list_folder() -> list[Input]:
         folder = locate(recipe.folder or ".")
         open_result(folder)
         return [Input(str(folder))]
 
-    return collect(look)
+    return collect(list_folder)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Read the folder and do every check."""
+    """Read the folder of results and apply every check.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes and device, which the checks do not use.
+        again: Unused, because results are checked every time.
+
+    Returns:
+        A row for each check. The exit code is `FINDINGS_EXIT_CODE` if there is a
+        finding.
+    """
     from brainhive_cli.data.exchange.foreign_results import open_result
     from brainhive_cli.measurement.audit import FINDING, audit
 
     folder = locate(recipe.folder or ".")
     result = open_result(folder)
     rows = audit(result)
-    columns = ("check", "state", "size (points)", "evidence")
-    count = sum(row[1] == FINDING for row in rows)
-    signals, width = result.similarities.shape
-    note = (
-        f"{signals} signals, {width} candidates; findings: {count}. Points are "
-        "percentage points of top-1, or of the top-k that is claimed. A finding is a "
-        "fact about the files, not about intentions."
+    n_findings = sum(state == FINDING for _, state, _, _ in rows)
+
+    # a table for people
+    n_signals, n_candidates = result.similarities.shape
+    table = Table(
+        f"Audit of {folder.name}",
+        ("check", "state", "size (points)", "evidence"),
+        rows,
+        note=f"{n_signals} signals, {n_candidates} candidates; findings: {n_findings}. "
+        "Points are percentage points of top-1, or of the claimed top-k. A finding is "
+        "a fact about the files, not about intentions.",
     )
-    table = Table(f"Audit of {folder.name}", columns, rows, note=note)
-    names = ("check", "state", "points", "evidence")
+
+    # the same rows for programs
+    keys = ("check", "state", "points", "evidence")
     return Result(
         folder,
         (table,),
-        exit_code=FOUND if count else 0,
-        details={"audit": [dict(zip(names, row, strict=True)) for row in rows]},
+        exit_code=FINDINGS_EXIT_CODE if n_findings else 0,
+        details={"audit": [dict(zip(keys, row, strict=True)) for row in rows]},
     )

@@ -1,6 +1,4 @@
-"""calibrate: how well a new person is decoded after how much recording, from a model of
-other people.
-"""
+"""calibrate: decoding accuracy of a new person by the amount of recording."""
 
 from brainhive_cli.core import driver
 from brainhive_cli.core.command import Result
@@ -12,5 +10,11 @@ resolve_job = CalibrationRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Measure every model and new person, draw by draw."""
+    """Adapt each model to each new person with each amount of recording, and test it.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes and device.
+        again: If True, start a new run even if the same run is finished.
+    """
     return driver.run("calibrate", resolve_job(recipe), launch, again)

@@ -1,6 +1,4 @@
-"""eval-retrieval: retrieval of the stimulus from a gallery, for every cell of an align
-run.
-"""
+"""eval-retrieval: retrieval of the seen picture from a gallery."""
 
 from brainhive_cli.core import driver
 from brainhive_cli.core.command import Result
@@ -12,5 +10,11 @@ resolve_job = RetrievalRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Evaluate every cell on the subjects that it is tested on."""
+    """Evaluate every cell (trained model) of a run on its test subjects.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes and device.
+        again: If True, start a new run even if the same run is finished.
+    """
     return driver.run("eval-retrieval", resolve_job(recipe), launch, again)

@@ -1,6 +1,4 @@
-"""explain: sensors, times, bands and levels at which the signal carries information on
-stimuli.
-"""
+"""explain: sensors, times, frequency bands and levels that carry information."""
 
 from brainhive_cli.core import driver
 from brainhive_cli.core.command import Result
@@ -12,5 +10,11 @@ resolve_job = ExplanationRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Explain every cell and subject, then all together."""
+    """Analyse every cell (trained model) and subject, then all of them together.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes and device.
+        again: If True, start a new run even if the same run is finished.
+    """
     return driver.run("explain", resolve_job(recipe), launch, again)

@@ -43,65 +43,95 @@ class Recipe(FileRecipe):
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the stores."""
+    """List the stores to export."""
     return [Input(str(path)) for path in list_stores(recipe.stores, recipe.paths)]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Write one file a store, of the stimuli that have a target."""
-    # write the files, and warn of stores with problems
-    write = {"parquet": _write_parquet, "npy": _write_npy}[recipe.format]
-    rows = []
+    """Write a file for each store, with the stimuli that have an embedding.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes, of which the main process writes.
+        again: Unused, because files are replaced every time.
+
+    Returns:
+        A row for each store. Stores with problems are warned of.
+    """
+    write_store = _write_parquet if recipe.format == "parquet" else _write_npy
+    folder = Path(recipe.to)
     paths = list_stores(recipe.stores, recipe.paths)
+    table_rows = []
     with console.progress("writing stores", len(paths)) as bar:
         for path in paths:
             store = TargetStore.open(path)
             warn_of_problems(store)
-            done = np.flatnonzero(store.done)  # [N] rows with a target
-            written = launch.run_on_main(partial(write, store, done, Path(recipe.to)))
-            rows.append((short_name(store.path), len(done), str(written)))
+            store_rows = np.flatnonzero(store.done)  # [N]
+            file = launch.run_on_main(partial(write_store, store, store_rows, folder))
+            table_rows.append((short_name(store.path), len(store_rows), str(file)))
             bar.advance()
-    table = Table("Exported embeddings", ("store", "vectors", "file"), rows)
+    table = Table("Exported embeddings", ("store", "vectors", "file"), table_rows)
+    return Result(folder, (table,))
 
-    return Result(Path(recipe.to), (table,))
 
+def _write_parquet(store: TargetStore, rows: Int64, folder: Path) -> Path:
+    """Write `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`.
 
-def _write_parquet(store: TargetStore, rows: Int64, to: Path) -> Path:
-    """Write `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`, by upstream's
-    name of the encoder.
+    Args:
+        store: Store to export.
+        rows: Row numbers [N] of the embeddings to write.
+        folder: Folder for the file.
+
+    Returns:
+        Path of the file.
     """
-    dataset, split, name = (
-        store.attributes[key] for key in ("dataset", "split", "encoder")
-    )
+    dataset = store.attributes["dataset"]
+    split = store.attributes["split"]
+    encoder_name = store.attributes["encoder"]
+
+    # BrainHiVE has names of its own, but only for encoders with default options
     encoder = encoder_of(store)
-    # with knobs of its own it is not upstream's
-    if name == encoder.model_construct().name:
-        name = encoder.upstream or name
-    file_name = f"{dataset}_{split}_{name}{PARQUET_PART}00000-of-00000.parquet"
-    # names come from the store, and must not lead out of the folder
-    file = below(to, file_name, source=f"{store.path} names a file")
+    has_default_options = encoder_name == encoder.model_construct().name
+    if has_default_options and encoder.upstream:
+        encoder_name = encoder.upstream
+
+    # the names come from the store, and must not lead out of the folder
+    file_name = f"{dataset}_{split}_{encoder_name}{PARQUET_PART}00000-of-00000.parquet"
+    file = below(folder, file_name, source=f"{store.path} names a file")
     write_parquet(store, file, rows)
     return file
 
 
-def _write_npy(store: TargetStore, rows: Int64, to: Path) -> Path:
-    """Write `{data set}/{split}/{encoder}/features.npy` [N, *shape], and a list of
-    image ids.
-    """
-    names = (store.attributes[key] for key in ("dataset", "split", "encoder"))
-    # data set, split and encoder become folders below `to`
-    folder = below(to, *names, source=f"{store.path}: its data set, split or encoder")
-    file = folder / "features.npy"
-    listed = folder / NAMES
-    shape = (len(rows), *store.embedding.shape[1:])  # [N, *shape]
+def _write_npy(store: TargetStore, rows: Int64, folder: Path) -> Path:
+    """Write `{data set}/{split}/{encoder}/features.npy` and a list of image ids.
 
-    # names and vectors; vectors are copied in batches, since a store may not fit into
-    # memory
-    with atomic_write(file) as part, atomic_write(listed) as names_part:
-        names_part.write_text(
-            "".join(f"{image_id}\n" for image_id in store.image_ids[rows]), "utf-8"
+    Args:
+        store: Store to export.
+        rows: Row numbers [N] of the embeddings to write.
+        folder: Folder for the folders of the data sets.
+
+    Returns:
+        Path of `features.npy`, an array [N, *shape].
+    """
+    # the names come from the store, and must not lead out of the folder
+    encoder_folder = below(
+        folder,
+        store.attributes["dataset"],
+        store.attributes["split"],
+        store.attributes["encoder"],
+        source=f"{store.path}: its data set, split or encoder",
+    )
+    file = encoder_folder / "features.npy"
+    ids_file = encoder_folder / NAMES
+    shape = (len(rows), *store.embedding.shape[1:])
+    id_lines = "".join(f"{image_id}\n" for image_id in store.image_ids[rows])
+
+    # a store may not fit into memory, so its embeddings are copied in batches
+    with atomic_write(file) as unfinished, atomic_write(ids_file) as unfinished_ids:
+        unfinished_ids.write_text(id_lines, "utf-8")
+        array = np.lib.format.open_memmap(
+            unfinished, "w+", store.embedding.dtype, shape
         )
-        array = np.lib.format.open_memmap(part, "w+", store.embedding.dtype, shape)
         for start in range(0, len(rows), BATCH):
             array[start : start + BATCH] = store.embedding[rows[start : start + BATCH]]
         array.flush()

@@ -1,7 +1,6 @@
-"""prepare: raw recordings, or files that others have prepared, become one signal store
-a subject.
-"""
+"""prepare: signal stores, made from raw recordings or from prepared files."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from brainhive_cli.core import console, parts
@@ -21,91 +20,115 @@ resolve_job = Job.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Make the stores that are not there, a subject at a time; processes share its
-    sessions.
+    """Make a signal store for each subject who has none.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes, which share the sessions of a subject.
+        again: If True, make the stores of all subjects again.
 
     Raises:
-        MissingData: if a subject lacks a file; nothing is prepared then.
-        BrainhiveError: if a store is there that was made otherwise, or a file does not
-            hold what it should.
+        MissingData: if a file of a subject is missing. No store is made then.
+        BrainhiveError: if a store exists that was made with other settings or files, or
+            if a file has unexpected contents.
     """
-    # a store that was made otherwise, or a missing file, ends the command before
-    # anything is written
+    # these errors end the command before anything is written
     with console.progress("checking files and stores"):
         job = Job.resolve(recipe)
         due = launch.run_on_main(partial(job.choose_due, again))
-    is_new = due and not launch.is_read_only
-    overview = launch.run_on_main(job.look_over) if is_new else ()
+    makes_stores = due and not launch.is_read_only
+    overview = launch.run_on_main(job.look_over) if makes_stores else ()
 
-    # subjects one by one; processes share the sessions of one, or each takes a subject
-    # where files hold all repetitions together
-    counts = [max(1, len(job.sessions(subject))) for subject in due]
+    # Processes share the sessions of each subject. A subject without sessions, whose
+    # files hold all repetitions together, is prepared by a single process.
+    session_counts = [max(1, len(job.sessions(subject))) for subject in due]
     workers = launch.single_process if isinstance(job.preparation, Merged) else launch
-    share = (
-        launch.shard(due) if again and workers is not launch else due
-    )  # else a store is made again by each
-    files = {str(subject): job.path(subject) for subject in share}
-    done = set[str]()
+    if again and workers is not launch:
+        # no store counts as finished here, so each process has subjects of its own
+        subjects: Sequence[int] = launch.shard(due)
+    else:
+        subjects = due
+    store_files = {str(subject): job.path(subject) for subject in subjects}
+    prepared_here = set[str]()
 
-    def is_finished(name: str) -> bool:
-        return name in done or (not again and files[name].is_file())
+    def is_finished(subject: str) -> bool:
+        if subject in prepared_here:
+            return True
+        return not again and store_files[subject].is_file()
 
-    if planned := job.count_work(due):
-        announce(planned, "prepare", recipe.paths.under_home("runs"), launch)
+    # prepare subject by subject
+    work = job.count_work(due)
+    if work:
+        announce(work, "prepare", recipe.paths.under_home("runs"), launch)
+    title = f"preparing {job.preparation.dataset}"
     with (
-        console.progress(f"preparing {job.preparation.dataset}", sum(counts)) as bar,
-        claiming(files, workers, is_finished=is_finished) as free,
+        console.progress(title, sum(session_counts)) as bar,
+        claiming(store_files, workers, is_finished=is_finished) as claimed_subjects,
     ):
-        for name in free:
-            job.prepare(int(name), launch, bar)
-            done.add(name)
+        for subject in claimed_subjects:
+            job.prepare(int(subject), launch, bar)
+            prepared_here.add(subject)
     if due:
         launch.run_on_main(job.remove_sessions_folder)
 
-    # the pace is known only where this process made all stores
-    work = planned if done >= {str(subject) for subject in due} else None
-    tables = (_tabulate(job), *overview)
-    hint = _write_next(recipe, job)
-    return Result(job.path(1).parent, tables, hint=hint, work=work)
+    # the time of this process says nothing about stores that other processes made
+    if not prepared_here >= {str(subject) for subject in due}:
+        work = None
+    return Result(
+        job.path(1).parent,
+        (_tabulate_stores(job), *overview),
+        hint=_write_next_command(recipe, job),
+        work=work,
+    )
 
 
-def _tabulate(job: Job) -> Table:
-    """Count what the stores hold."""
-    stored = [subject for subject in job.subjects if job.path(subject).is_file()]
-    if not stored:
-        raise NoTrials(
-            f"no subject of {job.preparation.dataset} has a whole trial",
-            "the lines above say why; preparation.files=PATTERN chooses recordings",
-        )
-    signals = {}
-    with console.progress("describing the stores", len(stored)) as bar:
-        for subject in stored:
-            signals[subject] = describe_store(SignalStore.open(job.path(subject)))
-            bar.advance()
-    # windows that overlap are no fault, but a reader of early or late effects must know
-    for described in signals.values():
-        if described["overlap"]:
-            console.say(f"{job.preparation.dataset}: {described['overlap']}")
-            break
-    rows = [
-        (subject, *row)
-        for subject, described in signals.items()
-        for row in count_rows(described)
+def _tabulate_stores(job: Job) -> Table:
+    """Count the trials in the store of each subject.
+
+    Raises:
+        NoTrials: if no subject has a store.
+    """
+    dataset = job.preparation.dataset
+    stored_subjects = [
+        subject for subject in job.subjects if job.path(subject).is_file()
     ]
-    caveats = merge_caveats(*(described["caveats"] for described in signals.values()))
-    title = extend_title(f"Signals of {job.preparation.dataset}", caveats)
+    if not stored_subjects:
+        raise NoTrials(
+            f"no subject of {dataset} has a complete trial",
+            "see the reasons above; choose recordings by preparation.files=PATTERN",
+        )
+    descriptions = {}
+    with console.progress("describing the stores", len(stored_subjects)) as bar:
+        for subject in stored_subjects:
+            descriptions[subject] = describe_store(SignalStore.open(job.path(subject)))
+            bar.advance()
+
+    # Overlapping windows are no error, but they matter for early and late effects. One
+    # message for the data set is enough.
+    for description in descriptions.values():
+        if description["overlap"]:
+            console.say(f"{dataset}: {description['overlap']}")
+            break
+
+    rows = []
+    for subject, description in descriptions.items():
+        for counts in count_rows(description):
+            rows.append((subject, *counts))
+    caveats = [description["caveats"] for description in descriptions.values()]
+    title = extend_title(f"Signals of {dataset}", merge_caveats(*caveats))
     return Table(title, ("subject", *COUNTED), rows)
 
 
-def _write_next(recipe: Recipe, job: Job) -> str:
-    """Write the line of the next command."""
+def _write_next_command(recipe: Recipe, job: Job) -> str:
+    """Write the command line that usually follows `prepare`."""
     signal_name = [] if job.name == "default" else [f"signal.name={job.name}"]
-    # whose own name is not its kind; a BIDS data set may have brought them
+
+    # a preparation may know its stimuli, as a BIDS data set that contains them
     config = getattr(job.preparation, "config", recipe.preparation)
     stimuli = getattr(config, "stimuli", None)
     try:
         stimuli = stimuli or parts.resolve("datasets", job.preparation.dataset)
         return next_command(stimuli, [], recipe.paths, *signal_name)
     except RecipeError:
-        # a data set outside the package: a module of the user's has its pictures
+        # the pictures are in a module of the user, whose name is unknown
         return str(Line("embed", "dataset.kind=MODULE"))

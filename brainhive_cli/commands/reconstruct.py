@@ -1,6 +1,4 @@
-"""reconstruct: from test signals to pictures or clips, through a prior and a
-generator.
-"""
+"""reconstruct: pictures or clips from test signals, by a prior and a generator."""
 
 from brainhive_cli.core import driver
 from brainhive_cli.core.command import Result
@@ -12,5 +10,13 @@ __all__ = ["Recipe", "foresee", "resolve_job", "run"]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Generate what is not there yet, then measure; or score what others made."""
+    """Generate the pictures that do not exist yet, and measure them.
+
+    Pictures of other software may be measured instead.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes and device.
+        again: If True, start a new run even if the same run is finished.
+    """
     return driver.run("reconstruct", resolve_job(recipe), launch, again)

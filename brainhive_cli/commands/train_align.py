@@ -1,6 +1,4 @@
-"""train-align: a brain model for each cell (subjects × seed), trained to predict its
-targets.
-"""
+"""train-align: training of a brain model for each cell (subjects × seed)."""
 
 from brainhive_cli.core import driver
 from brainhive_cli.core.command import Result
@@ -12,5 +10,11 @@ resolve_job = TrainingRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Train every cell that is not finished."""
+    """Train the model of every cell that is not finished.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes and device.
+        again: If True, start a new run even if the same run is finished.
+    """
     return driver.run("train-align", resolve_job(recipe), launch, again)

@@ -1,6 +1,4 @@
-"""From X and y in memory to a result: arrays, mne.Epochs, xarray and betas, decoded by
-a model as its own recordings are.
-"""
+"""Tests of arrays, mne.Epochs, xarray and betas that are passed from memory."""
 
 import numpy as np
 import pytest
@@ -22,7 +20,7 @@ RIDGE = {"backbone": "ridge", "seeds": [0]}
 
 
 def simulate(features, width, samples=1):
-    """Simulate trials [n, C, T] that are linear in what each shows, [n, F]."""
+    """Simulate trials [n, C, T] that are linear in the picture features [n, F]."""
     random = np.random.default_rng(0)
     mixing = random.normal(size=(features.shape[1], width, samples))
     signal = np.tensordot(features, mixing, 1)
@@ -37,7 +35,7 @@ def read_colours(paths):
 
 @pytest.fixture
 def shown(home, monkeypatch):
-    """Names of pictures in a folder without splits, each shown thrice."""
+    """Names of the shown pictures, from a folder without splits."""
     monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "1")
     root = paint(home / "pictures", 30, 1)
     names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
@@ -48,8 +46,8 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> N
     colours = read_colours([home / "pictures" / name for name in shown])
     signal = simulate(2 * colours, len(NAMES), len(TIMES_S))
     session = ["b" if row % 2 else "a" for row in range(len(shown))]
-    how = {"encoders": [COLOURS], "session": session, "test_share": 0.3}
-    trained, evaluated = api.fit(signal, shown, "pictures", **how, **AXES)
+    options = {"encoders": [COLOURS], "session": session, "test_share": 0.3}
+    trained, evaluated = api.fit(signal, shown, "pictures", **options, **AXES)
     top1 = {row["scope"]: row for row in evaluated.metrics() if row["metric"] == "top1"}
     assert top1["all"]["value"] > top1["all"]["chance"] == pytest.approx(1 / 9)
     assert evaluated.measurements.caveats == ["earlier steps unknown"]
@@ -61,52 +59,58 @@ def test_arrays_epochs_and_xarray_are_one_store_and_one_result(home, shown) -> N
     info = mne.create_info([*NAMES], 100, "eeg")
     epochs = mne.EpochsArray(signal * 1e-6, info, tmin=0, verbose="ERROR")
     xarray = pytest.importorskip("xarray")
-    named = xarray.DataArray(
+    array = xarray.DataArray(
         signal.transpose(2, 0, 1),
         dims=("time", "trials", "channel"),
         coords={"time": TIMES_S, "channel": [*NAMES], "stimulus": ("trials", shown)},
         attrs={"unit": "uV"},
     )
     expected = api.open_signals("pictures", 1)
-    for trials, pictures in ((epochs, shown), (named, "stimulus")):
-        how = {"whitened": False, "averaged": False, "name": "other"}
-        stored = api.store_trials(trials, pictures, dataset, session=session, **how)
+    for trials, pictures in ((epochs, shown), (array, "stimulus")):
+        steps = {"whitened": False, "averaged": False}
+        stored = api.store_trials(
+            trials, pictures, dataset, session=session, name="other", **steps
+        )
         assert (len(stored.image_ids), stored.caveats) == (len(shown), [])
         other = api.open_signals("pictures", 1, "other")
         for split, recording in expected.splits.items():
-            values = [each.signal[:] for each in (other[split], recording)]
-            np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(
+                other[split].signal[:], recording.signal[:], rtol=1e-5, atol=1e-5
+            )
             np.testing.assert_array_equal(other[split].sessions, recording.sessions)
             assert list(other[split].image_ids) == list(recording.image_ids)
 
-    # decoded one by one: by names, or an array of the model's own size
+    # epochs with known pictures, and an array of the model's size without axes
     ranked = api.decode(trained, epochs, pictures=shown)
     assert len(ranked.ranks) == len(ranked.index) == len(ranked.image_ids)
-    assert {shown[row].removesuffix(".png") for row in ranked.index} == {
-        *ranked.gallery
-    }
-    alike = api.decode(str(trained.path), signal)
+    ranked_pictures = {shown[row].removesuffix(".png") for row in ranked.index}
+    assert ranked_pictures == set(ranked.gallery)
+    unranked = api.decode(str(trained.path), signal)
     np.testing.assert_allclose(
-        alike.similarity[ranked.index], ranked.similarity, atol=1e-4
+        unranked.similarity[ranked.index], ranked.similarity, atol=1e-4
     )
-    assert (alike.image_ids, len(alike.ranks)) == ([], 0)
-    assert "taken for the model's" in alike.caveats[-1]
-    backwards = signal[:, ::-1]
-    axes = {**AXES, "channels": NAMES[::-1]}
-    other = api.decode(trained, backwards, **axes)
-    np.testing.assert_allclose(other.similarity, alike.similarity, atol=1e-4)
+    assert (unranked.image_ids, len(unranked.ranks)) == ([], 0)
+    # a caveat says that the axes were not checked
+    assert len(unranked.caveats) == len(ranked.caveats) + 1
 
-    # axes against the model's
-    late = epochs.copy().shift_time(0.05)
-    for axes, problem in (
-        ({**AXES, "times_s": TIMES_S / 2}, "rate_hz 200 Hz, not 100"),
-        ({**AXES, "unit": "fT"}, "unit fT, not µV"),
-        ({**AXES, "channels": ("Pz", "Oz", "O1", "Fz")}, "no channel O2"),
+    # channels are found by name
+    reversed_axes = AXES | {"channels": NAMES[::-1]}
+    other = api.decode(trained, signal[:, ::-1], **reversed_axes)
+    np.testing.assert_allclose(other.similarity, unranked.similarity, atol=1e-4)
+
+    # axes that differ from the axes of the model
+    for wrong_axis, facts in (
+        ({"times_s": TIMES_S / 2}, ("rate_hz", "200 Hz", "100")),
+        ({"unit": "fT"}, ("fT", "µV")),
+        ({"channels": ("Pz", "Oz", "O1", "Fz")}, ("O2",)),
     ):
-        with pytest.raises(BrainhiveError, match=problem):
-            api.decode(trained, signal, **axes)
-    with pytest.raises(BrainhiveError, match="samples where the model takes 20"):
-        api.decode(trained, late)
+        with pytest.raises(BrainhiveError) as caught:
+            api.decode(trained, signal, **(AXES | wrong_axis))
+        for fact in facts:
+            assert fact in caught.value.message
+    with pytest.raises(BrainhiveError) as caught:
+        api.decode(trained, epochs.copy().shift_time(0.05))
+    assert "20" in caught.value.message and "samples" in caught.value.message
 
 
 @pytest.mark.parametrize("delay_ms", [0, 120])
@@ -121,7 +125,7 @@ def test_epochs_take_the_steps_of_the_model(home, go, delay_ms) -> None:
     api.run("embed", **dataset)
     trained = api.open_run(api.run("train-align", **dataset, **RIDGE).folder)
 
-    # single trials of the store, each a row
+    # single trials of the store
     stored = api.open_signals("image-folder", 1)["test"]
     trials = stored.hold_out(stored.is_there, "test")
     expected = api.decode(trained, trials)
@@ -135,35 +139,45 @@ def test_epochs_take_the_steps_of_the_model(home, go, delay_ms) -> None:
         decoded.similarity, expected.similarity[order], atol=1e-4
     )
     assert decoded.ranks.tolist() == expected.ranks[order].tolist()
-    assert "the noise of the training's last session" in decoded.caveats[-1]
+    assert "noise" in decoded.caveats[-1]
 
-    # events of the epochs may be the pictures themselves
+    # events of the epochs may be the onsets of the pictures
     if delay_ms:
         assert "120 ms" in decoded.caveats[-2]
-        shifted = epochs.copy().shift_time(-delay_ms / 1000)
-        again = api.decode(trained, shifted, delay_ms=0)
-        np.testing.assert_allclose(again.similarity, decoded.similarity, atol=1e-6)
+        shifted_epochs = epochs.copy().shift_time(-delay_ms / 1000)
+        shifted = api.decode(trained, shifted_epochs, delay_ms=0)
+        np.testing.assert_allclose(shifted.similarity, decoded.similarity, atol=1e-6)
         return
 
-    # steps that cannot be taken are named, or refused
-    with pytest.raises(BrainhiveError, match=r"from 0 to 998 ms, and not over \[-200"):
+    # steps of the model that these epochs do not allow
+    with pytest.raises(BrainhiveError) as caught:
         api.decode(trained, epochs.copy().crop(0, 0.998))
-    cube, axes = epochs.get_data(verbose="ERROR"), {"channels": epochs.ch_names}
-    with pytest.raises(BrainhiveError, match="is in fT, and whitening takes µV"):
-        api.decode(trained, cube, times_s=epochs.times, unit="fT", **axes)
-    with pytest.raises(BrainhiveError, match="no channel Cz, which whitening needs"):
+    assert "998 ms" in caught.value.message and "[-200" in caught.value.message
+    cube = epochs.get_data(verbose="ERROR")
+    axes = {"channels": epochs.ch_names, "times_s": epochs.times, "unit": "fT"}
+    with pytest.raises(BrainhiveError) as caught:
+        api.decode(trained, cube, **axes)
+    assert "fT" in caught.value.message and "µV" in caught.value.message
+    with pytest.raises(BrainhiveError) as caught:
         api.decode(trained, epochs.copy().drop_channels(["Cz"]))
+    assert "Cz" in caught.value.message
 
-    # a command from Python is that of the command line
-    line = "dataset=image-folder", "encoders=[demo-clip]", "backbone.kind=ridge"
-    assert go("train-align", *line, "seeds=[0]").folder == trained.path
-    for bad, problem in (
-        (lambda: api.run("trainalign"), "no command 'trainalign'"),
-        (lambda: api.run("embed", datset="demo"), "unknown recipe key 'datset'"),
+    # the command line makes the same run
+    result = go(
+        "train-align",
+        "dataset=image-folder",
+        "encoders=[demo-clip]",
+        "backbone.kind=ridge",
+        "seeds=[0]",
+    )
+    assert result.folder == trained.path
+    for call, fact in (
+        (lambda: api.run("trainalign"), "'trainalign'"),
+        (lambda: api.run("embed", datset="demo"), "'datset'"),
         (lambda: api.run("eval-retrieval", run="none"), "none"),
     ):
-        with pytest.raises(BrainhiveError, match=problem) as caught:
-            bad()
+        with pytest.raises(BrainhiveError, match=fact) as caught:
+            call()
         assert caught.value.hint
 
 
@@ -177,17 +191,15 @@ def test_categories_and_betas(home) -> None:
     grid = api.Grid(np.stack([axis, 0 * axis, 0 * axis], 1), (30, 1, 1), np.eye(4))
     space = api.Voxels({"V1": axis < 10}, grid=grid)
     trained, evaluated = api.fit(betas, labels, runs=runs, space=space, averaged=False)
-    (accuracy,) = (
-        row
-        for row in evaluated.metrics()
-        if (row["scope"], row["metric"]) == ("all", "top1")
-    )
+    accuracy = find_top1(evaluated)
     assert accuracy["value"] > 0.8 and accuracy["n"] == len(labels)
-    assert "runs held out, 5 folds" in accuracy["protocol"]
+    holdout = trained.recipe()["dataset"]["holdout"]
+    assert (holdout["by"], holdout["folds"]) == ("runs", 5)
     assert trained.recipe()["backbone"]["kind"] == "lda"
-    # names as files have them: bytes, numbers, none
-    named = [label.encode() for label in labels[:-1]]
-    stored = api.store_trials(betas, [*named, None], "categories", 3)
+
+    # files may name pictures in bytes or numbers, or leave a name out
+    names_in_bytes = [label.encode() for label in labels[:-1]]
+    stored = api.store_trials(betas, [*names_in_bytes, None], "categories", 3)
     assert len(stored.image_ids) == 59
     stored = api.store_trials(betas, np.array(rows, float), "categories", 2)
     assert {*stored.image_ids} == {"0.0", "1.0", "2.0"}
@@ -195,68 +207,83 @@ def test_categories_and_betas(home) -> None:
     assert stored.space.grid.shape == (30, 1, 1) and stored.made_by == ("arrays",)
     assert np.unique(stored.runs).tolist() == [*range(5)]
 
-    # what is missing or wrong is named
+    # axes that are missing or wrong
     cube, names = np.zeros((3, 2, 5)), ["face", "house", "cat"]
-    timed = {"channels": ["a", "b"], "times_s": np.arange(5) / 100, "unit": "uV"}
-    for arguments, axes, problem in (
-        ((cube, names), {"tims_s": 0}, "no axis 'tims_s'"),
-        ((cube, names), {}, "say its channels and times_s and unit"),
-        ((cube, names), {**timed, "times_s": np.arange(5.0)}, "times from 0 to 4 s"),
-        ((cube, names), {**timed, "channels": ["a"]}, "1 channels, not 2"),
-        ((cube[0, 0], names), timed, r"the array is \[5\]"),
-        ((cube, names[:2]), timed, "2 image ids, not 3"),
-        ((cube, names), {**timed, "run": [1, 2]}, "2 labels of run, and 3 trials"),
+    axes = {"channels": ["a", "b"], "times_s": np.arange(5) / 100, "unit": "uV"}
+    for signal, pictures, wrong_axes, facts in (
+        (cube, names, {"tims_s": 0}, ("'tims_s'",)),
+        (cube, names, {}, ("channels", "times_s", "unit")),
+        (cube, names, {**axes, "times_s": np.arange(5.0)}, ("times", "4 s")),
+        (cube, names, {**axes, "channels": ["a"]}, ("1 channels", "2")),
+        (cube[0, 0], names, axes, ("[5]",)),
+        (cube, names[:2], axes, ("2 image ids", "3")),
+        (cube, names, {**axes, "run": [1, 2]}, ("run", "2", "3 trials")),
     ):
-        with pytest.raises((BrainhiveError, RecipeError), match=problem):
-            api.store_trials(*arguments, "categories", **axes)
-    with pytest.raises(MissingData, match="no picture that was shown is in pictures"):
-        paint(home / "pictures", 2, 1)
-        dataset = {"kind": "image-folder", "root": str(home / "pictures")}
-        api.store_trials(cube, names, dataset, **timed)
+        with pytest.raises(BrainhiveError) as caught:
+            api.store_trials(signal, pictures, "categories", **wrong_axes)
+        for fact in facts:
+            assert fact in f"{caught.value.message} {caught.value.hint}"
+    paint(home / "pictures", 2, 1)
+    dataset = {"kind": "image-folder", "root": str(home / "pictures")}
+    with pytest.raises(MissingData, match="pictures"):
+        api.store_trials(cube, names, dataset, **axes)
+
+
+def find_top1(evaluated: api.Run) -> dict:
+    """Find the row of the top-1 accuracy over all cells."""
+    (row,) = (
+        row
+        for row in evaluated.metrics()
+        if row["scope"] == "all" and row["metric"] == "top1"
+    )
+    return row
 
 
 CATEGORIES = ["face", "house"] * 6
 
 
 @pytest.mark.parametrize(
-    ("pictures", "runs", "words"),
+    ("pictures", "runs", "argument", "facts"),
     [
-        (CATEGORIES, [3] * 12, "runs has one value, 3, for all 12 trials of X"),
-        (CATEGORIES, 1, "runs has one value, 1"),
-        (sorted(CATEGORIES), [1] * 6 + [2] * 6, "without run 1, the trials of X show"),
-        (["face"] * 12, None, "all trials show face"),
-        ([f"{n}" for n in range(12)], None, "pictures names another category for each"),
+        (CATEGORIES, [3] * 12, "runs=[n]", ("3", "12 trials")),
+        (CATEGORIES, 1, "runs=[n]", ("1",)),
+        (sorted(CATEGORIES), [1] * 6 + [2] * 6, "runs", ("run 1", "house")),
+        (["face"] * 12, None, "pictures=[n]", ("face",)),
+        ([f"{n}" for n in range(12)], None, "pictures", ("12 trials",)),
     ],
 )
 def test_what_cannot_be_held_out_is_told_in_the_words_of_fit(
-    home, pictures, runs, words
+    home, pictures, runs, argument, facts
 ) -> None:
-    """Issue 84, row E: one run ended with `dataset.holdout.folds`, a recipe's key."""
-    with pytest.raises(RecipeError) as refused:
+    """The error names an argument of `fit`, and not `dataset.holdout.folds`."""
+    with pytest.raises(RecipeError) as caught:
         api.fit(np.zeros((12, 8)), pictures, runs=runs)
 
-    told = f"{refused.value.message} {refused.value.hint}"
-    assert words in told and "holdout" not in told and "fold " not in told
-    assert "pictures" in told or "runs=" in told or "runs out" in told
+    text = f"{caught.value.message} {caught.value.hint}"
+    assert argument in text
+    assert "holdout" not in text and "fold " not in text
+    for fact in facts:
+        assert fact in caught.value.message
 
 
 def test_few_trials_of_each_category_are_held_out_in_as_many_folds(home) -> None:
-    """Issue 84, row E: six trials without runs ended with a fold of a recipe."""
     signal = np.random.default_rng(0).normal(size=(6, 8))
 
-    _, evaluated = api.fit(signal, ["face", "house"] * 3)
+    trained, evaluated = api.fit(signal, ["face", "house"] * 3)
 
-    (row,) = (
-        row
-        for row in evaluated.metrics()
-        if (row["scope"], row["metric"]) == ("all", "top1")
-    )
-    assert row["n"] == 6 and "3 folds" in row["protocol"]
+    assert find_top1(evaluated)["n"] == 6
+    holdout = trained.recipe()["dataset"]["holdout"]
+    assert (holdout["by"], holdout["folds"]) == ("trials", 3)
 
 
 def respond(labels: np.ndarray) -> np.ndarray:
-    """Simulate trials of a second, a run each row of labels, in which the response to
-    the next label is all that there is.
+    """Simulate trials of one second that contain only the response to the next label.
+
+    Args:
+        labels: Labels [runs, trials].
+
+    Returns:
+        Trials [runs × trials, C, T].
     """
     random = np.random.default_rng(0)
     responses = 2 * random.normal(size=(4, len(NAMES), 1))
@@ -266,11 +293,15 @@ def respond(labels: np.ndarray) -> np.ndarray:
 
 
 def fit_four(signal: np.ndarray, labels: np.ndarray, **axes):
-    """Fit four categories of five runs; give both runs, top-1 and the answer."""
+    """Fit four categories in five runs.
+
+    Returns:
+        The training run, the run of eval-retrieval, its top-1 and its verdict.
+    """
     runs = np.repeat(np.arange(len(labels)), labels.shape[1])
-    timed = {**AXES, "times_s": np.arange(20) / 20, **axes}
-    names = np.array([*"abcd"])[labels.ravel()].tolist()
-    trained, evaluated = api.fit(signal, names, runs=runs, **timed)
+    axes = {**AXES, "times_s": np.arange(20) / 20, **axes}
+    categories = np.array(list("abcd"))[labels.ravel()].tolist()
+    trained, evaluated = api.fit(signal, categories, runs=runs, **axes)
     (answer,) = evaluated.measurements.facts.answers
     return trained, evaluated.measurements.overall["top1"], answer
 
@@ -278,8 +309,8 @@ def fit_four(signal: np.ndarray, labels: np.ndarray, **axes):
 @pytest.mark.nightly
 @pytest.mark.parametrize("design", ["cycle", "random"])
 def test_responses_to_the_next_label_are_no_decoding_of_this_one(home, design) -> None:
-    """Issue 84, row 5: where the order repeats, windows that overlap tell a label by
-    the response to the next.
+    """If the order of labels repeats, overlapping windows predict a label from the
+    response to the next label.
     """
     random = np.random.default_rng(1)
     labels = np.stack(
@@ -292,13 +323,13 @@ def test_responses_to_the_next_label_are_no_decoding_of_this_one(home, design) -
     trained, top1, answer = fit_four(respond(labels), labels, onset_s=onset_s)
 
     assert (top1.value > 0.8) == (answer.side == "not testable") == (design == "cycle")
-    assert ("windows overlap by 0.20 s" in answer.test) == (design == "cycle")
-    # decoding by time leaves out the times of other responses
+    assert ("0.20 s" in answer.test) == (design == "cycle")
+    # decoding by time leaves out the times of the next response
     explained = api.open_run(api.run("explain", run=trained.path, draws=50).folder)
     facts = explained.measurements.facts
     ends = np.array(facts.profiles[0]["windows_ms"])
     assert (ends.max() <= 800) == (design == "cycle")
-    assert ("windows overlap" in facts.untested) == (design == "cycle")
+    assert bool(facts.untested) == (design == "cycle")
 
 
 @pytest.mark.nightly
@@ -306,9 +337,7 @@ def test_responses_to_the_next_label_are_no_decoding_of_this_one(home, design) -
     ("axes", "side"), [({}, "not testable"), ({"onset_s": "unknown"}, "above chance")]
 )
 def test_rows_are_the_order_unless_it_is_unknown(home, axes, side) -> None:
-    """Issue 84, row 3: rows were taken in random order, and noise that drifts while
-    labels come in blocks was above chance.
-    """
+    """A slow drift predicts labels that come in blocks, unless the order is unknown."""
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), 10)[None].repeat(5, 0)
     drift = np.linspace(-3, 3, 40)[:, None, None] * random.normal(size=(len(NAMES), 1))
@@ -318,11 +347,10 @@ def test_rows_are_the_order_unless_it_is_unknown(home, axes, side) -> None:
 
     trained, top1, answer = fit_four(signal, labels, **axes)
 
-    # all that is decoded has the same caveats, as reconstructions
+    # predictions have the same caveats as the evaluation
     decoded = trained.predictions(cell=trained.cells[0].name)
     assert decoded.caveats == list(top1.caveats)
     assert top1.value > 0.6 and answer.side == side
-    assert ("the order of trials is not known" in answer.words) == bool(axes)
     assert ("order of trials unknown" in top1.caveats) == bool(axes)
     assert ("signal or time" in top1.caveats) == (not axes)
 
