@@ -384,7 +384,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         )
         averages = summarise_ranks(
             [[*score.average_ranks.values()]],
-            only=("top1", "top5"),
+            metric_names=("top1", "top5"),
             protocol=extend_protocol(AVERAGED, caveats),
             **common,
         )

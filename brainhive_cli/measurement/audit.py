@@ -266,7 +266,9 @@ def _spread(similarities: Tensor) -> float:
 
 def _ties(result: ForeignResult) -> Judged:
     names = ("top1", "top5", "mean_rank", "rank_auc")
-    metrics = summarise_ranks([result.ranks], result.pool, split="test", only=names)
+    metrics = summarise_ranks(
+        [result.ranks], result.pool, split="test", metric_names=names
+    )
     listed = (f"{metric.name} {metric.value:.3f}" for metric in metrics)
     evidence = f"ties against the model: {', '.join(listed)}"
     if result.missing:

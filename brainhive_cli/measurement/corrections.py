@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from brainhive_cli.core import parts
-from brainhive_cli.measurement.ranks import SHORTEST, normalise_tokens
+from brainhive_cli.measurement.ranks import MIN_TOKEN_LENGTH, normalise_tokens
 
 Correct = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From similarities [N, M], and tokens of signals [N, D] and gallery [M, D], to
@@ -164,7 +164,7 @@ class Whitening(Correction):
         # variances shrunk towards their mean over D, so that no small one is blown up
         mean_variance = variances.sum() / signals.shape[1]
         shrunk = (1 - SHRINKAGE) * variances + SHRINKAGE * mean_variance
-        whitened = (left * (spread / shrunk.clamp(min=SHORTEST).sqrt())) @ axes
+        whitened = (left * (spread / shrunk.clamp(min=MIN_TOKEN_LENGTH).sqrt())) @ axes
         return normalise_tokens(whitened)
 
 

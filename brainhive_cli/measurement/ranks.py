@@ -1,6 +1,4 @@
-"""Ranks of the seen image among a gallery, by cosine similarity, and whether they are
-better than guesses.
-"""
+"""Ranks of the seen picture in a gallery, by cosine similarity to a signal."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -20,21 +18,23 @@ from brainhive_cli.measurement.statistics import Limits, Metric, measure
 from brainhive_cli.measurement.units import Items
 
 TIE_TOLERANCE = 1e-12
-"""Similarities closer than this are equal: above the rounding of float64, below that of
-float32 tokens.
+"""Largest difference between two similarities that count as equal. It is larger than
+the rounding error of float64 and smaller than a difference between float32 tokens.
 """
-CANDIDATES = 1024
-"""Candidates that are compared at once: with a few hundred queries, what a core's
-caches hold.
+CANDIDATES_PER_BLOCK = 1024
+"""Number of candidates that are compared in one step. Their similarities to a few
+hundred signals fit into the cache of a CPU core.
 """
-SIMILARITIES_AT_ONCE = 2**22
-"""Similarities that are held at once, 32 MB in float64, so that many queries fit
-too.
+MAX_SIMILARITIES = 2**22
+"""Largest number of similarities in memory at a time. They take 32 MB in float64."""
+MAX_TARGET_NUMBERS = 2**18
+"""Largest number of token values of targets in memory at a time. They take 2 MB in
+float64.
 """
-NUMBERS_AT_ONCE = 2**18
-"""Numbers of targets that are held at once in float64 (2 MB)."""
-SHORTEST = 1e-12
-"""A token shorter than this has no direction: its similarity to all is 0."""
+MIN_TOKEN_LENGTH = 1e-12
+"""Length below which a token has no direction, so that its similarities are 0."""
+TOP_K = (1, 3, 5)
+"""Ranks k up to which the seen picture counts as retrieved, as usual in papers."""
 Candidates = TypeVar("Candidates", Tensor, Tensor | None)
 
 
@@ -44,52 +44,54 @@ def rank_targets(
     target: Tensor,
     tie: float = TIE_TOLERANCE,
 ) -> Tensor:
-    """Rank each signal's target in the gallery; ties rank against the model.
+    """Rank the target of each signal in the gallery. Ties count against the model.
 
     Args:
-        signal_tokens: [N, D]; or similarities [N, M], where there is no gallery.
-        gallery: Image tokens [M, D], or None.
-        target: Index of the seen image in the gallery, [N]; or [N, K] when K gallery
-            items show it (-1 where there are fewer), of which the best counts, among
-            those that do not.
-        tie: Similarities closer than this are equal; negative: they rank for the model.
+        signal_tokens: Tokens [N, D] of the signals. Without a gallery: similarities
+            [N, M] of the signals to the candidates.
+        gallery: Tokens [M, D] of the candidate pictures, or None.
+        target: Index [N] of the seen picture in the gallery. If K candidates show the
+            seen picture: their indices [N, K], with -1 where a signal has fewer. The
+            best of the K candidates is ranked among the candidates that show other
+            pictures.
+        tie: Largest difference between similarities that count as equal. If it is
+            negative, ties count for the model.
 
     Returns:
-        Ranks [N] on the CPU, 1 is best.
+        Ranks [N] on the CPU. 1 is the best rank.
 
     Raises:
-        BrainhiveError: if a token is not a number.
+        BrainhiveError: if a token is not finite.
     """
-    signal_tokens, gallery, targets = _prepare(signal_tokens, gallery, target)
-    best = target_similarities(signal_tokens, gallery, targets).amax(1, keepdim=True)
+    signal_tokens, gallery, targets = _prepare_tokens(signal_tokens, gallery, target)
+    similarities = target_similarities(signal_tokens, gallery, targets)  # [N, K]
+    best = similarities.amax(1, keepdim=True)
     return 1 + count_at_least(signal_tokens, gallery, targets, best, tie)[:, 0].cpu()
 
 
 def rank_first_pictures(signal_tokens: Tensor, gallery: Tensor, pictures: int) -> Int64:
-    """Rank not only the seen picture but each of the first ones of the gallery, for
-    every signal.
+    """Rank each of the first pictures of the gallery for every signal.
 
     Args:
-        signal_tokens: [N, D].
-        gallery: Image tokens [M, D].
-        pictures: P, how many of the gallery, from the first, are ranked.
+        signal_tokens: Tokens [N, D] of the signals.
+        gallery: Tokens [M, D] of the candidate pictures.
+        pictures: Number P of pictures that are ranked, from the first one on.
 
     Returns:
-        Ranks [N, P]; ties rank against the model.
+        Ranks [N, P] among all M candidates. Ties count against the picture.
     """
-    # similarities that count as equal to those of the ranked pictures, or larger
+    # a candidate at this similarity or above ranks before the picture, or is it
     signals = normalise_tokens(signal_tokens)
     similarities = signals @ normalise_tokens(gallery[:pictures]).T
     limits = similarities.contiguous() - TIE_TOLERANCE
 
-    # candidates at these limits or above, block by block
-    # [N, P]
-    counts = torch.zeros(limits.shape, dtype=torch.int64, device=limits.device)
-    for block in gallery.split(CANDIDATES):
-        # [N, m]
-        ascending = (
-            (signals @ normalise_tokens(block.to(signals.device)).T).sort(1).values
-        )
+    # count such candidates in each block of the gallery
+    counts = torch.zeros(
+        limits.shape, dtype=torch.int64, device=limits.device
+    )  # [N, P]
+    for block in gallery.split(CANDIDATES_PER_BLOCK):
+        candidates = normalise_tokens(block.to(signals.device))
+        ascending = (signals @ candidates.T).sort(1).values  # [N, m]
         counts += ascending.shape[1] - torch.searchsorted(ascending, limits)
     return counts.cpu().numpy()
 
@@ -97,138 +99,157 @@ def rank_first_pictures(signal_tokens: Tensor, gallery: Tensor, pictures: int) -
 def rank_with_precision(
     signal_tokens: Tensor, gallery: Tensor, seen: Tensor, relevant: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Rank each signal's seen image, and average the precision at each relevant one, in
-    one reading of all.
+    """Rank the seen picture, and compute the average precision of relevant pictures.
+
+    The average precision of a signal is the mean over its relevant pictures of
+    k / (k + w). The k-th best relevant picture has w wrong pictures before it. With one
+    relevant picture it is 1 / rank. Wrong pictures that tie with a relevant picture
+    rank before it.
 
     Args:
-        signal_tokens: [N, D].
-        gallery: Image tokens [M, D].
-        seen: Index of the seen image in the gallery, [N].
-        relevant: Indices of the relevant images, among them the seen one, [N, K]; -1
-            where there are fewer than K.
+        signal_tokens: Tokens [N, D] of the signals.
+        gallery: Tokens [M, D] of the candidate pictures.
+        seen: Index [N] of the seen picture in the gallery.
+        relevant: Indices [N, K] of the relevant pictures, with -1 where a signal has
+            fewer. The seen picture is one of them.
 
     Returns:
-        Ranks [N] as those of `ranks`, and average precision [N] in float64, both on the
-        CPU; wrong images that tie with a relevant one rank before it. With one relevant
-        image it is one over the rank.
+        Ranks [N], as `rank_targets` computes them, and average precision [N] in
+        float64. Both are on the CPU.
 
     Raises:
-        BrainhiveError: if a token is not a number.
+        BrainhiveError: if a token is not finite.
     """
-    signal_tokens, gallery, targets = _prepare(signal_tokens, gallery, relevant)
+    signal_tokens, gallery, targets = _prepare_tokens(signal_tokens, gallery, relevant)
     similarities = target_similarities(signal_tokens, gallery, targets)  # [N, K]
-    wrong = count_at_least(signal_tokens, gallery, targets, similarities)  # [N, K]
+    wrong_before = count_at_least(signal_tokens, gallery, targets, similarities)
+    is_target = targets >= 0  # [N, K]
 
-    # rank of the seen image: wrong images before it, and relevant ones, itself among
-    # the latter
+    # before the seen picture rank wrong pictures and more similar relevant ones
     is_seen = targets == seen.to(targets.device)[:, None]
-    limits = (
-        similarities.masked_fill(~is_seen, -math.inf).amax(1, keepdim=True)
-        - TIE_TOLERANCE
+    seen_similarity = similarities.masked_fill(~is_seen, -math.inf).amax(
+        1, keepdim=True
     )
-    seen_ranks = wrong.masked_fill(~is_seen, 0).amax(1) + (similarities >= limits).sum(
-        1
-    )
+    wrong_before_seen = wrong_before.masked_fill(~is_seen, 0).amax(1)
+    relevant_before_seen = (similarities >= seen_similarity - TIE_TOLERANCE).sum(1)
+    seen_ranks = wrong_before_seen + relevant_before_seen
 
-    # precision at each relevant image, from the best one
-    wrong = (
-        wrong.masked_fill(targets < 0, torch.iinfo(wrong.dtype).max // 2)
-        .sort(1)
-        .values.cpu()
-    )
-    rank = torch.arange(1, wrong.shape[1] + 1)  # among the relevant
-    precision = (rank / (rank + wrong.double())).where(
-        (targets >= 0).sort(1, descending=True)[0].cpu(), 0
-    )
-    return seen_ranks.cpu(), precision.sum(1) / (targets >= 0).sum(1).cpu()
+    # sort relevant pictures from best to worst, with absent ones at the end
+    infinity = torch.iinfo(wrong_before.dtype).max // 2
+    wrong_before = wrong_before.masked_fill(~is_target, infinity).sort(1).values.cpu()
+    is_sorted_target = is_target.sort(1, descending=True).values.cpu()
+
+    # precision at each relevant picture
+    k = torch.arange(1, wrong_before.shape[1] + 1)
+    precision = (k / (k + wrong_before.double())).where(is_sorted_target, 0)
+    return seen_ranks.cpu(), precision.sum(1) / is_target.sum(1).cpu()
 
 
 def find_nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor:
-    """Find the most similar gallery item of each signal: [N] on the CPU, the first of
-    equals.
+    """Find the candidate that is most similar to each signal.
 
     Args:
-        signal_tokens: [N, D].
-        gallery: Image tokens [M, D], or blocks [m, D] of them, of which one is held at
-            a time.
+        signal_tokens: Tokens [N, D] of the signals.
+        gallery: Tokens [M, D] of the candidates, or an iterable of blocks [m, D] of
+            them. Only one block is in memory at a time.
+
+    Returns:
+        Index [N] of the most similar candidate, on the CPU. Of equally similar
+        candidates it is the first.
     """
     best = torch.full((len(signal_tokens),), -torch.inf)
     best_index = torch.zeros(len(signal_tokens), dtype=torch.long)
+    blocks = [gallery] if isinstance(gallery, Tensor) else gallery
     start = 0
-    for block in [gallery] if isinstance(gallery, Tensor) else gallery:
-        # the best of the block, for as many signals at once as memory is meant to hold
+    for block in blocks:
+        # best candidate of this block, for a limited number of signals at a time
         directions = F.normalize(block.float())
-        rows = max(1, SIMILARITIES_AT_ONCE // len(block))
-        best_of_rows = [
-            (tokens.float() @ directions.T).max(1)
-            for tokens in signal_tokens.split(rows)
-        ]
-        value, index = (
-            torch.cat([pair[n].cpu() for pair in best_of_rows]) for n in (0, 1)
-        )
+        batch_size = max(1, MAX_SIMILARITIES // len(block))
+        values = []
+        indices = []
+        for tokens in signal_tokens.split(batch_size):
+            value, index = (tokens.float() @ directions.T).max(1)
+            values.append(value)
+            indices.append(index)
+        block_best = torch.cat(values).cpu()
+        block_index = torch.cat(indices).cpu()
 
-        # it is kept where it is better than those of the blocks before
-        is_better = value > best
-        best = torch.where(is_better, value, best)
-        best_index = torch.where(is_better, start + index, best_index)
+        # it replaces the best of the previous blocks only if it is more similar
+        is_better = block_best > best
+        best = torch.where(is_better, block_best, best)
+        best_index = torch.where(is_better, start + block_index, best_index)
         start += len(block)
     return best_index
 
 
 def expected_subset_hits(
-    signal_tokens: Tensor, image_tokens: Tensor, ways: int
+    signal_tokens: Tensor, image_tokens: Tensor, subset_size: int
 ) -> tuple[Float64, Float64]:
-    """Compute how often each item ranks first among random subsets of the test items,
-    in both directions.
+    """Compute how often each item ranks first in random subsets of the test items.
 
-    An item of rank r among N ranks first unless one of the r - 1 before it is among the
-    `ways` - 1 others, which are drawn without replacement: its share is C(N - r, ways -
-    1) / C(N - 1, ways - 1).
+    A subset holds the item and w - 1 others of the N items, drawn without replacement,
+    where w is `subset_size`. An item of rank r among all N is first in the share
+    C(N - r, w - 1) / C(N - 1, w - 1) of the subsets.
 
     Args:
-        signal_tokens: [N, D], one an image.
-        image_tokens: [N, D], of the same items in the same order.
-        ways: Items of a subset, N at most.
+        signal_tokens: Tokens [N, D] of the signals, with one signal per picture.
+        image_tokens: Tokens [N, D] of the pictures, in the order of the signals.
+        subset_size: Number of items in a subset, at most N.
 
     Returns:
-        Shares [N] signal to image and [N] image to signal.
+        The shares [N] where the signal searches for its picture, and the shares [N]
+        where the picture searches for its signal.
 
-    Source: 300-way on NSD: MindEye (arXiv 2305.18274), section 4.1, which draws 30
-    subsets.
+    Source: 300-way retrieval on NSD: MindEye (arXiv 2305.18274), section 4.1, which
+    draws 30 subsets.
     """
-    # share of an item by its rank
+    # share(1) = 1, and share(r + 1) = share(r) * (N - r - w + 1) / (N - r)
     count = len(signal_tokens)
-    same = torch.arange(len(signal_tokens))
-    before = np.arange(count - 1)  # candidates that rank before, less one
-    spared = np.clip(count - ways - before, 0, None) / (count - 1 - before)
-    share = np.concatenate([[1.0], spared.cumprod()])
+    before = np.arange(count - 1)  # r - 1
+    ratios = np.clip(count - subset_size - before, 0, None) / (count - 1 - before)
+    share_of_rank = np.concatenate([[1.0], ratios.cumprod()])
 
     # ranks in both directions
-    forward = rank_targets(signal_tokens, image_tokens, same).numpy()
-    return share[forward - 1], share[
-        rank_targets(image_tokens, signal_tokens, same).numpy() - 1
-    ]
+    target = torch.arange(count)
+    signal_ranks = rank_targets(signal_tokens, image_tokens, target).numpy()
+    picture_ranks = rank_targets(image_tokens, signal_tokens, target).numpy()
+    return share_of_rank[signal_ranks - 1], share_of_rank[picture_ranks - 1]
 
 
-def _prepare(
+def _prepare_tokens(
     signal_tokens: Tensor, gallery: Candidates, target: Tensor
 ) -> tuple[Tensor, Candidates, Tensor]:
-    """Refuse tokens that are not finite, and bring tokens and targets to one device."""
-    targets, device = target.reshape(len(target), -1), signal_tokens.device  # [N, K]
-    for tokens, name in (
-        (signal_tokens, "signal tokens"),
-        *(() if gallery is None else ((gallery, "gallery embeddings"),)),
-    ):
-        if bad := int(
-            (~torch.linalg.vector_norm(tokens.float(), dim=1).isfinite()).sum()
-        ):
-            raise BrainhiveError(
-                f"{bad} of {len(tokens)} {name} are not finite",
-                "the training has diverged",
-            )
+    """Check that all tokens are finite, and move them to the device of the signals.
+
+    Args:
+        signal_tokens: Tokens [N, D] of the signals.
+        gallery: Tokens [M, D] of the candidates, or None.
+        target: Indices [N] or [N, K] of the targets in the gallery.
+
+    Returns:
+        The signal tokens, the gallery and the targets [N, K], without gradients.
+
+    Raises:
+        BrainhiveError: if a token is not finite.
+    """
+    targets = target.reshape(len(target), -1)  # [N, K]
+    device = signal_tokens.device
+    _check_finite(signal_tokens, "signal tokens")
     if gallery is not None:
+        _check_finite(gallery, "gallery embeddings")
         gallery = gallery.detach().to(device)
     return signal_tokens.detach(), gallery, targets.to(device)
+
+
+def _check_finite(tokens: Tensor, name: str) -> None:
+    """Raise an error if any token [N, D] is not finite."""
+    is_finite = torch.linalg.vector_norm(tokens.float(), dim=1).isfinite()
+    count = int((~is_finite).sum())
+    if count:
+        raise BrainhiveError(
+            f"{count} of {len(tokens)} {name} are not finite",
+            "look for NaN in the model's output: its training may have diverged",
+        )
 
 
 def count_at_least(
@@ -238,45 +259,44 @@ def count_at_least(
     thresholds: Tensor,
     tie: float = TIE_TOLERANCE,
 ) -> Tensor:
-    """Count the wrong candidates whose cosine similarity is at least a query's own;
-    ties count.
+    """Count the wrong candidates whose similarity to a query reaches a threshold.
 
     Args:
-        queries: [N, D]; or similarities [N, M], where there is no gallery.
-        gallery: [M, D], or None.
-        targets: Right candidates, [N, K] indices in the gallery; -1 where there are
-            fewer than K.
-        thresholds: Similarities to count against, [N, J] in float64 (see
-            `similarity_to`).
-        tie: Similarities closer than this are equal; negative: ties do not count.
+        queries: Tokens [N, D] of the queries. Without a gallery: similarities [N, M] of
+            the queries to the candidates.
+        gallery: Tokens [M, D] of the candidates, or None.
+        targets: Indices [N, K] of the right candidates, which are not counted. -1 where
+            a query has fewer than K.
+        thresholds: J cosine similarities [N, J] of each query, in float64. Usually they
+            come from `target_similarities`.
+        tie: Largest difference from the threshold that counts as equal. If it is
+            negative, candidates at the threshold are not counted.
 
     Returns:
-        Counts [N, J].
+        Number [N, J] of wrong candidates with a cosine similarity of at least
+        threshold - tie.
     """
     signals = queries.double() if gallery is None else normalise_tokens(queries)
     counts = torch.zeros(thresholds.shape, dtype=torch.int64, device=queries.device)
-    size = max(1, SIMILARITIES_AT_ONCE // max(queries.shape))  # of [N, m] and of [m, D]
     pool = queries.shape[1] if gallery is None else len(gallery)
-    for start in range(0, pool, size):
-        # similarities of a block of candidates, in float64: float32 cannot tell near
-        # ties apart
-        # [N, m]
-        similarity = (
-            signals[:, start : start + size].clone()
-            if gallery is None
-            else signals
-            @ normalise_tokens(gallery[start : start + size].to(signals.device)).T
-        )
+    # bounds the similarities [N, m] and the tokens [m, D] of a block
+    block_size = max(1, MAX_SIMILARITIES // max(queries.shape))
+    for start in range(0, pool, block_size):
+        # float32 cannot distinguish near ties, so similarities are in float64
+        block = slice(start, start + block_size)
+        if gallery is None:
+            similarity = signals[:, block].clone()
+        else:
+            candidates = normalise_tokens(gallery[block].to(signals.device))
+            similarity = signals @ candidates.T  # [N, m]
 
-        # without the right candidates
+        # right candidates of this block get -inf, so that they are never counted
         columns = targets - start
         width = similarity.shape[1]
-        limits = torch.where(
-            (columns >= 0) & (columns < width), -math.inf, math.inf
-        ).to(similarity)
-        similarity.scatter_reduce_(1, columns.clamp(0, width - 1), limits, "amin")
+        is_in_block = (columns >= 0) & (columns < width)
+        ceilings = torch.where(is_in_block, -math.inf, math.inf).to(similarity)
+        similarity.scatter_reduce_(1, columns.clamp(0, width - 1), ceilings, "amin")
 
-        # those at each threshold or above
         for column, threshold in enumerate(thresholds.unbind(1)):
             counts[:, column] += (similarity >= threshold[:, None] - tie).sum(1)
     return counts
@@ -285,36 +305,37 @@ def count_at_least(
 def target_similarities(
     queries: Tensor, gallery: Tensor | None, targets: Tensor
 ) -> Tensor:
-    """Compute the cosine similarity of each query with its targets: [N, K] in float64,
-    -inf where -1. Without a gallery, queries are similarities [N, M].
+    """Compute the cosine similarity of each query to its targets.
+
+    Args:
+        queries: Tokens [N, D] of the queries. Without a gallery: similarities [N, M] of
+            the queries to the candidates.
+        gallery: Tokens [M, D] of the candidates, or None.
+        targets: Indices [N, K] of the targets in the gallery. -1 where a query has
+            fewer than K.
+
+    Returns:
+        Similarities [N, K] in float64, with -inf where `targets` is -1.
     """
     if gallery is None:
         similarities = queries.double().gather(1, targets.clamp(min=0))
         return similarities.masked_fill(targets < 0, -math.inf)
-    size = max(1, NUMBERS_AT_ONCE // (targets.shape[1] * queries.shape[1]))
-    blocks = [
-        torch.einsum(
-            "nd,nkd->nk",
-            normalise_tokens(batch),
-            normalise_tokens(gallery[rows.clamp(min=0)]),
-        )
-        for batch, rows in zip(queries.split(size), targets.split(size), strict=True)
-    ]
-    return torch.cat(blocks).masked_fill(targets < 0, -math.inf)
+
+    batch_size = max(1, MAX_TARGET_NUMBERS // (targets.shape[1] * queries.shape[1]))
+    query_batches = queries.split(batch_size)
+    target_batches = targets.split(batch_size)
+    batches = []
+    for tokens, indices in zip(query_batches, target_batches, strict=True):
+        candidates = normalise_tokens(gallery[indices.clamp(min=0)])  # [n, K, D]
+        batches.append(torch.einsum("nd,nkd->nk", normalise_tokens(tokens), candidates))
+    return torch.cat(batches).masked_fill(targets < 0, -math.inf)
 
 
 def normalise_tokens(tokens: Tensor) -> Tensor:
-    """Bring tokens to unit length in float64."""
+    """Divide tokens [..., D] by their Euclidean length, in float64."""
     exact = tokens.detach().to(torch.float64, copy=True)
-    return exact.div_(
-        torch.linalg.vector_norm(exact, dim=-1, keepdim=True).clamp_(min=SHORTEST)
-    )
-
-
-NO_ENDS: Any = dict.fromkeys(("low", "high", "these_subjects", "people", "seed_sd"))
-"""Fields of a metric without an interval."""
-TOP_K = (1, 3, 5)
-"""Ranks within which the seen image counts as retrieved; the field's."""
+    length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
+    return exact.div_(length.clamp_(min=MIN_TOKEN_LENGTH))
 
 
 def summarise_ranks(
@@ -326,92 +347,133 @@ def summarise_ranks(
     protocol: str = "cosine",
     seeds: Sequence[int] = (),
     targets: int = 1,
-    only: Sequence[str] = (),
+    metric_names: Sequence[str] = (),
 ) -> list[Metric]:
-    """Summarise ranks: top-1, -3, -5, mean and median rank, mean reciprocal rank, and
-    the share of wrong images below the seen one, each with its chance.
+    """Compute the metrics of retrieval from ranks, each with its chance level.
+
+    The metrics of a rank r among M candidates, K of which show the seen picture, are:
+
+    - `top1`, `top3` and `top5`: share of ranks up to 1, 3 and 5;
+    - `mean_rank` and `median_rank`;
+    - `mrr`: mean reciprocal rank, the mean of 1 / r;
+    - `rank_auc`: share of the wrong pictures below the seen one, 1 - (r - 1) / (M - K).
 
     Args:
-        ranks_of_subjects: Ranks [N], one array a subject; or [S, N] of S seeds,
-            averaged for each item, so that an item counts once however many models were
-            tried on it.
-        pool: M, size of the gallery.
-        split: Part of the data set that the signals are of.
-        items: Which are the same for several subjects, and which are alike (see
+        ranks_of_subjects: Ranks of each subject: [N], or [S, N] of S seeds. A metric is
+            averaged over seeds for each item, so an item counts once.
+        pool: Number M of candidates in the gallery.
+        split: Part of the data set that the signals belong to.
+        items: Items that several subjects share, and the units of items (see
             `statistics.estimate_interval`).
-        protocol: Name of the way the ranks were made.
-        seeds: Seeds of the trainings that were measured.
-        targets: K, gallery items that show the seen image.
-        only: Names of the metrics to compute; all when empty.
+        protocol: Name of the way in which the ranks were made.
+        seeds: Seeds of the trained models.
+        targets: Number K of candidates that show the seen picture.
+        metric_names: Names of the metrics to compute. If empty, all of them.
+
+    Returns:
+        The metrics with their intervals. The median rank has no interval.
     """
-    # ranks that guesses would have
-    # [S, N]
     groups = [
         np.atleast_2d(np.asarray(ranks, np.float64)) for ranks in ranks_of_subjects
-    ]
-    common: Any = {
-        "protocol": protocol,
-        "split": split,
-        "pool": pool,
-        "seeds": seeds,
-        "items": items,
-    }
+    ]  # [S, N] of each subject
     guess = chance_of_ranks(pool, targets)
-    possible = np.arange(1, len(guess) + 1)
+    possible_ranks = np.arange(1, len(guess) + 1)
 
-    # value of a rank, and the limits of its mean over items
-    span = (1.0, float(pool))
-    share = (0.0, 1.0)
-    transforms: dict[str, tuple[Callable[[Any], Any], Limits]] = {
-        **{f"top{k}": (partial(np.greater_equal, k), share) for k in TOP_K},
-        "mean_rank": (np.asarray, span),
-        "median_rank": (np.asarray, span),
-        "mrr": (np.reciprocal, share),
-        "rank_auc": (lambda ranks: 1 - (ranks - 1) / max(1, pool - targets), share),
-    }
+    def rank_auc(ranks: Any) -> Any:
+        return 1 - (ranks - 1) / max(1, pool - targets)
 
-    # each metric with its chance
+    # function of a rank, and the limits of its mean over items
+    rank_limits = (1.0, float(pool))
+    share_limits = (0.0, 1.0)
+    transforms: dict[str, tuple[Callable[[Any], Any], Limits]] = {}
+    for k in TOP_K:
+        transforms[f"top{k}"] = (partial(np.greater_equal, k), share_limits)
+    transforms["mean_rank"] = (np.asarray, rank_limits)
+    transforms["median_rank"] = (np.asarray, rank_limits)
+    transforms["mrr"] = (np.reciprocal, share_limits)
+    transforms["rank_auc"] = (rank_auc, share_limits)
+
     metrics = []
-    for name in only or transforms:
+    for name in metric_names or transforms:
         transform, limits = transforms[name]
-        # no rounding error is shown
-        chance = float(f"{guess @ transform(possible.astype(np.float64)):.12g}")
-        values = [transform(group) for group in groups]
+        chance = guess @ transform(possible_ranks.astype(np.float64))
         metric = measure(
-            name, values, is_share=True, chance=chance, limits=limits, **common
+            name,
+            [transform(group) for group in groups],
+            protocol=protocol,
+            split=split,
+            pool=pool,
+            chance=float(f"{chance:.12g}"),  # without the rounding error of the sum
+            seeds=seeds,
+            items=items,
+            is_share=True,
+            limits=limits,
         )
-        if name == "median_rank":  # intervals are of means
-            median = float(np.mean([np.median(group.mean(0)) for group in groups]))
-            chance = float(possible[np.searchsorted(guess.cumsum(), 0.5)])
-            metric = replace(
-                metric,
-                value=median,
-                chance=chance,
-                interval="none: of a median",
-                **NO_ENDS,
-            )
+        if name == "median_rank":
+            metric = _replace_by_median(metric, groups, guess)
         metrics.append(metric)
     return metrics
 
 
+def _replace_by_median(
+    metric: Metric, groups: Sequence[Float64], guess: Float64
+) -> Metric:
+    """Replace the mean of a metric by the median, which has no interval.
+
+    Args:
+        metric: Metric of the mean rank.
+        groups: Ranks [S, N] of each subject.
+        guess: Probability [R] of each rank under guessing, from rank 1.
+    """
+    medians = [np.median(group.mean(0)) for group in groups]
+    return replace(
+        metric,
+        value=float(np.mean(medians)),
+        chance=float(1 + np.searchsorted(guess.cumsum(), 0.5)),
+        low=None,
+        high=None,
+        interval="none: of a median",
+        these_subjects=None,
+        people=None,
+        seed_sd=None,
+    )
+
+
 def chance_of_ranks(pool: int, targets: int = 1) -> Float64:
-    """Compute the probability of each rank, from 1, of guesses among `pool` candidates,
-    `targets` right.
+    """Compute the distribution of the best target's rank in a random order.
+
+    With M candidates and K targets, P(rank > r) is the product over i from 0 to r - 1
+    of (M - K - i) / (M - i).
+
+    Args:
+        pool: Number M of candidates.
+        targets: Number K of candidates that count as right.
+
+    Returns:
+        Probability [M - K + 1] of each rank, from rank 1.
     """
     wrong = pool - targets
-    # given that all before missed
-    missed = (wrong - np.arange(wrong + 1)) / (pool - np.arange(wrong + 1))
-    later = np.cumprod(missed)  # the rank is beyond 1, 2, ...
-    return np.concatenate([[1.0], later[:-1]]) - later
+    index = np.arange(wrong + 1)
+    p_wrong = (wrong - index) / (pool - index)  # if all candidates before were wrong
+    p_beyond = np.cumprod(p_wrong)  # P(rank > 1), P(rank > 2), ...
+    return np.concatenate([[1.0], p_beyond[:-1]]) - p_beyond
 
 
 def chance_of_precision(pool: int, relevant: Int64) -> Float64:
-    """Compute the average precision of a random order of `pool` candidates, `relevant`
-    [N] of them right.
+    """Compute the expected average precision of a random order.
+
+    With M candidates, R of them relevant, and the harmonic number H = 1 + 1/2 + … + 1/M
+    it is (H + (R - 1) / (M - 1) * (M - H)) / M.
+
+    Args:
+        pool: Number M of candidates.
+        relevant: Number [N] of relevant candidates of each signal.
+
+    Returns:
+        Expected average precision [N].
 
     Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline for
     System Evaluation.
     """
-    # closed form by the harmonic number of the pool
     harmonic = float((1 / np.arange(1, pool + 1)).sum())
     return (harmonic + (relevant - 1) / max(1, pool - 1) * (pool - harmonic)) / pool

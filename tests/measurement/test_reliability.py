@@ -35,7 +35,9 @@ def test_the_interval_of_retrieval_holds_although_items_share_one_pool():
         .flatten(3)
     )
     found = [
-        summarise_ranks([rank_halves(*pair)], 60, split="test", only=("top1",))[0]
+        summarise_ranks([rank_halves(*pair)], 60, split="test", metric_names=("top1",))[
+            0
+        ]
         for pair in halves
     ]
     truth = np.mean([each.value for each in found])

@@ -18,7 +18,8 @@ FAULTS = (
     Fault(".contiguous() - TIE_TOLERANCE", ".contiguous() + TIE_TOLERANCE"),
     Fault("    wrong = pool - targets\n", "    wrong = pool\n"),
     Fault(
-        "np.clip(count - ways - before, 0, None)", "np.clip(count - before, 0, None)"
+        "np.clip(count - subset_size - before, 0, None)",
+        "np.clip(count - before, 0, None)",
     ),
     Fault("(correlation < paired).double()", "(correlation > paired).double()"),
     Fault("float(subject_means.var(ddof=1)) / subjects", "0.0"),

@@ -70,7 +70,7 @@ def folds_of_pictures(
     concept_of = dict(zip(names, map(str, concept), strict=True))
     items = StimulusGrouping("concept", concept_of, has_folds=True).make_items([names])
     top1 = summarise_ranks(
-        [ranked.diagonal()], 10, split="test", items=items, only=("top1",)
+        [ranked.diagonal()], 10, split="test", items=items, metric_names=("top1",)
     )
     items = replace(items, parts=fold_of)
     answers = judge([ranked], items, names, fold_of, concept_of, pool=10)

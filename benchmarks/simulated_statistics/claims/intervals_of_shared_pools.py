@@ -43,5 +43,5 @@ def intervals_of_shared_pools(
         [rank_targets(first, second, torch.arange(items))],
         items,
         split="test",
-        only=("top1",),
+        metric_names=("top1",),
     )

@@ -70,7 +70,9 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
         has_folds=True,
     ).make_items([[*group_of]])
     own = ranked[np.arange(len(ranked)), category.ravel()]
-    top1 = summarise_ranks([own], categories, split="test", items=items, only=("top1",))
+    top1 = summarise_ranks(
+        [own], categories, split="test", items=items, metric_names=("top1",)
+    )
     tested_with = dict(enumerate(fold.ravel().tolist())) if is_by_trial else group_of
     items = replace(items, parts=tested_with)
     side = judge([ranked], items, range(categories), label_of=label_of)[0].side

@@ -125,7 +125,7 @@ def conclude(
     for (arm, name), groups in ranks.items():
         if scope_of(arm, name) not in scopes:
             metrics = summarise_ranks(
-                groups, pool, only=MEASURED, protocol=protocols[arm], **context
+                groups, pool, metric_names=MEASURED, protocol=protocols[arm], **context
             )
             scopes[scope_of(arm, name)] = by_name(metrics)
 
@@ -184,7 +184,7 @@ def conclude(
             person = f"sub-{subject:02d}"
             context["items"] = job.items.select(is_own)
             scopes[person] = by_name(
-                summarise_ranks([group], pool, only=MEASURED, **context)
+                summarise_ranks([group], pool, metric_names=MEASURED, **context)
             )
             cells[person] = CellFacts(subject=subject)
             top1[person] = [

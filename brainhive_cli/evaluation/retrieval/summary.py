@@ -473,7 +473,10 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
     if len(first.ranks):
         only = CURVE if first.ranks.ndim > 1 else only
         metrics += summarise_ranks(
-            stack_ranks(tested), targets=first.n_targets, only=only, **context
+            stack_ranks(tested),
+            targets=first.n_targets,
+            metric_names=only,
+            **context,
         )
 
     # values; the chance of a precision is averaged over items and then over cells
