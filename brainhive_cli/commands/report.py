@@ -11,7 +11,7 @@ from pydantic import Field
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import Line, RecipeError
-from brainhive_cli.core.facts import CITES, RetrievalFacts, say
+from brainhive_cli.core.facts import CITES, RetrievalFacts, format_setting
 from brainhive_cli.core.files import atomic_write, home_folder, locate
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
@@ -272,7 +272,9 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
         prefix = "" if key_name == "kind" else f"{key_name} "
         longer_names = []
         for name, set_up in zip(names, set_ups, strict=True):
-            longer_names.append(f"{name}, {prefix}{say(key, set_up.get(key))}")
+            longer_names.append(
+                f"{name}, {prefix}{format_setting(key, set_up.get(key))}"
+            )
 
         # keep the key if it makes more names different
         if len(set(longer_names)) > len(set(names)):

@@ -1,22 +1,28 @@
-"""Facts of a run, one model a command; the set-up behind its numbers: signals, model
-and training.
+"""Facts of a run: every result of a command that is not a number with an interval.
+
+Each command has its own model of facts, such as `RetrievalFacts`. Some words recur:
+
+- A scope names a group of metrics, such as `all` or `subject 1`.
+- A cell is a model that was trained for a subject (or for all) with a seed.
+- The set-up holds the settings of signals, model and training behind the numbers.
+- A caveat is a fixed phrase that limits a number (see `measurements.CAVEATS`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import chain
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, computed_field
 from pydantic.dataclasses import dataclass
 
-LEVEL = 0.05
-"""p up to which a difference is called one."""
+SIGNIFICANCE_LEVEL = 0.05
+"""Largest p of a significant difference."""
 Side = Literal["above chance", "at chance", "below chance", "not testable"]
 SetUp = Mapping[str, Any]
-"""Plain values by key. Keys of a recipe are those that users write (`train.lr`);
-signals are described by `SIGNALS`. A key whose value is not known is left out.
+"""Settings by dotted key. Keys of a recipe are written as in the recipe, such as
+`train.lr`. The keys in `SIGNAL_KEYS` describe the signals. Unknown settings are left
+out.
 """
-SIGNALS = (
+SIGNAL_KEYS = (
     "channels",
     "channel_mapping",
     "window_ms",
@@ -25,43 +31,43 @@ SIGNALS = (
     "unit",
     "preparation",
 )
-"""Keys of the signals that models were tested on: runs that differ in them compare more
-than models.
+"""Keys of a set-up that describe the signals of the test. A comparison of two runs that
+differ in these keys is not a comparison of their models alone.
 """
 CITES = "cites"
-"""Section of the papers behind the data set, the signals, the model, its encoders and
-the generator, by the keys of reports/references.bib.
+"""Section of a set-up that lists the papers of data set, signals, model, encoders and
+generator. Its values are keys in reports/references.bib.
 """
-LISTED = 6
-"""Values of a list that are named one by one; of a longer one its length, first and
-last.
+MAX_LISTED_VALUES = 6
+"""Longest list whose values are all written. For a longer list, the length and the
+first and last value are written.
 """
-NOTHING = "none"
-"""Word for a value that is not there."""
-TEXT = 80
-"""Characters of a value that is shown in a difference."""
+NO_VALUE = "none"
+"""Text for a setting without a value."""
+MAX_TEXT_LETTERS = 80
+"""Longest text of a setting in a difference. Longer texts are cut."""
 
 
-class Model(BaseModel):
-    """Base of everything in facts: plain values that do not change."""
+class FrozenModel(BaseModel):
+    """Base of all models in this file: plain values that cannot be changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class CellFacts(Model):
-    """One training, or what one model was tested on.
+class CellFacts(FrozenModel):
+    """Facts of a cell: a training, or the test of a trained model.
 
     Attributes:
-        cell: Name of the training, where the scope has another.
-        subject: Subject of the signals; None where there are several.
+        cell: Name of the cell. Empty if the name is the scope itself.
+        subject: Subject of the signals, or None for several subjects.
         seed: Seed of the training.
-        source: Source of the pictures of a reconstruction, as `brain`.
+        source: Source of the reconstructed pictures, such as `brain`.
         title: Name in tables.
         variant: Variant of a sweep.
-        epoch: The epoch that was kept.
-        selected_on: What chose that epoch.
-        caveats: What a reader must know of its numbers.
-        took: Seconds, peak memory and parameters.
+        epoch: Epoch whose weights were kept.
+        selected_on: Data on which this epoch was selected.
+        caveats: Caveats of the cell's numbers.
+        took: Seconds, peak memory in bytes and number of parameters, by name.
     """
 
     cell: str = ""
@@ -78,22 +84,26 @@ class CellFacts(Model):
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer to one question: do the shown stimuli, or those of their concepts, rank
-    better than others?
+    """Result of a permutation test of mean ranks against chance.
+
+    The question is whether the shown stimuli (or the stimuli of the shown concepts)
+    rank better than the other candidates.
 
     Attributes:
-        question: What was asked: which stimulus was seen, or of which concept.
-        better: Probability that permuted labels have a mean rank as small; None where
-            nothing was tested.
-        worse: Probability that they have one as large.
-        least_p: The smallest two-sided p that the test can give.
-        n: Items that were tested, over all subjects.
-        pool: Candidates of each.
-        test: How the probabilities were computed, or why nothing could be tested.
-        scope: What the answer is about, as "these 2 concepts"; empty for units in
-            general.
-        wider: The wider claim that the design does not allow; empty where it does.
-        condition: What the answer takes for granted, as nothing says it.
+        question: The question, which asks for the seen stimulus or for its concept.
+        better: Probability that permuted labels have a mean rank as small as the
+            measured one, or smaller, or None without a test.
+        worse: Probability that permuted labels have a mean rank as large, or larger, or
+            None without a test.
+        least_p: Smallest two-sided p that the test can give.
+        n: Number of tested items over all subjects.
+        pool: Number of candidates of each item.
+        test: Method of the test, or the reason why there is no test.
+        scope: Units that the answer holds for, such as "these 2 concepts". Empty for
+            units in general.
+        wider: Sentence on the wider claim that the design does not allow. Empty if the
+            design allows all claims.
+        condition: Assumption behind the answer that the data cannot confirm.
     """
 
     question: str
@@ -110,7 +120,7 @@ class Answer:
     @computed_field  # type: ignore[prop-decorator]
     @property
     def p(self) -> float | None:
-        """The two-sided p."""
+        """Two-sided p, or None without a test."""
         if self.better is None or self.worse is None:
             return None
         return min(1.0, 2 * min(self.better, self.worse))  # both tails
@@ -118,18 +128,24 @@ class Answer:
     @computed_field  # type: ignore[prop-decorator]
     @property
     def side(self) -> Side:
-        """Side of chance on which the ranks are, two-sided at .05."""
-        # a test whose smallest p exceeds LEVEL cannot tell, whatever the ranks are
-        if self.better is None or self.worse is None or self.least_p > LEVEL:
+        """Result of the two-sided test at `SIGNIFICANCE_LEVEL`."""
+        # a test cannot be significant if its smallest possible p is too large
+        if (
+            self.better is None
+            or self.worse is None
+            or self.least_p > SIGNIFICANCE_LEVEL
+        ):
             return "not testable"
-        if 2 * self.better <= LEVEL:
+        if 2 * self.better <= SIGNIFICANCE_LEVEL:
             return "above chance"
-        return "below chance" if 2 * self.worse <= LEVEL else "at chance"
+        if 2 * self.worse <= SIGNIFICANCE_LEVEL:
+            return "below chance"
+        return "at chance"
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def words(self) -> str:
-        """The answer in words, with whom it is about; or why there is none."""
+        """The result with its scope, or the reason why there is none."""
         if self.p is None:
             return f"{self.side}: {self.test}"
         scope = f" for {self.scope}" if self.scope else ""
@@ -138,48 +154,50 @@ class Answer:
 
     @property
     def sentence(self) -> str:
-        """The answer with its test, and the wider claim that is not possible."""
+        """The result with its test, and the wider claim that is not allowed."""
         if self.p is None:
             return f"{self.question}: {self.test}"
-        tested = (
-            f"{self.words} (p {self.p:.2g}, {self.test}, {self.n} stimuli among "
-            f"{self.pool})"
+        sentence = (
+            f"{self.question}: {self.words} (p {self.p:.2g}, {self.test}, "
+            f"{self.n} stimuli among {self.pool})"
         )
-        return "; ".join(filter(None, [f"{self.question}: {tested}", self.wider]))
+        return f"{sentence}; {self.wider}" if self.wider else sentence
 
 
-class Difference(Model):
-    """Difference of one metric between two runs, sources or variants, on the same items
-    and subjects.
+class Difference(FrozenModel):
+    """Difference of a metric between two runs, sources or variants.
+
+    Both are measured on the same items and subjects.
 
     Attributes:
-        first: What is compared.
-        second: What it is compared with.
+        first: Name of the first run, source or variant.
+        second: Name of the second run, source or variant.
         metric: Name of the metric.
-        difference: First less second, mean over subjects.
-        low: Lower end of its 95 % interval: the differences that the test does not
-            reject; None where the items are too few.
-        high: Upper end.
-        interval: How the interval was made, and for whom it holds.
-        n: Items that were compared, over all subjects.
+        difference: First minus second, averaged over subjects.
+        low: Lower end of the 95 % interval, which holds the differences that the test
+            does not reject, or None with too few items.
+        high: Upper end of the interval, or None with too few items.
+        interval: Method of the interval, and the subjects and items it holds for.
+        n: Number of compared items over all subjects.
         subjects: Number of subjects.
-        p_value: Two-sided; at most .05 exactly where 0 is not in the interval. None
-            where items are too few.
-        p_adjusted: The same, adjusted over all `tests` that stand together.
-        test: What it is, and whom it is about.
-        least_p: The smallest p that the test can give.
-        cohens_dz: Effect size over subjects: mean difference over the standard
-            deviation of differences.
-        lower_is_better: Whether less is better in this metric.
-        scope: Units of the claim; empty for units in general.
-        limits: Sentences that limit the test.
-        differs: Keys in which the set-ups differ.
-        caveats: What a reader must know of either.
-        tests: Number of tests that p is adjusted over.
-        tests_of: Of what these are.
+        p_value: Two-sided p, or None with too few items. It is at most .05 exactly if
+            the interval excludes 0.
+        p_adjusted: The same p, adjusted for all `tests` of the family.
+        test: Method of the test, and the subjects and items it holds for.
+        least_p: Smallest p that the test can give.
+        cohens_dz: Effect size over subjects: the mean of the differences divided by
+            their standard deviation.
+        lower_is_better: True if smaller values of this metric are better.
+        scope: Units that the claim holds for. Empty for units in general.
+        limits: Sentences that limit the claim.
+        differs: Settings in which the set-ups differ, in words.
+        caveats: Caveats of either value.
+        tests: Number of tests in the family that p is adjusted for. 0 for a single
+            test, whose p is not adjusted.
+        tests_of: Description of this family of tests.
     """
 
-    # what is compared
+    # the two values
     first: str = ""
     second: str = ""
     metric: str = ""
@@ -212,24 +230,27 @@ class Difference(Model):
 
     @property
     def p(self) -> float | None:
-        """The p that is shown: adjusted, where it stands among others."""
-        # a difference that stands alone needs no adjustment
+        """The adjusted p if the test belongs to a family of tests, else `p_value`."""
         return self.p_adjusted if self.tests else self.p_value
 
     @property
     def is_significant(self) -> bool:
-        """Whether a difference may be claimed; its interval then excludes 0."""
-        return self.p is not None and self.p <= LEVEL
+        """True if `p` is at most `SIGNIFICANCE_LEVEL`."""
+        return self.p is not None and self.p <= SIGNIFICANCE_LEVEL
 
     @property
     def is_better(self) -> bool:
-        """Whether the first is better, significantly or not."""
+        """True if the first value is better, even if not significantly."""
         return (self.difference > 0) != self.lower_is_better
 
 
-class Seen(Model):
-    """Tested pictures that were left out, as a model had learned from them: count,
-    total, first names.
+class SeenPictures(FrozenModel):
+    """Tested pictures that were left out, because a model was trained on them.
+
+    Attributes:
+        count: Number of pictures that were left out.
+        of: Number of pictures before.
+        names: Names of the first few that were left out.
     """
 
     count: int = 0
@@ -237,9 +258,13 @@ class Seen(Model):
     names: list[str] = []
 
 
-class Variant(Model):
-    """Run of one variant of a sweep, its result on validation, and the sources of its
-    pictures.
+class Variant(FrozenModel):
+    """Facts of one variant of a sweep.
+
+    Attributes:
+        run: Name of the run.
+        validation: Result on the validation pictures.
+        sources: Sources of the variant's pictures.
     """
 
     run: str = ""
@@ -247,46 +272,47 @@ class Variant(Model):
     sources: list[str] = []
 
 
-class Facts(Model):
-    """Facts that runs of any command may state.
+class Facts(FrozenModel):
+    """Facts that a run of any command may have.
 
     Attributes:
-        command: The command.
-        caveats: What a reader must know of every number.
-        warnings: Sentences that a reader needs before any number.
-        dataset: Data set that was tested.
-        modality: Kind of the recordings: EEG, MEG or fMRI; empty where it is not known.
-        stimulus: What subjects saw, in the singular: `picture`, `clip` or `category`.
+        command: Command of the run.
+        caveats: Caveats of every number.
+        warnings: Sentences that a page shows above the numbers.
+        dataset: Data set of the test.
+        modality: EEG, MEG or fMRI. Empty if unknown.
+        stimulus: Kind of the stimuli: `picture`, `clip` or `category`.
         mode: Mode of the training.
-        protocol: How it was measured.
-        run: The run that was measured.
-        runs: All of them.
-        units: What items are grouped by in intervals and tests.
+        protocol: Protocol of the measurement.
+        run: Run of the training that was tested.
+        runs: All runs of trainings that were tested.
+        units: Name of the groups of items in intervals and tests, such as pictures.
         unit_count: Number of units.
-        stimuli: Number of stimuli, each counted once however many subjects saw it; 0
-            where it is not known.
-        scope: Units of the claims; empty for units in general.
-        inflation: Factor of the spread where folds share training data.
-        set_up: Signals, model and training by key, as `flatten` makes it.
-        seen_in_training: Tested pictures that were left out.
-        published: Values that a paper prints, with `source` and `differs`.
-        cells: Cells by the scope of their metrics.
-        variants: Variants of a sweep by their label.
-        sources: Sources of pictures that are compared; the first is the one that the
-            run is about.
-        titles: Names of sources for people.
-        comparisons: Differences between sources, or variants.
+        stimuli: Number of different stimuli. A stimulus that several subjects saw
+            counts once. 0 if unknown.
+        scope: Units that the claims hold for. Empty for units in general.
+        inflation: Factor by which the variance of a mean grows because folds share
+            training data. 1 without such folds.
+        set_up: Settings of signals, model and training by dotted key (see `flatten`).
+        seen_in_training: Tested pictures that were left out because of the training.
+        published: Values of a paper, with their `source` and with `differs`, the ways
+            in which the paper's method differs.
+        cells: Cells by scope of the metrics.
+        variants: Variants of a sweep by label.
+        sources: Sources of pictures that are compared. The run is about the first.
+        titles: Title of each source in tables.
+        comparisons: Differences between sources, or between variants.
         against: Differences from other runs.
-        not_compared: Why others were not compared.
-        validation: Result on validation of the training that was measured.
-        answers: Whether ranks are above chance; further questions after the first.
+        not_compared: Reasons why other runs were not compared.
+        validation: Result of the tested training on the validation pictures.
+        answers: Tests of ranks against chance. The first is the main one.
     """
 
     command: str = ""
     caveats: list[str] = []
     warnings: list[str] = []
 
-    # what was tested, and how
+    # tested data and protocol
     dataset: str = ""
     modality: str = ""
     stimulus: str = "picture"
@@ -304,7 +330,7 @@ class Facts(Model):
 
     # set-up, and published values to compare with
     set_up: dict[str, Any] = {}
-    seen_in_training: Seen = Seen()
+    seen_in_training: SeenPictures = SeenPictures()
     published: dict[str, Any] = {}
 
     # scopes of the metrics
@@ -322,26 +348,30 @@ class Facts(Model):
 
     @property
     def verdict(self) -> str:
-        """The first answer in words; empty without any."""
+        """Result of the main test against chance. Empty without a test."""
         return self.answers[0].words if self.answers else ""
 
 
 class TrainingFacts(Facts):
-    """Facts of train-align; `is_closed_form` of models that have no epochs."""
+    """Facts of train-align.
+
+    Attributes:
+        is_closed_form: True if the models were solved for, without epochs.
+    """
 
     command: str = "train-align"
     is_closed_form: bool = False
 
 
-class GalleryFacts(Model):
-    """Candidates of a retrieval; runs are compared by their digest.
+class GalleryFacts(FrozenModel):
+    """Candidates of a retrieval.
 
     Attributes:
         dataset: Data set of the candidates.
         splits: Splits whose pictures are candidates.
         pictures: Number of candidates.
-        held_out: What was held out, where trials were.
-        digest: Digest of all of it.
+        held_out: Description of the held-out trials. Empty if pictures are held out.
+        digest: Digest of the candidates. Two runs with the same digest are comparable.
     """
 
     dataset: str
@@ -351,11 +381,16 @@ class GalleryFacts(Model):
     digest: str
 
 
-class Control(Model):
-    """Draws with shuffled signals or permuted labels.
+class Control(FrozenModel):
+    """Distribution of metrics under shuffled signals or permuted labels.
 
-    `metrics` has, by name, a metric as `measured`, its `mean` and middle 95 % (`low`,
-    `high`) over the draws, and `p`.
+    Attributes:
+        kind: Name of the control.
+        draws: Number of draws.
+        n: Number of items.
+        pool: Number of candidates of each item.
+        metrics: Results by metric: the measured value (`measured`), the `mean` of the
+            draws, the range of their middle 95 % (`low`, `high`) and `p`.
     """
 
     kind: str
@@ -366,26 +401,27 @@ class Control(Model):
 
 
 RIDGE_RECIPE = "ridge.yaml"
-"""The recipe of the ridge next to a model, in the folder of its evaluation."""
-
-
-MISFILED = 0.001
-"""Largest corrected p at which pictures may be filed in a wrong order. Every result at
-chance is looked at, so that at .05 one honest study in twenty would be suspected.
+"""File with the recipe of the baseline ridge, in the folder of an evaluation."""
+MAX_MISFILED_P = 0.001
+"""Largest corrected p at which pictures are suspected to be filed in a wrong order. The
+orders are tested for each result at chance, so a limit of .05 would suspect one sound
+study in twenty.
 """
 
 
-class Baseline(Model):
-    """Closed-form ridge next to a model.
+class Baseline(FrozenModel):
+    """Ridge regression in closed form, fitted as a baseline for a model.
+
+    If the model ranks pictures at chance, the baseline also tries whether the pictures
+    would be found in another order than they are filed in.
 
     Attributes:
-        reason: Why none was fitted, or no other orders were tried; else empty.
-        answer: Whether its ranks are above chance.
-        orders: Other orders of the pictures that were tried, as the model does not find
-            them as filed.
-        order: The order in which the ridge finds them, where it does not as filed; else
-            empty.
-        order_p: Its p, corrected for all orders.
+        reason: Reason why no ridge was fitted, or no other order was tried. Else empty.
+        answer: Test of the ridge's ranks against chance.
+        orders: Number of other orders that were tried.
+        order: Order in which the ridge finds the pictures. Empty if it does not find
+            them in any other order.
+        order_p: p of this order, corrected for the number of orders.
     """
 
     reason: str = ""
@@ -396,12 +432,18 @@ class Baseline(Model):
 
     @property
     def may_be_misfiled(self) -> bool:
-        """Whether the pictures may be filed in a wrong order."""
-        return self.order_p is not None and self.order_p <= MISFILED
+        """True if the pictures are probably filed in a wrong order."""
+        return self.order_p is not None and self.order_p <= MAX_MISFILED_P
 
 
-class ConfusionMatrix(Model):
-    """Counts [K, K] of each concept that was seen, by the one that it was taken for."""
+class ConfusionMatrix(FrozenModel):
+    """Confusion matrix of K concepts.
+
+    Attributes:
+        names: Names [K] of the concepts.
+        counts: Number of trials [K, K], by seen concept (rows) and decoded concept
+            (columns).
+    """
 
     names: list[str]
     counts: list[list[int]]
@@ -411,19 +453,20 @@ class RetrievalFacts(Facts):
     """Facts of eval-retrieval.
 
     Attributes:
-        claims: Statements that the design allows.
-        gallery: The candidates.
+        claims: Sentence on the claims that the design allows.
+        gallery: Candidates.
         control: Distribution under a control.
-        prior: Prior that the tokens are of.
-        confusion_matrix: Which concept was taken for which, of trials, where concepts
-            are few.
-        tests_trials: Whether trials of known pictures or categories were held out.
-        plain: Differences from plain baselines on the same folds.
-        baseline: The ridge next to the model.
-        repetitions: Most repetitions of a picture of which halves were compared; 0
-            without a ceiling.
-        subset_ways: Pictures that subsets should have; 0 without subsets.
-        subset_pools: Pictures that they have: fewer where a subject was shown fewer.
+        prior: Run of the prior that predicted the tokens.
+        confusion_matrix: Confusion matrix of trials, or None with many concepts.
+        tests_trials: True if trials of training pictures or categories were held out,
+            not pictures.
+        plain: Differences from simple baselines on the same folds.
+        baseline: Ridge that was fitted as a baseline.
+        repetitions: Largest number of repetitions of a picture in the noise ceiling,
+            which compares halves of them. 0 without a ceiling.
+        subset_ways: Number of pictures that each subset should have. 0 without subsets.
+        subset_pools: Number of pictures that subsets have, ascending. It is smaller if
+            a subject saw fewer pictures.
     """
 
     command: str = "eval-retrieval"
@@ -444,14 +487,16 @@ class ReconstructionFacts(Facts):
     """Facts of reconstruct.
 
     Attributes:
-        medium: What is reconstructed: `picture` or `clip`.
-        prior: The prior that drew.
+        medium: Kind of the reconstructions: `picture` or `clip`.
+        prior: Run of the prior that predicted the tokens.
         concepts: Concepts whose recall was measured.
-        score: Folder that was scored, where nothing was generated.
-        unmatched: Files of it without a stimulus.
-        without: Stimuli without a file.
-        originals: Files of it that are the true ones, which were left out.
-        one_colour: Files of the reconstructions that are of one colour.
+        score: Folder of reconstructions that was scored. Empty if the run generated
+            reconstructions itself.
+        unmatched: Files of this folder without a stimulus.
+        without: Stimuli without a file in this folder.
+        originals: Files of this folder that are copies of the stimuli. They were left
+            out.
+        one_colour: Reconstructions that have a single colour.
     """
 
     command: str = "reconstruct"
@@ -465,15 +510,16 @@ class ReconstructionFacts(Facts):
     one_colour: list[str] = []
 
 
-class AxisClaim(Model):
-    """Position along one axis at which signals carry what was seen.
+class AxisClaim(FrozenModel):
+    """Time, sensor or region whose signals tell which picture was seen.
 
     Attributes:
-        axis: What was looked along.
-        place: The strongest of the significant positions, else of all, in words.
-        p: Its p, corrected over all positions of all analyses.
-        first: The first time above chance, or by when an effect begins; empty where
-            there is none, or a filter hides it.
+        axis: Axis along which positions were tested.
+        place: Significant position with the strongest effect, in words. The strongest
+            position of all if no position is significant.
+        p: p of this position, corrected for all positions of all analyses.
+        first: First time above chance, or the time by which an effect has begun. Empty
+            without such a time, or if a filter hides it.
     """
 
     axis: Literal["time", "sensor", "region"]
@@ -483,21 +529,24 @@ class AxisClaim(Model):
 
     @property
     def is_significant(self) -> bool:
-        """Whether any position along the axis is shown to carry what was seen."""
-        return self.p < LEVEL
+        """True if a position along the axis is significant."""
+        return self.p < SIGNIFICANCE_LEVEL
 
 
 class ExplanationFacts(Facts):
     """Facts of explain.
 
     Attributes:
-        claims: When, and then where signals carry what was seen.
-        untested: Why there are none.
-        draws: Permutations of the labels.
-        profiles: Each analysis: axis, positions, p, first time above chance.
-        ceilings: By metric and name, at each position: of similarity, and of half of
-            the repetitions of encoding, over sensors.
-        generalisation: p of each pair of training and test times.
+        claims: Positions whose signals tell which picture was seen, first in time, then
+            in space.
+        untested: Reason why there are no claims.
+        draws: Number of permutations of the labels.
+        profiles: Result of each analysis: axis, positions, p and first time above
+            chance.
+        ceilings: Noise ceilings at each position, by metric and name. For encoding
+            models they come from halves of the repetitions, averaged over sensors.
+        generalisation: p [P, P] of a classifier that is trained at one of P times and
+            tested at another.
     """
 
     command: str = "explain"
@@ -509,9 +558,14 @@ class ExplanationFacts(Facts):
     generalisation: list[list[float]] = []
 
 
-class Amount(Model):
-    """Name of an amount of calibration, and its mean pictures, trials and minutes
-    (None: not known).
+class Amount(FrozenModel):
+    """Amount of recording that calibrates a model to a new person.
+
+    Attributes:
+        name: Name of the amount.
+        pictures: Number of pictures, averaged over persons.
+        trials: Number of trials, averaged over persons.
+        minutes: Minutes of recording, averaged over persons, or None if unknown.
     """
 
     name: str
@@ -520,15 +574,19 @@ class Amount(Model):
     minutes: float | None = None
 
 
-class Strength(Model):
-    """Strength of transfer of one model, and how it was chosen.
+class Strength(FrozenModel):
+    """Strength with which transfer pulls a new model towards the model of other people.
 
     Attributes:
-        pulls: By amount; None is zero-shot.
-        chosen_by: What chose them: other people, the recipe, or the number of pictures
-            of a model that learned from one person, or that went on from another one.
-        people: How many people chose.
-        mrr: Mean reciprocal rank by amount and strength; empty where nobody chose.
+        pulls: Strength by amount. The value None stands for zero-shot, without any
+            training.
+        chosen_by: Way in which the strengths were chosen. `people`: by the accuracy in
+            other people. `recipe`: by the recipe. `closed form`: the model has none.
+            `number of pictures`, `one person` (the model was trained on one person) and
+            `another model` (it continued from another model): by the number of
+            pictures.
+        people: Number of people whose accuracy was used.
+        mrr: Mean reciprocal rank by amount and strength. Empty unless people were used.
     """
 
     pulls: dict[str, float | None]
@@ -548,43 +606,44 @@ class CalibrationFacts(Facts):
     """Facts of calibrate.
 
     Attributes:
-        arm: Arm of the finding; empty where only controls were measured.
-        arms: What each arm is given of a new person, MOABB's name of that, and what it
-            is.
+        arm: Arm that the finding is about: one way to calibrate. Empty if only controls
+            were measured.
+        arms: Description of each arm: the data that it takes from a new person, MOABB's
+            name for this, and the method.
         unit: Unit of the amounts.
-        amounts: The amounts, ascending; the last one is everything.
-        people: Top-1 of each person after each amount, by the arm of the finding.
-        is_above_chance: Whether its top-1 with everything is above chance; else nothing
-            suffices.
-        lead: Amount of the finding: the first that surely suffices, or the largest
-            below everything; empty for everything.
-        suffices: How many amounts surely give less than 90 % of everything, and the
-            index of that from which on all surely give as much; None where that was not
-            measured.
-        better: How many amounts reach up to one after which transfer surely beats
-            scratch, and the index of that from which on it surely does not; None where
-            they were not compared, or people are too few.
-        strength: How the pull of transfer was chosen, by model and person.
-        trained_on: Fewest and most people whom models learned from.
-        seen_share: Share of the new persons' pictures that these people saw.
-        epochs: Epochs of each training; None in closed form.
-        pictures_left_out: Pictures left out of each person's recordings.
+        amounts: Amounts of recording, ascending. The last is everything.
+        people: Top-1 of the arm in `arm`, by person, after each amount.
+        is_above_chance: True if its top-1 with everything is above chance.
+        lead: Amount that the finding is about. It is the smallest amount that surely
+            gives 90 % of the top-1 with everything, or else the largest amount below
+            everything. Empty for everything.
+        suffices: Two indices of amounts, or None if not measured. All amounts that
+            surely give less than 90 % of everything lie below the first index. All
+            amounts from the second index on surely give 90 % or more.
+        better: Two indices of amounts, or None if transfer and scratch were not
+            compared or there are too few people. All amounts at which transfer surely
+            beats training from scratch lie below the first index. From the second index
+            on, transfer surely does not beat it.
+        strength: Strength of transfer, by model and person.
+        trained_on: Smallest and largest number of people that a model was trained on.
+        seen_share: Share of the new persons' pictures that these people saw too.
+        epochs: Epochs of each training, or None in closed form.
+        pictures_left_out: Number of pictures left out of the recordings, by person.
     """
 
     command: str = "calibrate"
     arm: str = ""
-    # data of the person, MOABB's name, description
+    # data that are taken, MOABB's name, method
     arms: dict[str, tuple[str, str, str]] = {}
     unit: Literal["pictures", "trials", "minutes"] = "pictures"
     amounts: list[Amount] = []
     people: dict[str, list[float]] = {}
     is_above_chance: bool = False
     lead: str = ""
-    # amounts below 90 %, index of the first above
     suffices: tuple[int, int] | None = None
     better: tuple[int, int] | None = None
     strength: dict[str, Strength] = {}
-    trained_on: tuple[int, int] = (0, 0)  # fewest, most
+    trained_on: tuple[int, int] = (0, 0)
     seen_share: float = 0.0
     epochs: int | None = None
     pictures_left_out: dict[str, int] = {}
@@ -594,19 +653,19 @@ class LiveFacts(Facts):
     """Facts of live.
 
     Attributes:
-        windows: Windows that were decoded.
-        ended: Why the session ended.
-        latency_ms: Median, 95 % and most by stage.
-        stream: Counts of the stream.
-        differs: What is not as it was offline.
-        hits: Single trials that ranked the shown picture first.
-        is_interleaved: Whether pictures came in an order that a signal which drifts
-            cannot follow.
-        anytime_p: p that holds at every moment; None where nothing was tested.
-        trials_learned_from: Trials that the model had learned from.
-        unknown_events: Names of events of which no picture is known, where no event has
-            one.
-        candidates: Names of the pictures of the gallery, where no event is one of them.
+        windows: Number of decoded windows.
+        ended: Reason why the session ended.
+        latency_ms: Median, 95th percentile and maximum of the latency, by stage.
+        stream: Counts of the stream, such as lost samples.
+        differs: Sentences on differences from the processing offline.
+        hits: Number of single trials in which the shown picture ranked first.
+        is_interleaved: True if the pictures came in an order that a slow drift of the
+            signal cannot explain.
+        anytime_p: p that holds whenever the session ends, or None without a test.
+        trials_learned_from: Number of trials that the model was trained on.
+        unknown_events: Names of the events, if no event belongs to a picture.
+        candidates: Names of the pictures in the gallery, if no event belongs to one of
+            them.
     """
 
     command: str = "live"
@@ -627,10 +686,11 @@ class WorkflowFacts(Facts):
     """Facts of workflow and demo.
 
     Attributes:
-        commands: Lines of the steps.
-        findings: Their findings, by step.
-        retrievals: Their runs of eval-retrieval, by step, below the folder of runs.
-        control_effects: What controls cost each head.
+        commands: Command line of each step.
+        findings: Finding of each step.
+        retrievals: Run of each step that is an eval-retrieval, as a path below the
+            folder of runs.
+        control_effects: Effect of each control on each head of the model.
     """
 
     command: str = "workflow"
@@ -641,167 +701,219 @@ class WorkflowFacts(Facts):
 
 
 FACTS: dict[str, type[Facts]] = {
-    # each class states its command as a default; a demo has facts of a workflow
-    **{
-        str(model.model_fields["command"].default): model
-        for model in Facts.__subclasses__()
-    },
-    "demo": WorkflowFacts,
+    str(model.model_fields["command"].default): model
+    for model in Facts.__subclasses__()
 }
-"""The model of each command that has one of its own."""
+FACTS["demo"] = WorkflowFacts
+"""Model of each command that has facts of its own."""
 
 
-def flatten(fields: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Give nested values by dotted keys."""
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings into a dict with dotted keys.
+
+    An empty mapping stays as a value.
+    """
     flat: dict[str, Any] = {}
     for key, value in fields.items():
-        name = f"{before}.{key}" if before else key
-        flat |= (
-            flatten(value, name)
-            if isinstance(value, Mapping) and value
-            else {name: value}
-        )
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, name)
+        else:
+            flat[name] = value
     return flat
 
 
 def cite(**papers: Sequence[str]) -> dict[str, list[str]]:
-    """Give the papers behind each part of a set-up, each once; parts without any are
-    left out.
+    """Return the section of a set-up that lists papers.
+
+    Args:
+        papers: Keys in reports/references.bib by topic, such as `model`.
+
+    Returns:
+        The keys by `cites.TOPIC`, each once. Topics without papers are left out.
     """
     return {
-        f"{CITES}.{part}": [*dict.fromkeys(keys)]
-        for part, keys in papers.items()
+        f"{CITES}.{topic}": list(dict.fromkeys(keys))
+        for topic, keys in papers.items()
         if keys
     }
 
 
-def merge(set_ups: Sequence[SetUp]) -> dict[str, Any]:
-    """Put several into one, as those of the subjects or the runs that one number is of.
+def merge_set_ups(set_ups: Sequence[SetUp]) -> dict[str, Any]:
+    """Merge the set-ups of several subjects or runs.
 
-    What they differ in is said in words. Keys that some do not know are left out;
-    papers are those of all.
+    Args:
+        set_ups: Set-ups that belong to the same number.
+
+    Returns:
+        A set-up with the settings that all set-ups have. Different values of a setting
+        are joined in words, such as `100 Hz or 250 Hz`. Papers are collected from all
+        set-ups.
     """
+    keys: dict[str, None] = {}  # an ordered set
+    for set_up in set_ups:
+        keys |= dict.fromkeys(set_up)
+
     merged: dict[str, Any] = {}
-    for key in dict.fromkeys(chain(*set_ups)):
+    for key in keys:
         values = [set_up[key] for set_up in set_ups if key in set_up]
-        # papers of all; any other key only where all know it
         if key.startswith(CITES):
-            merged[key] = [*dict.fromkeys(chain(*values))]
-        elif len(values) == len(set_ups):
-            # a value that all have, or each of theirs in words
-            words = dict.fromkeys(say(key, value) for value in values)
-            merged[key] = (
-                values[0]
-                if all(value == values[0] for value in values)
-                else " or ".join(words)
-            )
+            papers: dict[str, None] = {}
+            for value in values:
+                papers |= dict.fromkeys(value)
+            merged[key] = list(papers)
+        elif len(values) < len(set_ups):
+            continue  # a set-up lacks this setting
+        elif all(value == values[0] for value in values):
+            merged[key] = values[0]
+        else:
+            texts = [format_setting(key, value) for value in values]
+            merged[key] = " or ".join(dict.fromkeys(texts))
     return merged
 
 
-def differences(
-    here: SetUp, there: SetUp, only: Collection[str] | None = None
+def list_differences(
+    first: SetUp, second: SetUp, sections: Collection[str] | None = None
 ) -> list[str]:
-    """Say in which keys two set-ups differ, as `train.lr 1, not 0.0005`.
+    """List the settings in which two set-ups differ, such as `train.lr 1, not 0.0005`.
 
-    A key that only one of them has counts where both have keys of its section; else the
-    other does not know the whole section. Backbones of two kinds may read other keys of
-    `train`, which do not count, as papers.
+    A setting that only one set-up has is a difference if both set-ups have the section
+    of the setting. If they do not, the section is unknown in the other set-up. Papers
+    are not compared. If two parts have different kinds, only the kinds are listed and
+    not the knobs of the parts. Backbones of different kinds may also need different
+    keys of `train`, so keys that only one set-up has are then not listed either.
 
     Args:
-        here: The one that is spoken of.
-        there: The other.
-        only: First parts of the keys that are compared; default: all.
+        first: Set-up whose values come first in the texts.
+        second: Set-up that it is compared with.
+        sections: Sections of keys that are compared, such as `train`. All by default.
     """
-    # keys of sections that both know
-    said = []
-    known = {key.split(".")[0] for key in here} & {
-        key.split(".")[0] for key in there
-    } - {CITES}
-    keys = [key for key in {**here, **there} if key.split(".")[0] in known]
-    differing = [key for key in keys if here.get(key) != there.get(key)]
-    other_kinds = [
-        key.removesuffix("kind") for key in differing if key.endswith(".kind")
-    ]
-    for key in differing:
-        if only is not None and key.split(".")[0] not in only:
-            continue
-        is_of_part = any(key.startswith(part) for part in other_kinds)
-        is_read_by_one = "backbone." in other_kinds and (
-            key not in here or key not in there
-        )
-        if not key.endswith(".kind") and (
-            is_of_part or (is_read_by_one and key.startswith("train."))
-        ):
-            continue  # knobs of another part
+    # sections that both set-ups have
+    first_sections = {_section(key) for key in first}
+    second_sections = {_section(key) for key in second}
+    shared_sections = (first_sections & second_sections) - {CITES}
 
-        # values in words, which may be the same for long ones
-        one, other = (say(key, set_up.get(key)) for set_up in (here, there))
-        name = {"window_ms": "window", "rate_hz": "rate"}.get(
-            key, key.removesuffix(".kind")
-        )
-        if one != other:
-            said.append(f"{name} {one}, not {other}")
-        elif one != NOTHING:
-            said.append(f"{name} of other values")
-    return said
+    # keys whose values differ, and parts of different kinds, such as `backbone.`
+    differing_keys = []
+    other_kinds = []
+    for key in {**first, **second}:
+        if _section(key) in shared_sections and first.get(key) != second.get(key):
+            differing_keys.append(key)
+            if key.endswith(".kind"):
+                other_kinds.append(key.removesuffix("kind"))
+
+    texts = []
+    for key in differing_keys:
+        if sections is not None and _section(key) not in sections:
+            continue
+
+        # skip the knobs of parts of different kinds
+        if not key.endswith(".kind"):
+            if key.startswith(tuple(other_kinds)):
+                continue
+            is_in_both = key in first and key in second
+            has_other_backbone = "backbone." in other_kinds
+            if has_other_backbone and key.startswith("train.") and not is_in_both:
+                continue
+
+        # long values may have equal texts, because texts are cut
+        name = {"window_ms": "window", "rate_hz": "rate"}.get(key, key)
+        name = name.removesuffix(".kind")
+        first_text = format_setting(key, first.get(key))
+        second_text = format_setting(key, second.get(key))
+        if first_text != second_text:
+            texts.append(f"{name} {first_text}, not {second_text}")
+        elif first_text != NO_VALUE:
+            texts.append(f"{name} of other values")
+    return texts
+
+
+def _section(key: str) -> str:
+    """Return the section of a dotted key, such as `train` of `train.lr`."""
+    return key.split(".")[0]
 
 
 def describe_signals(set_up: SetUp) -> list[str]:
-    """Say which signals a model was tested on, for a protocol: channels, window, rate,
-    repetitions, unit.
+    """Describe the signals of a test for its protocol.
+
+    Returns:
+        Phrases on channels, window, rate, repetitions, unit, preparation and
+        normalisation. Unknown settings have no phrase.
     """
-    # channels and their mapping, window and rate
+    phrases = []
+
+    # channels and how they are mapped
     channels = set_up.get("channels")
-    repetitions = set_up.get("repetitions")
-    words = []
-    if channels is not None:
-        many = isinstance(channels, list) and len(channels) > LISTED
-        words.append(f"{len(channels)} channels" if many else say("channels", channels))
-    mapping = set_up.get("channel_mapping", NOTHING)
-    if mapping != NOTHING:
-        words.append(mapping)
+    if isinstance(channels, list) and len(channels) > MAX_LISTED_VALUES:
+        phrases.append(f"{len(channels)} channels")
+    elif channels is not None:
+        phrases.append(format_setting("channels", channels))
+    mapping = set_up.get("channel_mapping", NO_VALUE)
+    if mapping != NO_VALUE:
+        phrases.append(mapping)
+
+    # window and rate
     for key in ("window_ms", "rate_hz"):
         value = set_up.get(key)
         if value is not None:
-            words.append(say(key, value))
+            phrases.append(format_setting(key, value))
 
     # repetitions, unit and preparation
+    repetitions = set_up.get("repetitions")
     if repetitions is not None:
-        count = say("repetitions", repetitions)
-        words.append(f"{count} repetition{'s' * (count != '1')} averaged")
-    if unit := set_up.get("unit"):
-        words.append(str(unit))
-    if preparation := set_up.get("preparation.kind"):
-        words.append(f"prepared by {preparation}")
+        count = format_setting("repetitions", repetitions)
+        noun = "repetition" if count == "1" else "repetitions"
+        phrases.append(f"{count} {noun} averaged")
+    unit = set_up.get("unit")
+    if unit:
+        phrases.append(str(unit))
+    preparation = set_up.get("preparation.kind")
+    if preparation:
+        phrases.append(f"prepared by {preparation}")
 
-    # normalisation, if there is one
-    how = set_up.get("signal.normalise.kind") or set_up.get("signal.normalise", "none")
-    return words if how == "none" else [*words, f"normalised by {how}"]
+    # normalisation
+    normalisation = set_up.get("signal.normalise.kind")
+    if not normalisation:
+        normalisation = set_up.get("signal.normalise", NO_VALUE)
+    if normalisation != NO_VALUE:
+        phrases.append(f"normalised by {normalisation}")
+    return phrases
 
 
-def say(key: str, value: Any) -> str:
-    """Write a value for people, by what its key is."""
+def format_setting(key: str, value: Any) -> str:
+    """Write the value of a setting as text.
+
+    Args:
+        key: Key of the setting, which decides the unit.
+        value: Plain value. The window and the repetitions are pairs of start and end,
+            or of smallest and largest number.
+
+    Returns:
+        Text of at most `MAX_TEXT_LETTERS`, except for values that are texts.
+    """
     if isinstance(value, str):
         return value
     if value is None or value in ([], {}):
-        return NOTHING
+        return NO_VALUE
 
-    # numbers with their units
+    # numbers with units
     if key == "window_ms":
         return f"{value[0]:g} to {value[1]:g} ms"
     if key == "rate_hz":
         return f"{value:g} Hz"
     if key == "repetitions":
-        least, most = value
-        return f"{most}" if least == most else f"{least} to {most}"
+        low, high = value
+        return f"{high}" if low == high else f"{low} to {high}"
 
-    # long lists by their length, first and last
+    # lists, in short if they are long
     if isinstance(value, list):
-        texts = [say("", inner) for inner in value]
-        lists_all = len(texts) <= LISTED
-        text = (
-            ", ".join(texts) if lists_all else f"{len(texts)}: {texts[0]} … {texts[-1]}"
-        )
+        texts = [format_setting("", item) for item in value]
+        if len(texts) <= MAX_LISTED_VALUES:
+            text = ", ".join(texts)
+        else:
+            text = f"{len(texts)}: {texts[0]} … {texts[-1]}"
     else:
         text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= TEXT else f"{text[: TEXT - 1]}…"
+    if len(text) <= MAX_TEXT_LETTERS:
+        return text
+    return f"{text[: MAX_TEXT_LETTERS - 1]}…"

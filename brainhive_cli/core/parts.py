@@ -229,8 +229,8 @@ def load(shelf: str, kind: str) -> ModuleType:
         an instance with small values for tests.
 
     Raises:
-        RecipeError: if the shelf has no such part, the user's module does not define
-            a part, or its import is not allowed.
+        RecipeError: if the shelf has no such part, the user's module does not define a
+            part, or its import is not allowed.
         MissingExtra: if the user's module, or a package that it imports, is not
             installed.
     """

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from brainhive_cli.core import console
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import Variant, flatten, merge
+from brainhive_cli.core.facts import Variant, flatten, merge_set_ups
 from brainhive_cli.core.files import below
 from brainhive_cli.core.key_types import split
 from brainhive_cli.core.measurements import Measurements, merge_caveats, scope
@@ -176,7 +176,7 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
     shared = type(facts[0])(
         caveats=merge_caveats(*(one.caveats for one in facts)),
         scope=", ".join(dict.fromkeys(one.scope for one in facts if one.scope)),
-        set_up=merge([one.set_up for one in facts]),
+        set_up=merge_set_ups([one.set_up for one in facts]),
         variants={
             label: Variant(
                 run=result.folder.name, validation=one.validation, sources=one.sources

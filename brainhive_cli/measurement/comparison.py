@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import (
-    LEVEL,
-    SIGNALS,
+    SIGNAL_KEYS,
+    SIGNIFICANCE_LEVEL,
     Difference,
     RetrievalFacts,
-    differences,
+    list_differences,
 )
 from brainhive_cli.core.measurements import (
     Measurements,
@@ -251,7 +251,7 @@ def crossed_t_test(
         if abs(mean) < ROUNDING:
             return 1.0, 0.0, 0.0
         p = 2.0 ** (1 - subjects)
-        return (p, mean, mean) if p <= LEVEL else (p, None, None)
+        return (p, mean, mean) if p <= SIGNIFICANCE_LEVEL else (p, None, None)
 
     # Satterthwaite's freedom
     noise = (
@@ -266,7 +266,7 @@ def crossed_t_test(
 
     # t test, and the interval that is its inversion
     error = float(np.sqrt(variance))
-    reach = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
+    reach = float(stdtrit(freedom, 1 - SIGNIFICANCE_LEVEL / 2)) * error
     p = float(2 * stdtr(freedom, -abs(mean) / error))
     return p, mean - reach, mean + reach
 
@@ -569,7 +569,7 @@ def _limits(first: Measurements, second: Measurements, subjects: int) -> dict[st
     """
     set_ups = [run.facts.set_up for run in (first, second)]
     limits = []
-    if differing := differences(set_ups[0], set_ups[1], SIGNALS):
+    if differing := list_differences(set_ups[0], set_ups[1], SIGNAL_KEYS):
         limits.append(f"the two were tested on other signals: {', '.join(differing)}")
     if subjects > 1 and any(
         "inter" in run.facts.mode.split(" + ") for run in (first, second)
@@ -578,7 +578,7 @@ def _limits(first: Measurements, second: Measurements, subjects: int) -> dict[st
     return {
         "scope": first.facts.scope,
         "limits": limits,
-        "differs": differences(*set_ups),
+        "differs": list_differences(*set_ups),
     }
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.arrays import Array, Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import LEVEL
+from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL
 from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
     UNKNOWN_SELECTION,
@@ -527,7 +527,7 @@ def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
     above = int((means >= 0).sum())
 
     # an end is the outermost mean that leaves less than half of the level beyond it
-    beyond = int(np.floor(count * LEVEL / 2 + 1e-9))
+    beyond = int(np.floor(count * SIGNIFICANCE_LEVEL / 2 + 1e-9))
     low, high = (
         (float(means[beyond - 1]), float(means[-beyond])) if beyond else (None, None)
     )

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import ConfigDict
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import say
+from brainhive_cli.core.facts import format_setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -233,7 +233,7 @@ class SignalSpec:
 
         # name every pair that differs
         differing = [
-            f"{key} {say(key, value)}, not {say(key, other)}"
+            f"{key} {format_setting(key, value)}, not {format_setting(key, other)}"
             for key, (value, other) in pairs.items()
             # which a model folder keeps them as
             if json.dumps(value) != json.dumps(other)

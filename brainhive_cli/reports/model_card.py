@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.facts import say
+from brainhive_cli.core.facts import format_setting
 from brainhive_cli.core.measurements import (
     Metric,
     extend_title,
@@ -122,7 +122,7 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
 
 def _write_cell(value: Any, key: str = "") -> str:
     """Write a cell of a table: one line without markup."""
-    return escape_markdown(say(key, value).replace("\n", " "))
+    return escape_markdown(format_setting(key, value).replace("\n", " "))
 
 
 def choose_metrics(metrics: Mapping[str, Metric]) -> list[Metric]:

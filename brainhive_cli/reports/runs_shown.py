@@ -12,7 +12,12 @@ from typing import Any
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import CellFacts, Difference, RetrievalFacts, differences
+from brainhive_cli.core.facts import (
+    CellFacts,
+    Difference,
+    RetrievalFacts,
+    list_differences,
+)
 from brainhive_cli.core.files import below
 from brainhive_cli.core.measurements import (
     ALL,
@@ -378,7 +383,7 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
     first_set_up = first_run.measured.facts.set_up
     set_up_rows = []
     for run in group.runs[1:]:
-        for line in differences(run.measured.facts.set_up, first_set_up):
+        for line in list_differences(run.measured.facts.set_up, first_set_up):
             set_up_rows.append([run.label, line])
     set_up_title = f"Set-up of each run compared with {first_run.label}"
     return [

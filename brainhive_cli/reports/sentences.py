@@ -8,7 +8,13 @@ from pathlib import Path
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import Line
-from brainhive_cli.core.facts import CITES, RIDGE_RECIPE, RetrievalFacts, SetUp, say
+from brainhive_cli.core.facts import (
+    CITES,
+    RIDGE_RECIPE,
+    RetrievalFacts,
+    SetUp,
+    format_setting,
+)
 from brainhive_cli.core.measurements import (
     Measurements,
     caveats_of,
@@ -199,7 +205,7 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
             adjustments=dict.fromkeys(adjustment_text([pair]) for pair in compared),
             environment=next((run.environment for run in runs if run.environment), {}),
             papers=name_papers,
-            say=say,
+            say=format_setting,
         )
     )
     # sentences stand on lines, of which equal ones of several runs are one

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.facts import LEVEL, Difference, Facts
+from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL, Difference, Facts
 from brainhive_cli.core.measurements import (
     AGREEMENT,
     AGREES,
@@ -43,7 +43,7 @@ SPACES = re.compile(rf" +([.,;:){SIGNS}])(?!\d)|(?<=\() +")
 """Spaces before a stop, comma or footnote sign, and spaces after an opening bracket.
 The blocks of a template leave them.
 """
-SIGNIFICANCE_SIGNS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
+SIGNIFICANCE_SIGNS = ((0.001, "***"), (0.01, "**"), (SIGNIFICANCE_LEVEL, "*"))
 """Largest p value of each sign of significance."""
 SIGNIFICANCE_LEGEND = "* p ≤ .05, ** p ≤ .01, *** p ≤ .001"
 MAX_COLUMNS = 8

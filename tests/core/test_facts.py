@@ -6,7 +6,7 @@ import pytest
 
 from brainhive_cli.core.facts import (
     FACTS,
-    LEVEL,
+    SIGNIFICANCE_LEVEL,
     Answer,
     AxisClaim,
     CalibrationFacts,
@@ -16,10 +16,10 @@ from brainhive_cli.core.facts import (
     WorkflowFacts,
     cite,
     describe_signals,
-    differences,
     flatten,
-    merge,
-    say,
+    format_setting,
+    list_differences,
+    merge_set_ups,
 )
 
 
@@ -79,7 +79,7 @@ def test_a_difference_among_others_has_the_adjusted_p() -> None:
     assert alone.p == 0.03 and alone.is_significant
     several = difference(p_adjusted=0.06, tests=2)
     assert several.p == 0.06 and not several.is_significant
-    assert difference(p_value=LEVEL).is_significant
+    assert difference(p_value=SIGNIFICANCE_LEVEL).is_significant
     assert not difference(p_value=None).is_significant
 
 
@@ -120,14 +120,14 @@ def test_nested_values_get_dotted_keys() -> None:
 def test_set_ups_are_joined_by_what_all_know() -> None:
     first = {"rate_hz": 100.0, "unit": "µV", "cites.data": ["x", "y"], "extra": 1}
     second = {"rate_hz": 250.0, "unit": "µV", "cites.data": ["y", "z"]}
-    assert merge([first, second]) == {
+    assert merge_set_ups([first, second]) == {
         "rate_hz": "100 Hz or 250 Hz",
         "unit": "µV",
         "cites.data": ["x", "y", "z"],
     }
-    assert merge([first]) == first and merge([]) == {}
+    assert merge_set_ups([first]) == first and merge_set_ups([]) == {}
     # three of which two are equal
-    assert merge([first, second, first])["rate_hz"] == "100 Hz or 250 Hz"
+    assert merge_set_ups([first, second, first])["rate_hz"] == "100 Hz or 250 Hz"
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,13 @@ def test_set_ups_are_joined_by_what_all_know() -> None:
 def test_set_ups_differ_in_what_both_know(
     here: dict[str, Any], there: dict[str, Any], said: list[str]
 ) -> None:
-    assert differences(here, there) == said
+    assert list_differences(here, there) == said
 
 
 def test_only_the_named_keys_of_set_ups_are_compared() -> None:
     here, there = {"a.x": 1, "b.x": 1, "c": 2}, {"a.x": 2, "b.x": 2, "c": 3}
-    assert differences(here, there, ["a", "c"]) == ["a.x 1, not 2", "c 2, not 3"]
-    assert differences(here, there, []) == []
+    assert list_differences(here, there, ["a", "c"]) == ["a.x 1, not 2", "c 2, not 3"]
+    assert list_differences(here, there, []) == []
 
 
 SIGNALS: dict[str, Any] = {
@@ -240,4 +240,4 @@ def test_signals_are_described_by_what_is_known(
     ],
 )
 def test_values_are_said_by_their_key(key: str, value: Any, text: str) -> None:
-    assert say(key, value) == text
+    assert format_setting(key, value) == text

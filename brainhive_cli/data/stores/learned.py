@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.arrays import Array, Bool, Float32, Int64, UInt64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.facts import Seen
+from brainhive_cli.core.facts import SeenPictures
 from brainhive_cli.core.files import home_folder, read_regular
 from brainhive_cli.core.measurements import (
     SEEN_CONCEPTS,
@@ -892,7 +892,7 @@ class TestedPictures:
 
 def describe_tested(
     compared: Iterable[TestedPictures], warnings: Iterable[str]
-) -> tuple[Seen, list[str]]:
+) -> tuple[SeenPictures, list[str]]:
     """Describe one split's pictures as several runs are tested on them: what was left
     out, and warnings.
 
@@ -904,7 +904,7 @@ def describe_tested(
     runs = list(compared)
     is_seen = np.logical_or.reduce([tested.is_seen for tested in runs])
     names = list(runs[0].image_ids[is_seen])
-    left_out = Seen(
+    left_out = SeenPictures(
         count=len(names), of=int(runs[0].done.sum()), names=names[:MAX_NAMES]
     )
     # runs share most warnings, each of which is shown once

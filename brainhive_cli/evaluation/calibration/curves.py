@@ -14,7 +14,7 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Artifact, Curve, CurveLine
 from brainhive_cli.core.facts import (
-    LEVEL,
+    SIGNIFICANCE_LEVEL,
     Amount,
     CalibrationFacts,
     CellFacts,
@@ -315,7 +315,7 @@ def find_better(
     ascending = p.argsort()
     is_sure = np.empty(count, bool)
     corrected = np.maximum.accumulate(p[ascending] * np.arange(count, 0, -1))
-    is_sure[ascending] = corrected < LEVEL
+    is_sure[ascending] = corrected < SIGNIFICANCE_LEVEL
     gained = [np.mean([each.mean() for each in people]) > 0 for people in gains]
     better = max(np.flatnonzero(is_sure & gained), default=-1) + 1
 

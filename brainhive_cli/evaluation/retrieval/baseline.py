@@ -17,7 +17,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.console import write_duration
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import MISFILED, RIDGE_RECIPE, Answer, Baseline
+from brainhive_cli.core.facts import MAX_MISFILED_P, RIDGE_RECIPE, Answer, Baseline
 from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.recipe import validate, write_yaml
 from brainhive_cli.data.datasets import alike_of
@@ -418,7 +418,7 @@ def conclude(tried: Sequence[tuple[float, str]]) -> Baseline:
     # the best order, if it is above chance after correction for all that were tried
     # (Bonferroni)
     p, order = min(tried, default=(1.0, ""))
-    if tried and p * len(tried) <= MISFILED:
+    if tried and p * len(tried) <= MAX_MISFILED_P:
         return Baseline(orders=len(tried), order=order, order_p=p * len(tried))
     return Baseline(orders=len(tried))
 

@@ -21,7 +21,7 @@ from brainhive_cli.core.facts import (
     GalleryFacts,
     RetrievalFacts,
     describe_signals,
-    merge,
+    merge_set_ups,
 )
 from brainhive_cli.core.measurements import (
     ALL,
@@ -168,7 +168,7 @@ def summarise_job(
 
     # protocol and caveats of all metrics, and which items are alike
     mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
-    set_up = merge([align_run.set_up(spec.split) for align_run in job.runs])
+    set_up = merge_set_ups([align_run.set_up(spec.split) for align_run in job.runs])
     orders = [table.interleaving for table in tables]
     caveats = merge_caveats(
         *(align_run.caveats(spec.split) for align_run in job.runs),

@@ -16,7 +16,7 @@ from brainhive_cli.app import app
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.facts import Seen
+from brainhive_cli.core.facts import SeenPictures
 from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.data.media.picture_digests import describe_pixels
 from brainhive_cli.data.stores.learned import Learned, LearnedPictures
@@ -102,7 +102,9 @@ def test_pictures_that_the_prior_was_trained_on_are_left_out_and_many_are_refuse
     assert len(files) == 6 and all(
         any(each in str(file) for each in ids[2:5]) for file in files
     )
-    assert result.metrics.facts.seen_in_training == Seen(count=2, of=100, names=ids[:2])
+    assert result.metrics.facts.seen_in_training == SeenPictures(
+        count=2, of=100, names=ids[:2]
+    )
 
     Learned(pictures=LearnedPictures.of("drawn", ids[:21], pixels)).write(
         tmp_path / "seen"

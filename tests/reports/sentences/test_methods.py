@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from brainhive_cli.core.facts import Facts, merge
+from brainhive_cli.core.facts import Facts, merge_set_ups
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import variants as read_variants
@@ -139,7 +139,7 @@ def test_the_paragraph_of_a_recipe_says_what_its_model_reads(tmp_path):
         ("demo-protocols", "each was tried: last or best or test"),
     ):
         variants = read_variants(Recipe.resolve("train-align", recipe, {}, [])).values()
-        set_up = merge(
+        set_up = merge_set_ups(
             [describe_recipe(variant, SEPARATE_TEST) for variant in variants]
         )
         folder = RunFolder(tmp_path / "runs/train-align" / recipe.replace("/", "-"))

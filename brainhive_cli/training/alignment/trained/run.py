@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from brainhive_cli.core import documents, hub, parts, runs
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import Line, MissingData, RecipeError
-from brainhive_cli.core.facts import merge
+from brainhive_cli.core.facts import merge_set_ups
 from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
@@ -567,7 +567,7 @@ class TrainedRun:
         variants = dict.fromkeys(cell.variant for cell in self.cells)
         return self.once(
             ("set-up", split),
-            lambda: merge([self._set_up(name, split) for name in variants]),
+            lambda: merge_set_ups([self._set_up(name, split) for name in variants]),
         )
 
     def _set_up(self, variant: str, split: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.command import Input, Work, collect
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import merge
+from brainhive_cli.core.facts import merge_set_ups
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder, reference as name_reference
 from brainhive_cli.core.sweep import variant_of, variants
@@ -410,7 +410,7 @@ class Job:
         # all variants have one published result
         published = self.recipe.published
         return {
-            "set_up": merge(set_ups),
+            "set_up": merge_set_ups(set_ups),
             "modality": modality,
             "published": published.as_dict() if published else {},
         }

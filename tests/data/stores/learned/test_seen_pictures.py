@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import Seen
+from brainhive_cli.core.facts import SeenPictures
 from brainhive_cli.core.measurements import SEEN_COPIES
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import image_folder
@@ -96,7 +96,7 @@ def test_copies_of_training_pictures_are_left_out_of_what_is_tested_counted_and_
     more = ("repetitions=[1,2]", "gallery=train+test", "subsets=3")
     found = go("eval-retrieval", f"run={run}", *more, *QUICK).metrics
 
-    assert found.facts.seen_in_training == Seen(count=2, of=TEST, names=copies)
+    assert found.facts.seen_in_training == SeenPictures(count=2, of=TEST, names=copies)
     line, *_ = found.facts.warnings
     assert (
         line.startswith(f"2 of the {TEST} test pictures of photos were seen")
@@ -203,7 +203,9 @@ def test_near_copies_are_left_out_and_unconfirmed_without_the_picture(go, home, 
 
     left_out = go("eval-retrieval", f"run={run}", *QUICK).metrics
 
-    assert left_out.facts.seen_in_training == Seen(count=1, of=TEST, names=[name])
+    assert left_out.facts.seen_in_training == SeenPictures(
+        count=1, of=TEST, names=[name]
+    )
     assert left_out.overall["top1"].n == TEST - 1
 
     learned = model_files.learned_in(run / "cells/sub-01_seed-1/model").pictures

@@ -604,7 +604,7 @@ def test_an_order_is_found_by_a_quick_ridge(monkeypatch: pytest.MonkeyPatch) -> 
                 else made
             )
 
-    monkeypatch.setattr(baseline, "MISFILED", 0.05)
+    monkeypatch.setattr(baseline, "MAX_MISFILED_P", 0.05)
     found = find_order(job(Misfiled(0)), CPU)
     right = find_order(job(Model(0)), CPU)
     assert found.orders == 15 and "training pictures" in found.order
