@@ -18,7 +18,11 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
 from brainhive_cli.core.runs import RunFolder, newest
 from brainhive_cli.core.tables import Table
-from brainhive_cli.reports.paper_tables import comma_separated, paper_table, write_table
+from brainhive_cli.reports.paper_tables import (
+    paper_table,
+    write_metrics_csv,
+    write_table,
+)
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find
 
 FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
@@ -150,7 +154,7 @@ def _write_report(
 
             text = method_tables.join_tables(tables)
         else:
-            text = comma_separated(groups)
+            text = write_metrics_csv(groups)
         temporary_path.write_text(text, encoding="utf-8")
 
 

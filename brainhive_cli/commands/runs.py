@@ -45,7 +45,7 @@ from brainhive_cli.core.runs import (
     reference as reference_of,
 )
 from brainhive_cli.core.tables import Table, TableCell
-from brainhive_cli.reports.paper_tables import summary_scopes
+from brainhive_cli.reports.paper_tables import list_summary_scopes
 from brainhive_cli.reports.runs_shown import ShownRun, find
 from brainhive_cli.reports.sentences import list_limits, state_finding
 from brainhive_cli.reports.tables import describe_metric, metric_table
@@ -290,7 +290,7 @@ def _show(run: ShownRun) -> Result:
     tables = [Table(f"Run {run.folder.name}", ("item", "value"), rows)]
 
     # its metrics, scope by scope
-    metrics = {scope: run.measured.scopes[scope] for scope in summary_scopes(run)}
+    metrics = {scope: run.measured.scopes[scope] for scope in list_summary_scopes(run)}
     tables += [
         table for table in [metric_table("Metrics", metrics, "of")] if table.rows
     ]

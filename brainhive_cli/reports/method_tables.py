@@ -1,6 +1,4 @@
-"""Methods side by side: a row a retrieval, a table a protocol, and why a row is no
-result.
-"""
+"""Tables that show retrieval methods side by side."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import Difference, RetrievalFacts
+from brainhive_cli.core.facts import Difference, RetrievalFacts, WorkflowFacts
 from brainhive_cli.core.measurements import (
     ALL,
     NO_RESULT,
@@ -33,100 +31,138 @@ from brainhive_cli.reports.tables import (
 )
 
 METRICS = ("top1", "top5", "rank_auc")
-REASON = "no result because"
+REASON = "excluded because"
 """Heading of the column that says why a row stands below the results."""
+CEILING_SHARE = "share of the noise ceiling"
+"""Heading of the column of top-1 above chance, relative to the noise ceiling."""
 
 
 def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
-    """List the retrievals of workflows and of sweeps, and those that are named
-    themselves.
+    """List the retrieval runs among some runs.
+
+    The retrieval steps of a workflow and the variants of a sweep are listed one by one.
+
+    Args:
+        runs: Runs of any command. A run without retrieval adds nothing to the list.
     """
     retrievals = list[ShownRun]()
     for run in runs:
         facts = run.measured.facts
         path = run.folder.path
-        parts = getattr(facts, "retrievals", {}) or {
-            variant: f"{path}:{variant}" for variant in facts.variants
-        }
-        steps = [
-            ShownRun(name, *find(path.parents[1], reference))
-            for name, reference in parts.items()
-        ]
-        itself = [copy(run)] * isinstance(facts, RetrievalFacts)
-        retrievals += list_retrievals(steps) if steps else itself
+        references = {variant: f"{path}:{variant}" for variant in facts.variants}
+        if isinstance(facts, WorkflowFacts) and facts.retrievals:
+            references = facts.retrievals
+        steps = []
+        for name, reference in references.items():
+            folder, variant = find(path.parents[1], reference)
+            steps.append(ShownRun(name, folder, variant))
+        if steps:
+            retrievals += list_retrievals(steps)
+        elif isinstance(facts, RetrievalFacts):
+            retrievals.append(copy(run))
     return retrievals
 
 
 def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
-    """Lay out a table for each data set, mode and split.
+    """Lay out a table of methods for each data set, training mode and split.
 
     Args:
-        runs: Runs of workflow and eval-retrieval; others are left out.
-        against: Row that others are compared with; empty for the first result with the
-            fewest caveats. The highest of several scores on test pictures is too high.
+        runs: Runs of workflow and eval-retrieval. Other runs are left out.
+        against: Name of the reference row. By default the first result with the fewest
+            caveats. The best row is a poor reference, because the highest of several
+            test scores is biased upwards.
 
     Raises:
-        RecipeError: if there are no retrievals, or no such row.
+        RecipeError: if there are no retrievals, or if no row has this name.
     """
-    protocols: dict[str, list[ShownRun]] = {}
+    rows_by_title: dict[str, list[ShownRun]] = {}
     for run in list_retrievals(runs):
         facts = run.measured.facts
         split = run.metrics["top1"].split
-        rows = protocols.setdefault(f"{facts.dataset}, {facts.mode}, {split} split", [])
-        # the values of axes name a method, without the mode; else the label does
-        parts = [part for part in run.label.split(" · ")[1:] if part != facts.mode]
-        run.label = ", ".join(parts) or run.label
-        if run.label in [row.label for row in rows]:
-            run.label = run.folder.path.name
+        title = f"{facts.dataset}, {facts.mode}, {split} split"
+        rows = rows_by_title.setdefault(title, [])
+        run.label = _name_method(run, [row.label for row in rows])
         rows.append(run)
-        # corrected similarities have a row of their own
-        for name, metrics in run.measured.scopes.items():
-            correction = name.partition(" · ")[2]
-            protocol = next(iter(metrics.values())).protocol
-            if TRANSDUCTIVE in protocol and " · " not in correction:
-                rows.append(row := copy(run))
-                row.label = f"{run.label}, {correction}"
-                row.metrics = metrics
-                row.is_control = True
-    known = [
-        row.label for rows in protocols.values() for row in rows if not row.is_control
-    ]
-    if not known or against not in ("", *known):
+        rows += _list_corrected(run)
+
+    results: list[ShownRun] = []
+    for rows in rows_by_title.values():
+        results += [row for row in rows if not row.is_control]
+    row_names = [row.label for row in results]
+    if not row_names or against not in ("", *row_names):
         raise RecipeError(
-            f"these runs have no retrieval{' ' * bool(against)}{against}",
-            f"rows: {', '.join(known) or 'name runs of workflow or eval-retrieval'}",
+            f"no retrieval {against!r} among these runs"
+            if against
+            else "no retrieval among these runs",
+            f"rows: {', '.join(row_names) or 'name runs of workflow or eval-retrieval'}",
         )
     return [
-        tabulate_protocol(title, rows, against) for title, rows in protocols.items()
+        tabulate_protocol(title, rows, against) for title, rows in rows_by_title.items()
     ]
+
+
+def _name_method(run: ShownRun, used_names: Sequence[str]) -> str:
+    """Name the row of a run: the values of the workflow's axes, without the mode.
+
+    A run without axes has its label, and a run whose name is in use its folder.
+    """
+    mode = run.measured.facts.mode
+    axis_values = [value for value in run.label.split(" · ")[1:] if value != mode]
+    name = ", ".join(axis_values) or run.label
+    return run.folder.path.name if name in used_names else name
+
+
+def _list_corrected(run: ShownRun) -> list[ShownRun]:
+    """List a row for each correction of the similarities of a run."""
+    rows = []
+    for name, metrics in run.measured.scopes.items():
+        correction = name.partition(" · ")[2]
+        protocol = next(iter(metrics.values())).protocol
+        if TRANSDUCTIVE in protocol and " · " not in correction:
+            row = copy(run)
+            row.label = f"{run.label}, {correction}"
+            row.metrics = metrics
+            row.is_control = True
+            rows.append(row)
+    return rows
 
 
 def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Table:
-    """Lay out rows of one protocol: results before what is none, each by descending
-    top-1.
+    """Lay out the rows of one protocol by descending top-1, excluded rows last.
+
+    Args:
+        title: Title of the table: data set, mode and split.
+        rows: The methods.
+        against: Name of the reference row. By default the first result with the fewest
+            caveats.
     """
-    # the reference, and paired differences from it
+    # choose the reference: a result, with the fewest caveats
     caveats = {row.label: caveats_of(row.metrics.values()) for row in rows}
     reference = min(
         rows,
         key=lambda row: (
             row.label != against,
             row.is_control,
-            len(NO_RESULT & {*caveats[row.label]}),
+            len(NO_RESULT.intersection(caveats[row.label])),
             len(caveats[row.label]),
         ),
     )
-    common = {*caveats[reference.label]} - NO_RESULT
-    reasons = {
-        row.label: [
-            TRANSDUCTIVE
-            if TRANSDUCTIVE in row.metrics["top1"].protocol
-            else "a control: signals or pictures were permuted"
+
+    # exclude controls, and rows with caveats that the reference lacks
+    shared_caveats = set(caveats[reference.label]) - NO_RESULT
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        row_reasons = []
+        if row.is_control and TRANSDUCTIVE in row.metrics["top1"].protocol:
+            row_reasons.append(TRANSDUCTIVE)
+        elif row.is_control:
+            row_reasons.append("a control: signals or pictures were permuted")
+        row_reasons += [
+            caveat for caveat in caveats[row.label] if caveat not in shared_caveats
         ]
-        * row.is_control
-        + [caveat for caveat in caveats[row.label] if caveat not in common]
-        for row in rows
-    }
+        reasons[row.label] = row_reasons
+
+    # compare the other rows with the reference, and exclude rows that cannot be paired
     pairs = {
         (row.label, reference.label): (row.measured, reference.measured)
         for row in rows
@@ -138,103 +174,115 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
     for label, error in zip(failed, errors, strict=True):
         reasons[label].append(f"not comparable: {error.message}")
 
-    # the columns that say something
-    lines = [
-        {
+    # write the lines, and leave out columns without values
+    lines = []
+    for row in sorted(
+        rows, key=lambda row: (bool(reasons[row.label]), -row.metrics["top1"].value)
+    ):
+        line: dict[str, Any] = {
             "method": TableCell(row.label, is_grey=bool(reasons[row.label])),
             REASON: "; ".join(reasons[row.label]),
-            **describe_row(row, differences.get(row.label)),
-            **({"difference": "reference"} if row is reference else {}),
         }
-        for row in sorted(
-            rows,
-            key=lambda row: (bool(reasons[row.label]), -row.metrics["top1"].value),
-        )
-    ]
-    heads = [head for head in lines[0] if any(line[head] for line in lines)]
+        line |= describe_row(row, differences.get(row.label))
+        if row is reference:
+            line["difference"] = "reference"
+        lines.append(line)
+    columns = [column for column in lines[0] if any(line[column] for line in lines)]
 
-    # the highest of several test scores, which stands first, is too high
-    results = sum(not reason for reason in reasons.values())
-    if results > 1:
+    # the first row has the highest of several test scores, which is biased upwards
+    n_results = sum(not row_reasons for row_reasons in reasons.values())
+    if n_results > 1:
         top1 = lines[0]["top1"]
-        words = filter(None, [top1.small, f"chosen among {results}"])
-        lines[0]["top1"] = replace(top1, small=", ".join(words))
+        remarks = filter(None, [top1.small, f"chosen among {n_results}"])
+        lines[0]["top1"] = replace(top1, small=", ".join(remarks))
 
-    # what the rows have in common is that of the reference
+    # the note and the title describe the reference
     note = render(
         "methods_note.txt",
         reference=reference,
-        heads=heads,
+        columns=columns,
         pairs=compared,
         adjustment=adjustment_text(compared) if compared else "",
     )
     note = add_footnotes(note, chain(*caveats.values()))
     return Table(
         extend_title(title, caveats[reference.label]),
-        [*map(shown, heads)],
-        [[line[head] for head in heads] for line in lines],
+        list(map(shown, columns)),
+        [[line[column] for column in columns] for line in lines],
         note=note,
     )
 
 
 def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]:
-    """Describe a row by column; None where there is nothing to say."""
+    """Describe a method by the column of the table. Absent values are None or empty.
+
+    Args:
+        row: Retrieval run of the method.
+        difference: Difference of top-1 from the reference.
+    """
     facts = row.measured.facts
     metrics = row.metrics
     top1 = metrics["top1"]
 
-    # the share of the way from chance to the ceiling of as many candidates
-    reached = None
+    # compute (top-1 - chance) / (ceiling - chance) if the noise ceiling has the same
+    # candidates and is above chance
+    ceiling_share = None
     chance = top1.chance or 0
-    ceiling = row.measured.scopes.get(scope("ceiling", ALL), {}).get("top1", top1)
-    is_same = (ceiling.pool, ceiling.chance) == (top1.pool, top1.chance)
-    if ceiling is not top1 and is_same and (ceiling.low or 0) > chance:
-        reached = (top1.value - chance) / (ceiling.value - chance)
+    ceiling = row.measured.scopes.get(scope("ceiling", ALL), {}).get("top1")
+    if ceiling and (ceiling.low or 0) > chance:
+        has_same_pool = (ceiling.pool, ceiling.chance) == (top1.pool, top1.chance)
+        if has_same_pool:
+            ceiling_share = (top1.value - chance) / (ceiling.value - chance)
 
-    # what its trainings took, as far as they are still there
-    cells = list[Mapping[str, float | None]]()
+    # collect the cost of each training, as far as its run still exists
+    costs = list[Mapping[str, float | None]]()
     for name, variant in map(of_variant, facts.runs):
         with suppress(BrainhiveError):
             run = find_run(row.folder.path.parents[1], "train-align", str(name))
-            trained = run.measurements().facts.cells.values()
-            cells += [cell.took for cell in trained if variant in ("", cell.variant)]
+            for cell in run.measurements().facts.cells.values():
+                if variant in ("", cell.variant):
+                    costs.append(cell.took)
+    seconds = sum(cost.get("seconds") or 0 for cost in costs)
+    memory_bytes = max(
+        (cost.get("peak_memory_bytes") or 0 for cost in costs), default=0
+    )
+    parameters = max((cost.get("parameters") or 0 for cost in costs), default=0)
 
-    def took(key: str) -> list[float]:
-        return [cell.get(key) or 0 for cell in cells] or [0]
-
-    # what its paper prints, and what differs
-    words = list[str]()
+    # the values that the paper reports, and how its set-up differs
+    published_phrases = list[str]()
     published = facts.published
     if published:
         values = [f"{published[name]:.3f}" for name in METRICS if name in published]
-        words = [" / ".join(values), published["source"], *published["differs"]]
+        published_phrases = [" / ".join(values), published["source"]]
+        published_phrases += published["differs"]
     return {
         **{name: with_interval(metrics.get(name)) for name in METRICS},
-        "of ceiling": reached,
+        CEILING_SHARE: ceiling_share,
         "difference": difference and difference_cell(difference),
         "p": difference and difference.p,
         "selection": facts.set_up.get("selection"),
-        "min": sum(took("seconds")) / 60 or None,
-        "GB": max(took("peak_memory_bytes")) / 1e9 or None,
-        "M weights": max(took("parameters")) / 1e6 or None,
-        "published": "; ".join(words),
+        "min": seconds / 60 or None,
+        "GB": memory_bytes / 1e9 or None,
+        "M weights": parameters / 1e6 or None,
+        "published": "; ".join(published_phrases),
     }
 
 
 def join_tables(tables: Sequence[Table]) -> str:
-    """Write tables as one in CSV: a row a method, columns for what is below values,
-    and their notes.
+    """Write several tables as one CSV text, with a row for each method.
+
+    Intervals have columns of their own. The columns `protocol` and `note` hold the
+    title and the note of the table.
     """
-    rows = [
-        {"protocol": table.title}
-        | row
-        | {
-            f"{head}, 95 % CI": cell.small
-            for head, cell in zip(table.columns, map(TableCell.of, cells), strict=True)
-            if cell.small
-        }
-        | {"note": table.note}
-        for table in tables
-        for row, cells in zip(table.as_dict()["rows"], table.rows, strict=True)
-    ]
-    return write_csv([*dict.fromkeys(chain.from_iterable(rows))], rows)
+    rows: list[dict[str, Any]] = []
+    for table in tables:
+        for values, cells in zip(table.as_dict()["rows"], table.rows, strict=True):
+            row = {"protocol": table.title} | values
+            for column, cell in zip(
+                table.columns, map(TableCell.of, cells), strict=True
+            ):
+                if cell.small:
+                    row[f"{column}, 95 % CI"] = cell.small
+            rows.append(row | {"note": table.note})
+    columns = dict.fromkeys(chain.from_iterable(rows))
+    return write_csv(list(columns), rows)

@@ -1,11 +1,11 @@
 "use strict";
-// pictures and clips that appear again are held once
-for (const again of document.querySelectorAll("[data-same]")) again.src = held(again.dataset.same);
-function held(id) {
+// a picture or clip that appears several times takes its data from the first element
+for (const copy of document.querySelectorAll("[data-same]")) copy.src = sourceOf(copy.dataset.same);
+function sourceOf(id) {
   return document.getElementById(id)?.src ?? "";
 }
 
-// tables sort by the value of a cell, numbers before text; a third click gives the first order back
+// a click on a column heading sorts the table, numbers before text; the third click restores the first order
 for (const table of document.querySelectorAll("table.sorts")) {
   const body = table.tBodies[0], first = [...body.rows];
   table.tHead.querySelectorAll("button").forEach((button, column) => button.addEventListener("click", () => {
@@ -15,16 +15,16 @@ for (const table of document.querySelectorAll("table.sorts")) {
     if (next !== "none") head.setAttribute("aria-sort", next);
     const sign = next === "ascending" ? 1 : -1, key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent;
     const rows = next === "none" ? first : [...first].sort((a, b) => {
-      if (a.className !== b.className) return a.className ? 1 : -1;  // what is no result stays below
+      if (a.className !== b.className) return a.className ? 1 : -1;  // grey rows, which are not results, stay at the bottom
       const [x, y] = [key(a), key(b)], [n, m] = [parseFloat(x), parseFloat(y)];
-      if (isNaN(n) !== isNaN(m)) return isNaN(n) ? 1 : -1;  // a cell without a number stays below
+      if (isNaN(n) !== isNaN(m)) return isNaN(n) ? 1 : -1;  // cells without a number stay at the bottom
       return sign * (isNaN(n) ? x.localeCompare(y) : n - m);
     });
     body.append(...rows);
   }));
 }
 
-// clips of a row play together, from their start; the browser's own controls would cover clips of this size
+// clips of a row play together from the start, with one button: controls of the browser would cover small clips
 for (const row of document.querySelectorAll(".row, .pairs")) {
   const clips = [...row.querySelectorAll(".tile video")];
   if (!clips.length) continue;

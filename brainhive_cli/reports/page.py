@@ -1,6 +1,4 @@
-"""One self-contained HTML page of tables, drawings, pictures and clips, also in a
-notebook.
-"""
+"""Self-contained HTML page of tables, figures, pictures and clips."""
 
 import base64
 import hashlib
@@ -31,66 +29,67 @@ from brainhive_cli.reports.tables import templates
 
 HERE = Path(__file__).parent
 FINDING = "Finding"
-"""Heading of the figures that stand next to the first sentence of a page on one run."""
+"""Heading of the figures at the top of the page of a run, next to its first sentence."""
 DETAILS = "Details"
-"""Heading of the groups of tables and figures that are shown on demand."""
+"""Heading of tables and figures that are folded away."""
 BY_HAND = "Each step by hand"
-"""Title of the text that is unfolded from the beginning."""
-NAMED = 3
-"""Titles of folded tables and figures that are named where they unfold."""
-ROWS_SHOWN = 3
-"""Rows of a sheet that are shown; the others unfold."""
-SHOWN = {
+"""Title of the text that is open when the page loads."""
+MAX_FOLDED_TITLES = 3
+"""Largest number of titles in the line that unfolds more tables and figures."""
+MAX_SHEET_ROWS = 3
+"""Largest number of rows of a sheet that are not folded away."""
+MAX_BLOCKS = {
     False: {"table": 2, "sheet": 1, "figure": 3},
     True: {"table": 1, "sheet": 1, "figure": 1},
 }
-"""Tables, sheets and other figures that are shown below a heading, by whether the page
-has many sections; the others unfold.
+"""Largest number of tables, sheets and other figures below a heading that are not folded
+away. The outer key is True for a page with many sections.
 """
-MANY, OPEN_SECTIONS = 5, 3
-"""Sections with figures from which a page has many, and those of them that are not
-folded.
-"""
-TILE_PX, WHOLE_PX = 200, 1200
-"""Longest side of a tile of a sheet, and of a picture of its own."""
-KEPT_BYTES = 6_000
-"""A smaller file goes into the page as it is, unless it is a PNG."""
-LARGEST_BYTES = 1 << 28
-"""Size limit of a file that is shown; a page holds all of them."""
+MIN_MANY_SECTIONS = 5
+"""Number of sections with figures from which a page counts as having many."""
+MAX_OPEN_SECTIONS = 3
+"""Largest number of sections that are not folded away on a page with many sections."""
+TILE_PX = 200
+"""Longest side of a picture in a sheet."""
+WHOLE_PX = 1200
+"""Longest side of a picture outside of a sheet."""
+MIN_SHRUNK_BYTES = 6_000
+"""Size above which a picture is scaled down. PNG files of any size are scaled down."""
+MAX_FILE_BYTES = 1 << 28
+"""Largest file that a page can contain. A page holds all of its files in memory."""
 NUMERIC = re.compile(r"[-+±]?[\d.]|–?$")
-"""Beginning of the text of a cell that is aligned to the right: a number, an interval,
-or nothing.
-"""
+"""Beginning of the text of a right-aligned cell: a number, an interval or a dash."""
 FRAME_PX = 700
-"""Height of the frame of a notebook, in which the page scrolls."""
-CLIPS = {".mp4": "video/mp4", ".webm": "video/webm"}
-PLAIN = {
+"""Height of the frame in a notebook, in which the page scrolls."""
+CLIP_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
+"""Media types of clips by suffix."""
+PICTURE_TYPES = {
     ".svg": "image/svg+xml",
     ".gif": "image/gif",
     ".webp": "image/webp",
     ".png": "image/png",
 }
-"""Media types of clips, and of pictures that are no JPEG, by suffix."""
+"""Media types of pictures by suffix. Any other picture is a JPEG."""
 Figure = Sequence[tuple[str, Artifact, Path]]
-"""An artifact, or those of several runs that are shown together: label of the run,
-artifact, folder.
+"""An artifact, with the label and the folder of its run. Artifacts of several runs with
+the same title make a single figure.
 """
 PageGroup = tuple[str, Sequence[Table | Figure]]
-"""A heading, with the tables and figures below it."""
+"""Heading, and the tables and figures below it."""
 PictureRow = tuple[str, Sequence[SheetTile], Path]
-"""A heading, the pictures next to each other, and the folder of their files."""
+"""Heading, pictures side by side, and the folder of their files."""
 
 
 @dataclass(frozen=True)
 class PageSection:
-    """Heading, with sentences, groups and texts below it.
+    """Section of a page.
 
     Attributes:
-        title: The heading.
-        groups: Headings, with their tables and figures.
+        title: Heading of the section.
+        groups: Subheadings, each with its tables and figures.
         lead: Sentences below the heading.
-        texts: Titles and texts to unfold and to copy, as a recipe.
-        footnotes: Caveats of the numbers below the heading, behind their sign.
+        texts: Titles and texts to copy, such as a recipe. Texts are folded away.
+        footnotes: Caveats of the numbers in the section, with their signs.
     """
 
     title: str
@@ -102,19 +101,19 @@ class PageSection:
 
 @dataclass(frozen=True)
 class Page:
-    """Page of a report: title, lead, warnings and sections.
+    """Page of a report.
 
     Attributes:
-        title: Its heading.
-        lead: The finding, or the differences of runs, in sentences.
+        title: Heading of the page.
+        lead: Sentences at the top: the finding of a run, or the differences of runs.
         warnings: Sentences that a reader needs before any number.
-        sections: Its body, in order; those without groups are folded.
-        pictures: Rows of pictures next to the verdict: stimuli, and what was drawn or
-            retrieved for them.
-        headlines: Figures next to the verdict: those of the finding, or the most
-            important metric with its chance and intervals.
-        missing: Metrics that were not measured, with reasons; they unfold.
-        chosen: How the pictures next to the verdict were chosen.
+        sections: Sections in their order. Sections without groups are folded away.
+        pictures: Rows of pictures at the top: the stimuli, and the pictures that were
+            drawn or retrieved for them.
+        headlines: Figures at the top: the figures of the finding, or the most important
+            metric with its chance level and intervals.
+        missing: Metrics that were not measured, with the reasons. They are folded away.
+        selection: Sentence that describes how the pictures at the top were chosen.
     """
 
     title: str
@@ -124,84 +123,73 @@ class Page:
     pictures: Sequence[PictureRow] = ()
     headlines: Sequence[Curve | Heatmap | Topomap] = ()
     missing: Sequence[str] = ()
-    chosen: str = ""
+    selection: str = ""
 
     def write(self, path: Path) -> None:
-        """Write the page as one file that needs no other."""
+        """Write the page as a single HTML file."""
         path.write_text(self.html(), encoding="utf-8")
 
     def html(self) -> str:
-        """Write the page as one document that needs no file."""
-        # functions and limits of the templates; the ids of embedded files are those of
-        # this page
-        names: dict[str, Any] = {
-            "embed": partial(embed, {}),
-            "render_svg": render_svg,
-            "cells_of": cells_of,
-        }
-        names |= {
-            "DETAILS": DETAILS,
-            "BY_HAND": BY_HAND,
-            "NAMED": NAMED,
-            "SHOWN": SHOWN,
-        }
-        names |= {
-            "OPEN_SECTIONS": OPEN_SECTIONS,
-            "ROWS_SHOWN": ROWS_SHOWN,
-            "WHOLE_PX": WHOLE_PX,
-        }
-        names["is_of_many"] = (
-            sum(bool(section.groups) for section in self.sections) >= MANY
+        """Write the page as a single HTML document, with style, script and pictures."""
+        style = (HERE / "page.css").read_text(encoding="utf-8")
+        script = (HERE / "page.js").read_text(encoding="utf-8")
+        n_sections = sum(bool(section.groups) for section in self.sections)
+        page = templates().get_template("page.html")
+        html = page.render(
+            **vars(self),
+            css=Markup(style),
+            js=Markup(script),
+            embed=partial(embed, {}),  # the ids of the files of this page
+            render_svg=render_svg,
+            read_cells=read_cells,
+            has_many_sections=n_sections >= MIN_MANY_SECTIONS,
+            DETAILS=DETAILS,
+            BY_HAND=BY_HAND,
+            MAX_FOLDED_TITLES=MAX_FOLDED_TITLES,
+            MAX_BLOCKS=MAX_BLOCKS,
+            MAX_OPEN_SECTIONS=MAX_OPEN_SECTIONS,
+            MAX_SHEET_ROWS=MAX_SHEET_ROWS,
+            WHOLE_PX=WHOLE_PX,
         )
-
-        # style sheet and script go into the page
-        files = {
-            kind: Markup((HERE / f"page.{kind}").read_text(encoding="utf-8"))
-            for kind in ("css", "js")
-        }
-        return str(
-            templates().get_template("page.html").render(**vars(self), **files, **names)
-        )
+        return str(html)
 
 
-def groups_of(
+def group_artifacts(
     artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]],
 ) -> list[PageGroup]:
-    """Put artifacts under their headings; those of several runs with one title next to
-    each other.
+    """Group artifacts by their section. Artifacts that show no difference are left out.
+
+    Artifacts of several runs with the same kind and title become a single figure.
 
     Args:
         artifacts_of_runs: Label, artifacts and folder of each run.
     """
-    # collect artifacts of equal title
-    title_figures: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
+    # collect the artifacts of equal section, kind and title
+    figures: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
     for label, artifacts, folder in artifacts_of_runs:
         for artifact in filter(is_informative, artifacts):
-            title = artifact.section, artifact.kind, artifact.title
-            title_figures.setdefault(title, []).append((label, artifact, folder))
+            key = (artifact.section, artifact.kind, artifact.title)
+            figures.setdefault(key, []).append((label, artifact, folder))
 
     # sort them into sections
     sections: dict[str, list[Figure]] = {}
-    for (section, _, _), figure in title_figures.items():
+    for (section, _, _), figure in figures.items():
         sections.setdefault(section, []).append(figure)
 
-    # sheets come first, which are as wide as the page: other figures share rows
-    for figures in sections.values():
-        figures.sort(key=lambda figure: not isinstance(figure[0][1], Sheet))
+    # put sheets first: they are as wide as the page, while other figures share rows
+    for section_figures in sections.values():
+        section_figures.sort(key=lambda figure: not isinstance(figure[0][1], Sheet))
     return list(sections.items())
 
 
-def cells_of(table: Table) -> tuple[list[list[TableCell]], set[int]]:
-    """Give the cells of a table, and its columns of numbers alone, which are aligned to
-    the right.
-    """
+def read_cells(table: Table) -> tuple[list[list[TableCell]], set[int]]:
+    """Return the cells of a table by row, and the indices of its numeric columns."""
     rows = [list(map(TableCell.of, values)) for values in table.rows]
-    columns = enumerate(zip(*rows, strict=True))
-    return rows, {
-        index
-        for index, cells in columns
-        if all(NUMERIC.match(cell.text) for cell in cells)
-    }
+    numeric_columns = set()
+    for index, column in enumerate(zip(*rows, strict=True)):
+        if all(NUMERIC.match(cell.text) for cell in column):
+            numeric_columns.add(index)
+    return rows, numeric_columns
 
 
 def embed(
@@ -210,87 +198,109 @@ def embed(
     poster: Path | None = None,
     side_px: int = TILE_PX,
 ) -> dict[str, Any]:
-    """Read a picture or clip for the template: id in the page, data URL, poster,
-    whether it is a clip.
+    """Read a picture or clip for the template of a page.
 
-    A file is embedded once; later elements, which have no URL, refer to the first one.
-    `ids` has those of the page by digest and longest side, to which new ones are added.
+    The page contains each file once. Later elements refer to the first one.
+
+    Args:
+        ids: Element ids of the page by digest and longest side of the file. A new file
+            is added.
+        path: The picture or clip.
+        poster: Still picture of a clip.
+        side_px: Longest side of the picture on the page.
+
+    Returns:
+        `id` of the element, `url` with the data (empty if the page has the file
+        already), `poster` with the data of the still picture, and `is_clip`.
     """
-    # equal files have one id
+    # equal files have the same id
     content = _read_file(path)
     key = (hashlib.sha256(content).hexdigest(), side_px)
     is_new = key not in ids
     file_id = ids.setdefault(key, f"p{len(ids)}")
 
-    # its content, where no element of the page has it
-    is_clip = path.suffix in CLIPS
+    # write the data of a new file
+    is_clip = path.suffix in CLIP_TYPES
     url = ""
     if is_new and is_clip:
-        url = f"data:{CLIPS[path.suffix]};base64,{base64.b64encode(content).decode()}"
+        media_type = CLIP_TYPES[path.suffix]
+        url = f"data:{media_type};base64,{base64.b64encode(content).decode()}"
     elif is_new:
         url = _shrink_picture(path, side_px)
-    still = _shrink_picture(poster, TILE_PX) if poster else ""
-    return {"id": file_id, "url": url, "poster": still, "is_clip": is_clip}
+    poster_url = _shrink_picture(poster, TILE_PX) if poster else ""
+    return {"id": file_id, "url": url, "poster": poster_url, "is_clip": is_clip}
 
 
 def _shrink_picture(path: Path, side_px: int) -> str:
-    """Write a picture as a data URL, as WebP if that is smaller; drawings and
-    animations stay as they are.
-    """
-    # PNG files and other large pictures are scaled down, but no drawings and animations
-    content = _read_file(path)
-    kind = PLAIN.get(path.suffix, "image/jpeg")
-    if path.suffix == ".png" or (
-        len(content) > KEPT_BYTES and path.suffix not in (".svg", ".gif")
-    ):
-        is_still, small = open_picture(path)
+    """Write a picture as a data URL, scaled down if that makes it smaller.
 
-        # WebP of quality 80 replaces a still file that is larger
-        small.thumbnail((side_px, side_px))
+    Args:
+        path: The picture. Drawings (SVG) and animations keep their size.
+        side_px: Longest side.
+    """
+    content = _read_file(path)
+    media_type = PICTURE_TYPES.get(path.suffix, "image/jpeg")
+    is_large = len(content) > MIN_SHRUNK_BYTES and path.suffix not in (".svg", ".gif")
+    if path.suffix == ".png" or is_large:
+        # replace a still picture by WebP of quality 80, if that is smaller
+        is_still, picture = open_picture(path)
+        picture.thumbnail((side_px, side_px))
         webp = BytesIO()
-        small.save(webp, "WEBP", quality=80, method=4)
+        picture.save(webp, "WEBP", quality=80, method=4)
         if is_still and webp.tell() < len(content):
             content = webp.getvalue()
-            kind = "image/webp"
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+            media_type = "image/webp"
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def open_picture(path: Path) -> tuple[bool, Image.Image]:
-    """Open a picture of a run in RGB; also say whether it is a still one."""
+    """Open a picture of a run.
+
+    Returns:
+        True if the picture is not an animation, and its first frame in RGB.
+
+    Raises:
+        MissingData: if the file is not a readable picture.
+    """
     try:
-        with Image.open(BytesIO(read_regular(path, LARGEST_BYTES))) as opened:
-            # of an animation the first frame is converted
-            return getattr(opened, "n_frames", 1) == 1, opened.convert("RGB")
+        with Image.open(BytesIO(read_regular(path, MAX_FILE_BYTES))) as image:
+            n_frames = getattr(image, "n_frames", 1)
+            return n_frames == 1, image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MissingData(
-            f"{path} is no whole picture", "run the command that made it again"
+            f"{path} is damaged or not a picture", "run the command that made it again"
         ) from error
 
 
 def _read_file(path: Path) -> bytes:
-    # an artifact's file may have been deleted since the run
+    """Read a file of an artifact.
+
+    Raises:
+        MissingData: if the file was deleted after the run.
+    """
     if not path.is_file():
         raise MissingData(
-            f"{path} is missing, and an artifact shows it",
+            f"{path} is missing, but the report needs it",
             "run the command that made it again",
         )
-    return read_regular(path, LARGEST_BYTES)
+    return read_regular(path, MAX_FILE_BYTES)
 
 
 def frame_page(page: Page) -> str:
-    """Write a page as a frame of a notebook whose document is the page itself, as those
-    of nilearn are.
+    """Write a page as an HTML frame for a notebook.
 
-    Its style and its script stay in it, and the notebook's stay out.
+    The frame keeps the styles of the page and of the notebook apart.
     """
     frame = templates().get_template("frame.html")
     return str(frame.render(page=page.html(), height_px=FRAME_PX, title=page.title))
 
 
 def frame_table(table: Table, notes: list[str]) -> str:
-    """Write a table for a notebook: the title as its caption, the best in bold, signs
-    of p after values.
+    """Write a table as HTML for a notebook.
+
+    Args:
+        table: The table. Its title becomes the caption.
+        notes: Sentences below the table.
     """
-    return str(
-        templates().get_template("notebook_table.html").render(table=table, notes=notes)
-    )
+    template = templates().get_template("notebook_table.html")
+    return str(template.render(table=table, notes=notes))

@@ -1,6 +1,4 @@
-"""Tables for papers, as Markdown or LaTeX, and the tidy table of all metrics for
-pandas, as CSV.
-"""
+"""Tables for papers in Markdown and LaTeX, and all metrics as CSV."""
 
 from collections.abc import Sequence
 from statistics import mean, stdev
@@ -26,6 +24,7 @@ from brainhive_cli.reports.runs_shown import (
     name_subject_and_seed,
 )
 from brainhive_cli.reports.tables import (
+    ABSENT,
     SIGNIFICANCE_LEGEND,
     BestLabels,
     adjustment_text,
@@ -35,32 +34,31 @@ from brainhive_cli.reports.tables import (
     templates,
 )
 
-Spread = tuple[float, float | None]
-"""A mean, and its standard deviation where it is of several subjects."""
+MeanSd = tuple[float, float | None]
+"""Mean and standard deviation. The standard deviation is None for a single value."""
 
 
 def paper_table(group: RunGroup) -> Table:
-    """Make the table of runs, a row per run; of a single run, a row per subject and
-    their mean.
+    """Make the table of a group of runs for a paper.
 
-    Cells are mean ± sd, of which the best is in bold; the title is the caption.
+    A row is a run. A single run has a row for each subject (or variant) instead, and a
+    row of their mean. Values are mean ± standard deviation, and the best is in bold.
+    The title of the table is the caption.
     """
-    # the metrics of every run: the pooled ones, else those of its variants and cells
+    # list the metrics of every run
     runs = group.runs
-    names: list[str] = []
+    all_names: list[str] = []
     for run in runs:
-        parts = [*run.variants.values(), *(cell.metrics for cell in run.cells)]
-        names += run.metrics or [name for metrics in parts for name in metrics]
+        all_names += _list_metric_names(run)
+    run_metrics = [run.metrics for run in runs]
     names = [
-        name
-        for name in dict.fromkeys(names)
-        if not is_redundant(name, [run.metrics for run in runs])
+        name for name in dict.fromkeys(all_names) if not is_redundant(name, run_metrics)
     ]
 
-    # a row per run; of a single run a row per variant, or per subject with their mean
+    # a single run has a row for each variant, or for each subject and for their mean
     rows = {run.label: _average(run, names) for run in runs}
     if len(runs) == 1:
-        part_rows: dict[str, dict[str, Spread]] = {}
+        part_rows: dict[str, dict[str, MeanSd]] = {}
         for name in names:
             for part, values in runs[0].values_by_row(name).items():
                 sd = stdev(values) if len(values) > 1 else None
@@ -70,73 +68,89 @@ def paper_table(group: RunGroup) -> Table:
         elif len(part_rows) > 1:
             rows = {**part_rows, "mean": rows[runs[0].label]}
 
-    # bold only where several runs are compared
-    best = choose_best_run(
-        group, {run.label: run.metrics for run in (runs if len(runs) > 1 else ())}
-    )
-
-    # the cells, with the marks of differences and the best in bold
+    # write the cells, with the best run in bold and signs of significance
+    candidates = runs if len(runs) > 1 else ()
+    best = choose_best_run(group, {run.label: run.metrics for run in candidates})
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
     row_names = name_rows({run.label: run.metrics.values() for run in runs})
-    table_rows = []
+    table_rows: list[list[Any]] = []
     for label, row in rows.items():
         cells: list[Any] = [row_names.get(label, label)]
         for name in names:
-            cell = TableCell("–")
-            if name in row:
-                value, sd = row[name]
-                text = f"{value:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
-                is_best = label in best.by_metric.get(name, ())
-                mark = marks.get((label, name), "")
-                cell = TableCell(text, is_best=is_best, mark=mark)
-            cells.append(cell)
+            if name not in row:
+                cells.append(TableCell(ABSENT))
+                continue
+            value, sd = row[name]
+            text = f"{value:.3f}" if sd is None else f"{value:.3f} ± {sd:.3f}"
+            is_best = label in best.by_metric.get(name, ())
+            sign = marks.get((label, name), "")
+            cells.append(TableCell(text, is_best=is_best, mark=sign))
         table_rows.append(cells)
 
-    # published agreement of the metrics, below the runs
+    # the last row has the published agreement of the metrics with people
     if not AGREEMENT.keys().isdisjoint(names):
-        agreement = [AGREEMENT.get(name) for name in names]
-        table_rows.append([AGREES, *agreement])
-    return Table(_write_caption(group, best), ["", *map(with_arrow, names)], table_rows)
+        table_rows.append([AGREES, *map(AGREEMENT.get, names)])
+    columns = ["", *map(with_arrow, names)]
+    return Table(_write_caption(group, best), columns, table_rows)
 
 
-def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
-    """Take the run's own values, or means of its parts, with the spread over subjects,
-    else over seeds.
+def _list_metric_names(run: ShownRun) -> list[str]:
+    """List the pooled metrics of a run, or the metrics of its variants and cells."""
+    if run.metrics:
+        return list(run.metrics)
+    names: list[str] = []
+    for metrics in run.variants.values():
+        names += metrics
+    for cell in run.cells:
+        names += cell.metrics
+    return names
+
+
+def _average(run: ShownRun, names: Sequence[str]) -> dict[str, MeanSd]:
+    """Compute the mean and the standard deviation of each metric of a run.
+
+    The standard deviation is over subjects, or over seeds if there is one subject.
+
+    Args:
+        run: The run.
+        names: Names of the metrics. A metric that the run lacks is left out.
     """
-    # values over subjects, whose spread goes before that over seeds
     row = {}
     for name in names:
-        values = [mean(part) for part in run.values_by_row(name).values()]
-        spread = stdev(values) if len(values) > 1 else None
-        # the pooled value of the run, else the mean of its parts
-        if metric := run.metrics.get(name):
-            row[name] = (metric.value, metric.seed_sd if spread is None else spread)
+        values = [mean(row_values) for row_values in run.values_by_row(name).values()]
+        sd = stdev(values) if len(values) > 1 else None
+
+        # the pooled value is preferred to the mean over subjects
+        metric = run.metrics.get(name)
+        if metric:
+            row[name] = (metric.value, metric.seed_sd if sd is None else sd)
         elif values:
-            row[name] = (mean(values), spread)
+            row[name] = (mean(values), sd)
     return row
 
 
 def _write_caption(group: RunGroup, best: BestLabels) -> str:
-    """Write the caption: what was measured, what ±, bold and signs mean, and the
-    caveats.
-    """
-    # facts that all runs share are said once, in the template
+    """Write the caption: protocol, items, meaning of ± and signs, and caveats."""
     runs = group.runs
-    caveats = [caveats_of(run.metrics.values()) for run in runs]
+    run_caveats = [run.measured.caveats for run in runs]
+    metric_caveats = [caveats_of(run.metrics.values()) for run in runs]
     return render(
         "caption.txt",
         runs=runs,
         compared=group.compared,
         bold=bold_note(best, "runs", group),
-        meaning=SIGNIFICANCE_LEGEND,
+        legend=SIGNIFICANCE_LEGEND,
         adjustment=adjustment_text(group.compared) if group.compared else "",
-        caveats=merge_caveats(*(run.measured.caveats for run in runs), *caveats),
+        caveats=merge_caveats(*run_caveats, *metric_caveats),
     )
 
 
 def write_table(table: Table, suffix: str) -> str:
-    """Write a table as Markdown (`md`), or as LaTeX (`tex`) for the package
-    booktabs.
+    """Write a table as text.
+
+    Args:
+        table: The table.
+        suffix: Format: `md` for Markdown, or `tex` for LaTeX with the package booktabs.
     """
     return str(templates().get_template(f"table.{suffix}").render(table=table)) + "\n"
 
@@ -162,86 +176,94 @@ TIDY_COLUMNS = (
     "p",
     "notes",
 )
-"""Columns of the CSV file; in the row of a difference `scope` names the other run,
-`protocol` the test, `p` is adjusted, and `notes` say over which tests, and limit these.
+"""Columns of the CSV file. In the row of a difference, `scope` names the other run,
+`protocol` is the test, and `p` is adjusted. `notes` describe the tests that p is adjusted
+over, and limits of the test.
 """
 
 
-def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
-    """List every metric of a run with its context."""
-    about_run = {"run": run.label, "command": run.command}
+def list_metric_rows(run: ShownRun) -> list[dict[str, Any]]:
+    """List every metric of a run with its context, as rows of a CSV file."""
     rows = []
     for row in run.measured.rows():
-        # the cell that the scope is of, or is a further measurement of, as `sub-01 ·
-        # backward`
-        source = {}
-        for name, about in run.measured.facts.cells.items():
+        # name the subject and the seed of the cell that the scope belongs to; a scope
+        # such as `sub-01 · backward` belongs to the cell `sub-01`
+        subject = seed = None
+        for name, cell_facts in run.measured.facts.cells.items():
             if row["scope"] == name or row["scope"].startswith(f"{name} · "):
-                subject, seed = name_subject_and_seed(
-                    about, run.measured.scopes[row["scope"]]
-                )
-                source = {"subject": subject, "seed": seed}
+                metrics = run.measured.scopes[row["scope"]]
+                subject, seed = name_subject_and_seed(cell_facts, metrics)
                 break
-        # a pooled row of one training has its seed
-        if not source.get("seed") and len(row["seeds"]) == 1:
-            source["seed"] = row["seeds"][0]
-        rows.append(row | about_run | source | {"caveats": ", ".join(row["caveats"])})
+
+        # a pooled row of a single training has its seed
+        if not seed and len(row["seeds"]) == 1:
+            seed = row["seeds"][0]
+        row |= {"run": run.label, "command": run.command}
+        if subject is not None:
+            row["subject"] = subject
+        if seed is not None:
+            row["seed"] = seed
+        row["caveats"] = ", ".join(row["caveats"])
+        rows.append(row)
     return rows
 
 
-def summary_scopes(run: ShownRun) -> list[str]:
-    """Name the scopes of everything together: of all cells, each source or variant;
-    else every scope.
+def list_summary_scopes(run: ShownRun) -> list[str]:
+    """List the scopes that summarise a run.
 
-    Positions of an explanation are too many to be shown, and none of them stands for
-    all.
+    These are the pooled scopes (of all cells or of each source of pictures), else the
+    pooled scope of each variant, else every scope. An explanation has one scope per
+    position, none of which stands for all. It has no summary.
     """
-    # pooled scopes, without cells that have the same beginning
     facts = run.measured.facts
     scopes = run.measured.scopes
-    begins = {*facts.sources} or {ALL}
-    cells = facts.cells
-    pooled = [
+    beginnings = set(facts.sources) or {ALL}
+    pooled_scopes = [
         name
         for name in scopes
-        if name.partition(" · ")[0] in begins and name not in cells
+        if name.partition(" · ")[0] in beginnings and name not in facts.cells
     ]
-    variants = [
-        name for label in facts.variants if (name := scope(label, ALL)) in scopes
-    ]
-    return (
-        pooled
-        or variants
-        or ([] if isinstance(facts, ExplanationFacts) else list(scopes))
-    )
+    if pooled_scopes:
+        return pooled_scopes
+    variant_scopes = [scope(label, ALL) for label in facts.variants]
+    variant_scopes = [name for name in variant_scopes if name in scopes]
+    if variant_scopes:
+        return variant_scopes
+    return [] if isinstance(facts, ExplanationFacts) else list(scopes)
 
 
-def comma_separated(groups: Sequence[RunGroup]) -> str:
-    """Write all metrics of groups of runs, and the differences between compared runs,
-    as CSV.
+def write_metrics_csv(groups: Sequence[RunGroup]) -> str:
+    """Write all metrics of some runs, and the differences between them, as CSV.
+
+    Args:
+        groups: The runs. Differences are those of a group.
     """
-    # rows of runs and of their differences
     rows = list[dict[str, Any]]()
     for group in groups:
         for run in group.runs:
-            # one row per metric and scope
-            rows += metric_rows(run)
+            rows += list_metric_rows(run)
 
-        # one row per difference, with the caveats of the two runs
+        # a row for each difference, with the caveats of both runs
         caveats = {run.label: run.measured.caveats for run in group.runs}
         for pair in group.compared:
             pair_caveats = merge_caveats(
-                *(caveats.get(label, ()) for label in (pair.first, pair.second))
+                caveats.get(pair.first, ()), caveats.get(pair.second, ())
             )
-            row = {name: getattr(pair, name) for name in ("metric", "low", "high", "n")}
-            row |= {
-                "run": pair.first,
-                "command": group.runs[0].command,
-                "value": pair.difference,
-            }
-            row["p"] = pair.p_adjusted
-            row |= {"scope": f"difference from {pair.second}", "protocol": pair.test}
             notes = [adjustment_text([pair]), *pair.limits]
-            row |= {"caveats": ", ".join(pair_caveats), "notes": "; ".join(notes)}
-            rows.append(row)
+            rows.append(
+                {
+                    "run": pair.first,
+                    "command": group.runs[0].command,
+                    "metric": pair.metric,
+                    "scope": f"difference from {pair.second}",
+                    "value": pair.difference,
+                    "low": pair.low,
+                    "high": pair.high,
+                    "n": pair.n,
+                    "protocol": pair.test,
+                    "caveats": ", ".join(pair_caveats),
+                    "p": pair.p_adjusted,
+                    "notes": "; ".join(notes),
+                }
+            )
     return write_csv(TIDY_COLUMNS, rows)

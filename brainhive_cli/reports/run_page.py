@@ -41,13 +41,13 @@ from brainhive_cli.reports.drawings import (
 )
 from brainhive_cli.reports.page import (
     BY_HAND,
-    CLIPS,
+    CLIP_TYPES,
     FINDING,
-    ROWS_SHOWN,
+    MAX_SHEET_ROWS,
     Page,
     PageSection,
     PictureRow,
-    groups_of,
+    group_artifacts,
     open_picture,
 )
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, lay_out_tables
@@ -154,7 +154,7 @@ def page_of(
             for label, finding in findings
             if finding and finding not in lead
         ]
-        tables = [("", lay_out_tables(group)), *groups_of(artifacts)]
+        tables = [("", lay_out_tables(group)), *group_artifacts(artifacts)]
         footnotes = list_footnotes(
             caveat for run in group.runs for caveat in run.measured.caveats
         )
@@ -380,7 +380,7 @@ def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
     rows = [[drawings.DrawnTile(None, [heading]) for heading in sheet.columns]]
     rows += [
         [_draw_tile(tile, folder) for tile in row.tiles]
-        for row in sheet.rows[:ROWS_SHOWN]
+        for row in sheet.rows[:MAX_SHEET_ROWS]
     ]
     drawings.save_sheet(sheet.title, rows, path, WIDTH_INCH, PNG_DPI)
 
@@ -388,7 +388,7 @@ def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
 def _draw_tile(tile: SheetTile, folder: Path) -> drawings.DrawnTile:
     # clips without a still picture, and absent pictures, are white
     name = tile.poster or tile.file
-    is_shown = name and Path(name).suffix not in CLIPS
+    is_shown = name and Path(name).suffix not in CLIP_TYPES
     # a gap
     picture = (
         open_picture(folder / name)[1]

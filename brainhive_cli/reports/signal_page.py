@@ -24,7 +24,7 @@ from brainhive_cli.data.stores.signal_store import SignalStore
 from brainhive_cli.data.stores.store_tables import COUNTED, count_rows, describe_store
 from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.head_maps import draw_head, place_sensors
-from brainhive_cli.reports.page import Page, PageSection, groups_of
+from brainhive_cli.reports.page import Page, PageSection, group_artifacts
 from brainhive_cli.reports.tables import render
 
 TIME_AXIS = "ms after onset"
@@ -136,7 +136,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         footnotes = list_footnotes(recording.caveats)
         sections.append(
             PageSection(
-                split, groups_of([("", shown, folder)]), lead, footnotes=footnotes
+                split, group_artifacts([("", shown, folder)]), lead, footnotes=footnotes
             )
         )
         figures[split] = numbers
@@ -148,7 +148,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
             draw_slices(WORDS.get(key, key), values, space.grid, key)
             for key, values in space.maps.items()
         ]
-        sections.append(PageSection("voxels", groups_of([("", slices, folder)])))
+        sections.append(PageSection("voxels", group_artifacts([("", slices, folder)])))
     if not maps:
         raise reasons[0]
 
@@ -162,7 +162,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     steps = [(step, str(value)) for step, value in first.preparation.items()]
     tables = [Table("Trials", COUNTED, [*count_rows(described)])]
     tables += [Table("Preparation", ("step", "setting"), steps)] if steps else []
-    sections.append(PageSection("recording", groups_of([("", tables, folder)])))
+    sections.append(PageSection("recording", group_artifacts([("", tables, folder)])))
 
     # the page, with its headline figures
     page = folder / f"{store.path.stem}.html"

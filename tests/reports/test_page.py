@@ -23,7 +23,7 @@ from brainhive_cli.core.artifacts import (
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.reports.page import Figure, Page, PageSection, groups_of
+from brainhive_cli.reports.page import Figure, Page, PageSection, group_artifacts
 
 
 def written(tmp_path: Path, *blocks: Table | Figure, **more: object) -> str:
@@ -106,7 +106,7 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
         Media("A drawing", file),
         Table("Cells", ["subject"], [["sub-01"]], note="A note."),
     ]
-    ((_, figures),) = groups_of([("", shown, tmp_path)])
+    ((_, figures),) = group_artifacts([("", shown, tmp_path)])
     page = written(tmp_path, *figures)
     assert page.count("<svg ") == 4 and ">chance<" in page and "A note." in page
     outside = r'(?:src|href)="(?!data:|#)|url\((?!#|data:)|https?:'
@@ -132,7 +132,7 @@ def test_rows_of_two_runs_that_are_of_one_query_are_one_row_with_its_stimulus_on
     first, second = sheet(files[:2]), sheet([files[0], files[2]], verdict="wrong")
     other = sheet(files[:2], "dog/1")
     both = [("aligned", [first, other], tmp_path), ("base", [second], tmp_path)]
-    shown = groups_of(
+    shown = group_artifacts(
         [
             (
                 label,

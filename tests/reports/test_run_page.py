@@ -251,7 +251,7 @@ def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_interva
         ("seen", 4),
         ("retrieved first", 4),
     ]
-    assert page.chosen == "2 of 6, drawn at random (seed 0)"
+    assert page.selection == "2 of 6, drawn at random (seed 0)"
 
 
 def test_the_finding_says_what_how_often_how_sure_and_of_whom(tmp_path):
@@ -288,7 +288,7 @@ def test_every_warning_stands_in_one_place_before_the_numbers(tmp_path):
         "warnings": ["clip is ill"],
     }
     page = text_of(tmp_path, RunGroup([run(tmp_path, "ours", **facts)]))
-    place = page.index("What to know before reading a number")
+    place = page.index("Read this before using the numbers")
     for says in ("Simulated: a program made", "Retrieval is at chance", "clip is ill"):
         assert says in page[place : page.index("</section>", place)]
 

@@ -117,7 +117,7 @@ def test_each_figure_is_saved_in_each_format_and_a_damaged_one_is_one_line(tmp_p
     ) == 3
     made = run(tmp_path, sheet(tmp_path))
     (made.folder.path / "artifacts/a.webp").write_bytes(b"RIFF")
-    with pytest.raises(MissingData, match=r"a\.webp is no whole picture"):
+    with pytest.raises(MissingData, match=r"a\.webp"):
         save_figures([RunGroup([made])], tmp_path / "again")
 
 

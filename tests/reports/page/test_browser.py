@@ -27,7 +27,7 @@ from brainhive_cli.core.artifacts import (
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.reports.page import Page, PageSection, groups_of
+from brainhive_cli.reports.page import Page, PageSection, group_artifacts
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed"
@@ -91,7 +91,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [f"column {n}" for n in range(20)],
         [list(range(20)), list(range(20))],
     )
-    groups = [("", [narrow, wide]), *groups_of([("", shown, folder)])]
+    groups = [("", [narrow, wide]), *group_artifacts([("", shown, folder)])]
     section = PageSection(
         "A run", groups, texts=[("Recipe", "epochs: 3\n" + "word " * 100)]
     )
@@ -124,7 +124,7 @@ def clips_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in "ab"
     ]
     sheet = Sheet("First items", ["seen", "brain"], rows)
-    sections = [PageSection("A run", groups_of([("", [sheet], folder)]))]
+    sections = [PageSection("A run", group_artifacts([("", [sheet], folder)]))]
     Page("Clips", sections=sections).write(folder / "page.html")
     return folder / "page.html"
 
