@@ -90,12 +90,9 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
         results += [row for row in rows if not row.is_control]
     row_names = [row.label for row in results]
     if not row_names or against not in ("", *row_names):
-        raise RecipeError(
-            f"no retrieval {against!r} among these runs"
-            if against
-            else "no retrieval among these runs",
-            f"rows: {', '.join(row_names) or 'name runs of workflow or eval-retrieval'}",
-        )
+        name = f" {against!r}" if against else ""
+        row_list = ", ".join(row_names) or "name runs of workflow or eval-retrieval"
+        raise RecipeError(f"no retrieval{name} among these runs", f"rows: {row_list}")
     return [
         tabulate_protocol(title, rows, against) for title, rows in rows_by_title.items()
     ]
@@ -242,11 +239,9 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
             for cell in run.measurements().facts.cells.values():
                 if variant in ("", cell.variant):
                     costs.append(cell.took)
-    seconds = sum(cost.get("seconds") or 0 for cost in costs)
-    memory_bytes = max(
-        (cost.get("peak_memory_bytes") or 0 for cost in costs), default=0
-    )
-    parameters = max((cost.get("parameters") or 0 for cost in costs), default=0)
+    seconds = [cost.get("seconds") or 0 for cost in costs]
+    memory_bytes = [cost.get("peak_memory_bytes") or 0 for cost in costs]
+    parameters = [cost.get("parameters") or 0 for cost in costs]
 
     # the values that the paper reports, and how its set-up differs
     published_phrases = list[str]()
@@ -261,9 +256,9 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
         "difference": difference and difference_cell(difference),
         "p": difference and difference.p,
         "selection": facts.set_up.get("selection"),
-        "min": seconds / 60 or None,
-        "GB": memory_bytes / 1e9 or None,
-        "M weights": parameters / 1e6 or None,
+        "min": sum(seconds) / 60 or None,
+        "GB": max(memory_bytes, default=0) / 1e9 or None,
+        "M weights": max(parameters, default=0) / 1e6 or None,
         "published": "; ".join(published_phrases),
     }
 

@@ -29,7 +29,7 @@ from brainhive_cli.reports.tables import templates
 
 HERE = Path(__file__).parent
 FINDING = "Finding"
-"""Heading of the figures at the top of the page of a run, next to its first sentence."""
+"""Heading of the figures that stand at the top of the page of a single run."""
 DETAILS = "Details"
 """Heading of tables and figures that are folded away."""
 BY_HAND = "Each step by hand"
@@ -42,8 +42,8 @@ MAX_BLOCKS = {
     False: {"table": 2, "sheet": 1, "figure": 3},
     True: {"table": 1, "sheet": 1, "figure": 1},
 }
-"""Largest number of tables, sheets and other figures below a heading that are not folded
-away. The outer key is True for a page with many sections.
+"""Largest number of tables, sheets and other figures below a heading that stay open.
+The outer key is True for a page with many sections.
 """
 MIN_MANY_SECTIONS = 5
 """Number of sections with figures from which a page counts as having many."""

@@ -177,8 +177,8 @@ TIDY_COLUMNS = (
     "notes",
 )
 """Columns of the CSV file. In the row of a difference, `scope` names the other run,
-`protocol` is the test, and `p` is adjusted. `notes` describe the tests that p is adjusted
-over, and limits of the test.
+`protocol` is the test, and `p` is adjusted. `notes` name the family of tests over which
+p is adjusted, and the limits of the test.
 """
 
 

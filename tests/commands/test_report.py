@@ -243,7 +243,7 @@ def test_a_table_of_methods_has_what_is_no_result_below_with_the_reason(
 
     # results by top-1, then the others by theirs; both of these have all hits
     assert [row["method"] for row in rows] == ["good", "poor", "tested", "other"]
-    reasons = [row["no result because"] for row in rows]
+    reasons = [row["excluded because"] for row in rows]
     assert reasons[:3] == ["", "", "selected on test"]
     assert "other-0000000004" in reasons[3] and "poor-0000000001" in reasons[3]
 

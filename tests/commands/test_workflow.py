@@ -153,8 +153,8 @@ def test_a_matrix_runs_each_step_for_its_axes_and_goes_on_where_it_stopped(
     ).tables
     rows = table.as_dict()["rows"]
     assert {row["method"].rpartition(", ")[2] for row in rows[4:]} == {"csls"}
-    assert {row["no result because"] for row in rows[4:]} == {TRANSDUCTIVE}
-    assert {row["no result because"] for row in rows[:4]} == {""}
+    assert {row["excluded because"] for row in rows[4:]} == {TRANSDUCTIVE}
+    assert {row["excluded because"] for row in rows[:4]} == {""}
     value_of = {row["method"]: row for row in rows}
     assert value_of["low, last"]["difference"] == "reference"
     assert value_of["low, said"]["difference"] == 0
