@@ -10,7 +10,7 @@ from pydantic import Field
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.command import Input, Result
-from brainhive_cli.core.files import atomic_write, below
+from brainhive_cli.core.files import atomic_write, resolve_below
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe

@@ -13,7 +13,7 @@ from typing import IO, Any
 from zipfile import ZipFile, ZipInfo
 
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.files import atomic_write, below, require_free_space
+from brainhive_cli.core.files import atomic_write, require_free_space, resolve_below
 
 ZIP = ".zip"
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -90,7 +90,7 @@ def unpack(path: Path, into: Path) -> int:
     with open_members(path) as members:
         for name, size, open_member in members:
             # members of an earlier, interrupted call stay
-            target = below(into, name, source=f"{path} holds a file that")
+            target = resolve_below(into, name, source=f"{path} holds a file that")
             if target.is_file() and target.stat().st_size == size:
                 continue
             require_free_space(into, size, f"{name} of {path}", "make room")

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import below
+from brainhive_cli.core.files import resolve_below
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.tables import Table
 
@@ -295,7 +295,7 @@ def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
     # every file that an artifact names is in the run
     listed = list(artifacts)  # read twice
     for name in {name for artifact in listed for name in files(artifact)}:
-        if not below(run.path, name, source=SOURCE).is_file():
+        if not resolve_below(run.path, name, source=SOURCE).is_file():
             raise BrainhiveError(
                 f"artifact {name} is missing in {run.path}", "write the file first"
             )
@@ -332,7 +332,7 @@ def read(run: "RunFolder") -> list[Artifact]:
     listed = documents.check(document.get("artifacts"), f"{path}: artifacts", LISTED)
     for name in (name for artifact in listed for name in files(artifact)):
         if (
-            not below(run.path, name, source=SOURCE)
+            not resolve_below(run.path, name, source=SOURCE)
             .resolve()
             .is_relative_to(run.path.resolve())
         ):

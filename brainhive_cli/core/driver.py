@@ -17,10 +17,10 @@ from brainhive_cli.core.claims import Claim, is_held, is_own, name_worker
 from brainhive_cli.core.command import Result, Work, digests_of, require
 from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.files import (
-    below,
     make_portable,
     name_partial_file,
     remove,
+    resolve_below,
     resolve_without_links,
 )
 from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob
@@ -403,7 +403,7 @@ def _locate(
     recipe = recipe.model_copy(update={"digests": dict(sorted(digests.items()))})
     base = recipe.paths.under_home("runs") / command
     name = f"{label}-{recipe.fingerprint()}"
-    below(base, name, source="the name of a run,")
+    resolve_below(base, name, source="the name of a run,")
 
     # runs of one recipe are numbered without gaps
     number = 1

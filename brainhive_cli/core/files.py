@@ -120,8 +120,8 @@ def hint_at_folder(root: Path, key: str, chosen: str, content: str) -> str:
 
 def locate_stored(path: str) -> str:
     """Resolve a stored path: below home if it exists there, else as it was given."""
-    below = home_folder() / path
-    return str(below) if below.exists() else path
+    resolve_below = home_folder() / path
+    return str(resolve_below) if resolve_below.exists() else path
 
 
 def make_portable(value: Any) -> Any:
@@ -417,7 +417,7 @@ def describe_bad_text(text: str) -> str:
     )
 
 
-def below(
+def resolve_below(
     folder: Path, *names: str, source: str, error: type[BrainhiveError] = BrainhiveError
 ) -> Path:
     """Return the path of `names` below a folder.
@@ -467,7 +467,7 @@ def resolve_without_links(folder: Path, name: str, source: str) -> Path:
     Raises:
         BrainhiveError: naming a folder on the way that is a link.
     """
-    path = below(folder, name, source=source)
+    path = resolve_below(folder, name, source=source)
     # the last parent is `folder`, which may be a link
     for above in list(path.relative_to(folder).parents)[:-1]:
         if (folder / above).is_symlink():

@@ -26,12 +26,12 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.files import (
     atomic_write,
-    below,
     find_unfetched,
     home_folder,
     locate,
     make_portable,
     read_regular,
+    resolve_below,
 )
 from brainhive_cli.core.network import BUSY, ask, call_in_thread, find_bad_proxy
 
@@ -156,7 +156,7 @@ def folder(
 
     # a folder of the package, or of the user
     if scheme == "demo" and colon:
-        path = below(
+        path = resolve_below(
             DEMO_WEIGHTS, rest, source="the reference demo:", error=MissingData
         )
     else:
@@ -397,7 +397,7 @@ def parse_repository(rest: str, owner: str = "") -> tuple[str, str, str, str | N
     # subfolder and revision become paths in the cache
     inside = "/".join(parts[2:])
     names = filter(None, [inside, revision])
-    below(Path(), *names, source=f"hub:{rest} names", error=MissingData)
+    resolve_below(Path(), *names, source=f"hub:{rest} names", error=MissingData)
     return kind, "/".join(parts[:2]), inside, revision or None
 
 
@@ -708,7 +708,7 @@ def fetch_run(reference: str) -> Path:
 
     # and each file that it lists is here, as it was pushed
     for name, digest in listed.items():
-        path = below(files, name, source=f"{pinned}: {documents.SHA256SUMS}")
+        path = resolve_below(files, name, source=f"{pinned}: {documents.SHA256SUMS}")
         if not path.is_file():
             raise MissingData(f"{pinned} has no {name} in the hub's cache", download)
         if digest_cached_file(path, by_name=False) != digest:

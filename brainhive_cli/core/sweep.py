@@ -129,7 +129,7 @@ def variants(recipe: R) -> dict[str, R]:
             recipe.put(fields, key, copy.deepcopy(value))
 
         # the label names a folder, and one variant
-        below(Path(), label, source="sweep: the variant", error=RecipeError)
+        resolve_below(Path(), label, source="sweep: the variant", error=RecipeError)
         if label in recipes:
             raise RecipeError(f"sweep: {label} is there twice", "leave one out")
         recipes[label] = validate(type(recipe), fields)

@@ -326,9 +326,9 @@ def test_bad_texts_are_control_characters_and_no_utf8() -> None:
 def test_no_word_of_another_type_is_a_name() -> None:
     for name in (3, None, b"x"):
         with pytest.raises(BrainhiveError):
-            files.below(Path("a"), name, source="x")  # type: ignore[arg-type]
+            files.resolve_below(Path("a"), name, source="x")  # type: ignore[arg-type]
     with pytest.raises(NotFetched) as caught:
-        files.below(Path("a"), "x\n" * 90, source="x", error=NotFetched)
+        files.resolve_below(Path("a"), "x\n" * 90, source="x", error=NotFetched)
     assert len(caught.value.message) < 130 and "…" in caught.value.message
 
 

@@ -72,7 +72,7 @@ FAULTS = (
         "dropout(project(text + self.prior.scale * image))",
         "dropout(project(text + image))",
     ),
-    Fault("ranks = (self.rank, self.rank + 1)", "ranks = (0, self.rank + 1)"),
+    Fault("start = len(items) * self.rank // self.processes", "start = 0"),
     Fault("fixed = target.detach()", "fixed = target"),
     Fault(
         "            to_target = (to_target + to_prediction) / 2\n",

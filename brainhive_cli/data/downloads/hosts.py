@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from brainhive_cli.core import documents, hub
 from brainhive_cli.core.errors import MissingData, RecipeError, first_line
-from brainhive_cli.core.files import below
+from brainhive_cli.core.files import resolve_below
 from brainhive_cli.core.network import (
     BUSY,
     find_bad_proxy,
@@ -126,7 +126,9 @@ def list_files(reference: str) -> list[RemoteFile]:
     files = LISTERS[host](rest.strip("/"))
     names = set[str]()
     for file in files:
-        below(Path(), file.name, source=f"the list of {reference}", error=MissingData)
+        resolve_below(
+            Path(), file.name, source=f"the list of {reference}", error=MissingData
+        )
         problem = ""
         if host != "hub" and not is_web_address(file.url):
             problem = f"{file.url!r}, which is no web address"

@@ -15,7 +15,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import below, publish
+from brainhive_cli.core.files import publish, resolve_below
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.ids import Names
 from brainhive_cli.data.signals.spaces import Grid, Sensors, Surface, Voxels, axis_lists
@@ -294,7 +294,7 @@ def is_signal_store(path: Path) -> bool:
 def path_of(signals: Path, dataset: str, name: str, subject: int) -> Path:
     """Say where a subject's store lies."""
     source = "the data set or preparation of a store,"
-    return below(signals, dataset, name, f"sub-{subject:02d}.h5", source=source)
+    return resolve_below(signals, dataset, name, f"sub-{subject:02d}.h5", source=source)
 
 
 def subjects_of(

@@ -21,7 +21,7 @@ from brainhive_cli.core.errors import (
     Line,
     MissingData,
 )
-from brainhive_cli.core.files import below, expand_pattern
+from brainhive_cli.core.files import expand_pattern, resolve_below
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.ids import Names, match_ids
@@ -296,7 +296,7 @@ def find_twins(stores: Iterable[TargetStore], is_candidate: Bool) -> Bool:
 def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
     """Say where the store of (data set, split, encoder) lies."""
     source = "the data set, split or encoder of a store,"
-    return below(embeddings, dataset, split, f"{encoder}.h5", source=source)
+    return resolve_below(embeddings, dataset, split, f"{encoder}.h5", source=source)
 
 
 def find(

@@ -20,7 +20,7 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.device_memory import keep_freed_memory
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.facts import CellFacts, ReconstructionFacts
-from brainhive_cli.core.files import below, make_portable
+from brainhive_cli.core.files import make_portable, resolve_below
 from brainhive_cli.core.jobs import Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
@@ -246,7 +246,7 @@ class Selection:
         # may be unknown
         clip = media_files.to_clip(media)
         frames = media_files.outline_masks(clip.frames, annotation.masks, CLIP_PX)
-        name = below(
+        name = resolve_below(
             Path("artifacts/clips", folder), image_id, source="the stimulus id"
         ).as_posix()
         rate_hz = clip.rate_hz or media_files.RATE_HZ

@@ -22,7 +22,7 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import ReconstructionFacts
-from brainhive_cli.core.files import below, locate
+from brainhive_cli.core.files import locate, resolve_below
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.files.ids import PICTURES, match_ids
@@ -668,7 +668,9 @@ def make_stills(
 
 def _locate_item(folder: RunFolder, name: str, image_id: str) -> Path:
     """Name a file or folder of an item among the baselines of the run's folder."""
-    return below(folder.path / "baselines" / name, image_id, source="the stimulus id")
+    return resolve_below(
+        folder.path / "baselines" / name, image_id, source="the stimulus id"
+    )
 
 
 def _save(

@@ -24,7 +24,7 @@ from brainhive_cli.core.errors import (
     RecipeError,
     raise_if_asked_to_stop,
 )
-from brainhive_cli.core.files import below
+from brainhive_cli.core.files import resolve_below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media import media_files
@@ -235,7 +235,9 @@ class DecodedSet:
 
     def file(self, image_id: str, repeat: int) -> str:
         """The path of a picture below the run's folder."""
-        folder = below(Path("samples", self.name), image_id, source="the stimulus id")
+        folder = resolve_below(
+            Path("samples", self.name), image_id, source="the stimulus id"
+        )
         return f"{folder.as_posix()}/{repeat:02d}.png"
 
     def first(self, items: int | None) -> "DecodedSet":

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from brainhive_cli.core import hub, runs
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
-from brainhive_cli.core.files import below, locate
+from brainhive_cli.core.files import locate, resolve_below
 from brainhive_cli.core.recipe import Paths, name_of, shipped_recipes
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.training.alignment.model_files import is_model
@@ -115,7 +115,7 @@ def model_folders(run: runs.RunFolder, variant: str = "") -> dict[str, Path]:
     if is_model(run.path):
         return {"": run.path}
     # cells lie in cells/[VARIANT/]CELL, each with a folder `model`
-    cells = below(
+    cells = resolve_below(
         run.path / "cells", *filter(None, [variant]), source="the variant of a run,"
     )
     return {

@@ -17,7 +17,7 @@ from torch import Tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
-from brainhive_cli.core.files import below
+from brainhive_cli.core.files import resolve_below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.files import hdf5
@@ -172,7 +172,7 @@ def encode_latents(
     name = f"{digest}-{recipe.resolution_px}px-{recipe.resize}.h5"
     root = recipe.paths.under_home("latents")
     source = "the data set or split of latents,"
-    path = below(root, images.dataset, images.split, name, source=source)
+    path = resolve_below(root, images.dataset, images.split, name, source=source)
 
     # a complete store is opened as it is
     is_complete = False

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import below, publish
+from brainhive_cli.core.files import publish, resolve_below
 
 HOME = Path("home")
 
@@ -19,9 +19,11 @@ def test_a_word_that_is_no_path_below_the_folder_is_refused() -> None:
         ("a\nb", "has a control character"),
     ):
         with pytest.raises(BrainhiveError, match=rf"the stimulus id .* {reason}$"):
-            below(HOME, "fine", name, source="the stimulus id")
+            resolve_below(HOME, "fine", name, source="the stimulus id")
     for name in ("cat/001", "a..b", ".hidden", "a:b", "ä/日本", "x y", "a" * 255):
-        assert below(HOME, "runs", name, source="a name") == HOME / "runs" / name
+        assert (
+            resolve_below(HOME, "runs", name, source="a name") == HOME / "runs" / name
+        )
 
 
 def test_what_gets_a_final_name_is_on_the_disk_before(
