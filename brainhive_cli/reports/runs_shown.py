@@ -96,7 +96,7 @@ def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
     measured = run.measurements()
     variants = measured.facts.variants
     if variant in variants:
-        folder = below(
+        folder = resolve_below(
             run.path.parent, variants[variant].run, source="the run of a variant,"
         )
         return find_run(runs, None, str(folder)), ""
