@@ -97,7 +97,7 @@ def _write_parquet(store: TargetStore, rows: Int64, folder: Path) -> Path:
 
     # the names come from the store, and must not lead out of the folder
     file_name = f"{dataset}_{split}_{encoder_name}{PARQUET_PART}00000-of-00000.parquet"
-    file = below(folder, file_name, source=f"{store.path} names a file")
+    file = resolve_below(folder, file_name, source=f"{store.path} names a file")
     write_parquet(store, file, rows)
     return file
 
@@ -114,7 +114,7 @@ def _write_npy(store: TargetStore, rows: Int64, folder: Path) -> Path:
         Path of `features.npy`, an array [N, *shape].
     """
     # the names come from the store, and must not lead out of the folder
-    encoder_folder = below(
+    encoder_folder = resolve_below(
         folder,
         store.attributes["dataset"],
         store.attributes["split"],

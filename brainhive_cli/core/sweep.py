@@ -16,7 +16,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import Variant, flatten, merge_set_ups
-from brainhive_cli.core.files import below
+from brainhive_cli.core.files import resolve_below
 from brainhive_cli.core.key_types import split
 from brainhive_cli.core.measurements import Measurements, merge_caveats, scope
 from brainhive_cli.core.recipe import Recipe, validate

@@ -18,7 +18,7 @@ from brainhive_cli.core.facts import (
     RetrievalFacts,
     list_differences,
 )
-from brainhive_cli.core.files import below
+from brainhive_cli.core.files import resolve_below
 from brainhive_cli.core.measurements import (
     ALL,
     BACKWARD,
