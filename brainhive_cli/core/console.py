@@ -1,5 +1,6 @@
-"""The only writer to the terminal: results on stdout; messages, progress and errors on
-stderr.
+"""Output of commands: results on stdout, and messages, progress and errors on stderr.
+
+Only this module writes to the terminal.
 """
 
 import os
@@ -22,48 +23,59 @@ if TYPE_CHECKING:
     from brainhive_cli.core.errors import BrainhiveError
 
 UNFOLDED_COLUMNS = 10_000
-"""Columns where no line is folded: of lines to copy."""
-MAX_FOLDED_COLUMNS = 3
-"""Most columns of a table that is folded where it does not fit."""
-PIPE_COLUMNS = 120
-"""Columns of a table in a pipe or file, whose width is not known."""
-DELAY_S = 2.0
-"""Work that lasts shorter than this shows no progress, and says no line at its end."""
-PROGRESS_INTERVAL_S = 60.0
-"""Seconds between lines that say how far work is, where there is no terminal to draw
-on.
+"""Width at which no line of a table is folded. Command lines in tables must stay whole,
+because users copy them.
 """
+MAX_FOLDED_COLUMNS = 3
+"""Largest number of columns of a table whose cells are folded if it is too wide. A
+table of more columns is written row by row instead.
+"""
+PIPE_COLUMNS = 120
+"""Width of output to a pipe or file, which has no width of its own."""
+DELAY_S = 2.0
+"""Shortest duration of work that shows progress, and a line at its end."""
+PROGRESS_INTERVAL_S = 60.0
+"""Time between two lines of progress if stderr is not a terminal."""
 ANNOUNCED_S = 600.0
-"""Work that takes longer is announced: how much there is, and how long it takes."""
+"""Expected duration above which a message announces the amount and duration of work."""
 FIRST_PACE_S = 10.0
-"""Time after which the first items of work tell how long the others take."""
+"""Time after which the pace of the first items is a good estimate for the others."""
 DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
-"""Variables of which one is set where a browser has a window."""
+"""Environment variables of graphical sessions. A browser needs one of the two."""
 size = filesize.decimal
-"""Writes a number of bytes as 12.3 kB, 3.0 MB or 26.0 GB."""
-
-
-_silent: list[bool] = []
-"""Blocks around that are silent."""
+"""Function that writes a number of bytes as 12.3 kB, 3.0 MB or 26.0 GB."""
+_muted_blocks: list[bool] = []
+"""Stack with an entry for each active `mute_messages` block."""
 
 
 def writes_messages() -> bool:
-    """Return whether this process is the one of its launch that writes messages."""
-    return os.environ.get("RANK", "0") == "0" and not _silent
+    """Return True if this process writes messages.
+
+    The first process of a launch writes messages, outside of `mute_messages` blocks.
+    """
+    return os.environ.get("RANK", "0") == "0" and not _muted_blocks
 
 
 @contextmanager
 def mute_messages() -> Iterator[None]:
-    """Write no messages and warnings, of work that repeats what has been said."""
-    _silent.append(True)
+    """Write no messages, warnings and results inside the block.
+
+    Use this for work that would repeat earlier messages.
+    """
+    _muted_blocks.append(True)
     try:
         yield
     finally:
-        _silent.pop()
+        _muted_blocks.pop()
 
 
 def say(*lines: str) -> None:
-    """Write a message on stderr: each argument is one line, whatever names it holds."""
+    """Write a message on stderr.
+
+    Args:
+        lines: Lines of the message. Line breaks and control characters inside a line
+            are escaped.
+    """
     if writes_messages():
         _write(*lines)
 
@@ -75,14 +87,17 @@ def warn(text: str) -> None:
 
 
 def show_error(error: "BrainhiveError", as_json: bool = False) -> None:
-    """Write an error: what is wrong in one line, what to do in another; on stdout too,
-    where that is JSON.
+    """Write the message of an error on stderr, and its hint on a second line.
+
+    Args:
+        error: Error.
+        as_json: If True, also write the error as JSON on stdout, where programs expect
+            the result.
     """
     _write(f"error: {error.message}", style="red")
     if error.hint:
         _write(f"  try: {error.hint}")
 
-    # programs read the error where they wait for the result
     if as_json:
         show_json(
             {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
@@ -90,14 +105,15 @@ def show_error(error: "BrainhiveError", as_json: bool = False) -> None:
 
 
 def show_traceback() -> None:
-    """Show the traceback of the error being handled (`--debug`)."""
+    """Write the traceback of the current exception on stderr, for `--debug`."""
     import traceback
 
     _write(*traceback.format_exc().split("\n"))
 
 
 def _write(*lines: str, style: str | None = None, console: Any = None) -> None:
-    # names may hold control characters, and brackets that rich reads as markup
+    """Write lines in a style of rich, by default on stderr."""
+    # Names may contain control characters, and brackets that rich reads as markup.
     text = "\n".join(line.translate(ONE_LINE) for line in lines)
     (console or _stderr()).print(
         text, style=style, highlight=False, markup=False, soft_wrap=True
@@ -105,44 +121,57 @@ def _write(*lines: str, style: str | None = None, console: Any = None) -> None:
 
 
 def show_text(*lines: str) -> None:
-    """Write a result on stdout: each argument is one line, whatever names it holds."""
+    """Write a result on stdout.
+
+    Args:
+        lines: Lines of the result. Line breaks and control characters inside a line are
+            escaped.
+    """
     if writes_messages():
         _write(*lines, console=_stdout())
 
 
 def summarise_names(names: Sequence[str]) -> str:
-    """Count names, and list the first and the last; nothing of none."""
-    listed = ", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]}"
-    return f"{len(names)}: {listed}" if names else ""
+    """Write the number of names and up to four names, as in `4: a, b, c, d`.
+
+    Of more than four names, only the first and the last are written. Without names, the
+    text is empty.
+    """
+    if not names:
+        return ""
+    if len(names) <= 4:
+        return f"{len(names)}: {', '.join(names)}"
+    return f"{len(names)}: {names[0]} … {names[-1]}"
 
 
 def clock(seconds: float) -> str:
     """Write a time as 0:07, 12:34 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}:{rest:02d}"
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    total_minutes, remaining_s = divmod(round(seconds), 60)
+    if total_minutes < 60:
+        return f"{total_minutes}:{remaining_s:02d}"
+    hours, minutes = divmod(total_minutes, 60)
+    return f"{hours}:{minutes:02d}:{remaining_s:02d}"
 
 
 def write_duration(seconds: float) -> str:
-    """Write a duration in the largest unit of which it has two."""
-    for unit, length_s in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        # a unit counts from two on: 90 min say more than 2 h
-        if seconds >= 2 * length_s:
-            return f"{seconds / length_s:.0f} {unit}"
+    """Write a duration in the largest unit of which it contains at least two."""
+    # two units at least, because "90 min" is more precise than "2 h"
+    for unit, unit_s in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
     return f"{seconds:.2g} s"
 
 
 def announce(amount: str, item_s: float | None, items: float) -> None:
-    """Say how much work begins and how long it takes, where that is long.
+    """Write how much work begins and how long it will take, if it will take long.
 
-    Without an earlier pace, counted work says so itself once its first items tell how
-    long it takes.
+    Without the pace of earlier work, the progress display writes this message later,
+    once the pace of the first items is known.
 
     Args:
-        amount: What there is to do, as in `192 trained models`.
-        item_s: Time of an item in earlier work of the same kind; None where there was
-            none.
+        amount: Amount of work, such as `192 trained models`.
+        item_s: Duration of an item in earlier work of the same kind, or None without
+            earlier work.
         items: Number of items.
     """
     display = _display_on(_stderr())
@@ -152,130 +181,149 @@ def announce(amount: str, item_s: float | None, items: float) -> None:
             f"about {write_duration(item_s * items)} for {amount}, each "
             f"{write_duration(item_s)} in the last run of this kind"
         )
-        for bar in display.bars[-1:]:
-            bar.is_announced = True
+        if display.bars:
+            display.bars[-1].is_announced = True
 
 
 @contextmanager
 def mute_libraries() -> Iterator[None]:
-    """Silence the progress bars and messages of transformers and diffusers, if they are
-    imported.
-    """
-    names = [f"{library}.utils.logging" for library in ("diffusers", "transformers")]
-    libraries = [sys.modules[name] for name in names if name in sys.modules]
+    """Hide the messages and progress bars of transformers and diffusers in the block.
 
-    # bars and messages off, and back as they were
-    before = [
-        (library.get_verbosity(), library.is_progress_bar_enabled())
-        for library in libraries
-    ]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
+    A library that is not imported stays untouched.
+    """
+    # switch messages and bars off, and note the previous settings
+    previous_settings = []
+    for library_name in ("diffusers", "transformers"):
+        logging = sys.modules.get(f"{library_name}.utils.logging")
+        if logging is None:
+            continue
+        verbosity = logging.get_verbosity()
+        has_bar = logging.is_progress_bar_enabled()
+        previous_settings.append((logging, verbosity, has_bar))
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
     try:
         yield
     finally:
-        for library, (verbosity, has_bar) in zip(libraries, before, strict=True):
-            library.set_verbosity(verbosity)
+        for logging, verbosity, has_bar in previous_settings:
+            logging.set_verbosity(verbosity)
             if has_bar:
-                library.enable_progress_bar()
+                logging.enable_progress_bar()
 
 
 def flush() -> None:
-    """Flush stdout and stderr, before the process is ended."""
+    """Flush stdout and stderr, before the process ends without clean-up."""
     sys.stdout.flush()
     sys.stderr.flush()
 
 
 def confirm(question: str) -> bool:
-    """Ask the user; no where there is nobody to ask."""
+    """Ask the user a question, and return True for "yes".
+
+    If stdin is not a terminal, nobody can answer, and the answer is "no".
+    """
     if not sys.stdin.isatty():
         return False
-    # bars pause, so that they do not draw over the question
     with hide_progress():
         _write(f"{question} [y/N]")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def is_pipe_closed() -> bool:
-    """Whether the reader of stdout has gone, as `head` does; what is not written yet is
-    then dropped.
+    """Return True if the reader of stdout has stopped reading, as `head` does.
+
+    Output that is still buffered is then dropped.
     """
-    # ask for an error of the pipe without waiting
+    # a timeout of 0 asks for an error of the pipe without waiting
     poll = select.poll()
     poll.register(sys.stdout, select.POLLOUT)
     is_closed = any(event & select.POLLERR for _, event in poll.poll(0))
 
-    # Python flushes stdout at exit: the rest goes to nowhere instead of failing
+    # Python flushes stdout at exit. The null device takes the remaining output, so that
+    # the flush does not fail.
     if is_closed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return is_closed
 
 
 def show_json(document: Any, indent: int | None = 2) -> None:
-    """Write one JSON document as the result, on stdout; in one line without an
-    indent.
+    """Write a JSON document as the result, on stdout.
+
+    Args:
+        document: Document. Values that JSON does not know are written as text.
+        indent: Spaces per level, or None to write the document in one line.
     """
     import json
 
-    # json leaves DEL as it is, and `_write` would escape it as JSON does not
-    show_text(
-        *json.dumps(document, indent=indent, default=str)
-        .replace("\x7f", "\\u007f")
-        .split("\n")
-    )
+    # json.dumps keeps the DEL character, and `_write` would escape it in a way that is
+    # not valid in JSON
+    text = json.dumps(document, indent=indent, default=str)
+    show_text(*text.replace("\x7f", "\\u007f").split("\n"))
 
 
 def show_table(table: Table) -> None:
-    """Write an aligned table as a result, on stdout."""
+    """Write a table as a result, on stdout.
+
+    A table that is too wide is written row by row. A table of few columns is folded
+    instead.
+    """
     if not writes_messages():
         return
     console = _stdout()
     width = console.width
 
-    # a table that does not fit is written row by row, but one of few columns
-    is_listed = table.is_list or len(table.columns) > MAX_FOLDED_COLUMNS
-    if is_listed and table_width(table) > width:
+    # the table does not fit: write it row by row
+    can_be_list = table.is_list or len(table.columns) > MAX_FOLDED_COLUMNS
+    if can_be_list and table_width(table) > width:
         sys.stdout.write(write_as_list(table, width))
         return
 
-    # drawn by rich; blanks at the ends of lines are left out
+    # let rich draw the table
     console.width = UNFOLDED_COLUMNS if table.is_copied else width
-    with console.capture() as written:
+    with console.capture() as capture:
         console.print(draw(table), highlight=False, markup=False)
-    note = (
-        [*textwrap.wrap(table.note.translate(ONE_LINE), width), ""]
-        if table.note
-        else []
-    )
-    lines = [line.rstrip() for line in [*written.get().splitlines(), ""]]
-    lines = [line if line.strip("─") else line[:width] for line in lines]
-    sys.stdout.write("".join(f"{line}\n" for line in lines + note))
+
+    # strip blanks at the ends of lines, and cut rules to the width of the terminal
+    lines = []
+    for drawn_line in capture.get().splitlines():
+        line = drawn_line.rstrip()
+        is_rule = not line.strip("─")
+        lines.append(line[:width] if is_rule else line)
+    lines.append("")
+    if table.note:
+        lines += textwrap.wrap(table.note.translate(ONE_LINE), width)
+        lines.append("")
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def open_browser(address: str) -> None:
-    """Open a page in a browser, and say where there is none."""
+    """Open a page in a browser. Without a browser, warn and write its address."""
     import webbrowser
 
-    # macOS and Windows always have windows; elsewhere, a browser without one would take
-    # the terminal
+    # On Linux without a graphical session, webbrowser would start a browser in the
+    # terminal. macOS and Windows always have a graphical session.
     has_display = sys.platform in ("darwin", "win32") or DISPLAYS & os.environ.keys()
     if not (has_display and webbrowser.open(address)):
-        warn(f"no browser was found here: {address} is the page")
+        warn(f"no browser was found; open {address} in a browser")
 
 
 def divert_prints() -> redirect_stdout[Any]:
-    """Send to stderr what libraries print: it is no result."""
+    """Send the prints of libraries to stderr, because they are not results."""
     return redirect_stdout(sys.stderr)
 
 
 class Bar:
-    """Work at hand: its description, items done, pace and time left.
+    """Progress of one piece of work.
 
     Args:
-        description: What is done.
-        total: Items to do; None where they are not counted.
-        is_of_item: Whether its items are parts of one item of the work around it.
+        description: Description of the work.
+        total: Number of items to do, or None if they are not counted.
+        is_of_item: True if the whole work is one item of the enclosing work.
+
+    Attributes:
+        items: Number of finished items.
+        label: Description, with the note of the last step in brackets.
+        is_announced: True if the expected duration has been written.
     """
 
     def __init__(
@@ -284,36 +332,46 @@ class Bar:
         self.total = total
         self.items = 0
         self.is_of_item = is_of_item
-        self.label = self._description = description.translate(ONE_LINE)
-        self._started_s = self._advanced_s = time.monotonic()
-        # the first items may take longer, as files are opened for all
+        self._description = description.translate(ONE_LINE)
+        self.label = self._description
+        self._started_s = time.monotonic()
+        self._advanced_s = self._started_s
+        # Time and number of the first finished items. They may take longer than later
+        # items, because they open files that all items use.
         self._first: tuple[float, int] | None = None
         self.is_announced = False
 
-    def expect(self, more: int) -> None:
-        """Add items to the total; negative for items that were done before."""
-        self.total = (self.total or 0) + more
+    def expect(self, items: int) -> None:
+        """Add items to the total. A negative number removes items that were finished
+        by an earlier command.
+        """
+        self.total = (self.total or 0) + items
 
     def advance(self, items: int = 1, note: str = "") -> None:
-        """Count items done; `note` follows the description. KeyboardInterrupt if it was
-        lost.
+        """Count finished items.
+
+        Args:
+            items: Number of items. 0 changes the note only.
+            note: Text in brackets after the description.
+
+        Raises:
+            KeyboardInterrupt: if a library lost an earlier interrupt.
         """
         raise_if_interrupted()
         self.items += items
-        self.label = (
-            f"{self._description} ({note.translate(ONE_LINE)})"
-            if note
-            else self._description
-        )
-        # the pace counts up to the last item: a note alone is no progress
+        self.label = self._description
+        if note:
+            self.label += f" ({note.translate(ONE_LINE)})"
         if items:
             self._advanced_s = time.monotonic()
             self._first = self._first or (self._advanced_s, self.items)
             _display_on(_stderr()).announce_long_work()
 
     def measure_item_s(self) -> float | None:
-        """Measure the time of an item, without the first ones; None before there are
-        others.
+        """Compute the mean duration of an item, without the first items.
+
+        Returns:
+            The duration in seconds, or None before an item follows the first items.
         """
         first_s, first_items = self._first or (0.0, self.items)
         if self.items <= first_items:
@@ -322,50 +380,62 @@ class Bar:
 
     @property
     def elapsed_s(self) -> float:
-        """Time since the work began."""
+        """Time since the work began, in seconds."""
         return time.monotonic() - self._started_s
 
     @property
     def pace(self) -> str:
-        """Items of the total, pace and time left; before the first item, how long it
-        has taken.
+        """Number of finished items, pace and remaining time, as in `6 of 12, 2.0/s,
+        0:03 left`. Without a total or before the first item, the elapsed time.
         """
         elapsed_s = self.elapsed_s
         counts = f"{self.items:,} of {self.total:,}, " if self.total else ""
         if not self.total or not self.items:
             return f"{counts}{clock(elapsed_s)} so far"
 
-        # an item that takes longer than those before slows the pace of all that are
-        # left
-        item_s = max(
-            (self._advanced_s - self._started_s) / self.items,
-            elapsed_s / (self.items + 1),
-            1e-9,
-        )
-        left = clock(max(0.0, item_s * self.total - elapsed_s))
-        pace = f"{clock(item_s) if item_s > 60 else f'{item_s:.1f} s'} each"
-        return f"{counts}{pace if item_s > 1 else f'{1 / item_s:,.1f}/s'}, {left} left"
+        # If the current item takes longer than the finished items, it slows the pace.
+        finished_item_s = (self._advanced_s - self._started_s) / self.items
+        current_item_s = elapsed_s / (self.items + 1)
+        item_s = max(finished_item_s, current_item_s, 1e-9)
+        remaining_s = max(0.0, item_s * self.total - elapsed_s)
+
+        # fast items per second, slow items by their duration
+        if item_s > 60:
+            pace = f"{clock(item_s)} each"
+        elif item_s > 1:
+            pace = f"{item_s:.1f} s each"
+        else:
+            pace = f"{1 / item_s:,.1f}/s"
+        return f"{counts}{pace}, {clock(remaining_s)} left"
 
 
 @contextmanager
 def progress(
     description: str, total: int | None = None, is_of_item: bool = False
 ) -> Iterator[Bar]:
-    """Show how far work is on stderr: items, pace and time left; or, without a total,
-    how long it has taken.
+    """Show the progress of the work in the block, on stderr.
 
-    A terminal shows the innermost work and each counted work around it, after DELAY_S.
-    Elsewhere that is a line once in LINE_S, said by a thread since work may be one
-    call, and one at the end of counted work.
+    A terminal shows a bar for the innermost work, and for each counted work that
+    encloses it, after `DELAY_S`. Without a terminal, a line is written every
+    `PROGRESS_INTERVAL_S`, and another line at the end of counted work.
+
+    Args:
+        description: Description of the work.
+        total: Number of items to do, or None if they are not counted.
+        is_of_item: True if the whole work is one item of the enclosing work.
+
+    Yields:
+        The bar, whose `advance` counts finished items.
     """
-    # all work has one display; without a terminal, a thread of the outermost work
-    # speaks
     display = _display_on(_stderr())
     bar = Bar(description, total, is_of_item)
-    bar.is_announced = any(other.is_announced for other in display.bars)
+    bar.is_announced = any(outer_bar.is_announced for outer_bar in display.bars)
+    display.bars.append(bar)
+
+    # Without a terminal, a thread of the outermost work writes the lines, because the
+    # work may be a single long call.
     has_ended = threading.Event()
     thread = threading.Thread(target=display.say_lines, args=(has_ended,), daemon=True)
-    display.bars.append(bar)
     if display.draws:
         display.live.start()
     elif len(display.bars) == 1:
@@ -380,17 +450,13 @@ def progress(
         if not display.bars:
             display.live.stop()
 
-        # work inside counted work ends unsaid
-        is_outermost = all(other.total is None for other in display.bars)
-        if is_outermost and bar.total:
+        # work inside other counted work writes no line at its end
+        is_inside_counted = any(outer.total is not None for outer in display.bars)
+        is_outermost_counted = bool(bar.total) and not is_inside_counted
+        if is_outermost_counted:
             display.amount = ""
-        if (
-            not display.draws
-            and is_outermost
-            and bar.total
-            and bar.items
-            and bar.elapsed_s > DELAY_S
-        ):
+        has_lasted = bool(bar.items) and bar.elapsed_s > DELAY_S
+        if is_outermost_counted and has_lasted and not display.draws:
             say(
                 f"{description}: {bar.items:,} of {bar.total:,} in "
                 f"{clock(bar.elapsed_s)}"
@@ -399,8 +465,8 @@ def progress(
 
 @contextmanager
 def hide_progress() -> Iterator[None]:
-    """Leave the terminal to what others write on it without the console: a question, a
-    bar of a library.
+    """Hide the progress bars while other code writes to the terminal, such as a
+    question or the bar of a library.
     """
     display = _display_on(_stderr())
     display.live.stop()
@@ -412,8 +478,14 @@ def hide_progress() -> Iterator[None]:
 
 
 class _Display:
-    """Lines of the work at hand, below the messages of a terminal; they vanish at its
-    end.
+    """Progress bars of all current work, below the messages on a terminal.
+
+    Attributes:
+        bars: Bars from the outermost to the innermost work.
+        amount: Description of the amount for the message that announces long work,
+            such as ` for 192 trained models`. Empty if there is none.
+        live: Display of rich, which draws this object repeatedly.
+        draws: True if bars are drawn on a terminal.
     """
 
     def __init__(self, console: Any) -> None:
@@ -424,78 +496,93 @@ class _Display:
         self.live = Live(self, console=console, refresh_per_second=2, transient=True)
         self.draws = console.is_terminal and writes_messages()
 
-    def list_shown(self) -> list[Bar]:
-        """List counted work, and the innermost."""
-        bars = [*self.bars]  # work may end meanwhile
+    def select_bars(self) -> list[Bar]:
+        """Select the bars of counted work, and the innermost bar."""
+        # a copy, because work in another thread may end meanwhile
+        bars = list(self.bars)
         return [bar for bar in bars if bar.total is not None or bar is bars[-1]]
 
     def describe(self) -> str:
-        """Write all that is shown in one line."""
-        return "; ".join(f"{bar.label}: {bar.pace}" for bar in self.list_shown())
+        """Write the progress of all selected bars in one line."""
+        return "; ".join(f"{bar.label}: {bar.pace}" for bar in self.select_bars())
 
     def announce_long_work(self) -> None:
-        """Say once about how long counted work takes, where that is long."""
-        counted = [bar for bar in self.bars if bar.total]
-        if not counted or (outermost := counted[0]).is_announced:
+        """Write once how long the outermost counted work will take, if it is long."""
+        counted_bars = [bar for bar in self.bars if bar.total]
+        if not counted_bars or counted_bars[0].is_announced:
             return
+        outermost = counted_bars[0]
 
-        # time of an item by its parts, or by earlier items
-        inner = next((bar for bar in counted[1:] if bar.is_of_item), None)
-        basis = inner or outermost
-        item_s = basis.measure_item_s()
-        if item_s is not None and inner is not None:
-            item_s *= inner.total or 1
-        if item_s is None or basis.elapsed_s < FIRST_PACE_S:
+        # A bar whose whole work is one item of the outermost work gives the best
+        # estimate. Otherwise the finished items of the outermost work give it.
+        item_bars = [bar for bar in counted_bars[1:] if bar.is_of_item]
+        timed_bar = item_bars[0] if item_bars else outermost
+        item_s = timed_bar.measure_item_s()
+        if item_s is None or timed_bar.elapsed_s < FIRST_PACE_S:
             return
-        left_s = item_s * ((outermost.total or 0) - outermost.items)
-        if left_s > ANNOUNCED_S:
+        if item_bars:
+            item_s *= timed_bar.total or 1
+
+        remaining_items = (outermost.total or 0) - outermost.items
+        remaining_s = item_s * remaining_items
+        if remaining_s > ANNOUNCED_S:
+            amount = self.amount or f" for {outermost.total:,}"
             say(
-                f"{outermost.label}: about {write_duration(left_s)}"
-                f"{self.amount or f' for {outermost.total:,}'}, by the first "
-                f"{write_duration(basis.elapsed_s)}"
+                f"{outermost.label}: about {write_duration(remaining_s)}{amount}, "
+                f"estimated from the first {write_duration(timed_bar.elapsed_s)}"
             )
-            for bar in counted:
+            for bar in counted_bars:
                 bar.is_announced = True
 
     def say_lines(self, has_ended: threading.Event) -> None:
-        """Say a line once in LINE_S, until the work ends."""
+        """Write a line of progress every `PROGRESS_INTERVAL_S`, until the work ends."""
         while not has_ended.wait(PROGRESS_INTERVAL_S):
             say(self.describe())
 
     def __rich__(self) -> Any:
-        """Draw a line for each work; nothing before the first has lasted DELAY_S."""
+        """Draw a row for each selected bar, once a bar has lasted `DELAY_S`."""
         from rich import progress_bar, table, text
 
-        # a narrow terminal shortens descriptions, then bars, and never the time left
+        # A narrow terminal shortens descriptions first, then bars. The remaining time
+        # always stays complete.
         lines = table.Table.grid(padding=(0, 1), expand=True)
         for ratio in (3, 1, None):
             lines.add_column(ratio=ratio, no_wrap=not ratio)
-        is_due = any(bar.elapsed_s > DELAY_S for bar in [*self.bars])
-        for bar in self.list_shown() if is_due else ():
+        if not any(bar.elapsed_s > DELAY_S for bar in list(self.bars)):
+            return lines
+        for bar in self.select_bars():
             label = text.Text(bar.label, no_wrap=True, overflow="ellipsis")
-            drawn = progress_bar.ProgressBar(bar.total, bar.items) if bar.total else ""
-            lines.add_row(label, drawn, bar.pace)
+            gauge = progress_bar.ProgressBar(bar.total, bar.items) if bar.total else ""
+            lines.add_row(label, gauge, bar.pace)
         return lines
 
 
-_display_on = lru_cache(1)(_Display)  # one display a console
+_display_on = lru_cache(1)(_Display)
+"""Function that returns the display of a console. A console has a single display."""
 
 
 def _stderr() -> Any:
+    """Return the console that writes to stderr."""
+    # while bars are drawn, rich replaces sys.stderr by a proxy
     return _console_on(getattr(sys.stderr, "rich_proxied_file", sys.stderr))
 
 
-# messages are placed above a bar or table only by the console that shows it
 @lru_cache(1)
 def _console_on(stream: Any) -> Any:
+    """Return the console that writes to stderr, the same object for the same stream.
+
+    Messages appear above the bars only if the console of the bars writes them.
+    """
     from rich.console import Console
 
     return Console(stderr=True, emoji=False)
 
 
 def _stdout() -> Any:
+    """Make a console that writes to stdout."""
     from rich.console import Console
 
-    is_open = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # a pipe or file
-    # `python:brain:f` is no picture of a brain
-    return Console(emoji=False, width=PIPE_COLUMNS if is_open else None)
+    # a pipe or file has no width, unless the user sets one
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    # with emoji, rich would draw the `:brain:` of `python:brain:f` as a picture
+    return Console(emoji=False, width=None if has_width else PIPE_COLUMNS)

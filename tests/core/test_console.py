@@ -234,9 +234,12 @@ def test_long_work_is_announced_once_by_its_first_items(capsys, monkeypatch):
         bar.advance()
     said = capsys.readouterr().err.splitlines()
     # 7 parts in 7 s: 100 s an item
-    assert [line for line in said if "about" in line] == [
-        "training cells: about 67 min for 40, by the first 12 s"
-    ]
+    announcements = [line for line in said if "about" in line]
+    assert len(announcements) == 1
+    assert all(
+        fact in announcements[0]
+        for fact in ("training cells: ", "67 min", " for 40", "12 s")
+    )
 
 
 @pytest.mark.parametrize(
