@@ -560,7 +560,7 @@ def run(
                 return result
 
             # the processes have done the work, so this one only reads the result
-            if launch.relaunch(resolved.run, n_processes, resolved.LESS_MEMORY):
+            if launch.relaunch(resolved.run, n_processes, resolved.MEMORY_HINT):
                 raise KeyboardInterrupt
             return module.run(resolved, launch.READ_ONLY)
     finally:

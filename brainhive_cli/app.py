@@ -129,7 +129,7 @@ def _callback(command: Command) -> Callable[..., None]:
         **flags,
         **command.switches,
         **COMMON,
-        **(LAUNCH | SUBMIT if command.computes else {}),
+        **(LAUNCH | SUBMIT if command.can_share_work else {}),
     }
     call.__signature__ = Signature(  # type: ignore[attr-defined]
         [option.replace(name=name) for name, option in declared.items()]

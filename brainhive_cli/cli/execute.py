@@ -37,7 +37,7 @@ from brainhive_cli.core.errors import (
     system_error_number,
 )
 from brainhive_cli.core.jobs import Job, key_work, resolve
-from brainhive_cli.core.key_types import split
+from brainhive_cli.core.key_types import split_commas
 from brainhive_cli.core.recipe import (
     find_recipe,
     read_extended,
@@ -209,7 +209,7 @@ def _carry_out(
     from brainhive_cli.core import launch
 
     if (processes := count_processes(recipe)) > 1:
-        return launch.relaunch(recipe.run, processes, recipe.LESS_MEMORY)
+        return launch.relaunch(recipe.run, processes, recipe.MEMORY_HINT)
     here, result = perform(command, module, recipe, bool(common["again"]))
     _show(result, common["json"])
 
@@ -224,7 +224,7 @@ def count_processes(recipe: Any) -> int:
     from brainhive_cli.core import launch
 
     with console.progress("starting"):  # torch is imported
-        return launch.count_processes(recipe.run) if recipe.computes else 1
+        return launch.count_processes(recipe.run) if recipe.can_share_work else 1
 
 
 def perform(
@@ -250,7 +250,7 @@ def perform(
         remove_unused(runs_folder)
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
             raise
-        raise describe_error(error, recipe.LESS_MEMORY) from error
+        raise describe_error(error, recipe.MEMORY_HINT) from error
 
     # the pace of the work, for the estimate of the next
     result.keep_pace(command, here, runs_folder, time.monotonic() - start)
@@ -423,7 +423,7 @@ def _is_needed(word: Any, recipe: str, command: str, keys: Set[str]) -> bool:
 
     # embed makes its own encoders' embeddings, other commands need those of all of
     # theirs
-    listed = split(
+    listed = split_commas(
         read_recipe(find_recipe(command, recipe), command).get("encoders") or []
     )
     requested, configured = (

@@ -282,8 +282,8 @@ class Command:
         paths: The recipe key that takes the arguments that are no overrides.
         words: What these arguments are called in the help.
         complete: How the shell completes them; files where there is nothing else.
-        computes: Whether several processes can share its work; else it only reads and
-            writes files.
+        can_share_work: True if several processes can share the work. False if the
+            command only reads and writes files.
     """
 
     section: str
@@ -295,7 +295,7 @@ class Command:
     paths: str = ""
     words: str = "NAME"
     complete: Complete | None = None
-    computes: bool = True
+    can_share_work: bool = True
 
 
 START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
@@ -347,7 +347,7 @@ COMMANDS = (
             "Report what this machine has for Brainhive: versions, devices, folders, "
             "weights."
         ),
-        computes=False,
+        can_share_work=False,
     ),
     Command(
         START,
@@ -365,7 +365,7 @@ COMMANDS = (
         },
         paths="names",
         complete=one_of(datasets),
-        computes=False,
+        can_share_work=False,
     ),
     Command(
         START,
@@ -374,7 +374,7 @@ COMMANDS = (
         "demo/train-align",
         paths="names",
         complete=one_of(recipes),
-        computes=False,
+        can_share_work=False,
     ),
     Command(
         START,
@@ -390,7 +390,7 @@ COMMANDS = (
         },
         paths="words",
         complete=one_of(runs(), words=("show", "verify", "rm")),
-        computes=False,
+        can_share_work=False,
     ),
     # stores of signals and of targets
     Command(
@@ -541,7 +541,7 @@ COMMANDS = (
         },
         paths="align_run",
         complete=ALIGN_RUN,
-        computes=False,
+        can_share_work=False,
     ),
     Command(
         STEPS,
@@ -676,7 +676,7 @@ COMMANDS = (
         OPEN,
         paths="runs",
         words="PATH",
-        computes=False,
+        can_share_work=False,
     ),
     Command(
         STEPS,
@@ -690,7 +690,7 @@ COMMANDS = (
         OPEN,
         paths="runs",
         words="PATH",
-        computes=False,
+        can_share_work=False,
     ),
     Command(
         STEPS,
@@ -712,7 +712,7 @@ COMMANDS = (
         },
         paths="words",
         complete=one_of(runs("train-*")),
-        computes=False,
+        can_share_work=False,
     ),
     Command(
         STEPS,
@@ -732,7 +732,7 @@ COMMANDS = (
         },
         paths="align_run",
         complete=ALIGN_RUN,
-        computes=False,
+        can_share_work=False,
     ),
     # stores and runs that exist: check, import, export
     Command(
@@ -751,7 +751,7 @@ COMMANDS = (
         paths="stores",
         words="PATH",
         complete=one_of(datasets, runs()),
-        computes=False,
+        can_share_work=False,
     ),
     Command(
         STORES,
@@ -763,7 +763,7 @@ COMMANDS = (
         "FOLDER",
         paths="folder",
         words="PATH",
-        computes=False,
+        can_share_work=False,
     ),
     Command(
         STORES,
@@ -783,7 +783,7 @@ COMMANDS = (
         },
         paths="sources",
         words="PATH",
-        computes=False,
+        can_share_work=False,
     ),
     Command(
         STORES,
@@ -796,6 +796,6 @@ COMMANDS = (
         },
         paths="stores",
         words="PATH",
-        computes=False,
+        can_share_work=False,
     ),
 )

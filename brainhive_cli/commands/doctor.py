@@ -25,7 +25,7 @@ MAX_NAMES_PER_FOLDER = 6
 class Recipe(BaseRecipe):
     """Recipe of doctor, which needs only paths and `run:`."""
 
-    computes = False
+    can_share_work = False
 
 
 def inputs(recipe: Recipe) -> list[Input]:

@@ -16,7 +16,7 @@ from brainhive_cli.core import console, weights
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import atomic_write
-from brainhive_cli.core.key_types import NameList, OneRun, split
+from brainhive_cli.core.key_types import NameList, OneRun, split_commas
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import TrainedRunRecipe
 from brainhive_cli.core.tables import Table
@@ -81,7 +81,7 @@ CompetSolver, and `predict`.
 class Recipe(TrainedRunRecipe):
     """Recipe of export: the model, and the signals that the file takes."""
 
-    computes = False
+    can_share_work = False
 
     align_run: OneRun = Field(
         None,
@@ -107,9 +107,11 @@ class Recipe(TrainedRunRecipe):
     rate_hz: float | None = Field(
         None, gt=0, description="sampling rate; default: the model's"
     )
-    window_ms: Annotated[tuple[float, float] | None, BeforeValidator(split)] = Field(
-        None,
-        description="start and stop after stimulus onset, ms; default: the model's",
+    window_ms: Annotated[tuple[float, float] | None, BeforeValidator(split_commas)] = (
+        Field(
+            None,
+            description="start and stop after stimulus onset, ms; default: the model's",
+        )
     )
 
     # the files

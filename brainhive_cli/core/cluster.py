@@ -1,4 +1,4 @@
-"""Keys of a cluster's job: its time, memory, partition and modules."""
+"""Recipe keys of a job on a cluster, such as its time, memory and partition."""
 
 from typing import Annotated, Any
 
@@ -7,69 +7,75 @@ from pydantic import (
     Field,
 )
 
-from brainhive_cli.core.key_types import split
+from brainhive_cli.core.key_types import split_commas
 from brainhive_cli.core.sections import Section
 
 
-def _clock(value: Any) -> Any:
-    """Undo YAML's reading of 12:00:00 as a number of seconds."""
+def _write_clock(value: Any) -> Any:
+    """Write a number of seconds as HH:MM:SS, because YAML reads 12:00:00 as seconds."""
     if not isinstance(value, int) or isinstance(value, bool):
         return value
     return f"{value // 3600:02d}:{value // 60 % 60:02d}:{value % 60:02d}"
 
 
 Module = Annotated[str, Field(pattern=r"^\w+(([./@:,=~]|[+-]+)\w+)*\+*$")]
-"""A module of the cluster by its name: one by its path is code."""
+"""Name of an environment module of the cluster. A path is not allowed, because a module
+file at any path could run any code.
+"""
 
 MAX_TASKS = 5_000
-"""Of a job: `--dependency` of the next one names each in 24 bytes, and an argument has
-at most 128 KiB.
+"""Largest number of tasks of a job. The option `--dependency` of the next job names
+each task in 24 bytes, and an argument has at most 128 KiB.
 """
 
 
 class Cluster(Section):
-    """Request of `--submit` to a cluster's scheduler, for each of the tasks that share
-    a command's cells.
+    """Resources that `--submit` requests from the scheduler of a cluster.
+
+    A job has several tasks, which share the cells of a command. A cell is a piece of
+    its work, such as the training of a model. The resources are those of a single task.
     """
 
     template: str | None = Field(
         None,
         description=(
-            "script of the job, a jinja2 template of the lab's; default: SLURM's"
+            "your Jinja2 template of the job script; default: a script for SLURM"
         ),
     )
     tasks: int = Field(
-        4, ge=1, le=MAX_TASKS, description="tasks that share the cells, at most"
+        4, ge=1, le=MAX_TASKS, description="largest number of tasks that share the work"
     )
-    time: Annotated[str | None, BeforeValidator(_clock)] = Field(
+    time: Annotated[str | None, BeforeValidator(_write_clock)] = Field(
         None,
         pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$",
-        description="longest time of a task, HH:MM:SS; one that needs more goes on in "
-        "another; default: the cluster's",
+        description="time limit of a task, HH:MM:SS; unfinished work continues in "
+        "another task; default: limit of the cluster",
         examples=["08:00:00"],
     )
 
     # resources of a task
     gpus: int | None = Field(
-        None, ge=0, description="GPUs of a task (default: 1; none where run.device=cpu)"
+        None,
+        ge=0,
+        description="number of GPUs of a task (default: 1, or 0 if run.device=cpu)",
     )
-    cpus: int = Field(8, ge=1, description="cores of a task")
+    cpus: int = Field(8, ge=1, description="number of CPU cores of a task")
     memory: str | None = Field(
         None, pattern=r"^\d+[KMGT]?$", description="memory of a task", examples=["64G"]
     )
 
     # queue and account
     partition: str | None = Field(
-        None, pattern=r"^[\w,.-]+$", description="partition, or queue"
+        None, pattern=r"^[\w,.-]+$", description="partition (queue) of the job"
     )
     account: str | None = Field(
-        None, pattern=r"^[\w.-]+$", description="account that pays"
+        None, pattern=r"^[\w.-]+$", description="account that is charged"
     )
 
     # software that a task loads
-    modules: Annotated[list[Module], BeforeValidator(split)] = Field(
-        [], description="modules that are loaded before"
+    modules: Annotated[list[Module], BeforeValidator(split_commas)] = Field(
+        [], description="environment modules to load before the command"
     )
     container: str | None = Field(
-        None, description="Apptainer image that the command runs in"
+        None, description="Apptainer image in which the command runs"
     )

@@ -1,4 +1,4 @@
-"""Types of recipe keys: lists of names and numbers, patterns, one run."""
+"""Types of recipe keys, such as lists of names and numbers, patterns, and runs."""
 
 import os
 import re
@@ -13,86 +13,100 @@ from pydantic import (
 from brainhive_cli.core.errors import RecipeError
 
 RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
-"""The first and the last of several numbers."""
+"""Pattern of a range of numbers, such as `1-4`."""
 
 MAX_NUMBERS = 10_000
-"""Of a list: more than any study has seeds or subjects."""
+"""Largest length of a list of numbers. No study has so many seeds or subjects."""
 
 
-def split(value: Any) -> Any:
-    """Read `a,b` as a list, so that flags and overrides need no brackets."""
+def split_commas(value: Any) -> Any:
+    """Return a list from a text such as `a,b`, so that flags and overrides do not need
+    brackets.
+
+    A list and None are returned unchanged. Any other value becomes a list of length 1.
+    """
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
+        items = [item.strip() for item in value.split(",")]
+        return [item for item in items if item]
     return value if isinstance(value, list | tuple | None) else [value]
 
 
-def ranges(value: Any) -> Any:
-    """Read `1-4` as the numbers from 1 to 4."""
-    parts = split(value)
-    if not isinstance(parts, list | tuple):
-        return parts
+def read_ranges(value: Any) -> Any:
+    """Return a list of numbers from a text such as `1-4,7`.
 
-    # numbers as they are, ranges number by number
+    Items that are not ranges are returned unchanged.
+    """
+    items = split_commas(value)
+    if not isinstance(items, list | tuple):
+        return items
     numbers: list[Any] = []
-    for part in parts:
-        ends = RANGE.fullmatch(part) if isinstance(part, str) else None
-        numbers += [part] if ends is None else range(int(ends[1]), int(ends[2]) + 1)
+    for item in items:
+        match = RANGE.fullmatch(item) if isinstance(item, str) else None
+        if match is None:
+            numbers.append(item)
+        else:
+            numbers += range(int(match[1]), int(match[2]) + 1)
     return numbers
 
 
-no = BeforeValidator(lambda value: "no" if value is False else value)
-"""Undoes YAML's reading of a bare `no` as false."""
+yaml_no_as_text = BeforeValidator(lambda value: "no" if value is False else value)
+"""Validator that turns False into "no", because YAML reads a bare `no` as False."""
 
 
-def _each_once(value: list[Any]) -> list[Any]:
-    if not value or len(set(value)) < len(value):
-        raise ValueError("name each once, and at least one")
+def _require_unique(value: list[Any]) -> list[Any]:
+    """Raise an error if a list is empty or contains a value twice."""
+    if not value:
+        raise ValueError("the list is empty; name at least one value")
+    if len(set(value)) < len(value):
+        raise ValueError("a value is there twice; name each value once")
     return value
 
 
-def _pattern(value: str) -> str:
+def _check_pattern(value: str) -> str:
+    """Raise an error if a pattern is absolute, or has `**` inside a name."""
     if os.path.isabs(value):
-        raise ValueError("is an absolute path, and must be one below its root")
-    if any("**" in part and part != "**" for part in value.split("/")):
+        raise ValueError("is an absolute path; write the path from its root folder")
+    if any("**" in name and name != "**" for name in value.split("/")):
         raise ValueError("** stands for whole folders, as in **/name")
     return value
 
 
-Pattern = Annotated[str, AfterValidator(_pattern)]
-"""Files below a folder, with the wildcards of a shell."""
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
+"""Pattern of files below a folder, with the wildcards of a shell."""
 
-NameList = Annotated[list[str], BeforeValidator(split)]
+NameList = Annotated[list[str], BeforeValidator(split_commas)]
 
 
-def _one(value: Any) -> Any:
+def _take_single_run(value: Any) -> Any:
+    """Return the only item of a list, or any other value unchanged."""
     if isinstance(value, list) and len(value) > 1:
         raise RecipeError(
-            f"{len(value)} runs: {', '.join(map(str, value))}", "name one run"
+            f"{len(value)} runs: {', '.join(map(str, value))}", "name a single run"
         )
     return value[0] if isinstance(value, list) and value else value
 
 
-OneRun = Annotated[str | None, BeforeValidator(_one)]
-"""A run, which may stand on the command line without a flag."""
+OneRun = Annotated[str | None, BeforeValidator(_take_single_run)]
+"""Single run. The command line gives it as a list, because its name needs no flag."""
 
-UniqueNames = Annotated[NameList, AfterValidator(_each_once)]
+UniqueNames = Annotated[NameList, AfterValidator(_require_unique)]
 
 WholeNumber = Annotated[int, Field(ge=0, lt=2**63)]
 
 Numbers = Annotated[
     list[WholeNumber],
-    BeforeValidator(ranges),
-    AfterValidator(_each_once),
+    BeforeValidator(read_ranges),
+    AfterValidator(_require_unique),
     Field(examples=["1,2", "1-4"], max_length=MAX_NUMBERS),
 ]
-"""Whole numbers: `1,2`, the range `1-4`, or both."""
+"""List of whole numbers, such as `1,2`, the range `1-4`, or `1-4,7`."""
 
 Copies = Annotated[
     Literal["refuse", "allow"],
     Field(
-        description="tested pictures that are (near-)copies of training pictures under "
-        "other names are left out, and refused where they are over a "
-        "fifth; or they are tested, and every number says so",
+        description="treatment of test pictures that are (near-)copies of training "
+        "pictures under other names; refuse: leave them out, or stop with an error if "
+        "they are over a fifth; allow: test them, and mark every number",
     ),
 ]
-"""Treatment of copies of training pictures."""
+"""Treatment of test pictures that are copies of training pictures."""

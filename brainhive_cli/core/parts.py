@@ -364,7 +364,7 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
             f"{value!r} does not name a {SHELVES[shelf]}",
             f"kinds: {', '.join(list_kinds(shelf))}",
         )
-    return validate(load(shelf, kind).Config, fields, where=SHELVES[shelf])
+    return validate(load(shelf, kind).Config, fields, section=SHELVES[shelf])
 
 
 def list_papers(value: object) -> list[str]:

@@ -1,4 +1,9 @@
-"""Base of every recipe, and the way from a file, flags and overrides to a valid one."""
+"""Recipes of commands: the base class, and its values from files, flags and overrides.
+
+A recipe holds all settings of a command. A section is a block of a recipe, such as
+`train`. A part is a section whose key `kind` selects an implementation, such as
+`backbone: {kind: nice, dropout: 0.4}`.
+"""
 
 import copy
 import json
@@ -30,72 +35,81 @@ from brainhive_cli.core.files import (
     make_portable,
     shipped_folder,
 )
-from brainhive_cli.core.key_types import NameList, no, split
-from brainhive_cli.core.sections import Section, is_same_kind, lay_over, refuse_idle
+from brainhive_cli.core.key_types import NameList, split_commas, yaml_no_as_text
+from brainhive_cli.core.sections import (
+    Section,
+    is_same_kind,
+    merge_with_default,
+    refuse_idle,
+)
 
 M = TypeVar("M", bound=BaseModel)
 SIGNALS = "signals"
-"""Before the name of a signal store among the digests of a recipe, which no key of the
-recipe names.
+"""First word of the names of signal stores in the digests of a recipe. No recipe key
+names these stores.
 """
 EMBEDDINGS = "embeddings"
-"""The same before the name of a store of a user's own vectors."""
-TEXTS = ("says",)
-"""Keys of texts for people."""
-STORES = (f"{SIGNALS} ", f"{EMBEDDINGS} ")
-"""Beginnings of the names by which digests name stores."""
-DEFAULTS_VERSION = 1
-"""Version of the defaults: raised where one changes, as fingerprints hold what differs
-from them.
+"""First word of the names of stores with imported vectors in the digests of a recipe.
 """
-
+TEXT_KEYS = ("says",)
+"""Recipe keys with texts for people. These texts may have several lines."""
+STORE_PREFIXES = (f"{SIGNALS} ", f"{EMBEDDINGS} ")
+"""Beginnings of the names of stores in the digests of a recipe."""
+DEFAULTS_VERSION = 1
+"""Version of the default values of all keys. Increase it when a default changes,
+because fingerprints only contain the values that differ from the defaults.
+"""
 
 Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 
 
 class Published(Section):
-    """Values that a paper prints, shown with what is measured; nobody compares the
-    set-ups.
+    """Published results of a paper, which reports show beside the measured results.
+
+    The set-up of the paper is not checked against the recipe.
     """
 
     source: str = Field(
-        description="where they are printed, and how well that is known"
+        description="paper and table with the values, and how certain they are"
     )
-    values: dict[str, float] = Field(min_length=1, description="metric to value")
-    differs: Annotated[list[str], BeforeValidator(split)] = Field(
-        [], description="how its set-up differs from that of the recipe, in words"
+    values: dict[str, float] = Field(min_length=1, description="value by metric")
+    differs: Annotated[list[str], BeforeValidator(split_commas)] = Field(
+        [], description="differences between the set-up of the paper and the recipe"
     )
     cites: NameList = Field(
-        [], description="papers of the method, by the keys of reports/references.bib"
+        [], description="papers of the method, as keys of reports/references.bib"
     )
 
     def as_dict(self) -> dict[str, Any]:
-        """Give them as facts: the values by metric, `source` and `differs`."""
+        """Return the values by metric, with `source` and `differs`."""
         return {**self.values, "source": self.source, "differs": self.differs}
 
 
 class Paths(Section):
-    """Folders, below home (the working directory or BRAINHIVE_HOME)."""
+    """Folders of a recipe, relative to home.
 
-    data: str = Field("data", description="data sets, one folder each")
-    embeddings: str = Field("embeddings", description="embedding stores")
-    signals: str = Field("signals", description="signal stores")
-    runs: str = Field("runs", description="run folders")
+    Home is the working directory, or the folder in BRAINHIVE_HOME.
+    """
+
+    data: str = Field("data", description="folder of the data sets, one folder each")
+    embeddings: str = Field("embeddings", description="folder of the embedding stores")
+    signals: str = Field("signals", description="folder of the signal stores")
+    runs: str = Field("runs", description="folder of the run folders")
     latents: str = Field(
-        "latents", description="what a VAE makes of pictures, for train-prior"
+        "latents", description="folder of VAE latents of pictures, for train-prior"
     )
 
     @model_validator(mode="wrap")
     @classmethod
     def _refuses_in_one_line(cls, fields: Any, handler: Any) -> Self:
-        """Take folders of pathlib too, and refuse what Python code gives as a recipe's
-        keys are refused.
+        """Accept `pathlib.Path` values, and raise a RecipeError of one line for invalid
+        values, also if Python code makes the object.
         """
         if isinstance(fields, Mapping):
-            fields = {
-                name: str(folder) if isinstance(folder, Path) else folder
-                for name, folder in fields.items()
-            }
+            fields = dict(fields)
+            for name, folder in fields.items():
+                if isinstance(folder, Path):
+                    fields[name] = str(folder)
         try:
             paths: Self = handler(fields)
         except ValidationError as error:
@@ -105,96 +119,93 @@ class Paths(Section):
     def under_home(
         self, name: Literal["data", "embeddings", "signals", "runs", "latents"]
     ) -> Path:
-        """Resolve one of the folders against home."""
+        """Return the path of one of the folders."""
         return home_folder().joinpath(getattr(self, name))
 
     def dataset(self, name: str, root: str = "") -> Path:
-        """Locate a data set: at `root`, else at its name below data; absolute, as hints
-        name it.
+        """Return the absolute path of a data set.
+
+        Args:
+            name: Name of the data set, which is its folder below `data`.
+            root: Folder that replaces the default one. Empty for none.
         """
-        return Path(
-            os.path.abspath(locate(root) if root else self.under_home("data") / name)
-        )
+        folder = locate(root) if root else self.under_home("data") / name
+        return Path(os.path.abspath(folder))
 
 
-LAUNCHED = ("processes", "mixed_precision")
-"""Keys of `run` that say how several processes share the work, and in which
-precision.
-"""
-
-
+LAUNCH_KEYS = ("processes", "mixed_precision")
+"""Keys of `run` for commands with several processes: their number and precision."""
 MAX_STEPS = 500
-"""Of a workflow: each may be a job of a cluster."""
+"""Largest number of steps of a workflow. Each step may be a job of a cluster."""
 
 
 class RunOptions(Section):
-    """Options of running the work: they change no result, and are no part of the
-    fingerprint.
+    """Options for running the work. They do not change the results, so the fingerprint
+    does not contain them.
     """
 
     # processes that share the work
     processes: int | None = Field(
-        None, ge=1, le=4_096, description="processes in all (default: one per GPU)"
+        None, ge=1, le=4_096, description="number of processes (default: one per GPU)"
     )
-    mixed_precision: Annotated[Literal["no", "bf16"] | None, no] = Field(
-        None, description="autocast dtype, instead of the recipe's own precision"
+    mixed_precision: Annotated[Literal["no", "bf16"] | None, yaml_no_as_text] = Field(
+        None, description="autocast dtype, which replaces the recipe's precision"
     )
 
     # device, decoding and logging of each process
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: cuda where there is one"
+        "auto", description="device; auto: cuda if there is a GPU, otherwise cpu"
     )
     workers: int | None = Field(
         None,
         ge=0,
         le=1_024,
         description=(
-            "processes that decode pictures (default: spare cores; macOS: none)"
+            "number of processes that decode pictures "
+            "(default: spare cores; macOS: none)"
         ),
     )
-    trackers: Annotated[list[Tracker], BeforeValidator(split)] = Field(
+    trackers: Annotated[list[Tracker], BeforeValidator(split_commas)] = Field(
         [],
-        description="where train-align and train-prior log their progress, "
-        "eval-retrieval and reconstruct their results",
+        description="trackers to which train-align and train-prior log their progress, "
+        "and eval-retrieval and reconstruct their results",
     )
 
     cluster: Cluster = Cluster()
 
 
 class Recipe(Section):
-    """Base of every command's recipe."""
+    """Base class of the recipes of all commands."""
 
     is_tracked: ClassVar[bool] = False
-    """Whether the command logs to trackers."""
-    computes: ClassVar[bool] = True
-    """Whether several processes can share the work of the command; else it only reads
-    and writes files.
+    """True if the command logs to trackers."""
+    can_share_work: ClassVar[bool] = True
+    """True if several processes can share the work of the command. False if the command
+    only reads and writes files.
     """
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset(
         {"run", "paths", "recipe_name"}
     )
-    """Keys, also of a section (`section.key`), that do not change what is computed, and
-    so are no part of the fingerprint.
+    """Keys that do not change the results, so that the fingerprint does not contain
+    them. A key of a section is written as `section.key`.
     """
 
-    LESS_MEMORY: ClassVar[str] = ""
-    """Changes of the recipe with which the command needs less memory, the best first,
-    in words.
-    """
+    MEMORY_HINT: ClassVar[str] = ""
+    """Advice on changes of the recipe that need less memory, the best change first."""
 
     paths: Paths = Paths()
     run: RunOptions = RunOptions()
     digests: dict[str, str] = Field(
         {},
         description=(
-            "digests of what paths and references of the recipe hold, and of signals, "
-            "filled in"
+            "digests of the contents of the recipe's paths and references, and of "
+            "signals (filled in)"
         ),
     )
     recipe_name: str = Field(
         "",
         description=(
-            "what `--recipe` named, by which its newest run is found, filled in"
+            "name of the recipe in `--recipe`, for finding its newest run (filled in)"
         ),
     )
 
@@ -202,110 +213,123 @@ class Recipe(Section):
     def _has_no_idle_keys_of_run(self) -> Self:
         if not self.is_tracked:
             refuse_idle(self.run, "trackers", "in this command", "run.trackers=[]")
-        if not self.computes:
+        if not self.can_share_work:
             refuse_idle(
-                self.run, LAUNCHED, "in this command, which only reads and writes files"
+                self.run,
+                LAUNCH_KEYS,
+                "in this command, which only reads and writes files",
             )
         return self
 
     @model_validator(mode="before")
     @classmethod
     def _takes_over_mixed_precision(cls, fields: Any) -> Any:
-        """Let `run.mixed_precision`, which changes numbers, be the recipe's
-        precision.
+        """Copy `run.mixed_precision` to the precision of the recipe.
+
+        The precision changes the results, so it must be part of the fingerprint.
         """
         run = fields.get("run") if isinstance(fields, Mapping) else None
         mixed = run.get("mixed_precision") if isinstance(run, Mapping) else None
         if mixed is not False and mixed not in ("no", "bf16"):
             return fields
 
-        # the precision stands at the top of the recipe, or in its training
+        # The key `precision` is at the top of the recipe, or in its section `train`.
         precision = {"precision": "bf16" if mixed == "bf16" else "fp32"}
         if "precision" in cls.model_fields:
             return {**fields, **precision}
         train = fields.get("train", {})
-        has_precision = "train" in cls.model_fields and isinstance(train, Mapping)
-        return {**fields, "train": {**train, **precision}} if has_precision else fields
+        if "train" in cls.model_fields and isinstance(train, Mapping):
+            return {**fields, "train": {**train, **precision}}
+        return fields
 
     def fingerprint(self) -> str:
-        """Digest what differs from the defaults, without FINGERPRINT_EXCLUDE, and
-        contents (10 hex digits).
+        """Return the fingerprint of the recipe and of the contents that it names.
 
-        So a key that is added later changes the fingerprint of those recipes alone that
-        set it. A path or reference that has a digest counts as that; other paths below
-        home count from there.
+        Only values that differ from the defaults count, without the keys in
+        `FINGERPRINT_EXCLUDE`. A new key therefore changes the fingerprints of those
+        recipes only that set it. A path or reference with a digest is replaced by the
+        digest. Other paths below home are written relative to home.
+
+        Returns:
+            10 hexadecimal digits.
         """
-        # all of a section, or single keys of it
+        # exclude whole sections, and single keys of sections
         excluded: dict[str, Any] = {"digests": True}
         for key in self.FINGERPRINT_EXCLUDE:
-            section, _, below = key.partition(".")
-            excluded[section] = {below} if below else True
+            section, _, section_key = key.partition(".")
+            excluded[section] = {section_key} if section_key else True
         fields = self.model_dump(mode="json", exclude_defaults=True, exclude=excluded)
-        # a section that is empty without its excluded keys says nothing
+        # drop sections in which only excluded keys are set
         fields = {
             name: value
             for name, value in fields.items()
             if value or name not in excluded
         }
 
-        # contents count beside the recipe, as a path or reference may be its default;
-        # stores have a name, too
+        # A path or reference with its default value is not among the fields, so the
+        # digests count separately. Stores count with their names.
         contents = sorted(
-            (name if name.startswith(STORES) else "", digest)
+            (name if name.startswith(STORE_PREFIXES) else "", digest)
             for name, digest in self.digests.items()
         )
-        known = [
-            DEFAULTS_VERSION,
-            make_portable(_replaced(fields, self.digests)),
-            contents,
-        ]
-        return documents.digest_text(json.dumps(known, sort_keys=True))[:10]
+        portable_fields = make_portable(_insert_digests(fields, self.digests))
+        document = [DEFAULTS_VERSION, portable_fields, contents]
+        return documents.digest_text(json.dumps(document, sort_keys=True))[:10]
 
     def to_yaml(self) -> str:
-        """Write the resolved recipe as YAML that runs as it is."""
+        """Write the resolved recipe as YAML, which `--recipe` accepts."""
         return write_yaml(self.model_dump(mode="json"))
 
     @classmethod
-    def put(cls, fields: dict[str, Any], key: str, value: Any) -> None:
-        """Set a dotted key of a recipe's fields, as flags, overrides and sweeps do.
+    def set_key(cls, fields: dict[str, Any], key: str, value: Any) -> None:
+        """Set a dotted key in the fields of a recipe.
 
-        A number in it is an index in a list; another `kind` drops the knobs of the part
-        before.
+        Flags, overrides and sweeps use this. Missing sections are added. A new `kind`
+        removes the settings of the previous kind.
+
+        Args:
+            fields: Values by key, which are changed in place.
+            key: Dotted key. A number in it is an index of a list.
+            value: New value.
 
         Raises:
-            RecipeError: if the list has no such index.
+            RecipeError: if a list is too short for an index.
         """
-        # a key of a mapping is set in its default
-        first, dot, _ = key.partition(".")
-        default = cls.model_fields[first].default if first in cls.model_fields else None
-        if dot and first not in fields and isinstance(default, dict):
-            fields[first] = copy.deepcopy(default)
+        # If the default is a mapping, the key is set in a copy of the default.
+        top_key, dot, _ = key.partition(".")
+        field = cls.model_fields.get(top_key)
+        if dot and top_key not in fields and field and isinstance(field.default, dict):
+            fields[top_key] = copy.deepcopy(field.default)
 
-        # down to the last section, which is made where it is absent
-        *path, last = key.split(".")
+        # find the innermost section, or make it
+        *section_keys, last_key = key.split(".")
         section: Any = fields
-        for step in path:
-            index = _index(section, step, key)
-            below = section[index] if isinstance(section, list) else section.get(index)
-            if isinstance(below, str):  # a part named by its kind alone
-                below = {"kind": below}
-            section[index] = section = below if isinstance(below, dict | list) else {}
+        for section_key in section_keys:
+            index = _to_index(section, section_key, key)
+            inner = section[index] if isinstance(section, list) else section.get(index)
+            if isinstance(inner, str):  # a part that is written as its kind only
+                inner = {"kind": inner}
+            elif not isinstance(inner, dict | list):
+                inner = {}
+            section[index] = inner
+            section = inner
 
-        # knobs of another kind would be unknown to this one
-        if (
-            last == "kind"
-            and isinstance(section, dict)
-            and not is_same_kind(section.get("kind"), value)
-        ):
+        # another kind does not have the settings of the previous kind
+        is_kind = last_key == "kind" and isinstance(section, dict)
+        if is_kind and not is_same_kind(section.get("kind"), value):
             section.clear()
-        section[_index(section, last, key)] = value
+        section[_to_index(section, last_key, key)] = value
 
     @classmethod
     def drop_replaced(cls, fields: dict[str, Any], layer: Mapping[str, Any]) -> None:
-        """Drop what a recipe's keys replace in the recipe that it extends; by default
-        nothing.
+        """Remove fields that cannot be combined with the keys of a recipe file.
 
-        Keys of the same name need no dropping: the later one wins.
+        The base class removes nothing. A key that the file sets itself does not need to
+        be removed, because the file's value replaces it.
+
+        Args:
+            fields: Fields from the extended recipes, which are changed in place.
+            layer: Keys of the recipe file.
         """
 
     @classmethod
@@ -316,57 +340,71 @@ class Recipe(Section):
         flags: Mapping[str, Any],
         overrides: Iterable[str],
     ) -> Self:
-        """Load the recipe, apply flags and then `key.path=value` overrides, validate.
+        """Make a recipe from a file, flags and overrides.
+
+        An override wins over a flag, and a flag wins over the file.
 
         Args:
-            command: The subcommand, whose shipped default is used when `name` is None.
-            name: A YAML file, or the name of a shipped recipe.
-            flags: Dotted recipe key to value; None means not given.
-            overrides: `key.path=value` strings; values are YAML.
+            command: Name of the subcommand. Its default recipe is used if `name` is
+                None.
+            name: YAML file, or name of a shipped recipe.
+            flags: Value of each flag, by dotted recipe key. None stands for a flag that
+                is not set.
+            overrides: Texts `key.path=value`, whose values are YAML.
+
+        Returns:
+            The valid recipe.
 
         Raises:
-            RecipeError: with the key, the value seen and the nearest known key.
+            RecipeError: if a key or value is invalid. The message names the key and its
+                value, and the hint suggests a valid key.
         """
-        # the file, then flags, then overrides: the later wins
+        # the recipe file and the files that it extends
         path = find_recipe(command, name)
         fields: dict[str, Any] = {}
         for layer in reversed(read_extended(path, command).values()):
             cls.drop_replaced(fields, layer)
-            fields = lay_over(fields, layer, merges_all=True)
-        # that of a run names the one that made it
+            fields = merge_with_default(fields, layer, merges_all=True)
+        # the recipe in a run folder already names the recipe of that run
         if "recipe_name" not in fields and name is not None:
-            fields["recipe_name"] = name_of(path)
+            fields["recipe_name"] = recipe_name_of(path)
+
+        # flags and overrides
         for key, value in flags.items():
             if value is not None:
-                cls.put(fields, key, value)
+                cls.set_key(fields, key, value)
         for override in overrides:
             key, equals, text = override.partition("=")
             if not equals:
                 raise RecipeError(
                     f"override {override!r} has no value", "write key.path=value"
                 )
-            cls.put(fields, key, parse_value(text, override))
+            cls.set_key(fields, key, parse_value(text, override))
 
         _refuse_bad_text(fields)
         return validate(cls, fields)
 
 
 BaseRecipe = Recipe
-"""The same by the name that commands use, each of which has a `Recipe` of its own."""
+"""Second name of the base class for modules of commands, whose own recipe class is
+called `Recipe`.
+"""
 
 
 class FileRecipe(Recipe):
-    """Base of recipes of commands that only read and write files: one process does it,
-    and loads no torch.
+    """Base class for recipes of commands that only read and write files.
+
+    Such a command runs in one process, and does not load torch.
     """
 
-    computes = False
+    can_share_work = False
     run: RunOptions = RunOptions(device="cpu")
 
 
 class TrainedRunRecipe(Recipe):
-    """Base of recipes that measure an align run: `run=FOLDER` is short for
-    `align_run=FOLDER`.
+    """Base class for recipes of commands that evaluate a run of train-align.
+
+    The override `run=FOLDER` is short for `align_run=FOLDER`.
     """
 
     @classmethod
@@ -377,131 +415,175 @@ class TrainedRunRecipe(Recipe):
         flags: Mapping[str, Any],
         overrides: Iterable[str],
     ) -> Self:
-        """Resolve as every recipe, with the short form."""
-        # `run=FOLDER` would replace the section that says how the work runs
-        return super().resolve(
-            command,
-            name,
-            flags,
-            [
-                f"align_{word}" if word.startswith("run=") else word
-                for word in overrides
-            ],
-        )
+        """Make a recipe as `Recipe.resolve` does, and accept `run=FOLDER`."""
+        # without this, `run=FOLDER` would replace the section `run`
+        full_overrides = []
+        for override in overrides:
+            is_short = override.startswith("run=")
+            full_overrides.append(f"align_{override}" if is_short else override)
+        return super().resolve(command, name, flags, full_overrides)
 
 
 def _refuse_bad_text(value: Any, key: str = "recipe") -> None:
-    """Refuse names and texts with control characters, or that are not UTF-8; texts for
-    people may have several lines.
+    """Raise an error if a text in the recipe has control characters or is not UTF-8.
+
+    Texts for people (`TEXT_KEYS`) may have several lines.
+
+    Args:
+        value: Value of a key. Sections and lists are checked recursively.
+        key: Key, for the error message.
 
     Raises:
-        RecipeError: naming the key.
+        RecipeError: if a text is invalid. The message names the key.
     """
     if isinstance(value, Mapping):
-        for name, inner in value.items():
+        for name, item in value.items():
             _refuse_bad_text(name, f"the key {name!r}")
-            _refuse_bad_text(inner, str(name))
+            _refuse_bad_text(item, str(name))
     elif isinstance(value, list | tuple):
-        for inner in value:
-            _refuse_bad_text(inner, key)
-    elif isinstance(value, str) and key not in TEXTS:
+        for item in value:
+            _refuse_bad_text(item, key)
+    elif isinstance(value, str) and key not in TEXT_KEYS:
         reason = describe_bad_text(value)
         if reason:
             raise RecipeError(f"{key} {reason}: {show_value(value)}", "rename it")
 
 
-def _replaced(value: Any, digests: Mapping[str, str]) -> Any:
-    """Replace every string that has a digest by it."""
+def _insert_digests(value: Any, digests: Mapping[str, str]) -> Any:
+    """Replace every text that has a digest by the digest, recursively."""
     if isinstance(value, dict):
-        return {key: _replaced(inner, digests) for key, inner in value.items()}
+        return {key: _insert_digests(item, digests) for key, item in value.items()}
     if isinstance(value, list):
-        return [_replaced(inner, digests) for inner in value]
+        return [_insert_digests(item, digests) for item in value]
     return digests.get(value, value) if isinstance(value, str) else value
 
 
-def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
-    """Validate `fields`, turning pydantic's report into one clear line."""
+def validate(model: type[M], fields: Mapping[str, Any], section: str = "") -> M:
+    """Make a model of pydantic from fields, with errors of one line.
+
+    Args:
+        model: Class of the model.
+        fields: Values by key.
+        section: Dotted key of the model in its recipe, for error messages. Empty for a
+            whole recipe.
+
+    Raises:
+        RecipeError: if a key or value is invalid.
+    """
     try:
         return model.model_validate(dict(fields))
     except ValidationError as error:
-        raise _in_one_line(model, error, where) from error
+        raise _in_one_line(model, error, section) from error
 
 
 def _in_one_line(
-    model: type[BaseModel], error: ValidationError, where: str
+    model: type[BaseModel], error: ValidationError, section: str
 ) -> RecipeError:
-    # the first of the problems that pydantic lists
-    first = error.errors()[0]
-    # the others are pydantic's own
-    steps = [step for step in map(str, first["loc"]) if "[" not in step]
-    key = ".".join([where, *steps] if where else steps)
-    key = key if key.isprintable() else repr(key)  # a name in a mapping may be any text
-    if first["type"] == "extra_forbidden":
-        section, path = _below(model, first["loc"][:-1])
-        known = list(section.model_fields)
-        before = ".".join([*filter(None, [where]), *path, ""])
+    """Describe the first problem of a validation in one line, with a hint.
+
+    Args:
+        model: Validated class.
+        error: Error of pydantic, which lists all problems.
+        section: Dotted key of the model in its recipe. Empty for a whole recipe.
+    """
+    # Pydantic adds steps with brackets to the location, such as `function-after[…]`.
+    problem = error.errors()[0]
+    steps = [step for step in map(str, problem["loc"]) if "[" not in step]
+    key = _join_keys(section, *steps)
+    if not key.isprintable():  # a key of a mapping may be any text
+        key = repr(key)
+
+    # unknown key
+    if problem["type"] == "extra_forbidden":
+        *outer_steps, unknown_key = problem["loc"]
+        inner_model, inner_keys = _find_section(model, outer_steps)
+        known_keys = list(inner_model.model_fields)
+        prefix = "".join(f"{step}." for step in [section, *inner_keys] if step)
+        suggestion = guess(str(unknown_key), known_keys, prefix)
         return RecipeError(
             f"unknown recipe key {key!r}",
-            f"{guess(str(first['loc'][-1]), known, before)}known here: "
-            f"{', '.join(known)}",
+            f"{suggestion}valid keys: {', '.join(known_keys)}",
         )
 
-    # a value that does not fit: what is wrong, and what would fit
-    # pydantic's mark of what our own checks say
-    reason = first["msg"].removeprefix("Value error, ")
-    hint = _example(model, first, where) or "fix the recipe, flag or override"
-    return RecipeError(f"{key}: {reason}, got {show_value(first['input'])}", hint)
+    # Invalid value. Pydantic puts a prefix before the messages of our own checks.
+    reason = problem["msg"].removeprefix("Value error, ")
+    hint = _write_example(model, problem, section)
+    return RecipeError(
+        f"{key}: {reason}, got {show_value(problem['input'])}",
+        hint or "fix the recipe, flag or override",
+    )
 
 
-def _below(
-    model: type[BaseModel], loc: Iterable[int | str]
+def _join_keys(*keys: str) -> str:
+    """Join keys to a dotted key, without empty keys."""
+    return ".".join(key for key in keys if key)
+
+
+def _find_section(
+    model: type[BaseModel], location: Iterable[int | str]
 ) -> tuple[type[BaseModel], list[str]]:
-    """Find the innermost section of an error's location, and the keys that lead
-    there.
+    """Find the innermost section at the location of an error.
+
+    Args:
+        model: Class of the outermost section.
+        location: Location, as pydantic gives it.
+
+    Returns:
+        The class of the innermost section, and the keys that lead to it.
     """
     keys = []
-    for step in loc:
-        # sections lie in one another, and may be optional
+    for step in location:
         field = model.model_fields.get(str(step))
-        inner = field.annotation if field else None
-        # a section may be absent: Section | None
-        for annotation in (inner, *get_args(inner)):
+        if field is None:
+            continue
+        # the type is a section, or a union such as `Section | None`
+        for annotation in (field.annotation, *get_args(field.annotation)):
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
                 model = annotation
                 keys.append(str(step))
     return model, keys
 
 
-def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
-    """Write values that a key takes: the field's examples, its default, or one that is
-    allowed.
+def _write_example(model: type[BaseModel], problem: ErrorDetails, section: str) -> str:
+    """Write a hint with valid values of the key of a problem.
+
+    Args:
+        model: Validated class.
+        problem: Problem, as pydantic describes it.
+        section: Dotted key of the model in its recipe. Empty for a whole recipe.
+
+    Returns:
+        The examples of the field, its default, or its first allowed value. Empty if
+        there is none.
     """
-    # the key that is meant
-    section, path = _below(model, error["loc"])
-    name = next(
-        (
-            str(step)
-            for step in error["loc"][len(path) :]
-            if step in section.model_fields
-        ),
-        "",
-    )
-    key = ".".join(filter(None, [where, *path, name]))
+    # the innermost section, and the key in it
+    inner_model, inner_keys = _find_section(model, problem["loc"])
+    name = ""
+    for step in problem["loc"][len(inner_keys) :]:
+        if step in inner_model.model_fields:
+            name = str(step)
+            break
+    key = _join_keys(section, *inner_keys, name)
+
+    # a section has an invalid value as a whole
     if not name:
-        known = ", ".join(section.model_fields)
-        if error["type"].startswith("model"):
-            return f"as in {key}.KEY=VALUE, with the keys {known}"
+        if problem["type"].startswith("model"):
+            known_keys = ", ".join(inner_model.model_fields)
+            return f"as in {key}.KEY=VALUE, with the keys {known_keys}"
         return ""
 
-    # values: the field's own examples, its default, or one that is allowed
-    field = section.model_fields[name]
-    plain = field.get_default(call_default_factory=True, validated_data={})
-    default = [plain] if plain != "" and type(plain) in (int, float, str) else None
-    allowed = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))[
-        :1
-    ]
-    values = field.examples or default or allowed
-    return f"as in {', '.join(f'{key}={value}' for value in values)}" if values else ""
+    field = inner_model.model_fields[name]
+    values = list(field.examples or [])
+    default = field.get_default(call_default_factory=True, validated_data={})
+    if not values and default != "" and type(default) in (int, float, str):
+        values = [default]
+    if not values:
+        # pydantic writes the allowed values as text: "'a', 'b' or 'c'"
+        expected = str(problem.get("ctx", {}).get("expected", ""))
+        values = re.findall(r"'([^']*)'", expected)[:1]
+    if not values:
+        return ""
+    return f"as in {', '.join(f'{key}={value}' for value in values)}"
 
 
 def shipped_recipes() -> Path:
@@ -510,138 +592,171 @@ def shipped_recipes() -> Path:
 
 
 def find_recipe(command: str, name: str | None) -> Path:
-    """Find a recipe: a file, a shipped recipe, or the command's recipe in a shipped
-    folder.
+    """Find the file of a recipe.
+
+    Args:
+        command: Name of the subcommand.
+        name: File, shipped folder that contains a recipe of the command, or shipped
+            recipe without `.yaml`. None for the default recipe of the command. A file
+            of the user wins over a shipped recipe of the same name.
+
+    Raises:
+        RecipeError: if there is no such recipe.
     """
-    # a file of the user's goes before a shipped recipe of the same name
     root = shipped_recipes()
     file = f"{command}.yaml"
     if name is None:
         return root / file
-    spelt = name.replace("_", "-")
-    for candidate in (Path(name), root / spelt / file, root / f"{spelt}.yaml"):
-        if os.path.isfile(candidate):  # to a Path, a name that is too long is an error
+    shipped_name = name.replace("_", "-")
+    shipped_files = [root / shipped_name / file, root / f"{shipped_name}.yaml"]
+    for candidate in [Path(name), *shipped_files]:
+        # Path.is_file raises an error if the name is too long
+        if os.path.isfile(candidate):
             return candidate
 
-    # none: name the nearest
+    # no such recipe: suggest the most similar name
     folders = [path.parent for path in sorted(root.rglob(file)) if path.parent != root]
-    known = [folder.relative_to(root).as_posix() for folder in folders]
+    names = [folder.relative_to(root).as_posix() for folder in folders]
     raise RecipeError(
         f"no recipe {show_value(name)}: neither a file nor a shipped recipe",
-        f"{guess(name, known)}shipped for {command}: {', '.join(known) or 'none'}",
+        f"{guess(name, names)}shipped for {command}: {', '.join(names) or 'none'}",
     )
 
 
-def name_of(path: Path) -> str:
-    """Give the name by which a recipe's file is known: that of its shipped folder, or
-    its path from home.
+def recipe_name_of(path: Path) -> str:
+    """Return the name of a recipe, which `recipe_name` keeps.
+
+    Returns:
+        The shipped folder for a shipped recipe, such as `papers/nice`. The path from
+        home for any other file. Empty for the default recipe of a command.
     """
     root = shipped_recipes().resolve()
-
-    # a shipped recipe is known by its folder
     if path.resolve().is_relative_to(root):
         return path.resolve().parent.relative_to(root).as_posix().removeprefix(".")
     return str(make_portable(os.path.abspath(path)))
 
 
 def read_recipe(path: Path, command: str = "") -> dict[str, Any]:
-    """Read a YAML recipe into a plain dict, with the keys of the recipe that it
-    extends.
+    """Read a YAML recipe, together with the recipes that it extends.
 
-    A key that both have is the file's own; parts and sections are merged, unless they
-    are of two kinds.
+    A value in the file replaces the value of the same key in the extended recipe.
+    Sections are merged. Parts are merged if they have the same kind.
 
     Args:
-        path: The file.
-        command: Whose recipe a name after `extends` means; default: the command that
-            the file is called by.
+        path: File of the recipe.
+        command: Name of the subcommand whose recipe a name after `extends` means. The
+            default is the name of the file without `.yaml`.
+
+    Returns:
+        Values by key, in nested dictionaries.
 
     Raises:
-        RecipeError: if it is no YAML, no mapping, has a key twice, or extends itself.
+        RecipeError: if a file is not valid YAML, is not a mapping, contains a key
+            twice, or extends itself.
     """
-    # from the base upwards, as the nearest file has the last word
+    # begin with the innermost extended recipe, because the later layer wins
     merged: dict[str, Any] = {}
     for fields in reversed(read_extended(path, command).values()):
-        merged = lay_over(merged, fields, merges_all=True)
+        merged = merge_with_default(merged, fields, merges_all=True)
     return merged
 
 
 def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
-    """Read a YAML recipe and those that it extends, nearest first: the keys that each
-    file has, by its path.
+    """Read a YAML recipe and the recipes that it extends, without merging them.
 
-    Arguments and errors are those of `read_recipe`.
+    Args:
+        path: File of the recipe.
+        command: Name of the subcommand whose recipe a name after `extends` means. The
+            default is the name of the file without `.yaml`.
+
+    Returns:
+        The keys that each file sets itself, by the path of the file. The first file is
+        `path`, and each file is followed by the recipe that it extends.
+
+    Raises:
+        RecipeError: if a file is not valid YAML, is not a mapping, contains a key
+            twice, or extends itself.
     """
     kind = TypeAdapter(dict[str, Any] | None)
-    read: dict[Path, dict[str, Any]] = {}
+    fields_by_file: dict[Path, dict[str, Any]] = {}
     file = path
     while True:
-        if file.resolve() in map(Path.resolve, read):
+        if file.resolve() in map(Path.resolve, fields_by_file):
             raise RecipeError(
-                f"{path} extends itself", "another recipe after `extends`"
+                f"{path} extends itself", "name another recipe after `extends`"
             )
 
-        # the keys of this file
-        fields = (
-            documents.read(file, kind, "fix the file", RecipeError, is_yaml=True) or {}
-        )
+        # the keys that this file sets
+        document = documents.read(file, kind, "fix the file", RecipeError, is_yaml=True)
+        fields = document or {}
         base = fields.pop("extends", None)
-        # of what is extended, a run's recipe as it may be, these say what that run was
-        if read:
-            fields = {
-                key: value
-                for key, value in fields.items()
-                if key not in ("recipe_name", "digests")
-            }
-        read[file] = fields
+        # An extended recipe may come from a run folder. These keys describe that run.
+        if fields_by_file:
+            fields.pop("recipe_name", None)
+            fields.pop("digests", None)
+        fields_by_file[file] = fields
 
-        # the file that it extends: beside it, or by name
+        # the recipe that this file extends: a file in the same folder, or a name
         if base is None:
-            return read
+            return fields_by_file
         if not isinstance(base, str):
             raise RecipeError(
                 f"extends: Input should be a string, got {show_value(base)}",
-                "a recipe's name",
+                "write the name of a recipe after `extends`",
             )
         sibling = file.parent / base
-        file = (
-            sibling
-            if os.path.isfile(sibling)
-            else find_recipe(command or path.stem, base)
-        )
+        if os.path.isfile(sibling):
+            file = sibling
+        else:
+            file = find_recipe(command or path.stem, base)
 
 
 def parse_value(text: str, override: str) -> Any:
-    """Read the value of an override as YAML; one that begins as no value of YAML does
-    is a text.
+    """Read the value of an override as YAML.
+
+    Args:
+        text: Value. A text that begins with a special character of YAML, such as the
+            pattern `*.tsv`, is returned unchanged.
+        override: Whole override, for the error message.
 
     Raises:
-        RecipeError: if it is not.
+        RecipeError: if the value is not valid YAML.
     """
-    # YAML reads these as aliases, anchors, tags or comments; patterns may begin so
+    # YAML reads these characters as aliases, anchors, tags, directives or comments
     if text.startswith(("*", "&", "!", "%", "@", "`", "#")):
         return text
-    where = f"the value of {show_value(override)}"
-    way_out = (
-        "quote it for the shell, and in it each text with [ ] { } or :, as "
-        "KEY='[\"a[12]*.nii\"]'; of {NAME: VALUE} with more { in it, write "
-        "KEY.NAME=VALUE instead"
+    source = f"the value of {show_value(override)}"
+    hint = (
+        "quote the value for the shell, and inside it each text with [ ] { } or :, as "
+        "in KEY='[\"a[12]*.nii\"]'; instead of nested {NAME: VALUE}, write "
+        "KEY.NAME=VALUE"
     )
-    return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True)
+    return documents.parse(text, source, Any, hint, RecipeError, is_yaml=True)
 
 
-def _index(section: dict[str, Any] | list[Any], step: str, key: str) -> Any:
-    """Take a step of a dotted key as an index, where it leads into a list."""
+def _to_index(section: dict[str, Any] | list[Any], step: str, key: str) -> Any:
+    """Return a step of a dotted key as the key of a section or the index of a list.
+
+    Args:
+        section: Section or list.
+        step: Step, a name or number.
+        key: Whole dotted key, for the error message.
+
+    Raises:
+        RecipeError: if the section is a list that is too short for the index.
+    """
     if isinstance(section, dict):
         return step
     if step.isdecimal() and int(step) < len(section):
         return int(step)
     raise RecipeError(
-        f"{key}: {step!r} is no index of a list of {len(section)}",
-        f"a number from 0 to {len(section) - 1}" if section else "set the whole list",
+        f"{key}: {step!r} is not an index of a list of {len(section)}",
+        f"write a number from 0 to {len(section) - 1}"
+        if section
+        else "the list is empty: set the whole list",
     )
 
 
 def write_yaml(fields: Mapping[str, Any]) -> str:
-    """Write a recipe's fields as YAML, in their order."""
+    """Write the fields of a recipe as YAML, in their order."""
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)

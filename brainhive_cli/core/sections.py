@@ -1,4 +1,4 @@
-"""Sections of a recipe, laid over each other, and keys without effect."""
+"""Sections of a recipe: base class, merge with default values, and checks of keys."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,18 +15,24 @@ from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import RecipeError, guess
 
 
-def lay_over(default: Any, value: Any, merges_all: bool = False) -> Any:
-    """Lay a part or section, some of whose keys are set, over its default; another kind
-    stands alone.
+def merge_with_default(default: Any, value: Any, merges_all: bool = False) -> Any:
+    """Merge a part or section with its default value.
+
+    Keys that the value does not set keep their default. A part of another kind than the
+    default is not merged, because its settings are others.
 
     Args:
-        default: What is there if nothing is set: a model, or `{kind: …, knob: …}`; any
-            other is replaced.
-        value: What is set: a mapping, a kind alone, or what no part and no section is.
-        merges_all: Whether any two mappings are merged, and a part in the default may
-            be its kind alone, as in files of recipes.
+        default: Default value: a section, or a part such as `{kind: nice, dropout:
+            0.4}`. Any other default is replaced by the value.
+        value: Value in the recipe: a mapping, or the kind of a part. Any other value
+            replaces the default.
+        merges_all: If True, merge any two mappings, and accept a default that is the
+            kind of a part only. The files of recipes need this.
+
+    Returns:
+        The merged value.
     """
-    # only parts and sections are laid over each other
+    # only parts and sections are merged
     if isinstance(default, BaseModel):
         default = default.model_dump(mode="json", exclude_defaults=True)
     elif merges_all and isinstance(default, str) and isinstance(value, Mapping):
@@ -34,30 +40,31 @@ def lay_over(default: Any, value: Any, merges_all: bool = False) -> Any:
     elif not (isinstance(default, Mapping) and (merges_all or "kind" in default)):
         return value
 
-    # knobs of the default mean nothing to another kind
+    # another kind does not have the settings of the default
     if isinstance(value, str) and "kind" in default:
         value = {"kind": value}
-    if not isinstance(value, Mapping) or not is_same_kind(
-        value.get("kind", default.get("kind")), default.get("kind")
-    ):
+    if not isinstance(value, Mapping):
         return value
-    return {
-        **default,
-        **{
-            key: lay_over(default.get(key), below, merges_all)
-            for key, below in value.items()
-        },
-    }
+    default_kind = default.get("kind")
+    if not is_same_kind(value.get("kind", default_kind), default_kind):
+        return value
+
+    merged = dict(default)
+    for key, inner_value in value.items():
+        merged[key] = merge_with_default(default.get(key), inner_value, merges_all)
+    return merged
 
 
-def is_same_kind(one: Any, other: Any) -> bool:
-    """Whether two kinds are one, however they are written: `my-net` or `my_net`."""
-    return str(one).replace("-", "_") == str(other).replace("-", "_")
+def is_same_kind(kind: Any, other_kind: Any) -> bool:
+    """Return True if two names mean the same kind, such as `my-net` and `my_net`."""
+    return str(kind).replace("-", "_") == str(other_kind).replace("-", "_")
 
 
 class Section(BaseModel):
-    """Keys of a recipe, a block of it or a part: frozen, closed to unknown ones, laid
-    over their defaults.
+    """Base class of recipes, their sections and parts.
+
+    Its objects cannot be changed, and unknown keys are errors. Parts and sections
+    inside it are merged with their default values.
     """
 
     model_config = ConfigDict(
@@ -67,37 +74,47 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _lays_parts_over_their_defaults(cls, fields: Any) -> Any:
-        """Keep the default's knobs that a part or section in it does not set, as
-        `prior: {depth: 2}`.
+        """Merge the parts and sections among the fields with their default values, so
+        that `prior: {depth: 2}` keeps the other settings of the default prior.
         """
         if not isinstance(fields, Mapping):
             return fields
-        # keys that are not set need no merge: pydantic fills in their defaults
-        defaults = {
-            name: field.default
-            for name, field in cls.model_fields.items()
-            if name in fields
-        }
-        return {
-            **fields,
-            **{name: lay_over(value, fields[name]) for name, value in defaults.items()},
-        }
+        # pydantic fills in the defaults of the keys that are not set
+        merged = dict(fields)
+        for name, field in cls.model_fields.items():
+            if name in fields:
+                merged[name] = merge_with_default(field.default, fields[name])
+        return merged
 
 
-def added_field(default: Any, **about: Any) -> Any:
-    """Describe a key that was added later: documents name it only where it is set."""
-    return Field(default, exclude_if=lambda value: value == default, **about)
+def added_field(default: Any, **options: Any) -> Any:
+    """Make a field of pydantic for a key that an earlier version did not have.
+
+    Documents contain the key only if its value differs from the default, so that the
+    documents of earlier versions stay the same.
+
+    Args:
+        default: Default value.
+        options: Further arguments of `pydantic.Field`.
+    """
+    return Field(default, exclude_if=lambda value: value == default, **options)
 
 
-def among(noun: str, known: Sequence[str]) -> AfterValidator:
-    """Refuse names that are not known, with a guess at what was meant."""
+def require_names(noun: str, valid_names: Sequence[str]) -> AfterValidator:
+    """Make a validator that raises an error for names that are not valid.
+
+    Args:
+        noun: Word for the named object, for the error message, such as "analysis".
+        valid_names: Valid names.
+    """
 
     def check(names: list[str]) -> list[str]:
-        if unknown := [name for name in names if name not in known]:
-            raise RecipeError(
-                f"no {noun} called {unknown[0]!r}",
-                f"{guess(unknown[0], known)}there are: {', '.join(known)}",
-            )
+        for name in names:
+            if name not in valid_names:
+                raise RecipeError(
+                    f"no {noun} called {name!r}",
+                    f"{guess(name, valid_names)}there are: {', '.join(valid_names)}",
+                )
         return names
 
     return AfterValidator(check)
@@ -106,29 +123,29 @@ def among(noun: str, known: Sequence[str]) -> AfterValidator:
 def refuse_idle(
     section: BaseModel,
     keys: str | Iterable[str],
-    when: str,
+    reason: str,
     hint: str = "leave it out",
 ) -> None:
-    """Refuse keys that would have no effect, if they are set to another value than
-    their default.
+    """Raise an error if a key is set that would have no effect.
+
+    A key with its default value does not count as set.
 
     Args:
-        section: The block of the recipe.
-        keys: The key, or those of its keys, that have no effect here.
-        when: Why not, to follow "has no effect".
-        hint: What to do.
+        section: Section of the recipe.
+        keys: Keys of the section that have no effect here.
+        reason: Text after "has no effect" in the message, such as "without a prior".
+        hint: Advice for the error.
 
     Raises:
-        RecipeError: naming the first of them.
+        RecipeError: if a key is set. The message names the first such key and its
+            value.
     """
-    # keys at their default do no harm
     fields = type(section).model_fields
     for key in [keys] if isinstance(keys, str) else keys:
         value = getattr(section, key)
         if value != fields[key].get_default(call_default_factory=True):
-            plain = (
-                value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-            )
+            if isinstance(value, BaseModel):
+                value = value.model_dump(mode="json")
             raise RecipeError(
-                f"{key} has no effect {when}, and is {show_value(plain)}", hint
+                f"{key} has no effect {reason}, and is set to {show_value(value)}", hint
             )

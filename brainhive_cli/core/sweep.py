@@ -1,5 +1,7 @@
-"""The variants of a sweep, laid over the recipe: combinations of values, or ablations;
-what they measured.
+"""Variants of a swept recipe, and their collected results.
+
+A sweep compares all combinations of several values. Ablations compare the recipe with
+named changes of it. Each combination or change is a variant.
 """
 
 import copy
@@ -17,57 +19,62 @@ from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import Variant, flatten, merge_set_ups
 from brainhive_cli.core.files import resolve_below
-from brainhive_cli.core.key_types import split
+from brainhive_cli.core.key_types import split_commas
 from brainhive_cli.core.measurements import Measurements, merge_caveats, scope
 from brainhive_cli.core.recipe import Recipe, validate
 from brainhive_cli.core.runs import RunFolder
 
-OF_THE_RUN = ("dataset", "paths", "run", "published", "sweep", "ablations")
-"""Sections that all cells of a run share."""
+SHARED_SECTIONS = ("dataset", "paths", "run", "published", "sweep", "ablations")
+"""Sections that are the same for all variants of a run."""
 MAX_VARIANTS = 1000
-"""Variants of one sweep: each is a training, and has columns of its own in tables."""
-FULL = "full"
-"""The variant of a recipe with ablations that lacks nothing."""
+"""Largest number of variants of a sweep. Each variant is a training of its own, and has
+its own columns in tables.
+"""
+FULL_VARIANT = "full"
+"""Label of the recipe without changes among its ablations."""
 
 
 def read_sweep(value: Any) -> Any:
-    """Read `{train: {lr: 1e-3,1e-4}}`, as overrides nest it, as `{train.lr: [1e-3,
-    1e-4]}`.
+    """Read a sweep, and flatten the sections of overrides.
+
+    For example, `{train: {lr: "1e-3,1e-4"}}` becomes `{train.lr: [1e-3, 1e-4]}`.
     """
     if not isinstance(value, Mapping):
         return value
     # an empty section sets no key
-    return {
-        key: split(values) for key, values in flatten(value).items() if values != {}
-    }
+    flat_values = flatten(value).items()
+    return {key: split_commas(values) for key, values in flat_values if values != {}}
 
 
-def flattened(fields: Any) -> Any:
-    """Read `{generator: {text_share: 0}}`, as overrides nest it, as
-    `{generator.text_share: 0}`.
+def flatten_changes(fields: Any) -> Any:
+    """Flatten the sections of an ablation.
+
+    For example, `{generator: {text_share: 0}}` becomes `{generator.text_share: 0}`.
     """
     return flatten(fields) if isinstance(fields, Mapping) else fields
 
 
-Listed = Annotated[list[Any], Field(min_length=1)]
-Changes = Annotated[dict[str, Any], BeforeValidator(flattened), Field(min_length=1)]
+SweptValues = Annotated[list[Any], Field(min_length=1)]
+Changes = Annotated[
+    dict[str, Any], BeforeValidator(flatten_changes), Field(min_length=1)
+]
 
 
 class SweptRecipe(Recipe):
-    """A recipe some of whose keys have several values."""
+    """Base class of recipes that may have several variants."""
 
-    sweep: Annotated[dict[str, Listed], BeforeValidator(read_sweep)] = Field(
+    sweep: Annotated[dict[str, SweptValues], BeforeValidator(read_sweep)] = Field(
         {},
         description=(
-            "dotted recipe key to the values to compare; cells for each combination"
+            "values to compare, by dotted recipe key; every combination is a variant"
         ),
     )
     ablations: dict[str, Changes] = Field(
         {},
         max_length=MAX_VARIANTS,
         description=(
-            "name: the dotted keys in which it differs from the recipe as it is "
-            f"(`{FULL}`)"
+            "changed values by dotted recipe key, for each named variant; the variant "
+            f"`{FULL_VARIANT}` is the recipe without changes"
         ),
     )
 
@@ -75,143 +82,168 @@ class SweptRecipe(Recipe):
     def _varies_in_one_way(self) -> Self:
         if self.sweep and self.ablations:
             raise RecipeError(
-                "sweep and ablations go not together", "make a run of each"
+                "the recipe has both sweep and ablations", "make a run of each"
             )
-        # counted before any combination is listed
-        if (count := prod(map(len, self.sweep.values()))) > MAX_VARIANTS:
+        # the number is computed first, because the combinations may not fit in memory
+        n_combinations = prod(map(len, self.sweep.values()))
+        if n_combinations > MAX_VARIANTS:
             raise RecipeError(
-                f"sweep: {count:,} combinations", f"at most {MAX_VARIANTS:,} in one run"
+                f"sweep has {n_combinations:,} combinations, and a run takes at most "
+                f"{MAX_VARIANTS:,}",
+                "remove values from the sweep, or split it into several runs",
             )
         return self
 
     @property
     def is_swept(self) -> bool:
-        """Whether there are several variants."""
+        """True if the recipe has a sweep or ablations."""
         return bool(self.sweep or self.ablations)
 
 
 R = TypeVar("R", bound=SweptRecipe)
 
 
-def variants(recipe: R) -> dict[str, R]:
-    """Lay each combination, or ablation, over the recipe; without a sweep there is one
-    variant, labelled "".
+def make_variants(recipe: R) -> dict[str, R]:
+    """Make the recipe of each variant.
+
+    Args:
+        recipe: Recipe, with or without a sweep or ablations.
+
+    Returns:
+        Recipes by label. Without a sweep or ablations, the recipe itself with the
+        label "".
 
     Raises:
-        RecipeError: if a key is unknown or the whole run's, or a value does not fit or
-            is there twice.
+        RecipeError: if a key is unknown or belongs to `SHARED_SECTIONS`, a value is
+            invalid, or two variants have the same label.
     """
     if not recipe.is_swept:
         return {"": recipe}
 
-    # the label of each variant, and the keys in which it differs
-    listed = [(FULL, {}), *recipe.ablations.items()]
-    if not recipe.ablations:
-        combinations = itertools.product(*recipe.sweep.values())
-        chosen = [
-            dict(zip(recipe.sweep, values, strict=True)) for values in combinations
-        ]
-        listed = [
-            (",".join(_label(key, value) for key, value in keys.items()), keys)
-            for keys in chosen
-        ]
+    # label and changed keys of each variant
+    changes_by_label: list[tuple[str, Mapping[str, Any]]] = []
+    if recipe.ablations:
+        changes_by_label.append((FULL_VARIANT, {}))
+        changes_by_label += recipe.ablations.items()
+    else:
+        for values in itertools.product(*recipe.sweep.values()):
+            combination = dict(zip(recipe.sweep, values, strict=True))
+            texts = [_write_label(key, value) for key, value in combination.items()]
+            changes_by_label.append((",".join(texts), combination))
 
-    # the changes of each variant are laid over the recipe without its sweep
+    # apply the changes to the recipe without its sweep
     base = {**recipe.model_dump(mode="json"), "sweep": {}, "ablations": {}}
     recipes = {}
-    for label, changes in listed:
+    for label, changes in changes_by_label:
         fields = copy.deepcopy(base)
         for key, value in changes.items():
-            if key.split(".")[0] in OF_THE_RUN:
+            if key.split(".")[0] in SHARED_SECTIONS:
                 raise RecipeError(
-                    f"sweep: {key} is one for all cells of a run", "make a run of each"
+                    f"sweep: {key} must be the same for all variants of a run",
+                    "make a run for each value",
                 )
-            recipe.put(fields, key, copy.deepcopy(value))
+            recipe.set_key(fields, key, copy.deepcopy(value))
 
-        # the label names a folder, and one variant
+        # the label names a folder, so it must be a valid name and unique
         resolve_below(Path(), label, source="sweep: the variant", error=RecipeError)
         if label in recipes:
-            raise RecipeError(f"sweep: {label} is there twice", "leave one out")
+            raise RecipeError(
+                f"sweep: two variants are called {label}", "leave one of them out"
+            )
         recipes[label] = validate(type(recipe), fields)
     return recipes
 
 
-def variant_of(known: Mapping[str, R], variant: str, run: str) -> R:
-    """Take one variant of a run; all of it where it is no sweep.
+def select_variant(recipes: Mapping[str, R], variant: str, run: str) -> R:
+    """Return the recipe of a variant.
+
+    Args:
+        recipes: Recipes by label, from `make_variants`.
+        variant: Label of the variant. Empty for a run without a sweep.
+        run: Name of the run, for the error message.
 
     Raises:
-        RecipeError: if a sweep has no such variant, or none is named; the hint lists
-            them.
+        RecipeError: if there is no such variant, or the run is a sweep and `variant` is
+            empty. The hint lists the variants.
     """
-    if variant not in known:
-        raise RecipeError(
-            f"{run} has no {variant!r}"
-            if variant
-            else f"{run} is a sweep: name one of its variants",
-            " or ".join(f"{run}:{label}" for label in known if label)
-            or f"{run}, which is no sweep",
-        )
-    return known[variant]
+    if variant in recipes:
+        return recipes[variant]
+    message = f"{run} is a sweep: name one of its variants"
+    if variant:
+        message = f"{run} has no variant {variant!r}"
+    references = [f"{run}:{label}" for label in recipes if label]
+    hint = " or ".join(references) or f"{run} (this run is not a sweep)"
+    raise RecipeError(message, hint)
 
 
 def collect_variants(results: Mapping[str, Result]) -> Measurements:
-    """Collect what the runs of variants measured, each scope after its variant's label;
-    nothing is pooled.
-    """
-    # scopes get the label of their variant; caveats and set-up are of all
-    measured = {label: result.metrics for label, result in results.items()}
-    facts = [measurements.facts for measurements in measured.values()]
-    scopes = {
-        scope(label, name): metrics
-        for label, measurements in measured.items()
-        for name, metrics in measurements.scopes.items()
-    }
-    missing = {
-        name: way
-        for measurements in measured.values()
-        for name, way in measurements.missing.items()
-    }
+    """Collect the results of all variants in a single object, without averaging them.
 
-    # facts of all variants, and the run of each
-    shared = type(facts[0])(
-        caveats=merge_caveats(*(one.caveats for one in facts)),
-        scope=", ".join(dict.fromkeys(one.scope for one in facts if one.scope)),
-        set_up=merge_set_ups([one.set_up for one in facts]),
-        variants={
-            label: Variant(
-                run=result.folder.name, validation=one.validation, sources=one.sources
-            )
-            for (label, result), one in zip(results.items(), facts, strict=True)
-        },
+    Args:
+        results: Results of the runs, by the label of their variant.
+
+    Returns:
+        The measurements. The name of each scope (a group of metrics) begins with the
+        label of its variant. Facts that all variants share are merged.
+    """
+    # metrics by scope, and the missing metrics with the way to get them
+    scopes = {}
+    missing: dict[str, str] = {}
+    for label, result in results.items():
+        for name, metrics in result.metrics.scopes.items():
+            scopes[scope(label, name)] = metrics
+        missing |= result.metrics.missing
+
+    # run, validation and sources of each variant
+    variants = {}
+    for label, result in results.items():
+        facts = result.metrics.facts
+        variants[label] = Variant(
+            run=result.folder.name, validation=facts.validation, sources=facts.sources
+        )
+
+    # facts that the variants share
+    all_facts = [result.metrics.facts for result in results.values()]
+    scope_texts = [facts.scope for facts in all_facts if facts.scope]
+    shared_facts = type(all_facts[0])(
+        caveats=merge_caveats(*(facts.caveats for facts in all_facts)),
+        scope=", ".join(dict.fromkeys(scope_texts)),
+        set_up=merge_set_ups([facts.set_up for facts in all_facts]),
+        variants=variants,
     )
-    return Measurements(scopes, missing, shared)
+    return Measurements(scopes, missing, shared_facts)
 
 
 def read_sweep_run(folder: RunFolder) -> Measurements:
-    """Read what a sweep measured, and warn of variants that were not compared."""
+    """Read the results of a sweep, and warn of variants that were not compared."""
     measurements = folder.measurements()
     for reason in measurements.facts.not_compared:
         console.warn(f"not compared: {reason}")
     return measurements
 
 
-def _label(key: str, value: Any) -> str:
-    """Name a value for a folder: a word speaks for itself, a number needs its key."""
-    text = _text(value)
-    # true, false and none say nothing without their key
+def _write_label(key: str, value: Any) -> str:
+    """Write the label of a value, for the name of a folder.
+
+    A word is its own label, such as `nice`. A number, a boolean or None gets its key,
+    such as `lr=0.1`.
+    """
+    text = _write_text(value)
     is_word = re.match(r"[A-Za-z]", text) and not isinstance(value, bool | None)
     return text if is_word else f"{key.split('.')[-1]}={text}"
 
 
-def _text(value: Any) -> str:
+def _write_text(value: Any) -> str:
+    """Write a value as a text that the name of a folder may contain."""
+    # a part: its kind, then its settings
     if isinstance(value, Mapping):
-        # a part by its kind, then its knobs
-        knobs = [f"{key}={_text(knob)}" for key, knob in value.items() if key != "kind"]
-        return ",".join([*([_text(value["kind"])] if "kind" in value else []), *knobs])
+        texts = [_write_text(value["kind"])] if "kind" in value else []
+        for key, setting in value.items():
+            if key != "kind":
+                texts.append(f"{key}={_write_text(setting)}")
+        return ",".join(texts)
     if isinstance(value, list | tuple):
-        return "+".join(map(_text, value))
+        return "+".join(map(_write_text, value))
     if isinstance(value, bool | None):
         return str(value).lower()
-
-    # the text is part of a folder's name
     return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-.") or "none"

@@ -32,7 +32,7 @@ def test_an_error_under_json_is_one_document_on_stdout_and_leaves_no_run(
     home: Path,
 ) -> None:
     for words, code, told, hint in (
-        (["embed", "no.such.key=1"], 2, "unknown recipe key", "known here"),
+        (["embed", "no.such.key=1"], 2, "key 'no'", "encoders"),
         (["embed", "--datset", "x"], 2, "--datset", "brainhive help embed"),
         (["embedd"], 2, "embedd", "brainhive help"),
         (

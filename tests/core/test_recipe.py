@@ -13,9 +13,9 @@ from brainhive_cli.commands.workflow import Recipe as Workflow
 from brainhive_cli.core import key_types, parts, recipe as core_recipe, sections
 from brainhive_cli.core.cluster import Cluster
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.key_types import ranges, split
+from brainhive_cli.core.key_types import read_ranges, split_commas
 from brainhive_cli.core.recipe import RunOptions, read_recipe
-from brainhive_cli.core.sections import lay_over, refuse_idle
+from brainhive_cli.core.sections import merge_with_default, refuse_idle
 from brainhive_cli.data.files import subjects
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -51,8 +51,8 @@ def test_overrides_win_over_flags_and_flags_over_the_recipe(written: Path) -> No
 
 def test_an_unknown_key_is_named_and_the_nearest_suggested() -> None:
     for override, key, guess in (
-        ("train.epoch=3", "'train.epoch'", "did you mean train.epochs?"),
-        ("backbone.droput=0", "'backbone.droput'", "did you mean backbone.dropout?"),
+        ("train.epoch=3", "'train.epoch'", " train.epochs?"),
+        ("backbone.droput=0", "'backbone.droput'", " backbone.dropout?"),
         ("paths.data.deeper=x", "paths.data", ""),
     ):
         with pytest.raises(RecipeError) as caught:
@@ -93,18 +93,17 @@ def test_a_missing_part_or_recipe_suggests_the_nearest_and_lists_those_there_are
 ):
     with pytest.raises(RecipeError) as caught:
         resolve("backbone.kind=nise")
-    assert (
-        caught.value.hint
-        == f"did you mean nice? there are: {', '.join(parts.list_kinds('backbones'))}"
-    )
+    guess, _, names = caught.value.hint.partition("? ")
+    assert guess.endswith(" nice")
+    assert names.endswith(f": {', '.join(parts.list_kinds('backbones'))}")
     with pytest.raises(RecipeError) as caught:
         resolve(recipe="papres/nice")
-    guess, _, known = caught.value.hint.partition(" shipped for train-align: ")
-    assert guess == "did you mean papers/nice?"
+    guess, _, names = caught.value.hint.partition("? ")
+    assert guess.endswith(" papers/nice") and "train-align: " in names
     assert (
-        "demo, demo-havir, " in known
-        and ", papers/alignvis-inter, " in known
-        and "prior" not in known
+        "demo, demo-havir, " in names
+        and ", papers/alignvis-inter, " in names
+        and "prior" not in names
     )
     assert resolve(recipe="demo") == resolve(recipe="demo/train-align")
 
@@ -215,7 +214,7 @@ def test_a_fingerprint_is_of_contents_whatever_their_path() -> None:
     file, other = fingerprint({"file a": "1"}), fingerprint({"file b": "1"})
     assert file == other and len({file, fingerprint({}), fingerprint({"a": "2"})}) == 3
     assert fingerprint({"a": "1", "b": "2"}) == fingerprint({"b": "1", "a": "2"})
-    for store in core_recipe.STORES:
+    for store in core_recipe.STORE_PREFIXES:
         pair = {f"{store}a": "1", f"{store}b": "2"}
         swapped = {f"{store}a": "2", f"{store}b": "1"}
         assert fingerprint(pair) != fingerprint(swapped)
@@ -270,8 +269,10 @@ def test_a_number_in_a_key_is_a_place_in_a_list(tmp_path: Path) -> None:
         0
     ].epochs == 2
     for key in ("train.stages.2.epochs=7", "train.stages.last.epochs=7"):
-        with pytest.raises(RecipeError, match="is no index of a list of 2"):
+        with pytest.raises(RecipeError) as caught:
             resolve(key, recipe=path)
+        message = caught.value.message
+        assert key.partition("=")[0] in message and "a list of 2" in message
 
 
 def test_an_override_of_one_knob_keeps_the_others_of_its_places_default() -> None:
@@ -312,14 +313,15 @@ def test_a_recipe_that_extends_another_lays_its_keys_over_it(home: Path) -> None
     other = read_recipe(home / "other.yaml", "train-align")
     assert other["backbone"] == {"kind": "linear"} and other["mode"] == "joint"
 
-    for base, message in (
-        ("other.yaml", "extends itself"),
-        ("none.yaml", "no recipe"),
-        (3, "should be a string"),
+    for base, fact in (
+        ("other.yaml", "other.yaml"),
+        ("none.yaml", "none.yaml"),
+        (3, "got 3"),
     ):
         (home / "base.yaml").write_text(f"extends: {base}\n")
-        with pytest.raises(RecipeError, match=message):
+        with pytest.raises(RecipeError) as caught:
             read_recipe(home / "other.yaml", "train-align")
+        assert fact in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -394,7 +396,7 @@ NET = {"kind": "my_net", "depth": 2, "block": {"kind": "a", "width": 3}}
 def test_a_value_is_laid_over_its_default(
     default: Any, value: Any, merges_all: bool, merged: Any
 ) -> None:
-    assert lay_over(default, value, merges_all) == merged
+    assert merge_with_default(default, value, merges_all) == merged
 
 
 @pytest.mark.parametrize(
@@ -409,7 +411,7 @@ def test_a_value_is_laid_over_its_default(
     ],
 )
 def test_texts_are_split_at_commas(value: Any, parts: Any) -> None:
-    assert split(value) == parts
+    assert split_commas(value) == parts
 
 
 @pytest.mark.parametrize(
@@ -425,7 +427,7 @@ def test_texts_are_split_at_commas(value: Any, parts: Any) -> None:
     ],
 )
 def test_ranges_hold_both_of_their_ends(value: Any, numbers: Any) -> None:
-    assert ranges(value) == numbers
+    assert read_ranges(value) == numbers
 
 
 def test_subjects_of_mosaic_are_numbered_over_its_studies() -> None:
@@ -482,7 +484,9 @@ def test_keys_at_their_default_are_not_idle() -> None:
 
 
 def test_unknown_names_are_refused_with_a_guess() -> None:
-    adapter = TypeAdapter(Annotated[list[str], sections.among("colour", ["red"])])
+    adapter = TypeAdapter(
+        Annotated[list[str], sections.require_names("colour", ["red"])]
+    )
     assert adapter.validate_python(["red"]) == ["red"]
     with pytest.raises(RecipeError) as caught:
         adapter.validate_python(["red", "rad"])
@@ -490,7 +494,7 @@ def test_unknown_names_are_refused_with_a_guess() -> None:
 
 
 def put(fields: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    Recipe.put(fields, key, value)
+    Recipe.set_key(fields, key, value)
     return fields
 
 
@@ -516,11 +520,11 @@ def test_a_key_of_a_mapping_keeps_the_others_of_its_default() -> None:
         sizes: dict[str, int] = Field({"a": 1, "b": 2})
 
     fields: dict[str, Any] = {}
-    Own.put(fields, "sizes.b", 3)
+    Own.set_key(fields, "sizes.b", 3)
     assert fields == {"sizes": {"a": 1, "b": 3}}
     assert Own.model_fields["sizes"].default == {"a": 1, "b": 2}
     other: dict[str, Any] = {}
-    Own.put(other, "sizes", {"c": 3})
+    Own.set_key(other, "sizes", {"c": 3})
     assert other == {"sizes": {"c": 3}}
 
 
@@ -564,10 +568,10 @@ def test_a_recipe_is_known_by_its_shipped_folder_or_path(home: Path) -> None:
     root = core_recipe.shipped_recipes()
     for name in ("papers/nice", "papers/nice/train-align"):
         path = core_recipe.find_recipe("train-align", name)
-        assert core_recipe.name_of(path) == "papers/nice"
+        assert core_recipe.recipe_name_of(path) == "papers/nice"
     assert core_recipe.find_recipe("embed", None) == root / "embed.yaml"
-    assert core_recipe.name_of(root / "embed.yaml") == ""
-    assert core_recipe.name_of(home / "x/mine.yaml") == "x/mine.yaml"
+    assert core_recipe.recipe_name_of(root / "embed.yaml") == ""
+    assert core_recipe.recipe_name_of(home / "x/mine.yaml") == "x/mine.yaml"
     (home / "demo").write_text("seeds: 5\n")
     assert core_recipe.find_recipe("train-align", "demo") == Path("demo")
     made = resolve(recipe="papers/nice")

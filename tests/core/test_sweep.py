@@ -19,11 +19,11 @@ from brainhive_cli.core.sections import Section
 from brainhive_cli.core.sweep import (
     SweptRecipe,
     collect_variants,
-    flattened,
+    flatten_changes,
+    make_variants,
     read_sweep,
     read_sweep_run,
-    variant_of,
-    variants,
+    select_variant,
 )
 
 
@@ -49,12 +49,14 @@ def test_nested_sweeps_are_read_as_dotted_keys() -> None:
         "a": [3],
     }
     assert read_sweep(3) == 3
-    assert flattened({"a": {"b": 0}}) == {"a.b": 0} and flattened("x") == "x"
+    assert (
+        flatten_changes({"a": {"b": 0}}) == {"a.b": 0} and flatten_changes("x") == "x"
+    )
 
 
 def test_a_recipe_without_a_sweep_is_its_only_variant() -> None:
     recipe = Own(sizes=[3])
-    assert not recipe.is_swept and variants(recipe) == {"": recipe}
+    assert not recipe.is_swept and make_variants(recipe) == {"": recipe}
 
 
 @pytest.mark.parametrize(
@@ -73,14 +75,14 @@ def test_a_recipe_without_a_sweep_is_its_only_variant() -> None:
 def test_variants_are_labelled_by_their_values(
     key: str, values: list[Any], labels: list[str]
 ) -> None:
-    found = variants(Own(sweep={key: values}))
+    found = make_variants(Own(sweep={key: values}))
     assert [*found] == labels
     assert not any(recipe.is_swept for recipe in found.values())
 
 
 def test_combinations_differ_in_all_keys() -> None:
     recipe = Own(sweep={"train.lr": [1, 2], "sizes": [[1], [2]]}, name="z")
-    found = variants(recipe)
+    found = make_variants(recipe)
     assert [(each.train.lr, each.sizes) for each in found.values()] == [
         (1, [1]), (1, [2]), (2, [1]), (2, [2]),
     ]  # fmt: skip
@@ -90,7 +92,7 @@ def test_combinations_differ_in_all_keys() -> None:
 
 
 def test_ablations_stand_beside_the_full_recipe() -> None:
-    found = variants(Own(ablations={"slow": {"train": {"is_slow": True}}}))
+    found = make_variants(Own(ablations={"slow": {"train": {"is_slow": True}}}))
     assert {label: each.train.is_slow for label, each in found.items()} == {
         "full": False,
         "slow": True,
@@ -113,7 +115,7 @@ def test_ablations_stand_beside_the_full_recipe() -> None:
 def test_variants_that_do_not_hold_are_refused(fields: dict[str, Any]) -> None:
     recipe = Own(**fields)
     with pytest.raises(RecipeError):
-        variants(recipe)
+        make_variants(recipe)
 
 
 def test_a_sweep_has_a_thousand_variants_at_most() -> None:
@@ -128,16 +130,16 @@ def test_a_sweep_has_a_thousand_variants_at_most() -> None:
 
 
 def test_a_variant_is_named() -> None:
-    found = variants(Own(sweep={"train.lr": [1, 2]}))
-    assert variant_of(found, "lr=2", "run") is found["lr=2"]
+    found = make_variants(Own(sweep={"train.lr": [1, 2]}))
+    assert select_variant(found, "lr=2", "run") is found["lr=2"]
     for variant in ("", "lr=3"):
         with pytest.raises(RecipeError) as caught:
-            variant_of(found, variant, "run")
+            select_variant(found, variant, "run")
         assert caught.value.hint == "run:lr=1 or run:lr=2"
-    single = variants(Own())
-    assert variant_of(single, "", "run") is single[""]
+    single = make_variants(Own())
+    assert select_variant(single, "", "run") is single[""]
     with pytest.raises(RecipeError) as caught:
-        variant_of(single, "x", "run")
+        select_variant(single, "x", "run")
     assert ":" not in caught.value.hint
 
 

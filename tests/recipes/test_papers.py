@@ -13,7 +13,7 @@ from brainhive_cli.commands import embed, reconstruct, train_align, workflow
 from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.jobs import list_inputs
 from brainhive_cli.core.recipe import read_recipe, shipped_recipes
-from brainhive_cli.core.sweep import variants
+from brainhive_cli.core.sweep import make_variants
 from tests.worlds.own_recordings import write_pictures
 
 FRAMES = re.compile(r"-(view-\d+|all)$")
@@ -154,7 +154,7 @@ def lacks_nothing_but_data(paper: str) -> None:
     subjects, seeds = 4 if "meg" in paper else 10, len(what.seeds)
     cells = dict(train_align.resolve_job(what).preview()[0].rows)["cells"]
     groups = 1 if what.mode == "joint" else subjects
-    assert cells.startswith(f"{groups * seeds * len(variants(what))}: ")
+    assert cells.startswith(f"{groups * seeds * len(make_variants(what))}: ")
     assert len(missing) == (3 if what.prior else 2)
     absent = r"things-[em]eg: no recording .* \(brainhive fetch things-[em]eg\)"
     if what.signal.name != "default":  # signals that a step of its own prepares
@@ -172,7 +172,7 @@ def lacks_nothing_but_data(paper: str) -> None:
     }
     read |= {
         encoder.name
-        for recipe in variants(what).values()
+        for recipe in make_variants(what).values()
         for encoder in recipe.stored_encoders
     }
     assert signals == ["missing"] * subjects
@@ -275,7 +275,7 @@ def test_a_papers_reconstruction_shows_what_was_published_and_lacks_nothing_but_
         assert "quoted" in recipe.published.source
     assert recipe.protocol == "mindeye2" and recipe.prior.source == "identity"
     assert missing[0].startswith("no finished train-align run")
-    for label, each in variants(recipe).items():
+    for label, each in make_variants(recipe).items():
         kind = "chain" if paper.startswith("mindeye2") else "versatile-diffusion"
         assert each.generator.kind == kind, label
 

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.key_types import ranges
+from brainhive_cli.core.key_types import read_ranges
 
 SubjectNumbers = Annotated[
     dict[str, int],
@@ -32,7 +32,7 @@ def _read_sessions(value: object) -> object:
     # ranges as 1-4 are written out, and digits in text are numbers
     listed = [
         int(part) if isinstance(part, str) and part.isdecimal() else part
-        for part in ranges(value)
+        for part in read_ranges(value)
     ]
     if not listed or len({*listed}) < len(listed):
         raise ValueError("name each once, and at least one")

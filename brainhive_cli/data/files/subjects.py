@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from brainhive_cli.core.key_types import Numbers, split
+from brainhive_cli.core.key_types import Numbers, split_commas
 
 PEOPLE = {
     "BMD": 10,
@@ -29,7 +29,7 @@ def _read_subjects(value: Any) -> Any:
     """Read subjects by number or name; None stands for `all`."""
     if value in ("all", ["all"]):
         return None
-    parts = split(value)
+    parts = split_commas(value)
     is_list = isinstance(parts, list | tuple)
     return [RECORDS.get(str(part), part) for part in parts] if is_list else parts
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.key_types import no
+from brainhive_cli.core.key_types import yaml_no_as_text
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.files.bids_labels import read_simulated
@@ -65,7 +65,7 @@ class BetaSteps(parts.Config):
     unit: ClassVar[str] = "% signal change"
     keeps_constant: ClassVar[bool] = False
 
-    zscore: Annotated[Literal["session", "run", "no"], no] = Field(
+    zscore: Annotated[Literal["session", "run", "no"], yaml_no_as_text] = Field(
         "session",
         description="z-score each voxel within a session or run, by its training "
         "trials; of one without training trials by all of its own",

@@ -23,7 +23,7 @@ from brainhive_cli.core.errors import (
     install_line,
 )
 from brainhive_cli.core.files import walk
-from brainhive_cli.core.key_types import NameList, UniqueNames, no
+from brainhive_cli.core.key_types import NameList, UniqueNames, yaml_no_as_text
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset, list_split_pictures
 from brainhive_cli.data.files import hdf5
@@ -197,7 +197,7 @@ class MosaicBetas(PublishedSteps):
     min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
     max_voxels: ClassVar[None] = None  # type: ignore[misc]
 
-    zscore: Annotated[Literal["session", "no"], no] = Field(
+    zscore: Annotated[Literal["session", "no"], yaml_no_as_text] = Field(
         "no",
         description="z-score again, within a record; as published they are so",
     )

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.key_types import no
+from brainhive_cli.core.key_types import yaml_no_as_text
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.published_files import (
     cut_ending,
@@ -44,7 +44,7 @@ class ThingsFmriBetas(PublishedSteps):
     patterns = ("sub-{subject:02d}_" + FILES[0],)
     unit = "z-score"
 
-    zscore: Annotated[Literal["session", "run", "no"], no] = Field(
+    zscore: Annotated[Literal["session", "run", "no"], yaml_no_as_text] = Field(
         "no",
         description="z-score voxels again, within a session or run; as published they "
         "are on that scale",

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.key_types import no
+from brainhive_cli.core.key_types import yaml_no_as_text
 from brainhive_cli.core.sections import refuse_idle
 from brainhive_cli.data.signals.trials import group_trials
 
@@ -62,7 +62,7 @@ class Steps(parts.Config):
         description="times that are kept, before the noise is measured; the last "
         "excluded",
     )
-    whiten: Annotated[Literal["epochs", "time", "no"], no] = Field(
+    whiten: Annotated[Literal["epochs", "time", "no"], yaml_no_as_text] = Field(
         "epochs",
         description="noise that is normalised: over the samples of each trial, or over "
         "the trials of each picture at each time",

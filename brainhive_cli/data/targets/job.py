@@ -34,7 +34,7 @@ from brainhive_cli.models.encoders import IMPORTED, USUAL, Encoders
 class Recipe(BaseRecipe):
     """Recipe of embed: a data set and its encoders."""
 
-    LESS_MEMORY = "a smaller batch_size"
+    MEMORY_HINT = "a smaller batch_size"
 
     dataset: Any = parts.part_field("datasets", "things-eeg", "whose pictures")
     encoders: Encoders = Field(

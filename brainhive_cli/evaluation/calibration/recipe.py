@@ -49,7 +49,7 @@ def resolve_alignment(value: Any) -> Any:
 
 
 AmountList = Annotated[
-    list[Annotated[int, Field(ge=1, le=10**7)]], BeforeValidator(key_types.split)
+    list[Annotated[int, Field(ge=1, le=10**7)]], BeforeValidator(key_types.split_commas)
 ]
 """Amounts in pictures or trials."""
 
@@ -58,7 +58,8 @@ class Transfer(Section):
     """Transfer: fine-tuning with a pull back to the model of other people."""
 
     pulls: Annotated[
-        list[Annotated[float, Field(ge=0, le=1)]], BeforeValidator(key_types.split)
+        list[Annotated[float, Field(ge=0, le=1)]],
+        BeforeValidator(key_types.split_commas),
     ] = Field(
         [],
         description="values of train.start_pull among which the people whom the model "
@@ -115,7 +116,8 @@ class Recipe(TrainedRunRecipe):
         [], description="amounts in single trials, instead of pictures"
     )
     minutes: Annotated[
-        list[Annotated[float, Field(gt=0, le=1e6)]], BeforeValidator(key_types.split)
+        list[Annotated[float, Field(gt=0, le=1e6)]],
+        BeforeValidator(key_types.split_commas),
     ] = Field([], description="amounts in minutes of recording, instead of pictures")
     order: Order = Field(
         "draws",
@@ -129,7 +131,7 @@ class Recipe(TrainedRunRecipe):
     )
 
     # ways of learning from a person
-    arms: Annotated[key_types.NameList, sections.among("arm", ARMS)] = Field(
+    arms: Annotated[key_types.NameList, sections.require_names("arm", ARMS)] = Field(
         [ZERO_SHOT, TRANSFER, SCRATCH],
         min_length=1,
         description=f"arms that are measured: {', '.join(ARMS)}",
@@ -138,7 +140,7 @@ class Recipe(TrainedRunRecipe):
         list[Any],
         BeforeValidator(
             lambda value: [
-                resolve_alignment(each) for each in key_types.split(value) or []
+                resolve_alignment(each) for each in key_types.split_commas(value) or []
             ]
         ),
     ] = Field(

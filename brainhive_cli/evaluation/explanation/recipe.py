@@ -94,7 +94,7 @@ class Recipe(TrainedRunRecipe):
 
     # analyses, and where along the signal they look
     analyses: Annotated[
-        key_types.NameList, sections.among("analysis", (*ANALYSES, *OF_TRIALS))
+        key_types.NameList, sections.require_names("analysis", (*ANALYSES, *OF_TRIALS))
     ] = Field(
         [*ANALYSES],
         min_length=1,

@@ -14,7 +14,7 @@ from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 class Recipe(TrainedRunRecipe):
     """Recipe of live."""
 
-    computes = False
+    can_share_work = False
 
     # the model, whose brain, and the pictures that are searched
     align_run: key_types.OneRun = Field(

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.key_types import Copies, NameList, Numbers, OneRun, split
+from brainhive_cli.core.key_types import Copies, NameList, Numbers, OneRun, split_commas
 from brainhive_cli.core.recipe import BaseRecipe, Published, find_recipe, read_recipe
 from brainhive_cli.core.sections import Section, refuse_idle
 from brainhive_cli.core.sweep import SweptRecipe
@@ -108,7 +108,7 @@ class Recipe(SweptRecipe, Sampling):
         *("against", "published"),
     }
     is_tracked = True
-    LESS_MEMORY = (
+    MEMORY_HINT = (
         "a smaller batch_size, or tiling=true, or offload=true, or a smaller "
         "metric_batch_size"
     )
@@ -139,7 +139,8 @@ class Recipe(SweptRecipe, Sampling):
 
     # what media are generated from, and for which items
     sources: (
-        Annotated[list[SourceName], BeforeValidator(split), Field(min_length=1)] | None
+        Annotated[list[SourceName], BeforeValidator(split_commas), Field(min_length=1)]
+        | None
     ) = Field(
         None,
         description="brain; images: heads of the stimuli, the ceiling; shuffled: other "

@@ -17,7 +17,7 @@ from brainhive_cli.core.jobs import CellStage, Logged, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder, of_variant
-from brainhive_cli.core.sweep import read_sweep_run, variants
+from brainhive_cli.core.sweep import make_variants, read_sweep_run
 from brainhive_cli.data.stores.learned import describe_tested
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     compare_with,
@@ -486,7 +486,7 @@ def foresee(recipe: Recipe) -> list[Input]:
     """
     if recipe.score is not None:
         return []
-    recipes = list(variants(recipe).values())
+    recipes = list(make_variants(recipe).values())
     sources = dict.fromkeys(variant.prior.source for variant in recipes)
     listed = [priors.find_input(source) for source in sources]
 
@@ -513,7 +513,7 @@ def resolve_variants(recipe: Recipe) -> dict[str, ReconstructionRun]:
     jobs: dict[str, ReconstructionRun] = {}
     opened = {}  # priors and runs, by the keys that choose them
     requested = reference = None
-    for label, variant in variants(recipe).items():
+    for label, variant in make_variants(recipe).items():
         # the run of the first variant, unless it names another one, or another variant
         # of it
         name = variant.align_run

@@ -72,7 +72,7 @@ class Recipe(TrainedRunRecipe):
     )
     corrections: Annotated[
         list[Annotated[Any, parts.part_validator("corrections", "csls")]],
-        BeforeValidator(key_types.split),
+        BeforeValidator(key_types.split_commas),
     ] = Field(
         [],
         description="corrections of similarities by all test signals together, one on "
@@ -88,7 +88,7 @@ class Recipe(TrainedRunRecipe):
         "are one",
     )
     repetitions: (
-        Annotated[list[PositiveInt], BeforeValidator(key_types.split)]
+        Annotated[list[PositiveInt], BeforeValidator(key_types.split_commas)]
         | Literal["all"]
         | None
     ) = Field(

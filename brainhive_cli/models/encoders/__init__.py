@@ -26,7 +26,7 @@ from brainhive_cli.core import documents, hub, parts
 from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import Line, MissingData, RecipeError, find_error, guess
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.key_types import split
+from brainhive_cli.core.key_types import split_commas
 from brainhive_cli.core.recipe import Paths, validate
 
 if TYPE_CHECKING:
@@ -661,7 +661,7 @@ def _knobs(reference: str) -> Any:
 
 def resolve_all(references: Any) -> Any:
     """Turn a list of references, or `a,b`, into Configs, one an output, each once."""
-    references = split(references)
+    references = split_commas(references)
     if not isinstance(references, list | tuple):
         return references
     configs = [

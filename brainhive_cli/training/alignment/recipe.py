@@ -18,7 +18,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.key_types import Numbers
 from brainhive_cli.core.recipe import BaseRecipe, Paths, Published
 from brainhive_cli.core.sections import added_field, refuse_idle
-from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
+from brainhive_cli.core.sweep import SweptRecipe, make_variants, read_sweep
 from brainhive_cli.data.files.subjects import Subjects
 from brainhive_cli.data.signals.selection import Signal, list_regions
 from brainhive_cli.data.targets.encoder_keys import encoders_of, with_usual_encoders
@@ -100,7 +100,7 @@ class Recipe(SweptRecipe):
 
     FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {"published"}
     is_tracked = True
-    LESS_MEMORY = "a smaller train.batch_size"
+    MEMORY_HINT = "a smaller train.batch_size"
 
     dataset: Any = parts.part_field("datasets", "things-eeg", "signals and pictures")
     encoders: Encoders = Field(
@@ -192,7 +192,7 @@ class Recipe(SweptRecipe):
         Raises:
             RecipeError: if a list has no such index.
         """
-        super().put(fields, key, value)
+        super().set_key(fields, key, value)
         if key.startswith("train.stages"):
             cls.drop_replaced(fields, {"train": {"stages": fields["train"]["stages"]}})
 
@@ -490,7 +490,10 @@ class Recipe(SweptRecipe):
             )
 
         if self.is_swept:  # each of its variants is checked by itself
-            modes = {self.mode, *(variant.mode for variant in variants(self).values())}
+            modes = {
+                self.mode,
+                *(variant.mode for variant in make_variants(self).values()),
+            }
             if modes > {"finetune"}:
                 raise RecipeError(
                     "sweep: finetune goes with no other mode", "make a run of each"

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from brainhive_cli.core import hub, runs
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.files import locate, resolve_below
-from brainhive_cli.core.recipe import Paths, name_of, shipped_recipes
-from brainhive_cli.core.sweep import variant_of, variants
+from brainhive_cli.core.recipe import Paths, recipe_name_of, shipped_recipes
+from brainhive_cli.core.sweep import make_variants, select_variant
 from brainhive_cli.training.alignment.model_files import is_model
 from brainhive_cli.training.alignment.recipe import Recipe
 
@@ -66,7 +66,9 @@ def find_reference(
     if name and name != TRAINING and recipe_name is None:
         run = runs.find(root, TRAINING, str(path) if is_shared else name)
         if variant:
-            variant_of(variants(run.recipe(Recipe, paths=paths)), variant, run.name)
+            select_variant(
+                make_variants(run.recipe(Recipe, paths=paths)), variant, run.name
+            )
         return run, variant
 
     # a recipe's name already says the data set
@@ -86,7 +88,7 @@ def find_reference(
             and (actual := recipe.dataset.build(paths).recorded_as) != wanted
         ):
             return f"data set {actual}, not {wanted}"
-        if variant and variant not in variants(recipe):
+        if variant and variant not in make_variants(recipe):
             return f"no variant {variant!r}"
         return (
             "" if may_be_finetuned or recipe.mode != "finetune" else "fine-tuned itself"
@@ -169,7 +171,7 @@ def known_variants(run: str | None, paths: Paths) -> set[str]:
         )
     for folder in folders:
         with suppress(BrainhiveError):  # a damaged run has none
-            labels |= {*variants(folder.recipe(Recipe))}
+            labels |= {*make_variants(folder.recipe(Recipe))}
     return labels
 
 
@@ -205,7 +207,7 @@ def name_of_training(reference: str | None, runs_root: Path) -> str | None:
     for file in (Path(reference), shipped):
         # to a Path, a name that is too long is an error
         if file.suffix == ".yaml" and os.path.isfile(file):
-            return name_of(file) or None
+            return recipe_name_of(file) or None
     return None
 
 

@@ -15,7 +15,7 @@ from pydantic import (
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.sections import Section, added_field, refuse_idle
-from brainhive_cli.core.sweep import flattened
+from brainhive_cli.core.sweep import flatten_changes
 from brainhive_cli.data.signals.augmentations import Augment
 from brainhive_cli.models.course import (
     read_share,
@@ -27,7 +27,7 @@ LONGEST = 100_000
 
 StartFrom = Annotated[
     str | dict[str, str] | None,
-    BeforeValidator(flattened),  # overrides nest the parts
+    BeforeValidator(flatten_changes),  # overrides nest the parts
     Field(
         description="weights to start from: a model folder, a published checkpoint, an "
         "align run (SWEEP:VARIANT), hub:owner/name[@revision], or a "
@@ -188,7 +188,7 @@ class Train(Section):
     # optimiser
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
     lr_of: Annotated[
-        dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(flattened)
+        dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(flatten_changes)
     ] = added_field(
         {},
         description="{part: factor of its learning rate} in all stages; a part is "

@@ -102,7 +102,7 @@ class Recipe(BaseRecipe):
     """Recipe of train-prior: the prior, its pictures and its diffusion model."""
 
     is_tracked = True
-    LESS_MEMORY = (
+    MEMORY_HINT = (
         "a smaller train.batch_size and as much more train.accumulate, or "
         "cache_latents=true, or train.gradient_checkpointing=true"
     )

@@ -69,8 +69,8 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused):
     for override, what, hint in (
         (
             "train.epoch=3",
-            "unknown recipe key 'train.epoch'",
-            r"did you mean train\.epochs\?",
+            "'train.epoch'",
+            r" train\.epochs\?",
         ),
         ("train.epochs=many", "train.epochs: .*integer.*'many'", "as in train.epochs="),
         (
@@ -83,17 +83,9 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused):
             "mode: .*'intra', 'inter', 'joint' or 'finetune'.*'all'",
             "as in (--mode |mode=)intra",
         ),
-        ("loss.kind=clipp", "no loss.* called 'clipp'", r"did you mean clip\?"),
-        (
-            "encoders=clipp-h14",
-            "no encoder called 'clipp-h14'",
-            r"did you mean clip-h14\? there are: ",
-        ),
-        (
-            "seeds=1,1",
-            r"seeds: name each once, and at least one, got '1,1'",
-            "as in (--seeds |seeds=)1,2",
-        ),
+        ("loss.kind=clipp", "loss.*'clipp'", r" clip\?"),
+        ("encoders=clipp-h14", "encoder.*'clipp-h14'", r" clip-h14\?.*: "),
+        ("seeds=1,1", "seeds: .*'1,1'", "(--seeds |seeds=)1,2"),
         (
             "sweep={prior: [demo:prior], fuser.kind: [heads]}",
             "fuser is heads, but the prior",
@@ -157,13 +149,13 @@ def test_a_recording_that_is_cut_short_leaves_no_signal_store(embedded, refused)
 
 
 def test_a_channel_that_the_data_lack_is_told_with_the_nearest(embedded, refused):
-    hint = r"did you mean POz\? there are: Fp1 .* O2"
+    hint = r" POz\?.*: Fp1 .* O2"
     refused(
         *ALIGN,
         *QUICK,
         "signal.channels=O1,POzz",
         code=2,
-        what="no channel 'POzz'",
+        what="'POzz'",
         hint=hint,
     )
 
@@ -199,16 +191,13 @@ def test_a_second_command_waits_for_the_first_and_ctrl_c_ends_both_resumably(
         (each.returncode, out)
         for each, (out, _) in zip((second, process), ends, strict=True)
     ] == [(130, "")] * 2
-    interrupted = "interrupted: the same command continues where it stopped"
     run = next(tmp_path.glob("train-align/*"))
     said = (
         f"waiting for cells of other workers: 1: sub-01_seed-1 ({socket.gethostname()} "
         f"{process.pid})"
     )
-    assert ends[0][1].strip().splitlines() == [
-        f"continuing run {run.name} with 1 other worker",
-        said,
-        interrupted,
-    ]
-    assert ends[1][1].strip().splitlines()[-1] == interrupted
+    lines = ends[0][1].strip().splitlines()
+    assert lines[:2] == [f"continuing run {run.name} with 1 other worker", said]
+    assert len(lines) == 3 and lines[2].startswith("interrupted: ")
+    assert ends[1][1].strip().splitlines()[-1] == lines[2]
     assert not (run / "metrics.json").exists() and (run / "recipe.yaml").is_file()

@@ -75,7 +75,7 @@ def test_help_says_what_it_does_in_80_columns_with_an_example_that_parses(
 def test_only_commands_that_compute_take_processes_and_a_precision(home: Path) -> None:
     for listed in table.COMMANDS:
         for flag in ("--processes", "--mixed-precision"):
-            assert (flag in help_of(listed.name)) == listed.computes, listed.name
+            assert (flag in help_of(listed.name)) == listed.can_share_work, listed.name
     typed, set_as_key = (
         brainhive("report", "--processes", "2"),
         brainhive("report", "run.processes=2"),

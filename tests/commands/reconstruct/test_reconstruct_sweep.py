@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.sweep import FULL
+from brainhive_cli.core.sweep import FULL_VARIANT
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models.priors._fusion_network import FusionPrior
@@ -32,10 +32,13 @@ def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full
     )
 
     table, published = result.tables
-    labels = [FULL, "ceiling", "average", "two", "agreement with people"]
+    labels = [FULL_VARIANT, "ceiling", "average", "two", "agreement with people"]
     assert [row[0] for row in table.rows] == labels
     found = result.metrics
-    assert table.rows[0][1].value == found.scopes[f"{FULL} · brain"]["pixcorr"].value
+    assert (
+        table.rows[0][1].value
+        == found.scopes[f"{FULL_VARIANT} · brain"]["pixcorr"].value
+    )
     compared = dict.fromkeys(row.second for row in found.facts.comparisons)
     assert list(compared) == ["ceiling", "average", "two"]
     assert all(
@@ -43,7 +46,7 @@ def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full
         for row in found.facts.comparisons
     )
     runs = {label: variant.run for label, variant in found.facts.variants.items()}
-    assert runs[FULL] == alone.folder.name and len(set(runs.values())) == 4
+    assert runs[FULL_VARIANT] == alone.folder.name and len(set(runs.values())) == 4
     # nothing is done twice
     assert (alone.folder / "metrics.json").stat().st_mtime_ns == made
     assert published.columns == [

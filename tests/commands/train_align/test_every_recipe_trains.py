@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from brainhive_cli.commands import train_align
 from brainhive_cli.core.recipe import shipped_recipes
-from brainhive_cli.core.sweep import variants
+from brainhive_cli.core.sweep import make_variants
 
 RECIPES = sorted(
     path.parent.relative_to(shipped_recipes()).as_posix()
@@ -41,7 +41,7 @@ def shortened(name: str, recipe: train_align.Recipe) -> list[str]:
     ]
     chosen = {"inter": ["subjects=1", "trained_on=2,3"], "joint": ["subjects=2,3"]}
     short += ["seeds=1", *chosen.get(recipe.mode, ["subjects=1"])]
-    short += ["sweep={}"] if len(variants(recipe)) > 3 else []
+    short += ["sweep={}"] if len(make_variants(recipe)) > 3 else []
     if recipe.backbone.is_closed_form:
         return short
     train = recipe.train

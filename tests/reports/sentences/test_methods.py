@@ -12,7 +12,7 @@ import yaml
 from brainhive_cli.core.facts import Facts, merge_set_ups
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.sweep import variants as read_variants
+from brainhive_cli.core.sweep import make_variants as read_variants
 from brainhive_cli.data.signals.holdout import SEPARATE_TEST
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.sentences import (

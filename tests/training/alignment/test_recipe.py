@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from brainhive_cli import api
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.sweep import variants
+from brainhive_cli.core.sweep import make_variants
 from brainhive_cli.training.alignment.cells import Cell, cells_of, list_subjects
 from brainhive_cli.training.alignment.recipe import (
     Recipe,
@@ -392,7 +392,7 @@ def test_folds_and_variants_make_cells_of_their_own(home: Path) -> None:
 
     def cells(mode: str) -> list[Cell]:
         recipe = Recipe.resolve("train-align", None, own | {"mode": mode}, [])
-        return cells_of(variants(recipe), recipe.dataset.build(recipe.paths))
+        return cells_of(make_variants(recipe), recipe.dataset.build(recipe.paths))
 
     joint = cells("joint")
     assert [cell.name for cell in joint] == [

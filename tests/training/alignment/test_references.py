@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths, shipped_recipes
 from brainhive_cli.core.runs import RunFolder, of_variant
-from brainhive_cli.core.sweep import variants
+from brainhive_cli.core.sweep import make_variants
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import (
     choose_cell,
@@ -119,7 +119,7 @@ def test_every_shipped_recipe_that_decodes_says_which_training_it_is_for() -> No
         name, variant = of_variant(reference)
         assert name_of_training(name, Paths().under_home("runs")) == name, file
         training = Recipe.resolve("train-align", name, {}, [])
-        assert not variant or variant in variants(training), file
+        assert not variant or variant in make_variants(training), file
 
 
 def test_a_cell_is_chosen_by_its_name_or_as_the_only_one() -> None:

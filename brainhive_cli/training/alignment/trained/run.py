@@ -25,7 +25,7 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
 )
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.sweep import variant_of, variants
+from brainhive_cli.core.sweep import make_variants, select_variant
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.selection import Signal
@@ -168,7 +168,9 @@ class TrainedRun:
         else:
             recipe = folder.recipe(Recipe, paths=self.paths)
             if self.variant:
-                recipe = variant_of(variants(recipe), self.variant, folder.name)
+                recipe = select_variant(
+                    make_variants(recipe), self.variant, folder.name
+                )
             self.recipe = recipe
             self.dataset_config = self.other_dataset or recipe.dataset
         self.dataset: Dataset = self.dataset_config.build(self.paths)
@@ -187,7 +189,9 @@ class TrainedRun:
                     "without dataset.holdout",
                 )
             self.recipes = (
-                {self.variant: self.recipe} if self.variant else variants(self.recipe)
+                {self.variant: self.recipe}
+                if self.variant
+                else make_variants(self.recipe)
             )
             if self._trained_on.people != people:
                 self.origin = self._trained_on.name
@@ -682,7 +686,7 @@ def refuse_sweep(run: TrainedRun) -> None:
         RecipeError: listing its variants.
     """
     if run.variants:
-        variant_of(run.recipes, "", run.folder.name)
+        select_variant(run.recipes, "", run.folder.name)
 
 
 def check_tokens(

@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import merge_set_ups
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder, reference as name_reference
-from brainhive_cli.core.sweep import variant_of, variants
+from brainhive_cli.core.sweep import make_variants, select_variant
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.data.stores.recordings import Recordings
@@ -100,7 +100,7 @@ class Job:
         base_run = find_base_run(recipe) if recipe.mode == "finetune" else None
         recipe = recipe if base_run is None else inherit(recipe, base_run)
         dataset: Dataset = recipe.dataset.build(recipe.paths)
-        return cls(recipe, variants(recipe), dataset, base_run)
+        return cls(recipe, make_variants(recipe), dataset, base_run)
 
     @property
     def label(self) -> str:
@@ -456,9 +456,9 @@ def find_base_run(recipe: Recipe) -> BaseRun:
 
     # one run, or one variant of a sweep
     training = folder.recipe(Recipe, paths=paths)
-    recipes = variants(training)
+    recipes = make_variants(training)
     if variant or len(recipes) > 1:
-        training = variant_of(recipes, variant, folder.name)
+        training = select_variant(recipes, variant, folder.name)
         recipes = {variant: training}
 
     # which is not fine-tuned itself
@@ -500,7 +500,7 @@ def inherit(recipe: Recipe, base_run: BaseRun) -> Recipe:
 
     # statistics of all sessions would see trials of later ones
     is_of_sessions = any(
-        variant.finetune.sessions for variant in variants(recipe).values()
+        variant.finetune.sessions for variant in make_variants(recipe).values()
     )
     if is_of_sessions and (normalisation := training.signal.normalise) is not None:
         how = normalisation.kind
