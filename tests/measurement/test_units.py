@@ -63,7 +63,7 @@ def test_pictures_of_fewer_than_ten_concepts_are_the_units():
             1,
             3,
             (
-                "40 pictures, 3 subjects: statements about pictures in general and "
+                "40 pictures, 3 subjects: results hold for pictures in general and "
                 "these 3 subjects"
             ),
         ),
@@ -72,7 +72,7 @@ def test_pictures_of_fewer_than_ten_concepts_are_the_units():
             5,
             10,
             (
-                "12 concepts, 10 subjects: statements about concepts in general and "
+                "12 concepts, 10 subjects: results hold for concepts in general and "
                 "people in general"
             ),
         ),
@@ -80,23 +80,23 @@ def test_pictures_of_fewer_than_ten_concepts_are_the_units():
             2,
             5,
             5,
-            "2 concepts, 5 subjects: statements about these 2 concepts and "
+            "2 concepts, 5 subjects: results hold for these 2 concepts and "
             "people in general",
         ),
         (
             40,
             1,
             1,
-            "40 pictures, 1 subject: statements about pictures in general and "
+            "40 pictures, 1 subject: results hold for pictures in general and "
             "this subject",
         ),
         (
             1,
             12,
             4,
-            "1 concept, 4 subjects: statements about this concept and these 4 subjects",
+            "1 concept, 4 subjects: results hold for this concept and these 4 subjects",
         ),
-        (40, 1, 0, "40 pictures: statements about pictures in general"),
+        (40, 1, 0, "40 pictures: results hold for pictures in general"),
     ],
 )
 def test_a_design_says_which_claims_it_allows(concepts, pictures, subjects, expected):
@@ -271,7 +271,7 @@ def test_random_orders_move_items_within_units_and_units():
 
 @pytest.mark.parametrize("at_once", [1, 40, 2**22])
 def test_random_orders_are_those_of_one_call_of_the_generator(at_once, monkeypatch):
-    monkeypatch.setattr(units, "NUMBERS_AT_ONCE", at_once)
+    monkeypatch.setattr(units, "NUMBERS_PER_BATCH", at_once)
     rows = np.tile(np.arange(20), (9, 1))
 
     orders = Items.independent([range(20)]).draw_permutations(9, 5)
@@ -301,7 +301,7 @@ def test_equal_layouts_share_permutations_that_are_drawn_once(monkeypatch):
 
 
 def test_permutations_of_many_items_are_not_kept(monkeypatch):
-    monkeypatch.setattr(units, "MAX_KEPT", 1499)
+    monkeypatch.setattr(units, "MAX_CACHED_NUMBERS", 1499)
     items = Items.independent([range(30)])
 
     first, second = items.draw_permutations(50, 79), items.draw_permutations(50, 79)
@@ -362,7 +362,7 @@ def test_chosen_items_keep_their_units_and_strata():
 @pytest.mark.parametrize(
     ("units", "scope"),
     [
-        (1, "this one of pictures"),
+        (1, "this picture"),
         (2, "these 2 pictures"),
         (5, "these 5 pictures"),
         (6, "these 6 pictures"),
