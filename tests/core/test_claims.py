@@ -33,10 +33,9 @@ HOLDER = """if True:
 
 def test_a_claim_holds_until_it_is_released(tmp_path: Path) -> None:
     claim = Claim(tmp_path / "new/.claim", "run X")
-    with pytest.raises(
-        BrainhiveError, match="run X is being written by another command"
-    ):
+    with pytest.raises(BrainhiveError) as caught:
         Claim(tmp_path / "new/.claim", "run X")
+    assert "run X" in caught.value.message
     assert Claim.attempt(tmp_path / "new/.claim") is None and is_held(
         tmp_path / "new/.claim"
     )
@@ -54,8 +53,9 @@ def test_who_waits_for_a_claim_then_has_it(tmp_path: Path) -> None:
     assert not waited
     first.release()
     waiting.join()
-    with pytest.raises(BrainhiveError, match="another command"):
+    with pytest.raises(BrainhiveError) as caught:
         Claim(path, "run X")
+    assert "run X" in caught.value.message
     waited[0].release()
 
 
