@@ -1,6 +1,4 @@
-"""check: data sets, stores and runs: what is there, what is missing, what is
-damaged.
-"""
+"""check: search for missing and damaged files of data sets, stores and runs."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -41,8 +39,8 @@ from brainhive_cli.data.stores.target_store import (
 from brainhive_cli.data.targets.encoder_stores import holds_annotations, problem_of
 from brainhive_cli.reports.signal_page import write_signal_page
 
-KINDS = ("documents", "weights", "checkpoints", "pictures")
-"""The files of a run that are counted."""
+FILE_KINDS = ("documents", "weights", "checkpoints", "pictures")
+"""Kinds of the files that are counted in a run."""
 
 
 class Recipe(FileRecipe):
@@ -62,245 +60,299 @@ class Recipe(FileRecipe):
     plots: bool = Field(
         False,
         description=(
-            "draw the reliability of signal stores, also those of data sets: one page "
-            "a store"
+            "draw a page for each signal store, with the reliability of its signals; "
+            "signal stores of the data sets are included"
         ),
     )
 
 
 Checked = tuple[Result, list[BrainhiveError]]
-"""One thing: its tables, pages and details (by section and name), and what is wrong
-with it.
+"""Result of a check, and its problems. The result has tables, pages and details, which
+are keyed by section and name.
 """
 
 
 def list_checks(
     recipe: Recipe, again: bool = False
 ) -> list[tuple[str, Callable[[], Checked]]]:
-    """Sort the names of a recipe into the checks of each, by what it is called; all
-    stores if there are none.
+    """List the checks of a recipe, each with its name.
+
+    A name in `recipe.stores` is a data set, a run, or a pattern of stores and runs. If
+    the recipe names nothing, all stores of embeddings are checked.
+
+    Args:
+        recipe: Settings of the command.
+        again: If True, check every picture and trial of data sets instead of a sample,
+            and measure the health of embeddings again.
+
+    Returns:
+        Pairs of a name and a function that runs the check.
 
     Raises:
-        RecipeError: if plots are of nothing.
-        MissingData: if a data set has no signal stores to plot.
+        RecipeError: if `plots` is set and the recipe names no signal store.
+        MissingData: if `plots` is set and the data sets have no signal stores, or if a
+            name fits no file.
     """
     paths = recipe.paths
-    datasets = [parts.resolve("datasets", recipe.dataset)] if recipe.dataset else []
 
-    # each word: a data set, else a run or a path
+    # names are data sets first, then runs, then paths
+    datasets = [parts.resolve("datasets", recipe.dataset)] if recipe.dataset else []
     patterns = list[str]()
     run_by_name = {path.name: path for path in paths.under_home("runs").glob("*/*")}
-    for word in recipe.stores or ():
-        if parts.is_kind("datasets", word):
-            datasets.append(parts.resolve("datasets", word))
+    for name in recipe.stores or ():
+        if parts.is_kind("datasets", name):
+            datasets.append(parts.resolve("datasets", name))
         else:
-            patterns.append(str(run_by_name.get(word, word)))
-    # sort matches into runs and stores; without names, all stores are checked
+            patterns.append(str(run_by_name.get(name, name)))
+
+    # paths are runs or stores
     matches = expand_patterns(patterns)
     runs = [path for path in matches if is_run(path)]
-    words = (
-        None
-        if recipe.stores is None
-        else [str(path) for path in matches if path not in runs]
-    )
-    stores = (
-        []
-        if words == [] or (words is None and recipe.dataset)
-        else list_stores(words, paths)
-    )
+    store_names = [str(path) for path in matches if path not in runs]
+    stores = list[Path]()
+    if store_names:
+        stores = list_stores(store_names, paths)
+    elif recipe.stores is None and not recipe.dataset:
+        stores = list_stores(None, paths)
 
-    # stores of signals; an unreadable file is checked as a target store
-    signals = []
+    # stores have signals or targets; an unreadable file is checked as a target store
+    signal_stores = []
     for path in stores:
         with suppress(BrainhiveError):
-            signals += [path] if is_signal_store(path) else []
-    targets = [path for path in stores if path not in signals]
-    # plots need a signal store, named or of a data set
+            if is_signal_store(path):
+                signal_stores.append(path)
+    target_stores = [path for path in stores if path not in signal_stores]
+
+    # plots need signal stores, which a data set may provide
     if recipe.plots:
-        # and those of the data sets
-        signals = list(dict.fromkeys([*signals, *_find_signals(recipe, datasets)]))
-        if not signals and datasets:
+        for path in _find_signal_stores(recipe, datasets):
+            if path not in signal_stores:
+                signal_stores.append(path)
+        if not signal_stores and datasets:
             kinds = ", ".join(config.kind for config in datasets)
             raise MissingData(
-                f"plots are of signal stores, and {kinds} has none", Line("prepare")
+                f"{kinds} has no signal stores to plot",
+                Line("prepare"),
             )
-        if not signals:
+        if not signal_stores:
             raise RecipeError(
-                "plots are of signal stores, and none is named",
+                "--plots draws signal stores, and none is named",
                 "name a data set, or stores below signals/",
             )
 
-    # data sets first
-    return [
-        *(
-            (f"data set {config.kind}", partial(_check_dataset, config, recipe, again))
-            for config in datasets
-        ),
-        *((str(path), partial(_check_targets, path, again)) for path in targets),
-        *((str(path), partial(_check_signals, path, recipe)) for path in signals),
-        *((str(path), partial(_check_run, path)) for path in runs),
-    ]
-
-
-def _find_signals(recipe: Recipe, datasets: Sequence[Any]) -> list[Path]:
-    """Find the signal stores of data sets, of the subjects that are checked."""
-    # without subjects in the recipe, stores of all subjects
-    names = [f"sub-{subject:02d}.h5" for subject in recipe.subjects or ()] or [
-        "sub-*.h5"
-    ]
-    stored = []
+    # data sets come first
+    checks: list[tuple[str, Callable[[], Checked]]] = []
     for config in datasets:
-        with suppress(MissingData):  # its inventory reports this
-            folder = (
-                recipe.paths.under_home("signals")
-                / config.build(recipe.paths).recorded_as
-            )
-            stored += [
-                path for name in names for path in sorted(folder.glob(f"*/{name}"))
-            ]
-    return stored
+        check_dataset = partial(_check_dataset, config, recipe, again)
+        checks.append((f"data set {config.kind}", check_dataset))
+    for path in target_stores:
+        checks.append((str(path), partial(_check_target_store, path, again)))
+    for path in signal_stores:
+        checks.append((str(path), partial(_check_signal_store, path, recipe)))
+    for path in runs:
+        checks.append((str(path), partial(_check_run, path)))
+    return checks
+
+
+def _find_signal_stores(recipe: Recipe, datasets: Sequence[Any]) -> list[Path]:
+    """Find the signal stores of data sets, for the subjects of the recipe or for all.
+
+    Args:
+        recipe: Settings of the command.
+        datasets: Configs of the data sets.
+    """
+    file_patterns = ["sub-*.h5"]
+    if recipe.subjects:
+        file_patterns = [f"sub-{subject:02d}.h5" for subject in recipe.subjects]
+    stores = list[Path]()
+    for config in datasets:
+        # the check of the data set reports missing files
+        with suppress(MissingData):
+            dataset = config.build(recipe.paths)
+            folder = recipe.paths.under_home("signals") / dataset.recorded_as
+            for pattern in file_patterns:
+                stores += sorted(folder.glob(f"*/{pattern}"))
+    return stores
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List what is checked."""
+    """List the data sets, stores and runs to check."""
     return [Input(name) for name, _ in list_checks(recipe)]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Check everything that is named; each that fails is warned of.
+    """Check data sets, stores and runs, and warn of each problem.
 
-    All rows of stores are verified, and all files of runs; of data sets some pictures
-    and trials, or with `again` all. The health of targets is measured again with
-    `again`.
+    All rows of stores and all files of runs are verified.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes and device, which are not used.
+        again: If True, check every picture and trial of data sets instead of a sample,
+            and measure the health of embeddings again.
+
+    Returns:
+        A table for each kind. The exit code is the code of `MissingData` if a file is
+        missing, else the largest code of the problems.
 
     Raises:
-        MissingData: if there is none.
+        MissingData: if a name fits no file, or if there is no store.
     """
-    # check all before anything is reported, so that one failure does not hide others
+    # all checks run before problems are reported, so that no problem hides another
     results = list[Result]()
     problems = list[BrainhiveError]()
     checks = list_checks(recipe, again)
     with console.progress("checking", len(checks)) as bar:
         for name, check in checks:
-            result, errors = check()
+            result, check_problems = check()
             results.append(result)
-            problems += errors
+            problems += check_problems
             bar.advance(1, name)
-
-    # what is wrong, each with its way out
     for problem in problems:
         console.warn(problem.message)
         if problem.hint:
             console.say(f"  try: {problem.hint}")
 
-    # a table for each kind of thing, and the same for programs
+    # join tables with the same title, and details with the same section
     tables: dict[str, Table] = {}
     details: dict[str, dict[str, Any]] = {"stores": {}}
+    files = dict[str, Path]()
     for result in results:
         for table in result.tables:
-            rows = tables[table.title].rows if table.title in tables else ()
-            tables[table.title] = replace(table, rows=[*rows, *table.rows])
-        for section, notes in result.details.items():
-            details.setdefault(section, {}).update(notes)
+            if table.title in tables:
+                rows = list(tables[table.title].rows) + list(table.rows)
+                tables[table.title] = replace(table, rows=rows)
+            else:
+                tables[table.title] = table
+        for section, facts in result.details.items():
+            details.setdefault(section, {}).update(facts)
+        files |= result.files
 
-    # a missing file ends with its own code, even beside another problem
-    codes = {problem.exit_code for problem in problems}
+    # a program must learn of a missing file, even if there is another problem
+    exit_codes = {problem.exit_code for problem in problems}
+    exit_code = max(exit_codes, default=0)
+    if MissingData.exit_code in exit_codes:
+        exit_code = MissingData.exit_code
     return Result(
         home_folder(),
         tuple(tables.values()),
         details=details,
-        files={name: path for result in results for name, path in result.files.items()},
-        exit_code=MissingData.exit_code
-        if MissingData.exit_code in codes
-        else max(codes, default=0),
+        files=files,
+        exit_code=exit_code,
     )
 
 
 def _check_dataset(config: Any, recipe: Recipe, again: bool) -> Checked:
-    """List the parts of a data set, and what is wrong with them."""
-    name, note, problems, table = inspect_dataset(
+    """Describe the files of a data set, and list their problems.
+
+    Args:
+        config: Config of the data set.
+        recipe: Settings of the command.
+        again: If True, check every picture and trial instead of a sample.
+    """
+    name, facts, problems, table = inspect_dataset(
         config, recipe.paths, recipe.subjects, again
     )
-    return Result(home_folder(), (table,), details={"datasets": {name: note}}), [
-        *problems
-    ]
+    result = Result(home_folder(), (table,), details={"datasets": {name: facts}})
+    return result, list(problems)
 
 
-def _check_signals(path: Path, recipe: Recipe) -> Checked:
-    """Verify all rows of a signal store; describe it, and draw its page where that is
-    asked for.
+def _check_signal_store(path: Path, recipe: Recipe) -> Checked:
+    """Verify all rows of a signal store and describe its trials.
+
+    If the recipe asks for plots, the page of the store is drawn.
+
+    Args:
+        path: Path of the store.
+        recipe: Settings of the command.
     """
     dataset, name = short_name(path.absolute()).split("/", 1)
-    # a store that fails has a row of dashes in the same table
     title = f"Signal stores of {dataset}"
     columns = ("store", *COUNTED, "check")
     try:
         store = SignalStore.open(path)
         store.verify()
     except BrainhiveError as error:
+        # the counts of a damaged store are unknown
         row = (name, *"–" * len(COUNTED), FAILED)
         return _report_store(path, error.in_one_line, Table(title, columns, [row]))
-    # what it holds by split
-    note = {"problem": "", **describe_store(store)}
-    if note["overlap"]:
-        console.say(f"{name}: {note['overlap']}")
+
+    # count the trials of each split
+    facts = {"problem": ""} | describe_store(store)
+    if facts["overlap"]:
+        console.say(f"{name}: {facts['overlap']}")
+    rows = [(name, *counts, PASSED) for counts in count_rows(facts)]
+    table = Table(title, columns, rows)
+
+    # draw the page
     files = {}
-    table = Table(title, columns, [(name, *row, PASSED) for row in count_rows(note)])
     if recipe.plots:
-        with console.progress(f"drawing the page of {short_name(path)}"):
-            page, note["reliability"] = write_signal_page(store, path.with_suffix(""))
-        files[f"page of {short_name(path)}"] = page
-        files[f"maps of {short_name(path)}"] = page.parent
-    return Result(
-        path, (table,), files=files, details={"stores": {str(path): note}}
-    ), []
+        store_name = short_name(path)
+        with console.progress(f"drawing the page of {store_name}"):
+            page, facts["reliability"] = write_signal_page(store, path.with_suffix(""))
+        files[f"page of {store_name}"] = page
+        files[f"maps of {store_name}"] = page.parent
+    details = {"stores": {str(path): facts}}
+    return Result(path, (table,), files=files, details=details), []
 
 
-def _check_targets(path: Path, again: bool) -> Checked:
-    """Verify all rows of a target store, and its health; one that does not open has
-    failed too.
+def _check_target_store(path: Path, again: bool) -> Checked:
+    """Verify all rows of a target store and judge the health of its embeddings.
+
+    Args:
+        path: Path of the store.
+        again: If True, measure the health again instead of reading it.
     """
-    # health is read from the store, or measured again from all rows
     try:
         store = TargetStore.open(path)
         store.verify()
         health = store.measured() if again else store.health
         problem = problem_of(store, health)
     except BrainhiveError as error:
-        unknown = ["–"] * (len(COLUMNS) - 2)
-        table = health_table([(path.name, *unknown, FAILED)])
+        # a store that does not open has failed, and its figures are unknown
+        unknown_figures = ["–"] * (len(COLUMNS) - 2)
+        table = health_table([(path.name, *unknown_figures, FAILED)])
         return _report_store(path, error.in_one_line, table)
-    table = health_table(
-        [health_row(store.path, health, bool(problem), holds_annotations(store))]
-    )
-    return _report_store(path, problem, table, **asdict(health))
+    row = health_row(store.path, health, bool(problem), holds_annotations(store))
+    return _report_store(path, problem, health_table([row]), **asdict(health))
 
 
-def _report_store(path: Path, problem: str, table: Table, **note: Any) -> Checked:
-    """Say why a store has failed, where it has."""
-    errors = (
-        [BrainhiveError(f"{path} failed its health check: {problem}")]
-        if problem
-        else []
-    )
-    return Result(
-        path, (table,), details={"stores": {str(path): {**note, "problem": problem}}}
-    ), errors
+def _report_store(path: Path, problem: str, table: Table, **facts: Any) -> Checked:
+    """Collect the result of a store.
+
+    Args:
+        path: Path of the store.
+        problem: Description of the problem. Empty if the store has passed.
+        table: Table with the row of the store.
+        facts: Further details of the store, by name.
+    """
+    problems = []
+    if problem:
+        problems.append(BrainhiveError(f"{path} failed its health check: {problem}"))
+    details = {"stores": {str(path): facts | {"problem": problem}}}
+    return Result(path, (table,), details=details), problems
 
 
 def _check_run(path: Path) -> Checked:
-    """Read all files of a run."""
-    # one row a run: number of files by kind
+    """Read all files of a run, and compare them with their digests.
+
+    Args:
+        path: Folder of the run.
+    """
     counts, problems = run_files.check(path)
     has_digests = bool(read_digests(path))
-    row: list[Any] = [counts.get(kind, 0) for kind in KINDS]
-    row += ["yes" if has_digests else "none", FAILED if problems else PASSED]
     table = Table(
         "Files of runs",
-        ("run", *KINDS, "digests", "check"),
-        [(RunFolder(path).name, *row)],
+        ("run", *FILE_KINDS, "digests", "check"),
+        [
+            (
+                RunFolder(path).name,
+                *(counts.get(kind, 0) for kind in FILE_KINDS),
+                "yes" if has_digests else "none",
+                FAILED if problems else PASSED,
+            )
+        ],
     )
-    note = {"counts": counts, "problems": problems, "has_digests": has_digests}
-    return Result(path, (table,), details={"runs_checked": {str(path): note}}), [
-        *map(BrainhiveError, problems)
-    ]
+    facts = {"counts": counts, "problems": problems, "has_digests": has_digests}
+    result = Result(path, (table,), details={"runs_checked": {str(path): facts}})
+    return result, [BrainhiveError(problem) for problem in problems]

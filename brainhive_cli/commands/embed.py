@@ -1,7 +1,6 @@
-"""embed: every picture of a data set through frozen encoders, into one store a split
-and encoder.
-"""
+"""embed: embeddings of all pictures of a data set by frozen encoders."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,137 +22,149 @@ resolve_job = Job.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Fill every store that is not finished.
+    """Embed the pictures of every store that is not finished.
+
+    There is a store for each split and encoder.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes, which share the pictures of a split.
+        again: If True, embed the pictures of finished stores again.
 
     Raises:
-        BrainhiveError: at the end, if pictures could not be decoded and `skip_bad` is
-            not set.
+        BrainhiveError: if pictures cannot be decoded and `skip_bad` is not set. All
+            other pictures are embedded first.
     """
     with console.progress("listing pictures"):
         job = Job.resolve(recipe, launch, again)
         require(job.inputs())
     job.report_unread()
+
+    # A cell is a set of stores that are filled together. A worker claims it by the file
+    # of its first store.
     groups = job.match_networks()
     cells = job.divide(groups)
-    files = {name: stores[0].path for name, stores in cells.items()}
-    done = set[Path]()
-    bad = list[str]()
+    claimed_files = {name: stores[0].path for name, stores in cells.items()}
+    filled_paths = set[Path]()
+    undecodable = list[str]()
 
     def is_filled(name: str) -> bool:
-        # with `again`, a store is due until this launch has filled it
-        return {
-            store.path for store in cells[name] if job.is_due(store, groups[store.path])
-        } <= done
+        # with `again`, a store stays due until this launch has filled it
+        for store in cells[name]:
+            is_due = job.is_due(store, groups[store.path])
+            if is_due and store.path not in filled_paths:
+                return False
+        return True
 
-    if work := job.count_work(groups):
+    # embed cell by cell
+    work = job.count_work(groups)
+    if work:
         announce(work, "embed", recipe.paths.under_home("runs"), launch)
+    title = f"embedding {job.dataset.name}"
     with (
-        console.progress(
-            f"embedding {job.dataset.name}", work.count if work else 0
-        ) as bar,
-        claiming(files, launch, is_finished=is_filled) as free,
+        console.progress(title, work.count if work else 0) as bar,
+        claiming(claimed_files, launch, is_finished=is_filled) as claimed_cells,
     ):
-        for name in free:
-            bad += job.fill(cells[name], groups, launch, bar)
-            done |= {store.path for store in cells[name]}
-    # raised at the end: all other pictures are stored by now
-    if bad and not recipe.skip_bad:
+        for name in claimed_cells:
+            undecodable += job.fill(cells[name], groups, launch, bar)
+            filled_paths |= {store.path for store in cells[name]}
+
+    # all other pictures are stored by now
+    if undecodable and not recipe.skip_bad:
+        ellipsis = " …" if len(undecodable) > 3 else ""
         raise BrainhiveError(
-            (
-                f"{len(bad)} pictures cannot be decoded: "
-                f"{'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''}"
-            ),
-            (
-                "replace them and run again (the rest is done), or accept the gaps "
-                "with --skip-bad"
-            ),
+            f"{len(undecodable)} pictures cannot be decoded: "
+            f"{'; '.join(undecodable[:3])}{ellipsis}",
+            "replace them and run again (the other pictures are done), or leave them "
+            "out with --skip-bad",
         )
     if not groups:
-        console.say("all stores are done; --again embeds again")
+        console.say("all stores are finished; --again embeds the pictures again")
 
-    # the split by these embeddings, which other encoders are tested with
-    table = _tabulate(job)
+    # write the split of the training pictures by the first encoder
+    table = _tabulate_stores(job)
     root = recipe.paths.under_home("embeddings")
     files = {}
     if recipe.held_out and not launch.is_read_only:
-        name = recipe.encoders[0].name
-        embedded = TargetStore.open(path_of(root, job.dataset.name, "train", name))
+        encoder = recipe.encoders[0].name
+        store = TargetStore.open(path_of(root, job.dataset.name, "train", encoder))
         folder = root / job.dataset.name / "splits"
         files["split"] = launch.run_on_main(
-            partial(write_split, embedded, recipe.held_out, folder)
+            partial(write_split, store, recipe.held_out, folder)
         )
+
+    # the time of this launch says nothing about stores that other workers filled
+    has_filled_all = filled_paths >= groups.keys()
     return Result(
         root / job.dataset.name,
         (table,),
         files=files,
         hint=next_command(recipe.dataset, recipe.encoders, recipe.paths),
-        # no pace is known of what others have shared
-        work=work if {*groups} <= done else None,
+        work=work if has_filled_all else None,
     )
 
 
-def _tabulate(job: Job) -> Table:
-    """Report the shape and health of each store."""
+def _tabulate_stores(job: Job) -> Table:
+    """Report the shape and health of each store, and warn of unhealthy stores."""
     rows = []
     with console.progress("checking the stores", len(job.stores)) as bar:
-        for filled in (TargetStore.open(store.path) for store in job.stores):
-            shape = "×".join(map(str, filled.embedding.shape[1:]))  # [N, *shape]
-            cosine = round(filled.health.median_pair_cosine, 3)
-            encoder = filled.attributes["encoder"]
-            split = filled.attributes["split"]
-            rows.append((encoder, split, len(filled.done), shape, cosine))
-            warn_of_problems(filled)
+        for store_job in job.stores:
+            store = TargetStore.open(store_job.path)
+            shape = _write_shape(store.embedding.shape[1:])
+            cosine = round(store.health.median_pair_cosine, 3)
+            encoder = store.attributes["encoder"]
+            split = store.attributes["split"]
+            rows.append((encoder, split, len(store.done), shape, cosine))
+            warn_of_problems(store)
             bar.advance()
     columns = ("encoder", "split", "pictures", "D", "pair cosine")
     return Table(f"Embeddings of {job.dataset.name}", columns, rows)
 
 
+def _write_shape(shape: Sequence[int]) -> str:
+    """Write a shape such as `257×1024`."""
+    return "×".join(str(size) for size in shape)
+
+
 def list_encoders() -> Result:
-    """List encoders by name, then the families that take any source; no network is used
-    (`embed --list`).
+    """List all encoders by name, for `embed --list`.
+
+    Families of encoders, which need a `source`, come last. The list needs no network.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    # one row a kind; a family without a source of its own takes any
+    # a row for each encoder or family
     rows = []
     for kind in parts.list_kinds("encoders"):
         config = parts.load("encoders", kind).Config()
         shape: tuple[int, ...] = config.known_shape or ()
-        size = shape[0] if len(shape) == 1 else "×".join(map(str, shape))
-        # a family without a source has no weights that could be here
-        state = (
-            "yes" if config.is_here else "no" if config.weights_from or size else "–"
-        )
+        size: int | str = shape[0] if len(shape) == 1 else _write_shape(shape)
+        if config.is_here:
+            state = "yes"
+        elif config.weights_from or size:
+            state = "no"
+        else:
+            # a family has no weights before its source is chosen
+            state = "–"
         source = config.weights_from or f"{{kind: {config.name}, source: …}}"
         side_px = config.image_px or "–"
         licence = config.licence or "–"
         rows.append((config.name, size or "–", side_px, source, licence, state))
 
-    # own vectors of home, whose width a store says
+    # embeddings that the user has imported
+    root = Paths().under_home("embeddings")
     for name in own_names():
-        if path := find_own(Paths().under_home("embeddings"), name):
-            rows.append(
-                (
-                    name,
-                    "×".join(map(str, TargetStore.open(path).shape)),
-                    "–",
-                    IMPORTED,
-                    "–",
-                    "yes",
-                )
-            )
+        path = find_own(root, name)
+        if path is not None:
+            size = _write_shape(TargetStore.open(path).shape)
+            rows.append((name, size, "–", IMPORTED, "–", "yes"))
 
-    # families of any source come last
+    # families have no size, and come last
     rows.sort(key=lambda row: row[1] == "–")
+    columns = ("encoder", "D", "px", "weights", "licence", "here")
+    line = Line("embed", "--encoders", "NAME,NAME:OUTPUT")
     return Result(
         Path(HF_HUB_CACHE),
-        (
-            Table(
-                "Encoders", ("encoder", "D", "px", "weights", "licence", "here"), rows
-            ),
-        ),
-        hint=(
-            f"{Line('embed', '--encoders', 'NAME,NAME:OUTPUT')} (class, mean, patches, "
-            "block-I.class …)"
-        ),
+        (Table("Encoders", columns, rows),),
+        hint=f"{line} (outputs: class, mean, patches, block-I.class …)",
     )

@@ -1,6 +1,4 @@
-"""export: a brain model as one file that needs torch alone, and what the file takes and
-gives.
-"""
+"""export: a brain model as a file that needs only PyTorch, with its description."""
 
 import json
 from contextlib import suppress
@@ -32,8 +30,10 @@ from brainhive_cli.training.alignment.trained.portable import (
 )
 from brainhive_cli.training.alignment.trained.run import open_model
 
-FILE, CONTRACT, SCORES = "model.pt2", "model.json", "neuralbench.json"
-GALLERY = "gallery.pt"
+MODEL_FILE = "model.pt2"
+CONTRACT_FILE = "model.json"
+SCORES_FILE = "neuralbench.json"
+GALLERY_FILE = "gallery.pt"
 SUBMISSION = '''"""A brain model of Brainhive, which needs torch alone."""
 
 import json
@@ -73,13 +73,13 @@ class Solver(CompetSolver):
         rows = [names.index(name.lower()) for name in takes["channels"]]
         return Model(program.module(), rows)
 '''
-"""Form of the EEG Foundation Challenge 2026 (benchopt): `load_model(meta)` of a
-CompetSolver, and `predict`.
+"""Text of `submission.py`, in the form of the EEG Foundation Challenge 2026 (benchopt).
+A subclass of CompetSolver has `load_model(meta)`, which returns a model with `predict`.
 """
 
 
 class Recipe(TrainedRunRecipe):
-    """Recipe of export: the model, and the signals that the file takes."""
+    """Recipe of export: the model, and the signals that it will receive."""
 
     can_share_work = False
 
@@ -91,18 +91,18 @@ class Recipe(TrainedRunRecipe):
     cell: str = Field("", description="cell of the run; default: the only one")
     subject: int | None = Field(
         None,
-        description="whose signals the file takes; default: the only subject that the "
-        "cell is tested on; of several, somebody whom the model does not know",
+        description="subject whose signals the file takes; default: the test subject "
+        "of the cell, or an unknown person if there are several test subjects",
     )
 
-    # the signals that the file takes, as far as they differ from the model's
+    # the signals that the file takes, where they differ from the model's
     channels: NameList | None = Field(
         None, description="names of the channels, in order; default: the model's"
     )
     channel_mapping: Mapping = Field(
         "none",
-        description="channels of the model that are not named: none refuses them, "
-        "spline interpolates EEG between those that are",
+        description="channels of the model that are missing in `channels`: none is an "
+        "error, spline interpolates EEG from the other channels",
     )
     rate_hz: float | None = Field(
         None, gt=0, description="sampling rate; default: the model's"
@@ -118,126 +118,182 @@ class Recipe(TrainedRunRecipe):
     to: str = Field("", description="folder for the files; default: exports/RUN/CELL")
     scores: bool = Field(
         False,
-        description="also write neuralbench.json: how well single test trials of the "
-        "cell's subjects are decoded, in NeuralBench's protocol and names",
+        description="also write neuralbench.json: scores of single test trials of the "
+        "cell's subjects, with the protocol and names of NeuralBench",
     )
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the model."""
+    """List the run of the model, or why the model cannot be opened."""
 
-    def look() -> list[Input]:
-        _open(recipe)
+    def list_run() -> list[Input]:
+        _open_trained_model(recipe)
         return [Input(recipe.align_run or "the newest run")]
 
-    return collect(look)
+    return collect(list_run)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Write the model, read it back, and compare it with the model.
+    """Write the model to a file, and check that the file gives the same tokens.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes and device, which are not used.
+        again: Unused, because files are replaced every time.
+
+    Returns:
+        A table of the signals that the file takes. The folder has the model, its
+        description (`model.json`), `submission.py`, the tokens of the test pictures if
+        their embeddings are stored, and scores if the recipe asks for them.
 
     Raises:
-        BrainhiveError: if the model cannot take such signals, its backbone cannot be
-            exported, or tokens differ.
+        BrainhiveError: if the model cannot take the signals of the recipe, if its
+            backbone cannot be exported, or if the tokens differ.
     """
-    trained = _open(recipe)
+    trained = _open_trained_model(recipe)
     aligner = aligners.load(trained.path)
-    tested = trained.cell.tested_on
-    subject = tested[0] if len(tested) == 1 else 0
-    unit = aligner.layout.spec.unit
-    takes = recipe.channels, recipe.rate_hz, recipe.window_ms, recipe.channel_mapping
-    normaliser = trained.find_normaliser(subject, "test")
-    module = PortableModel(aligner, subject, normaliser, *takes)
-    to = Path(recipe.to or f"exports/{trained.run.label}/{trained.cell.name}")
-    with console.progress(f"exporting {to.name}"), atomic_write(to / FILE) as part:
-        shape, difference = save_program(module, part)
 
-    # the contract: what the file takes and gives, and what the model's folder says
-    given: dict[str, Any] = {
+    # with several test subjects, the file is for a person whom the model does not know
+    test_subjects = trained.cell.tested_on
+    subject = test_subjects[0] if len(test_subjects) == 1 else 0
+    module = PortableModel(
+        aligner,
+        subject,
+        normaliser=trained.find_normaliser(subject, "test"),
+        channels=recipe.channels,
+        rate_hz=recipe.rate_hz,
+        window_ms=recipe.window_ms,
+        mapping=recipe.channel_mapping,
+    )
+    folder = Path(recipe.to or f"exports/{trained.run.label}/{trained.cell.name}")
+    with (
+        console.progress(f"exporting {folder.name}"),
+        atomic_write(folder / MODEL_FILE) as unfinished,
+    ):
+        output_shape, largest_difference = save_program(module, unfinished)
+
+    # describe the signals that the file takes
+    unit = aligner.layout.spec.unit
+    if module.is_whitening:
+        unit = trained.recorded_unit(subject)
+    signal_facts: dict[str, Any] = {
         "shape": ["batch", *module.example.shape[1:]],
         "channels": module.names,
         "rate_hz": module.rate_hz,
         "window_ms": module.window_ms,
-        "unit": trained.recorded_unit(subject) if module.is_whitening else unit,
+        "unit": unit,
         "subject": subject,
     }
     if not module.names:
-        given["voxels"] = _describe_voxels(trained, subject)
+        signal_facts["voxels"] = _describe_voxels(trained, subject)
+
+    # write the description, the submission and the scores
     contract = {
-        "input": given,
-        "output": {"shape": ["batch", *shape], "largest_difference": difference},
+        "input": signal_facts,
+        "output": {
+            "shape": ["batch", *output_shape],
+            "largest_difference": largest_difference,
+        },
         "model": aligner.layout.as_dict(),
         "caveats": aligner.learned.caveats,
         "versions": library_versions(),
     }
-    written = {"submission.py": SUBMISSION, CONTRACT: json.dumps(contract, indent=2)}
+    texts = {"submission.py": SUBMISSION, CONTRACT_FILE: json.dumps(contract, indent=2)}
     if recipe.scores:
-        written[SCORES] = json.dumps(_score(trained), indent=2)
-    for file_name, text in written.items():
-        with atomic_write(to / file_name) as part:
-            part.write_text(text, "utf-8")
-    # vectors of the test pictures, where their embeddings are here
+        scores = _score_single_trials(trained)
+        texts[SCORES_FILE] = json.dumps(scores, indent=2)
+    for file_name, text in texts.items():
+        with atomic_write(folder / file_name) as unfinished:
+            unfinished.write_text(text, "utf-8")
+
+    # the gallery is optional: the embeddings of the pictures may not be here
     with suppress(MissingData):
-        pictures, listed = trained.pictures("test"), trained.rows("test")
-        vectors = trained.images("test", listed)
-        gallery = {"pictures": [*pictures.image_ids[listed]], "vectors": vectors}
-        with atomic_write(to / GALLERY) as part:
-            part.write_bytes(weights.serialise(partial(torch.save, gallery)))
-    rows = [(name, str(value)) for name, value in given.items()]
-    table = Table(f"Exported {to.name}", ("signals", "value"), rows)
-    return Result(to, (table,), details=contract)
+        _write_gallery(trained, folder / GALLERY_FILE)
+
+    rows = [(name, str(value)) for name, value in signal_facts.items()]
+    table = Table(f"Exported {folder.name}", ("signals", "value"), rows)
+    return Result(folder, (table,), details=contract)
 
 
-def _open(recipe: Recipe) -> TrainedModel:
-    """Open the model of the cell.
+def _open_trained_model(recipe: Recipe) -> TrainedModel:
+    """Open the model of the cell that the recipe names.
 
     Raises:
-        RecipeError: if there is no such cell, or several could be meant.
+        RecipeError: if there is no such cell, or if the recipe names none of several.
     """
     subjects = None if recipe.subject is None else [recipe.subject]
-    run = open_model(recipe.align_run, recipe.paths, subjects=subjects)
-    models = {model.cell.name: model for model in run.models}
-    return choose_cell(models, recipe.cell, run.name)
+    trained_run = open_model(recipe.align_run, recipe.paths, subjects=subjects)
+    models = {model.cell.name: model for model in trained_run.models}
+    return choose_cell(models, recipe.cell, trained_run.name)
+
+
+def _write_gallery(trained: TrainedModel, file: Path) -> None:
+    """Write the image ids [M] and tokens [M, D] of the test pictures.
+
+    Raises:
+        MissingData: if the embeddings of the pictures are not stored.
+    """
+    rows = trained.rows("test")
+    image_ids = list(trained.pictures("test").image_ids[rows])
+    gallery = {"pictures": image_ids, "vectors": trained.images("test", rows)}
+    with atomic_write(file) as unfinished:
+        unfinished.write_bytes(weights.serialise(partial(torch.save, gallery)))
 
 
 def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
-    """Describe the voxels that a model reads, in their order, as far as a store says
-    it.
+    """Describe the voxels that a model reads, in their order.
+
+    Returns:
+        Lists with a value for each voxel, keyed by name, and the shape and affine of
+        the volume if the store has them. Empty if the subject has no store.
     """
     if not trained.source.path(subject).is_file():
         return {}
     recording = next(iter(trained.source.open(subject).splits.values()))
     space = trained.source.select(recording, trained.run.name).space
     assert isinstance(space, Voxels)
-    lists = axis_lists(space).items()
-    described = {name: np.asarray(values).tolist() for name, values in lists}
+    description: dict[str, Any] = {}
+    for name, values in axis_lists(space).items():
+        description[name] = np.asarray(values).tolist()
     if space.grid:
-        affine = space.grid.affine.tolist()
-        described |= {"shape": [*space.grid.shape], "affine": affine}
-    return described
+        description["shape"] = list(space.grid.shape)
+        description["affine"] = space.grid.affine.tolist()
+    return description
 
 
-def _score(trained: TrainedModel) -> dict[str, Any]:
-    """Decode each test trial of a cell's subjects, and score them as NeuralBench
-    does.
+def _score_single_trials(trained: TrainedModel) -> dict[str, Any]:
+    """Decode each single test trial, and score the tokens as NeuralBench does.
+
+    Args:
+        trained: Model, which is tested on all test subjects of its cell.
+
+    Returns:
+        Fields of a result of NeuralBench, by name.
     """
     rows = trained.rows("test")
-    tokens = []
-    shown = []
-    people = []
+    token_blocks = []
+    picture_blocks = []
+    subject_blocks = []
     for subject in trained.cell.tested_on:
         trials = trained.trials(subject, "test")
-        singles = torch.from_numpy(trials.singles[trials.is_there])  # [n, C, T]
-        tokens.append(trained.encode(trials, singles))
-        picture = np.searchsorted(rows, trials.stimulus).repeat(trials.counts)
-        shown.append(torch.from_numpy(picture))
-        people.append(torch.full((len(picture),), subject))
-    images = trained.images("test", rows)
-    return {
+        signals = torch.from_numpy(trials.singles[trials.is_there])  # [n, C, T]
+        token_blocks.append(trained.encode(trials, signals))
+        picture_indices = np.searchsorted(rows, trials.stimulus)
+        trial_pictures = torch.from_numpy(picture_indices.repeat(trials.counts))
+        picture_blocks.append(trial_pictures)
+        subject_blocks.append(torch.full_like(trial_pictures, subject))
+    scores = neuralbench.score(
+        trained.images("test", rows),
+        torch.cat(token_blocks),
+        torch.cat(picture_blocks),
+        torch.cat(subject_blocks),
+    )
+    parameters = trained.module.backbone.parameters()
+    header = {
         "device": "eeg",
         "task": "image",
         "brain_model_name": trained.layout.backbone["kind"],
         "seed": trained.cell.seed,
-        "n_total_params": sum(p.numel() for p in trained.module.backbone.parameters()),
-        **neuralbench.score(images, *map(torch.cat, (tokens, shown, people))),
+        "n_total_params": sum(parameter.numel() for parameter in parameters),
     }
+    return header | scores

@@ -1,4 +1,4 @@
-"""embed: what a store holds, and how it is found, resumed and made again."""
+"""Tests of embed: the contents of its stores."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from brainhive_cli.models import encoders
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
 ROUNDING = 1e-5
-"""Batches of other sizes round differently in float32."""
+"""Tolerance of embeddings, because float32 rounds differently in other batch sizes."""
 
 
 @pytest.fixture
 def folder(home: Path, pictures: Path) -> tuple[str, ...]:
-    """Overrides for the folder of pictures, in an empty home."""
+    """Override that makes the folder of pictures the data set, in an empty home."""
     return (f"dataset={{kind: image-folder, root: {pictures}}}",)
 
 
@@ -30,14 +30,15 @@ def store_of(
     return target_store.path_of(home / "embeddings", "pictures", "train", encoder)
 
 
-def directly(reference: object, pictures: Path, but: Path | None = None) -> np.ndarray:
+def embed_directly(reference: object, pictures: Path) -> np.ndarray:
+    """Embed all pictures of a folder in one batch, without the command."""
     encoder = encoders.resolve(reference).build()
-    files = [file for file in sorted(pictures.rglob("*.png")) if file != but]
-    views = torch.stack(
-        [encoder.preprocess(Image.open(file).convert("RGB")) for file in files]
-    )
+    inputs = [
+        encoder.preprocess(Image.open(file).convert("RGB"))
+        for file in sorted(pictures.rglob("*.png"))
+    ]
     with torch.inference_mode():
-        return encoder.module.eval()(views).numpy()
+        return encoder.module.eval()(torch.stack(inputs)).numpy()
 
 
 def test_two_encoders_in_one_pass_give_what_each_gives_directly(
@@ -46,19 +47,18 @@ def test_two_encoders_in_one_pass_give_what_each_gives_directly(
     go("embed", *folder, f"encoders=[{COLOURS!r}, {TIMM}]", "batch_size=5")
 
     for reference in (COLOURS, TIMM):
-        found = TargetStore.open(store_of(home, encoders.resolve(reference).name))
-        assert np.allclose(
-            found.embedding, directly(reference, pictures), atol=ROUNDING
-        )
-        assert found.image_ids[:2] == ["concept_0/0", "concept_0/1"]
-        assert found.concepts[-1] == "concept_3"
-        assert found.done.all()
+        store = TargetStore.open(store_of(home, encoders.resolve(reference).name))
+        expected = embed_directly(reference, pictures)
+        assert np.allclose(store.embedding, expected, atol=ROUNDING)
+        assert store.image_ids[:2] == ["concept_0/0", "concept_0/1"]
+        assert store.concepts[-1] == "concept_3"
+        assert store.done.all()
 
 
 def test_every_store_of_pictures_has_the_digests_of_their_pixels_resumed_or_not(
     go, home, pictures, folder
 ):
-    # a copy
+    # the last picture is a copy of the second
     Image.open(pictures / "concept_0/1.png").save(pictures / "concept_3/2.png")
     go("embed", *folder, f"encoders=[{COLOURS!r}]", "batch_size=5")
     go(
@@ -79,6 +79,5 @@ def test_every_store_of_pictures_has_the_digests_of_their_pixels_resumed_or_not(
         for file in sorted(pictures.rglob("*.png"))
     ]
     assert first.tolist() == second.tolist() == expected
-    assert (first[1] == first[-1]).all() and len(set(map(tuple, expected))) == len(
-        expected
-    ) - 1
+    assert (first[1] == first[-1]).all()
+    assert len(set(map(tuple, expected))) == len(expected) - 1

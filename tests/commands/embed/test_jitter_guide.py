@@ -1,6 +1,4 @@
-"""The guide to several embeddings of a picture: its module and its lines, with a small
-encoder.
-"""
+"""Tests of the guide to several embeddings of a picture, with a small encoder."""
 
 import re
 import shlex
@@ -33,7 +31,7 @@ SMALL = (
 
 @pytest.fixture
 def blocks() -> tuple[str, list[str]]:
-    """The module that the guide shows, and the arguments of its lines."""
+    """Module in the guide, and the arguments of its command lines."""
     text = GUIDE.read_text().partition("## Several embeddings")[2].partition("\n## ")[0]
     text = text.replace("clip-b32", "demo-clip")
     (module,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

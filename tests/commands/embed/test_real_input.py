@@ -1,8 +1,7 @@
-"""Real photographs through a real network, and a store of the real size of THINGS-EEG2.
+"""Tests with real photographs and a real network.
 
-The responses are simulated from the photographs by the demo's forward model: no brain
-was recorded. There are only 90 training pictures, so the noise is set to a tenth of
-what the demo is calibrated to.
+The responses are simulated from the photographs by the forward model of the demo. There
+are only 90 training pictures, so the noise is a tenth of the noise in the demo.
 """
 
 from pathlib import Path
@@ -36,9 +35,7 @@ def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def images(photos: Path, real_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The photographs as a data set, a quarter of the classes held out, in the module's
-    home.
-    """
+    """Data set of the photographs, with a quarter of the classes for testing."""
     monkeypatch.setenv("BRAINHIVE_HOME", str(real_home))
     return f"{{kind: image-folder, root: {photos}, test_share: 0.25}}"
 
@@ -66,15 +63,15 @@ def test_what_real_pictures_evoke_is_found_among_pictures_never_trained_on(
     )
 
     run = go("train-align", *settings).folder
-    tested = (
+    evaluation = (
         "eval-retrieval",
         f"run={run}",
         "sheet_rows=0",
         "baseline=none",
         "ceiling_splits=0",
     )
-    top1 = go(*tested).metrics.overall["top1"]
-    shuffled = go(*tested, "control=shuffled").metrics.overall["top1"]
+    top1 = go(*evaluation).metrics.overall["top1"]
+    shuffled = go(*evaluation, "control=shuffled").metrics.overall["top1"]
 
     assert (top1.n, top1.pool) == (120, 30)
     assert top1.low > top1.chance == pytest.approx(1 / 30)
