@@ -64,7 +64,7 @@ Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 
 
 class Published(Section):
-    """Published results of a paper, which reports show beside the measured results.
+    """Published results of a paper, which reports show next to the measured results.
 
     The set-up of the paper is not checked against the recipe.
     """
