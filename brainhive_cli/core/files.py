@@ -1,9 +1,9 @@
-"""Files: where they lie below home; opened only if plain, named below their folder,
-replaced when complete.
+"""Paths below the home folder, and safe reading and writing of files.
 
-Home is the folder of a user's files; paths below it are stored relative to it, so that
-it can be moved. A file may be anyone's: a pipe would be waited on for ever, a device
-read without end, a link may lead anywhere.
+Home is the folder of a user's files. Paths below it are stored relative to it, so that
+it can be moved. Files may come from anybody: reading a pipe would wait forever, reading
+a device would never end, and a link may lead to any folder. Only regular files are
+opened, and a new file replaces an old file only when it is complete.
 """
 
 import errno
@@ -31,38 +31,38 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, system_error_
 
 AnyPath = str | os.PathLike[str]
 MAX_TEXT_BYTES = 1 << 28
-"""Bytes of the largest table or list that is read whole; NSD's has 73,000 lines in 10
-MB.
+"""Largest size of a table or list that is read whole. NSD's largest table has 73,000
+lines in 10 MB.
 """
 TRACKER_PREFIXES = ("tensorboard", "wandb", "swan", "run-")
-"""First letters of what trackers keep in a run's own folder, links too, and which is no
-part of the run.
+"""Prefixes of the files and folders that experiment trackers write into a run folder.
+They do not belong to the run.
 """
 
 SYSTEM_FOLDERS = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
-"""Folders at the top of a disk which its user may not read, and which hold no data."""
+"""Folders at the top of a disk that hold no data, and that users may not read."""
 PARTIAL_SUFFIX = ".part"
-"""In the name of a file that is being written."""
+"""Suffix in the name of a file that is still being written."""
 PARTIAL_FILE_NAME = re.compile(
     r"\.(?P<machine>[0-9a-f]{8})(?P<process>[0-9a-f]+)-[0-9a-f]+\.part", re.ASCII
 )
-"""Writer of such a file, in its name."""
+"""Name of a file that is still being written, with its machine and process."""
 MAX_PARTIAL_AGE_S = 86_400
-"""Age at which a file that another machine was writing counts as left behind."""
+"""Age from which a partial file of another machine counts as abandoned."""
 NO_SPACE_ERRORS = {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
-"""Errors of a disk, quota or limit that has no room for what is written."""
+"""System errors of a full disk, a full quota or a limit on file sizes."""
 MAX_SHOWN_CHARACTERS = 80
-"""Of a refused name, in its error."""
+"""Largest number of characters of a refused name that an error shows."""
 MAX_POINTER_BYTES = 1024
 """Size below which a file may be a pointer (specification of Git LFS)."""
 FETCH_COMMANDS = {
     rb"version https://git-lfs": "cd {} && git lfs pull",
     rb"[\w./-]*/annex/objects/": "datalad get {}, or: cd {} && git annex get .",
 }
-"""What fetches the content of a folder, by how files begin that stand for it, or what
-links lead to.
+"""Command that fetches the content of a folder, by the kind of placeholder. A kind is a
+regular expression for the first bytes of a pointer file or the target of a link.
 """
-DEAD_LINK_HINT = "copy what it leads to, or remove the dead links in {}"
+DEAD_LINK_HINT = "copy the target of the link, or remove the dead links in {}"
 BAD_NAME_PATTERNS = {
     "is empty": re.compile(r"\A\Z"),
     "is an absolute path": re.compile(r"[/\\]|[A-Za-z]:[/\\]"),
@@ -71,62 +71,76 @@ BAD_NAME_PATTERNS = {
     "has a control character": re.compile(r".*[\x00-\x1f\x7f-\x9f]", re.DOTALL),
     "is not UTF-8": re.compile(r".*[\ud800-\udfff]", re.DOTALL),
 }
-"""Why a word is no path below a folder; a backslash counts as a slash, as on
-Windows.
+"""Pattern of the names that cannot be paths below a folder, keyed by the reason. A
+backslash counts as a slash, as on Windows.
 """
 
 
 def home_folder() -> Path:
-    """Return home: BRAINHIVE_HOME, or the working directory."""
+    """Return the home folder: BRAINHIVE_HOME, or the working directory."""
     return Path(os.environ.get("BRAINHIVE_HOME", "."))
 
 
 def shipped_folder(name: str) -> Path:
-    """Return a folder that comes with Brainhive: in the wheel, or next to the package
-    in a checkout.
+    """Return the path of a folder that is installed with Brainhive.
+
+    A wheel has the folder inside the package. A checkout has it next to the package.
+
+    Args:
+        name: Name of the folder, such as "recipes".
     """
     package = Path(__file__).parents[1]
-    return next(
-        path for path in (package / name, package.parent / name) if path.is_dir()
-    )
+    folder = package / name
+    return folder if folder.is_dir() else package.parent / name
 
 
 def locate(path: str | Path) -> Path:
-    """Resolve a path of a user or a recipe: as it is given, or else below home."""
-    path_as_given = Path(path)
-    # os.path: to a Path, a name that is too long is an error
-    resolve_below = home_folder() / path_as_given
-    if not os.path.exists(path_as_given) and os.path.exists(resolve_below):
-        return resolve_below
-    return path_as_given
+    """Find the file that a path of a user or a recipe names.
+
+    Returns:
+        The path below home, if it exists there and not in the working directory. The
+        path itself otherwise.
+    """
+    home_path = home_folder() / path
+    # pathlib raises an error for a name that is too long, os.path does not
+    if not os.path.exists(path) and os.path.exists(home_path):
+        return home_path
+    return Path(path)
 
 
-def hint_at_folder(root: Path, key: str, chosen: str, content: str) -> str:
-    """Say how a user's folder is read: by a link where the default is meant, which all
-    commands follow.
+def hint_at_folder(root: Path, key: str, value: str, content: str) -> str:
+    """Write the hint of an error about a missing folder of the user.
+
+    If the recipe names the folder, the hint is to correct the key. Otherwise it is to
+    link the default folder to the user's, because all commands then find it.
 
     Args:
-        root: Where it was looked for.
-        key: Of a recipe, which names another folder.
-        chosen: What the key says; empty for the default.
-        content: Of the folder, in words.
+        root: Folder that was searched.
+        key: Recipe key of the folder.
+        value: Value of the key, empty for the default.
+        content: Description of the expected content.
     """
-    if chosen:
+    if value:
         return f"{key}=FOLDER  # {content}"
-    above = shlex.quote(str(root.parent))
-    here = shlex.quote(str(root))
-    return f"mkdir -p {above} && ln -s /FOLDER {here}  # {content}"
+    parent = shlex.quote(str(root.parent))
+    link = shlex.quote(str(root))
+    return f"mkdir -p {parent} && ln -s /FOLDER {link}  # {content}"
 
 
 def locate_stored(path: str) -> str:
-    """Resolve a stored path: below home if it exists there, else as it was given."""
-    resolve_below = home_folder() / path
-    return str(resolve_below) if resolve_below.exists() else path
+    """Return a stored path below home if it exists there, else the path itself."""
+    home_path = home_folder() / path
+    return str(home_path) if home_path.exists() else path
 
 
 def make_portable(value: Any) -> Any:
-    """Write paths below home relative to it, in a value as JSON has them; all else
-    stays as it was given.
+    """Replace paths below home by paths relative to home, in any JSON value.
+
+    Args:
+        value: JSON value, which may also hold `Path` objects.
+
+    Returns:
+        The value with lists in place of tuples. Paths outside of home are not changed.
     """
     if isinstance(value, Mapping):
         return {
@@ -135,7 +149,7 @@ def make_portable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [make_portable(inner) for inner in value]
     if isinstance(value, str | Path) and os.path.isabs(value):
-        # home as it was named, or as its links lead
+        # the path may go through the name of home, or through its links' targets
         path = os.path.normpath(value)
         for home in (os.path.abspath(home_folder()), os.path.realpath(home_folder())):
             if path.startswith(f"{home.rstrip(os.sep)}{os.sep}"):
@@ -144,90 +158,116 @@ def make_portable(value: Any) -> Any:
 
 
 class UnfitFile(BrainhiveError, OSError):
-    """A file that is not opened, since it is no plain file, or too large."""
+    """The error of a file that is not opened: it is not regular, or it is too large."""
 
-    def __init__(self, number: int, problem: str, path: AnyPath, way: str) -> None:
+    def __init__(self, number: int, problem: str, path: AnyPath, hint: str) -> None:
         OSError.__init__(self, number, problem, os.fspath(path))
         self.message = f"{self.filename} is {problem}"
-        self.hint = way
+        self.hint = hint
 
     def __reduce__(
         self,
     ) -> tuple[type["UnfitFile"], tuple[int | None, str | None, str, str]]:
-        """Pickle it, as processes that decode pictures do with their errors."""
+        """Make the error picklable, so that worker processes can return it."""
         return type(self), (self.errno, self.strerror, self.filename, self.hint)
 
 
 class NotFetched(MissingData):
-    """Files whose content is not here, as DataLad and Git LFS leave them."""
+    """The error of files whose content DataLad or Git LFS has not fetched."""
 
 
 def find_unfetched(paths: Iterable[AnyPath]) -> NotFetched | None:
-    """Count the files whose content is not here; None if there are none.
+    """Search files for placeholders whose content was not fetched.
 
-    They are links to nowhere, and pointers of git-annex and Git LFS.
+    A placeholder is a dead link, or a pointer file of git-annex or Git LFS.
+
+    Args:
+        paths: Files, which need not exist.
+
+    Returns:
+        An error with the number of placeholders. None if there are no placeholders.
     """
-    ways = {os.fspath(path): _find_way_to_content(path) for path in paths}
-    absent = [path for path, way in ways.items() if way]
-    if not absent:
+    hints = {os.fspath(path): _find_fetch_command(path) for path in paths}
+    placeholders = [path for path, hint in hints.items() if hint]
+    if not placeholders:
         return None
-    folder = shlex.quote(os.path.commonpath(map(os.path.dirname, absent)) or ".")
+    folder = os.path.commonpath(map(os.path.dirname, placeholders)) or "."
     return NotFetched(
-        f"{absent[0]} stands for content that was not fetched; {len(absent)} of "
-        f"{len(ways)} files do",
-        ways[absent[0]].replace("{}", folder),
+        f"{placeholders[0]} is a placeholder, and its content was not fetched "
+        f"({len(placeholders)} of {len(hints)} files are placeholders)",
+        hints[placeholders[0]].replace("{}", shlex.quote(folder)),
     )
 
 
 def require_content(path: AnyPath) -> None:
-    """Refuse a file whose content is not here; the files next to it are counted, too.
+    """Raise an error if a file is a placeholder whose content was not fetched.
+
+    The error also counts the placeholders among the other files of the folder.
 
     Raises:
-        NotFetched: if it is a link to nowhere, or a pointer of git-annex or Git LFS.
+        NotFetched: if the file is a dead link, or a pointer of git-annex or Git LFS.
     """
-    if error := find_unfetched([path]):
+    error = find_unfetched([path])
+    if error is not None:
         files = [file for file in Path(path).parent.iterdir() if not file.is_dir()]
         raise find_unfetched([path, *sorted(files)]) or error
 
 
-def _find_way_to_content(path: AnyPath) -> str:
-    """Say what fetches the content of a folder, where a file stands for it; empty where
-    the content is here, or there is no such file.
+def _find_fetch_command(path: AnyPath) -> str:
+    """Return the hint for a placeholder, with `{}` for its folder.
+
+    Returns:
+        The command that fetches the content. For another dead link, advice about it.
+        Empty if the file is not a placeholder, or does not exist.
     """
     try:
-        about = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         if not os.path.islink(path):
             return ""
-        start = os.fsencode(os.readlink(path))
-        way = DEAD_LINK_HINT
+        content = os.fsencode(os.readlink(path))
+        hint = DEAD_LINK_HINT
     else:
-        if not stat.S_ISREG(about.st_mode) or about.st_size >= MAX_POINTER_BYTES:
+        if not stat.S_ISREG(status.st_mode) or status.st_size >= MAX_POINTER_BYTES:
             return ""
-        start = Path(path).read_bytes()
-        way = ""
-    return next(
-        (FETCH_COMMANDS[each] for each in FETCH_COMMANDS if re.match(each, start)), way
-    )
+        content = Path(path).read_bytes()
+        hint = ""
+    for pattern, command in FETCH_COMMANDS.items():
+        if re.match(pattern, content):
+            return command
+    return hint
 
 
 def open_regular(path: AnyPath, max_bytes: int | None = None) -> BufferedReader:
-    """Open a plain file for reading; a link to one is as good, as those of data sets
-    and the hub's cache are.
+    """Open a regular file for reading.
+
+    A link to a regular file is allowed, because data sets and the cache of the hub
+    consist of links.
 
     Args:
-        path: The file.
-        max_bytes: The largest that is opened; None for any.
+        path: File.
+        max_bytes: Largest size that is allowed, or None for any size.
 
     Raises:
-        UnfitFile: if it is no plain file, or too large.
-        OSError: if there is none, or the system refuses.
+        UnfitFile: if it is not a regular file, or too large.
+        NotFetched: if it is a placeholder whose content was not fetched.
+        OSError: if there is no such file, or the system refuses to open it.
     """
     return open(open_descriptor(path, os.O_RDONLY, max_bytes=max_bytes), "rb")
 
 
 def read_regular(path: AnyPath, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
-    """Read a plain file whole; see `open_regular`."""
+    """Read a regular file whole.
+
+    Args:
+        path: File.
+        max_bytes: Largest size that is allowed.
+
+    Raises:
+        UnfitFile: if it is not a regular file, or too large.
+        NotFetched: if it is a placeholder whose content was not fetched.
+        OSError: if there is no such file, or the system refuses to open it.
+    """
     with open_regular(path, max_bytes) as file:
         return file.read(max_bytes)
 
@@ -235,10 +275,20 @@ def read_regular(path: AnyPath, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
 def read_lines(
     path: AnyPath, max_bytes: int = MAX_TEXT_BYTES, errors: str = "strict"
 ) -> list[str]:
-    """Read the lines of a text in UTF-8; see `open_regular`.
+    """Read the lines of a text file in UTF-8.
 
-    Lines end where files have their ends. `str.splitlines` also splits at U+2028, VT
-    and the like, which captions and names hold.
+    Lines end at CR LF, LF or CR. `str.splitlines` also splits at U+2028, VT and similar
+    characters, which occur in captions and file names.
+
+    Args:
+        path: File.
+        max_bytes: Largest size that is allowed.
+        errors: Treatment of bytes that are not UTF-8, as in `bytes.decode`.
+
+    Raises:
+        UnfitFile: if it is not a regular file, or too large.
+        NotFetched: if it is a placeholder whose content was not fetched.
+        OSError: if there is no such file, or the system refuses to open it.
     """
     text = read_regular(path, max_bytes).decode("utf-8-sig", errors)
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -247,399 +297,469 @@ def read_lines(
 def open_descriptor(
     path: AnyPath, flags: int, follow: bool = True, max_bytes: int | None = None
 ) -> int:
-    """Open the descriptor of a plain file, or make one; see `open_regular`."""
-    # a pipe is opened without waiting, and refused by what it is
-    wait = os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    """Open a regular file, and return its file descriptor.
+
+    Args:
+        path: File.
+        flags: Flags of `os.open`, which may ask for a new file.
+        follow: True to follow links.
+        max_bytes: Largest size that is allowed, or None for any size.
+
+    Raises:
+        UnfitFile: if it is not a regular file, or too large.
+        NotFetched: if it is a placeholder whose content was not fetched.
+        OSError: if the system refuses to open it, as for a link if `follow` is False.
+    """
+    # O_NONBLOCK opens a pipe without waiting, so that its type can be checked
+    flags |= os.O_NONBLOCK | os.O_CLOEXEC
+    if not follow:
+        flags |= os.O_NOFOLLOW
     try:
-        number = os.open(path, flags | wait, 0o666)
+        descriptor = os.open(path, flags, 0o666)
     except FileNotFoundError:
         require_content(path)
         raise
     try:
-        require_regular(path, max_bytes, os.fstat(number))
+        require_regular(path, max_bytes, os.fstat(descriptor))
     except BaseException:
-        os.close(number)
+        os.close(descriptor)
         raise
-    return number
+    return descriptor
 
 
 def open_unless_link(path: str, flags: int) -> int:
-    """Open a file, as an `opener` of `open`, unless its name is a link, which may lead
-    anywhere.
+    """Open a regular file whose name is not a link.
+
+    A link may lead to any folder. This function is an `opener` for `open`.
+
+    Args:
+        path: File.
+        flags: Flags of `os.open`.
     """
     return open_descriptor(path, flags, follow=False)
 
 
 def require_regular(
-    path: AnyPath, max_bytes: int | None = None, about: os.stat_result | None = None
+    path: AnyPath, max_bytes: int | None = None, status: os.stat_result | None = None
 ) -> None:
-    """Refuse, as `open_regular` does, a path that a library is to open; `about` is its
-    state.
+    """Raise an error if a library must not open a file.
+
+    Args:
+        path: File.
+        max_bytes: Largest size that is allowed, or None for any size.
+        status: Result of `os.stat` if the caller has it.
+
+    Raises:
+        UnfitFile: if it is not a regular file, or too large.
+        NotFetched: if it is a placeholder whose content was not fetched.
+        OSError: if there is no such file, or it is a folder.
     """
-    if about is None or about.st_size < MAX_POINTER_BYTES:
+    if status is None or status.st_size < MAX_POINTER_BYTES:
         require_content(path)
-    about = about or os.stat(path)
-    if stat.S_ISDIR(about.st_mode):
+    status = status or os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(
             errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path)
         )
-    if not stat.S_ISREG(about.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise UnfitFile(
             errno.EINVAL,
-            "a pipe, socket or device, and no plain file",
+            "a pipe, socket or device, not a regular file",
             path,
-            "put a file there",
+            "replace it by a regular file",
         )
-    if max_bytes is not None and about.st_size > max_bytes:
+    if max_bytes is not None and status.st_size > max_bytes:
         raise UnfitFile(
             errno.EFBIG,
-            f"too large: {about.st_size:,} bytes, at most {max_bytes:,} are read",
+            f"too large: {status.st_size:,} bytes, and at most {max_bytes:,} are read",
             path,
-            "check that it is the file that is meant",
+            "check that this is the right file",
         )
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file that may be absent.
+    """Return True if a file exists.
 
     Raises:
-        NotFetched: for a file whose content is not here.
+        NotFetched: if the file is a placeholder whose content was not fetched.
     """
     require_content(path)
     return path.is_file()
 
 
 def find_files_named(name: str, root: Path) -> list[Path]:
-    """Find the files of a name at any depth, in order; see `is_file`."""
-    paths = (
-        root / path
-        for path, entry in walk(root)
-        if entry.name == name and not entry.is_dir()
-    )
-    return sorted(filter(is_file, paths))
+    """Find the files of a name in a folder and its subfolders.
+
+    Args:
+        name: File name.
+        root: Folder.
+
+    Returns:
+        Sorted paths.
+
+    Raises:
+        NotFetched: if a file is a placeholder whose content was not fetched.
+    """
+    paths = []
+    for path, entry in walk(root):
+        if entry.name == name and not entry.is_dir() and is_file(root / path):
+            paths.append(root / path)
+    return sorted(paths)
 
 
 def walk(
     root: Path, folder: str = "", enters: Callable[[str], object] = lambda name: True
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Walk through the files and folders below a folder, each folder's names in order.
+    """Walk through the files and folders below a folder, in the order of their names.
 
-    Links are followed, as folders of concepts are often links into a larger data set,
-    but not to a folder that the link itself lies in. Left out are hidden names, among
-    them the `._*` that macOS adds to files, and folders of the system on a disk, as
-    `lost+found`.
+    Links are followed, because folders of concepts are often links into a larger data
+    set. A link to a folder that contains the link is not followed. Hidden names are left
+    out, as are folders of the system such as `lost+found`. macOS adds hidden files
+    named `._*`.
 
     Args:
-        root: A folder; where it is absent, nothing is listed.
-        folder: One below it, POSIX; only what lies there is listed.
-        enters: Whether to go into a folder of this name; each is listed in any case.
+        root: Folder. If it does not exist, the walk is empty.
+        folder: POSIX path of a folder below `root`, to which the walk is limited.
+        enters: Function that returns True if the walk enters folders of a name. The
+            folders themselves are listed in any case.
 
     Yields:
-        A POSIX path below `root`, and its entry, which knows without a further look
-        what it is.
+        A POSIX path relative to `root`, and its directory entry. The entry knows its
+        type without another system call.
 
     Raises:
         OSError: if a folder cannot be read.
     """
 
     def visit(
-        path: str, above: tuple[tuple[int, int], ...]
+        path: str, visited: tuple[tuple[int, int], ...]
     ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        # a link to a folder that the walk is in leads round in circles
-        about = os.stat(root / path)
-        identity = about.st_dev, about.st_ino
-        if identity in above:
+        # a link to a folder that contains it would repeat the walk forever
+        status = os.stat(root / path)
+        identity = (status.st_dev, status.st_ino)
+        if identity in visited:
             return
 
-        # names in order; the folder is closed again before the walk goes deeper
-        with os.scandir(root / path) as scanned:
-            entries = sorted(scanned, key=lambda entry: entry.name)
+        # each folder is closed before the walk enters the next
+        with os.scandir(root / path) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
         for entry in entries:
             if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS:
                 continue
-            inner = f"{path}/{entry.name}" if path else entry.name
-            yield inner, entry
+            entry_path = f"{path}/{entry.name}" if path else entry.name
+            yield entry_path, entry
             if entry.is_dir() and enters(entry.name):
-                yield from visit(inner, (*above, identity))
+                yield from visit(entry_path, (*visited, identity))
 
     if os.path.isdir(root / folder):
         yield from visit(folder, ())
 
 
 WILDCARDS = {"*": "[^/]*", "?": "[^/]"}
+"""Regular expressions of the wildcards in a pattern of paths."""
 ANY_FOLDERS = "(?:[^/]+/)*"
-"""Regular expressions for `*`, `?` and `**/` in a pattern of paths."""
+"""Regular expression of the wildcard `**/`."""
 
 
 def expand_pattern(path: str | Path) -> list[Path]:
-    """List what a path with the wildcards of a shell stands for: itself if it is there,
-    [brackets] and all.
+    """List the files that a path with shell wildcards stands for.
 
-    Wildcards begin behind the last folder that is there: the home of a study may be
-    called `study [pilot]`.
+    Characters count as wildcards only after the deepest folder that exists, because a
+    folder may be called `study [pilot]`.
+
+    Args:
+        path: Path, with or without wildcards.
+
+    Returns:
+        Sorted paths. If the path itself exists, only this path.
     """
     path = Path(path)
     if path.exists():
         return [path]
-    folder = next((parent for parent in path.parents if parent.is_dir()), path.parent)
+    existing_folders = [parent for parent in path.parents if parent.is_dir()]
+    folder = existing_folders[0] if existing_folders else path.parent
     pattern = os.path.join(escape(str(folder)), path.relative_to(folder))
     return [Path(name) for name in sorted(glob(pattern, recursive=True))]
 
 
 def matches_pattern(path: str, pattern: str) -> bool:
-    """Whether a POSIX path ends as a pattern says, as `Path.rglob` finds it:
-    `sub-*/**/*_beta.nii.gz`.
+    """Return True if `Path.rglob` would find a path by a pattern.
+
+    Args:
+        path: POSIX path.
+        pattern: Pattern for the end of the path, such as `sub-*/**/*_beta.nii.gz`.
     """
     return _compile(pattern).fullmatch(path) is not None
 
 
 @cache
 def _compile(pattern: str) -> re.Pattern[str]:
-    """Make a pattern a regular expression, piece by piece."""
-    # pieces: `**/`, `*`, `?`, a [class], and text in between
+    """Translate a pattern of paths to a regular expression."""
+    # pieces are `**/`, `*`, `?`, a [class], or the text between them
     pieces = re.split(r"((?:\*\*/)+|\*|\?|\[!?\]?[^\]]*\])", pattern)
-    ending = ""
+    expression = ""
     for piece in pieces:
-        # `translate` ends a piece with \Z, the end of the text, which comes later
-        ending += (
-            ANY_FOLDERS
-            if piece[:3] == "**/"
-            else WILDCARDS.get(piece, translate(piece).removesuffix(r"\Z"))
-        )
-    return re.compile(f"(?:.*/)?{ending}", re.DOTALL)
+        if piece[:3] == "**/":
+            expression += ANY_FOLDERS
+        elif piece in WILDCARDS:
+            expression += WILDCARDS[piece]
+        else:
+            # `translate` appends \Z, but the text does not end with this piece
+            expression += translate(piece).removesuffix(r"\Z")
+    return re.compile(f"(?:.*/)?{expression}", re.DOTALL)
 
 
 def describe_bad_text(text: str) -> str:
-    """Say why no recipe, name or script may hold a text; empty where one may."""
-    reasons = ("has a control character", "is not UTF-8")
-    return next(
-        (reason for reason in reasons if BAD_NAME_PATTERNS[reason].match(text)), ""
-    )
+    """Return the reason why recipes, names and scripts must not contain a text.
+
+    Returns:
+        "has a control character" or "is not UTF-8". Empty if the text is allowed.
+    """
+    for reason in ("has a control character", "is not UTF-8"):
+        if BAD_NAME_PATTERNS[reason].match(text):
+            return reason
+    return ""
 
 
 def resolve_below(
     folder: Path, *names: str, source: str, error: type[BrainhiveError] = BrainhiveError
 ) -> Path:
-    """Return the path of `names` below a folder.
+    """Join names to the path of a folder, and refuse names that lead elsewhere.
 
     Args:
-        folder: A folder that is trusted.
-        names: Each a file name, or several with slashes in between, as stimulus ids
-            are.
-        source: Where the names come from, in words for the error.
-        error: What is raised.
+        folder: Trusted folder.
+        names: File names, or relative paths with slashes such as stimulus ids.
+        source: Description of where the names come from, for the error.
+        error: Class of the error.
 
     Raises:
-        BrainhiveError: for a name that is empty, absolute, leads out of the folder, or
-            that no file can have.
+        BrainhiveError: if a name is empty, absolute, leads out of the folder, or cannot
+            be a file name. The class is `error`.
     """
     for name in names:
-        # why no file has this name
-        if not isinstance(name, str):  # as attributes of files may be
-            reason = f"is a {type(name).__name__}, not a name"
-        else:
-            reason = next(
-                (
-                    reason
-                    for reason, pattern in BAD_NAME_PATTERNS.items()
-                    if pattern.match(name)
-                ),
-                "",
-            )
+        reason = _describe_bad_name(name)
         if reason:
-            shown = repr(name)
-            shown = (
-                shown
-                if len(shown) <= MAX_SHOWN_CHARACTERS
-                else f"{shown[:MAX_SHOWN_CHARACTERS]}…"
-            )
+            quoted_name = repr(name)
+            if len(quoted_name) > MAX_SHOWN_CHARACTERS:
+                quoted_name = f"{quoted_name[:MAX_SHOWN_CHARACTERS]}…"
             raise error(
-                f"{source} {shown} {reason}",
-                "use a name, or names with / in between, without ..",
+                f"{source} {quoted_name} {reason}",
+                "use a name, or names joined by /, without ..",
             )
     return folder.joinpath(*names)
 
 
+def _describe_bad_name(name: object) -> str:
+    """Return the reason why a value is no path below a folder, empty if it is."""
+    # attributes of HDF5 files may hold other types
+    if not isinstance(name, str):
+        return f"is a {type(name).__name__}, not a name"
+    for reason, pattern in BAD_NAME_PATTERNS.items():
+        if pattern.match(name):
+            return reason
+    return ""
+
+
 def resolve_without_links(folder: Path, name: str, source: str) -> Path:
-    """Return the path of a file below a folder, as `below`, in which no link leads to
-    another folder.
+    """Join a name to the path of a folder, and refuse links on the way.
+
+    Args:
+        folder: Trusted folder, which may itself be a link.
+        name: Relative path of a file. The file itself may be a link.
+        source: Description of where the name comes from, for the error.
 
     Raises:
-        BrainhiveError: naming a folder on the way that is a link.
+        BrainhiveError: if the name leads out of the folder, or if a folder between
+            `folder` and the file is a link.
     """
     path = resolve_below(folder, name, source=source)
-    # the last parent is `folder`, which may be a link
-    for above in list(path.relative_to(folder).parents)[:-1]:
-        if (folder / above).is_symlink():
+    # the last parent is `folder` itself
+    for parent in list(path.relative_to(folder).parents)[:-1]:
+        if (folder / parent).is_symlink():
             raise BrainhiveError(
-                f"{folder / above} is a link, through which nothing is written",
-                "put the folder that it leads to in its place, or remove it",
+                f"{folder / parent} is a link, and Brainhive does not write through "
+                "links",
+                "replace the link by the folder that it leads to, or remove it",
             )
     return path
 
 
 def name_partial_file(final: Path) -> Path:
-    """Name the file that this thread writes before it gets its final name; no other
-    process has the same.
+    """Name the file that this thread writes before it renames the file to `final`.
+
+    The name contains the machine, the process and the thread, so it is unique.
     """
-    owner = f"{_machine_digits()}{os.getpid():x}-{threading.get_native_id():x}"
+    owner = f"{_hash_machine()}{os.getpid():x}-{threading.get_native_id():x}"
     return final.with_name(f".{final.stem}.{owner}{PARTIAL_SUFFIX}{final.suffix}")
 
 
-def _machine_digits() -> str:
-    """Write the name of this machine in the eight digits that names of files have."""
+def _hash_machine() -> str:
+    """Hash the name of this machine to the eight hexadecimal digits of file names."""
     return f"{zlib.crc32(name_machine().encode()):08x}"
 
 
 @cache
 def name_machine() -> str:
-    """Name this machine until it boots again, and the namespace in which its processes
-    have their numbers.
+    """Return a name for this machine since its last boot, and for its process ids.
 
-    Containers may share both the name and the boot of their machine; a process of one
-    is unknown in another.
+    Containers may share the name and the boot of their machine. Their process ids are
+    separate, so the name contains the namespace of the process ids.
     """
     boot = namespace = "-"
-    with suppress(OSError):  # macOS has neither
-        boot = (
-            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        )
+    with suppress(OSError):  # macOS has neither file
+        boot_path = Path("/proc/sys/kernel/random/boot_id")
+        boot = boot_path.read_text(encoding="ascii").strip()
         namespace = str(os.stat("/proc/self/ns/pid").st_ino)
     return f"{socket.gethostname()} {boot}:{namespace}"
 
 
 def is_running(process: int) -> bool:
-    """Whether a process of this machine and namespace lives."""
+    """Return True if a process id of this machine and namespace is in use."""
     try:
-        os.kill(process, 0)  # signal 0 only asks
+        os.kill(process, 0)  # signal 0 checks the process without effect
     except ProcessLookupError:
         return False
-    except PermissionError:  # it lives, and is another user's
+    except PermissionError:  # the process belongs to another user
         pass
     return True
 
 
 def read_disk_clock(folder: Path) -> float:
-    """Tell the time by the clock that stamps files in a folder, in seconds since
-    1970.
+    """Read the clock that gives files in a folder their modification times.
+
+    Returns:
+        The time in seconds since 1970.
     """
-    with tempfile.NamedTemporaryFile(
-        prefix=f"{name_partial_file(folder / 'clock').name}.", dir=folder
-    ) as probe:
+    prefix = f"{name_partial_file(folder / 'clock').name}."
+    with tempfile.NamedTemporaryFile(prefix=prefix, dir=folder) as probe:
         return os.fstat(probe.fileno()).st_mtime
 
 
 @cache
 def remove_leftovers(folder: Path) -> None:
-    """Remove, once for each folder, what processes of this machine were writing there
-    when they were killed.
+    """Remove the partial files of processes that were killed.
 
-    What another machine or container left goes a day after anything was written in it.
+    A partial file of this machine is removed if its process no longer runs. A partial
+    file of another machine or container is removed a day after its last change. Each
+    folder is cleaned once in the life of this process.
+
+    Args:
+        folder: Folder of the partial files.
     """
     for path in folder.glob(f".*{PARTIAL_SUFFIX}*"):
         owner = PARTIAL_FILE_NAME.search(path.name)
         if owner is None:
             continue
-        with suppress(OSError):  # gone meanwhile
-            # processes of another machine cannot be asked, so the age decides
-            if owner["machine"] != _machine_digits():
-                written_s = max(
-                    part.stat().st_mtime for part in (path, *path.rglob("*"))
-                )
-                is_left = read_disk_clock(folder) - written_s > MAX_PARTIAL_AGE_S
+        with suppress(OSError):  # another process may have removed the file
+            # processes of another machine cannot be checked, so the age decides
+            if owner["machine"] != _hash_machine():
+                change_time = path.stat().st_mtime
+                for inner_path in path.rglob("*"):
+                    change_time = max(change_time, inner_path.stat().st_mtime)
+                age_s = read_disk_clock(folder) - change_time
+                is_abandoned = age_s > MAX_PARTIAL_AGE_S
             else:
-                is_left = not is_running(int(owner["process"], 16))
-            if is_left:
+                is_abandoned = not is_running(int(owner["process"], 16))
+            if is_abandoned:
                 remove(path)
 
 
 @contextmanager
 def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
-    """Give a path at which a file or folder is written; it gets its final name when the
-    block ends.
+    """Provide a temporary path for a new file or folder, and rename it at the end.
 
-    An error or Ctrl-C removes what was written, and leaves what had the final name as
-    it was.
+    If the block raises an error or is interrupted, the temporary file is removed, and
+    an earlier file at the final path stays as it was.
 
     Args:
-        final: The file or folder; its own folder is created.
-        is_lasting: Whether the content must survive a power cut; that takes 6 ms a
-            file, minutes for the pictures of a data set.
+        final: Final path of the file or folder. Its parent folders are created.
+        is_lasting: True if the content must survive a power cut. This takes 6 ms per
+            file, which adds up to minutes for the pictures of a data set.
+
+    Yields:
+        The temporary path.
+
+    Raises:
+        OSError: if the disk is full. The error names the final path.
     """
-    # a hidden name beside the final one: a rename within a folder is atomic
+    # renaming is atomic within a folder, so the hidden temporary file lies in the same
+    # folder as the final file
     final.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(final.parent)
-    part = name_partial_file(final)
-    remove(part)  # a link would lead the writer elsewhere
+    temporary = name_partial_file(final)
+    remove(temporary)  # a link at this path would redirect the writer
     try:
-        yield part
+        yield temporary
         if is_lasting:
-            publish(part, final)
+            publish(temporary, final)
         else:
-            os.replace(part, final)
+            os.replace(temporary, final)
     except BaseException as error:
-        remove(part)
+        remove(temporary)
 
-        # users know the final name, not the hidden one
-        number = (
-            None if isinstance(error, BrainhiveError) else system_error_number(error)
-        )
-        # libraries name no file
-        is_part = part.name in str(getattr(error, "filename", None) or part)
-        if number in NO_SPACE_ERRORS and is_part:
+        # users know the final name and not the temporary name, and libraries raise
+        # errors without a file name
+        number = None
+        if not isinstance(error, BrainhiveError):
+            number = system_error_number(error)
+        file_name = getattr(error, "filename", None) or temporary
+        if number in NO_SPACE_ERRORS and temporary.name in str(file_name):
             raise OSError(number, os.strerror(number), str(final)) from error
         raise
 
 
-def publish(part: Path, final: Path) -> None:
-    """Give a complete file, or a folder of files, its final name; its bytes are on the
-    disk before.
+def publish(temporary: Path, final: Path) -> None:
+    """Write a complete file or folder to the disk, and then rename it.
 
-    Else a power cut could leave the name, and nothing in it.
+    If the file were renamed first, a power cut could leave an empty file at the final
+    path.
+
+    Args:
+        temporary: Path of the complete file or folder.
+        final: Path after renaming, in the same folder.
 
     Raises:
-        OSError: if the disk is full or fails; nothing is renamed then.
+        OSError: if the disk is full or fails. Nothing is renamed then.
     """
-    for path in part.rglob("*") if part.is_dir() else (part,):
+    for path in temporary.rglob("*") if temporary.is_dir() else (temporary,):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file)
-    os.replace(part, final)
+    os.replace(temporary, final)
 
 
 def remove(path: Path) -> None:
-    """Remove whatever lies where a file or folder is to be written: a link itself, not
-    what it leads to.
-    """
+    """Remove a file, a folder or a link if it exists. The target of a link stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def require_free_space(folder: Path, size: int, what: str, way: str) -> int:
-    """Require free space for what is about to be written, before its first byte; return
-    what is free.
+def require_free_space(folder: Path, size: int, purpose: str, hint: str) -> int:
+    """Raise an error if a disk has too little space for new files.
 
     Args:
-        folder: Where it is written; it need not exist.
-        size: Its bytes.
-        what: Begins the message: what needs them.
-        way: What to do where they are not free.
+        folder: Folder of the new files, which need not exist.
+        size: Size of the new files in bytes.
+        purpose: Description of the new files, with which the error begins.
+        hint: Advice for the user if there is too little space.
+
+    Returns:
+        Free space in bytes.
 
     Raises:
-        BrainhiveError: if the disk has less.
+        BrainhiveError: if the disk has too little space.
     """
-    # the nearest existing folder tells which disk it is
-    disk = next(
-        path
-        for path in (folder.absolute(), *folder.absolute().parents)
-        if path.is_dir()
-    )
-    if size > (free := shutil.disk_usage(disk).free):
+    # the nearest folder that exists is on the same disk
+    disk = folder.absolute()
+    while not disk.is_dir():
+        disk = disk.parent
+    free = shutil.disk_usage(disk).free
+    if size > free:
         raise BrainhiveError(
-            f"{what} needs {filesize.decimal(size)}; {filesize.decimal(free)} are "
-            f"free in {disk}",
-            way,
+            f"{purpose} needs {filesize.decimal(size)}, and {disk} has only "
+            f"{filesize.decimal(free)} free",
+            hint,
         )
     return free

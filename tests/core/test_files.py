@@ -1,9 +1,9 @@
-"""Files that would be waited on, read without end, or lead elsewhere: none is opened,
-whoever asks.
-"""
+"""Tests of reading and writing files safely."""
 
+import errno
 import os
 import pickle
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +31,9 @@ def test_a_plain_file_is_opened_up_to_its_limit_and_through_links(
     (tmp_path / "file").write_bytes(b"12345")
     (tmp_path / "link").symlink_to("file")
     assert files.read_regular(tmp_path / "link", 5) == b"12345"
-    with pytest.raises(UnfitFile, match="too large: 5 bytes, at most 4 are read"):
+    with pytest.raises(UnfitFile) as caught:
         files.open_regular(tmp_path / "link", 4)
+    assert re.findall(r"\d+", caught.value.message.partition("link")[2]) == ["5", "4"]
     with pytest.raises(IsADirectoryError):
         files.open_regular(tmp_path)
     with pytest.raises(FileNotFoundError):
@@ -95,8 +96,9 @@ def test_content_that_was_not_fetched_is_counted_and_its_command_named(
                 absent.symlink_to("../.git/annex/objects/0k/MD5E-s1--1d8/MD5E-s1--1d8")
             else:
                 absent.write_text(text)
-        with pytest.raises(NotFetched, match=f"{path.name} .*2 of 2 files") as caught:
+        with pytest.raises(NotFetched) as caught:
             read(path)
+        assert path.name in caught.value.message and "2 of 2" in caught.value.message
         assert way in caught.value.hint
         listed = Input.of_file([path], path, "fetch it")
         assert listed.is_missing and way in str(listed.error and listed.error.hint)
@@ -123,12 +125,13 @@ def test_a_write_that_finds_no_room_names_the_file_and_leaves_the_one_before(
 ) -> None:
     (tmp_path / "metrics.json").write_text("before")
     with (
-        pytest.raises(OSError, match="No space") as caught,
+        pytest.raises(OSError) as caught,
         atomic_write(tmp_path / "metrics.json"),
     ):
         raise SafetensorError(
             "Error while serializing: I/O error: No space left on device (os error 28)"
         )
+    assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == str(tmp_path / "metrics.json")
     assert (tmp_path / "metrics.json").read_text() == "before" and len(
         [*tmp_path.iterdir()]

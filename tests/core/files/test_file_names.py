@@ -1,4 +1,4 @@
-"""Paths made from words of recipes and files."""
+"""Tests of paths that are made from names in recipes and files."""
 
 import os
 from pathlib import Path
