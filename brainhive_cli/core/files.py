@@ -210,7 +210,9 @@ def require_content(path: AnyPath) -> None:
     error = find_unfetched([path])
     if error is not None:
         files = [file for file in Path(path).parent.iterdir() if not file.is_dir()]
-        raise find_unfetched([path, *sorted(files)]) or error
+        files.sort()
+        files.insert(0, Path(path))
+        raise find_unfetched(files) or error
 
 
 def _find_fetch_command(path: AnyPath) -> str:
@@ -413,9 +415,8 @@ def walk(
     """Walk through the files and folders below a folder, in the order of their names.
 
     Links are followed, because folders of concepts are often links into a larger data
-    set. A link to a folder that contains the link is not followed. Hidden names are left
-    out, as are folders of the system such as `lost+found`. macOS adds hidden files
-    named `._*`.
+    set. A link to a folder that contains the link is not followed. Hidden names, such as
+    the `._*` of macOS, and folders of the system, such as `lost+found`, are left out.
 
     Args:
         root: Folder. If it does not exist, the walk is empty.

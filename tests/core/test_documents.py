@@ -118,7 +118,7 @@ def test_a_file_that_is_absent_too_large_or_not_a_file_is_not_read(
     for path in (tmp_path / "absent.json", tmp_path):
         with pytest.raises(MissingData, match="there is no file"):
             documents.read(path)
-    with pytest.raises(BrainhiveError, match="too large: 9 bytes, at most 8"):
+    with pytest.raises(BrainhiveError, match=r"\b9\b.*\b8\b"):
         documents.read(written(tmp_path, '{"a": 12}'), most=8)
 
 

@@ -346,7 +346,7 @@ def part_of(folder: Path, machine: str, process: int, suffix: str = "") -> Path:
 def test_leftovers_of_dead_processes_and_old_ones_of_others_go(
     tmp_path: Path,
 ) -> None:
-    here, dead = files._machine_digits(), 2**22 + 5
+    here, dead = files._hash_machine(), 2**22 + 5
     assert len(here) == 8 and not files.is_running(dead)
     other = "00000000"
     parts = {
