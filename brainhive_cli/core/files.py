@@ -415,8 +415,8 @@ def walk(
     """Walk through the files and folders below a folder, in the order of their names.
 
     Links are followed, because folders of concepts are often links into a larger data
-    set. A link to a folder that contains the link is not followed. Hidden names, such as
-    the `._*` of macOS, and folders of the system, such as `lost+found`, are left out.
+    set. A link to a folder that contains the link is not followed. Hidden names, as
+    the `._*` of macOS, and folders of the system (`lost+found`) are left out.
 
     Args:
         root: Folder. If it does not exist, the walk is empty.
