@@ -1,4 +1,4 @@
-"""runs: what there is in a home, and what may be removed from it."""
+"""The command `runs`: lists, descriptions and removal of runs."""
 
 import json
 import os
@@ -22,7 +22,8 @@ from brainhive_cli.core.runs import RunFolder
 TOP1 = Metric("top1", 0.25, 100, 100, 0.01, 0.2, 0.3, (1,), "cosine", "test", "Wilson")
 
 
-def opened(command: str, label: str, **scopes: Any) -> RunFolder:
+def write_run(command: str, label: str, **scopes: Any) -> RunFolder:
+    """Write a run, which is finished if it has scopes."""
     run = start_run(command, label, Recipe(), Launch(0, 1, torch.device("cpu")))
     if scopes:
         run.finish(Measurements(scopes))
@@ -38,32 +39,27 @@ def brainhive(*words: str, columns: str = "80", answer: str | None = None) -> An
 @pytest.fixture
 def runs(home: Path) -> list[RunFolder]:
     """A finished run, one that another uses, and one that is being written."""
-    align = opened("train-align", "intra", a={"top1": TOP1}, b={"top1": TOP1})
-    retrieval = opened("eval-retrieval", "found", all={"top1": TOP1})
+    align = write_run("train-align", "intra", a={"top1": TOP1}, b={"top1": TOP1})
+    retrieval = write_run("eval-retrieval", "found", all={"top1": TOP1})
     (retrieval.path / "recipe.yaml").write_text(f"align_run: {align.path.name}\n")
-    running = opened("train-align", "joint")
+    running = write_run("train-align", "joint")
     running.write_text("checkpoints/cell.txt", "half way")
     return [align, retrieval, running]
 
 
 def test_runs_are_listed_with_state_result_age_and_size(runs: list[RunFolder]) -> None:
-    shown = {
+    lines = {
         line.split()[0]: line
         for line in brainhive(columns="300").stdout.splitlines()
         if "/" in line
     }
     align, retrieval, running = (
-        shown[f"{run.path.parent.name}/{run.path.name}"] for run in runs
+        lines[f"{run.path.parent.name}/{run.path.name}"] for run in runs
     )
-    assert (
-        "finished" in align
-        and "top-1 lies between 25 % and 25 %" in align
-        and "kB" in align
-    )
-    assert (
-        "top-1 25 % (95 % CI 20 to 30 %; chance 1 %)" in retrieval
-        and "less than a minute ago" in retrieval
-    )
+    for fact in ("finished", "top-1", "25 %", "kB"):
+        assert fact in align
+    for fact in ("finished", "top-1 25 %", "95 % CI 20 to 30 %", "1 %", "minute"):
+        assert fact in retrieval
     assert "running" in running
     del runs[2:]  # the process that held it is gone
     assert "interrupted" in brainhive("train-align").stdout
@@ -75,19 +71,27 @@ def test_a_run_is_removed_when_the_user_agrees(
 ) -> None:
     name = runs[0].path.name
     refused = brainhive("rm", name)
-    assert refused.exit_code == 1 and "--yes removes without asking" in refused.stderr
+    assert refused.exit_code == 1 and "--yes" in refused.stderr
     assert name in refused.stderr and runs[0].path.exists()
     in_use = brainhive("rm", name, runs[2].path.name, "--yes")
-    assert in_use.exit_code == 1 and f"{runs[2].path.name} is in use" in in_use.stderr
+    assert in_use.exit_code == 1 and runs[2].path.name in in_use.stderr
     assert runs[0].path.exists() and runs[2].path.exists()
     monkeypatch.setattr(
-        "brainhive_cli.core.console.confirm", lambda question: "1 run?" in question
+        "brainhive_cli.core.console.confirm", lambda question: " 1 run" in question
     )
     assert brainhive("rm", name).exit_code == 0 and not runs[0].path.exists()
-    assert (
-        brainhive("rm", str(runs[1].path), "--yes").exit_code == 0
-        and not runs[1].path.exists()
-    )
+    assert brainhive("rm", str(runs[1].path), "--yes").exit_code == 0
+    assert not runs[1].path.exists()
+
+
+def test_no_run_is_removed_by_the_name_of_a_command_or_without_a_name(
+    runs: list[RunFolder],
+) -> None:
+    unnamed = brainhive("rm", "--yes")
+    assert unnamed.exit_code == 2 and "brainhive runs rm NAME" in unnamed.stderr
+    unknown = brainhive("rm", "eval-retrieval", "--yes")
+    assert unknown.exit_code == 3 and "'eval-retrieval'" in unknown.stderr
+    assert all(run.path.exists() for run in runs)
 
 
 def test_a_run_is_shown_with_what_it_is_and_what_it_measured(
@@ -101,15 +105,17 @@ def test_a_run_is_shown_with_what_it_is_and_what_it_measured(
     assert ["top-1", "0.250", "(0.200–0.300)", "0.01"] in map(
         str.split, shown.stdout.splitlines()
     )
-    assert "n 100" in shown.stdout
-    assert f"next: brainhive report {retrieval.path.name}" in shown.stderr
+    assert "100" in shown.stdout
+    assert f"brainhive report {retrieval.path.name}" in shown.stderr
     newest = brainhive("show", "train-align", columns="200")
-    assert f"align run {align.path.name}, finished" in newest.stderr
-    assert (
-        sum(line.split()[1:2] == ["0.250"] for line in newest.stdout.splitlines()) == 2
-    )
-    assert brainhive("show", "nothing").exit_code == 3
-    assert brainhive("show", align.path.name, retrieval.path.name).exit_code == 2
+    assert align.path.name in newest.stderr
+    values = [line.split()[1:2] for line in newest.stdout.splitlines()]
+    assert values.count(["0.250"]) == 2
+    unknown = brainhive("show", "nothing")
+    assert unknown.exit_code == 3 and "'nothing'" in unknown.stderr
+    several = brainhive("show", align.path.name, retrieval.path.name)
+    assert several.exit_code == 2
+    assert align.path.name in several.stderr and retrieval.path.name in several.stderr
 
 
 def test_for_programs_a_time_is_in_iso_and_a_size_in_bytes(
@@ -132,7 +138,7 @@ def many(home: Path) -> list[RunFolder]:
     """Four finished runs, the newest first, in a command that lists two at once."""
     made = []
     for age_s in range(4):
-        run = opened("explain", f"of-{age_s}", all={"top1": TOP1})
+        run = write_run("explain", f"of-{age_s}", all={"top1": TOP1})
         os.utime(run.path / "metrics.json", (10_000 - age_s,) * 2)
         (run.path / "environment.json").unlink()
         made.append(run)
@@ -148,7 +154,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(run.path.name)
         return 0
 
-    monkeypatch.setattr(runs_command, "MAX_LISTED", 2)
+    monkeypatch.setattr(runs_command, "MAX_LISTED_RUNS", 2)
     monkeypatch.setattr(runs_command, "_count_bytes", count)
     return names
 
@@ -168,9 +174,9 @@ def test_the_newest_runs_are_listed_and_older_ones_counted(
     # of the others no file is counted
     assert newest == names[:2] == counted
     assert document["details"] == {"older": 2}
-    assert "2 older runs: brainhive runs --all" in document["tables"][0]["note"]
-    shown = brainhive(columns="60").stdout
-    assert "2 older runs: brainhive runs --all" in shown and names[2] not in shown
+    for text in (document["tables"][0]["note"], brainhive(columns="60").stdout):
+        assert "2 older runs" in text and "brainhive runs --all" in text
+        assert names[2] not in text
 
 
 def test_all_runs_are_listed_on_demand(
@@ -188,7 +194,7 @@ def test_a_name_is_searched_among_all_runs(
     oldest = many[-1].path.name
     assert listed(oldest)[0] == [oldest] == counted
     note = listed("explain")[1]["tables"][0]["note"]
-    assert "2 older runs: brainhive runs explain --all" in note
+    assert "2 older runs" in note and "brainhive runs explain --all" in note
 
 
 def test_of_a_named_run_no_other_is_read(

@@ -1,4 +1,4 @@
-"""runs verify: a cell trained again is equal to the bit, or what differs is said."""
+"""The command `runs verify`: a cell that is trained again, and its differences."""
 
 import json
 import shutil
@@ -70,7 +70,8 @@ def test_other_weights_versions_and_inputs_are_told_and_end_with_another_code(
 
     details = json.loads(differs.stdout)["details"]
     assert differs.exit_code == 1 and not details["equal"]
-    assert details["differs_in"] == [f"torch: 0 there, {version} here"]
+    (difference,) = details["differs_in"]
+    assert difference.startswith("torch: 0 ") and version in difference
     assert [*details["ranks"].values()] == [0]
     table: Any = CliRunner().invoke(app, line)
     assert "weights" in table.stdout and "differ" in table.stdout
@@ -100,17 +101,24 @@ def test_variants_are_verified_and_models_and_absent_data_refused(
         edit_top1(tested.folder, "alpha=1.0 · all")
         edited = go("runs", f"words=[verify,{tested.folder.name}]").details["metrics"]
         (line,) = edited
-        assert line.startswith(f"{tested.folder.name}:alpha=1.0, top-1, all: 0.950 ")
-        with pytest.raises(RecipeError, match="no cell 'nobody'"):
+        for fact in (f"{tested.folder.name}:alpha=1.0", "top-1", "all", "0.950"):
+            assert fact in line
+        with pytest.raises(RecipeError) as unknown_cell:
             go("runs", f"words=[verify,{sweep.folder.name},nobody]")
-        with pytest.raises(RecipeError, match="takes a run and a cell"):
+        assert "'nobody'" in str(unknown_cell.value)
+        with pytest.raises(RecipeError) as three_names:
             go("runs", f"words=[verify,{sweep.folder.name},nobody,more]")
+        assert "3" in str(three_names.value) and "RUN CELL" in str(
+            three_names.value.hint
+        )
         model = next(sweep.folder.glob("cells/**/model"))
-        with pytest.raises(RecipeError, match="does not hold its recipe"):
+        with pytest.raises(RecipeError) as model_folder:
             go("runs", f"words=[verify,{model}]")
+        assert str(model) in str(model_folder.value)
         shutil.rmtree(tmp_path / "signals")
-        with pytest.raises(MissingData, match="no signals"):
+        with pytest.raises(MissingData) as no_signals:
             go("runs", f"words=[verify,{sweep.folder.name}]")
+        assert "signals" in str(no_signals.value)
 
 
 def spoil(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -153,9 +161,11 @@ def test_edited_metrics_are_named_with_what_is_measured_again(
     monkeypatch.chdir(run.parent)
     result = go("runs", f"words=[verify,{run.name}]")
 
-    expected = f"top-1, {scope}: 0.950 reported, {value:.3f} measured again"
-    assert result.exit_code == 1 and result.details["metrics"] == [expected]
-    assert ("metric differs", expected) in result.tables[0].rows
+    (difference,) = result.details["metrics"]
+    for fact in ("top-1", scope, "0.950", f"{value:.3f}"):
+        assert fact in difference
+    assert result.exit_code == 1
+    assert ("metric differs", difference) in result.tables[0].rows
 
 
 @pytest.mark.nightly
@@ -178,7 +188,7 @@ def test_changed_embeddings_are_named(
     result = go("runs", f"words=[verify,{trained.name}]")
 
     (changed,) = result.details["embeddings"]
-    assert result.exit_code == 1 and changed.startswith(f"{store}: ")
+    assert result.exit_code == 1 and str(store) in changed
 
 
 def test_an_edited_run_is_refused_without_advice_to_delete_its_digests(
@@ -194,7 +204,8 @@ def test_an_edited_run_is_refused_without_advice_to_delete_its_digests(
     metrics = home / evaluated.folder.relative_to(world) / "metrics.json"
     metrics.write_text(metrics.read_text().replace("top1", "top1 "))
 
-    with pytest.raises(BrainhiveError, match=r"metrics\.json was changed") as refused:
+    with pytest.raises(BrainhiveError) as refused:
         go("runs", f"words=[verify,{evaluated.folder.name}]")
 
+    assert "metrics.json" in str(refused.value)
     assert "delete" not in refused.value.hint and "--again" in refused.value.hint
