@@ -1,9 +1,13 @@
-"""Audit of other people's retrieval results: facts about their similarities, ids,
-training data and log, each with its size in percentage points.
+"""Audit of another project's retrieval result: checks for common mistakes.
+
+Each check compares facts about the files with the claims of their publisher. A check
+has a finding, no finding, or is not decidable from the files. The size of a finding is
+given in percentage points of the claimed score.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +15,11 @@ from torch import Tensor
 
 from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.measurement.corrections import Assignment, Csls, Sinkhorn
-from brainhive_cli.measurement.epoch_log import ROUNDING, find_logs, round_to
+from brainhive_cli.measurement.epoch_log import (
+    MAX_ROUNDING_POINTS,
+    compute_rounding,
+    find_logs,
+)
 from brainhive_cli.measurement.foreign_result import PRECISION, ForeignResult
 from brainhive_cli.measurement.ranks import (
     TIE_TOLERANCE,
@@ -21,7 +29,7 @@ from brainhive_cli.measurement.ranks import (
 )
 from brainhive_cli.measurement.readings import (
     COSINE,
-    compare,
+    compute_similarities,
     fill_missing,
     list_readings,
 )
@@ -29,445 +37,705 @@ from brainhive_cli.measurement.statistics import estimate_interval
 from brainhive_cli.measurement.units import Items
 
 FINDING, NOTHING, UNDECIDED = "finding", "none", "not decidable"
-"""What a check states."""
-CERTAIN = 3.0
-"""Standard deviations by which ties that break at random may exceed their mean."""
-MOST_COMPARED = 10_000
-"""Signals and candidates up to which similarities are corrected."""
-EQUAL = 1e-4
-"""Share of the spread below which means over the test signals are equal."""
-COPY, MIN_DIMENSIONS = 0.999, 8
-"""Least cosine of copies, and effective dimensions of embeddings that are compared: in
-fewer, different pictures are as near.
+STATES = {True: FINDING, False: NOTHING, None: UNDECIDED}
+"""State of a check, keyed by `Judgement.has_finding`."""
+MAX_TIE_DEVIATIONS = 3.0
+"""Largest difference between a score with random ties and its mean, in standard
+deviations.
 """
-MIN_WRONG = 12
-"""Wrong first choices from which a pattern of them is no chance: as many that exclude
-one another have a probability of at most 1e-4.
+MAX_CORRECTED_SIZE = 10_000
+"""Largest number of signals or candidates whose similarities are corrected."""
+MAX_MEAN_DIFFERENCE = 1e-4
+"""Largest difference between two means over the test signals that count as equal, as a
+share of the standard deviation.
 """
-MOST_FIRST = 0.9
-"""Share of signals with one nearest picture from which predictions have collapsed."""
-SEEDS = 2.33
-"""Standard deviations of a score by which a mean over seeds exceeds that of one seed in
-1 of 100 at most.
+MIN_COPY_COSINE = 0.999
+"""Smallest cosine similarity of two pictures that count as copies."""
+MIN_EFFECTIVE_DIMENSIONS = 8
+"""Smallest number of effective dimensions of embeddings that are searched for copies.
+With fewer, the embeddings of different pictures are as similar as copies.
+"""
+MIN_WRONG_CHOICES = 12
+"""Smallest number of wrong first choices in which a pattern is judged. The probability
+that so many exclude one another by chance is at most 1e-4.
+"""
+MAX_COMMON_CHOICE = 0.9
+"""Largest share of signals with the same first choice. Above it, predictions may have
+collapsed to a single picture.
+"""
+MAX_SEED_DEVIATIONS = 2.33
+"""Largest difference between a mean over seeds and the score of one seed, in standard
+deviations of a score. A larger difference has a probability of at most 1 %.
 """
 TOGETHER = "test signals together"
 STANDARDISED = "standardised by test signals"
 CLAIMED = "claimed numbers"
-BEFORE = "predictions or similarities from before that step"
+NEEDED_PREDICTIONS = "predictions or similarities from before that step"
 
 Row = tuple[str, str, float | None, str]
-"""Check, state, percentage points, and evidence or what is needed for the points."""
-Judged = tuple[bool | None, float | None, str]
-"""Whether there is a finding (None: not decidable), its points, and evidence."""
+"""Name of a check, its state, its percentage points, and the evidence."""
+
+
+class Judgement(NamedTuple):
+    """Outcome of a check.
+
+    Attributes:
+        has_finding: True if there is a finding, None if the check is not decidable.
+        points: Size of the finding in percentage points, or None if it is unknown.
+        evidence: Numbers on which the outcome rests, or an empty text.
+    """
+
+    has_finding: bool | None
+    points: float | None
+    evidence: str
+
+
+class AlternativeRanking(NamedTuple):
+    """Ranks by a protocol that a publisher may have used without saying so.
+
+    Attributes:
+        check: Name of the check that the protocol belongs to.
+        name: Name of the protocol.
+        ranks: Ranks [N] of the targets.
+    """
+
+    check: str
+    name: str
+    ranks: Int64
+
+
+class Reading(NamedTuple):
+    """Result by a set of usual conventions.
+
+    Attributes:
+        name: Names of the conventions. Empty for the files without a change.
+        members: Result of each training in the files. The first is checked.
+        is_reached: True if the claims agree with a plain ranking.
+    """
+
+    name: str
+    members: list[ForeignResult]
+    is_reached: bool
 
 
 def audit(result: ForeignResult) -> list[Row]:
-    """Do every check; a claim that a usual convention reaches needs no explanation."""
-    claims = {k: result.claims[f"top{k}"] for k in TOP_K if f"top{k}" in result.claims}
-    for choice in _choose_readings(result, claims):
-        reading, members, is_reached = choice
-        result = members[0]
-        protocols = [("ties", "ties for the model", result.rank(-TIE_TOLERANCE))]
-        protocols += _correct(result)
-        causes = set[str]()
-        for check, _, counted in protocols:
-            is_same = True
-            for k, claim in claims.items():
-                top = 100 * float((counted <= k).mean())
-                is_same &= abs(top - claim) <= round_to(claim)
-            if is_same:
-                causes.add(check)
-        if is_reached or causes:
+    """Do every check on a result.
+
+    A claim is plain if a usual reading of the files reaches it by a plain ranking. A
+    claim that is higher than the plain score must have another cause: ties, a
+    correction, the choice of an epoch, or the files lack something.
+
+    Returns:
+        A row for each check.
+    """
+    claims: dict[int, float] = {}
+    for k in TOP_K:
+        if f"top{k}" in result.claims:
+            claims[k] = result.claims[f"top{k}"]
+
+    # the first reading that reaches the claims, by a plain ranking or another protocol
+    for reading in _choose_readings(result, claims):
+        result = reading.members[0]
+        alternatives = [
+            AlternativeRanking(
+                "ties", "ties for the model", result.rank_with_ties(-TIE_TOLERANCE)
+            )
+        ]
+        alternatives += _rank_with_corrections(result)
+        causes = _find_causes(alternatives, claims)
+        if reading.is_reached or causes:
             break
 
-    # the first top-k whose claim is higher than a plain ranking gives, by more than
-    # trainings differ if there is such a one; else the first that is claimed
-    plain = {k: _rank_plainly(result, k) for k in TOP_K}
+    # claims above the plain score, and those that differ by more than trainings do
+    plain_scores = {k: _score_plain_ranking(result, k) for k in TOP_K}
     higher = list[int]()
-    if not is_reached:
-        higher = [k for k, claim in claims.items() if claim - ROUNDING > plain[k][1]]
-    is_higher = bool(higher)
-    far = [k for k in higher if not _reach(members, {k: claims[k]}, SEEDS)]
-    result = replace(result, k=[*far, *higher, *claims, 1][0])
+    if not reading.is_reached:
+        for k, claim in claims.items():
+            _, highest = plain_scores[k]
+            if claim - MAX_ROUNDING_POINTS > highest:
+                higher.append(k)
+    far = []
+    for k in higher:
+        claim_of_k = {k: claims[k]}
+        if not _agree(reading.members, claim_of_k, deviations=MAX_SEED_DEVIATIONS):
+            far.append(k)
 
-    # a claim that several protocols reach is one finding, of the first; the last check
-    # finds what nothing explains
+    # check the top-k score whose claim stands out most
+    k = (far + higher + list(claims) + [1])[0]
+    result = replace(result, k=k)
+
+    # a claim that several checks explain is a finding of the first of them only
     rows = list[Row]()
+    is_unexplained = bool(higher)
     for check, (judge, needed) in CHECKS.items():
-        found, points, evidence = judge(result)
-        for by, name, counted in protocols:
-            evidence += f"; {name} {result.top(counted):.1f}" if by == check else ""
-        if check == CLAIMED and reading:
-            evidence += f"; read as {reading}"
-        if check == CLAIMED and len(members) > 1:
-            evidence += f"; {len(members)} trainings in the files, the first is judged"
-        if is_higher and check in causes:
-            found = True
-        elif is_higher and check == CLAIMED:
-            reason = _explain(result, members[1:], claims, bool(far))
-            found = None if reason else True
+        has_finding, points, evidence = judge(result)
+        is_cause = check in causes
+        for alternative in alternatives:
+            if alternative.check == check:
+                score = result.compute_top_k(alternative.ranks)
+                evidence += f"; {alternative.name} {score:.1f}"
+        if check == CLAIMED:
+            evidence += _describe_reading(reading)
+
+        if is_unexplained and is_cause:
+            has_finding = True
+        elif is_unexplained and check == CLAIMED:
+            reason = _explain(result, reading.members[1:], claims, bool(far))
+            has_finding = None if reason else True
             evidence += f"; {reason}" if reason else ""
-        if is_higher and check in {*causes, CLAIMED}:
-            points = claims[result.k] - plain[result.k][0]
-        is_higher &= not (found and check in {*causes, "epoch"})
-        state = FINDING if found else UNDECIDED if found is None else NOTHING
-        points = points if found else None
-        if state != NOTHING and points is None:
-            evidence += f"; needed: {needed}"
-        rows.append((check, state, points, evidence.removeprefix("; ")))
+        if is_unexplained and (is_cause or check == CLAIMED):
+            plain_score, _ = plain_scores[k]
+            points = claims[k] - plain_score
+        if has_finding and (is_cause or check == "epoch"):
+            is_unexplained = False
+
+        rows.append(_make_row(check, has_finding, points, evidence, needed))
     return rows
+
+
+def _find_causes(
+    alternatives: Sequence[AlternativeRanking], claims: Mapping[int, float]
+) -> set[str]:
+    """Return the checks of the alternative rankings that reach every claim.
+
+    Args:
+        alternatives: Ranks by other protocols.
+        claims: Claimed top-k scores in percent, keyed by k.
+    """
+    causes = set[str]()
+    for alternative in alternatives:
+        is_same = True
+        for k, claim in claims.items():
+            score = 100 * float((alternative.ranks <= k).mean())
+            is_same &= abs(score - claim) <= compute_rounding(claim)
+        if is_same:
+            causes.add(alternative.check)
+    return causes
+
+
+def _describe_reading(reading: Reading) -> str:
+    """Describe the conventions and the trainings of a reading, as further evidence."""
+    description = ""
+    if reading.name:
+        description += f"; read as {reading.name}"
+    if len(reading.members) > 1:
+        count = len(reading.members)
+        description += f"; {count} trainings in the files, the first is checked"
+    return description
+
+
+def _make_row(
+    check: str,
+    has_finding: bool | None,
+    points: float | None,
+    evidence: str,
+    needed: str,
+) -> Row:
+    """Make the row of a check.
+
+    Args:
+        check: Name of the check.
+        has_finding: True if there is a finding, None if it is not decidable.
+        points: Size of the finding in percentage points, if it is known.
+        evidence: Numbers on which the outcome rests.
+        needed: Data that the check lacks, which is named if it is not decidable or if
+            the points are unknown.
+    """
+    state = STATES[has_finding]
+    if not has_finding:
+        points = None
+    if state != NOTHING and points is None:
+        evidence += f"; needed: {needed}"
+    return check, state, points, evidence.removeprefix("; ")
 
 
 def _choose_readings(
     result: ForeignResult, claims: Mapping[int, float]
-) -> list[tuple[str, list[ForeignResult], bool]]:
-    """Choose the first reading of the files that reaches the claims, else the files as
-    they are and the first reading that comes as near as trainings differ.
-
-    Returns:
-        Names, results of the trainings in the files, and whether they reach the claims.
-    """
-    name, members = next(list_readings(result))
-    if not claims or _reach(members, claims, points=ROUNDING):
-        return [(name, members, True)]
-    near = list[tuple[str, list[ForeignResult], bool]]()
-    for reading, read in list_readings(result):
-        if _reach(read, claims):
-            return [(reading, read, True)]
-        if not near and _reach(read, claims, SEEDS):
-            near = [(reading, read, False)]
-    return [(name, members, False), *near]
-
-
-def _reach(
-    members: Sequence[ForeignResult],
-    claims: Mapping[int, float],
-    spread: float = 0,
-    points: float = 0,
-) -> bool:
-    """Test whether the mean top-k of results is as claimed: rounded, or cut after the
-    last decimal, and but for random ties.
+) -> list[Reading]:
+    """Choose the readings of the files that are compared with the claims.
 
     Args:
-        members: Results of the trainings in the files.
-        claims: Top-k in percent, by k.
-        spread: Standard deviations of a score that it may differ by.
-        points: Percentage points that it may differ by.
+        result: Result as filed.
+        claims: Claimed top-k scores in percent, keyed by k.
+
+    Returns:
+        The first reading that reaches the claims. If no reading does, the files without
+        a change, followed by the first reading that is as close to the claims as
+        trainings are to each other, if there is such a reading.
+    """
+    name, members = next(list_readings(result))
+    if not claims or _agree(members, claims, points=MAX_ROUNDING_POINTS):
+        return [Reading(name, members, is_reached=True)]
+    choices = [Reading(name, members, is_reached=False)]
+    for reading_name, reading_members in list_readings(result):
+        if _agree(reading_members, claims):
+            return [Reading(reading_name, reading_members, is_reached=True)]
+        if len(choices) == 1 and _agree(
+            reading_members, claims, deviations=MAX_SEED_DEVIATIONS
+        ):
+            choices.append(Reading(reading_name, reading_members, is_reached=False))
+    return choices
+
+
+def _agree(
+    members: Sequence[ForeignResult],
+    claims: Mapping[int, float],
+    deviations: float = 0,
+    points: float = 0,
+) -> bool:
+    """Return True if the mean scores of trainings agree with the claims.
+
+    A claim may be rounded, or cut after its last decimal. Ties may have been broken at
+    random.
+
+    Args:
+        members: Result of each training in the files.
+        claims: Claimed top-k scores in percent, keyed by k.
+        deviations: Tolerance in standard deviations of a score.
+        points: Tolerance in percentage points.
     """
     for k, claim in claims.items():
-        low, high = np.mean([_rank_plainly(member, k) for member in members], 0)
-        error = (low * (100 - low) / len(members[0].ranks)) ** 0.5
-        if "pool" in members[0].claims:  # the mean over subsets may also be lower
+        scores = [_score_plain_ranking(member, k) for member in members]
+        low, high = np.mean(scores, 0)
+        deviation = (low * (100 - low) / len(members[0].ranks)) ** 0.5
+
+        # a mean over random subsets of the candidates may also be lower
+        if "pool" in members[0].claims:
             low -= high - low
-        rounding = max(points, round_to(claim))
-        above = spread * error + rounding
-        if not low - above - rounding <= claim <= high + above:
+        rounding = max(points, compute_rounding(claim))
+        tolerance = deviations * deviation + rounding
+
+        # cutting after the last decimal doubles the error, downwards only
+        if not low - tolerance - rounding <= claim <= high + tolerance:
             return False
     return bool(claims)
 
 
 def _explain(
     result: ForeignResult,
-    others: Sequence[ForeignResult],
+    other_trainings: Sequence[ForeignResult],
     claims: Mapping[int, float],
     is_far: bool,
 ) -> str:
-    """Say what the files lack that could explain a claim higher than they give.
+    """Explain a claim that is higher than the plain score by data the files may lack.
 
     Args:
-        result: The judged result.
-        others: Results of the other trainings in the files.
-        claims: Top-k in percent, by k.
-        is_far: Whether it is further from the result than trainings differ.
+        result: Result that is checked.
+        other_trainings: Results of the other trainings in the files.
+        claims: Claimed top-k scores in percent, keyed by k.
+        is_far: True if the claim differs from the result by more than trainings do.
 
     Returns:
-        The explanation, empty if there is none.
+        The explanation, or an empty text if there is none.
     """
-    if any(_reach([other], claims) for other in others):
-        return "it is the score of another training in the files"
+    if any(_agree([training], claims) for training in other_trainings):
+        return "the claim is the score of another training in the files"
     if result.claims.get("trainings", 1) > 1:
         return "the claim is a mean over several trainings"
-    if result.predicted is None and len({*result.seen}) < len(result.seen):
-        return "predictions of a picture's signals may have been averaged"
+    has_repetitions = len(set(result.seen_names)) < len(result.seen_names)
+    if result.predictions is None and has_repetitions:
+        return "the predictions of a picture's signals may have been averaged"
     claim = claims[result.k]
     for log in find_logs(result).values():
-        if (abs(log.scores - claim) <= round_to(claim) + log.rounding).any():
+        tolerance = compute_rounding(claim) + log.rounding
+        if (abs(log.scores - claim) <= tolerance).any():
             return "the log has the claim at another epoch"
     if not is_far:
-        return "trainings differ by as much, so it may be a mean over several"
+        return "trainings differ by as much, so the claim may be a mean over several"
     return ""
 
 
-def _claimed(result: ForeignResult) -> Judged:
-    """Compare the claimed score and number of candidates with those of the files."""
-    claim = result.claims.get(f"top{result.k}")
-    plain, _ = _rank_plainly(result, result.k)
-    if claim is None:
-        return None, None, ""
-    ways = result.claims.get("pool", result.pool)
-    evidence = f"top-{result.k} {claim:.1f} claimed, {plain:.1f} by a plain ranking; "
-    evidence += f"{ways:.0f} candidates claimed, {result.pool} in the files"
-    return ways > result.pool, None, evidence
+def _score_plain_ranking(result: ForeignResult, k: int) -> tuple[float, float]:
+    """Compute the top-k score of a plain ranking and an upper limit for random ties.
 
+    If the claim has fewer candidates than the files, the score is its mean over all
+    subsets of the candidates.
 
-def _rank_plainly(result: ForeignResult, k: int) -> tuple[float, float]:
-    """Compute top-k [%] with ties against the model, and the most that random ties
-    give, among them those that the precision of the file makes.
+    Returns:
+        The score with ties against the model, and the highest score that is plausible
+        if ties are broken at random, both in percent. Values that differ by less than
+        the precision of the file are ties.
     """
     from scipy.stats import hypergeom
 
-    # probabilities of a hit [N]; for a claim among fewer candidates, over all subsets
+    # probability of a hit [N], if a tie is broken at random
+    lowest_ranks, highest_ranks = result.rank_ranges
+    n_ranks = highest_ranks - lowest_ranks + 1
+    chances = ((k + 1 - lowest_ranks) / n_ranks).clip(0, 1)
+    hits = result.ranks <= k
+
+    # a hit in a random subset has fewer than k of the better candidates
     pool = result.pool
-    ways = int(result.claims.get("pool", result.pool))
-    first, last = result.range_of_ranks
-    chances = ((k + 1 - first) / (last - first + 1)).clip(0, 1)
-    plain = result.ranks <= k
-    if k <= ways < pool:
-        plain = chances = hypergeom.cdf(k - 1, pool - 1, result.ranks - 1, ways - 1)
-    error = np.sqrt((chances * (1 - chances)).sum()) / len(chances)
-    most = max(plain.mean(), chances.mean() + CERTAIN * error)
-    return 100 * float(plain.mean()), 100 * float(most)
+    claimed_pool = int(result.claims.get("pool", result.pool))
+    if k <= claimed_pool < pool:
+        chances = hypergeom.cdf(k - 1, pool - 1, result.ranks - 1, claimed_pool - 1)
+        hits = chances
+    deviation = np.sqrt((chances * (1 - chances)).sum()) / len(chances)
+    highest = max(hits.mean(), chances.mean() + MAX_TIE_DEVIATIONS * deviation)
+    return 100 * float(hits.mean()), 100 * float(highest)
 
 
-def _correct(result: ForeignResult) -> Iterator[tuple[str, str, Int64]]:
-    """Rank by what uses the test signals together: check, name, and ranks [N]."""
+def _rank_with_corrections(result: ForeignResult) -> Iterator[AlternativeRanking]:
+    """Rank by each usual protocol that uses all test signals together."""
     values = result.similarities.double()
-    if max(values.shape) > MOST_COMPARED:
+    if max(values.shape) > MAX_CORRECTED_SIZE:
         return
+    corrections: dict[str, Assignment | Sinkhorn | Csls] = {
+        "one-to-one assignment": Assignment()
+    }
+    for temperature in (0.01, 0.05, 0.1):
+        corrections[f"Sinkhorn at {temperature}"] = Sinkhorn(temperature=temperature)
+    for neighbours in (5, 10):
+        corrections[f"CSLS of {neighbours}"] = Csls(neighbours=neighbours)
     scaled = values / values.abs().max().clamp(min=1)
-    for name, correction in {
-        "one-to-one assignment": Assignment(),
-        **{f"Sinkhorn at {t}": Sinkhorn(temperature=t) for t in (0.01, 0.05, 0.1)},
-        **{f"CSLS of {count}": Csls(neighbours=count) for count in (5, 10)},
-    }.items():
+    for name, correction in corrections.items():
         corrected = correction.correct(scaled, scaled, scaled)
-        yield TOGETHER, name, replace(result, similarities=corrected).ranks
-    if result.predicted is None or result.gallery is None or result.ranked is not None:
+        ranks = replace(result, similarities=corrected).ranks
+        yield AlternativeRanking(TOGETHER, name, ranks)
+
+    # predictions that are centred or standardised over the test signals
+    is_backward = result.ranked_pictures is not None
+    if result.predictions is None or result.gallery is None or is_backward:
         return
-    predicted = result.predicted.double()
-    centred = predicted - predicted.nanmean(0)
-    for name, standardised in {
+    predictions = result.predictions.double()
+    centred = predictions - predictions.nanmean(0)
+    deviations = centred.square().nanmean(0).sqrt()
+    changed_predictions = {
         "centred": centred,
-        "standardised": centred / centred.square().nanmean(0).sqrt().clamp(min=1e-12),
-    }.items():
-        similarities = compare(standardised, result.gallery, COSINE)
+        "standardised": centred / deviations.clamp(min=1e-12),
+    }
+    for name, changed in changed_predictions.items():
+        similarities = compute_similarities(changed, result.gallery, COSINE)
         if len(similarities) == len(result.targets):
             filled = fill_missing(similarities)
-            counted = replace(result, similarities=filled).ranks
-            yield STANDARDISED, f"{name} over the test signals", counted
+            ranks = replace(result, similarities=filled).ranks
+            yield AlternativeRanking(
+                STANDARDISED, f"{name} over the test signals", ranks
+            )
 
 
-def _spread(similarities: Tensor) -> float:
-    """Compute the standard deviation of similarities, whatever a few of them are."""
+def _check_ties(result: ForeignResult) -> Judgement:
+    """State the scores with ties against the model.
+
+    `audit` makes this a finding if ties for the model reach the claims.
+    """
+    names = ("top1", "top5", "mean_rank", "rank_auc")
+    metrics = summarise_ranks(
+        [result.ranks], result.pool, split="test", metric_names=names
+    )
+    scores = ", ".join(f"{metric.name} {metric.value:.3f}" for metric in metrics)
+    evidence = f"ties against the model: {scores}"
+    if result.n_missing:
+        evidence += f"; {result.n_missing} similarities are missing and rank last"
+    return Judgement(False, None, evidence)
+
+
+def _check_signals_together(result: ForeignResult) -> Judgement:
+    """Find traces of a method that uses all test signals together.
+
+    A one-to-one assignment leaves first choices that exclude one another. Other methods
+    leave equal means or sums over the signals. Both also occur in a perfect result, so
+    enough first choices must be wrong.
+    """
+    values = result.similarities.double()
+    traces = list[str]()
+    n_signals, n_candidates = values.shape
+
+    # signals whose first choice is wrong in a one-to-one assignment, except pairs of
+    # signals that chose each other's picture, because such pictures may look alike
+    first_choices = values.argmax(1)
+    targets = result.targets[:, 0]
+    n_chosen = len(first_choices.unique())
+    n_seen = len(targets.unique())
+    if n_signals == n_candidates == n_chosen == n_seen:
+        signal_of_picture = targets.argsort()
+        chosen_signals = signal_of_picture[first_choices]  # [N]
+        is_exchanged = chosen_signals[chosen_signals] == torch.arange(n_signals)
+        is_wrong = (first_choices != targets) & ~is_exchanged
+        n_wrong = is_wrong.sum()
+        if n_wrong >= MIN_WRONG_CHOICES:
+            traces.append(f"all first choices differ, although {n_wrong} are wrong")
+
+    # candidates without missing similarities, which rank below all others
+    is_complete = (values > values.min()).all(0) | (result.n_missing == 0)  # [M]
+    has_wrong = (result.ranks > 1).sum() >= MIN_WRONG_CHOICES
+    if has_wrong and len(values.unique()) > 2 and is_complete.sum() > 2:
+        complete = values[:, is_complete]
+
+        # a constant row, such as a lost signal filled with 0, carries no information
+        complete = complete[complete.amax(1) > complete.amin(1)]
+        levels = torch.stack([complete.mean(0), complete.logsumexp(0)])
+        ranges = levels.amax(1) - levels.amin(1)
+        if (ranges < MAX_MEAN_DIFFERENCE * _compute_spread(values)).any():
+            traces.append("sums over test signals are equal for all pictures")
+
+    return Judgement(bool(traces), None, "; ".join(traces))
+
+
+def _compute_spread(similarities: Tensor) -> float:
+    """Compute the standard deviation of similarities, with outliers clipped."""
     values = similarities.numpy()
     low, high = np.quantile(values, (0.001, 0.999))
     return float(values.clip(low, high).std())
 
 
-def _ties(result: ForeignResult) -> Judged:
-    names = ("top1", "top5", "mean_rank", "rank_auc")
-    metrics = summarise_ranks(
-        [result.ranks], result.pool, split="test", metric_names=names
-    )
-    listed = (f"{metric.name} {metric.value:.3f}" for metric in metrics)
-    evidence = f"ties against the model: {', '.join(listed)}"
-    if result.missing:
-        evidence += f"; {result.missing} similarities are missing, they rank last"
-    return False, None, evidence
+def _check_standardisation(result: ForeignResult) -> Judgement:
+    """Find predictions that were standardised over the test signals.
 
-
-def _standardised(result: ForeignResult) -> Judged:
-    """Find predictions whose columns have exactly the same mean over the test signals
-    as others have: 0, or that of the gallery or of the training pictures.
+    The mean of each column over the test signals is then exactly 0, or the mean of the
+    gallery or of the training pictures.
     """
-    predicted = result.predicted
+    predictions = result.predictions
     gallery = result.gallery
-    if predicted is None or gallery is None:
-        return None, None, ""
-    values = predicted.double()[predicted.isfinite().all(1)]
-    if len(values) < 2 or (result.ranks > 1).sum() < MIN_WRONG:
-        return False, None, ""
+    if predictions is None or gallery is None:
+        return Judgement(None, None, "")
+    is_finite = predictions.isfinite().all(1)
+    values = predictions.double()[is_finite]
+    if len(values) < 2 or (result.ranks > 1).sum() < MIN_WRONG_CHOICES:
+        return Judgement(False, None, "")
     spread = values.std(0)
     is_varied = spread > 0
-    equal = max(EQUAL, PRECISION.get(predicted.dtype, 0))
+    tolerance = max(MAX_MEAN_DIFFERENCE, PRECISION.get(predictions.dtype, 0))
 
-    means = {"0": torch.zeros_like(spread), "that of the gallery": gallery.nanmean(0)}
-    learned = result.train_vectors
-    if learned is not None and learned.shape[1:] == gallery.shape[1:]:
-        means["that of the training pictures"] = learned.nanmean(0)
+    means = {"0": torch.zeros_like(spread), "of the gallery": gallery.nanmean(0)}
+    train_embeddings = result.train_embeddings
+    if train_embeddings is not None and train_embeddings.shape[1:] == gallery.shape[1:]:
+        means["of the training pictures"] = train_embeddings.nanmean(0)
     for name, mean in means.items():
-        is_equal = ((values.mean(0) - mean).abs() < equal * spread)[is_varied]
-        if len(is_equal) < MIN_DIMENSIONS or not is_equal.all():
+        is_near = (values.mean(0) - mean).abs() < tolerance * spread
+        is_equal = is_near[is_varied]
+        if len(is_equal) < MIN_EFFECTIVE_DIMENSIONS or not is_equal.all():
             continue
-        evidence = f"all {len(is_equal)} columns have the mean {name}"
+        evidence = f"all {len(is_equal)} prediction columns have the mean {name}"
         if (spread[is_varied] - 1).abs().max() < 1 / len(values):
             evidence += " and the standard deviation 1"
         evidence += " over the test signals"
-
-        # its worth: a regression gives the means of pictures, and their spreads
-        # shrunk by the correlation with the seen picture
-        if len(values) != len(result.targets) or result.ranked is not None:
-            return True, None, evidence
-        vectors = gallery.double().nan_to_num(0)
-        seen = vectors[result.pictures]
-        scores = [(array - array.mean(0)) / array.std(0) for array in (values, seen)]
-        shrunk = (scores[0] * scores[1]).mean(0).clamp(min=0) * vectors.std(0)
-        estimate = scores[0] * shrunk + vectors.mean(0)
-        without = replace(result, similarities=compare(estimate, vectors, COSINE)).top()
-        evidence += f"; about {without:.1f} with those that a regression gives"
-        points = result.top() - without
-        return True, points if points > 0 else None, evidence
-    return False, None, "the means of the columns over the test signals differ"
+        is_backward = result.ranked_pictures is not None
+        if len(values) != len(result.targets) or is_backward:
+            return Judgement(True, None, evidence)
+        score = _score_without_standardisation(result, values, gallery)
+        evidence += f"; the score is about {score:.1f} with the means of a regression"
+        points = result.compute_top_k() - score
+        return Judgement(True, points if points > 0 else None, evidence)
+    evidence = "the means of the columns over the test signals differ"
+    return Judgement(False, None, evidence)
 
 
-def _together(result: ForeignResult) -> Judged:
-    """Find traces of the test signals as a whole in what the files hold."""
-    values = result.similarities.double()
-    traces = list[str]()
-    count, width = values.shape
-    is_complete = (values > values.min()).all(0) | (result.missing == 0)  # [M]
-    # first choices that exclude one another, although some are wrong; pictures that are
-    # alike may be exchanged in pairs
-    first = values.argmax(1)
-    own = result.targets[:, 0]
-    if count == width == len(first.unique()) == len(own.unique()):
-        chosen = own.argsort()[first]  # [N] the signal of the picture that is first
-        wrong = (first != own) & (chosen[chosen] != torch.arange(count))
-        if wrong.sum() >= MIN_WRONG:
-            traces.append(f"all first choices differ, although {wrong.sum()} are wrong")
+def _score_without_standardisation(
+    result: ForeignResult, predictions: Tensor, gallery: Tensor
+) -> float:
+    """Estimate the score before predictions were standardised.
 
-    # equal means or sums over the signals, which those of a perfect result may have
-    has_wrong = (result.ranks > 1).sum() >= MIN_WRONG
-    if has_wrong and len(values.unique()) > 2 and is_complete.sum() > 2:
-        complete = values[:, is_complete]
-        # signals that tell no pictures apart, as lost ones filled with 0, say nothing
-        complete = complete[complete.amax(1) > complete.amin(1)]
-        levels = torch.stack([complete.mean(0), complete.logsumexp(0)])
-        if (levels.amax(1) - levels.amin(1) < EQUAL * _spread(values)).any():
-            traces.append("sums over test signals are equal for all pictures")
+    A regression predicts the mean of the pictures. The standard deviation of its
+    predictions is the standard deviation of the pictures, multiplied by the correlation
+    with the seen pictures.
 
-    return bool(traces), None, "; ".join(traces)
+    Args:
+        result: Result that is checked.
+        predictions: Predictions [N, D] in float64.
+        gallery: Embeddings [M, D] of the candidates.
 
-
-def _without(result: ForeignResult, is_known: Bool, what: str) -> Judged:
-    """State how many signals are of known pictures, and the score of the others."""
-    evidence = f"{is_known.sum()} of {len(is_known)} signals show {what}"
-    if is_known.all() or not is_known.any():
-        return bool(is_known.all()), None, evidence
-    plain = result.top()
-    rest = result.top(result.ranks[~is_known])
-    evidence += f"; top-{result.k} falls from {plain:.1f} to {rest:.1f} without them"
-    return True, plain - rest, evidence
-
-
-def _overlap(result: ForeignResult) -> Judged:
-    # row numbers of two lists are no names
-    known = {*result.train_ids}
-    for names in (known, {*result.seen}):
-        if names <= {str(n) for n in range(len(names) + 1)}:
-            return None, None, ""
-    is_known = np.array([name in known for name in result.seen])
-    return _without(result, is_known, "training pictures, by name")
-
-
-def _copies(result: ForeignResult) -> Judged:
-    gallery = result.gallery
-    learned = result.train_vectors
-    if gallery is None or learned is None or gallery.shape[1] != learned.shape[1]:
-        return None, None, ""
-    gallery = normalise_tokens(gallery.nan_to_num(0))
-    learned = normalise_tokens(learned.nan_to_num(0))
-    scatter = torch.atleast_2d(torch.cov(learned.T))  # of one dimension a number
-    if scatter.trace() ** 2 < MIN_DIMENSIONS * scatter.square().sum():
-        return None, None, ""
-    is_copy = ((gallery @ learned.T).amax(1) >= COPY)[result.pictures].numpy()
-    return _without(result, is_copy, "copies of training pictures, by embedding")
-
-
-def _epoch(result: ForeignResult) -> Judged:
-    """Compare the claim with the best test score, and with those of epochs that are
-    chosen without the test; of several trainings with the means.
+    Returns:
+        The top-k score in percent.
     """
-    logs = [*find_logs(result).values()]
+    embeddings = gallery.double().nan_to_num(0)
+    seen_embeddings = embeddings[result.picture_rows]
+    predicted_scores = (predictions - predictions.mean(0)) / predictions.std(0)
+    seen_scores = (seen_embeddings - seen_embeddings.mean(0)) / seen_embeddings.std(0)
+    correlations = (predicted_scores * seen_scores).mean(0).clamp(min=0)  # [D]
+    spread = correlations * embeddings.std(0)
+    estimates = predicted_scores * spread + embeddings.mean(0)
+    similarities = compute_similarities(estimates, embeddings, COSINE)
+    return replace(result, similarities=similarities).compute_top_k()
+
+
+def _check_training_names(result: ForeignResult) -> Judgement:
+    """Find test pictures that have the name of a training picture."""
+    # lists that only number their rows have no names in common
+    train_ids = set(result.train_ids)
+    seen_names = set(result.seen_names)
+    for names in (train_ids, seen_names):
+        row_numbers = {str(number) for number in range(len(names) + 1)}
+        if names <= row_numbers:
+            return Judgement(None, None, "")
+    is_trained = np.array([name in train_ids for name in result.seen_names])
+    return _score_without(result, is_trained, "training pictures, by name")
+
+
+def _check_training_copies(result: ForeignResult) -> Judgement:
+    """Find test pictures that have the embedding of a training picture."""
+    gallery = result.gallery
+    train_embeddings = result.train_embeddings
+    if gallery is None or train_embeddings is None:
+        return Judgement(None, None, "")
+    if gallery.shape[1] != train_embeddings.shape[1]:
+        return Judgement(None, None, "")
+    gallery = normalise_tokens(gallery.nan_to_num(0))
+    train_embeddings = normalise_tokens(train_embeddings.nan_to_num(0))
+
+    # participation ratio: number of dimensions that the embeddings vary in
+    covariance = torch.atleast_2d(torch.cov(train_embeddings.T))
+    squared_trace = covariance.trace() ** 2
+    if squared_trace < MIN_EFFECTIVE_DIMENSIONS * covariance.square().sum():
+        return Judgement(None, None, "")
+    largest_cosines = (gallery @ train_embeddings.T).amax(1)
+    is_copy = (largest_cosines >= MIN_COPY_COSINE)[result.picture_rows].numpy()
+    return _score_without(result, is_copy, "copies of training pictures, by embedding")
+
+
+def _score_without(
+    result: ForeignResult, is_trained: Bool, description: str
+) -> Judgement:
+    """Compute the score without the signals of training pictures.
+
+    Args:
+        result: Result that is checked.
+        is_trained: True [N] if a signal shows a training picture.
+        description: Description of these pictures for the evidence.
+
+    Returns:
+        A finding if there is such a signal. Its points are the difference of the scores
+        with and without these signals.
+    """
+    n_trained = is_trained.sum()
+    evidence = f"{n_trained} of {len(is_trained)} signals show {description}"
+    if is_trained.all() or not is_trained.any():
+        return Judgement(bool(is_trained.all()), None, evidence)
+    score = result.compute_top_k()
+    remaining = result.compute_top_k(result.ranks[~is_trained])
+    evidence += (
+        f"; top-{result.k} falls from {score:.1f} to {remaining:.1f} without them"
+    )
+    return Judgement(True, score - remaining, evidence)
+
+
+def _check_epoch(result: ForeignResult) -> Judgement:
+    """Find a claim that is the best test score of all epochs.
+
+    Several trainings are compared by their means. It is no finding if the claim is also
+    a score that does not depend on the test, such as the score of the last epoch.
+    """
+    logs = list(find_logs(result).values())
     if not logs:
-        return None, None, ""
+        return Judgement(None, None, "")
     best = float(np.mean([np.nanmax(log.scores) for log in logs]))
-    score = float(np.mean([np.nanmax(log.honest) for log in logs]))
+    unselected = float(np.mean([np.nanmax(log.unselected_scores) for log in logs]))
     evidence = (
-        f"{logs[0].name} {best:.1f} at its best epoch, {score:.1f} at the last or at "
-        "the best on validation"
+        f"{logs[0].column} {best:.1f} at its best epoch, {unselected:.1f} at the last "
+        "epoch or at the best on validation"
     )
     if len(logs) > 1:
         evidence += f"; means over {len(logs)} trainings"
 
-    # the claim, within its rounding and that of the log
-    claim = result.claims.get(f"top{result.k}", result.top())
-    rounding = round_to(claim) + max(log.rounding for log in logs)
-    is_best = abs(claim - best) <= rounding < claim - score
-    for log in logs:  # the claim of one of them: its last epoch, or best on validation
-        own = log.honest[[0, -1]]
-        is_best &= not (np.abs(own - claim) <= rounding).any()
-    if is_best and best - score > ROUNDING:
-        is_validated = all(log.is_validated for log in logs)
-        if not is_validated:
-            evidence += "; the claim is the best, but validation is not in the log"
-        return is_validated or None, best - score, evidence
-    return False, None, evidence
+    # the claim agrees with the best, up to rounding, and is above the unselected score
+    claim = result.claims.get(f"top{result.k}", result.compute_top_k())
+    rounding = compute_rounding(claim) + max(log.rounding for log in logs)
+    is_best = abs(claim - best) <= rounding < claim - unselected
+
+    # the claim may also be the last epoch of one training, or its best on validation
+    for log in logs:
+        reported_scores = log.unselected_scores[[0, -1]]
+        is_best &= not (np.abs(reported_scores - claim) <= rounding).any()
+    if not is_best or best - unselected <= MAX_ROUNDING_POINTS:
+        return Judgement(False, None, evidence)
+    if not all(log.is_validated for log in logs):
+        evidence += "; the claim is the best, but the log has no validation scores"
+        return Judgement(None, best - unselected, evidence)
+    return Judgement(True, best - unselected, evidence)
 
 
-def _collapse(result: ForeignResult) -> Judged:
-    """Count how often each picture is first, and score one order for all signals."""
+def _check_collapse(result: ForeignResult) -> Judgement:
+    """Find predictions that are the same for nearly all signals.
+
+    A collapsed result scores no more than one order of the pictures for all signals. If
+    pictures were shown unequally often, this is still above chance.
+    """
     values = result.similarities.double()
-    first = values.argmax(1).bincount(minlength=values.shape[1])
-    often = int(first.max())
-    count = len(values)
+    n_signals, n_candidates = values.shape
+    counts = values.argmax(1).bincount(minlength=n_candidates)
+    n_common = int(counts.max())
+    n_never = (counts == 0).sum()
     chance = 100 * result.k / result.pool
-    constant = replace(result, similarities=values.mean(0).expand_as(values)).top()
+
+    # rank all signals by their mean similarities
+    mean_similarities = values.mean(0).expand_as(values)
+    constant = replace(result, similarities=mean_similarities).compute_top_k()
     evidence = (
-        f"one picture is the nearest of {often} of {count} signals, "
-        f"{(first == 0).sum()} of {len(first)} pictures are the nearest of none; "
+        f"one picture is the nearest of {n_common} of {n_signals} signals, "
+        f"{n_never} of {n_candidates} pictures are the nearest of none; "
         f"one order for all signals gives {constant:.1f}"
     )
-    wrong = often - (result.targets == first.argmax()).any(1).sum()
-    is_collapsed = often > MOST_FIRST * count and wrong > 0.2 * count
-    is_found = is_collapsed and result.top() <= constant > 1.5 * chance
-    return bool(is_found), result.top() - chance, evidence
+    shows_common = (result.targets == counts.argmax()).any(1)
+    n_wrong = n_common - shows_common.sum()
+    is_common = n_common > MAX_COMMON_CHOICE * n_signals
+    is_collapsed = is_common and n_wrong > 0.2 * n_signals
+    score = result.compute_top_k()
+    has_finding = is_collapsed and score <= constant > 1.5 * chance
+    return Judgement(bool(has_finding), score - chance, evidence)
 
 
-def _units(result: ForeignResult) -> Judged:
-    """Compare a claimed interval of top-1 with that over pictures."""
+def _check_interval(result: ForeignResult) -> Judgement:
+    """Find a claimed interval of top-1 that counts repetitions as independent."""
     hits = (result.ranks <= 1).astype(float)
-    signals = len(result.seen)
-    items = Items([range(signals)], [result.seen], "pictures")
+    n_signals = len(result.seen_names)
+    items = Items([range(n_signals)], [result.seen_names], "pictures")
     interval = estimate_interval([hits], items, is_share=True)
     if interval.low is None or interval.high is None:
-        return None, None, ""
+        return Judgement(None, None, "")
+
+    # half widths in percentage points, over pictures and over independent signals
     claimed = result.claims.get("interval", np.nan)
-    ours = 50 * (interval.high - interval.low)
-    naive = 196 * float(hits.std()) / signals**0.5
+    over_pictures = 50 * (interval.high - interval.low)
+    over_signals = 196 * float(hits.std()) / n_signals**0.5
     evidence = (
-        f"± {ours:.1f} over {items.n_units} pictures, ± {naive:.1f} over {signals} "
-        "signals"
+        f"± {over_pictures:.1f} over {items.n_units} pictures, ± {over_signals:.1f} "
+        f"over {n_signals} signals"
     )
-    is_naive = items.n_units < signals and abs(claimed - naive) < 0.25 * naive
-    return is_naive and claimed < 0.7 * ours, ours - claimed, evidence
+    has_repetitions = items.n_units < n_signals
+    is_over_signals = abs(claimed - over_signals) < 0.25 * over_signals
+    is_narrow = claimed < 0.7 * over_pictures
+    has_finding = has_repetitions and is_over_signals and is_narrow
+    return Judgement(has_finding, over_pictures - claimed, evidence)
 
 
-CHECKS: dict[str, tuple[Callable[[ForeignResult], Judged], str]] = {
-    "ties": (_ties, ""),
-    TOGETHER: (_together, BEFORE),
-    STANDARDISED: (_standardised, BEFORE),
-    "training pictures": (_overlap, "names of training pictures, not all tested"),
-    "copies of training pictures": (
-        _copies,
-        "embeddings of gallery and training pictures, not all tested",
+def _check_claims(result: ForeignResult) -> Judgement:
+    """Find a claimed number of candidates that is larger than in the files.
+
+    `audit` adds a finding if the claimed score is higher than the files give.
+    """
+    claim = result.claims.get(f"top{result.k}")
+    if claim is None:
+        return Judgement(None, None, "")
+    score, _ = _score_plain_ranking(result, result.k)
+    pool = result.claims.get("pool", result.pool)
+    evidence = (
+        f"top-{result.k} {claim:.1f} claimed, {score:.1f} by a plain ranking; "
+        f"{pool:.0f} candidates claimed, {result.pool} in the files"
+    )
+    return Judgement(pool > result.pool, None, evidence)
+
+
+CHECKS: dict[str, tuple[Callable[[ForeignResult], Judgement], str]] = {
+    "ties": (_check_ties, ""),
+    TOGETHER: (_check_signals_together, NEEDED_PREDICTIONS),
+    STANDARDISED: (_check_standardisation, NEEDED_PREDICTIONS),
+    "training pictures": (
+        _check_training_names,
+        "names of training pictures, and a test picture that is not among them",
     ),
-    "epoch": (_epoch, "scores on test and validation by epoch"),
-    "collapse and hubs": (_collapse, ""),
-    "interval and units": (_units, "six pictures or more"),
+    "copies of training pictures": (
+        _check_training_copies,
+        "embeddings of gallery and training pictures, and a test picture without copy",
+    ),
+    "epoch": (_check_epoch, "scores on test and validation by epoch"),
+    "collapse and hubs": (_check_collapse, ""),
+    "interval and units": (_check_interval, "six pictures or more"),
     CLAIMED: (
-        _claimed,
-        "a claimed top-1 or top-5, all claimed candidates, seeds and subjects",
+        _check_claims,
+        "a claimed top-1 or top-5, and the files of all claimed candidates, seeds and "
+        "subjects",
     ),
 }
-"""The checks by name, and what is needed where their points are not known."""
+"""Function of each check, and the data that it needs to be decidable or to have points,
+keyed by the name of the check.
+"""

@@ -1,4 +1,4 @@
-"""Test scores by epoch of another project, and those of epochs that it may report."""
+"""Test scores by epoch in the training logs of another project."""
 
 import re
 from collections import defaultdict
@@ -9,84 +9,121 @@ import numpy as np
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.measurement.foreign_result import ForeignResult
 
-ROUNDING = 0.5
-"""Percentage points by which a claim is rounded at most."""
-WORSE = re.compile("loss|rank(?!_?auc)")
-"""Scores of a log of which the smallest is the best."""
-TOP_IN_LOG = re.compile(r"(?:top|acc|recall)(\d)")
-KIND = re.compile(
+MAX_ROUNDING_POINTS = 0.5
+"""Largest rounding error of a claim, in percentage points: that of whole percents."""
+LOWER_IS_BETTER = re.compile("loss|rank(?!_?auc)")
+"""Matches names of scores whose smallest value is the best."""
+TOP_K_NAME = re.compile(r"(?:top|acc|recall)(\d)")
+"""Matches the name of a top-k score without punctuation. The group is k."""
+SCORE_KIND = re.compile(
     r"test|val(id(ation)?)?|dev|train(ing)?|(top|acc|recall)[\W_]?\d|acc(uracy)?|loss|"
     r"rank|auc|recall|top"
 )
-"""What the names of one training's scores do not share."""
+"""Matches the parts of a name that say what kind of score it is and on what split. The
+remaining letters are equal for all scores of a training.
+"""
 
 
 @dataclass(frozen=True)
 class EpochLog:
-    """Test scores of a training by epoch, and of the epochs that it may report.
+    """Test scores of a training by epoch, and the scores that it may report.
 
     Attributes:
-        name: As the file names the scores.
-        scores: [E] in percent.
-        honest: Scores of epochs that are chosen without the test: means of the last
-            ones, and the best by validation or training.
-        is_validated: Whether there are scores on validation of the same epochs.
-        rounding: Points by which scores are rounded.
+        column: Name of the test scores in the file.
+        scores: Test scores [E] in percent.
+        unselected_scores: Test scores [S] in percent that do not depend on a choice by
+            the test: the means of the last 1, 2, ... E epochs, and the scores of the
+            best epochs on validation or training.
+        is_validated: True if the log has validation scores of the same epochs.
+        rounding: Largest rounding error of the scores, in percentage points.
     """
 
-    name: str
+    column: str
     scores: Float64
-    honest: Float64
+    unselected_scores: Float64
     is_validated: bool
     rounding: float
 
 
 def find_logs(result: ForeignResult) -> dict[str, EpochLog]:
-    """Find the test scores of the claimed kind, of each training by its name."""
-    tests = dict[str, str]()  # by training
+    """Find the test scores of the checked top-k in the log of a result.
+
+    Returns:
+        The log of each training, keyed by the name of the training.
+    """
     names_of_training = defaultdict[str, list[str]](list)
     for name in result.log:
-        names_of_training[KIND.sub("", name)].append(name)
+        names_of_training[_find_training(name)].append(name)
+
+    # a score that names the checked k wins over a score that names no k
+    test_names = dict[str, str]()
     for name in sorted(result.log, key=_find_k, reverse=True):
-        column = name.rpartition(":")[2]
-        is_test = "test" in column and not WORSE.search(column)
+        column = _find_column(name)
+        is_test = "test" in column and not LOWER_IS_BETTER.search(column)
         if is_test and _find_k(name) in (0, result.k):
-            tests.setdefault(KIND.sub("", name), name)
+            test_names.setdefault(_find_training(name), name)
+
+    # scores up to 1 are shares
     scale = 1
-    if tests and max(np.nanmax(result.log[name]) for name in tests.values()) <= 1:
-        scale = 100
+    if test_names:
+        largest = max(np.nanmax(result.log[name]) for name in test_names.values())
+        scale = 100 if largest <= 1 else 1
 
     logs = dict[str, EpochLog]()
-    for training, test in tests.items():
-        scores = scale * result.log[test]
-        finite = scores[np.isfinite(scores)]
-        honest = [finite[::-1].cumsum() / np.arange(1, len(finite) + 1)]
+    for training, test_name in test_names.items():
+        scores = scale * result.log[test_name]
+        last_scores = scores[np.isfinite(scores)][::-1]
+        means_of_last = last_scores.cumsum() / np.arange(1, len(last_scores) + 1)
+        unselected_scores = [means_of_last]
         is_validated = False
         for name in names_of_training[training]:
-            column = name.rpartition(":")[2]
+            column = _find_column(name)
             values = result.log[name]
-            if len(values) == len(scores) and "test" not in column:
-                signed = -values if WORSE.search(column) else values
-                honest.append(scores[signed == np.nanmax(signed)])
-                is_validated |= bool(re.search("val|dev", column))
-        column = test.rpartition(":")[2]
-        rounding = round_to(scores)
+            if len(values) != len(scores) or "test" in column:
+                continue
+            signed = -values if LOWER_IS_BETTER.search(column) else values
+            is_best = signed == np.nanmax(signed)
+            unselected_scores.append(scores[is_best])
+            is_validated |= bool(re.search("val|dev", column))
         logs[training] = EpochLog(
-            column, scores, np.concatenate(honest), is_validated, rounding
+            column=_find_column(test_name),
+            scores=scores,
+            unselected_scores=np.concatenate(unselected_scores),
+            is_validated=is_validated,
+            rounding=compute_rounding(scores),
         )
     return logs
 
 
+def _find_column(name: str) -> str:
+    """Return the name of a score without its file, the text after the last colon."""
+    return name.rpartition(":")[2]
+
+
+def _find_training(name: str) -> str:
+    """Return the part of a score's name that all scores of its training share."""
+    return SCORE_KIND.sub("", name)
+
+
 def _find_k(name: str) -> int:
-    """Find of which top-k scores are by their name; 0 if it does not say."""
-    match = TOP_IN_LOG.search(re.sub(r"[^a-z0-9]", "", name.rpartition(":")[2]))
+    """Return the k of a top-k score by its name, or 0 if the name has no k."""
+    letters = re.sub(r"[^a-z0-9]", "", _find_column(name))
+    match = TOP_K_NAME.search(letters)
     return int(match[1]) if match else 0
 
 
-def round_to(values: Float64 | float) -> float:
-    """Compute by how much percentages of so few decimals are rounded."""
+def compute_rounding(values: Float64 | float) -> float:
+    """Compute the largest rounding error of percentages from their decimals.
+
+    Args:
+        values: Percentages of any shape.
+
+    Returns:
+        Half a unit of the last decimal, in percentage points. Two decimals are assumed
+        if there are more.
+    """
     for decimals in range(3):
         rounded = np.round(values, decimals)
         if np.allclose(values, rounded, rtol=0, atol=1e-6, equal_nan=True):
             break
-    return ROUNDING / 10**decimals + 1e-6
+    return MAX_ROUNDING_POINTS / 10**decimals + 1e-6

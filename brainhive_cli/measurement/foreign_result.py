@@ -1,4 +1,4 @@
-"""Another project's retrieval result: similarities, and what its publisher claims."""
+"""A retrieval result of another project: its similarities and its published claims."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,82 +11,107 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.measurement.ranks import TIE_TOLERANCE, rank_targets
 
 PRECISION = {torch.float16: 1e-3, torch.float32: 1e-6}
-"""Share of the largest similarity below which two similarities of a file are equal; of
-float64 it is 1e-12.
+"""Rounding error of a file's similarities by data type, as a share of the largest
+similarity. Two similarities that differ by less count as equal. For float64,
+`TIE_TOLERANCE` is used.
 """
 
 
 @dataclass(frozen=True)
 class ForeignResult:
-    """Similarities of test signals with a gallery, and what its publisher says of them.
+    """Similarities of test signals to a gallery, with the claims of the publisher.
+
+    The gallery is the list of candidates, the pictures among which the seen picture is
+    searched. Unless `ranked_pictures` is set, the pictures are ranked for each signal.
+    Otherwise the signals are ranked for each picture. N is the number of rankings.
 
     Attributes:
-        similarities: [N, M], larger is more alike.
-        targets: Gallery rows that show the seen picture, [N, K], -1 where fewer.
-        seen: [N] name of the seen picture.
+        similarities: Similarities [N, M] of each signal to each candidate. A larger
+            value means more similar.
+        targets: Candidates [N, K] that show the seen picture, as column numbers of
+            `similarities`. Rows with fewer than K such candidates are padded with -1.
+        seen_names: Name [N] of the picture that each signal showed.
         train_ids: Names of the training pictures.
-        gallery: Embeddings of the gallery [M, D]; None where there are none.
-        train_vectors: Those of the training pictures [T, D].
-        log: Scores by epoch, by name.
-        claims: Claimed values, shares in percent; of an interval half its width.
-            `trainings` is 2 or more if values are means over seeds or subjects.
-        k: Of the top-k that is judged; `audit` chooses it among the claimed ones.
-        predicted: Predictions [N, D], from which similarities can be computed.
-        labels: Targets [N, K] by other usual meanings of the labels, by name.
-        others: Results of the other seeds or subjects in the files.
-        missing: Similarities that are no number, or a mask.
-        ranked: Gallery rows [N] of pictures that are ranked among signals, whose rows
-            `targets` then has; None if signals are ranked.
+        gallery: Embeddings [M, D] of the candidates, or None if the files have none.
+        train_embeddings: Embeddings [T, D] of the training pictures, or None.
+        log: Scores by epoch, keyed by the name of the score.
+        claims: Claimed values by name, with shares in percent. `interval` is half the
+            width of a confidence interval. `trainings` is 2 or more if the values are
+            means over seeds or subjects.
+        k: The k of the top-k score that is checked. `audit` chooses it among the
+            claimed scores.
+        predictions: Predicted embeddings [N, D], from which similarities can be
+            computed, or None.
+        alternative_targets: Targets [N, K] by other usual meanings of the labels, keyed
+            by the meaning.
+        other_trainings: Results of the other seeds or subjects in the files.
+        n_missing: Number of similarities that are masked or not a finite number.
+        ranked_pictures: Gallery row [N] of the picture for which signals are ranked.
+            Then `targets` has column numbers of signals. None if pictures are ranked.
     """
 
     similarities: Tensor
     targets: Tensor
-    seen: Sequence[str]
+    seen_names: Sequence[str]
     train_ids: Sequence[str] = ()
     gallery: Tensor | None = None
-    train_vectors: Tensor | None = None
+    train_embeddings: Tensor | None = None
     log: Mapping[str, Float64] = field(default_factory=dict)
     claims: Mapping[str, float] = field(default_factory=dict)
     k: int = 1
-    predicted: Tensor | None = None
-    labels: Mapping[str, Tensor] = field(default_factory=dict)
-    others: Sequence["ForeignResult"] = ()
-    missing: int = 0
-    ranked: Tensor | None = None
+    predictions: Tensor | None = None
+    alternative_targets: Mapping[str, Tensor] = field(default_factory=dict)
+    other_trainings: Sequence["ForeignResult"] = ()
+    n_missing: int = 0
+    ranked_pictures: Tensor | None = None
 
     @property
-    def pictures(self) -> Tensor:
-        """Gallery row [N] of the picture of each rank."""
-        return self.targets[:, 0] if self.ranked is None else self.ranked
+    def picture_rows(self) -> Tensor:
+        """Gallery row [N] of the seen picture of each ranking."""
+        if self.ranked_pictures is None:
+            return self.targets[:, 0]
+        return self.ranked_pictures
 
     @property
     def pool(self) -> int:
-        """Candidates of a signal, among them the right one."""
+        """Number of candidates in a ranking. All that are right count as one."""
         return self.similarities.shape[1] - self.targets.shape[1] + 1
 
     @cached_property
     def ranks(self) -> Int64:
-        """Ranks [N] with ties against the model."""
-        return self.rank(TIE_TOLERANCE)
+        """Ranks [N] of the targets. Ties count against the model."""
+        return self.rank_with_ties(TIE_TOLERANCE)
 
     @cached_property
-    def range_of_ranks(self) -> tuple[Int64, Int64]:
-        """Ranks [N] with ties for and against the model, as the file tells values
-        apart.
-        """
-        share = PRECISION.get(self.similarities.dtype, TIE_TOLERANCE)
-        return self.rank(-share), self.rank(share)
+    def rank_ranges(self) -> tuple[Int64, Int64]:
+        """Lowest and highest rank [N] of each target that rounding in the file allows.
 
-    def rank(self, share: float) -> Int64:
-        """Rank with ties as wide as a share of the largest similarity; if it is
-        negative, ties rank for the model.
+        In the lowest rank ties count for the model, in the highest against it.
+        """
+        tolerance = PRECISION.get(self.similarities.dtype, TIE_TOLERANCE)
+        return self.rank_with_ties(-tolerance), self.rank_with_ties(tolerance)
+
+    def rank_with_ties(self, tolerance: float) -> Int64:
+        """Rank the targets, where similarities within a tolerance are tied.
+
+        Args:
+            tolerance: Largest difference of tied similarities, as a share of the
+                largest similarity. If it is positive, ties count against the model. If
+                it is negative, ties count for the model.
+
+        Returns:
+            Ranks [N], from 1.
         """
         values = self.similarities.double()
-        values = values / (float(values.abs().max()) or 1.0)
-        return rank_targets(values, None, self.targets, share).numpy()
+        largest = float(values.abs().max()) or 1.0
+        return rank_targets(values / largest, None, self.targets, tolerance).numpy()
 
-    def top(self, counted: Int64 | None = None) -> float:
-        """Compute the judged top-k of these or other ranks, in percent."""
-        return 100 * float(
-            ((self.ranks if counted is None else counted) <= self.k).mean()
-        )
+    def compute_top_k(self, ranks: Int64 | None = None) -> float:
+        """Compute the top-k score that is checked, in percent.
+
+        Args:
+            ranks: Ranks [N] to use instead of the ranks of this result.
+        """
+        if ranks is None:
+            ranks = self.ranks
+        return 100 * float((ranks <= self.k).mean())

@@ -1,4 +1,9 @@
-"""Readings of a foreign result: the usual conventions by which files give a score."""
+"""Readings of a foreign result: the usual conventions by which its files give a score.
+
+A reading combines five conventions: the measure of similarity, the meaning of the
+labels, the handling of repetitions, the layout of the matrix, and the direction of the
+search.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,46 +15,63 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.nn.utils.rnn import pad_sequence
 
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.measurement.foreign_result import ForeignResult
 from brainhive_cli.measurement.ranks import normalise_tokens
 
-MASK = 100
-"""A similarity is a mask if it lies this many times further below zero than any value
-above it lies from zero, as -10⁹ does.
+MASK_RATIO = 100
+"""Distance of a mask below zero, as a multiple of the largest absolute value above the
+mask. A similarity that lies further below zero, such as -10⁹, counts as missing.
 """
 AS_FILED = ""
+"""The convention of the files, without a change. It has no name in a reading."""
 DISTANCE = "distances, of which small ones are alike"
 COSINE = "cosine similarity"
 PEARSON = "Pearson correlation"
 EUCLIDEAN = "Euclidean distance"
 DOT = "dot product"
-SCALED = "cosine with the gallery standardised"
-MEASURES = (AS_FILED, DISTANCE, COSINE, PEARSON, EUCLIDEAN, DOT, SCALED)
-MEAN = "mean similarity of repetitions"
-RAW_MEAN = "mean prediction of repetitions"
-WITHOUT = "signals left out whose own similarity is missing"
-REPETITIONS = (AS_FILED, MEAN, RAW_MEAN, WITHOUT)
+STANDARDISED_GALLERY = "cosine with the gallery standardised"
+MEASURES = (
+    AS_FILED,
+    DISTANCE,
+    COSINE,
+    PEARSON,
+    EUCLIDEAN,
+    DOT,
+    STANDARDISED_GALLERY,
+)
+MEAN_SIMILARITY = "mean similarity of repetitions"
+MEAN_PREDICTION = "mean prediction of repetitions"
+WITHOUT_MISSING = "signals left out whose own similarity is missing"
+REPETITIONS = (AS_FILED, MEAN_SIMILARITY, MEAN_PREDICTION, WITHOUT_MISSING)
 LAYOUTS = (AS_FILED, "rows are candidates")
 DIRECTIONS = (AS_FILED, "picture to signal")
 
 
 def list_readings(result: ForeignResult) -> Iterator[tuple[str, list[ForeignResult]]]:
-    """Read a result by each combination of usual conventions, the fewest first.
+    """Read a result by each combination of usual conventions.
+
+    Combinations with fewer changes come first.
 
     Yields:
-        The names of the conventions, empty for the first, and what the files of each
-        seed or subject give.
+        The names of the conventions, joined by commas and empty for the first reading,
+        and the result of each seed or subject in the files by these conventions.
     """
-    labels = (AS_FILED, *result.labels)
-    options = product(MEASURES, labels, REPETITIONS, LAYOUTS, DIRECTIONS)
-    for names in sorted(options, key=lambda names: len([*filter(None, names)])):
+    labels = (AS_FILED, *result.alternative_targets)
+    combinations = product(MEASURES, labels, REPETITIONS, LAYOUTS, DIRECTIONS)
+    for names in sorted(combinations, key=_count_changes):
         members = list[ForeignResult]()
-        for member in (result, *result.others):
-            read = _read(member, *names)
-            if read is not None:
-                members.append(read)
+        for member in (result, *result.other_trainings):
+            reading = _read(member, *names)
+            if reading is not None:
+                members.append(reading)
         if members:
-            yield ", ".join(filter(None, names)), members
+            yield ", ".join(name for name in names if name != AS_FILED), members
+
+
+def _count_changes(names: tuple[str, ...]) -> int:
+    """Count the conventions that differ from those of the files."""
+    return sum(name != AS_FILED for name in names)
 
 
 def _read(
@@ -60,111 +82,174 @@ def _read(
     layout: str,
     direction: str,
 ) -> ForeignResult | None:
-    """Read a result by these conventions; None if they do not apply."""
-    targets = result.labels.get(labels, result.targets)
-    seen = [*result.seen]
-    predicted = result.predicted
-    _, firsts, numbers = np.unique(
+    """Read a result by a convention of each kind.
+
+    Args:
+        result: Result as filed.
+        measure: Name in `MEASURES`.
+        labels: Name in `alternative_targets` of the result, or `AS_FILED`.
+        repetitions: Name in `REPETITIONS`.
+        layout: Name in `LAYOUTS`.
+        direction: Name in `DIRECTIONS`.
+
+    Returns:
+        The result, or None if a convention does not apply to the files.
+    """
+    # signals of the same picture are its repetitions
+    targets = result.alternative_targets.get(labels, result.targets)
+    _, first_signals, numbers = np.unique(
         targets[:, 0], return_index=True, return_inverse=True
     )
-    number = torch.from_numpy(numbers)
-    if repetitions in (MEAN, RAW_MEAN):
-        if len(firsts) == len(targets):
-            return None
-        if repetitions == RAW_MEAN and predicted is not None:
-            predicted = _average(predicted.double(), number)
+    picture_of_signal = torch.from_numpy(numbers)  # [N]
+    is_averaged = repetitions in (MEAN_SIMILARITY, MEAN_PREDICTION)
+    if is_averaged and len(first_signals) == len(targets):
+        return None
+    predictions = result.predictions
+    if repetitions == MEAN_PREDICTION and predictions is not None:
+        predictions = _average(predictions.double(), picture_of_signal)
 
-    # similarities [N, M], NaN where missing
-    if measure in (AS_FILED, DISTANCE) and repetitions != RAW_MEAN:
-        values = -result.similarities if measure else result.similarities
-    elif predicted is None or result.gallery is None or measure == DISTANCE:
+    # similarities [N, M], NaN if missing
+    if measure in (AS_FILED, DISTANCE) and repetitions != MEAN_PREDICTION:
+        values = result.similarities if measure == AS_FILED else -result.similarities
+    elif predictions is None or result.gallery is None or measure == DISTANCE:
         return None
     else:
-        values = compare(predicted, result.gallery, measure)
+        values = compute_similarities(predictions, result.gallery, measure)
         values = values.to(result.similarities.dtype)
     values = _mark_missing(values)
-    if layout:
-        is_ordered = bool((targets[:, 0] == torch.arange(len(targets))).all())
-        if values.shape[0] != values.shape[1] or is_ordered:
+    if layout != AS_FILED:
+        # transposing changes nothing in a matrix whose targets are on the diagonal
+        is_diagonal = bool((targets[:, 0] == torch.arange(len(targets))).all())
+        if values.shape[0] != values.shape[1] or is_diagonal:
             return None
         values = values.T
-    missing = int(values.isnan().sum())
+    n_missing = int(values.isnan().sum())
 
-    # one row a picture, or only the signals whose own similarity is there
-    if repetitions in (MEAN, RAW_MEAN):
-        if repetitions == MEAN:
-            values = _average(values, number)
-        targets = targets[firsts]
-        seen = [seen[row] for row in firsts]
-    elif repetitions == WITHOUT:
-        own = values.gather(1, targets.clamp(min=0)).masked_fill(targets < 0, torch.nan)
-        rows = own.isfinite().any(1).nonzero()[:, 0]
-        if len(rows) in (0, len(values)):
+    # keep a row for each picture, or the signals whose own similarity is present
+    rows: Int64 | None = None
+    if is_averaged:
+        if repetitions == MEAN_SIMILARITY:
+            values = _average(values, picture_of_signal)
+        rows = first_signals
+    elif repetitions == WITHOUT_MISSING:
+        target_values = values.gather(1, targets.clamp(min=0))
+        target_values = target_values.masked_fill(targets < 0, torch.nan)
+        has_target = target_values.isfinite().any(1)
+        if not has_target.any() or has_target.all():
             return None
-        values = values[rows]
+        values = values[has_target]
+        rows = has_target.nonzero()[:, 0].numpy()
+    seen_names = list(result.seen_names)
+    if rows is not None:
         targets = targets[rows]
-        seen = [seen[row] for row in rows]
+        seen_names = [seen_names[row] for row in rows]
 
-    ranked = None
-    if direction:
-        ranked = targets[:, 0].unique()
-        values = values.T[ranked]
-        signals = [(targets == picture).any(1).nonzero()[:, 0] for picture in ranked]
-        seen = [seen[int(rows[0])] for rows in signals]
-        targets = pad_sequence(signals, batch_first=True, padding_value=-1)
+    # rank the signals for each picture
+    ranked_pictures = None
+    if direction != AS_FILED:
+        ranked_pictures = targets[:, 0].unique()
+        values = values.T[ranked_pictures]
+        signals_of_picture = []
+        for picture in ranked_pictures:
+            shows_picture = (targets == picture).any(1)
+            signals_of_picture.append(shows_picture.nonzero()[:, 0])
+        seen_names = [seen_names[int(signals[0])] for signals in signals_of_picture]
+        targets = pad_sequence(signals_of_picture, batch_first=True, padding_value=-1)
     return replace(
         result,
         similarities=fill_missing(values),
         targets=targets,
-        seen=seen,
-        missing=missing,
-        predicted=predicted,
-        others=(),
-        ranked=ranked,
+        seen_names=seen_names,
+        n_missing=n_missing,
+        predictions=predictions,
+        other_trainings=(),
+        ranked_pictures=ranked_pictures,
     )
 
 
-def compare(predicted: Tensor, gallery: Tensor, measure: str) -> Tensor:
-    """Compute similarities [N, M] of predictions [N, D] and a gallery [M, D]."""
-    predicted = predicted.double()
+def compute_similarities(predictions: Tensor, gallery: Tensor, measure: str) -> Tensor:
+    """Compute the similarities of predictions to a gallery.
+
+    Args:
+        predictions: Predicted embeddings [N, D].
+        gallery: Embeddings [M, D] of the candidates.
+        measure: Name in `MEASURES`. Every name without a formula of its own gives the
+            cosine similarity.
+
+    Returns:
+        Similarities [N, M] in float64.
+    """
+    predictions = predictions.double()
     gallery = gallery.double()
     if measure == DOT:
-        return predicted @ gallery.T
+        return predictions @ gallery.T
     if measure == EUCLIDEAN:
-        return -torch.cdist(predicted, gallery)
+        return -torch.cdist(predictions, gallery)
     if measure == PEARSON:
-        predicted = predicted - predicted.mean(1, keepdim=True)
+        predictions = predictions - predictions.mean(1, keepdim=True)
         gallery = gallery - gallery.mean(1, keepdim=True)
-    elif measure == SCALED:
+    elif measure == STANDARDISED_GALLERY:
         gallery = (gallery - gallery.mean(0)) / gallery.std(0).clamp(min=1e-12)
-    return normalise_tokens(predicted) @ normalise_tokens(gallery).T
+    return normalise_tokens(predictions) @ normalise_tokens(gallery).T
 
 
-def _average(values: Tensor, number: Tensor) -> Tensor:
-    """Average rows [N, M] with the same number, without missing values."""
-    members = one_hot(number).T.double()  # [P, N]
-    sums = members @ values.nan_to_num(0).double()
-    return (sums / (members @ values.isfinite().double())).to(values.dtype)
+def _average(values: Tensor, picture_of_signal: Tensor) -> Tensor:
+    """Average the rows of each picture, without missing values.
+
+    Args:
+        values: Values [N, M], where NaN and infinities are missing.
+        picture_of_signal: Number [N] of the picture of each row, from 0 to P - 1.
+
+    Returns:
+        Means [P, M]. NaN if all values are missing.
+    """
+    membership = one_hot(picture_of_signal).T.double()  # [P, N]
+    sums = membership @ values.nan_to_num(0).double()
+    counts = membership @ values.isfinite().double()
+    return (sums / counts).to(values.dtype)
 
 
 def _mark_missing(values: Tensor) -> Tensor:
-    """Replace infinities and masks by NaN."""
+    """Replace infinities and masks by NaN.
+
+    A mask is a very low value that a project writes for a pair it does not compare. See
+    `MASK_RATIO`.
+
+    Args:
+        values: Similarities [N, M].
+
+    Returns:
+        Similarities [N, M] of the same type.
+    """
     values = values.where(values.isfinite(), torch.nan)
     present = values[values.isfinite()]
-    if not len(present) or present.min() >= -MASK * present.max().abs():
+    if not len(present) or present.min() >= -MASK_RATIO * present.max().abs():
         return values
+
+    # compare each level with the largest absolute value of the levels above it
     levels, counts = present.unique(return_counts=True)
-    above = levels[1:].abs().maximum(levels[-1].abs())
-    # above a mask are as many similarities as signals or more, and not only zeros: an
-    # honest logarithm or distance may be 0 or near it
-    is_rare = len(present) - counts.cumsum(0)[:-1] >= len(values)
-    is_mask = (levels[:-1] < -MASK * above) & is_rare & (above > 0)
+    largest_above = levels[1:].abs().maximum(levels[-1].abs())
+
+    # Honest logarithms and distances may have a few values at 0 or near it. So a level
+    # is a mask only if at least N values lie above it, and not all of them are 0.
+    n_above = len(present) - counts.cumsum(0)[:-1]
+    is_far_below = levels[:-1] < -MASK_RATIO * largest_above
+    is_mask = is_far_below & (n_above >= len(values)) & (largest_above > 0)
     masks = levels[:-1][is_mask]
-    return values.where(values > masks[-1], torch.nan) if len(masks) else values
+    if not len(masks):
+        return values
+    return values.where(values > masks[-1], torch.nan)
 
 
 def fill_missing(values: Tensor) -> Tensor:
-    """Make missing similarities lower than all others."""
+    """Replace missing similarities by a value below all others.
+
+    Args:
+        values: Similarities of any shape, where NaN and infinities are missing.
+
+    Returns:
+        Similarities of the same shape, all finite. Zeros if all are missing.
+    """
     present = values[values.isfinite()]
     if len(present) == values.numel():
         return values
@@ -172,4 +257,5 @@ def fill_missing(values: Tensor) -> Tensor:
         return torch.zeros_like(values)
     lowest = float(present.min())
     span = max(float(present.max()) - lowest, 1e-3)
-    return values.nan_to_num(max(lowest - span, torch.finfo(values.dtype).min))
+    fill = max(lowest - span, torch.finfo(values.dtype).min)
+    return values.nan_to_num(fill)

@@ -307,7 +307,7 @@ def test_of_200_honest_folders_hardly_any_has_a_finding() -> None:
             names[:count],
             train_ids=names[count:],
             gallery=torch.from_numpy(arrays["gallery"]),
-            train_vectors=torch.from_numpy(
+            train_embeddings=torch.from_numpy(
                 random.normal(size=(300, arrays["gallery"].shape[1]))
             ),
             log={"test_top1": scores},

@@ -1,4 +1,4 @@
-"""Checks of other people's results, at the limits of what they accuse."""
+"""Checks of foreign results, at the limits between a finding and none."""
 
 from math import comb
 
@@ -10,7 +10,7 @@ from brainhive_cli.measurement.audit import (
     FINDING,
     NOTHING,
     UNDECIDED,
-    _rank_plainly,
+    _score_plain_ranking,
     audit,
 )
 from brainhive_cli.measurement.foreign_result import ForeignResult
@@ -18,21 +18,21 @@ from brainhive_cli.measurement.foreign_result import ForeignResult
 COUNT = 40
 
 
-def result(similarities: torch.Tensor, repeats: int = 1, **known) -> ForeignResult:
-    """Give a result of pictures that were shown several times."""
+def result(similarities: torch.Tensor, repeats: int = 1, **fields) -> ForeignResult:
+    """Make a result of pictures that were each shown `repeats` times."""
     targets = torch.arange(COUNT).repeat_interleave(repeats)[:, None]
     seen = [f"picture {row}" for row in targets[:, 0].tolist()]
-    return ForeignResult(similarities, targets, seen, **known)
+    return ForeignResult(similarities, targets, seen, **fields)
 
 
 def state(result: ForeignResult, check: str) -> tuple[str, float | None]:
-    """Give the state and the points of a check."""
+    """Return the state and the points of a check."""
     (row,) = [row for row in audit(result) if row[0] == check]
     return row[1], row[2]
 
 
 def noisy(repeats: int = 1, shared: float = 0.0) -> torch.Tensor:
-    """Give similarities of signals; noise of repetitions may be shared."""
+    """Make similarities of signals, with a share of noise common to repetitions."""
     random = torch.Generator().manual_seed(0)
     noise = torch.randn(COUNT * repeats, COUNT, generator=random)
     common = torch.randn(COUNT, COUNT, generator=random).repeat_interleave(repeats, 0)
@@ -71,7 +71,7 @@ def test_one_answer_for_nine_tenths_of_the_signals_is_a_collapse(often, expected
     targets = found.targets.clone()
     targets[:12] = 0
 
-    collapsed = ForeignResult(similarities, targets, found.seen)
+    collapsed = ForeignResult(similarities, targets, found.seen_names)
 
     assert state(collapsed, "collapse and hubs")[0] == expected
     assert state(result(noisy()), "collapse and hubs")[0] == NOTHING
@@ -79,7 +79,7 @@ def test_one_answer_for_nine_tenths_of_the_signals_is_a_collapse(often, expected
 
 @pytest.mark.parametrize("learned", [0, 4])
 def test_tested_pictures_among_the_training_pictures_are_a_finding(learned):
-    names = [*(f"picture {row}" for row in range(learned)), "another", "a third"]
+    names = [f"picture {row}" for row in range(learned)] + ["another", "a third"]
     similarities = noisy()
     hits = (similarities.argmax(1) == torch.arange(COUNT)).numpy()
 
@@ -99,9 +99,9 @@ def test_gallery_vectors_among_the_training_vectors_are_a_finding():
     others = torch.from_numpy(random.normal(size=(50, 12)))
     copies = torch.cat([others, 3 * gallery[5:9]])
 
-    for learned, expected in ((others, NOTHING), (copies, FINDING)):
-        known = {"gallery": gallery, "train_vectors": learned}
-        checked = state(result(noisy(), **known), "copies of training pictures")
+    for train, expected in ((others, NOTHING), (copies, FINDING)):
+        fields = {"gallery": gallery, "train_embeddings": train}
+        checked = state(result(noisy(), **fields), "copies of training pictures")
         assert checked[0] == expected
 
 
@@ -111,15 +111,17 @@ def test_vectors_of_few_effective_dimensions_are_not_compared(spread, expected):
     scale = np.where(np.arange(12) < 4, 1, spread)
     gallery = torch.from_numpy(random.normal(size=(COUNT, 12)) * scale)
     learned = torch.from_numpy(random.normal(size=(50, 12)) * scale)
-    known = {"gallery": gallery, "train_vectors": learned}
-    assert state(result(noisy(), **known), "copies of training pictures")[0] == expected
+    fields = {"gallery": gallery, "train_embeddings": learned}
+    assert (
+        state(result(noisy(), **fields), "copies of training pictures")[0] == expected
+    )
 
 
 @pytest.mark.parametrize(("k", "ways"), [(1, 10), (5, 10), (1, 2)])
 def test_a_claim_among_fewer_candidates_is_expected_over_all_subsets(k, ways):
     found = result(noisy(), claims={f"top{k}": 50.0, "pool": ways})
 
-    plain, _ = _rank_plainly(found, k)
+    plain, _ = _score_plain_ranking(found, k)
 
     # hits if fewer than k of the candidates before it are in the subset
     before = found.ranks - 1

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from brainhive_cli.measurement import readings
-from brainhive_cli.measurement.readings import compare, fill_missing
+from brainhive_cli.measurement.readings import compute_similarities, fill_missing
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_similarities_are_those_of_scipy(measure, metric, sign):
     random = np.random.default_rng(0)
     predicted, gallery = random.normal(size=(5, 4)) + 1, random.normal(size=(7, 4))
 
-    found = compare(*map(torch.from_numpy, (predicted, gallery)), measure)
+    found = compute_similarities(*map(torch.from_numpy, (predicted, gallery)), measure)
 
     expected = sign - cdist(predicted, gallery, metric)
     np.testing.assert_allclose(found, expected, atol=1e-12)
@@ -33,7 +33,10 @@ def test_products_and_standardised_galleries_are_compared():
     scaled = (gallery - gallery.mean(0)) / gallery.std(0, ddof=1)
     tensors = [torch.from_numpy(values) for values in (predicted, gallery)]
 
-    found = [compare(*tensors, name) for name in (readings.DOT, readings.SCALED)]
+    found = [
+        compute_similarities(*tensors, name)
+        for name in (readings.DOT, readings.STANDARDISED_GALLERY)
+    ]
 
     np.testing.assert_allclose(found[0], predicted @ gallery.T)
     np.testing.assert_allclose(found[1], 1 - cdist(predicted, scaled, "cosine"))

@@ -31,7 +31,7 @@ from brainhive_cli.core.files import read_lines
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.ids import plain_id, plain_name, summarise_names
 from brainhive_cli.measurement.foreign_result import ForeignResult
-from brainhive_cli.measurement.readings import COSINE, compare
+from brainhive_cli.measurement.readings import COSINE, compute_similarities
 
 NAMED = "audit.yaml"
 """The file that names arrays, as `similarities: file.npz:key`, and `claims`."""
@@ -161,7 +161,9 @@ def open_result(folder: Path) -> ForeignResult:
     if not matrices:
         for predicted in predictions:
             precision = torch.promote_types(predicted.dtype, gallery.dtype)
-            matrices.append(compare(predicted, gallery, COSINE).to(precision))
+            matrices.append(
+                compute_similarities(predicted, gallery, COSINE).to(precision)
+            )
     if not matrices or not matrices[0].numel():
         problem = f"{folder} has no similarities [N, M], or predictions [N, D] and a "
         raise MissingData(
@@ -220,19 +222,19 @@ def open_result(folder: Path) -> ForeignResult:
     for similarities, predicted in zip_longest(matrices, predictions):
         results.append(
             ForeignResult(
-                similarities,
-                first,
-                seen,
-                train_ids,
-                gallery if len(gallery) == width else None,
-                _as_matrix(choose("train_vectors")),
-                _read_log(values),
-                claims,
-                predicted=predicted,
-                labels=targets,
+                similarities=similarities,
+                targets=first,
+                seen_names=seen,
+                train_ids=train_ids,
+                gallery=gallery if len(gallery) == width else None,
+                train_embeddings=_as_matrix(choose("train_vectors")),
+                log=_read_log(values),
+                claims=claims,
+                predictions=predicted,
+                alternative_targets=targets,
             )
         )
-    return replace(results[0], others=results[1:])
+    return replace(results[0], other_trainings=results[1:])
 
 
 def _check_array(array: Array, role: str, where: str) -> None:

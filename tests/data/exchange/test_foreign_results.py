@@ -39,7 +39,7 @@ def test_numbers_of_any_type_and_order_of_bytes_are_read(
     """Issue 86, 7: they were called our bug."""
     result = open_result(write(tmp_path / "own", SIMILARITIES.astype(dtype)))
     assert result.similarities.numpy() == pytest.approx(SIMILARITIES, rel=2e-3)
-    assert result.top() == TOP1
+    assert result.compute_top_k() == TOP1
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,6 @@ def test_labels_may_count_from_one_and_matrices_be_turned(tmp_path: Path) -> Non
         np.savez(folder / "r.npz", sim=matrix, labels=np.array([1, 3, 1, 2, 3]))
         result = open_result(folder)
         assert np.allclose(result.similarities, similarities.T)
-        assert result.seen == ["1", "3", "1", "2", "3"]
+        assert result.seen_names == ["1", "3", "1", "2", "3"]
         # 3 is no row of three that are counted from 0
         assert result.targets.ravel().tolist() == [0, 2, 0, 1, 2]
