@@ -262,9 +262,14 @@ def small_eeg(mini_raw: ModuleType) -> Any:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the flag of the nightly run."""
+    """Add the flags of the nightly run and of the messages of commands."""
     parser.addoption(
         "--nightly", action="store_true", help="run the tests marked nightly, too"
+    )
+    parser.addoption(
+        "--rewrite-messages",
+        action="store_true",
+        help="write what commands print to tests/messages",
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from io import BytesIO
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import (
@@ -79,8 +79,13 @@ def decoding(name: object) -> Iterator[None]:
     except (*RAISED, Image.DecompressionBombError) as error:
         if is_of_the_machine(error):
             raise  # a gap in a store would be for good
-        # UnfitFile says in strerror why a file is not read
-        reason = error.strerror if isinstance(error, UnfitFile) else first_line(error)
+        if isinstance(error, UnfitFile):
+            reason = str(error.strerror)
+        elif isinstance(error, UnidentifiedImageError):
+            # Pillow's message holds the number of the open file
+            reason = "Pillow does not recognise its format"
+        else:
+            reason = first_line(error)
         raise BadPicture(
             f"{name} cannot be decoded: {reason}",
             "replace the file (embed accepts the gap with --skip-bad)",

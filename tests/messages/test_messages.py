@@ -1,0 +1,148 @@
+"""What each command prints, compared with one text file per command.
+
+A file holds command lines and, below each, the output in 80 columns. To change the
+wording, edit the program and run `pytest tests/messages --rewrite-messages`, then read
+the difference. To cover another case, add its command line and run the same. Spaces
+and line breaks are not compared, because they depend on the home's path.
+
+Lines that begin with `$ brainhive` run in this process, where `RUN` is the name of the
+trained run. Other lines that begin with `$` run in a shell and prepare files. Lines
+that begin with `#:` explain the next command. All lines of a file share a home, which
+begins with the demo's embedded pictures and two trained brain models.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+
+FOLDER = Path(__file__).resolve().parent
+ROOT = FOLDER.parents[1]
+COMMANDS = sorted(str(command.name) for command in app.registered_commands)
+NUMBER = r"(?<![-\w.])[-+]?\d+(\.\d+)?"
+VARIABLE_TEXT = (
+    (re.compile(rf"{NUMBER}(?= (s|ms|min|h|kB|MB|GB)\b)"), "N"),
+    (re.compile(rf"{NUMBER}(?=( to {NUMBER})? %)"), "N"),
+    (re.compile(rf"\({NUMBER}(–| to ){NUMBER}\)"), "(N to N)"),
+    (re.compile(r"(?<![-\w.])[-+]?\d+\.\d+"), "N"),
+    (re.compile(r"\b(?=[a-f]*\d)(?=\d*[a-f])([0-9a-f]{10}|[0-9a-f]{16})\b"), "DIGEST"),
+    (re.compile(r"\d+:\d{2}\b"), "TIME"),
+    (re.compile(r"(less than a|\d+) minutes? ago"), "AGO"),
+)
+"""Text that differs between machines or runs, and its placeholder."""
+
+
+@dataclass
+class Step:
+    """A command line of a file.
+
+    Attributes:
+        comments: Lines above the command that explain the case.
+        line: Command line without the prompt.
+        output: Lines that the command printed when the file was written.
+    """
+
+    comments: list[str]
+    line: str
+    output: list[str] = field(default_factory=list)
+
+
+def read_steps(text: str) -> list[Step]:
+    """Split a file into its command lines, with their comments and output."""
+    steps: list[Step] = []
+    comments: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("#: "):
+            comments.append(line)
+        elif line.startswith("$ "):
+            steps.append(Step(comments, line.removeprefix("$ ")))
+            comments = []
+        elif steps:
+            steps[-1].output.append(line)
+    for step in steps:
+        while step.output and not step.output[-1]:
+            step.output.pop()
+    return steps
+
+
+def write_steps(steps: list[Step]) -> str:
+    """Write the text of a file, the inverse of `read_steps`."""
+    blocks = []
+    for step in steps:
+        lines = step.comments + [f"$ {step.line}"] + step.output
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def run_step(line: str, home: Path) -> list[str]:
+    """Run a command line and return the lines it prints, without text that varies."""
+    if not line.startswith("brainhive"):
+        subprocess.run(line, shell=True, cwd=home, check=True)
+        return []
+    run = next((home / "runs/train-align").iterdir()).name
+    words = [run if word == "RUN" else word for word in shlex.split(line)[1:]]
+    result = CliRunner().invoke(app, words, prog_name="brainhive")
+    text = result.output
+    for folder, placeholder in ((home, "HOME"), (ROOT, "PROJECT"), (Path.home(), "~")):
+        text = text.replace(str(folder), placeholder)
+    for pattern, placeholder in VARIABLE_TEXT:
+        text = pattern.sub(placeholder, text)
+    text = re.sub("─+", "───", text)
+    lines = [row.rstrip() for row in text.rstrip().splitlines()]
+    # progress is printed only where a step takes long
+    lines = [row for row in lines if not re.search(r"TIME( so far)?$", row)]
+    if result.exit_code:
+        lines.append(f"[exit code {result.exit_code}]")
+    return lines
+
+
+def without_spaces(lines: list[str]) -> str:
+    """Join lines without spaces and line breaks, which depend on the home's path."""
+    return "".join("".join(lines).split())
+
+
+@pytest.fixture
+def home(
+    shared_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A copy of the world of commands, as the home and working directory."""
+    home = Path(shutil.copytree(shared_world, tmp_path / "home"))
+    monkeypatch.setenv("BRAINHIVE_HOME", str(home))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    monkeypatch.chdir(home)
+    yield home
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_prints_what_its_file_says(
+    command: str, home: Path, request: pytest.FixtureRequest
+) -> None:
+    path = FOLDER / f"{command}.txt"
+    steps = read_steps(path.read_text(encoding="utf-8"))
+    printed = [
+        Step(step.comments, step.line, run_step(step.line, home)) for step in steps
+    ]
+    if request.config.getoption("--rewrite-messages"):
+        path.write_text(write_steps(printed), encoding="utf-8")
+        return
+    for step, now in zip(steps, printed, strict=True):
+        assert without_spaces(now.output) == without_spaces(step.output), step.line
+
+
+def test_every_file_belongs_to_a_command_and_shows_its_help_and_a_refusal() -> None:
+    files = {
+        path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.txt")
+    }
+    assert sorted(files) == COMMANDS
+    for command, text in files.items():
+        assert f"$ brainhive {command} --help\n" in text, command
+        assert "[exit code " in text, command
