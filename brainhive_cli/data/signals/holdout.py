@@ -335,7 +335,7 @@ class Holdout(Section):
         who = "this subject" if subjects == 1 else f"these {subjects} subjects"
         about = f"{stimuli} stimuli" + (f" in these {few}" if few else "")
         return (
-            f"{self.words}: statements about other trials of these {about}, and "
+            f"{self.words}: results hold for other trials of these {about}, and "
             f"{who if subjects else 'who is recorded'}"
         )
 
