@@ -1,8 +1,8 @@
-"""Metrics of items' values, and their confidence intervals over units of items and over
-subjects.
+"""Confidence intervals and sign-flip tests of means over items and subjects.
 
-The sign-flip test over units has an interval that is its inversion, so that they never
-disagree.
+Items that are alike form a unit, such as the pictures of a concept (see
+`measurement.units`). Units and subjects are crossed random factors: several subjects
+may see the same units.
 """
 
 from collections.abc import Sequence
@@ -30,40 +30,42 @@ from brainhive_cli.measurement.units import (
 
 ValueArray = NDArray[np.floating[Any]]
 Limits = tuple[float | None, float | None]
-"""The least and the largest value that a mean can take."""
+"""Smallest and largest value that a mean can take. None if it is unbounded."""
 
-UPPER = 0.975
-"""Quantile at the upper end of a 95 % interval."""
+UPPER_QUANTILE = 0.975
+"""Quantile of the upper end of a 95 % interval."""
 ROUNDING = 1e-12
-"""Share of the largest value, below which a difference from the mean is the rounding of
-a sum.
+"""Largest deviation from a mean that counts as rounding error, as a share of the
+largest value.
 """
-ALL_SIGNS = 15
-"""Units up to which all signs are tried (32,768); of more, as many random ones as
-`FLIPS`.
+MAX_UNITS_ALL_FLIPS = 15
+"""Largest number of units for which all sign flips are tried, which are 32,768."""
+RANDOM_FLIPS = 4_999
+"""Number of random sign flips for more units, besides the identity. The standard error
+of a p of .05 is then .003.
 """
-FLIPS = 4_999
-"""Random sign flips in addition to the identity; a p of .05 then has a standard error
-of .003.
+MAX_HITS_PER_ITEM = 4
+"""Largest number of independent hits that the share of one item is worth. A share of
+correct two-way comparisons under guessing is worth 3, a reciprocal rank almost 4.
 """
-MOST_HITS, AT_LIMIT = 4, 2
-"""Independent hits that the share of an item is worth at most (guessed two-way shares
-are worth 3, reciprocal ranks nearly 4), and where nearly all items lie at a limit.
-"""
+MAX_HITS_PER_ITEM_AT_LIMIT = 2
+"""The same number if almost all shares lie at a limit."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval, in words too.
+    """A 95 % confidence interval of a mean.
 
     Attributes:
-        low: Lower end; None where there is no interval.
-        high: Upper end.
-        method: How it was made, and for whom it holds; or why there is none.
-        these_subjects: Of several subjects, the interval over units alone, which holds
-            for them only.
-        people: Of several subjects, the interval for people in general; None where it
-            says nothing.
+        low: Lower end, or None if there is no interval.
+        high: Upper end, or None.
+        method: Method of the interval and the population that it holds for. If there is
+            no interval: the reason.
+        these_subjects: Interval that holds for these subjects only. It takes the
+            variance over units into account, but not the variance over subjects. None
+            with a single subject.
+        people: Interval that holds for people in general. None with a single subject,
+            or if the interval is too wide to be informative.
     """
 
     low: float | None
@@ -75,17 +77,18 @@ class Interval:
 
 @dataclass(frozen=True)
 class MeanVariance:
-    """Variation of means over items with their units.
+    """Components of the variance of a mean over S subjects.
 
     Attributes:
-        estimates: [S] the mean of each subject.
-        together: Variance over units of the mean over subjects.
-        freedom: Degrees of freedom of that variance, by what the units weigh.
-        shared: Covariance of two subjects, whose units are the same.
-        noise: Variance of the mean over subjects by their own noise alone: the least
-            that subjects add.
-        subject_variance: Variance of the mean over subjects that they differ by; their
-            noise at least.
+        estimates: Mean [S] of each subject.
+        variance: Variance of the mean over subjects, if only the units were drawn anew.
+        dof: Degrees of freedom of `variance` by Satterthwaite's approximation.
+        covariance: Covariance of the means of two subjects, because they saw the same
+            units.
+        noise_variance: Variance of the mean over subjects that comes from the noise of
+            each subject alone.
+        subject_variance: Variance of the mean over subjects, if only the subjects were
+            drawn anew. It is at least `noise_variance`.
     """
 
     estimates: Float64
@@ -106,77 +109,78 @@ def measure(
     chance: float | None = None,
     seeds: Sequence[int] = (),
     items: Items | None = None,
-    **how: Any,
+    **interval_options: Any,
 ) -> Metric:
-    """Measure items' values: the mean over subjects of their means, with a 95 %
-    interval.
+    """Compute the mean over subjects of their mean values, with a 95 % interval.
 
     Args:
-        name: What was measured.
-        groups: Values of the items [N], one array a subject; or [S, N] of S models,
-            averaged for each item. Where there are as many models as seeds, the spread
-            over seeds is measured too.
-        protocol: Name of the way it was measured.
-        split: Part of the data set that it was measured on.
-        pool: Candidates that each item was compared with.
-        chance: Value expected of guessing.
-        seeds: Seeds of the trainings that were measured.
-        items: See `estimate_interval`.
-        how: Other arguments of `estimate_interval`.
+        name: Name of the metric.
+        groups: Values of each subject: [N] for N items, or [S, N] of S models. Values
+            are averaged over models for each item. If there is a model for each seed,
+            the standard deviation over seeds is computed too.
+        protocol: Name of the way in which the values were measured.
+        split: Part of the data set that the items belong to.
+        pool: Number of candidates that each item was compared with.
+        chance: Expected value under guessing.
+        seeds: Seeds of the trained models.
+        items: Items and units of the values (see `estimate_interval`).
+        interval_options: Further arguments of `estimate_interval`.
 
     Raises:
-        BrainhiveError: if there is no value, or one is not a number.
+        BrainhiveError: if a subject has no values, or a value is not finite.
     """
-    # seeds are averaged by item, in the value as in its interval
-    models = [np.atleast_2d(group) for group in groups]  # [S, N]
-    interval = estimate_interval(models, items, **how)
+    models = [np.atleast_2d(group) for group in groups]  # [S, N] of each subject
+    interval = estimate_interval(models, items, **interval_options)
+    subject_means = [group.mean(0).mean(-1) for group in models]
 
-    # spread over seeds, where there is a model of each
-    spread = None
-    if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
-        spread = float(np.mean([group.mean(-1) for group in models], 0).std(ddof=1))
+    # standard deviation over seeds, if each seed has a model
+    seed_sd = None
+    model_counts = {len(group) for group in models}
+    if len(seeds) > 1 and model_counts == {len(seeds)}:
+        seed_means = np.mean([group.mean(-1) for group in models], 0)
+        seed_sd = float(seed_means.std(ddof=1))
 
-    # a selection by the test scores is told by the protocol
+    # the protocol says if a model was selected by its test scores
     caveats = find_caveats(protocol)
+    is_selected: bool | None = SELECTED_ON_TEST in caveats
+    if not is_selected and UNKNOWN_SELECTION in caveats:
+        is_selected = None
     return Metric(
-        name,
-        float(np.mean([group.mean(0).mean(-1) for group in models])),
-        sum(group.shape[1] for group in models),
-        pool,
-        chance,
-        interval.low,
-        interval.high,
-        tuple(seeds),
-        protocol,
-        split,
-        interval.method,
-        interval.these_subjects,
-        interval.people,
-        spread,
-        True
-        if SELECTED_ON_TEST in caveats
-        else None
-        if UNKNOWN_SELECTION in caveats
-        else False,
+        name=name,
+        value=float(np.mean(subject_means)),
+        n=sum(group.shape[1] for group in models),
+        pool=pool,
+        chance=chance,
+        low=interval.low,
+        high=interval.high,
+        seeds=tuple(seeds),
+        protocol=protocol,
+        split=split,
+        interval=interval.method,
+        these_subjects=interval.these_subjects,
+        people=interval.people,
+        seed_sd=seed_sd,
+        selected=is_selected,
     )
 
 
 def measure_positions(
-    name: str, groups: Sequence[ValueArray], **how: Any
+    name: str, groups: Sequence[ValueArray], **options: Any
 ) -> list[Metric]:
-    """Measure the same items at many positions, as `measure` does at one.
+    """Compute a metric at each of several positions, as `measure` does at one.
 
     Args:
-        name: What was measured.
-        groups: Values [P, N] at P positions, one array a subject; or [S, P, N] of S
-            models.
-        how: Other arguments of `measure`.
+        name: Name of the metric.
+        groups: Values of each subject: [P, N] for P positions and N items, or [S, P, N]
+            of S models.
+        options: Further arguments of `measure`.
     """
     arrays = [np.asarray(group, np.float64) for group in groups]
-    positions = range(arrays[0].shape[-2])
-    return [
-        measure(name, [group[..., n, :] for group in arrays], **how) for n in positions
-    ]
+    metrics = []
+    for position in range(arrays[0].shape[-2]):
+        values = [array[..., position, :] for array in arrays]
+        metrics.append(measure(name, values, **options))
+    return metrics
 
 
 def estimate_interval(
@@ -187,299 +191,385 @@ def estimate_interval(
     is_share: bool | None = None,
     max_hits: float | None = None,
 ) -> Interval:
-    """Make a confidence interval of the mean over subjects of their means, and say how
-    it was made.
+    """Estimate a 95 % confidence interval of the mean over subjects of their means.
 
-    Units of items and subjects are crossed: a concept that several subjects saw is easy
-    or hard for all of them, and so are its pictures. What the interval holds for:
+    The interval depends on the number of subjects:
 
-    - one subject, and two to four: these subjects, and units in general (or the few
-      that `items` names). Of shares by Wilson's interval with the number of independent
-      hits that has the variance over units that was measured; else by a t interval over
-      units;
-    - five subjects or more: people in general, by a t interval over subjects (one
-      degree of freedom less than there are subjects), whose variance is the subjects'
-      and, on top, the covariance that the shared units give them. Of two to four it is
-      the second one, unless it covers more than half of the scale;
-    - fewer than six units, or values that do not vary: there is none, and both ends are
-      None.
+    - One subject: it holds for this subject, and takes the variance over units into
+      account. For shares it is Wilson's interval with the number of independent hits
+      that has this variance. For other values it is a t interval.
+    - Two to four subjects: the same for these subjects. A second interval holds for
+      people in general, unless it covers more than half of the scale.
+    - Five subjects or more: it holds for people in general. It is a t interval with one
+      degree of freedom less than there are subjects. Its variance is the variance over
+      subjects plus the covariance of subjects who saw the same units.
 
-    Variances over units are linearised (cluster-robust, CR2). Between two limits, t
-    intervals are made on the logit scale: near a limit they are asymmetric and never
-    cross it. Where all shares are at one limit, nothing varies: the interval is
-    Wilson's of as many hits as units.
+    With fewer than six units there is no interval. Values that do not vary have none
+    either, unless they are shares.
 
-    `benchmarks/simulated_statistics` prints how often they hold.
+    Variances over units are linearised (cluster-robust, CR2). If the mean has two
+    limits, t intervals are computed on the logit scale. They are then asymmetric near a
+    limit and never cross it. If all shares lie at one limit, Wilson's interval counts
+    each unit as a hit or a miss. `benchmarks/simulated_statistics` prints the coverage.
 
     Args:
-        groups: Values of the items [N], one array a subject; or [S, N] of S models,
-            averaged for each item.
-        items: Which items are the same for several subjects, and which are alike. None:
-            independent ones; subjects with as many have the same ones in the same
-            order, others have none in common.
-        limits: Between which the mean lies; 0 and 1 of shares.
-        is_share: Whether values are shares of tries or candidates, hits among them;
-            None: where the limits are 0 and 1, or all values are.
-        most_hits: Independent hits that the values are worth at most, where these are
-            linearised: their mean is a share, and they vary as it does. None: values
-                are shares themselves.
+        groups: Values of each subject: [N] for N items, or [S, N] of S models. Values
+            are averaged over models for each item.
+        items: Items and their units. If None, items are independent. Subjects with the
+            same number of items then share all items in the same order, and subjects
+            with different numbers share none.
+        limits: Smallest and largest possible mean, such as 0 and 1 for shares.
+        is_share: True if values are shares of trials or candidates, hits included. If
+            None, they are shares if the limits are 0 and 1, or if there are no limits
+            and all values are 0 or 1.
+        max_hits: Largest number of independent hits that all values together are worth.
+            It is given if the values are a linearised form of a share, with the same
+            mean and variance. None if the values are shares themselves.
 
     Raises:
-        BrainhiveError: if there is no value, or one is not a number.
+        BrainhiveError: if a subject has no values, or a value is not finite.
 
     Source: Cameron, Gelbach and Miller 2011, Robust inference with multiway clustering
     (crossed variances); Korn and Graubard 1998 (effective number of hits); Wilson 1927;
     Clark 1973 (items as a random effect).
     """
-    # averages over seeds, so that an item counts once
-    # [S, N]
     models = [np.atleast_2d(np.asarray(group, np.float64)) for group in groups]
-    if not models or any(
-        np.ndim(group) != 2 or np.size(group) == 0 for group in models
-    ):
+    _check_values(models)
+    items = items or Items.from_sizes([group.shape[-1] for group in models])
+
+    # averages over models, so that each item counts once
+    components = estimate_mean_variance([group.mean(0) for group in models], items)
+    mean = float(components.estimates.mean())
+    subjects = len(models)
+    counted = f"{items.n_units} {items.kind}"
+
+    # shares lie between 0 and 1
+    if is_share is None:
+        are_hits = all(np.isin(group, (0, 1)).all() for group in models)
+        is_share = limits == (0.0, 1.0) or (limits == (None, None) and are_hits)
+    if is_share and None in limits:
+        limits = (0.0, 1.0)
+    low, high = limits
+    if items.shortage:
+        return Interval(None, None, f"none: {items.shortage}")
+
+    # interval over units, for these subjects
+    unit_interval = None
+    method = "none: no item differs from others"
+    if is_share and low is not None and high is not None:
+        unit_interval = _share_interval(
+            models, components, items, limits=(low, high), max_hits=max_hits
+        )
+        method = f"Wilson over {counted}"
+    elif components.variance > 0:
+        error = float(np.sqrt(components.variance))
+        unit_interval = _t_interval(mean, error, components.dof, limits)
+        method = f"t over {counted}"
+    unit_low, unit_high = unit_interval or (None, None)
+
+    scope = [items.scope] if items.scope else []
+    if subjects == 1:
+        return Interval(unit_low, unit_high, "; for ".join([method] + scope))
+    population = " and ".join(scope + [f"these {subjects} subjects"])
+    method = f"{method}; for {population}"
+
+    # interval over subjects and the units that they share, for people in general
+    variance = components.subject_variance + components.covariance
+    if variance == 0:
+        method = f"{method}, who do not differ"
+        return Interval(unit_low, unit_high, method, these_subjects=unit_interval)
+    people = _t_interval(mean, float(np.sqrt(variance)), subjects - 1, limits)
+    if subjects >= MIN_SUBJECTS_FOR_POPULATION:
+        population = " and ".join(["people in general"] + scope)
+        return Interval(
+            *people,
+            f"t over {subjects} subjects and {counted}; for {population}",
+            these_subjects=unit_interval,
+            people=people,
+        )
+
+    # an interval over more than half of the scale is not informative
+    is_wide = False
+    if low is not None and high is not None:
+        is_wide = people[1] - people[0] > (high - low) / 2
+    return Interval(
+        unit_low,
+        unit_high,
+        method,
+        these_subjects=unit_interval,
+        people=None if is_wide else people,
+    )
+
+
+def _check_values(models: Sequence[Float64]) -> None:
+    """Raise an error if a subject has no values [S, N], or a value is not finite."""
+    has_values = [group.ndim == 2 and group.size > 0 for group in models]
+    if not models or not all(has_values):
         raise BrainhiveError(
             "nothing to measure: a subject has no items",
             "check the split that is evaluated",
         )
-    if not all(np.isfinite(group).all() for group in models):
-        raise BrainhiveError(
-            "a value to be measured is not a finite number",
-            "look for NaN in the model's output",
-        )
-    items = items or Items.from_sizes([group.shape[-1] for group in models])
-    scatter = estimate_mean_variance([group.mean(0) for group in models], items)
-
-    # hits, or shares of hits
-    subjects = len(models)
-    units = items.n_units
-    centre = float(scatter.estimates.mean())
-    counted = f"{units} {items.kind}"
-    if is_share is None:
-        are_hits = limits == (None, None) and all(
-            np.isin(group, (0, 1)).all() for group in models
-        )
-        is_share = limits == (0.0, 1.0) or are_hits
-    low, high = limits
-    if is_share and (low is None or high is None):
-        low, high = limits = (0.0, 1.0)
-
-    # too few units for an interval
-    if items.shortage:
-        return Interval(None, None, f"none: {items.shortage}")
-
-    # over units: for one subject, or for these
-    over_units = None
-    method = "none: no item differs from others"
-    if is_share and low is not None and high is not None:
-        over_units = _share_interval(models, scatter, items, (low, high), max_hits)
-        method = f"Wilson over {counted}"
-    elif scatter.variance > 0:
-        error = float(np.sqrt(scatter.variance))
-        over_units = _t_interval(centre, error, scatter.dof, limits)
-        method = f"t over {counted}"
-    low_high: tuple[float | None, float | None] = over_units or (None, None)
-    scope = [items.scope] if items.scope else []
-    if subjects == 1:
-        return Interval(*low_high, "; for ".join([method, *scope]))
-    these = f"{method}; for {' and '.join([*scope, f'these {subjects} subjects'])}"
-
-    # over people too: the variance of subjects and, on top, the covariance of those who
-    # saw the same units
-    variance = scatter.subject_variance + scatter.covariance
-    if variance == 0:
-        return Interval(*low_high, f"{these}, who do not differ", over_units)
-    people = _t_interval(centre, float(np.sqrt(variance)), subjects - 1, limits)
-    if subjects >= MIN_SUBJECTS_FOR_POPULATION:
-        about = " and ".join(["people in general", *scope])
-        return Interval(
-            *people,
-            f"t over {subjects} subjects and {counted}; for {about}",
-            over_units,
-            people,
-        )
-    says_little = (
-        low is not None
-        and high is not None
-        and people[1] - people[0] > (high - low) / 2
-    )
-    return Interval(*low_high, these, over_units, None if says_little else people)
+    for group in models:
+        is_finite = np.isfinite(group)
+        if not is_finite.all():
+            raise BrainhiveError(
+                f"{(~is_finite).sum()} of {group.size} values to be measured are not "
+                "finite",
+                "look for NaN in the model's output",
+            )
 
 
 def estimate_mean_variance(groups: Sequence[ValueArray], items: Items) -> MeanVariance:
-    """Measure how means over items vary with their units, within strata where there are
-    any.
+    """Estimate the components of the variance of a mean over subjects.
 
-    The variance over units is split into what subjects share and their own noise.
+    With the variance V of the mean over S subjects and the mean m of the variances of
+    the single subjects, the covariance of two subjects is c = (S V - m) / (S - 1),
+    because V = (m + (S - 1) c) / S. The noise variance is (m - c) / S.
 
     Args:
-        groups: Values [N], one array a subject.
-        items: The items, and which are alike.
+        groups: Values [N] of each subject.
+        items: Items and their units. Variances are computed within strata, if there
+            are any.
     """
     subjects = len(groups)
-    units = items.n_units
+    n_units = items.n_units
     strata = items.stratum_of_unit
-    estimates = []
-    alone = []
-    influence = np.zeros(units)
-    weights = np.zeros((subjects, units))
-    for weight, values, unit in zip(weights, groups, items.unit_indices, strict=True):
-        # what each unit adds to the mean, beyond its stratum's: [U], and its share of
-        # the items: [U]
-        count = len(values)
-        sizes = np.bincount(unit, minlength=units)
-        sums = np.bincount(unit, values, units)
-        means = np.bincount(strata, sums) / np.maximum(1, np.bincount(strata, sizes))
-        part = (sums - means[strata] * sizes) / count
-        part[np.abs(part) < ROUNDING * np.abs(values).max()] = 0  # of equal values
+    estimates = np.zeros(subjects)
+    subject_variances = np.zeros(subjects)
+    influence = np.zeros(n_units)
+    weights = np.zeros((subjects, n_units))
+    for subject, (values, units) in enumerate(
+        zip(groups, items.unit_indices, strict=True)
+    ):
+        # mean of each stratum
+        sizes = np.bincount(units, minlength=n_units)
+        sums = np.bincount(units, values, n_units)
+        stratum_sizes = np.maximum(1, np.bincount(strata, sizes))
+        stratum_means = np.bincount(strata, sums) / stratum_sizes
 
-        # its variance for this subject, and its part in the mean over subjects
-        weight[:] = sizes / count
-        estimates.append(values.mean())
-        alone.append(_variance(part, weight[None], strata)[0])
-        influence += part / subjects
+        # influence [U] of each unit on the mean, apart from rounding
+        unit_influence = (sums - stratum_means[strata] * sizes) / len(values)
+        is_rounding = np.abs(unit_influence) < ROUNDING * np.abs(values).max()
+        unit_influence[is_rounding] = 0
 
-    # variance of the mean over subjects, who may have units in common
-    together, freedom = _variance(influence, weights / subjects, strata)
-    together *= items.inflation
+        weights[subject] = sizes / len(values)
+        variance, _ = _variance_over_units(
+            unit_influence, weights[subject : subject + 1], strata
+        )
+        estimates[subject] = values.mean()
+        subject_variances[subject] = variance
+        influence += unit_influence / subjects
 
-    # what subjects share, and their own noise, of which their differences consist at
-    # least
-    subject_means = np.array(estimates)
-    mean_variance = float((np.array(alone) * items.inflation).mean())
-    shared = max(0.0, (subjects * together - mean_variance) / max(1, subjects - 1))
-    noise = max(0.0, mean_variance - shared) / subjects
-    between = float(subject_means.var(ddof=1)) / subjects if subjects > 1 else 0.0
+    # subjects may share units, so their influences are added before they are squared
+    variance, dof = _variance_over_units(influence, weights / subjects, strata)
+    variance *= items.inflation
+
+    # split the variance into the covariance of subjects and their own noise
+    mean_variance = float((subject_variances * items.inflation).mean())
+    covariance = max(0.0, (subjects * variance - mean_variance) / max(1, subjects - 1))
+    noise_variance = max(0.0, mean_variance - covariance) / subjects
+    between = 0.0
+    if subjects > 1:
+        between = float(estimates.var(ddof=1)) / subjects
     return MeanVariance(
-        subject_means, together, freedom, shared, noise, max(between, noise)
+        estimates=estimates,
+        variance=variance,
+        dof=dof,
+        covariance=covariance,
+        noise_variance=noise_variance,
+        subject_variance=max(between, noise_variance),
     )
 
 
-def _variance(
+def _variance_over_units(
     influence: Float64, weights: Float64, strata: Int64
 ) -> tuple[float, float]:
-    """Sum the squared influences [U] of units to the variance of an estimate, and its
-    freedom.
+    """Compute the cluster-robust variance (CR2) of a mean, and its degrees of freedom.
 
-    A unit that has the share l of a subject's stratum pulls its mean towards itself, so
-    its square is divided by 1 - l (CR2); of a unit that subjects share, l is the mean
-    over them by their weights [S, U]. The freedom is Satterthwaite's, as of independent
-    items; where all weigh the same, it is units less one, or, of units of one subject
-    each, units less subjects. A stratum of one unit says nothing of its variance; it
-    counts as the others do.
+    A unit with the share l of its stratum pulls the stratum's mean towards itself by l,
+    its leverage. The variance is therefore the sum of influence² / (1 - l). If several
+    subjects saw a unit, its leverage is averaged over them by their weights.
+
+    The degrees of freedom are Satterthwaite's for independent items. If all units weigh
+    the same, they are the number of units minus 1, or minus the number of subjects if
+    each unit belongs to one subject.
+
+    A stratum with a single unit has no variance of its own. It is assumed to vary like
+    the others.
+
+    Args:
+        influence: Influence [U] of each unit on the mean.
+        weights: Weight [S, U] of each unit in the mean, by subject. All together are 1.
+        strata: Stratum [U] of each unit.
+
+    Returns:
+        Variance and degrees of freedom. Both are 0 and 1 if no stratum has two units.
 
     Source: Bell and McCaffrey 2002, Bias reduction in standard errors for linear
     regression with multi-stage samples; Imbens and Kolesár 2016.
     """
-    # units that have others of their stratum to be compared with
-    # [S, U]
-    stratum_sums = np.array([np.bincount(strata, row)[strata] for row in weights])
-    pulls = weights / np.sqrt(np.where(stratum_sums > 0, stratum_sums, 1))
-    weight = weights.sum(0)
-    pull = (pulls**2).sum(0)
-    is_compared = (weight > 0) & (pull < weight * (1 - 1e-9))
+    # weight in a subject's stratum, whose square root appears twice in each covariance
+    stratum_weights = np.array([np.bincount(strata, row)[strata] for row in weights])
+    loadings = weights / np.sqrt(np.where(stratum_weights > 0, stratum_weights, 1))
+    unit_weights = weights.sum(0)
+    pulls = (loadings**2).sum(0)  # leverage times weight
+
+    # a unit that is alone in its stratum has a leverage of 1
+    is_compared = (unit_weights > 0) & (pulls < unit_weights * (1 - 1e-9))
     if not is_compared.any():
         return 0.0, 1.0
+    unit_weights = unit_weights[is_compared]
+    total_weight = unit_weights.sum()
+    slack = 1 - pulls[is_compared] / unit_weights  # 1 - leverage
+    squares = influence[is_compared] ** 2 / slack
+    variance = float(squares.sum() / total_weight**2)
 
-    # variance of the estimates, bias-reduced by the leverage of each unit
-    w = weight[is_compared]
-    total = weight[is_compared].sum()
-    rest = 1 - pull[is_compared] / w
-    variance = float((influence[is_compared] ** 2 / rest).sum() / total**2)
-
-    # Satterthwaite's freedom, by the squared covariances of units [S, S] of each
-    # stratum
-    pulls = pulls[:, is_compared] / np.sqrt(rest)
-    squares = -((pulls**2).sum(0) ** 2).sum()
-    for stratum in np.unique(strata[is_compared]):
-        inside = pulls[:, strata[is_compared] == stratum]
-        squares += ((inside @ inside.T) ** 2).sum()
-    return variance, float(total**2 / ((w**2).sum() + squares))
+    # Satterthwaite: trace(C)² / trace(C²) of the covariance C of the influences
+    loadings = loadings[:, is_compared] / np.sqrt(slack)
+    strata = strata[is_compared]
+    off_diagonal = -((loadings**2).sum(0) ** 2).sum()
+    for stratum in np.unique(strata):
+        stratum_loadings = loadings[:, strata == stratum]
+        off_diagonal += ((stratum_loadings @ stratum_loadings.T) ** 2).sum()
+    dof = float(total_weight**2 / ((unit_weights**2).sum() + off_diagonal))
+    return variance, dof
 
 
 def _t_interval(
-    centre: float, error: float, freedom: float, limits: Limits
+    mean: float, error: float, dof: float, limits: Limits
 ) -> tuple[float, float]:
-    """Make a t interval, on the logit scale where the mean lies between two limits."""
+    """Compute a t interval of a mean, on the logit scale if it lies between two limits.
+
+    Args:
+        mean: The mean.
+        error: Its standard error.
+        dof: Degrees of freedom of the standard error.
+        limits: Smallest and largest possible mean.
+
+    Returns:
+        Lower and upper end.
+    """
     from scipy.special import expit, logit, stdtrit
 
-    # symmetric where there are no limits, or the centre is at one
-    reach = stdtrit(freedom, UPPER) * error
+    reach = stdtrit(dof, UPPER_QUANTILE) * error
     low, high = limits
-    if low is None or high is None or not low < centre < high:
-        ends = np.array([centre - reach, centre + reach])
-        ends = np.clip(ends, low, high) if limits != (None, None) else ends
+    if low is None or high is None or not low < mean < high:
+        # symmetric if there are no limits, or if the mean lies at a limit
+        ends = np.array([mean - reach, mean + reach])
+        if limits != (None, None):
+            ends = np.clip(ends, low, high)
     else:
-        position = (centre - low) / (high - low)
+        # the derivative of the logit at a share p is 1 / (p (1 - p))
         span = high - low
-        steps = np.array([-1, 1]) * reach / (span * position * (1 - position))
-        ends = low + span * expit(logit(position) + steps)
+        share = (mean - low) / span
+        logit_reach = np.array([-1, 1]) * reach / (span * share * (1 - share))
+        ends = low + span * expit(logit(share) + logit_reach)
     return float(ends[0]), float(ends[1])
 
 
 def _share_interval(
     groups: Sequence[ValueArray],
-    scatter: MeanVariance,
+    components: MeanVariance,
     items: Items,
     limits: tuple[float, float],
-    most_hits: float | None,
+    max_hits: float | None,
 ) -> tuple[float, float]:
-    """Make Wilson's interval of shares, of as many independent hits as would vary alike
-    over units.
+    """Compute Wilson's interval of a share, for an effective number of trials.
 
-    Few units tell little of the variance, which Korn and Graubard count as a smaller
-    number still. Shares that are no hits vary less; where many of them lie at a limit,
-    those that do not were hardly seen, so the number of hits is bounded.
+    The effective number n is the number of independent hits or misses whose share has
+    the measured variance over units: n = p (1 - p) / variance. It is multiplied by the
+    squared ratio of the t quantiles for the number of items and for the degrees of
+    freedom of the variance (Korn and Graubard 1998), because few units estimate the
+    variance poorly.
+
+    Shares between 0 and 1 vary less than hits. If most of them lie at a limit, the few
+    others hardly reveal how much they vary. The effective number is therefore bounded.
+
+    Args:
+        groups: Values [S, N] of each subject.
+        components: Components of the variance of the mean.
+        items: Items and their units.
+        limits: Values of a miss and a hit.
+        max_hits: Largest effective number, or None for the bound by the values.
+
+    Returns:
+        Lower and upper end.
     """
-    # quantiles of t and of the normal distribution, which scipy.stats takes from here
+    # quantiles of t and of the normal distribution
     from scipy.special import ndtri, stdtrit
 
-    # share of the span between the limits, and its variance
-    (low, high), span = limits, limits[1] - limits[0]
-    share = (float(scatter.estimates.mean()) - low) / span
-    variance = scatter.variance / span**2
+    low, high = limits
+    span = high - low
+    share = (float(components.estimates.mean()) - low) / span
+    variance = components.variance / span**2
 
-    # number of independent hits that would have this variance
-    size = min(items.n_units, most_hits or np.inf)
+    # at a limit nothing varies, and each unit counts once
+    size = min(items.n_units, max_hits or np.inf)
     if ROUNDING < share < 1 - ROUNDING:
         values = np.concatenate([group.mean(0) for group in groups])
         are_hits = all(np.isin(group, limits).all() for group in groups)
-        at_limit = max(
-            (values == low).mean(), (values == high).mean(), AT_LIMIT / MOST_HITS
-        )
-        most = (
-            sum(map(np.size, groups)) if are_hits else AT_LIMIT / at_limit * len(values)
-        )
-        hits = share * (1 - share) * len(items.names) / (len(items.names) - 1)
-        size = min(most_hits or most, hits / variance if variance > 0 else np.inf)
-        are_units = are_hits and items.n_units == len(values)
-        if not are_units or items.strata is not None:
-            quantiles = stdtrit(
-                [len(values) - 1 if are_units else np.inf, scatter.dof], UPPER
-            )
+        max_size = max_hits or _max_effective_hits(groups, values, limits, are_hits)
+        n_items = len(items.names)
+        item_variance = share * (1 - share) * n_items / (n_items - 1)
+        size = min(max_size, item_variance / variance if variance > 0 else np.inf)
+
+        # the variance of independent hits is known from their share
+        are_independent = are_hits and items.n_units == len(values)
+        if not are_independent or items.strata is not None:
+            item_dof = len(values) - 1 if are_independent else np.inf
+            quantiles = stdtrit([item_dof, components.dof], UPPER_QUANTILE)
             size *= float(quantiles[0] / quantiles[1]) ** 2
 
-    # Wilson's interval of as many hits, not a whole number
-    z = ndtri(UPPER)
+    # Wilson's interval, where `size` need not be a whole number
+    z = ndtri(UPPER_QUANTILE)
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     variance = share * (1 - share) / size + z**2 / (4 * size**2)
     reach = z / (1 + z**2 / size) * np.sqrt(variance)
-    # rounding must not leave the share itself outside
-    below = min(float(share), float(centre - reach))
-    above = max(float(share), float(centre + reach))
-    return low + span * max(0.0, below), low + span * min(1.0, above)
+
+    # rounding must not exclude the share itself
+    lower_share = min(float(share), float(centre - reach))
+    upper_share = max(float(share), float(centre + reach))
+    return low + span * max(0.0, lower_share), low + span * min(1.0, upper_share)
+
+
+def _max_effective_hits(
+    groups: Sequence[ValueArray],
+    values: Float64,
+    limits: tuple[float, float],
+    are_hits: bool,
+) -> float:
+    """Bound the number of independent hits that shares are worth.
+
+    Args:
+        groups: Values [S, N] of each subject.
+        values: The same averaged over models, of all subjects [N].
+        limits: Values of a miss and a hit.
+        are_hits: True if all values are hits or misses, which count once each.
+    """
+    if are_hits:
+        return sum(map(np.size, groups))
+    share_at_limit = max(
+        (values == limits[0]).mean(),
+        (values == limits[1]).mean(),
+        MAX_HITS_PER_ITEM_AT_LIMIT / MAX_HITS_PER_ITEM,
+    )
+    hits: float = MAX_HITS_PER_ITEM_AT_LIMIT / share_at_limit * len(values)
+    return hits
 
 
 @dataclass(frozen=True)
 class SignFlips:
-    """Result of sign flips for a mean.
+    """Result of a sign-flip test of a mean.
 
     Attributes:
         p: Two-sided p.
-        p_above: Probability, without an effect, of a mean as large.
-        p_below: Probability of one as small.
-        least_p: The smallest two-sided p that so many units can give.
-        low: Lower end of the 95 % interval; None where the units are too few for one.
-        high: Upper end.
+        p_above: One-sided p: probability of a mean that is at least as large, if the
+            true mean is 0.
+        p_below: One-sided p: probability of a mean that is at most as large, if the
+            true mean is 0.
+        least_p: Smallest two-sided p that this number of flips can give.
+        low: Lower end of the 95 % interval, or None with too few units.
+        high: Upper end, or None.
     """
 
     p: float
@@ -491,59 +581,74 @@ class SignFlips:
 
 
 def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
-    """Test whether the mean over subjects and items is 0, by the signs of the units'
-    parts in it.
+    """Test if the mean over subjects and items is 0, by flipping the signs of units.
 
-    Without an effect the part of each unit is as probable with the other sign. A flip
-    moves the mean to the other side of a hypothetical effect exactly where the mean of
-    the flipped units alone lies beyond it: so the quantiles of these means over all
-    flips are the interval of effects that the test does not reject.
+    Without an effect, the sum over a unit's items has either sign with the same
+    probability. Flipping some units makes the mean at least as large as measured
+    exactly if the mean of these units alone is 0 or less. More generally, for a
+    hypothetical effect e it depends on whether their mean lies below e. The means of
+    all subsets of units are therefore typical values: their quantiles enclose the
+    effects that the test does not reject. Test and interval always agree.
 
     Args:
-        values: Values of the items [N], one array a subject.
-        items: Which items are of one unit.
+        values: Values [N] of each subject.
+        items: Items and their units.
 
     Source: Hartigan 1969 (typical values); Fisher 1935.
     """
-    # part of each unit in the mean over subjects of their means, and its weight
-    parts, weights = np.zeros((2, items.n_units))
-    for group, unit in zip(values, items.unit_indices, strict=True):
-        np.add.at(parts, unit, group / len(group) / len(values))
-        np.add.at(weights, unit, 1 / len(group) / len(values))
+    # sum and weight of each unit [U] in the mean over subjects of their means
+    unit_sums = np.zeros(items.n_units)
+    unit_weights = np.zeros(items.n_units)
+    for group, units in zip(values, items.unit_indices, strict=True):
+        np.add.at(unit_sums, units, group / len(group) / len(values))
+        np.add.at(unit_weights, units, 1 / len(group) / len(values))
 
-    # means of the flipped units: of all subsets, or of random ones
-    flipped = _draw_flips(items.n_units).astype(np.float64)
-    sums = flipped @ parts
-    totals = flipped @ weights
+    # means of the flipped units
+    flips = _draw_flips(items.n_units).astype(np.float64)
+    sums = flips @ unit_sums
+    weights = flips @ unit_weights
     if items.inflation > 1:
-        sums = widen_null_distribution(
-            sums, totals * parts.sum() / weights.sum(), items.inflation
-        )
-    means = sums / totals
+        expected_sums = weights * unit_sums.sum() / unit_weights.sum()
+        sums = widen_null_distribution(sums, expected_sums, items.inflation)
+    means = sums / weights
     means[np.abs(means) < ROUNDING] = 0
     means.sort()
-    count = len(means) + 1  # the identity flips nothing, and counts on both sides
-    below = int((means <= 0).sum())
-    above = int((means >= 0).sum())
 
-    # an end is the outermost mean that leaves less than half of the level beyond it
-    beyond = int(np.floor(count * SIGNIFICANCE_LEVEL / 2 + 1e-9))
-    low, high = (
-        (float(means[beyond - 1]), float(means[-beyond])) if beyond else (None, None)
-    )
-    p_above = (1 + below) / count
-    p_below = (1 + above) / count
+    # the identity flips no unit, and counts on both sides
+    count = len(means) + 1
+    p_above = (1 + int((means <= 0).sum())) / count
+    p_below = (1 + int((means >= 0).sum())) / count
+
+    # half of the significance level lies beyond each end of the interval
+    n_beyond = int(np.floor(count * SIGNIFICANCE_LEVEL / 2 + 1e-9))
+    low = None
+    high = None
+    if n_beyond:
+        low = float(means[n_beyond - 1])
+        high = float(means[-n_beyond])
     return SignFlips(
-        min(1.0, 2 * min(p_above, p_below)), p_above, p_below, 2 / count, low, high
+        p=min(1.0, 2 * min(p_above, p_below)),
+        p_above=p_above,
+        p_below=p_below,
+        least_p=2 / count,
+        low=low,
+        high=high,
     )
 
 
 @lru_cache(maxsize=4)  # the metrics of a run share them; 5 MB for a thousand units
 def _draw_flips(units: int) -> Bool:
-    """Choose which units are flipped, [K, U]: all subsets but the empty one, or random
-    ones.
+    """Choose sets of units whose signs are flipped.
+
+    Args:
+        units: Number U of units.
+
+    Returns:
+        Masks [K, U]: all sets of units but the empty one, or random sets if there are
+        more than `MAX_UNITS_ALL_FLIPS` units.
     """
-    if units <= ALL_SIGNS:
-        return (np.arange(1, 2**units)[:, None] >> np.arange(units) & 1).astype(bool)
-    flips = np.random.default_rng(0).random((FLIPS, units)) < 0.5
+    if units <= MAX_UNITS_ALL_FLIPS:
+        numbers = np.arange(1, 2**units)[:, None]
+        return (numbers >> np.arange(units) & 1).astype(bool)
+    flips = np.random.default_rng(0).random((RANDOM_FLIPS, units)) < 0.5
     return flips[flips.any(1)]

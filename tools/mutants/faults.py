@@ -22,8 +22,8 @@ FAULTS = (
         "np.clip(count - before, 0, None)",
     ),
     Fault("(correlation < paired).double()", "(correlation > paired).double()"),
-    Fault("float(subject_means.var(ddof=1)) / subjects", "0.0"),
-    Fault("reach = stdtrit(freedom, UPPER) * error", "reach = error"),
+    Fault("float(estimates.var(ddof=1)) / subjects", "0.0"),
+    Fault("reach = stdtrit(dof, UPPER_QUANTILE) * error", "reach = error"),
     Fault(
         "float(2 * stdtr(freedom, -abs(mean) / error))",
         "float(stdtr(freedom, -abs(mean) / error))",
