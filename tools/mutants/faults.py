@@ -61,7 +61,7 @@ FAULTS = (
         'frozen=True, extra="forbid", protected_namespaces',
         'frozen=True, extra="ignore", protected_namespaces',
     ),
-    Fault("return since_s < MISSED_HEARTBEATS * HEARTBEAT_S", "return True"),
+    Fault("return passed_s < MISSED_HEARTBEATS * HEARTBEAT_S", "return True"),
     Fault("raise Refused(full_name)", "return super().find_class(module, name)"),
     Fault('if name not in OWN and os.environ.get(ALLOW) != "1":', "if False:"),
     Fault(
