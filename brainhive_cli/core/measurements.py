@@ -321,7 +321,9 @@ class Measurements:
             BrainhiveError: if they are of another command.
         """
         if not isinstance(self.facts, model):
-            raise BrainhiveError(f"these are no {model.__name__}", documents.AGAIN)
+            raise BrainhiveError(
+                f"these are no {model.__name__}", documents.DAMAGED_HINT
+            )
         return self.facts
 
     def rows(self) -> list[dict[str, Any]]:
@@ -425,7 +427,7 @@ class Measurements:
             raise BrainhiveError(
                 f"{path}: facts.sources names {documents.show_value(absent[0])}, "
                 "which is no scope of it",
-                documents.AGAIN,
+                documents.DAMAGED_HINT,
             )
         return measurements
 

@@ -26,7 +26,7 @@ def check(folder: Path) -> tuple[dict[str, int], list[str]]:
     listed = documents.read_digests(folder)
     counts = Counter[str]()
     # which compare the digest too
-    problems = list(documents.find_changes(folder, but=READERS))
+    problems = list(documents.find_changes(folder, exclude=READERS))
     if listed:
         # which recipes have found a run is written after it was finished
         unlisted = [
@@ -49,7 +49,7 @@ def check(folder: Path) -> tuple[dict[str, int], list[str]]:
 
 
 def _read_document(path: Path) -> None:
-    document = documents.read(path, dict[str, Any], most=LARGEST)
+    document = documents.read(path, dict[str, Any], max_bytes=LARGEST)
     if path.name == FINISHED:
         Measurements.read(document, path)
 

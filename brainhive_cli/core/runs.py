@@ -187,7 +187,7 @@ class RunFolder:
             BrainhiveError: if it is damaged, or this version has no such recipe.
         """
         path = self.path / "recipe.yaml"
-        fields = documents.read(path, dict[str, Any], most=LARGEST_RECIPE)
+        fields = documents.read(path, dict[str, Any], max_bytes=LARGEST_RECIPE)
         return documents.check(fields | changes, str(path), kind)
 
     def read_json(self, name: str, kind: type[T] = dict[str, Any]) -> T:  # type: ignore[assignment]
@@ -197,7 +197,7 @@ class RunFolder:
                 f"run {self.path} is not finished: it has no {name}",
                 "run its command again",
             )
-        return documents.read(self.path / name, kind, most=LARGEST)
+        return documents.read(self.path / name, kind, max_bytes=LARGEST)
 
     def read_text(self, name: str, max_bytes: int = LARGEST) -> str:
         """Read a text of the run, whatever it holds; empty if it has none."""
@@ -295,8 +295,8 @@ class RunFolder:
                 since, has changed.
         """
         # documents are as they were listed
-        for problem in documents.find_changes(self.path, but={FINISHED}):
-            raise BrainhiveError(problem, documents.COPY_AGAIN)
+        for problem in documents.find_changes(self.path, exclude={FINISHED}):
+            raise BrainhiveError(problem, documents.CHANGED_HINT)
 
         # the list has a digest of the metrics before these have their name
         measured = make_portable(measurements.as_dict())

@@ -26,7 +26,7 @@ from safetensors import safe_open
 from brainhive_cli.core import archives, console, documents, foreign_code
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.damage import is_of_the_machine
-from brainhive_cli.core.documents import DOWNLOAD
+from brainhive_cli.core.documents import DOWNLOAD_HINT
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
 from brainhive_cli.core.files import atomic_write, is_file
 from brainhive_cli.core.launch import Launch, find_failed_import
@@ -64,7 +64,7 @@ ANEW = "delete it: the same command then trains anew"
 
 
 def read(
-    path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = MissingData
+    path: Path, hint: str = DOWNLOAD_HINT, error: type[BrainhiveError] = MissingData
 ) -> dict[str, Tensor]:
     """Read the tensors of a file: safetensors, or what torch.save wrote, without
     running code from it.
@@ -102,7 +102,7 @@ def read(
 
 
 def read_arrays(
-    path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = MissingData
+    path: Path, hint: str = DOWNLOAD_HINT, error: type[BrainhiveError] = MissingData
 ) -> dict[str, Array]:
     """Read the arrays of a file of safetensors by name, without torch; raises as
     `read`.
@@ -354,7 +354,7 @@ def fill(
 @contextmanager
 def reading(
     where: Path | str,
-    hint: str = DOWNLOAD,
+    hint: str = DOWNLOAD_HINT,
     error: type[BrainhiveError] = MissingData,
     files: Iterable[Path] = (),
     problem: str = "is damaged or half-downloaded",
@@ -556,6 +556,6 @@ def load_cell(path: Path, *types: type) -> Any:
         return [decode(item) for item in value["list"]]
 
     # content that does not decode is reported as damage of the file
-    with reading(path, documents.AGAIN, BrainhiveError):
+    with reading(path, documents.DAMAGED_HINT, BrainhiveError):
         arrays = read(path)
         return decode(documents.parse(metadata_of(path)["measured"], str(path)))

@@ -119,7 +119,7 @@ def test_a_file_that_is_absent_too_large_or_not_a_file_is_not_read(
         with pytest.raises(MissingData, match="there is no file"):
             documents.read(path)
     with pytest.raises(BrainhiveError, match=r"\b9\b.*\b8\b"):
-        documents.read(written(tmp_path, '{"a": 12}'), most=8)
+        documents.read(written(tmp_path, '{"a": 12}'), max_bytes=8)
 
 
 def test_a_document_that_differs_from_its_digest_is_refused_wherever_the_list_lies(

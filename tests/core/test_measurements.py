@@ -74,10 +74,10 @@ def test_what_a_run_measured_is_read_back_as_it_was(home: Path) -> None:
 
 
 def test_another_schema_is_refused_in_one_line() -> None:
-    with pytest.raises(
-        BrainhiveError, match=r"run-1 holds metrics of schema 1, this version reads 4"
-    ):
+    with pytest.raises(BrainhiveError) as caught:
         Measurements.read({**MADE.as_dict(), "schema": 1}, "run-1")
+    for fact in ("run-1", "schema 1", "schema 4"):
+        assert fact in caught.value.message
 
 
 def test_beside_the_interval_stands_the_one_for_the_others() -> None:

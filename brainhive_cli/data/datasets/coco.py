@@ -105,7 +105,7 @@ def _read_captions(path: Path) -> dict[str, list[str]]:
     """
     captions: dict[str, list[str]] = {}
     # annotations name pictures by number, image ids end in their file names
-    content: dict[str, Any] = documents.read(path, hint=SOURCE, most=LARGEST)
+    content: dict[str, Any] = documents.read(path, hint=SOURCE, max_bytes=LARGEST)
     with reading(path, SOURCE):
         stems = {
             image["id"]: Path(image["file_name"]).stem for image in content["images"]
@@ -127,7 +127,7 @@ def _concepts(path: Path) -> dict[str, str]:
 
     # area of each category, by picture
     areas: dict[str, dict[str, float]] = {}
-    content: dict[str, Any] = documents.read(path, hint=SOURCE, most=LARGEST)
+    content: dict[str, Any] = documents.read(path, hint=SOURCE, max_bytes=LARGEST)
     with reading(path, SOURCE):
         categories = {
             category["id"]: category["name"] for category in content["categories"]

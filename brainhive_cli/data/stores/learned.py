@@ -626,14 +626,16 @@ class Learned:
                 "which nothing reads" if wrong[0] in fields else "which it must have"
             )
             raise BrainhiveError(
-                f"{file}: learned.{wrong[0]}, {problem}", documents.AGAIN
+                f"{file}: learned.{wrong[0]}, {problem}", documents.DAMAGED_HINT
             )
         document, kind = {"learned": fields}, dict[str, cls]  # type: ignore[valid-type]
         learned: Self = documents.check(document, str(file), kind)["learned"]
 
         # arrays; any damage is reported with the file's name
-        with weights.reading(folder / FILE, documents.AGAIN, BrainhiveError):
-            arrays = weights.read_arrays(folder / FILE, documents.AGAIN, BrainhiveError)
+        with weights.reading(folder / FILE, documents.DAMAGED_HINT, BrainhiveError):
+            arrays = weights.read_arrays(
+                folder / FILE, documents.DAMAGED_HINT, BrainhiveError
+            )
 
             # pictures, which must be those of the block
             pictures = LearnedPictures(

@@ -299,7 +299,7 @@ class FeatureEncoder(nn.Module):
         # change no shape
         if (folder / "config.json").is_file():
             published: dict[str, Any] = documents.read(
-                folder / "config.json", hint=documents.DOWNLOAD
+                folder / "config.json", hint=documents.DOWNLOAD_HINT
             )
             built = self.model.get_config()
             for key, value in published.items():

@@ -104,7 +104,7 @@ class ModelConfig(BaseModel):
     def read(cls, folder: Path) -> Self:
         """Read it from a model's folder; MissingData if it is absent or damaged."""
         return documents.read(
-            folder / "config.json", cls, documents.DOWNLOAD, MissingData
+            folder / "config.json", cls, documents.DOWNLOAD_HINT, MissingData
         )
 
 

@@ -74,7 +74,7 @@ def load(folder: Path, files: Sequence[Path]) -> nn.Module:
             **anatomy, attention_bias=bias, use_qk_norm=is_normed
         )
         network = InternVLVisionModel(config)
-    weights.fill(network, state, folder, documents.DOWNLOAD, MissingData)
+    weights.fill(network, state, folder, documents.DOWNLOAD_HINT, MissingData)
     return network
 
 

@@ -103,7 +103,7 @@ def load(reference: str) -> "DiffusionPrior":
         written = documents.read_download(file)
         config_class = parts.load("priors", written.pop("kind", KIND)).Config
         config = documents.check(
-            written, str(file), config_class, documents.DOWNLOAD, MissingData
+            written, str(file), config_class, documents.DOWNLOAD_HINT, MissingData
         )
         path = path / WEIGHTS
         state = weights.read(path)

@@ -286,7 +286,7 @@ def _state(path: Path) -> State:
     diffusion prior.
     """
     state = rename(
-        weights.read(path, documents.DOWNLOAD, BrainhiveError), {r"module\.": ""}
+        weights.read(path, documents.DOWNLOAD_HINT, BrainhiveError), {r"module\.": ""}
     )
     return below(state, "voxel2clip.") or state
 

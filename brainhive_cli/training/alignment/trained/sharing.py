@@ -111,7 +111,7 @@ class SharedRun:
                 Line("push", run.measurements().facts.run or "RUN"),
             )
         if problems := check(run.path)[1]:
-            raise BrainhiveError(problems[0], documents.COPY_AGAIN)
+            raise BrainhiveError(problems[0], documents.CHANGED_HINT)
 
         # of each model the files that it consists of; whatever else lies in its folder
         # stays there
