@@ -367,7 +367,7 @@ def test_commands_load_no_library_that_they_do_not_use(
         ),
     ):
         shown, imported = start(words)
-        assert "error:" not in shown and "in /" in shown, shown
+        assert "error:" not in shown and "folder: /" in shown, shown
         assert (
             imported & {*LIBRARIES, "torchvision", "scipy", "matplotlib", "pandas"}
             == needed

@@ -1,6 +1,4 @@
-"""From a command's flags to its work, its result on the terminal, hints as typed, and
-its exit code.
-"""
+"""Execution of a command: its recipe, work, printed result, hints and exit code."""
 
 import errno
 import importlib
@@ -15,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from pydantic import BaseModel
 
 from brainhive_cli.cli.table import LAUNCH
 from brainhive_cli.core import console, documents, foreign_code, parts
 from brainhive_cli.core.command import Input, Result, describe_missing, tabulate
 from brainhive_cli.core.errors import (
+    CONTINUE_HINT,
     INTERRUPTED_EXIT_CODE,
     SUGGESTED,
     BrainhiveError,
@@ -49,97 +49,121 @@ from brainhive_cli.core.tables import Table
 if TYPE_CHECKING:
     from brainhive_cli.core.launch import Launch
 
-PARTS = {
+KEYS_BY_ARGUMENT = {
     "dataset": {"dataset", "preparation"},
     "encoders": {"encoders"},
     "prior": {"prior"},
     "from": {"from"},
 }
-"""Keys that a recipe of the same name gives each of its commands, by the keys that
-change them.
+"""Arguments of a suggested command line that its shipped recipe sets. Such an argument
+is left out, unless the user's own line sets one of these keys.
 """
 LOST_PROCESS = (
     r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|ncclRemoteError"
 )
-"""What torch says where another process of the launch has ended."""
+"""Pattern of the errors of torch if another process of the launch has ended."""
 LOST_DECODER = r"DataLoader worker \(pid.*\) (is killed|exited)"
-"""What torch says where a process that decodes pictures has ended."""
-WAYS = {
-    getattr(errno, name): way
-    for way, names in documents.read(
-        Path(__file__).with_name("system_errors.yaml"), dict[str, list[str]]
-    ).items()
-    for name in names
-}
-"""What to do about an error of the system, by its number."""
+"""Pattern of the errors of torch if a process that decodes pictures has ended."""
+DEFAULT_SYSTEM_HINT = (
+    "check that the file is complete and that the disk works; --debug shows the "
+    "traceback"
+)
+"""Hint for errors of the operating system that the table lacks."""
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
-"""Beginning of `key.path=value`, which no path has (`./a=b` is one)."""
-ANY = "check that the file is complete and its disk works; --debug shows where"
-"""What to do about others."""
+"""Pattern of the beginning of an override, `key.path=value`. Write a path with such a
+beginning as `./a=b`.
+"""
+
+
+def _read_system_hints() -> dict[int, str]:
+    """Read the hints for errors of the operating system, by errno."""
+    hints = {}
+    path = Path(__file__).with_name("system_errors.yaml")
+    for hint, names in documents.read(path, dict[str, list[str]]).items():
+        for name in names:
+            hints[getattr(errno, name)] = hint
+    return hints
+
+
+SYSTEM_HINTS = _read_system_hints()
+"""Hints for errors of the operating system, by errno. They are read at import, because
+the file may be unreadable after such an error, for example with too many open files.
+"""
 
 
 def execute(
     command: str, flags: Mapping[str, Any], common: Mapping[str, Any], paths: str = ""
 ) -> None:
-    """Resolve the recipe of a command, then check it or run it.
+    """Execute a command, and exit.
 
     Args:
-        command: Its name.
-        flags: Recipe key to the value of the command's own flags; None means not given.
-        common: Values of the other options, by name.
-        paths: The recipe key that takes the arguments that are no overrides, for
-            commands on files.
+        command: Name of the command.
+        flags: Value of each flag of the command, by recipe key. None stands for a flag
+            that is not set.
+        common: Values of the options that all commands have, by name.
+        paths: Recipe key for the arguments that are not overrides, such as files or
+            runs. Empty if the command takes no such arguments.
 
     Raises:
-        typer.Exit: with the exit code of the error, after showing it.
+        typer.Exit: with the exit code of the command.
     """
-    # arguments without a key are paths or runs, for commands that take some
-    overrides = common["overrides"] or []
+    # split the arguments into paths and overrides
+    arguments = common["overrides"] or []
+    overrides = arguments
     if paths:
-        positional = [word for word in overrides if not OVERRIDE.match(word)]
-        overrides = [word for word in overrides if OVERRIDE.match(word)]
-        # both ways of naming a run: a command that takes one refuses two
-        if flagged := flags.get(paths):
-            positional = [flagged, *positional] if positional else flagged
-        flags = {**flags, paths: positional or None}
+        positional = [text for text in arguments if not OVERRIDE.match(text)]
+        overrides = [text for text in arguments if OVERRIDE.match(text)]
+        # If a flag names a run too, the recipe gets both, and raises the error.
+        flag_value = flags.get(paths)
+        if flag_value and positional:
+            positional = [flag_value, *positional]
+        flags = {**flags, paths: positional or flag_value or None}
 
-    # what the user has set goes on in hints
+    # hints repeat the recipe of the user's line, and the keys that it sets
     keys = {key for key, value in flags.items() if value is not None}
-    keys |= {word.partition("=")[0].partition(".")[0] for word in overrides}
+    for override in overrides:
+        dotted_key = override.partition("=")[0]
+        keys.add(dotted_key.partition(".")[0])
     is_allowed = bool(common["allow_code"])
-    as_json = bool(common["json"])
-    folders = cache(lambda: list_shipped(command, common["recipe"]))
-    with complete_lines(
-        partial(complete, folders=folders, keys=keys, is_allowed=is_allowed)
-    ):
+    complete = partial(
+        complete_line,
+        list_folders=cache(partial(list_recipe_folders, command, common["recipe"])),
+        keys=keys,
+        is_allowed=is_allowed,
+    )
+
+    with complete_lines(complete):
         try:
             with foreign_code.permitted(is_allowed), remember_interrupts():
-                code = _run(command, common, flags, overrides)
+                exit_code = _run(command, common, flags, overrides)
                 raise_if_interrupted()
         except KeyboardInterrupt:
-            code = INTERRUPTED_EXIT_CODE
-            way = "the same command continues where it stopped"
-            console.say(f"interrupted: {way}")
-            if as_json:
-                console.show_json(
-                    {
-                        "error": "interrupted",
-                        "hint": way,
-                        "exit_code": INTERRUPTED_EXIT_CODE,
-                    }
-                )
+            exit_code = INTERRUPTED_EXIT_CODE
+            _show_interrupt(bool(common["json"]))
         except Exception as error:
-            is_pipe_closed = (
-                isinstance(error, BrokenPipeError) and console.is_pipe_closed()
-            )
-            code = (
-                BrainhiveError.exit_code if is_pipe_closed else _report(error, common)
-            )
+            # nobody reads the message if the reader of stdout has stopped reading
+            if isinstance(error, BrokenPipeError) and console.is_pipe_closed():
+                exit_code = BrainhiveError.exit_code
+            else:
+                exit_code = _report(error, common)
     from brainhive_cli.core import launch
 
-    # a process of several ends here, whatever threads still run
-    launch.exit_worker(code)
-    raise typer.Exit(code)
+    # One of several processes ends here, even if threads are still running.
+    launch.exit_worker(exit_code)
+    raise typer.Exit(exit_code)
+
+
+def _show_interrupt(as_json: bool) -> None:
+    """Write that the command was interrupted, and how to continue."""
+    console.say(f"interrupted: {CONTINUE_HINT}")
+    if as_json:
+        console.show_json(
+            {
+                "error": "interrupted",
+                "hint": CONTINUE_HINT,
+                "exit_code": INTERRUPTED_EXIT_CODE,
+            }
+        )
 
 
 def _run(
@@ -148,59 +172,65 @@ def _run(
     flags: Mapping[str, Any],
     overrides: Sequence[str],
 ) -> int:
-    """Do what the line asks for; return the exit code."""
-    # the recipe, or what lists and checks need of it
+    """Resolve the recipe of a command, run the command, and return its exit code."""
     launch_flags = {f"run.{key}": common[key] for key in LAUNCH if key in common}
     with console.progress("starting"):
-        module = importlib.import_module(
-            f"brainhive_cli.commands.{command.replace('-', '_')}"
-        )
+        module_name = command.replace("-", "_")
+        module = importlib.import_module(f"brainhive_cli.commands.{module_name}")
         recipe = module.Recipe.resolve(
             command, common["recipe"], {**flags, **launch_flags}, overrides
         )
     with filter_hints(partial(has_key, recipe)):
-        return _carry_out(command, module, recipe, common)
+        return _run_mode(command, module, recipe, common)
 
 
 def has_key(recipe: Any, key: str) -> bool:
-    """Whether a recipe has a key; true of sections that it has not, as hints may be of
-    another command.
+    """Return True if a recipe has a dotted key, or lacks its whole section.
+
+    A hint with an unknown section belongs to another command, so it is kept.
     """
     value = recipe
-    for part in key.split("."):
-        fields = getattr(type(value), "model_fields", None)
-        # a mapping of any names, or the choice of a part
-        if fields is None or part == "kind":
+    for step in key.split("."):
+        # any key may be in a mapping, and any part may be chosen by its kind
+        if not isinstance(value, BaseModel) or step == "kind":
             return True
-        if part not in fields:
+        if step not in type(value).model_fields:
             return value is recipe
-        value = getattr(value, part)
+        value = getattr(value, step)
     return True
 
 
-def _carry_out(
-    command: str, module: Any, recipe: Any, common: Mapping[str, Any]
-) -> int:
-    """Do what the line asks for: list, check, launch more processes, or run here;
-    return the exit code.
+def _run_mode(command: str, module: Any, recipe: Any, common: Mapping[str, Any]) -> int:
+    """Run the mode of a command that its options select, and return the exit code.
+
+    The modes are a list of encoders, a submission to a cluster, a check, a launch of
+    several processes, and a run in this process.
+
+    Args:
+        command: Name of the command.
+        module: Module of the command.
+        recipe: Resolved recipe.
+        common: Values of the options that all commands have, by name.
     """
     if common.get("list_encoders"):
-        _show(module.list_encoders(), common["json"])
+        _show_result(module.list_encoders(), common["json"])
         return 0
     if common.get("submit"):
         from brainhive_cli.cli import submission
 
         return submission.run(command, module, recipe, common)
     if common.get("recipe_too") and not common["check"]:
-        problem = "--recipe-too has no effect without --check"
-        raise RecipeError(problem, "add --check, or leave it out")
+        raise RecipeError(
+            "--recipe-too has no effect without --check",
+            "add --check, or leave out --recipe-too",
+        )
     if common["check"]:
         with console.progress(command):
             job = resolve(module, recipe)
             inputs = job.list_inputs()
             tables = _plan(command, job, inputs)
         if common.get("recipe_too") and not common["json"]:
-            # the recipe alone on stdout, so that `> FILE.yaml` makes a recipe of it
+            # stdout contains the recipe only, so that `> FILE.yaml` writes a recipe
             console.show_text(*recipe.to_yaml().split("\n"))
             with console.divert_prints():
                 return _show_plan(tables, inputs, recipe)
@@ -208,42 +238,55 @@ def _carry_out(
 
     from brainhive_cli.core import launch
 
-    if (processes := count_processes(recipe)) > 1:
-        return launch.relaunch(recipe.run, processes, recipe.MEMORY_HINT)
-    here, result = perform(command, module, recipe, bool(common["again"]))
-    _show(result, common["json"])
+    n_processes = count_processes(recipe)
+    if n_processes > 1:
+        return launch.relaunch(recipe.run, n_processes, recipe.MEMORY_HINT)
+    process, result = perform(command, module, recipe, bool(common["again"]))
+    _show_result(result, common["json"])
 
-    # the page in a browser
-    if common.get("open") and here.is_main and (page := result.files.get("page")):
+    # the page of the result
+    page = result.files.get("page")
+    if common.get("open") and process.is_main and page:
         console.open_browser(page.resolve().as_uri())
     return int(result.exit_code)
 
 
 def count_processes(recipe: Any) -> int:
-    """Count the processes that a command starts: those of accelerate report here."""
+    """Return the number of processes that a command starts."""
     from brainhive_cli.core import launch
 
-    with console.progress("starting"):  # torch is imported
-        return launch.count_processes(recipe.run) if recipe.can_share_work else 1
+    if not recipe.can_share_work:
+        return 1
+    with console.progress("starting"):  # torch is imported, which takes time
+        return launch.count_processes(recipe.run)
 
 
 def perform(
     command: str, module: Any, recipe: Any, again: bool
 ) -> tuple["Launch", Result]:
-    """Run a command in this process, which may be one of several, and keep its pace.
+    """Run a command in this process, which may be one of several.
+
+    Args:
+        command: Name of the command.
+        module: Module of the command.
+        recipe: Resolved recipe.
+        again: If True, run again even if the same run is finished.
+
+    Returns:
+        This process in its launch, and the result.
 
     Raises:
-        BrainhiveError: whatever went wrong.
+        BrainhiveError: for every error.
     """
     from brainhive_cli.core import launch
 
-    with console.progress("starting"):  # several processes meet
-        here = launch.start(recipe.run)
-    start = time.monotonic()
+    with console.progress("starting"):  # several processes wait for each other
+        process = launch.start(recipe.run)
+    start_s = time.monotonic()
     runs_folder = recipe.paths.under_home("runs")
     try:
         with console.progress(command):
-            result: Result = module.run(recipe, here, again)
+            result: Result = module.run(recipe, process, again)
     except BaseException as error:
         from brainhive_cli.core.driver import remove_unused
 
@@ -252,37 +295,45 @@ def perform(
             raise
         raise describe_error(error, recipe.MEMORY_HINT) from error
 
-    # the pace of the work, for the estimate of the next
-    result.keep_pace(command, here, runs_folder, time.monotonic() - start)
-    return here, result
+    # the pace of this work is the basis of later estimates
+    result.keep_pace(command, process, runs_folder, time.monotonic() - start_s)
+    return process, result
 
 
 def _plan(command: str, job: Job, inputs: list[Input]) -> list[Table]:
-    """Lay out what a command would do, with its time and memory where nothing is
-    missing.
+    """Make the tables of `--check`: the planned work, its inputs, and its duration.
 
-    A device that is not here is added to the inputs.
+    Args:
+        command: Name of the command.
+        job: Work of the command.
+        inputs: Inputs of the work. A missing device is added to this list.
+
+    Returns:
+        The tables. If an input is missing, there is no table of the duration.
     """
-    tables, recipe = list[Table](), job.recipe
-    with suppress(BrainhiveError):  # which the inputs say
+    tables: list[Table] = []
+    # an error of the preview is also among the inputs
+    with suppress(BrainhiveError):
         tables += job.preview()
 
-    # time and memory by the last work of its kind on this device
+    # estimate time and memory from earlier work of this kind on this device
     estimate: dict[str, str] = {}
-    # what there is to say was said when inputs were listed
+    run_options = job.recipe.run
     if not describe_missing(inputs):
         try:
+            # stderr is muted, because messages were shown when inputs were listed
             with redirect_stderr(StringIO()):
                 work, key = key_work(command, job)
         except DeviceError as error:
-            inputs.append(Input(f"device {recipe.run.device}", None, error))
+            inputs.append(Input(f"device {run_options.device}", None, error))
         else:
             if work:
-                estimate = work.estimate(recipe.paths.under_home("runs"), key)
+                estimate = work.estimate(job.recipe.paths.under_home("runs"), key)
 
     if inputs:
         path = Path(__file__).parents[1] / "models" / "published_weights.yaml"
-        tables.append(tabulate(inputs, documents.read(path, dict[str, dict[str, Any]])))
+        published_weights = documents.read(path, dict[str, dict[str, Any]])
+        tables.append(tabulate(inputs, published_weights))
     if estimate:
         tables.append(Table("Work", ("item", "value"), tuple(estimate.items())))
     return tables
@@ -291,12 +342,17 @@ def _plan(command: str, job: Job, inputs: list[Input]) -> list[Table]:
 def _show_plan(
     tables: Sequence[Table], inputs: Sequence[Input], recipe: Any, as_json: bool = False
 ) -> int:
-    """Show what a command would do and what is missing for it; return the exit code."""
+    """Write the plan of a command and its missing inputs, and return the exit code."""
     missing = describe_missing(inputs)
     if as_json:
-        document = {"recipe": recipe.model_dump(mode="json"), "missing": missing}
-        document["inputs"] = [one.as_dict() for one in inputs]
-        console.show_json(document | {"tables": [table.as_dict() for table in tables]})
+        console.show_json(
+            {
+                "recipe": recipe.model_dump(mode="json"),
+                "missing": missing,
+                "inputs": [item.as_dict() for item in inputs],
+                "tables": [table.as_dict() for table in tables],
+            }
+        )
     else:
         for table in tables:
             console.show_table(table)
@@ -305,7 +361,8 @@ def _show_plan(
     return MissingData.exit_code if missing else 0
 
 
-def _show(result: Any, as_json: bool) -> None:
+def _show_result(result: Any, as_json: bool) -> None:
+    """Write the tables, files and finding of a command, and the next command."""
     from brainhive_cli.reports import sentences
 
     finding = sentences.state_finding(result.metrics)
@@ -314,34 +371,37 @@ def _show(result: Any, as_json: bool) -> None:
         return
 
     # tables and files
-    for table in result.tables if result.shown is None else result.shown:
+    shown_tables = result.tables if result.shown is None else result.shown
+    for table in shown_tables:
         console.show_table(table)
     for name, path in result.files.items():
         console.show_text(f"{name}: {path}")
-    if result.shown is not None and (left := len(result.tables) - len(result.shown)):
-        console.say(
-            f"{left} more table{'s' if left > 1 else ''}: "
-            f"{Line('report', result.folder)}"
-        )
+    n_hidden = len(result.tables) - len(shown_tables)
+    if n_hidden:
+        plural = "s" if n_hidden > 1 else ""
+        report_line = Line("report", result.folder)
+        console.say(f"{n_hidden} more table{plural}: {report_line}")
 
-    # the finding and its caveats; where all of it lies, and what comes next
+    # The finding with its caveats. A command without tables writes it to stderr,
+    # because programs may read its stdout.
     if finding:
-        # stdout may be for programs
-        show = console.say if result.shown == () else console.show_text
-        show(finding, *sentences.explain_caveats(result.metrics))
-    console.say(f"in {result.folder}")
+        write = console.say if result.shown == () else console.show_text
+        write(finding, *sentences.explain_caveats(result.metrics))
+    folder = Path.cwd() if result.folder == Path() else result.folder
+    console.say(f"folder: {folder}")
     if result.hint:
         console.say(f"next: {result.hint}")
 
 
 def _report(error: Exception, common: Mapping[str, Any]) -> int:
-    """Show an error in one line and what to do in another; return its exit code."""
+    """Write an error and its hint, and return its exit code."""
     from brainhive_cli.core import launch
 
     described = describe_error(error)
 
-    # in one of several processes the launcher shows it
-    with suppress(OSError):  # of a terminal or a full disk: the exit code says it, too
+    # If the terminal is closed or the disk is full, only the exit code remains. In one
+    # of several processes, the launcher writes the error.
+    with suppress(OSError):
         if common["debug"]:
             console.show_traceback()
         if not launch.write_report(described.exit_code, described):
@@ -349,158 +409,192 @@ def _report(error: Exception, common: Mapping[str, Any]) -> int:
     return described.exit_code
 
 
-def list_shipped(command: str, recipe: str | None) -> list[str]:
-    """List the shipped folders, as `papers/havir`, of what `--recipe` was and of what
-    that extends.
+def list_recipe_folders(command: str, recipe: str | None) -> list[str]:
+    """List the shipped folders of a recipe and of the recipes that it extends.
+
+    Args:
+        command: Name of the command.
+        recipe: Value of `--recipe`, or None.
+
+    Returns:
+        Folders relative to the shipped recipes, such as `papers/havir`, from the recipe
+        itself to the innermost extended recipe. Folders of the user are left out.
     """
     if recipe is None:
         return []
+    root = shipped_recipes()
+    folders: list[Path] = []
+    # the command itself reports an invalid recipe
+    with suppress(BrainhiveError):
+        recipe_folder = root / recipe.replace("_", "-")
+        if os.path.isdir(recipe_folder):
+            folders.append(recipe_folder)
+        for file in read_extended(find_recipe(command, recipe), command):
+            folders.append(file.parent)
 
-    # the folder that was named, then those of recipes that it extends
-    root, folders = shipped_recipes(), []
-    with suppress(BrainhiveError):  # which the command itself reports
-        root_folder = root / recipe.replace("_", "-")
-        folders = [root_folder] if os.path.isdir(root_folder) else []
-        folders += [
-            file.parent for file in read_extended(find_recipe(command, recipe), command)
-        ]
-
-    # folders of the user are not named: they hold recipes of theirs
-    inside = [
-        folder for folder in folders if folder != root and folder.is_relative_to(root)
-    ]
-    return [folder.relative_to(root).as_posix() for folder in dict.fromkeys(inside)]
+    names = []
+    for folder in dict.fromkeys(folders):
+        if folder != root and folder.is_relative_to(root):
+            names.append(folder.relative_to(root).as_posix())
+    return names
 
 
-def complete(
+def complete_line(
     line: Line,
-    folders: Callable[[], Sequence[str]],
+    list_folders: Callable[[], Sequence[str]],
     keys: Set[str],
     is_allowed: bool,
 ) -> Line:
-    """Complete a command line by what the user's own line had: the recipe, and
-    `--allow-code`.
+    """Add the user's `--recipe` and `--allow-code` to a suggested command line.
+
+    Arguments that the recipe sets already are removed.
 
     Args:
-        line: The line, of which keys that the recipe sets itself are left out.
-        folders: Lists the recipe's shipped folders: the first is named that has a
-            recipe for the command.
-        keys: Keys that flags and overrides set, which the next command needs too.
-        is_allowed: Whether the user's line had `--allow-code`, which the next command
-            may need too.
+        line: Suggested command line.
+        list_folders: Function that lists the shipped folders of the user's recipe. The
+            first folder with a recipe of the suggested command is used.
+        keys: Recipe keys that the user's flags and overrides set.
+        is_allowed: True if the user's line had `--allow-code`.
     """
-    # the first shipped folder that has a recipe of the command
-    command = line.command
-    words = line.arguments
     root = shipped_recipes()
-    recipe = next(
-        (name for name in folders() if (root / name / f"{command}.yaml").is_file()),
-        None,
-    )
-    if recipe and all(
-        not isinstance(word, tuple) or word[0] != "recipe" for word in words
-    ):
-        needed = (word for word in words if _is_needed(word, recipe, command, keys))
-        line = Line(command, ("recipe", recipe), *needed)
-
-    return Line(command, *line.arguments, "--allow-code") if is_allowed else line
-
-
-def _is_needed(word: Any, recipe: str, command: str, keys: Set[str]) -> bool:
-    """Whether a line needs a word besides its recipe: what the user set, or encoders
-    that are not its own.
-    """
-    if not isinstance(word, tuple) or word[0] not in PARTS or PARTS[word[0]] & keys:
-        return True
-    if word[0] != "encoders":
-        return False
-
-    # the same part may be written in several ways
-    def resolve(encoder: Any) -> Any:
-        with suppress(BrainhiveError):
-            return parts.resolve("encoders", encoder)
-        return encoder
-
-    # embed makes its own encoders' embeddings, other commands need those of all of
-    # theirs
-    listed = split_commas(
-        read_recipe(find_recipe(command, recipe), command).get("encoders") or []
-    )
-    requested, configured = (
-        [resolve(encoder) for encoder in encoders] for encoders in (word[1], listed)
-    )
-    # what is only suggested gives way to the recipe's own
-    if SUGGESTED in word[2:] and configured:
-        return False
-    needed, there = (
-        (requested, configured) if command == "embed" else (configured, requested)
-    )
-    return bool(configured) and any(encoder not in there for encoder in needed)
+    file_name = f"{line.command}.yaml"
+    folders = [
+        folder for folder in list_folders() if (root / folder / file_name).is_file()
+    ]
+    argument_keys = [item[0] for item in line.arguments if isinstance(item, tuple)]
+    if folders and "recipe" not in argument_keys:
+        recipe = folders[0]
+        needed_arguments = [
+            argument
+            for argument in line.arguments
+            if _is_needed(argument, recipe, line.command, keys)
+        ]
+        line = Line(line.command, ("recipe", recipe), *needed_arguments)
+    if is_allowed:
+        line = Line(line.command, *line.arguments, "--allow-code")
+    return line
 
 
-def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
-    """Turn any exception into an error with one line on what is wrong and one on what
-    to do.
+def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool:
+    """Return True if a suggested command line needs an argument in addition to its
+    recipe.
 
     Args:
-        error: What was raised.
-        less_memory: Overrides of the recipe with which its command needs less memory.
+        argument: Argument, as `join_words` takes it.
+        recipe: Shipped recipe of the suggested line.
+        command: Command of the suggested line.
+        keys: Recipe keys that the user's flags and overrides set.
+    """
+    if not isinstance(argument, tuple):
+        return True
+    key, value, *marks = argument
+    if key not in KEYS_BY_ARGUMENT or KEYS_BY_ARGUMENT[key] & keys:
+        return True
+    if key != "encoders":
+        return False
+
+    # compare the encoders of the argument with the encoders of the recipe
+    fields = read_recipe(find_recipe(command, recipe), command)
+    recipe_encoders = _resolve_encoders(split_commas(fields.get("encoders") or []))
+    # encoders that are only suggested give way to the encoders of the recipe
+    if not recipe_encoders or SUGGESTED in marks:
+        return False
+    encoders = _resolve_encoders(value)
+    if command == "embed":
+        # embed must compute all encoders of the argument
+        return any(encoder not in recipe_encoders for encoder in encoders)
+    # other commands must not use further encoders, whose embeddings are missing
+    return any(encoder not in encoders for encoder in recipe_encoders)
+
+
+def _resolve_encoders(encoders: Sequence[Any]) -> list[Any]:
+    """Resolve encoders, so that different spellings of the same encoder are equal.
+
+    An invalid encoder stays as it is.
+    """
+    resolved = []
+    for encoder in encoders:
+        try:
+            resolved.append(parts.resolve("encoders", encoder))
+        except BrainhiveError:
+            resolved.append(encoder)
+    return resolved
+
+
+def describe_error(error: Exception, memory_hint: str = "") -> BrainhiveError:
+    """Turn any exception into an error with a message and a hint of one line each.
+
+    Args:
+        error: Exception.
+        memory_hint: Advice on changes of the recipe that need less memory.
     """
     from brainhive_cli.core import damage, launch, network
 
     # libraries that cannot be imported, and our own errors
-    may_be_an_import = isinstance(error, MissingExtra) or not isinstance(
-        error, BrainhiveError
-    )
-    if may_be_an_import and (broken := launch.find_failed_import(error)):
-        return broken
+    is_ours = isinstance(error, BrainhiveError)
+    if not is_ours or isinstance(error, MissingExtra):
+        import_error = launch.find_failed_import(error)
+        if import_error:
+            return import_error
     if isinstance(error, BrainhiveError):
         return error
 
-    if bad_proxy := network.find_bad_proxy(error):
-        return bad_proxy
-
-    # memory, lost processes, the system
-    text = f"{type(error).__name__}: {error}"
+    # proxies and memory
+    proxy_error = network.find_bad_proxy(error)
+    if proxy_error:
+        return proxy_error
     if damage.is_out_of_memory(error):
         return DeviceError(
             f"out of memory: {first_line(error)}",
-            f"{less_memory or 'a device with more memory'}; what is finished is kept",
+            f"{memory_hint or 'a device with more memory'}; finished work is kept",
         )
 
-    # processes that ended: of the launch, or of a loader of pictures
+    # other processes that have ended
+    text = f"{type(error).__name__}: {error}"
     if re.search(LOST_PROCESS, text):
         return LostProcess(
             "another process of this launch has ended",
-            (
-                "its own error says why, on another machine if there are several; the "
-                "same command continues"
-            ),
+            "read the error of that process, which may be on another machine; then "
+            f"{CONTINUE_HINT}",
         )
     if re.search(LOST_DECODER, text):
         return DeviceError(
             "a process that decodes pictures was killed",
-            (
-                "run.workers with a smaller number, as memory may have run out; the "
-                "same command continues"
-            ),
+            f"memory may be too small: set a smaller run.workers; then {CONTINUE_HINT}",
         )
 
-    # errors of the system, also those that a library wrote as text
-    if (number := system_error_number(error)) and not isinstance(error, OSError):
-        error = OSError(number, os.strerror(number))
-    if isinstance(error, OSError):
-        # the file, the reason, and what helps against this one
-        where = f"{error.filename}: " if error.filename else ""
-        reason = error.strerror or first_line(error)
-        # a name that is too long comes from the command line or a recipe, whatever it
-        # is a name of
-        kind = RecipeError if error.errno == errno.ENAMETOOLONG else BrainhiveError
-        return kind(f"{where}{reason}", WAYS.get(error.errno or 0, ANY))
-
-    # code of the user, or of ours
-    described = foreign_code.mistake(error) or foreign_code.suspect(error)
+    # the operating system, and the user's code
+    described = (
+        _describe_system_error(error)
+        or foreign_code.mistake(error)
+        or foreign_code.suspect(error)
+    )
     return described or BrainhiveError(
         f"unexpected {type(error).__name__}: {first_line(error)}",
-        "this is a bug; --debug shows where",
+        "this is a bug; --debug shows the traceback",
     )
+
+
+def _describe_system_error(error: Exception) -> BrainhiveError | None:
+    """Describe an error of the operating system, with the hint of its number.
+
+    Returns:
+        The error, or None if the exception does not come from the operating system.
+    """
+    # libraries may write the number into the message of another exception
+    number = system_error_number(error)
+    if number and not isinstance(error, OSError):
+        error = OSError(number, os.strerror(number))
+    if not isinstance(error, OSError):
+        return None
+
+    # the file, the reason and the hint
+    message = error.strerror or first_line(error)
+    if error.filename:
+        message = f"{error.filename}: {message}"
+    hint = SYSTEM_HINTS.get(error.errno or 0, DEFAULT_SYSTEM_HINT)
+
+    # a name that is too long comes from the command line or a recipe
+    if error.errno == errno.ENAMETOOLONG:
+        return RecipeError(message, hint)
+    return BrainhiveError(message, hint)

@@ -74,7 +74,12 @@ def test_the_next_line_may_run_the_code_that_this_one_was_allowed_to_run() -> No
         (False, "brainhive eval-retrieval --run a"),
     ):
         with complete_lines(
-            partial(execute.complete, folders=list, keys=set(), is_allowed=is_allowed)
+            partial(
+                execute.complete_line,
+                list_folders=list,
+                keys=set(),
+                is_allowed=is_allowed,
+            )
         ):
             assert str(line) == expected
             assert (

@@ -155,7 +155,7 @@ def test_the_line_to_embed_names_an_encoder_that_is_here(
     # a recipe with encoders of its own keeps them
     suggested = errors.Line("embed", ("encoders", ["demo-clip"], errors.SUGGESTED))
     for recipe, words in (("papers/havir", []), ("absent", ["demo-clip"])):
-        completed = execute.complete(
+        completed = execute.complete_line(
             suggested, lambda name=recipe: [name], set(), False
         )
         assert ("--encoders" in completed.plain) == bool(words), recipe

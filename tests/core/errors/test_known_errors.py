@@ -35,7 +35,7 @@ def test_an_error_of_the_system_names_the_file_and_its_way_out() -> None:
     for number, way in (
         (errno.ENOENT, "it exists"),
         (errno.ENOSPC, "free space"),
-        (errno.EACCES, "fix permissions"),
+        (errno.EACCES, "permissions"),
     ):
         described = describe_error(OSError(number, os.strerror(number), "a/file"))
         assert (
