@@ -97,7 +97,7 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     # what is to be downloaded before
     needed = [one.error for one in inputs if not one.is_optional]
     unreachable = [error.hint for error in needed if isinstance(error, hub.Unreachable)]
-    lines = [hint.removeprefix(hub.ELSEWHERE) for hint in unreachable]
+    lines = [hint.removeprefix(hub.DOWNLOAD_ELSEWHERE) for hint in unreachable]
     lines = [*dict.fromkeys([*(one.line for one in inputs if one.line), *lines])]
     if common["check"]:
         return _show(steps, describe_missing(inputs), lines, common["json"])

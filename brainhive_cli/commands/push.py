@@ -21,12 +21,12 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.hub import (
+    HUB_PREFIX,
     MANIFEST,
     MODEL_CARD,
     RUN_FILES,
-    SCHEME,
-    quiet,
-    transport_error,
+    http_error_class,
+    silence_hub,
 )
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
@@ -152,7 +152,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         )
 
     # name the commit, which later pushes do not change
-    pinned = f"{SCHEME}{repository}@{commit}"
+    pinned = f"{HUB_PREFIX}{repository}@{commit}"
     rows = (
         ("page", f"{constants.ENDPOINT}/{repository}"),
         ("commit", commit),
@@ -180,14 +180,14 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
         BrainhiveError: if a file must not be shared, for example because it holds an
             absolute path.
     """
-    if len(recipe.words) != 2 or not recipe.words[1].startswith(SCHEME):
+    if len(recipe.words) != 2 or not recipe.words[1].startswith(HUB_PREFIX):
         raise RecipeError("push takes a run and a repository", USAGE)
     reference, target = recipe.words
     _parse_target(target)
 
     # a variant is only a part of a run, and a run of the hub is shared already
     name, variant = of_variant(reference)
-    if variant or str(name).startswith(SCHEME):
+    if variant or str(name).startswith(HUB_PREFIX):
         raise RecipeError(
             f"{reference} cannot be pushed, it is not a whole run on this machine",
             USAGE,
@@ -247,7 +247,7 @@ def _push_files(
 
     api = HfApi()
     repository, tag = _parse_target(target)
-    with _explain_refusals(f"{SCHEME}{repository}"):
+    with _explain_refusals(f"{HUB_PREFIX}{repository}"):
         # find or create the repository, and list its files
         try:
             info = api.model_info(repository)
@@ -260,13 +260,13 @@ def _push_files(
         # publish nothing and replace no other files, unless the user allows it
         if not info.private and not is_public:
             raise BrainhiveError(
-                f"{SCHEME}{repository} is public on the hub",
+                f"{HUB_PREFIX}{repository} is public on the hub",
                 "--public, if everybody may see the model",
             )
         if remote_names and MANIFEST not in remote_names:
             shown_names = console.summarise_names(sorted(remote_names))
             raise BrainhiveError(
-                f"{SCHEME}{repository} holds other files than a Brainhive model "
+                f"{HUB_PREFIX}{repository} holds other files than a Brainhive model "
                 f"({shown_names})",
                 "choose another name, or remove the files on its web page",
             )
@@ -275,7 +275,7 @@ def _push_files(
             if tag in remote_tags:
                 raise BrainhiveError(
                     f"the tag {target} exists",
-                    f"choose another tag: {SCHEME}{repository}@TAG",
+                    f"choose another tag: {HUB_PREFIX}{repository}@TAG",
                 )
 
         # remove old weights, since the loaded model would mix them with the new ones
@@ -290,7 +290,7 @@ def _push_files(
         operations: list[CommitOperationAdd | CommitOperationDelete] = []
         operations += additions
         operations += deletions
-        with quiet():
+        with silence_hub():
             # in a thread, so that Ctrl-C does not wait for uploads
             upload = partial(api.preupload_lfs_files, repository, additions)
             call_in_thread(upload)
@@ -368,7 +368,7 @@ def _explain_refusals(name: str) -> Iterator[None]:
             f"the hub does not accept {name}: {reason}",
             "change the name, or the citation and contact in the recipe of push",
         ) from error
-    except (ConnectionError, TimeoutError, RuntimeError, transport_error()) as error:
+    except (ConnectionError, TimeoutError, RuntimeError, http_error_class()) as error:
         raise MissingData(
             f"the hub cannot be reached, or has stopped answering: {first_line(error)}",
             "the same command continues and does not send uploaded files again",
@@ -439,7 +439,7 @@ def write_card(shared: SharedRun, recipe: Recipe, target: str) -> str:
     repository, _ = _parse_target(target)
     page = {
         "name": repository.partition("/")[2],
-        "reference": f"{SCHEME}{repository}",
+        "reference": f"{HUB_PREFIX}{repository}",
         "command": shared.run.command,
         "run": shared.run.path.name,
         "dataset": shared.learned.dataset or str(shared.recipe["dataset"]["kind"]),

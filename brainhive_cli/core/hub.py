@@ -1,6 +1,4 @@
-"""From a reference (hub:, demo: or a path) to a local folder; runs on the hub, with
-their manifest and files.
-"""
+"""Local folders of references (hub:, demo: or a path), and runs shared on the hub."""
 
 import fnmatch
 import hashlib
@@ -36,80 +34,86 @@ from brainhive_cli.core.files import (
 from brainhive_cli.core.network import BUSY, ask, call_in_thread, find_bad_proxy
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
-"""Weights of the demo, for `demo:` references."""
+"""Folder of the demo's weights, to which `demo:` references lead."""
 MIN_KEPT_DIGEST_BYTES = 64_000_000
-"""Size from which the digest of a file is kept: reading it takes longer than all else
-at the start.
+"""Size from which the digest of a file is stored. Digesting larger files would take
+longer than everything else at the start of a command.
 """
-DIGESTS = ".digests"
-"""Folder of such digests, below home."""
-SCHEME = "hub:"
-"""Before the name of a repository."""
-SNAPSHOT = re.compile(
+DIGEST_FOLDER = ".digests"
+"""Folder of the stored digests, below home."""
+HUB_PREFIX = "hub:"
+"""Prefix of a reference to a repository on the Hugging Face hub."""
+SNAPSHOT_PATH = re.compile(
     r".*/(?P<kind>models|datasets)--(?P<repository>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?P<inside>/.*)?$"
 )
-"""A path in the hub's cache."""
-DATASETS = "datasets"
-"""Before the owner, where weights lie in a data set's repository; the hub's own pages
-have it so too.
+"""Path of a file or folder in the hub's cache."""
+DATASET_PREFIX = "datasets"
+"""First part of a reference to a data set's repository. The addresses of the hub's
+pages begin in the same way.
 """
-ELSEWHERE = "on a machine with a network: "
-"""Before the line that downloads, where the hub cannot be reached."""
-NO_ANSWER = (LookupError, TypeError, AssertionError, RecursionError)
-"""Errors of the hub's client where something else answers, as a proxy that asks for a
+DOWNLOAD_ELSEWHERE = "on a machine with a network: "
+"""Start of a hint with a download command, if the hub cannot be reached."""
+WRONG_SERVER_ERRORS = (LookupError, TypeError, AssertionError, RecursionError)
+"""Errors of the hub's client if another server answers, such as a proxy that asks for a
 login.
 """
-WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
+WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
+"""Patterns of weight files, in the order of preference."""
 RUN_FORMAT = 1
-"""Version of the repository; the number that its manifest carries."""
+"""Version of the layout of a run's repository, stored in its manifest."""
 MANIFEST = "brainhive.json"
-"""Description of a repository; one without it is another project's."""
+"""File that describes a run's repository. Repositories of other projects lack it."""
 MODEL_CARD = "README.md"
-"""Model card; it has no digest in the list, as its owner may edit it."""
-DOCUMENTS = (MANIFEST, documents.SHA256SUMS, "recipe.yaml", "metrics.json")
+"""Model card. It has no stored digest, because its owner may edit it."""
+DOCUMENT_FILES = (MANIFEST, documents.SHA256SUMS, "recipe.yaml", "metrics.json")
 MODEL_FILES = (
     "config.json",
     "model.safetensors",
     "diffusion_pytorch_model.safetensors",
     "learned.safetensors",
 )
-"""Files of a brain model's folder, of this project and of BrainHiVE's repository."""
+"""Files of a brain model's folder, of this project or of BrainHiVE's own repository."""
+ALIGNMENT_FILES = (
+    "embeddings.json",
+    "cells/**/model/config.json",
+    "cells/**/model/model.safetensors",
+    "cells/**/model/diffusion_pytorch_model.safetensors",
+    "cells/**/model/learned.safetensors",
+)
+"""Patterns of the files of the brain models in a run."""
 PRIOR_FILES = (
     "learned.json",
     "learned.safetensors",
     "config.json",
     "model.safetensors",
-    *(
-        f"{part}/{name}"
-        for part in ("fusion_encoder", "proj", "attn_adapter")
-        for name in (MODEL_FILES[0], MODEL_FILES[2])
-    ),
+    "fusion_encoder/config.json",
+    "fusion_encoder/diffusion_pytorch_model.safetensors",
+    "proj/config.json",
+    "proj/diffusion_pytorch_model.safetensors",
+    "attn_adapter/config.json",
+    "attn_adapter/diffusion_pytorch_model.safetensors",
 )
-"""Files of a prior's folder, of each kind that is trained."""
+"""Files of a prior's folder, for all kinds of prior that can be trained."""
 RUN_FILES = {
-    "train-align": (
-        *DOCUMENTS,
-        "embeddings.json",
-        *(f"cells/**/model/{name}" for name in MODEL_FILES),
-    ),
-    "train-prior": DOCUMENTS + PRIOR_FILES,
+    "train-align": DOCUMENT_FILES + ALIGNMENT_FILES,
+    "train-prior": DOCUMENT_FILES + PRIOR_FILES,
 }
-"""Patterns of the files that a run may share, by its command; all else stays where it
-was trained.
+"""Patterns of the files of a run that are shared on the hub, keyed by the command of
+the run. Other files of the run are not shared.
 """
 CHANGED_HINT = (
-    "another revision, or tell its owner; to fetch it again: hf cache rm "
+    "use another revision, or tell the owner; to fetch the files again: hf cache rm "
     "model/OWNER/NAME"
 )
-"""Way out of a repository whose files are not those that were pushed."""
+"""Hint for a repository whose files differ from the files that were pushed."""
 
 
 class Unreachable(MissingData):
-    """A repository that is not in the hub's cache, while the hub cannot be reached."""
+    """The error of a repository that is not cached while the hub cannot be reached."""
 
 
 class NoFiles(MissingData):
-    """A repository without any of the files that are wanted."""
+    """The error of a repository that has none of the requested files."""
 
 
 def folder(
@@ -119,29 +123,39 @@ def folder(
     owner: str = "",
     local: bool = False,
 ) -> Path:
-    """Resolve a reference to a folder on this machine, fetching it into the hub's cache
-    if need be.
+    """Return the local folder that a reference names. Download it if necessary.
 
     Args:
-        reference: `hub:owner/name[/subfolder][@revision]`, the same after
-            `hub:datasets/` for a data set's repository, `demo:name` (shipped weights)
-            or a folder.
-        allow: File patterns to fetch, below the subfolder; all when None.
-        owner: Owner meant by a bare `hub:name`.
-        local: Use no network: only what is in the hub's cache.
+        reference: One of
+
+            - `hub:owner/name[/subfolder][@revision]`, a repository of a model;
+            - `hub:datasets/owner/name[/subfolder][@revision]`, of a data set;
+            - `demo:name`, weights that are installed with Brainhive;
+            - the path of a folder.
+        allow: Patterns of the files to download, relative to the subfolder. None
+            downloads all files.
+        owner: Owner of the repository if the reference is only `hub:name`.
+        local: True to use only files in the hub's cache, without a network.
 
     Raises:
-        MissingData: if the folder, repository or network is not there.
+        MissingData: if the folder or repository does not exist, or the hub cannot be
+            reached.
     """
-    # a folder of a repository
-    scheme, colon, rest = reference.partition(":")
+    scheme, colon, location = reference.partition(":")
     if colon and scheme == "hub":
-        kind, repository, subfolder, revision = parse_repository(rest, owner)
-        options = {"revision": revision, "local_files_only": local}
-        patterns = _patterns(subfolder, allow or ["**"])
-
-        # from the cache, or fetched into it
-        root = Path(snapshot(repository, kind, allow_patterns=patterns, **options))
+        repository_type, repository, subfolder, revision = parse_repository(
+            location, owner
+        )
+        patterns = _prefix_patterns(subfolder, allow or ["**"])
+        root = Path(
+            snapshot(
+                repository,
+                repository_type,
+                allow_patterns=patterns,
+                revision=revision,
+                local_files_only=local,
+            )
+        )
         if not root.is_dir():
             raise NoFiles(
                 f"{repository} has no {' or '.join(patterns)}",
@@ -155,9 +169,9 @@ def folder(
         return root / subfolder
 
     # a folder of the package, or of the user
-    if scheme == "demo" and colon:
+    if colon and scheme == "demo":
         path = resolve_below(
-            DEMO_WEIGHTS, rest, source="the reference demo:", error=MissingData
+            DEMO_WEIGHTS, location, source="the reference demo:", error=MissingData
         )
     else:
         path = locate(reference)
@@ -165,34 +179,38 @@ def folder(
         raise MissingData(
             f"no folder {reference!r}", "give a folder that exists, or hub:owner/name"
         )
-    # as `git clone` leaves a repository where Git LFS is not installed
-    files = [file for pattern in allow or ["**/*"] for file in path.glob(pattern)]
-    if unfetched := find_unfetched(files):
+
+    # `git clone` without Git LFS leaves placeholders instead of the files
+    files: list[Path] = []
+    for pattern in allow or ["**/*"]:
+        files += path.glob(pattern)
+    unfetched = find_unfetched(files)
+    if unfetched is not None:
         raise unfetched
     return path
 
 
 def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
-    """Call the hub client's `snapshot_download`, with a progress bar that vanishes and
-    errors of ours.
+    """Call `huggingface_hub.snapshot_download`, with our progress bars and errors.
 
     Args:
-        repository: `owner/name`.
-        repo_type: `model` or `dataset`.
-        options: Of the hub's client.
+        repository: Repository `owner/name`.
+        repo_type: "model" or "dataset".
+        options: Further arguments of `snapshot_download`.
+
+    Returns:
+        The result of `snapshot_download`.
 
     Raises:
-        MissingData: if the repository or the network is not there, or terms were not
-            accepted.
+        MissingData: if the repository does not exist, the hub cannot be reached, or the
+            terms of the repository were not accepted.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 
-    # a class, since the client makes its bars itself
+    # the client creates the bars itself and takes only a class
     class TransientBar(tqdm):
-        """The hub's progress bar; it is removed when done, and not written into a
-        pipe.
-        """
+        """A progress bar that disappears at the end, and is not shown in a pipe."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{"disable": None, **options, "leave": False})  # type: ignore[no-untyped-call]
@@ -204,27 +222,37 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
 
     try:
         with console.hide_progress():
-            return ask(partial(call_in_thread, download), _read_answer)
+            return ask(partial(call_in_thread, download), _read_response)
     except Exception as error:
-        if bad_proxy := find_bad_proxy(error):
-            # what is in the cache needs no proxy
-            if not {"local_files_only", "local_dir"} & {*filter(options.get, options)}:
+        bad_proxy = find_bad_proxy(error)
+        if bad_proxy is not None:
+            # files in the cache can be used without the proxy
+            if not options.get("local_files_only") and not options.get("local_dir"):
+                cache_options = {**options, "local_files_only": True}
                 with suppress(MissingData):
-                    cached = {**options, "local_files_only": True}
-                    return snapshot(repository, repo_type, **cached)
+                    return snapshot(repository, repo_type, **cache_options)
             raise bad_proxy from error
-        # of the disk of a user's folder, as if it is full
+
+        # an error of the disk of the user's own folder, for example a full disk
         if isinstance(error, OSError) and error.errno and options.get("local_dir"):
             error.filename = error.filename or str(options["local_dir"])
             raise
-        if isinstance(error, (*NO_ANSWER, ValueError, OSError, transport_error())):
-            raise _failure(repository, error, repo_type, options) from error
+        if isinstance(error, _list_client_errors()):
+            raise _describe_failure(repository, error, repo_type, options) from error
         raise
 
 
 def list_digests(repository: str, repo_type: str, commit: str) -> dict[str, str]:
-    """List the digests of a repository's files by their names: `sha256:` of a large
-    file, `git:` of another.
+    """List the digests of the files of a repository.
+
+    Args:
+        repository: Repository `owner/name`.
+        repo_type: "model" or "dataset".
+        commit: Commit of the repository.
+
+    Returns:
+        Digests keyed by file name. The digest of a large file is `sha256:…`, the digest
+        of a small file is git's blob id `git:…`.
 
     Raises:
         MissingData: if the hub does not answer.
@@ -233,26 +261,31 @@ def list_digests(repository: str, repo_type: str, commit: str) -> dict[str, str]
     from huggingface_hub.hf_api import RepoFile
 
     def read_tree() -> list[Any]:
-        tree = HfApi().list_repo_tree(
-            repository, recursive=True, revision=commit, repo_type=repo_type
+        return list(
+            HfApi().list_repo_tree(
+                repository, recursive=True, revision=commit, repo_type=repo_type
+            )
         )
-        return [*tree]
 
     try:
-        tree = ask(read_tree, _read_answer)
-    except (*NO_ANSWER, ValueError, OSError, transport_error()) as error:
-        raise _failure(repository, error, repo_type, {}) from error
-    return {
-        file.path: f"sha256:{file.lfs.sha256}" if file.lfs else f"git:{file.blob_id}"
-        for file in tree
-        if isinstance(file, RepoFile)
-    }
+        tree = ask(read_tree, _read_response)
+    except _list_client_errors() as error:
+        raise _describe_failure(repository, error, repo_type, {}) from error
+    digests = {}
+    for file in tree:
+        if isinstance(file, RepoFile):
+            content_id = f"git:{file.blob_id}"
+            if file.lfs:  # a large file
+                content_id = f"sha256:{file.lfs.sha256}"
+            digests[file.path] = content_id
+    return digests
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the hub client's bars, and its warnings of patterns that match
-    nothing.
+def silence_hub() -> Iterator[None]:
+    """Hide the hub client's progress bars and warnings inside a `with` block.
+
+    The client warns, for example, about patterns that match no file.
     """
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
@@ -261,106 +294,117 @@ def quiet() -> Iterator[None]:
         logging,
     )
 
-    # bars and messages off, and back as they were
     verbosity = logging.get_verbosity()
-    were_off = are_progress_bars_disabled()
+    had_bars = not are_progress_bars_disabled()
     logging.set_verbosity(logging.ERROR)
     disable_progress_bars()
     try:
         yield
     finally:
-        if not were_off:
+        if had_bars:
             enable_progress_bars()
         logging.set_verbosity(verbosity)
 
 
 def find_weights(
-    reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS
+    reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHT_PATTERNS
 ) -> list[Path]:
-    """List the weights of a reference on this machine, without a network; none if a
-    file is missing.
+    """List the weight files of a reference that are on this machine.
 
     Args:
-        reference: As `folder` takes it.
-        files: Names of files that must all be there.
-        weights: File patterns; all that the hub has of one of them must be there.
+        reference: Reference, as in `folder`.
+        files: Names of other files that are needed as well.
+        weights: Patterns of weight files, in the order of preference.
+
+    Returns:
+        The files of the first pattern that is complete. Empty if no pattern is
+        complete, or if one of the other files is missing.
     """
     for pattern in weights:
         with suppress(MissingData):
-            # the cache alone is asked
             path = folder(reference, allow=(*files, pattern), local=True)
-            matching = [*path.glob(pattern)]
-            if matching and all((path / name).is_file() for name in files):
-                return matching
+            weight_files = list(path.glob(pattern))
+            if weight_files and all((path / name).is_file() for name in files):
+                return weight_files
     return []
 
 
 def find_input(
     reference: str,
     files: Sequence[str] = (),
-    weights: Sequence[str] = WEIGHTS,
-    also: Sequence[str] = (),
+    weights: Sequence[str] = WEIGHT_PATTERNS,
+    optional_patterns: Sequence[str] = (),
 ) -> Input:
-    """Look for `files` and the first of `weights` that there is, here or at the hub;
-    nothing is fetched.
+    """Find weights on this machine or on the hub, without downloading them.
 
     Args:
-        reference: As `folder` takes it.
-        files: Files that must lie next to them.
-        weights: Patterns, of which the line names the first.
-        also: Further patterns that it names.
+        reference: Reference, as in `folder`.
+        files: Names of other files that are needed as well.
+        weights: Patterns of weight files, in the order of preference.
+        optional_patterns: Patterns of files that the download command also fetches.
+
+    Returns:
+        The input, with the size of the download and the command that fetches it.
     """
-    # files that are here, or a folder that lacks some
-    _, is_hub, rest = reference.partition("hub:")
-    is_file = len(weights) == 1 and "*" not in weights[0]
-    pattern = weights[0] if is_file else weights[0].rpartition("/")[0]
-    name = f"{rest if is_hub else reference}/{pattern}".rstrip("/")
+    _, is_hub, location = reference.partition("hub:")
+    is_single_file = len(weights) == 1 and "*" not in weights[0]
+    weight_name = weights[0] if is_single_file else weights[0].rpartition("/")[0]
+    name = f"{location if is_hub else reference}/{weight_name}".rstrip("/")
     if find_weights(reference, files, weights):
         return Input(name)
+
+    # a folder of the user lacks a file
     if not is_hub:
-        absent = next(
-            (file for file in files if not (locate(reference) / file).is_file()),
-            weights[0],
-        )
-        return Input(
-            name, None, MissingData(f"{reference} has no {absent}", "download it again")
-        )
+        folder_path = locate(reference)
+        missing = [file for file in files if not (folder_path / file).is_file()]
+        missing.append(weights[0])
+        message = f"{reference} has no {missing[0]}"
+        return Input(name, error=MissingData(message, "download it again"))
+
+    # ask the hub which files a download would fetch
     try:
-        # the hub lists what it would fetch
-        kind, repository, subfolder, revision = parse_repository(rest)
-        words = [f"--revision={revision}"] if revision else []
-        patterns = _patterns(subfolder, [*files, *weights])
-        with quiet():
-            listed = snapshot(
+        repository_type, repository, subfolder, revision = parse_repository(location)
+        revision_options = [f"--revision={revision}"] if revision else []
+        file_names = _prefix_patterns(subfolder, files)
+        weight_patterns = _prefix_patterns(subfolder, weights)
+        download_names = _prefix_patterns(subfolder, (*files, *optional_patterns))
+        with silence_hub():
+            hub_files = snapshot(
                 repository,
-                kind,
+                repository_type,
                 revision=revision,
-                allow_patterns=patterns,
+                allow_patterns=file_names + weight_patterns,
                 dry_run=True,
             )
     except Unreachable as error:
+        download_names.append(weight_patterns[0])
         line = download_line(
-            repository, kind, _patterns(subfolder, [*files, *also, weights[0]]), *words
+            repository, repository_type, download_names, *revision_options
         )
-        return Input(name, None, Unreachable(error.message, f"{ELSEWHERE}{line}"))
+        hint = f"{DOWNLOAD_ELSEWHERE}{line}"
+        return Input(name, error=Unreachable(error.message, hint))
     except BrainhiveError as error:
-        return Input(name, None, error)
+        return Input(name, error=error)
 
     # the first pattern of weights that the repository has
-    names = [file.filename for file in listed]
-    matching = [
-        fnmatch.filter(names, pattern) for pattern in _patterns(subfolder, weights)
-    ]
-    chosen = next(filter(None, matching), None)
-    if chosen is None:
-        absent = f"{repository} has no {patterns[len(files)]}"
-        return Input(name, None, MissingData(absent, "check the name and variant"))
-    needed = {*_patterns(subfolder, files), *chosen}
-    size = _count_bytes(
-        file for file in listed if file.will_download and file.filename in needed
-    )
+    hub_names = [file.filename for file in hub_files]
+    weight_names: list[str] = []
+    for pattern in weight_patterns:
+        weight_names = weight_names or fnmatch.filter(hub_names, pattern)
+    if not weight_names:
+        message = f"{repository} has no {weight_patterns[0]}"
+        hint = "check the name and variant"
+        return Input(name, error=MissingData(message, hint))
+
+    # the size of the files that are not cached yet
+    needed_names = set(file_names + weight_names)
+    missing_files = []
+    for file in hub_files:
+        if file.will_download and file.filename in needed_names:
+            missing_files.append(file)
+    size = _count_bytes(missing_files)
     line = download_line(
-        repository, kind, [*_patterns(subfolder, [*files, *also]), *chosen], *words
+        repository, repository_type, download_names + weight_names, *revision_options
     )
     return Input(name, size, line=line if size else "")
 
@@ -368,164 +412,219 @@ def find_input(
 def download_line(
     repository: str, repo_type: str, patterns: Sequence[str], *more: str
 ) -> str:
-    """Write the line by which the hub's own command fetches some files, by names or
-    patterns, and no more.
+    """Write the shell command that downloads files of a repository.
+
+    Args:
+        repository: Repository `owner/name`.
+        repo_type: "model" or "dataset".
+        patterns: Names or patterns of the files. Without them, or with only `**`, the
+            command downloads all files.
+        more: Further arguments of the command.
     """
-    # patterns need a flag each, names need none
-    distinct = [*dict.fromkeys(pattern for pattern in patterns if pattern != "**")]
+    distinct_patterns = list(dict.fromkeys(patterns))
+    if "**" in distinct_patterns:
+        distinct_patterns.remove("**")
+
+    # the command takes file names directly, and each pattern with a flag
     words = ["hf", "download", repository]
-    if any(set("*?[") & set(pattern) for pattern in distinct):
-        words += [word for pattern in distinct for word in ("--include", pattern)]
+    if any(set("*?[") & set(pattern) for pattern in distinct_patterns):
+        for pattern in distinct_patterns:
+            words += ["--include", pattern]
     else:
-        words += distinct
-    words += ["--repo-type", repo_type] if repo_type != "model" else []
-    return shlex.join([*words, *more])
+        words += distinct_patterns
+    if repo_type != "model":
+        words += ["--repo-type", repo_type]
+    words += more
+    return shlex.join(words)
 
 
-def parse_repository(rest: str, owner: str = "") -> tuple[str, str, str, str | None]:
-    """Split `[datasets/]owner/name[/subfolder][@revision]`: its type, repository,
-    subfolder and revision.
+def parse_repository(
+    location: str, owner: str = ""
+) -> tuple[str, str, str, str | None]:
+    """Split the location of a repository into its components.
+
+    Args:
+        location: `[datasets/]owner/name[/subfolder][@revision]`.
+        owner: Owner of the repository if the location is only a name.
+
+    Returns:
+        The type ("model" or "dataset"), the repository `owner/name`, the subfolder
+        (empty for none), and the revision (None for the newest).
+
+    Raises:
+        MissingData: if the subfolder or revision is no valid path.
     """
-    # the revision stands last, `datasets/` first
-    path, _, revision = rest.partition("@")
-    parts = path.rstrip("/").split("/")
-    kind = "dataset" if parts[0] == DATASETS else "model"
-    parts = parts[1:] if kind == "dataset" else parts
-    if len(parts) == 1 and owner:
-        parts = [owner, *parts]
+    path, _, revision = location.partition("@")
+    names = path.rstrip("/").split("/")
+    repository_type = "model"
+    if names[0] == DATASET_PREFIX:
+        repository_type = "dataset"
+        names = names[1:]
+    if len(names) == 1 and owner:
+        names = [owner, names[0]]
 
     # subfolder and revision become paths in the cache
-    inside = "/".join(parts[2:])
-    names = filter(None, [inside, revision])
-    resolve_below(Path(), *names, source=f"hub:{rest} names", error=MissingData)
-    return kind, "/".join(parts[:2]), inside, revision or None
+    subfolder = "/".join(names[2:])
+    cache_paths = filter(None, [subfolder, revision])
+    resolve_below(
+        Path(), *cache_paths, source=f"hub:{location} names", error=MissingData
+    )
+    return repository_type, "/".join(names[:2]), subfolder, revision or None
 
 
-def _patterns(subfolder: str, allow: Sequence[str]) -> list[str]:
-    return [f"{subfolder}/{pattern}" if subfolder else pattern for pattern in allow]
+def _prefix_patterns(subfolder: str, patterns: Sequence[str]) -> list[str]:
+    """Put a subfolder, if any, before each pattern."""
+    if not subfolder:
+        return list(patterns)
+    return [f"{subfolder}/{pattern}" for pattern in patterns]
 
 
-def _read_answer(error: BaseException | None) -> tuple[int, Any]:
-    """Read status and headers of the hub's answer that led to an error; 0 where the hub
-    has not answered.
+def _list_client_errors() -> tuple[type[Exception], ...]:
+    """List the classes of errors of the hub's client for a request that failed."""
+    return (*WRONG_SERVER_ERRORS, ValueError, OSError, http_error_class())
+
+
+def _read_response(error: BaseException | None) -> tuple[int, Any]:
+    """Read the hub's response from an error of its client.
+
+    Returns:
+        Status and headers of the response. `(0, {})` if the hub has not responded.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
     while error is not None and not isinstance(error, HfHubHTTPError):
         error = error.__cause__
-    return (error.response.status_code, error.response.headers) if error else (0, {})
+    if error is None:
+        return 0, {}
+    return error.response.status_code, error.response.headers
 
 
-def _failure(
+def _describe_failure(
     repository: str, error: Exception, repo_type: str, options: Mapping[str, Any]
 ) -> MissingData | RecipeError:
-    """Turn a failed request of the hub's client into an error of ours, by the hub's
-    answer if any.
+    """Describe why a request to the hub failed, and what the user can do.
+
+    Args:
+        repository: Repository `owner/name`.
+        error: Error of the hub's client.
+        repo_type: "model" or "dataset".
+        options: Further arguments of the request.
     """
     from huggingface_hub import errors
 
-    # another server in place of the hub, or a damaged cache
-    is_absent_here = isinstance(
-        error, errors.DryRunError | errors.LocalEntryNotFoundError
-    )
-    if isinstance(error, (JSONDecodeError, *NO_ANSWER)):
-        problem = (
-            f"cannot fetch {repository}: what answers for the hub is not the hub: "
-            f"{first_line(error)}"
+    # another server answered instead of the hub, or the cache is damaged
+    if isinstance(error, (JSONDecodeError, *WRONG_SERVER_ERRORS)):
+        return MissingData(
+            f"cannot fetch {repository}: the answer is not from the hub: "
+            f"{first_line(error)}",
+            "check the network, its proxy and HF_ENDPOINT",
         )
-        return MissingData(problem, "check the network, its proxy and HF_ENDPOINT")
-    if isinstance(error, ValueError) and not isinstance(
-        error, errors.HFValidationError
-    ):
+    is_name_error = isinstance(error, errors.HFValidationError)
+    if isinstance(error, ValueError) and not is_name_error:
         return MissingData(
             f"{repository} is damaged in the hub's cache: {first_line(error)}",
             f"hf cache rm {repo_type}/{repository}, and fetch it again",
         )
 
-    # answers of the hub: terms, name, revision
-    answer = error.__cause__ if is_absent_here else error
-    if isinstance(answer, errors.GatedRepoError):
-        kind = "datasets/" if repo_type == "dataset" else ""
-        way = (
-            f"accept them at https://huggingface.co/{kind}{repository}, then: hf auth "
-            "login"
-        )
-        return MissingData(f"{repository} is for those who accepted its terms", way)
-    if isinstance(answer, errors.RepositoryNotFoundError):
-        way = (
-            "check the name; if it is private, or the token has expired: hf auth login"
-        )
-        return MissingData(f"no such repository on the hub: {repository}", way)
-    if isinstance(answer, errors.RevisionNotFoundError):
+    # the hub refuses the terms, the name or the revision
+    is_not_cached = isinstance(
+        error, errors.DryRunError | errors.LocalEntryNotFoundError
+    )
+    response_error = error.__cause__ if is_not_cached else error
+    if isinstance(response_error, errors.GatedRepoError):
+        prefix = "datasets/" if repo_type == "dataset" else ""
         return MissingData(
-            f"{repository} has no such revision", "check what stands after the @"
+            f"{repository} requires that you accept its terms",
+            f"accept them at https://huggingface.co/{prefix}{repository}, then: hf auth "
+            "login",
+        )
+    if isinstance(response_error, errors.RepositoryNotFoundError):
+        return MissingData(
+            f"no such repository on the hub: {repository}",
+            "check the name; if it is private, or the token has expired: hf auth login",
+        )
+    if isinstance(response_error, errors.RevisionNotFoundError):
+        return MissingData(
+            f"{repository} has no such revision", "check the revision after the @"
         )
 
-    # a token that is not accepted, even for what is public
-    status, _ = _read_answer(error)
+    # the hub refuses a bad token even for public files
+    status, _ = _read_response(error)
     if status == 401:
-        problem = f"cannot fetch {repository}: the hub does not accept the token (401)"
-        return MissingData(problem, "hf auth login, or for what is public: HF_TOKEN=")
-
-    # no answer, or that of a server that is busy
-    if is_absent_here or status in BUSY:
-        words = [f"--revision={options['revision']}"] if options.get("revision") else []
-        line = download_line(
-            repository, repo_type, options.get("allow_patterns") or [], *words
+        return MissingData(
+            f"cannot fetch {repository}: the hub does not accept the token (401)",
+            "hf auth login, or for public files: HF_TOKEN=",
         )
-        way = f"{ELSEWHERE}{line}"
+
+    # the hub cannot be reached, or is busy
+    if is_not_cached or status in BUSY:
+        revision = options.get("revision")
+        line = download_line(
+            repository,
+            repo_type,
+            options.get("allow_patterns") or [],
+            *([f"--revision={revision}"] if revision else []),
+        )
         reason = "cannot be reached"
         if status in BUSY:
             reason = f"is busy (it answers {status}): try again in some minutes"
-        problem = f"{repository} is not in the hub's cache and the hub {reason}"
-        return Unreachable(problem, way)
-    if isinstance(error, OSError) and error.errno:  # of this machine, as a full disk
-        where = f"{error.filename}: " if error.filename else ""
-        problem = f"cannot fetch {repository}: {where}{error.strerror}"
-        return MissingData(
-            problem,
-            "make room or correct it, or set HF_HOME to a folder of another disk",
+        return Unreachable(
+            f"{repository} is not in the hub's cache and the hub {reason}",
+            f"{DOWNLOAD_ELSEWHERE}{line}",
         )
 
-    # any other refusal, in the last line of the client's message
+    # a problem of this machine, for example a full disk
+    if isinstance(error, OSError) and error.errno:
+        file_name = f"{error.filename}: " if error.filename else ""
+        return MissingData(
+            f"cannot fetch {repository}: {file_name}{error.strerror}",
+            "free some space or correct the problem, or set HF_HOME to a folder on "
+            "another disk",
+        )
+
+    # for any other refusal, the last line of the client's message says most
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-    is_cut = "Consistency check" in str(error)
-    way = (
-        "fetch it again, or tell its owner"
-        if is_cut
-        else "check the name, or log in: hf auth login"
-    )
-    return MissingData(f"cannot fetch {repository}: {reason}", way)
+    hint = "check the name, or log in: hf auth login"
+    if "Consistency check" in str(error):  # the file was cut short
+        hint = "fetch it again, or tell its owner"
+    return MissingData(f"cannot fetch {repository}: {reason}", hint)
 
 
 def _count_bytes(files: Iterable[Any]) -> int:
-    """Sum the sizes that the hub declares, none of them below zero, to a number that a
-    file can have.
+    """Sum the sizes of files of the hub in bytes.
+
+    The hub may declare wrong sizes. Negative sizes count as 0, and the sum is limited
+    to a size that a file can have.
     """
-    return min(sum(max(file.file_size or 0, 0) for file in files), sys.maxsize)
+    total = sum(max(file.file_size or 0, 0) for file in files)
+    return min(total, sys.maxsize)
 
 
-def revision(path: Path) -> str:
-    """Read the commit of a path in the hub's cache; empty elsewhere."""
+def read_revision(path: Path) -> str:
+    """Return the commit of a path in the hub's cache, empty for another path."""
     return name_snapshot(path).partition("@")[2]
 
 
 def name_snapshot(path: Path | str) -> str:
-    """Name a path in the hub's cache at its commit,
-    `hub:owner/name[/subfolder]@commit`; empty elsewhere.
+    """Return the reference of a path in the hub's cache, with its commit.
+
+    Returns:
+        `hub:[datasets/]owner/name[/subfolder]@commit`. Empty if the path is not in the
+        hub's cache.
     """
-    match = SNAPSHOT.search(Path(path).absolute().as_posix())
+    match = SNAPSHOT_PATH.search(Path(path).absolute().as_posix())
     if match is None:
         return ""
-    kind = "" if match["kind"] == "models" else f"{match['kind']}/"
+    prefix = "" if match["kind"] == "models" else f"{match['kind']}/"
     repository = match["repository"].replace("--", "/")
     inside = match["inside"] or ""
-    return f"{SCHEME}{kind}{repository}{inside}@{match['commit']}"
+    return f"{HUB_PREFIX}{prefix}{repository}{inside}@{match['commit']}"
 
 
-def transport_error() -> type[Exception]:
-    """Return the base of the errors of the hub's HTTP library, which is httpx or httpx2
-    by its version.
+def http_error_class() -> type[Exception]:
+    """Return the base class of HTTP errors in the hub's client.
+
+    The client uses httpx or httpx2, depending on its version.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -533,56 +632,71 @@ def transport_error() -> type[Exception]:
     return base
 
 
-def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
-    """Digest the weight files of a folder, those that match the patterns (sha256,
-    hexadecimal).
+def digest(path: Path, weights: Sequence[str] = WEIGHT_PATTERNS) -> str:
+    """Compute the digest of the weight files in a folder.
+
+    Args:
+        path: Folder.
+        weights: Patterns of the weight files.
+
+    Returns:
+        SHA-256 of the names and contents of the files, in hexadecimal digits.
 
     Raises:
-        MissingData: if one is a link to nowhere, or no file.
+        MissingData: if a file is a dead link or not a regular file.
     """
-    # sorted, and without duplicates of overlapping patterns: the digest is reproducible
-    files = sorted({file for pattern in weights for file in path.glob(pattern)})
+    # patterns may overlap, and the order of files must not matter
+    files = set()
+    for pattern in weights:
+        files |= set(path.glob(pattern))
     total = hashlib.sha256()
-    for file in files:
+    for file in sorted(files):
         total.update(f"{file.name}={digest_cached_file(file)}\n".encode())
     return total.hexdigest()
 
 
 def digest_cached_file(file: Path, by_name: bool = True) -> str:
-    """Digest a file (sha256, hexadecimal); a large one is read again only if its size
-    or time has changed.
+    """Compute the digest of a file, and store it if the file is large.
 
-    `by_name` takes the name that the hub's cache gives a large file for its digest, and
-    reads none of it.
+    The stored digest is used as long as the size and the modification time of the file
+    are the same.
+
+    Args:
+        file: File.
+        by_name: True to trust the hub's cache, which names a large file by its digest.
+            The file is then not read.
+
+    Returns:
+        SHA-256 of the content, in hexadecimal digits.
 
     Raises:
-        MissingData: if it is a link to nowhere, or no file.
+        MissingData: if the file is a dead link or not a regular file.
     """
-    if not file.is_file():  # a link to a device would be read without end
+    if not file.is_file():  # reading a link to a device would never end
         raise MissingData(
-            f"{file} is a link to nowhere, or no file", "download it again"
+            f"{file} is a dead link, or not a regular file", "download it again"
         )
-    # the hub's cache names a large file by its sha256 already
-    blob = file.resolve().name
-    if by_name and file.is_symlink() and len(blob) == 64:
-        return blob
-
-    # small files are read each time
+    cached_name = file.resolve().name
+    if by_name and file.is_symlink() and len(cached_name) == 64:
+        return cached_name
     if file.stat().st_size < MIN_KEPT_DIGEST_BYTES:
         return documents.digest_file(file)
 
-    # of large ones the digest is kept, for as long as size and time are the same
+    # the stored digest, if the file has not changed
     name = documents.digest_text(make_portable(str(file.absolute())))
-    cache = home_folder() / DIGESTS / name
+    digest_path = home_folder() / DIGEST_FOLDER / name
     stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
     with suppress(OSError, ValueError):
-        recorded, content_digest = read_regular(cache).decode().rsplit(" ", 1)
-        if recorded == stamp:
+        text = read_regular(digest_path).decode()
+        stored_stamp, content_digest = text.rsplit(" ", 1)
+        if stored_stamp == stamp:
             return content_digest
+
+    # a new digest, which is stored if the disk allows it
     with console.progress(f"reading {file.name} for its digest"):
         content_digest = documents.digest_file(file)
-    with suppress(OSError), atomic_write(cache) as part:
-        part.write_text(f"{stamp} {content_digest}")
+    with suppress(OSError), atomic_write(digest_path) as temporary:
+        temporary.write_text(f"{stamp} {content_digest}")
     return content_digest
 
 
@@ -590,10 +704,10 @@ class Manifest(BaseModel):
     """Description of a run on the hub.
 
     Attributes:
-        format: Version of the repository.
+        format: Version of the layout of the repository.
         brainhive: Version of Brainhive that trained the model.
-        command: The command that made the run.
-        run: Name of the run where it was trained.
+        command: Command that made the run.
+        run: Name of the run on the machine that trained it.
     """
 
     format: StrictInt
@@ -603,116 +717,128 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Read the manifest of a folder; None where it has none.
+    """Read the manifest of a repository's folder.
+
+    Returns:
+        The manifest, or None if the folder has none.
 
     Raises:
-        BrainhiveError: if it is damaged, or of a version that this one does not read.
+        BrainhiveError: if the manifest is damaged, or has a version that this version
+            of Brainhive does not read.
     """
     path = folder / MANIFEST
     if not path.is_file():
         return None
-    way = "a newer Brainhive, another revision, or tell its owner"
-    fields = documents.read(path, dict[str, Any], way)
+    hint = "use a newer Brainhive or another revision, or tell its owner"
+    fields = documents.read(path, dict[str, Any], hint)
 
-    # the number is read first, as another format may have other fields
-    number = fields.get("format")
-    if type(number) is int and number != RUN_FORMAT:
+    # another version may have other fields, so the version is checked first
+    version = fields.get("format")
+    if type(version) is int and version != RUN_FORMAT:
         raise BrainhiveError(
-            f"{path} is of format {documents.show_value(number)}, this version "
-            f"reads {RUN_FORMAT}",
-            way,
+            f"{path} has format {documents.show_value(version)}, and this version of "
+            f"Brainhive reads format {RUN_FORMAT}",
+            hint,
         )
-    return documents.check(fields, str(path), Manifest, way)
+    return documents.check(fields, str(path), Manifest, hint)
 
 
 def inspect_repository(reference: str) -> tuple[Literal["run", "model", ""], str]:
-    """Find out what a repository of the hub holds, by its smallest files.
+    """Find out whether a repository of the hub holds a run or a brain model.
 
-    Returns:
-        `run` of one that was pushed, `model` of a brain model's folder, and nothing of
-        anything else, as of a network in the layout of transformers, whose config names
-        a `model_type`; and the reference with the commit, where one is known.
-
-    Raises:
-        MissingData: if the repository is not there.
-        BrainhiveError: if its manifest is damaged, or of another format.
-    """
-    try:
-        with quiet():  # one of the two is enough
-            files = folder(reference, allow=[MANIFEST, MODEL_FILES[0]])
-    except NoFiles:
-        return "", reference
-    pinned = name_snapshot(files)
-
-    # a pushed run has a manifest; configs of transformers name a `model_type`
-    if read_manifest(files):
-        return "run", pinned
-    config = files / MODEL_FILES[0]
-    is_model = config.is_file() and "model_type" not in documents.read(
-        config, dict[str, Any]
-    )
-    return "model" if is_model else "", pinned
-
-
-def fetch_run(reference: str) -> Path:
-    """Fetch the repository of a run, or the folder of a brain model, into the hub's
-    cache.
+    Only the smallest files of the repository are downloaded.
 
     Args:
         reference: `hub:owner/name[/subfolder][@revision]`.
 
     Returns:
-        A folder of the cache. That of a run holds the files that its digests list,
-        unchanged.
+        "run" for a run that was pushed, "model" for the folder of a brain model, and an
+        empty string for anything else. The second value is the reference with its
+        commit. It is unchanged if the repository has none of the files.
 
     Raises:
-        MissingData: if the repository is not there, holds neither, or is only partly in
-            the cache.
-        BrainhiveError: if a file differs from its digest or has none, or the format is
-            another.
+        MissingData: if the repository does not exist.
+        BrainhiveError: if its manifest is damaged, or has another version.
     """
-    # what it is, before large files are fetched
-    kind, pinned = inspect_repository(reference)
+    config_name = MODEL_FILES[0]
+    try:
+        with silence_hub():  # a repository usually lacks one of the two files
+            files = folder(reference, allow=[MANIFEST, config_name])
+    except NoFiles:
+        return "", reference
+    pinned_reference = name_snapshot(files)
+    if read_manifest(files):
+        return "run", pinned_reference
+
+    # networks of transformers also have a config, but with a `model_type`
+    config_path = files / config_name
+    if not config_path.is_file():
+        return "", pinned_reference
+    config = documents.read(config_path, dict[str, Any])
+    return "" if "model_type" in config else "model", pinned_reference
+
+
+def fetch_run(reference: str) -> Path:
+    """Download a run or a brain model from the hub, and verify the files of a run.
+
+    Args:
+        reference: `hub:owner/name[/subfolder][@revision]`.
+
+    Returns:
+        Folder in the hub's cache.
+
+    Raises:
+        MissingData: if the repository does not exist, holds neither a run nor a brain
+            model, or is incomplete in the cache.
+        BrainhiveError: if a file differs from its digest or has no digest, or if the
+            manifest has another version.
+    """
+    kind, pinned_reference = inspect_repository(reference)
     if kind == "model":
-        return folder(pinned, allow=MODEL_FILES)
+        return folder(pinned_reference, allow=MODEL_FILES)
     if kind != "run":
         raise MissingData(
             f"{reference} has no {MANIFEST}, and no {MODEL_FILES[0]} of a brain model",
-            "check the name; priors are named by --prior",
+            "check the name; to use a prior, set --prior",
         )
 
-    # the files that a run of its command may share, and no others
-    manifest = read_manifest(folder(pinned, allow=[MANIFEST]))
-    assert manifest is not None  # which a run has
+    # only the files that a run of this command shares
+    manifest = read_manifest(folder(pinned_reference, allow=[MANIFEST]))
+    assert manifest is not None  # because the repository is a run
     patterns = RUN_FILES[manifest.command]
-    files = folder(pinned, allow=patterns)
+    files = folder(pinned_reference, allow=patterns)
 
-    # the list of digests has each file that was fetched
-    repository, _, commit = pinned.removeprefix(SCHEME).partition("@")
-    download = f"{ELSEWHERE}hf download {repository} --revision={commit}"
+    # every downloaded file must have a digest
+    repository, _, commit = pinned_reference.removeprefix(HUB_PREFIX).partition("@")
+    hint = f"{DOWNLOAD_ELSEWHERE}hf download {repository} --revision={commit}"
     if not (files / documents.SHA256SUMS).is_file():
         raise MissingData(
-            f"{pinned} has no {documents.SHA256SUMS} in the hub's cache", download
+            f"{pinned_reference} has no {documents.SHA256SUMS} in the hub's cache", hint
         )
-    listed = documents.read_digests(files)
-    fetched = {
-        path.relative_to(files).as_posix()
-        for pattern in patterns
-        for path in files.glob(pattern)
-    }
-    if unlisted := sorted(fetched - {*listed, documents.SHA256SUMS}):
+    digests = documents.read_digests(files)
+    file_names = set()
+    for pattern in patterns:
+        for path in files.glob(pattern):
+            file_names.add(path.relative_to(files).as_posix())
+    names_without_digest = file_names - set(digests) - {documents.SHA256SUMS}
+    if names_without_digest:
         raise BrainhiveError(
-            f"{pinned}: {documents.SHA256SUMS} does not list {unlisted[0]}",
+            f"{pinned_reference}: {documents.SHA256SUMS} does not list "
+            f"{min(names_without_digest)}",
             CHANGED_HINT,
         )
 
-    # and each file that it lists is here, as it was pushed
-    for name, digest in listed.items():
-        path = resolve_below(files, name, source=f"{pinned}: {documents.SHA256SUMS}")
+    # every digest must have an unchanged file
+    for name, digest in digests.items():
+        path = resolve_below(
+            files, name, source=f"{pinned_reference}: {documents.SHA256SUMS}"
+        )
         if not path.is_file():
-            raise MissingData(f"{pinned} has no {name} in the hub's cache", download)
+            raise MissingData(
+                f"{pinned_reference} has no {name} in the hub's cache", hint
+            )
         if digest_cached_file(path, by_name=False) != digest:
             raise BrainhiveError(
-                f"{pinned}: {name} differs from its digest", CHANGED_HINT
+                f"{pinned_reference}: {name} differs from its digest", CHANGED_HINT
             )
     return files

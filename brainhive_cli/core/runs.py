@@ -369,7 +369,9 @@ def of_variant(reference: str | None) -> tuple[str | None, str]:
     """
     # the colon of hub: separates no variant
     scheme = (
-        hub.SCHEME if reference is not None and reference.startswith(hub.SCHEME) else ""
+        hub.HUB_PREFIX
+        if reference is not None and reference.startswith(hub.HUB_PREFIX)
+        else ""
     )
     name = (reference or "").removeprefix(scheme)
     if reference is None or ":" not in name or locate(reference).is_dir():
@@ -398,7 +400,7 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
     list_finished = partial(_list_finished, runs, command, reference)
 
     # a run of the hub is a folder of its cache
-    if reference.startswith(hub.SCHEME):
+    if reference.startswith(hub.HUB_PREFIX):
         reference = str(hub.fetch_run(reference))
 
     # a path, a name, or the end of one

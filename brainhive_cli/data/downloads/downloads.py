@@ -182,7 +182,7 @@ def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
     waiting = SimpleQueue[RemoteFile]()
     size = 0
     for file in files:
-        if file.url.startswith(hub.SCHEME):
+        if file.url.startswith(hub.HUB_PREFIX):
             repositories[file.url, (folder / file.name).exists()].append(file)
         else:
             waiting.put(file)
@@ -232,7 +232,7 @@ def _download_repository(
 ) -> None:
     """Download files of a repository of the hub; again those that were changed here."""
     kind, repository, _, revision = hub.parse_repository(
-        reference.removeprefix(hub.SCHEME)
+        reference.removeprefix(hub.HUB_PREFIX)
     )
     hub.snapshot(
         repository,

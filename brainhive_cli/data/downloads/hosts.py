@@ -148,7 +148,7 @@ def _list_hub(rest: str) -> list[RemoteFile]:
     kind, repository, folder, revision = hub.parse_repository(rest)
     patterns = [f"{folder}/**"] if folder else None
     # the hub's client would create the folder
-    with hub.quiet(), TemporaryDirectory() as empty:
+    with hub.silence_hub(), TemporaryDirectory() as empty:
         listed = hub.snapshot(
             repository,
             kind,
@@ -376,7 +376,11 @@ def open_address(url: str, start: int = 0) -> Any:
 @contextmanager
 def asking(url: str, line: str = "") -> Iterator[None]:
     """Turn errors of an answer, or of its absence, into errors of ours."""
-    way = f"{hub.ELSEWHERE}{line}" if line else "check the network, or fetch it later"
+    way = (
+        f"{hub.DOWNLOAD_ELSEWHERE}{line}"
+        if line
+        else "check the network, or fetch it later"
+    )
     try:
         yield
     except HTTPError as error:

@@ -286,7 +286,11 @@ class FeatureEncoder(nn.Module):
         # find the published weights
         folder = hub.folder(reference, allow=["config.json", PUBLISHED])
         file = next(
-            (file for pattern in hub.WEIGHTS for file in sorted(folder.glob(pattern))),
+            (
+                file
+                for pattern in hub.WEIGHT_PATTERNS
+                for file in sorted(folder.glob(pattern))
+            ),
             None,
         )
         if file is None:

@@ -196,7 +196,7 @@ class EncoderConfig(parts.Config):
     """Licence of the weights."""
     config_files: ClassVar[tuple[str, ...]] = ()
     """Files that must lie next to the weights."""
-    weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHTS
+    weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHT_PATTERNS
     """Patterns of weight files; the first that matches is loaded. None: it has no
     weights.
     """

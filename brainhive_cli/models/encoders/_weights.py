@@ -115,14 +115,14 @@ def weight_files(config: EncoderConfig, folder: Path) -> list[Path]:
 
 
 def weights_of(
-    source: str, folder: Path, files: Sequence[str] = hub.WEIGHTS
+    source: str, folder: Path, files: Sequence[str] = hub.WEIGHT_PATTERNS
 ) -> dict[str, str]:
     """Describe weights, the files of a folder that match the patterns, for a store's
     attributes.
     """
     return {
         "source": source,
-        "revision": hub.revision(folder),
+        "revision": hub.read_revision(folder),
         "digest": hub.digest(folder, files),
     }
 

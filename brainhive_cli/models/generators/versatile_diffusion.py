@@ -319,7 +319,9 @@ def _converted_name(source: str, folder: Path) -> str:
     or the files.
     """
     digest = (
-        hub.revision(folder) if source.startswith("hub:") else hub.digest(folder, FILES)
+        hub.read_revision(folder)
+        if source.startswith("hub:")
+        else hub.digest(folder, FILES)
     )
     return f"versatile-diffusion-{digest[:12]}"
 

@@ -56,7 +56,7 @@ def find_reference(
     """
     # a model folder, here or on the hub
     root, (name, variant) = paths.under_home("runs"), runs.of_variant(reference)
-    is_shared = name is not None and name.startswith(hub.SCHEME)
+    is_shared = name is not None and name.startswith(hub.HUB_PREFIX)
     path = hub.fetch_run(str(name)) if is_shared else locate(reference or "")
     if reference is not None and is_model(path):
         return runs.RunFolder(path), ""

@@ -272,7 +272,7 @@ def name_starts(
     for reference in dict.fromkeys(
         name for start in references for name in start.values()
     ):
-        if reference.startswith(hub.SCHEME):
+        if reference.startswith(hub.HUB_PREFIX):
             # weights alone keep the name of their repository, next to whose config they
             # lie
             file, variant = _find_weights(reference), of_variant(reference)[1]
@@ -303,7 +303,7 @@ def list_start_inputs(
         else []
     )
     for name in (name for start in references for name in start.values()):
-        if name.startswith(hub.SCHEME):
+        if name.startswith(hub.HUB_PREFIX):
             # the second, of a run
             patterns = (*FILES[:1], f"cells/**/{model_files.WEIGHTS[0]}")
             inputs.append(
@@ -345,7 +345,7 @@ def _find_weights(reference: str) -> Path | None:
     holds; else None.
     """
     # a file that is named
-    is_on_hub = reference.startswith(hub.SCHEME)
+    is_on_hub = reference.startswith(hub.HUB_PREFIX)
     if _names_file(reference):
         if is_on_hub:
             return find_file(reference)
@@ -375,7 +375,7 @@ def _names_file(reference: str) -> bool:
     """Whether a reference is of a file of weights, which may have a revision on the
     hub.
     """
-    is_on_hub = reference.startswith(hub.SCHEME)
+    is_on_hub = reference.startswith(hub.HUB_PREFIX)
     return (reference.partition("@")[0] if is_on_hub else reference).endswith(ENDINGS)
 
 

@@ -120,7 +120,7 @@ class Job:
         commits = {
             name: version
             for name, version in versions.items()
-            if name.startswith(hub.SCHEME)
+            if name.startswith(hub.HUB_PREFIX)
         }
 
         def pin(recipe: Recipe) -> Recipe:
