@@ -535,8 +535,8 @@ def _describe_failure(
         prefix = "datasets/" if repo_type == "dataset" else ""
         return MissingData(
             f"{repository} requires that you accept its terms",
-            f"accept them at https://huggingface.co/{prefix}{repository}, then: hf auth "
-            "login",
+            f"accept them at https://huggingface.co/{prefix}{repository}, then: hf "
+            "auth login",
         )
     if isinstance(response_error, errors.RepositoryNotFoundError):
         return MissingData(
