@@ -1,9 +1,8 @@
-"""Sentences of results, rendered from templates: findings, differences, warnings,
-titles, methods, papers.
-"""
+"""Sentences of a report: findings, differences, warnings, methods and citations."""
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from brainhive_cli.core import documents
@@ -11,6 +10,7 @@ from brainhive_cli.core.errors import Line
 from brainhive_cli.core.facts import (
     CITES,
     RIDGE_RECIPE,
+    Difference,
     RetrievalFacts,
     SetUp,
     format_setting,
@@ -24,6 +24,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.reports.runs_shown import (
     RunGroup,
+    ShownRun,
     choose_headline,
     list_part_metrics,
 )
@@ -36,229 +37,261 @@ from brainhive_cli.reports.tables import (
 
 HERE = Path(__file__).parent
 MEANINGS = documents.read(HERE / "caveats.json", dict[str, str])
-"""Meaning of each caveat of a run."""
+"""Sentence that explains each caveat."""
 FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/]+/)+")
-"""Folders of an absolute path: of this machine, which no reader of a page has."""
+"""Folders of an absolute path. They are cut, because readers of a page use another
+machine.
+"""
 ENTRY = re.compile(r"^@\w+\{(.+),\n(?:  .+\n)+\}$", re.M)
 REFERENCES = {
-    entry[1]: entry[0]
-    for entry in ENTRY.finditer((HERE / "references.bib").read_text(encoding="utf-8"))
+    match[1]: match[0]
+    for match in ENTRY.finditer((HERE / "references.bib").read_text(encoding="utf-8"))
 }
-"""BibTeX entries of the papers behind parts and data sets, and of this software, by
-their keys.
+"""BibTeX entry of each paper (behind parts, data sets and this software) by its key."""
+CITED_SECTIONS = ("dataset", "signals", "model", "prior", "generator", "encoders")
+"""Sections of a set-up that cite papers, in the order of the citations."""
+SOFTWARE_KEY = "brainhive"
+MAX_DIFFERENCES = 4
+"""Largest number of differences in the first sentences of a page. The table of
+differences has all.
 """
-ORDER = ("dataset", "signals", "model", "prior", "generator", "encoders")
-"""Sections of the papers of a set-up, in the order in which they are listed."""
-SOFTWARE = "brainhive"
+
+
+def _list_runs(groups: Sequence[RunGroup]) -> list[ShownRun]:
+    """List the runs of all groups."""
+    return list(chain.from_iterable(group.runs for group in groups))
 
 
 def state_finding(measured: Measurements) -> str:
-    """State the result of a run in a sentence or two; empty where it has nothing to
-    say.
+    """State the result of a run in one or two sentences.
+
+    Returns:
+        The sentences. Empty if the run has no metric to report.
     """
-    # metrics of everything together; where nothing is pooled, those of the variants or
-    # cells
+    # take the pooled metrics, or the metrics of the only variant or cell
     facts = measured.facts
-    parts = list_part_metrics(measured)
-    metrics = measured.overall or (
-        next(iter(parts.values())) if len(parts) == 1 else {}
-    )
-    name = choose_headline(next(iter(parts.values()), {}))
-    values = [metrics[name].value for metrics in parts.values() if name in metrics]
-    best, chosen = choose_best_part(facts, parts)
+    part_metrics = list_part_metrics(measured)
+    metrics = measured.overall
+    if not metrics and len(part_metrics) == 1:
+        (metrics,) = part_metrics.values()
+
+    # without pooled metrics, take the range of a metric over variants or cells
+    range_metric = choose_headline(next(iter(part_metrics.values()), {}))
+    values = []
+    for metrics_of_part in part_metrics.values():
+        if range_metric in metrics_of_part:
+            values.append(metrics_of_part[range_metric].value)
+    has_range = bool(values) and not metrics
     return render(
         "finding.txt",
         facts=facts,
         metrics=metrics,
+        headline=choose_headline(metrics),
         scopes=measured.scopes,
-        main=choose_headline(metrics),
-        parts=parts if values and not metrics else {},
-        best=best,
-        chosen=chosen,
-        name=name,
+        parts=part_metrics if has_range else {},
+        best=choose_best_part(facts, part_metrics),
+        range_metric=range_metric,
         low=min(values, default=0.0),
         high=max(values, default=0.0),
     )
 
 
 def describe_differences(group: RunGroup) -> list[str]:
-    """Write a sentence on each of the first four differences."""
-    # few enough for the lead of a page; the table of differences has all
+    """Write a sentence on each difference, at most `MAX_DIFFERENCES`."""
     metrics = {run.label: run.metrics for run in group.runs}
     return [
-        render("difference.txt", row=row, metrics=metrics) for row in group.compared[:4]
+        render("difference.txt", difference=difference, metrics=metrics)
+        for difference in group.compared[:MAX_DIFFERENCES]
     ]
 
 
 def name_page(groups: Sequence[RunGroup]) -> str:
-    """Call a page by the question that its runs answer, and by data set and systems
-    where these are known.
+    """Write the title of a page: the data set, and the question that its runs answer.
+
+    Args:
+        groups: The runs of the page.
     """
-    runs = [run for group in groups for run in group.runs]
+    runs = _list_runs(groups)
     set_ups = [run.measured.facts.set_up for run in runs]
     return render("title.txt", runs=runs, first=runs[0].measured.facts, set_ups=set_ups)
 
 
 def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
-    """List all that a reader must know before a number; caveats have their
-    footnote signs.
+    """List the sentences that a reader needs before any number, each once.
+
+    Args:
+        groups: The runs of the page.
     """
-    # caveats, why a result is not above chance, the runs' own warnings
-    runs = [run for group in groups for run in group.runs]
+    # explain the caveats, each with its footnote sign
+    runs = _list_runs(groups)
     lines = explain_caveats(*(run.measured for run in runs))
+
+    # explain results at chance, and add the warnings of each run
     for run in runs:
         prefix = f"{run.label}: " if len(runs) > 1 else ""
-        explained = explain_chance(run.measured, run.folder.path / RIDGE_RECIPE)
-        warnings = [explained, *list_limits(run.measured)]
-        lines += [f"{prefix}{line}" for line in warnings if line]
+        chance_line = explain_chance(run.measured, run.folder.path / RIDGE_RECIPE)
+        for line in (chance_line, *list_limits(run.measured)):
+            if line:
+                lines.append(f"{prefix}{line}")
 
-    # what was not compared, and limits of the tests
-    lines += [
-        f"Not compared: {reason}" for group in groups for reason in group.not_compared
-    ]
-    limits = [
-        limit for group in groups for row in group.compared for limit in row.limits
-    ]
-    return list(
-        dict.fromkeys([*lines, *(f"Of the tests: {limit}." for limit in limits)])
-    )
+    # add refused comparisons, and limits of the tests
+    for group in groups:
+        lines += [f"Not compared: {reason}" for reason in group.not_compared]
+    for group in groups:
+        for difference in group.compared:
+            lines += [f"About the tests: {limit}." for limit in difference.limits]
+    return list(dict.fromkeys(lines))
 
 
 def explain_caveats(*measured: Measurements) -> list[str]:
-    """Explain the caveats of what was measured, each behind its footnote sign."""
-    # caveats of runs, then of their metrics, each once
-    listed = merge_caveats(
-        *(each.caveats for each in measured),
-        *(
-            caveats_of(metrics.values())
-            for each in measured
-            for metrics in each.scopes.values()
-        ),
-    )
-    return [f"{mark('', [caveat])} {MEANINGS[caveat]}" for caveat in listed]
+    """Explain the caveats of runs and of their metrics, each once with its sign."""
+    caveats = [run_measured.caveats for run_measured in measured]
+    for run_measured in measured:
+        for metrics in run_measured.scopes.values():
+            caveats.append(caveats_of(metrics.values()))
+    return [
+        f"{mark('', [caveat])} {MEANINGS[caveat]}" for caveat in merge_caveats(*caveats)
+    ]
 
 
 def explain_chance(measured: Measurements, recipe: Path) -> str:
-    """Explain a result that is not above chance, or worse than the ridge next to it;
-    empty of any other.
+    """Explain a retrieval result that is not above chance, or worse than ridge.
 
     Args:
-        measured: Of a run.
-        recipe: That of train-align which fits the ridge, in the folder of the run.
+        measured: Measurements of a run.
+        recipe: Recipe of train-align that fits the ridge, in the folder of the run. The
+            file may be absent.
+
+    Returns:
+        The sentences. Empty for any other result.
     """
     if measured.facts.command != RetrievalFacts.model_fields["command"].default:
         return ""
     facts = measured.facts_of(RetrievalFacts)
+    is_worse_than_ridge = any(
+        difference.second == "ridge"
+        and difference.is_significant
+        and not difference.is_better
+        for difference in facts.plain
+    )
     return render(
         "chance.txt",
         facts=facts,
-        facts_top1=measured.overall.get("top1"),
-        ridge=measured.scopes.get("plain · ridge", {}).get("top1"),
-        is_worse=any(
-            row.second == "ridge" and row.is_significant and not row.is_better
-            for row in facts.plain
-        ),
-        line=Line("train-align", ("recipe", recipe)) if recipe.is_file() else "",
+        top1=measured.overall.get("top1"),
+        ridge_top1=measured.scopes.get("plain · ridge", {}).get("top1"),
+        is_worse_than_ridge=is_worse_than_ridge,
+        command_line=Line("train-align", ("recipe", recipe))
+        if recipe.is_file()
+        else "",
     )
 
 
 def list_limits(measured: Measurements) -> list[str]:
-    """List what limits the test of a run: of a retrieval one paragraph, then the run's
-    own warnings.
-    """
-    # the paragraph is empty for runs that are no retrieval
-    text = render("warnings.txt", facts=measured.facts, metrics=measured.overall)
-    return [*filter(None, [text]), *measured.facts.warnings]
+    """List the limits of a retrieval result, and the warnings of the run."""
+    paragraph = render("warnings.txt", facts=measured.facts, metrics=measured.overall)
+    limits = [paragraph] if paragraph else []
+    return limits + list(measured.facts.warnings)
 
 
 def list_missing(groups: Sequence[RunGroup]) -> list[str]:
-    """List the metrics that runs did not measure, with reasons that name files without
-    their folders.
+    """List the metrics that runs did not measure, with the reasons.
+
+    Several metrics of a run may have the same reason.
+
+    Args:
+        groups: The runs of the page.
     """
-    # a metric may be missing in several runs for one reason
-    lines = [
-        f"{run.label}: {shown(name)}: {FOLDERS.sub('', why)}"
-        for group in groups
-        for run in group.runs
-        for name, why in run.measured.missing.items()
-    ]
+    lines = []
+    for group in groups:
+        for run in group.runs:
+            for name, reason in run.measured.missing.items():
+                lines.append(f"{run.label}: {shown(name)}: {FOLDERS.sub('', reason)}")
     return list(dict.fromkeys(lines))
 
 
 def describe_methods(groups: Sequence[RunGroup]) -> str:
-    """Write a paragraph for a paper's methods from what the parts that ran have read;
-    each sentence once.
+    """Write a methods paragraph for a paper from the set-ups of some runs.
+
+    A sentence that is the same for several runs is written once.
     """
-    # template values: runs, tests and adjustments, each once
-    runs = [run for group in groups for run in group.runs]
-    compared = [pair for group in groups for pair in group.compared if pair.test]
-    facts = [run.measured.facts for run in runs]
+    # collect the values of the template
+    runs = _list_runs(groups)
+    compared: list[Difference] = []
+    for group in groups:
+        compared += [pair for pair in group.compared if pair.test]
+    modalities = {}
+    for run in runs:
+        facts = run.measured.facts
+        if facts.modality:
+            modalities[facts.set_up.get("dataset")] = facts.modality
+    environments = [run.environment for run in runs if run.environment]
+
+    # a line of the rendered template is a sentence
     text = (
         templates()
         .get_template("methods.txt")
         .render(
             runs=runs,
-            modalities={
-                one.set_up.get("dataset"): one.modality for one in facts if one.modality
-            },
+            modalities=modalities,
             tests=dict.fromkeys(pair.test for pair in compared),
             adjustments=dict.fromkeys(adjustment_text([pair]) for pair in compared),
-            environment=next((run.environment for run in runs if run.environment), {}),
+            environment=environments[0] if environments else {},
             papers=name_papers,
-            say=format_setting,
+            format_setting=format_setting,
         )
     )
-    # sentences stand on lines, of which equal ones of several runs are one
-    return " ".join(dict.fromkeys(filter(None, map(str.strip, text.splitlines()))))
+    lines = [line.strip() for line in text.splitlines()]
+    return " ".join(dict.fromkeys(filter(None, lines)))
 
 
 def list_citations(groups: Sequence[RunGroup]) -> str:
-    """List the BibTeX entries of all that ran: data sets, methods, encoders, this
-    software.
-    """
-    return list_entries(
-        run.measured.facts.set_up for group in groups for run in group.runs
-    )
+    """List the BibTeX entries behind some runs, and the entry of this software."""
+    return list_entries(run.measured.facts.set_up for run in _list_runs(groups))
 
 
 def list_entries(set_ups: Iterable[SetUp]) -> str:
-    """List the BibTeX entries behind set-ups, and that of this software."""
-    # papers in the order of sections, then the software
-    cited = [*set_ups]
-    keys = [
-        key
-        for part in ORDER
-        for set_up in cited
-        for key in set_up.get(f"{CITES}.{part}", ())
-    ]
+    """List the BibTeX entries behind some set-ups, and the entry of this software."""
+    set_ups = list(set_ups)
+    keys: list[str] = []
+    for section in CITED_SECTIONS:
+        for set_up in set_ups:
+            keys += set_up.get(f"{CITES}.{section}", ())
+    keys.append(SOFTWARE_KEY)
     return "\n".join(
-        REFERENCES[key] for key in dict.fromkeys([*keys, SOFTWARE]) if key in REFERENCES
+        REFERENCES[key] for key in dict.fromkeys(keys) if key in REFERENCES
     )
 
 
 def name_papers(keys: Iterable[str] = ()) -> str:
-    """Name papers by authors and year, in parentheses behind a blank; empty without
-    any.
+    """Name papers by authors and year, in parentheses after a space.
+
+    Args:
+        keys: Keys of BibTeX entries. Keys without an entry are left out.
+
+    Returns:
+        Text such as ` (Haxby et al. 2001)`. Empty without papers.
     """
-    # keys without an entry have no name to be shown
     papers = [name_paper(REFERENCES[key]) for key in keys if key in REFERENCES]
     return f" ({'; '.join(papers)})" if papers else ""
 
 
 def name_paper(entry: str) -> str:
-    """Name a paper, as `Haxby et al. 2001`; one without known authors by its title."""
-    # fields of the entry, and family names of its authors
+    """Name a paper by authors and year, such as `Haxby et al. 2001`.
+
+    A paper without authors is named by the beginning of its title.
+
+    Args:
+        entry: BibTeX entry of the paper.
+    """
+    # read the family names of the authors
     fields = dict(re.findall(r"^  (\w+) *= \{(.*)\},?$", entry, re.M))
-    first, *rest = fields.get("author", fields["title"].partition(":")[0]).split(
-        " and "
-    )
-    names = [first.strip("{}").partition(", ")[0]] + [
-        name.partition(",")[0] for name in rest
-    ]
-    # three authors and more are abbreviated, as journals do
-    authors = (
-        " and ".join(names)
-        if len(names) < 3 and "others" not in names
-        else f"{names[0]} et al."
-    )
-    return f"{authors} {fields['year']}"
+    title = fields["title"].partition(":")[0]
+    authors = fields.get("author", title).split(" and ")
+    names = [author.partition(",")[0] for author in authors]
+    names[0] = authors[0].strip("{}").partition(", ")[0]
+
+    # abbreviate three authors and more, as journals do
+    text = " and ".join(names)
+    if len(names) > 2 or "others" in names:
+        text = f"{names[0]} et al."
+    return f"{text} {fields['year']}"

@@ -185,7 +185,7 @@ def test_the_eeg_tutorial_goes_from_a_recording_to_a_table(home: Path) -> None:
         names = dict(zip(("MEANING", "LOOK"), (run.name for run in made), strict=False))
         output = invoke(line, names)
         if "control=permuted" in line:
-            assert "not shown to be better than chance" in output
+            assert "not significantly better than chance" in output
 
     # whitening is undone by the block of the page of data
     block = (DOCS / "data.md").read_text().partition("\n## Microvolts")[2]

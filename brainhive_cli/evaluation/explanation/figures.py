@@ -90,7 +90,10 @@ def draw_findings(
         bounds = {} if kind == SENSOR else ceilings.get(first.metric, {})
         lines += [CurveLine(shown(name), values) for name, values in bounds.items()]
         note = render(
-            "explanation.txt", of=analysis, metric=first.measured[0], ceilings=bounds
+            "explanation.txt",
+            analysis=analysis,
+            metric=first.measured[0],
+            ceilings=bounds,
         )
         options: Any = {
             "section": DETAILS if maps else section,
@@ -183,7 +186,7 @@ def summary_table(results: Findings, protocol: str) -> Table:
         "value, 95 % CI",
         "control",
     )
-    note = render("explanation.txt", of="table", protocol=protocol)
+    note = render("explanation.txt", analysis="table", protocol=protocol)
     return Table(
         "Where each analysis is strongest", columns, rows, section=SECTION, note=note
     )

@@ -157,7 +157,7 @@ def explain_trials(job: Job) -> Summary:
             "count": (finding.corrected < SIGNIFICANT).sum(),
             "pairs": len(pairs.at),
         }
-        note = render("explanation.txt", of=GENERALISATION, **shares)
+        note = render("explanation.txt", analysis=GENERALISATION, **shares)
         centres = [f"{centre_ms:.0f}" for centre_ms in axis.at]
         matrix = Heatmap(
             "Categories from time to time",

@@ -136,7 +136,7 @@ def test_the_paragraph_of_a_recipe_says_what_its_model_reads(tmp_path):
             "papers/samga",
             "on the sum of 3 losses with a learning rate of 0.0001, then 5e-05",
         ),
-        ("demo-protocols", "each was tried: last or best or test"),
+        ("demo-protocols", "last or best or test"),
     ):
         variants = read_variants(Recipe.resolve("train-align", recipe, {}, [])).values()
         set_up = merge_set_ups(

@@ -85,10 +85,7 @@ def test_an_ensemble_averages_the_similarities_of_its_runs(go, world, trained, w
         assert metrics.scopes[f"alone · {row.second}"]["top1"].value == top1
         assert row.difference == pytest.approx(metrics.overall["top1"].value - top1)
         assert row.n == 200 and row.low <= row.difference <= row.high
-        assert (
-            f"from that of {Path(row.second).name} alone, on the same items"
-            in state_finding(metrics)
-        )
+        assert Path(row.second).name in state_finding(metrics)
 
 
 @pytest.mark.nightly
