@@ -1,6 +1,4 @@
-"""The page of one or many runs, laid out from their measurements and artifacts; its
-figures as files.
-"""
+"""Page of one or many runs, made of their measurements and artifacts."""
 
 import re
 import unicodedata
@@ -13,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from brainhive_cli.core.artifacts import (
+    Artifact,
     Curve,
     CurveLine,
     Heatmap,
@@ -61,16 +60,19 @@ from brainhive_cli.reports.sentences import (
     state_finding,
 )
 
-MAX_PAIRS, MAX_BARS = 4, 10
-"""Limits of the first screen: pairs of pictures, and bars of subjects."""
+MAX_PAIRS = 4
+"""Largest number of pairs of pictures at the top of a page."""
+MAX_BARS = 10
+"""Largest number of subjects that have a bar at the top of a page."""
 SUFFIXES = ("svg", "png", "pdf")
-MAX_NAME = 60
-"""Letters of a run's label, and of a title, in the name of a file."""
+MAX_SLUG_LETTERS = 60
+"""Longest part of a file name that stands for the label of a run, or for a title."""
 FRAME_COLOURS = {"": "#d9dde2", "right": "#009e73", "wrong": "#d55e00"}
-"""Frames of the tiles of a sheet by their verdict; green and orange as those of other
-figures.
+"""Colour of the frame of a sheet tile by its verdict. Green and orange are those of the
+other figures.
 """
 Save = Callable[[Path], None]
+"""Function that saves a figure to a file."""
 
 
 def page_of(
@@ -79,320 +81,382 @@ def page_of(
     commands: Sequence[str] = (),
     first: Sequence[PageSection] = (),
 ) -> Page:
-    """Lay out the page.
+    """Lay out the page of some runs.
 
     Args:
-        groups: The runs; those of one group are compared.
-        title: The heading; by default the question and the data set.
-        commands: Lines that made them, to be copied.
-        first: Sections ahead of those of the runs.
+        groups: The runs. Runs of a group are compared.
+        title: Title of the page. By default the data set and the question of the runs.
+        commands: Command lines that repeat the runs.
+        first: Sections that stand before the sections of the runs.
     """
-    runs = [run for group in groups for run in group.runs]
+    # a run of reconstructions leads the page, because its pictures come from the signal
+    runs: list[ShownRun] = []
+    for group in groups:
+        runs += group.runs
+    leading_runs = sorted(runs, key=lambda run: not run.source)
 
-    # runs of reconstructions come first on the first screen, since their pictures are
-    # drawn from the signal
-    pictured_first = sorted(runs, key=lambda run: not run.source)
+    # begin with the differences of runs, or with the finding of the first run
+    findings = {run.label: state_finding(run.measured) for run in leading_runs}
+    lead: list[str] = []
+    for group in groups:
+        lead += describe_differences(group)
+    if not lead:
+        lead = [finding for finding in findings.values() if finding][:1]
 
-    # the lead: the differences, or the finding of one run
-    differences = [
-        sentence for group in groups for sentence in describe_differences(group)
-    ]
-    finding_of_run = {run.label: state_finding(run.measured) for run in pictured_first}
-    lead = differences or [*filter(None, finding_of_run.values())][:1]
-
-    # the headline figures; of one group of several runs a bar for each
-    headlines = next(
-        (drawn for run in pictured_first if (drawn := headline_figures(run))), []
+    # lay out a section for each group; figures at the top are not repeated below
+    pictures, selection = first_pictures(leading_runs)
+    sections = list(first)
+    for group in groups:
+        top_run = leading_runs[0] if len(runs) == 1 else None
+        sections.append(_lay_out_group(group, findings, lead, top_run))
+    sections += _lay_out_texts(groups, commands)
+    return Page(
+        title=title or name_page(groups),
+        lead=lead,
+        warnings=list_warnings(groups),
+        sections=sections,
+        pictures=pictures,
+        headlines=_choose_headline_figures(groups, leading_runs),
+        missing=list_missing(groups),
+        selection=selection,
     )
-    if len(groups) == 1 and len(runs) > 1:
-        run_metrics = {run.label: run.metrics for run in runs if run.metrics}
-        bars = _draw_bars(run_metrics, next(iter(runs[0].headlines), ""))
-        headlines = [bars] if bars else headlines
-    pictures, chosen = first_pictures(pictured_first)
 
-    # texts to copy: commands, methods, citations, recipes and environments
+
+def _choose_headline_figures(
+    groups: Sequence[RunGroup], leading_runs: Sequence[ShownRun]
+) -> Sequence[Curve | Heatmap | Topomap]:
+    """Choose the figures at the top of a page.
+
+    A single group of several runs has a bar for each run. Any other page has the
+    headline figures of the first run that has some.
+    """
+    if len(groups) == 1 and len(groups[0].runs) > 1:
+        runs = groups[0].runs
+        run_metrics = {run.label: run.metrics for run in runs if run.metrics}
+        bars = _make_bars(run_metrics, next(iter(runs[0].headlines), ""))
+        if bars:
+            return [bars]
+    for run in leading_runs:
+        figures = headline_figures(run)
+        if figures:
+            return figures
+    return []
+
+
+def _lay_out_group(
+    group: RunGroup,
+    findings: Mapping[str, str],
+    lead: Sequence[str],
+    top_run: ShownRun | None,
+) -> PageSection:
+    """Lay out the section of a group: findings, tables and artifacts.
+
+    Args:
+        group: The runs.
+        findings: Finding of each run by its label.
+        lead: Sentences at the top of the page, which are not repeated.
+        top_run: Run whose finding has its figures at the top of the page.
+    """
+    # collect the artifacts, without figures that stand at the top
+    is_single = len(group.runs) == 1
+    artifacts: list[tuple[str, Sequence[Artifact], Path]] = []
+    for run in group.runs:
+        run_artifacts = run.artifacts
+        if run is top_run:
+            run_artifacts = [
+                artifact for artifact in run_artifacts if artifact.section != FINDING
+            ]
+        label = "" if is_single else run.label
+        artifacts.append((label, run_artifacts, run.folder.path))
+
+    # collect the findings, without the finding at the top
+    sentences = []
+    for run in group.runs:
+        finding = findings[run.label]
+        if finding and finding not in lead:
+            sentences.append(finding if is_single else f"{run.label}: {finding}")
+
+    first_run = group.runs[0]
+    subtitle = first_run.label if is_single else len(group.runs)
+    caveats = merge_caveats(*(run.measured.caveats for run in group.runs))
+    return PageSection(
+        title=group.title or f"{first_run.command}: {subtitle}",
+        groups=[("", lay_out_tables(group)), *group_artifacts(artifacts)],
+        lead=sentences,
+        footnotes=list_footnotes(caveats),
+    )
+
+
+def _lay_out_texts(
+    groups: Sequence[RunGroup], commands: Sequence[str]
+) -> list[PageSection]:
+    """Lay out texts to copy: commands, methods, citations, recipes and environments."""
     texts = [(BY_HAND, "\n".join(commands))] if commands else []
-    texts += [("For the methods of a paper", describe_methods(groups))]
-    texts += [("How to cite (BibTeX)", list_citations(groups))]
+    texts.append(("For the methods of a paper", describe_methods(groups)))
+    texts.append(("How to cite (BibTeX)", list_citations(groups)))
     recipes = []
-    for run in runs:
-        name = f"{run.command}: {run.label}"
-        recipes.append(
-            (f"Recipe of {name}", run.folder.read_text("recipe.yaml", LARGEST_RECIPE))
-        )
-        if run.environment:
-            recipes.append(
-                (
-                    f"Environment of {name}",
-                    run.environment.model_dump_json(indent=2, exclude_unset=True),
+    for group in groups:
+        for run in group.runs:
+            name = f"{run.command}: {run.label}"
+            recipe = run.folder.read_text("recipe.yaml", LARGEST_RECIPE)
+            recipes.append((f"Recipe of {name}", recipe))
+            if run.environment:
+                environment = run.environment.model_dump_json(
+                    indent=2, exclude_unset=True
                 )
-            )
-    last = [
+                recipes.append((f"Environment of {name}", environment))
+    return [
         PageSection("Methods and citing", texts=texts),
         PageSection("Recipes and environments", texts=recipes),
     ]
 
-    # a section for each group: the findings of its runs, then tables and artifacts
-    sections = list(first)
-    for group in groups:
-        count = len(group.runs)
-        artifacts = []
-        for run in group.runs:
-            is_on_top = run is pictured_first[0] and len(runs) == 1
-            below = [
-                each
-                for each in run.artifacts
-                if not (is_on_top and each.section == FINDING)
-            ]
-            artifacts.append(("" if count == 1 else run.label, below, run.folder.path))
-        heading = group.title or (
-            f"{group.runs[0].command}: {group.runs[0].label if count == 1 else count}"
-        )
-        findings = [(run.label, finding_of_run[run.label]) for run in group.runs]
-        sentences = [
-            finding if count == 1 else f"{label}: {finding}"
-            for label, finding in findings
-            if finding and finding not in lead
-        ]
-        tables = [("", lay_out_tables(group)), *group_artifacts(artifacts)]
-        footnotes = list_footnotes(
-            caveat for run in group.runs for caveat in run.measured.caveats
-        )
-        sections.append(PageSection(heading, tables, sentences, footnotes=footnotes))
-    return Page(
-        title or name_page(groups),
-        lead,
-        list_warnings(groups),
-        sections + last,
-        pictures,
-        headlines,
-        list_missing(groups),
-        chosen,
-    )
-
 
 def first_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
-    """Choose the pictures at the top: of the first sheet that shows a stimulus next to
+    """Choose the pictures at the top of a page.
+
+    The pictures are those of the first sheet whose rows begin with a stimulus and
     another picture.
 
+    Args:
+        runs: The runs of the page, in the order in which they are tried.
+
     Returns:
-        The rows of pictures, and how they were chosen.
+        A row of stimuli and a row of the other pictures, and a sentence that describes
+        how the sheet chose its stimuli. Both are empty without such a sheet.
     """
-    # pairs of stimulus and picture, each with a file
     for run in runs:
-        for sheet in (
-            artifact for artifact in run.artifacts if isinstance(artifact, Sheet)
-        ):
-            pairs = [row.tiles[:2] for row in sheet.rows if len(row.tiles) > 1]
-            pairs = [pair for pair in pairs if all(tile.file for tile in pair)][
-                :MAX_PAIRS
+        for artifact in run.artifacts:
+            if not isinstance(artifact, Sheet):
+                continue
+
+            # take pairs of a stimulus and a picture that both have a file
+            pairs = []
+            for row in artifact.rows:
+                stimulus_and_picture = row.tiles[:2]
+                has_files = all(tile.file for tile in stimulus_and_picture)
+                if len(row.tiles) > 1 and has_files:
+                    pairs.append(stimulus_and_picture)
+            pairs = pairs[:MAX_PAIRS]
+            if not pairs:
+                continue
+
+            # a heading such as `made`, the name of the source, or a rank is not plain
+            heading = artifact.columns[1]
+            if heading in ("made", run.source) or heading.isdecimal():
+                heading = "drawn from the signal" if run.source else "retrieved first"
+            stimuli, pictures = zip(*pairs, strict=True)
+            folder = run.folder.path
+            rows: list[PictureRow] = [
+                (artifact.columns[0], stimuli, folder),
+                (heading, pictures, folder),
             ]
-            if pairs:
-                # `made`, the source, or the number of a repeat or of a rank
-                second = sheet.columns[1]
-                if second in ("made", run.source) or second.isdecimal():
-                    second = (
-                        "drawn from the signal" if run.source else "retrieved first"
-                    )
-                headings = (sheet.columns[0], second)
-                tiles = zip(*pairs, strict=True)
-                rows: list[PictureRow] = [
-                    (heading, shown, run.folder.path)
-                    for heading, shown in zip(headings, tiles, strict=True)
-                ]
-                return rows, sheet.note.partition(";")[0]
+            return rows, artifact.note.partition(";")[0]
     return [], ""
 
 
 def headline_figures(run: ShownRun) -> list[Curve | Heatmap | Topomap]:
-    """Choose the figures of the finding, or draw the most important metric."""
-    # figures of the finding, else one that shows a difference
-    drawn = [
-        each for each in run.artifacts if isinstance(each, Curve | Heatmap | Topomap)
+    """Choose the headline figures of a run.
+
+    These are the figures of its finding. A run without them has a figure of its most
+    important metric.
+    """
+    figures = [
+        artifact
+        for artifact in run.artifacts
+        if isinstance(artifact, Curve | Heatmap | Topomap)
+        and artifact.section == FINDING
     ]
-    if figures := [each for each in drawn if each.section == FINDING]:
+    if figures:
         return figures
     curve = headline_curve(run)
     return [curve] if curve and is_informative(curve) else []
 
 
 def headline_curve(run: ShownRun) -> Curve | None:
-    """Draw the most important metric, as bars of the sources, or of all cells and the
-    subjects.
+    """Draw the most important metric of a run, as bars.
+
+    A bar is a source of pictures, a subject or a variant. If there were a single bar
+    without an interval, a curve of the run is taken instead.
+
+    Returns:
+        The figure. None if the run has no metric.
     """
+    # a bar for each source of pictures
     name = run.main_headline
+    facts = run.measured.facts
     if run.source:
-        scopes = run.measured.scopes
-        titles = run.measured.facts.titles
-        sources = run.measured.facts.sources
-        return _draw_bars(
-            {titles.get(source, source): scopes.get(source, {}) for source in sources},
-            name,
-        )
+        source_metrics = {}
+        for source in facts.sources:
+            source_title = facts.titles.get(source, source)
+            source_metrics[source_title] = run.measured.scopes.get(source, {})
+        return _make_bars(source_metrics, name)
 
-    # subjects next to all cells, unless there is one, they have several cells or are
-    # too many
-    subjects = [cell for cell in run.cells if cell.subject]
-    shows_subjects = (
-        1 < len({cell.subject for cell in subjects}) == len(subjects) <= MAX_BARS
-    )
-    cell_metrics = {"all": run.metrics} | {
-        cell.subject: cell.metrics for cell in subjects if shows_subjects
-    }
-    bars = _draw_bars(cell_metrics if run.metrics else run.variants, name)
-
-    # a single bar without an interval says less than a curve of the run
+    # a bar for all cells, and for each subject if every subject has one cell
+    bar_metrics = run.variants
+    if run.metrics:
+        bar_metrics = {"all": run.metrics}
+        cells = [cell for cell in run.cells if cell.subject]
+        n_subjects = len({cell.subject for cell in cells})
+        if 1 < n_subjects == len(cells) <= MAX_BARS:
+            bar_metrics |= {cell.subject: cell.metrics for cell in cells}
+    bars = _make_bars(bar_metrics, name)
     if bars is None or len(bars.at) > 1 or any(bars.lines[0].low or ()):
         return bars
-    curves = (
-        curve
-        for curve in run.artifacts
-        if isinstance(curve, Curve) and curve.style == "lines"
-    )
-    return next(curves, bars)
+
+    # a single bar without an interval tells less than a curve
+    for artifact in run.artifacts:
+        if isinstance(artifact, Curve) and artifact.style == "lines":
+            return artifact
+    return bars
 
 
-def _draw_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve | None:
-    """Draw one metric as a bar per run, source, subject or variant; None if nothing has
-    the metric.
+def _make_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve | None:
+    """Draw a metric as bars, with intervals and chance level.
+
+    Args:
+        metrics: Metrics by the name of the bar.
+        name: Name of the metric.
+
+    Returns:
+        The figure. None if no bar has the metric.
     """
-    # one bar for each part that has the metric
-    part_values = {
-        part: part_metrics[name]
-        for part, part_metrics in metrics.items()
-        if name in part_metrics
+    bar_metrics = {
+        label: label_metrics[name]
+        for label, label_metrics in metrics.items()
+        if name in label_metrics
     }
-    if not part_values:
+    if not bar_metrics:
         return None
+    values = list(bar_metrics.values())
+    line = CurveLine.of(shown(name), values)
 
-    # values, intervals and chance
-    listed = list(part_values.values())
-    line = CurveLine.of(shown(name), listed)
-
-    # the title tells the broken line and the kind of interval
-    chance = (
-        "" if line.chance is None else f"; broken line: chance, {brief(line.chance)}"
-    )
-    intervals = "" if listed[0].low is None else ", with 95 % intervals"
-    intervals += (
-        " of these subjects" if beside_heading(listed) == "people in general" else ""
-    )
+    # explain intervals and chance level in the title
+    title = with_arrow(name)
+    if values[0].low is not None:
+        title += ", with 95 % intervals"
+    if beside_heading(values) == "people in general":
+        title += " for these subjects"
+    if line.chance is not None:
+        title += f"; broken line: chance, {brief(line.chance)}"
     return Curve(
-        f"{with_arrow(name)}{intervals}{chance}",
-        "",
-        list(part_values),
-        [line],
-        "",
-        "bars",
+        title, axis="", at=list(bar_metrics), lines=[line], value="", style="bars"
     )
 
 
 def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
-    """Save every figure of a page, with its caveats in its title; a file has its name
-    when it is complete.
+    """Save every figure of a page as files.
 
-    These are the headline figures, then curves, matrices and maps of each run, and the
-    first rows of its sheets; of clips their still pictures.
+    These are the headline figures, the curves, matrices and maps of each run, and the
+    first rows of its sheets. A clip is saved as its still picture. The title of a
+    figure contains its caveats. A file appears when it is complete.
 
     Args:
-        groups: The runs, as they are shown on a page.
-        folder: Where the files go.
+        groups: The runs of the page.
+        folder: Folder of the files.
 
     Returns:
-        The files, `RUN-TITLE.SUFFIX`.
+        The files, named `RUN-TITLE.SUFFIX`.
     """
     paths = []
     times_used = Counter[str]()
     for label, title, save in _list_figures(groups):
-        # a name of its own, also where file systems do not distinguish cases
-        name = "-".join(filter(None, (_slug(label), _slug(title)))) or "figure"
+        # number equal names, also if they differ in upper and lower case only
+        name = (
+            "-".join(filter(None, (_make_slug(label), _make_slug(title)))) or "figure"
+        )
         times_used[name.lower()] += 1
         number = times_used[name.lower()]
         if number > 1:
             name = f"{name}-{number}"
         for suffix in SUFFIXES:
-            paths.append(folder / f"{name}.{suffix}")
-            with atomic_write(paths[-1], is_lasting=False) as part:
-                save(part)
+            path = folder / f"{name}.{suffix}"
+            paths.append(path)
+            with atomic_write(path, is_lasting=False) as temporary_path:
+                save(temporary_path)
     return paths
 
 
 def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]:
-    """List the figures: the label of the run, the title that names the file, and what
-    saves it.
+    """List the figures of a page.
+
+    Returns:
+        Label of the run, title for the name of the file, and function that saves the
+        figure.
     """
-    runs = [run for group in groups for run in group.runs]
-    is_one = len(runs) == 1
+    runs: list[ShownRun] = []
+    for group in groups:
+        runs += group.runs
+    is_single = len(runs) == 1
 
-    # the headline figures, unless a run lists them
-    listed = [artifact for run in runs for artifact in run.artifacts]
-    caveats = merge_caveats(*(run.measured.caveats for run in runs))
-    for figure in page_of(groups).headlines:
-        if figure not in listed:
-            label = _label_of(runs[0]) if is_one else "compared"
-            headline = replace(figure, title=extend_title(figure.title, caveats))
-            yield (
-                label,
-                f"headline-{figure.title.partition(';')[0]}",
-                partial(save_figure, headline),
-            )
-
-    # the figures and sheets of each run
+    # headline figures, unless they are artifacts of a run
+    run_artifacts: list[Artifact] = []
     for run in runs:
-        label = _label_of(run)
+        run_artifacts += run.artifacts
+    caveats = merge_caveats(*(run.measured.caveats for run in runs))
+    label = _choose_file_label(runs[0]) if is_single else "compared"
+    for figure in page_of(groups).headlines:
+        if figure not in run_artifacts:
+            headline = replace(figure, title=extend_title(figure.title, caveats))
+            file_title = f"headline-{figure.title.partition(';')[0]}"
+            yield label, file_title, partial(save_figure, headline)
+
+    # figures and sheets of each run
+    for run in runs:
+        label = _choose_file_label(run)
         for artifact in run.artifacts:
-            if not isinstance(
-                artifact, Curve | Heatmap | Topomap | Sheet
-            ) or not is_informative(artifact):
+            if not isinstance(artifact, Curve | Heatmap | Topomap | Sheet):
                 continue
-            title = artifact.title if is_one else f"{artifact.title}: {run.label}"
-            titled = replace(artifact, title=extend_title(title, run.measured.caveats))
-            if isinstance(titled, Sheet):
-                yield (
-                    label,
-                    artifact.title,
-                    partial(_save_sheet, titled, run.folder.path),
-                )
+            if not is_informative(artifact):
+                continue
+            title = artifact.title if is_single else f"{artifact.title}: {run.label}"
+            title = extend_title(title, run.measured.caveats)
+            save: Save
+            if isinstance(artifact, Sheet):
+                sheet = replace(artifact, title=title)
+                save = partial(_save_sheet, sheet, run.folder.path)
             else:
-                yield label, artifact.title, partial(save_figure, titled)
+                save = partial(save_figure, replace(artifact, title=title))
+            yield label, artifact.title, save
 
 
-def _label_of(run: ShownRun) -> str:
-    """Label a run's files: by its folder, where the label is a beginning that other
-    runs share.
+def _choose_file_label(run: ShownRun) -> str:
+    """Choose the label of a run in file names.
+
+    If the label of the run abbreviates the name of its folder, other runs may have the
+    same label. The name of the folder is taken then.
     """
-    folder = run.folder.label
-    return folder if not run.variant and folder.startswith(run.label) else run.label
+    folder_label = run.folder.label
+    if not run.variant and folder_label.startswith(run.label):
+        return folder_label
+    return run.label
 
 
-def _slug(text: str) -> str:
-    """Make a file name of a text: letters and digits, and hyphens for all else."""
-    # letters without their accents; all else becomes a hyphen
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9]+", "-", plain)[:MAX_NAME].strip("-")
+def _make_slug(text: str) -> str:
+    """Turn a text into a part of a file name: ASCII letters, digits and hyphens."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", ascii_text)
+    return slug[:MAX_SLUG_LETTERS].strip("-")
 
 
 def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
-    """Save the first rows of a sheet, with the headings of columns above; clips as
-    their still pictures.
+    """Save the first rows of a sheet below the headings of its columns.
+
+    Args:
+        sheet: The sheet.
+        folder: Folder of its pictures.
+        path: File to write.
     """
-    # a row of headings, then rows of tiles
     rows = [[drawings.DrawnTile(None, [heading]) for heading in sheet.columns]]
-    rows += [
-        [_draw_tile(tile, folder) for tile in row.tiles]
-        for row in sheet.rows[:MAX_SHEET_ROWS]
-    ]
+    for row in sheet.rows[:MAX_SHEET_ROWS]:
+        rows.append([_draw_tile(tile, folder) for tile in row.tiles])
     drawings.save_sheet(sheet.title, rows, path, WIDTH_INCH, PNG_DPI)
 
 
 def _draw_tile(tile: SheetTile, folder: Path) -> drawings.DrawnTile:
-    # clips without a still picture, and absent pictures, are white
+    """Draw a tile. It is white if it has no picture, or a clip without a poster."""
     name = tile.poster or tile.file
-    is_shown = name and Path(name).suffix not in CLIP_TYPES
-    # a gap
-    picture = (
-        open_picture(folder / name)[1]
-        if is_shown
-        else Image.new("RGB", (1, 1), "white")
-    )
+    if name and Path(name).suffix not in CLIP_TYPES:
+        _, picture = open_picture(folder / name)
+    else:
+        picture = Image.new("RGB", (1, 1), "white")
     return drawings.DrawnTile(picture, tile.lines, FRAME_COLOURS[tile.verdict])

@@ -1,6 +1,4 @@
-"""Page on the signals of a subject: evoked response, reliability and noise ceilings, by
-split.
-"""
+"""Page on the signals of a subject: evoked response, reliability and noise ceilings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,148 +26,170 @@ from brainhive_cli.reports.page import Page, PageSection, group_artifacts
 from brainhive_cli.reports.tables import render
 
 TIME_AXIS = "ms after onset"
-"""Name of the axis of times."""
+"""Label of the time axis."""
 BY_REGION = "noise ceiling by region, %"
-"""Name of the noise ceilings of regions among the numbers of a store."""
-UNMIXED = "before whitening"
-"""Unit of signals whose whitening was undone."""
+"""Key of the noise ceilings of regions among the numbers of a split."""
+UNWHITENED = "before noise whitening"
+"""Unit of an evoked response whose whitening was undone."""
 MIXTURES = "whitened channels"
-"""Unit of whitened signals whose whiteners are not known: each mixes channels, and has
-no position.
+"""Unit of whitened signals whose whiteners are not stored. Each whitened channel is a
+mixture of channels, so it has no position on the head.
 """
+HALVES_CORRELATION = "correlation of halves"
+"""Value of the figures of reliability."""
+CORRECTED_CORRELATION = f"{HALVES_CORRELATION}, Spearman-Brown corrected"
 MAX_REGIONS = 8
-"""Regions that one figure can distinguish."""
-WORDS = {
+"""Largest number of regions that a figure can distinguish."""
+CEILING_EDGES = np.linspace(0, 100, 41)
+"""Edges of the bins of a histogram of noise ceilings, in percent."""
+MAP_TITLES = {
     "tsnr": "Temporal signal-to-noise ratio",
     "ncsnr": "Noise-ceiling signal-to-noise ratio",
-    "r2": "Variance that the model of the responses explains, %",
+    "r2": "Variance explained by the model of the responses, %",
     "hrf_index": (
-        "Haemodynamic response of each voxel: of the library's, from early to late"
+        "Haemodynamic response of each voxel: number in the library, from early to late"
     ),
     "fraction": "Fraction to which ridge regression shrinks betas",
 }
-"""Titles of maps."""
+"""Title of each map that a preparation measures."""
 
 
 def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Draw the figures of a store into a folder, with a page that holds them all, and
-    write its maps.
+    """Write a page on the signals of a subject, and its maps for other programs.
 
     Args:
-        store: One subject's signals.
-        folder: Where figures, page and maps go, the last as `write_maps` names them.
+        store: Signals of a subject.
+        folder: Folder of the page and the maps. `write_maps` names the maps.
 
     Returns:
-        The page, and the figures by split: plain numbers for JSON.
+        The page, and the numbers of each split as plain values for JSON.
 
     Raises:
-        BrainhiveError: if no split has stimuli that were shown twice, and the store has
-            no maps.
+        BrainhiveError: if no split has repeated stimuli and the store has no maps.
     """
-    # a section for each split whose stimuli were repeated
     folder.mkdir(parents=True, exist_ok=True)
     name = short_name(store.path)
     sections = list[PageSection]()
-    figures = dict[str, Any]()
-    reasons = []
+    numbers_by_split = dict[str, Any]()
+    problems = []
     headlines = list[Curve | Topomap]()
     leads = list[str]()
-    first = next(iter(store.splits.values()))
-    maps = {**first.space.maps} if isinstance(first.space, Voxels) else {}
+    first_recording = next(iter(store.splits.values()))
+    space = first_recording.space
+    maps = dict(space.maps) if isinstance(space, Voxels) else {}
+
+    # write a section for each split with repeated stimuli
     for split, recording in store.splits.items():
         try:
             counts, evoked, split_half, ceiling = measure_reliability(recording, split)
         except DamagedStore:
             raise
         except BrainhiveError as error:
-            reasons.append(error)
+            problems.append(error)
             continue
+        is_voxels = isinstance(recording.space, Voxels)
 
-        # figures of the split, of which the first stand beside the first sentence
-        # alone, and their numbers
+        # add maps of the best sample of each channel or voxel
+        maps[f"{split} reliability"] = split_half.max(1)
+        maps[f"{split} noise ceiling"] = ceiling.max(1)
+        if not is_voxels:
+            best_samples = split_half.argmax(1)  # [C]
+            best_times_ms = recording.times_s[best_samples] * 1000
+            maps[f"{split} reliability at ms"] = best_times_ms
+
+        # draw the figures of the split, and add numbers over channels and times
         if isinstance(recording.space, Voxels):
-            drawn, numbers = _draw_voxels(
+            figures, numbers = _draw_voxels(
                 split_half[:, 0], ceiling[:, 0], recording.space
             )
         else:
-            drawn, numbers = _draw_sensors(evoked, split_half, recording)
-        if not headlines:
-            for kind in (Curve, Topomap):
-                headlines += [
-                    artifact for artifact in drawn if isinstance(artifact, kind)
-                ][:1]
-        best = split_half.argmax(1)  # sample [C]
-        maps[f"{split} reliability"] = split_half.max(1)
-        maps[f"{split} noise ceiling"] = ceiling.max(1)
-        if not isinstance(recording.space, Voxels):
-            maps[f"{split} reliability at ms"] = recording.times_s[best] * 1000
-        numbers["stimuli"] = count = len(counts)
-        # one number each for JSON, over channels and times
+            figures, numbers = _draw_sensors(evoked, split_half, recording)
+        numbers["stimuli"] = len(counts)
         measures = {"split-half reliability": split_half, "noise ceiling, %": ceiling}
         for measure, values in measures.items():
             numbers[f"median {measure}"] = float(np.median(values))
             numbers[f"highest {measure}"] = float(values.max())
-        rows = [
-            (key, value)
-            for key, value in numbers.items()
-            if not isinstance(value, dict)
-        ]
-        regions = [
-            (region, *shares.values())
-            for region, shares in numbers.get(BY_REGION, {}).items()
-        ]
-        tables = [
-            Table(f"{name}, {split}: {count} stimuli", ("figure", "value"), rows),
-            Table(
-                "Noise ceiling by region",
-                ("region", "voxels", "median, %", "90 % quantile, %"),
-                regions,
-            ),
-        ]
+        numbers_by_split[split] = numbers
 
-        # headline figures are not shown twice
-        shown = [artifact for artifact in drawn if artifact not in headlines]
-        shown += [table for table in tables if table.rows]
+        # the first curve and the first map stand at the top of the page, without
+        # repetition in the section
+        if not headlines:
+            headlines = _choose_headlines(figures)
+        artifacts = [artifact for artifact in figures if artifact not in headlines]
+        artifacts += _tabulate_numbers(f"{name}, {split}", numbers)
+
+        # the sentence of the first split stands at the top of the page
         leads.append(render("signals.txt", numbers=numbers))
-        # the first split's sentence leads the page, not its section
-        lead = leads[-1:] if sections else []
-        footnotes = list_footnotes(recording.caveats)
         sections.append(
             PageSection(
-                split, group_artifacts([("", shown, folder)]), lead, footnotes=footnotes
+                split,
+                group_artifacts([("", artifacts, folder)]),
+                lead=leads[-1:] if sections else [],
+                footnotes=list_footnotes(recording.caveats),
             )
         )
-        figures[split] = numbers
 
-    # maps of voxels with known positions, which preparations have measured
-    space = first.space
+    # draw the maps of voxels that the preparation measured
     if isinstance(space, Voxels) and space.maps and space.grid is not None:
         slices = [
-            draw_slices(WORDS.get(key, key), values, space.grid, key)
+            draw_slices(MAP_TITLES.get(key, key), values, space.grid, key)
             for key, values in space.maps.items()
         ]
         sections.append(PageSection("voxels", group_artifacts([("", slices, folder)])))
     if not maps:
-        raise reasons[0]
+        raise problems[0]
 
-    # all maps for other programs; whitened channels have no position
-    if isinstance(space, Sensors) and first.unit == WHITENED:
+    # write all maps for other programs; whitened channels have no position
+    if isinstance(space, Sensors) and first_recording.unit == WHITENED:
         space = replace(space, positions=np.full((len(space.names), 3), np.nan))
     write_maps(folder, store.path.stem, maps, space)
 
-    # trials, and steps of the preparation, as `check` lists them
+    # list the trials, and the steps of the preparation
     described = describe_store(store)
-    steps = [(step, str(value)) for step, value in first.preparation.items()]
-    tables = [Table("Trials", COUNTED, [*count_rows(described)])]
-    tables += [Table("Preparation", ("step", "setting"), steps)] if steps else []
+    tables = [Table("Trials", COUNTED, list(count_rows(described)))]
+    steps = [(step, str(value)) for step, value in first_recording.preparation.items()]
+    if steps:
+        tables.append(Table("Preparation", ("step", "setting"), steps))
     sections.append(PageSection("recording", group_artifacts([("", tables, folder)])))
 
-    # the page, with its headline figures
-    page = folder / f"{store.path.stem}.html"
-    title = mark(f"Signals of {name}", first.caveats)
-    lead = [*leads[:1], render("signals.txt")]
-    Page(title, lead, sections=sections, headlines=headlines).write(page)
-    return page, figures
+    # write the page
+    path = folder / f"{store.path.stem}.html"
+    page = Page(
+        mark(f"Signals of {name}", first_recording.caveats),
+        lead=leads[:1] + [render("signals.txt")],
+        sections=sections,
+        headlines=headlines,
+    )
+    page.write(path)
+    return path, numbers_by_split
+
+
+def _choose_headlines(figures: Sequence[Artifact]) -> list[Curve | Topomap]:
+    """Choose the first curve and the first map on the head."""
+    headlines: list[Curve | Topomap] = []
+    for kind in (Curve, Topomap):
+        of_kind = [figure for figure in figures if isinstance(figure, kind)]
+        headlines += of_kind[:1]
+    return headlines
+
+
+def _tabulate_numbers(title: str, numbers: Mapping[str, Any]) -> list[Table]:
+    """Lay out the numbers of a split, and the noise ceilings of its regions.
+
+    Args:
+        title: Name of the store and of the split.
+        numbers: Numbers by name. Those of regions are below `BY_REGION`.
+    """
+    rows = [item for item in numbers.items() if not isinstance(item[1], Mapping)]
+    tables = [
+        Table(f"{title}: {numbers['stimuli']} stimuli", ("measure", "value"), rows)
+    ]
+    regions = numbers.get(BY_REGION)
+    if regions:
+        columns = ("region", "voxels", "median, %", "90 % quantile, %")
+        region_rows = [(region, *values.values()) for region, values in regions.items()]
+        tables.append(Table("Noise ceiling by region", columns, region_rows))
+    return tables
 
 
 def _draw_lines(
@@ -180,134 +200,172 @@ def _draw_lines(
     value: str,
     **options: Any,
 ) -> Curve:
-    return Curve(
-        title,
-        axis,
-        at,
-        [CurveLine(name, line.tolist()) for name, line in lines.items()],
-        value,
-        **options,
-    )
+    """Draw lines by their names. `options` are further fields of `Curve`."""
+    curve_lines = [CurveLine(name, line.tolist()) for name, line in lines.items()]
+    return Curve(title, axis, at, curve_lines, value, **options)
 
 
 def _draw_voxels(
-    halves: Float64, ceiling: Float64, space: Voxels
+    split_half: Float64, ceiling: Float64, space: Voxels
 ) -> tuple[list[Artifact], dict[str, Any]]:
-    """Draw how the noise ceiling [V] is distributed over the voxels of the largest
-    regions.
+    """Draw histograms of the noise ceiling by region, and slices of the reliability.
+
+    Args:
+        split_half: Split-half reliability [V].
+        ceiling: Noise ceiling [V] in percent.
+        space: Regions of the voxels, and their positions if they are known.
+
+    Returns:
+        The figures, and the noise ceilings of the regions for JSON.
     """
-    # the ceiling of every region
+    # compute the ceiling of every region; without regions, all voxels are one region
     regions = {
         name: ceiling[mask] for name, mask in space.regions.items() if np.any(mask)
     }
-    # without regions all voxels are one
-    regions = regions or {"all voxels": ceiling}
-    by_region = {
-        name: {
+    if not regions:
+        regions = {"all voxels": ceiling}
+    ceilings = {}
+    for name, voxels in regions.items():
+        ceilings[name] = {
             "voxels": len(voxels),
             "median": float(np.median(voxels)),
             "quantile": float(np.quantile(voxels, 0.9)),
         }
-        for name, voxels in regions.items()
-    }
 
-    # histograms of the largest, and slices where voxels have positions
-    edges = np.linspace(0, 100, 41)  # percent, in steps of 2.5
+    # draw histograms of the largest regions
     largest = sorted(regions.items(), key=lambda region: -len(region[1]))[:MAX_REGIONS]
-    lines = {
-        f"{name} ({len(voxels):,} voxels)": 100
-        * np.histogram(voxels, edges)[0]
-        / len(voxels)
-        for name, voxels in largest
-    }
-    centres = ((edges[1:] + edges[:-1]) / 2).tolist()
-    axis = "noise ceiling, % of variance"
-    drawn: list[Artifact] = [
-        _draw_lines("Noise ceiling by region", axis, centres, lines, "% of voxels")
+    lines = {}
+    for name, voxels in largest:
+        histogram, _ = np.histogram(voxels, CEILING_EDGES)
+        lines[f"{name} ({len(voxels):,} voxels)"] = 100 * histogram / len(voxels)
+    centres = (CEILING_EDGES[1:] + CEILING_EDGES[:-1]) / 2
+    figures: list[Artifact] = [
+        _draw_lines(
+            "Noise ceiling by region",
+            "noise ceiling, % of variance",
+            centres.tolist(),
+            lines,
+            "% of voxels",
+        )
     ]
+
+    # draw slices if the voxels have positions
     if space.grid is not None:
-        value = "correlation of halves, Spearman-Brown corrected"
-        drawn.append(draw_slices("Reliability of voxels", halves, space.grid, value, 0))
-    return drawn, {BY_REGION: by_region}
+        slices = draw_slices(
+            "Reliability of voxels",
+            split_half,
+            space.grid,
+            CORRECTED_CORRELATION,
+            low=0,
+        )
+        figures.append(slices)
+    return figures, {BY_REGION: ceilings}
 
 
 def _draw_sensors(
-    evoked: Float64, halves: Float64, recording: Trials
+    evoked: Float64, split_half: Float64, recording: Trials
 ) -> tuple[list[Artifact], dict[str, Any]]:
-    """Draw the evoked response, its map at its peak, and the reliability of each
-    channel and time.
+    """Draw the evoked response and the reliability over channels and times.
+
+    Args:
+        evoked: Mean over all repetitions [C, T].
+        split_half: Split-half reliability [C, T].
+        recording: Recording of a split.
+
+    Returns:
+        The figures, and numbers for JSON.
     """
-    # the most reliable channel and time
+    # find the most reliable channel and time
     space = recording.space
-    times_ms = (recording.times_s * 1000).round(3)
-    marks = recording.stimulus_marks
     assert isinstance(space, Sensors)
-    power = evoked.std(0)  # global field power [T]
-    row, sample = divmod(int(halves.argmax()), len(times_ms))
-    channel = space.names[row]
-    at = times_ms.tolist()
+    times_ms = (recording.times_s * 1000).round(3)
+    field_power = evoked.std(0)  # global field power [T]
+    channel, sample = divmod(int(split_half.argmax()), len(times_ms))
+    channel_name = space.names[channel]
+    positions_ms = times_ms.tolist()
 
-    # the evoked response is in sensor space where whiteners are known; mixtures have no
-    # position
-    unit = MIXTURES if recording.unit == WHITENED else recording.unit
-    unit = unit if recording.whiteners is None else UNMIXED
-    positions = {} if unit == MIXTURES else place_sensors(space)
+    # the evoked response is in sensor space if the signals are not whitened, or if the
+    # whiteners are stored
+    unit = recording.unit
+    if recording.whiteners is not None:
+        unit = UNWHITENED
+    elif recording.unit == WHITENED:
+        unit = MIXTURES
 
-    # the times around the best one at which halves agree at least half as well
-    below = np.flatnonzero(halves[row] < halves[row, sample] / 2)
+    # find the times around the peak at which reliability is at least half as high
+    is_below = split_half[channel] < split_half[channel, sample] / 2
+    below = np.flatnonzero(is_below)
     first = max(below[below < sample], default=-1) + 1
-    last = min(below[below > sample], default=len(power)) - 1
+    last = min(below[below > sample], default=len(field_power)) - 1
+    window = f"{positions_ms[first]:g}–{positions_ms[last]:g}"
     numbers: dict[str, Any] = {
-        "most reliable channel": channel,
+        "most reliable channel": channel_name,
         "most reliable time, ms": round(float(times_ms[sample]), 1),
-        "window of at least half of that, ms": f"{at[first]:g}–{at[last]:g}",
-        "peak of global field power, ms": round(float(times_ms[power.argmax()]), 1),
+        "window of at least half of that, ms": window,
+        "peak of global field power, ms": round(
+            float(times_ms[field_power.argmax()]), 1
+        ),
         "unit of the evoked response": unit,
     }
     if (times_ms < 0).any():
         numbers["window before onset, %"] = 100 * float((times_ms < 0).mean())
 
-    # curves over time, and the grid of channels and times
-    over_time = {channel: halves[row], "median of channels": np.median(halves, 0)}
-    responses = {"global field power": power, channel: evoked[row]}
-    names = [f"{time:g}" for time in at]
-    value = "correlation of halves"
-    title = "Reliability of each channel and time"
-    grid_value = f"{value}, Spearman-Brown corrected"
-    drawn: list[Artifact] = [
+    # draw curves over time, and the matrix of channels and times
+    reliability_lines = {
+        channel_name: split_half[channel],
+        "median of channels": np.median(split_half, 0),
+    }
+    evoked_lines = {"global field power": field_power, channel_name: evoked[channel]}
+    figures: list[Artifact] = [
         _draw_lines(
-            "Reliability over time", TIME_AXIS, at, over_time, value, marks=marks
-        ),
-        _draw_lines("Evoked response", TIME_AXIS, at, responses, unit, marks=marks),
-        Heatmap(
-            title,
-            halves.tolist(),
-            space.names,
-            names,
-            "channel",
+            "Reliability over time",
             TIME_AXIS,
-            grid_value,
+            positions_ms,
+            reliability_lines,
+            HALVES_CORRELATION,
+            marks=recording.stimulus_marks,
+        ),
+        _draw_lines(
+            "Evoked response",
+            TIME_AXIS,
+            positions_ms,
+            evoked_lines,
+            unit,
+            marks=recording.stimulus_marks,
+        ),
+        Heatmap(
+            "Reliability of each channel and time",
+            split_half.tolist(),
+            rows=space.names,
+            columns=[f"{time:g}" for time in positions_ms],
+            row_axis="channel",
+            column_axis=TIME_AXIS,
+            value=CORRECTED_CORRELATION,
             low=0,
             high=1,
         ),
     ]
 
-    # maps: the reliability of channels, but not of whitened ones, which have no
-    # position
-    if positions:
-        maps = (
-            []
-            if unit == UNMIXED
-            else [("Reliability of channels", sample, halves, value, False)]
+    # draw maps on the head, unless the channels are mixtures
+    positions = {} if unit == MIXTURES else place_sensors(space)
+    if not positions:
+        return figures, numbers
+
+    # the reliability was computed after whitening, which mixes channels
+    if unit != UNWHITENED:
+        values = dict(zip(space.names, split_half[:, sample].tolist(), strict=True))
+        title = f"Reliability of channels at {times_ms[sample]:.0f} ms"
+        figures.append(
+            draw_head(title, positions, values, HALVES_CORRELATION, is_diverging=False)
         )
 
-        # and the evoked response at the peak of the global field power after onset, if
-        # there are such times
-        is_after = times_ms >= 0
-        after = np.where(is_after, power, -np.inf) if is_after.any() else power
-        maps.append(("Evoked response", int(after.argmax()), evoked, unit, True))
-        for title, index, values, value, is_diverging in maps:
-            by_sensor = dict(zip(space.names, values[:, index].tolist(), strict=True))
-            title = f"{title} at {times_ms[index]:.0f} ms"
-            drawn.append(draw_head(title, positions, by_sensor, value, is_diverging))
-    return drawn, numbers
+    # map the evoked response at the peak of the field power, after onset if possible
+    is_after_onset = times_ms >= 0
+    power = field_power
+    if is_after_onset.any():
+        power = np.where(is_after_onset, field_power, -np.inf)
+    peak = int(power.argmax())
+    values = dict(zip(space.names, evoked[:, peak].tolist(), strict=True))
+    title = f"Evoked response at {times_ms[peak]:.0f} ms"
+    figures.append(draw_head(title, positions, values, unit))
+    return figures, numbers

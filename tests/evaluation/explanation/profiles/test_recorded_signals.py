@@ -280,7 +280,7 @@ def test_pages_of_signals(
         drawn.extend(headlines)
         return SimpleNamespace(write=lambda path: None)
 
-    monkeypatch.setattr(signal_page, "groups_of", list_drawn)
+    monkeypatch.setattr(signal_page, "group_artifacts", list_drawn)
     monkeypatch.setattr(signal_page, "Page", list_headlines)
     path = tmp_path / "signals/lab/default/sub-01.h5"
     path.parent.mkdir(parents=True)
