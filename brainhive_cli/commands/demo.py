@@ -155,7 +155,9 @@ def inputs(recipe: Recipe) -> list[Input]:
     steps = _steps(recipe)
     overrides = SYSTEMS[recipe.system].overrides
     return [
-        Input(f"{name}: {steps.line(name, overrides.get(name, []))}", note="a step")
+        Input(
+            f"{name}: {steps.write_line(name, overrides.get(name, []))}", note="a step"
+        )
         for name in steps.steps
     ]
 
@@ -190,7 +192,7 @@ class DemoRun(RunJob):
         overrides = {}
         for name, step in self.steps.steps.items():
             quick = step.quick if recipe.quick else []
-            further = recipe.overrides.get(self.steps.command_of(name), [])
+            further = recipe.overrides.get(self.steps.get_command(name), [])
             overrides[name] = [*system.overrides.get(name, []), *quick, *further]
         return dict(workflow.run_steps(self.steps, run.launch, again, overrides))
 
@@ -265,7 +267,7 @@ def _page(
     """
     # one group per finished run
     groups = []
-    for name in sorted(finished, key=lambda step: PAGE.index(steps.command_of(step))):
+    for name in sorted(finished, key=lambda step: PAGE.index(steps.get_command(step))):
         folder = RunFolder(finished[name].result.folder)
         if (folder.path / FINISHED).is_file():
             run = ShownRun(name, folder)

@@ -1,18 +1,15 @@
-"""workflow: the steps of a system one after another, from its data to its tables, each
-by its own command.
-"""
+"""The command `workflow`: several commands, run one after another as its steps."""
 
 import importlib
 import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, cast, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
@@ -48,42 +45,54 @@ StepCommand = Literal[
     "report",
 ]
 REPEATED = ("compare", "check", "report")
-"""Commands without a run of their own, which are run each time."""
+"""Commands that write no run. They are repeated whenever the workflow is run."""
 OWN_RECIPE = (*REPEATED, "calibrate", "explain")
-"""Commands whose steps do not take the workflow's recipe."""
-MADE = re.compile(r"\{(?P<step>[^{}/]+)(?P<below>/[^{}]*)?\}")
-"""In an override, what an earlier step made: `{STEP}` the name of its run,
-`{STEP/model}` a path in it.
+"""Commands that do not use the recipe of the workflow by default."""
+RUN_REFERENCE = re.compile(r"\{(?P<step>[^{}/]+)(?P<subpath>/[^{}]*)?\}")
+"""Reference to an earlier step in an override: `{STEP}` is the name of its run, and
+`{STEP/model}` is a path in its run.
 """
+STATE_EACH_TIME = "each time"
+"""State of a step that is run whenever the workflow is run."""
+STATE_FINISHED = "finished"
+"""State of a step whose run is finished."""
 Label = Annotated[str, Field(pattern=r"^[^{}/·]+$")]
-"""Name of a step, of an axis, or of one of its values. Cells are called by these with
-` · ` in between, so that no two have one name.
+"""Name of a step, of an axis, or of a value of an axis. Names of expanded steps join
+labels by ` · `. A label must not contain this sign, so that these names are unique.
 """
+
+
+def _as_variation(value: Any) -> Any:
+    """Return the fields of a variation. A text or list holds only its overrides."""
+    return {"overrides": value} if isinstance(value, str | list) else value
 
 
 class Variation(Section):
-    """Value of an axis of the matrix; a list is overrides alone."""
+    """Value of an axis of the matrix: a change of the steps that run for this axis."""
 
     recipe: str | None = Field(
-        None, description="in matrix.AXIS.VALUE: the recipe of steps that it changes"
+        None, description="in matrix.AXIS.VALUE: recipe of the steps that it changes"
     )
     overrides: NameList = Field(
         [],
-        description="key.path=value of these steps; a value that is a list is this",
+        description="key.path=value of these steps; instead of a section, the value "
+        "may be a list of overrides",
     )
 
 
 class Step(Section):
-    """One command."""
+    """Step of a workflow: a command with its recipe and overrides."""
 
-    # `for` is a word of Python
+    # `for` is a keyword of Python, so the field `axes` has it as its alias
     model_config = ConfigDict(serialize_by_alias=True)
 
-    command: StepCommand | None = Field(None, description="default: the step's name")
+    command: StepCommand | None = Field(
+        None, description="command to run; default: the name of the step"
+    )
     recipe: str | None = Field(
         None,
-        description="its recipe; default: the workflow's (calibrate, explain, compare, "
-        "check, report: the command's own)",
+        description="recipe of the step; default: the workflow's recipe (for "
+        "calibrate, explain, compare, check and report: the command's own)",
     )
     overrides: NameList = Field(
         [],
@@ -97,39 +106,45 @@ class Step(Section):
         alias="for",
         description=(
             "axes of the matrix: the step runs for each combination of their values; "
-            "default: the axes of the steps that its overrides name. A value changes "
-            "the first steps that run for its axis, not those that name them"
+            "default: the axes of the steps that its overrides name. A value of an "
+            "axis changes only the first steps that run for this axis, not the steps "
+            "that read their runs"
         ),
     )
-    says: str = Field("", description="what it does and why, said when it begins")
-    heading: str = Field("", description="of its section on the demo's page")
-    quick: NameList = Field(
-        [], description="overrides that make it small, for demo --quick"
+    says: str = Field(
+        "", description="purpose of the step, printed when the step begins"
     )
+    heading: str = Field(
+        "", description="heading of the step's section on the demo's page"
+    )
+    quick: NameList = Field(
+        [], description="overrides for demo --quick, to make the step fast"
+    )
+
+
+class ExpandedStep(NamedTuple):
+    """A step for a combination of axis values.
+
+    Attributes:
+        step: Step with its final command, recipe and overrides.
+        axis_values: Label of the value of each axis, by axis. Empty without axes.
+    """
+
+    step: Step
+    axis_values: dict[str, str]
 
 
 class Recipe(BaseRecipe):
-    """Steps, each with a recipe of the same name unless it says otherwise."""
+    """Recipe of `workflow`: the steps, and the matrix of values to run them for."""
 
     is_tracked = True
     FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {"until"}
 
     recipe: str | None = Field(
-        None, description="name of each step's recipe; default: the commands' own"
+        None, description="recipe of all steps, by name; default: the commands' own"
     )
     matrix: dict[
-        Label,
-        dict[
-            Label,
-            Annotated[
-                Variation,
-                BeforeValidator(
-                    lambda value: (
-                        {"overrides": value} if isinstance(value, str | list) else value
-                    )
-                ),
-            ],
-        ],
+        Label, dict[Label, Annotated[Variation, BeforeValidator(_as_variation)]]
     ] = Field(
         {},
         description=(
@@ -140,157 +155,230 @@ class Recipe(BaseRecipe):
     steps: dict[Label, Step] = Field(
         {},
         max_length=MAX_STEPS,
-        description="the steps, in order; a name may not be used twice",
+        description="steps by name, in the order in which they run",
     )
     until: str | None = Field(
-        None, description="the last step that is run; default: the last of all"
+        None, description="last step to run; default: the last of all steps"
     )
 
     @model_validator(mode="after")
-    def _names_commands_axes_and_steps(self) -> Self:
+    def _check_commands_axes_and_steps(self) -> Self:
+        """Check that each step has a command, and that each axis is used and defined.
+
+        Raises:
+            RecipeError: if this is not so, or if the steps cannot be expanded.
+        """
+        commands = get_args(StepCommand)
         for name, step in self.steps.items():
-            if (step.command or name) not in get_args(StepCommand):
-                known = ", ".join(get_args(StepCommand))
+            if (step.command or name) not in commands:
                 raise RecipeError(
-                    f"the step {name} names no command",
-                    f"steps.{name}.command, of: {known}",
+                    f"the step {name} does not say which command it runs",
+                    f"set steps.{name}.command to one of: {', '.join(commands)}",
                 )
-        used = {axis for step in self.steps.values() for axis in step.axes or ()}
-        for axis in sorted(used ^ self.matrix.keys()):
+        used_axes = set[str]()
+        for step in self.steps.values():
+            used_axes |= set(step.axes or ())
+        for axis in sorted(used_axes - self.matrix.keys()):
             raise RecipeError(
-                f"the axis {axis} is not in both `matrix` and `for`",
-                f"matrix.{axis} and steps.STEP.for=[{axis}], or neither",
+                f"a step runs for the axis {axis}, which `matrix` does not define",
+                f"add matrix.{axis}, or remove {axis} from steps.STEP.for",
             )
-        _ = self.cells
+        for axis in sorted(self.matrix.keys() - used_axes):
+            raise RecipeError(
+                f"`matrix` defines the axis {axis}, but no step runs for it",
+                f"add {axis} to steps.STEP.for, or remove matrix.{axis}",
+            )
+
+        # the property is computed here, so that its errors come early
+        _ = self.expanded_steps
         return self
 
     @cached_property
-    def cells(self) -> dict[str, tuple[Step, dict[str, str]]]:
-        """Steps for each combination of their axes, by name, with the axes' values.
+    def expanded_steps(self) -> dict[str, ExpandedStep]:
+        """Steps for each combination of their axes, by name.
+
+        A name joins the step and its axis values, such as `train-align · low · last`.
 
         Raises:
-            RecipeError: if two recipes meet in a step, or there are too many steps.
+            RecipeError: if an expanded step has several recipes, or if there are more
+                than `MAX_STEPS` expanded steps.
         """
-        cells = dict[str, tuple[Step, dict[str, str]]]()
-        axes_of = dict[str, set[str]]()
+        expanded_steps: dict[str, ExpandedStep] = {}
+        axes_by_step: dict[str, set[str]] = {}
         for name, step in self.steps.items():
-            # the step's axes: its own, or those of the steps that it reads
-            read = {
-                axis
-                for word, _ in MADE.findall(" ".join(step.overrides))
-                for axis in axes_of.get(word, ())
-            }
-            axes_of[name] = read if step.axes is None else {*step.axes}
-            axes = [axis for axis in self.matrix if axis in axes_of[name]]
+            # a step runs for its own axes, or for the axes of the steps that it reads
+            inherited_axes = set[str]()
+            for source, _ in RUN_REFERENCE.findall(" ".join(step.overrides)):
+                inherited_axes |= axes_by_step.get(source, set())
+            step_axes = inherited_axes if step.axes is None else set(step.axes)
+            axes_by_step[name] = step_axes
+            axes = [axis for axis in self.matrix if axis in step_axes]
 
-            # one step a combination, changed by the axes that no step before it has
-            for values in product(*(self.matrix[axis] for axis in axes)):
-                if len(cells) == MAX_STEPS:
+            # the runs that a step reads have been changed by their axes already
+            new_axes = [axis for axis in axes if axis not in inherited_axes]
+            labels_by_axis = [list(self.matrix[axis]) for axis in axes]
+            for labels in product(*labels_by_axis):
+                if len(expanded_steps) == MAX_STEPS:
                     raise RecipeError(
-                        f"more than {MAX_STEPS} steps, from {name} on",
-                        "fewer axes or values, or several workflows",
+                        f"the workflow has more than {MAX_STEPS} steps, counted up to "
+                        f"{name}",
+                        "use fewer axes or values, or several workflows",
                     )
-                cell = dict(zip(axes, values, strict=True))
-                changes = [
-                    self.matrix[axis][value]
-                    for axis, value in cell.items()
-                    if axis not in read
-                ]
-                command = step.command or name
-                default = None if command in OWN_RECIPE else self.recipe
-                recipes = [change.recipe for change in changes if change.recipe]
-                if recipes[1:]:
-                    raise RecipeError(
-                        f"{scope(name, *values)} has several recipes: "
-                        f"{', '.join(recipes)}",
-                        "a recipe in one axis, overrides in the others",
-                    )
-                update = {
-                    "command": command,
-                    "recipe": next(iter(recipes), step.recipe or default),
-                    "overrides": sum(
-                        (change.overrides for change in changes), step.overrides
-                    ),
-                }
-                cells[scope(name, *values)] = step.model_copy(update=update), cell
-        return cells
+                expanded_name = scope(name, *labels)
+                axis_values = dict(zip(axes, labels, strict=True))
+                variations = [self.matrix[axis][axis_values[axis]] for axis in new_axes]
+                expanded_steps[expanded_name] = ExpandedStep(
+                    self._vary_step(name, expanded_name, variations), axis_values
+                )
+        return expanded_steps
+
+    def _vary_step(
+        self, name: str, expanded_name: str, variations: Sequence[Variation]
+    ) -> Step:
+        """Return a step with its final command, and with variations applied.
+
+        Args:
+            name: Name of the step.
+            expanded_name: Name of the result, for errors.
+            variations: Values of the axes that change the step.
+
+        Raises:
+            RecipeError: if several variations have a recipe.
+        """
+        step = self.steps[name]
+        command = step.command or name
+        recipes = [variation.recipe for variation in variations if variation.recipe]
+        if len(recipes) > 1:
+            raise RecipeError(
+                f"{expanded_name} has several recipes: {', '.join(recipes)}",
+                "set the recipe in one axis, and only overrides in the other axes",
+            )
+        default_recipe = None if command in OWN_RECIPE else self.recipe
+        overrides = list(step.overrides)
+        for variation in variations:
+            overrides += variation.overrides
+        return step.model_copy(
+            update={
+                "command": command,
+                "recipe": recipes[0] if recipes else step.recipe or default_recipe,
+                "overrides": overrides,
+            }
+        )
 
     def list_steps(self) -> list[str]:
-        """List the steps up to the last one that is run; RecipeError if there is
-        none.
+        """List the names of the expanded steps, up to the last one that is run.
+
+        Raises:
+            RecipeError: if there are no steps, or if `until` does not name a step.
         """
-        names = [*self.cells]
-        last = [name for name in names if self.until in (None, name, _step_of(name))]
-        if not last:
+        names = list(self.expanded_steps)
+        if not names:
             raise RecipeError(
-                f"the workflow has no steps{' ' * bool(self.until)}{self.until or ''}",
-                f"--recipe papers/neurons, or until, of: {', '.join(self.steps)}",
+                "the workflow has no steps", "name a recipe: --recipe papers/neurons"
             )
-        return names[: names.index(last[-1]) + 1]
+        if self.until is None:
+            return names
+        last_names = [name for name in names if self.until in (name, _get_step(name))]
+        if not last_names:
+            raise RecipeError(
+                f"the workflow has no step {self.until}",
+                f"set until to one of: {', '.join(self.steps)}",
+            )
+        return names[: names.index(last_names[-1]) + 1]
 
-    def command_of(self, name: str) -> StepCommand:
-        """Name the command of a step."""
-        return cast(StepCommand, self.cells[name][0].command)
+    def get_command(self, name: str) -> StepCommand:
+        """Return the command of an expanded step."""
+        return cast(StepCommand, self.expanded_steps[name].step.command)
 
-    def line(self, name: str, overrides: Sequence[str]) -> str:
-        """Write a step as one would type it."""
-        recipe = self.cells[name][0].recipe
+    def write_line(self, name: str, overrides: Sequence[str]) -> str:
+        """Return the command line of an expanded step, as a user would type it."""
+        recipe = self.expanded_steps[name].step.recipe
         flags = ["--recipe", recipe] if recipe else []
-        return shlex.join(["brainhive", self.command_of(name), *flags, *overrides])
+        return shlex.join(["brainhive", self.get_command(name), *flags, *overrides])
 
 
-def _step_of(name: str) -> str:
-    """Name the step that a cell is of."""
+def _get_step(name: str) -> str:
+    """Return the name of the step from the name of an expanded step."""
     return name.partition(" · ")[0]
 
 
 def resolve_step(
-    recipe: Recipe, name: str, results: Mapping[str, Result], more: Sequence[str] = ()
+    recipe: Recipe,
+    name: str,
+    results: Mapping[str, Result],
+    extra_overrides: Sequence[str] = (),
 ) -> tuple[str, Any, Any]:
     """Resolve the recipe of a step.
 
     Args:
-        recipe: The workflow's.
-        name: Of the step.
-        results: Those of the earlier steps that have been run.
-        more: Further overrides of the step.
+        recipe: Recipe of the workflow.
+        name: Name of the expanded step.
+        results: Results of the earlier steps that have been run, by name.
+        extra_overrides: Overrides that are added to those of the step.
 
     Returns:
-        The line as one would type it, the module of its command, and what that is run
-        with.
+        The command line of the step, the module of its command, and the recipe that
+        this command runs.
     """
+    step, axis_values = recipe.expanded_steps[name]
+    insert_runs = partial(_insert_runs, recipe, axis_values, results)
+    overrides = [RUN_REFERENCE.sub(insert_runs, text) for text in step.overrides]
+    overrides += extra_overrides
 
-    step, values = recipe.cells[name]
-
-    def name_runs(match: re.Match[str]) -> str:
-        # the cells of that step that agree with this one, as a list
-        runs, below = [], match["below"] or ""
-        for other, (_, fixed) in recipe.cells.items():
-            if _step_of(other) == match["step"] and fixed | values == values | fixed:
-                name = f"<{other}>"  # not made yet
-                if other in results:
-                    folder = results[other].folder
-                    name = str(folder) if below else folder.name
-                runs.append(name + below)
-        return ",".join(runs) or match[0]  # YAML in braces
-
-    # equal overrides appear once in the line
-    overrides = [
-        *dict.fromkeys([*(MADE.sub(name_runs, word) for word in step.overrides), *more])
-    ]
-    command = recipe.command_of(name)
+    # an override that is given twice appears once in the command line
+    overrides = list(dict.fromkeys(overrides))
+    command = recipe.get_command(name)
     module = importlib.import_module(
         f"brainhive_cli.commands.{command.replace('-', '_')}"
     )
-    resolved = module.Recipe.resolve(command, step.recipe, {}, overrides)
-    # a step uses the processes and folders of the workflow
-    resolved = resolved.model_copy(
-        update={
-            "paths": recipe.paths,
-            **({"run": recipe.run} if resolved.computes else {}),
-        }
-    )
-    return recipe.line(name, overrides), module, resolved
+    resolved: BaseRecipe = module.Recipe.resolve(command, step.recipe, {}, overrides)
+
+    # a step uses the folders and processes of the workflow
+    changes: dict[str, Any] = {"paths": recipe.paths}
+    if resolved.can_share_work:
+        changes["run"] = recipe.run
+    resolved = resolved.model_copy(update=changes)
+    return recipe.write_line(name, overrides), module, resolved
+
+
+def _insert_runs(
+    recipe: Recipe,
+    axis_values: Mapping[str, str],
+    results: Mapping[str, Result],
+    match: re.Match[str],
+) -> str:
+    """Replace a reference to a step by its runs, separated by commas.
+
+    A step refers to the runs with the same values of the axes that both steps have.
+
+    Args:
+        recipe: Recipe of the workflow.
+        axis_values: Axis values of the step that holds the reference.
+        results: Results of the earlier steps that have been run, by name.
+        match: Match of `RUN_REFERENCE`.
+
+    Returns:
+        Names or paths of the runs. A step without a result is written as <STEP>. The
+        text is unchanged if no step has this name, since YAML has braces, too.
+    """
+    subpath = match["subpath"] or ""
+    runs = []
+    for name, expanded_step in recipe.expanded_steps.items():
+        other_values = expanded_step.axis_values
+        shared_axes = other_values.keys() & axis_values.keys()
+        has_same_values = all(
+            other_values[axis] == axis_values[axis] for axis in shared_axes
+        )
+        if _get_step(name) != match["step"] or not has_same_values:
+            continue
+        if name not in results:
+            run = f"<{name}>"
+        elif subpath:
+            run = str(results[name].folder)
+        else:
+            run = results[name].folder.name
+        runs.append(run + subpath)
+    return ",".join(runs) if runs else match[0]
 
 
 @dataclass(frozen=True)
@@ -298,10 +386,10 @@ class FinishedStep:
     """A step that was run.
 
     Attributes:
-        line: As one would type it.
-        duration_s: How long it took.
-        headline: What it achieved; empty without a finding.
-        result: What its command returned.
+        line: Command line of the step.
+        duration_s: Duration of the step in seconds.
+        headline: Sentence with the main result. Empty if the step measured nothing.
+        result: Result of the command.
     """
 
     line: str
@@ -311,53 +399,80 @@ class FinishedStep:
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the steps with their lines and states, the inputs of the next, and what is
-    fetched for others.
+    """List the steps with their states, and the inputs that are not here.
+
+    All inputs of the next step are listed. Of later steps only downloads are listed,
+    since earlier steps make the other inputs.
     """
-    steps = list[Input]()
-    listed = list[Input]()
-    results = dict[str, Result]()
-    # the first unfinished step, all cells of it; later ones need its results
-    due = ""
-    times = dict[str, float]()
-    order = [*recipe.steps]
+    steps: list[Input] = []
+    step_inputs: list[Input] = []
+    results: dict[str, Result] = {}
+    expected_s: list[float | None] = []
+    paces = read_paces(recipe.paths.under_home("runs"))
+    step_names = list(recipe.steps)
+
+    # the first step that is not finished; later steps need its results
+    next_step = ""
     for name in recipe.list_steps():
         line, module, resolved = resolve_step(recipe, name, results)
-        step = _step_of(name)
-        command = recipe.command_of(name)
-        is_due = due in ("", step)
-        state = "each time"
-        if not is_due:
-            state = f"waits for {order[order.index(step) - 1]}"
-        elif command not in REPEATED:
-            # READING computes nothing: it raises where a run is not finished
+        step = _get_step(name)
+        command = recipe.get_command(name)
+        is_next = next_step in ("", step)
+        if not is_next:
+            previous_step = step_names[step_names.index(step) - 1]
+            state = f"waits for {previous_step}"
+        elif command in REPEATED:
+            state = STATE_EACH_TIME
+        else:
+            # with READ_ONLY the command computes nothing, and raises an error if its
+            # run is not finished
             try:
                 results[name] = module.run(resolved, READ_ONLY)
-                state = "finished"
+                state = STATE_FINISHED
             except (BrainhiveError, Unfinished):
-                state, due = "next", step
-        if state not in ("finished", "each time"):
-            job = jobs.resolve(module, resolved)
-            # of later steps, list downloads; their other inputs are made by earlier
-            # steps
-            listed += [
-                one if is_due else replace(one, note=f"for {name}")
-                for one in job.list_inputs()
-                if is_due or one.size or isinstance(one.error, hub.Unreachable)
-            ]
-            times[name] = 0.0
-            with suppress(BrainhiveError):  # of what is still to be made
-                work, key = key_work(command, job)
-                pace = read_paces(recipe.paths.under_home("runs")).get(key, (0.0,))
-                times[name] = work.count * pace[0] if work else 0.0
+                state = "next"
+                next_step = step
         steps.append(Input(f"{name}: {line}", note=state))
+        if state in (STATE_FINISHED, STATE_EACH_TIME):
+            continue
 
-    # all that is known of the time
-    if known_s := [*filter(None, times.values())]:
-        note = f"about {console.write_duration(sum(known_s))}"
-        note += f", of {len(known_s)} of {len(times)} steps"
-        steps.append(Input("time of what is left", note=note))
-    return collect(lambda: steps, lambda: listed)
+        # inputs and expected time of an unfinished step
+        job = jobs.resolve(module, resolved)
+        for job_input in job.list_inputs():
+            if is_next:
+                step_inputs.append(job_input)
+            elif job_input.size or isinstance(job_input.error, hub.Unreachable):
+                step_inputs.append(replace(job_input, note=f"for {name}"))
+        expected_s.append(_estimate_duration(command, job, paces))
+
+    # sum the steps whose time is known
+    known_s = [duration_s for duration_s in expected_s if duration_s]
+    if known_s:
+        duration = console.write_duration(sum(known_s))
+        note = f"about {duration} for {len(known_s)} of {len(expected_s)} steps"
+        steps.append(Input("remaining time", note=note))
+    return collect(lambda: steps, lambda: step_inputs)
+
+
+def _estimate_duration(
+    command: str, job: jobs.Job, paces: Mapping[str, tuple[float, int]]
+) -> float | None:
+    """Return the expected duration of a job in seconds, or None if it is not known.
+
+    Args:
+        command: Command of the job.
+        job: Job of an unfinished step.
+        paces: Seconds per unit of work, and bytes, by kind of work and device.
+    """
+    # the amount of work may depend on files that an earlier step makes
+    try:
+        work, key = key_work(command, job)
+    except BrainhiveError:
+        return None
+    if not work or key not in paces:
+        return None
+    seconds_per_unit, _ = paces[key]
+    return work.count * seconds_per_unit
 
 
 @dataclass(frozen=True)
@@ -372,15 +487,15 @@ class WorkflowRun(RunJob):
         return (self.recipe.recipe or "steps").replace("/", "-")
 
     def make_parts(self, run: OpenRun, again: bool) -> dict[str, FinishedStep]:
-        """Run the steps; finished ones are reused, and an interrupted one continues."""
+        """Run the steps. Finished runs are reused, and an interrupted run continues."""
         return dict(run_steps(self.recipe, run.launch, again))
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Collect what the steps measured."""
+        """Collect the measurements of the steps."""
         return Summary(measure_steps(run.parts))
 
     def describe(self, run: OpenRun) -> Result:
-        """Show the steps, and suggest the table of a matrix."""
+        """Show the steps. If there is a matrix, suggest the table that compares it."""
         result = describe_steps(run.folder.path, run.parts)
         if not self.recipe.matrix:
             return result
@@ -388,26 +503,34 @@ class WorkflowRun(RunJob):
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Run the steps; finished ones are reused, and an interrupted one continues."""
-    if recipe.list_steps() == [*recipe.cells]:
+    """Run the steps. Finished runs are reused, and an interrupted run continues."""
+    if recipe.list_steps() == list(recipe.expanded_steps):
         return driver.run("workflow", WorkflowRun(recipe), launch, again)
-    # a part of the steps is no result by itself, so it gets no run
+
+    # only a complete workflow writes a run of its own
     steps = dict(run_steps(recipe, launch, again))
     return describe_steps(recipe.paths.under_home("runs"), steps)
 
 
 def describe_steps(path: Path, steps: Mapping[str, FinishedStep]) -> Result:
-    """Show all tables and files of the steps, and what each step took."""
-    tables = [table for step in steps.values() for table in step.result.tables]
+    """Return the tables and files of all steps, and a table of the steps.
+
+    Args:
+        path: Folder of the result.
+        steps: Steps that were run, by name.
+    """
+    tables: list[Table] = []
+    files: dict[str, Path] = {}
+    for name, step in steps.items():
+        tables += step.result.tables
+        for kind, file in step.result.files.items():
+            files[f"{name} {kind}"] = file
+    tables.append(summarise_steps(steps, "Steps"))
     return Result(
         path,
-        (*tables, summarise_steps(steps, "Steps")),
+        tuple(tables),
         measure_steps(steps),
-        {
-            f"{name} {kind}": path
-            for name, step in steps.items()
-            for kind, path in step.result.files.items()
-        },
+        files,
         exit_code=max(step.result.exit_code for step in steps.values()),
     )
 
@@ -416,75 +539,88 @@ def run_steps(
     recipe: Recipe,
     launch: Launch,
     again: bool,
-    more: Mapping[str, Sequence[str]] | None = None,
+    extra_overrides: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[tuple[str, FinishedStep]]:
-    """Run the steps through their own commands, one after another, and give each with
-    its name.
+    """Run the steps by their commands, one after another.
 
     Args:
-        recipe: The steps.
-        launch: The processes that share each of them.
-        again: Whether finished runs are made anew.
-        more: Further overrides of steps, by name.
+        recipe: Recipe of the workflow.
+        launch: Processes that share the work of each step.
+        again: Whether to repeat finished runs.
+        extra_overrides: Overrides that are added to those of a step, by its name.
+
+    Yields:
+        The name of each expanded step, and the finished step.
     """
-    # the precision of the workflow is that of all steps
-    mixed = recipe.run.mixed_precision
-    precision = [f"run.mixed_precision={mixed}"] if mixed else []
     results: dict[str, Result] = {}
+    runs_folder = recipe.paths.under_home("runs")
     for number, name in enumerate(recipe.list_steps(), 1):
-        step = recipe.cells[name][0]
-        command = recipe.command_of(name)
-        further = [*(more or {}).get(name, ())]
-        if command not in REPEATED:
-            further += precision
-        elif launch.is_read_only:
+        step = recipe.expanded_steps[name].step
+        command = recipe.get_command(name)
+        if command in REPEATED and launch.is_read_only:
             continue
 
-        # say what the step does, and the line that does it
-        line, module, resolved = resolve_step(recipe, name, results, further)
-        heading = f"{number}/{len(recipe.cells)} {name}"
-        says = [f"    {step.says}"] if step.says else []
-        console.say("", heading, *says, f"    {line}")
+        # all steps that compute use the precision of the workflow
+        overrides = list((extra_overrides or {}).get(name, ()))
+        if command not in REPEATED and recipe.run.mixed_precision:
+            overrides.append(f"run.mixed_precision={recipe.run.mixed_precision}")
 
-        # run it by its own command
-        start = time.monotonic()
+        # print the purpose of the step, and its command line
+        line, module, resolved = resolve_step(recipe, name, results, overrides)
+        heading = f"{number}/{len(recipe.expanded_steps)} {name}"
+        message = ["", heading]
+        if step.says:
+            message.append(f"    {step.says}")
+        message.append(f"    {line}")
+        console.say(*message)
+
+        # run the step
+        start_s = time.monotonic()
         with console.progress(heading):
-            results[name] = result = module.run(resolved, launch, again)
-        duration_s = time.monotonic() - start
-        result.keep_pace(command, launch, recipe.paths.under_home("runs"), duration_s)
-        yield (
-            name,
-            FinishedStep(line, duration_s, state_finding(result.metrics), result),
-        )
+            result = module.run(resolved, launch, again)
+        duration_s = time.monotonic() - start_s
+        results[name] = result
+        result.keep_pace(command, launch, runs_folder, duration_s)
+        headline = state_finding(result.metrics)
+        yield name, FinishedStep(line, duration_s, headline, result)
 
 
 def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
-    """Collect what the steps measured of all subjects, and what must be said of it."""
-    # metrics over all subjects, by step
-    scopes = {
-        name: metrics
-        for name, step in steps.items()
-        if (metrics := step.result.metrics.overall)
-    }
-    caveats = merge_caveats(*(step.result.metrics.caveats for step in steps.values()))
+    """Collect the measurements of the steps.
+
+    Args:
+        steps: Steps that were run, by name.
+
+    Returns:
+        The metrics over all subjects, with a scope for each step, and the facts of the
+        workflow.
+    """
+    scopes = {}
+    findings = {}
+    retrievals = {}
+    caveats = []
+    for name, step in steps.items():
+        measured = step.result.metrics
+        caveats.append(measured.caveats)
+        if measured.overall:
+            scopes[name] = measured.overall
+        if step.headline:
+            findings[name] = step.headline
+        if isinstance(measured.facts, RetrievalFacts):
+            retrievals[name] = f"eval-retrieval/{step.result.folder.name}"
     facts = WorkflowFacts(
-        caveats=caveats,
+        caveats=merge_caveats(*caveats),
         commands=[step.line for step in steps.values()],
-        findings={name: step.headline for name, step in steps.items() if step.headline},
-        retrievals={
-            name: f"eval-retrieval/{step.result.folder.name}"
-            for name, step in steps.items()
-            if isinstance(step.result.metrics.facts, RetrievalFacts)
-        },
+        findings=findings,
+        retrievals=retrievals,
     )
     return Measurements(scopes, facts=facts)
 
 
 def summarise_steps(steps: Mapping[str, FinishedStep], title: str) -> Table:
-    """Say of each step how long it took and what it achieved."""
-    rows = [
-        (name, f"{step.duration_s:.0f} s", step.headline or "done")
-        for name, step in steps.items()
-    ]
+    """Return a table of the duration and the main result of each step."""
+    rows = []
+    for name, step in steps.items():
+        rows.append((name, f"{step.duration_s:.0f} s", step.headline or "done"))
     note = list_footnotes(measure_steps(steps).caveats)
     return Table(title, ("step", "time", "result"), rows, is_list=True, note=note)

@@ -1,6 +1,4 @@
-"""workflow: steps in order, each reading what an earlier one made, found again when
-finished.
-"""
+"""The command `workflow`: the order of its steps, and the runs that they read."""
 
 import json
 
@@ -65,10 +63,16 @@ def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
 def test_a_step_that_names_no_command_and_a_workflow_without_steps_are_refused(
     home,
 ) -> None:
-    with pytest.raises(RecipeError, match="the step paint names no command"):
+    with pytest.raises(RecipeError) as caught:
         recipe(steps={"paint": {}})
-    with pytest.raises(RecipeError, match="no steps"):
+    assert "paint" in str(caught.value) and "steps.paint.command" in caught.value.hint
+    assert "train-align" in caught.value.hint
+    with pytest.raises(RecipeError) as caught:
         workflow.inputs(recipe(steps={}))
+    assert "papers/neurons" in caught.value.hint
+    with pytest.raises(RecipeError) as caught:
+        workflow.inputs(recipe(until="third"))
+    assert "third" in str(caught.value) and ", ".join(STEPS) in caught.value.hint
 
 
 MATRIX = {
@@ -162,16 +166,10 @@ def test_a_matrix_runs_each_step_for_its_axes_and_goes_on_where_it_stopped(
 
 
 @pytest.mark.parametrize(
-    ("fields", "problem"),
+    ("fields", "facts"),
     [
-        (
-            {"matrix": {"mode": {"a": []}}},
-            "the axis mode is not in both `matrix` and `for`",
-        ),
-        (
-            {"steps": {"train-align": {"for": ["mode"]}}},
-            "the axis mode is not in both `matrix` and `for`",
-        ),
+        ({"matrix": {"mode": {"a": []}}}, ["mode", "matrix"]),
+        ({"steps": {"train-align": {"for": ["mode"]}}}, ["mode", "matrix"]),
         (
             {
                 "matrix": {
@@ -180,7 +178,7 @@ def test_a_matrix_runs_each_step_for_its_axes_and_goes_on_where_it_stopped(
                 },
                 "steps": {"train-align": {"for": ["one", "two"]}},
             },
-            "train-align · a · b has several recipes: demo, papers/nice",
+            ["train-align · a · b", "demo, papers/nice"],
         ),
         (
             {
@@ -189,13 +187,14 @@ def test_a_matrix_runs_each_step_for_its_axes_and_goes_on_where_it_stopped(
                 },
                 "steps": {"train-align": {"for": ["a", "b"]}},
             },
-            "more than 500 steps, from train-align on",
+            ["500", "train-align"],
         ),
     ],
 )
-def test_a_matrix_that_says_nothing_or_too_much_is_refused(fields, problem) -> None:
-    with pytest.raises(RecipeError, match=problem):
+def test_a_matrix_that_says_nothing_or_too_much_is_refused(fields, facts) -> None:
+    with pytest.raises(RecipeError) as caught:
         recipe(**fields)
+    assert all(fact in str(caught.value) for fact in facts), str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a · x", "a/x", "{a}"])

@@ -307,13 +307,13 @@ def test_the_study_of_things_eeg_trains_every_recipe_in_both_modes_and_selection
 ) -> None:
     study = workflow.Recipe.resolve("workflow", "studies/things-eeg", {}, ())
     trained = dict[tuple[str, str], set[str]]()
-    for name, (step, cell) in study.cells.items():
+    for name, (step, axis_values) in study.expanded_steps.items():
         if step.command != "train-align":
             continue
         _, _, recipe = workflow.resolve_step(study, name, {})
         paper = str(step.recipe).removeprefix("papers/")
         selected = recipe.train.selection
-        assert selected == {"last": "last", "validation": "best"}[cell["epoch"]]
+        assert selected == {"last": "last", "validation": "best"}[axis_values["epoch"]]
         trained.setdefault((paper, recipe.mode), set()).add(selected)
 
         # a published number stands beside the mode that it is of

@@ -1,6 +1,4 @@
-"""What `workflow --check` says: steps with states, what the next one lacks, and what
-later ones fetch.
-"""
+"""The output of `workflow --check`: steps with their states, and missing inputs."""
 
 import json
 import re
