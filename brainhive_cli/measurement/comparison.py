@@ -1,17 +1,19 @@
-"""Whether two runs, or two sources of one, differ on the same items and subjects, and
-by how much.
+"""Paired comparisons of the results of two runs, or of two sources of a run.
+
+A run measures cells. A cell has the results of a model (of a subject and a seed) for
+its items. A source tells where the scored pictures come from, such as the brain, a
+control or a baseline. Results are paired by item and subject.
 """
 
-import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.arrays import Bool, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import (
     SIGNAL_KEYS,
@@ -39,21 +41,24 @@ from brainhive_cli.measurement.units import (
 
 RankArray = NDArray[np.number[Any]]
 ROUNDING = 1e-12
-"""Differences below this are none."""
-AT_LIMITS = 0.5
-"""Least share of items that both sides have at 0 or 1, where a difference is one of
-hits.
+"""Largest difference that counts as rounding error."""
+MIN_SHARE_AT_LIMITS = 0.5
+"""Share of items with only values of 0 and 1 in both runs, from which a difference is
+treated as a difference of hit rates.
 """
-OWN_FREEDOM = 4
-"""Power of the share of subjects' variance that their own noise explains, by which that
-variance gains degrees of freedom: subjects who hardly differ are then tested as items
-are. Of powers 1 to 8 the one that has most power while a true null is rejected in at
-most .06 (`benchmarks/simulated_statistics`).
+NOISE_POWER = 4
+"""Power of the share of the variance over subjects that their own noise explains. That
+power of the share gets the degrees of freedom of the units. If subjects hardly differ,
+the test then has about the power of a test over items. Of the powers 1 to 8, 4 has the
+largest statistical power with a false positive rate of at most .06
+(`benchmarks/simulated_statistics`).
 """
-FOLDS = (
-    "folds of inter share training subjects: they vary together, and p may be too small"
+SHARED_TRAINING_LIMIT = (
+    "the folds of mode inter share training subjects, so their results correlate and p "
+    "may be too small"
 )
-"""The limit where each subject is tested on a model of the others."""
+"""Limit of a comparison if each subject is tested with a model of the other subjects.
+"""
 
 
 def compare_hits(
@@ -62,22 +67,20 @@ def compare_hits(
     *,
     items: Items | None = None,
 ) -> Difference:
-    """Compare two runs by how often they rank the seen image first.
+    """Compare how often two runs rank the seen picture first.
 
-    An item's value is its share of hits over seeds.
+    The value of an item is its share of hits over seeds.
 
     Args:
-        first: Ranks [S, N] of S seeds and N items, one array a subject; or [N].
-        second: Ranks of the same items and subjects; the number of seeds may be
-            another.
-        items: See `statistics.estimate_interval`.
+        first: Ranks of each subject in the first run: [N] for N items, or [S, N] of S
+            seeds.
+        second: Ranks of the same items and subjects in the second run. The number of
+            seeds may differ.
+        items: Items and their units (see `statistics.estimate_interval`).
     """
-    # hits [S, N] of each subject, by side
-    hits = [
-        [(np.atleast_2d(group) == 1) * 1.0 for group in groups]
-        for groups in (first, second)
-    ]
-    return compare_values(hits[0], hits[1], items=items)
+    first_hits = [(np.atleast_2d(ranks) == 1) * 1.0 for ranks in first]
+    second_hits = [(np.atleast_2d(ranks) == 1) * 1.0 for ranks in second]
+    return compare_values(first_hits, second_hits, items=items)
 
 
 def compare_values(
@@ -86,39 +89,40 @@ def compare_values(
     *,
     items: Items | None = None,
 ) -> Difference:
-    """Compare two runs by values of any kind, [S, N] or [N].
+    """Compare two runs by their values of the same items and subjects.
 
-    To four subjects the question is whether the runs differ in these subjects: signs of
-    the units' paired differences are flipped, alike for all subjects. From five it is
-    about people and items: a t test with crossed variances. The interval is the
-    inversion of the test, so that they never disagree.
+    With up to four subjects, the test flips the signs of the units' differences, alike
+    for all subjects. Its result holds for these subjects. With five subjects or more it
+    is a t test with crossed variances of subjects and units, and holds for people in
+    general. The interval is the inversion of the test, so both always agree.
 
     Args:
-        first: Values [S, N] of S seeds and N items, one array a subject; or [N].
-        second: Values of the same items and subjects; the number of seeds may be
-            another.
-        items: See `statistics.estimate_interval`.
+        first: Values of each subject in the first run: [N] for N items, or [S, N] of S
+            seeds, which are averaged for each item.
+        second: Values of the same items and subjects in the second run. The number of
+            seeds may differ.
+        items: Items and their units (see `statistics.estimate_interval`).
 
     Source: Clark 1973, The language-as-fixed-effect fallacy; Cohen 1988 (d_z).
     """
-    # values averaged over seeds, paired by position
-    means = [
-        [np.atleast_2d(np.asarray(group, np.float64)).mean(0) for group in side]
-        for side in (first, second)
-    ]
-    sizes = [len(group) for group in means[0]]
+    first_means = [_average_seeds(values) for values in first]
+    second_means = [_average_seeds(values) for values in second]
+    sizes = [len(values) for values in first_means]
     items = items or Items.from_sizes(sizes)
-    differences = [one - other for one, other in zip(*means, strict=True)]
-    subject_means = np.array([difference.mean() for difference in differences])
+    differences = []
+    for first_values, second_values in zip(first_means, second_means, strict=True):
+        differences.append(first_values - second_values)
+    subject_means = np.array([values.mean() for values in differences])
     subjects = len(subject_means)
     counted = f"{items.n_units} {items.kind}"
-    # two that are equally good differ as much as one from chance without an effect
     if items.inflation > 1:
-        items = replace(items, inflation=fold_null_inflation(differences, 2))
+        # models that are equally good differ like hits among two candidates
+        inflation = fold_null_inflation(differences, 2)
+        items = replace(items, inflation=inflation)
         counted += ", in folds that share training data"
 
-    # about these subjects, or people in general
-    about = f"{items.scope} and " if items.scope else ""
+    # test for these subjects, or for people in general
+    scope = f"{items.scope} and " if items.scope else ""
     least_p = 0.0
     p: float | None
     if subjects < MIN_SUBJECTS_FOR_POPULATION:
@@ -128,30 +132,26 @@ def compare_values(
         low = flips.low
         high = flips.high
         people = "this subject" if subjects == 1 else f"these {subjects} subjects"
-        test = f"sign flips over {counted}, for {about}{people}"
+        test = f"sign flips over {counted}, for {scope}{people}"
     else:
         p, low, high = crossed_t_test(differences, items)
-        test = f"t over {subjects} subjects and {counted}, for {about}people in general"
+        test = f"t over {subjects} subjects and {counted}, for {scope}people in general"
     interval = f"inversion of: {test}"
 
-    # too few units have neither; shares that are nearly all at a limit hardly show how
-    # they vary
-    values = np.stack([np.concatenate(side) for side in means])  # [2, N]
-    are_shares = ((values >= 0) & (values <= 1)).all() and np.isin(values, (0, 1)).all(
-        0
-    ).mean() >= AT_LIMITS
+    # hit rates near 0 or 1 reveal little of their variance, so their interval is wider
+    pairs = np.stack([np.concatenate(first_means), np.concatenate(second_means)])
     if items.shortage:
         p = low = high = None
         test = interval = f"none: {items.shortage}"
-    elif are_shares and low is not None and high is not None:
-        low, high = _widen(low, high, differences, items)
-        interval += ", no narrower than that of paired shares"
+    elif low is not None and high is not None and _are_mostly_hits(pairs):
+        low, high = _widen_for_hits(low, high, differences, items)
+        interval += ", at least as wide as the interval of paired shares"
 
-    # effect size over subjects, who must differ
+    # the effect size over subjects is undefined if subjects do not differ
     mean = float(subject_means.mean())
-    effect = None
+    cohens_dz = None
     if np.ptp(subject_means) > ROUNDING:
-        effect = float(subject_means.mean() / subject_means.std(ddof=1))
+        cohens_dz = float(subject_means.mean() / subject_means.std(ddof=1))
     return Difference(
         difference=mean,
         low=low,
@@ -162,143 +162,198 @@ def compare_values(
         p_value=p,
         test=test,
         least_p=least_p,
-        cohens_dz=effect,
+        cohens_dz=cohens_dz,
     )
 
 
-def _widen(
+def _average_seeds(values: ValueArray) -> Float64:
+    """Average values [S, N] or [N] over S seeds. Return [N] in float64."""
+    mean: Float64 = np.atleast_2d(np.asarray(values, np.float64)).mean(0)
+    return mean
+
+
+def _are_mostly_hits(pairs: Float64) -> bool:
+    """Return True if values [2, N] are shares, and many are 0 or 1 in both runs."""
+    are_shares = ((pairs >= 0) & (pairs <= 1)).all()
+    is_at_limit = np.isin(pairs, (0, 1)).all(0)
+    return bool(are_shares and is_at_limit.mean() >= MIN_SHARE_AT_LIMITS)
+
+
+def _widen_for_hits(
     low: float, high: float, differences: Sequence[ValueArray], items: Items
 ) -> tuple[float, float]:
-    """Widen an interval of a difference of shares to that which hits alone allow, also
-    where none differ.
+    """Widen the interval of a difference of hit rates to the interval of paired shares.
 
-    The shares by which either side is larger, and their intervals, are subtracted as
-    correlated estimates. An interval that excludes 0 keeps its end on that side, so
-    that it agrees with its test.
+    The difference of each item is split into an increase max(d, 0) and a decrease
+    max(-d, 0). Their means are shares, each with Wilson's interval. With the distances
+    a and b from the means to the ends, and the correlation r of the means, the ends of
+    the interval of the difference D are
+
+        D - sqrt(a₁² + b₂² - 2 r a₁ b₂)  and  D + sqrt(a₂² + b₁² - 2 r a₂ b₁),
+
+    where a is the distance to the lower and b to the upper end, 1 is the increase and 2
+    the decrease. An interval that excludes 0 still excludes 0 afterwards, so that it
+    agrees with its test.
+
+    Args:
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        differences: Differences [N] of each subject.
+        items: Items and their units.
+
+    Returns:
+        The ends of the wider interval.
 
     Source: Newcombe 1998, Improved confidence intervals for the difference between
-    binomial proportions based on paired data; Zou and Donner 2008 (intervals of
-    differences from those of their terms).
+    binomial proportions based on paired data; Zou and Donner 2008 (the ends of a
+    difference from the ends of its terms).
     """
-    # shares by which either side is larger, and how far their intervals reach below and
-    # above: [2] each
-    sides = [[np.maximum(sign * group, 0) for group in differences] for sign in (1, -1)]
-    described = [estimate_interval(side, items, limits=(0.0, 1.0)) for side in sides]
-    ends = np.array(
-        [each.these_subjects or (each.low, each.high) for each in described], np.float64
+    # distances of the interval's ends from the mean increase and the mean decrease
+    lower_distances = []
+    upper_distances = []
+    variances = []
+    for sign in (1, -1):
+        changes = [np.maximum(sign * values, 0) for values in differences]
+        interval = estimate_interval(changes, items, limits=(0.0, 1.0))
+        components = estimate_mean_variance(changes, items)
+        mean_change = components.estimates.mean()
+        ends = interval.these_subjects or (interval.low, interval.high)
+        lower, upper = np.abs(np.array(ends, np.float64) - mean_change)
+        lower_distances.append(lower)
+        upper_distances.append(upper)
+        variances.append(components.variance)
+
+    # correlation of both, which is not positive because an item cannot do both
+    components = estimate_mean_variance(differences, items)
+    error = np.sqrt(variances[0] * variances[1])
+    correlation = 0.0
+    if error:
+        covariance = (variances[0] + variances[1] - components.variance) / 2
+        correlation = np.clip(covariance / error, -1, 0)
+
+    mean = float(components.estimates.mean())
+    wide_low = min(
+        low, mean - _add_errors(lower_distances[0], upper_distances[1], correlation)
     )
-    scatters = [
-        estimate_mean_variance(values, items) for values in (*sides, differences)
-    ]
-    below, above = np.abs(
-        ends.T - [scatter.estimates.mean() for scatter in scatters[:2]]
+    wide_high = max(
+        high, mean + _add_errors(lower_distances[1], upper_distances[0], correlation)
     )
 
-    # correlation of the two, which exclude each other
-    upper, less, together = (scatter.variance for scatter in scatters)
-    error = np.sqrt(upper * less)
-    correlation = (
-        np.clip((upper + less - together) / (2 * error), -1, 0) if error else 0.0
-    )
-    reaches = [
-        np.sqrt(a**2 + b**2 - 2 * correlation * a * b)
-        for a, b in zip(below, above[::-1], strict=True)
-    ]
-    mean = float(scatters[2].estimates.mean())
-    wide_low = min(low, mean - reaches[0])
-    wide_high = max(high, mean + reaches[1])
-    if low <= 0 <= high:
-        return wide_low, wide_high
-    return (low if wide_low <= 0 < low else wide_low), (
-        high if high < 0 <= wide_high else wide_high
-    )
+    # an end that would cross 0 stays where it is
+    if wide_low <= 0 < low:
+        wide_low = low
+    if high < 0 <= wide_high:
+        wide_high = high
+    return wide_low, wide_high
+
+
+def _add_errors(first: float, second: float, correlation: float) -> float:
+    """Compute the error of a difference of two correlated estimates."""
+    error: float = np.sqrt(first**2 + second**2 - 2 * correlation * first * second)
+    return error
 
 
 def crossed_t_test(
     differences: Sequence[ValueArray], items: Items
 ) -> tuple[float | None, float | None, float | None]:
-    """Test over people and units of items that the mean difference is 0; both vary, and
-    are crossed.
+    """Test if a mean difference over people and units of items is 0.
 
-    The variance of the mean is that of subjects and, on top, the covariance that shared
-    units give them. Its degrees of freedom are Satterthwaite's, of subjects and of
-    units; where the noise of single items explains how subjects differ, these add as
-    few doubts as items do.
+    Subjects and units are crossed random factors. The variance of the mean is s + c:
+    the variance s over subjects plus the covariance c of subjects who saw the same
+    units. Its degrees of freedom are Satterthwaite's, (s + c)² / (s² / f + c² / u),
+    where u are the degrees of freedom of the units. Those of the subjects, f, follow
+    from 1 / f = (1 - q) / (S - 1) + q / (S u). Here q is the share of s that the noise
+    of single subjects explains, to the power `NOISE_POWER`. It is 1 if subjects do not
+    differ beyond their noise.
 
     Args:
-        differences: Of the items [N], one array a subject; two subjects at least.
-        items: See `statistics.estimate_interval`.
+        differences: Differences [N] of each of the S subjects, of whom there are two or
+            more.
+        items: Items and their units (see `statistics.estimate_interval`).
 
     Returns:
-        p, and both ends of the 95 % interval; None where all items are of one unit, the
-        interval also where all subjects differ by the same and are too few to say so at
-        .05.
+        Two-sided p, and the lower and upper end of the 95 % interval. All are None if
+        all items belong to one unit. If all subjects have the same difference, p is the
+        p of their signs, and without significance there is no interval.
     """
     from scipy.special import stdtr, stdtrit
 
     if items.n_units == 1:
         return None, None, None
-
-    # variance of the mean: subjects, and what shared units add
-    scatter = estimate_mean_variance(differences, items)
+    components = estimate_mean_variance(differences, items)
     subjects = len(differences)
-    mean = float(scatter.estimates.mean())
-    subject_variance = scatter.subject_variance
-    shared = scatter.covariance
-    variance = subject_variance + shared
-    # all differ by the same: what signs alone say, without an interval above .05
+    mean = float(components.estimates.mean())
+    subject_variance = components.subject_variance
+    covariance = components.covariance
+    variance = subject_variance + covariance
+
+    # all differences are equal, so only their signs can be tested
     if variance < ROUNDING**2:
         if abs(mean) < ROUNDING:
             return 1.0, 0.0, 0.0
         p = 2.0 ** (1 - subjects)
         return (p, mean, mean) if p <= SIGNIFICANCE_LEVEL else (p, None, None)
 
-    # Satterthwaite's freedom
-    noise = (
-        (scatter.noise_variance / subject_variance) ** OWN_FREEDOM
-        if subject_variance
-        else 0.0
+    # degrees of freedom by Satterthwaite
+    noise = 0.0
+    if subject_variance:
+        noise = (components.noise_variance / subject_variance) ** NOISE_POWER
+    subject_term = subject_variance**2 * (
+        (1 - noise) / (subjects - 1) + noise / (subjects * components.dof)
     )
-    doubt = subject_variance**2 * (
-        (1 - noise) / (subjects - 1) + noise / (subjects * scatter.dof)
-    )
-    freedom = variance**2 / (doubt + shared**2 / scatter.dof)
+    dof = variance**2 / (subject_term + covariance**2 / components.dof)
 
     # t test, and the interval that is its inversion
     error = float(np.sqrt(variance))
-    reach = float(stdtrit(freedom, 1 - SIGNIFICANCE_LEVEL / 2)) * error
-    p = float(2 * stdtr(freedom, -abs(mean) / error))
+    reach = float(stdtrit(dof, 1 - SIGNIFICANCE_LEVEL / 2)) * error
+    p = float(2 * stdtr(dof, -abs(mean) / error))
     return p, mean - reach, mean + reach
 
 
 def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust the p values of several comparisons for their false discovery rate; None
-    stays None.
+    """Adjust p values for the false discovery rate of several tests.
+
+    Args:
+        p_values: The p of each comparison, or None if it was not tested. Comparisons
+            without p do not count as tests.
+
+    Returns:
+        The adjusted p values in the same order, with None where there was None.
 
     Source: Benjamini and Hochberg 1995, through scipy.stats.
     """
     from scipy.stats import false_discovery_control
 
-    # untested comparisons have no part in the number of tests
     tested = [p for p in p_values if p is not None]
     adjusted = iter(false_discovery_control(tested).tolist() if tested else [])
     return [None if p is None else next(adjusted) for p in p_values]
 
 
 CellItems = Mapping[str, Any]
-"""Image ids, units, and lists of their values by name, of one cell."""
-ComparedSide = tuple[Measurements, str, str]
-"""One side of a comparison: a run, what messages call it, and the source that is
-compared.
+"""Values of the items of a cell: `image_ids`, `units`, and a list [N] per metric."""
+SubjectCells = Mapping[Any, Sequence[CellItems]]
+"""Cells of each subject, with one cell per seed. The subject None stands for pictures
+that do not depend on a signal.
 """
 
 
-def _list_cells(
-    run: Measurements, source: str | None = None
-) -> dict[Any, list[CellItems]]:
-    """List the cells of each subject, of several seeds; None for pictures that come
-    from no signal.
+@dataclass(frozen=True)
+class ComparedSource:
+    """A source of a run that is compared.
+
+    Attributes:
+        run: Measurements of the run.
+        name: Name of the run or source in messages and tables.
+        source: Source whose cells are compared.
     """
+
+    run: Measurements
+    name: str
+    source: str
+
+
+def _list_cells(run: Measurements, source: str | None = None) -> SubjectCells:
+    """List the cells of a source, or of all sources, by subject."""
     cells = defaultdict[Any, list[CellItems]](list)
     for scope, cell in run.facts.cells.items():
         if source is None or cell.source == source:
@@ -309,291 +364,373 @@ def _list_cells(
 def compare_ranks(
     pairs: Mapping[tuple[str, str], tuple[Measurements, Measurements]],
 ) -> tuple[list[Difference], list[BrainhiveError]]:
-    """Compare the ranks of pairs of runs, by their labels; p values are adjusted over
-    all pairs.
+    """Compare the top-1 accuracy of pairs of runs.
+
+    Args:
+        pairs: Two runs, keyed by their labels.
 
     Returns:
-        The differences in top-1, and why other pairs cannot be compared: as they were
-        tested among other pictures, on other subjects or items.
+        The differences, with p values that are adjusted over all pairs, and an error
+        for each pair that cannot be compared. Runs cannot be compared if they were
+        tested on different galleries, subjects or items.
     """
     compared = []
     errors = []
-    # one row a pair; a pair that cannot be compared is a reason, no failure
-    for (first, second), pair in pairs.items():
+    for (first_label, second_label), (first, second) in pairs.items():
         try:
-            shared = {
-                "first": first,
-                "second": second,
-                "metric": "top1",
-                "caveats": merge_caveats(*(side.caveats for side in pair)),
-            }
-            compared.append(_compare_ranks(*pair).model_copy(update=shared))
+            difference = _compare_ranks(first, second)
         except BrainhiveError as error:
             errors.append(error)
+            continue
+        labels = {
+            "first": first_label,
+            "second": second_label,
+            "metric": "top1",
+            "caveats": merge_caveats(first.caveats, second.caveats),
+        }
+        compared.append(difference.model_copy(update=labels))
     return adjust_together(pair=compared)[0], errors
 
 
 def _compare_ranks(first: Measurements, second: Measurements) -> Difference:
-    """Compare the ranks of two runs; BrainhiveError if they were tested on different
-    items.
-    """
-    # the same candidates, and the same items of each subject, sorted by image id
-    runs = [first.facts.run, second.facts.run]
-    galleries = [run.facts_of(RetrievalFacts).gallery for run in (first, second)]
-    if galleries[0] != galleries[1]:
-        problem = f"{runs[0]} and {runs[1]} were tested on different galleries"
-        raise BrainhiveError(problem, "compare on the same pictures")
-    cells = [_list_cells(run) for run in (first, second)]
-    ids = [
-        {subject: sorted(listed[0]["image_ids"]) for subject, listed in side.items()}
-        for side in cells
-    ]
-    if ids[0] != ids[1]:
-        shown = [
-            f"{run} ({', '.join(side)})" for run, side in zip(runs, cells, strict=True)
-        ]
-        problem = (
-            f"{shown[0]} and {shown[1]} were tested on different subjects or items"
-        )
-        raise BrainhiveError(problem, "give --subjects both have, and the same split")
+    """Compare the ranks of two runs.
 
-    # ranks [S, N] of the cells of each subject, by side
-    sides = [
-        [
-            _collect_values(side[subject], listed, "ranks")
-            for subject, listed in ids[0].items()
-        ]
-        for side in cells
-    ]
-    result = compare_hits(sides[0], sides[1], items=_group(first, [*ids[0].values()]))
-    return result.model_copy(update=_limits(first, second, result.subjects))
+    Raises:
+        BrainhiveError: if they were tested on different galleries, subjects or items.
+    """
+    first_name = first.facts.run
+    second_name = second.facts.run
+    first_gallery = first.facts_of(RetrievalFacts).gallery
+    second_gallery = second.facts_of(RetrievalFacts).gallery
+    if first_gallery != second_gallery:
+        raise BrainhiveError(
+            f"{first_name} and {second_name} were tested on different galleries",
+            "compare runs with the same gallery",
+        )
+
+    # items of each subject, sorted by image id
+    first_cells = _list_cells(first)
+    second_cells = _list_cells(second)
+    first_ids = _list_image_ids(first_cells)
+    second_ids = _list_image_ids(second_cells)
+    if first_ids != second_ids:
+        first_subjects = ", ".join(map(str, first_cells))
+        second_subjects = ", ".join(map(str, second_cells))
+        raise BrainhiveError(
+            f"{first_name} ({first_subjects}) and {second_name} ({second_subjects}) "
+            "were tested on different subjects or items",
+            "set --subjects to subjects of both runs, and use the same split",
+        )
+
+    # ranks [S, N] of each subject
+    first_ranks = []
+    second_ranks = []
+    for subject, ids in first_ids.items():
+        first_ranks.append(_collect_values(first_cells[subject], ids, "ranks"))
+        second_ranks.append(_collect_values(second_cells[subject], ids, "ranks"))
+    items = _group_items(first, list(first_ids.values()))
+    difference = compare_hits(first_ranks, second_ranks, items=items)
+    limits = _describe_limits(first, second, difference.subjects)
+    return difference.model_copy(update=limits)
+
+
+def _list_image_ids(cells: SubjectCells) -> dict[Any, list[str]]:
+    """List the image ids of each subject, sorted. All seeds have the same items."""
+    ids = {}
+    for subject, seed_cells in cells.items():
+        ids[subject] = sorted(seed_cells[0]["image_ids"])
+    return ids
 
 
 def compare_sources(run: Measurements) -> list[Difference]:
-    """Compare the first source with each other one of the same run, in every metric."""
-    first, *rest = [(run, source, source) for source in run.facts.sources]
-    return adjust_together(
-        source=[row for side in rest for row in _compare_metrics(first, side)]
-    )[0]
+    """Compare the first source of a run with each other source, in every metric.
+
+    The p values are adjusted over all differences.
+    """
+    sources = [ComparedSource(run, source, source) for source in run.facts.sources]
+    compared: list[Difference] = []
+    for source in sources[1:]:
+        compared += _compare_metrics(sources[0], source)
+    return adjust_together(source=compared)[0]
 
 
 def adjust_together(**groups: Sequence[Difference]) -> list[list[Difference]]:
-    """Adjust the p values of all differences that stand on one page.
+    """Adjust the p values of all differences on a page for their false discovery rate.
 
     Args:
-        groups: Differences by what is compared with: `source`, `run`, `variant`,
-            `pair`.
+        groups: Differences, keyed by the kind of the compared objects: `source`, `run`,
+            `variant` or `pair`.
 
     Returns:
-        Each group, with `p_adjusted`, the number of `tests`, and what they are of.
+        Each group with `p_adjusted`, the number of `tests`, and their description
+        `tests_of`.
     """
-    # how many tests there are, and of what: metrics × pairs
-    differences = list(itertools.chain.from_iterable(groups.values()))
-    p_values = [row.p_value for row in differences]
+    differences: list[Difference] = []
+    for group in groups.values():
+        differences += group
+    p_values = [difference.p_value for difference in differences]
     tests = sum(p is not None for p in p_values)
-    metrics = len({row.metric for row in differences})
-    pairs = {
-        noun: len({(row.first, row.second) for row in group})
-        for noun, group in groups.items()
-    }
-    counts = [
-        f"{count} {noun}{'s' * (count > 1)}" for noun, count in pairs.items() if count
-    ]
-    pairs_in_words = counts[0] if len(counts) == 1 else f"({' + '.join(counts)})"
-    of = f"{metrics} metric{'s' * (metrics > 1)} × {pairs_in_words}"
-    of += (
-        ""
-        if tests == metrics * sum(pairs.values())
-        else ", as far as they could be tested"
-    )
+    tests_of = _describe_tests(groups, tests)
 
-    # each difference with its own p, in the same order
+    # adjusted p values are in the order of the groups
     adjusted = iter(benjamini_hochberg(p_values))
-    return [
-        [
-            row.model_copy(
-                update={"p_adjusted": next(adjusted), "tests": tests, "tests_of": of}
-            )
-            for row in group
-        ]
-        for group in groups.values()
-    ]
+    adjusted_groups = []
+    for group in groups.values():
+        adjusted_group = []
+        for difference in group:
+            fields = {
+                "p_adjusted": next(adjusted),
+                "tests": tests,
+                "tests_of": tests_of,
+            }
+            adjusted_group.append(difference.model_copy(update=fields))
+        adjusted_groups.append(adjusted_group)
+    return adjusted_groups
+
+
+def _describe_tests(groups: Mapping[str, Sequence[Difference]], tests: int) -> str:
+    """Describe a family of tests, such as "2 metrics × (2 sources + 1 run)"."""
+    metrics = set()
+    pair_counts = {}
+    for kind, group in groups.items():
+        pairs = {(difference.first, difference.second) for difference in group}
+        metrics |= {difference.metric for difference in group}
+        if pairs:
+            pair_counts[kind] = len(pairs)
+
+    counts = []
+    for kind, count in pair_counts.items():
+        counts.append(f"{count} {kind}{'s' * (count > 1)}")
+    pairs_text = counts[0] if len(counts) == 1 else f"({' + '.join(counts)})"
+    text = f"{len(metrics)} metric{'s' * (len(metrics) > 1)} × {pairs_text}"
+    if tests != len(metrics) * sum(pair_counts.values()):
+        text += ", as far as they could be tested"
+    return text
 
 
 def compare_runs(
     run: Measurements, name: str, runs: Mapping[str, Measurements], noun: str = "run"
 ) -> tuple[list[Difference], list[BrainhiveError]]:
-    """Compare the first source of a run with that of others, by name; `noun` is what
-    these are called.
+    """Compare the first source of a run with the first source of each other run.
+
+    Args:
+        run: The run that is compared with the others.
+        name: Name of this run.
+        runs: The other runs by name.
+        noun: Kind of the other runs in the description of the tests, such as "variant".
 
     Returns:
-        The differences, and why other runs cannot be compared: as they were measured by
-            another protocol, or
+        The differences in every metric, and an error for each run that cannot be
+        compared. Runs cannot be compared if they were measured by another protocol, or
         on other subjects or items.
     """
-    # the run against each other one that was measured by the same protocol
-    first, *rest = [
-        (shown, label, shown.facts.sources[0])
-        for label, shown in [(name, run), *runs.items()]
-    ]
-    # protocols begin with the size of media
-    protocols = [
-        next(iter(shown.scopes[source].values())).protocol
-        for shown, _, source in (first, *rest)
-    ]
-    size, *sizes = [protocol.split(",")[0] for protocol in protocols]
-
-    # reasons why a run cannot be compared are collected
+    first = ComparedSource(run, name, run.facts.sources[0])
+    first_protocol = _sizing_protocol(first)
     compared: list[Difference] = []
     errors = []
-    for side, other_size in zip(rest, sizes, strict=True):
+    for other_name, other_run in runs.items():
+        second = ComparedSource(other_run, other_name, other_run.facts.sources[0])
+        second_protocol = _sizing_protocol(second)
         try:
-            if other_size != size:
+            if second_protocol != first_protocol:
                 raise BrainhiveError(
-                    f"{name} was measured by {size}, {side[1]} by {other_size}",
-                    "measure both by one protocol",
+                    f"{name} was measured by the protocol {first_protocol}, "
+                    f"{other_name} by {second_protocol}",
+                    "measure both by the same protocol",
                 )
-            caveats = {"caveats": merge_caveats(run.caveats, side[0].caveats)}
-            compared += [
-                row.model_copy(update=caveats) for row in _compare_metrics(first, side)
-            ]
+            differences = _compare_metrics(first, second)
         except BrainhiveError as error:
             errors.append(error)
+            continue
+        caveats = {"caveats": merge_caveats(run.caveats, other_run.caveats)}
+        for difference in differences:
+            compared.append(difference.model_copy(update=caveats))
     return adjust_together(**{noun: compared})[0], errors
 
 
-def _compare_metrics(first: ComparedSide, second: ComparedSide) -> list[Difference]:
-    """Compare by every metric that both have."""
-    # cells of the same subjects; pictures that come from no signal are compared with
-    # all
-    first_run, first_name, first_source = first
-    second_run, second_name, second_source = second
-    names = f"{first_name} and {second_name}"
-    hint = "compare runs of the same items"
-    cells = [
-        _list_cells(first_run, first_source),
-        _list_cells(second_run, second_source),
-    ]
-    subjects = [
-        subject for subject in {**cells[0], **cells[1]} if subject is not None
-    ] or [None]
-    sides: list[list[list[CellItems]]] = [[], []]
-    for subject in subjects:
-        for name, known, side in zip(
-            (first_name, second_name), cells, sides, strict=True
-        ):
-            if subject not in known and None not in known:
-                raise BrainhiveError(
-                    f"{name} has no subject {subject}, but "
-                    f"{', '.join(map(str, known))}",
-                    "compare runs of the same subjects",
-                )
-            side.append(known[subject if subject in known else None])
+def _sizing_protocol(source: ComparedSource) -> str:
+    """Return how pictures were resized before scoring, with which a protocol begins."""
+    metrics = list(source.run.scopes[source.source].values())
+    return metrics[0].protocol.split(",")[0]
 
-    # items that both have; they differ only where a subject is missing on one side
+
+def _compare_metrics(first: ComparedSource, second: ComparedSource) -> list[Difference]:
+    """Compare two sources in every metric that both have.
+
+    Raises:
+        BrainhiveError: if they share no metric, or differ in subjects or items.
+    """
+    first_cells = _list_cells(first.run, first.source)
+    second_cells = _list_cells(second.run, second.source)
+    subjects = list(dict.fromkeys(list(first_cells) + list(second_cells)))
+    subjects = [subject for subject in subjects if subject is not None] or [None]
+    pairs = []
+    for subject in subjects:
+        first_seeds = _find_cells(first, first_cells, subject)
+        second_seeds = _find_cells(second, second_cells, subject)
+        pairs.append((first_seeds, second_seeds))
+
+    # items of a subject differ only if a source does not depend on the subject
+    names = f"{first.name} and {second.name}"
+    hint = "compare runs of the same items"
     ids = []
-    for subject, first_cells, second_cells in zip(subjects, *sides, strict=True):
-        first_ids = first_cells[0]["image_ids"]
-        second_ids = {*second_cells[0]["image_ids"]}
-        ids.append([image_id for image_id in first_ids if image_id in second_ids])
-        difference = {*first_ids} ^ second_ids
-        if difference and subject in cells[0] and subject in cells[1]:
+    for subject, (first_seeds, second_seeds) in zip(subjects, pairs, strict=True):
+        first_ids = first_seeds[0]["image_ids"]
+        second_ids = set(second_seeds[0]["image_ids"])
+        unpaired = set(first_ids) ^ second_ids
+        if unpaired and subject in first_cells and subject in second_cells:
             raise BrainhiveError(
-                f"{names} are of different items: {min(difference)} is of one only",
+                f"{names} were measured on different items: only one of them has "
+                f"{min(unpaired)}",
                 hint,
             )
+        ids.append([image_id for image_id in first_ids if image_id in second_ids])
     if not all(ids):
         raise BrainhiveError(f"{names} have no item in common", hint)
 
-    # metrics that both have
-    common = sides[0][0][0].keys() & sides[1][0][0].keys() - {"image_ids", "units"}
-    metrics = [name for name in sides[0][0][0] if name in common]
-    if not metrics:
+    # metrics in the order of the first source
+    first_keys = pairs[0][0][0].keys()
+    second_keys = pairs[0][1][0].keys()
+    metric_names = (first_keys & second_keys) - {"image_ids", "units"}
+    if not metric_names:
         raise BrainhiveError(
-            f"{names} have no metric in common", "measure both by one metric"
+            f"{names} have no metric in common", "measure both by the same metric"
         )
 
-    # compare the items that have a value on both sides
+    limits = _describe_limits(first.run, second.run, len(subjects))
+    items = _group_items(first.run, ids)
     compared = []
-    limits = _limits(first_run, second_run, len(subjects))
-    items = _group(first_run, ids)
-    for name in metrics:
-        values = [  # [S, N] of each subject, by side
-            [
-                _collect_values(group, subject_ids, name)
-                for group, subject_ids in zip(side, ids, strict=True)
-            ]
-            for side in sides
-        ]
-        has_value = [
-            ~np.isnan(np.concatenate(pair)).any(0) for pair in zip(*values, strict=True)
-        ]
-        if any(has.any() for has in has_value):
-            chosen = [
-                [
-                    group[:, has]
-                    for group, has in zip(side, has_value, strict=True)
-                    if has.any()
-                ]
-                for side in values
-            ]
-            shared = {
-                "first": first_name,
-                "second": second_name,
-                "metric": name,
-                "lower_is_better": lower_is_better(name),
-                **limits,
+    for metric in first_keys:
+        if metric not in metric_names:
+            continue
+        difference = _compare_metric(metric, pairs, ids, items)
+        if difference is not None:
+            fields = {
+                "first": first.name,
+                "second": second.name,
+                "metric": metric,
+                "lower_is_better": lower_is_better(metric),
             }
-            result = compare_values(*chosen, items=items.select(has_value))
-            compared.append(result.model_copy(update=shared))
+            compared.append(difference.model_copy(update=fields | limits))
     if not compared:
         raise BrainhiveError(f"{names} have no item in common", hint)
     return compared
 
 
-def _group(run: Measurements, ids: Sequence[Sequence[str]]) -> Items:
-    """Group items by the units that a run was measured with."""
+def _find_cells(
+    source: ComparedSource, cells: SubjectCells, subject: Any
+) -> Sequence[CellItems]:
+    """Find the cells of a subject, or else the cells that do not depend on a signal.
+
+    Raises:
+        BrainhiveError: if the source has neither.
+    """
+    if subject in cells:
+        return cells[subject]
+    if None in cells:
+        return cells[None]
+    raise BrainhiveError(
+        f"{source.name} has no subject {subject}, only {', '.join(map(str, cells))}",
+        "compare runs of the same subjects",
+    )
+
+
+def _compare_metric(
+    metric: str,
+    pairs: Sequence[tuple[Sequence[CellItems], Sequence[CellItems]]],
+    ids: Sequence[Sequence[str]],
+    items: Items,
+) -> Difference | None:
+    """Compare a metric over the items that have a value in both sources.
+
+    Args:
+        metric: Name of the metric.
+        pairs: Cells of each subject in the first and in the second source.
+        ids: Image ids [N] of each subject.
+        items: The same items with their units.
+
+    Returns:
+        The difference, or None if no item has both values.
+    """
+    first_values = []
+    second_values = []
+    has_values: list[Bool] = []
+    for (first_cells, second_cells), subject_ids in zip(pairs, ids, strict=True):
+        first = _collect_values(first_cells, subject_ids, metric)  # [S, N]
+        second = _collect_values(second_cells, subject_ids, metric)
+        has_value: Bool = ~np.isnan(np.concatenate([first, second])).any(0)
+        has_values.append(has_value)
+        # subjects without any value are left out
+        if has_value.any():
+            first_values.append(first[:, has_value])
+            second_values.append(second[:, has_value])
+    if not first_values:
+        return None
+    return compare_values(first_values, second_values, items=items.select(has_values))
+
+
+def _group_items(run: Measurements, ids: Sequence[Sequence[str]]) -> Items:
+    """Group items [N] of each subject by the units that a run was measured with."""
     facts = run.facts
     unit_of: dict[str, str] = {}
     for scope in facts.cells:
-        unit_of.update(
-            zip(run.items[scope]["image_ids"], run.items[scope]["units"], strict=True)
-        )
-    units = [[unit_of[image_id] for image_id in listed] for listed in ids]
+        cell = run.items[scope]
+        unit_of.update(zip(cell["image_ids"], cell["units"], strict=True))
+    units = []
+    for subject_ids in ids:
+        units.append([unit_of[image_id] for image_id in subject_ids])
     return Items(ids, units, facts.units, scope=facts.scope, inflation=facts.inflation)
 
 
-def _limits(first: Measurements, second: Measurements, subjects: int) -> dict[str, Any]:
-    """Say whom a difference is about, what limits it, and in what the set-ups of two
-    runs differ.
+def _describe_limits(
+    first: Measurements, second: Measurements, subjects: int
+) -> dict[str, Any]:
+    """Describe the scope and the limits of a comparison.
+
+    Args:
+        first: First run.
+        second: Second run.
+        subjects: Number of compared subjects.
+
+    Returns:
+        The fields `scope`, `limits` and `differs` of a `Difference`.
     """
-    set_ups = [run.facts.set_up for run in (first, second)]
+    first_set_up = first.facts.set_up
+    second_set_up = second.facts.set_up
     limits = []
-    if differing := list_differences(set_ups[0], set_ups[1], SIGNAL_KEYS):
-        limits.append(f"the two were tested on other signals: {', '.join(differing)}")
-    if subjects > 1 and any(
-        "inter" in run.facts.mode.split(" + ") for run in (first, second)
-    ):
-        limits.append(FOLDS)
+    signal_differences = list_differences(first_set_up, second_set_up, SIGNAL_KEYS)
+    if signal_differences:
+        limits.append(
+            f"both were tested on different signals: {', '.join(signal_differences)}"
+        )
+
+    # folds over subjects share training data only if there are several
+    modes = first.facts.mode.split(" + ") + second.facts.mode.split(" + ")
+    if subjects > 1 and "inter" in modes:
+        limits.append(SHARED_TRAINING_LIMIT)
     return {
         "scope": first.facts.scope,
         "limits": limits,
-        "differs": list_differences(*set_ups),
+        "differs": list_differences(first_set_up, second_set_up),
     }
 
 
 def _collect_values(
     cells: Sequence[CellItems], ids: Sequence[str], metric: str
 ) -> Float64:
-    """Collect the values of items [S, N], one row a cell; NaN where an item has
-    none.
+    """Collect the values of a metric from the cells of a subject.
+
+    Args:
+        cells: Cells of the subject, one for each seed.
+        ids: Image ids of the items, in the order of the result.
+        metric: Name of the metric.
+
+    Returns:
+        Values [S, N], with NaN for an item without a value.
     """
-    # an item without a value becomes NaN, which pairs leave out
-    absent = [None] * len(cells[0]["image_ids"])
-    values = [
-        dict(zip(cell["image_ids"], cell.get(metric, absent), strict=True))
-        for cell in cells
-    ]
-    return np.array(
-        [[value_of[image_id] for image_id in ids] for value_of in values], np.float64
-    )
+    rows = []
+    for cell in cells:
+        missing = [None] * len(cell["image_ids"])
+        value_of = dict(zip(cell["image_ids"], cell.get(metric, missing), strict=True))
+        rows.append([value_of[image_id] for image_id in ids])
+    return np.array(rows, np.float64)

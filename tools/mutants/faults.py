@@ -25,8 +25,8 @@ FAULTS = (
     Fault("float(estimates.var(ddof=1)) / subjects", "0.0"),
     Fault("reach = stdtrit(dof, UPPER_QUANTILE) * error", "reach = error"),
     Fault(
-        "float(2 * stdtr(freedom, -abs(mean) / error))",
-        "float(stdtr(freedom, -abs(mean) / error))",
+        "float(2 * stdtr(dof, -abs(mean) / error))",
+        "float(stdtr(dof, -abs(mean) / error))",
     ),
     Fault("z / (1 + z**2 / size) * np.sqrt(", "z * np.sqrt("),
     Fault("false_discovery_control(tested).tolist() if tested else []", "tested"),

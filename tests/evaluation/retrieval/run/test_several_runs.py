@@ -116,7 +116,7 @@ def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
         and 0 < worse.low <= flips.low
         and flips.high <= worse.high
     )
-    paired = "no narrower than that of paired shares"
+    paired = "at least as wide as the interval of paired shares"
     assert (
         worse.interval == f"inversion of: {worse.test}, {paired}" and not worse.limits
     )
@@ -157,9 +157,7 @@ def test_runs_on_other_subjects_or_galleries_are_not_compared(
         BrainhiveError, match=r"\(sub-01, sub-02\) and .* \(sub-02\) were tested"
     ):
         go("eval-retrieval", f"run={trained}", f"against={alone}", *QUICK)
-    with pytest.raises(
-        BrainhiveError, match="were tested on different galleries"
-    ) as caught:
+    with pytest.raises(BrainhiveError, match="galleries") as caught:
         go("eval-retrieval", f"run={trained}", f"against={elsewhere}", *QUICK)
     for run in (trained, elsewhere):
         assert str(run) in caught.value.message
