@@ -1,5 +1,6 @@
-"""Similarity corrections: a correction uses all test signals together, so it is a
-control and no result.
+"""Corrections of the similarities of all test signals to all pictures.
+
+A correction uses all test signals together. So its scores are controls, not results.
 """
 
 from collections.abc import Callable
@@ -14,101 +15,126 @@ from brainhive_cli.core import parts
 from brainhive_cli.measurement.ranks import MIN_TOKEN_LENGTH, normalise_tokens
 
 Correct = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From similarities [N, M], and tokens of signals [N, D] and gallery [M, D], to
-corrected similarities.
+"""Function that corrects similarities [N, M], from these, the signal tokens [N, D] and
+the gallery tokens [M, D].
 """
-DECIMALS = 12
-"""Tolerance of cosines: above the rounding of float64, below that of float32 tokens, as
-ties of ranks are.
+COSINE_DECIMALS = 12
+"""Decimals of cosines. Rounding errors of float64 are smaller, and those of float32
+tokens are larger. Ranks treat ties with the same tolerance.
 """
 SINKHORN_ROUNDS = 20
-"""Times that rows, then columns are brought to the sum 1."""
+"""Number of times that all rows, then all columns are scaled to the sum 1."""
 SHRINKAGE = 0.2
 """Share of the covariance that is replaced by its mean variance before whitening, as in
 published calibrations of test similarities.
 """
 
 
-def compare_tokens(signals: Tensor, gallery: Tensor) -> Tensor:
-    """Compute the cosines [N, M] of tokens in float64; those that differ by rounding
-    alone are equal.
+def compute_cosines(signals: Tensor, gallery: Tensor) -> Tensor:
+    """Compute the cosine similarities of tokens.
+
+    Args:
+        signals: Signal tokens [N, D].
+        gallery: Gallery tokens [M, D] on any device.
+
+    Returns:
+        Cosines [N, M] in float64, rounded so that values that differ only by rounding
+        errors are equal.
     """
-    cosines = normalise_tokens(signals) @ normalise_tokens(gallery.to(signals.device)).T
-    return cosines.round(decimals=DECIMALS)
+    gallery = gallery.to(signals.device)
+    cosines = normalise_tokens(signals) @ normalise_tokens(gallery).T
+    return cosines.round(decimals=COSINE_DECIMALS)
 
 
-def as_tokens(similarities: Tensor) -> tuple[Tensor, Tensor]:
-    """Give unit tokens [N, M + 1] and [M, M + 1] whose cosines have the similarities'
-    order, both ways.
+def make_tokens(similarities: Tensor) -> tuple[Tensor, Tensor]:
+    """Make tokens whose cosines have the same order as the similarities.
 
-    Whatever ranks tokens thereby ranks corrected similarities [N, M].
+    A function that ranks tokens can then rank corrected similarities, in both
+    directions.
+
+    Args:
+        similarities: Similarities [N, M] of signals to candidates.
+
+    Returns:
+        Tokens [N, M + 1] of the signals and tokens [M, M + 1] of the candidates, all of
+        unit length. The tokens of the candidates are one-hot.
     """
-    # rows of length 1 at most, which a last entry fills up to unit length
+    # scale all rows by the same factor to a length of at most 1
     centred = similarities - similarities.mean()
     scaled = centred / torch.linalg.vector_norm(centred, dim=1).max().clamp(min=1)
-    rest = (1 - scaled.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
+
+    # a further entry brings each row to unit length, where candidates have a 0
+    last_entries = (1 - scaled.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
     one_hot = torch.eye(scaled.shape[1], device=scaled.device)
-    return torch.cat([scaled, rest], 1), F.pad(one_hot, (0, 1))
+    return torch.cat([scaled, last_entries], 1), F.pad(one_hot, (0, 1))
 
 
 class Correction(parts.Config):
-    """Base of the package's corrections: `correct` is what a Config builds."""
+    """Base of the package's corrections. A Config builds its method `correct`."""
 
     def build(self) -> Correct:
-        """Make the correction."""
+        """Return the function that corrects similarities."""
         return self.correct
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
-        """Correct the similarities [N, M] of signal tokens [N, D] with gallery tokens
-        [M, D].
+        """Correct the similarities of all test signals.
+
+        Args:
+            similarities: Similarities [N, M] of signals to pictures.
+            signals: Signal tokens [N, D].
+            gallery: Gallery tokens [M, D].
+
+        Returns:
+            Corrected similarities [N, M].
         """
         raise NotImplementedError
 
 
 class Assignment(Correction):
-    """One-to-one assignment: no picture is the answer to two signals (the Hungarian
-    method).
+    """One-to-one assignment by the Hungarian method.
 
-    Assignment of the largest sum of similarities; what is assigned is first, the rest
-    in its order.
+    The assignment maximises the sum of similarities. An assigned picture ranks first
+    for its signal. The order of the other pictures stays.
     """
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
         """Raise the similarity of each assigned pair above all others."""
         from scipy.optimize import linear_sum_assignment
 
-        # in a random order: of equal sums the diagonal is taken, where pictures stand
-        # as their signals do
+        # Pictures often have the order of their signals. If sums are equal, the solver
+        # takes the diagonal, which would then be right. So rows and columns are
+        # shuffled first.
         values = similarities.cpu().numpy()
-        random = np.random.default_rng(0)
-        rows, columns = (random.permutation(size) for size in values.shape)
-        chosen_rows, chosen_columns = linear_sum_assignment(
-            values[rows][:, columns], maximize=True
-        )
-        # an assigned pair exceeds every other similarity; all else stays in its order
-        raised = np.zeros_like(values)
-        raised[rows[chosen_rows], columns[chosen_columns]] = 1 + np.ptp(values)
-        return similarities + torch.from_numpy(raised).to(similarities.device)
+        n_signals, n_pictures = values.shape
+        rng = np.random.default_rng(0)
+        rows = rng.permutation(n_signals)
+        columns = rng.permutation(n_pictures)
+        shuffled = values[rows][:, columns]
+        assigned_rows, assigned_columns = linear_sum_assignment(shuffled, maximize=True)
+
+        # an assigned pair exceeds every other similarity
+        added = np.zeros_like(values)
+        added[rows[assigned_rows], columns[assigned_columns]] = 1 + np.ptp(values)
+        return similarities + torch.from_numpy(added).to(similarities.device)
 
 
 class Csls(Correction):
-    """Cross-domain similarity local scaling: what is near to everything counts less.
+    """Cross-domain similarity local scaling (CSLS).
 
-    Twice the similarity, less the mean similarities of signal and picture with their
-    neighbours.
+    The corrected value is twice the similarity, minus the mean similarity of the signal
+    to its nearest pictures, minus the mean similarity of the picture to its nearest
+    signals. So a picture that is similar to every signal loses its advantage.
 
     Source: Conneau et al. 2018 (arXiv 1710.04087), section 2.3.
     """
 
     neighbours: PositiveInt = Field(
-        5, description="nearest of the other side that are averaged"
+        5, description="number of nearest pictures or signals that are averaged"
     )
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
-        """Subtract from twice the similarities what signals and pictures have with
-        their neighbours.
-        """
-        # topk along either axis: neighbours of signals, and of pictures
+        """Subtract the mean similarities to the nearest pictures and signals."""
+        # axis 0 has the nearest signals of each picture, axis 1 the nearest pictures
         corrected = 2 * similarities
         for axis, size in enumerate(corrected.shape):
             nearest = similarities.topk(min(self.neighbours, size), axis).values
@@ -117,55 +143,55 @@ class Csls(Correction):
 
 
 class Sinkhorn(Correction):
-    """Sinkhorn's balance: every signal, and every picture, has as much similarity to
-    give as the others.
+    """Sinkhorn's balance of the similarities.
 
-    Published after CSLS, whose values it takes.
+    Similarities become a transport plan: positive weights whose sum is 1 for every
+    signal and for every picture. In publications it follows CSLS.
 
     Source: Cuturi 2013 (arXiv 1306.0895).
     """
 
     temperature: PositiveFloat = Field(
-        0.05, description="similarities are divided by this"
+        0.05, description="similarities are divided by this number"
     )
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
-        """Give the logarithm of the transport plan, in which no small value becomes
-        0.
-        """
-        # rows, then columns, sum to 1; logarithms keep small shares apart
-        plan = similarities / self.temperature
+        """Compute the logarithm [N, M] of the transport plan."""
+        # in logarithms, small weights do not underflow to 0
+        log_plan = similarities / self.temperature
         for _ in range(SINKHORN_ROUNDS):
             for axis in (1, 0):
-                plan = plan - plan.logsumexp(axis, keepdim=True)
-        return plan
+                log_plan = log_plan - log_plan.logsumexp(axis, keepdim=True)
+        return log_plan
 
 
 class Whitening(Correction):
-    """Whitening of the signal tokens by their own covariance; the gallery stays as it
-    is.
+    """Whitening of the signal tokens by their own covariance.
 
-    Comes first, as similarities are computed anew.
+    The gallery stays as it is. Whitening must be the first correction, because it
+    computes the similarities again from the tokens.
     """
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
-        """Compare whitened signal tokens with the gallery anew."""
-        return compare_tokens(self.whiten(signals), gallery)
+        """Compute the cosine similarities of whitened signal tokens to the gallery."""
+        return compute_cosines(self.whiten(signals), gallery)
 
     def whiten(self, signals: Tensor) -> Tensor:
-        """Whiten signal tokens [N, D], and bring them to unit length."""
-        # by singular values rather than the covariance, which tokens of a wide head
-        # have no room for
+        """Whiten signal tokens [N, D], and scale them to unit length."""
+        # The singular values give the variances. The covariance [D, D] of a wide head
+        # would not fit into memory.
         exact = signals.double()
-        left, spread, axes = torch.linalg.svd(
+        left, singular_values, axes = torch.linalg.svd(
             exact - exact.mean(0), full_matrices=False
         )
-        variances = spread.square() / len(signals)
-        # variances shrunk towards their mean over D, so that no small one is blown up
+        variances = singular_values.square() / len(signals)
+
+        # shrink variances towards their mean over all D dimensions, so that dimensions
+        # with little variance are not amplified
         mean_variance = variances.sum() / signals.shape[1]
         shrunk = (1 - SHRINKAGE) * variances + SHRINKAGE * mean_variance
-        whitened = (left * (spread / shrunk.clamp(min=MIN_TOKEN_LENGTH).sqrt())) @ axes
-        return normalise_tokens(whitened)
+        factors = singular_values / shrunk.clamp(min=MIN_TOKEN_LENGTH).sqrt()
+        return normalise_tokens((left * factors) @ axes)
 
 
 TINY = {
@@ -174,4 +200,4 @@ TINY = {
     "sinkhorn": Sinkhorn(),
     "whitening": Whitening(),
 }
-"""The parts of this shelf by kind, each small enough for tests."""
+"""Correction of each kind, with settings that are small enough for tests."""

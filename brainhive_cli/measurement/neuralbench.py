@@ -1,58 +1,77 @@
-"""Scores of NeuralBench's retrieval tasks, in its own protocol and under its own
-names.
-"""
+"""Scores of NeuralBench's retrieval tasks, by its protocol and under its names."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BEGINNING = "test/full_retrieval/"
+SCORE_PREFIX = "test/full_retrieval/"
+"""Beginning of the names of NeuralBench's retrieval scores."""
 
 
 def score(
-    targets: Tensor, predicted: Tensor, picture: Tensor, subject: Tensor
+    targets: Tensor, predictions: Tensor, picture_rows: Tensor, subjects: Tensor
 ) -> dict[str, float]:
-    """Measure single trials, and predictions that are averaged before they are ranked.
+    """Score single trials, and predictions averaged over trials.
 
-    Similarity is the product of a prediction as it is and a target of unit length; a
-    rank counts from 0, and half of the candidates that tie.
+    The similarity is the dot product of a prediction, without normalisation, and a
+    target of unit length. Ranks count from 0. A candidate that ties counts as half a
+    rank.
 
     Args:
-        targets: [M, D] one a picture.
-        predicted: [N, D] one a trial.
-        picture: [N] row of each trial's picture.
-        subject: [N].
+        targets: Embeddings [M, D] of the pictures.
+        predictions: Predicted embeddings [N, D] of the trials.
+        picture_rows: Row [N] in `targets` of the picture of each trial.
+        subjects: Number [N] of the subject of each trial, from 0.
 
     Returns:
-        Retrieval AUC (1 less rank / (M - 1), chance .5) and top-k, by NeuralBench's
-        names: of single trials, `_subject-agg` (mean over the trials of a subject and
-        picture), and `_instance-agg` (over those of all subjects).
+        Three scores by NeuralBench's names. `inv_norm_rank_mean` is the retrieval AUC,
+        1 - rank / (M - 1), with chance 0.5. `top1_acc` and `top5_acc` are shares of
+        ranks. Names without an ending are scores of single trials. With `_subject-agg`,
+        trials of the same subject and picture are averaged. With `_instance-agg`,
+        trials of the same picture are averaged over subjects.
 
     Source: facebookresearch/neuroai (MIT), neuralbench 0.4.0.
     """
     groups = {
-        "": torch.arange(len(predicted)),
-        "_subject-agg": subject * len(targets) + picture,
-        "_instance-agg": picture,
+        "": torch.arange(len(predictions)),
+        "_subject-agg": subjects * len(targets) + picture_rows,
+        "_instance-agg": picture_rows,
     }
     scores = {}
-    for ending, group in groups.items():
-        # the sum ranks as the mean does
-        _, member = group.unique(return_inverse=True)
-        sums = predicted.new_zeros(int(member.max()) + 1, predicted.shape[1])
-        shown = picture.new_zeros(len(sums)).scatter(0, member, picture)
-        ranks = rank(sums.index_add(0, member, predicted), targets, shown)
-        for name, values in (
-            ("inv_norm_rank_mean", 1 - ranks / (len(targets) - 1)),
-            ("top1_acc", ranks < 1),
-            ("top5_acc", ranks < 5),
-        ):
-            scores[f"{BEGINNING}{name}{ending}"] = values.float().mean().item()
+    for ending, group_of_trial in groups.items():
+        # sums have the same ranks as means
+        _, groups_from_0 = group_of_trial.unique(return_inverse=True)
+        n_groups = int(groups_from_0.max()) + 1
+        sums = predictions.new_zeros(n_groups, predictions.shape[1])
+        sums = sums.index_add(0, groups_from_0, predictions)
+        rows = picture_rows.new_zeros(n_groups)
+        rows = rows.scatter(0, groups_from_0, picture_rows)
+
+        ranks = rank(sums, targets, rows)
+        values_by_name = {
+            "inv_norm_rank_mean": 1 - ranks / (len(targets) - 1),
+            "top1_acc": ranks < 1,
+            "top5_acc": ranks < 5,
+        }
+        for name, values in values_by_name.items():
+            mean = values.float().mean().item()
+            scores[f"{SCORE_PREFIX}{name}{ending}"] = mean
     return scores
 
 
-def rank(predicted: Tensor, targets: Tensor, shown: Tensor) -> Tensor:
-    """Rank what each prediction shows, from 0; candidates that tie count half: [N]."""
-    similarity = predicted @ F.normalize(targets, dim=-1).T  # [N, M]
-    own = similarity.gather(1, shown[:, None])
-    return ((similarity > own).sum(1) + (similarity >= own).sum(1) - 1) / 2
+def rank(predictions: Tensor, targets: Tensor, picture_rows: Tensor) -> Tensor:
+    """Rank the picture of each prediction among all pictures.
+
+    Args:
+        predictions: Predicted embeddings [N, D].
+        targets: Embeddings [M, D] of the pictures.
+        picture_rows: Row [N] in `targets` of the picture of each prediction.
+
+    Returns:
+        Ranks [N], from 0. A candidate that ties counts as half a rank.
+    """
+    similarities = predictions @ F.normalize(targets, dim=-1).T  # [N, M]
+    target_values = similarities.gather(1, picture_rows[:, None])
+    n_above = (similarities > target_values).sum(1)
+    n_above_or_tied = (similarities >= target_values).sum(1)  # with the picture itself
+    return (n_above + n_above_or_tied - 1) / 2

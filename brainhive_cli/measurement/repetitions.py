@@ -1,4 +1,8 @@
-"""Repetitions of a picture that are far apart in time."""
+"""Repetitions of a picture that are far apart in time.
+
+Slow drift of the recording makes neighbouring trials similar, whatever they show. So
+two repetitions of a picture count as independent only if they are far apart.
+"""
 
 import numpy as np
 
@@ -14,20 +18,22 @@ from brainhive_cli.measurement.trial_order import (
     p_of_shared_order,
 )
 
-CLUMPED_BLOCKS = 0.2
-"""p up to which blocks of one picture count as near each other."""
+MAX_CLUMPED_BLOCKS_P = 0.2
+"""Largest p of the test of clumping for which blocks of the same picture count as too
+near to each other.
+"""
 
 
 def find_shared_order(order: TrialOrder) -> str:
-    """Find whether items came in one order in all runs, or in all sessions.
+    """Find out if items came in the same order in all runs or in all sessions.
 
     Returns:
-        `runs` or `sessions`; empty where their order differs.
+        `runs` or `sessions`. Empty if the order differs.
     """
     trials = order.label_each_trial()
-    for groups, number in (("runs", order.run), ("sessions", order.session)):
-        if p_of_shared_order(trials, number) <= SMALLEST_P:
-            return groups
+    for group_name, group in (("runs", order.run), ("sessions", order.session)):
+        if p_of_shared_order(trials, group) <= SMALLEST_P:
+            return group_name
     return ""
 
 
@@ -37,70 +43,91 @@ def separate_repetitions(
     runs: Times,
     onset_s: Times,
 ) -> Int64:
-    """Find parts of a recording such that repetitions of a picture in different parts
-    share no drift.
+    """Divide a recording into parts whose repetitions are far apart in time.
 
-    These are single trials where pictures were repeated in random order; else blocks of
-    successive trials of one picture, or runs, where these come in random order; else
-    sessions.
+    A part is the smallest of these units for which repetitions of a picture are spread
+    over the recording as in a random order:
+
+    - a single trial
+    - a block: successive trials of the same picture
+    - a run
+    - a session, without a test
+
+    If no times are known, each repetition is a part of its own.
 
     Args:
-        is_there: [N, R] which repetitions of each picture there are.
-        sessions: [N, R] session of each, as `runs` and `onset_s`; None if not known.
-        runs: [N, R] run of each within its session.
-        onset_s: [N, R] onset of each within its run.
+        is_there: Mask [N, R] of the repetitions that exist for each picture.
+        sessions: Session [N, R] of each repetition, or None if unknown.
+        runs: Run [N, R] of each repetition in its session, or None if unknown.
+        onset_s: Onset [N, R] of each repetition in its run, or None if unknown.
 
     Returns:
-        [N, R] number of the part of each repetition among those of its picture, from 0.
+        Number [N, R] of the part of each repetition, from 0 for each picture.
 
     Raises:
-        BrainhiveError: if fewer than half of the repeated pictures have repetitions
-            that are far apart, or pictures came in one order in all runs or sessions,
-            whose drift may be the same.
+        BrainhiveError: if fewer than half of the repeated pictures have repetitions in
+            two parts, or if pictures came in the same order in all runs or sessions, as
+            the drift may be the same in these.
     """
-    # without any times, repetitions are numbered as they are stored
-    picture = np.nonzero(is_there)[0]
-    times = (sessions, runs, onset_s)
+    # without times, every repetition is a part
     parts = np.tile(np.arange(is_there.shape[1]), (len(is_there), 1))
-    if all(known is None for known in times):
+    if sessions is None and runs is None and onset_s is None:
         return parts
 
-    # trials in the order of time
-    known = [values if values is None else values[is_there] for values in times]
-    order = TrialOrder.from_trials(np.arange(len(picture)), picture.tolist(), *known)
-    trial = order.item
-    shown = picture[trial]
-    if groups := find_shared_order(order._replace(item=shown)):
+    # sort the trials by time
+    picture_of_trial = np.nonzero(is_there)[0]
+    order = TrialOrder.from_trials(
+        np.arange(len(picture_of_trial)),
+        picture_of_trial.tolist(),
+        None if sessions is None else sessions[is_there],
+        None if runs is None else runs[is_there],
+        None if onset_s is None else onset_s[is_there],
+    )
+    trials = order.item
+    pictures = picture_of_trial[trials]
+    shared = find_shared_order(order._replace(item=pictures))
+    if shared:
         raise BrainhiveError(
-            f"pictures came in the same order in all {groups}, so their repetitions "
+            f"pictures came in the same order in all {shared}, so their repetitions "
             "agree by drift that these share",
-            f"show pictures in another order in each of the {groups}",
+            f"show pictures in another order in each of the {shared}",
         )
 
-    # from single trials to sessions, the finest level at which repetitions are apart
-    repeated = (is_there.sum(1) > 1).sum()
-    levels = [np.arange(len(trial)), number_blocks(order), order.run, order.session]
+    # find the finest level at which repetitions of a picture are far apart
+    n_repeated = (is_there.sum(1) > 1).sum()
+    levels = (np.arange(len(trials)), number_blocks(order), order.run, order.session)
     for depth, level in enumerate(levels):
-        pairs, first, pair_of_trial = np.unique(
-            [shown, level], axis=1, return_index=True, return_inverse=True
+        # a unit is a picture in a part, and units are sorted by picture
+        units, first_trials, unit_of_trial = np.unique(
+            [pictures, level], axis=1, return_index=True, return_inverse=True
         )
-        # too few pictures have two parts at this level, and fewer at coarser ones
-        if 2 * (np.bincount(pairs[0]) > 1).sum() < repeated:
+        picture_of_unit = units[0]
+
+        # stop if too few pictures have two units, as coarser levels have even fewer
+        n_separated = (np.bincount(picture_of_unit) > 1).sum()
+        if 2 * n_separated < n_repeated:
             break
-        # parts in the order of their first trials, each a trial of its picture
-        line = np.argsort(first)
-        block = np.zeros(len(line), np.int64)
-        units = TrialOrder(np.arange(len(line)), pairs[0][line], block, block)
-        level_of_p = CLUMPED_BLOCKS if depth else MAX_CLUMPED_P
-        if depth == len(levels) - 1 or p_of_clumping(units, block) > level_of_p:
-            # as pairs are sorted by picture
-            starts = np.searchsorted(pairs[0], np.arange(len(is_there)))
-            number = np.empty(len(trial), np.int64)
-            number[trial] = pair_of_trial.reshape(-1) - starts[shown]
-            parts[is_there] = number
+
+        # test if units of the same picture clump, in the order of their first trials
+        sorted_units = np.argsort(first_trials)
+        group = np.zeros(len(sorted_units), np.int64)
+        unit_order = TrialOrder(
+            item=np.arange(len(sorted_units)),
+            label=picture_of_unit[sorted_units],
+            session=group,
+            run=group,
+        )
+        is_session = depth == len(levels) - 1
+        max_clumped_p = MAX_CLUMPED_P if depth == 0 else MAX_CLUMPED_BLOCKS_P
+        if is_session or p_of_clumping(unit_order, group) > max_clumped_p:
+            # number the units of each picture from 0
+            first_units = np.searchsorted(picture_of_unit, np.arange(len(is_there)))
+            part_of_trial = np.empty(len(trials), np.int64)
+            part_of_trial[trials] = unit_of_trial.reshape(-1) - first_units[pictures]
+            parts[is_there] = part_of_trial
             return parts
     raise BrainhiveError(
         "repetitions of a picture follow one another, so they agree by slow drift "
         "alone",
-        "repeat pictures in other runs or sessions",
+        "repeat each picture in other runs or sessions",
     )

@@ -25,7 +25,7 @@ from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import BACKWARD, TRANSDUCTIVE
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.measurement.corrections import as_tokens, compare_tokens
+from brainhive_cli.measurement.corrections import compute_cosines, make_tokens
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import (
     find_nearest,
@@ -544,7 +544,7 @@ def rank_corrected(
             "set gallery=test, or leave corrections out",
         )
     similarities = {
-        subject: compare_tokens(signals, images) for subject, signals in tokens.items()
+        subject: compute_cosines(signals, images) for subject, signals in tokens.items()
     }
     scores = {}
     names = []
@@ -556,7 +556,7 @@ def rank_corrected(
             similarities[subject] = correct(
                 similarities[subject], signal_tokens, images.to(signal_tokens.device)
             )
-            corrected_tokens[subject], one_hot = as_tokens(similarities[subject])
+            corrected_tokens[subject], one_hot = make_tokens(similarities[subject])
 
         # the tokens of the candidates are one-hot, so they are equal for all subjects
         names.append(config.kind)

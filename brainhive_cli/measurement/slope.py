@@ -1,9 +1,9 @@
-"""Score of a picture against the cosine with its nearest training picture: above 0 if
-pictures near training pictures score better.
+"""Slope of retrieval scores over the similarity to the nearest training picture.
 
-Predictions lie near training pictures, whatever was seen, and so does a picture near
-them rank well for every signal. The score of a picture is therefore what its own
-signals give, less what signals of other pictures give.
+A slope above 0 means that pictures near the training pictures score better, which
+points to a leak. Predictions lie near training pictures whatever was seen, so a test
+picture near these ranks well for every signal. The score of a picture is therefore the
+rank advantage: how much better it ranks for its own signals than for other signals.
 """
 
 from collections import defaultdict
@@ -18,56 +18,84 @@ from brainhive_cli.measurement.units import MIN_UNITS_FOR_INTERVAL
 
 
 def average_by_unit(
-    items: Iterable[Mapping[str, Sequence[Any]]],
+    cells: Iterable[Mapping[str, Sequence[Any]]],
 ) -> tuple[Float64, Float64]:
-    """Average items by unit, as a concept, over all cells and subjects.
+    """Average items by unit over all cells and subjects.
+
+    A unit is a set of items that count as one in statistics, such as all pictures of a
+    concept.
 
     Args:
-        items: `units`, `nearest` and `surplus` [N] of each cell and subject.
+        cells: Columns of a cell and subject, with a value for each of N items: `units`
+            (name of the unit), `nearest` (cosine similarity to the nearest training
+            picture) and `surplus` (rank advantage, or None). A cell without cosines has
+            empty columns `nearest` and `surplus`.
 
     Returns:
-        Cosine with the nearest training picture, and `Scores.surplus`; [U] of the units
-        that have both.
+        Mean cosine similarity [U] and mean rank advantage [U] of each unit that has
+        both.
     """
-    # a cell without cosines has an empty list of them
-    values = defaultdict[str, list[Any]](list)
-    for one in items:
-        columns = (one[key] for key in ("units", "nearest", "surplus"))
-        for unit, nearest, surplus in zip(*columns, strict=False):
-            if surplus is not None:
-                values[unit].append((nearest, surplus))
-    means = [np.mean(pairs, 0) for pairs in values.values()]
-    cosine, score = np.reshape(means, (-1, 2)).T
-    return cosine, score
+    pairs_of_unit = defaultdict[str, list[tuple[float, float]]](list)
+    for cell in cells:
+        columns = zip(cell["units"], cell["nearest"], cell["surplus"], strict=False)
+        for unit, cosine, advantage in columns:
+            if advantage is not None:
+                pairs_of_unit[unit].append((cosine, advantage))
+    means = [np.mean(pairs, 0) for pairs in pairs_of_unit.values()]
+    cosines, scores = np.reshape(means, (-1, 2)).T
+    return cosines, scores
 
 
-def fit_slope(nearest: Float64, score: Float64, **how: Any) -> Metric:
-    """Fit the slope of scores [U] over cosines [U] by least squares, with a 95 % t
-    interval over units. It is of these subjects and these trainings.
+def fit_slope(
+    cosines: Float64,
+    scores: Float64,
+    protocol: str,
+    split: str,
+    seeds: tuple[int, ...],
+) -> Metric:
+    """Fit a line to scores over cosines by least squares.
 
-    The slope is the change of the score for one standard deviation of the cosines, as
-    these lie close together in one embedding and far apart in another.
+    The slope is the change of the score for one standard deviation of the cosines,
+    because cosines vary little in some embeddings and much in others. The 95 % interval
+    is a t interval over units. It holds for these subjects and these trainings.
 
     Args:
-        nearest: Not all equal.
-        score: Share of the wrong candidates that rank below, less that for signals of
-            other pictures.
-        how: Protocol, split and seeds of the metric.
+        cosines: Cosine similarity [U] of each unit to its nearest training picture, not
+            all equal.
+        scores: Rank advantage [U] of each unit.
+        protocol: Protocol of the metric.
+        split: Split of the metric.
+        seeds: Seeds of the metric.
+
+    Returns:
+        The slope. It has no interval if there are fewer than `MIN_UNITS_FOR_INTERVAL`
+        units, if the scores are equal, or if they lie on a line.
     """
     from scipy.special import stdtrit
 
-    # least squares by the steps of scipy.stats.linregress, which takes .6 s to import
-    covariances = np.cov(nearest / nearest.std(), score, bias=True)
+    # the steps of scipy.stats.linregress, which takes 0.6 s to import
+    covariances = np.cov(cosines / cosines.std(), scores, bias=True)
     (variance, covariance), (_, score_variance) = covariances
     slope = covariance / variance
-    count = len(score)
+    n_units = len(scores)
     low = high = None
-    if count >= MIN_UNITS_FOR_INTERVAL and score_variance > 0:
+    if n_units >= MIN_UNITS_FOR_INTERVAL and score_variance > 0:
         r = np.clip(covariance / np.sqrt(variance * score_variance), -1, 1)
-        error = np.sqrt((1 - r**2) * score_variance / variance / (count - 2))
+        error = np.sqrt((1 - r**2) * score_variance / variance / (n_units - 2))
         if error > 0:
-            width = float(stdtrit(count - 2, 0.975) * error)
-            low = slope - width
-            high = slope + width
-    ends: Any = {"low": low, "high": high, "interval": f"t over {count} units"}
-    return Metric("nearest_slope", slope, count, None, 0.0, **ends, **how)
+            half_width = float(stdtrit(n_units - 2, 0.975) * error)
+            low = slope - half_width
+            high = slope + half_width
+    return Metric(
+        name="nearest_slope",
+        value=slope,
+        n=n_units,
+        pool=None,
+        chance=0.0,
+        low=low,
+        high=high,
+        interval=f"t over {n_units} units",
+        protocol=protocol,
+        split=split,
+        seeds=seeds,
+    )

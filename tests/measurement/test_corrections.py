@@ -1,5 +1,5 @@
-"""Similarity corrections: published values, both directions, and nothing that the order
-of pictures gives.
+"""Corrections of similarities: published values, both directions, and no influence of
+the order of pictures.
 """
 
 from itertools import product
@@ -20,8 +20,8 @@ from brainhive_cli.measurement.corrections import (
     Csls,
     Sinkhorn,
     Whitening,
-    as_tokens,
-    compare_tokens,
+    compute_cosines,
+    make_tokens,
 )
 from brainhive_cli.measurement.ranks import rank_targets
 
@@ -33,14 +33,14 @@ def correct(
     kind: str, signals: Tensor, gallery: Tensor, similarities: Tensor | None = None
 ) -> Tensor:
     compared = (
-        compare_tokens(signals, gallery) if similarities is None else similarities
+        compute_cosines(signals, gallery) if similarities is None else similarities
     )
     return parts.load("corrections", kind).Config().build()(compared, signals, gallery)
 
 
 @pytest.fixture
 def pair() -> tuple[Tensor, Tensor]:
-    """40 signals of 60 pictures, of which some are near to everything."""
+    """Draw tokens of 40 signals and 60 pictures, some of which are near all signals."""
     random = torch.Generator().manual_seed(0)
     gallery = torch.randn(60, 16, generator=random) + 0.5 * torch.randn(
         16, generator=random
@@ -51,12 +51,12 @@ def pair() -> tuple[Tensor, Tensor]:
 def test_corrections_one_on_top_of_the_other_are_the_published_calibration(
     golden: Path,
 ):
-    """Golden values: whitening of the signals alone, CSLS of these, Sinkhorn's plan of
-    CSLS.
+    """The golden values are whitened signals, CSLS of these, and the transport plan
+    (Sinkhorn) of CSLS.
     """
-    known = load_file(golden / "methods" / "test_time.safetensors")
+    golden_values = load_file(golden / "methods" / "test_time.safetensors")
 
-    tokens = known["signal_tokens"], known["image_tokens"]
+    tokens = golden_values["signal_tokens"], golden_values["image_tokens"]
     compared = correct("whitening", *tokens)
     scaled = correct("csls", *tokens, compared)
     balanced = correct("sinkhorn", *tokens, scaled)
@@ -67,10 +67,10 @@ def test_corrections_one_on_top_of_the_other_are_the_published_calibration(
         (scaled, "csls_5"),
     ):
         torch.testing.assert_close(
-            found, known[f"expected.{name}"].double(), atol=ROUNDING, rtol=0
+            found, golden_values[f"expected.{name}"].double(), atol=ROUNDING, rtol=0
         )
     # the part gives the logarithm of the plan, and divides CSLS by a temperature
-    logarithm = known["expected.sinkhorn"].double().log()
+    logarithm = golden_values["expected.sinkhorn"].double().log()
     rounding = ROUNDING / Sinkhorn().temperature
     torch.testing.assert_close(balanced, logarithm, atol=rounding, rtol=0)
 
@@ -78,7 +78,7 @@ def test_corrections_one_on_top_of_the_other_are_the_published_calibration(
 def test_an_assignment_gives_each_signal_a_picture_and_keeps_the_order_of_the_rest(
     pair,
 ):
-    compared = compare_tokens(*pair)
+    compared = compute_cosines(*pair)
     assigned = correct("assignment", *pair)
 
     best = assigned.argmax(1)
@@ -96,7 +96,7 @@ def test_tokens_of_corrected_similarities_rank_as_these_do_in_both_directions(pa
     seen = torch.arange(40)
     for kind in KINDS:
         values = correct(kind, *pair)
-        signals, pictures = as_tokens(values)
+        signals, pictures = make_tokens(values)
 
         own = values.diagonal()
         assert torch.equal(
@@ -124,12 +124,12 @@ def test_the_order_of_signals_and_pictures_gives_nothing_away(pair):
 
 
 def test_a_constant_embedding_finds_no_more_than_guesses_do():
-    """Equal sums: an assignment that took the diagonal would find every picture."""
+    """Sums are all equal, so an assignment to the diagonal would be right everywhere."""
     gallery = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
     seen = torch.arange(200)
     for kind, pictures in product(KINDS, (gallery, torch.ones(200, 8))):
         signals = torch.ones(200, 8)
-        tokens: tuple[Tensor, Tensor] = as_tokens(correct(kind, signals, pictures))
+        tokens: tuple[Tensor, Tensor] = make_tokens(correct(kind, signals, pictures))
         hits = int((rank_targets(*tokens, seen) == 1).sum())
         # of guesses 1 is expected, and more than 5 are once in 2000 times
         assert hits <= 5
@@ -137,7 +137,7 @@ def test_a_constant_embedding_finds_no_more_than_guesses_do():
 
 @pytest.mark.parametrize("count", [5, 40])
 def test_whitening_divides_by_the_root_of_the_shrunk_covariance(count):
-    """Fewer signals than dimensions, and more."""
+    """Use fewer signals than dimensions, and more."""
     random = np.random.default_rng(0)
     tokens = random.normal(size=(count, 12)) @ random.normal(size=(12, 12)) + 3
 
@@ -151,7 +151,7 @@ def test_whitening_divides_by_the_root_of_the_shrunk_covariance(count):
 
 
 def test_csls_takes_the_mean_of_the_nearest_on_either_side():
-    """By hand: two neighbours of three, of rows and of columns."""
+    """The means of two of three neighbours, by rows and by columns, are by hand."""
     similarities = torch.tensor([[0.9, 0.1, 0.5], [0.3, 0.2, 0.4], [0.0, 0.8, 0.6]])
     rows = torch.tensor([0.7, 0.35, 0.7])
     columns = torch.tensor([0.6, 0.5, 0.55])
@@ -167,7 +167,7 @@ def test_csls_takes_the_mean_of_the_nearest_on_either_side():
 
 def test_sinkhorns_plan_has_equal_rows_and_columns(pair, monkeypatch):
     monkeypatch.setattr(corrections, "SINKHORN_ROUNDS", 200)
-    compared = compare_tokens(*pair)[:, :40]
+    compared = compute_cosines(*pair)[:, :40]
     plan = Sinkhorn(temperature=0.3).correct(compared, *pair).exp()
 
     for axis in (0, 1):

@@ -1,4 +1,4 @@
-"""NeuralBench's scores, loss and ranks, as its own code gives them."""
+"""NeuralBench's scores, loss and ranks are the values of its own code."""
 
 from pathlib import Path
 
@@ -10,52 +10,52 @@ from brainhive_cli.measurement import neuralbench
 from brainhive_cli.models.losses import ClipConfig, LossContext
 
 FIRST = 8
-"""Trials of the batch whose loss is known."""
+"""Number of trials in the batch whose loss was recorded."""
 
 
 def test_scores_and_loss_are_neuralbench_s(golden: Path) -> None:
-    """Of facebookresearch/neuroai@af8ce00, run as published."""
-    known = load_file(golden / "methods/neuralbench_scores.safetensors")
-    gallery = known["expected.gallery"]
+    """The golden values come from facebookresearch/neuroai@af8ce00 as published."""
+    recorded = load_file(golden / "methods/neuralbench_scores.safetensors")
+    gallery = recorded["expected.gallery"]
     row_of = {
-        int(name): row for row, name in enumerate(known["expected.gallery_picture"])
+        int(name): row for row, name in enumerate(recorded["expected.gallery_picture"])
     }
-    picture = torch.tensor([row_of[int(name)] for name in known["picture"]])
-    predicted = known["predicted"]
+    picture = torch.tensor([row_of[int(name)] for name in recorded["picture"]])
+    predicted = recorded["predicted"]
 
-    scores = neuralbench.score(gallery, predicted, picture, known["subject"])
+    scores = neuralbench.score(gallery, predicted, picture, recorded["subject"])
     for ending in ("", "_subject-agg", "_instance-agg"):
         for name in ("top1_acc", "top5_acc"):
-            expected = known[f"expected.{name}{ending}"].item()
+            expected = recorded[f"expected.{name}{ending}"].item()
             assert scores[f"test/full_retrieval/{name}{ending}"] == pytest.approx(
                 expected
             )
-        ranks = known[f"expected.ranks{ending}"]
+        ranks = recorded[f"expected.ranks{ending}"]
         auc = 1 - ranks.mean().item() / (len(gallery) - 1)
         name = f"test/full_retrieval/inv_norm_rank_mean{ending}"
         assert scores[name] == pytest.approx(auc)
     ranks = neuralbench.rank(predicted, gallery, picture)
-    assert torch.equal(ranks, known["expected.ranks"])
+    assert torch.equal(ranks, recorded["expected.ranks"])
 
     # the loss of the recipe
     settings = {"directions": "to_target", "normalise_signal": False}
     settings |= {"initial_logit_scale": 0.0, "learn_scale": False}
     batch = predicted[:FIRST].clone().requires_grad_()
     context = LossContext(stimuli=torch.arange(FIRST))
-    loss = ClipConfig(**settings).build()(batch, known["true"][:FIRST], context)
+    loss = ClipConfig(**settings).build()(batch, recorded["true"][:FIRST], context)
     loss.backward()
-    torch.testing.assert_close(loss, known["expected.loss_of_first_8"])
-    torch.testing.assert_close(batch.grad, known["expected.grad_of_first_8"])
+    torch.testing.assert_close(loss, recorded["expected.loss_of_first_8"])
+    torch.testing.assert_close(batch.grad, recorded["expected.grad_of_first_8"])
 
 
 def test_trials_of_a_batch_find_their_targets_as_neuralbench_s(golden: Path) -> None:
-    known = load_file(golden / "methods/neuralbench_scores.safetensors")
-    predicted, targets = known["predicted"][:FIRST], known["true"][:FIRST]
+    recorded = load_file(golden / "methods/neuralbench_scores.safetensors")
+    predicted, targets = recorded["predicted"][:FIRST], recorded["true"][:FIRST]
 
     ranks = neuralbench.rank(predicted, targets, torch.arange(FIRST))
 
     top5 = (ranks < 5).float().mean()
-    assert top5 == known[f"expected.batch_top5_acc_of_first_{FIRST}"]
+    assert top5 == recorded[f"expected.batch_top5_acc_of_first_{FIRST}"]
 
 
 def test_candidates_that_tie_count_half() -> None:

@@ -19,8 +19,8 @@ from brainhive_cli.measurement.repetitions import separate_repetitions
     ],
 )
 def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
-    """Issue 60, row 3: repetitions in a row agreed by drift, so that the ceiling of
-    noise was .62 of .01. Issue 84, row 2: fifty pictures, eight repetitions each.
+    """Fifty pictures have eight repetitions each. If repetitions follow one another,
+    drift alone makes them agree. The ceiling of noise was then 0.62, not 0.01.
     """
     random, pictures = np.random.default_rng(0), np.arange(50)
     shown, sessions = np.repeat(random.permutation(pictures), 8), None

@@ -1,4 +1,4 @@
-"""Score against the nearest training picture: no slope without a leak, one with it."""
+"""Slope of scores over the similarity to the nearest training picture."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ HOW = {"protocol": "", "split": "test", "seeds": ()}
 
 
 def simulate(random: np.random.Generator, effect: float) -> tuple[Any, Any]:
-    """50 concepts of two pictures, whose cosines and scores vary by concept."""
+    """Draw 50 concepts of two pictures, whose cosines and scores vary by concept."""
     units = np.repeat(np.arange(50), 2)
     cosines = 0.6 + 0.1 * (random.normal(size=50)[units] + random.normal(size=100) / 2)
     latent = random.normal(size=50)[units] + random.normal(size=100)
@@ -77,17 +77,17 @@ def test_slope_and_interval_are_those_of_scipy() -> None:
 
 
 def test_noise_has_no_slope_where_all_embeddings_share_a_direction() -> None:
-    """Issue 84, row 7: a ridge that learned from noise gave a slope above 0 in all of
-    200 studies, since pictures near training pictures rank well for every signal.
+    """A ridge that is fitted to noise ranks pictures near the training pictures well
+    for every signal. Plain scores then had a slope above 0 in all of 200 studies.
     """
-    random, found = np.random.default_rng(0), 0
+    random, count = np.random.default_rng(0), 0
     names = [str(row) for row in range(60)]
     for _ in range(40):
         common = random.normal(size=32)
         pictures = common + random.normal(size=(210, 32)) * np.exp(-np.arange(32) / 20)
         pictures /= np.linalg.norm(pictures, axis=1, keepdims=True)
-        known, tested = pictures[:150], pictures[150:]
-        ridge = Ridge(150.0).fit(random.normal(size=(150, 80)), known)
+        train, tested = pictures[:150], pictures[150:]
+        ridge = Ridge(150.0).fit(random.normal(size=(150, 80)), train)
         predicted = ridge.predict(random.normal(size=(60, 80)))
         tokens = (torch.from_numpy(each).float() for each in (predicted, tested))
         table = rank_first_pictures(*tokens, 60)
@@ -95,13 +95,13 @@ def test_noise_has_no_slope_where_all_embeddings_share_a_direction() -> None:
         cell = {
             "units": names,
             "surplus": scores.compute_rank_advantages(),
-            "nearest": (tested @ known.T).max(1),
+            "nearest": (tested @ train.T).max(1),
         }
         low = fit_slope(*average_by_unit([cell]), **HOW).low
-        found += low is not None and low > 0
+        count += low is not None and low > 0
 
     # 2.5 % are expected: 5 or more of 40 have a probability of .003
-    assert found <= 4
+    assert count <= 4
 
 
 def test_a_picture_is_compared_with_the_signals_of_other_pictures_of_its_fold() -> None:
