@@ -124,7 +124,7 @@ def test_the_order_of_signals_and_pictures_gives_nothing_away(pair):
 
 
 def test_a_constant_embedding_finds_no_more_than_guesses_do():
-    """Sums are all equal, so an assignment to the diagonal would be right everywhere."""
+    """All sums are equal, so an assignment to the diagonal would always be right."""
     gallery = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
     seen = torch.arange(200)
     for kind, pictures in product(KINDS, (gallery, torch.ones(200, 8))):
