@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 from rich import filesize
 
 from brainhive_cli.core.errors import raise_if_interrupted
-from brainhive_cli.core.tables import ONE_LINE, Table, draw, table_width, write_as_list
+from brainhive_cli.core.tables import (
+    ONE_LINE_ESCAPES,
+    Table,
+    render,
+    table_width,
+    write_as_list,
+)
 
 if TYPE_CHECKING:
     from brainhive_cli.core.errors import BrainhiveError
@@ -114,7 +120,7 @@ def show_traceback() -> None:
 def _write(*lines: str, style: str | None = None, console: Any = None) -> None:
     """Write lines in a style of rich, by default on stderr."""
     # Names may contain control characters, and brackets that rich reads as markup.
-    text = "\n".join(line.translate(ONE_LINE) for line in lines)
+    text = "\n".join(line.translate(ONE_LINE_ESCAPES) for line in lines)
     (console or _stderr()).print(
         text, style=style, highlight=False, markup=False, soft_wrap=True
     )
@@ -281,7 +287,7 @@ def show_table(table: Table) -> None:
     # let rich draw the table
     console.width = UNFOLDED_COLUMNS if table.is_copied else width
     with console.capture() as capture:
-        console.print(draw(table), highlight=False, markup=False)
+        console.print(render(table), highlight=False, markup=False)
 
     # strip blanks at the ends of lines, and cut rules to the width of the terminal
     lines = []
@@ -291,7 +297,7 @@ def show_table(table: Table) -> None:
         lines.append(line[:width] if is_rule else line)
     lines.append("")
     if table.note:
-        lines += textwrap.wrap(table.note.translate(ONE_LINE), width)
+        lines += textwrap.wrap(table.note.translate(ONE_LINE_ESCAPES), width)
         lines.append("")
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
@@ -332,7 +338,7 @@ class Bar:
         self.total = total
         self.items = 0
         self.is_of_item = is_of_item
-        self._description = description.translate(ONE_LINE)
+        self._description = description.translate(ONE_LINE_ESCAPES)
         self.label = self._description
         self._started_s = time.monotonic()
         self._advanced_s = self._started_s
@@ -361,7 +367,7 @@ class Bar:
         self.items += items
         self.label = self._description
         if note:
-            self.label += f" ({note.translate(ONE_LINE)})"
+            self.label += f" ({note.translate(ONE_LINE_ESCAPES)})"
         if items:
             self._advanced_s = time.monotonic()
             self._first = self._first or (self._advanced_s, self.items)

@@ -1,71 +1,71 @@
-"""Tables as data, how their numbers are written for people, and how a terminal or a
-spreadsheet shows them.
-"""
+"""Tables of results, and their output as text, CSV and JSON."""
 
 import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from itertools import chain
 from math import isfinite
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 INDENT = " " * 4
-"""Before the lines of a row that is written as a list."""
-BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-"""Characters that turn the direction of what follows, so that a name reads as
-another.
+"""Indent of the lines below the first, if a row is written as a list."""
+UNSAFE_CODES = (
+    range(9),
+    range(10, 32),
+    range(127, 160),
+    [0x2028, 0x2029],
+    # characters that change the direction of text, so that a name reads like another
+    [0x061C, 0x200E, 0x200F],
+    range(0x202A, 0x202F),
+    range(0x2066, 0x206A),
+    # characters without width, with which two different names look the same
+    [0xAD, 0x180E, 0xFEFF],
+    range(0x200B, 0x200E),
+    range(0x2060, 0x2065),
+    range(0xE0000, 0xE0080),
+    # surrogates, which no encoding can write
+    range(0xD800, 0xE000),
+)
+"""Code points of characters that end a line, control a terminal, reverse text, are
+invisible or cannot be encoded.
 """
-UNSEEN = (0xAD, 0x180E, *range(0x200B, 0x200E), *range(0x2060, 0x2065), 0xFEFF)
-"""Characters without width, by which two names look the same; Unicode's tags follow in
-`ONE_LINE`.
-"""
-ONE_LINE = {
-    code: ascii(chr(code))[1:-1]
-    for code in (
-        *range(9),
-        *range(10, 32),
-        *range(127, 160),
-        0x2028,
-        0x2029,
-        *BIDI,
-        *UNSEEN,
-        *range(0xD800, 0xE000),
-        *range(0xE0000, 0xE0080),
-    )
+ONE_LINE_ESCAPES = {
+    code: ascii(chr(code))[1:-1] for code in chain.from_iterable(UNSAFE_CODES)
 }
-"""What is written for characters that would end a line, steer a terminal, turn its text
-or stay unseen, and for those that no encoding can write: a name, whatever it holds,
-makes no line of its own.
+"""Escapes of unsafe characters, such as `\\n`. A text that is translated with these
+always stays in a single line.
 """
-ANY_LINES = {code: text for code, text in ONE_LINE.items() if code != 10}
-"""The same for texts of several lines."""
-IN_CELLS = {**ONE_LINE, 9: r"\t"}
-"""The same for cells of tables in files."""
+MULTI_LINE_ESCAPES = dict(ONE_LINE_ESCAPES)
+"""The same escapes for texts of several lines, which keep their line breaks."""
+del MULTI_LINE_ESCAPES[ord("\n")]
+CELL_ESCAPES = {**ONE_LINE_ESCAPES, ord("\t"): r"\t"}
+"""The same escapes for cells of tables in files, which also escape tabs."""
 FORMULA = re.compile(r"(^|;)(?=[=+\-@＝＋－＠])")
-"""Where a spreadsheet begins a formula, whatever separator it is set to (OWASP, CSV
-injection).
+"""Places in a text at which a spreadsheet may see the start of a formula, with any
+separator (OWASP, CSV injection).
 """
 NUMBERS = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( to -?[\d.]+)?", re.ASCII)
-"""A number, or the ends of an interval."""
-MARKDOWN = re.compile(r"[\\`*\[\]<>|&~]")
-"""Characters that begin markup, HTML, a link or another cell."""
+"""A number, or the two ends of an interval."""
+MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]<>|&~]")
+"""Characters that Markdown reads as markup, HTML, a link or the end of a cell."""
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """A cell whose text is not its value alone.
+    """Cell with more than a plain value.
 
     Attributes:
-        text: What is read.
-        small: What stands below it on a page, and behind it in a terminal, as an
-            interval.
-        value: What programs read, and what a column is sorted by; None for the text.
-        is_best: Whether it is the best of its column.
-        mark: What follows it, as a sign of significance.
-        is_grey: Of the first cell, whether its row is no result, which is grey and
-            stays below.
+        text: Text of the cell.
+        small: Small text, such as an interval. A page shows it below the text, and a
+            terminal behind the text.
+        value: Value for programs and for sorting the column. None takes the text.
+        is_best: True for the best value of a column.
+        mark: Mark behind the text, such as a sign of significance.
+        is_grey: In the first cell of a row: True if the row is not a result. The row is
+            grey, and stays at the bottom when the table is sorted.
     """
 
     text: str
@@ -76,42 +76,42 @@ class TableCell:
     is_grey: bool = False
 
     @classmethod
-    def of(cls, value: Any) -> Self:
-        """Make a cell of a number or a text; a cell stays as it is."""
+    def from_value(cls, value: Any) -> Self:
+        """Make a cell from a plain value. A cell is returned unchanged."""
         if isinstance(value, cls):
             return value
-        # bool is an int to Python, and no number to a reader
+        # in Python, a bool is also an int
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return cls(number(value), value=float(value) if is_number else None)
+        return cls(format_number(value), value=float(value) if is_number else None)
 
     def __str__(self) -> str:
-        """Give what a terminal shows."""
+        """Return the text with its mark."""
         return self.text + self.mark
 
 
 if TYPE_CHECKING:
     Value = Any
 else:
-    # what pydantic reads of a document
+    # the types that pydantic accepts in a document
     Value = TableCell | str | bool | int | float | None
-"""A text, a number, whether something is so, None for nothing, or a cell of its own."""
+"""Value of a cell. None is an empty cell."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table, for terminals, pages, papers and programs; it is an artifact of a
-    run, too.
+    """Table with a title. It can also be an artifact of a run.
 
     Attributes:
-        title: What is shown.
-        columns: [C] headings.
-        rows: [R][C] cells: plain values, or `TableCell`s.
-        section: The heading under which a page shows it.
-        note: What its reader must know.
-        is_list: Whether headings are left out where a terminal writes rows below one
-            another, since the table does not fit.
-        is_copied: Whether cells are lines to copy, which a terminal never folds.
-            Artifacts keep neither.
+        title: Title.
+        columns: Headings [C] of the columns.
+        rows: Cells [R][C]: plain values, or instances of `TableCell`.
+        section: Heading of the section of a page that shows the table.
+        note: Note below the table.
+        kind: Kind of the artifact.
+        is_list: Leave out the headings if a terminal is too narrow and shows each row
+            as a list. Artifacts do not keep this.
+        is_copied: Never fold cells in a terminal, because they hold lines to copy.
+            Artifacts do not keep this.
     """
 
     title: str
@@ -125,7 +125,7 @@ class Table:
     is_copied: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse rows of another length than the heading."""
+        """Raise an error if a row has more or fewer cells than there are columns."""
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(
@@ -134,23 +134,30 @@ class Table:
         object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the table as one dict a row, for JSON."""
-
-        # programs read the value of a cell, people its text
-        def read(cell: Any) -> Any:
-            if not isinstance(cell, TableCell):
-                return cell
-            return str(cell) if cell.value is None else cell.value
-
-        rows = [
-            dict(zip(self.columns, map(read, row), strict=True)) for row in self.rows
-        ]
+        """Return the table as plain values for JSON, with a dict for each row."""
+        rows = []
+        for row in self.rows:
+            values = map(_plain_value, row)
+            rows.append(dict(zip(self.columns, values, strict=True)))
         return {"title": self.title, "rows": rows, "note": self.note}
 
 
+def _plain_value(cell: Any) -> Any:
+    """Return the value of a cell for programs."""
+    if not isinstance(cell, TableCell):
+        return cell
+    return str(cell) if cell.value is None else cell.value
+
+
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Write rows as CSV. No text in it is a formula to a spreadsheet, which shows the
-    apostrophe before it or hides it.
+    """Write rows as CSV.
+
+    A spreadsheet must not read a text as a formula, so an apostrophe is written before
+    such a text. Spreadsheets show or hide the apostrophe.
+
+    Args:
+        columns: Headings.
+        rows: Values by heading. Missing values are empty cells.
     """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
@@ -163,29 +170,32 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 def _write_cell(value: Any) -> Any:
     if not isinstance(value, str) or NUMBERS.fullmatch(value):
         return value
-    return FORMULA.sub(r"\1'", value.translate(IN_CELLS))
+    return FORMULA.sub(r"\1'", value.translate(CELL_ESCAPES))
 
 
 def make_visible(value: Any) -> Any:
-    """Write control characters of a text, and those that turn or hide, as escapes."""
-    return value.translate(ANY_LINES) if isinstance(value, str) else value
+    """Replace the unsafe characters of a text by escapes. Other values are kept."""
+    return value.translate(MULTI_LINE_ESCAPES) if isinstance(value, str) else value
 
 
 def escape_markdown(value: Any) -> str:
-    """Write a text as a cell or sentence of Markdown, without any markup."""
-    return MARKDOWN.sub(r"\\\g<0>", str(value).translate(IN_CELLS))
+    """Write a value as Markdown that has no markup, for a cell or a sentence."""
+    return MARKDOWN_SYNTAX.sub(r"\\\g<0>", str(value).translate(CELL_ESCAPES))
 
 
-def number(value: Any) -> str:
-    """Write a number: three decimals of small ones, one of large ones, four digits of
-    tiny ones.
+def format_number(value: Any) -> str:
+    """Write a number for people, with fewer decimals for larger numbers.
+
+    Numbers below 10 have three decimals, below 1,000 one, and larger numbers none. Tiny
+    numbers are written as 4.9e-04, and integers in full. Missing, infinite and NaN
+    values are a dash. Other values are written as they are.
     """
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
 
-    # counts in full, with separators from five digits on
+    # integers have separators from five digits on
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if not isfinite(value):
@@ -193,136 +203,153 @@ def number(value: Any) -> str:
     if value and abs(value) < 0.0005:
         return f"{value:.1e}"
 
-    # three decimals of shares, fewer of larger numbers
-    digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
-    return f"{value:z,.{digits}f}"
+    # the format `z` writes -0.0 as 0.0
+    if abs(value) < 10:
+        return f"{value:z,.3f}"
+    return f"{value:z,.1f}" if abs(value) < 1000 else f"{value:z,.0f}"
 
 
-def brief(value: float) -> str:
-    """Write the tick of an axis, or a level of chance: no trailing zeros."""
+def format_tick(value: float) -> str:
+    """Write a number without trailing zeros, for the ticks of an axis."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def p_text(p: float | None) -> str:
-    """Write a p value: a dash where there is no test."""
+def format_p(p: float | None) -> str:
+    """Write a p value. Without a test it is a dash."""
     return "–" if p is None else f"{p:.2g}"
 
 
-def mean_sd(values: Iterable[float]) -> str:
-    """Write a mean with the standard deviation, where there are two values or more."""
-    listed = list(values)
-    if not listed:
+def format_mean_sd(values: Iterable[float]) -> str:
+    """Write the mean of some values, with the standard deviation if there are several.
+
+    Without values the result is a dash.
+    """
+    values = list(values)
+    if not values:
         return "–"
-    deviation = f" ± {stdev(listed):.3f}" if len(listed) > 1 else ""
-    return f"{mean(listed):.3f}{deviation}"
+    text = f"{mean(values):.3f}"
+    return f"{text} ± {stdev(values):.3f}" if len(values) > 1 else text
 
 
-def by_subject_and_seed(
+def make_subject_seed_table(
     title: str,
     values: Mapping[str, Mapping[str, Sequence[float]]],
     seeds: Sequence[str],
     note: str,
 ) -> Table:
-    """Lay out values by subject and seed, with mean ± sd over both.
+    """Make a table of values by subject (rows) and seed (columns).
+
+    The last column has mean and standard deviation over seeds, and the last row over
+    subjects.
 
     Args:
-        title: Of the table.
-        values: By subject and seed; by zero-shot transfer, several models of a seed
-            meet a subject.
-        seeds: Names of the columns.
-        note: Below the table.
+        title: Title of the table.
+        values: Values by subject and seed. A subject has several values of a seed if
+            several models with this seed were tested on the subject.
+        seeds: Seeds of the columns.
+        note: Note below the table.
     """
-    # several models of a seed count as their mean
-    means = {
-        subject: {seed: mean(scores) for seed, scores in row.items()}
-        for subject, row in values.items()
-    }
-    rows = [
-        (subject, *(row.get(seed) for seed in seeds), mean_sd(row.values()))
-        for subject, row in means.items()
-    ]
+    rows: list[list[Value]] = []
+    values_of_seed: dict[str, list[float]] = {seed: [] for seed in seeds}
+    subject_means = []
+    for subject, subject_values in values.items():
+        # several models of a seed count with their mean
+        seed_means = {seed: mean(scores) for seed, scores in subject_values.items()}
+        row: list[Value] = [subject]
+        for seed in seeds:
+            row.append(seed_means.get(seed))
+            if seed in seed_means:
+                values_of_seed[seed].append(seed_means[seed])
+        row.append(format_mean_sd(seed_means.values()))
+        rows.append(row)
+        subject_means.append(mean(seed_means.values()))
 
-    # the last row: over subjects, seed by seed
-    over = [
-        mean_sd(row[seed] for row in means.values() if seed in row) for seed in seeds
-    ]
-    rows.append(
-        ("mean ± sd", *over, mean_sd(mean(row.values()) for row in means.values()))
-    )
-    return Table(
-        title,
-        ("subject", *[f"seed {seed}" for seed in seeds], "mean ± sd"),
-        rows,
-        note=note,
-    )
+    last_row: list[Value] = ["mean ± sd"]
+    last_row += [format_mean_sd(values_of_seed[seed]) for seed in seeds]
+    last_row.append(format_mean_sd(subject_means))
+    rows.append(last_row)
+    columns = ["subject"]
+    columns += [f"seed {seed}" for seed in seeds]
+    columns.append("mean ± sd")
+    return Table(title, tuple(columns), rows, note=note)
 
 
-def draw(table: Table) -> Any:
-    """Draw a table for a terminal, which folds its cells."""
+def render(table: Table) -> Any:
+    """Render a table for a terminal, which may fold long cells.
+
+    Returns:
+        Object that rich can print.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    rich_table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in table.columns:
-        drawn.add_column(Text(_shown(heading)), overflow="fold")
+        rich_table.add_column(Text(_format_cell(heading)), overflow="fold")
     for row in table.rows:
-        is_grey = TableCell.of(row[0]).is_grey
-        drawn.add_row(
-            *(Text(_shown(cell)) for cell in row), style="dim" if is_grey else None
-        )
-    title = Text(table.title.translate(ONE_LINE), style="bold")
-    return Group(title, drawn)  # a title of the table's is folded at its width
+        texts = [Text(_format_cell(cell)) for cell in row]
+        is_grey = TableCell.from_value(row[0]).is_grey
+        rich_table.add_row(*texts, style="dim" if is_grey else None)
+
+    # rich would fold a title inside the table at the table's width
+    title = Text(table.title.translate(ONE_LINE_ESCAPES), style="bold")
+    return Group(title, rich_table)
 
 
 def write_as_list(table: Table, width: int) -> str:
-    """Write each row as its first cell, and the others below it, with their headings
-    unless `is_list`.
+    """Write each row as its first cell, and below it a line with the other cells.
+
+    The cells have their headings, unless `is_list` is set. Empty cells are left out.
+
+    Args:
+        table: Table.
+        width: Number of letters of a line.
     """
     from textwrap import fill
 
-    # cells that say nothing are left out
-    lines = [table.title.translate(ONE_LINE)]
-    for first, *rest in table.rows:
-        shown = dict(zip(table.columns[1:], map(_shown, rest), strict=True))
-        cells = [
-            text if table.is_list else f"{_shown(heading)} {text}"
-            for heading, text in shown.items()
-            if text not in ("", "–")
-        ]
-        lines += [
-            _shown(first),
-            fill(
-                " · ".join(cells),
-                width,
-                initial_indent=INDENT,
-                subsequent_indent=INDENT,
-                break_on_hyphens=False,
-            ),
-        ]
-    return "\n".join(
-        [
-            *lines,
-            *([fill(table.note.translate(ONE_LINE), width)] if table.note else []),
-            "",
-            "",
-        ]
-    )
+    headings = [_format_cell(heading) for heading in table.columns[1:]]
+    lines = [table.title.translate(ONE_LINE_ESCAPES)]
+    for row in table.rows:
+        cells = []
+        for heading, cell in zip(headings, row[1:], strict=True):
+            text = _format_cell(cell)
+            if text not in ("", "–"):
+                cells.append(text if table.is_list else f"{heading} {text}")
+        lines.append(_format_cell(row[0]))
+        cell_line = fill(
+            " · ".join(cells),
+            width,
+            initial_indent=INDENT,
+            subsequent_indent=INDENT,
+            break_on_hyphens=False,
+        )
+        lines.append(cell_line)
+    if table.note:
+        lines.append(fill(table.note.translate(ONE_LINE_ESCAPES), width))
+
+    # end with an empty line
+    lines += ["", ""]
+    return "\n".join(lines)
 
 
 def table_width(table: Table) -> int:
-    """Count the letters of a line of the table in a terminal."""
-    widths = [
-        max(map(len, map(_shown, column)))
-        for column in zip(table.columns, *table.rows, strict=True)
-    ]
-    return sum(widths) + 3 * (len(widths) - 1)  # gaps of three
+    """Return the number of letters of a table's lines in a terminal."""
+    widths = []
+    for column in zip(table.columns, *table.rows, strict=True):
+        widths.append(max(len(_format_cell(cell)) for cell in column))
+    return sum(widths) + 3 * (len(widths) - 1)  # gaps of three letters
 
 
-def _shown(cell: Any) -> str:
+def _format_cell(cell: Any) -> str:
+    """Write a cell for a terminal."""
     if cell is None:
         return "–"
     if isinstance(cell, TableCell) and cell.small:
-        return f"{cell} ({cell.small})".translate(ONE_LINE)
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell).translate(ONE_LINE)
+        return f"{cell} ({cell.small})".translate(ONE_LINE_ESCAPES)
+    return (
+        f"{cell:.4g}"
+        if isinstance(cell, float)
+        else str(cell).translate(ONE_LINE_ESCAPES)
+    )

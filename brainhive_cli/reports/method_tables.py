@@ -274,7 +274,7 @@ def join_tables(tables: Sequence[Table]) -> str:
         for values, cells in zip(table.as_dict()["rows"], table.rows, strict=True):
             row = {"protocol": table.title} | values
             for column, cell in zip(
-                table.columns, map(TableCell.of, cells), strict=True
+                table.columns, map(TableCell.from_value, cells), strict=True
             ):
                 if cell.small:
                     row[f"{column}, 95 % CI"] = cell.small

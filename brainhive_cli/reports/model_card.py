@@ -13,7 +13,7 @@ from brainhive_cli.core.measurements import (
     headlines,
     shown,
 )
-from brainhive_cli.core.tables import escape_markdown, make_visible, number
+from brainhive_cli.core.tables import escape_markdown, format_number, make_visible
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 IN_THE_INDEX = {"top1", "top3", "top5", "mean_rank", "mrr", "map"}
@@ -113,7 +113,11 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
     environment = Environment(
         keep_trailing_newline=True, autoescape=False, finalize=make_visible
     )
-    environment.filters |= {"cell": _write_cell, "number": number, "shown": shown}
+    environment.filters |= {
+        "cell": _write_cell,
+        "number": format_number,
+        "shown": shown,
+    }
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         card=page
     )

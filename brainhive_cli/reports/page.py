@@ -184,7 +184,7 @@ def group_artifacts(
 
 def read_cells(table: Table) -> tuple[list[list[TableCell]], set[int]]:
     """Return the cells of a table by row, and the indices of its numeric columns."""
-    rows = [list(map(TableCell.of, values)) for values in table.rows]
+    rows = [list(map(TableCell.from_value, values)) for values in table.rows]
     numeric_columns = set()
     for index, column in enumerate(zip(*rows, strict=True)):
         if all(NUMERIC.match(cell.text) for cell in column):

@@ -30,7 +30,7 @@ from brainhive_cli.core.measurements import (
     with_arrow,
 )
 from brainhive_cli.core.runs import LARGEST_RECIPE
-from brainhive_cli.core.tables import brief
+from brainhive_cli.core.tables import format_tick
 from brainhive_cli.reports import drawings
 from brainhive_cli.reports.drawings import (
     PNG_DPI,
@@ -337,7 +337,7 @@ def _make_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve 
     if beside_heading(values) == "people in general":
         title += " for these subjects"
     if line.chance is not None:
-        title += f"; broken line: chance, {brief(line.chance)}"
+        title += f"; broken line: chance, {format_tick(line.chance)}"
     return Curve(
         title, axis="", at=list(bar_metrics), lines=[line], value="", style="bars"
     )

@@ -42,7 +42,7 @@ from brainhive_cli.core.runs import (
     newest,
     of_variant,
 )
-from brainhive_cli.core.tables import Table, by_subject_and_seed, mean_sd
+from brainhive_cli.core.tables import Table, format_mean_sd, make_subject_seed_table
 from brainhive_cli.reports.tables import (
     SIGNIFICANCE_LEGEND,
     BestLabels,
@@ -360,7 +360,7 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
         values = [means.get(subject) for means in run_values.values()]
         rows.append([subject, *values])
     if len(rows) > 1:
-        spreads = [mean_sd(means.values()) for means in run_values.values()]
+        spreads = [format_mean_sd(means.values()) for means in run_values.values()]
         rows.append(["mean ± sd", *spreads])
     subject_table = Table(
         f"{shown(name)} by subject, averaged over seeds",
@@ -525,7 +525,7 @@ def _lay_out_cells(run: ShownRun) -> list[Table]:
                     value = cell.metrics[name].value
                     values[cell.subject][cell.seed].append(value)
             title = mark(f"{shown(name)} by subject and seed", caveats)
-            tables.append(by_subject_and_seed(title, values, seeds, note))
+            tables.append(make_subject_seed_table(title, values, seeds, note))
         return tables
 
     # otherwise each cell has a row, which its subject names if no other cell shares it

@@ -25,14 +25,14 @@ from brainhive_cli.core.measurements import (
     with_arrow,
 )
 from brainhive_cli.core.tables import (
-    IN_CELLS,
+    CELL_ESCAPES,
     Table,
     TableCell,
-    brief,
     escape_markdown,
+    format_number,
+    format_p,
+    format_tick,
     make_visible,
-    number,
-    p_text,
 )
 
 HERE = Path(__file__).parent
@@ -91,14 +91,14 @@ def templates() -> Any:
     environment.filters |= {
         "amount": write_amount,
         "signs": lambda caveats: mark("", caveats),
-        "brief": brief,
-        "cell": TableCell.of,
+        "brief": format_tick,
+        "cell": TableCell.from_value,
         "ends": write_ends,
-        "number": number,
-        "p": p_text,
+        "number": format_number,
+        "p": format_p,
         "signed": write_difference,
         "markdown": escape_markdown,
-        "tex": lambda text: str(text).translate(IN_CELLS).translate(LATEX),
+        "tex": lambda text: str(text).translate(CELL_ESCAPES).translate(LATEX),
         "shown": shown,
     }
     return environment
@@ -124,7 +124,7 @@ def render(template: str, **values: Any) -> str:
 
 def write_amount(value: float, name: str) -> str:
     """Write a value of a metric, in percent if the metric is a share."""
-    return f"{100 * value:.3g} %" if is_share(name) else number(value)
+    return f"{100 * value:.3g} %" if is_share(name) else format_number(value)
 
 
 def write_ends(metric: Metric) -> str:
@@ -227,7 +227,7 @@ def metric_table(
     }
     for row_heading, values in constants.items():
         metric_rows[row_heading] = [
-            value if value == ABSENT else TableCell(brief(value), value=value)
+            value if value == ABSENT else TableCell(format_tick(value), value=value)
             for value in values
         ]
     if len(rows) == 1:
@@ -296,7 +296,9 @@ def with_interval(
         return TableCell(ABSENT)
     interval = "" if metric.low is None else metric.interval_text()
     signs = mark(sign, metric.caveats)
-    return TableCell(number(metric.value), interval, metric.value, is_best, signs)
+    return TableCell(
+        format_number(metric.value), interval, metric.value, is_best, signs
+    )
 
 
 def difference_table(
@@ -326,7 +328,7 @@ def difference_table(
                 *([second] if has_one_first else [first, second]),
                 difference_cell(difference),
                 difference.n,
-                TableCell(p_text(difference.p), value=difference.p),
+                TableCell(format_p(difference.p), value=difference.p),
                 better,
             ]
         )

@@ -7,11 +7,11 @@ import pytest
 from brainhive_cli.core.tables import (
     Table,
     TableCell,
-    brief,
-    by_subject_and_seed,
-    mean_sd,
-    number,
-    p_text,
+    format_mean_sd,
+    format_number,
+    format_p,
+    format_tick,
+    make_subject_seed_table,
     table_width,
     write_as_list,
     write_csv,
@@ -44,7 +44,7 @@ from brainhive_cli.core.tables import (
     ],
 )
 def test_a_number_has_the_digits_of_its_size(value: Any, text: str) -> None:
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -53,15 +53,15 @@ def test_a_number_has_the_digits_of_its_size(value: Any, text: str) -> None:
      (-1234.5, "-1,234"), (2.0, "2")],
 )  # fmt: skip
 def test_a_tick_has_no_trailing_zeros(value: float, text: str) -> None:
-    assert brief(value) == text
+    assert format_tick(value) == text
 
 
 def test_p_and_mean_are_a_dash_where_there_are_none() -> None:
-    assert [p_text(p) for p in (None, 0.0, 0.0123, 1.0)] == ["–", "0", "0.012", "1"]
-    assert mean_sd([]) == "–"
-    assert mean_sd([0.5]) == "0.500"
-    assert mean_sd(iter([1.0, 3.0])) == "2.000 ± 1.414"
-    assert mean_sd([1.0, 2.0, 6.0]) == "3.000 ± 2.646"
+    assert [format_p(p) for p in (None, 0.0, 0.0123, 1.0)] == ["–", "0", "0.012", "1"]
+    assert format_mean_sd([]) == "–"
+    assert format_mean_sd([0.5]) == "0.500"
+    assert format_mean_sd(iter([1.0, 3.0])) == "2.000 ± 1.414"
+    assert format_mean_sd([1.0, 2.0, 6.0]) == "3.000 ± 2.646"
 
 
 def test_subjects_and_seeds_have_their_means() -> None:
@@ -69,7 +69,7 @@ def test_subjects_and_seeds_have_their_means() -> None:
         "subject 1": {"1": [1.0, 3.0], "2": [4.0]},
         "subject 2": {"2": [6.0]},
     }
-    table = by_subject_and_seed("Top-1", values, ["1", "2"], "a note")
+    table = make_subject_seed_table("Top-1", values, ["1", "2"], "a note")
     assert table.columns == ("subject", "seed 1", "seed 2", "mean ± sd")
     assert table.rows == (
         ("subject 1", 2.0, 4.0, "3.000 ± 1.414"),
@@ -92,11 +92,11 @@ def test_programs_read_values_and_people_texts() -> None:
         ],
         "note": "",
     }
-    assert TableCell.of(best) is best
-    assert TableCell.of(2) == TableCell("2", value=2.0)
-    assert TableCell.of(True) == TableCell("True") and TableCell.of(None) == TableCell(
-        "–"
-    )
+    assert TableCell.from_value(best) is best
+    assert TableCell.from_value(2) == TableCell("2", value=2.0)
+    assert TableCell.from_value(True) == TableCell("True") and TableCell.from_value(
+        None
+    ) == TableCell("–")
 
 
 def test_a_row_of_another_length_is_refused() -> None:

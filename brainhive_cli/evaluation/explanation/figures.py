@@ -9,7 +9,7 @@ import numpy as np
 
 from brainhive_cli.core.artifacts import Curve, CurveLine, Heatmap, Topomap
 from brainhive_cli.core.measurements import Metric, shown
-from brainhive_cli.core.tables import Table, TableCell, p_text
+from brainhive_cli.core.tables import Table, TableCell, format_p
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.evaluation.explanation.claims import choose_claims
 from brainhive_cli.evaluation.explanation.findings import (
@@ -171,7 +171,7 @@ def summary_table(results: Findings, protocol: str) -> Table:
                 finding.name,
                 shown(finding.metric),
                 finding.axis.where(peak),
-                TableCell(p_text(p), value=p),
+                TableCell(format_p(p), value=p),
                 finding.onset or None,
                 with_interval(finding.measured[peak]),
                 None if control is None else control[peak].value,

@@ -13,7 +13,7 @@ from brainhive_cli.core.measurements import (
     scope,
     shown,
 )
-from brainhive_cli.core.tables import Table, TableCell, p_text
+from brainhive_cli.core.tables import Table, TableCell, format_p
 from brainhive_cli.evaluation.retrieval.scopes import (
     ALONE,
     CEILING,
@@ -213,7 +213,7 @@ def _control(control: Control) -> list[Table]:
     for name, metric in control.metrics.items():
         mean, low, high = (metric[key] for key in ("mean", "low", "high"))
         drawn = TableCell(f"{mean:.3f}", f"{low:.3f} to {high:.3f}", mean)
-        rows.append((shown(name), metric["measured"], drawn, p_text(metric["p"])))
+        rows.append((shown(name), metric["measured"], drawn, format_p(metric["p"])))
     ends = "95 %" if control.draws >= FEWEST_DRAWS else "ends"
     columns = ("metric", "measured", f"mean, {ends} of draws", "p")
     note = (

@@ -11,7 +11,7 @@ from brainhive_cli.core import weights
 from brainhive_cli.core.measurements import Measurements, shown
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, finished_runs
-from brainhive_cli.core.tables import number, p_text
+from brainhive_cli.core.tables import format_number, format_p
 from brainhive_cli.data.targets.encoder_stores import list_changed
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
 from brainhive_cli.evaluation.retrieval.measure import measure_cell
@@ -82,7 +82,7 @@ def compare_metrics(reported: Measurements, found: Measurements) -> Iterator[str
                 values = getattr(stated, key, None), getattr(metric, key)
                 if not _is_equal(*values):
                     title = shown(name) if key == "value" else f"{key} of {shown(name)}"
-                    there, here = map(number, values)
+                    there, here = map(format_number, values)
                     yield f"{title}, {scope}: {there} reported, {here} measured again"
     for scope, items in found.items.items():
         # shared runs and sweeps have no items
@@ -90,7 +90,7 @@ def compare_metrics(reported: Measurements, found: Measurements) -> Iterator[str
             yield f"ranks, {scope}: others reported than measured again"
     for one, other in zip(reported.facts.answers, found.facts.answers, strict=False):
         if not _is_equal(one.p, other.p):
-            there, here = p_text(one.p), p_text(other.p)
+            there, here = format_p(one.p), format_p(other.p)
             yield f"p of {other.question}: {there} reported, {here} measured again"
 
 

@@ -10,7 +10,7 @@ from scipy.signal import lfilter
 
 from brainhive_cli.core.facts import CellFacts, ExplanationFacts
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.tables import p_text
+from brainhive_cli.core.tables import format_p
 from brainhive_cli.evaluation.explanation.claims import state_claims
 from brainhive_cli.evaluation.explanation.conclusion import list_scopes
 from brainhive_cli.evaluation.explanation.findings import (
@@ -96,7 +96,7 @@ def test_the_finding_says_when_and_where_how_sure_and_of_whom(space, where):
         finding_along(OVER_TIME, [0, 4, 6, 4]),
         finding_along(space, [0, 0, 4, 0], name="sensors"),
     ]
-    when, place = (p_text(claim.p) for claim in state_claims(results))
+    when, place = (format_p(claim.p) for claim in state_claims(results))
     finding = state(*results, scope="these 2 films")
     for fact in (
         "EEG",
@@ -125,12 +125,12 @@ def test_what_is_not_shown_is_said_not_to_be():
     assert none.corrected.min() > 0.05
     place = (
         f"(strongest at {none.axis.where(none.values.argmax())}, p = "
-        f"{p_text(state_claims([none])[0].p)}"
+        f"{format_p(state_claims([none])[0].p)}"
     )
     told, both, where = (
         state(none, subjects=2),
         state(none, some),
-        p_text(state_claims([some])[0].p),
+        format_p(state_claims([some])[0].p),
     )
     assert told.startswith("No single time")
     assert f"{place}, corrected over all times)" in told

@@ -1,5 +1,5 @@
 from brainhive_cli.core import measurements
-from brainhive_cli.core.tables import brief, number
+from brainhive_cli.core.tables import format_tick, number
 from brainhive_cli.evaluation.reconstruction.metric_parts import PARTS
 from brainhive_cli.measurement.metrics import tasks
 
@@ -30,7 +30,7 @@ def test_a_number_has_as_many_digits_as_can_be_read():
         "a",
     ]
     assert [number(value) for value in values] == texts
-    assert brief(0.010000000000000009) == "0.01" and brief(1 / 3) == "0.333"
+    assert format_tick(0.010000000000000009) == "0.01" and format_tick(1 / 3) == "0.333"
 
 
 def test_names_for_people_agree_with_the_parts_that_measure():

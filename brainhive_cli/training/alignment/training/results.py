@@ -10,7 +10,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.facts import TrainingFacts
 from brainhive_cli.core.measurements import Measurements, Metric, name_rows
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Table, mean_sd
+from brainhive_cli.core.tables import Table, format_mean_sd
 from brainhive_cli.reports.tables import ABSENT, published_tables, with_interval
 from brainhive_cli.training.alignment.cells import Cell
 
@@ -70,7 +70,9 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     means = []
     variant_names = name_rows(variant_metrics)
     for label, metrics in variant_metrics.items():
-        spread = mean_sd(metric.value for metric in metrics if metric is not None)
+        spread = format_mean_sd(
+            metric.value for metric in metrics if metric is not None
+        )
         if label:
             chance = metrics[0].chance if metrics[0] else ABSENT
             means.append((variant_names[label], spread, len(metrics), chance))
