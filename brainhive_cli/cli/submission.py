@@ -1,4 +1,9 @@
-"""Commands on a cluster: an array of tasks that share the cells of one line."""
+"""Submission of a command to the scheduler of a cluster (SLURM).
+
+A command becomes an array job. The tasks of the job run the same command line, and
+share its cells. A cell is a piece of work, such as the training of a model. The steps
+of a workflow become a chain of array jobs.
+"""
 
 import json
 import math
@@ -39,162 +44,184 @@ from brainhive_cli.core.jobs import list_inputs, resolve
 from brainhive_cli.core.launch import READ_ONLY
 from brainhive_cli.core.recipe import Recipe
 
-SUBMITTED = ".submitted"
-"""The folder below the runs that holds what was submitted."""
-LOGS = "logs"
-"""The folder of the tasks' output in a submission."""
+SUBMISSIONS_FOLDER = ".submitted"
+"""Name of the folder of all submissions, below the folder of the runs."""
+LOGS_FOLDER = "logs"
+"""Name of the folder with the output of the tasks, in the folder of a submission."""
 JOB_ID = "[0-9]{1,10}"
-"""The scheduler's number of a job."""
+"""Pattern of the scheduler's number of a job."""
 
 
 ClusterSteps = Mapping[str, tuple[str, int]]
-"""Array jobs, by the name of a script (that of a command, or a workflow's step): its
-text, and its tasks.
+"""Text of the job script and number of tasks, by the name of the script. The name is
+the command, or a step of a workflow.
 """
 
 
 def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) -> int:
-    """Submit a command, or print what would be submitted.
+    """Submit a command, or print its job scripts (`--check`).
 
     Args:
-        command: Its name.
-        module: That of the command.
-        recipe: The resolved recipe.
-        common: Options of the line.
+        command: Name of the command.
+        module: Module of the command.
+        recipe: Resolved recipe.
+        common: Values of the options that all commands have, by name.
 
     Returns:
         The exit code.
 
     Raises:
-        MissingData: if the command lacks something, or something is still to be
-            downloaded.
-        MissingExtra: if there is no scheduler here.
-        BrainhiveError: if the scheduler refuses.
+        RecipeError: if `--again` is set.
+        MissingData: if an input is missing or must be downloaded first.
+        MissingExtra: if this machine has no scheduler.
+        BrainhiveError: if the scheduler rejects the job.
     """
-    # a line with other folders is another one
+    if common.get("again"):
+        raise RecipeError(
+            "--again would repeat the whole work in each task",
+            f"remove the finished run ({Line('runs', 'rm', 'NAME')}), then use "
+            "--submit without --again",
+        )
+
+    # the name depends on the recipe and its folders
     identity = json.dumps(
         [recipe.fingerprint(), make_portable(recipe.paths.model_dump())]
     )
-    name = f"{command}-{documents.digest_text(identity)[:10]}"
-    folder = Path(os.path.abspath(recipe.paths.under_home("runs") / SUBMITTED / name))
-    if common.get("again"):
-        raise RecipeError(
-            "--again would make everything once more in each task",
-            (
-                f"remove what is finished ({Line('runs', 'rm', 'NAME')}), then "
-                "--submit without it"
-            ),
-        )
+    digest = documents.digest_text(identity)[:10]
+    submissions = recipe.paths.under_home("runs") / SUBMISSIONS_FOLDER
+    folder = Path(os.path.abspath(submissions / f"{command}-{digest}"))
 
-    # a script or an image runs what it likes on every node
-    for key in ("template", "container"):
-        if value := getattr(recipe.run.cluster, key):
-            foreign_code.require(key, f"run.cluster.{key} {value}")
+    # a job script or a container image can run any code on every node
+    cluster = recipe.run.cluster
+    if cluster.template:
+        foreign_code.require("template", f"run.cluster.template {cluster.template}")
+    if cluster.container:
+        foreign_code.require("container", f"run.cluster.container {cluster.container}")
     with console.progress(command):
         inputs = list_inputs(module, recipe)
         steps = _plan_steps(command, module, recipe, folder, common["allow_code"])
 
-    # what is to be downloaded before
-    needed = [one.error for one in inputs if not one.is_optional]
-    unreachable = [error.hint for error in needed if isinstance(error, hub.Unreachable)]
-    lines = [hint.removeprefix(hub.DOWNLOAD_ELSEWHERE) for hint in unreachable]
-    lines = [*dict.fromkeys([*(one.line for one in inputs if one.line), *lines])]
+    # check the inputs
+    download_lines = _list_downloads(inputs)
     if common["check"]:
-        return _show(steps, describe_missing(inputs), lines, common["json"])
+        missing = describe_missing(inputs)
+        return _show_scripts(steps, missing, download_lines, common["json"])
     require(inputs)
-    if lines:
+    if download_lines:
         raise MissingData(
-            "compute nodes have no internet, and not all is downloaded",
-            " && ".join(lines),
+            "compute nodes have no internet, and some inputs are not downloaded yet",
+            " && ".join(download_lines),
         )
 
-    # nothing is queued twice, and nothing that is finished; jobs are known by their
-    # names
-    jobs = list[dict[str, Any]]()
-    job_name = f"brainhive-{name.rpartition('-')[2]}"
+    # Submit the steps that are neither queued nor finished. The scheduler finds jobs of
+    # an earlier submission by their names.
+    jobs: list[dict[str, Any]] = []
+    job_name = f"brainhive-{digest}"
     job_names = ",".join(f"{job_name}-{step}" for step in steps)
-    queued = _ask(
+    queued_tasks = _run_scheduler(
         "squeue", "--me", "--noheader", "--array", "--format=%i", f"--name={job_names}"
     ).split()
-    if queued:
+    if queued_tasks:
         console.say(
-            f"{len(queued)} tasks of this line are queued or running; "
-            f"scancel --me --name={job_names} ends them"
+            f"{len(queued_tasks)} tasks of this command are queued or running; "
+            f"to stop them: scancel --me --name={job_names}"
         )
-    elif (count := _count_finished(command, module, recipe)) < 0:
-        console.say("all of this line is finished: nothing is submitted")
     else:
-        # the last one finishes the workflow, too
-        names = [*steps][count:] or [*steps][-1:]
-        open_steps = {step: steps[step] for step in names}
-        jobs = _submit(folder, job_name, _name_run(recipe, inputs), open_steps)
-        console.say(
-            f"logs are in {folder / LOGS}; squeue --me shows what waits and runs, "
-            f"scancel --me --name={job_names} ends it"
-        )
+        pending_steps = _select_pending_steps(command, module, recipe, steps)
+        if pending_steps:
+            jobs = _submit(folder, job_name, _pin_run(recipe, inputs), pending_steps)
+            console.say(
+                f"logs are in {folder / LOGS_FOLDER}; to list the tasks: squeue --me; "
+                f"to stop them: scancel --me --name={job_names}"
+            )
+        else:
+            console.say("the run is finished: nothing is submitted")
     if common["json"]:
         console.show_json({"folder": str(folder), "jobs": jobs})
     return 0
 
 
-def _name_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
-    """Name the run that is the newest now: tasks that start at other times read the
-    same one.
+def _list_downloads(inputs: Sequence[Input]) -> list[str]:
+    """List the command lines that download inputs, each once."""
+    lines = [item.line for item in inputs if item.line]
+    for item in inputs:
+        if not item.is_optional and isinstance(item.error, hub.Unreachable):
+            lines.append(item.error.hint.removeprefix(hub.DOWNLOAD_ELSEWHERE))
+    return list(dict.fromkeys(lines))
+
+
+def _pin_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
+    """Write the newest run into the recipe, if the recipe names no run.
+
+    Tasks start at different times. Without the name, a later task could read a newer
+    run than an earlier task.
     """
-    newest = next(
-        (
-            one.reference
-            for one in inputs
-            if one.name.startswith("run ") and one.reference
-        ),
-        "",
-    )
-    # commands without the key, named runs and sweeps stay as they are
-    is_named = getattr(recipe, "align_run", "") is not None or getattr(
-        recipe, "is_swept", False
-    )
-    if is_named or not newest:
+    run_names = []
+    for item in inputs:
+        if item.name.startswith("run ") and item.reference:
+            run_names.append(item.reference)
+
+    # the variants of a sweep and commands without the key name their runs differently
+    fields = recipe.model_dump(mode="json")
+    has_open_run = fields.get("align_run", "") is None and not recipe.is_swept
+    if not run_names or not has_open_run:
         return recipe
-    return type(recipe).model_validate(
-        {**recipe.model_dump(mode="json"), "align_run": newest}
-    )
+    return type(recipe).model_validate({**fields, "align_run": run_names[0]})
 
 
 def _plan_steps(
     command: str, module: Any, recipe: Any, folder: Path, runs_code: bool
 ) -> ClusterSteps:
-    """Fill in the script of each step: one of a command, those of a workflow."""
+    """Write the job script of a command, or of each step of a workflow.
+
+    Args:
+        command: Name of the command.
+        module: Module of the command.
+        recipe: Resolved recipe.
+        folder: Folder of the submission.
+        runs_code: True if the user's line had `--allow-code`.
+
+    Raises:
+        RecipeError: if two steps would have the same script.
+    """
     is_workflow = command == "workflow"
-    words = ["--allow-code"] if runs_code else []
-    steps = dict[str, tuple[str, int]]()
+    steps: dict[str, tuple[str, int]] = {}
     for name in recipe.list_steps() if is_workflow else [command]:
-        # as many tasks as there are cells, at most
+        # more tasks than cells would have nothing to do
         step_module, step_recipe = module, recipe
         if is_workflow:
             _, step_module, step_recipe = module.resolve_step(recipe, name, {})
         tasks = min(recipe.run.cluster.tasks, _count_cells(step_module, step_recipe))
 
-        # the line reads the recipe as it is now, up to this step of a workflow
-        text = yaml.safe_dump(
-            name, default_style='"', width=math.inf, allow_unicode=True
-        ).strip()
-        until = [f"until={text}"] if is_workflow else []
-        line = [command, "--recipe", str(folder / "line.yaml"), *words, *until]
-        # a step may have any name, as *prepare of neurons*
-        plain = re.sub(r"[^\w.-]+", "-", name) or "-"
-        if plain in steps:
-            raise RecipeError(
-                f"two steps have the name {plain!r} in files", f"rename {name!r}"
+        # The command line of the tasks reads a copy of the recipe. In a workflow, it
+        # runs all steps up to this one.
+        line = [command, "--recipe", str(folder / "line.yaml")]
+        if runs_code:
+            line.append("--allow-code")
+        if is_workflow:
+            quoted_name = yaml.safe_dump(
+                name, default_style='"', width=math.inf, allow_unicode=True
             )
-        steps[plain] = _fill_in(recipe, plain, line, tasks, folder), tasks
+            line.append(f"until={quoted_name.strip()}")
+
+        # a step may have any name, such as "prepare of neurons"
+        file_stem = re.sub(r"[^\w.-]+", "-", name) or "-"
+        if file_stem in steps:
+            raise RecipeError(
+                f"two steps have the same script name {file_stem!r}",
+                f"rename the step {name!r}",
+            )
+        script = _fill_template(recipe, file_stem, line, tasks, folder)
+        steps[file_stem] = script, tasks
     return steps
 
 
 def _count_cells(module: Any, recipe: Recipe) -> int:
-    """Count the cells of a command: one where none are counted.
+    """Count the cells of a command, which is the largest useful number of tasks.
 
-    Of a command that reads what is still to be made, no work is known: there are as
-    many as may be had.
+    The number is unknown if an earlier step must still make the inputs. The largest
+    number of tasks in the recipe is returned then. A command without cells has a single
+    task.
     """
     try:
         work = resolve(module, recipe).count_work()
@@ -203,71 +230,87 @@ def _count_cells(module: Any, recipe: Recipe) -> int:
     return work.cells if work else 1
 
 
-def _count_finished(command: str, module: Any, recipe: Recipe) -> int:
-    """Count the steps, from the first, that the line itself would take for finished; -1
-    for all of it.
+def _select_pending_steps(
+    command: str, module: Any, recipe: Recipe, steps: ClusterSteps
+) -> ClusterSteps:
+    """Select the steps that are not finished, as the command itself would find them.
+
+    Returns:
+        The steps. Empty if the whole command is finished.
     """
-    count = 0
-    with console.progress("looking for what is finished"):
+    with console.progress("checking which steps are finished"):
         with suppress(Unfinished):
             module.run(recipe, READ_ONLY)
-            return -1
-        with suppress(Unfinished):
-            for _ in (
-                module.run_steps(recipe, READ_ONLY, False)
-                if command == "workflow"
-                else ()
-            ):
-                count += 1
-    return count
+            return {}
+
+        # a workflow runs its steps in order, so count the finished steps at its start
+        n_finished = 0
+        if command == "workflow":
+            with suppress(Unfinished):
+                for _ in module.run_steps(recipe, READ_ONLY, False):
+                    n_finished += 1
+
+    # if only the end of the workflow itself is missing, the last step makes it
+    names = list(steps)
+    pending_names = names[n_finished:] or names[-1:]
+    return {name: steps[name] for name in pending_names}
 
 
-def _fill_in(
+def _wrap_in_container(container: str, has_gpu: bool) -> list[str]:
+    """Return the beginning of a command line that runs Brainhive in a container.
+
+    Home, the working folder and the cache of the hub have the same paths inside.
+    """
+    cache = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
+    folders = [os.path.abspath(path) for path in (home_folder(), Path.cwd(), cache)]
+    program = ["apptainer", "exec"]
+    if has_gpu:
+        program.append("--nv")
+    for folder in dict.fromkeys(folders):
+        program += ["--bind", folder]
+    program += ["--env", f"HF_HOME={cache}"]
+    return program + [container, "brainhive"]
+
+
+def _fill_template(
     recipe: Recipe, step: str, line: Sequence[str], tasks: int, folder: Path
 ) -> str:
-    """Fill the template of a job's script.
+    """Fill in the template of the job script.
+
+    Args:
+        recipe: Resolved recipe, with the keys of the cluster.
+        step: Name of the script.
+        line: Arguments of the command line that each task runs.
+        tasks: Number of tasks of the job.
+        folder: Folder of the submission.
+
+    Returns:
+        The text of the script.
 
     Raises:
-        MissingData: if there is no such template.
-        RecipeError: if it cannot be filled in, with its line.
+        MissingData: if the template does not exist.
+        RecipeError: if the template is invalid, or a value has characters that a script
+            must not contain.
     """
-    # the program that runs the line: this Python, or the container's
     cluster = recipe.run.cluster
-    gpus = (
-        (0 if recipe.run.device == "cpu" else 1)
-        if cluster.gpus is None
-        else cluster.gpus
-    )
-    program = [sys.executable, "-m", "brainhive_cli"]
-    if cluster.container:
-        # home, the working folder and the hub's cache have the same names inside
-        cache = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
-        folders = dict.fromkeys(
-            os.path.abspath(path) for path in (home_folder(), Path.cwd(), Path(cache))
-        )
-        words = [word for bound in folders for word in ("--bind", bound)] + [
-            "--env",
-            f"HF_HOME={cache}",
-        ]
-        program = [
-            "apptainer",
-            "exec",
-            *(["--nv"] if gpus else []),
-            *words,
-            cluster.container,
-            "brainhive",
-        ]
-
-    # the template sees values as the shell takes them
-    path = (
-        locate(cluster.template)
-        if cluster.template
-        else shipped_folder("recipes") / "cluster/slurm.sh.j2"
-    )
+    path = shipped_folder("recipes") / "cluster/slurm.sh.j2"
+    if cluster.template:
+        path = locate(cluster.template)
     if not path.is_file():
         raise MissingData(
-            f"no template {path}", "run.cluster.template names a file, or leave it out"
+            f"no template {path}",
+            "name an existing file in run.cluster.template, or leave it out",
         )
+
+    # tasks run the command line with this Python, or in the container
+    gpus = cluster.gpus
+    if gpus is None:
+        gpus = 0 if recipe.run.device == "cpu" else 1
+    program = [sys.executable, "-m", "brainhive_cli"]
+    if cluster.container:
+        program = _wrap_in_container(cluster.container, has_gpu=gpus > 0)
+
+    # the values of the template are quoted for the shell
     values = cluster.model_dump() | {
         "name": f"brainhive-{step}",
         "step": step,
@@ -278,7 +321,8 @@ def _fill_in(
         "working_folder": os.getcwd(),
     }
     for name, value in values.items():
-        if reason := describe_bad_text(str(value)):
+        reason = describe_bad_text(str(value))
+        if reason:
             raise RecipeError(
                 f"{name} of the script {reason}: {show_value(value)}",
                 "rename the folder",
@@ -287,105 +331,136 @@ def _fill_in(
             values[name] = shlex.quote(value)
     values["line"] = shlex.join([*program, *line])
 
-    # unknown names are errors
+    # a name that has no value is an error
     environment = Environment(
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    # a template may call methods and filters, which raise any kind of error
     try:
-        return environment.from_string(path.read_text("utf-8", "replace")).render(
-            values
-        )
-    except Exception as error:  # of any kind, as the template calls methods and filters
+        template = environment.from_string(path.read_text("utf-8", "replace"))
+        return template.render(values)
+    except Exception as error:
         raise RecipeError(
             f"{path}: {first_line(error)}",
-            f"the names it may use are {', '.join(sorted(values))}",
+            f"the template may use these names: {', '.join(sorted(values))}",
         ) from error
 
 
-def _show(
-    steps: ClusterSteps, missing: Sequence[str], lines: Sequence[str], as_json: bool
+def _show_scripts(
+    steps: ClusterSteps,
+    missing: Sequence[str],
+    download_lines: Sequence[str],
+    as_json: bool,
 ) -> int:
-    """Print the scripts, what is missing, and the line that downloads; the scheduler is
-    not asked.
+    """Print the job scripts, without asking the scheduler.
+
+    Args:
+        steps: Scripts to print.
+        missing: Descriptions of the missing inputs.
+        download_lines: Command lines that download inputs.
+        as_json: If True, print a JSON document.
+
+    Returns:
+        The exit code, which tells whether inputs are missing.
     """
+    exit_code = MissingData.exit_code if missing else 0
     if as_json:
         scripts = {step: script for step, (script, _) in steps.items()}
         console.show_json(
-            {"scripts": scripts, "missing": [*missing], "downloads": [*lines]}
+            {
+                "scripts": scripts,
+                "missing": list(missing),
+                "downloads": list(download_lines),
+            }
         )
+        return exit_code
+
+    for script, _ in steps.values():
+        console.show_text(*script.split("\n"))
+    for description in missing:
+        console.warn(f"missing: {description}")
+    if download_lines:
+        line = " && ".join(download_lines)
+        console.show_text(f"# First, on a machine with a network: {line}")
     else:
-        first = (
-            f"First, where there is a network: {' && '.join(lines)}" if lines else ""
-        )
-        for script, _ in steps.values():
-            console.show_text(*script.split("\n"))
-        for line in missing:
-            console.warn(f"missing: {line}")
-        console.show_text(f"# {first or 'Nothing is to be downloaded first'}")
-    return MissingData.exit_code if missing else 0
+        console.show_text("# All inputs are downloaded")
+    return exit_code
 
 
 def _submit(
     folder: Path, job_name: str, recipe: Recipe, steps: ClusterSteps
 ) -> list[dict[str, Any]]:
-    """Write the scripts and queue the steps, each after the one before; return the
-    jobs.
+    """Write the job scripts, and queue each step after the previous step.
+
+    Args:
+        folder: Folder of the submission.
+        job_name: Beginning of the names of the jobs.
+        recipe: Resolved recipe.
+        steps: Steps in their order.
+
+    Returns:
+        Step, id and number of tasks of each job.
+
+    Raises:
+        BrainhiveError: if the scheduler rejects a job.
     """
-    # the recipe as it is now: who edits the file later changes no task that waits
-    # without it the scheduler loses the output
-    (folder / LOGS).mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "line.yaml") as part:
-        part.write_text(recipe.to_yaml(), "utf-8")
+    # The scheduler needs the folder of the logs. The tasks read a copy of the recipe,
+    # so that later edits of the user's file do not change waiting tasks.
+    (folder / LOGS_FOLDER).mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / "line.yaml") as temporary_file:
+        temporary_file.write_text(recipe.to_yaml(), "utf-8")
 
-    jobs = list[dict[str, Any]]()
-    for step, (text, tasks) in steps.items():
-        script = folder / f"{step}.sh"
-        with atomic_write(script) as part:
-            part.write_text(text, "utf-8")
+    jobs: list[dict[str, Any]] = []
+    for step, (script, tasks) in steps.items():
+        script_file = folder / f"{step}.sh"
+        with atomic_write(script_file) as temporary_file:
+            temporary_file.write_text(script, "utf-8")
 
-        # one task that has seen the end of the step before is enough: it has waited for
-        # all cells
-        ends = (
-            [f"afterok:{jobs[-1]['id']}_{task}" for task in range(jobs[-1]["tasks"])]
-            if jobs
-            else []
-        )
-        after = (
-            ["--dependency", "?".join(ends), "--kill-on-invalid-dep=yes"]
-            if jobs
-            else []
-        )
-        answer = _ask(
-            "sbatch", "--parsable", f"--job-name={job_name}-{step}", *after, str(script)
-        )
+        # A task ends when all cells of its step are finished, so the next step may
+        # start after any task of the previous step.
+        arguments = ["--parsable", f"--job-name={job_name}-{step}"]
+        suffix = ""
+        if jobs:
+            previous_job = jobs[-1]
+            conditions = [
+                f"afterok:{previous_job['id']}_{task}"
+                for task in range(previous_job["tasks"])
+            ]
+            arguments += ["--dependency", "?".join(conditions)]
+            arguments.append("--kill-on-invalid-dep=yes")
+            suffix = f", after {previous_job['step']}"
+        answer = _run_scheduler("sbatch", *arguments, str(script_file))
+
+        # the answer is the number of the job, or number;cluster
         number = answer.strip().partition(";")[0]
         if not re.fullmatch(JOB_ID, number):
             raise BrainhiveError(
-                f"sbatch answers {number[:80]!r}, no number of a job",
-                "squeue --me lists what is queued",
+                f"sbatch answered {number[:80]!r} instead of a job number",
+                "list the queued jobs with squeue --me",
             )
-        waits = f", after {jobs[-1]['step']}" if jobs else ""
-        console.say(
-            f"submitted {step}: job {number}, {tasks} "
-            f"task{'s' if tasks > 1 else ''}{waits}"
-        )
+        plural = "s" if tasks > 1 else ""
+        console.say(f"submitted {step}: job {number}, {tasks} task{plural}{suffix}")
         jobs.append({"step": step, "id": number, "tasks": tasks})
     return jobs
 
 
-def _ask(program: str, *words: str) -> str:
-    """Run a program of the scheduler, and return what it prints.
+def _run_scheduler(program: str, *arguments: str) -> str:
+    """Run a program of the scheduler, and return its output.
+
+    Args:
+        program: Name of the program, such as "sbatch".
+        arguments: Arguments of the program.
 
     Raises:
-        MissingExtra: if it is not on this machine.
-        BrainhiveError: if it fails, with its own reason.
+        MissingExtra: if the program is not on this machine.
+        BrainhiveError: if the program fails. The message ends with its last line.
     """
     try:
-        done = subprocess.run(
-            [program, *words],
+        process = subprocess.run(
+            [program, *arguments],
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -393,17 +468,16 @@ def _ask(program: str, *words: str) -> str:
         )
     except FileNotFoundError:
         raise MissingExtra(
-            f"no {program} here: SLURM's programs are not on this machine",
+            f"no {program} on this machine: the programs of SLURM are not installed",
             "submit on a login node; --submit --check prints the script anywhere",
         ) from None
 
-    # programs of SLURM end with their reason, on either stream
-    if done.returncode:
-        reason = (
-            done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
-        ).splitlines()[-1]
+    # the programs of SLURM write the reason last, to stderr or stdout
+    if process.returncode:
+        output = process.stderr.strip() or process.stdout.strip()
+        reason = output.splitlines()[-1] if output else ""
         raise BrainhiveError(
-            f"{program}: {reason}",
+            f"{program}: {reason or f'exit code {process.returncode}'}",
             "check run.cluster; --submit --check prints the script",
         )
-    return done.stdout
+    return process.stdout

@@ -242,6 +242,11 @@ class Recipe(Section):
             return {**fields, "train": {**train, **precision}}
         return fields
 
+    @property
+    def is_swept(self) -> bool:
+        """True if the recipe has several variants (see `SweptRecipe`)."""
+        return False
+
     def fingerprint(self) -> str:
         """Return the fingerprint of the recipe and of the contents that it names.
 
