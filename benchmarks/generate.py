@@ -14,7 +14,7 @@ from harness import OVERHEAD, Bench, main, peak_bytes, reset_peak
 from shapes import sampling_bytes
 from torch import Tensor
 
-from brainhive_cli.core.device_memory import size_of
+from brainhive_cli.core.device_memory import count_bytes
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.media_files import to_bytes
@@ -164,7 +164,7 @@ def pictures(on: Bench) -> None:
         shapes = config.build("meta", DTYPES[output.precision])
         estimate = sampling_bytes(
             shapes, output.batch_size, output.resolution_px
-        ) + size_of(prior)
+        ) + count_bytes(prior)
         reset_peak()
         studio.generate()
         what = "reconstruct: peak allocated over its estimate"

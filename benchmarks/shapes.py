@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from brainhive_cli.core.device_memory import size_of
+from brainhive_cli.core.device_memory import count_bytes
 from brainhive_cli.models.generators._latent_diffusion import AT_ONCE
 from brainhive_cli.models.generators.animatediff import AnimateDiff
 from brainhive_cli.models.heads import Conditioning
@@ -138,7 +138,7 @@ def sampling_bytes(
         )
 
     # only the larger of both steps counts, as they come one after the other
-    weights = sum(map(size_of, generator.networks))
+    weights = sum(map(count_bytes, generator.networks))
     with torch.no_grad():
         decoding = peak(lambda: generator.vae.decode(first), generator.vae)
         denoising = peak(denoise, *generator.denoisers) + latents.nbytes

@@ -17,7 +17,7 @@ from PIL import Image
 from shapes import peak
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.device_memory import size_of
+from brainhive_cli.core.device_memory import count_bytes
 from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.data.signals.trials import Trials
@@ -271,7 +271,7 @@ class Model:
         learned = sum(
             each.numel() for each in aligner.parameters() if each.requires_grad
         )
-        total = size_of(aligner) + learned * ADAM + peak(step, aligner)
+        total = count_bytes(aligner) + learned * ADAM + peak(step, aligner)
         return total / 1e9, sum(each.numel() for each in aligner.parameters()) / 1e6
 
 

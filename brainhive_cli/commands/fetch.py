@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from brainhive_cli.core import console, hub
-from brainhive_cli.core.archives import archive_ending, choose_destination, unpack
+from brainhive_cli.core.archives import choose_destination, find_archive_suffix, unpack
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import Line, MissingData, RecipeError
 from brainhive_cli.core.files import require_free_space
@@ -167,7 +167,9 @@ def _list_source(
 
     # archives take at least their own size again when they are unpacked
     packed = sum(
-        file.size for file in due if recipe.unpack and archive_ending(Path(file.name))
+        file.size
+        for file in due
+        if recipe.unpack and find_archive_suffix(Path(file.name))
     )
     download = sum(file.size for file in due)
     require_free_space(
@@ -317,7 +319,7 @@ def _fetch(
 
     # unpack the archives, convert what no command reads
     for path in (root / file.name for file in files if recipe.unpack):
-        if archive_ending(path):
+        if find_archive_suffix(path):
             into = choose_destination(path, root, source.tops)
             console.say(f"unpacking {path} into {into}")
             details[f"unpacked {path.name}"] = unpack(path, into)

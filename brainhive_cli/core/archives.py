@@ -15,183 +15,209 @@ from zipfile import ZipFile, ZipInfo
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.files import atomic_write, require_free_space, resolve_below
 
-ZIP = ".zip"
-TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+ZIP_SUFFIX = ".zip"
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 OPENERS: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open,
     ".tgz": gzip.open,
     ".bz2": bz2.open,
     ".xz": lzma.open,
 }
-"""Functions that open a compressed file, by its ending."""
-COPIED_BYTES = 2**20
-"""Bytes of a file that are read at a time."""
-AGAIN = "delete it and fetch it again"
+"""Function that opens a compressed file, keyed by the suffix of the file."""
+CHUNK_BYTES = 2**20
+"""Number of bytes that are read from a file at a time."""
+UNIX_REGULAR_FILE = 8
+"""Type of a regular file in the upper four bits of a Unix mode."""
+FETCH_AGAIN_HINT = "delete it and fetch it again"
 Member = tuple[str, int, Callable[[], IO[bytes]]]
-"""File in an archive: its name, its size, and the function that opens it."""
+"""File in an archive: its name, its size in bytes, and the function that opens it."""
 
 
 def verify_compressed(path: Path) -> None:
-    """Read a compressed file to its end, where its checksum is compared; readers of its
-    parts stop before.
+    """Read a compressed file to its end, so that its checksum is compared.
+
+    Readers that need only a part of the file would not reach the checksum. A file that
+    is not compressed is not read.
 
     Raises:
         MissingData: if the checksum differs, or the file is cut short.
     """
-    if opener := OPENERS.get(path.suffix):
-        with reading(path, AGAIN), opener(path, "rb") as file:
-            # decompressors compare the checksum when they reach the end of the stream
-            while file.read(COPIED_BYTES):
-                pass
+    open_compressed = OPENERS.get(path.suffix)
+    if open_compressed is None:
+        return
+    with reading(path, FETCH_AGAIN_HINT), open_compressed(path, "rb") as file:
+        # decompressors compare the checksum when they reach the end of the stream
+        while file.read(CHUNK_BYTES):
+            pass
 
 
-def archive_ending(path: Path) -> str:
-    """Return the ending by which a file is an archive that `unpack` reads; empty if it
-    is none.
-    """
-    return next((ending for ending in (ZIP, *TAR) if path.name.endswith(ending)), "")
+def find_archive_suffix(path: Path) -> str:
+    """Return the suffix of an archive that `unpack` reads, empty for another file."""
+    for suffix in (ZIP_SUFFIX, *TAR_SUFFIXES):
+        if path.name.endswith(suffix):
+            return suffix
+    return ""
 
 
-def choose_destination(path: Path, root: Path, tops: Sequence[str]) -> Path:
-    """Choose the folder of an archive's files: the archive's folder, or one named after
-    the archive.
+def choose_destination(path: Path, root: Path, prefixes: Sequence[str]) -> Path:
+    """Choose the folder into which an archive is unpacked.
 
     Args:
-        path: The archive.
-        root: The folder of the data set.
-        tops: Beginnings of file names. Files so named at the top of an archive in
-            `root` itself belong into a folder named after the archive.
+        path: Archive.
+        root: Folder of the data set.
+        prefixes: Prefixes of file names. If the archive lies in `root`, and its first
+            file has such a prefix, its files need a folder of their own.
+
+    Returns:
+        A new folder with the name of the archive in that case. The folder of the
+        archive otherwise.
     """
     if path.parent != root:
         return path.parent
     with open_members(path) as members:
-        # the first file tells whether files lie at the top
-        first = next((name for name, _, _ in members), "")
-    if not tops or not first.startswith(tuple(tops)):
+        first_name, _, _ = next(members, ("", 0, None))
+    if not prefixes or not first_name.startswith(tuple(prefixes)):
         return root
-    return path.with_name(path.name.removesuffix(archive_ending(path)))
+    return path.with_name(path.name.removesuffix(find_archive_suffix(path)))
 
 
-def unpack(path: Path, into: Path) -> int:
-    """Unpack an archive. A file that is already there in its full size is kept.
+def unpack(path: Path, folder: Path) -> int:
+    """Unpack an archive. A file that already exists in its full size is kept.
+
+    Args:
+        path: Archive.
+        folder: Folder of the unpacked files.
 
     Returns:
         Number of files that were written.
 
     Raises:
-        MissingData: if the archive is damaged or cut short. Files written before stay.
-            A damaged compressed tar is refused before anything is written.
-        BrainhiveError: if a name in it leads out of the folder, or the disk has no room
-            for it.
+        MissingData: if the archive is damaged or cut short. A damaged compressed tar is
+            noticed before any file is written. Otherwise, the files before the damage
+            are written.
+        BrainhiveError: if the name of a file leads out of the folder, or the disk has
+            too little space.
     """
-    # a damaged tar is refused before anything is written
-    written = 0
+    n_written = 0
     verify_compressed(path)
     with open_members(path) as members:
         for name, size, open_member in members:
-            # members of an earlier, interrupted call stay
-            target = resolve_below(into, name, source=f"{path} holds a file that")
+            # a file may exist from an earlier call that was interrupted
+            target = resolve_below(folder, name, source=f"{path} holds a file that")
             if target.is_file() and target.stat().st_size == size:
                 continue
-            require_free_space(into, size, f"{name} of {path}", "make room")
+            require_free_space(folder, size, f"{name} of {path}", "free some space")
             with (
-                atomic_write(target, is_lasting=False) as part,
-                part.open("wb") as file,
+                atomic_write(target, is_lasting=False) as temporary,
+                temporary.open("wb") as file,
             ):
-                shutil.copyfileobj(open_member(), file, COPIED_BYTES)
-            written += 1
-    return written
+                shutil.copyfileobj(open_member(), file, CHUNK_BYTES)
+            n_written += 1
+    return n_written
 
 
 @contextmanager
 def open_members(path: Path) -> Iterator[Iterator[Member]]:
-    """Open an archive and list its files, without folders, links and devices.
+    """Open an archive, and list its files without folders, links and devices.
+
+    Args:
+        path: Archive.
+
+    Yields:
+        An iterator over the files, which is valid inside the `with` block.
 
     Raises:
-        MissingData: if it is damaged or cut short.
+        MissingData: if the archive is damaged or cut short.
     """
-    with reading(path, AGAIN):
-        if path.suffix == ZIP:
+    with reading(path, FETCH_AGAIN_HINT):
+        if path.suffix == ZIP_SUFFIX:
             with ZipFile(path) as archive:
-                # a member's CRC32 is verified when it is read
-                # upper four bits of a Unix mode: 8 for a regular file, 0 where no mode
-                # was written
-                yield (
-                    (
-                        info.filename.removeprefix("./"),
-                        info.file_size,
-                        partial(archive.open, info),
-                    )
-                    for info in zip_members(archive)
-                    if not info.is_dir() and info.external_attr >> 28 in (0, 8)
-                )
+                yield _iterate_zip_files(archive)
         else:
             with tarfile.open(path) as tar:
-                yield (
-                    (
-                        member.name.removeprefix("./"),
-                        member.size,
-                        partial(_extract, tar, member),
-                    )
-                    for member in _tar_files(tar)
-                )
+                yield _iterate_tar_files(tar)
+
+
+def _iterate_zip_files(archive: ZipFile) -> Iterator[Member]:
+    """Yield the files of a zip. `zipfile` compares the CRC32 of a file that is read."""
+    for info in list_zip_members(archive):
+        # the type is 0 if the archive stores no Unix mode
+        unix_type = info.external_attr >> 28
+        if not info.is_dir() and unix_type in (0, UNIX_REGULAR_FILE):
+            name = info.filename.removeprefix("./")
+            yield name, info.file_size, partial(archive.open, info)
+
+
+def _iterate_tar_files(tar: tarfile.TarFile) -> Iterator[Member]:
+    """Yield the files of a tar."""
+    for member in _read_headers(tar):
+        name = member.name.removeprefix("./")
+        yield name, member.size, partial(_extract, tar, member)
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     """Open a file of a tar."""
     file = tar.extractfile(member)
-    assert file is not None  # as it is a file
+    assert file is not None  # because the member is a regular file
     return file
 
 
-def zip_members(archive: ZipFile) -> list[ZipInfo]:
-    """List the members. One whose CRC32 is 0, as some tools and torch write it, is read
-    without comparing it.
+def list_zip_members(archive: ZipFile) -> list[ZipInfo]:
+    """List the members of a zip.
+
+    Some tools, such as torch, write 0 instead of the CRC32. Such members are read
+    without comparing the CRC32.
     """
     members = archive.infolist()
     for member in members:
-        member.CRC = member.CRC or None  # type: ignore[assignment]  # which zipfile then does not compare
+        # zipfile does not compare a CRC32 of None
+        member.CRC = member.CRC or None  # type: ignore[assignment]
     return members
 
 
-def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield name, byte offset and size of each file in a tar that is not compressed.
+def list_tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """List the files of a tar that is not compressed.
+
+    Yields:
+        Name, offset in bytes and size in bytes of each file.
 
     Raises:
-        TarError: at the first header that is none, or that claims what cannot be.
+        TarError: if a header is damaged, or states an impossible size or type.
     """
-    # `r:` refuses compression, under which offsets are not those of the file
+    # `r:` refuses a compressed tar, in which offsets are not positions in the file
     with tarfile.open(path, "r:") as tar:
-        for member in _tar_files(tar):
+        for member in _read_headers(tar):
             yield member.name, member.offset_data, member.size
 
 
-def _tar_files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the files of a tar; tarfile alone would end at a damaged header, and never
-    at a negative size.
+def _read_headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the headers of the regular files of a tar.
+
+    `tarfile` takes a damaged header for the end of the tar, and reads forever if a size
+    is negative. This function raises an error in both cases.
+
+    Raises:
+        TarError: if a header is damaged, or states an impossible size or type.
     """
     for member in tar:
-        if (
-            member.size < 0
-            or member.issparse()
-            or member.type not in tarfile.SUPPORTED_TYPES
-        ):
+        is_known_type = member.type in tarfile.SUPPORTED_TYPES
+        if member.size < 0 or member.issparse() or not is_known_type:
             raise tarfile.ReadError(
                 f"a member of type {member.type!r} and {member.size} bytes"
             )
         if member.isfile():
             yield member
-        tar.members.clear()  # type: ignore[attr-defined]  # or all headers stay in memory
+        # otherwise all headers stay in memory
+        tar.members.clear()  # type: ignore[attr-defined]
 
-    # what follows the last member is the end, or nothing, as some tools leave the end
-    # out
+    # zeros mark the end of a tar, and some tools write no mark
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(tarfile.BLOCKSIZE).strip(tarfile.NUL):
         raise tarfile.ReadError(f"neither a file nor the end at byte {tar.offset}")
 
 
-def read_at(file: IO[bytes], at: int, size: int) -> bytes:
-    """Read bytes at an offset."""
-    file.seek(at)
+def read_bytes(file: IO[bytes], offset: int, size: int) -> bytes:
+    """Read bytes at an offset in a file."""
+    file.seek(offset)
     return file.read(size)

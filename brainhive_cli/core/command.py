@@ -334,7 +334,7 @@ class Result:
             from brainhive_cli.core import device_memory
 
             key = self.work.key(command, launch.device_name, launch.processes)
-            peak_bytes = device_memory.peak_bytes(launch.device)
+            peak_bytes = device_memory.read_peak_bytes(launch.device)
             self.work.remember(runs, key, self.work.seconds or seconds, peak_bytes)
             device_memory.reset_peak(launch.device)  # for the next step of a workflow
 

@@ -31,7 +31,12 @@ from brainhive_cli.core.files import (
     read_regular,
     resolve_below,
 )
-from brainhive_cli.core.network import BUSY, ask, call_in_thread, find_bad_proxy
+from brainhive_cli.core.network import (
+    BUSY_STATUSES,
+    call_in_thread,
+    call_with_retries,
+    find_bad_proxy,
+)
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Folder of the demo's weights, to which `demo:` references lead."""
@@ -222,7 +227,7 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
 
     try:
         with console.hide_progress():
-            return ask(partial(call_in_thread, download), _read_response)
+            return call_with_retries(partial(call_in_thread, download), _read_response)
     except Exception as error:
         bad_proxy = find_bad_proxy(error)
         if bad_proxy is not None:
@@ -268,7 +273,7 @@ def list_digests(repository: str, repo_type: str, commit: str) -> dict[str, str]
         )
 
     try:
-        tree = ask(read_tree, _read_response)
+        tree = call_with_retries(read_tree, _read_response)
     except _list_client_errors() as error:
         raise _describe_failure(repository, error, repo_type, {}) from error
     digests = {}
@@ -557,7 +562,7 @@ def _describe_failure(
         )
 
     # the hub cannot be reached, or is busy
-    if is_not_cached or status in BUSY:
+    if is_not_cached or status in BUSY_STATUSES:
         revision = options.get("revision")
         line = download_line(
             repository,
@@ -566,7 +571,7 @@ def _describe_failure(
             *([f"--revision={revision}"] if revision else []),
         )
         reason = "cannot be reached"
-        if status in BUSY:
+        if status in BUSY_STATUSES:
             reason = f"is busy (it answers {status}): try again in some minutes"
         return Unreachable(
             f"{repository} is not in the hub's cache and the hub {reason}",

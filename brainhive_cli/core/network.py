@@ -1,6 +1,4 @@
-"""Requests of the web: servers that are busy are asked again, other kinds of address
-are refused, and proxies that cannot be used are named.
-"""
+"""Requests to web servers, with retries if a server is busy."""
 
 import os
 import re
@@ -28,81 +26,99 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
 
 Response = TypeVar("Response")
 RETRY_WAITS_S = (1.0, 4.0)
-"""Seconds before a busy server is asked for the second and the third time."""
+"""Seconds to wait before the second and before the third request to a busy server."""
 MAX_WAIT_S = 10.0
-"""The longest wait that a server may ask for by its header Retry-After."""
-BUSY = {429, 500, 502, 503, 504}
-"""Answers of a server that another attempt may change."""
-OF_PROXIES = re.compile(r"\bproxy\b|SOCKS|(invalid|nonnumeric) port", re.IGNORECASE)
-"""What httpx, requests and urllib say of a proxy that they cannot use."""
+"""Longest wait that a server may request with its header Retry-After."""
+BUSY_STATUSES = {429, 500, 502, 503, 504}
+"""HTTP statuses of a server that may answer a later request."""
+PROXY_ERROR = re.compile(r"\bproxy\b|SOCKS|(invalid|nonnumeric) port", re.IGNORECASE)
+"""Pattern of the errors of httpx, requests and urllib about a proxy that they cannot
+use.
+"""
 
 
-def ask(
+def call_with_retries(
     call: Callable[[], Response], read_answer: Callable[[Exception], tuple[int, Any]]
 ) -> Response:
-    """Call a server, and again where it is busy.
+    """Call a server, and call it again while it is busy.
 
     Args:
-        call: Asks the server.
-        read_answer: Reads status and headers of the server's answer from what `call`
-            raises; 0 where there is none.
+        call: Function that sends the request.
+        read_answer: Function that returns the status and the headers of the server's
+            answer from an error of `call`. The status is 0 if there was no answer.
+
+    Returns:
+        The result of `call`.
     """
     for wait_s in RETRY_WAITS_S:
         try:
             return call()
         except Exception as error:
             status, headers = read_answer(error)
-            if status not in BUSY:
+            if status not in BUSY_STATUSES:
                 raise
-            with suppress(TypeError, ValueError):  # of no number of seconds
+            # the header may be missing, a date, negative or NaN
+            with suppress(TypeError, ValueError):
                 requested_s = float(headers.get("Retry-After"))
-                if requested_s >= 0:  # nor is a NaN
+                if requested_s >= 0:
                     wait_s = min(requested_s, MAX_WAIT_S)
             time.sleep(wait_s)
     return call()
 
 
 def call_in_thread(call: Callable[[], Response]) -> Response:
-    """Call a library that waits for servers in a thread of its own, so that Ctrl-C does
-    not wait.
+    """Call a function in another thread, and wait for its result.
+
+    Ctrl-C then interrupts the wait, even if a library does not react to it.
+
+    Args:
+        call: Function without arguments.
     """
-    answer = Future[Response]()
+    result = Future[Response]()
 
-    def work() -> None:
+    def run_call() -> None:
         try:
-            answer.set_result(call())
+            result.set_result(call())
         except BaseException as error:
-            answer.set_exception(error)
+            result.set_exception(error)
 
-    # threads that a daemon begins would look like daemons at the program's end
-    Thread(target=work, daemon=False).start()
-    return answer.result()
+    # threads inherit `daemon`, and the program would not wait for the threads that a
+    # daemon thread starts
+    Thread(target=run_call, daemon=False).start()
+    return result.result()
 
 
-class _Redirects(HTTPRedirectHandler):
-    """Redirects to addresses of the web alone."""
+class _WebRedirectHandler(HTTPRedirectHandler):
+    """A handler that follows redirects only to web addresses."""
 
     def redirect_request(self, *arguments: Any) -> Request | None:
-        """Follow a redirect; its address is the last argument."""
-        _require_web(arguments[-1])
+        """Follow a redirect. Its address is the last argument."""
+        _require_web_address(arguments[-1])
         return super().redirect_request(*arguments)
 
 
 def open_web(request: Request, timeout_s: float) -> Any:
-    """Open an address of the web; a server that is busy is asked again.
+    """Open a web address, with retries if the server is busy.
+
+    Args:
+        request: Request with the address.
+        timeout_s: Longest wait for the server, in seconds.
+
+    Returns:
+        The response, an open file.
 
     Raises:
-        MissingData: for an address of another kind.
-        OSError: if the server cannot be reached, or refuses.
+        MissingData: if the address is not a web address.
+        OSError: if the server cannot be reached, or refuses the request.
     """
-    # no handlers of FTP, data, and files of this machine
-    _require_web(request.full_url)
+    # the default opener would also open FTP addresses, data and local files
+    _require_web_address(request.full_url)
     opener = OpenerDirector()
     for handler in (
         ProxyHandler,
         HTTPHandler,
         HTTPSHandler,
-        _Redirects,
+        _WebRedirectHandler,
         HTTPDefaultErrorHandler,
         HTTPErrorProcessor,
     ):
@@ -111,34 +127,45 @@ def open_web(request: Request, timeout_s: float) -> Any:
     def read_answer(error: Exception) -> tuple[int, Any]:
         return (error.code, error.headers) if isinstance(error, HTTPError) else (0, {})
 
-    return ask(partial(opener.open, request, timeout=timeout_s), read_answer)
+    send = partial(opener.open, request, timeout=timeout_s)
+    return call_with_retries(send, read_answer)
 
 
-def _require_web(url: str) -> None:
+def _require_web_address(url: str) -> None:
+    """Raise an error if an address is not a web address."""
     if not is_web_address(url):
-        raise MissingData(f"{url} is no web address", "tell its host")
+        raise MissingData(f"{url} is not a web address", "tell the owner of the server")
 
 
 def is_web_address(url: str) -> bool:
-    """Return True for a complete address of the web."""
+    """Return True if an address is a complete http or https address."""
     try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(
-            parts.hostname and parts.port != 0
-        )
-    except ValueError:  # an open bracket, or a port that is no number
+        address = urlsplit(url)
+        has_host = bool(address.hostname) and address.port != 0
+    except ValueError:  # an open bracket, or a port that is not a number
         return False
+    return address.scheme in ("http", "https") and has_host
 
 
 def find_bad_proxy(error: Exception) -> BrainhiveError | None:
-    """Describe a proxy of the environment that a library cannot use; None where an
-    error is another one.
+    """Find out whether a library failed because of a proxy in the environment.
+
+    Args:
+        error: Error of the library.
+
+    Returns:
+        An error that names the environment variables. None if the library failed for
+        another reason, or no proxy is set.
     """
-    proxies = [name for name in os.environ if name.lower().endswith("_proxy")]
-    names = ", ".join(name for name in proxies if name.lower() != "no_proxy")
-    if not names or not OF_PROXIES.search(reason := str(error)):
+    variables = []
+    for name in os.environ:
+        if name.lower().endswith("_proxy") and name.lower() != "no_proxy":
+            variables.append(name)
+    reason = str(error)
+    if not variables or not PROXY_ERROR.search(reason):
         return None
-    problem = f"a proxy of {names} cannot be used: {reason.splitlines()[0]}"
+    names = ", ".join(variables)
+    message = f"a proxy of {names} cannot be used: {reason.splitlines()[0]}"
     if "SOCKS" in reason:
-        return MissingExtra(problem, "pip install 'httpx[socks]' 'requests[socks]'")
-    return MissingData(problem, f"correct or unset {names}")
+        return MissingExtra(message, "pip install 'httpx[socks]' 'requests[socks]'")
+    return MissingData(message, f"correct or unset {names}")

@@ -416,7 +416,7 @@ def _verify(path: Path, hint: str) -> None:
 
         # records of an archive have a CRC32, which torch itself does not compare
         with zipfile.ZipFile(path) as archive:
-            archives.zip_members(archive)
+            archives.list_zip_members(archive)
             if changed := archive.testzip():
                 raise ValueError(f"the record {changed} was changed")
         return

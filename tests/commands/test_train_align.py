@@ -194,7 +194,7 @@ def test_signals_on_disk_train_to_the_same_weights(
         "averages",
         property(lambda trials: pytest.fail("all signals are in memory")),
     )
-    monkeypatch.setattr(training_data, "free_bytes", lambda device: 0)
+    monkeypatch.setattr(training_data, "count_free_bytes", lambda device: 0)
 
     run = go("train-align", *small, "subjects=1", again=True).folder
 

@@ -35,7 +35,7 @@ def test_files_are_found_where_tarfile_finds_them(tmp_path: Path) -> None:
         )
         with tarfile.open(path) as tar:
             expected = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
-        found = [*archives.tar_members(path)]
+        found = [*archives.list_tar_members(path)]
         assert found == expected and len(found) == 6
 
 
@@ -49,7 +49,7 @@ def test_a_flipped_bit_of_a_compressed_tar_is_found_before_anything_is_unpacked(
     content = bytearray((tmp_path / "a.tar.gz").read_bytes())
     content[700] ^= 1  # stored, not compressed: the picture's own byte
     (tmp_path / "a.tar.gz").write_bytes(content)
-    with pytest.raises(MissingData, match="damaged or cut short"):
+    with pytest.raises(MissingData, match=r"a\.tar\.gz"):
         archives.unpack(tmp_path / "a.tar.gz", tmp_path)
     assert not (tmp_path / "picture.jpg").exists()
 
@@ -78,7 +78,7 @@ def test_a_header_that_claims_what_cannot_be_ends_the_walk(tmp_path: Path) -> No
     for what, content in HOSTILE.items():
         (tmp_path / "a.tar").write_bytes(content)
         with pytest.raises((tarfile.TarError, ValueError)):
-            assert list(archives.tar_members(tmp_path / "a.tar")) is what
+            assert list(archives.list_tar_members(tmp_path / "a.tar")) is what
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
@@ -96,7 +96,7 @@ def test_a_tar_without_an_end_is_read_if_each_member_is_whole(
                 assert [(name, size) for name, size, _ in members] == [("a.jpg", 8)]
         else:
             with (
-                pytest.raises(MissingData, match="damaged"),
+                pytest.raises(MissingData, match=path.name),
                 archives.open_members(path) as members,
             ):
                 list(members)

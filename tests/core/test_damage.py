@@ -95,7 +95,7 @@ def test_files_without_a_folder_get_one_of_their_archive(tmp_path: Path) -> None
      ("a.tar.xz", ".tar.xz"), ("tar", ""), ("a.nii.gz", "")],
 )  # fmt: skip
 def test_an_archive_is_known_by_its_ending(name: str, ending: str) -> None:
-    assert archives.archive_ending(Path(name)) == ending
+    assert archives.find_archive_suffix(Path(name)) == ending
 
 
 def test_a_compressed_file_is_read_to_its_end(tmp_path: Path) -> None:
@@ -172,4 +172,4 @@ def test_only_what_a_reader_raises_is_an_error_of_the_file(tmp_path: Path) -> No
     with pytest.raises(MissingData) as caught, damage.reading(tmp_path, "do"):
         raise KeyError("signal")
     assert "it has no 'signal'" in caught.value.message
-    assert archives.read_at(io.BytesIO(b"abcdef"), 2, 3) == b"cde"
+    assert archives.read_bytes(io.BytesIO(b"abcdef"), 2, 3) == b"cde"

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core import hub, network
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
-from brainhive_cli.core.network import ask, call_in_thread, open_web
+from brainhive_cli.core.network import call_in_thread, call_with_retries, open_web
 
 
 @pytest.fixture
@@ -56,15 +56,17 @@ def test_a_busy_hub_is_asked_three_times_and_its_answer_named(
     answers: list[int], status: int
 ) -> None:
     answers += [status] * 9
-    with pytest.raises(hub.Unreachable, match=rf"owner/busy .* {status}") as caught:
+    with pytest.raises(hub.Unreachable, match=str(status)) as caught:
         hub.folder("hub:owner/busy")
+    assert "owner/busy" in caught.value.message
     assert len(answers) <= 6 and "hf download owner/busy" in caught.value.hint
 
 
 def test_a_token_that_has_expired_is_named(answers: list[int]) -> None:
     answers.append(401)
-    with pytest.raises(MissingData, match=r"owner/name: .* token") as caught:
+    with pytest.raises(MissingData, match="401") as caught:
         hub.folder("hub:owner/name")
+    assert "owner/name" in caught.value.message
     assert "hf auth login" in caught.value.hint
 
 
@@ -169,7 +171,7 @@ def test_a_wait_that_is_no_time_is_not_taken(
         raise ValueError("busy")
 
     with pytest.raises(ValueError, match="busy"):
-        ask(refuse, lambda error: (503, {"Retry-After": requested}))
+        call_with_retries(refuse, lambda error: (503, {"Retry-After": requested}))
     assert waits == [*network.RETRY_WAITS_S]
 
 
@@ -225,7 +227,7 @@ def test_a_server_that_is_busy_is_asked_three_times(
         raise Refusal
 
     with pytest.raises(Refusal):
-        ask(call, lambda error: (status, headers))
+        call_with_retries(call, lambda error: (status, headers))
     assert slept == waits and len(calls) == len(waits) + 1
     answers = iter([Refusal(), None])
 
@@ -235,7 +237,10 @@ def test_a_server_that_is_busy_is_asked_three_times(
         return "answer"
 
     if waits:
-        assert ask(succeed_later, lambda error: (status, headers)) == "answer"
+        assert (
+            call_with_retries(succeed_later, lambda error: (status, headers))
+            == "answer"
+        )
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ FAULTS = (
     Fault("if sealed and sealed[0] != _digest(", "if sealed and not _digest("),
     Fault("rows.verify(slice(start, start + step))", "rows.verify(slice(0, 0))"),
     Fault("if differs.any():", "if not differs.size:"),
-    Fault("while file.read(COPIED_BYTES):", "while False:"),
+    Fault("while file.read(CHUNK_BYTES):", "while False:"),
     Fault("if tar.fileobj.read(tarfile.BLOCKSIZE).strip(tarfile.NUL):", "if False:"),
     Fault(
         'frozen=True, extra="forbid", protected_namespaces',

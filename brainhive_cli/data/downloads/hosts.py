@@ -21,7 +21,7 @@ from brainhive_cli.core import documents, hub
 from brainhive_cli.core.errors import MissingData, RecipeError, first_line
 from brainhive_cli.core.files import resolve_below
 from brainhive_cli.core.network import (
-    BUSY,
+    BUSY_STATUSES,
     find_bad_proxy,
     is_web_address,
     open_web,
@@ -48,7 +48,7 @@ REGION = "x-amz-bucket-region"
 REFUSALS = {
     403: "it is not public",
     404: "there is none of this name",
-    **dict.fromkeys(BUSY, "the server is busy: try again in some minutes"),
+    **dict.fromkeys(BUSY_STATUSES, "the server is busy: try again in some minutes"),
 }
 """Meaning of answers."""
 DESCRIPTION = "dataset_description.json"

@@ -24,7 +24,7 @@ from zipfile import ZipInfo
 
 import numpy as np
 
-from brainhive_cli.core.archives import zip_members
+from brainhive_cli.core.archives import list_zip_members
 from brainhive_cli.core.arrays import Array, UInt8
 from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError, first_line
@@ -169,7 +169,7 @@ def _load(path: Path, verify: bool) -> Any:
             if any(name.partition("/")[2] == PICKLE for name in file.namelist()):
                 members = {
                     member.filename.partition("/")[2]: member
-                    for member in zip_members(file)
+                    for member in list_zip_members(file)
                 }
                 # torch wants what it may write to
                 map_member = partial(

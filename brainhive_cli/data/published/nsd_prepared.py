@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.archives import read_at, tar_members
+from brainhive_cli.core.archives import list_tar_members, read_bytes
 from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
@@ -104,7 +104,7 @@ def list_samples(paths: Iterable[Path], source: str) -> Iterator[Sample]:
     for path in paths:
         samples: dict[str, dict[str, tuple[int, int]]] = {}  # by key
         with reading(path, source):
-            for name, offset, size in tar_members(path):
+            for name, offset, size in list_tar_members(path):
                 key, _, ending = name.rpartition("/")[2].partition(".")
                 if key and ending:
                     samples.setdefault(key, {})[ending] = offset, size
@@ -117,7 +117,7 @@ def read_member(sample: Sample, ending: str, source: str) -> Array:
     """Read a member of a sample, an .npy of numbers."""
     path, members = sample
     with reading(path, source), path.open("rb") as file:
-        content = BytesIO(read_at(file, *members[ending]))
+        content = BytesIO(read_bytes(file, *members[ending]))
         return np.lib.format.read_array(content, allow_pickle=False)
 
 

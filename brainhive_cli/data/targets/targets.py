@@ -14,7 +14,7 @@ from torch import Tensor
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import Bool, Int64, UInt64
-from brainhive_cli.core.device_memory import free_bytes, to_device
+from brainhive_cli.core.device_memory import copy_to_device, count_free_bytes
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
@@ -132,10 +132,10 @@ class StoreTargets:
     def _gather(self, values: Tensor | LazyRows, rows: Int64 | Tensor) -> Tensor:
         if isinstance(values, Tensor):
             index = rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
-            return values[to_device(index, values.device)].float()
+            return values[copy_to_device(index, values.device)].float()
         # files are read on the CPU, and the batch is copied
         chosen = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
-        return to_device(
+        return copy_to_device(
             torch.from_numpy(np.asarray(values[chosen], np.float32)), self.device
         )
 
@@ -305,7 +305,7 @@ class Targets:
         # copies may take half of the free memory, and each process has its own
         every = [*stores.values(), *chain.from_iterable(further.values())]
         needed = sum(store.embedding.nbytes for store in every) * launch.processes
-        if hold and needed > free_bytes(launch.device) / 2:
+        if hold and needed > count_free_bytes(launch.device) / 2:
             console.say(f"the targets need {needed / 1e9:.1f} GB, so they stay on disk")
             hold = False
         # encoders are called by the fuser's keys, where it has keys

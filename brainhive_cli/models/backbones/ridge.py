@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.device_memory import free_bytes
+from brainhive_cli.core.device_memory import count_free_bytes
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.measurement.linear_maps import choose_penalty
 from brainhive_cli.models import heads as outputs
@@ -154,7 +154,7 @@ class Ridge(nn.Module):
         numbers = signal[0].numel()
         kept = self.maps[str(subject)].count
         needed_gb = count_fit_bytes(count, numbers, kept) / 1e9
-        free_gb = free_bytes(signal.device) / 1e9
+        free_gb = count_free_bytes(signal.device) / 1e9
         if needed_gb > free_gb:
             raise BrainhiveError(
                 f"a ridge on {count:,} signals of {numbers:,} numbers takes "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core import console, weights
-from brainhive_cli.core.device_memory import to_device
+from brainhive_cli.core.device_memory import copy_to_device
 from brainhive_cli.core.errors import (
     BrainhiveError,
     MissingData,
@@ -288,7 +288,9 @@ class Training:
         drawn = torch.stack(
             [torch.rand(1, generator=generator) for generator in random]
         )
-        return to_device(drawn >= self.recipe.token_dropout, self.launch.device), random
+        return copy_to_device(
+            drawn >= self.recipe.token_dropout, self.launch.device
+        ), random
 
     def numbers(self, batch: PictureBatch) -> Sequence[int]:
         """Number the rows of a batch for their randomness: by their positions in the

@@ -88,7 +88,7 @@ def test_training_refuses_targets(own, go, small, monkeypatch):
     path = store_of(own, "train")
     rows = zero(path, "embedding")
     # so that they are gathered from the file
-    monkeypatch.setattr(targets, "free_bytes", lambda device: 0)
+    monkeypatch.setattr(targets, "count_free_bytes", lambda device: 0)
 
     refused(
         lambda: go("train-align", *small, "subjects=1", "train.epochs=1"),
@@ -101,7 +101,7 @@ def test_training_refuses_targets(own, go, small, monkeypatch):
 
 def test_training_and_retrieval_refuse_signals(own, go, small, trained, monkeypatch):
     # so that they are read from the file
-    monkeypatch.setattr(training_data, "free_bytes", lambda device: 0)
+    monkeypatch.setattr(training_data, "count_free_bytes", lambda device: 0)
     path = signals_of(own)
     rows = zero(path, "train/signal")
     settings = (*small, "subjects=1", "train.epochs=1", "signal.repetitions=single")

@@ -57,7 +57,7 @@ def test_targets_that_need_more_than_half_of_the_free_memory_stay_on_disk(
 ):
     found = store(tmp_path / "one.h5", (5,))
     monkeypatch.setattr(
-        targets, "free_bytes", lambda device: 2 * found.embedding.nbytes + spare
+        targets, "count_free_bytes", lambda device: 2 * found.embedding.nbytes + spare
     )
 
     source = Targets.of({"one": found}, ALONE).sources["one"]

@@ -208,7 +208,7 @@ def test_a_fit_beyond_the_free_memory_is_refused_at_once(monkeypatch):
     signal, targets = drawn(40)
     needed = ridge.count_fit_bytes(25, 40, 40)
     assert needed >= 8 * 25**2 + 4 * 65 * 25  # Gram matrix, basis and scores
-    monkeypatch.setattr(ridge, "free_bytes", lambda device: needed - 1)
+    monkeypatch.setattr(ridge, "count_free_bytes", lambda device: needed - 1)
     monkeypatch.setattr(ridge.RidgeMap, "project", None)
 
     with pytest.raises(BrainhiveError) as refusal:

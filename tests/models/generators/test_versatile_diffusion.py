@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.device_memory import size_of
+from brainhive_cli.core.device_memory import count_bytes
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling, versatile_diffusion
@@ -254,6 +254,6 @@ def test_a_folder_without_one_component_is_refused_by_the_name_of_its_file(folde
 
 def test_the_published_size_takes_what_the_facts_say() -> None:
     unet, vae = Config(source="random").build("meta", torch.float16).networks
-    millions = [round(size_of(network) / 2 / 1e6) for network in (unet, vae)]
+    millions = [round(count_bytes(network) / 2 / 1e6) for network in (unet, vae)]
     # 860 of the image U-Net and 267 of the text U-Net's attentions
     assert millions == [1127, 84]

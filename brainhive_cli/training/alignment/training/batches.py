@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core.arrays import Bool, Float32, Int64, UInt64
-from brainhive_cli.core.device_memory import to_device
+from brainhive_cli.core.device_memory import copy_to_device
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, extend_protocol
@@ -109,9 +109,11 @@ class SignalBank:
             part = slice(ends[subject], ends[subject + 1])
             signal, chosen = self.signals[subject], rows[part] - self.first[subject]
             if isinstance(signal, LazyRows):
-                gathered[part] = to_device(torch.from_numpy(signal[chosen]), device)
+                gathered[part] = copy_to_device(
+                    torch.from_numpy(signal[chosen]), device
+                )
             else:
-                index = to_device(torch.from_numpy(chosen), device)
+                index = copy_to_device(torch.from_numpy(chosen), device)
                 torch.index_select(signal, 0, index, out=gathered[part])
         return gathered
 
@@ -368,7 +370,7 @@ class Batches:
             derive_seed(seed, self.launch.rank)
         )
         signals = [self._signals(part, generator) for part in self.samples.split(shard)]
-        index = to_device(torch.from_numpy(shard), device)
+        index = copy_to_device(torch.from_numpy(shard), device)
         subjects = self.samples.subject[index].split(
             [len(signal) for signal in signals]
         )
@@ -387,7 +389,9 @@ class Batches:
 
         # mixings of all processes are drawn, since the loss compares over the whole
         # batch
-        stimuli = self.samples.stimulus[to_device(torch.from_numpy(ordered), device)]
+        stimuli = self.samples.stimulus[
+            copy_to_device(torch.from_numpy(ordered), device)
+        ]
         context = LossContext(stimuli=stimuli)
         alpha, mixed_share = mix
         if alpha:
@@ -441,7 +445,9 @@ class Batches:
 
         # repetitions are averaged or mixed anew in each step
         if self.counts is not None:  # [B, R, C, T]
-            counts = self.counts[to_device(torch.from_numpy(rows), self.launch.device)]
+            counts = self.counts[
+                copy_to_device(torch.from_numpy(rows), self.launch.device)
+            ]
             if self.random_k is not None:
                 signal, counts = shuffle_repetitions(
                     signal, counts, self.random_k, generator

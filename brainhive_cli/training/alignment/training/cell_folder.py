@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from brainhive_cli.core import console
-from brainhive_cli.core.device_memory import peak_bytes, reset_peak
+from brainhive_cli.core.device_memory import read_peak_bytes, reset_peak
 from brainhive_cli.core.errors import is_asked_to_stop, raise_if_asked_to_stop
 from brainhive_cli.core.facts import CellFacts, TrainingFacts
 from brainhive_cli.core.launch import Launch
@@ -148,7 +148,7 @@ class CellFolder:
         # time, memory and size, then the metrics file, which marks the cell as finished
         took = {
             "seconds": round(time.monotonic() - self.started_s, 3),
-            "peak_memory_bytes": peak_bytes(self.launch.device),
+            "peak_memory_bytes": read_peak_bytes(self.launch.device),
             "parameters": sum(parameter.numel() for parameter in aligner.parameters()),
         }
         selection = aligner.learned.selection

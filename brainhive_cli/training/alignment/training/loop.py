@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import Bool, Int64
-from brainhive_cli.core.device_memory import keep_freed_memory, to_device
+from brainhive_cli.core.device_memory import copy_to_device, keep_freed_memory
 from brainhive_cli.core.errors import BrainhiveError, raise_if_interrupted
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric
@@ -224,7 +224,9 @@ def fit(
                 )
                 loss = objective(predicted, targets, context)
                 if feedback is not None:  # in the order of the batch
-                    index = to_device(torch.from_numpy(np.sort(rows)), launch.device)
+                    index = copy_to_device(
+                        torch.from_numpy(np.sort(rows)), launch.device
+                    )
                     feedback.learn(
                         index, objective.of_pairs(predicted, targets, context)
                     )

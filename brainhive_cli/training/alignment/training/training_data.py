@@ -13,7 +13,7 @@ import numpy as np
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool
-from brainhive_cli.core.device_memory import free_bytes
+from brainhive_cli.core.device_memory import count_free_bytes
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.launch import Launch
@@ -184,7 +184,7 @@ class TrainingData:
             where = f"{job.dataset.name} subject {subject} train"
             count, most, *rest = self.signals.select(recording, where).signal.shape
             needed += 4 * count * (1 + most * is_varied) * prod(rest)
-        is_large = launch.processes * needed > free_bytes(launch.device) / 2
+        is_large = launch.processes * needed > count_free_bytes(launch.device) / 2
         if is_large:
             console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
         self.is_mapped = is_large or not reads
