@@ -1,4 +1,10 @@
-"""Order of trials in time, tested against random orders."""
+"""Permutation tests of the order of trials in time.
+
+A trial shows an item: a picture, or the trial itself if single trials are tested. Each
+item has a label, such as its concept. A part is a stretch of the recording, such as a
+run. Random orders exchange items only within a stratum. An order is clumped if trials
+that are near in time are alike.
+"""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import islice
@@ -10,30 +16,29 @@ from brainhive_cli.core.arrays import Array, Bool, Float32, Int64
 from brainhive_cli.measurement.units import number_names
 
 Times = Array | None
-"""Sessions, runs or onsets of trials; None where they are not known."""
+"""Sessions, runs or onsets of trials. None if they are unknown."""
 RANDOM_ORDERS = 199
-"""Random orders that the measured order is compared with."""
-FEW_DRAWS, CLEAR = 40, 0.4
-"""Orders, the measured one among them, after which a test ends if its p is larger."""
+"""Number of random orders that the measured order is compared with."""
+EARLY_STOP_ORDERS = 40
+"""Number of orders, the measured order included, after which a test may stop early."""
+MIN_EARLY_STOP_P = 0.4
+"""Smallest p for which a test stops early."""
 SMALLEST_P = 1 / (1 + RANDOM_ORDERS)
-"""p of an order that is further out than all random ones."""
+"""p of an order that is more extreme than all random orders."""
 MAX_CLUMPED_P = 0.01
-"""p up to which trials near in time count as alike; it is so in 1 % of random
-orders.
-"""
+"""Largest p of a clumped order. 1 % of random orders reach it."""
 
 
 class TrialOrder(NamedTuple):
-    """Trials of one subject, in the order of time.
+    """Trials of a subject, sorted by time.
 
     Attributes:
-        item: [n] index of the item that each trial shows; of held-out trials each is an
-            item.
-        label: [I] number of the label of each item.
-        session: [n] session of each trial.
-        run: [n] run of each trial, numbered over all sessions.
-        features: [I, K] what items show, of which products are similarities; None where
-            only equal labels are alike.
+        item: Index [n] of the item that each trial shows.
+        label: Number [I] of the label of each item.
+        session: Session [n] of each trial.
+        run: Run [n] of each trial. Runs are numbered over all sessions.
+        features: Features [I, K] of the content of the items, whose dot products are
+            similarities. If None, only items with the same label are alike.
     """
 
     item: Int64
@@ -52,281 +57,368 @@ class TrialOrder(NamedTuple):
         onset_s: Times,
         features: Float32 | None = None,
     ) -> Self:
-        """Sort trials [n] by session, run and onset; the order of what is not known is
-        drawn.
+        """Sort trials by session, run and onset.
+
+        Trials without known onsets are in random order within their run. Unknown runs
+        or sessions count as a single one.
+
+        Args:
+            item: Index [n] of the item that each trial shows.
+            label: Label [I] of each item.
+            session: Session [n] of each trial, or None.
+            run: Run [n] of each trial within its session, or None.
+            onset_s: Onset [n] of each trial in seconds, or None.
+            features: Features [I, K] of the items, or None.
         """
-        # unknown sessions and runs are one; unknown onsets are in random order
         zeros = np.zeros(len(item), np.int64)
-        drawn = np.random.default_rng(0).permutation(len(item))
-        session, run = (zeros if known is None else known for known in (session, run))
-        line = np.lexsort((drawn if onset_s is None else onset_s, run, session))
-        # runs are numbered over sessions, in each of which they begin anew
-        run_number = np.unique(np.stack([session, run]), axis=1, return_inverse=True)[
-            1
-        ].reshape(-1)
-        (labels,) = number_names([label])
-        sorted_session = session[line].astype(np.int64)
-        return cls(item[line], labels, sorted_session, run_number[line], features)
+        session = zeros if session is None else session
+        run = zeros if run is None else run
+        if onset_s is None:
+            onset_s = np.random.default_rng(0).permutation(len(item))
+        time_order = np.lexsort((onset_s, run, session))
+
+        # runs begin anew in each session, so number the pairs
+        pairs = np.stack([session, run])
+        _, run_numbers = np.unique(pairs, axis=1, return_inverse=True)
+        (label_numbers,) = number_names([label])
+        return cls(
+            item=item[time_order],
+            label=label_numbers,
+            session=session[time_order].astype(np.int64),
+            run=run_numbers.reshape(-1)[time_order],
+            features=features,
+        )
 
     def label_each_item(self) -> Self:
-        """Give each item a label of its own, so that items are alike by features
-        alone.
-        """
+        """Give each item its own label, so that only features make items alike."""
         return self._replace(label=np.arange(len(self.label)))
 
     def label_each_trial(self) -> Self:
-        """Make each trial an item, whose label is the item that it showed."""
+        """Turn each trial into an item, whose label is the item that it showed."""
         trials = np.arange(len(self.item))
         return self._replace(item=trials, label=self.item, features=None)
 
-    def take(self, is_taken: Bool) -> Self:
-        """Take some of the trials [n]; items stay as they are."""
+    def take(self, is_selected: Bool) -> Self:
+        """Select trials by a mask [n]. The items stay the same."""
         return self._replace(
-            item=self.item[is_taken],
-            session=self.session[is_taken],
-            run=self.run[is_taken],
+            item=self.item[is_selected],
+            session=self.session[is_selected],
+            run=self.run[is_selected],
         )
 
 
 def number_blocks(order: TrialOrder) -> Int64:
-    """Number the blocks of trials [n]: successive ones of one label in a run."""
-    # a change of label or run begins a block
+    """Number the blocks of trials. A block is a series of equal labels within a run.
+
+    Returns:
+        Block [n] of each trial, from 0.
+    """
     label = order.label[order.item]
-    is_first = (label[1:] != label[:-1]) | (order.run[1:] != order.run[:-1])
-    return np.concatenate([[0], is_first.cumsum()])
+    is_new_label = label[1:] != label[:-1]
+    is_new_run = order.run[1:] != order.run[:-1]
+    return np.concatenate([[0], (is_new_label | is_new_run).cumsum()])
 
 
 def p_of_clumping(
     order: TrialOrder, parts: Int64, strata: Int64 | None = None
 ) -> float:
-    """Test whether trials near in time are more alike than in random orders.
+    """Test if trials that are near in time are more alike than in random orders.
 
-    Trials of a stratum are near where they share a window of a part of the recording,
-    or a window of time of different parts, as drift may be the same in all runs.
+    Two trials of a stratum are near if they share a window of a part. They are near
+    too if they share a window of the time within their parts, because drift may be the
+    same in every run.
 
     Args:
         order: The trials.
-        parts: [n] number of the part of each trial.
-        strata: [I] stratum of each item, within which random orders exchange items;
-            None: the set of the parts of its trials.
+        parts: Part [n] of the recording that each trial belongs to.
+        strata: Stratum [I] of each item, within which random orders exchange items. If
+            None, items with the same set of parts form a stratum.
 
     Returns:
-        p.
+        The p of the test. 1 if no two items can be alike.
     """
     has_labels = len(np.unique(order.label)) < len(order.label)
     if order.features is None and not has_labels:
         return 1.0
     if strata is None:
         (strata,) = number_names([list_parts(order.item, parts)])
-    # only items of one stratum are exchanged, so others need not be compared
-    stratum = strata[order.item]
-    position = count_positions(parts)
-    near = _Windows(parts * (1 + strata.max(initial=0)) + stratum, position)
-    across = _Windows(stratum, position) if np.ptp(parts) else None
 
-    def measure(shown: Int64) -> list[float]:
-        likeness = near.add_features(order.features, shown)
-        if across is not None:
-            likeness += across.add_features(order.features, shown)
+    # windows within parts, and windows across parts if there are several
+    stratum = strata[order.item]  # [n]
+    position = count_positions(parts)
+    part_windows = _Windows(parts * (1 + strata.max(initial=0)) + stratum, position)
+    common_windows = _Windows(stratum, position) if np.ptp(parts) else None
+
+    def measure(item: Int64) -> list[float]:
+        likeness = part_windows.sum_similarities(order.features, item)
+        if common_windows is not None:
+            likeness += common_windows.sum_similarities(order.features, item)
         if has_labels:
-            likeness += near.count_labels(order.label[shown])
+            likeness += part_windows.count_equal_labels(order.label[item])
         return likeness
 
-    return _compare(measure, _exchange_items(order.item, strata))
+    return _test_order(measure, _exchange_items(order.item, strata))
 
 
 def p_of_shared_order(
     order: TrialOrder, group: Int64, strata: Int64 | None = None
 ) -> float:
-    """Test whether trials at the same time of different groups are more alike than in
-    random orders of whole blocks.
+    """Test if different groups show similar trials at the same time.
 
     Args:
         order: The trials.
-        group: [n] number of the run or session of each trial.
-        strata: [n] number of the stratum of each trial, within which random orders
-            exchange blocks; None: its group.
+        group: Run or session [n] of each trial.
+        strata: Stratum [n] of each trial, within which random orders exchange whole
+            blocks of trials. If None, each group is a stratum.
 
     Returns:
-        p.
+        The p of the test. 1 if there is only one group.
     """
-    group = np.unique(group, return_inverse=True)[1]
-    if not group.max(initial=0):
+    _, group = np.unique(group, return_inverse=True)
+    n_groups = 1 + group.max(initial=0)
+    if n_groups == 1:
         return 1.0
-    key = group if strata is None else strata * (1 + group.max()) + group
+    stratum = group if strata is None else strata * n_groups + group
     block = number_blocks(order)
     position = count_positions(group)
-    across = _Windows(0 * group, position)
-    inside = _Windows(group, position)
+    all_windows = _Windows(0 * group, position)
+    group_windows = _Windows(group, position)
 
-    def measure(shown: Int64) -> list[float]:
-        # likeness across groups is that of all less that inside each
-        total, within = (
-            windows.count_labels(order.label[shown])
-            + windows.add_features(order.features, shown)
-            for windows in (across, inside)
-        )
+    def measure(item: Int64) -> list[float]:
+        # likeness between groups: of all pairs, minus the pairs within a group
+        label = order.label[item]
+        total = all_windows.count_equal_labels(label)
+        total += all_windows.sum_similarities(order.features, item)
+        within = group_windows.count_equal_labels(label)
+        within += group_windows.sum_similarities(order.features, item)
         return np.subtract(total, within).tolist()
 
-    return _compare(measure, _exchange_blocks(order.item, block, key))
+    return _test_order(measure, _exchange_blocks(order.item, block, stratum))
 
 
 def p_of_transitions(order: TrialOrder) -> float:
-    """Test whether labels follow each other in the same pairs, of different ones, more
-    often than in random orders of the trials of each run.
+    """Test if the same labels follow each other more often than in random orders.
+
+    Only pairs of different labels count. Random orders exchange the trials of a run.
 
     Returns:
-        p.
+        The p of the test.
     """
-    is_next = order.run[1:] == order.run[:-1]
+    is_same_run = order.run[1:] == order.run[:-1]
 
-    def measure(shown: Int64) -> list[float]:
-        label = order.label[shown]
-        is_pair = is_next & (label[1:] != label[:-1])
-        return [_count_pairs(label[:-1][is_pair], label[1:][is_pair])]
+    def measure(item: Int64) -> list[float]:
+        label = order.label[item]
+        is_transition = is_same_run & (label[1:] != label[:-1])
+        previous = label[:-1][is_transition]
+        following = label[1:][is_transition]
+        return [_count_pairs(previous, following)]
 
     trials = np.arange(len(order.item))
-    return _compare(measure, _exchange_blocks(order.item, trials, order.run))
+    return _test_order(measure, _exchange_blocks(order.item, trials, order.run))
 
 
 def _exchange_items(item: Int64, strata: Int64) -> Iterator[Int64]:
-    """Give the items of trials [n], then in random orders of the items of a stratum."""
-    random = np.random.default_rng(0)
+    """Exchange items at random within strata.
+
+    Args:
+        item: Item [n] of each trial.
+        strata: Stratum [I] of each item.
+
+    Yields:
+        The items [n] of the trials: first as they were shown, then in random orders.
+    """
+    rng = np.random.default_rng(0)
     rows = np.argsort(strata, kind="stable")
     exchanged = np.arange(len(strata))
     while True:
         yield exchanged[item]
-        exchanged[rows] = np.lexsort((random.random(len(strata)), strata))
+        exchanged[rows] = np.lexsort((rng.random(len(strata)), strata))
 
 
-def _exchange_blocks(item: Int64, block: Int64, key: Int64) -> Iterator[Int64]:
-    """Give the items of trials [n], then in random orders of blocks of equal keys."""
-    random = np.random.default_rng(0)
-    places = np.argsort(key, kind="stable")
-    shown = item
+def _exchange_blocks(item: Int64, block: Int64, stratum: Int64) -> Iterator[Int64]:
+    """Exchange whole blocks of trials at random within strata.
+
+    Args:
+        item: Item [n] of each trial.
+        block: Block [n] of each trial, in ascending order.
+        stratum: Stratum [n] of each trial.
+
+    Yields:
+        The items [n] of the trials: first as they were shown, then in random orders.
+    """
+    rng = np.random.default_rng(0)
+    positions = np.argsort(stratum, kind="stable")
+    yield item
     while True:
-        yield shown
-        drawn = random.random(block[-1] + 1)[block]
-        shown = item.copy()
-        shown[places] = item[np.lexsort((block, drawn, key))]
+        # sort the blocks of each stratum by a random key
+        block_keys = rng.random(block[-1] + 1)[block]
+        exchanged = item.copy()
+        exchanged[positions] = item[np.lexsort((block, block_keys, stratum))]
+        yield exchanged
 
 
-def _compare(measure: Callable[[Int64], list[float]], orders: Iterator[Int64]) -> float:
-    """Compare what is measured of an order, the first, with that of random ones.
+def _test_order(
+    measure: Callable[[Int64], list[float]], orders: Iterator[Int64]
+) -> float:
+    """Compare statistics of the measured order with random orders.
+
+    Args:
+        measure: Function that computes J statistics of the items [n] of the trials.
+        orders: Items [n] of the trials, in the measured order and in random orders.
 
     Returns:
-        p of the largest standard score; by fewer random orders if it is far from all
-        levels.
+        The p of the largest standard score of the J statistics. After
+        `EARLY_STOP_ORDERS` orders the test stops if p is above `MIN_EARLY_STOP_P`.
     """
-    rows = []
-    for shown in islice(orders, 1 + RANDOM_ORDERS):
-        rows.append(measure(shown))
-        if len(rows) == FEW_DRAWS and (p := _p_of_first(rows)) > CLEAR:
-            return p
-    return _p_of_first(rows)
+    statistics: list[list[float]] = []
+    for item in islice(orders, 1 + RANDOM_ORDERS):
+        statistics.append(measure(item))
+        if len(statistics) == EARLY_STOP_ORDERS:
+            p = _p_of_first(statistics)
+            if p > MIN_EARLY_STOP_P:
+                return p
+    return _p_of_first(statistics)
 
 
 def list_parts(item: Int64, parts: Int64) -> list[Hashable]:
-    """List the parts in which each item was shown, [I]."""
-    # parts of an item's trials as a set, since repetitions may be in several
-    shown_in: dict[int, set[int]] = {}
+    """List the parts of the recording in which each item was shown.
+
+    Args:
+        item: Item [n] of each trial.
+        parts: Part [n] of each trial.
+
+    Returns:
+        Tuple [I] of the parts of each item, sorted and without repeats.
+    """
+    parts_of: dict[int, set[int]] = {}
     for index, part in zip(item.tolist(), parts.tolist(), strict=True):
-        shown_in.setdefault(index, set()).add(part)
-    return [tuple(sorted(shown_in[index])) for index in range(len(shown_in))]
+        parts_of.setdefault(index, set()).add(part)
+    return [tuple(sorted(parts_of[index])) for index in range(len(parts_of))]
 
 
 def count_positions(parts: Int64) -> Int64:
-    """Count the trials [n] of each part of a recording, from 0."""
-    line = np.argsort(parts, kind="stable")
-    sizes = np.unique(parts, return_counts=True)[1]
-    position = np.empty_like(line)
-    position[line] = np.arange(len(line)) - np.repeat(sizes.cumsum() - sizes, sizes)
+    """Count the trials within each part of a recording.
+
+    Args:
+        parts: Part [n] of each trial, in the order of time.
+
+    Returns:
+        Number [n] of earlier trials in the same part.
+    """
+    by_part = np.argsort(parts, kind="stable")
+    _, sizes = np.unique(parts, return_counts=True)
+    starts = sizes.cumsum() - sizes
+    position = np.empty_like(by_part)
+    position[by_part] = np.arange(len(by_part)) - np.repeat(starts, sizes)
     return position
 
 
 class _Windows:
-    """Windows of 1, 2, 4, 8, … trials up to the longest part, and the same shifted by
-    half of their length.
+    """Windows of 1, 2, 4, 8, … trials, up to the longest part.
+
+    Windows of the same length do not overlap. Shifted windows start half a length
+    earlier.
 
     Attributes:
-        numbers: [n] window of each trial, for each length.
-        sums: For each length, sums of the rows of windows of half the length, which
-            are those of the windows, [W, V]; the first are of trials. The second of two
-            is of shifted windows.
+        numbers: For each length, the window [n] of each trial.
+        sums: For each length L, two sparse matrices [W, V]. They sum the rows of the V
+            windows of length L / 2 to the rows of the W windows of length L, first
+            without and then with the shift. For L = 1 the V rows are trials.
     """
 
     def __init__(self, parts: Int64, position: Int64) -> None:
         """Number the windows.
 
         Args:
-            parts: [n] number of the part of each trial; windows lie in one part.
-            position: [n] of each trial in time, from 0.
+            parts: Part [n] of each trial. A window lies within a part.
+            position: Position [n] of each trial in time, from 0.
         """
         from scipy.sparse import csr_array
 
-        longest = 1 + int(position.max(initial=0))
+        n_positions = 1 + int(position.max(initial=0))
         self.numbers: list[Int64] = []
         self.sums: list[tuple[csr_array, csr_array]] = []
-        before = np.arange(len(parts))
+        half_windows = np.arange(len(parts))
         length = 1
-        while length <= longest:
-            _, first = np.unique(before, return_index=True)
-            sums = []
+        while length <= n_positions:
+            # a trial of each half window tells in which window it lies
+            _, first_trials = np.unique(half_windows, return_index=True)
+            columns = np.arange(len(first_trials))
+            ones = np.ones(len(first_trials), np.float32)
+            matrices = []
             for shift in (0, length // 2):
                 window = (position + shift) // length
-                number = np.unique(parts * (1 + longest) + window, return_inverse=True)[
-                    1
-                ]
-                ones = np.ones(len(first), np.float32)
-                sums.append(csr_array((ones, (number[first], np.arange(len(first))))))
-                if not shift:
+                keys = parts * (1 + n_positions) + window
+                _, number = np.unique(keys, return_inverse=True)
+                matrices.append(csr_array((ones, (number[first_trials], columns))))
+                if shift == 0:
                     self.numbers.append(number)
-            before = self.numbers[-1]
-            self.sums.append((sums[0], sums[1]))
+            self.sums.append((matrices[0], matrices[1]))
+            half_windows = self.numbers[-1]
             length *= 2
 
-    def count_labels(self, label: Int64) -> list[float]:
-        """Count the pairs of trials [n] of one label in a window, by its length."""
-        return [_count_pairs(number, label) for number in self.numbers]
-
-    def add_features(self, features: Float32 | None, shown: Int64) -> list[float]:
-        """Add the similarities of all pairs of trials in a window, by its length and
-        shift.
+    def count_equal_labels(self, label: Int64) -> list[float]:
+        """Count the pairs of trials in a window that have the same label.
 
         Args:
-            features: [I, K] of items; None adds nothing.
-            shown: [n] item of each trial.
+            label: Label [n] of each trial.
+
+        Returns:
+            The count for each length.
         """
-        added = list[float]()
+        return [_count_pairs(number, label) for number in self.numbers]
+
+    def sum_similarities(self, features: Float32 | None, item: Int64) -> list[float]:
+        """Sum the similarities of all pairs of trials in a window.
+
+        Args:
+            features: Features [I, K] of the items, or None.
+            item: Item [n] of each trial.
+
+        Returns:
+            The sum for each length, with and without the shift. Empty without features.
+        """
+        similarities: list[float] = []
         if features is None:
-            return added
-        # the squared length of the sum of all features is the sum over all pairs
-        values = features[shown]
-        for sums, shifted in self.sums:
-            added.append(float(np.square(shifted @ values, dtype=np.float64).sum()))
+            return similarities
+        # the sum over all pairs is the squared length of the sum of all features
+        values = features[item]
+        for sums, shifted_sums in self.sums:
+            shifted = shifted_sums @ values
             values = sums @ values
-            added.append(float(np.square(values, dtype=np.float64).sum()))
-        return added
+            similarities.append(float(np.square(shifted, dtype=np.float64).sum()))
+            similarities.append(float(np.square(values, dtype=np.float64).sum()))
+        return similarities
 
 
 def _count_pairs(window: Int64, label: Int64) -> float:
-    """Count ordered pairs of trials [n] that share window and label."""
-    # equal keys are neighbours after sorting, and run lengths are the counts
-    pairs = np.sort(window * (int(label.max(initial=0)) + 1) + label)
-    counts = np.diff(
-        np.flatnonzero(np.concatenate([[True], pairs[1:] != pairs[:-1], [True]]))
-    )
+    """Count ordered pairs of trials that share a window and a label.
+
+    Args:
+        window: Window [n] of each trial.
+        label: Label [n] of each trial.
+    """
+    # trials with equal keys are neighbours after sorting
+    keys = np.sort(window * (int(label.max(initial=0)) + 1) + label)
+    is_new_key = np.concatenate([[True], keys[1:] != keys[:-1], [True]])
+    counts = np.diff(np.flatnonzero(is_new_key))
     return float((counts**2).sum())
 
 
-def _p_of_first(likeness: Sequence[Sequence[float]]) -> float:
-    """Compare the first row of values [1 + K, J] with all by the largest standard score
-    of the J.
+def _p_of_first(statistics: Sequence[Sequence[float]]) -> float:
+    """Compute the p of the first order by the largest standard score.
+
+    Standard scores make windows of different lengths comparable.
+
+    Args:
+        statistics: J statistics [1 + K, J] of the measured and of K random orders.
+
+    Returns:
+        The share of orders whose largest score is at least the score of the first.
     """
-    # standard scores make windows of different lengths comparable; rounding is no
-    # spread
-    values = np.array(likeness, np.float64)
+    values = np.array(statistics, np.float64)
     spread = values.std(0)
+    # rounding errors do not count as variation
     varies = spread > 1e-6 * np.abs(values).max(0)
     scores = np.divide(
         values - values.mean(0), spread, out=np.zeros_like(values), where=varies
