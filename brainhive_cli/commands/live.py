@@ -1,11 +1,15 @@
-"""live: what a person sees, while they see it, from a stream, a replay or a mock."""
+"""The command `live`: decoding of seen pictures while the brain signals are recorded.
 
-from collections.abc import Callable, Sequence
+The signals come from a stream, from the replay of a recording, or from a mock that
+simulates them. A window is the part of the signals that follows the onset of a picture.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -50,17 +54,23 @@ from brainhive_cli.models import priors
 from brainhive_cli.reports.live_page import LivePage, resolve_host
 from brainhive_cli.reports.sentences import MEANINGS
 from brainhive_cli.reports.tables import metric_table
+from brainhive_cli.training.alignment.trained.model import TrainedModel
 from brainhive_cli.training.alignment.trained.run import check_tokens
 
-PICTURE_PX = 256
-"""Longer side of the pictures on the page, at most."""
+if TYPE_CHECKING:
+    from brainhive_cli.data.recordings.lsl_library import ResultOutlet
+
+MAX_PICTURE_PX = 256
+"""Largest side of the pictures on the page, in pixels."""
 SESSION = "session"
 """Folder of a run that holds the saved session."""
-UNCLOSED = "the session ended, but not all was closed"
+UNCLOSED = "the session has ended, but a part of it could not be closed"
+"""Warning if the saved session, the page or the outlet cannot be closed."""
 CURVE_POINTS = 200
-"""Points of the curve, at most."""
+"""Largest number of points of the curve."""
 SECTION = "What was seen, while it was seen"
 ReadPicture = Callable[[str], bytes | None]
+"""Function that returns the PNG file of a picture by its image id, or None."""
 PROTOCOL = "live, single trials"
 AVERAGED = "live, average of all trials of a picture"
 INTERVAL = (
@@ -70,7 +80,7 @@ INTERVAL = (
 
 
 class LiveRun(Job, RunJob):
-    """Run of live; every session is a run of its own."""
+    """Run of `live`. Every session is a run of its own."""
 
     @property
     def label(self) -> str:
@@ -79,49 +89,51 @@ class LiveRun(Job, RunJob):
 
     @cached_property
     def failures(self) -> list[Exception]:
-        """The error that has ended the session, if one has."""
+        """The error that has ended the session. Empty if there was no error."""
         return []
 
     @cached_property
     def drawing(self) -> Reconstruction | None:
-        """The recipe that draws; None where nothing is drawn."""
+        """Recipe by which results are drawn, or None if nothing is drawn."""
         if self.recipe.draw is None:
             return None
         return Reconstruction.resolve("reconstruct", self.recipe.draw, {}, [])
 
     @cached_property
     def prior(self) -> Any:
-        """The prior that draws, of the model's tokens.
+        """Prior that turns the tokens of the model into latents of the generator.
 
         Raises:
-            MissingData: if the model's tokens are not the prior's.
+            MissingData: if the prior was trained on other tokens.
         """
         assert self.drawing is not None
-        drawing, align = self.drawing, self.align
-        source = drawing.prior.source
-        prior = priors.load(source, scale=drawing.prior.scale, adapter=drawing.adapter)
+        source = self.drawing.prior.source
+        prior = priors.load(
+            source, scale=self.drawing.prior.scale, adapter=self.drawing.adapter
+        )
         # a prior with a fuser decodes only the tokens that it was trained on
         if prior.fuser is not None:
-            check_tokens(align, prior, source, align.dataset_config)
+            check_tokens(self.align, prior, source, self.align.dataset_config)
         return prior
 
     def inputs(self) -> list[Input]:
-        """List the run, the stream, and what draws; nothing of the stream is opened."""
-        return collect(super().inputs, self._list_drawing)
+        """List the run, the stream, and the weights that draw, without opening them."""
+        return collect(super().inputs, self._list_weights)
 
-    def _list_drawing(self) -> list[Input]:
-        """List the prior and the weights of the recipe that draws."""
+    def _list_weights(self) -> list[Input]:
+        """List the prior and the weights of the generator."""
         if self.drawing is None:
             return []
-        # drawings are no part of what is measured
+        # the digest is left out, since drawings do not change what is measured
         prior = priors.find_input(self.drawing.prior.source)
-        return [replace(prior, digest=""), *self.drawing.generator.inputs()]
+        return [replace(prior, digest="")] + list(self.drawing.generator.inputs())
 
     def check(self) -> None:
-        """Refuse a stream, networks or a page that cannot be used."""
+        """Raise an error if the stream, the generator or the page cannot be used."""
         super().check()
         if self.drawing is not None:
             self.drawing.generator.check()
+            # the property raises an error if the prior does not fit
             _ = self.prior
         if self.recipe.page:
             resolve_host(self.recipe.host)
@@ -131,16 +143,18 @@ class LiveRun(Job, RunJob):
         return _hold_session(self, run.folder, run.launch)
 
     def describe(self, run: OpenRun) -> Result:
-        """Show hit rates and latencies; raise what has ended the session."""
-        for failure in self.failures:
-            raise failure
-        path, measurements = run.folder.path, run.folder.measurements()
+        """Show hit rates and latencies, or raise the error that ended the session."""
+        if self.failures:
+            raise self.failures[0]
+        folder = run.folder.path
+        measurements = run.folder.measurements()
         tables = _make_tables(measurements)
-        if self.recipe.lines:  # which are all that goes to stdout
-            return Result(path, tables, measurements, shown=())
-        session = path / SESSION
+        if self.recipe.lines:
+            # stdout has only the lines of the results, so no table is shown
+            return Result(folder, tables, measurements, shown=())
+        session = folder / SESSION
         files = {"session": session} if session.is_dir() else {}
-        return Result(path, tables, measurements, files)
+        return Result(folder, tables, measurements, files)
 
 
 resolve_job = LiveRun.resolve
@@ -151,107 +165,165 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     return driver.run("live", resolve_job(recipe), launch, again=True)
 
 
+@dataclass
+class _Publisher:
+    """Sender of events to all receivers of a session.
+
+    Attributes:
+        send_functions: Functions that send an event to a receiver.
+    """
+
+    send_functions: list[Callable[[EventRow], Any]] = field(default_factory=list)
+
+    def publish(self, event: EventRow) -> None:
+        """Send an event to all receivers. A receiver that fails gets no more events."""
+        # a copy of the list, since functions that fail are removed from it
+        for send in list(self.send_functions):
+            try:
+                send(event)
+            except Exception as error:
+                # an error of a receiver must not end the session
+                self.send_functions.remove(send)
+                console.warn(
+                    "results are no longer sent to a receiver that has failed: "
+                    f"{type(error).__name__}: {error}"
+                )
+
+
 def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
-    """Decode until the stream or the session ends, and measure what was decoded."""
+    """Decode until the stream or the session ends.
+
+    Args:
+        job: Model, stream and options.
+        folder: Folder of the run.
+        launch: Process that decodes.
+
+    Returns:
+        The measurements, with tables, a sheet of pictures and a curve.
+
+    Raises:
+        Exception: if the session fails before the first window is decoded.
+    """
     recipe = job.recipe
-    with ExitStack() as outlets:  # what is closed in the end
+    with ExitStack() as stack:
         with console.progress("opening the model and the stream"):
             session = job.open(launch)
-        outlets.callback(session.stream.close)
+        stack.callback(session.stream.close)
+        _warn_of_limits(session)
+        stream_name = "signal store"
+        if not isinstance(session.stream, WindowStream):
+            stream_name = session.stream.format.name
 
-        # what a reader must know before the session starts
-        for sentence in session.differs:
-            console.warn(f"not as offline: {sentence}")
-        for caveat in session.caveats():
-            console.warn(MEANINGS[caveat])
-        if job.subject not in job.cell.trained_on or job.align.tests_new_subjects:
-            console.warn(f"the model has not learned from subject {job.subject}")
-
-        stream, source = session.stream, "signal store"
-        if not isinstance(stream, WindowStream):
-            source = stream.format.name
-
-        # where results go: lines of JSON, an LSL outlet, the page
-        read_picture, sinks = _find_pictures(session), []
+        # send results to stdout, to an LSL outlet and to the page
+        read_picture = _find_pictures(session)
+        publisher = _Publisher()
         if recipe.lines:
-            # one event a line, for programs that read stdout
-            sinks.append(lambda event: console.show_json(event, indent=None))
+            publisher.send_functions.append(_print_event)
         if recipe.outlet:
             from brainhive_cli.data.recordings.lsl_library import ResultOutlet
 
             outlet = ResultOutlet(recipe.outlet, f"brainhive-{folder.path.name}")
-            outlets.callback(_try, UNCLOSED, outlet.close)
-            # receivers of the outlet get results only, no messages
-            sinks.append(
-                lambda event: outlet.push(event) if event["kind"] == "result" else None
-            )
-        page = _open_page(session, source, read_picture) if recipe.page else None
-        if page:
-            outlets.callback(_try, UNCLOSED, page.stop)
-            sinks.append(page.publish)
+            stack.callback(_try, UNCLOSED, outlet.close)
+            publisher.send_functions.append(partial(_send_result, outlet))
+        page = None
+        if recipe.page:
+            page = _open_page(session, stream_name, read_picture)
+            stack.callback(_try, UNCLOSED, page.stop)
+            publisher.send_functions.append(page.publish)
 
-        # what draws, and what saves the session
-        def show(event: EventRow, picture: bytes) -> None:
-            folder.replace(
-                f"drawings/{event['window']:06d}.png",
-                lambda part: part.write_bytes(picture),
-            )
-            if page:
-                page.publish(event, picture)
-
-        drawer = (
-            Drawer(_load_generator(job, session, launch), show) if recipe.draw else None
-        )
+        # draw results with a generator, and save the session
+        drawer = None
+        if recipe.draw:
+            draw = _load_generator(job, session, launch)
+            drawer = Drawer(draw, partial(_save_drawing, folder, page))
         recorder = None
-        # whose trials are stored already
-        if recipe.save and not isinstance(stream, WindowStream):
-            stimulus = job.align.dataset.stimulus
-            root = folder.path / SESSION
-            recorder = SessionFolder(root, stream.format, job.subject, stimulus)
-            outlets.callback(_try, UNCLOSED, recorder.close)
+        # windows of a store are stored already
+        if recipe.save and not isinstance(session.stream, WindowStream):
+            recorder = SessionFolder(
+                folder.path / SESSION,
+                session.stream.format,
+                job.subject,
+                job.align.dataset.stimulus,
+            )
+            stack.callback(_try, UNCLOSED, recorder.close)
 
-        def publish(event: EventRow) -> None:
-            for send in [*sinks]:  # a copy, as failing sinks are removed
-                try:
-                    send(event)
-                except Exception as error:  # decoding goes on without it
-                    sinks.remove(send)
-                    console.warn(
-                        f"results are no longer sent: {type(error).__name__}: {error}"
-                    )
-
-        # decode until the stream or the session ends, and tell all sinks why
+        # decode until the stream or the session ends
         if not recipe.source.has_windows:
             console.say(session.describe_markers())
-        console.say(f"decoding {source}; Ctrl-C ends the session")
-        loop, failure = Loop(session, publish, recorder, drawer, recipe.windows), None
+        console.say(f"decoding {stream_name}; Ctrl-C ends the session")
+        loop = Loop(session, publisher.publish, recorder, drawer, recipe.windows)
         try:
             reason = loop.run()
         except Exception as error:
-            # such as a stream that is lost: what was decoded before is kept
+            # if the stream is lost, the decoded windows are kept
             if not loop.decoded:
                 raise
-            failure, reason = error, first_line(error)
-        publish({"kind": "ended", "text": reason})
+            job.failures.append(error)
+            reason = first_line(error)
+        publisher.publish({"kind": "ended", "text": reason})
 
     if loop.unknown:
         console.warn(session.describe_unknown(loop.unknown, loop.decoded))
-
-    # what was measured, and what came of the stream
     measurements = _measure(session, loop, reason)
     tables = _make_tables(measurements)
-    # figures may fail: measurements are written in any case
-    session_drawn = partial(
+
+    # measurements are written even if the figures fail
+    draw_figures = partial(
         draw_session, folder, loop.first_results, loop.score, read_picture
     )
-    figures = _try("the session is not drawn", session_drawn) or []
-    # the run is finished with what was decoded; a lost stream is an error nevertheless
-    job.failures += [] if failure is None else [failure]
-    return Summary(measurements, [*figures, *tables])
+    figures = _try("the figures of the session could not be drawn", draw_figures) or []
+    return Summary(measurements, figures + list(tables))
+
+
+def _warn_of_limits(session: OpenSession) -> None:
+    """Print warnings about the session before it starts."""
+    job = session.job
+    for difference in session.differs:
+        console.warn(f"differs from an offline evaluation: {difference}")
+    for caveat in session.caveats():
+        console.warn(MEANINGS[caveat])
+    if job.subject not in job.cell.trained_on or job.align.tests_new_subjects:
+        console.warn(f"the model was not trained on subject {job.subject}")
+
+
+def _print_event(event: EventRow) -> None:
+    """Print an event as a line of JSON, for programs that read stdout."""
+    console.show_json(event, indent=None)
+
+
+def _send_result(outlet: "ResultOutlet", event: EventRow) -> None:
+    """Send an event to an LSL outlet if it is a result."""
+    if event["kind"] == "result":
+        outlet.push(event)
+
+
+def _save_drawing(
+    folder: RunFolder, page: LivePage | None, event: EventRow, picture: bytes
+) -> None:
+    """Save a drawing in the run, and show it on the page.
+
+    Args:
+        folder: Folder of the run.
+        page: Page of the session, if there is a page.
+        event: Event with the number of the window.
+        picture: PNG file of the drawing.
+    """
+    name = f"drawings/{event['window']:06d}.png"
+    folder.replace(name, lambda path: path.write_bytes(picture))
+    if page:
+        page.publish(event, picture)
 
 
 def _try(problem: str, act: Callable[[], Any]) -> Any:
-    """Do what must not lose the decoded session; say why it fails."""
+    """Call a function whose errors must not lose the decoded session.
+
+    Args:
+        problem: Start of the warning if the function fails.
+        act: Function without arguments.
+
+    Returns:
+        The result of the function, or None if it fails.
+    """
     try:
         return act()
     except Exception as error:
@@ -259,19 +331,21 @@ def _try(problem: str, act: Callable[[], Any]) -> Any:
 
 
 def _open_page(
-    session: OpenSession, source: str, read_picture: ReadPicture
+    session: OpenSession, stream_name: str, read_picture: ReadPicture
 ) -> LivePage:
-    """Open the page, and say where it is."""
-    recipe = session.job.recipe
-    title = f"{source}, subject {session.job.subject}"
+    """Start the server of the page, and print the address of the page."""
+    job = session.job
+    recipe = job.recipe
+    title = f"{stream_name}, subject {job.subject}"
     page = LivePage(title, read_picture, recipe.host, recipe.port)
     url = page.start()
     console.say(f"page: {url}")
+
+    # the page shows the model, the candidates and the caveats before the first result
     page.publish(
         {
-            # model, candidates and caveats are there before the first result
             "kind": "start",
-            "model": f"{session.job.align.label}, {session.job.cell.name}",
+            "model": f"{job.align.label}, {job.cell.name}",
             "pool": len(session.decoder.image_ids),
             "caveats": session.caveats(),
             "differs": session.differs,
@@ -283,38 +357,50 @@ def _open_page(
 
 
 def _find_pictures(session: OpenSession) -> ReadPicture:
-    """Find the pictures of the gallery and the training; what is returned reads a small
-    PNG, of a clip its first frame.
+    """Find the pictures of the gallery and of the training.
+
+    Returns:
+        A function that reads a picture by its image id.
     """
-    dataset, rows = session.job.align.dataset, dict[str, tuple[StimulusSet, int]]()
+    dataset = session.job.align.dataset
+    positions: dict[str, tuple[StimulusSet, int]] = {}
     for split in ("train", session.job.recipe.gallery):
+        # without pictures, the session shows names
         with suppress(MissingData):
-            # a gallery without pictures is no error: the session is shown by names
             images = dataset.images(dataset.holdout.stored_split(split))
             if images.has_pictures:
-                listed = enumerate(images.image_ids)
-                rows |= {name: (images, row) for row, name in listed}
-    if not rows:
+                for row, image_id in enumerate(images.image_ids):
+                    positions[image_id] = (images, row)
+    if not positions:
         console.warn(
-            f"no pictures of {dataset.name} are here: what is shown and decoded is "
-            "named, not drawn"
+            f"no pictures of {dataset.name} are here, so pictures are shown by name"
         )
+    return partial(_read_picture, positions)
 
-    def read(image_id: str) -> bytes | None:
-        if image_id not in rows:
-            return None
-        images, row = rows[image_id]
-        try:
-            stimulus = images.open(row)
-        except (BrainhiveError, OSError) as error:
-            console.warn(f"{image_id} is not drawn: {first_line(error)}")
-            return None
-        # the page shows no larger pictures, of a clip its first frame
-        picture = first_frame(stimulus).convert("RGB")
-        picture.thumbnail((PICTURE_PX, PICTURE_PX))
-        return _write_png(picture)
 
-    return read
+def _read_picture(
+    positions: Mapping[str, tuple[StimulusSet, int]], image_id: str
+) -> bytes | None:
+    """Read a picture, or the first frame of a clip, as a small PNG file.
+
+    Args:
+        positions: Set of stimuli, and row in this set, of each picture by its image id.
+        image_id: Image id of the picture.
+
+    Returns:
+        The PNG file. None if the picture is not known or cannot be read.
+    """
+    if image_id not in positions:
+        return None
+    images, row = positions[image_id]
+    try:
+        stimulus = images.open(row)
+    except (BrainhiveError, OSError) as error:
+        console.warn(f"the picture {image_id} cannot be shown: {first_line(error)}")
+        return None
+    picture = first_frame(stimulus).convert("RGB")
+    picture.thumbnail((MAX_PICTURE_PX, MAX_PICTURE_PX))
+    return _write_png(picture)
 
 
 def _write_png(picture: Image.Image) -> bytes:
@@ -326,120 +412,152 @@ def _write_png(picture: Image.Image) -> bytes:
 def _load_generator(
     job: LiveRun, session: OpenSession, launch: Launch
 ) -> Callable[[LiveResult], bytes]:
-    """Load the generator of the recipe that draws; what is returned draws a result."""
-    drawing, member = job.drawing, session.decoder.member
-    assert drawing is not None
-    # load all networks now: the first drawing must not wait for them
-    build, device = drawing.generator.build, launch.device
+    """Load the prior and the generator.
+
+    Returns:
+        A function that draws a result as a PNG file.
+    """
+    assert job.drawing is not None
     sampler = Sampler(
-        build,
-        job.prior.to(device),
-        drawing,
-        drawing.sampling,
-        device,
-        member.layout.heads,
+        build=job.drawing.generator.build,
+        prior=job.prior.to(launch.device),
+        output=job.drawing,
+        sampling=job.drawing.sampling,
+        device=launch.device,
+        heads=session.decoder.member.layout.heads,
     )
-    _ = sampler.generator  # loaded before the session starts
+    # the property loads the generator now, so that the first drawing need not wait
+    _ = sampler.generator
+    return partial(
+        _draw_result,
+        sampler,
+        session.decoder.member,
+        subject=job.subject,
+        seed=job.drawing.seed,
+    )
 
-    def draw(result: LiveResult) -> bytes:
-        # the seed follows from the event's name: a replayed session draws the same
-        seeds = [seed_of(drawing.seed, result.window.name, 0)]
-        signal = result.signal[None].to(device)  # [1, C, T]
-        decoded = member.module.decode(
-            signal, member.index(job.subject, 1), seeds
-        ).float()
-        pixels = to_bytes(sampler.sample(decoded, seeds))[0]
-        # [H, W, 3], or [F, H, W, 3] of a clip, which is shown by its first frame
-        return _write_png(Image.fromarray(pixels[0] if pixels.ndim == 4 else pixels))
 
-    return draw
+def _draw_result(
+    sampler: Sampler, member: TrainedModel, result: LiveResult, subject: int, seed: int
+) -> bytes:
+    """Draw a picture from the signal of a result.
+
+    Args:
+        sampler: Prior and generator.
+        member: Brain model.
+        result: Result with the signal [C, T] of a trial, or of an average.
+        subject: Number of the subject.
+        seed: Seed of the recipe.
+
+    Returns:
+        The PNG file. A clip is shown by its first frame.
+    """
+    # the seed depends on the event, so a replayed session has the same drawings
+    seeds = [seed_of(seed, result.window.name, 0)]
+    signal = result.signal[None].to(sampler.device)  # [1, C, T]
+    decoded = member.module.decode(signal, member.index(subject, 1), seeds).float()
+    pixels = to_bytes(sampler.sample(decoded, seeds))[0]  # [H, W, 3] or [F, H, W, 3]
+    frame = pixels[0] if pixels.ndim == 4 else pixels
+    return _write_png(Image.fromarray(frame))
 
 
 def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
-    """Measure hit rates of single trials and of averages, next to what came of the
-    stream.
+    """Measure the hit rates of a session, and describe its stream.
+
+    Args:
+        session: Session that has ended.
+        loop: Loop with the counts and latencies of the session.
+        reason: Reason why the session has ended.
+
+    Returns:
+        The hit rate of single trials, and top-1 and top-5 of the averages over all
+        trials of a picture. There are no metrics if no tested picture was shown.
     """
-    job, decoder = session.job, session.decoder
-    align, score, hits = job.align, loop.score, loop.score.hits
-    caveats, scopes, items = score.list_caveats(), {}, dict[str, Any]()
+    job = session.job
+    decoder = session.decoder
+    score = loop.score
+    hits = score.hits
+    caveats = score.list_caveats()
+    scopes: dict[str, dict[str, Metric]] = {}
+    items: dict[str, Any] = {}
     if hits.trials:
-        # hit rates of single trials, whose interval holds at every moment, and of
-        # averages
         low, high = hits.interval
-        common: Any = {
-            "pool": hits.pool,
-            "seeds": (job.cell.seed,),
-            "split": job.recipe.gallery,
-        }
         single = Metric(
             "top1",
             hits.rate,
-            hits.trials,
+            n=hits.trials,
+            pool=hits.pool,
             chance=hits.chance,
             low=low,
             high=high,
             interval=INTERVAL,
+            seeds=(job.cell.seed,),
             protocol=extend_protocol(PROTOCOL, caveats),
-            **common,
+            split=job.recipe.gallery,
         )
         averages = summarise_ranks(
-            [[*score.average_ranks.values()]],
+            [list(score.average_ranks.values())],
+            pool=hits.pool,
             metric_names=("top1", "top5"),
+            seeds=(job.cell.seed,),
             protocol=extend_protocol(AVERAGED, caveats),
-            **common,
+            split=job.recipe.gallery,
         )
-        # metrics say if the epoch was selected by the test split
-        selected = decoder.member.learned.selection == "test"
-        scopes = {
-            name: by_name([replace(metric, selected=selected) for metric in metrics])
-            for name, metrics in {ALL: [single], "averages": averages}.items()
-        }
-        items = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}}
 
-    # without a tested trial, events and candidates show how their names differ
-    unknown = [] if hits.trials else [*decoder.unknown_events]
+        # metrics say whether the epoch of the model was selected on test pictures
+        is_selected = decoder.member.learned.selection == "test"
+        scopes[ALL] = by_name([replace(single, selected=is_selected)])
+        scopes["averages"] = by_name(
+            [replace(metric, selected=is_selected) for metric in averages]
+        )
+        items[ALL] = {"image_ids": score.image_ids, "ranks": score.ranks}
+
+    # if no trial was tested, show how the names of events and candidates differ
+    unknown_events = [] if hits.trials else list(decoder.unknown_events)
+    candidates = list(decoder.image_ids) if unknown_events else []
+
+    # hit rates of trained trials are no result, so they get no p value
+    has_p_value = bool(hits.trials) and TRAINED_TRIALS not in caveats
     facts = LiveFacts(
         caveats=caveats,
-        dataset=align.dataset.name,
-        modality=align.modality,
-        stimulus=align.dataset.stimulus,
-        run=align.name,
+        dataset=job.align.dataset.name,
+        modality=job.align.modality,
+        stimulus=job.align.dataset.stimulus,
+        run=job.align.name,
         protocol=PROTOCOL,
         windows=loop.decoded,
         ended=reason,
         latency_ms=loop.summarise_latencies(),
         stream=loop.describe_stream(),
-        differs=[*session.differs],
+        differs=list(session.differs),
         hits=hits.hits,
         is_interleaved=hits.is_interleaved,
-        # hit rates of trained trials are no result, so they get no p value
-        anytime_p=hits.p_value
-        if hits.trials and TRAINED_TRIALS not in caveats
-        else None,
+        anytime_p=hits.p_value if has_p_value else None,
         trials_learned_from=score.learned,
-        unknown_events=unknown,
-        candidates=[*decoder.image_ids] if unknown else [],
+        unknown_events=unknown_events,
+        candidates=candidates,
     )
     return Measurements(scopes, {}, facts, items)
 
 
 def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
-    """Lay out hit rates, latencies and counts."""
+    """Return tables of hit rates, latencies and counts, without empty tables."""
     facts = measurements.facts_of(LiveFacts)
-    timed = [(stage, *values.values()) for stage, values in facts.latency_ms.items()]
-    # dropped windows get a row for each reason
+    latency_rows = []
+    for stage, percentiles in facts.latency_ms.items():
+        latency_rows.append((stage, *percentiles.values()))
+
+    # dropped windows have a row for each reason
     counts = dict(facts.stream)
-    for reason, count in counts.pop("dropped").items():
-        counts[f"dropped: {reason}"] = count
+    for reason, n_dropped in counts.pop("dropped").items():
+        counts[f"dropped: {reason}"] = n_dropped
+    hit_rates = metric_table(
+        "Shown picture ranked first", measurements.scopes, "trials", ("top1", "top5")
+    )
     tables = (
-        metric_table(
-            "Shown picture ranked first",
-            measurements.scopes,
-            "trials",
-            ("top1", "top5"),
-        ),
-        Table("Latency, ms", ("stage", "median", "95 %", "most"), timed),
-        Table("Stream", ("what", "count"), [*counts.items()]),
+        hit_rates,
+        Table("Latency, ms", ("stage", "median", "95 %", "most"), latency_rows),
+        Table("Stream", ("what", "count"), list(counts.items())),
     )
     return tuple(table for table in tables if table.rows)
 
@@ -450,85 +568,149 @@ def draw_session(
     score: Score,
     read_picture: ReadPicture,
 ) -> list[Artifact]:
-    """Draw the first windows of a session, and the course of its hit rate.
+    """Draw the first windows of a session, and its hit rate over time.
 
     Args:
-        folder: The run, in which pictures are saved; `drawings/` has what was drawn.
-        results: First results as plain values, see `LiveResult`.
-        score: Hits of the trials that count.
-        read_picture: Reads the file of a picture of the gallery; None where there is
-            none.
+        folder: Folder of the run. Pictures are saved in `gallery`, and `drawings` has
+            the pictures that a generator drew.
+        results: Events of the first results, as `LiveResult` describes them.
+        score: Hits of the tested trials.
+        read_picture: Function that reads a picture.
+
+    Returns:
+        A sheet if there are results, and a curve if trials were tested.
     """
-    files: dict[str, str] = {}
+    figures: list[Artifact] = []
+    if results:
+        figures.append(_draw_sheet(folder, results, score, read_picture))
+    if score.ranks:
+        figures.append(_draw_curve(score))
+    return figures
 
-    def tile(
-        image_id: str | None, lines: Sequence[str], verdict: Any = ""
+
+@dataclass
+class _TileMaker:
+    """Maker of the tiles of a sheet, which saves every picture once.
+
+    Attributes:
+        folder: Folder of the run.
+        read_picture: Function that reads a picture.
+        files: Name of the saved file in the run, by image id.
+    """
+
+    folder: RunFolder
+    read_picture: ReadPicture
+    files: dict[str, str] = field(default_factory=dict)
+
+    def make(
+        self, image_id: str | None, lines: Sequence[str], verdict: Any = ""
     ) -> SheetTile:
-        """Make a tile of a picture; a gap where it is not known, or cannot be read."""
-        if image_id is None or (picture := read_picture(image_id)) is None:
-            return SheetTile("", [image_id or "not known", *lines], verdict=verdict)
-        # a picture is saved once, in however many tiles it is shown
-        if image_id not in files:
-            opened = Image.open(BytesIO(picture))
-            files[image_id] = artifacts.save_picture(
-                folder, f"gallery/{len(files)}", opened
-            )
-        return SheetTile(files[image_id], lines, verdict=verdict)
+        """Make the tile of a picture.
 
-    # shown, the best by this trial, and the drawing
-    drawn, rows = list[Artifact](), []
+        Args:
+            image_id: Image id of the picture, or None if it is not known.
+            lines: Lines of text below the picture.
+            verdict: "right" or "wrong" for a decoded picture. Empty if this is not
+                known.
+
+        Returns:
+            The tile. If there is no picture, the tile is empty, and its first line is
+            the image id.
+        """
+        if image_id is None:
+            return SheetTile("", ["not known", *lines], verdict=verdict)
+        png = self.read_picture(image_id)
+        if png is None:
+            return SheetTile("", [image_id, *lines], verdict=verdict)
+        if image_id not in self.files:
+            self.files[image_id] = artifacts.save_picture(
+                self.folder, f"gallery/{len(self.files)}", Image.open(BytesIO(png))
+            )
+        return SheetTile(self.files[image_id], lines, verdict=verdict)
+
+
+def _draw_sheet(
+    folder: RunFolder,
+    results: Sequence[EventRow],
+    score: Score,
+    read_picture: ReadPicture,
+) -> Sheet:
+    """Draw the shown and the decoded pictures of windows. See `draw_session`."""
+    tile_maker = _TileMaker(folder, read_picture)
     has_drawings = (folder.path / "drawings").is_dir()
+    rows = []
     for result in results:
-        shown, window = result["shown"], result["window"]
-        words = [f"window {window}"]
+        # the shown picture
+        shown_id = result["shown"]
+        window = result["window"]
+        lines = [f"window {window}"]
         if result["rank"] is not None:
-            words.append(f"rank {result['rank']} of {score.hits.pool}")
-        elif shown is not None:
-            words.append("not in the gallery")
-        tiles = [tile(shown, words)]
-        for best in result["best"]:
-            verdict = "right" if best["image"] == shown else "wrong"
-            words = [f"{best['similarity']:.2f}"]
-            tiles.append(tile(best["image"], words, verdict if shown else ""))
+            lines.append(f"rank {result['rank']} of {score.hits.pool}")
+        elif shown_id is not None:
+            lines.append("not in the gallery")
+        tiles = [tile_maker.make(shown_id, lines)]
+
+        # the most similar pictures, by this trial alone
+        for candidate in result["best"]:
+            verdict = ""
+            if shown_id:
+                verdict = "right" if candidate["image"] == shown_id else "wrong"
+            similarity = f"{candidate['similarity']:.2f}"
+            tiles.append(tile_maker.make(candidate["image"], [similarity], verdict))
+
+        # the picture that the generator drew, unless it was busy
         if has_drawings:
             name = f"drawings/{window:06d}.png"
-            is_drawn = (folder.path / name).is_file()
-            tiles.append(SheetTile(name) if is_drawn else SheetTile("", ["skipped"]))
+            if (folder.path / name).is_file():
+                tiles.append(SheetTile(name))
+            else:
+                tiles.append(SheetTile("", ["skipped"]))
         rows.append(SheetRow(str(window), tiles))
-    if results:
-        columns = ["seen", *map(str, range(1, 1 + len(results[0]["best"])))]
-        columns += ["drawn from the signal"] if has_drawings else []
-        sheet = Sheet(
-            "What was shown, and what was decoded",
-            columns,
-            rows,
-            section=SECTION,
-            note="the first windows, each a single trial; the seen picture has a green "
-            "frame",
-        )
-        drawn.append(sheet)
 
-    # hit rate with its confidence sequence
-    if ranks := score.ranks:
-        # [P] numbers of trials, evenly spaced, CURVE_POINTS at most
-        points = np.linspace(1, len(ranks), min(CURVE_POINTS, len(ranks)))
-        trials = points.round().astype(int)
-        counts = np.cumsum(np.equal(ranks, 1))[trials - 1]  # [P] hits so far
-        low, high = zip(
-            *map(hit_rate_interval, counts.tolist(), trials.tolist()), strict=True
-        )
-        line = CurveLine(
-            "top-1", (counts / trials).tolist(), low, high, score.hits.chance
-        )
-        curve = Curve(
-            "Share of trials that ranked the shown picture first",
-            "trials",
-            trials.tolist(),
-            [line],
-            "top-1 so far",
-            section=SECTION,
-            note="single trials; the interval holds at every moment, however often it "
-            "is looked at",
-        )
-        drawn.append(curve)
-    return drawn
+    # each decoded picture has its rank as the heading of its column
+    n_best = len(results[0]["best"])
+    columns = ["seen"] + [str(rank) for rank in range(1, n_best + 1)]
+    if has_drawings:
+        columns.append("drawn from the signal")
+    return Sheet(
+        "What was shown, and what was decoded",
+        columns,
+        rows,
+        section=SECTION,
+        note="the first windows, each a single trial; the seen picture has a green "
+        "frame",
+    )
+
+
+def _draw_curve(score: Score) -> Curve:
+    """Draw the hit rate so far over the number of tested trials.
+
+    Args:
+        score: Hits of the tested trials.
+    """
+    # numbers of trials [P], evenly spaced, and hits [P] in these first trials
+    n_trials = len(score.ranks)
+    points = np.linspace(1, n_trials, min(CURVE_POINTS, n_trials))
+    trial_numbers = points.round().astype(int)
+    is_hit = np.equal(score.ranks, 1)
+    hit_counts = np.cumsum(is_hit)[trial_numbers - 1]
+
+    # lower and upper end [P] of the confidence sequence
+    low = []
+    high = []
+    for hits, trials in zip(hit_counts.tolist(), trial_numbers.tolist(), strict=True):
+        interval_low, interval_high = hit_rate_interval(hits, trials)
+        low.append(interval_low)
+        high.append(interval_high)
+    rates = (hit_counts / trial_numbers).tolist()
+    line = CurveLine("top-1", rates, low, high, score.hits.chance)
+    return Curve(
+        "Share of trials that ranked the shown picture first",
+        "trials",
+        trial_numbers.tolist(),
+        [line],
+        "top-1 so far",
+        section=SECTION,
+        note="single trials; the interval is valid at every moment, even if you look "
+        "at it many times",
+    )

@@ -1,6 +1,4 @@
-"""live: results on stdout, on the page and saved; the saved session is a recording as
-any other.
-"""
+"""The command `live`: its results, its saved session and its caveats."""
 
 import json
 import re
@@ -57,7 +55,7 @@ DEMO = "dataset={kind: demo, noise: 0.3, subjects: 1, concepts: 40}"
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, go):
-    """A home with a model of one's own recordings, and one of the demo."""
+    """A home with a model of own recordings."""
     with at_home(tmp_path_factory.mktemp("live")) as base:
         write_pictures(base / "data/image-folder")
         (base / "data/recordings").mkdir()
@@ -99,10 +97,8 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate_with_its_context(own
     assert ended.exit_code == 0, ended.output
     events = [json.loads(line) for line in ended.stdout.splitlines()]
     results = [event for event in events if event["kind"] == "result"]
-    assert len(results) == 24 and events[-1] == {
-        "kind": "ended",
-        "text": "the stream ended",
-    }
+    assert len(results) == 24
+    assert events[-1]["kind"] == "ended" and "stream" in events[-1]["text"]
     # pictures of the training are known, and not ranked
     assert {result["shown"] for result in results} == {*chain(*PICTURES.values())}
     shown = [result for result in results if result["rank"]]
@@ -133,7 +129,7 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate_with_its_context(own
         (1,),
         "test",
     )
-    assert "at every moment" in top1.interval and top1.selected is False
+    assert "confidence sequence" in top1.interval and top1.selected is False
     assert measured.items["all"]["ranks"] == [result["rank"] for result in shown]
     assert measured.scopes["averages"]["top1"].n == 2
 
@@ -146,11 +142,10 @@ def test_markers_are_read_by_the_table_that_prepare_finds(own, base):
     words = ("--lines", "save=false", "source.file=coded/sub-01_ses-01.fif")
 
     # without a table, codes are no pictures, and the session says what to add
-    said = " ".join((ended := replay(own, *words)).stderr.split())
-    assert "markers are read as names of pictures, such as test/" in said
-    assert "2 pictures of the gallery, 6 others of the training" in said
-    assert "24 of 24 windows show no known picture, of events 8: " in said
-    assert "--events FILE.csv, with columns event and picture" in said
+    messages = " ".join(replay(own, *words).stderr.split())
+    for fact in ("test/", "2 pictures", "6 ", "24 of 24 windows", "8: "):
+        assert fact in messages
+    assert "--events FILE.csv" in messages
 
     # the table in the folder of the recording, which lacks a line
     write_table(base / "coded/events.csv")
@@ -160,23 +155,20 @@ def test_markers_are_read_by_the_table_that_prepare_finds(own, base):
     events = [json.loads(line) for line in ended.stdout.splitlines()]
     results = [event for event in events if event["kind"] == "result"]
     assert sum(result["shown"] is None for result in results) == 3
-    said = " ".join(ended.stderr.split())
-    table = base / "coded/events.csv"
-    assert (
-        "markers are read by coded/events.csv, which names 1 of 2 pictures of the "
-        "gallery and 6 of 6 others of the training"
-    ) in said
-    assert "3 of 24 windows show no known picture, of events 1: 8; a line" in said
+    messages = " ".join(ended.stderr.split())
+    for fact in ("coded/events.csv", "1 of 2", "6 of 6", "3 of 24 windows", "1: 8"):
+        assert fact in messages
 
     # a table of other pictures is left out, and said
+    table = base / "coded/events.csv"
     table.write_text("event,picture\n1,other/a.png\n")
-    said = " ".join(replay(own, *words).stderr.split())
-    assert "names no picture of image-folder: events are not read by it" in said
+    (warning,) = list_warnings(replay(own, *words), "coded/events.csv")
+    assert "image-folder" in warning
     table.unlink()
 
 
 def find_run(ended):
-    return Path(re.search(r"in (\S+runs/live/\S+)", ended.stderr)[1])
+    return Path(re.search(r"\S+runs/live/\S+", ended.stderr)[0])
 
 
 def test_eval_retrieval_of_the_saved_session_has_the_ranks_that_were_shown(own, go):
@@ -216,29 +208,24 @@ def test_simulated_signals_stay_simulated_on_the_page_and_in_what_is_saved(demo,
 
     session = find_run(ended) / "session"
     saved = json.loads((session / "dataset_description.json").read_text())
-    assert "simulated by brainhive_cli.demo" in json.dumps(saved)
+    assert "brainhive_cli.demo" in json.dumps(saved)
 
 
 def test_bad_input_gets_two_lines_and_a_check_says_what_is_missing(own):
-    for words, code, message in (
-        (("--source", "recording", "source.file=absent.fif"), 3, "no recording"),
-        (("--source", "mock", "--whiten-trials", "100"), 2, "were not whitened"),
-        (("--source", "mock", "port=8123"), 2, "port has no effect without a page"),
-        (
-            ("--source", "recording", "source.file=absent.fif", "--check"),
-            3,
-            "no recording",
-        ),
+    absent = ("--source", "recording", "source.file=absent.fif")
+    for words, code, fact in (
+        (absent, 3, "absent.fif"),
+        (("--source", "mock", "--whiten-trials", "100"), 2, "whiten"),
+        (("--source", "mock", "port=8123"), 2, "port"),
+        ((*absent, "--check"), 3, "absent.fif"),
     ):
         ended = invoke(own, *words, "page=false")
-        assert ended.exit_code == code and message in " ".join(ended.output.split()), (
-            words
-        )
-        assert "Traceback" not in ended.stderr
+        assert ended.exit_code == code, words
+        assert fact in ended.output and "Traceback" not in ended.stderr
     checked = replay(own, "--check")
     assert checked.exit_code == 0, checked.output
-    for words in ("model sub-01_seed-1", "recording", "embeddings image-folder/test"):
-        assert words in checked.stdout
+    for fact in ("sub-01_seed-1", "sub-01_ses-01.fif", "image-folder/test"):
+        assert fact in checked.stdout
 
 
 @pytest.fixture(scope="module")
@@ -262,6 +249,11 @@ def categories(base, go):
         *STEPS,
     )
     return str(go("train-align", held_out, "train.validation=0", *QUICK).folder)
+
+
+def list_warnings(ended, fact):
+    lines = ended.stderr.splitlines()
+    return [line for line in lines if line.startswith("warning: ") and fact in line]
 
 
 def replay_session(run, session):
@@ -290,7 +282,7 @@ def test_a_recording_that_was_trained_on_is_stamped_and_a_new_one_is_not(categor
     assert measured.overall["top1"].caveats == (TRAINED_TRIALS, SEEN_PICTURES)
     assert measured.facts.anytime_p is None
     assert str(measured.facts.trials_learned_from) in state_finding(measured)
-    assert "trials of the training are shown" in ended.stderr
+    assert list_warnings(ended, "training")
 
     ended, measured = replay_session(categories, 2)
     assert (
@@ -298,7 +290,8 @@ def test_a_recording_that_was_trained_on_is_stamped_and_a_new_one_is_not(categor
         and measured.facts.anytime_p <= 1
     )
     assert measured.overall["top1"].pool == 3
-    assert ended.stderr.count("no trial shows hat: left out of the candidates") == 1
+    assert len(list_warnings(ended, " hat")) == 1
+    assert list_warnings(ended, "training") == []
 
 
 def test_where_trials_of_the_training_are_not_here_it_is_said(categories, base):
@@ -331,8 +324,8 @@ def test_ctrl_c_ends_a_session_in_order(own, base, brainhive):
     out, err = process.communicate(timeout=60)
 
     assert process.returncode == 0, err
-    assert json.loads(out.splitlines()[-1]) == {"kind": "ended", "text": "stopped"}
-    run = base / re.search(r"in (\S*runs/live/\S+)", err)[1]
+    assert json.loads(out.splitlines()[-1])["kind"] == "ended"
+    run = base / re.search(r"\S*runs/live/\S+", err)[0]
     assert (run / "metrics.json").is_file() and (run / "session").is_dir()
 
 

@@ -1,6 +1,4 @@
-"""live on a stream of LSL: the ranks of eval-retrieval on the same samples, sent on to
-other programs.
-"""
+"""The command `live` on a stream of LSL: its ranks are the ranks of eval-retrieval."""
 
 import importlib.util
 import json
