@@ -1,6 +1,4 @@
-"""Page of a live session: a local server that shows events in a browser while they
-come.
-"""
+"""Web page of a live session, served on this machine."""
 
 import asyncio
 import ipaddress
@@ -26,20 +24,28 @@ from brainhive_cli.core.measurements import CAVEATS
 from brainhive_cli.reports.sentences import MEANINGS
 from brainhive_cli.reports.tables import templates
 
-RESULTS_KEPT = 12
-"""Results and drawings that a browser gets when it connects: those of the filmstrip."""
-EVENTS_KEPT = 64
-"""Events of any kind that wait for slow browsers; one that is further behind misses the
-oldest.
+MAX_RESULTS = 12
+"""Largest number of results and drawings that a browser gets when it connects. The
+filmstrip of the page shows as many.
 """
-PICTURES_KEPT, DRAWINGS_KEPT = 256, 24
-"""Pictures of the gallery, and drawings, that stay in memory."""
-POLL_S, KEEPALIVE_S, RETRY_MS = 0.05, 15, 1000
-"""Pause between two looks of a stream at the events, pause after which an idle one
-sends a comment, and a browser's pause before it reconnects.
+MAX_EVENTS = 64
+"""Largest number of events that are kept for slow browsers. A browser that is further
+behind misses the oldest events.
 """
-GRACE_S, STOP_S = 1, 2
-"""What open requests have when the server stops, and what `stop` waits for at most."""
+MAX_PICTURES = 256
+"""Largest number of gallery pictures in memory."""
+MAX_DRAWINGS = 24
+"""Largest number of drawings in memory."""
+POLL_S = 0.05
+"""Interval at which a stream looks for new events."""
+KEEPALIVE_S = 15
+"""Time without events after which a stream sends a comment."""
+RETRY_MS = 1000
+"""Time after which a browser reconnects."""
+GRACE_S = 1
+"""Time that open requests have when the server stops."""
+STOP_S = 2
+"""Longest time that `stop` waits for the server."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -47,58 +53,61 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""Headers of every response: no other page embeds it, learns its address or keeps
-it.
+"""Headers of every response. They forbid other pages to embed the response, to learn
+its address, and to store it.
 """
 PAGE_POLICY = (
     "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
     "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri "
     "'none'; form-action 'none'"
 )
-"""The policy of the page: its own style and script, pictures and events of its own
-server.
+"""Content security policy of the page. The page may use its own style and script, and
+pictures and events of its own server.
 """
-MAX_CONNECTIONS, SHARE_OF_FILES = 200, 0.25
-"""Connections of a page, of which a browser has six at most, and the largest share that
-they take of the files that the process may open: the session writes some, too.
+MAX_CONNECTIONS = 200
+"""Largest number of connections to a page. A browser has at most six."""
+MAX_FILES_SHARE = 0.25
+"""Largest share of the files that the process may open which connections may take. The
+session needs files for its results.
 """
-PAUSE_S = 0.008
-"""Pause before each picture, of which one takes a millisecond: viewers cost a ninth of
-a core at most.
+PICTURE_PAUSE_S = 0.008
+"""Pause before each picture. A picture takes about a millisecond, so viewers cost at
+most a ninth of a core.
 """
 REFUSAL = (
-    "Refused: open the address that brainhive live has printed, on the machine where "
-    "it runs.\n"
+    "Access refused. Open the address that brainhive live printed, on the machine "
+    "where it runs.\n"
 )
-NAME_ADDRESS = "name the address that browsers open, as 192.168.1.20"
+HOST_HINT = "give the address that browsers open, such as 192.168.1.20"
 
 
 def resolve_host(host: str) -> str:
-    """Resolve the host of a page to the address (IPv4) to listen on.
+    """Resolve the host of a page to the IPv4 address to listen on.
 
     Raises:
-        BrainhiveError: if it is not one address of one machine, however it is written.
+        BrainhiveError: if the host is unknown, or stands for all addresses.
     """
-    # one address of one machine, since requests are compared with it by name
     try:
         address = ipaddress.IPv4Address(socket.gethostbyname(host))
     except (OSError, ValueError) as error:
         raise BrainhiveError(
-            f"host {host!r} is not found: {first_line(error)}", NAME_ADDRESS
+            f"host {host!r} was not found: {first_line(error)}", HOST_HINT
         ) from error
+
+    # requests are checked by the name of the host, so it must be a single address
     if address.is_unspecified:
         raise BrainhiveError(
-            f"host {host!r} is {address}, which stands for more than one address",
-            NAME_ADDRESS,
+            f"host {host!r} is {address}, which stands for several addresses",
+            HOST_HINT,
         )
     return str(address)
 
 
 class _LimitedSocket(socket.socket):
-    """Listening socket that closes connections beyond a limit at once.
+    """Listening socket that closes connections beyond a limit.
 
-    The server counts requests. Connections that ask for nothing would take all files
-    that the process may open, and the session could no longer be saved.
+    Connections without requests would otherwise take all files that the process may
+    open, and the session could not be saved. The server limits requests only.
     """
 
     def __init__(self, *arguments: Any, limit: int, **keywords: Any) -> None:
@@ -110,10 +119,12 @@ class _LimitedSocket(socket.socket):
         """Accept a connection.
 
         Raises:
-            ConnectionAbortedError: after a connection that is one too many.
+            ConnectionAbortedError: if there are too many connections.
         """
         connection, address = super().accept()
-        self._accepted = [each for each in self._accepted if each.fileno() >= 0]
+        self._accepted = [
+            accepted for accepted in self._accepted if accepted.fileno() >= 0
+        ]
         if len(self._accepted) >= self._limit:
             connection.close()
             raise ConnectionAbortedError
@@ -122,21 +133,21 @@ class _LimitedSocket(socket.socket):
 
 
 class LivePage:
-    """Local page of a live session, fed with events.
+    """Local web page of a live session, which shows published events.
 
-    Every browser reads the same bounded log of events from where it is, so that a slow
-    or a stuck one costs neither time nor memory.
+    Every browser reads the same bounded log of events at its own pace. A slow browser
+    costs neither time nor memory.
 
     Args:
-        title: Heading of the page.
-        read_picture: Reads the PNG file of a picture of the gallery by its id; None for
-            an unknown id. It is called by threads of the server, one at a time.
-        host: Address to listen on, which is also the one that browsers name.
-        port: Port to listen on; 0 for any that is free.
+        title: Title of the page.
+        read_picture: Function that returns the PNG file of a gallery picture by its id,
+            or None for an unknown id. Threads of the server call it, one at a time.
+        host: Address to listen on. Browsers must open the same address.
+        port: Port to listen on. 0 selects a free port.
 
     Attributes:
-        load_picture: `read_picture`, which keeps the last pictures in memory.
-        drawings: The last drawings by the number of their window.
+        load_picture: `read_picture` with a cache.
+        drawings: Latest drawings (PNG files) by the number of their window.
     """
 
     def __init__(
@@ -146,22 +157,22 @@ class LivePage:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        # who may read the page
+        # the token in the address protects the page
         self.title = title
         self._host = host
         self._port = port
         self._token = secrets.token_urlsafe(32)
 
-        # numbered messages: the latest of each kind, of windows the last few, and the
-        # last of all kinds
+        # numbered messages: the latest message of each kind (for results, of each of
+        # the last windows), and the most recent messages of any kind
         self._lock = threading.Lock()
         self._numbers = count(1)
         self._latest = dict[tuple[str, int], tuple[int, str]]()
-        self._recent = deque[tuple[int, str]](maxlen=EVENTS_KEPT)
+        self._recent = deque[tuple[int, str]](maxlen=MAX_EVENTS)
         self._hits: list[list[float]] = []
 
-        # pictures
-        self.load_picture = lru_cache(PICTURES_KEPT)(read_picture)
+        # pictures that are kept in memory
+        self.load_picture = lru_cache(MAX_PICTURES)(read_picture)
         self.drawings = OrderedDict[str, bytes]()
 
         self._is_stopping = False
@@ -170,12 +181,12 @@ class LivePage:
         """Start the server in a thread.
 
         Returns:
-            Address of the page, with the token that opens it.
+            Address of the page, with its token.
 
         Raises:
-            BrainhiveError: if the port is taken, or the host is no address of this
-                machine.
-            MissingExtra: without starlette and uvicorn.
+            BrainhiveError: if the port is in use, or if the host is not an address of
+                this machine.
+            MissingExtra: if starlette or uvicorn is not installed.
         """
         try:
             import uvicorn
@@ -185,7 +196,7 @@ class LivePage:
                 install_line("live"),
             ) from error
 
-        # listen before anything runs, so that a port in use is an error of the caller
+        # listen before the thread starts, so that the caller sees an error
         address = resolve_host(self._host)
         try:
             listening = socket.create_server((address, self._port))
@@ -193,16 +204,15 @@ class LivePage:
             raise BrainhiveError(
                 f"cannot open the page on {self._host}, port {self._port}: "
                 f"{first_line(error)}",
-                "choose another port (0 for any that is free), or an address of "
-                "this machine",
+                "choose another port (0 selects a free port), or an address of this "
+                "machine",
             ) from error
 
-        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limit = min(MAX_CONNECTIONS, int(SHARE_OF_FILES * files))
+        max_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = min(MAX_CONNECTIONS, int(MAX_FILES_SHARE * max_files))
         self._socket = _LimitedSocket(fileno=listening.detach(), limit=limit)
 
-        # browsers name the host by its address or as it is called, and leave port 80
-        # out
+        # browsers send the address or the name of the host, without port 80
         port = self._socket.getsockname()[1]
         suffix = "" if port == 80 else f":{port}"
         hosts = [
@@ -210,9 +220,9 @@ class LivePage:
             for name in (address, "127.0.0.1", "localhost", self._host.lower())
         ]
 
-        # no access log, which would hold the token, and no other words on the terminal
+        # an access log would contain the token, and the terminal shows the session
         config = uvicorn.Config(
-            _build_app(self, self._token, {*hosts}),
+            _build_app(self, self._token, set(hosts)),
             http="h11",
             ws="none",
             loop="asyncio",
@@ -231,43 +241,46 @@ class LivePage:
         return f"http://{hosts[0]}/?token={self._token}"
 
     def publish(self, event: dict[str, Any], drawing: bytes | None = None) -> None:
-        """Show an event in every open page, from any thread, without waiting for a
-        browser.
+        """Show an event in every open page, without waiting for browsers.
+
+        Any thread may call this.
 
         Args:
-            event: Plain values; its `kind` says what it is. Pages ignore kinds that
-                they do not know.
-            drawing: PNG file of the event's window, of which the last are kept.
+            event: Plain values with the key `kind`. Pages ignore unknown kinds.
+            drawing: PNG file of the drawing of the event's window.
         """
         text = _write_json(event)
         with self._lock:
-            # keep it for those who are behind, and for those who come later
+            # keep the message for browsers that are behind or connect later
             message = (next(self._numbers), text)
             self._recent.append(message)
-            self._latest[event["kind"], event.get("window", 0) % RESULTS_KEPT] = message
+            slot = event.get("window", 0) % MAX_RESULTS
+            self._latest[event["kind"], slot] = message
 
-            # drawings, and the curve of hit rates, which is longer than the results
-            # that are kept
+            # keep the drawing, and the whole curve of hit rates
             if drawing is not None:
                 self.drawings[str(event["window"])] = drawing
-                if len(self.drawings) > DRAWINGS_KEPT:
+                if len(self.drawings) > MAX_DRAWINGS:
                     self.drawings.popitem(last=False)
-            if hits := event.get("hits"):
-                self._hits.append([hits["n"], hits["rate"], *hits["interval"]])
+            hits = event.get("hits")
+            if hits:
+                low, high = hits["interval"]
+                self._hits.append([hits["n"], hits["rate"], low, high])
 
     def stop(self) -> None:
-        """Send what was published, and end the server, also with open pages; may be
-        called twice.
+        """Send the published events and end the server, even if pages are open.
+
+        A second call does nothing.
         """
         self._is_stopping = self._server.should_exit = True
         self._thread.join(STOP_S)
         self._socket.close()
 
     async def stream_messages(self) -> AsyncIterator[str]:
-        """Write the session so far and then its events, as server-sent events, until
-        the server stops.
+        """Yield the session as server-sent events until the server stops.
+
+        The first event holds the curve of hit rates and the windows with drawings.
         """
-        # the curve, and the drawings that are kept
         with self._lock:
             drawings = list(map(int, self.drawings))
             text = _write_json(
@@ -275,20 +288,21 @@ class LivePage:
             )
         yield f"retry: {RETRY_MS}\ndata: {text}\n\n"
 
-        last = 0
+        last_number = 0
         sent_s = time.monotonic()
         is_stopping = False
         while not is_stopping:
-            # what was published before the end is still sent
+            # read the flag first: messages published before the end are still sent
             is_stopping = self._is_stopping
             with self._lock:
-                messages = {*self._latest.values(), *(self._recent if last else ())}
-            for number, text in sorted(
-                message for message in messages if message[0] > last
-            ):
-                yield f"id: {number}\ndata: {text}\n\n"
-                last = number
-                sent_s = time.monotonic()
+                messages = set(self._latest.values())
+                if last_number:
+                    messages.update(self._recent)
+            for number, text in sorted(messages):
+                if number > last_number:
+                    yield f"id: {number}\ndata: {text}\n\n"
+                    last_number = number
+                    sent_s = time.monotonic()
 
             # a comment keeps an idle connection open
             if time.monotonic() - sent_s > KEEPALIVE_S:
@@ -298,11 +312,16 @@ class LivePage:
 
 
 def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
-    """Build the four addresses of a page: itself, its events, pictures and drawings.
+    """Build the web application of a page: its document, events, pictures and drawings.
 
-    Every request is refused that the page itself has not made. A page of another origin
-    names itself in Origin or in Sec-Fetch-Site, a name that was bound to this address
-    names itself in Host (DNS rebinding), and any other program does not know the token.
+    Requests that the page itself has not made are refused. The headers Origin and
+    Sec-Fetch-Site show requests of other pages, the header Host shows DNS rebinding,
+    and other programs do not know the token.
+
+    Args:
+        page: The page.
+        token: Token in the address of the page.
+        hosts: Names and addresses of the host, with the port, in lower case.
     """
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
@@ -317,44 +336,40 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     )
     from starlette.routing import Route
 
-    async def guard(request: Request, answer: Any) -> Response:
-        # host, origin and token have to be those of the page
+    async def guard(request: Request, respond: Any) -> Response:
+        # check host, origin and token
         headers = request.headers
         host = headers.get("host", "").lower()
-        sent = request.query_params.get("token", "")
+        request_token = request.query_params.get("token", "")
+        origins = {origin.lower() for origin in headers.getlist("origin")}
+        sites = set(headers.getlist("sec-fetch-site"))
         is_allowed = (
             host in hosts
-            and all(
-                origin.lower() == f"http://{host}"
-                for origin in headers.getlist("origin")
-            )
-            and all(
-                site in ("same-origin", "none")
-                for site in headers.getlist("sec-fetch-site")
-            )
-            and secrets.compare_digest(sent.encode(), token.encode())
+            and origins <= {f"http://{host}"}
+            and sites <= {"same-origin", "none"}
+            and secrets.compare_digest(request_token.encode(), token.encode())
         )
         if not is_allowed:
             response: Response = PlainTextResponse(
                 REFUSAL, 403, {"Connection": "close"}
             )
         elif request.method in ("GET", "HEAD"):
-            response = await answer(request)
+            response = await respond(request)
         else:
             response = PlainTextResponse(
                 "Only GET and HEAD.\n", 405, {"Allow": "GET, HEAD"}
             )
 
-        # every response has the headers, the refusals too
+        # add the headers to every response, also to refusals
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response
 
     template = templates().get_template("live_page.html")
 
-    # the page knows no event yet, and reads the token from its own address
     async def show_page(request: Request) -> Response:
-        # marks the style and the script that the browser may use
+        # the nonce marks the style and the script that the browser may use; the page
+        # reads the token from its own address
         nonce = secrets.token_urlsafe(16)
         policy = {"Content-Security-Policy": PAGE_POLICY.format(nonce=nonce)}
         return HTMLResponse(
@@ -365,18 +380,19 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
         )
 
     async def stream_events(request: Request) -> Response:
-        if request.method == "HEAD":  # whose answer would never end
+        if request.method == "HEAD":  # a stream would never end
             return Response(media_type="text/event-stream")
         return StreamingResponse(page.stream_messages(), media_type="text/event-stream")
 
-    turn = asyncio.Lock()
+    image_lock = asyncio.Lock()
 
     async def send_image(
         load: Callable[[str], bytes | None], key: str, request: Request
     ) -> Response:
-        # one after the other, with pauses, so that many viewers do not slow the session
-        async with turn:
-            await asyncio.sleep(PAUSE_S)
+        # send one image at a time, with pauses, so that many viewers do not slow the
+        # session
+        async with image_lock:
+            await asyncio.sleep(PICTURE_PAUSE_S)
             content = await run_in_threadpool(load, request.query_params.get(key, ""))
         if content:
             return Response(content, media_type="image/png")
@@ -391,18 +407,15 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     app = Starlette(
         routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)]
     )
-    # the address of a redirection would hold the token
+    # a redirection would repeat the token in an address
     app.router.redirect_slashes = False
     return app
 
 
 def _write_json(value: Any) -> str:
-    """Write a value as JSON, which has no word for numbers that are not finite: they
-    become null.
-    """
+    """Write a value as JSON, with null for numbers that are not finite."""
     try:
         return json.dumps(value, allow_nan=False)
     except ValueError:
-        return json.dumps(
-            json.loads(json.dumps(value), parse_constant=lambda name: None)
-        )
+        finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
+        return json.dumps(finite)
