@@ -1,6 +1,4 @@
-"""Card of a shared model: the page of its repository, for people and for the hub's
-search.
-"""
+"""Model card of a shared model, the first page of its repository."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +14,11 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.tables import escape_markdown, format_number, make_visible
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
-IN_THE_INDEX = {"top1", "top3", "top5", "mean_rank", "mrr", "map"}
-"""Metrics of retrieval that the hub's index of results gets; all are in the card's
-tables.
+INDEXED_METRICS = {"top1", "top3", "top5", "mean_rank", "mrr", "map"}
+"""Metrics of retrieval that are sent to the result index of the hub. The tables of the
+card have all metrics.
 """
-LICENCES = {
+HUB_LICENCES = {
     "apache-2.0",
     "mit",
     "bsd-3-clause",
@@ -34,82 +32,49 @@ LICENCES = {
     "cc-by-nc-sa-4.0",
     "cc-by-nc-nd-4.0",
 }
-"""Licences of the hub's list that weights have; any other is written as `other` with
-its name.
+"""Licences of weights that the hub knows. The metadata name any other licence `other`.
 """
-
-
 CardScores = tuple[str, Mapping[str, Sequence[Metric]], str]
-"""What one run measured of the model, and on what; rows of metrics by label, those of
-everything together first, then of subjects or cells; data set of a test, empty for
-pictures kept from training.
+"""Scores of a model in one run: title, metrics by label, and data set of the test. The
+first label stands for all cells, the others for subjects or cells. Scores on held-out
+training pictures have no data set of a test, but an empty text.
 """
 
 
 def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
-    """Write a card: metadata as the hub reads them, then Markdown.
+    """Write the model card: metadata for the hub, then Markdown.
 
     Args:
-        page: What `model_card.md` shows, by the names that stand there. `scores` lists
-            tests first; `environment` has versions by name; `licence` is that of the
+        page: Variables of the template `model_card.md`. `scores` lists tests first,
+            `environment` has versions by name, and `licence` is the licence of the
             weights.
-        hub_datasets: Data sets on the hub that the model learned from, as owner/name.
+        hub_datasets: Training data sets on the hub, such as `owner/name`.
     """
-    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub import ModelCardData
     from jinja2 import Environment
 
-    # results of tests, of everything together, for the hub's index
-    results = [
-        EvalResult(
-            task_type="image-retrieval",
-            task_name="retrieval of the seen picture",
-            dataset_type=dataset,
-            dataset_name=dataset,
-            dataset_split=metric.split,
-            metric_type=metric.name,
-            metric_name=extend_title(
-                f"{shown(metric.name)} among {metric.pool}", metric.caveats
-            ),
-            metric_value=metric.value,
-            metric_args={
-                **{
-                    name: getattr(metric, name)
-                    for name in ("n", "pool", "chance", "protocol")
-                },
-                "interval": [metric.low, metric.high],
-                "seeds": [*metric.seeds],
-                "selected_on_test": metric.selected,
-            },
-        )
-        for _, rows, dataset in page["scores"]
-        if dataset
-        for metric in next(iter(rows.values()), ())
-        if metric.name in IN_THE_INDEX
-    ]
-
-    # metadata, which the hub checks before a commit
+    # write the metadata, which the hub checks before a commit
     licence = page["licence"]
-    is_listed = licence in LICENCES
-    kind = "brain-encoder" if page["layout"] else "prior"
+    is_known = licence in HUB_LICENCES
+    results = _list_results(page["scores"])
+    tags = ["brainhive"]
+    if page["modality"]:
+        tags.append(page["modality"].lower())
+    tags += ["brain-decoding", "brain-encoder" if page["layout"] else "prior"]
     metadata = ModelCardData(
-        license=licence if is_listed else "other",
-        license_name=None if is_listed else licence,
-        license_link=None if is_listed else "README.md",
+        license=licence if is_known else "other",
+        license_name=None if is_known else licence,
+        license_link=None if is_known else "README.md",
         library_name="brainhive",
-        tags=[
-            "brainhive",
-            *filter(None, [page["modality"].lower()]),
-            "brain-decoding",
-            kind,
-        ],
-        datasets=[*hub_datasets] or None,
+        tags=tags,
+        datasets=list(hub_datasets) or None,
         metrics=["accuracy"] if results else None,
         model_name=page["name"],
         eval_results=results or None,
         brainhive_version=page["environment"].get("brainhive", ""),
     )
 
-    # the page
+    # write the Markdown
     environment = Environment(
         keep_trailing_newline=True, autoescape=False, finalize=make_visible
     )
@@ -118,20 +83,52 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
         "number": format_number,
         "shown": shown,
     }
-    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        card=page
-    )
-    return f"---\n{metadata.to_yaml()}\n---\n\n{text}"
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return f"---\n{metadata.to_yaml()}\n---\n\n{template.render(card=page)}"
+
+
+def _list_results(scores: Sequence[CardScores]) -> list[Any]:
+    """List the pooled test results for the result index of the hub."""
+    from huggingface_hub import EvalResult
+
+    results = []
+    for _, metrics_by_label, dataset in scores:
+        pooled_metrics = next(iter(metrics_by_label.values()), ())
+        if not dataset:
+            continue
+        for metric in pooled_metrics:
+            if metric.name not in INDEXED_METRICS:
+                continue
+            title = f"{shown(metric.name)} among {metric.pool}"
+            result = EvalResult(
+                task_type="image-retrieval",
+                task_name="retrieval of the seen picture",
+                dataset_type=dataset,
+                dataset_name=dataset,
+                dataset_split=metric.split,
+                metric_type=metric.name,
+                metric_name=extend_title(title, metric.caveats),
+                metric_value=metric.value,
+                metric_args={
+                    "n": metric.n,
+                    "pool": metric.pool,
+                    "chance": metric.chance,
+                    "protocol": metric.protocol,
+                    "interval": [metric.low, metric.high],
+                    "seeds": list(metric.seeds),
+                    "selected_on_test": metric.selected,
+                },
+            )
+            results.append(result)
+    return results
 
 
 def _write_cell(value: Any, key: str = "") -> str:
-    """Write a cell of a table: one line without markup."""
+    """Write a value as a table cell: a single line without markup."""
     return escape_markdown(format_setting(key, value).replace("\n", " "))
 
 
 def choose_metrics(metrics: Mapping[str, Metric]) -> list[Metric]:
-    """Choose the metrics of a row of the card: the headlines, or all where there are
-    none.
-    """
+    """Choose the metrics of a row of the card: the headlines, or else all metrics."""
     names = headlines(list(metrics)) or list(metrics)
     return [metrics[name] for name in names]

@@ -291,7 +291,7 @@ def test_every_warning_stands_in_one_place_before_the_numbers(tmp_path):
     }
     page = text_of(tmp_path, RunGroup([run(tmp_path, "ours", **facts)]))
     place = page.index("Read this before using the numbers")
-    for says in ("Simulated: a program made", "Retrieval is at chance", "clip is ill"):
+    for says in ("† Simulated:", "Retrieval is at chance", "clip is ill"):
         assert says in page[place : page.index("</section>", place)]
 
 
