@@ -1,5 +1,5 @@
 from brainhive_cli.core import measurements
-from brainhive_cli.core.tables import format_tick, number
+from brainhive_cli.core.tables import format_number, format_tick
 from brainhive_cli.evaluation.reconstruction.metric_parts import PARTS
 from brainhive_cli.measurement.metrics import tasks
 
@@ -29,7 +29,7 @@ def test_a_number_has_as_many_digits_as_can_be_read():
         "True",
         "a",
     ]
-    assert [number(value) for value in values] == texts
+    assert [format_number(value) for value in values] == texts
     assert format_tick(0.010000000000000009) == "0.01" and format_tick(1 / 3) == "0.333"
 
 
