@@ -1,6 +1,4 @@
-"""Types of arrays: by the kind of their numbers, whatever their shape, which comments
-and docstrings say.
-"""
+"""Types of arrays by their dtype. Docstrings give the shapes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Choice among the readings of a file or name: it must be the only one that fits."""
+"""Choice among several readings of a file or name, of which only one may fit."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -13,22 +13,27 @@ Candidate = TypeVar("Candidate")
 def choose_only(
     readings: Mapping[str, Candidate], subject: str, hint: str
 ) -> Candidate | None:
-    """Return the only reading that fits; None if none does.
+    """Return the only reading that fits.
 
     Args:
-        readings: The readings that fit, by their names in words. Readings with equal
-            values count as one.
-        subject: What is read, for the message.
-        hint: What the user can do if several fit.
+        readings: Values of the readings that fit, by description. Several readings with
+            equal values are allowed.
+        subject: Name of the file or name that is read, for the message.
+        hint: Hint of the error.
+
+    Returns:
+        Value of the reading, or None if no reading fits.
 
     Raises:
         BrainhiveError: if readings with different values fit. The message names the
-            first two.
+            first reading, and the first that differs from it.
     """
-    names = [*readings]
-    for name in names[1:]:
-        if not np.array_equal(readings[name], readings[names[0]]):  # type: ignore[arg-type]
+    if not readings:
+        return None
+    first_name, first_reading = next(iter(readings.items()))
+    for name, reading in readings.items():
+        if not np.array_equal(reading, first_reading):  # type: ignore[arg-type]
             raise BrainhiveError(
-                f"{subject} can be read in two ways: {names[0]}, or {name}", hint
+                f"{subject} can be read in two ways: {first_name}, or {name}", hint
             )
-    return readings[names[0]] if names else None
+    return first_reading

@@ -1,4 +1,4 @@
-"""Random numbers that depend on seeds and on nothing else."""
+"""Random numbers that depend only on a seed."""
 
 from typing import TYPE_CHECKING
 
@@ -11,23 +11,26 @@ if TYPE_CHECKING:
 
 
 def derive_seed(*seeds: int) -> int:
-    """Mix seeds into one of 64 bits, which depends on all of them."""
+    """Derive a seed of 64 bits that depends on all given seeds."""
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
 
 
-def shuffled(count: int, seed: int) -> Int64:
-    """Shuffle 0 … count - 1 by NumPy's older generator, whose streams do not change."""
-    # RandomState is frozen; Generator may change between versions of NumPy
+def shuffle_range(count: int, seed: int) -> Int64:
+    """Return the numbers 0 to count - 1 in random order.
+
+    The order is the same in all versions of NumPy.
+    """
+    # `RandomState` is frozen, but `Generator` may change between versions of NumPy
     order = np.arange(count)
     np.random.RandomState(seed).shuffle(order)
     return order
 
 
 def seed_torch(seed: int, device: "torch.device") -> None:
-    """Seed what torch draws from on the CPU and on one device.
+    """Seed torch's random generators of the CPU and of a device.
 
-    `torch.manual_seed` notes the call stack for each kind of device that is not there,
-    at every call: 0.2 ms.
+    This replaces `torch.manual_seed`, which takes 0.2 ms: it records the call stack for
+    each kind of device that the machine lacks.
     """
     import torch
 
@@ -37,27 +40,31 @@ def seed_torch(seed: int, device: "torch.device") -> None:
 
 
 def convex_weights(
-    is_there: "torch.Tensor", alpha: float, generator: "torch.Generator"
+    is_available: "torch.Tensor", alpha: float, generator: "torch.Generator"
 ) -> "torch.Tensor":
-    """Draw weights from a symmetric Dirichlet distribution over what is there.
+    """Draw weights from a symmetric Dirichlet distribution over the available inputs.
 
     Args:
-        is_there: [..., K]; at least one of each K.
-        alpha: Above 0. At 1 all weights are equally likely; near 0 one has them all, at
-            large values all are equal.
-        generator: Of the device of `is_there`.
+        is_available: Mask [..., K] of the available inputs. At least one input of each
+            row must be available.
+        alpha: Concentration, above 0. With 1, all combinations of weights are equally
+            likely. Near 0, a single input gets almost all weight. With a large value,
+            the weights are almost equal.
+        generator: Random generator on the device of `is_available`.
 
     Returns:
-        [..., K], zero where nothing is, with the sum 1.
+        Weights [..., K] with the sum 1. Missing inputs have the weight 0.
     """
     import torch
 
-    # Gamma(alpha) is Gamma(alpha + 1) · U^(1 / alpha): as logarithms, small alpha does
-    # not underflow
-    like = torch.full(is_there.shape, alpha + 1, device=is_there.device)
-    # torch.distributions takes no generator
-    gamma = torch._standard_gamma(like, generator=generator)
-    logarithm = (
-        gamma.log() - torch.empty_like(gamma).exponential_(generator=generator) / alpha
+    # A Dirichlet sample is a normalised Gamma(alpha) sample, which underflows if alpha
+    # is small. The logarithm does not. Gamma(alpha) is distributed like Gamma(alpha +
+    # 1) times U^(1 / alpha), and -log U is exponential
+    concentration = torch.full(
+        is_available.shape, alpha + 1, device=is_available.device
     )
-    return logarithm.masked_fill(~is_there, -torch.inf).softmax(-1)
+    # the classes of torch.distributions do not accept a generator
+    gamma = torch._standard_gamma(concentration, generator=generator)
+    exponential = torch.empty_like(gamma).exponential_(generator=generator)
+    log_gamma = gamma.log() - exponential / alpha
+    return log_gamma.masked_fill(~is_available, -torch.inf).softmax(-1)

@@ -11,7 +11,7 @@ from brainhive_cli.core.seeds import (
     convex_weights,
     derive_seed,
     seed_torch,
-    shuffled,
+    shuffle_range,
 )
 
 
@@ -26,8 +26,8 @@ def test_an_order_is_that_of_numpys_older_generator() -> None:
     for seed in (0, 5):
         expected = list(range(50))
         np.random.RandomState(seed).shuffle(expected)
-        assert shuffled(50, seed).tolist() == expected
-    assert shuffled(50, 0).tolist() != shuffled(50, 1).tolist()
+        assert shuffle_range(50, seed).tolist() == expected
+    assert shuffle_range(50, 0).tolist() != shuffle_range(50, 1).tolist()
 
 
 def test_torch_draws_the_same_after_the_same_seed() -> None:

@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.key_types import Numbers, UniqueNames
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.sections import added_field, refuse_idle
-from brainhive_cli.core.seeds import shuffled
+from brainhive_cli.core.seeds import shuffle_range
 from brainhive_cli.data.files import hdf5, pickles
 from brainhive_cli.data.published.things_eeg import (
     METADATA,
@@ -316,7 +316,10 @@ class RawRecordings(Preparation):
             _, table, counts = group_trials(codes[trials])
             pairs = zip(table, counts.tolist(), strict=True)
             chosen = np.concatenate(
-                [rows[shuffled(most, self.config.seed)[:count]] for rows, most in pairs]
+                [
+                    rows[shuffle_range(most, self.config.seed)[:count]]
+                    for rows, most in pairs
+                ]
             )
             dropped["not drawn"] = len(trials) - len(chosen)
             trials = trials[chosen]

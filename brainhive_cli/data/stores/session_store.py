@@ -14,7 +14,7 @@ import numpy as np
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import make_portable, read_regular, require_content
-from brainhive_cli.core.seeds import shuffled
+from brainhive_cli.core.seeds import shuffle_range
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.hdf5 import LazyRows
 from brainhive_cli.data.files.ids import Names
@@ -142,7 +142,7 @@ def _join(
     stimuli, trials, counts = group_trials(ids)
     if order_seed is not None:
         for row, count in zip(trials, counts.tolist(), strict=True):
-            row[:count] = row[shuffled(count, order_seed)]
+            row[:count] = row[shuffle_range(count, order_seed)]
 
     # session, run and onset of each trial
     starts = np.cumsum([0, *(len(recording.image_ids) for recording in recordings)])

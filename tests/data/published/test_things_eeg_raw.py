@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.seeds import shuffled
+from brainhive_cli.core.seeds import shuffle_range
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.published.things_eeg_raw import TARGET, ThingsEegRaw
 from brainhive_cli.data.signals.cutting import covariance
@@ -72,7 +72,7 @@ def merged(found, split, seed):
         own = [
             each.signal[np.array(each.image_ids) == picture][:, 0] for each in trials
         ]
-        rows.append(np.concatenate(own)[shuffled(sum(map(len, own)), seed)])
+        rows.append(np.concatenate(own)[shuffle_range(sum(map(len, own)), seed)])
     return np.stack(rows)
 
 
@@ -133,12 +133,12 @@ def test_shuffles_are_the_published_ones(golden, golden_eeg):
     seed = golden_eeg.repetition_seed
     for partition in ("train", "test"):
         order = steps[f"order_{partition}"]
-        np.testing.assert_array_equal(shuffled(len(order), seed), order)
+        np.testing.assert_array_equal(shuffle_range(len(order), seed), order)
     draws = [match for key in steps if (match := re.match(r"shuffle_(\d+)_of_", key))]
     assert draws
     for match in draws:
         expected = steps[match.string]
-        found = shuffled(int(match[1]), seed)[: len(expected)]
+        found = shuffle_range(int(match[1]), seed)[: len(expected)]
         np.testing.assert_array_equal(found, expected)
 
 
