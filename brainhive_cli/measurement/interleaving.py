@@ -1,13 +1,15 @@
-"""Labels of trials or pictures that may be exchanged, by their order in time.
+"""Exchangeability of the labels of trials or pictures, judged by their order in time.
 
-Signals drift, so trials that are near in time are alike whatever was shown. Where equal
-labels, or pictures of one kind, were shown together, they can be decoded from time
-alone, and labels of trials that are far apart in time are not exchangeable.
+Signals drift, so trials that are near in time are alike whatever they show. If equal
+labels or similar pictures were shown together, time alone reveals them. Labels of
+trials that are far apart in time are then not exchangeable.
+
+An item is a held-out trial or a picture. A part is a stretch of the recording in which
+labels were interleaved. A block is a series of items with the same label.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Self
 
 import numpy as np
@@ -31,41 +33,42 @@ from brainhive_cli.measurement.trial_order import (
 )
 from brainhive_cli.measurement.units import number_names
 
-INTERLEAVED = 0.2
-"""p above which labels are exchanged freely. Exchanging them within a few stretches of
-time costs little power, so it is done at the slightest sign that they were not.
+MIN_INTERLEAVED_P = 0.2
+"""p of clumping above which labels are exchanged freely. Exchanging labels within a few
+stretches of time costs little power, so weak evidence of clumping is enough for it.
 """
-SAME_ORDER = 0.05
-"""p up to which blocks count as shown in one order in all runs: of two runs of four
-blocks only equal orders do, 1 in 24.
+MAX_SHARED_ORDER_P = 0.05
+"""Largest p for which blocks count as shown in the same order in all runs. Two runs of
+four blocks have the same order by chance once in 24.
 """
-SLOTS_TOGETHER = 8
-"""Successive trials among which labels are exchanged where they came in one order in
-all runs: drift is much slower.
+TRIALS_PER_STRETCH = 8
+"""Number of successive trials among which labels are exchanged if all runs have the
+same order. Drift over so few trials is small.
 """
-FEWEST_ITEMS = 4
-"""Items of the smallest part within which labels are compared."""
-TOGETHER = "{} were shown {}, so signal and time cannot be distinguished"
-"""Reason why labels cannot be tested: what was shown, and how."""
+MIN_ITEMS_PER_STRETCH = 4
+"""Smallest number of items in a stretch of time in which labels are exchanged."""
+CONFOUNDED_WITH_TIME = "{} were shown {}, so signal and time cannot be distinguished"
+"""Reason why labels cannot be tested. It takes the kind of labels and their order."""
 
 
 @dataclass(frozen=True)
 class Interleaving:
-    """Items whose labels may be exchanged, as far as the order of trials is known.
+    """Exchangeability of the labels of I items.
 
     Attributes:
-        parts: [I] part of the recording in which each item was shown; labels are
-            exchanged within it.
-        blocks: [I] block of each item: successive items of one label, whose labels are
-            exchanged together.
-        concept_parts: [I] as `parts`, for labels that several items have; None where
-            these came in blocks.
-        problem: Why labels of items cannot be distinguished from time, if they cannot.
-        concept_problem: Why concepts of several items cannot be, if they cannot.
-        follows_time: Whether time alone says something of labels.
-        is_known: Whether the order of trials within runs is known.
-        repeats: Whether labels follow each other in the same pairs more often than in
-            random orders, so that a label tells the next one.
+        parts: Part [I] of the recording that each item belongs to. Labels are exchanged
+            only within parts.
+        blocks: Block [I] of each item. The labels of a block are exchanged together.
+        concept_parts: The same as `parts`, for concepts that several items share. None
+            if concepts were shown in blocks.
+        problem: Reason why the labels of items cannot be distinguished from time. Empty
+            if they can.
+        concept_problem: Reason why concepts cannot be distinguished from time. Empty if
+            they can.
+        follows_time: True if time alone reveals something about the labels.
+        is_known: True if the order of trials within runs is known.
+        repeats: True if the same labels follow each other more often than in random
+            orders, so that a label predicts the next one.
     """
 
     parts: list[Hashable]
@@ -78,28 +81,31 @@ class Interleaving:
     repeats: bool = False
 
     def take(self, rows: Int64) -> Self:
-        """Take some of the items."""
-        # a table by item, cut alike in all columns
-        chosen = rows.tolist()
-        parts, blocks = (
-            [listed[row] for row in chosen] for listed in (self.parts, self.blocks)
+        """Select items by their row numbers."""
+        concept_parts = self.concept_parts
+        if concept_parts:
+            concept_parts = [concept_parts[row] for row in rows.tolist()]
+        return replace(
+            self,
+            parts=[self.parts[row] for row in rows.tolist()],
+            blocks=[self.blocks[row] for row in rows.tolist()],
+            concept_parts=concept_parts,
         )
-        concept_parts = self.concept_parts and [
-            self.concept_parts[row] for row in chosen
-        ]
-        return replace(self, parts=parts, blocks=blocks, concept_parts=concept_parts)
 
     @classmethod
     def join(cls, folds: Sequence[Self]) -> Self:
-        """Put the items of folds of one subject one behind the other."""
-        parts, blocks, concept_parts = (
-            [*chain.from_iterable(listed or () for listed in lists)]
-            for lists in zip(
-                *((fold.parts, fold.blocks, fold.concept_parts) for fold in folds),
-                strict=True,
-            )
-        )
-        # folds are of one recording, whose order they have in common
+        """Concatenate the items of the folds of a subject.
+
+        The folds come from the same recording, so the other fields of the first fold
+        hold for all of them.
+        """
+        parts: list[Hashable] = []
+        blocks: list[Hashable] = []
+        concept_parts: list[Hashable] = []
+        for fold in folds:
+            parts += fold.parts
+            blocks += fold.blocks
+            concept_parts += fold.concept_parts or []
         return replace(
             folds[0], parts=parts, blocks=blocks, concept_parts=concept_parts or None
         )
@@ -109,109 +115,160 @@ class Interleaving:
         """Find which labels of held-out trials may be exchanged.
 
         Args:
-            order: The trials, each an item.
-            group: [I] fold, run or session that each item is tested with.
-            by: What is held out: `trials`, of whose run and session models have
-                learned; `runs` or `sessions`.
+            order: The trials. Each trial is an item.
+            group: Fold, run or session [I] that each item is tested with.
+            by: Unit of the recording that is held out: `trials`, `runs` or `sessions`.
+                With `trials`, models are trained on trials of the same run.
         """
-        items: list[Hashable] = [*range(len(order.label))]
         if by == "trials":
-            # models have learned of the same run, and of the same time of other runs
-            within = order.run
-            others = "runs"
-            by_label = order._replace(features=None)
-            is_blocked = p_of_clumping(by_label, 0 * order.run) <= MAX_CLUMPED_P
-            has_one_order = p_of_shared_order(order, within) <= SMALLEST_P
-            follows_time = is_blocked or has_one_order
-        else:
-            within = group[order.item]
-            others = by
-            # groups that are equal say as much as one of them
-            slots = _number_slots(order, within)
-            tested = order
-            if slots is not None:
-                tested = order.take(within == within[0])
-            by_label = tested._replace(features=None)
-            is_blocked = (
-                p_of_clumping(by_label, group[tested.item], group) <= MAX_CLUMPED_P
-            )
-            # trials of one block are alike by their label
-            is_first = np.diff(number_blocks(tested), prepend=-1) > 0
-            blocks_alone = tested.take(is_first).label_each_item()
-            p = p_of_clumping(blocks_alone, group[blocks_alone.item], group)
-            level = SAME_ORDER if is_blocked else SMALLEST_P
-            has_one_order = p_of_shared_order(order, within) <= level
-            follows_time = p <= MAX_CLUMPED_P or has_one_order
-            if not follows_time:
-                # time in other groups says nothing of the order of blocks in this one
-                blocks = np.arange(len(items))
-                if is_blocked:
-                    blocks[order.item] = number_blocks(order)
-                return cls(group.tolist(), blocks.tolist())
-            if slots is not None and not is_blocked and p > MAX_CLUMPED_P:
-                # what comes at one time of all groups moves together, not far in time
-                nearby: list[Hashable] = (slots // SLOTS_TOGETHER).tolist()
-                return cls(nearby, slots.tolist(), follows_time=True)
+            return cls._from_single_trials(order, group)
+        return cls._from_groups(order, group, by)
 
-        parts = find_interleaved(order, group, within)
-        how = f"in the same order in all {others}" if has_one_order else "in blocks"
-        which = "labels" if has_one_order or is_blocked else "similar labels"
+    @classmethod
+    def _from_single_trials(cls, order: TrialOrder, fold: Int64) -> Self:
+        """Find which labels may be exchanged if single trials are held out.
+
+        Models are trained on trials of the same run, and on trials at the same time of
+        other runs.
+
+        Args:
+            order: The trials. Each trial is an item.
+            fold: Fold [I] of each item.
+        """
+        by_label = order._replace(features=None)
+        is_blocked = p_of_clumping(by_label, 0 * order.run) <= MAX_CLUMPED_P
+        has_shared_order = p_of_shared_order(order, order.run) <= SMALLEST_P
+        parts = find_interleaved(order, fold, order.run)
+        problem = ""
+        if parts is None:
+            problem = _describe_problem(is_blocked, has_shared_order, "runs")
         return cls(
-            parts or group.tolist(),
-            items,
-            problem="" if parts else TOGETHER.format(which, how),
-            follows_time=follows_time,
+            parts=parts or fold.tolist(),
+            blocks=list(range(len(order.label))),
+            problem=problem,
+            follows_time=is_blocked or has_shared_order,
+        )
+
+    @classmethod
+    def _from_groups(cls, order: TrialOrder, group: Int64, by: str) -> Self:
+        """Find which labels may be exchanged if whole runs or sessions are held out.
+
+        Models are trained on other runs or sessions, so time matters only if labels
+        come at the same time of all of them.
+
+        Args:
+            order: The trials. Each trial is an item.
+            group: Run or session [I] of each item.
+            by: `runs` or `sessions`.
+        """
+        # groups with the same labels at the same times are no independent evidence
+        trial_group = group[order.item]  # [n]
+        slots = _number_slots(order, trial_group)
+        tested = order
+        if slots is not None:
+            tested = order.take(trial_group == trial_group[0])
+        by_label = tested._replace(features=None)
+        p_by_label = p_of_clumping(by_label, group[tested.item], group)
+        is_blocked = p_by_label <= MAX_CLUMPED_P
+
+        # trials of a block have the same label, so blocks are compared by features
+        is_block_start = np.diff(number_blocks(tested), prepend=-1) > 0
+        block_starts = tested.take(is_block_start).label_each_item()
+        p_by_features = p_of_clumping(block_starts, group[block_starts.item], group)
+        max_p = MAX_SHARED_ORDER_P if is_blocked else SMALLEST_P
+        has_shared_order = p_of_shared_order(order, trial_group) <= max_p
+        follows_time = p_by_features <= MAX_CLUMPED_P or has_shared_order
+
+        # without a common order, time in other groups reveals nothing about this one
+        items = np.arange(len(order.label))
+        if not follows_time:
+            blocks = items.copy()
+            if is_blocked:
+                blocks[order.item] = number_blocks(order)
+            return cls(parts=group.tolist(), blocks=blocks.tolist())
+
+        # trials at the same time of all groups move together, within a short stretch
+        if slots is not None and not is_blocked and p_by_features > MAX_CLUMPED_P:
+            stretches: list[Hashable] = (slots // TRIALS_PER_STRETCH).tolist()
+            return cls(parts=stretches, blocks=slots.tolist(), follows_time=True)
+
+        parts = find_interleaved(order, group, trial_group)
+        problem = ""
+        if parts is None:
+            problem = _describe_problem(is_blocked, has_shared_order, by)
+        return cls(
+            parts=parts or group.tolist(),
+            blocks=items.tolist(),
+            problem=problem,
+            follows_time=True,
         )
 
     @classmethod
     def from_pictures(cls, order: TrialOrder, fold: Int64) -> Self:
-        """Find which pictures (of one concept) may be exchanged, and which concepts,
-        within folds [I].
-        """
-        # pictures within a fold and concept; concepts only where they have several
-        # pictures
-        total = len(order.label)
-        has_several = len({*order.label.tolist()}) < total
-        pictures = order.label_each_item()
-        exchanged = fold * total + (order.label if has_several else 0)
-        parts = find_interleaved(pictures, exchanged)
-        concept_parts = find_interleaved(order, fold) if has_several else None
+        """Find which pictures, and which concepts, may be exchanged.
 
-        # pictures that are the only ones of their concept have no part in the first
-        # test
-        everything = 0 * order.run
+        Args:
+            order: The trials. Items are pictures, and labels are their concepts.
+            fold: Fold [I] of each picture. Pictures are exchanged within folds.
+        """
+        # pictures are exchanged within their concept, if concepts have several pictures
+        n_pictures = len(order.label)
+        has_several = len(np.unique(order.label)) < n_pictures
+        pictures = order.label_each_item()
+        classes = fold * n_pictures
+        concept_parts = None
+        if has_several:
+            classes = classes + order.label
+            concept_parts = find_interleaved(order, fold)
+        parts = find_interleaved(pictures, classes)
+
+        # pictures that have no other picture of their concept are not tested
+        whole_recording = 0 * order.run
+        stratum = _stratify(pictures.item, whole_recording, classes)
         problem = ""
         concept_problem = ""
-        stratum = _stratify(pictures.item, everything, exchanged)
         if parts is None and _can_exchange(pictures, stratum):
-            problem = TOGETHER.format("similar pictures", "in blocks")
+            problem = CONFOUNDED_WITH_TIME.format("similar pictures", "in blocks")
         if has_several and concept_parts is None:
-            concept_problem = TOGETHER.format("concepts", "in blocks")
+            concept_problem = CONFOUNDED_WITH_TIME.format("concepts", "in blocks")
 
-        # drift also tells pictures apart that came in one order, or several times in a
-        # row
+        # time also reveals pictures that were shown in the same order in all runs, or
+        # several times in a row
         follows_time = (
-            p_of_clumping(order, everything) <= MAX_CLUMPED_P
+            p_of_clumping(order, whole_recording) <= MAX_CLUMPED_P
             or p_of_clumping(order.label_each_trial(), order.run) <= SMALLEST_P
             or bool(find_shared_order(order))
         )
         return cls(
-            parts or fold.tolist(),
-            [*range(total)],
-            concept_parts,
-            problem,
-            concept_problem,
-            follows_time,
+            parts=parts or fold.tolist(),
+            blocks=list(range(n_pictures)),
+            concept_parts=concept_parts,
+            problem=problem,
+            concept_problem=concept_problem,
+            follows_time=follows_time,
         )
 
 
-def list_caveats(orders: Iterable[Interleaving], has_seen: bool) -> list[str]:
-    """List the caveats of numbers by the orders in time of what they are of.
+def _describe_problem(is_blocked: bool, has_shared_order: bool, groups: str) -> str:
+    """Describe why labels cannot be distinguished from time.
 
     Args:
-        orders: Of each subject and model.
-        has_seen: Whether models have learned of other trials of what is tested, so that
-            an unknown order matters.
+        is_blocked: True if trials of the same label were shown together.
+        has_shared_order: True if all groups have the same order of labels.
+        groups: `runs` or `sessions`.
+    """
+    kind = "labels" if has_shared_order or is_blocked else "similar labels"
+    shown = f"in the same order in all {groups}" if has_shared_order else "in blocks"
+    return CONFOUNDED_WITH_TIME.format(kind, shown)
+
+
+def list_caveats(orders: Iterable[Interleaving], has_seen: bool) -> list[str]:
+    """List the caveats of numbers that the order of trials causes.
+
+    Args:
+        orders: Interleaving of each subject and model.
+        has_seen: True if models were trained on other trials of the test pictures. An
+            unknown order then matters.
     """
     caveats = set()
     for order in orders:
@@ -223,113 +280,140 @@ def list_caveats(orders: Iterable[Interleaving], has_seen: bool) -> list[str]:
 
 
 def _number_slots(order: TrialOrder, group: Int64) -> Int64 | None:
-    """Number the time of each held-out trial in its group [n], from 0, where all groups
-    have the same labels at the same times: [I]; None where they have not.
+    """Number the times of held-out trials if all groups have the same labels at a time.
+
+    Args:
+        order: The trials. Each trial is an item.
+        group: Run or session [n] of each trial.
+
+    Returns:
+        Position [I] of each item in its group, from 0. None if the labels at a position
+        differ between groups.
     """
     slots = np.empty(len(order.label), np.int64)
     slots[order.item] = count_positions(group)
     pairs = np.unique(np.stack([slots, order.label]), axis=1)
-    return slots if len(pairs[0]) == 1 + slots.max() else None
+    has_equal_groups = pairs.shape[1] == 1 + slots.max()
+    return slots if has_equal_groups else None
 
 
 def find_interleaved(
-    order: TrialOrder, within: Int64, groups: Int64 | None = None
+    order: TrialOrder, classes: Int64, groups: Int64 | None = None
 ) -> list[Hashable] | None:
-    """Find parts of a recording within which labels were interleaved.
+    """Find parts of a recording in which labels were interleaved.
 
-    These are runs, else sessions, else all: the first in which half of the items could
-    have another label. Where trials near in time are alike there, items are divided by
-    their mean time into ever more stretches, until trials within these are not.
+    The parts are runs, or sessions, or the whole recording: the finest in which at
+    least half of the items share their part with another label. If near trials are
+    alike there, the items are divided by their mean time into 2, 4, 8, … stretches,
+    until the trials within a stretch are not.
 
     Args:
         order: The trials.
-        within: [I] number of the class of each item (as its fold), within which labels
-            are exchanged.
-        groups: [n] group of each trial, where models have learned when labels come in
-            other groups: within parts, their order must differ between groups. None:
-            they have learned of other pictures.
+        classes: Class [I] of each item, such as its fold. Labels are exchanged within
+            classes.
+        groups: Group [n] of each trial, if models are trained on the times of labels in
+            other groups. The order within parts must then differ between groups. None
+            if models are trained on other pictures.
 
     Returns:
-        [I] class and part (the set of the parts of its trials) of each item; None where
-        there are no such parts.
+        Class and part [I] of each item, where a part stands for the set of parts of the
+        item's trials. None if there are no such parts.
     """
-    # the finest natural parts in which labels can be exchanged
-    natural = [order.run, order.session, 0 * order.run]
-    strata = [_stratify(order.item, parts, within) for parts in natural]
-    possible = [row for row in range(3) if _can_exchange(order, strata[row])]
-    if not possible:
+    # find the finest parts in which labels can be exchanged
+    for parts in (order.run, order.session, 0 * order.run):
+        stratum = _stratify(order.item, parts, classes)
+        if _can_exchange(order, stratum):
+            break
+    else:
         return None
-    parts = natural[possible[0]]
-    stratum = strata[possible[0]]
 
-    # mean time of each item in the parts
+    # mean relative time of each item in its parts
     time = count_positions(parts) / np.bincount(parts)[parts]
     mean_time = np.bincount(order.item, time) / np.bincount(order.item)
 
-    # the whole stratum, then ever more stretches of time
-    smaller = stratum
-    pieces = 1
+    # test the whole stratum, then ever more stretches of time
+    stretch = stratum
+    n_stretches = 1
     is_clumped = False
-    while _can_exchange(order, smaller):
-        p = p_of_clumping(order, parts, smaller)
-        is_clumped |= pieces == 1 and p <= MAX_CLUMPED_P
-        has_one_order = groups is not None and (
-            p_of_shared_order(order, groups, smaller[order.item]) <= SMALLEST_P
+    while _can_exchange(order, stretch):
+        p = p_of_clumping(order, parts, stretch)
+        if n_stretches == 1:
+            is_clumped = p <= MAX_CLUMPED_P
+        has_shared_order = False
+        if groups is not None:
+            p_shared = p_of_shared_order(order, groups, stretch[order.item])
+            has_shared_order = p_shared <= SMALLEST_P
+        interleaved_parts: list[Hashable] = list(
+            zip(classes.tolist(), stretch.tolist(), strict=True)
         )
-        found: list[Hashable] = [*zip(within.tolist(), smaller.tolist(), strict=True)]
-        if p > INTERLEAVED and not has_one_order:
-            return found
-        pieces *= 2
-        if pieces * FEWEST_ITEMS > np.bincount(stratum).max():
+        if p > MIN_INTERLEAVED_P and not has_shared_order:
+            return interleaved_parts
+        n_stretches *= 2
+        if n_stretches * MIN_ITEMS_PER_STRETCH > np.bincount(stratum).max():
             break
-        smaller = _divide(order, stratum, mean_time, pieces)
-    return None if is_clumped or has_one_order else found
+        stretch = _divide(order, stratum, mean_time, n_stretches)
+    return None if is_clumped or has_shared_order else interleaved_parts
 
 
 def _divide(
-    order: TrialOrder, stratum: Int64, mean_time: Float64, pieces: int
+    order: TrialOrder, stratum: Int64, mean_time: Float64, max_stretches: int
 ) -> Int64:
-    """Divide the items of each stratum into stretches of time, where what they show
-    changes most.
+    """Divide the items of each stratum into stretches of time.
+
+    A regression tree of the features (or else of the labels) over time puts the borders
+    where the content of the items changes most.
 
     Args:
         order: The trials.
-        stratum: [I].
-        mean_time: [I] of each item.
-        pieces: Stretches of a stratum at most.
+        stratum: Stratum [I] of each item.
+        mean_time: Mean time [I] of each item.
+        max_stretches: Largest number of stretches in a stratum.
 
     Returns:
-        [I] number of the stratum and stretch of each item.
+        Number [I] of the stratum and stretch of each item.
     """
     from sklearn.tree import DecisionTreeRegressor
 
     tree = DecisionTreeRegressor(
-        max_leaf_nodes=pieces, min_samples_leaf=FEWEST_ITEMS, random_state=0
+        max_leaf_nodes=max_stretches,
+        min_samples_leaf=MIN_ITEMS_PER_STRETCH,
+        random_state=0,
     )
     leaf = np.zeros_like(stratum)
     for number in np.unique(stratum):
         rows = np.flatnonzero(stratum == number)
-        if len(rows) < 2 * FEWEST_ITEMS:
+        if len(rows) < 2 * MIN_ITEMS_PER_STRETCH:
             continue
-        values: Array = order.label[rows, None] == np.unique(order.label[rows])
-        if order.features is not None:
+        values: Array
+        if order.features is None:
+            labels = order.label[rows]
+            values = labels[:, None] == np.unique(labels)
+        else:
             values = order.features[rows]
         times = mean_time[rows, None]
         leaf[rows] = tree.fit(times, values).apply(times)
-    return number_names([[*zip(stratum.tolist(), leaf.tolist(), strict=True)]])[0]
+    pairs = list(zip(stratum.tolist(), leaf.tolist(), strict=True))
+    return number_names([pairs])[0]
 
 
-def _stratify(item: Int64, parts: Int64, within: Int64) -> Int64:
-    """Number the class and the set of parts [n] of each item, [I]."""
-    strata = zip(within.tolist(), list_parts(item, parts), strict=True)
-    return number_names([[*strata]])[0]
+def _stratify(item: Int64, parts: Int64, classes: Int64) -> Int64:
+    """Number the class and the set of parts of each item.
+
+    Args:
+        item: Item [n] of each trial.
+        parts: Part [n] of each trial.
+        classes: Class [I] of each item.
+
+    Returns:
+        Stratum [I] of each item.
+    """
+    pairs = list(zip(classes.tolist(), list_parts(item, parts), strict=True))
+    return number_names([pairs])[0]
 
 
 def _can_exchange(order: TrialOrder, stratum: Int64) -> bool:
-    """Return True if half of the items share their stratum with an item of another
-    label.
-    """
-    # one label alone leaves nothing to exchange
+    """Return True if half of the items share their stratum [I] with another label."""
     pairs = np.unique(np.stack([stratum, order.label]), axis=1)
-    labels = np.bincount(pairs[0], minlength=1 + stratum.max(initial=0))
-    return bool(2 * (labels[stratum] > 1).sum() >= len(stratum))
+    n_labels = np.bincount(pairs[0], minlength=1 + stratum.max(initial=0))
+    has_other_label = n_labels[stratum] > 1
+    return bool(2 * has_other_label.sum() >= len(stratum))
