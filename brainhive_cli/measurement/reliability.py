@@ -1,6 +1,4 @@
-"""Agreement of repetitions of a stimulus: random halves, what these correlate by, and
-what is not noise.
-"""
+"""Agreement between repetitions of a stimulus: correlations and noise ceilings."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -15,9 +13,11 @@ from brainhive_cli.measurement.ranks import rank_targets
 
 Correlation = TypeVar("Correlation", float, Float64)
 Repetitions = Iterable[NDArray[np.floating[Any]]]
-"""The repetitions [R, ...] of each stimulus."""
-HALVINGS = 10
-"""Random halves of the repetitions that a reliability is the mean of."""
+"""Repetitions [R, ...] of each stimulus."""
+N_HALVINGS = 10
+"""Number of random divisions into halves over which a reliability is averaged."""
+MIN_VECTOR_LENGTH = 1e-12
+"""Smallest length of a centred vector that varies by more than rounding."""
 
 
 def average_halves(
@@ -26,92 +26,119 @@ def average_halves(
     random: torch.Generator,
     parts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Average two random halves of each stimulus' repetitions, which share no
-    repetition and no part.
+    """Divide the repetitions of each stimulus into two random halves, and average each.
 
-    Of an odd number one is left out.
+    The halves have the same number of repetitions, and none in common. If the number is
+    odd, a repetition is left out.
 
     Args:
-        trials: [N, R, F]; or [R, F] of one stimulus, which is halved N times.
-        available: How many of the R exist, [N].
-        random: Draws the halves.
-        parts: [N, R] number, from 0, of the part of the recording that each repetition
-            is of (see `separate_repetitions`): halves are of different parts, and as
-            large. None: all parts differ.
+        trials: Repetitions [N, R, F] of each stimulus, or repetitions [R, F] of a
+            single stimulus, which is divided N times.
+        available: Number [N] of repetitions that exist. The others are padding.
+        random: Generator of the random halves.
+        parts: Number [N, R], from 0, of the part of the recording that each repetition
+            belongs to, as computed by `separate_repetitions`. The halves then have no
+            part in common. If None, each repetition is a part.
 
     Returns:
-        [N, F] each, and [N] how many repetitions are in a half.
+        Mean [N, F] of the first halves, mean [N, F] of the second halves, and the
+        number [N] of repetitions in a half.
     """
-    # a random order of the parts of each stimulus
-    count = trials.shape[-2]
-    numbers = torch.arange(count).expand(len(available), -1)
+    # position [N, R] of each repetition's part in a random order of the parts; drawn
+    # numbers are below 1, so parts that do not exist come last
+    n_repetitions = trials.shape[-2]
+    numbers = torch.arange(n_repetitions).expand(len(available), -1)
     is_there = numbers < available[:, None]
     part = numbers if parts is None else parts.masked_fill(~is_there, 0)
-    shown = 1 + part.masked_fill(~is_there, 0).amax(1, keepdim=True)
-    drawn = torch.rand((len(available), count), generator=random)
-    # [N, R]
-    position = (
-        drawn.masked_fill(numbers >= shown, 2).argsort(1).argsort(1).gather(1, part)
-    )
+    n_parts = 1 + part.masked_fill(~is_there, 0).amax(1, keepdim=True)
+    keys = torch.rand((len(available), n_repetitions), generator=random)
+    position_of_part = keys.masked_fill(numbers >= n_parts, 2).argsort(1).argsort(1)
+    position = position_of_part.gather(1, part)
 
-    # the first ones are one half, the next ones the other; of parts that differ in size
-    # as many are taken
-    half = shown // 2
-    sides = (
-        torch.stack([position < half, (position >= half) & (position < 2 * half)], 1)
-        & is_there[:, None]
-    )
+    # the first parts are one half, the next parts are the other
+    n_half = n_parts // 2
+    is_first = position < n_half
+    is_second = (position >= n_half) & (position < 2 * n_half)
+    is_in_half = torch.stack([is_first, is_second], 1) & is_there[:, None]  # [N, 2, R]
+
+    # parts may differ in size, so draw as many repetitions as the smaller half has
     if parts is not None:
-        most = sides.sum(2).amin(1)[:, None, None]
-        drawn = torch.rand(sides.shape, generator=random).masked_fill(~sides, 2)
-        sides &= drawn.argsort(2).argsort(2) < most
-    weights = sides.to(trials.dtype) / sides.sum(2, keepdim=True)  # [N, 2, R]
-    first, second = torch.matmul(weights, trials).unbind(1)
-    return first, second, sides[:, 0].sum(1)
+        n_smaller = is_in_half.sum(2).amin(1)[:, None, None]
+        keys = torch.rand(is_in_half.shape, generator=random)
+        keys = keys.masked_fill(~is_in_half, 2)
+        is_in_half &= keys.argsort(2).argsort(2) < n_smaller
+    weights = is_in_half.to(trials.dtype) / is_in_half.sum(2, keepdim=True)
+    first_means, second_means = torch.matmul(weights, trials).unbind(1)
+    return first_means, second_means, is_in_half[:, 0].sum(1)
 
 
-def halve(repetitions: Array, random: torch.Generator) -> tuple[Array, Array]:
-    """Average halves of one stimulus' repetitions [R, ...], as `average_halves` does:
-    [HALVINGS, F] each.
+def average_random_halves(
+    repetitions: Array, random: torch.Generator
+) -> tuple[Array, Array]:
+    """Divide the repetitions of a stimulus into random halves, `N_HALVINGS` times.
+
+    Args:
+        repetitions: Repetitions [R, ...] of the stimulus.
+        random: Generator of the random halves.
+
+    Returns:
+        Means [N_HALVINGS, F] of the first halves and of the second halves.
     """
     flat = torch.from_numpy(repetitions).flatten(1)
-    counts = torch.full((HALVINGS,), len(repetitions))
-    first, second, _ = average_halves(flat, counts, random)
-    return first.numpy(), second.numpy()
+    counts = torch.full((N_HALVINGS,), len(repetitions))
+    first_means, second_means, _ = average_halves(flat, counts, random)
+    return first_means.numpy(), second_means.numpy()
 
 
 def average_parts(repetitions: Array, parts: Int64) -> Array:
-    """Average one stimulus' repetitions [R, ...] within the parts [R] of a recording:
-    [parts, ...].
+    """Average the repetitions of a stimulus within each part of the recording.
+
+    Args:
+        repetitions: Repetitions [R, ...] of the stimulus.
+        parts: Number [R], from 0, of the part of each repetition.
+
+    Returns:
+        Means [P, ...] of the parts.
     """
-    return np.stack(
-        [repetitions[parts == number].mean(0) for number in range(parts.max() + 1)]
-    )
+    n_parts = parts.max() + 1
+    return np.stack([repetitions[parts == part].mean(0) for part in range(n_parts)])
 
 
 def rank_halves(first: Tensor, second: Tensor) -> Tensor:
-    """Rank each stimulus' own second half among those of all by its first, [N, F] each;
-    both centred.
+    """Rank the second half of each stimulus by its first half.
 
-    Stimuli share one pool, yet their hits vary about as independent ones do: Wilson's
-    interval over them holds (`benchmarks/simulated_statistics` prints how often).
+    Both halves are centred over stimuli. All stimuli share one gallery, so their hits
+    are not independent. Wilson's interval over stimuli still holds:
+    `benchmarks/simulated_statistics` prints its coverage.
+
+    Args:
+        first: Mean [N, F] of the first half of each stimulus.
+        second: Mean [N, F] of the second half of each stimulus.
+
+    Returns:
+        Ranks [N], from 1, of the second half of the same stimulus among all second
+        halves.
     """
-    return rank_targets(
-        first - first.mean(0), second - second.mean(0), torch.arange(len(first))
-    )
+    queries = first - first.mean(0)
+    gallery = second - second.mean(0)
+    return rank_targets(queries, gallery, torch.arange(len(first)))
 
 
 def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
-    """Predict the correlation of two halves if both had `times` as many repetitions.
+    """Predict the correlation of two halves if they had more repetitions.
 
-    That is times · r / (1 + (times - 1) · |r|). Below zero the formula has no meaning,
-    and a pole; made odd, it is one to one, so that it corrects the ends of an interval
-    too, and the noise of uncorrelated halves still averages to 0.
+    The prediction is times * r / (1 + (times - 1) * |r|). The published formula has r
+    instead of |r|. For negative r it has a pole and no meaning. With |r| it is odd and
+    one-to-one: it can correct the ends of an interval, and the mean over uncorrelated
+    halves stays 0.
 
     Args:
-        halves: A correlation, or an array of any shape.
-        times: Repetitions of the whole over those of a half: 2, or 3 of three that were
-            halved into 1 and 1.
+        halves: Correlation r of two halves, or an array of correlations of any shape.
+        times: Number of all repetitions divided by the number in one half. For example
+            2, or 3 if halves of 1 and 1 were drawn from three repetitions.
+
+    Returns:
+        Predicted correlations of the same shape.
 
     Source: Spearman 1910; Brown 1910.
     """
@@ -119,38 +146,47 @@ def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
 
 
 def unit_vectors(values: Array, axis: int = 0) -> Array:
-    """Centre values along an axis and give them unit length; zeros where nothing
-    varies.
+    """Centre values along an axis, and scale them to unit length.
+
+    Vectors without variance become zeros.
     """
-    # lengths of rounding alone count as 0
     centred = values - values.mean(axis, keepdims=True)
     lengths = np.linalg.norm(centred, axis=axis, keepdims=True)
-    return np.divide(
-        centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-12
-    )
+    is_varied = lengths > MIN_VECTOR_LENGTH
+    return np.divide(centred, lengths, out=np.zeros_like(centred), where=is_varied)
 
 
 def correlation_shares(first: Array, second: Array) -> Array:
-    """Compute the share of each item in correlations of unit vectors [N, ...], whose
-    mean is the correlation.
+    """Compute the share of each item in the correlation of unit vectors.
 
-    Shares vary with items as the correlation does: little where both columns are nearly
-    the same.
+    The mean of the shares over items is the correlation. Their variance estimates the
+    sampling variance of the correlation, as the shares are its influence function.
+
+    Args:
+        first: Unit vectors [N, ...] over N items.
+        second: Unit vectors [N, ...] over the same items.
+
+    Returns:
+        Shares [N, ...].
 
     Source: Devlin, Gnanadesikan and Kettenring 1975 (influence function of a
     correlation).
     """
-    value = (first * second).sum(0)
-    return np.asarray(
-        len(first) * (first * second - value / 2 * (first**2 + second**2)) + value
-    )
+    correlation = (first * second).sum(0)
+    squares = first**2 + second**2
+    influence = first * second - correlation / 2 * squares
+    return np.asarray(len(first) * influence + correlation)
 
 
 def correlate(pairs: Iterable[tuple[Array, Array]]) -> Float64:
-    """Correlate two values [...] over items, which are read one by one; 0 where one is
-    constant.
+    """Correlate two variables over items that are read one at a time.
+
+    Args:
+        pairs: Values [...] of both variables for each item.
+
+    Returns:
+        Correlations [...] over items. 0 if a variable is constant.
     """
-    # sums of values, squares and products
     count = 0
     sums = np.zeros(())
     for first, second in pairs:
@@ -160,52 +196,57 @@ def correlate(pairs: Iterable[tuple[Array, Array]]) -> Float64:
         sums = sums + moments.astype(np.float64)
         count += 1
 
-    # covariance over the spreads
-    first, second, first_squares, second_squares, product = sums / count
-    spread = np.sqrt(
-        np.maximum(first_squares - first**2, 0)
-        * np.maximum(second_squares - second**2, 0)
-    )
-    return np.divide(
-        product - first * second, spread, out=np.zeros_like(spread), where=spread > 0
-    )
+    # covariance divided by the product of the standard deviations
+    first_mean, second_mean, first_square, second_square, product = sums / count
+    first_variance = np.maximum(first_square - first_mean**2, 0)
+    second_variance = np.maximum(second_square - second_mean**2, 0)
+    spread = np.sqrt(first_variance * second_variance)
+    covariance = product - first_mean * second_mean
+    return np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0)
 
 
 def noise_ceiling(trials: Callable[[], Repetitions], counts: Int64) -> Float64:
-    """Estimate the percentage [...] of the variance of the stimuli's means that is not
-    noise.
+    """Estimate the percentage of variance of the stimulus means that is not noise.
 
-    100 s / (s + 1/n), where s is the variance of the signal over that of the noise of
-    one repetition. First, second … repetitions are z-scored over stimuli, as signals
-    drift between sessions; those that not all stimuli have are divided by one spread in
-    common.
+    The ceiling is 100 * s / (s + 1/n) for n repetitions of each stimulus, where s is
+    the variance of the signal divided by the noise variance of a single repetition. The
+    first, second, ... repetitions are z-scored over stimuli, because signals drift
+    between sessions. Repetitions that some stimuli lack are divided by a common
+    standard deviation.
 
     Args:
-        trials: Gives the repetitions of each stimulus, which are read twice.
-        counts: How many these are, [N], two at least.
+        trials: Function that yields the repetitions [R, ...] of each stimulus. It is
+            called three times.
+        counts: Number [N] of repetitions of each stimulus, at least 2.
 
-    Source: Allen et al. 2022 (NSD); Hebart et al. 2023 (THINGS-MEG). Theirs where all
-    counts are equal.
+    Returns:
+        Ceilings [...] in percent.
+
+    Source: Allen et al. 2022 (NSD) and Hebart et al. 2023 (THINGS-MEG), whose value it
+    is if all counts are equal.
     """
-    # mean and spread of each repetition over the stimuli that have it
-    has = (np.arange(counts.max()) < counts[:, None]).sum(0)  # [R]
+    # mean and standard deviation of each repetition over the stimuli that have it
+    n_stimuli = (np.arange(counts.max()) < counts[:, None]).sum(0)  # [R]
     shape = next(iter(trials())).shape[1:]
-    sums, squares = np.zeros((2, len(has), *shape))
+    sums = np.zeros((len(n_stimuli), *shape))
+    squares = np.zeros_like(sums)
     for stimulus in trials():
         values = np.asarray(stimulus, np.float64)
         sums[: len(values)] += values
         squares[: len(values)] += values**2
-    stimulus_counts = has.reshape(-1, *(1 for _ in shape))  # [R, 1, ...]
-    mean = sums / stimulus_counts
-    scatter = np.maximum(squares - sums * mean, 0)  # [R, ...]
-    common = scatter.sum(0) / max(1, (has - 1).sum())
-    spread = np.sqrt(
-        np.where(stimulus_counts == len(counts), scatter / stimulus_counts, common)
-    )
+    broadcast_shape = (len(n_stimuli),) + (1,) * len(shape)
+    n_values = n_stimuli.reshape(broadcast_shape)
+    mean = sums / n_values  # [R, ...]
+    scatter = np.maximum(squares - sums * mean, 0)
+    common_variance = scatter.sum(0) / max(1, (n_stimuli - 1).sum())
+    is_complete = n_values == len(counts)
+    spread = np.sqrt(np.where(is_complete, scatter / n_values, common_variance))
     spread = np.where(spread > 0, spread, 1)
 
-    # variance within stimuli, which is noise, and that of their means
-    noise, total, power = np.zeros((3, *shape))
+    # variance within stimuli, which is noise, and sums for the variance of their means
+    noise = np.zeros(shape)
+    total = np.zeros(shape)
+    power = np.zeros(shape)
     for stimulus in trials():
         scaled = (stimulus - mean[: len(stimulus)]) / spread[: len(stimulus)]
         average = scaled.mean(0)
@@ -215,8 +256,7 @@ def noise_ceiling(trials: Callable[[], Repetitions], counts: Int64) -> Float64:
 
     # share of the signal in the variance of the means
     noise_of_means = noise / len(counts) * (1 / counts).mean()
-    signal = np.maximum(
-        power / len(counts) - (total / len(counts)) ** 2 - noise_of_means, 0
-    )
+    variance_of_means = power / len(counts) - (total / len(counts)) ** 2
+    signal = np.maximum(variance_of_means - noise_of_means, 0)
     variance = signal + noise_of_means
     return np.divide(100 * signal, variance, out=np.zeros(shape), where=variance > 0)

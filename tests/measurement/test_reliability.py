@@ -1,6 +1,4 @@
-"""Halves of repetitions, and the share of variance that is not noise: of simulations,
-and of a reference.
-"""
+"""Halves of repetitions and noise ceilings, in simulations and against a reference."""
 
 import numpy as np
 import pytest
@@ -12,9 +10,9 @@ from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.reliability import (
     average_halves,
     average_parts,
+    average_random_halves,
     correlate,
     correlation_shares,
-    halve,
     noise_ceiling,
     rank_halves,
     spearman_brown,
@@ -24,8 +22,8 @@ from brainhive_cli.measurement.statistics import measure
 
 
 def test_the_interval_of_retrieval_holds_although_items_share_one_pool():
-    """The truth is the mean of 400 simulations; two standard errors of a coverage of
-    .95 are .02.
+    """The true value is the mean of 400 simulations. Two standard errors of a coverage
+    of 0.95 are 0.02.
     """
     random = np.random.default_rng(0)
     patterns = 0.8 * random.normal(size=(400, 1, 60, 5, 4))
@@ -47,7 +45,7 @@ def test_the_interval_of_retrieval_holds_although_items_share_one_pool():
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6), st.booleans())
 def test_halves_share_no_repetition_and_no_part_and_are_equal(seed, has_parts):
-    """A repetition is the row of an identity matrix, so averages are weights."""
+    """Each repetition is a row of an identity matrix, so the averages are weights."""
     random = np.random.default_rng(seed)
     count, most = 8, int(random.integers(2, 8))
     available = random.integers(2, most + 1, count)
@@ -100,7 +98,7 @@ def test_means_of_halves_over_stimuli_do_not_matter():
 def test_halves_are_drawn_ten_times_and_parts_are_averaged():
     repetitions = np.arange(24.0).reshape(4, 3, 2)
 
-    halves = halve(repetitions, torch.Generator().manual_seed(0))
+    halves = average_random_halves(repetitions, torch.Generator().manual_seed(0))
 
     assert [half.shape for half in halves] == [(10, 6)] * 2
     together = (halves[0] + halves[1]) / 2  # all four repetitions are used
@@ -142,14 +140,14 @@ def test_spearman_brown_is_odd_and_keeps_0_and_1():
 
 
 def test_spearman_brown_doubles_the_repetitions():
-    """Spearman 1910: two halves that share half of their variance."""
+    """Two halves share half of their variance, as in Spearman 1910."""
     assert spearman_brown(np.array(0.5)) == pytest.approx(2 / 3)
     # 0.25 of variance 1.25, then 0.75
     assert spearman_brown(np.array(0.2), times=3) == pytest.approx(3 / 7)
 
 
 def test_the_noise_ceiling_is_that_of_the_reference(golden):
-    """24 pictures, 5 channels, 8 samples; by the formula of THINGS-MEG."""
+    """The reference has 24 pictures, 5 channels and 8 samples (THINGS-MEG formula)."""
     with np.load(golden / "prepare/explain.npz") as file:
         trials, expected = (
             file["enc_signal_test"].astype(float),
@@ -161,8 +159,8 @@ def test_the_noise_ceiling_is_that_of_the_reference(golden):
 
 @pytest.mark.parametrize(("drift", "counts"), ((0.5, 8), (0.5, None)))
 def test_the_noise_ceiling_holds_where_sessions_drift_and_counts_differ(drift, counts):
-    """Mean of 200 channels, whose standard error is .3; a variance over 200 stimuli is
-    biased by about .5.
+    """The mean of 200 channels has a standard error of 0.3. A variance over 200 stimuli
+    has a bias of about 0.5.
     """
     random = np.random.default_rng(0)
     shown = random.integers(2, 9, 200) if counts is None else np.full(200, counts)
@@ -184,7 +182,7 @@ def test_the_noise_ceiling_holds_where_sessions_drift_and_counts_differ(drift, c
 def test_the_interval_of_a_correlation_by_shares_holds_and_is_narrow_where_both_agree(
     noise,
 ):
-    """Of 200 simulations, two standard errors of a coverage of .95 are .03."""
+    """Two standard errors of a coverage of 0.95 in 200 simulations are 0.03."""
     random, held, widths = np.random.default_rng(0), [], []
     truth = 1 / (1 + noise**2)
     for _ in range(200):

@@ -14,8 +14,8 @@ from brainhive_cli.data.signals.repetitions import (
 )
 from brainhive_cli.data.signals.trials import Trials
 from brainhive_cli.measurement.reliability import (
+    average_random_halves,
     correlate,
-    halve,
     noise_ceiling,
     spearman_brown,
 )
@@ -84,7 +84,9 @@ def measure_reliability(
     # agreement of two halves, and what is not noise
     draw = torch.Generator().manual_seed(0)
     halves = (
-        correlate(halve(stimulus, draw) for stimulus in means()).mean(0).reshape(shape)
+        correlate(average_random_halves(stimulus, draw) for stimulus in means())
+        .mean(0)
+        .reshape(shape)
     )
     split_half = spearman_brown(halves, part_counts.sum() / (part_counts // 2).sum())
     ceiling = noise_ceiling(means, part_counts)

@@ -33,9 +33,9 @@ from brainhive_cli.evaluation.explanation.recipe import Recipe
 from brainhive_cli.measurement.linear_maps import Products, project
 from brainhive_cli.measurement.reliability import (
     Repetitions,
+    average_random_halves,
     correlate,
     correlation_shares,
-    halve,
     unit_vectors,
 )
 
@@ -302,7 +302,7 @@ def _encode(
         random = torch.Generator().manual_seed(spec.seed)
         means = average_by_part(reader.trials, numbers, is_mixed)
         ceilings = half_ceilings(
-            means, predicted, lambda stimulus: halve(stimulus, random)
+            means, predicted, lambda stimulus: average_random_halves(stimulus, random)
         )
         collected.arrays |= dict(zip(CEILINGS, ceilings, strict=True))
 

@@ -60,7 +60,7 @@ from brainhive_cli.evaluation.explanation.similarity import (
     measure_similarity,
     rank_models,
 )
-from brainhive_cli.measurement.reliability import halve
+from brainhive_cli.measurement.reliability import average_random_halves
 from brainhive_cli.measurement.units import Items, StimulusGrouping
 from brainhive_cli.reports.head_maps import draw_head, flatten_positions, place_sensors
 from brainhive_cli.reports.page import DETAILS, FINDING
@@ -257,7 +257,9 @@ def test_encoding_model(recorded: Recorded, count: int) -> None:
             ]
             for name, sides in partial.items()
         },
-        ceilings=half_ceilings(trials, full, lambda one: halve(one, draw)),
+        ceilings=half_ceilings(
+            trials, full, lambda one: average_random_halves(one, draw)
+        ),
     )
 
 
