@@ -113,7 +113,7 @@ def prepare_products(count: int, folder: Path) -> Task:
     targets = torch.from_numpy(random.normal(size=(240, 512)))
 
     return Task(
-        lambda: Products.of(centred, [targets]).predict(centred),
+        lambda: Products.from_samples(centred, [targets]).predict(centred),
         lambda: torch.linalg.eigh(centred @ centred.T),
         8 * signals.numel(),
     )

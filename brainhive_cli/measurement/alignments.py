@@ -1,4 +1,4 @@
-"""Alignments: maps of a new subject's tokens to those of training subjects."""
+"""Alignments: maps from a new subject's tokens to the tokens of training subjects."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -10,116 +10,132 @@ from torch import Tensor
 from brainhive_cli.core import parts
 
 Alignment = Callable[[Tensor], Tensor]
-"""Maps tokens [N, D] of the new subject to tokens [N, D] of the same dtype on the same
-device.
+"""Function that maps tokens [N, D] of the new subject to aligned tokens [N, D] of the
+same type and on the same device.
 """
-SMALLEST = 1e-6
-"""Share of the largest standard deviation below which a dimension holds rounding: only
-its mean is moved.
+MIN_RELATIVE_SPREAD = 1e-6
+"""Smallest standard deviation of a dimension that varies by more than rounding errors,
+as a share of the largest standard deviation.
 """
 
 
 class AlignmentConfig(parts.Config):
-    """Base of alignments' Configs."""
+    """Base of the configs of alignments."""
 
     is_paired: ClassVar[bool] = False
-    """Whether it needs references of the same stimuli, row by row, and so the labels of
-    the new subject.
+    """True if each token needs a reference of the same stimulus. The labels of the new
+    subject must then be known.
     """
 
     def fit(self, tokens: Tensor, references: Tensor) -> Alignment:
         """Fit the map to recordings of the new subject, in float64 on the CPU.
 
         Args:
-            tokens: Of the new subject's calibration recordings [n, D]. Those of test
-                recordings would make the result transductive.
-            references: Tokens [m, D] of training subjects; if `is_paired`, tokens or
-                targets [n, D] of the stimuli of `tokens`.
+            tokens: Tokens [n, D] of the new subject's calibration recordings. Tokens of
+                test recordings would make the result transductive.
+            references: Tokens [m, D] of training subjects. If `is_paired`, tokens or
+                targets [n, D] of the stimuli of `tokens`, row by row.
 
         Returns:
-            The map.
+            The fitted map.
         """
-        # the map is fitted and applied in float64, and returns the dtype of its input
-        aligned = self.learn(in_double(tokens), in_double(references))
-        return lambda rows: aligned(in_double(rows)).to(rows)
+        align = self.learn(to_cpu_double(tokens), to_cpu_double(references))
+        return lambda rows: align(to_cpu_double(rows)).to(rows)
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Fit the map in float64: what a part defines."""
+        """Fit the map to tensors in float64. Subclasses implement this method.
+
+        Args:
+            tokens: As in `fit`.
+            references: As in `fit`.
+
+        Returns:
+            A map for tensors in float64 on the CPU.
+        """
         raise NotImplementedError
 
 
-def in_double(tokens: Tensor) -> Tensor:
-    """Copy tokens to the CPU in float64, which not every device has."""
+def to_cpu_double(tokens: Tensor) -> Tensor:
+    """Copy tokens to the CPU in float64, which some devices lack."""
     return tokens.detach().to("cpu", torch.float64)
 
 
 class Moments(AlignmentConfig):
-    """Moments: each token dimension gets the mean and the standard deviation that
-    training subjects have.
-    """
+    """Alignment of the mean and the standard deviation of each token dimension."""
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Measure mean and standard deviation of either side."""
-        # without Bessel's correction one recording has a spread of 0, and not NaN
-        (mean, spread), (reference_mean, reference_spread) = (
-            (side.mean(0), side.std(0, correction=0)) for side in (tokens, references)
-        )
-        # a dimension that holds rounding alone is moved, not scaled up
-        varies = spread > SMALLEST * spread.max()
-        scale = torch.where(varies, reference_spread / spread, 1)
+        """Compute mean and standard deviation of tokens and references."""
+        # without Bessel's correction, a single recording has a spread of 0, not NaN
+        mean = tokens.mean(0)
+        spread = tokens.std(0, correction=0)
+        reference_mean = references.mean(0)
+        reference_spread = references.std(0, correction=0)
+
+        # a dimension with only rounding errors is shifted, but not scaled up
+        is_varied = spread > MIN_RELATIVE_SPREAD * spread.max()
+        scale = torch.where(is_varied, reference_spread / spread, 1)
         return lambda rows: (rows - mean) * scale + reference_mean
 
 
 class Coral(AlignmentConfig):
-    """CORAL: the covariance of a new subject's tokens becomes that of the training
-    subjects.
+    """Alignment of the covariance of tokens (CORAL).
 
-    Tokens are multiplied by two square roots of covariances; their means are not
-    touched.
+    Tokens are multiplied by the inverse square root of the new subject's covariance,
+    then by the square root of the training subjects' covariance. Means are not removed.
 
     Source: Sun, Feng and Saenko 2016 (arXiv 1511.05547), algorithm 1.
     """
 
     ridge: PositiveFloat = Field(
-        1.0, description="added to all variances of either side"
+        1.0, description="number added to all variances of both covariances"
     )
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Find the main axes of either side."""
-        # inverse root of the new subject's covariance, root of the training subjects'
-        sides = (_variances(tokens), -0.5), (_variances(references), 0.5)
+        """Compute the principal axes of both covariances."""
+        covariances = (
+            (_compute_variances(tokens), -0.5),
+            (_compute_variances(references), 0.5),
+        )
 
         def align(rows: Tensor) -> Tensor:
-            # across the axes the variance is the ridge alone, so no matrix [D, D] is
-            # needed
-            for (variances, axes), power in sides:
-                along = (variances + self.ridge) ** power - self.ridge**power
-                rows = self.ridge**power * rows + ((rows @ axes) * along) @ axes.T
+            # In directions without an axis, the variance is the ridge. So the power of
+            # the covariance needs no matrix [D, D].
+            for (variances, axes), power in covariances:
+                ridge_factor = self.ridge**power
+                axis_factors = (variances + self.ridge) ** power - ridge_factor
+                rows = ridge_factor * rows + ((rows @ axes) * axis_factors) @ axes.T
             return rows
 
         return align
 
 
-def _variances(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Find variances [K] and axes [D, K] of tokens [n, D], K the smaller of the two;
-    one token has none.
+def _compute_variances(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the variances of tokens along their principal axes.
+
+    Args:
+        tokens: Tokens [n, D].
+
+    Returns:
+        Variances [K] and axes [D, K], where K is the smaller of n and D. The variances
+        of a single token are 0.
     """
-    freedom = max(1, len(tokens) - 1)
+    degrees_of_freedom = max(1, len(tokens) - 1)
     centred = tokens - tokens.mean(0)
-    # the smaller of the two products, [D, D] or by singular values of [n, D]
+
+    # use the covariance [D, D] only if it is smaller than the tokens
     if len(tokens) >= tokens.shape[1]:
-        variances, axes = torch.linalg.eigh(centred.T @ centred / freedom)
+        covariance = centred.T @ centred / degrees_of_freedom
+        variances, axes = torch.linalg.eigh(covariance)
         return variances.clamp(min=0), axes
     _, lengths, axes = torch.linalg.svd(centred, full_matrices=False)
-    return lengths.square() / freedom, axes.T
+    return lengths.square() / degrees_of_freedom, axes.T
 
 
 class Procrustes(AlignmentConfig):
-    """Procrustes: the rotation that brings tokens nearest to references of the same
-    stimuli.
+    """Rotation of tokens to references of the same stimuli.
 
-    The polar factor of X^T Y + rho ||X^T Y|| I; for few pairs, as lengths and angles
-    stay.
+    The rotation is the polar factor of X^T Y + rho ||X^T Y|| I, for tokens X and
+    references Y. A few pairs suffice, because a rotation keeps lengths and angles.
 
     Source: Schönemann 1966, Psychometrika 31.
     """
@@ -135,32 +151,33 @@ class Procrustes(AlignmentConfig):
     )
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Find the rotation of the directions that pairs have; all others stay as they
-        are.
+        """Compute the rotation in the space of the pairs.
+
+        Directions in which neither tokens nor references vary stay as they are.
         """
-        # a basis of these directions [D, K], where they are fewer than D
-        count, width = tokens.shape
-        if 2 * count < width:
+        # basis [D, K] of the tokens and references
+        n_pairs, width = tokens.shape
+        if 2 * n_pairs < width:
             basis = torch.linalg.qr(torch.cat([tokens, references]).T).Q
         else:
             basis = torch.eye(width, dtype=tokens.dtype)
 
-        # the rotation in it
+        # rotation in this basis
         cross = (tokens @ basis).T @ (references @ basis)  # [K, K]
         identity = torch.eye(len(cross), dtype=tokens.dtype)
+        largest_singular_value = torch.linalg.matrix_norm(cross, 2)
         u, _, vh = torch.linalg.svd(
-            cross + self.rho * torch.linalg.matrix_norm(cross, 2) * identity
+            cross + self.rho * largest_singular_value * identity
         )
         change = u @ vh - identity
         return lambda rows: rows + ((rows @ basis) @ change) @ basis.T
 
 
 class RidgeAlignment(AlignmentConfig):
-    """Ridge: the linear map of tokens to references of the same stimuli, shrunk towards
-    the identity.
+    """Linear map of tokens to references of the same stimuli, near the identity.
 
-    I + (X^T X + penalty I)^-1 X^T (Y - X); for hundreds of pairs, as every entry of the
-    map is free.
+    The map is I + (X^T X + penalty I)^-1 X^T (Y - X), for tokens X and references Y. It
+    needs hundreds of pairs, because every entry of the map is free.
     """
 
     is_paired = True
@@ -168,26 +185,22 @@ class RidgeAlignment(AlignmentConfig):
     penalty: PositiveFloat = Field(
         5.0,
         description=(
-            "pull towards the identity; of tokens of length 1, the weight of so many "
-            "pairs"
+            "pull towards the identity, as a number of pairs whose tokens have length 1"
         ),
     )
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
-        """Solve the normal equations, by pairs or by dimensions, whichever are
-        fewer.
-        """
-        # the change is X^T `weights`, with the smaller one of the two products of
-        # tokens
-        count, width = tokens.shape
+        """Solve the normal equations of the ridge."""
+        # with fewer pairs than dimensions, the dual form has the smaller matrix
+        n_pairs, width = tokens.shape
         difference = references - tokens
-        if count < width:
-            gram = tokens @ tokens.T + self.penalty * torch.eye(
-                count, dtype=tokens.dtype
-            )
+        if n_pairs < width:
+            identity = torch.eye(n_pairs, dtype=tokens.dtype)
+            gram = tokens @ tokens.T + self.penalty * identity
             weights = torch.linalg.solve(gram, difference)  # [n, D]
             return lambda rows: rows + (rows @ tokens.T) @ weights
-        gram = tokens.T @ tokens + self.penalty * torch.eye(width, dtype=tokens.dtype)
+        identity = torch.eye(width, dtype=tokens.dtype)
+        gram = tokens.T @ tokens + self.penalty * identity
         change = torch.linalg.solve(gram, tokens.T @ difference)  # [D, D]
         return lambda rows: rows + rows @ change
 
@@ -198,4 +211,4 @@ TINY = {
     "procrustes": Procrustes(rho=0.1),
     "ridge": RidgeAlignment(penalty=1.0),
 }
-"""The parts of this shelf by kind, each small enough for tests."""
+"""Alignment of each kind, with settings that are small enough for tests."""

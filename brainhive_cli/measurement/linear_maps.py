@@ -1,6 +1,4 @@
-"""Ridge regression to many outputs at once: one factorisation, whichever of its
-features are used.
-"""
+"""Ridge regression to many outputs, and principal components of features."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,29 +10,35 @@ from torch import Tensor
 
 from brainhive_cli.core.arrays import Int64
 
-GRID = tuple(10.0**power for power in range(-2, 9))
-"""Penalties that cross-validation chooses from, times the mean variance of a
+PENALTY_GRID = tuple(10.0**power for power in range(-2, 9))
+"""Penalties from which cross-validation chooses, as multiples of the mean variance of a
 feature.
 """
-EVERY = slice(None)
-"""All outputs of a ridge."""
+ALL_OUTPUTS = slice(None)
+"""Slice that selects all outputs of a ridge."""
 MAX_EXACT = 2000
-"""Features, or samples where these are fewer, whose products are factorised exactly."""
+"""Largest size of a product matrix that is factorised exactly. The size is the number
+of features or the number of samples, whichever is smaller.
+"""
 
 
 @dataclass(frozen=True)
 class Products:
-    """Statistics of N training samples that a ridge needs: sums of products of F
-    features and Q outputs; or, of fewer samples than features, products of samples.
+    """Sums of products of N training samples, from which a ridge is solved.
+
+    The ridge predicts Q outputs from F features. If there are fewer samples than
+    features, the products are between samples (the dual form), else between features
+    (the primal form). K is the smaller of the two numbers.
 
     Attributes:
-        gram: [F, F] of features with features, both centred; or [N, N] of samples with
-            samples.
-        cross: [F, Q] of features with outputs; or the outputs [N, Q].
-        squares: [Q] of outputs, centred.
-        mean: [Q] of outputs.
-        count: N.
-        samples: The features [N, F], where samples are fewer; else None.
+        gram: Products [F, F] of centred features with each other. In the dual form,
+            products [N, N] of samples with each other.
+        cross: Products [F, Q] of features with outputs. In the dual form, the outputs
+            [N, Q].
+        squares: Sum of squares [Q] of each centred output.
+        mean: Mean [Q] of each output.
+        count: Number N of samples.
+        samples: Centred features [N, F] in the dual form, else None.
     """
 
     gram: Tensor
@@ -45,98 +49,128 @@ class Products:
     samples: Tensor | None = None
 
     @classmethod
-    def of(cls, features: Tensor, outputs: Iterator[Tensor] | Sequence[Tensor]) -> Self:
-        """Sum over the training samples in one pass, so that outputs need not be in
-        memory, unless samples are fewer than features.
+    def from_samples(
+        cls, features: Tensor, outputs: Iterator[Tensor] | Sequence[Tensor]
+    ) -> Self:
+        """Sum the products over the training samples.
+
+        In the primal form, outputs are read once and need not fit into memory.
 
         Args:
-            features: [N, F], each of mean 0.
-            outputs: Chunks [n, Q] of the outputs, in the order of the features.
+            features: Features [N, F], each with mean 0.
+            outputs: Chunks [n, Q] of the outputs, in the order of the samples.
         """
-        # in float32, rounding of the many eigenvalues of 0 would choose the penalty
+        # The dual form needs float64. In float32, the many eigenvalues of 0 would have
+        # rounding errors that influence the penalty.
         if len(features) < features.shape[1]:
-            learned = torch.cat([*outputs])
-            exact = features.double()
-            values = learned.double()
+            all_outputs = torch.cat(list(outputs))
+            samples = features.double()
+            values = all_outputs.double()
             mean = values.mean(0)
-            squares = (values - mean).square().sum(0)
-            return cls(exact @ exact.T, learned, squares, mean, len(values), features)
+            return cls(
+                gram=samples @ samples.T,
+                cross=all_outputs,
+                squares=(values - mean).square().sum(0),
+                mean=mean,
+                count=len(values),
+                samples=features,
+            )
 
-        # sums of products, of outputs and of their squares
+        # sums over all chunks: features times outputs, outputs, and squares of outputs
         sums: tuple[Tensor, ...] = ()
         start = 0
         for chunk in outputs:
-            part = features[start : start + len(chunk)].to(chunk.dtype)
-            products = (
-                part.T @ chunk,
+            chunk_features = features[start : start + len(chunk)].to(chunk.dtype)
+            chunk_sums = (
+                chunk_features.T @ chunk,
                 chunk.sum(0).double(),
                 chunk.double().square().sum(0),
             )
-            sums = tuple(map(torch.add, sums, products)) if sums else products
+            sums = tuple(map(torch.add, sums, chunk_sums)) if sums else chunk_sums
             start += len(chunk)
         assert start == len(features)
 
-        # centred by the mean of the outputs; features are centred already
+        # centring the outputs does not change `cross`, because features are centred
         cross, total, squares = sums
         mean = total / start
         return cls(
-            (features.T @ features).double(),
-            cross,
-            squares - start * mean.square(),
-            mean,
-            start,
+            gram=(features.T @ features).double(),
+            cross=cross,
+            squares=squares - start * mean.square(),
+            mean=mean,
+            count=start,
         )
 
     def select(self, features: Int64) -> Self:
-        """Select features among F: the products of a smaller model."""
-        rows = torch.from_numpy(features).to(self.gram.device)
+        """Return the products of a smaller model, with a selection of the features.
+
+        Args:
+            features: Column numbers [f] of the selected features.
+        """
+        columns = torch.from_numpy(features).to(self.gram.device)
         if self.samples is not None:
-            return self.of(self.samples[:, rows], [self.cross])
-        gram = self.gram[rows][:, rows]
-        cross = self.cross[rows]
+            return self.from_samples(self.samples[:, columns], [self.cross])
+        gram = self.gram[columns][:, columns]
+        cross = self.cross[columns]
         return type(self)(gram, cross, self.squares, self.mean, self.count)
 
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues [K] and eigenvectors [K, K] of `gram`."""
-        # negative eigenvalues are rounding of a semidefinite matrix
+        # a product matrix has no negative eigenvalues except by rounding
         values, vectors = torch.linalg.eigh(self.gram)
         return values.clamp(min=0), vectors
 
     @cached_property
     def _rotated(self) -> Tensor:
-        """`cross` [K, Q], turned to the eigenvectors; the outputs less their mean."""
+        """Coordinates [K, Q] of `cross` in the eigenvectors.
+
+        In the dual form, the outputs are centred first.
+        """
         _, vectors = self._factors
         cross = self.cross
         if self.samples is not None:
             cross = cross.double() - self.mean
         return vectors.T.to(cross) @ cross
 
-    def best_alpha(self, outputs: slice = EVERY) -> float:
-        """Choose one penalty for outputs by generalised cross-validation, without
-        another fit.
+    def choose_alpha(self, outputs: slice = ALL_OUTPUTS) -> float:
+        """Choose a common penalty for outputs by generalised cross-validation.
+
+        No further fit is needed.
+
+        Args:
+            outputs: Slice of the outputs.
         """
         values, _ = self._factors
         squared = self._rotated[:, outputs].double().square()  # [K, Q]
-        width = None
+        n_features = None
         if self.samples is not None:
-            width = self.samples.shape[1]
+            n_features = self.samples.shape[1]
             squared *= values[:, None]
-        # centring takes one degree of freedom
-        count = max(1, self.count - 1)
-        return choose_penalty(values, squared, self.squares[outputs], count, width)
+        degrees_of_freedom = max(1, self.count - 1)  # centring takes a degree
+        return choose_penalty(
+            values, squared, self.squares[outputs], degrees_of_freedom, n_features
+        )
 
     def predict(
-        self, features: Tensor, alpha: float | None = None, outputs: slice = EVERY
+        self, features: Tensor, alpha: float | None = None, outputs: slice = ALL_OUTPUTS
     ) -> Tensor:
-        """Predict outputs [M, Q] of other samples [M, F]; the penalty is chosen by
-        `best_alpha` if None.
+        """Predict the outputs of other samples.
+
+        Args:
+            features: Features [M, F], centred by the training mean.
+            alpha: Penalty, in the definition of scikit-learn. If None, `choose_alpha`
+                chooses it.
+            outputs: Slice of the outputs.
+
+        Returns:
+            Predictions [M, Q].
         """
-        # weights [K, Q] with a penalty as scikit-learn's
-        alpha = self.best_alpha(outputs) if alpha is None else alpha
+        if alpha is None:
+            alpha = self.choose_alpha(outputs)
         values, vectors = self._factors
         scaled = (vectors / (values + alpha)).to(self._rotated)
-        weights = (scaled @ self._rotated[:, outputs]).to(self.cross)
+        weights = (scaled @ self._rotated[:, outputs]).to(self.cross)  # [K, Q]
         inputs = features.to(weights)
         if self.samples is not None:
             inputs = inputs @ self.samples.to(weights).T
@@ -148,49 +182,57 @@ def choose_penalty(
     rotated: Tensor,
     squares: Tensor,
     count: int,
-    width: int | None = None,
+    n_features: int | None = None,
 ) -> float:
-    """Choose one penalty of a ridge for all outputs by generalised cross-validation.
+    """Choose a common penalty of a ridge for all outputs.
+
+    Generalised cross-validation scores each penalty by
+    (1 - explained variance) / (1 - effective parameters / count)^2, averaged over
+    outputs. The smallest score wins.
 
     Args:
-        values: [K] eigenvalues of the products of features with features.
-        rotated: [K, Q] squared products of the features, turned to their eigenvectors,
-            with outputs.
-        squares: [Q] of outputs, centred.
-        count: Degrees of freedom: the training samples, less one where they are
-            centred.
-        width: Features, of which those beyond K have eigenvalues of 0; default: K.
+        values: Eigenvalues [K] of the products of features with each other.
+        rotated: Squares [K, Q] of the products of features with outputs, in the basis
+            of the eigenvectors.
+        squares: Sum of squares [Q] of each centred output.
+        count: Degrees of freedom. If features are centred, the number of training
+            samples minus 1, else the number of training samples.
+        n_features: Number of features, if it is larger than K. The eigenvalues beyond K
+            are 0.
 
     Source: Golub, Heath and Wahba 1979.
     """
-    # score of each penalty: what is left unexplained, by the freedom that is left
-    # [K], outputs count by their spread alike
-    power = (rotated / squares.clamp(min=1e-30)).mean(1)
-    scale = float(values.sum()) / (width or len(values)) or 1.0
+    # divide by the variance of each output, so that all have the same weight
+    power = (rotated / squares.clamp(min=1e-30)).mean(1)  # [K]
+    mean_variance = float(values.sum()) / (n_features or len(values)) or 1.0
     scores = []
-    for alpha in (scale * penalty / count for penalty in GRID):
-        explained = float(
-            (power * (values + 2 * alpha) / (values + alpha).square()).sum()
-        )
-        freedom = float((values / (values + alpha)).sum())
-        scores.append(
-            (max(0.0, 1 - explained) / max(1e-9, 1 - freedom / count) ** 2, alpha)
-        )
-    return min(scores)[1]
+    for penalty in PENALTY_GRID:
+        alpha = mean_variance * penalty / count
+        shares = (values + 2 * alpha) / (values + alpha).square()
+        explained = float((power * shares).sum())
+        n_parameters = float((values / (values + alpha)).sum())
+        unexplained = max(0.0, 1 - explained)
+        freedom = max(1e-9, 1 - n_parameters / count)
+        scores.append((unexplained / freedom**2, alpha))
+    _, best_alpha = min(scores)
+    return best_alpha
 
 
 @dataclass(frozen=True)
 class FeatureScaler:
-    """Mean and spread of training features [F], which bring them and others to one
-    scale.
+    """Standardisation of features by their training mean and standard deviation.
+
+    Attributes:
+        mean: Mean [F] of each training feature.
+        spread: Standard deviation [F] of each training feature. 1 if it is constant.
     """
 
     mean: Tensor
     spread: Tensor
 
     @classmethod
-    def of(cls, features: Tensor) -> Self:
-        """Measure training features [N, F]; one that does not vary keeps its scale."""
+    def fit(cls, features: Tensor) -> Self:
+        """Compute mean and standard deviation of training features [N, F]."""
         spread = features.std(0, correction=0)
         return cls(features.mean(0), torch.where(spread > 0, spread, 1))
 
@@ -202,66 +244,72 @@ class FeatureScaler:
 def project(
     train: Tensor, test: Tensor, components: int, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Project features to principal components of the training ones, whose variances
-    sum to 1.
+    """Project features to the principal components of the training features.
 
-    So no level of several has more weight than another because it has more, or larger,
-    numbers.
+    The components are scaled by a common factor, so that their variances sum to 1. If
+    several layers of a network are projected, each then has the same weight, whatever
+    the number and the scale of its features.
 
     Args:
-        train: [N, F].
-        test: [M, F].
-        components: How many are kept at most.
-        seed: Of the approximation that is used where there are thousands of features.
+        train: Training features [N, F].
+        test: Test features [M, F].
+        components: Largest number of components.
+        seed: Seed of the randomised decomposition, which is used if features or samples
+            are many.
+
+    Returns:
+        Components [N, K] of the training features and [M, K] of the test features. If
+        no more than `components` features exist, all are kept.
     """
-    # centre by the training features
     mean = train.mean(0)
     centred = train - mean
     test = test - mean
 
-    # principal components, exact ones where they are few enough
-    count = min(components, *train.shape)
-    if count < min(train.shape):
+    # principal components, exact if the product matrix is small enough
+    n_samples, n_features = train.shape
+    n_components = min(components, n_samples, n_features)
+    if n_components < min(n_samples, n_features):
+        is_small = min(n_samples, n_features) <= 4 * components
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            exact = min(train.shape) <= 4 * components
-            basis = (
-                torch.linalg.eigh(centred.T.double() @ centred.double())[1][
-                    :, -count:
-                ].to(train)
-                if exact and train.shape[1] <= len(train)
-                else torch.svd_lowrank(centred, count, niter=4)[2]
-            )
+            if is_small and n_features <= n_samples:
+                scatter = centred.T.double() @ centred.double()
+                _, vectors = torch.linalg.eigh(scatter)
+                basis = vectors[:, -n_components:].to(train)
+            else:
+                _, _, basis = torch.svd_lowrank(centred, n_components, niter=4)
         centred = centred @ basis
         test = test @ basis
 
-    # variances sum to 1
-    total = centred.square().sum(1).mean().sqrt().clamp(min=1e-12)
-    return centred / total, test / total
+    # scale the sum of all variances to 1
+    spread = centred.square().sum(1).mean().sqrt().clamp(min=1e-12)
+    return centred / spread, test / spread
 
 
 def principal_axes(features: Tensor, components: int) -> Tensor:
-    """Find the directions of largest variance, the largest first: [F, K] of unit
-    length, K at most N - 1.
+    """Compute the directions of largest variance of features.
 
     Args:
-        features: [N, F], each of mean 0.
-        components: How many are kept at most.
+        features: Features [N, F], each with mean 0.
+        components: Largest number of directions.
+
+    Returns:
+        Directions [F, K] of unit length, the largest variance first. K is at most
+        N - 1.
     """
-    # an approximation where both sides are thousands
-    count = min(components, len(features) - 1, features.shape[1])
-    if min(features.shape) > MAX_EXACT:
+    # use a randomised decomposition if both N and F are large
+    n_samples, n_features = features.shape
+    n_axes = min(components, n_samples - 1, n_features)
+    if min(n_samples, n_features) > MAX_EXACT:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return torch.svd_lowrank(features, count, niter=2)[2]
+            _, _, axes = torch.svd_lowrank(features, n_axes, niter=2)
+            return axes
 
-    # eigenvectors of the smaller one of the two products
-    if features.shape[1] <= len(features):
-        return (
-            torch.linalg.eigh((features.T @ features).double())[1][:, -count:]
-            .flip(1)
-            .to(features)
-        )
+    # otherwise take the eigenvectors of the smaller product matrix, ascending
+    if n_features <= n_samples:
+        _, vectors = torch.linalg.eigh((features.T @ features).double())
+        return vectors[:, -n_axes:].flip(1).to(features)
     values, vectors = torch.linalg.eigh((features @ features.T).double())
-    lengths = values[-count:].clamp(min=1e-9 * float(values[-1])).sqrt()
-    return features.T @ (vectors[:, -count:] / lengths).flip(1).to(features)
+    lengths = values[-n_axes:].clamp(min=1e-9 * float(values[-1])).sqrt()
+    return features.T @ (vectors[:, -n_axes:] / lengths).flip(1).to(features)

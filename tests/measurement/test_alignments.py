@@ -1,6 +1,4 @@
-"""Alignments of tokens: published values, few pairs of wide tokens, and what each of
-them leaves as it is.
-"""
+"""Alignments of tokens: published values, distributions and rotations."""
 
 from pathlib import Path
 
@@ -34,68 +32,74 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     ("penalty", "part"), [("0.1", Coral(ridge=0.1)), ("1", Coral())]
 )
 def test_coral_is_the_published_one(golden: Path, penalty: str, part: Coral) -> None:
-    known = load_file(golden / "calibrate" / "coral.safetensors")
+    published = load_file(golden / "calibrate" / "coral.safetensors")
 
-    aligned = part.fit(known["source"], known["target"])
+    aligned = part.fit(published["source"], published["target"])
 
-    identity = torch.eye(known["source"].shape[1])
+    identity = torch.eye(published["source"].shape[1])
     torch.testing.assert_close(
-        aligned(identity), known[f"expected.matrix_{penalty}"], **PUBLISHED
+        aligned(identity), published[f"expected.matrix_{penalty}"], **PUBLISHED
     )
     torch.testing.assert_close(
-        aligned(known["source"]), known[f"expected.aligned_{penalty}"], **PUBLISHED
+        aligned(published["source"]),
+        published[f"expected.aligned_{penalty}"],
+        **PUBLISHED,
     )
 
 
 def test_moments_are_the_published_ones(golden: Path) -> None:
-    known = load_file(golden / "calibrate" / "coral.safetensors")
-    aligned = Moments().fit(known["source"], known["target"])
+    published = load_file(golden / "calibrate" / "coral.safetensors")
+    aligned = Moments().fit(published["source"], published["target"])
     torch.testing.assert_close(
-        aligned(known["source"]), known["expected.moments"], **PUBLISHED
+        aligned(published["source"]), published["expected.moments"], **PUBLISHED
     )
 
 
 @pytest.mark.parametrize("rho", ["0", "0.3"])
 def test_the_procrustes_rotation_is_the_published_one(golden: Path, rho: str) -> None:
-    known = load_file(golden / "calibrate" / "procrustes.safetensors")
+    published = load_file(golden / "calibrate" / "procrustes.safetensors")
 
-    aligned = Procrustes(rho=float(rho)).fit(known["tokens"], known["references"])
+    aligned = Procrustes(rho=float(rho)).fit(
+        published["tokens"], published["references"]
+    )
 
-    identity = torch.eye(known["tokens"].shape[1])
+    identity = torch.eye(published["tokens"].shape[1])
     torch.testing.assert_close(
-        aligned(identity), known[f"expected.rotation_{rho}"], **PUBLISHED
+        aligned(identity), published[f"expected.rotation_{rho}"], **PUBLISHED
     )
     torch.testing.assert_close(
-        aligned(known["tokens"]), known[f"expected.rotated_{rho}"], **PUBLISHED
+        aligned(published["tokens"]), published[f"expected.rotated_{rho}"], **PUBLISHED
     )
 
 
 def test_a_plan_instead_of_pairs_gives_the_published_rotation(golden: Path) -> None:
-    """Golden values: the polar factor of Q^T P G, of whitened signals Q, a transport
-    plan P and pictures G of length 1.
+    """The golden values are the polar factor of Q^T P G, for whitened signals Q, a
+    transport plan P and pictures G of length 1.
     """
-    known = load_file(golden / "methods" / "test_time.safetensors")
-    signals, plan = known["expected.whitened"], known["expected.sinkhorn"]
-    gallery = torch.nn.functional.normalize(known["image_tokens"], dim=-1)
+    published = load_file(golden / "methods" / "test_time.safetensors")
+    signals, plan = published["expected.whitened"], published["expected.sinkhorn"]
+    gallery = torch.nn.functional.normalize(published["image_tokens"], dim=-1)
 
     aligned = Procrustes(rho=0).fit(signals, plan @ gallery)
 
     identity = torch.eye(signals.shape[1])
     torch.testing.assert_close(
-        aligned(identity), known["expected.rotation"], **PUBLISHED
+        aligned(identity), published["expected.rotation"], **PUBLISHED
     )
-    torch.testing.assert_close(aligned(signals), known["expected.rotated"], **PUBLISHED)
+    torch.testing.assert_close(
+        aligned(signals), published["expected.rotated"], **PUBLISHED
+    )
 
 
 def test_the_ridge_towards_the_identity_is_the_published_one(golden: Path) -> None:
-    known = load_file(golden / "calibrate" / "procrustes.safetensors")
+    published = load_file(golden / "calibrate" / "procrustes.safetensors")
 
-    part = RidgeAlignment(penalty=float(known["penalty"]))
-    aligned = part.fit(known["tokens"], known["references"])
+    part = RidgeAlignment(penalty=float(published["penalty"]))
+    aligned = part.fit(published["tokens"], published["references"])
 
-    identity = torch.eye(known["tokens"].shape[1])
+    identity = torch.eye(published["tokens"].shape[1])
     torch.testing.assert_close(
-        aligned(identity), known["expected.ridge_to_identity"], **PUBLISHED
+        aligned(identity), published["expected.ridge_to_identity"], **PUBLISHED
     )
 
 

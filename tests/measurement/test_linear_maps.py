@@ -1,6 +1,4 @@
-"""Ridges of many outputs by one factorisation: golden values, chunks, smaller
-models.
-"""
+"""Ridge regression to many outputs: golden values, chunks and smaller models."""
 
 import numpy as np
 import pytest
@@ -20,8 +18,9 @@ from brainhive_cli.measurement.ranks import rank_targets
 
 @pytest.fixture(scope="module")
 def values(golden):
-    """80 training and 24 test pictures, 5 channels, 8 samples; by scikit-learn
-    1.9.1.
+    """Load golden values of scikit-learn 1.9.1, for 80 training and 24 test pictures.
+
+    Signals have 5 channels and 8 samples.
     """
     return np.load(golden / "prepare/explain.npz")
 
@@ -32,9 +31,11 @@ def fitted(values):
         torch.from_numpy(values[f"enc_features_{split}"]).double()
         for split in ("train", "test")
     ]
-    scale = FeatureScaler.of(features[0])
+    scale = FeatureScaler.fit(features[0])
     signals = torch.from_numpy(values["enc_signal_train"]).double().mean(1).flatten(1)
-    return Products.of(scale(features[0]), signals.split(17)), scale(features[1])
+    return Products.from_samples(scale(features[0]), signals.split(17)), scale(
+        features[1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,8 +89,10 @@ def test_windows_trained_anew_find_as_many_pictures_as_the_references(values):
     for number, centre in enumerate(range(1, 1 + len(values["window_top1"]))):
         window = slice(centre - 1, centre + 2)
         train, test = (signal[..., window].flatten(1) for signal in signals)
-        scale = FeatureScaler.of(train)
-        predicted = Products.of(scale(train), [learned]).predict(scale(test), 10.0)
+        scale = FeatureScaler.fit(train)
+        predicted = Products.from_samples(scale(train), [learned]).predict(
+            scale(test), 10.0
+        )
         found = rank_targets(predicted, shown, torch.arange(len(shown))).numpy()
         assert (found == 1).mean() == pytest.approx(values["window_top1"][number])
         assert (found <= 5).mean() == pytest.approx(values["window_top5"][number])
@@ -103,7 +106,7 @@ def test_cross_validation_chooses_a_penalty_that_predicts_others_nearly_best():
     )
     outputs = features @ weights + noise * torch.randn(300, 6, generator=random)
     mean = features[:100].mean(0)
-    products = Products.of(features[:100] - mean, [outputs[:100]])
+    products = Products.from_samples(features[:100] - mean, [outputs[:100]])
 
     def error(alpha):
         return float(
@@ -119,7 +122,7 @@ def test_cross_validation_chooses_a_penalty_that_predicts_others_nearly_best():
 @pytest.mark.parametrize(("samples", "width"), [(2, 5), (12, 13), (20, 90)])
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_fewer_samples_than_features_give_the_same_ridge(samples, width, repeats):
-    """By the products of features with features; tolerance: eigenvectors of float64."""
+    """The expected ridge is the primal form. The tolerance is that of eigenvectors."""
     random = torch.Generator().manual_seed(samples)
     features = torch.randn(samples + 4, width, generator=random).double()
     features = features.repeat(1, repeats)
@@ -132,11 +135,11 @@ def test_fewer_samples_than_features_give_the_same_ridge(samples, width, repeats
     squares = (outputs - mean).square().sum(0)
     rotated = (vectors.T @ cross).square()
 
-    products = Products.of(train, outputs.split(5))
+    products = Products.from_samples(train, outputs.split(5))
 
     alpha = choose_penalty(values.clamp(min=0), rotated, squares, samples - 1)
     if samples > 2:  # one degree of freedom leaves all penalties equal
-        assert products.best_alpha() == pytest.approx(alpha, rel=1e-9)
+        assert products.choose_alpha() == pytest.approx(alpha, rel=1e-9)
     assert products.gram.shape == (samples, samples)
     chosen = np.arange(0, width * repeats, 2)
     for made, columns in ((products, slice(None)), (products.select(chosen), chosen)):
@@ -149,14 +152,14 @@ def test_fewer_samples_than_features_give_the_same_ridge(samples, width, repeats
 
 
 def test_float32_signals_have_the_penalty_of_float64():
-    """Rounding of 760 zero eigenvalues chose the smallest penalty in float32."""
+    """In float32, rounding of 760 zero eigenvalues once chose the smallest penalty."""
     random = torch.Generator().manual_seed(0)
     features = torch.randn(240, 1000, generator=random).double()
     weights = torch.randn(1000, 30, generator=random).double() / 1000**0.5
     outputs = features @ weights + 3 * torch.randn(240, 30, generator=random)
     centred = features - features.mean(0)
 
-    exact = Products.of(centred, [outputs]).best_alpha()
-    found = Products.of(centred.float(), [outputs.float()]).best_alpha()
+    exact = Products.from_samples(centred, [outputs]).choose_alpha()
+    found = Products.from_samples(centred.float(), [outputs.float()]).choose_alpha()
 
     assert found == pytest.approx(exact, rel=1e-4) and exact > 1

@@ -91,11 +91,11 @@ def predict_signals(
         sides.append(
             torch.cat([values, values[torch.from_numpy(order).to(values.device)]], 1)
         )
-    products = Products.of(sides[0], signals())
+    products = Products.from_samples(sides[0], signals())
 
     # all predictions have the penalty of the full model, by cross-validation
     columns = np.arange(sides[0].shape[1] // 2)
-    penalty = products.select(columns).best_alpha()
+    penalty = products.select(columns).choose_alpha()
 
     def predict(chosen: Int64) -> Float64:
         # [N, columns]

@@ -312,7 +312,7 @@ def decode(learned: Tensor, targets: Tensor, signal: Tensor) -> Tensor:
     """
     train, test = (part.flatten(1).to(targets.device) for part in (learned, signal))
     # standardised by the training signals alone
-    scale = FeatureScaler.of(train)
-    return Products.of(scale(train), targets.split(SIGNALS_AT_ONCE)).predict(
+    scale = FeatureScaler.fit(train)
+    return Products.from_samples(scale(train), targets.split(SIGNALS_AT_ONCE)).predict(
         scale(test)
     )

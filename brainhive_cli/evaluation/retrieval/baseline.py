@@ -220,7 +220,7 @@ def read_signals(
         raise BrainhiveError(f"subject {subject} was shown none of the candidates")
 
     # principal components of standardised training signals
-    scale = FeatureScaler.of(train)
+    scale = FeatureScaler.fit(train)
     axes = principal_axes(scale(train[:: -(-len(train) // AXES_SIGNALS)]), COMPONENTS)
     components = scale(train) @ axes, scale(flatten(tested).to(device)) @ axes
 
@@ -269,7 +269,7 @@ def rank_by_ridge(
     centre = train.mean(0)
     rows = torch.from_numpy(np.stack([*learned.values()], 1))  # [N, orders]
     chunks = (targets[part].flatten(1) for part in rows.split(SIGNALS_AT_ONCE))
-    products = Products.of(train - centre, chunks)
+    products = Products.from_samples(train - centre, chunks)
 
     # a penalty, predictions and ranks for each order
     width = targets.shape[1]
@@ -540,7 +540,7 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
         shown = tested.stimulus
 
         # standardised by those of the training, [N, F] and [M, F]
-        scale = FeatureScaler.of(flatten(trials))
+        scale = FeatureScaler.fit(flatten(trials))
         train = scale(flatten(trials))
         test = scale(flatten(tested).float())
 

@@ -474,19 +474,19 @@ def test_linear_maps(recorded):
     features = tokens(40, 8)
     features -= features.mean(0)
     outputs = features[:, :3] @ tokens(3, 4, seed=1) + tokens(40, 4, seed=2)
-    products = Products.of(features, outputs.split(17))
+    products = Products.from_samples(features, outputs.split(17))
     smaller = products.select(np.array([0, 2, 5]))
     recorded(
         digits=5,
         products=[products.gram, products.cross, products.squares, products.mean],
         count=products.count,
-        alpha=[products.best_alpha(), smaller.best_alpha()],
+        alpha=[products.choose_alpha(), smaller.choose_alpha()],
         predicted=products.predict(features[:5]),
         predicted_by_three=smaller.predict(features[:5, [0, 2, 5]], 3.0),
         penalty=choose_penalty(
             torch.tensor([4.0, 1.0]), torch.ones(2, 3), torch.full((3,), 9.0), 20
         ),
-        standardised=FeatureScaler.of(outputs)(outputs[:4]),
+        standardised=FeatureScaler.fit(outputs)(outputs[:4]),
         projected=[
             part.abs()
             for count in (2, 40)

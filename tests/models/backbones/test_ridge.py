@@ -129,7 +129,9 @@ def test_alpha_auto_is_that_of_generalised_cross_validation_for_each_head():
 
     flat = signal[..., 0].double()
     for name, target in targets.items():
-        products = Products.of(flat - flat.mean(0), [target.flatten(1).double()])
+        products = Products.from_samples(
+            flat - flat.mean(0), [target.flatten(1).double()]
+        )
         expected = products.predict(flat - flat.mean(0)).float()
         torch.testing.assert_close(
             predicted[name].flatten(1), expected, atol=1e-3, rtol=1e-3
