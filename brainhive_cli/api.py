@@ -248,12 +248,12 @@ class Run:
 
         try:
             from brainhive_cli.reports.page import frame_page
-            from brainhive_cli.reports.run_page import page_of
+            from brainhive_cli.reports.run_page import lay_out_page
             from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
             label = self.variant or self.folder.name
             group = RunGroup([ShownRun(label, self.folder, self.variant)])
-            return frame_page(page_of([group]))
+            return frame_page(lay_out_page([group]))
         except (BrainhiveError, ImportError):
             return None
 

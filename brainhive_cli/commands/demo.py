@@ -25,7 +25,7 @@ from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.demo import joined_generators, simulation, voxels
 from brainhive_cli.reports.page import Page, PageSection
-from brainhive_cli.reports.run_page import page_of
+from brainhive_cli.reports.run_page import lay_out_page
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.tables import difference_table
 
@@ -284,7 +284,7 @@ def _page(
     )
     lines = [step.line for step in finished.values()]
     title = f"Brainhive demo, on {system.signals}"
-    return page_of(groups, title, lines, [summary])
+    return lay_out_page(groups, title, lines, [summary])
 
 
 def control_effects(

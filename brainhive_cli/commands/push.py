@@ -484,7 +484,7 @@ def _find_scores(shared: SharedRun, paths: Paths) -> list[CardScores]:
     for command in TEST_COMMANDS:
         for folder in runs.finished_runs(paths.under_home("runs"), command):
             run = ShownRun(command, folder)
-            facts = run.measured.facts
+            facts = run.measurements.facts
 
             # skip tests of other runs, and controls, which do not score the model
             tested_path = Path(locate_stored(facts.run)).resolve()

@@ -23,7 +23,7 @@ from brainhive_cli.reports.paper_tables import (
     write_metrics_csv,
     write_table,
 )
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find_shown_run
 
 FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
 """End of a run's name: digests of recipes, and a number for a repeated run."""
@@ -138,13 +138,13 @@ def _write_report(
         if recipe.format == "html":
             # these modules import matplotlib
             from brainhive_cli.reports.page import PageSection
-            from brainhive_cli.reports.run_page import page_of
+            from brainhive_cli.reports.run_page import lay_out_page
 
             sections = []
             if recipe.table:
                 sections.append(PageSection("Methods side by side", [("", tables)]))
             with console.progress("drawing the page"):
-                page_of(groups, first=sections).write(temporary_path)
+                lay_out_page(groups, first_sections=sections).write(temporary_path)
             return
         if recipe.format != "csv":
             texts = [write_table(table, recipe.format) for table in tables]
@@ -194,9 +194,9 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
     """
     root = recipe.paths.under_home("runs")
     if recipe.runs:
-        references = [find(root, name) for name in recipe.runs]
+        references = [find_shown_run(root, name) for name in recipe.runs]
     else:
-        references = [find(root)]
+        references = [find_shown_run(root)]
     paths = [(folder.path.resolve(), variant) for folder, variant in references]
     for path in paths:
         if paths.count(path) > 1:
@@ -261,7 +261,7 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
     """
     labels = [shown_run.label for shown_run in runs]
     commands = {shown_run.command for shown_run in runs}
-    set_ups = [shown_run.measured.facts.set_up for shown_run in runs]
+    set_ups = [shown_run.measurements.facts.set_up for shown_run in runs]
     if len(commands) > 1 or not all(set_ups):
         return labels
 
@@ -355,7 +355,7 @@ def _classify_item_values(run: ShownRun) -> str:
         "ranks" if each item has its rank in a gallery, "metrics" if each picture has
         metrics. Empty if the run stores no values per item.
     """
-    facts = run.measured.facts
+    facts = run.measurements.facts
     if isinstance(facts, RetrievalFacts) and facts.gallery:
         return "ranks"
     return "metrics" if facts.sources else ""
@@ -375,7 +375,7 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     """
     first, *later_runs = runs
     kind = _classify_item_values(first)
-    if not kind or not first.measured.items:
+    if not kind or not first.measurements.items:
         reason = f"{first.label} has no value per item"
         return RunGroup(runs, not_compared=[reason])
 
@@ -383,8 +383,8 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     measurements = {}
     reasons = []
     for shown_run in later_runs:
-        if _classify_item_values(shown_run) == kind and shown_run.measured.items:
-            measurements[shown_run.label] = shown_run.measured
+        if _classify_item_values(shown_run) == kind and shown_run.measurements.items:
+            measurements[shown_run.label] = shown_run.measurements
         else:
             reasons.append(
                 f"{first.label} and {shown_run.label} did not measure the same"
@@ -396,11 +396,13 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
 
         pairs = {}
         for label, measured in measurements.items():
-            pairs[first.label, label] = (first.measured, measured)
+            pairs[first.label, label] = (first.measurements, measured)
         differences, errors = compare_ranks(pairs)
     else:
         from brainhive_cli.measurement.comparison import compare_runs
 
-        differences, errors = compare_runs(first.measured, first.label, measurements)
+        differences, errors = compare_runs(
+            first.measurements, first.label, measurements
+        )
     reasons += [error.message for error in errors]
     return RunGroup(runs, compared=differences, not_compared=reasons)

@@ -47,7 +47,7 @@ from brainhive_cli.core.runs import (
 )
 from brainhive_cli.core.tables import Table, TableCell
 from brainhive_cli.reports.paper_tables import list_summary_scopes
-from brainhive_cli.reports.runs_shown import ShownRun, find
+from brainhive_cli.reports.runs_shown import ShownRun, find_shown_run
 from brainhive_cli.reports.sentences import list_limits, state_finding
 from brainhive_cli.reports.tables import describe_metric, metric_table
 
@@ -123,7 +123,7 @@ def _describe_result(run: RunFolder) -> str | TableCell:
         shown_run = ShownRun(run.path.name, run)
     except BrainhiveError as error:
         return error.message
-    measured = shown_run.measured
+    measured = shown_run.measurements
     metric_name = shown_run.main_headline
     if metric_name in shown_run.metrics:
         result = describe_metric(shown_run.metrics[metric_name])
@@ -161,7 +161,7 @@ def _find_shown(recipe: Recipe) -> ShownRun:
             Line("runs", SHOW, "NAME"),
         )
     name = names[0] if names else None
-    folder, variant = find(recipe.paths.under_home("runs"), name)
+    folder, variant = find_shown_run(recipe.paths.under_home("runs"), name)
     return ShownRun(variant or folder.name, folder, variant)
 
 
@@ -325,7 +325,7 @@ def _show(run: ShownRun) -> Result:
     The metrics are pooled over all cells. If nothing is pooled, each cell has a row.
     """
     folder = run.folder
-    facts = run.measured.facts
+    facts = run.measurements.facts
     size = console.size(_count_bytes(folder))
     reference = f"{folder.name}:{run.variant}" if run.variant else folder.name
     file_names = sorted(path.name for path in folder.path.iterdir())
@@ -339,20 +339,22 @@ def _show(run: ShownRun) -> Result:
         "made from": facts.run,
         "variants": ", ".join(facts.variants),
         "cells": console.summarise_names(list(facts.cells)),
-        "caveats": ", ".join(run.measured.caveats),
-        "warnings": "; ".join(list_limits(run.measured)),
+        "caveats": ", ".join(run.measurements.caveats),
+        "warnings": "; ".join(list_limits(run.measurements)),
         "files": ", ".join(visible_names),
     }
     rows = tuple((name, value) for name, value in items.items() if value)
     tables = [Table(f"Run {folder.name}", ("item", "value"), rows)]
 
     # the metrics, with a row per scope
-    metrics = {scope: run.measured.scopes[scope] for scope in list_summary_scopes(run)}
+    metrics = {
+        scope: run.measurements.scopes[scope] for scope in list_summary_scopes(run)
+    }
     metrics_table = metric_table("Metrics", metrics, "of")
     if metrics_table.rows:
         tables.append(metrics_table)
     hint = Line("report", reference)
-    return Result(folder.path, tuple(tables), run.measured, hint=hint)
+    return Result(folder.path, tuple(tables), run.measurements, hint=hint)
 
 
 def _remove(runs: Sequence[RunFolder], has_consent: bool) -> None:

@@ -22,7 +22,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.runs import find as find_run, of_variant
 from brainhive_cli.core.tables import Table, TableCell, write_csv
 from brainhive_cli.measurement.comparison import compare_ranks
-from brainhive_cli.reports.runs_shown import ShownRun, find
+from brainhive_cli.reports.runs_shown import ShownRun, find_shown_run
 from brainhive_cli.reports.tables import (
     adjustment_text,
     difference_cell,
@@ -47,14 +47,14 @@ def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
     """
     retrievals = list[ShownRun]()
     for run in runs:
-        facts = run.measured.facts
+        facts = run.measurements.facts
         path = run.folder.path
         references = {variant: f"{path}:{variant}" for variant in facts.variants}
         if isinstance(facts, WorkflowFacts) and facts.retrievals:
             references = facts.retrievals
         steps = []
         for name, reference in references.items():
-            folder, variant = find(path.parents[1], reference)
+            folder, variant = find_shown_run(path.parents[1], reference)
             steps.append(ShownRun(name, folder, variant))
         if steps:
             retrievals += list_retrievals(steps)
@@ -77,7 +77,7 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
     """
     rows_by_title: dict[str, list[ShownRun]] = {}
     for run in list_retrievals(runs):
-        facts = run.measured.facts
+        facts = run.measurements.facts
         split = run.metrics["top1"].split
         title = f"{facts.dataset}, {facts.mode}, {split} split"
         rows = rows_by_title.setdefault(title, [])
@@ -103,7 +103,7 @@ def _name_method(run: ShownRun, used_names: Sequence[str]) -> str:
 
     A run without axes has its label, and a run whose name is in use its folder.
     """
-    mode = run.measured.facts.mode
+    mode = run.measurements.facts.mode
     axis_values = [value for value in run.label.split(" · ")[1:] if value != mode]
     name = ", ".join(axis_values) or run.label
     return run.folder.path.name if name in used_names else name
@@ -112,7 +112,7 @@ def _name_method(run: ShownRun, used_names: Sequence[str]) -> str:
 def _list_corrected(run: ShownRun) -> list[ShownRun]:
     """List a row for each correction of the similarities of a run."""
     rows = []
-    for name, metrics in run.measured.scopes.items():
+    for name, metrics in run.measurements.scopes.items():
         correction = name.partition(" · ")[2]
         protocol = next(iter(metrics.values())).protocol
         if TRANSDUCTIVE in protocol and " · " not in correction:
@@ -161,7 +161,7 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
 
     # compare the other rows with the reference, and exclude rows that cannot be paired
     pairs = {
-        (row.label, reference.label): (row.measured, reference.measured)
+        (row.label, reference.label): (row.measurements, reference.measurements)
         for row in rows
         if row is not reference and not row.is_control
     }
@@ -217,7 +217,7 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
         row: Retrieval run of the method.
         difference: Difference of top-1 from the reference.
     """
-    facts = row.measured.facts
+    facts = row.measurements.facts
     metrics = row.metrics
     top1 = metrics["top1"]
 
@@ -225,7 +225,7 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
     # candidates and is above chance
     ceiling_share = None
     chance = top1.chance or 0
-    ceiling = row.measured.scopes.get(scope("ceiling", ALL), {}).get("top1")
+    ceiling = row.measurements.scopes.get(scope("ceiling", ALL), {}).get("top1")
     if ceiling and (ceiling.low or 0) > chance:
         has_same_pool = (ceiling.pool, ceiling.chance) == (top1.pool, top1.chance)
         if has_same_pool:

@@ -132,7 +132,7 @@ def _average(run: ShownRun, names: Sequence[str]) -> dict[str, MeanSd]:
 def _write_caption(group: RunGroup, best: BestLabels) -> str:
     """Write the caption: protocol, items, meaning of ± and signs, and caveats."""
     runs = group.runs
-    run_caveats = [run.measured.caveats for run in runs]
+    run_caveats = [run.measurements.caveats for run in runs]
     metric_caveats = [caveats_of(run.metrics.values()) for run in runs]
     return render(
         "caption.txt",
@@ -185,13 +185,13 @@ p is adjusted, and the limits of the test.
 def list_metric_rows(run: ShownRun) -> list[dict[str, Any]]:
     """List every metric of a run with its context, as rows of a CSV file."""
     rows = []
-    for row in run.measured.rows():
+    for row in run.measurements.rows():
         # name the subject and the seed of the cell that the scope belongs to; a scope
         # such as `sub-01 · backward` belongs to the cell `sub-01`
         subject = seed = None
-        for name, cell_facts in run.measured.facts.cells.items():
+        for name, cell_facts in run.measurements.facts.cells.items():
             if row["scope"] == name or row["scope"].startswith(f"{name} · "):
-                metrics = run.measured.scopes[row["scope"]]
+                metrics = run.measurements.scopes[row["scope"]]
                 subject, seed = name_subject_and_seed(cell_facts, metrics)
                 break
 
@@ -215,8 +215,8 @@ def list_summary_scopes(run: ShownRun) -> list[str]:
     pooled scope of each variant, else every scope. An explanation has one scope per
     position, none of which stands for all. It has no summary.
     """
-    facts = run.measured.facts
-    scopes = run.measured.scopes
+    facts = run.measurements.facts
+    scopes = run.measurements.scopes
     beginnings = set(facts.sources) or {ALL}
     pooled_scopes = [
         name
@@ -244,7 +244,7 @@ def write_metrics_csv(groups: Sequence[RunGroup]) -> str:
             rows += list_metric_rows(run)
 
         # a row for each difference, with the caveats of both runs
-        caveats = {run.label: run.measured.caveats for run in group.runs}
+        caveats = {run.label: run.measurements.caveats for run in group.runs}
         for pair in group.compared:
             pair_caveats = merge_caveats(
                 caveats.get(pair.first, ()), caveats.get(pair.second, ())

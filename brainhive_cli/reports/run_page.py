@@ -75,11 +75,11 @@ Save = Callable[[Path], None]
 """Function that saves a figure to a file."""
 
 
-def page_of(
+def lay_out_page(
     groups: Sequence[RunGroup],
     title: str = "",
     commands: Sequence[str] = (),
-    first: Sequence[PageSection] = (),
+    first_sections: Sequence[PageSection] = (),
 ) -> Page:
     """Lay out the page of some runs.
 
@@ -96,7 +96,7 @@ def page_of(
     leading_runs = sorted(runs, key=lambda run: not run.source)
 
     # begin with the differences of runs, or with the finding of the first run
-    findings = {run.label: state_finding(run.measured) for run in leading_runs}
+    findings = {run.label: state_finding(run.measurements) for run in leading_runs}
     lead: list[str] = []
     for group in groups:
         lead += describe_differences(group)
@@ -104,8 +104,8 @@ def page_of(
         lead = [finding for finding in findings.values() if finding][:1]
 
     # lay out a section for each group; figures at the top are not repeated below
-    pictures, selection = first_pictures(leading_runs)
-    sections = list(first)
+    pictures, selection = choose_pictures(leading_runs)
+    sections = list(first_sections)
     for group in groups:
         top_run = leading_runs[0] if len(runs) == 1 else None
         sections.append(_lay_out_group(group, findings, lead, top_run))
@@ -137,7 +137,7 @@ def _choose_headline_figures(
         if bars:
             return [bars]
     for run in leading_runs:
-        figures = headline_figures(run)
+        figures = choose_run_headlines(run)
         if figures:
             return figures
     return []
@@ -178,7 +178,7 @@ def _lay_out_group(
 
     first_run = group.runs[0]
     subtitle = first_run.label if is_single else len(group.runs)
-    caveats = merge_caveats(*(run.measured.caveats for run in group.runs))
+    caveats = merge_caveats(*(run.measurements.caveats for run in group.runs))
     return PageSection(
         title=group.title or f"{first_run.command}: {subtitle}",
         groups=[("", lay_out_tables(group)), *group_artifacts(artifacts)],
@@ -211,7 +211,7 @@ def _lay_out_texts(
     ]
 
 
-def first_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
+def choose_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
     """Choose the pictures at the top of a page.
 
     The pictures are those of the first sheet whose rows begin with a stimulus and
@@ -254,7 +254,7 @@ def first_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
     return [], ""
 
 
-def headline_figures(run: ShownRun) -> list[Curve | Heatmap | Topomap]:
+def choose_run_headlines(run: ShownRun) -> list[Curve | Heatmap | Topomap]:
     """Choose the headline figures of a run.
 
     These are the figures of its finding. A run without them has a figure of its most
@@ -268,11 +268,11 @@ def headline_figures(run: ShownRun) -> list[Curve | Heatmap | Topomap]:
     ]
     if figures:
         return figures
-    curve = headline_curve(run)
+    curve = draw_headline(run)
     return [curve] if curve and is_informative(curve) else []
 
 
-def headline_curve(run: ShownRun) -> Curve | None:
+def draw_headline(run: ShownRun) -> Curve | None:
     """Draw the most important metric of a run, as bars.
 
     A bar is a source of pictures, a subject or a variant. If there were a single bar
@@ -283,12 +283,12 @@ def headline_curve(run: ShownRun) -> Curve | None:
     """
     # a bar for each source of pictures
     name = run.main_headline
-    facts = run.measured.facts
+    facts = run.measurements.facts
     if run.source:
         source_metrics = {}
         for source in facts.sources:
             source_title = facts.titles.get(source, source)
-            source_metrics[source_title] = run.measured.scopes.get(source, {})
+            source_metrics[source_title] = run.measurements.scopes.get(source, {})
         return _make_bars(source_metrics, name)
 
     # a bar for all cells, and for each subject if every subject has one cell
@@ -392,9 +392,9 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
     run_artifacts: list[Artifact] = []
     for run in runs:
         run_artifacts += run.artifacts
-    caveats = merge_caveats(*(run.measured.caveats for run in runs))
+    caveats = merge_caveats(*(run.measurements.caveats for run in runs))
     label = _choose_file_label(runs[0]) if is_single else "compared"
-    for figure in page_of(groups).headlines:
+    for figure in lay_out_page(groups).headlines:
         if figure not in run_artifacts:
             headline = replace(figure, title=extend_title(figure.title, caveats))
             file_title = f"headline-{figure.title.partition(';')[0]}"
@@ -409,7 +409,7 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
             if not is_informative(artifact):
                 continue
             title = artifact.title if is_single else f"{artifact.title}: {run.label}"
-            title = extend_title(title, run.measured.caveats)
+            title = extend_title(title, run.measurements.caveats)
             save: Save
             if isinstance(artifact, Sheet):
                 sheet = replace(artifact, title=title)

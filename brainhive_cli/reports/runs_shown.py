@@ -58,7 +58,7 @@ from brainhive_cli.reports.tables import (
 )
 
 
-def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
+def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
     """Find a finished run, or one variant of a sweep.
 
     The name of a command stands for its newest run with metrics, which is then printed.
@@ -93,8 +93,8 @@ def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
         return run, ""
 
     # a variant of a training is a run of its own
-    measured = run.measurements()
-    variants = measured.facts.variants
+    measurements = run.measurements()
+    variants = measurements.facts.variants
     if variant in variants:
         folder = resolve_below(
             run.path.parent, variants[variant].run, source="the run of a variant,"
@@ -102,8 +102,8 @@ def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
         return find_run(runs, None, str(folder)), ""
 
     # any other variant has scopes in this run
-    if not measured.of_variant(variant).scopes:
-        scope_variants = {scope.rpartition("/")[0] for scope in measured.scopes}
+    if not measurements.of_variant(variant).scopes:
+        scope_variants = {scope.rpartition("/")[0] for scope in measurements.scopes}
         variant_names = sorted((scope_variants | set(variants)) - {""})
         raise RecipeError(
             f"{run.path.name} has no variant {variant!r}",
@@ -121,7 +121,7 @@ class ShownRun:
         folder: Folder of the run.
         variant: Name of the variant that is shown. Empty for the whole run.
         command: Command that made the run.
-        measured: Measurements of the run, or of its variant.
+        measurements: Measurements of the run, or of its variant.
         source: Source of the pictures that the run is about, such as `brain`, if it
             compares several sources. Otherwise empty.
         is_control: True if signals were shuffled or labels permuted, so that the
@@ -146,21 +146,22 @@ class ShownRun:
 
     def __post_init__(self) -> None:
         """Read the measurements, and sort the metrics by variant and cell."""
-        measured = self.folder.measurements()
-        self.measured = measured.of_variant(self.variant) if self.variant else measured
+        self.measurements = self.folder.measurements()
+        if self.variant:
+            self.measurements = self.measurements.of_variant(self.variant)
         self.command = self.folder.command
-        facts = self.measured.facts
-        scopes = self.measured.scopes
+        facts = self.measurements.facts
+        scopes = self.measurements.scopes
         self.source = str(next(iter(facts.sources), ""))
         self.is_control = (
             isinstance(facts, RetrievalFacts) and facts.control is not None
         )
 
         # a run with a single scope has no pooled metrics
-        self.metrics = self.measured.overall
+        self.metrics = self.measurements.overall
         if not self.metrics and len(scopes) == 1:
             self.metrics = next(iter(scopes.values()))
-        self.variants = list_part_metrics(self.measured) if facts.variants else {}
+        self.variants = list_part_metrics(self.measurements) if facts.variants else {}
 
         # select the cells that have metrics, of the first source
         self.cells = []
@@ -247,21 +248,21 @@ def choose_headline(metrics: Mapping[str, Metric]) -> str:
     return names[0] if names else ""
 
 
-def list_part_metrics(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
+def list_part_metrics(measurements: Measurements) -> dict[str, Mapping[str, Metric]]:
     """List the metrics of each variant of a sweep, or of each cell of another run.
 
     Returns:
         Metrics by the name of the part. A name has the caveats that not all parts have.
     """
-    facts = measured.facts
+    facts = measurements.facts
     if facts.variants:
         scope_names = {name: scope(name, ALL) for name in facts.variants}
     else:
-        scope_names = {name: name for name in facts.cells or measured.scopes}
+        scope_names = {name: name for name in facts.cells or measurements.scopes}
     parts = {
-        name: measured.scopes[scope_name]
+        name: measurements.scopes[scope_name]
         for name, scope_name in scope_names.items()
-        if measured.scopes.get(scope_name)
+        if measurements.scopes.get(scope_name)
     }
     titles = name_rows({name: metrics.values() for name, metrics in parts.items()})
     return {titles[name]: metrics for name, metrics in parts.items()}
@@ -334,10 +335,10 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
     """Lay out tables of several runs: metrics, subjects, differences and set-ups."""
     # a row for each run, with the best in bold and signs of significance
     run_metrics = {run.label: run.metrics for run in group.runs}
-    measured_runs = {
+    runs_with_metrics = {
         label: metrics for label, metrics in run_metrics.items() if metrics
     }
-    best = choose_best_run(group, measured_runs)
+    best = choose_best_run(group, runs_with_metrics)
     note = bold_note(best, "runs", group)
     if group.compared:
         note += f" {SIGNIFICANCE_LEGEND}: differs from {group.runs[0].label} on the "
@@ -380,10 +381,10 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
 
     # the keys in which set-ups differ from the set-up of the first run
     first_run = group.runs[0]
-    first_set_up = first_run.measured.facts.set_up
+    first_set_up = first_run.measurements.facts.set_up
     set_up_rows = []
     for run in group.runs[1:]:
-        for line in list_differences(run.measured.facts.set_up, first_set_up):
+        for line in list_differences(run.measurements.facts.set_up, first_set_up):
             set_up_rows.append([run.label, line])
     set_up_title = f"Set-up of each run compared with {first_run.label}"
     return [
@@ -400,8 +401,8 @@ def _lay_out_run(run: ShownRun) -> list[Table]:
     values.
     """
     # metrics of all cells, or of each source of pictures next to its baselines
-    facts = run.measured.facts
-    scopes = run.measured.scopes
+    facts = run.measurements.facts
+    scopes = run.measurements.scopes
     title = "All models"
     pooled_metrics: dict[str, Metrics] = {"all": run.metrics}
     if run.source:
@@ -452,7 +453,7 @@ def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best
         for label in list_comparable(group)
         if label in run_metrics
     }
-    validation = {run.label: run.measured.facts.validation for run in group.runs}
+    validation = {run.label: run.measurements.facts.validation for run in group.runs}
     best = choose_best(comparable, validation)
 
     # keep a best first run only if it is better than all other runs, and any other best

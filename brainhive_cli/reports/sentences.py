@@ -62,16 +62,16 @@ def _list_runs(groups: Sequence[RunGroup]) -> list[ShownRun]:
     return list(chain.from_iterable(group.runs for group in groups))
 
 
-def state_finding(measured: Measurements) -> str:
+def state_finding(measurements: Measurements) -> str:
     """State the result of a run in one or two sentences.
 
     Returns:
         The sentences. Empty if the run has no metric to report.
     """
     # take the pooled metrics, or the metrics of the only variant or cell
-    facts = measured.facts
-    part_metrics = list_part_metrics(measured)
-    metrics = measured.overall
+    facts = measurements.facts
+    part_metrics = list_part_metrics(measurements)
+    metrics = measurements.overall
     if not metrics and len(part_metrics) == 1:
         (metrics,) = part_metrics.values()
 
@@ -87,7 +87,7 @@ def state_finding(measured: Measurements) -> str:
         facts=facts,
         metrics=metrics,
         headline=choose_headline(metrics),
-        scopes=measured.scopes,
+        scopes=measurements.scopes,
         parts=part_metrics if has_range else {},
         best=choose_best_part(facts, part_metrics),
         range_metric=range_metric,
@@ -112,8 +112,10 @@ def name_page(groups: Sequence[RunGroup]) -> str:
         groups: The runs of the page.
     """
     runs = _list_runs(groups)
-    set_ups = [run.measured.facts.set_up for run in runs]
-    return render("title.txt", runs=runs, first=runs[0].measured.facts, set_ups=set_ups)
+    set_ups = [run.measurements.facts.set_up for run in runs]
+    return render(
+        "title.txt", runs=runs, first=runs[0].measurements.facts, set_ups=set_ups
+    )
 
 
 def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
@@ -124,13 +126,13 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
     """
     # explain the caveats, each with its footnote sign
     runs = _list_runs(groups)
-    lines = explain_caveats(*(run.measured for run in runs))
+    lines = explain_caveats(*(run.measurements for run in runs))
 
     # explain results at chance, and add the warnings of each run
     for run in runs:
         prefix = f"{run.label}: " if len(runs) > 1 else ""
-        chance_line = explain_chance(run.measured, run.folder.path / RIDGE_RECIPE)
-        for line in (chance_line, *list_limits(run.measured)):
+        chance_line = explain_chance(run.measurements, run.folder.path / RIDGE_RECIPE)
+        for line in (chance_line, *list_limits(run.measurements)):
             if line:
                 lines.append(f"{prefix}{line}")
 
@@ -143,31 +145,31 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def explain_caveats(*measured: Measurements) -> list[str]:
+def explain_caveats(*measurements: Measurements) -> list[str]:
     """Explain the caveats of runs and of their metrics, each once with its sign."""
-    caveats = [run_measured.caveats for run_measured in measured]
-    for run_measured in measured:
-        for metrics in run_measured.scopes.values():
+    caveats = [run_measurements.caveats for run_measurements in measurements]
+    for run_measurements in measurements:
+        for metrics in run_measurements.scopes.values():
             caveats.append(caveats_of(metrics.values()))
     return [
         f"{mark('', [caveat])} {MEANINGS[caveat]}" for caveat in merge_caveats(*caveats)
     ]
 
 
-def explain_chance(measured: Measurements, recipe: Path) -> str:
+def explain_chance(measurements: Measurements, recipe: Path) -> str:
     """Explain a retrieval result that is not above chance, or worse than ridge.
 
     Args:
-        measured: Measurements of a run.
+        measurements: Measurements of a run.
         recipe: Recipe of train-align that fits the ridge, in the folder of the run. The
             file may be absent.
 
     Returns:
         The sentences. Empty for any other result.
     """
-    if measured.facts.command != RetrievalFacts.model_fields["command"].default:
+    if measurements.facts.command != RetrievalFacts.model_fields["command"].default:
         return ""
-    facts = measured.facts_of(RetrievalFacts)
+    facts = measurements.facts_of(RetrievalFacts)
     is_worse_than_ridge = any(
         difference.second == "ridge"
         and difference.is_significant
@@ -177,8 +179,8 @@ def explain_chance(measured: Measurements, recipe: Path) -> str:
     return render(
         "chance.txt",
         facts=facts,
-        top1=measured.overall.get("top1"),
-        ridge_top1=measured.scopes.get("plain · ridge", {}).get("top1"),
+        top1=measurements.overall.get("top1"),
+        ridge_top1=measurements.scopes.get("plain · ridge", {}).get("top1"),
         is_worse_than_ridge=is_worse_than_ridge,
         command_line=Line("train-align", ("recipe", recipe))
         if recipe.is_file()
@@ -186,11 +188,13 @@ def explain_chance(measured: Measurements, recipe: Path) -> str:
     )
 
 
-def list_limits(measured: Measurements) -> list[str]:
+def list_limits(measurements: Measurements) -> list[str]:
     """List the limits of a retrieval result, and the warnings of the run."""
-    paragraph = render("warnings.txt", facts=measured.facts, metrics=measured.overall)
+    paragraph = render(
+        "warnings.txt", facts=measurements.facts, metrics=measurements.overall
+    )
     limits = [paragraph] if paragraph else []
-    return limits + list(measured.facts.warnings)
+    return limits + list(measurements.facts.warnings)
 
 
 def list_missing(groups: Sequence[RunGroup]) -> list[str]:
@@ -204,7 +208,7 @@ def list_missing(groups: Sequence[RunGroup]) -> list[str]:
     lines = []
     for group in groups:
         for run in group.runs:
-            for name, reason in run.measured.missing.items():
+            for name, reason in run.measurements.missing.items():
                 lines.append(f"{run.label}: {shown(name)}: {FOLDERS.sub('', reason)}")
     return list(dict.fromkeys(lines))
 
@@ -221,7 +225,7 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
         compared += [pair for pair in group.compared if pair.test]
     modalities = {}
     for run in runs:
-        facts = run.measured.facts
+        facts = run.measurements.facts
         if facts.modality:
             modalities[facts.set_up.get("dataset")] = facts.modality
     environments = [run.environment for run in runs if run.environment]
@@ -246,7 +250,7 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
 
 def list_citations(groups: Sequence[RunGroup]) -> str:
     """List the BibTeX entries behind some runs, and the entry of this software."""
-    return list_entries(run.measured.facts.set_up for run in _list_runs(groups))
+    return list_entries(run.measurements.facts.set_up for run in _list_runs(groups))
 
 
 def list_entries(set_ups: Iterable[SetUp]) -> str:

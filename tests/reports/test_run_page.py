@@ -23,7 +23,7 @@ from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import TableCell
 from brainhive_cli.reports.paper_tables import paper_table, write_table
-from brainhive_cli.reports.run_page import first_pictures, page_of
+from brainhive_cli.reports.run_page import choose_pictures, lay_out_page
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, lay_out_tables
 from brainhive_cli.reports.sentences import MEANINGS, describe_methods, state_finding
 
@@ -120,7 +120,7 @@ def difference(
 
 
 def text_of(page_folder: Path, *groups: RunGroup) -> str:
-    page_of(groups).write(page_folder / "page.html")
+    lay_out_page(groups).write(page_folder / "page.html")
     return (page_folder / "page.html").read_text()
 
 
@@ -185,7 +185,7 @@ def test_where_validation_cannot_choose_a_variant_it_is_stamped_chosen_on_test(
     }
     run = sweep(tmp_path, TOP1, validation)
 
-    finding = state_finding(run.measured)
+    finding = state_finding(run.measurements)
     assert "10 % to 50 %" in finding and "“none” with 50 %" in finding
     assert "chosen on test among 3" in finding
     note, bold = bold_rows(RunGroup([run]), "By variant")
@@ -199,7 +199,7 @@ def test_the_variant_that_is_best_on_validation_is_named_with_its_test_score(
         tmp_path, TOP1, {name: validated(value) for name, value in VALIDATION.items()}
     )
 
-    finding = state_finding(run.measured)
+    finding = state_finding(run.measurements)
     assert "validation (top-1)" in finding and "“half” with 30 %" in finding
     note, bold = bold_rows(RunGroup([run]), "By variant")
     assert note.startswith("Bold: best on validation (top-1).") and bold == ["half"]
@@ -231,7 +231,7 @@ def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_interva
         ],
     )
 
-    page = page_of([RunGroup([shown])])
+    page = lay_out_page([RunGroup([shown])])
 
     drawn = run(tmp_path, "drawn", sources=[ALL])
     artifacts.write(
@@ -244,7 +244,7 @@ def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_interva
             )
         ],
     )
-    assert first_pictures([drawn]) == ([], ""), "a gap is no picture"
+    assert choose_pictures([drawn]) == ([], ""), "a gap is no picture"
     assert [(row[0], len(row[1])) for row in page.pictures] == [
         ("seen", 4),
         ("retrieved first", 4),
@@ -256,7 +256,7 @@ def test_the_finding_says_what_how_often_how_sure_and_of_whom(tmp_path):
     """Issue 84, row E: 20 pictures that two people saw were "40 test pictures"."""
     about = {"modality": "EEG", "caveats": ["simulated"], "stimuli": 20}
     for side, p in (("above chance", "p = 0.02"), ("at chance", "p = 1")):
-        page = page_of(
+        page = lay_out_page(
             [RunGroup([run(tmp_path, side, answers=[answer(side)], **about)])]
         )
         (lead,) = page.lead
@@ -271,9 +271,9 @@ def test_the_finding_says_what_how_often_how_sure_and_of_whom(tmp_path):
 
 
 def test_of_runs_that_are_compared_the_verdict_is_their_difference(tmp_path):
-    (headline,) = page_of([compared(tmp_path)]).headlines
+    (headline,) = lay_out_page([compared(tmp_path)]).headlines
     assert list(headline.at) == ["aligned", "base"]  # a bar each
-    lead = page_of([compared(tmp_path)]).lead[0]
+    lead = lay_out_page([compared(tmp_path)]).lead[0]
     for fact in (
         "aligned is better than base in top-1: 50 % against 25 %",
         "+25.0 points, 95 % CI +10.0 points to +40.0 points",
@@ -297,7 +297,7 @@ def test_every_warning_stands_in_one_place_before_the_numbers(tmp_path):
 
 def test_every_caveat_has_a_sentence_of_its_own(tmp_path):
     runs = [run(tmp_path, f"run{n}", caveats=[one]) for n, one in enumerate(CAVEATS)]
-    said = ["\n".join(page_of([RunGroup([shown])]).warnings) for shown in runs]
+    said = ["\n".join(lay_out_page([RunGroup([shown])]).warnings) for shown in runs]
     assert len({*said}) == len(said) == len(MEANINGS)
 
 
@@ -405,8 +405,8 @@ def test_headings_have_no_codes_and_numbers_with_caveats_have_a_footnote_sign(tm
     caveats = ("simulated", "selected on test")
     shown = run(tmp_path, "ours", caveats=[*caveats])
     scopes = {ALL: {"top1": metric("top1", 0.5, caveats=caveats)}}
-    shown.folder.finish(replace(shown.measured, scopes=scopes))
-    page = page_of([RunGroup([ShownRun("ours", shown.folder)])])
+    shown.folder.finish(replace(shown.measurements, scopes=scopes))
+    page = lay_out_page([RunGroup([ShownRun("ours", shown.folder)])])
     html = page.html()
 
     assert not any(

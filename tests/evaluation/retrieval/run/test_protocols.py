@@ -84,7 +84,7 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None
     assert validated["best"] > validated["last"] and chosen == ["best"]
     assert "best on validation (top-1)" in table.note
     assert f"“best” with {100 * scopes['best · all']:.3g} %" in state_finding(
-        run.measured
+        run.measurements
     )
     results = {
         row["run"].rpartition("/")[2]: row["result"]
