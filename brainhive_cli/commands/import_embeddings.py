@@ -1,4 +1,7 @@
-"""import-embeddings: vectors that another project made, as target stores."""
+"""The command `import-embeddings`: target stores from embeddings of other programs.
+
+A target store holds the embeddings of the pictures of a split by an encoder.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.arrays import UInt64
+from brainhive_cli.core.arrays import Int64, UInt64
 from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import make_portable
@@ -44,17 +47,22 @@ from brainhive_cli.models.encoders import (
 )
 from brainhive_cli.models.heads import FUSED, check_names
 
+MAX_STORED_FILE_NAMES = 8
+"""Largest number of imported files whose names a store keeps."""
+
 
 class Recipe(FileRecipe):
-    """Recipe of import-embeddings: the files, their data set and their encoders."""
+    """Recipe of `import-embeddings`: the files, their data set and their encoders."""
 
     sources: NameList = Field([], description="files, folders or patterns")
-    dataset: Any = parts.part_field("datasets", "things-eeg", "whose pictures")
+    dataset: Any = parts.part_field(
+        "datasets", "things-eeg", "data set of the pictures"
+    )
     encoders: Encoders = Field(
-        [*USUAL],
+        list(USUAL),
         validate_default=True,
         min_length=1,
-        description="which encoders made the vectors",
+        description="encoders that made the vectors",
     )
     name: str | None = Field(
         None,
@@ -64,10 +72,12 @@ class Recipe(FileRecipe):
         ),
     )
     splits: NameList | None = Field(
-        None, description="splits; default: those that have vectors"
+        None, description="splits; default: the splits that have vectors"
     )
     suffix: str = Field(
-        "", description="what follows a picture's name in the name of its own .npy"
+        "",
+        description="text between the name of a picture and .npy, if each picture has "
+        "a file of its own",
     )
     dtype: Literal["float32", "float16"] = Field(
         "float32", description="dtype of the store"
@@ -78,45 +88,52 @@ class Recipe(FileRecipe):
 
     @model_validator(mode="before")
     @classmethod
-    def _takes_own_vectors_by_their_name(cls, fields: Any) -> Any:
-        """Let `name` stand for an encoder that no file of the shelf describes."""
+    def _set_encoder_from_name(cls, fields: Any) -> Any:
+        """Replace `name` by an encoder for vectors that are only imported.
+
+        Raises:
+            RecipeError: if the name belongs to a shipped encoder, if it cannot be the
+                name of a head, or if the recipe also names other encoders.
+        """
         name = fields.get("name") if isinstance(fields, dict) else None
         if not isinstance(name, str):
             return fields
 
-        # a name that is free: of no shipped encoder, of nothing that a head can be
-        # called
+        # heads are named after their encoder, so the name must be free
         imported = resolve({"kind": IMPORTED, "source": name})
-        shipped = encoders_by_key([name]).get(name)
-        if shipped is not None and shipped.kind != IMPORTED:
+        known_encoder = encoders_by_key([name]).get(name)
+        if known_encoder is not None and known_encoder.kind != IMPORTED:
             raise RecipeError(
-                (
-                    f"own vectors cannot be called {name!r}: BrainHiVE calls "
-                    f"{shipped.name} so"
-                ),
+                f"own vectors cannot be called {name!r}, which is a name of the "
+                f"encoder {known_encoder.name}",
                 OWN_NAME_HINT,
             )
         check_names([name])
         if name == FUSED:
             raise RecipeError(
-                f"own vectors cannot be called {name!r}: a fuser's target is",
+                f"own vectors cannot be called {name!r}, which is the name of fused "
+                "embeddings",
                 OWN_NAME_HINT,
             )
-        # with both keys it would be open which encoder the stores belong to
+
+        # with other encoders, it would be unclear which encoder made the vectors
         if "encoders" in fields and resolve_all(fields["encoders"]) != [imported]:
             raise RecipeError(
-                f"name is {name}, and encoders are named too", "leave one of them out"
+                f"the recipe has the name {name}, and encoders, too",
+                "leave out name or encoders",
             )
-        return {**fields, "encoders": [imported]}
+        return fields | {"encoders": [imported]}
 
 
 def _resolve(recipe: Recipe) -> tuple[list[Path], list[StimulusSet]]:
-    """List the files that are named, and the pictures of each split of the data set;
-    both must be here.
+    """List the files to import, and the pictures of each split of the data set.
+
+    Raises:
+        MissingData: if the recipe names no files, or if files or pictures are absent.
     """
     if not recipe.sources:
         raise MissingData(
-            "nothing to import",
+            "name the files to import",
             Line(
                 "import-embeddings", "FILE", "--dataset", "NAME", "--encoders", "NAME"
             ),
@@ -132,213 +149,247 @@ def match_vectors(
     splits: Sequence[StimulusSet],
     config: EncoderConfig,
 ) -> tuple[Vectors, list[StoredShare]]:
-    """Match one encoder's vectors in files with the pictures of the splits that their
-    names belong to.
+    """Match the vectors of an encoder with the pictures of each split, by their names.
+
+    Args:
+        recipe: Recipe with the splits, and whether gaps are accepted.
+        files: Files to import.
+        splits: Pictures of each split.
+        config: Encoder that made the vectors.
 
     Returns:
-        The vectors, and the rows of them that belong to each split.
+        The vectors. For each split that has vectors: its pictures, the path of its
+        store, and the row in the split [N] of each vector, -1 for vectors of other
+        splits.
 
     Raises:
-        MissingData: if no picture is named, or pictures have no vector and
-            `skip_missing` is not set.
+        MissingData: if no vector belongs to a picture, or if pictures have no vector
+            and the recipe does not accept gaps.
         BrainhiveError: if the files do not say which of several encoders made them, or
-            the one that is named makes vectors of another shape.
+            if the encoder makes vectors of another shape.
     """
-    # open the encoder's vectors; several encoders need files that tell them apart
-    # an array without names is matched by order, within a single split
-    ordered_ids = splits[0].image_ids if recipe.splits and len(splits) == 1 else None
+    # an array without names can be matched by order, but only with a single split
+    has_single_split = bool(recipe.splits) and len(splits) == 1
+    ordered_ids = splits[0].image_ids if has_single_split else None
     vectors = open_vectors(files, config.known_as, recipe.suffix, ordered_ids)
     first_file = vectors.files[0]
     if len(recipe.encoders) > 1 and not vectors.says_encoder:
         raise BrainhiveError(
             f"{first_file} does not say which of the encoders made it",
-            "give one: --encoders NAME",
+            "name one encoder: --encoders NAME",
         )
 
-    # the rows of each split; pictures without a vector are gaps, where these are
-    # accepted
-    image_ids = [image_id for images in splits for image_id in images.image_ids]
-    matched, unknown = match_names(vectors.names, image_ids, each_once=True)
-    root = recipe.paths.under_home("embeddings")
-    start = 0
-    shares = []
+    # match names with the pictures of all splits
+    image_ids: list[str] = []
     for images in splits:
-        # matched rows count over all splits; those of other splits become -1
-        is_here = (matched >= start) & (matched < start + len(images))
-        if is_here.any() or recipe.splits:
-            rows = np.where(is_here, matched - start, -1)
-            gaps = np.setdiff1d(np.arange(len(images)), rows)
-            if len(gaps) and not recipe.skip_missing:
-                absent = summarise_names(
-                    [images.image_ids[row] for row in gaps], len(images)
-                )
-                unmatched = ""
-                if unknown:
-                    unmatched = (
-                        f"; vectors without a picture, {summarise_names(unknown)}"
-                    )
-                raise MissingData(
-                    (
-                        f"{images.dataset}/{images.split}: pictures without a vector, "
-                        f"{absent}{unmatched}"
-                    ),
-                    "give all files, or accept the gaps with --skip-missing",
-                )
-            shares.append(
-                (images, path_of(root, images.dataset, images.split, config.name), rows)
-            )
-        start += len(images)
+        image_ids += images.image_ids
+    matched_rows, unknown_names = match_names(vectors.names, image_ids, each_once=True)
 
-    # names that match nothing are an error, or a warning if others match
+    # assign the vectors to the splits
+    root = recipe.paths.under_home("embeddings")
+    shares = []
+    first_row = 0
+    for images in splits:
+        end_row = first_row + len(images)
+        is_in_split = (matched_rows >= first_row) & (matched_rows < end_row)
+        if is_in_split.any() or recipe.splits:
+            rows = np.where(is_in_split, matched_rows - first_row, -1)
+            if not recipe.skip_missing:
+                _require_all_pictures(images, rows, unknown_names)
+            path = path_of(root, images.dataset, images.split, config.name)
+            shares.append((images, path, rows))
+        first_row = end_row
+
+    # names without a picture are an error only if no name has a picture
     dataset = splits[0].dataset
     if not shares:
         raise MissingData(
-            (
-                f"no picture of {dataset} is named in {first_file}: "
-                f"{summarise_names(vectors.names)}"
-            ),
-            "check --dataset; where names have an ending of their own: suffix=_ENDING",
+            f"no picture of {dataset} has a vector in {first_file}: "
+            f"{summarise_names(vectors.names)}",
+            "check --dataset; if all names have the same ending: suffix=_ENDING",
         )
-    if unknown:
-        left_out = summarise_names(unknown, len(vectors.names))
+    if unknown_names:
+        summary = summarise_names(unknown_names, len(vectors.names))
         console.warn(
-            f"{config.name}: vectors of no picture of {dataset} left out, {left_out}"
+            f"{config.name}: left out vectors whose names are not pictures of "
+            f"{dataset}, {summary}"
         )
-
-    # their shape, and that of the encoder where it is known without its weights
-    batch = next(checked_batches(vectors), None)
-    if batch is None:
-        raise BrainhiveError(f"{first_file} holds no vectors", "fetch it again")
-    expected = None if config.views == "all" else config.known_shape
-    if expected is not None and batch.shape[1:] != expected:
-        width, usual = (
-            "×".join(map(str, sizes)) for sizes in (batch.shape[1:], expected)
-        )
-        raise BrainhiveError(
-            (
-                f"{first_file} holds vectors of {width} values, but {config.name} "
-                f"makes {usual}"
-            ),
-            "name the encoder that made them: --encoders NAME "
-            f"(all, with their D: {Line('embed', '--list')})",
-        )
+    _check_shape(vectors, config)
     return vectors, shares
 
 
-def is_imported(share: StoredShare, config: Any, digest: str) -> bool:
-    """Tell whether a store is there and holds these vectors.
+def _require_all_pictures(
+    images: StimulusSet, rows: Int64, unknown_names: Sequence[str]
+) -> None:
+    """Raise an error if a picture of a split has no vector.
 
     Args:
-        share: The store.
-        config: That of the encoder, as stores keep it.
-        digest: Of the vectors' files.
+        images: Pictures of the split.
+        rows: Row in the split [N] of each vector, -1 for vectors of other splits.
+        unknown_names: Names of vectors without a picture, for the message.
 
     Raises:
-        BrainhiveError: if it holds others.
+        MissingData: if a picture has no vector.
+    """
+    missing_rows = np.setdiff1d(np.arange(len(images)), rows)
+    if not len(missing_rows):
+        return
+    missing_ids = [images.image_ids[row] for row in missing_rows]
+    problem = (
+        f"{images.dataset}/{images.split}: pictures without a vector, "
+        f"{summarise_names(missing_ids, len(images))}"
+    )
+    if unknown_names:
+        problem += f"; vectors without a picture, {summarise_names(unknown_names)}"
+    raise MissingData(problem, "name all files, or accept the gaps with --skip-missing")
+
+
+def _check_shape(vectors: Vectors, config: EncoderConfig) -> None:
+    """Raise an error if the vectors cannot be from the encoder.
+
+    Raises:
+        BrainhiveError: if there are no vectors, or if they have another shape than the
+            encoder makes. The shape is not checked for encoders that need their weights
+            to know it.
+    """
+    first_file = vectors.files[0]
+    batch = next(checked_batches(vectors), None)
+    if batch is None:
+        raise BrainhiveError(f"{first_file} holds no vectors", "fetch it again")
+    expected_shape = None if config.views == "all" else config.known_shape
+    shape = batch.shape[1:]
+    if expected_shape is not None and shape != expected_shape:
+        raise BrainhiveError(
+            f"{first_file} holds vectors of {_format_shape(shape)} values, but "
+            f"{config.name} makes {_format_shape(expected_shape)}",
+            "name the encoder that made the vectors: --encoders NAME (all encoders "
+            f"with their D: {Line('embed', '--list')})",
+        )
+
+
+def _format_shape(shape: Sequence[int]) -> str:
+    """Return a shape as text, such as 257×1024."""
+    return "×".join(map(str, shape))
+
+
+def is_imported(share: StoredShare, config: Any, digest: str) -> bool:
+    """Return True if a store exists and holds these vectors.
+
+    Args:
+        share: Pictures, path of the store, and rows of the vectors.
+        config: Config of the encoder, as stores keep it.
+        digest: Digest of the files of the vectors.
+
+    Raises:
+        BrainhiveError: if the store holds other vectors.
     """
     images, path, _ = share
     if not path.is_file():
         return False
-
-    # the same encoder, pictures and files
     store = TargetStore.open(path)
-    is_same = (
-        store.attributes["config"] == config and store.image_ids == images.image_ids
-    )
-    if not is_same or store.attributes["weights"].get("digest") != digest:
+    has_same_config = store.attributes["config"] == config
+    has_same_pictures = store.image_ids == images.image_ids
+    has_same_files = store.attributes["weights"].get("digest") == digest
+    if not (has_same_config and has_same_pictures and has_same_files):
         raise BrainhiveError(
-            f"{path} is there and holds other vectors", "--again replaces it"
+            f"{path} exists and holds other vectors", "--again replaces it"
         )
     return True
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the vectors of each encoder, with the stores that they are for."""
+    """List the vectors of each encoder, with the stores that they will fill."""
     files, splits = _resolve(recipe)
+    sources = [
+        partial(_list_vectors, recipe, files, splits, config)
+        for config in recipe.encoders
+    ]
+    return collect(*sources)
 
-    def look(config: EncoderConfig) -> list[Input]:
-        vectors, shares = match_vectors(recipe, files, splits, config)
-        return [
-            Input(
-                f"{vectors.layout} to {', '.join(str(path) for _, path, _ in shares)}"
-            )
-        ]
 
-    return collect(*(partial(look, config) for config in recipe.encoders))
+def _list_vectors(
+    recipe: Recipe,
+    files: Sequence[Path],
+    splits: Sequence[StimulusSet],
+    config: EncoderConfig,
+) -> list[Input]:
+    """List the vectors of an encoder, with the stores that they will fill."""
+    vectors, shares = match_vectors(recipe, files, splits, config)
+    paths = ", ".join(str(path) for _, path, _ in shares)
+    return [Input(f"{vectors.layout} to {paths}")]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Match names with image ids, then write one store an encoder and split.
+    """Match names with image ids, and write a store for each encoder and split.
 
     Raises:
-        MissingData: if pictures have no vector and `skip_missing` is not set.
-        BrainhiveError: if a store of other vectors is there and `again` is not set.
+        MissingData: if pictures have no vector and the recipe does not accept gaps.
+        BrainhiveError: if a store of other vectors exists and `again` is not set.
     """
     files, splits = _resolve(recipe)
     stores = []
-    identified: dict[str, UInt64] = {}  # each picture is read once for all encoders
+
+    # digests of the pictures, so that all encoders together read each picture once
+    identified: dict[str, UInt64] = {}
     for config in recipe.encoders:
-        # match names and pictures, and leave out stores that hold these vectors already
         with console.progress(f"matching the vectors of {config.name}"):
             vectors, shares = match_vectors(recipe, files, splits, config)
             digest = _digest(vectors.files)
-        stored_config = make_portable(config.model_dump(mode="json"))
-        # nothing verifies the order of rows without names: the user must
+
+        # the order of rows without names cannot be checked, so the user must do it
         if vectors.layout == IN_ORDER:
             images = splits[0]
-            ends = (
-                f"row 0 is {images.image_ids[0]}, row {len(images) - 1} is "
-                f"{images.image_ids[-1]}"
-            )
             console.say(
-                f"{vectors.files[0]} has no names; in the order of "
-                f"{images.dataset}/{images.split}, {ends}"
+                f"{vectors.files[0]} has no names, so its rows are taken in the order "
+                f"of {images.dataset}/{images.split}: row 0 is {images.image_ids[0]}, "
+                f"row {len(images) - 1} is {images.image_ids[-1]}"
             )
-        todo = [
+
+        # leave out stores that hold these vectors already
+        stored_config = make_portable(config.model_dump(mode="json"))
+        new_shares = [
             share
             for share in shares
             if again or not is_imported(share, stored_config, digest)
         ]
-
-        # copy the vectors, with their source instead of weights
-        if todo:
+        if new_shares:
+            file_names = [file.name for file in vectors.files]
             attributes = {
                 "encoder": config.name,
                 "config": stored_config,
                 "weights": {"source": f"imported: {vectors.layout}", "digest": digest},
                 "preprocessing": "not known: imported",
-                "imported": [file.name for file in vectors.files[:8]],
+                "imported": file_names[:MAX_STORED_FILE_NAMES],
                 "versions": library_versions(),
             }
             copy = partial(
                 copy_vectors,
-                todo,
+                new_shares,
                 vectors,
                 attributes,
-                recipe.dtype,
-                recipe.skip_missing,
-                identified,
+                dtype=recipe.dtype,
+                skip_missing=recipe.skip_missing,
+                identified=identified,
             )
             launch.run_on_main(copy)
-        stores += [TargetStore.open(path) for _, path, _ in shares]
+        for _, path, _ in shares:
+            stores.append(TargetStore.open(path))
 
     # report the health of each store
+    rows = []
     for store in stores:
         warn_of_problems(store)
-    rows = [
-        health_row(store.path, store.health, bool(problem_of(store)))
-        for store in stores
-    ]
+        has_problem = bool(problem_of(store))
+        rows.append(health_row(store.path, store.health, has_problem))
     folder = recipe.paths.under_home("embeddings") / splits[0].dataset
     hint = next_command(recipe.dataset, recipe.encoders, recipe.paths)
     return Result(folder, (health_table(rows),), hint=hint)
 
 
 def _digest(files: Sequence[Path]) -> str:
-    """Digest the files' contents (sha256, hexadecimal)."""
-    total = hashlib.sha256()
+    """Return the SHA-256 digest of the contents of files, in their order."""
+    digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
-            # the order of files counts
-            total.update(hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

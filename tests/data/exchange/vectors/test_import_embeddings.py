@@ -201,11 +201,10 @@ def test_pictures_without_a_vector_are_refused_or_accepted(
 
     with pytest.raises(MissingData) as caught:
         import_(tmp_path / "some.pt")
-    assert caught.value.message == (
-        "things-eeg/train: pictures without a vector, 5 of 80: "
-        "training_images/concept_0/0, training_images/concept_0/1, "
-        "training_images/concept_0/2 …; vectors without a picture, 1: elsewhere/x"
-    )
+    facts = ("things-eeg/train", "5 of 80", "training_images/concept_0/0")
+    for fact in (*facts, "elsewhere/x"):
+        assert fact in caught.value.message
+    assert "--skip-missing" in caught.value.hint
     assert left(things) == []
 
     import_(tmp_path / "some.pt", "skip_missing=true")
@@ -214,10 +213,10 @@ def test_pictures_without_a_vector_are_refused_or_accepted(
         found.rows(ids["train"][4:6]).tolist() == [-1, 5]
         and found.attributes["skipped"] == 5
     )
-    assert (
-        "vectors of no picture of things-eeg left out, 1 of 76: elsewhere/x"
-        in capsys.readouterr().err
-    )
+    (warning,) = [
+        line for line in capsys.readouterr().err.splitlines() if "elsewhere/x" in line
+    ]
+    assert "things-eeg" in warning and "1 of 76" in warning
 
     exported = go("export-embeddings", f"to={tmp_path / 'out'}").tables[0].rows
     assert exported[0][1] == 75
@@ -241,10 +240,9 @@ def test_the_same_import_is_found_again_and_another_is_refused(
         dict(zip(ids["train"], torch.from_numpy(vectors(80, seed=1)), strict=True)),
         path,
     )
-    with pytest.raises(
-        BrainhiveError, match=r"clip-b32.h5 is there and holds other vectors"
-    ):
+    with pytest.raises(BrainhiveError) as caught:
         import_(path)
+    assert "clip-b32.h5" in str(caught.value) and "--again" in caught.value.hint
     import_(path, again=True)
     np.testing.assert_array_equal(open_store(things).embedding, vectors(80, seed=1))
 
