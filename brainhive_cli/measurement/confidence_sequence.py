@@ -1,25 +1,30 @@
-"""Hit rate of a session: an interval and a test against chance that hold however often
-they are looked at.
+"""Hit rate of a live session, with an interval and a test that hold at every moment.
 
-The interval. The likelihood of the hits, averaged over a prior, divided by their
-likelihood at a rate p, is a martingale if p is the rate. By Ville's inequality it ever
-reaches 1 / (1 - level) with probability 1 - level at most. The interval holds all p
-whose ratio is below that. Where rates drift, it is one of the average rate so far: for
-a single moment by proof, for all of them by simulation
-(`benchmarks/simulated_statistics
---only live`). Source: Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021;
-Waudby-Smith & Ramdas 2023.
+A session may be watched while it runs and stopped at any time, so interval and test
+must hold at all moments together.
 
-The test. Its null hypothesis is that answers say nothing of the pictures, whatever is
-shown how often and whatever is answered. Trials are taken in blocks. Given all before a
-block, its answers, and its pictures but not their order, every order of the pictures is
-equally probable if they come in random order; so is every order of the answers, given
-the pictures, if answers do. Then odds^hits, divided by its mean over all orders, has
-mean 1. It is the exact conditional likelihood ratio of answers for which the odds of
-the shown picture are so many times those of another. Products over blocks are
-martingales, as is their average over odds; the largest so far, inverted, is a p-value
-at any moment (Ville). Frequencies of pictures and of answers may change from block to
-block. A constant guess has the same hits in every order, and is no evidence.
+**Interval.** Let L(p) be the likelihood of the hits so far at the hit rate p, and M its
+mean over a prior of p. If p is the true rate, M / L(p) is a martingale. By Ville's
+inequality it ever reaches 1 / (1 - level) with a probability of at most 1 - level. The
+interval holds all p whose ratio stays below that. If the rate drifts, the interval is
+about the mean rate so far. This is proven for a single moment and simulated for all
+moments (`benchmarks/simulated_statistics --only live`).
+
+Source: Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021; Waudby-Smith & Ramdas
+2023.
+
+**Test.** The null hypothesis is that the answers do not depend on the pictures. The
+frequencies of pictures and of answers may be anything, and may change from block to
+block. Trials are tested in blocks. If pictures come in random order, all orders of the
+pictures of a block are equally probable, given its answers and all earlier trials. If
+instead answers come in random order, the same holds for the answers. The ratio of
+odds^hits and its mean over all orders therefore has the mean 1. It is the exact
+conditional likelihood ratio of answers for which the odds of the shown picture are
+`odds` times the odds of any other picture. Products of these ratios over blocks are
+martingales, and so is the average of the products over several odds. 1 divided by the
+largest average so far is a p value at every moment (Ville). A constant guess has the
+same hits in every order, and is no evidence.
+
 Source: Lehmann & Stein 1949 (tests by permutation within blocks); Turner, Ly & Grünwald
 2024 (blocks of contingency tables); Koning 2024 (betting on groups of permutations);
 for the mean, Riordan 1958 (rook polynomials).
@@ -28,7 +33,7 @@ for the mean, Riordan 1958 (rook polynomials).
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, reduce
+from functools import lru_cache
 from itertools import pairwise
 from math import comb, factorial
 
@@ -38,42 +43,42 @@ from scipy.special import betaln, xlog1py, xlogy
 
 from brainhive_cli.core.arrays import Float64
 
-A, B = 0.3, 1.0
-"""Beta prior of the mixture, which decides where intervals are narrow. Of a and b from
-.2 to 5 no pair is best everywhere: at rates of .005 to .8, after 20, 100 and 1000
-trials, the mean width is at most 15 % (8 % on average) above that of the best pair for
-each; of a = b = 1/2 it is up to 39 %, of a = b = 1 up to 62 %.
+PRIOR_A = 0.3
+PRIOR_B = 1.0
+"""Parameters of the beta prior of the hit rate. They decide at which rates intervals
+are narrow. No pair from .2 to 5 is best everywhere. For rates of .005 to .8 and 20, 100
+and 1000 trials, the mean width is at most 15 % (8 % on average) larger than with the
+best pair. For a = b = 1/2 it is up to 39 %, for a = b = 1 up to 62 % larger.
 """
-TINY = 1e-300
-"""Where the search for the lower end begins: a single hit rules out any rate so
-small.
-"""
+MIN_RATE = 1e-300
+"""Rate where the search for the lower end begins. A single hit rules it out."""
 LOG_ODDS = 2.0 ** np.arange(-3, 3)
-"""[K] of the test. Of two pictures .125 is an accuracy of .53 and 4 one of .98; of 100,
-.01 and .36.
+"""Logarithms [K] of the odds in the test. With two pictures, .125 is an accuracy of .53
+and 4 an accuracy of .98. With 100 pictures they are .01 and .36.
 """
-FIRST_BLOCK, LARGEST_BLOCK = 4, 16
-"""Trials of the first block, which doubles, and of the last. A block costs the evidence
-of one trial, as its mean is not known; in a large one what is shown, and answered,
-drifts.
+MIN_BLOCK_TRIALS = 4
+"""Number of trials in the first block. Each block is twice as long as the previous one.
+"""
+MAX_BLOCK_TRIALS = 16
+"""Largest number of trials in a block. A block loses the evidence of one trial, because
+its mean is unknown. In a long block, the frequencies of pictures and answers drift.
 """
 
 
 @dataclass
 class HitRate:
-    """Hits among trials so far, with evidence that answers follow what is shown.
+    """Hits among the trials so far, and the evidence that answers follow the pictures.
 
-    Intervals are not intersected with earlier ones, which would make them 4 to 17 %
-    narrower from 100 trials
-    on: the intersection holds only while the rate stays the same, and becomes empty
-    where it drifts.
+    Intervals are not intersected with earlier ones. The intersection is 4 to 17 %
+    narrower from 100 trials on, but it holds only if the rate is constant, and it
+    becomes empty if the rate drifts.
 
     Attributes:
         pool: Number of pictures to choose from.
         hits: Number of hits.
         trials: Number of trials.
-        excess_repeats: How many more trials show the picture of the trial before than
-            in random order.
+        excess_repeats: Number of trials that show the same picture as the trial before,
+            minus the number expected in random order.
     """
 
     pool: int
@@ -82,100 +87,107 @@ class HitRate:
     excess_repeats: float = 0.0
     _shown: Counter[str] = field(default_factory=Counter)
     _block: list[tuple[str, str]] = field(default_factory=list)
-    _block_size: int = FIRST_BLOCK
+    _block_size: int = MIN_BLOCK_TRIALS
     _log_e: Float64 = field(default_factory=lambda: np.zeros(len(LOG_ODDS)))
     _largest_log_e: float = 0.0
 
     def add(self, shown: str, answer: str) -> None:
-        """Count a trial: what was shown, and what was answered."""
-        # trials wait for their block, whose evidence depends on all of them
+        """Count a trial.
+
+        Args:
+            shown: Name of the picture that was shown.
+            answer: Name of the picture that was decoded.
+        """
         self.hits = self.hits + (shown == answer)
         self.trials += 1
         self._shown[shown] += 1
         self._block.append((shown, answer))
-        if len(self._block) < self._block_size:
-            return
+        if len(self._block) == self._block_size:
+            self._close_block()
 
-        # evidence of a complete block
-        pictures, answers = zip(*self._block, strict=True)
+    def _close_block(self) -> None:
+        """Add the evidence and the repeats of a complete block, and begin a new one."""
+        pictures = [shown for shown, _ in self._block]
+        answers = [answer for _, answer in self._block]
         self._log_e = self._log_e + measure_evidence(pictures, answers)
-        # the average over odds is a martingale too, and its largest value so far counts
-        self._largest_log_e = max(
-            self._largest_log_e,
-            np.logaddexp.reduce(self._log_e) - np.log(len(LOG_ODDS)),
-        )
-        # repeats beyond those of a random order of the block's pictures
-        repeats = sum(first == second for first, second in pairwise(pictures))
-        counts = np.array([*Counter(pictures).values()])
-        self.excess_repeats += repeats - (counts * (counts - 1)).sum() / len(pictures)
-        self._block, self._block_size = [], min(2 * self._block_size, LARGEST_BLOCK)
+        average = np.logaddexp.reduce(self._log_e) - np.log(len(LOG_ODDS))
+        self._largest_log_e = max(self._largest_log_e, average)
+
+        # in random order, a picture shown c times among m trials repeats c (c - 1) / m
+        # times on average
+        repeats = sum(previous == picture for previous, picture in pairwise(pictures))
+        counts = np.array(list(Counter(pictures).values()))
+        expected_repeats = (counts * (counts - 1)).sum() / len(pictures)
+        self.excess_repeats += repeats - expected_repeats
+        self._block = []
+        self._block_size = min(2 * self._block_size, MAX_BLOCK_TRIALS)
 
     @property
     def is_interleaved(self) -> bool:
-        """Whether pictures came in an order that a signal which drifts cannot follow.
+        """Return True if a drifting signal cannot reveal the pictures by their order.
 
-        Repeats in random order have a standard deviation of half the square root of the
-        trials, or less.
+        In random order, the standard deviation of the repeats is at most half the
+        square root of the number of trials. The limit is four times this.
         """
         return self.excess_repeats <= 2 * self.trials**0.5
 
     @property
     def p_value(self) -> float:
-        """The smallest 1 / e so far, at whatever moment; 1 where pictures came in
-        blocks.
-        """
+        """Return the smallest 1 / e so far, or 1 if pictures were shown in blocks."""
         return float(np.exp(-self._largest_log_e)) if self.is_interleaved else 1.0
 
     @property
     def chance(self) -> float:
-        """Hit rate of the best constant guess: that of the picture that was shown most.
+        """Return the hit rate of the best constant guess, at least 1 / `pool`.
 
-        The trial that made it the best guess is not counted.
+        The best guess is the picture that was shown most often. Its first trial is not
+        counted, because that trial made it the best guess.
         """
-        most = max(self._shown.values(), default=1)
-        return max(1 / self.pool, (most - 1) / max(1, self.trials - 1))
+        most_shown = max(self._shown.values(), default=1)
+        return max(1 / self.pool, (most_shown - 1) / max(1, self.trials - 1))
 
     @property
     def rate(self) -> float:
-        """Share of hits; NaN before the first trial."""
+        """Return the share of hits, or NaN before the first trial."""
         return self.hits / self.trials if self.trials else float("nan")
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Interval at 95 %."""
+        """Return the lower and upper end of the 95 % interval of the rate."""
         return hit_rate_interval(self.hits, self.trials)
 
 
 def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
-    """Measure how much more hits there are than in other orders of what was shown.
+    """Compare the hits of a block with the hits in all orders of its pictures.
 
     Args:
-        shown: [m] what was shown in the trials of a block.
-        answers: [m] what was answered.
+        shown: Pictures [m] that were shown.
+        answers: Pictures [m] that were decoded.
 
     Returns:
-        [K] logarithm of odds^hits, divided by its mean over all orders.
+        Logarithm [K] of odds^hits divided by its mean over all orders, for each of the
+        odds.
     """
-    # hits of j chosen trials in some order: the rook polynomial, a factor for each
-    # picture
-    pictures = Counter(shown)
-    answered = Counter(answers)
-    factors = [
-        [
-            float(comb(pictures[name], j) * comb(answered[name], j) * factorial(j))
-            for j in range(count + 1)
-        ]
-        for name, count in (pictures & answered).items()
-    ]
-    rooks = reduce(np.convolve, factors, np.ones(1))
+    # number of ways to choose j hits: the rook polynomial, with a factor per picture
+    shown_counts = Counter(shown)
+    answer_counts = Counter(answers)
+    rooks = np.ones(1)
+    for name, max_hits in (shown_counts & answer_counts).items():
+        factor = []
+        for j in range(max_hits + 1):
+            ways = comb(shown_counts[name], j) * comb(answer_counts[name], j)
+            factor.append(float(ways * factorial(j)))
+        rooks = np.convolve(rooks, factor)
 
-    # the mean by factorial moments: odds^h is the sum over j of (h over j) (odds - 1)^j
-    moments = [
-        rook * factorial(len(shown) - j) / factorial(len(shown))
-        for j, rook in enumerate(rooks)
-    ]
+    # mean over orders of odds^h, which is the sum over j of binom(h, j) (odds - 1)^j
+    trials = len(shown)
+    moments = []
+    for j, rook in enumerate(rooks):
+        moments.append(rook * factorial(trials - j) / factorial(trials))
     mean = np.polynomial.polynomial.polyval(np.expm1(LOG_ODDS), moments)
-    hits = sum(first == second for first, second in zip(shown, answers, strict=True))
+    hits = sum(
+        picture == answer for picture, answer in zip(shown, answers, strict=True)
+    )
     return np.asarray(hits * LOG_ODDS - np.log(mean))
 
 
@@ -183,37 +195,43 @@ def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
 def hit_rate_interval(
     hits: int, trials: int, level: float = 0.95
 ) -> tuple[float, float]:
-    """Find the interval of a hit rate after some trials, as one moment of a sequence.
+    """Compute the interval of a hit rate at one moment of a session.
 
-    Intervals of all moments hold together with probability `level` at least, if each
-    trial is a hit with the same probability given those before, as with pictures that
-    are drawn with replacement.
+    With a probability of at least `level`, the intervals of all moments contain the
+    rate. The condition is that each trial is a hit with the same probability given the
+    trials before, as for pictures that are drawn with replacement.
 
     Args:
-        hits: Number of hits, 0 to `trials`.
-        trials: Number of trials; without any, the interval is [0, 1].
-        level: Probability with which the interval ever holds, in (0, 1).
+        hits: Number of hits, from 0 to `trials`.
+        trials: Number of trials. Without any, the interval is [0, 1].
+        level: Probability with which all intervals hold, in (0, 1).
 
     Returns:
-        The rates where the martingale is 1 / (1 - level).
+        The rates at which the martingale is 1 / (1 - level).
     """
     if not trials:
         return 0.0, 1.0
-    # the likelihood, averaged over the prior, less that of a rate
-    threshold = betaln(hits + A, trials - hits + B) - betaln(A, B) + np.log1p(-level)
+    misses = trials - hits
+    log_mean_likelihood = betaln(hits + PRIOR_A, misses + PRIOR_B) - betaln(
+        PRIOR_A, PRIOR_B
+    )
+    threshold = log_mean_likelihood + np.log1p(-level)
 
     def excess(rate: float) -> float:
-        return float(threshold - (xlogy(hits, rate) + xlog1py(trials - hits, -rate)))
+        log_likelihood = xlogy(hits, rate) + xlog1py(misses, -rate)
+        return float(threshold - log_likelihood)
 
-    # all misses or all hits: a closed form
+    # with misses or hits only, there is a closed form
     if hits == 0:
         return 0.0, float(-np.expm1(threshold / trials))
-    if hits == trials:
+    if misses == 0:
         return float(np.exp(threshold / trials)), 1.0
-    # the excess is negative around the observed rate, with a root on either side
+
+    # the excess is negative at the observed rate, and has a root on either side
     rate = hits / trials
-    below_one = float(np.nextafter(1, 0))
-    low = brentq(excess, TINY, rate, xtol=1e-15)
-    return low, brentq(excess, rate, below_one, xtol=1e-15) if excess(
-        below_one
-    ) > 0 else 1.0
+    max_rate = float(np.nextafter(1, 0))
+    low = brentq(excess, MIN_RATE, rate, xtol=1e-15)
+    high = 1.0
+    if excess(max_rate) > 0:
+        high = brentq(excess, rate, max_rate, xtol=1e-15)
+    return low, high

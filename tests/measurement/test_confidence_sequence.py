@@ -10,8 +10,8 @@ from scipy.special import betaln
 
 from benchmarks.simulated_statistics.claims.live import live
 from brainhive_cli.measurement.confidence_sequence import (
-    A,
-    B,
+    PRIOR_A,
+    PRIOR_B,
     HitRate,
     hit_rate_interval,
     measure_evidence,
@@ -20,7 +20,7 @@ from brainhive_cli.measurement.confidence_sequence import (
 
 def martingale(rate, hits, trials):
     """Likelihood ratio as defined, in logarithms, of a rate inside (0, 1)."""
-    mixture = betaln(hits + A, trials - hits + B) - betaln(A, B)
+    mixture = betaln(hits + PRIOR_A, trials - hits + PRIOR_B) - betaln(PRIOR_A, PRIOR_B)
     return mixture - hits * np.log(rate) - (trials - hits) * np.log1p(-rate)
 
 

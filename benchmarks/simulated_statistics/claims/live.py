@@ -9,7 +9,11 @@ from scipy.stats import norm
 
 from benchmarks.simulated_statistics import Random, Values
 from benchmarks.simulated_statistics.judging import LEVEL
-from brainhive_cli.measurement.confidence_sequence import A, B, hit_rate_interval
+from brainhive_cli.measurement.confidence_sequence import (
+    PRIOR_A,
+    PRIOR_B,
+    hit_rate_interval,
+)
 
 DESIGNS = [
     "equal pictures",
@@ -44,8 +48,8 @@ def live(random: Random, design: str, rate: float, trials: int = 2000) -> list[f
 
     # ours misses where the martingale is too large for the truth, which needs no ends
     ratio = (
-        betaln(k + A, n - k + B)
-        - betaln(A, B)
+        betaln(k + PRIOR_A, n - k + PRIOR_B)
+        - betaln(PRIOR_A, PRIOR_B)
         - xlogy(k, truth)
         - xlog1py(n - k, -truth)
     )

@@ -9,7 +9,7 @@ from scipy.special import betaincc, betaln, xlog1py, xlogy
 
 from benchmarks.simulated_statistics import Random
 from benchmarks.simulated_statistics.judging import LEVEL
-from brainhive_cli.measurement.confidence_sequence import A, B, HitRate
+from brainhive_cli.measurement.confidence_sequence import PRIOR_A, PRIOR_B, HitRate
 
 AXES: Mapping[str, Sequence[Any]] = {
     "shown": [
@@ -67,10 +67,12 @@ def live_tests(
         rate.add(str(first), str(second))
         p_values.append(rate.p_value)
     n, k = np.arange(1, trials + 1), np.cumsum(pictures == answered)
-    weight = betaincc(k + A, n - k + B, 1 / count) / betaincc(A, B, 1 / count)
+    weight = betaincc(k + PRIOR_A, n - k + PRIOR_B, 1 / count) / betaincc(
+        PRIOR_A, PRIOR_B, 1 / count
+    )
     ratio = (
-        betaln(k + A, n - k + B)
-        - betaln(A, B)
+        betaln(k + PRIOR_A, n - k + PRIOR_B)
+        - betaln(PRIOR_A, PRIOR_B)
         - xlogy(k, 1 / count)
         - xlog1py(n - k, -1 / count)
     )
