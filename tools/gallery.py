@@ -18,7 +18,7 @@ from PIL import Image
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.artifacts import Sheet
-from brainhive_cli.core.measurements import ALL, shown
+from brainhive_cli.core.measurements import ALL, metric_title
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media import media_files
 from brainhive_cli.reports import drawings
@@ -168,8 +168,8 @@ def draw(home: Path) -> None:
             chance = "" if metric.chance is None else f", chance {metric.chance:.3g}"
             interval = metric.interval_text()
             words.append(
-                f"{shown(metric.name)} {metric.value:.3f} ({interval}){chance}, n "
-                f"{metric.n}"
+                f"{metric_title(metric.name)} {metric.value:.3f} ({interval}){chance}, "
+                f"n {metric.n}"
             )
         text = re.sub(
             rf"(\(gallery/{file}\.png\)\n\n)\*.*?\*\n",

@@ -208,9 +208,9 @@ class DemoRun(RunJob):
         """Collect what the steps measured, and the effects of HAVIR's controls."""
         measurements = workflow.measure_steps(steps)
         caveats = [SIMULATED] if self.system.is_simulated else measurements.caveats
-        measurements = measurements.stating(command="demo", caveats=caveats)
+        measurements = measurements.with_facts(command="demo", caveats=caveats)
         if effects := self._list_effects(steps):
-            measurements = measurements.stating(control_effects=effects)
+            measurements = measurements.with_facts(control_effects=effects)
         return measurements
 
     def _list_effects(

@@ -1,10 +1,15 @@
-"""Measurements of a run: metrics with context and caveats, in the one document that
-every command writes.
+"""Measurements of a run: metrics with their context, caveats and facts.
+
+Every command writes its measurements as the same kind of document, `metrics.json`. A
+caveat is a fixed phrase that limits a number, such as `simulated`. A scope is the name
+of a group of metrics, such as `all` or `subject 1`. A cell is a model that was trained
+for a subject (or for all) with a seed.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -16,90 +21,91 @@ from brainhive_cli.core.facts import FACTS, Facts
 
 F = TypeVar("F", bound=Facts)
 SCHEMA = 4
-"""The number of the document's format; documents of another one are refused."""
+"""Version of the document's format. Documents of other versions are rejected."""
 ALL = "all"
-"""The scope of everything that was measured, taken together."""
+"""Scope of all measured items together."""
 BACKWARD = "backward"
-"""End of the scopes of the other direction: a picture searches among the signals."""
+"""End of the names of scopes in which a picture searches for its signal among signals.
+"""
 
-# What a reader must know of a number wherever it is shown:
+# Caveats, each with its meaning:
 SIMULATED = "simulated"
-"""The signals that were tested on come from a program."""
+"""The tested signals come from a program."""
 TRAINED_ON_SIMULATED = "trained on simulated signals"
-"""Only the signals that were trained on do."""
+"""Only the training signals come from a program."""
 CALIBRATED = "calibrated on the left-out subject's unlabelled training recordings"
-"""A subject who was not trained on gave recordings of training pictures for the
-normalisation.
+"""The subject was left out of the training, but recordings of this subject (of training
+pictures) were used for normalisation.
 """
 SAME_PERSON = "the same person in another study was trained on"
-"""By the publisher's table; scanner, task and pictures differ, and betas were
+"""The publisher's table says so. Scanner, task and pictures differ, and betas were
 normalised by study.
 """
 WHITENED_BY_TESTED = "transductive whitening by test trials"
-"""The noise by which signals were whitened was also measured in (unlabelled) trials of
-the test.
-"""
+"""The noise for whitening was also measured in (unlabelled) test trials."""
 UNKNOWN_STEPS = "earlier steps unknown"
-"""Trials came as arrays or epochs, and nobody has said whether they had been whitened
-or averaged: test trials may have had a part in it.
+"""Trials were imported as arrays or epochs. Nobody has declared whether they were
+whitened or averaged before, so test trials may have affected other trials.
 """
 UNKNOWN_PICTURES = "pictures unknown"
-"""Pixels of the pictures that were trained on or tested are not known, so copies are
-not noticed.
+"""The pixels of the training or test pictures are not available, so copies are not
+detected.
 """
 UNKNOWN_NETWORK = "embeddings of an unknown network"
-"""Embeddings were imported, and nothing says what made them: it may have learned from
-what is tested.
+"""Embeddings were imported without the name of their network. This network may have
+been trained on the tested pictures.
 """
 UNKNOWN_SELECTION = "nothing says how its epoch was selected"
+"""The model does not record how its epoch was selected."""
 UNKNOWN_HISTORY = "history unknown (selection, subjects, pictures)"
-"""Training began from weights that nothing says anything of; it stands for the two
-before, too.
+"""Training began from weights without any record. This caveat includes
+`UNKNOWN_PICTURES` and `UNKNOWN_SELECTION`.
 """
 SEEN_COPIES = "copies of training pictures are tested"
-"""As copies=allow asks."""
+"""The recipe allows this with copies=allow."""
 SEEN_CONCEPTS = "concepts of the test seen in earlier training"
-"""A model learned from other pictures of a tested concept, in another data set or
+"""A model was trained on other pictures of a tested concept, in another data set or
 before this training.
 """
 SEEN_PICTURES = "seen pictures"
-"""Other trials of the tested pictures or categories were trained on, as
-`dataset.holdout` asks.
+"""The model was trained on other trials of the tested pictures or categories, as
+`dataset.holdout` says.
 """
 NOT_INTERLEAVED = "signal or time"
-"""Labels were not interleaved in time, so that drift alone says something of them."""
-ORDER_UNKNOWN = "order of trials unknown"
-"""Nothing says in which order trials were shown, so labels may have come in blocks."""
-TRAINED_TRIALS = "tested on trials of its training"
-"""Trials that a model learned from were shown to it again: what it says of them is no
-result.
+"""Labels were not interleaved in time, so a slow drift of the signal is enough to
+predict them.
 """
+ORDER_UNKNOWN = "order of trials unknown"
+"""The order of the trials is unknown, so labels may have come in blocks."""
+TRAINED_TRIALS = "tested on trials of its training"
+"""The model is tested on trials that it was trained on."""
 UNKNOWN_TRIALS = "trials unknown"
-"""The tested pictures were trained on, and nothing says whether these trials of them
-were, too.
+"""The model was trained on the tested pictures. It is unknown whether it was trained on
+the tested trials too.
 """
 NORMALISED_BY_TESTED = "normalised by held-out trials"
-"""Held-out runs or sessions were z-scored by their own (unlabelled) trials."""
+"""Held-out runs or sessions were z-scored with their own (unlabelled) trials."""
 CHANNELS_MAPPED = "channels mapped"
-"""Channels that a model was trained on were not recorded; the protocol says how they
-were mapped.
+"""Some channels of the training were not recorded. The protocol says how they were
+replaced.
 """
 TRIALS_TOGETHER = "transductive: tokens of test trials depend on each other"
-"""The model gives a test trial another token alone than together with others."""
+"""The token of a test trial depends on the other trials in its batch."""
 SELECTED_ON_TEST = "selected on test"
-"""The epoch that was kept was chosen on the test set, here or in a model that training
-began from.
+"""The epoch was selected on the test set, for this model or for the model that its
+training began from.
 """
 TWINS = "duplicates among the candidates"
-"""Candidates have equal embeddings, so that no signal can tell which was seen."""
+"""Some candidates have equal embeddings, so no signal can tell them apart."""
 PRIOR_OF_OTHERS = "prior trained on other pictures"
-"""The prior that draws has learned from another data set than it draws."""
+"""The prior was trained on another data set than the reconstructed one."""
 MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construction"
-"""The scored picture is the mean of a generated one and one that a latent was regressed
-to.
+"""The scored picture is the mean of a generated picture and of a picture that was
+regressed as a latent.
 """
 ONE_COLOUR = "pictures of one colour"
-"""Some reconstructions show nothing, as where a generator overflowed."""
+"""Some reconstructions are a single colour, for example because a generator overflowed.
+"""
 CAVEATS = {
     SIMULATED: "†",
     TRAINED_ON_SIMULATED: "§",
@@ -127,8 +133,8 @@ CAVEATS = {
     TRIALS_TOGETHER: "ˢ",
     SELECTED_ON_TEST: "‡",
 }
-"""All caveats, in the order in which they are listed, each with its footnote sign at a
-number: one sign means one caveat, wherever it stands.
+"""Footnote sign of each caveat, in the order in which caveats are listed. A sign has
+the same meaning everywhere.
 """
 NO_RESULT = {
     SELECTED_ON_TEST,
@@ -141,65 +147,71 @@ NO_RESULT = {
     UNKNOWN_HISTORY,
     SEEN_COPIES,
 }
-"""Caveats of numbers that are no results: chosen on test, transductive, learned from
-what is tested, or possibly so.
+"""Caveats of numbers that do not count as results. The model was selected on the test
+set, was trained on the tested data or is transductive, or this cannot be excluded.
 """
 TRANSDUCTIVE = "uses all test signals together: a control, no result"
-"""In the protocol of scopes whose similarities were corrected; no caveat, since a run's
-result never is.
+"""Phrase in the protocol of scopes with corrected similarities. It is not a caveat of a
+run, because the main result of a run never uses such similarities.
 """
 METRIC_TABLE = documents.read(
     Path(__file__).with_name("metric_table.json"), dict[str, Any]
 )
 METRIC_NAMES: dict[str, str] = METRIC_TABLE["names"]
-"""Names of metrics in tables and figures, as in papers."""
+"""Title of each metric in tables and figures, as in papers."""
 TWO_WAY = "two_way_"
-"""Beginning of the names of two-way identification in an encoder's embeddings."""
+"""Prefix of the names of metrics for two-way identification. The name of the encoder
+follows.
+"""
 LOWER_IS_BETTER: list[str] = METRIC_TABLE["lower_is_better"]
+"""Metrics of which smaller values are better."""
 SHARES: list[str] = METRIC_TABLE["shares"]
-"""Metrics that are shares of cases or of pairs."""
+"""Metrics that are shares of items or pairs, from 0 to 1."""
 AGREEMENT: dict[str, float] = METRIC_TABLE["agreement"]
-"""Agreement of metrics with people: Pearson's r with the ratings of 22 people, of 1,000
-pairs of a picture of NSD and its reconstruction by MindEye2 (SEED, arXiv 2503.06437).
-Metrics are that paper's: distances of EffNet and SwAV, with their sign turned, and
-two-way identification by AlexNet, Inception and CLIP, with its pool.
+"""Agreement of metrics with people. It is Pearson's r with the ratings of 22 people for
+1,000 pairs of an NSD picture and its reconstruction by MindEye2 (SEED, arXiv
+2503.06437). The metrics are defined as in this paper: distances of EffNet and SwAV with
+reversed sign, and two-way identification by AlexNet, Inception and CLIP with the
+paper's pool.
 """
-AGREES = "agreement with people"
+AGREEMENT_HEADING = "agreement with people"
+"""Heading of the column or row with these agreements."""
 HEADLINES = ("top1", "top5", "validation_loss")
-"""Metrics by which a run is summarised, if it has them; else by two-way identification,
-or its first.
-"""
+"""Metrics that summarise a run, if the run has them."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A value with its context.
+    """A measured value with its context.
+
+    With several subjects there are two intervals. `these_subjects` holds for these
+    subjects only, and `people` for people in general. The interval from `low` to `high`
+    repeats `these_subjects` for up to four subjects, and `people` from five subjects
+    on.
 
     Attributes:
-        name: What was measured.
-        value: The measurement.
-        n: Items that it was measured on, over all subjects.
-        pool: Candidates that each item was compared with; None if there are none.
-        chance: Value expected of guessing; None if the metric has none.
-        low: Lower end of the 95 % confidence interval; None where there is none, as of
-            one item.
-        high: Upper end.
-        seeds: Seeds of the trainings that were measured.
-        protocol: Name of the way it was measured.
-        split: Part of the data set that it was measured on.
-        interval: How the interval was made, and for whom it holds.
-        these_subjects: Of several subjects, the interval over units alone, which holds
-            for them only.
-        people: Of several subjects, the interval for people in general; None where it
-            says nothing. To four subjects the interval is that of these subjects, from
-            five that for people.
-        seed_sd: Standard deviation of the value over seeds; None where there is one, or
-            seeds cannot be distinguished. No interval contains it: they are of models
-            trained with these seeds.
-        selected: Whether anything, as the epoch of a model, was selected on the test
-            split; None if unknown.
-        caveats: What a reader must know of the value wherever it is shown; those that
-            its protocol names are always among them.
+        name: Name of the metric.
+        value: Measured value.
+        n: Number of measured items over all subjects.
+        pool: Number of candidates of each item, or None without candidates.
+        chance: Expected value of guesses, or None if the metric has no such value.
+        low: Lower end of the 95 % confidence interval. It is None if there is no
+            interval, for example with a single item.
+        high: Upper end of the interval.
+        seeds: Seeds of the measured trainings.
+        protocol: Name of the protocol.
+        split: Measured part of the data set.
+        interval: Method of the interval, and the subjects and items it holds for.
+        these_subjects: Interval that holds for these subjects only, or None for a
+            single subject.
+        people: Interval that holds for people in general, or None if there are too few
+            subjects for it.
+        seed_sd: Standard deviation of the value over seeds. It is None for a single
+            seed, or if seeds cannot be distinguished. Intervals do not include it,
+            because they hold for models trained with these seeds.
+        selected: True if something was selected on the test split, such as the epoch of
+            a model. None if this is unknown.
+        caveats: Caveats of the value, with the caveats that the protocol names.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -215,7 +227,6 @@ class Metric:
     protocol: str
     split: str
     interval: str
-    # of several subjects; `low` and `high` repeat one of these two intervals
     these_subjects: tuple[float, float] | None = None
     people: tuple[float, float] | None = None
     seed_sd: float | None = None
@@ -223,20 +234,14 @@ class Metric:
     caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Complete the caveats by those of the protocol, so that none is lost whoever
-        makes the metric.
-        """
-        # caveats of the metric, of its protocol, and of its selection
-        complete = merge_caveats(
-            self.caveats,
-            find_caveats(self.protocol),
-            [SELECTED_ON_TEST] if self.selected else [],
-        )
-        object.__setattr__(self, "caveats", tuple(complete))  # the dataclass is frozen
+        """Add the caveats of the protocol and of the selection."""
+        caveats = merge_caveats(self.caveats, find_caveats(self.protocol))
+        if self.selected:
+            caveats = merge_caveats(caveats, [SELECTED_ON_TEST])
+        object.__setattr__(self, "caveats", tuple(caveats))  # the dataclass is frozen
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the fields as plain values, for JSON."""
-        # JSON has lists and no tuples
+        """Return the fields as plain values for JSON, which has no tuples."""
         plain = asdict(self)
         return {
             key: list(value) if isinstance(value, tuple) else value
@@ -244,59 +249,58 @@ class Metric:
         }
 
     def interval_text(self, digits: int = 3) -> str:
-        """Write the interval for a table: a dash where there is none."""
+        """Write the interval for a table. Without an interval it is a dash."""
         return interval_text(self.low, self.high, digits)
 
-    def beside_text(self, digits: int = 3) -> str:
-        """Write the second interval: for people in general where the first is of these
-        subjects.
-        """
-        # `low` and `high` are of the other reach
-        low, high = (self.these_subjects if self.is_of_people else self.people) or (
-            None,
-            None,
-        )
+    def second_interval_text(self, digits: int = 3) -> str:
+        """Write the interval that `low` and `high` do not repeat, for a table."""
+        interval = self.these_subjects if self.is_of_people else self.people
+        low, high = interval or (None, None)
         return interval_text(low, high, digits)
 
     @property
     def is_of_people(self) -> bool:
-        """Whether the interval is for people in general."""
+        """True if `low` and `high` are the interval for people in general."""
         return self.people is not None and self.people == (self.low, self.high)
 
 
 def interval_text(low: float | None, high: float | None, digits: int = 3) -> str:
-    """Write an interval for a table: a dash where there is none."""
+    """Write an interval for a table. Without an interval it is a dash."""
     if low is None or high is None:
         return "–"
-    to = " to " if low < 0 else "–"  # a dash before a minus sign reads as another one
-    return f"{low:.{digits}f}{to}{high:.{digits}f}"
+    # a dash before a minus sign would look like a second dash
+    separator = " to " if low < 0 else "–"
+    return f"{low:.{digits}f}{separator}{high:.{digits}f}"
 
 
-def beside_heading(metrics: Iterable[Metric]) -> str:
-    """Name the second interval of some metrics, for the head of a column; empty where
-    none has one.
+def second_interval_heading(metrics: Iterable[Metric]) -> str:
+    """Return the heading of a column with the second intervals of metrics.
+
+    The heading is empty if no metric has a second interval.
     """
-    # a heading is needed where a metric is of several subjects
-    several = [metric for metric in metrics if metric.these_subjects or metric.people]
-    if not several:
-        return ""
-    if any(metric.is_of_people for metric in several):
-        return "these subjects"
-    return "people in general"
+    has_second_interval = False
+    for metric in metrics:
+        if metric.is_of_people:
+            return "these subjects"
+        if metric.these_subjects or metric.people:
+            has_second_interval = True
+    return "people in general" if has_second_interval else ""
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """All that a run measured: `{schema, scopes, missing, facts, items}` in JSON.
+    """Measurements of a run.
+
+    The JSON document has the keys `schema`, `scopes`, `missing`, `facts` and `items`.
 
     Attributes:
-        scopes: Metrics by scope and name. A scope says what they are of: `all`,
-            `subject 1`, the name of a cell, `brain · subject 1` (see `scope`).
-        missing: What could not be measured, and how to get it.
-        facts: All else that a reader of the numbers must know: caveats, set-up,
-            comparisons with other runs.
-        items: Raw values, from which runs are compared item by item: by scope,
-            `image_ids` [N] and lists [N] by name.
+        scopes: Metrics by scope and name. A scope is `all`, a subject such as `subject
+            1`, the name of a cell, or a combination such as `brain · subject 1` (see
+            `scope`).
+        missing: Reason and remedy of each measurement that is missing.
+        facts: Other results, such as caveats, set-up and comparisons with other runs.
+        items: Raw values of the items by scope, by which runs are compared. Each scope
+            has the `image_ids` [N] and lists [N] of values by name.
     """
 
     scopes: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
@@ -306,19 +310,22 @@ class Measurements:
 
     @property
     def overall(self) -> Mapping[str, Metric]:
-        """The metrics of everything taken together; none if there is no such scope."""
+        """Metrics of the scope `all`. Empty without this scope."""
         return self.scopes.get(ALL, {})
 
     @property
     def caveats(self) -> list[str]:
-        """Caveats that are shown with the numbers everywhere."""
+        """Caveats of all numbers."""
         return self.facts.caveats
 
     def facts_of(self, model: type[F]) -> F:
-        """Give the facts as those of a command.
+        """Return the facts, if they belong to a command.
+
+        Args:
+            model: Model of the command's facts.
 
         Raises:
-            BrainhiveError: if they are of another command.
+            BrainhiveError: if the facts belong to another command.
         """
         if not isinstance(self.facts, model):
             raise BrainhiveError(
@@ -327,239 +334,274 @@ class Measurements:
         return self.facts
 
     def rows(self) -> list[dict[str, Any]]:
-        """Give each metric of each scope as one flat row of its context, as tables of
-        data frames want it.
-        """
+        """Return a flat row for each metric of each scope, for a data frame."""
         rows = []
         for scope_name, metrics in self.scopes.items():
             for metric in metrics.values():
-                # intervals become two columns each
                 row = {"scope": scope_name, "metric": metric.name, **asdict(metric)}
+                del row["name"]
                 row["agreement"] = AGREEMENT.get(metric.name)
-                for reach in ("these_subjects", "people"):
-                    row[f"{reach}_low"], row[f"{reach}_high"] = row.pop(reach) or (
-                        None,
-                        None,
-                    )
-                rows.append({key: row[key] for key in row if key != "name"})
+
+                # an interval becomes two columns
+                for field_name in ("these_subjects", "people"):
+                    low, high = row.pop(field_name) or (None, None)
+                    row[f"{field_name}_low"] = low
+                    row[f"{field_name}_high"] = high
+                rows.append(row)
         return rows
 
     def __or__(self, other: Self) -> Self:
-        """Put two together; where both have a key, it is the second one's. Facts are
-        the first one's.
-        """
-        scopes = {**self.scopes, **other.scopes}
-        missing = {**self.missing, **other.missing}
-        return type(self)(scopes, missing, self.facts, {**self.items, **other.items})
+        """Merge two measurements.
 
-    def stating(self, **facts: Any) -> Self:
-        """Add to the facts."""
+        The second replaces equal keys of the first. The facts are taken from the first.
+        """
+        return type(self)(
+            scopes={**self.scopes, **other.scopes},
+            missing={**self.missing, **other.missing},
+            facts=self.facts,
+            items={**self.items, **other.items},
+        )
+
+    def with_facts(self, **facts: Any) -> Self:
+        """Return a copy in which some fields of the facts are replaced."""
         return replace(self, facts=self.facts.model_copy(update=facts))
 
     def of_variant(self, variant: str) -> Self:
-        """Give what a sweep measured of one variant; caveats and warnings are of
-        all.
+        """Return the measurements of a variant of a sweep.
+
+        The caveats and warnings of the whole sweep are kept.
         """
-        # scopes of the variant, without its label
-        # as retrieval and training name scopes
-        prefixes = (f"{variant} · ", f"{variant}/")
-
-        def choose(named: Mapping[str, Any]) -> dict[str, Any]:
-            return {
-                name.removeprefix(prefix): value
-                for name, value in named.items()
-                for prefix in prefixes
-                if name.startswith(prefix)
-            }
-
-        # facts of the sweep as a whole are left out
-        of_all: dict[str, Any] = {
+        facts: dict[str, Any] = {
+            "cells": _select_variant(self.facts.cells, variant),
+            # these fields describe the sweep as a whole
             "variants": {},
             "comparisons": [],
             "not_compared": [],
             "published": {},
         }
-        facts = self.facts.model_copy(
-            update={**of_all, "cells": choose(self.facts.cells)}
+        return type(self)(
+            scopes=_select_variant(self.scopes, variant),
+            missing=self.missing,
+            facts=self.facts.model_copy(update=facts),
+            items=_select_variant(self.items, variant),
         )
-        return type(self)(choose(self.scopes), self.missing, facts, choose(self.items))
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the document as plain values, for JSON."""
-        scopes = {
-            scope: {name: metric.as_dict() for name, metric in metrics.items()}
-            for scope, metrics in self.scopes.items()
-        }
-        facts = self.facts.model_dump()
-        rest = {
+        """Return the document as plain values for JSON."""
+        scopes = {}
+        for scope_name, metrics in self.scopes.items():
+            scopes[scope_name] = {
+                name: metric.as_dict() for name, metric in metrics.items()
+            }
+        return {
+            "schema": SCHEMA,
+            "scopes": scopes,
             "missing": dict(self.missing),
-            "facts": facts,
+            "facts": self.facts.model_dump(),
             "items": dict(self.items),
         }
-        return {"schema": SCHEMA, "scopes": scopes, **rest}
 
     @classmethod
     def read(cls, document: Mapping[str, Any], path: object) -> Self:
-        """Read what `as_dict` gave.
+        """Make measurements from plain values.
 
         Args:
-            document: Plain values.
-            path: Where they come from, for the message.
+            document: Plain values, as `as_dict` returns them.
+            path: File of the document, for messages.
 
         Raises:
-            BrainhiveError: if they are of another schema, or damaged.
+            BrainhiveError: if the document has another schema or is damaged.
         """
         documents.require_schema(document, SCHEMA, f"{path} holds metrics")
 
-        # the facts of its command first: their errors name the key in them
-        about = documents.check(document.get("facts"), f"{path}: facts", dict[str, Any])
-        model = FACTS.get(str(about.get("command")), Facts)
-        facts = documents.check(about, f"{path}: facts", model)
+        # check the facts alone, so that an error names the key within the facts
+        plain_facts = documents.check(
+            document.get("facts"), f"{path}: facts", dict[str, Any]
+        )
+        model = FACTS.get(str(plain_facts.get("command")), Facts)
+        facts = documents.check(plain_facts, f"{path}: facts", model)
 
-        # then all fields, with the facts as the model of their command
-        plain = {field.name: document.get(field.name) for field in fields(cls)}
-        measurements = documents.check({**plain, "facts": facts}, str(path), cls)
+        # check the whole document, with the facts as an instance of their model
+        values = {field.name: document.get(field.name) for field in fields(cls)}
+        values["facts"] = facts
+        measurements = documents.check(values, str(path), cls)
 
         # each source of pictures must have metrics
-        if absent := [
-            name for name in facts.sources if name not in measurements.scopes
-        ]:
-            raise BrainhiveError(
-                f"{path}: facts.sources names {documents.show_value(absent[0])}, "
-                "which is no scope of it",
-                documents.DAMAGED_HINT,
-            )
+        for source in facts.sources:
+            if source not in measurements.scopes:
+                raise BrainhiveError(
+                    f"{path}: facts.sources names {documents.show_value(source)}, but "
+                    "there is no such scope",
+                    documents.DAMAGED_HINT,
+                )
         return measurements
 
 
+def _select_variant(values: Mapping[str, Any], variant: str) -> dict[str, Any]:
+    """Select the scopes of a variant, and remove the variant from their names."""
+    selected = {}
+    for name, value in values.items():
+        # retrieval and training use different separators
+        for prefix in (f"{variant} · ", f"{variant}/"):
+            if name.startswith(prefix):
+                selected[name.removeprefix(prefix)] = value
+    return selected
+
+
 def scope(*parts: str) -> str:
-    """Name what metrics are of, as `brain · subject 1`; parts that are empty are left
-    out.
+    """Join parts to the name of a scope, such as `brain · subject 1`.
+
+    Empty parts are left out.
     """
     return " · ".join(filter(None, parts))
 
 
 def by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
-    """Give metrics by their names."""
+    """Return a dict of metrics by name."""
     return {metric.name: metric for metric in metrics}
 
 
 def merge_caveats(*lists: Iterable[str]) -> list[str]:
-    """List the caveats of several things, each once and in their order."""
-    # some caveats say what others say, and more
-    present = {caveat for caveats in lists for caveat in caveats}
-    if SIMULATED in present:
-        present.discard(TRAINED_ON_SIMULATED)  # nothing was recorded at all
-    if UNKNOWN_HISTORY in present:
-        present -= {UNKNOWN_PICTURES, UNKNOWN_SELECTION}
-    return [caveat for caveat in CAVEATS if caveat in present]
+    """Merge lists of caveats. Each caveat is listed once, in the order of `CAVEATS`.
+
+    A caveat that another caveat includes is left out.
+    """
+    caveats = set(chain.from_iterable(lists))
+    if SIMULATED in caveats:
+        caveats.discard(TRAINED_ON_SIMULATED)
+    if UNKNOWN_HISTORY in caveats:
+        caveats -= {UNKNOWN_PICTURES, UNKNOWN_SELECTION}
+    return [caveat for caveat in CAVEATS if caveat in caveats]
 
 
 def find_caveats(text: str) -> list[str]:
-    """List the caveats that a title or a protocol contains, as whole words."""
-    contained = set()
+    """List the caveats that a title or protocol contains as whole words."""
+    caveats = set()
 
-    # each is cut out of the text, so that no part of it is taken for another
-    # some contain the words of another
+    # a caveat may contain the words of a shorter one, so long caveats are searched for
+    # first and then removed from the text
     for caveat in sorted(CAVEATS, key=len, reverse=True):
         if caveat in text:
-            text, count = re.subn(rf"(?<![\w-]){re.escape(caveat)}(?![\w-])", "", text)
-            contained |= {caveat} if count else set()
-    return [caveat for caveat in CAVEATS if caveat in contained]
+            pattern = rf"(?<![\w-]){re.escape(caveat)}(?![\w-])"
+            text, count = re.subn(pattern, "", text)
+            if count:
+                caveats.add(caveat)
+    return [caveat for caveat in CAVEATS if caveat in caveats]
 
 
 def extend_protocol(protocol: str, caveats: Iterable[str]) -> str:
-    """Add to a protocol the caveats that it does not contain."""
-    return ", ".join([protocol, *_find_lacking(protocol, caveats)])
+    """Append the caveats that a protocol does not contain yet."""
+    return ", ".join([protocol, *_list_new_caveats(protocol, caveats)])
 
 
 def extend_title(title: str, caveats: Iterable[str]) -> str:
-    """Add to a title, in brackets, the caveats that it does not contain."""
-    lacking = _find_lacking(title, caveats)
-    return f"{title} ({', '.join(lacking)})" if lacking else title
+    """Append the caveats that a title does not contain yet, in brackets."""
+    new_caveats = _list_new_caveats(title, caveats)
+    return f"{title} ({', '.join(new_caveats)})" if new_caveats else title
 
 
-def _find_lacking(text: str, caveats: Iterable[str]) -> list[str]:
-    """List the caveats that a text does not contain."""
-    contained = find_caveats(text)
-    return [caveat for caveat in merge_caveats(caveats) if caveat not in contained]
+def _list_new_caveats(text: str, caveats: Iterable[str]) -> list[str]:
+    """List the caveats that a text does not contain yet."""
+    text_caveats = find_caveats(text)
+    return [caveat for caveat in merge_caveats(caveats) if caveat not in text_caveats]
 
 
 def mark(text: str, caveats: Iterable[str]) -> str:
-    """Add the footnote signs of its caveats to a number or its name."""
+    """Append the footnote signs of caveats to a number or name."""
     return text + "".join(CAVEATS[caveat] for caveat in merge_caveats(caveats))
 
 
 def list_footnotes(caveats: Iterable[str]) -> str:
-    """List caveats behind their footnote signs, in short; empty without any."""
+    """Write caveats with their footnote signs. Without caveats the text is empty."""
     return "; ".join(f"{CAVEATS[caveat]} {caveat}" for caveat in merge_caveats(caveats))
 
 
 def add_footnotes(note: str, caveats: Iterable[str]) -> str:
-    """Add to a note, behind their footnote signs, the caveats that it does not explain
-    yet.
-    """
-    listed = merge_caveats(caveats)
-    lacking = [each for each in listed if f"{CAVEATS[each]} {each}" not in note]
-    return f"{note} {list_footnotes(lacking)}".strip()
+    """Append the footnotes of caveats that a note does not explain yet."""
+    new_caveats = [
+        caveat
+        for caveat in merge_caveats(caveats)
+        if f"{CAVEATS[caveat]} {caveat}" not in note
+    ]
+    return f"{note} {list_footnotes(new_caveats)}".strip()
 
 
 def caveats_of(metrics: Iterable[Metric | None]) -> list[str]:
-    """List the caveats of metrics; None has none."""
+    """List the caveats of metrics. Metrics that are None are skipped."""
     return merge_caveats(*(metric.caveats for metric in metrics if metric is not None))
 
 
 def name_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
-    """Add to the labels of rows of metrics, in brackets, the caveats that not all rows
-    have.
+    """Name the rows of a table by their labels and their caveats.
+
+    Caveats that all rows have are left out, because they do not distinguish rows.
+
+    Args:
+        metrics: Metrics of each row, by label of the row.
+
+    Returns:
+        Names of the rows by label.
     """
     caveats = {label: caveats_of(row_metrics) for label, row_metrics in metrics.items()}
-    # a caveat of every row does not tell rows apart
-    shared = set.intersection(*map(set, caveats.values())) if caveats else set()
+    shared_caveats = set(CAVEATS)
+    for row_caveats in caveats.values():
+        shared_caveats &= set(row_caveats)
     return {
-        label: extend_title(label, set(listed) - shared)
-        for label, listed in caveats.items()
+        label: extend_title(label, set(row_caveats) - shared_caveats)
+        for label, row_caveats in caveats.items()
     }
 
 
-def shown(name: str) -> str:
-    """Name a metric for people, as in papers."""
-    # two-way identification carries the name of its encoder
+def metric_title(name: str) -> str:
+    """Return the title of a metric in tables, as in papers."""
+    # the name of two-way identification ends with the encoder
     if name.startswith(TWO_WAY):
         return f"two-way ({name.removeprefix(TWO_WAY)})"
     return METRIC_NAMES.get(name, name.replace("_", " "))
 
 
 def with_arrow(name: str) -> str:
-    """Name a metric for the head of a table; ↓ where less is better."""
-    return f"{shown(name)} ↓" if lower_is_better(name) else shown(name)
+    """Return the title of a metric, with ↓ if smaller values are better."""
+    return f"{metric_title(name)} ↓" if lower_is_better(name) else metric_title(name)
 
 
 def sort_by_agreement(names: Iterable[str]) -> list[str]:
-    """Sort metrics by agreement with people; those of unknown agreement come last."""
+    """Sort metrics by their agreement with people, from high to low.
+
+    Metrics of unknown agreement come last.
+    """
     return sorted(names, key=lambda name: -AGREEMENT.get(name, 0))
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether less is better."""
+    """Return True if smaller values of a metric are better."""
     return name in LOWER_IS_BETTER
 
 
 def is_share(name: str) -> bool:
-    """Whether people read a metric in percent: a share of cases or pairs."""
+    """Return True if a metric is a share of items or pairs, written in percent."""
     return name in SHARES or name.startswith(TWO_WAY)
 
 
 def headlines(names: list[str]) -> list[str]:
-    """Choose one or two metrics by which a run is summarised; SSIM, which smooth
-    pictures win, is last.
+    """Choose one or two metrics that summarise a run.
+
+    Args:
+        names: Metrics of the run.
+
+    Returns:
+        Metrics in `HEADLINES`. If the run has none of them: metrics of identification,
+        or else the first metrics.
     """
-    # at most two: headlines, else two-way identification, else the first
-    chosen = [name for name in HEADLINES if name in names]
-    two_way = [
+    headline_names = [name for name in HEADLINES if name in names]
+    if headline_names:
+        return headline_names[:2]
+    identification_names = [
         name
         for name in names
         if name.startswith((TWO_WAY, "video_50way")) or name == "clip"
     ]
-    two_way += ["ssim"] if "ssim" in names else []
-    return (chosen or two_way or names)[:2]
+    # SSIM comes last, because smooth pictures score high in it
+    if "ssim" in names:
+        identification_names.append("ssim")
+    return (identification_names or names)[:2]

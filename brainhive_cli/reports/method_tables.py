@@ -16,8 +16,8 @@ from brainhive_cli.core.measurements import (
     add_footnotes,
     caveats_of,
     extend_title,
+    metric_title,
     scope,
-    shown,
 )
 from brainhive_cli.core.runs import find as find_run, of_variant
 from brainhive_cli.core.tables import Table, TableCell, write_csv
@@ -204,7 +204,7 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
     note = add_footnotes(note, chain(*caveats.values()))
     return Table(
         extend_title(title, caveats[reference.label]),
-        list(map(shown, columns)),
+        list(map(metric_title, columns)),
         [[line[column] for column in columns] for line in lines],
         note=note,
     )

@@ -9,7 +9,7 @@ from brainhive_cli.core.measurements import (
     Metric,
     extend_title,
     headlines,
-    shown,
+    metric_title,
 )
 from brainhive_cli.core.tables import escape_markdown, format_number, make_visible
 
@@ -81,7 +81,7 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
     environment.filters |= {
         "cell": _write_cell,
         "number": format_number,
-        "shown": shown,
+        "shown": metric_title,
     }
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return f"---\n{metadata.to_yaml()}\n---\n\n{template.render(card=page)}"
@@ -99,7 +99,7 @@ def _list_results(scores: Sequence[CardScores]) -> list[Any]:
         for metric in pooled_metrics:
             if metric.name not in INDEXED_METRICS:
                 continue
-            title = f"{shown(metric.name)} among {metric.pool}"
+            title = f"{metric_title(metric.name)} among {metric.pool}"
             result = EvalResult(
                 task_type="image-retrieval",
                 task_name="retrieval of the seen picture",

@@ -7,7 +7,7 @@ from typing import Any
 from brainhive_cli.core.facts import ExplanationFacts
 from brainhive_cli.core.measurements import (
     AGREEMENT,
-    AGREES,
+    AGREEMENT_HEADING,
     ALL,
     caveats_of,
     merge_caveats,
@@ -89,7 +89,7 @@ def paper_table(group: RunGroup) -> Table:
 
     # the last row has the published agreement of the metrics with people
     if not AGREEMENT.keys().isdisjoint(names):
-        table_rows.append([AGREES, *map(AGREEMENT.get, names)])
+        table_rows.append([AGREEMENT_HEADING, *map(AGREEMENT.get, names)])
     columns = ["", *map(with_arrow, names)]
     return Table(_write_caption(group, best), columns, table_rows)
 

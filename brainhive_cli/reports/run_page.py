@@ -22,11 +22,11 @@ from brainhive_cli.core.artifacts import (
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.measurements import (
     Metric,
-    beside_heading,
     extend_title,
     list_footnotes,
     merge_caveats,
-    shown,
+    metric_title,
+    second_interval_heading,
     with_arrow,
 )
 from brainhive_cli.core.runs import LARGEST_RECIPE
@@ -328,13 +328,13 @@ def _make_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve 
     if not bar_metrics:
         return None
     values = list(bar_metrics.values())
-    line = CurveLine.of(shown(name), values)
+    line = CurveLine.of(metric_title(name), values)
 
     # explain intervals and chance level in the title
     title = with_arrow(name)
     if values[0].low is not None:
         title += ", with 95 % intervals"
-    if beside_heading(values) == "people in general":
+    if second_interval_heading(values) == "people in general":
         title += " for these subjects"
     if line.chance is not None:
         title += f"; broken line: chance, {format_tick(line.chance)}"

@@ -29,9 +29,9 @@ from brainhive_cli.core.measurements import (
     headlines,
     list_footnotes,
     mark,
+    metric_title,
     name_rows,
     scope,
-    shown,
 )
 from brainhive_cli.core.runs import (
     ENVIRONMENT,
@@ -364,7 +364,7 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
         spreads = [format_mean_sd(means.values()) for means in run_values.values()]
         rows.append(["mean ± sd", *spreads])
     subject_table = Table(
-        f"{shown(name)} by subject, averaged over seeds",
+        f"{metric_title(name)} by subject, averaged over seeds",
         ["subject", *run_values],
         rows,
         note=list_footnotes(chain(*caveats)),
@@ -525,7 +525,7 @@ def _lay_out_cells(run: ShownRun) -> list[Table]:
                 if name in cell.metrics:
                     value = cell.metrics[name].value
                     values[cell.subject][cell.seed].append(value)
-            title = mark(f"{shown(name)} by subject and seed", caveats)
+            title = mark(f"{metric_title(name)} by subject and seed", caveats)
             tables.append(make_subject_seed_table(title, values, seeds, note))
         return tables
 

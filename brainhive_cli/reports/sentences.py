@@ -20,7 +20,7 @@ from brainhive_cli.core.measurements import (
     caveats_of,
     mark,
     merge_caveats,
-    shown,
+    metric_title,
 )
 from brainhive_cli.reports.runs_shown import (
     RunGroup,
@@ -209,7 +209,9 @@ def list_missing(groups: Sequence[RunGroup]) -> list[str]:
     for group in groups:
         for run in group.runs:
             for name, reason in run.measurements.missing.items():
-                lines.append(f"{run.label}: {shown(name)}: {FOLDERS.sub('', reason)}")
+                lines.append(
+                    f"{run.label}: {metric_title(name)}: {FOLDERS.sub('', reason)}"
+                )
     return list(dict.fromkeys(lines))
 
 

@@ -11,17 +11,17 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.facts import SIGNIFICANCE_LEVEL, Difference, Facts
 from brainhive_cli.core.measurements import (
     AGREEMENT,
-    AGREES,
+    AGREEMENT_HEADING,
     CAVEATS,
     Metric,
     add_footnotes,
-    beside_heading,
     caveats_of,
     interval_text,
     is_share,
     lower_is_better,
     mark,
-    shown,
+    metric_title,
+    second_interval_heading,
     with_arrow,
 )
 from brainhive_cli.core.tables import (
@@ -99,7 +99,7 @@ def templates() -> Any:
         "signed": write_difference,
         "markdown": escape_markdown,
         "tex": lambda text: str(text).translate(CELL_ESCAPES).translate(LATEX),
-        "shown": shown,
+        "shown": metric_title,
     }
     return environment
 
@@ -223,7 +223,7 @@ def metric_table(
         "chance": [
             find_common_value(metrics_by_name[name], "chance") for name in names
         ],
-        AGREES: [AGREEMENT.get(name, ABSENT) for name in names],
+        AGREEMENT_HEADING: [AGREEMENT.get(name, ABSENT) for name in names],
     }
     for row_heading, values in constants.items():
         metric_rows[row_heading] = [
@@ -231,8 +231,8 @@ def metric_table(
             for value in values
         ]
     if len(rows) == 1:
-        metric_rows[beside_heading(table_metrics)] = [
-            metric.beside_text() for metric in table_metrics
+        metric_rows[second_interval_heading(table_metrics)] = [
+            metric.second_interval_text() for metric in table_metrics
         ]
     for row_heading, cells in metric_rows.items():
         if set(cells) != {ABSENT}:
@@ -454,7 +454,9 @@ def choose_best(
 
     # describe the choice
     if is_validated:
-        return BestLabels(best, f"best on validation ({shown(validation_metric)})")
+        return BestLabels(
+            best, f"best on validation ({metric_title(validation_metric)})"
+        )
     if splits == {"validation"}:
         return BestLabels(best, "best on validation")
     counts = sorted({len(values) for values in comparable_values.values()})

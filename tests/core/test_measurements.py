@@ -21,7 +21,6 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_SELECTION,
     Measurements,
     Metric,
-    beside_heading,
     by_name,
     caveats_of,
     headlines,
@@ -29,9 +28,10 @@ from brainhive_cli.core.measurements import (
     is_share,
     lower_is_better,
     merge_caveats,
+    metric_title,
     name_rows,
     scope,
-    shown,
+    second_interval_heading,
     sort_by_agreement,
     with_arrow,
 )
@@ -89,7 +89,8 @@ def test_beside_the_interval_stands_the_one_for_the_others() -> None:
         ([OF_ONE], "", "–"),
     ):
         assert (
-            beside_heading(metrics) == heading and metrics[0].beside_text(2) == beside
+            second_interval_heading(metrics) == heading
+            and metrics[0].second_interval_text(2) == beside
         )
 
 
@@ -119,7 +120,10 @@ def test_an_interval_is_written_with_both_ends(
 
 
 def test_beside_text_has_three_digits_unless_asked() -> None:
-    assert TOP1.beside_text() == "0.200–0.225" and OF_FEW.beside_text() == "0.100–0.250"
+    assert (
+        TOP1.second_interval_text() == "0.200–0.225"
+        and OF_FEW.second_interval_text() == "0.100–0.250"
+    )
 
 
 def test_a_metric_is_plain_for_json() -> None:
@@ -150,7 +154,7 @@ def test_two_measurements_are_put_together() -> None:
     assert both.scopes == {**MADE.scopes, **other.scopes}
     assert both.missing == {"fid": "b", "kid": "c"} and both.facts == MADE.facts
     assert both.items == {**MADE.items, "x": {"y": [1]}}
-    assert both.stating(mode="inter").facts == Facts(
+    assert both.with_facts(mode="inter").facts == Facts(
         caveats=["simulated"], mode="inter"
     )
     assert Measurements().overall == {}
@@ -248,9 +252,9 @@ def test_a_worse_caveat_stands_for_those_it_holds() -> None:
 def test_names_of_metrics_say_how_they_are_read(
     name: str, text: str | None, less: bool, share: bool
 ) -> None:
-    assert text is None or shown(name) == text
+    assert text is None or metric_title(name) == text
     assert lower_is_better(name) is less and is_share(name) is share
-    assert with_arrow(name) == shown(name) + " ↓" * less
+    assert with_arrow(name) == metric_title(name) + " ↓" * less
 
 
 @pytest.mark.parametrize(

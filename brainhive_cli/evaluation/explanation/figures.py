@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.artifacts import Curve, CurveLine, Heatmap, Topomap
-from brainhive_cli.core.measurements import Metric, shown
+from brainhive_cli.core.measurements import Metric, metric_title
 from brainhive_cli.core.tables import Table, TableCell, format_p
 from brainhive_cli.data.signals.spaces import Sensors, Voxels
 from brainhive_cli.evaluation.explanation.claims import choose_claims
@@ -69,7 +69,7 @@ def draw_findings(
         # claims stand next to the first sentence of the page
         section = FINDING if id(first) in claims else SECTION
         axis = first.axis
-        value = shown(first.metric)
+        value = metric_title(first.metric)
         maps = Drawn()
         for finding in group:
             picture = _draw_map(finding, space, positions)
@@ -88,7 +88,9 @@ def draw_findings(
         )
         # ceilings are means over sensors
         bounds = {} if kind == SENSOR else ceilings.get(first.metric, {})
-        lines += [CurveLine(shown(name), values) for name, values in bounds.items()]
+        lines += [
+            CurveLine(metric_title(name), values) for name, values in bounds.items()
+        ]
         note = render(
             "explanation.txt",
             analysis=analysis,
@@ -129,7 +131,7 @@ def _draw_map(
     # sensors without positions, and regions without a grid, have bars alone
     values = dict(zip(finding.axis.labels, finding.values.tolist(), strict=True))
     title = _title(finding.name)
-    value = shown(finding.metric)
+    value = metric_title(finding.metric)
     if finding.axis.name == SENSOR and positions:
         return draw_head(title, positions, values, value)
     if (
@@ -169,7 +171,7 @@ def summary_table(results: Findings, protocol: str) -> Table:
         rows.append(
             (
                 finding.name,
-                shown(finding.metric),
+                metric_title(finding.metric),
                 finding.axis.where(peak),
                 TableCell(format_p(p), value=p),
                 finding.onset or None,

@@ -31,8 +31,8 @@ from brainhive_cli.core.measurements import (
     extend_protocol,
     find_caveats,
     merge_caveats,
+    metric_title,
     scope,
-    shown,
     with_arrow,
 )
 from brainhive_cli.core.recipe import Paths, Published
@@ -223,7 +223,9 @@ class Selection:
             tile = SheetTile(file.resolve().relative_to(root).as_posix())
         else:
             tile = self._save("made", cell.name, image_id, cell.open(file), decoded)
-        metrics: dict[str, Any] = {shown(name): value for name, value in values.items()}
+        metrics: dict[str, Any] = {
+            metric_title(name): value for name, value in values.items()
+        }
         return replace(tile, lines=list_words(decoded), metrics=metrics)
 
     def _save(
@@ -360,7 +362,7 @@ def _conclude(
     facts = facts.model_copy(update={"caveats": caveats})
     measurements = _measurements(scored, recipe.protocol, split, stimuli.alike, facts)
     measurements |= Measurements(missing=missing)
-    measurements = measurements.stating(comparisons=compare_sources(measurements))
+    measurements = measurements.with_facts(comparisons=compare_sources(measurements))
 
     # what people are shown
     shown = []
@@ -434,7 +436,7 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
     comparisons, against = adjust_together(
         source=measurements.facts.comparisons, run=against
     )
-    measurements = measurements.stating(comparisons=comparisons, against=against)
+    measurements = measurements.with_facts(comparisons=comparisons, against=against)
     # comparisons that an earlier call wrote are replaced
     unchanged = [
         artifact
@@ -469,7 +471,7 @@ def measure_variants(results: Mapping[str, Result]) -> Measurements:
     comparisons, errors = compare_runs(base, first, dict(following), noun="variant")
 
     # scopes of all; sources are those of each variant
-    return collect_variants(results).stating(
+    return collect_variants(results).with_facts(
         mode=base.facts.mode,
         medium=base.facts_of(ReconstructionFacts).medium,
         comparisons=comparisons,

@@ -24,7 +24,7 @@ from brainhive_cli.core.facts import ConfusionMatrix, RetrievalFacts
 from brainhive_cli.core.measurements import (
     Measurements,
     add_footnotes,
-    shown,
+    metric_title,
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.files.ids import match_names
@@ -101,11 +101,18 @@ def draw_artifacts(
 
     # top-1 over repetitions
     if points := scopes_below(measured, REPETITIONS):
-        line = CurveLine.of(shown("top1"), [point["top1"] for point in points.values()])
+        line = CurveLine.of(
+            metric_title("top1"), [point["top1"] for point in points.values()]
+        )
         title = "Accuracy over repetitions"
         counts = [*map(float, points)]
         curve = Curve(
-            title, "repetitions averaged", counts, [line], shown("top1"), note=DRAWN
+            title,
+            "repetitions averaged",
+            counts,
+            [line],
+            metric_title("top1"),
+            note=DRAWN,
         )
         drawn.append(replace(curve, is_logarithmic=True))
 

@@ -105,7 +105,7 @@ class RetrievalRun(Job, RunJob):
             for first, second in self.list_pairs()
         }
         compared, errors = compare_ranks(pairs)
-        collected = collect_variants(run.parts).stating(
+        collected = collect_variants(run.parts).with_facts(
             run=self.runs[0].name,
             comparisons=compared,
             not_compared=[error.message for error in errors],
@@ -130,7 +130,7 @@ class RetrievalRun(Job, RunJob):
         # stored references become paths on this machine
         measurements = run.folder.measurements()
         facts = measurements.facts_of(RetrievalFacts)
-        measurements = measurements.stating(
+        measurements = measurements.with_facts(
             run=locate_stored(facts.run),
             runs=[locate_stored(name) for name in facts.runs],
             against=[
@@ -198,7 +198,7 @@ def summarise_cells(job: RetrievalRun, run: OpenRun) -> Summary:
     # reports choose the best of several runs by their validation; an average has none
     validation = job.runs[0].read_validation() if len(job.runs) == 1 else {}
     gains, compared = adjust_together(run=measurements.facts.against, pair=compared)
-    measurements = measurements.stating(
+    measurements = measurements.with_facts(
         against=[*gains, *compared], validation=validation
     )
 
@@ -212,7 +212,7 @@ def summarise_cells(job: RetrievalRun, run: OpenRun) -> Summary:
             update={**tried, "reason": baseline.reason or problem}
         )
     if is_wanted:
-        measurements = measurements.stating(baseline=baseline)
+        measurements = measurements.with_facts(baseline=baseline)
     if explanation := explain_chance(measurements, folder.path / RIDGE_RECIPE):
         console.warn(explanation)
     # artifacts for pages, of the metrics and of the first cell

@@ -10,8 +10,8 @@ from brainhive_cli.core.measurements import (
     TRANSDUCTIVE,
     Measurements,
     Metric,
+    metric_title,
     scope,
-    shown,
 )
 from brainhive_cli.core.tables import Table, TableCell, format_p
 from brainhive_cli.evaluation.retrieval.scopes import (
@@ -213,7 +213,9 @@ def _control(control: Control) -> list[Table]:
     for name, metric in control.metrics.items():
         mean, low, high = (metric[key] for key in ("mean", "low", "high"))
         drawn = TableCell(f"{mean:.3f}", f"{low:.3f} to {high:.3f}", mean)
-        rows.append((shown(name), metric["measured"], drawn, format_p(metric["p"])))
+        rows.append(
+            (metric_title(name), metric["measured"], drawn, format_p(metric["p"]))
+        )
     ends = "95 %" if control.draws >= FEWEST_DRAWS else "ends"
     columns = ("metric", "measured", f"mean, {ends} of draws", "p")
     note = (

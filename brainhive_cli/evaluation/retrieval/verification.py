@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from brainhive_cli.core import weights
-from brainhive_cli.core.measurements import Measurements, shown
+from brainhive_cli.core.measurements import Measurements, metric_title
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder, finished_runs
 from brainhive_cli.core.tables import format_number, format_p
@@ -81,7 +81,11 @@ def compare_metrics(reported: Measurements, found: Measurements) -> Iterator[str
             for key in COMPARED:
                 values = getattr(stated, key, None), getattr(metric, key)
                 if not _is_equal(*values):
-                    title = shown(name) if key == "value" else f"{key} of {shown(name)}"
+                    title = (
+                        metric_title(name)
+                        if key == "value"
+                        else f"{key} of {metric_title(name)}"
+                    )
                     there, here = map(format_number, values)
                     yield f"{title}, {scope}: {there} reported, {here} measured again"
     for scope, items in found.items.items():

@@ -173,7 +173,7 @@ def test_folds_of_subjects_limit_a_comparison(modes, subjects, are_folds):
 
 def test_other_signals_limit_a_comparison_and_other_trainings_are_listed():
     mine, other = (
-        measurements(cell("brain", 1, IDS, ssim=RANDOM.random(30))).stating(
+        measurements(cell("brain", 1, IDS, ssim=RANDOM.random(30))).with_facts(
             set_up={"window_ms": [0, width], "train.lr": rate}
         )
         for width, rate in ((100, 1), (200, 2))

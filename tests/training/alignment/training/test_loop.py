@@ -89,7 +89,7 @@ def written(run: Path) -> tuple[Weights, Measurements]:
     assert took["parameters"] <= sum(value.numel() for value in state.values())
     # which differs from one run to the next
     timeless = cell_facts.model_copy(update={"took": {}})
-    return state, found.stating(cells={"cell": timeless})
+    return state, found.with_facts(cells={"cell": timeless})
 
 
 def is_same(one: Weights, other: Weights) -> bool:
