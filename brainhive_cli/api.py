@@ -549,7 +549,7 @@ def run(
 
     token = launch.COMMAND_LINE.set(line)
     try:
-        with foreign_code.permitted(allow_code):
+        with foreign_code.allow_code(allow_code):
             module_name = command.replace("-", "_")
             module = importlib.import_module(f"brainhive_cli.commands.{module_name}")
             recipe_name = None if recipe is None else str(recipe)

@@ -134,7 +134,7 @@ def execute(
 
     with complete_lines(complete):
         try:
-            with foreign_code.permitted(is_allowed), remember_interrupts():
+            with foreign_code.allow_code(is_allowed), remember_interrupts():
                 exit_code = _run(command, common, flags, overrides)
                 raise_if_interrupted()
         except KeyboardInterrupt:
@@ -566,8 +566,8 @@ def describe_error(error: Exception, memory_hint: str = "") -> BrainhiveError:
     # the operating system, and the user's code
     described = (
         _describe_system_error(error)
-        or foreign_code.mistake(error)
-        or foreign_code.suspect(error)
+        or foreign_code.describe_user_error(error)
+        or foreign_code.describe_suspected_error(error)
     )
     return described or BrainhiveError(
         f"unexpected {type(error).__name__}: {first_line(error)}",

@@ -94,9 +94,13 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     # a job script or a container image can run any code on every node
     cluster = recipe.run.cluster
     if cluster.template:
-        foreign_code.require("template", f"run.cluster.template {cluster.template}")
+        foreign_code.require_permission(
+            "template", f"run.cluster.template {cluster.template}"
+        )
     if cluster.container:
-        foreign_code.require("container", f"run.cluster.container {cluster.container}")
+        foreign_code.require_permission(
+            "container", f"run.cluster.container {cluster.container}"
+        )
     with console.progress(command):
         inputs = list_inputs(module, recipe)
         steps = _plan_steps(command, module, recipe, folder, common["allow_code"])

@@ -1,5 +1,8 @@
-"""The driver of runs: it opens the folder of a run, shares its cells between workers,
-goes on with it, and finishes it once.
+"""Driver of runs, which opens a run folder, computes its cells and finishes the run.
+
+A cell is a part of a run that can be computed without the other parts, such as the
+model of one subject and one seed. Several workers (commands on this or other machines)
+can compute cells of the same run. A worker claims a cell before it computes the cell.
 """
 
 import itertools
@@ -29,18 +32,20 @@ from brainhive_cli.core.recipe import Recipe, write_yaml
 from brainhive_cli.core.runs import ENVIRONMENT, FINISHED, FOUND, RunFolder, now
 
 LOCK = ".claim"
-"""The claim under which a run's recipe and environment are written; nothing is computed
-meanwhile.
+"""Claim under which a worker writes the recipe and the environment of a run. Cells are
+computed without this claim.
 """
 WORKERS_FOLDER = ".workers"
-"""The folder of claims that say which processes work on a run."""
-CLAIMS = "[!.]*"
-"""Claims in that folder: hidden files come and go where others look at its clock."""
-PRESENCES = itertools.count(1)
-"""Numbers of this process's claims there: one that failed may be held by a traceback,
-as in a notebook.
+"""Folder with one claim for each process that works on a run."""
+CLAIM_PATTERN = "[!.]*"
+"""Pattern of the claims in that folder. It excludes hidden files, because other
+processes briefly create them to read the clock of the disk.
 """
-OPENED = {
+PRESENCE_NUMBERS = itertools.count(1)
+"""Numbers of the claims of this process. Each claim needs a new number, because the
+traceback of an error may keep an old claim alive, for example in a notebook.
+"""
+INITIAL_FILES = {
     "recipe.yaml",
     ENVIRONMENT,
     "embeddings.json",
@@ -48,7 +53,7 @@ OPENED = {
     WORKERS_FOLDER,
     CELLS,
 }
-"""The files of a run for which nothing was done yet."""
+"""Files of a run in which nothing was computed yet."""
 
 
 def run(
@@ -56,63 +61,79 @@ def run(
     job: RunJob,
     launch: Launch,
     again: bool = False,
-    found: list[str] | None = None,
+    finished_names: list[str] | None = None,
 ) -> Result:
-    """Make a run, go on with one that was interrupted, or read a finished one.
+    """Make a run, continue an interrupted run, or read a finished run.
 
     Args:
-        command: The subcommand; the folder lies under `runs/<command>`.
-        job: Its work.
-        launch: The processes that share the work; each of them calls this.
-        again: Start a new run even if there is a finished one.
-        found: Gets the name of the run if it was finished before. Default: a line says
-            so.
+        command: Name of the command. The run folder lies in `runs/<command>`.
+        job: Work of the command.
+        launch: Processes that share the work. Each of them calls this function.
+        again: True to start a new run even if a finished run exists.
+        finished_names: List to which the name of the run is added if it was finished
+            before. If it is None, a message is printed instead.
+
+    Returns:
+        Result of the run.
 
     Raises:
-        BrainhiveError: if an input is missing or does not fit, before anything is made.
-        Unfinished: if the launch only reads, and the run is not finished.
+        BrainhiveError: if an input is missing or does not fit. Nothing is written then.
+        Unfinished: if the launch is read-only, and the run is not finished.
     """
     with console.progress("opening what the command reads"):
         job, digests = _prepare(command, job, launch, again)
 
-    # open the run, and make those that it consists of
+    # open the run, and make the runs that it consists of
     folder = start_run(
-        command, job.label, job.recipe, launch, again, digests, found=found
+        command=command,
+        label=job.label,
+        recipe=job.recipe,
+        launch=launch,
+        again=again,
+        digests=digests,
+        finished_names=finished_names,
     )
-    opened = OpenRun(folder, launch)
-    opened = replace(opened, parts=job.make_parts(opened, again))
-    if launch.run_on_main(lambda: folder.is_finished and job.is_outdated(opened)):
-        if launch.is_read_only:
-            raise Unfinished(f"run {folder.name} lacks what is here now")
-        launch.run_on_main((folder.path / FINISHED).unlink)
-        folder = start_run(command, job.label, job.recipe, launch, digests=digests)
-        opened = replace(opened, folder=folder)
+    open_run = OpenRun(folder, launch)
+    open_run = replace(open_run, parts=job.make_parts(open_run, again))
 
-    # compute what is missing, and finish the run
+    # a finished run that lacks a result is opened again
+    if launch.run_on_main(lambda: folder.is_finished and job.is_outdated(open_run)):
+        if launch.is_read_only:
+            raise Unfinished(f"run {folder.name} lacks a result that can now be added")
+        launch.run_on_main((folder.path / FINISHED).unlink)
+        folder = start_run(
+            command=command,
+            label=job.label,
+            recipe=job.recipe,
+            launch=launch,
+            digests=digests,
+        )
+        open_run = replace(open_run, folder=folder)
+
+    # compute the missing cells, and finish the run
     work = None
     if not launch.run_on_main(lambda: folder.is_finished):
-        compared = {str(number): each for number, each in enumerate(job.compared)}
-        results = run_each(command, compared, launch)
-        opened = replace(opened, against=[*results.values()])
-        work = _compute(job, opened)
+        compared_jobs = {str(n): other for n, other in enumerate(job.compared_jobs)}
+        compared_results = run_each(command, compared_jobs, launch)
+        open_run = replace(open_run, compared_results=list(compared_results.values()))
+        work = _compute(job, open_run)
 
     # describe the finished run, and log its metrics
-    result = job.describe(opened)
-    logged = job.choose_logged(result.metrics)
-    if logged and launch.is_main:
-        values = {
-            f"{scope}/{name}": metric.value
-            for scope, metrics in logged.items()
-            for name, metric in metrics.items()
-        }
+    result = job.describe(open_run)
+    logged_metrics = job.choose_logged_metrics(result.metrics)
+    if logged_metrics and launch.is_main:
+        event: dict[str, float | None] = {"epoch": 0}
+        for scope, metrics in logged_metrics.items():
+            for name, metric in metrics.items():
+                event[f"{scope}/{name}"] = metric.value
         caveats = result.metrics.caveats
-        with opened.track(job.tracked_as, job.recipe, launch, caveats) as log:
-            log({"epoch": 0, **values})
+        with open_run.track(job.tracker_name, job.recipe, launch, caveats) as log:
+            log(event)
     return replace(result, work=work)
 
 
 def is_finished(command: str, job: RunJob) -> bool:
-    """Return True if a job's run is known to be finished; nothing is fetched."""
+    """Return True if the run of a job is finished. Nothing is downloaded."""
     digests = digests_of(job.inputs())
     _, path = _locate(command, job.label, job.recipe, False, digests)
     return RunFolder(path).is_finished
@@ -125,170 +146,205 @@ def run_each(
     again: bool = False,
     title: str = "making the runs that this one needs",
 ) -> dict[str, Result]:
-    """Make several runs, by name; one line names those that were finished before."""
-    found, results = list[str](), {}
+    """Make several runs, and name the runs that were finished before in one message.
+
+    Args:
+        command: Name of the command.
+        jobs: Work of each run, keyed by the name of the run.
+        launch: Processes that share the work.
+        again: True to start new runs even if finished runs exist.
+        title: Description of the runs, shown with the progress.
+
+    Returns:
+        Result of each run, keyed by the name of the run.
+    """
+    finished_names = list[str]()
+    results = {}
     with console.progress(title, len(jobs)) as bar:
         for name, job in jobs.items():
-            results[name] = run(command, job, launch, again, found)
+            results[name] = run(command, job, launch, again, finished_names)
             bar.advance()
-    if found:
-        console.say(f"found finished runs, {console.summarise_names(found)}")
+    if finished_names:
+        names = console.summarise_names(finished_names)
+        console.say(f"found finished runs, {names}")
     return results
 
 
 def _prepare(
     command: str, job: RunJob, launch: Launch, again: bool
 ) -> tuple[RunJob, dict[str, str]]:
-    """Refuse inputs that are missing or do not fit, and make those that the command
-    makes; nothing of that where the run is finished.
+    """Check the inputs of a run, and create the inputs that the command can create.
+
+    If the run is finished, or the launch is read-only, nothing is checked or created.
 
     Returns:
-        The job with the versions of its inputs, and their digests.
+        The job with the versions of its inputs, and the digests of the inputs keyed by
+        their names.
+
+    Raises:
+        BrainhiveError: if an input is missing or does not fit.
     """
-    require(trackers.inputs(job.recipe.run.trackers))
-    listed = [*job.inputs()]
+    require(trackers.list_inputs(job.recipe.run.trackers))
+    inputs = list(job.inputs())
     try:
         job, versions = job.pin_versions()
     except MissingData:
-        require(listed)
+        # the error of a listed input says more
+        require(inputs)
         raise
-    digests = digests_of(listed) | versions
+    digests = digests_of(inputs) | versions
     _, path = _locate(command, job.label, job.recipe, again, digests)
     if launch.is_read_only or launch.run_on_main(lambda: RunFolder(path).is_finished):
         return job, digests
-    require(listed)
+    require(inputs)
 
-    # what is made is checked as well
+    # created inputs are checked as well
     job.check()
     job.prepare(launch)
-    made = digests_of(job.inputs()) | versions
-    if made != digests:
+    new_digests = digests_of(job.inputs()) | versions
+    if new_digests != digests:
         job.check()
-    return job, made
+    return job, new_digests
 
 
 def _compute(job: RunJob, run: OpenRun) -> Work | None:
     """Compute the stages of a run, and finish it.
 
+    Args:
+        job: Work of the run.
+        run: Run, which is not finished.
+
     Returns:
-        The work whose pace is known by that: none where other workers helped, or where
-        the run had been begun before.
+        The work of this call, from which its pace is measured. None if the pace would
+        be wrong, because other workers helped or the run was begun before.
     """
-    planned = None if run.parts else job.count_work()
-    if planned is not None and not planned.count:
-        planned = None
-    is_whole = run.launch.run_on_main(lambda: is_untouched(run.folder))
-    filled = [fill(run, stage, planned) for stage in job.stages(run)]
-    is_due = _finish(job, run, None if filled else planned)
+    planned_work = None if run.parts else job.count_work()
+    if planned_work is not None and not planned_work.count:
+        planned_work = None
+    was_untouched = run.launch.run_on_main(lambda: is_untouched(run.folder))
+    stage_results = [
+        compute_stage(run, stage, planned_work) for stage in job.stages(run)
+    ]
+    has_finished = _finish(job, run, None if stage_results else planned_work)
 
-    # the pace of cells, where that is known, or of all work
-    for _, counted in filled:
-        if counted is not None:
-            return counted
-    is_whole &= is_due and all(is_alone for is_alone, _ in filled)
-    return planned if is_whole else None
+    # the pace of a stage is preferred, because it excludes all other work
+    has_computed_all = was_untouched and has_finished
+    for has_computed_stage, stage_work in stage_results:
+        if stage_work is not None:
+            return stage_work
+        has_computed_all = has_computed_all and has_computed_stage
+    return planned_work if has_computed_all else None
 
 
-def fill(
-    run: OpenRun, stage: CellStage, planned: Work | None
+def compute_stage(
+    run: OpenRun, stage: CellStage, planned_work: Work | None
 ) -> tuple[bool, Work | None]:
-    """Compute the cells of a stage that are not finished, each by whoever is free.
+    """Compute the cells of a stage that are not finished, shared with other workers.
 
     Args:
-        run: The run.
-        stage: Its cells.
-        planned: All work of the run, which is announced where the stage counts none.
+        run: Run.
+        stage: Stage with its cells.
+        planned_work: Work of the whole run. It is announced if the stage does not count
+            its own work.
 
     Returns:
-        Whether this launch computed all of the cells, and the work of those that it
-        computed from their beginning, where the stage counts it.
+        True if this launch computed all unfinished cells. The second value is the work
+        of the cells that this launch computed from their beginning, or None if the
+        stage does not count its work.
     """
     from brainhive_cli.core import weights
 
-    # all processes need one list, though other workers finish cells meanwhile
+    # all processes need the same list, and other workers may finish cells meanwhile
     folder, launch = run.folder, run.launch
     is_finished = stage.is_finished or (
         lambda name: (folder.path / stage.files[name]).is_file()
     )
-    todo = launch.run_on_main(
+    unfinished_cells = launch.run_on_main(
         lambda: [name for name in stage.files if not is_finished(name)]
     )
-    if not todo:
+    if not unfinished_cells:
         return True, None
-    is_alone = stage.sharing == "alone" or (
-        stage.sharing == "either" and len(todo) >= launch.processes
+
+    # each process computes other cells, or all processes share each cell
+    computes_alone = stage.sharing == "alone" or (
+        stage.sharing == "either" and len(unfinished_cells) >= launch.processes
     )
-    worker = launch.single_process if is_alone else launch
-    work, share = planned, len(todo) / len(stage.files)
+    worker = launch.single_process if computes_alone else launch
+    work, share = planned_work, len(unfinished_cells) / len(stage.files)
     if stage.count_work is not None:
-        work, share = stage.count_work(todo), 1.0
+        work, share = stage.count_work(unfinished_cells), 1.0
     if work is not None:
         announce(work, folder.command, folder.path.parents[1], launch, share)
 
-    # progress counts the cells of all workers
-    files = {name: stage.files[name] for name in todo}
-    computed, whole = list[str](), list[str]()
-    started_s = time.monotonic()
-    busy_s = 0.0
+    # the progress bar also counts the cells of other workers
+    files = {name: stage.files[name] for name in unfinished_cells}
+    computed_cells = list[str]()
+    new_cells = list[str]()
+    start_s = time.monotonic()
+    duration_s = 0.0
     with (
         console.divert_prints(),
-        console.progress(stage.title, len(todo)) as bar,
-        claim_cells(folder, files, worker, stage.is_finished) as free,
+        console.progress(stage.title, len(unfinished_cells)) as bar,
+        claim_cells(folder, files, worker, stage.is_finished) as claimed_cells,
     ):
-        for name in free:
-            is_begun = folder.checkpoint_path(name).is_file()
-            part = stage.compute(name, worker)
-            if part is not None:
-                save = partial(weights.save_cell, measured=part)
+        for name in claimed_cells:
+            has_checkpoint = folder.checkpoint_path(name).is_file()
+            content = stage.compute(name, worker)
+            if content is not None:
+                save = partial(weights.save_cell, content=content)
                 folder.replace(files[name], save)
-            computed.append(name)
-            if not is_begun:
-                whole.append(name)
-            busy_s = time.monotonic() - started_s
+            computed_cells.append(name)
+            if not has_checkpoint:
+                new_cells.append(name)
+            duration_s = time.monotonic() - start_s
             bar.advance(folder.count_finished(files) - bar.items, name)
-        bar.advance(len(todo) - bar.items)
+        bar.advance(len(unfinished_cells) - bar.items)
     launch.barrier()
 
-    # processes that share cells have computed the same ones
-    every = launch.gather((computed, whole, busy_s))
-    if not is_alone:
-        every = every[:1]
-    count = sum(len(computed) for computed, _, _ in every)
-    names = [name for _, whole, _ in every for name in whole]
-    counted = None
-    if stage.count_work is not None and names:
-        longest_s = max(busy_s for _, _, busy_s in every)
-        counted = replace(stage.count_work(names), seconds=longest_s)
-    return count >= len(todo), counted
+    # processes that share each cell all report the same cells
+    reports = launch.gather((computed_cells, new_cells, duration_s))
+    if not computes_alone:
+        reports = reports[:1]
+    n_computed = 0
+    all_new_cells = list[str]()
+    longest_s = 0.0
+    for process_cells, process_new_cells, process_duration_s in reports:
+        n_computed += len(process_cells)
+        all_new_cells += process_new_cells
+        longest_s = max(longest_s, process_duration_s)
+    new_work = None
+    if stage.count_work is not None and all_new_cells:
+        new_work = replace(stage.count_work(all_new_cells), seconds=longest_s)
+    return n_computed >= len(unfinished_cells), new_work
 
 
 def _finish(job: RunJob, run: OpenRun, work: Work | None) -> bool:
-    """Summarise a run whose cells are finished, and finish it.
+    """Compute the summary of a run whose cells are finished, and finish the run.
 
     Args:
-        job: Its work.
-        run: The run.
-        work: What is announced, of a run without stages.
+        job: Work of the run.
+        run: Run.
+        work: Work to announce for a run without stages, or None.
 
     Returns:
-        Whether this launch did it, and no other worker.
+        True if this launch finished the run. False if another worker did.
     """
     folder, launch = run.folder, run.launch
-    with finishing(folder, launch) as is_due:
-        if is_due and work is not None:
+    with claim_finish(folder, launch) as may_finish:
+        if may_finish and work is not None:
             announce(work, folder.command, folder.path.parents[1], launch)
         summary = None
-        if is_due and job.summarises_together:
+        if may_finish and job.summarises_together:
             summary = job.summarise(run)
-        elif is_due and launch.is_main:
+        elif may_finish and launch.is_main:
             summary = job.summarise(replace(run, launch=launch.single_process))
         if summary is not None and launch.is_main:
             artifacts.write(folder, summary.artifacts)
             folder.finish(summary.measurements)
-            # checkpoints of a finished run are of no use
+            # a finished run needs no checkpoints
             for path in (folder.path / "checkpoints").glob("*.pt*"):
                 path.unlink()
-    return is_due
+    return may_finish
 
 
 def start_run(
@@ -298,26 +354,26 @@ def start_run(
     launch: Launch,
     again: bool = False,
     digests: Mapping[str, str] = MappingProxyType({}),
-    found: list[str] | None = None,
+    finished_names: list[str] | None = None,
 ) -> RunFolder:
-    """Create the run's folder, or find the one that the same recipe made before.
+    """Create the folder of a run, or find the folder of an earlier run of the recipe.
 
-    Others may work on the same run: they share its cells (`claim_cells`).
+    Other workers may work on the same run. They share its cells (see `claim_cells`).
 
     Args:
-        command: The subcommand; the folder lies under `runs/<command>`.
-        label: The first part of the folder's name; the fingerprint follows.
-        recipe: The resolved recipe.
-        launch: This process among those that share the run; the main one writes.
-        again: Start a new run even if there is a finished one.
-        digests: Of what paths and references of the recipe hold, and of stores, see
-            `Input.digest`.
-        found: Gets the name of the run if it is finished; else a line says so.
+        command: Name of the command. The run folder lies in `runs/<command>`.
+        label: First part of the name of the run folder. The fingerprint follows it.
+        recipe: Resolved recipe.
+        launch: Processes that share the run. The main process writes the folder.
+        again: True to start a new run even if a finished run exists.
+        digests: Digests of the inputs, keyed by their names (see `Input.digest`).
+        finished_names: List to which the name of the run is added if it was finished
+            before. If it is None, a message is printed instead.
 
     Raises:
-        Unfinished: if the launch only reads, and the run is not finished.
+        Unfinished: if the launch is read-only, and the run is not finished.
     """
-    # the main process opens the folder, the others wait until it has
+    # the other processes wait until the main process has opened the folder
     recipe, path = _locate(command, label, recipe, again, digests)
     if launch.is_read_only:
         if not RunFolder(path).is_finished:
@@ -326,7 +382,7 @@ def start_run(
     if not launch.is_main:
         return RunFolder(launch.gather(None)[0])
 
-    # a new run has a folder that no other command takes
+    # another command may create the same folder first
     while again:
         try:
             path.mkdir(parents=True)
@@ -334,60 +390,76 @@ def start_run(
         except FileExistsError:
             _, path = _locate(command, label, recipe, again, digests)
 
-    # an unfinished run is continued; its recipe and environment are written while
-    # nobody else does
     run = RunFolder(path)
     if not run.is_finished:
-        lock = Claim(path / LOCK, f"run {path}", wait=True)
-        try:
-            claims = [*(path / WORKERS_FOLDER).glob(CLAIMS)]
-            held = [claim for claim in claims if is_held(claim)]
-            # of workers that were killed, or have just ended
-            for claim in {*claims} - {*held}:
-                claim.unlink(missing_ok=True)
-            workers = [claim for claim in held if not is_own(claim)]
-            # by another worker, just before this one had the lock
-            if not run.is_finished:
-                worker = name_partial_file(path / f"worker-{next(PRESENCES)}")
-                presence = Claim(
-                    path / WORKERS_FOLDER / worker.name.removeprefix("."), f"run {path}"
-                )
-                run = RunFolder(path, presence.release)
-                is_new = not (path / "recipe.yaml").is_file()
-                if not workers:
-                    run.write_text(
-                        "recipe.yaml",
-                        write_yaml(make_portable(recipe.model_dump(mode="json"))),
-                    )
-                    run.write_json(
-                        ENVIRONMENT,
-                        {**launch.describe_environment(), "started": now()},
-                    )
-                if not is_new:
-                    count = len(workers)
-                    with_others = (
-                        f" with {count} other worker{'s' if count > 1 else ''}"
-                        if count
-                        else ""
-                    )
-                    console.say(f"continuing run {path.name}{with_others}")
-        finally:
-            lock.release()
+        run = _join_run(run, recipe, launch)
 
-    # a finished one is noted as asked for again
+    # note that this recipe asked for a finished run
     if run.is_finished:
-        if found is None:
+        if finished_names is None:
             console.say(
                 f"found run {path.name}, finished {run.age}; --again starts a new one"
             )
         else:
-            found.append(path.name)
-        # a run of somebody else, which may be read only
+            finished_names.append(path.name)
+        # the run of another user may be read-only
         with suppress(OSError, BrainhiveError):
-            names = sorted({*run.read_found().recipe_names, recipe.recipe_name})
-            run.write_json(FOUND, {"recipe_names": names, "found": now()})
+            recipe_names = set(run.read_found().recipe_names)
+            recipe_names.add(recipe.recipe_name)
+            run.write_json(
+                FOUND, {"recipe_names": sorted(recipe_names), "found": now()}
+            )
     launch.gather(path)
     return run
+
+
+def _join_run(run: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
+    """Claim a place among the workers of an unfinished run.
+
+    The first worker also writes the recipe and the environment.
+
+    Args:
+        run: Run, whose folder may be new.
+        recipe: Resolved recipe.
+        launch: Processes that share the run.
+
+    Returns:
+        The run with the claim of this worker. The same run without a claim if another
+        worker has finished it meanwhile.
+    """
+    # only one worker at a time may write the recipe and the environment
+    path = run.path
+    lock = Claim(path / LOCK, f"run {path}", wait=True)
+    try:
+        n_others = 0
+        for claim in list((path / WORKERS_FOLDER).glob(CLAIM_PATTERN)):
+            if not is_held(claim):  # its worker was killed, or has just ended
+                claim.unlink(missing_ok=True)
+            elif not is_own(claim):
+                n_others += 1
+        if run.is_finished:  # by another worker, before this worker got the lock
+            return run
+
+        # the claim is released when the run is no longer used
+        number = next(PRESENCE_NUMBERS)
+        worker = name_partial_file(path / f"worker-{number}").name.removeprefix(".")
+        presence = Claim(path / WORKERS_FOLDER / worker, f"run {path}")
+        run = RunFolder(path, presence.release)
+        is_new = not (path / "recipe.yaml").is_file()
+        if not n_others:
+            fields = make_portable(recipe.model_dump(mode="json"))
+            run.write_text("recipe.yaml", write_yaml(fields))
+            environment = launch.describe_environment()
+            environment["started"] = now()
+            run.write_json(ENVIRONMENT, environment)
+        if not is_new:
+            others = ""
+            if n_others:
+                others = f" with {n_others} other worker{'s' if n_others > 1 else ''}"
+            console.say(f"continuing run {path.name}{others}")
+        return run
+    finally:
+        lock.release()
 
 
 def _locate(
@@ -397,15 +469,25 @@ def _locate(
     again: bool,
     digests: Mapping[str, str],
 ) -> tuple[Recipe, Path]:
-    """Give a recipe its digests, and find the folder of its run: the newest of `name`,
-    `name-2`, …, or with `again` the next free one.
+    """Find the folder of a run from its recipe and the digests of its inputs.
+
+    Runs of one recipe are called `name`, `name-2`, `name-3` and so on, without gaps.
+
+    Args:
+        command: Name of the command.
+        label: First part of the name of the run folder.
+        recipe: Resolved recipe.
+        again: True to return a new folder even if a run exists.
+        digests: Digests of the inputs, keyed by their names.
+
+    Returns:
+        The recipe with the digests, and the path of its newest run or of a new run.
     """
     recipe = recipe.model_copy(update={"digests": dict(sorted(digests.items()))})
     base = recipe.paths.under_home("runs") / command
     name = f"{label}-{recipe.fingerprint()}"
     resolve_below(base, name, source="the name of a run,")
 
-    # runs of one recipe are numbered without gaps
     number = 1
     while (base / f"{name}-{number + 1}").exists():
         number += 1
@@ -421,76 +503,84 @@ def claim_cells(
     launch: Launch,
     is_finished: Finished | None = None,
 ) -> Iterator[Iterator[str]]:
-    """Share cells of the run with others who work on it; see `claiming`.
+    """Share cells of a run with other workers (see `claiming`).
 
     Args:
-        run: The run.
-        files: Name of each cell, and the file of the run that makes it finished.
-        launch: The processes that share each cell.
-        is_finished: Whether a cell is finished; default: its file is there.
-    """
-    # the list of cells, for who counts them; the metrics are not one of many
-    listed = read_cells(run.path) if launch.is_main else dict(files)
-    if FINISHED not in files and not {*files.items()} <= {*listed.items()}:
-        run.write_json(CELLS, listed | dict(files))
+        run: Run.
+        files: File of each cell in the run folder, keyed by the name of the cell.
+        launch: Processes that share each cell.
+        is_finished: Function that returns True if the cell of a name is finished. By
+            default, a cell is finished if its file exists.
 
-    # lines of a dead worker stay in the log; this one says from where on they are
-    # another's
+    Yields:
+        An iterator over the names of the cells that this worker has claimed.
+    """
+    # progress is counted from the list of cells in .cells.json, which does not include
+    # the cell that writes metrics.json
+    listed_files = read_cells(run.path) if launch.is_main else dict(files)
+    is_listed = files.items() <= listed_files.items()
+    if FINISHED not in files and not is_listed:
+        run.write_json(CELLS, listed_files | dict(files))
+
+    # lines of a dead worker stay in the log, so the log notes the change of workers
     def note(name: str, taken_from: str) -> None:
         if taken_from:
             run.log(cell=name, taken_from=taken_from, by=name_worker())
             console.say(f"{name} is taken over from {taken_from}, which has ended")
 
-    paths = {
-        name: resolve_without_links(run.path, file, "a cell of a run,")
-        for name, file in files.items()
-    }
-    with claiming(paths, launch, note, is_finished) as free:
-        yield free
+    paths = {}
+    for name, file in files.items():
+        paths[name] = resolve_without_links(run.path, file, "a cell of a run,")
+    with claiming(paths, launch, note, is_finished) as claimed_cells:
+        yield claimed_cells
 
 
 @contextmanager
-def finishing(run: RunFolder, launch: Launch) -> Iterator[bool]:
-    """Wait until this worker may finish the run, for which the block gets True, or
-    another has done it.
-
-    All processes go on together.
+def claim_finish(run: RunFolder, launch: Launch) -> Iterator[bool]:
+    """Claim the right to finish a run, or wait until another worker has finished it.
 
     Args:
-        run: The run.
-        launch: The processes that finish it together.
+        run: Run.
+        launch: Processes that finish the run together. They leave the block together.
+
+    Yields:
+        True if this worker must finish the run.
     """
-    with claim_cells(run, {FINISHED: FINISHED}, launch) as free:
-        yield next(free, None) is not None
+    with claim_cells(run, {FINISHED: FINISHED}, launch) as claimed_cells:
+        yield next(claimed_cells, None) is not None
     launch.barrier()
 
 
 def is_in_use(run: RunFolder) -> bool:
-    """Whether a living process works on the run."""
-    return any(map(is_held, (run.path / WORKERS_FOLDER).glob(CLAIMS)))
+    """Return True if a running process works on a run."""
+    return any(map(is_held, (run.path / WORKERS_FOLDER).glob(CLAIM_PATTERN)))
 
 
 def is_untouched(run: RunFolder) -> bool:
-    """Whether nothing was done for the run yet."""
-    return {path.name for path in run.path.iterdir()} <= OPENED
+    """Return True if nothing was computed for a run yet."""
+    return {path.name for path in run.path.iterdir()} <= INITIAL_FILES
 
 
 def remove_unused(runs: Path) -> None:
-    """Remove the runs that this process opened and did nothing for; called when its
-    command fails.
+    """Remove the runs in which this process computed nothing.
+
+    A command calls this function when it fails.
+
+    Args:
+        runs: Folder of all runs.
     """
-    for claim in runs.glob(f"*/*/{WORKERS_FOLDER}/{CLAIMS}"):
-        # a worker's claim of this process, on a run with nothing in it, and no other
-        # worker
+    for claim in runs.glob(f"*/*/{WORKERS_FOLDER}/{CLAIM_PATTERN}"):
         folder = RunFolder(claim.parents[1])
         if not is_own(claim) or not is_untouched(folder):
             continue
+
         # another process may be opening the run at this moment
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
-        if not any(
-            is_held(other) and not is_own(other) for other in claim.parent.glob(CLAIMS)
-        ):
+        has_others = False
+        for other in claim.parent.glob(CLAIM_PATTERN):
+            has_others = has_others or (is_held(other) and not is_own(other))
+        if not has_others:
             remove(folder.path)
-            with suppress(OSError):  # as another command has runs there
+            with suppress(OSError):  # the command's folder may hold other runs
                 folder.path.parent.rmdir()
         lock.release()

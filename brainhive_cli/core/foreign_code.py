@@ -1,6 +1,4 @@
-"""Code that is not Brainhive's and that a recipe, file or command line names:
-`--allow-code` lets it run.
-"""
+"""Code of users and other projects, which runs only with `--allow-code`."""
 
 import importlib
 import inspect
@@ -19,194 +17,231 @@ from brainhive_cli.core.errors import (
     first_line,
 )
 
-ALLOW = "BRAINHIVE_ALLOW_CODE"
-"""Environment variable that allows all code when it is 1; `--allow-code` sets it."""
-OURS = __name__.partition(".")[0]
-"""The package."""
-OWN = frozenset({"python:brainhive_cli.models.encoders.python:example"})
-"""Code that is Brainhive's, although it is named as a user's would be."""
+ALLOW_VARIABLE = "BRAINHIVE_ALLOW_CODE"
+"""Environment variable that allows all code if it is 1. `--allow-code` sets it."""
+PACKAGE = __name__.partition(".")[0]
+"""Name of Brainhive's own package."""
+OWN_CODE = frozenset({"python:brainhive_cli.models.encoders.python:example"})
+"""Code of Brainhive that recipes name in the same way as a user's code."""
 
 
 class ImportedCode(NamedTuple):
-    """Code that a recipe or file names, and that was imported.
+    """Code of a user that was imported because a recipe or file names it.
 
     Attributes:
-        described: The code in words, as a recipe calls it.
-        contract: Module that says what the code has to offer, and how it is called.
+        description: Description of the code, as a recipe calls it.
+        contract: Module that documents what the code must provide.
     """
 
-    described: str
+    description: str
     contract: str
 
 
 _imported: dict[str, ImportedCode] = {}
-"""Imported code by its module; errors in it are its author's."""
+"""Imported code of users, keyed by the name of its module."""
 
 
 @contextmanager
-def permitted(is_allowed: bool) -> Iterator[None]:
-    """Let all code run during a command whose line has `--allow-code`, and in processes
-    that it starts.
+def allow_code(is_allowed: bool) -> Iterator[None]:
+    """Allow all code inside a `with` block, also in processes that the block starts.
+
+    Args:
+        is_allowed: True if the command line has `--allow-code`. False changes nothing.
     """
-    before = os.environ.get(ALLOW)
+    initial_value = os.environ.get(ALLOW_VARIABLE)
     if is_allowed:
-        os.environ[ALLOW] = "1"
+        os.environ[ALLOW_VARIABLE] = "1"
     try:
         yield
     finally:
-        os.environ.pop(ALLOW, None)
-        if before is not None:
-            os.environ[ALLOW] = before
+        os.environ.pop(ALLOW_VARIABLE, None)
+        if initial_value is not None:
+            os.environ[ALLOW_VARIABLE] = initial_value
 
 
-def require(name: str, described: str) -> None:
-    """Refuse code that the user did not allow.
+def require_permission(name: str, description: str) -> None:
+    """Raise an error if the user did not allow code to run.
 
     Args:
-        name: Of the code, as a recipe or file has it.
-        described: The code in words, for the error.
+        name: Name of the code in a recipe or file.
+        description: Description of the code, for the error.
 
     Raises:
-        RecipeError: if it is not allowed.
+        RecipeError: if the code is not allowed.
     """
-    if name not in OWN and os.environ.get(ALLOW) != "1":
+    if name not in OWN_CODE and os.environ.get(ALLOW_VARIABLE) != "1":
         raise RecipeError(
-            f"{described} is code, which runs only if it is allowed",
-            "--allow-code, if you trust whoever wrote it: it can do all that you can",
+            f"{description} is code, which runs only if you allow it",
+            "add --allow-code if you trust its author: the code can do everything that "
+            "you can",
         )
 
 
-def import_module(path: str, name: str, described: str, contract: str) -> ModuleType:
-    """Import a module that a recipe or file names, if it is allowed.
+def import_module(path: str, name: str, description: str, contract: str) -> ModuleType:
+    """Import a module that a recipe or file names, if the user allows it.
 
     Args:
-        path: Its import path.
-        name: Of the code, as a recipe or file has it.
-        described: The code in words, for errors.
-        contract: Module that says what the code has to offer.
+        path: Import path of the module.
+        name: Name of the code in the recipe or file.
+        description: Description of the code, for errors.
+        contract: Module that documents what the code must provide.
 
     Raises:
-        RecipeError: if it is not allowed (see `require`), or does not import.
-        MissingExtra: if it, or what it imports, is not installed.
+        RecipeError: if the code is not allowed, or cannot be imported.
+        MissingExtra: if the module, or a module that it imports, is not installed.
     """
-    require(name, described)
+    require_permission(name, description)
 
-    # an import path and nothing else, as a recipe of a stranger may hold anything
+    # the recipe may come from anybody, so nothing but an import path is accepted
     if not all(part.isidentifier() for part in path.split(".")):
         raise RecipeError(
-            f"{described}: {path!r} is no import path", "write package.module"
+            f"{description}: {path!r} is not an import path", "write package.module"
         )
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
         raise MissingExtra(
-            f"{described}: {error}", "install the package, or set PYTHONPATH"
+            f"{description}: {error}", "install the package, or set PYTHONPATH"
         ) from error
     except Exception as error:
         problem = f"{type(error).__name__}: {first_line(error)}"
         raise RecipeError(
-            f"{described} does not import: {problem}", "fix it; --debug shows where"
+            f"{description} cannot be imported: {problem}",
+            "correct it; --debug shows the line",
         ) from error
 
-    # errors in it are then described as its author's
-    if path.partition(".")[0] != OURS:
-        _imported[path] = ImportedCode(described, contract)
+    # later errors in this module are reported as errors of the user's code
+    if path.partition(".")[0] != PACKAGE:
+        _imported[path] = ImportedCode(description, contract)
     return module
 
 
-def mistake(error: BaseException) -> BrainhiveError | None:
-    """Describe an error that was made in a user's code by part and line; None if it was
-    not made there.
+def describe_user_error(error: BaseException) -> BrainhiveError | None:
+    """Describe an error in the code of a user.
 
-    That is the innermost line of it that ran. Where none ran, it is an object of
-    theirs: one that lacks an attribute, or the nearest one, as its method was called
-    wrongly, or failed in what it inherits.
+    The error names the innermost line of the user's code that ran. If no such line ran,
+    the error names the nearest object of the user. That object may lack an attribute,
+    may have been called wrongly, or may have failed in a method that it inherits.
+
+    Args:
+        error: Error with its traceback.
+
+    Returns:
+        An error that names the code and the line. None if no code or object of a user
+        is involved.
     """
-    # the innermost line of the code
-    where = ""
+    location = ""
     objects = [error.obj] if isinstance(error, AttributeError) else []
-    for frame, line in list(walk_tb(error.__traceback__))[::-1]:
-        if part := _part_of(frame.f_globals.get("__name__")):
-            where = f"{part}, line {line} in {frame.f_code.co_name}"
+    frames = list(walk_tb(error.__traceback__))
+    frames.reverse()
+    for frame, line in frames:
+        module = _describe_module(frame.f_globals.get("__name__"))
+        if module:
+            location = f"{module}, line {line} in {frame.f_code.co_name}"
             break
-        objects += [frame.f_locals.get("self"), *frame.f_locals.values()]
+        objects.append(frame.f_locals.get("self"))
+        objects += frame.f_locals.values()
 
-    # else the nearest object of theirs, which was called wrongly
-    way = "correct it there"
-    if not where:
-        where = next(filter(None, map(_locate, objects)), "")
-        way = _describe_call(error)
-    if not where:
+    # without a line of the user, find the user's object that was called wrongly
+    hint = "correct it there"
+    if not location:
+        hint = _describe_call(error)
+        for value in objects:
+            location = location or _describe_object(value)
+    if not location:
         return None
-    problem = f"{where}: {type(error).__name__}: {first_line(error)}"
-    return BrainhiveError(problem, f"{way}; --debug shows how it was called")
+    message = f"{location}: {type(error).__name__}: {first_line(error)}"
+    return BrainhiveError(message, f"{hint}; --debug shows how it was called")
 
 
-def suspect(error: BaseException) -> BrainhiveError | None:
-    """Describe an error in a command that runs imported code, which may have returned
-    something that Brainhive cannot call; None where no code was imported.
+def describe_suspected_error(error: BaseException) -> BrainhiveError | None:
+    """Describe an error of a command that runs imported code.
+
+    The imported code may have returned a value that Brainhive cannot use.
+
+    Args:
+        error: Error with its traceback.
+
+    Returns:
+        An error that names all imported code. None if no code was imported.
     """
-    way = _describe_call(error)
-    if not way:
+    hint = _describe_call(error)
+    if not hint:
         return None
-    problem = f"{type(error).__name__}: {first_line(error)}"
-    names = dict.fromkeys(code.described for code in _imported.values())
+    descriptions = dict.fromkeys(code.description for code in _imported.values())
     return BrainhiveError(
-        f"{problem}, in a command that runs {', '.join(names)}",
-        f"{way}; --debug shows where",
+        f"{type(error).__name__}: {first_line(error)}, in a command that runs "
+        f"{', '.join(descriptions)}",
+        f"{hint}; --debug shows the line",
     )
 
 
 def _describe_call(error: BaseException) -> str:
-    """Say which line of ours was running, and what says how imported code is called;
-    empty where no code was imported.
+    """Describe the last line of Brainhive that ran before an error.
+
+    Returns:
+        The line, and the modules that document what imported code must provide. Empty
+        if no code was imported.
     """
-    calls = [
-        (frame, line)
-        for frame, line in walk_tb(error.__traceback__)
-        if str(frame.f_globals.get("__name__")).startswith(OURS)
-    ]
-    if not (calls and _imported):
+    package_calls = []
+    for frame, line in walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).startswith(PACKAGE):
+            package_calls.append((frame, line))
+    if not package_calls or not _imported:
         return ""
-    frame, line = calls[-1]
-    text = linecache.getline(frame.f_code.co_filename, line).strip()
+    frame, line = package_calls[-1]
+    code_line = linecache.getline(frame.f_code.co_filename, line).strip()
     contracts = dict.fromkeys(code.contract for code in _imported.values())
     return (
-        f"the call was `{text}` in {frame.f_globals['__name__']}, line {line}; "
-        f"{' and '.join(contracts)} says what it has to offer"
+        f"the call was `{code_line}` in {frame.f_globals['__name__']}, line {line}; "
+        f"see {' and '.join(contracts)} for what the code must provide"
     )
 
 
-def name_of(value: Any, what: str) -> str:
-    """Name an object for an error: a user's by its part and line, another by `what` it
-    is and its class.
+def name_object(value: Any, role: str) -> str:
+    """Name an object for an error.
+
+    Args:
+        value: Object.
+        role: Role of the object, such as "the encoder".
+
+    Returns:
+        For an object of a user, its code and line. For another object, its role and
+        class.
     """
-    return _locate(value) or f"{what} {type(value).__name__}"
+    return _describe_object(value) or f"{role} {type(value).__name__}"
 
 
-def _locate(value: Any) -> str:
-    """Name a user's module, or the class of a user's object with its line; empty of
-    anything else.
+def _describe_object(value: Any) -> str:
+    """Describe a module of a user, or the class of an object of a user with its line.
+
+    Returns:
+        The description, empty if the object is not a user's.
     """
     if isinstance(value, ModuleType):
-        return _part_of(value.__name__)
-    kind = type(value)
-    if not (part := _part_of(kind.__module__)):
+        return _describe_module(value.__name__)
+    value_class = type(value)
+    module = _describe_module(value_class.__module__)
+    if not module:
         return ""
-    with suppress(OSError, TypeError):  # of code that has no source
-        return f"{part}, {kind.__qualname__} in line {inspect.getsourcelines(kind)[1]}"
-    return f"{part}, {kind.__qualname__}"
+    with suppress(OSError, TypeError):  # the source may not be available
+        _, line = inspect.getsourcelines(value_class)
+        return f"{module}, {value_class.__qualname__} in line {line}"
+    return f"{module}, {value_class.__qualname__}"
 
 
-def _part_of(module: Any) -> str:
-    """Say what a recipe calls the code of a module; a module that such code imports
-    goes by its own name.
+def _describe_module(module: Any) -> str:
+    """Describe a module of a user.
+
+    Args:
+        module: Name of the module, or None.
+
+    Returns:
+        The description of the recipe. For another module of the same package, which the
+        code of the user imports, its name. Empty if the module is not a user's.
     """
     if module in _imported:
-        return _imported[module].described
-
-    # modules of the same package are of the same author
-    is_users = str(module).partition(".")[0] in {
-        path.partition(".")[0] for path in _imported
-    }
-    return str(module) if is_users else ""
+        return _imported[module].description
+    user_packages = {path.partition(".")[0] for path in _imported}
+    package = str(module).partition(".")[0]
+    return str(module) if package in user_packages else ""

@@ -1,5 +1,8 @@
-"""The work of a command, resolved once from its recipe, and what is known before it is
-done.
+"""Work of commands, described before it begins.
+
+A job is the work of one command. It knows its inputs, can check them, and can count its
+units of work. A job of a run also has stages of cells: a cell is a part of the run that
+can be computed without the others, such as the model of one subject and one seed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +24,7 @@ from brainhive_cli.core.tables import Table
 
 
 class Job:
-    """Work of a command, resolved once from its recipe.
+    """Work of a command.
 
     Attributes:
         recipe: Settings of the command.
@@ -30,24 +33,28 @@ class Job:
     recipe: Any
 
     def inputs(self) -> Iterable[Input]:
-        """List what the command reads; the only place that asks whether it is there."""
+        """List the inputs that the command reads, and find out which are missing."""
         return ()
 
     def check(self) -> None:
-        """Open what is listed, and refuse what does not fit; nothing is made."""
+        """Open the inputs, and raise an error if they do not fit. Nothing is written.
+
+        Raises:
+            BrainhiveError: if an input does not fit the recipe.
+        """
 
     def preview(self) -> Sequence[Table]:
-        """Lay out what the command would do."""
+        """Return tables that show what the command would do."""
         return ()
 
     def count_work(self) -> Work | None:
-        """Count what there is to do; None where it is not counted."""
+        """Count the units of work. Return None if the command does not count them."""
         return None
 
     def list_inputs(self) -> list[Input]:
-        """List each input once, with the trackers, and what does not fit."""
+        """List the inputs and the trackers, and the errors of `check` as inputs."""
         return collect(
-            partial(trackers.inputs, self.recipe.run.trackers),
+            partial(trackers.list_inputs, self.recipe.run.trackers),
             self.inputs,
             checks=[self.check],
         )
@@ -55,82 +62,98 @@ class Job:
 
 @dataclass(frozen=True)
 class FunctionJob(Job):
-    """Work of a command that has functions instead of a job."""
+    """Work of a command whose module has functions instead of a job.
+
+    Attributes:
+        module: Module of the command. It has a function `inputs`, and may have
+            functions `preview` and `work`.
+        recipe: Settings of the command.
+    """
 
     module: Any
     recipe: Any
 
     def inputs(self) -> Iterable[Input]:
-        """List what the command reads."""
+        """List the inputs that the command reads."""
         try:
-            listed: Iterable[Input] = self.module.inputs(self.recipe)
+            inputs: Iterable[Input] = self.module.inputs(self.recipe)
         except MissingData as error:
-            # other inputs cannot be listed before this one is there
-            return [Input(error.message, None, error)]
-        return listed
+            # the other inputs are unknown until this input exists
+            return [Input(error.message, error=error)]
+        return inputs
 
     def preview(self) -> Sequence[Table]:
-        """Lay out what the command would do, where it says so."""
+        """Return tables that show what the command would do."""
         preview = getattr(self.module, "preview", None)
         return preview(self.recipe) if preview else ()
 
     def count_work(self) -> Work | None:
-        """Count the work, where the command does so."""
-        work = getattr(self.module, "work", None)
-        return work(self.recipe) if work else None
+        """Count the units of work. Return None if the command does not count them."""
+        count = getattr(self.module, "work", None)
+        return count(self.recipe) if count else None
 
     def list_inputs(self) -> list[Input]:
-        """List each input once; a recipe that does not hold raises."""
-        return [*self.inputs()]
+        """List the inputs.
+
+        Raises:
+            RecipeError: if the recipe is not valid.
+        """
+        return list(self.inputs())
 
 
 @dataclass(frozen=True)
 class UnresolvedJob(Job):
-    """Work that cannot be resolved before something is there.
+    """Work that is unknown because an input is missing.
 
     Attributes:
         recipe: Settings of the command.
-        error: What is missing.
-        further: Inputs that are known nevertheless.
+        error: Error about the missing input.
+        list_known_inputs: Function that lists the inputs that are known nevertheless.
     """
 
     recipe: Any
     error: BrainhiveError
-    further: Callable[[], Iterable[Input]]
+    list_known_inputs: Callable[[], Iterable[Input]]
 
     def count_work(self) -> Work | None:
-        """Raise the error: no work is known."""
+        """Raise the error about the missing input, because the work is unknown."""
         raise self.error
 
     def list_inputs(self) -> list[Input]:
-        """List what is missing, and what is known nevertheless."""
+        """List the missing input, the trackers and the inputs that are known."""
+        missing_input = Input(self.error.message, error=self.error)
         return collect(
-            partial(trackers.inputs, self.recipe.run.trackers),
-            lambda: [Input(self.error.message, None, self.error)],
-            self.further,
+            partial(trackers.list_inputs, self.recipe.run.trackers),
+            lambda: [missing_input],
+            self.list_known_inputs,
         )
 
 
-Logged = Mapping[str, Mapping[str, Metric]]
-"""Metrics by scope and name."""
+LoggedMetrics = Mapping[str, Mapping[str, Metric]]
+"""Metrics for trackers, keyed by scope and by name."""
 
 
 @dataclass(frozen=True)
 class CellStage:
-    """Cells of a run that can be computed in any order, each by whoever is free.
+    """Cells of a run that can be computed in any order, by several workers.
 
     Attributes:
-        title: What is done, on the line of progress.
-        files: Name of each cell, and the file of the run that makes it finished.
-        compute: Computes a cell, given its name and the processes that share it. What
-            it returns is written to the cell's file (see `weights.save_cell`); None
-            where it has written the file itself.
-        sharing: `alone` if each process computes cells by itself, `together` if all
-            processes share each cell, `either` if they do so where there are fewer
-            cells than processes.
-        is_finished: Whether a cell is finished. Default: its file is there.
-        count_work: Counts the work of some cells, where a cell's time does not depend
-            on anything else that the command does.
+        title: Description of the work, shown with the progress.
+        files: File of each cell in the run folder, keyed by the name of the cell. The
+            cell is finished when its file exists.
+        compute: Function that computes a cell from its name and the processes that
+            share it. Its result is written to the cell's file (see
+            `weights.save_cell`). The result is None if the function wrote the file.
+        sharing: Processes that compute a cell.
+
+            - "alone": each process computes other cells.
+            - "together": all processes compute each cell together.
+            - "either": "together" if there are fewer cells than processes, else
+              "alone".
+        is_finished: Function that returns True if the cell of a name is finished. By
+            default, a cell is finished if its file exists.
+        count_work: Function that counts the work of some cells. It exists if the time
+            of a cell depends only on that work.
     """
 
     title: str
@@ -143,7 +166,12 @@ class CellStage:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished run states and shows."""
+    """Results that a run stores when it is finished.
+
+    Attributes:
+        measurements: Metrics of the run, and facts about them.
+        artifacts: Further files for people, such as figures.
+    """
 
     measurements: Measurements
     artifacts: Sequence[Artifact] = ()
@@ -151,19 +179,19 @@ class Summary:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run that is being made, or was found finished.
+    """A run that the driver has opened.
 
     Attributes:
-        folder: Its folder.
-        launch: The processes that make it.
-        parts: Results of the runs that it consists of, by name.
-        against: Results of the runs that it is compared with.
+        folder: Folder of the run.
+        launch: Processes that compute the run.
+        parts: Results of the runs that this run consists of, keyed by their names.
+        compared_results: Results of the runs that this run is compared with.
     """
 
     folder: RunFolder
     launch: Launch
     parts: Mapping[str, Any] = field(default_factory=dict)
-    against: Sequence[Result] = ()
+    compared_results: Sequence[Result] = ()
 
     @contextmanager
     def track(
@@ -174,116 +202,152 @@ class OpenRun:
         caveats: Sequence[str] = (),
         clock: str = "epoch",
     ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-        """Open a cell in the trackers of the recipe; yield a function that logs events.
+        """Open a run for a cell in the trackers of the recipe.
 
         Args:
             cell: Name of the cell.
             recipe: Recipe of the cell.
-            launch: The processes that share the cell, of which one logs.
+            launch: Processes that share the cell. Only the main process logs.
             caveats: Caveats of the numbers.
-            clock: Name of the number that is the time of an event.
+            clock: Name of the number that states the time of an event.
+
+        Yields:
+            A function that logs an event, a mapping of names to values.
         """
         names = recipe.run.trackers if launch.is_main else ()
         settings = recipe.model_dump(mode="json")
         path = self.folder.path
-        with trackers.tracked(names, path, cell, settings, caveats, clock) as log:
+        with trackers.open_trackers(
+            names=names,
+            run=path,
+            cell=cell,
+            recipe=settings,
+            caveats=caveats,
+            clock=clock,
+        ) as log:
             yield log
 
 
 class RunJob(Job):
-    """Work of a command that writes a run folder, resolved from its recipe.
+    """Work of a command that writes a run folder.
 
-    The driver calls the methods in this order: `inputs`, `check`, `prepare`; then, for
-    a run that is not finished, `stages` and `summarise`; then `describe`.
+    The driver calls the methods in this order: `inputs`, `check` and `prepare`. If the
+    run is not finished, `stages` and `summarise` follow. The last call is `describe`.
 
     Attributes:
-        summarises_together: Whether all processes take part in `summarise`.
-        tracked_as: Name of a finished run in trackers.
+        summarises_together: True if all processes take part in `summarise`.
+        tracker_name: Name of a finished run in trackers.
     """
 
     summarises_together: ClassVar[bool] = False
-    tracked_as: ClassVar[str] = ""
+    tracker_name: ClassVar[str] = ""
 
     @property
     def label(self) -> str:
-        """First part of the folder's name; the fingerprint follows."""
+        """First part of the name of the run folder. The fingerprint follows it."""
         raise NotImplementedError
 
     @property
-    def compared(self) -> Sequence["RunJob"]:
-        """The runs that this one is compared with."""
+    def compared_jobs(self) -> Sequence["RunJob"]:
+        """Jobs of the runs that this run is compared with."""
         return ()
 
     def pin_versions(self) -> tuple["RunJob", dict[str, str]]:
-        """Name the versions of inputs whose names may move on.
+        """Find the present version of each input whose name may get other content.
+
+        An example is a repository on the hub without a revision.
 
         Returns:
-            The job with these versions, and the versions by the names of the inputs.
+            The job with these versions, and the versions keyed by the names of the
+            inputs.
         """
         return self, {}
 
     def prepare(self, launch: Launch) -> None:
-        """Make the inputs that the command makes by itself."""
+        """Create the inputs that the command can create itself."""
 
     def make_parts(self, run: OpenRun, again: bool) -> Mapping[str, Any]:
-        """Make the runs that this one consists of, by name.
+        """Make the runs that this run consists of.
 
         Args:
-            run: This run, just opened.
-            again: Whether finished runs are made anew.
+            run: This run, which was just opened.
+            again: True to make finished runs again.
+
+        Returns:
+            Results of the runs, keyed by their names.
         """
         return {}
 
     def is_outdated(self, run: OpenRun) -> bool:
-        """Return True if a finished run lacks something that can be added now."""
+        """Return True if a finished run lacks a result that can now be added."""
         return False
 
     def stages(self, run: OpenRun) -> Iterator[CellStage]:
-        """Give the stages of the computation, one after the other.
+        """Yield the stages of the computation, one after the other.
 
-        What a stage needs is opened before it is given, and released after it.
+        The job loads the data of a stage before it yields the stage, and frees the data
+        when the driver asks for the next stage.
         """
         yield from ()
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Measure what the cells computed; one process does it, or all together."""
+        """Compute the metrics of the run from its cells.
+
+        All processes call this method if `summarises_together` is true. Otherwise only
+        the main process calls it.
+        """
         raise NotImplementedError
 
     def describe(self, run: OpenRun) -> Result:
-        """Describe a finished run: tables, files, and the next command."""
+        """Describe a finished run by its tables, its files and the next command."""
         raise NotImplementedError
 
     def list_inputs(self) -> list[Input]:
-        """List the inputs of this run, and of the runs that it is compared with."""
-        compared = [partial(Job.list_inputs, other) for other in self.compared]
-        return collect(super().list_inputs, *compared)
+        """List the inputs of this run and of the runs that it is compared with."""
+        other_sources = [partial(Job.list_inputs, job) for job in self.compared_jobs]
+        return collect(super().list_inputs, *other_sources)
 
-    def choose_logged(self, measurements: Measurements) -> Logged:
-        """Choose the metrics that trackers get of a finished run, by scope and name."""
+    def choose_logged_metrics(self, measurements: Measurements) -> LoggedMetrics:
+        """Choose the metrics of a finished run that trackers log."""
         return {}
 
 
 def resolve(module: Any, recipe: Any) -> Job:
-    """Resolve the work of a command, by its module, for all that looks at it before it
-    is done.
+    """Resolve the work of a command.
+
+    Args:
+        module: Module of the command.
+        recipe: Settings of the command.
+
+    Returns:
+        The job. An `UnresolvedJob` if the work is unknown because an input is missing.
     """
     if not hasattr(module, "resolve_job"):
         return FunctionJob(module, recipe)
     try:
         job: Job = module.resolve_job(recipe)
     except BrainhiveError as error:
-        foresee = getattr(module, "foresee", lambda recipe: ())
-        return UnresolvedJob(recipe, error, partial(foresee, recipe))
+        list_known_inputs = getattr(module, "foresee", lambda recipe: ())
+        return UnresolvedJob(recipe, error, partial(list_known_inputs, recipe))
     return job
 
 
 def list_inputs(module: Any, recipe: Any) -> list[Input]:
-    """List the inputs of a command, by its module."""
+    """List the inputs of a command from its module and recipe."""
     return resolve(module, recipe).list_inputs()
 
 
 def key_work(command: str, job: Job) -> tuple[Work | None, str]:
-    """Give the work of a command, and the name of its pace on the recipe's device."""
+    """Count the work of a command, and find the key under which its pace is stored.
+
+    Args:
+        command: Name of the command.
+        job: Work of the command.
+
+    Returns:
+        The work, and the key of its pace on the recipe's device. `(None, "")` if the
+        command does not count its work.
+    """
     work = job.count_work()
     if not work:
         return None, ""

@@ -401,7 +401,7 @@ def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":
     # the `build` of a user may return anything
     module = config.build(*arguments)
     if not isinstance(module, torch.nn.Module):
-        name = foreign_code.name_of(config, config.kind)
+        name = foreign_code.name_object(config, config.kind)
         raise BrainhiveError(
             f"{name}: build returns {type(module).__name__}, not a torch.nn.Module",
             "let build return the module",

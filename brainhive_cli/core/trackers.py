@@ -1,6 +1,4 @@
-"""Experiment trackers through accelerate: each cell (or prior, or evaluation) is a run
-in each of them.
-"""
+"""Experiment trackers, such as Weights & Biases, used through accelerate."""
 
 import hashlib
 import importlib.util
@@ -15,29 +13,29 @@ from brainhive_cli.core.files import resolve_without_links
 from brainhive_cli.core.measurements import extend_title
 
 PROJECT = "brainhive"
-TIMES = {"epoch", "epochs", "step"}
-"""Numbers that are the time of an event; all other numbers are curves."""
+TIME_NAMES = {"epoch", "epochs", "step"}
+"""Numbers that state the time of an event. All other numbers are curves."""
 FOLDER_ARGUMENTS = {"wandb": "dir", "swanlab": "log_dir"}
-"""Trackers that resume a run by its id, and their argument for the folder of its
-files.
+"""Argument for the folder of the files, keyed by the trackers that can resume a run by
+its id.
 """
 
 
-def inputs(names: Sequence[str]) -> list[Input]:
-    """List the trackers, which must be installed."""
-    listed = []
+def list_inputs(names: Sequence[str]) -> list[Input]:
+    """List trackers as inputs of a command, because they must be installed."""
+    inputs = []
     for name in names:
         error = None
         if importlib.util.find_spec(name) is None:
             error = MissingExtra(
                 f"run.trackers: {name} is not installed", f"pip install {name}"
             )
-        listed.append(Input(f"tracker {name}", error=error))
-    return listed
+        inputs.append(Input(f"tracker {name}", error=error))
+    return inputs
 
 
 @contextmanager
-def tracked(
+def open_trackers(
     names: Sequence[str],
     run: Path,
     cell: str,
@@ -45,78 +43,92 @@ def tracked(
     caveats: Sequence[str] = (),
     clock: str = "epoch",
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Open a cell's run in each tracker; yields a function that logs events.
+    """Open a run in each tracker for one cell.
+
+    A cell is one trained model (a subject and a seed), a prior or an evaluation. If the
+    cell is resumed, trackers that can resume a run do so.
 
     Args:
         names: Names of the trackers.
-        run: The run folder, whose name groups the cells.
-        cell: The name of their run. Trackers that can resume a run do so when the cell
-            is resumed.
-        recipe: Shown with the curves.
-        caveats: Caveats of the numbers; added to the name of their run.
-        clock: Name of the number that is the time of an event.
+        run: Run folder. The trackers group the cells by its name.
+        cell: Name of the cell.
+        recipe: Settings that the tracker shows next to the curves.
+        caveats: Caveats of the numbers, which become part of the title.
+        clock: Name of the number that states the time of an event.
+
+    Yields:
+        A function that logs an event, a mapping of names to values.
     """
-    # one run in each tracker
-    opened = [_open(name, run, extend_title(cell, caveats), recipe) for name in names]
+    title = extend_title(cell, caveats)
+    trackers = [_open(name, run, title, recipe) for name in names]
 
     def log(event: Mapping[str, Any]) -> None:
-        # numbers only; the clock is the horizontal axis of all curves
-        numbers = {
-            name: value
-            for name, value in event.items()
-            if isinstance(value, int | float)
-        }
-        curves = {name: value for name, value in numbers.items() if name not in TIMES}
-        for tracker in opened:
+        # trackers draw only numbers, with the clock as their horizontal axis
+        curves = {}
+        for name, value in event.items():
+            if isinstance(value, int | float) and name not in TIME_NAMES:
+                curves[name] = value
+        for tracker in trackers:
             tracker.log(curves, step=event[clock])
 
-    # a run ends in each tracker even if the training fails
+    # close the run in each tracker even if the training fails
     try:
         yield log
     finally:
-        for tracker in opened:
+        for tracker in trackers:
             tracker.finish()
 
 
 def _open(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
+    """Open a run in one tracker.
+
+    Args:
+        name: Name of the tracker.
+        run: Run folder.
+        cell: Title of the run.
+        recipe: Settings that the tracker shows next to the curves.
+
+    Returns:
+        Tracker of accelerate.
+    """
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    PartialState()  # accelerate's own logging needs it
+    PartialState()  # accelerate cannot log without it
     tracker_class = LOGGER_TYPE_TO_CLASS[name]
 
-    # TensorBoard knows no names of runs: the cell becomes a folder of the run
+    # TensorBoard has no names of runs, so the cell becomes a subfolder of the run
     if name == "tensorboard":
-        tracker = tracker_class(
-            cell,
-            str(
-                resolve_without_links(
-                    run, f"{name}/events", "a tracker's folder"
-                ).parent
-            ),
-        )
+        events = resolve_without_links(run, f"{name}/events", "a tracker's folder")
+        tracker = tracker_class(cell, str(events.parent))
     else:
-        tracker = tracker_class(PROJECT, **run_options(name, run, cell, recipe))
-    tracker.main_process_only = False  # the process that trains the cell logs it
+        tracker = tracker_class(PROJECT, **make_run_options(name, run, cell, recipe))
+    tracker.main_process_only = False  # any process may train the cell
     tracker.start()
     return tracker
 
 
-def run_options(
+def make_run_options(
     name: str, run: Path, cell: str, recipe: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the arguments with which a tracker opens, or resumes, a cell's run."""
+    """Make the arguments with which a tracker opens or resumes the run of a cell.
+
+    Args:
+        name: Name of the tracker.
+        run: Run folder.
+        cell: Title of the run.
+        recipe: Settings that the tracker shows next to the curves.
+    """
     options = {
         "name": cell,
         "group": run.name,
         "config": dict(recipe),
         "resume": "allow",
     }
-    if name not in FOLDER_ARGUMENTS:
-        return options
 
-    # the id is the same on every machine, so that a resumed cell continues its curves
-    identity = hashlib.sha256(
-        f"{run.parent.name}/{run.name}/{cell}".encode()
-    ).hexdigest()[:16]
-    return {**options, FOLDER_ARGUMENTS[name]: str(run), "id": identity}
+    # the id is the same on every machine, so a resumed cell continues its curves
+    if name in FOLDER_ARGUMENTS:
+        identity = f"{run.parent.name}/{run.name}/{cell}"
+        options["id"] = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        options[FOLDER_ARGUMENTS[name]] = str(run)
+    return options

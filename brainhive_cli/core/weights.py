@@ -381,7 +381,7 @@ def reading(
         if (
             is_of_the_machine(reason)
             or find_failed_import(reason)
-            or foreign_code.mistake(reason)
+            or foreign_code.describe_user_error(reason)
         ):
             raise
 
@@ -498,7 +498,7 @@ nothing is called.
 """
 
 
-def save_cell(path: Path, measured: Any) -> None:
+def save_cell(path: Path, content: Any) -> None:
     """Write dataclasses, mappings, lists and plain values to one file.
 
     Arrays become tensors, and what refers to them JSON in the header.
@@ -527,7 +527,7 @@ def save_cell(path: Path, measured: Any) -> None:
             return {type(value).__name__: [encode(item) for item in value]}
         return value.item() if isinstance(value, np.generic) else value
 
-    about = json.dumps(encode(measured))  # which names the arrays
+    about = json.dumps(encode(content))  # which names the arrays
     save(path, arrays, {"measured": about})
 
 

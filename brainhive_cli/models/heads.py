@@ -257,7 +257,7 @@ def check(
 
     # name the part that returned it, and both shapes
     if not is_right:
-        who = what if part is None else foreign_code.name_of(part, what)
+        who = what if part is None else foreign_code.name_object(part, what)
         raise BrainhiveError(
             f"{who} gives {actual}, the heads are {_list_shapes(expected)}",
             "return a dict with the tensor of each head, or a vector "

@@ -25,8 +25,8 @@ from brainhive_cli.core.driver import (
     LOCK,
     WORKERS_FOLDER,
     claim_cells,
-    fill,
-    finishing,
+    claim_finish,
+    compute_stage,
     is_in_use,
     is_untouched,
     remove_unused,
@@ -224,11 +224,11 @@ def test_cells_without_a_file_are_measured(run: RunFolder) -> None:
 
     stage = CellStage("measuring", files, measure)
     opened_run = OpenRun(run, ALONE)
-    assert fill(opened_run, stage, Work("demo", 3, "cells")) == (False, None)
+    assert compute_stage(opened_run, stage, Work("demo", 3, "cells")) == (False, None)
     assert measured == ["a"] and (run.path / files["a"]).is_file()
     (run.path / files["a"]).unlink()
-    assert fill(opened_run, stage, None) == (True, None)
-    assert fill(opened_run, stage, None) == (True, None)
+    assert compute_stage(opened_run, stage, None) == (True, None)
+    assert compute_stage(opened_run, stage, None) == (True, None)
     assert measured == ["a", "a"]
 
 
@@ -253,10 +253,10 @@ def test_the_announcement_counts_what_is_left(
 
 
 def test_one_worker_finishes_a_run(run: RunFolder) -> None:
-    with finishing(run, ALONE) as is_mine:
+    with claim_finish(run, ALONE) as is_mine:
         assert is_mine is True
         run.write_text("metrics.json", "{}")
-    with finishing(run, ALONE) as is_mine:
+    with claim_finish(run, ALONE) as is_mine:
         assert is_mine is False
 
 
@@ -279,7 +279,7 @@ def test_a_finished_run_notes_who_asks_for_it(
     opened().finish(Measurements())
     capsys.readouterr()
     names = list[str]()
-    run = opened(found=names)
+    run = opened(finished_names=names)
     assert names == [run.path.name] and capsys.readouterr().err == ""
     recipe = Recipe(recipe_name="papers/x")
     start_run("embed", "tiny", recipe, ALONE)

@@ -38,14 +38,14 @@ class Counting(RunJob):
     others: Sequence[RunJob] = ()
     parts: Mapping[str, RunJob] = field(default_factory=dict)
     lacks: list[str] = field(default_factory=list)
-    tracked_as = "counting"
+    tracker_name = "counting"
 
     @property
     def label(self) -> str:
         return "tiny"
 
     @property
-    def compared(self) -> Sequence[RunJob]:
+    def compared_jobs(self) -> Sequence[RunJob]:
         return self.others
 
     def inputs(self) -> list[Input]:
@@ -80,7 +80,7 @@ class Counting(RunJob):
         self.steps.append("after the cells")
 
     def summarise(self, run: OpenRun) -> Summary:
-        self.steps.append(f"summarise {len(run.against)} {len(run.parts)}")
+        self.steps.append(f"summarise {len(run.compared_results)} {len(run.parts)}")
         nothing = dict.fromkeys(("pool", "chance", "low", "high"))
         context: Any = {**nothing, "seeds": (1,), "protocol": "", "split": "test"}
         metric = Metric("top1", 0.5, 2, interval="", **context)
@@ -91,7 +91,7 @@ class Counting(RunJob):
     def describe(self, run: OpenRun) -> Result:
         return Result(run.folder.path, metrics=run.folder.measurements())
 
-    def choose_logged(self, measurements: Measurements) -> Any:
+    def choose_logged_metrics(self, measurements: Measurements) -> Any:
         return measurements.scopes
 
 
@@ -226,7 +226,7 @@ def test_cells_are_shared_where_there_are_fewer_than_processes(
         ),
     ):
         files = {name: f"{name}.safetensors" for name in names}
-        driver.fill(run, CellStage("counting", files, compute, sharing), None)  # type: ignore[arg-type]
+        driver.compute_stage(run, CellStage("counting", files, compute, sharing), None)  # type: ignore[arg-type]
     assert shared == [2, 1, 1, 1, 2, 2]
 
 
@@ -243,7 +243,7 @@ def test_the_pace_of_cells_is_of_those_trained_from_their_beginning(
 
     files = {name: f"{name}.safetensors" for name in "ab"}
     stage = CellStage("counting", files, lambda *words: {}, count_work=count_work)
-    is_alone, work = driver.fill(OpenRun(folder, ALONE), stage, None)
+    is_alone, work = driver.compute_stage(OpenRun(folder, ALONE), stage, None)
     assert is_alone and work is not None
     assert work.count == 1 and work.seconds is not None
 

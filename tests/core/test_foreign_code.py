@@ -11,13 +11,13 @@ import pytest
 from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import MissingExtra, RecipeError
 from brainhive_cli.core.foreign_code import (
-    ALLOW,
+    ALLOW_VARIABLE,
+    allow_code,
+    describe_suspected_error,
+    describe_user_error,
     import_module,
-    mistake,
-    name_of,
-    permitted,
-    require,
-    suspect,
+    name_object,
+    require_permission,
 )
 
 CODE = """class Net:
@@ -60,18 +60,18 @@ def caught(call: object, *arguments: object) -> BaseException:
 def test_code_is_permitted_for_the_length_of_a_command(
     monkeypatch: pytest.MonkeyPatch, before: str | None, is_allowed: bool
 ) -> None:
-    monkeypatch.delenv(ALLOW, raising=False)
+    monkeypatch.delenv(ALLOW_VARIABLE, raising=False)
     if before is not None:
-        monkeypatch.setenv(ALLOW, before)
-    with permitted(is_allowed):
+        monkeypatch.setenv(ALLOW_VARIABLE, before)
+    with allow_code(is_allowed):
         if is_allowed or before == "1":
-            require("x", "the net")
+            require_permission("x", "the net")
         else:
             with pytest.raises(RecipeError):
-                require("x", "the net")
+                require_permission("x", "the net")
         # code of this package needs no permission
-        require(next(iter(foreign_code.OWN)), "the example")
-    assert os.environ.get(ALLOW) == before
+        require_permission(next(iter(foreign_code.OWN_CODE)), "the example")
+    assert os.environ.get(ALLOW_VARIABLE) == before
 
 
 def test_only_import_paths_that_import_are_taken(own: ModuleType) -> None:
@@ -87,13 +87,13 @@ def test_only_import_paths_that_import_are_taken(own: ModuleType) -> None:
 
 
 def test_an_error_in_code_of_a_user_is_named_by_its_line(own: ModuleType) -> None:
-    error = mistake(caught(own.helper))
+    error = describe_user_error(caught(own.helper))
     assert error is not None and error.message == (
         "the net, line 6 in fail: ValueError: wrong"
     )
     # a module beside it goes by its own name
     other = __import__("own_net.other").other
-    error = mistake(caught(other.Net().fail))
+    error = describe_user_error(caught(other.Net().fail))
     assert error is not None and error.message.startswith("own_net.other, line 6")
 
 
@@ -101,22 +101,22 @@ def test_an_object_that_is_called_wrongly_is_named_by_its_class(
     own: ModuleType,
 ) -> None:
     net = own.Net()
-    error = mistake(caught(lambda: net.absent))
+    error = describe_user_error(caught(lambda: net.absent))
     assert error is not None and error.message.startswith("the net, Net in line 1: ")
-    assert mistake(caught(lambda: 1 / 0)) is None
-    assert name_of(net, "the net") == "the net, Net in line 1"
-    assert name_of(own, "the net") == "the net"
-    assert name_of([], "the list") == "the list list"
+    assert describe_user_error(caught(lambda: 1 / 0)) is None
+    assert name_object(net, "the net") == "the net, Net in line 1"
+    assert name_object(own, "the net") == "the net"
+    assert name_object([], "the list") == "the list list"
 
 
 def test_what_an_error_may_come_of_is_said_where_code_was_imported(
     own: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = caught(foreign_code.import_module, None, "x", "y", "z")
-    found = suspect(ours)
+    found = describe_suspected_error(ours)
     assert found is not None and "the net" in found.message
     assert "brainhive_cli.core.foreign_code" in found.hint
-    assert "its contract says" in found.hint
-    assert suspect(caught(lambda: 1 / 0)) is None
+    assert "see its contract" in found.hint
+    assert describe_suspected_error(caught(lambda: 1 / 0)) is None
     monkeypatch.setattr(foreign_code, "_imported", {})
-    assert suspect(ours) is None
+    assert describe_suspected_error(ours) is None

@@ -55,7 +55,7 @@ def go() -> Go:
         pipeline: Any = importlib.import_module(
             f"brainhive_cli.commands.{command.replace('-', '_')}"
         )
-        with foreign_code.permitted(True):
+        with foreign_code.allow_code(True):
             what = pipeline.Recipe.resolve(command, None, {}, overrides)
             return pipeline.run(what, Launch(0, 1, torch.device("cpu")), again)
 

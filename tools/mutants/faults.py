@@ -63,7 +63,10 @@ FAULTS = (
     ),
     Fault("return passed_s < MISSED_HEARTBEATS * HEARTBEAT_S", "return True"),
     Fault("raise Refused(full_name)", "return super().find_class(module, name)"),
-    Fault('if name not in OWN and os.environ.get(ALLOW) != "1":', "if False:"),
+    Fault(
+        'if name not in OWN_CODE and os.environ.get(ALLOW_VARIABLE) != "1":',
+        "if False:",
+    ),
     Fault(
         "frames = x.transpose(1, 2).flatten(0, 1)  #", "return super().forward(x)  #"
     ),

@@ -122,7 +122,9 @@ def catch_error(read: Callable[[Sequence[int]], Any], rows: Sequence[int]) -> An
         return read(rows)
     except Exception as error:
         described = (
-            error if isinstance(error, BrainhiveError) else foreign_code.mistake(error)
+            error
+            if isinstance(error, BrainhiveError)
+            else foreign_code.describe_user_error(error)
         )
         if described:
             return described

@@ -13,7 +13,7 @@ from brainhive_cli.core import driver, parts
 from brainhive_cli.core.command import Input, Result, Work, collect
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.facts import ReconstructionFacts, cite, flatten
-from brainhive_cli.core.jobs import CellStage, Logged, OpenRun, RunJob, Summary
+from brainhive_cli.core.jobs import CellStage, LoggedMetrics, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder, of_variant
@@ -78,7 +78,7 @@ class ScoredRun(RunJob):
     """Run whose media are scored, and compared with those of other runs."""
 
     summarises_together = True
-    tracked_as = "reconstruction"
+    tracker_name = "reconstruction"
     recipe: Recipe
 
     @cached_property
@@ -125,7 +125,7 @@ class ScoredRun(RunJob):
             run.launch.run_on_main(lambda: compare_with(run.folder, compared))
         return read_result(run.folder, self.recipe.published)
 
-    def choose_logged(self, measurements: Measurements) -> Logged:
+    def choose_logged_metrics(self, measurements: Measurements) -> LoggedMetrics:
         """Choose the metrics of all sources."""
         return {
             source: measurements.scopes[source] for source in measurements.facts.sources

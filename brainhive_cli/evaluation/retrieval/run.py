@@ -13,7 +13,7 @@ from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import BrainhiveError, Line
 from brainhive_cli.core.facts import RIDGE_RECIPE, Baseline, RetrievalFacts
 from brainhive_cli.core.files import locate_stored
-from brainhive_cli.core.jobs import CellStage, Logged, OpenRun, RunJob, Summary
+from brainhive_cli.core.jobs import CellStage, LoggedMetrics, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, BACKWARD, Measurements, scope
 from brainhive_cli.core.sweep import collect_variants, read_sweep_run
@@ -38,7 +38,7 @@ CLEAR = ("above chance", "not testable")
 class RetrievalRun(Job, RunJob):
     """Run of eval-retrieval; that of a sweep consists of a run for each variant."""
 
-    tracked_as = "retrieval"
+    tracker_name = "retrieval"
 
     @property
     def label(self) -> str:
@@ -46,7 +46,7 @@ class RetrievalRun(Job, RunJob):
         return self.runs[0].label
 
     @property
-    def compared(self) -> Sequence[RunJob]:
+    def compared_jobs(self) -> Sequence[RunJob]:
         """Evaluations of the runs to compare with; variants have their own."""
         return () if self.variants else cast(Sequence[RunJob], self.against)
 
@@ -149,7 +149,7 @@ class RetrievalRun(Job, RunJob):
         )
         return Result(path, tables, measurements, hint=hint, shown=requested)
 
-    def choose_logged(self, measurements: Measurements) -> Logged:
+    def choose_logged_metrics(self, measurements: Measurements) -> LoggedMetrics:
         """Choose the metrics of both directions; variants log their own."""
         directions = () if self.variants else (ALL, scope(ALL, BACKWARD))
         return {
@@ -190,7 +190,7 @@ def summarise_cells(job: RetrievalRun, run: OpenRun) -> Summary:
     compared, errors = compare_ranks(
         {
             ("this run", other.metrics.facts.run): (measurements, other.metrics)
-            for other in run.against
+            for other in run.compared_results
         }
     )
     if errors:

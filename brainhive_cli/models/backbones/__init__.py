@@ -159,7 +159,7 @@ def learn(
         and all(isinstance(part, Mapping) for part in pair)
     ):
         raise BrainhiveError(
-            f"{foreign_code.name_of(module, 'the backbone')}: learn gives "
+            f"{foreign_code.name_object(module, 'the backbone')}: learn gives "
             f"{type(pair).__name__}",
             "return two dicts: predictions by head, and the targets that replace "
             "others",
@@ -189,7 +189,7 @@ def decode(
     # a user's backbone may return anything
     if not isinstance(decoded, Decoded):
         raise BrainhiveError(
-            f"{foreign_code.name_of(module, 'the backbone')}: decode gives "
+            f"{foreign_code.name_object(module, 'the backbone')}: decode gives "
             f"{type(decoded).__name__}",
             "return Decoded(tensors, texts)",
         )

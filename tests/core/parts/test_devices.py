@@ -306,7 +306,7 @@ def test_commands_run_there_from_pictures_to_metrics(
         module: Any = importlib.import_module(
             f"brainhive_cli.commands.{command.replace('-', '_')}"
         )
-        with foreign_code.permitted(True):
+        with foreign_code.allow_code(True):
             return module.run(
                 module.Recipe.resolve(command, None, {}, overrides), HERE, False
             )

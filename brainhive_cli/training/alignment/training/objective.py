@@ -75,8 +75,8 @@ class Objective(nn.ModuleList):
                         else type(value).__name__
                     )
                     raise RecipeError(
-                        f"{foreign_code.name_of(loss, 'the loss')} gives {seen} as the "
-                        f"loss of {term.prediction}, not one number",
+                        f"{foreign_code.name_object(loss, 'the loss')} gives {seen} as "
+                        f"the loss of {term.prediction}, not one number",
                         "end it in .mean() over the batch and the values",
                     )
                 values.append(weight * value)
