@@ -1,6 +1,4 @@
-"""Figures: no name touches another, maps stay on the head, and what shows nothing is
-not drawn.
-"""
+"""Figures: names do not overlap, and artifacts without differences are not drawn."""
 
 from itertools import combinations
 
@@ -29,10 +27,8 @@ RANDOM = np.random.default_rng(0)
 
 
 @pytest.fixture
-def boxes_of(tmp_path, monkeypatch):
-    """Draw an artifact, and give the box of each text of it, and of the figure, in
-    pixels.
-    """
+def measure_texts(tmp_path, monkeypatch):
+    """Return a function that draws an artifact and measures its texts in pixels."""
     boxes: dict[Text, Bbox] = {}
     draw = Text.draw
 
@@ -53,14 +49,14 @@ def boxes_of(tmp_path, monkeypatch):
     return measure
 
 
-def names(count: int, letters: int) -> list[str]:
+def make_names(count: int, letters: int) -> list[str]:
     return [
         f"N{index:02}{'scrambledpix_and_other_things'[: letters - 3]}"
         for index in range(count)
     ]
 
 
-def matrix(rows: list[str], columns: list[str]) -> Heatmap:
+def make_matrix(rows: list[str], columns: list[str]) -> Heatmap:
     values = RANDOM.normal(size=(len(rows), len(columns)))
     return Heatmap(
         "Similarity",
@@ -73,35 +69,37 @@ def matrix(rows: list[str], columns: list[str]) -> Heatmap:
     )
 
 
-def head(sensors: list[str]) -> Topomap:
+def make_head(sensors: list[str]) -> Topomap:
     values = dict(zip(sensors, RANDOM.normal(size=len(sensors)).tolist(), strict=True))
     return draw_head("Loss", place_sensors(Sensors(sensors)), values, "margin")
 
 
-def bars(count: int, series: int = 1, low: float = -0.3) -> Curve:
+def make_bars(count: int, series: int = 1, low: float = -0.3) -> Curve:
     lines = [
         CurveLine(name, np.linspace(low, 0.00002, count).tolist())
-        for name in names(series, 20)
+        for name in make_names(series, 20)
     ]
-    return Curve(LONG, "rank among 200 pictures", names(count, 29), lines, LONG, "bars")
+    return Curve(
+        LONG, "rank among 200 pictures", make_names(count, 29), lines, LONG, "bars"
+    )
 
 
-def lines(at: list[float], names: list[str], **more: object) -> Curve:
-    drawn = [
+def make_lines(at: list[float], names: list[str], **more: object) -> Curve:
+    curve_lines = [
         CurveLine(name, (1e-7 * RANDOM.random(len(at))).tolist(), chance=1e-8)
         for name in names
     ]
-    return Curve(LONG, LONG, at, drawn, "top-1", **more)
+    return Curve(LONG, LONG, at, curve_lines, "top-1", **more)
 
 
-def montage(name: str) -> list[str]:
-    """Names of a montage, without those that are a second name of one place."""
+def list_sensors(name: str) -> list[str]:
+    """List the sensors of a montage, without second names of the same position."""
     mne = pytest.importorskip("mne")
-    second = {"T3", "T4", "T5", "T6", "A1", "A2", "M1", "M2"}
+    second_names = {"T3", "T4", "T5", "T6", "A1", "A2", "M1", "M2"}
     return [
         name
         for name in mne.channels.make_standard_montage(name).ch_names
-        if name not in second
+        if name not in second_names
     ]
 
 
@@ -112,22 +110,22 @@ MARKS = {
     "late": 900.0,
 }
 FIGURES = {
-    "20 × 20, 12 letters": matrix(names(20, 12), names(20, 12)),
-    "channels × times": matrix(
-        names(63, 3), [str(time) for time in range(-200, 1000, 5)]
+    "20 × 20, 12 letters": make_matrix(make_names(20, 12), make_names(20, 12)),
+    "channels × times": make_matrix(
+        make_names(63, 3), [str(time) for time in range(-200, 1000, 5)]
     ),
-    "many bars": bars(40, series=3),
-    "over time": lines(
+    "many bars": make_bars(40, series=3),
+    "over time": make_lines(
         [*range(0, 1000, 25)], ["brain", "shuffled labels"], marks=MARKS
     ),
-    "long names": lines([1, 2], [LONG, LONG.upper()]),
+    "long names": make_lines([1, 2], [LONG, LONG.upper()]),
 }
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("artifact", FIGURES.values(), ids=[*FIGURES])
-def test_names_of_a_figure_never_touch_and_never_leave_it(boxes_of, artifact):
-    texts, figure = boxes_of(artifact)
+def test_names_of_a_figure_never_touch_and_never_leave_it(measure_texts, artifact):
+    texts, figure = measure_texts(artifact)
 
     assert not [
         (a, b) for (a, box), (b, other) in combinations(texts, 2) if box.overlaps(other)
@@ -139,9 +137,9 @@ def test_names_of_a_figure_never_touch_and_never_leave_it(boxes_of, artifact):
 
 
 @pytest.mark.nightly
-def test_sensors_on_a_head_have_names_that_do_not_touch(boxes_of):
-    sensors = montage("standard_1005")
-    texts, _ = boxes_of(head(sensors))
+def test_sensors_on_a_head_have_names_that_do_not_touch(measure_texts):
+    sensors = list_sensors("standard_1005")
+    texts, _ = measure_texts(make_head(sensors))
 
     assert len([text for text, _ in texts if text in sensors]) >= 60
     assert not [
@@ -153,8 +151,8 @@ ONE = CurveLine("top-1", [0.5], [0.4], [0.6], chance=0.1)
 
 
 def test_a_figure_is_drawn_where_its_values_differ():
-    for artifact, is_shown in (
-        (Curve("", "", ["all"], [ONE], style="bars"), False),  # one bar
+    for artifact, is_drawn in (
+        (Curve("", "", ["all"], [ONE], style="bars"), False),  # a single bar
         (
             Curve(
                 "",
@@ -165,7 +163,7 @@ def test_a_figure_is_drawn_where_its_values_differ():
             ),
             True,
         ),
-        # one point a line
+        # lines with a single point
         (Curve("", "", [1], [CurveLine("a", [0.5]), CurveLine("b", [0.4])]), False),
         # magnetic fields, in tesla
         (Curve("", "", [1, 2], [CurveLine("a", [1e-12, 2e-12])]), True),
@@ -174,8 +172,8 @@ def test_a_figure_is_drawn_where_its_values_differ():
         (Topomap("", [Point(0, 0, value=1.0), Point(0, 1, value=2.0)]), True),
         (Sheet("", ["seen"], []), False),
     ):
-        assert is_informative(artifact) == is_shown
+        assert is_informative(artifact) == is_drawn
         assert (
             not isinstance(artifact, Curve)
-            or ("<svg" in render_svg(artifact)) == is_shown
+            or ("<svg" in render_svg(artifact)) == is_drawn
         )

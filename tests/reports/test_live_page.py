@@ -1,6 +1,4 @@
-"""The page of a live session: who may read it, what it shows, and that no browser slows
-the session.
-"""
+"""Page of a live session: access, content, and the load of browsers."""
 
 import http.client
 import json
@@ -66,8 +64,8 @@ def write_picture(colour: str) -> bytes:
 
 
 def read_picture(image_id: str) -> bytes | None:
-    known = {"cat/1": write_picture("red"), "dog/2": write_picture("blue")}
-    return {**known, **dict.fromkeys(STRANGE, write_picture("green"))}.get(image_id)
+    pictures = {"cat/1": write_picture("red"), "dog/2": write_picture("blue")}
+    return {**pictures, **dict.fromkeys(STRANGE, write_picture("green"))}.get(image_id)
 
 
 def result(window: int, shown: str | None = "cat/1", **changes: Any) -> dict[str, Any]:
@@ -110,7 +108,7 @@ def result(window: int, shown: str | None = "cat/1", **changes: Any) -> dict[str
 
 @pytest.fixture
 def started() -> Iterator[Callable[..., tuple[LivePage, str]]]:
-    """Start pages, which are stopped in the end."""
+    """Return a function that starts pages. They are stopped after the test."""
     pages = []
 
     def start(
@@ -133,15 +131,13 @@ def ask(
     method: str = "GET",
     **headers: str,
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    """Send a request with headers of our own; of a stream of events, read the
-    beginning.
-    """
+    """Send a request with some headers. Read the beginning of a stream of events."""
     split = urlsplit(url)
     connection = http.client.HTTPConnection(split.hostname or "", split.port, timeout=5)
     token = split.query.removeprefix("token=") if token is None else token
     query = f"{'&' if '?' in path else '?'}token={token}" if token else ""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path + query, headers=named)
+    header_names = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path + query, headers=header_names)
     response = connection.getresponse()
     is_stream = response.getheader("content-type", "").startswith("text/event-stream")
     body = response.read1(65536) if is_stream else response.read()
@@ -152,9 +148,7 @@ def ask(
 def read_events(
     url: str, is_last: Callable[[dict[str, Any]], bool]
 ) -> list[dict[str, Any]]:
-    """Read a stream of events, each with its id, from its beginning until one of them
-    is the last.
-    """
+    """Read events of a stream with their ids, up to the first that is the last."""
     split, events, number = urlsplit(url), list[dict[str, Any]](), 0
     connection = http.client.HTTPConnection(split.hostname or "", split.port, timeout=5)
     connection.request("GET", f"/events?{split.query}")
@@ -241,13 +235,13 @@ def test_no_response_gives_out_the_token_or_may_be_read_kept_or_embedded_elsewhe
 def test_a_port_that_is_taken_and_hosts_that_no_browser_names_are_errors():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(
-            BrainhiveError, match=f"cannot open the page on 127.0.0.1, port {port}"
-        ):
+        with pytest.raises(BrainhiveError) as caught:
             LivePage("", read_picture, port=port).start()
-    # RFC 5737: nobody's
-    with pytest.raises(BrainhiveError, match=r"cannot open the page on 192\.0\.2\.1"):
+        assert str(port) in str(caught.value)
+    # an address for documentation (RFC 5737)
+    with pytest.raises(BrainhiveError) as caught:
         LivePage("", read_picture, host="192.0.2.1").start()
+    assert "192.0.2.1" in str(caught.value)
 
 
 def test_who_connects_later_gets_the_start_the_latest_of_each_kind_and_the_last_results(
@@ -292,7 +286,7 @@ def test_stop_ends_within_two_seconds_with_open_streams_which_get_the_last_event
     for reader in readers:
         reader.join(5)
 
-    assert seconds < GRACE_S  # they end by themselves, nothing is cancelled
+    assert seconds < GRACE_S  # the streams end by themselves
     assert [event["kind"] for event in seen].count("ended") == 2
     with pytest.raises(ConnectionRefusedError):
         ask(url)
@@ -302,7 +296,7 @@ def test_stop_ends_within_two_seconds_with_open_streams_which_get_the_last_event
 
 @pytest.fixture(scope="module")
 def launched() -> Iterator[Any]:
-    """Launch a browser once."""
+    """Launch a browser for all tests of this file."""
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed"
     )
@@ -317,9 +311,7 @@ def launched() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(launched: Any) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
-    """Open an address in some width and scheme; what the browser complained of is in
-    the list.
-    """
+    """Return a function that opens an address, and lists errors of the browser."""
     contexts = []
 
     def open_page(
@@ -330,7 +322,7 @@ def opened(launched: Any) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
         )
         contexts.append(context)
         page, complaints = context.new_page(), list[str]()
-        page.on("console", lambda said: complaints.append(said.text))
+        page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(url)
         return page, complaints
@@ -341,8 +333,9 @@ def opened(launched: Any) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 10) -> None:
-    """Wait until a condition holds: the policy of the page forbids the waits that
-    evaluate a text.
+    """Wait until a condition holds.
+
+    The policy of the page forbids the waits of Playwright, which evaluate a text.
     """
     end = time.monotonic() + timeout_s
     while not condition():
@@ -477,9 +470,9 @@ def test_the_status_says_stalls_the_end_and_a_lost_connection(started, opened):
 def test_connections_that_ask_for_nothing_leave_files_for_the_session(
     started: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process may open a limited number of files, which a flood of them would use."""
+    """A process may open a limited number of files, which connections could use up."""
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (20, 20))
-    _, url = started()  # of which 5 may be connections
+    _, url = started()  # 5 of the 20 files may be connections
     address = urlsplit(url).hostname, urlsplit(url).port
 
     def is_closed(connection: socket.socket) -> bool:

@@ -1,6 +1,4 @@
-"""The page of runs, made of their metrics and artifacts alone, whatever command wrote
-them.
-"""
+"""Page of runs of any command, made of their metrics and artifacts."""
 
 import re
 from dataclasses import replace
@@ -48,7 +46,7 @@ def metric(name: str, value: float, **more: object) -> Metric:
 
 
 def answer(side: str, scope: str = "") -> Answer:
-    """The answer that ranks are on this side of chance."""
+    """Make the answer that ranks are on this side of chance."""
     better = {"above chance": 0.01, "at chance": 0.5}[side]
     return Answer(
         "which picture", better, 1 - better, 0.0005, 40, 100, "permutations", scope
@@ -56,7 +54,7 @@ def answer(side: str, scope: str = "") -> Answer:
 
 
 def run(tmp_path: Path, label: str, top1: float = 0.5, **facts: object) -> ShownRun:
-    """A run that no command of ours wrote, of two subjects and two seeds."""
+    """Write a run of an unknown command, with two subjects and two seeds."""
     folder = RunFolder(tmp_path / "runs/lab" / label)
     scopes = {
         ALL: {
@@ -100,7 +98,7 @@ def run(tmp_path: Path, label: str, top1: float = 0.5, **facts: object) -> Shown
 def difference(
     first: str, second: str, name: str, value: float, p: float, **more: object
 ) -> Difference:
-    """How a run differs from another in a metric, with an interval of ± 0.15."""
+    """Make a difference between two runs, with an interval of ± 0.15."""
     numbers = {
         "difference": value,
         "low": value - 0.15,
@@ -119,13 +117,13 @@ def difference(
     return Difference(first=first, second=second, metric=name, **numbers, **about)
 
 
-def text_of(page_folder: Path, *groups: RunGroup) -> str:
+def write_page(page_folder: Path, *groups: RunGroup) -> str:
     lay_out_page(groups).write(page_folder / "page.html")
     return (page_folder / "page.html").read_text()
 
 
-def validated(value: float, pool: int = 30) -> dict[str, object]:
-    """What a training measured on held-out pictures, as eval-retrieval notes it."""
+def make_validation(value: float, pool: int = 30) -> dict[str, object]:
+    """Make the validation result of a training, as eval-retrieval stores it."""
     return {
         "metric": "top1",
         "value": value,
@@ -133,11 +131,15 @@ def validated(value: float, pool: int = 30) -> dict[str, object]:
     }
 
 
-def sweep(
+def make_sweep(
     tmp_path: Path, top1: dict[str, float], validation: dict[str, object] | None = None
 ) -> ShownRun:
-    """An evaluated sweep, with top-1 on test of each variant, and what their trainings
-    validated.
+    """Write an evaluated sweep.
+
+    Args:
+        tmp_path: Folder of the test.
+        top1: Top-1 on the test set by variant.
+        validation: Validation result by variant.
     """
     folder = RunFolder(tmp_path / "runs/eval-retrieval/sweep")
     scopes = {
@@ -156,10 +158,8 @@ def sweep(
     return ShownRun("sweep", folder)
 
 
-def bold_rows(group: RunGroup, title: str) -> tuple[str, list[str]]:
-    """Give the note of a table, and the labels of the rows whose every value is
-    bold.
-    """
+def find_bold_rows(group: RunGroup, title: str) -> tuple[str, list[str]]:
+    """Return the note of a table, and the labels of its bold rows."""
     table = next(
         table for table in lay_out_tables(group) if table.title.startswith(title)
     )
@@ -179,29 +179,31 @@ def test_where_validation_cannot_choose_a_variant_it_is_stamped_chosen_on_test(
     tmp_path,
 ):
     validation = {
-        "none": validated(0.2),
-        "zero": validated(0.3),
-        "half": validated(0.4, pool=60),
+        "none": make_validation(0.2),
+        "zero": make_validation(0.3),
+        "half": make_validation(0.4, pool=60),
     }
-    run = sweep(tmp_path, TOP1, validation)
+    run = make_sweep(tmp_path, TOP1, validation)
 
     finding = state_finding(run.measurements)
     assert "10 % to 50 %" in finding and "“none” with 50 %" in finding
     assert "chosen on test among 3" in finding
-    note, bold = bold_rows(RunGroup([run]), "By variant")
+    note, bold = find_bold_rows(RunGroup([run]), "By variant")
     assert note.startswith("Bold: best, chosen on test among 3.") and bold == ["none"]
 
 
 def test_the_variant_that_is_best_on_validation_is_named_with_its_test_score(
     tmp_path,
 ):
-    run = sweep(
-        tmp_path, TOP1, {name: validated(value) for name, value in VALIDATION.items()}
+    run = make_sweep(
+        tmp_path,
+        TOP1,
+        {name: make_validation(value) for name, value in VALIDATION.items()},
     )
 
     finding = state_finding(run.measurements)
     assert "validation (top-1)" in finding and "“half” with 30 %" in finding
-    note, bold = bold_rows(RunGroup([run]), "By variant")
+    note, bold = find_bold_rows(RunGroup([run]), "By variant")
     assert note.startswith("Bold: best on validation (top-1).") and bold == ["half"]
 
 
@@ -289,16 +291,16 @@ def test_every_warning_stands_in_one_place_before_the_numbers(tmp_path):
         "answers": [answer("at chance")],
         "warnings": ["clip is ill"],
     }
-    page = text_of(tmp_path, RunGroup([run(tmp_path, "ours", **facts)]))
+    page = write_page(tmp_path, RunGroup([run(tmp_path, "ours", **facts)]))
     place = page.index("Read this before using the numbers")
-    for says in ("† Simulated:", "Retrieval is at chance", "clip is ill"):
-        assert says in page[place : page.index("</section>", place)]
+    for phrase in ("† Simulated:", "Retrieval is at chance", "clip is ill"):
+        assert phrase in page[place : page.index("</section>", place)]
 
 
 def test_every_caveat_has_a_sentence_of_its_own(tmp_path):
     runs = [run(tmp_path, f"run{n}", caveats=[one]) for n, one in enumerate(CAVEATS)]
-    said = ["\n".join(lay_out_page([RunGroup([shown])]).warnings) for shown in runs]
-    assert len({*said}) == len(said) == len(MEANINGS)
+    warnings = ["\n".join(lay_out_page([RunGroup([shown])]).warnings) for shown in runs]
+    assert len(set(warnings)) == len(warnings) == len(MEANINGS)
 
 
 TEST = "sign flips over 40 pictures, for these 2 subjects"
@@ -324,7 +326,7 @@ def test_runs_that_are_compared_stand_below_one_another_with_the_best_and_signs(
     tmp_path,
 ):
     group = compared(tmp_path)
-    page = text_of(tmp_path, group)
+    page = write_page(tmp_path, group)
     assert "aligned is better than base in top-1: 50 % against 25 %" in page
     assert "Not compared: other: another gallery" in page and "few subjects" in page
     runs = lay_out_tables(group)[0]
@@ -353,14 +355,14 @@ def test_tables_for_papers_have_means_deviations_the_best_and_signs_that_are_exp
     assert r"mean rank $\downarrow$" in latex and latex.count(r"\\") == 3
     assert r"** p $\leq$ .01" in latex and r"6 metrics $\times$ 2 runs" in latex
     assert latex.isascii()
-    for said in (
+    for fact in (
         "standard deviation over 2 subjects",
         "Bold: best",
         "** p ≤ .01",
         "differs from aligned",
         TEST,
     ):
-        assert said in table.title
+        assert fact in table.title
 
 
 SET_UPS = {
@@ -421,7 +423,7 @@ def test_captions_and_methods_count_a_picture_once_however_many_saw_it(tmp_path)
     shown = run(tmp_path, "ours", stimuli=20)
     unknown = run(tmp_path, "shared")
 
-    words = "20 test pictures, 2 people, among 100 candidates"
-    assert words in paper_table(RunGroup([shown])).title
-    assert f"were measured on {words}" in describe_methods([RunGroup([shown])])
+    items = "20 test pictures, 2 people, among 100 candidates"
+    assert items in paper_table(RunGroup([shown])).title
+    assert f"were measured on {items}" in describe_methods([RunGroup([shown])])
     assert "40 test pictures, 2 people" in paper_table(RunGroup([unknown])).title

@@ -1,6 +1,4 @@
-"""The page on a subject's signals: what it measures of simulated ones, and the command
-that draws it.
-"""
+"""Page on the signals of a subject: its numbers for simulated signals, and `check`."""
 
 import json
 import re
@@ -21,8 +19,8 @@ from brainhive_cli.reports.drawings import draw_slices
 pytest.importorskip("matplotlib")
 
 
-def recording(signal_sd, stimuli=400, repetitions=8):
-    """Simulate channel 0 as noise, channel 1 as signal and noise of sd 1."""
+def simulate_recording(signal_sd, stimuli=400, repetitions=8):
+    """Simulate noise in channel 0, and signal plus noise of sd 1 in channel 1."""
     random = np.random.default_rng(0)
     signal = random.normal(size=(stimuli, 1, 2, 5)) * np.array([0, signal_sd])[:, None]
     noise = random.normal(size=(stimuli, repetitions, 2, 5))
@@ -33,17 +31,22 @@ def recording(signal_sd, stimuli=400, repetitions=8):
 
 def test_split_half_reliability_is_that_of_the_simulation():
     counts, _, split_half, ceiling = measure_reliability(
-        recording(signal_sd=0.5), "test"
+        simulate_recording(signal_sd=0.5), "test"
     )
-    expected = 0.25 / (0.25 + 1 / 8)  # of the means of all eight
+    expected = 0.25 / (0.25 + 1 / 8)  # reliability of the mean of eight repetitions
     assert abs(split_half[1].mean() - expected) < 0.03
     assert abs(split_half[0].mean()) < 0.1
     assert abs(ceiling[1].mean() - 100 * expected) < 3 and ceiling[0].mean() < 8
     assert counts.tolist() == [8] * 400
 
 
-def drifting(order, repetitions=8):
-    """Simulate noise with a slow drift of stimuli [n] in the order of time."""
+def simulate_drift(order, repetitions=8):
+    """Simulate noise with a slow drift.
+
+    Args:
+        order: Stimulus of each trial [n] in the order of time.
+        repetitions: Repetitions of each stimulus.
+    """
     random, trials = np.random.default_rng(0), len(order)
     drift = np.cumsum(random.normal(size=(trials, 12, 1)), 0) * 0.1
     line = np.argsort(order, kind="stable")  # repetitions in the order of time
@@ -72,18 +75,18 @@ def test_slow_drift_is_no_reliability_of_noise():
     """
     stimuli = np.repeat(np.arange(100), 8)
     with pytest.raises(BrainhiveError, match="follow one another"):
-        measure_reliability(drifting(stimuli), "test")
+        measure_reliability(simulate_drift(stimuli), "test")
     _, _, split_half, ceiling = measure_reliability(
-        drifting(np.random.default_rng(1).permutation(stimuli)), "test"
+        simulate_drift(np.random.default_rng(1).permutation(stimuli)), "test"
     )
     assert abs(np.median(split_half)) < 0.1 and np.median(ceiling) < 10
 
 
-def check(*words):
-    return CliRunner().invoke(app, ["check", *map(str, words)])
+def check(*arguments):
+    return CliRunner().invoke(app, ["check", *map(str, arguments)])
 
 
-def voxels(stimuli=30):
+def simulate_voxels(stimuli=30):
     random = np.random.default_rng(0)
     signal = random.normal(size=(stimuli, 3, 12, 1)).astype(np.float32)
     regions = {"V1": np.arange(12) < 6, "FFA": np.arange(12) > 8}
@@ -98,19 +101,21 @@ def voxels(stimuli=30):
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", ("sensors", "voxels"))
 def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind):
-    made = recording(1.0, stimuli=30) if kind == "sensors" else voxels()
+    recording = (
+        simulate_recording(1.0, stimuli=30) if kind == "sensors" else simulate_voxels()
+    )
     path = tmp_path / "signals/lab/default/sub-01.h5"
     path.parent.mkdir(parents=True)
-    SignalStore.write(path, {"test": made})
+    SignalStore.write(path, {"test": recording})
 
-    found = check(path, "--plots", "--json")
+    result = check(path, "--plots", "--json")
 
-    assert found.exit_code == 0, found.output
-    (store,) = json.loads(found.stdout)["details"]["stores"].values()
+    assert result.exit_code == 0, result.output
+    (store,) = json.loads(result.stdout)["details"]["stores"].values()
     figures = store["reliability"]["test"]
     assert figures["stimuli"] == 30
     page = (path.with_suffix("") / "sub-01.html").read_text()
-    # those of the first screen stand there alone
+    # figures at the top of the page are not repeated below
     assert page.count("<figure") == 3
     assert "lab/default/sub-01" in page
     measured = {

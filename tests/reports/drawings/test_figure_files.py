@@ -1,4 +1,4 @@
-"""Figures as files: each in three formats, by names that are safe, with its caveats."""
+"""Figures as files: three formats, safe file names, and titles with caveats."""
 
 import re
 from dataclasses import replace
@@ -31,35 +31,38 @@ CAVEAT = next(iter(CAVEATS))
 LOSS = Curve("Loss", "epoch", [1, 2], [CurveLine("train", [1.0, 0.5])])
 
 
-def run(
-    tmp_path: Path, *drawn: Artifact, name: str = "lab-0123456789", label: str = ""
+def make_run(
+    tmp_path: Path,
+    *run_artifacts: Artifact,
+    name: str = "lab-0123456789",
+    label: str = "",
 ) -> ShownRun:
-    """A finished run that shows these artifacts."""
+    """Write a finished run with these artifacts."""
     folder = RunFolder(tmp_path / "runs/lab" / name)
-    artifacts.write(folder, drawn)
+    artifacts.write(folder, run_artifacts)
     folder.write_text("recipe.yaml", "epochs: 3\n")
-    about = {
+    context = {
         "seeds": (1,),
         "protocol": "intra, lab",
         "split": "test",
         "interval": "t over subjects",
     }
     metric = Metric(
-        "top1", 0.5, n=40, pool=100, chance=0.01, low=0.4, high=0.6, **about
+        "top1", 0.5, n=40, pool=100, chance=0.01, low=0.4, high=0.6, **context
     )
     folder.finish(Measurements({ALL: {"top1": metric}}, facts=Facts(caveats=[CAVEAT])))
     return ShownRun(label or name, folder)
 
 
-def names_of(paths: list[Path]) -> list[str]:
-    """Give the names without suffix, each once."""
+def list_names(paths: list[Path]) -> list[str]:
+    """List the file names without suffix, each once."""
     return list(
         dict.fromkeys(re.sub(r"\.(svg|png|pdf)$", "", path.name) for path in paths)
     )
 
 
-def sheet(tmp_path: Path, rows: int = 5) -> Sheet:
-    """A sheet whose pictures are those of the run of `run`."""
+def make_sheet(tmp_path: Path, rows: int = 5) -> Sheet:
+    """Make a sheet with pictures of the run that `make_run` writes."""
     folder = RunFolder(tmp_path / "runs/lab/lab-0123456789")
     file = artifacts.save_picture(folder, "a", Image.new("RGB", (8, 8), "red"))
     tiles = [
@@ -76,7 +79,7 @@ def sheet(tmp_path: Path, rows: int = 5) -> Sheet:
 
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
-    """Draw few pixels: figures for papers have 600 an inch."""
+    """Save coarse PNG files, because 600 pixels per inch take long."""
     for module in (drawings, run_page):
         monkeypatch.setattr(module, "PNG_DPI", 50)
 
@@ -88,12 +91,12 @@ def test_each_figure_is_saved_in_each_format_and_a_damaged_one_is_one_line(tmp_p
             "Matrix", [[1.0, None], [0.0, 1.0]], rows=["a", "b"], columns=["c", "d"]
         ),
         Topomap("Head", [Point(0, 0.5, "Oz", 1.0), Point(0.5, 0, "C4", -1.0)]),
-        sheet(tmp_path),
+        make_sheet(tmp_path),
     ]
-    made = run(tmp_path, *shown)
-    paths = save_figures([RunGroup([made])], tmp_path / "figures")
+    run = make_run(tmp_path, *shown)
+    paths = save_figures([RunGroup([run])], tmp_path / "figures")
     titles = ("Loss", "Matrix", "Head", "Retrieved")
-    assert names_of(paths) == [f"lab-0123456789-{title}" for title in titles]
+    assert list_names(paths) == [f"lab-0123456789-{title}" for title in titles]
     assert (
         sorted((tmp_path / "figures").iterdir()) == sorted(paths)
         and len(paths) == 4 * 3
@@ -111,21 +114,25 @@ def test_each_figure_is_saved_in_each_format_and_a_damaged_one_is_one_line(tmp_p
                 png.width == 50 * drawings.WIDTH_INCH
                 and abs(png.info["dpi"][0] - 50) < 1
             )
-    # of 5
+    # three of the five rows are saved
     assert (tmp_path / "figures/lab-0123456789-Retrieved.svg").read_text().count(
         "rank 1"
     ) == 3
-    made = run(tmp_path, sheet(tmp_path))
-    (made.folder.path / "artifacts/a.webp").write_bytes(b"RIFF")
-    with pytest.raises(MissingData, match=r"a\.webp"):
-        save_figures([RunGroup([made])], tmp_path / "again")
+    run = make_run(tmp_path, make_sheet(tmp_path))
+    (run.folder.path / "artifacts/a.webp").write_bytes(b"RIFF")
+    with pytest.raises(MissingData) as caught:
+        save_figures([RunGroup([run])], tmp_path / "again")
+    assert "a.webp" in str(caught.value)
 
 
 @pytest.mark.nightly
 def test_a_figure_carries_the_caveats_of_its_run_and_the_label_where_there_are_several(
     tmp_path,
 ):
-    one, other = run(tmp_path, LOSS), run(tmp_path, LOSS, name="other-0123456789")
+    one, other = (
+        make_run(tmp_path, LOSS),
+        make_run(tmp_path, LOSS, name="other-0123456789"),
+    )
     save_figures([RunGroup([one])], tmp_path / "one")
     text = (tmp_path / "one/lab-0123456789-Loss.svg").read_text()
     assert f"Loss ({CAVEAT})" in text and "lab-0123456789" not in text
@@ -139,7 +146,7 @@ def test_a_figure_carries_the_caveats_of_its_run_and_the_label_where_there_are_s
 def test_labels_and_titles_become_names_that_are_safe_and_do_not_collide(tmp_path):
     titles = ["../../Loss: <b>", "..  LOSS  B", "ß–"]
     drawn = [replace(LOSS, title=title) for title in titles]
-    shown = run(tmp_path, *drawn, label="a/b\\c: über")
-    names = names_of(save_figures([RunGroup([shown])], tmp_path / "figures"))
+    shown = make_run(tmp_path, *drawn, label="a/b\\c: über")
+    names = list_names(save_figures([RunGroup([shown])], tmp_path / "figures"))
     assert names == ["a-b-c-uber-Loss-b", "a-b-c-uber-LOSS-B-2", "a-b-c-uber"]
     assert {path.parent for path in tmp_path.rglob("*.svg")} == {tmp_path / "figures"}

@@ -1,6 +1,4 @@
-"""Sheets: the stimulus first, what belongs to it next to it, with text that touches no
-other.
-"""
+"""Sheets: rows of pictures with text that does not overlap."""
 
 from itertools import combinations
 from pathlib import Path
@@ -18,14 +16,14 @@ RED, BLUE = (
     np.full((count, 8, 8, 3), colour, np.uint8)
     for count, colour in ((6, (200, 0, 0)), (6, (0, 0, 200)))
 )
-WORDS = [
+CAPTIONS = [
     "scrambledpix_over_a_shoe",
     "A CASTLE OF MANY WINDOWS AT NIGHT",
     "PixCorr\N{NO-BREAK SPACE}0.50  a-long-name-of-an-encoder\N{NO-BREAK SPACE}1.00",
 ]
 
 
-def drawn(
+def draw_sheet(
     tmp_path: Path, rows: list[list[DrawnTile]], title: str = "", **more: float
 ) -> np.ndarray:
     save_sheet(title, rows, tmp_path / "sheet.png", **more)
@@ -33,10 +31,12 @@ def drawn(
         return np.asarray(png.convert("RGB")).astype(int)
 
 
-def corners(sheet: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first and the last pixel, by row and column, of a colour."""
-    at = np.argwhere(np.abs(sheet - colour).max(2) < 3)
-    return at.min(0), at.max(0)
+def find_corners(
+    sheet: np.ndarray, colour: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the first and the last pixel [row, column] of a colour."""
+    positions = np.argwhere(np.abs(sheet - colour).max(2) < 3)
+    return positions.min(0), positions.max(0)
 
 
 def test_each_item_has_a_row_of_its_own_pictures(tmp_path):
@@ -45,16 +45,19 @@ def test_each_item_has_a_row_of_its_own_pictures(tmp_path):
         [DrawnTile(BLUE[0] // 2), DrawnTile(RED[0] // 2)],
     ]
 
-    sheet = drawn(tmp_path, rows)
+    sheet = draw_sheet(tmp_path, rows)
 
-    (red, _), (blue, _) = corners(sheet, RED[0, 0, 0]), corners(sheet, BLUE[0, 0, 0])
+    (red, _), (blue, _) = (
+        find_corners(sheet, RED[0, 0, 0]),
+        find_corners(sheet, BLUE[0, 0, 0]),
+    )
     (dark_blue, _), (dark_red, _) = (
-        corners(sheet, BLUE[0, 0, 0] // 2),
-        corners(sheet, RED[0, 0, 0] // 2),
+        find_corners(sheet, BLUE[0, 0, 0] // 2),
+        find_corners(sheet, RED[0, 0, 0] // 2),
     )
     assert red[0] == blue[0] < dark_blue[0] == dark_red[0]
     assert red[1] == dark_blue[1] < blue[1] == dark_red[1]
-    first, last = corners(sheet, RED[0, 0, 0])
+    first, last = find_corners(sheet, RED[0, 0, 0])
     assert np.abs(last - first - SIDE_INCH * SHEET_DPI).max() < 4  # a square
 
 
@@ -71,13 +74,13 @@ def test_words_below_a_picture_touch_no_others_and_stay_on_the_sheet(
 
     monkeypatch.setattr(Text, "draw", record)
     rows = [[DrawnTile(None, ["heading of a column"]) for _ in range(columns)]]
-    rows += [[DrawnTile(RED[0], WORDS) for _ in range(columns)] for _ in range(3)]
+    rows += [[DrawnTile(RED[0], CAPTIONS) for _ in range(columns)] for _ in range(3)]
     title = (
         "12 of 200 pictures, drawn at random (seed 0); brainhive, of shuffled signals, "
         * 3
     )
 
-    sheet = drawn(tmp_path, rows, title, width_inch=width_inch)
+    sheet = draw_sheet(tmp_path, rows, title, width_inch=width_inch)
 
     boxes = [*drawn_boxes.values()]
     assert len(boxes) == 1 + 4 * columns

@@ -1,6 +1,4 @@
-"""The page in a real browser: the system's Chromium through Playwright's Python
-package.
-"""
+"""Page in a real browser: Chromium of the system, controlled by Playwright."""
 
 import os
 import shutil
@@ -103,8 +101,9 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clips_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two rows of two clips, in VP9: a Chromium without licensed codecs plays no
-    H.264.
+    """Write a page with two rows of two clips.
+
+    The codec is VP9, because Chromium without licensed codecs does not play H.264.
     """
     av = pytest.importorskip("av", reason="PyAV is not installed")
     folder = tmp_path_factory.mktemp("clips")
@@ -172,9 +171,7 @@ def test_clips_of_a_row_play_together_and_no_controls_cover_them(browser, clips_
 
 @pytest.fixture
 def opened(browser: Any, page_file: Path) -> Iterator[Any]:
-    """Open the page in some width and scheme; what the browser complained of is in
-    `complaints`.
-    """
+    """Return a function that opens the page, and lists errors of the browser."""
     contexts = []
 
     def open_page(width: int = DESK, scheme: str = "light") -> tuple[Any, list[str]]:
@@ -183,15 +180,16 @@ def opened(browser: Any, page_file: Path) -> Iterator[Any]:
         )
         contexts.append(context)
         page, complaints = context.new_page(), list[str]()
-        page.on("console", lambda said: complaints.append(said.text))
+        page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "request",
-            lambda asked: (
-                asked.url.startswith(("file:", "data:")) or complaints.append(asked.url)
+            lambda request: (
+                request.url.startswith(("file:", "data:"))
+                or complaints.append(request.url)
             ),
         )
-        page.on("requestfailed", lambda asked: complaints.append(asked.url))
+        page.on("requestfailed", lambda request: complaints.append(request.url))
         page.goto(page_file.as_uri())
         return page, complaints
 
@@ -226,13 +224,13 @@ def test_nothing_fails_is_fetched_or_lost_off_screen(opened):
     )
     assert slabs == []
     colours = "drawn => drawn.map(one => getComputedStyle(one))"
-    lines = page.locator(".curve svg path").evaluate_all(
+    line_colours = page.locator(".curve svg path").evaluate_all(
         f"{colours}.map(style => style.stroke)"
     )
-    words = page.locator(".curve svg text").evaluate_all(
+    text_colours = page.locator(".curve svg text").evaluate_all(
         f"{colours}.map(style => style.fill)"
     )
-    assert "rgb(86, 168, 232)" in lines and {*words} == {
+    assert "rgb(86, 168, 232)" in line_colours and set(text_colours) == {
         "rgb(230, 232, 234)",
         "rgb(160, 168, 178)",
     }

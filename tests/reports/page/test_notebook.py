@@ -1,6 +1,4 @@
-"""What a notebook shows: the page of a run in a frame, and tables, with every text as
-text.
-"""
+"""Notebook output: the page of a run in a frame, and tables with escaped texts."""
 
 import html
 import re
@@ -18,18 +16,18 @@ SCRIPT = "<script>alert('x')</script>"
 CAVEAT = next(iter(CAVEATS))
 
 
-def run_of(tmp_path: Path, name: str = "lab") -> RunFolder:
-    """A finished run with a metric and a caveat."""
+def make_run(tmp_path: Path, name: str = "lab") -> RunFolder:
+    """Write a finished run with a metric and a caveat."""
     folder = RunFolder(tmp_path / "runs/lab" / name)
     folder.write_text("recipe.yaml", "epochs: 3\n")
-    about = {
+    context = {
         "seeds": (1,),
         "protocol": "lab",
         "split": "test",
         "interval": "t over subjects",
     }
     metric = Metric(
-        "top1", 0.5, n=40, pool=100, chance=0.01, low=0.4, high=0.6, **about
+        "top1", 0.5, n=40, pool=100, chance=0.01, low=0.4, high=0.6, **context
     )
     folder.finish(Measurements({ALL: by_name([metric])}, facts=Facts(caveats=[CAVEAT])))
     return folder
@@ -48,24 +46,24 @@ def test_the_document_of_the_frame_is_the_page(tmp_path):
 
 def test_texts_of_a_table_are_escaped_and_the_best_is_bold():
     rows = [[SCRIPT, TableCell("0.9", f"{SCRIPT}", 0.9, True, "*")], ["b", 0.5]]
-    shown = frame_table(
+    output = frame_table(
         Table(f"Caption {SCRIPT}", [SCRIPT, "top-1"], rows, note=SCRIPT), [SCRIPT]
     )
-    assert "<script" not in shown and shown.count("&lt;script&gt;") == 6
+    assert "<script" not in output and output.count("&lt;script&gt;") == 6
     assert (
-        "<b>0.9</b>*<br><small>" in shown
-        and shown.count("<b>") == 1
-        and "<td>0.500</td>" in shown
+        "<b>0.9</b>*<br><small>" in output
+        and output.count("<b>") == 1
+        and "<td>0.500</td>" in output
     )
 
 
 def test_a_comparison_shows_labels_as_text_caveats_and_reasons(tmp_path):
     runs = [
-        ShownRun(SCRIPT, run_of(tmp_path, "a")),
-        ShownRun("base", run_of(tmp_path, "b")),
+        ShownRun(SCRIPT, make_run(tmp_path, "a")),
+        ShownRun("base", make_run(tmp_path, "b")),
     ]
-    shown = Comparison(
+    output = Comparison(
         [RunGroup(runs, not_compared=["base has no values"])]
     )._repr_html_()
-    assert "<script" not in shown and "&lt;script&gt;" in shown and CAVEAT in shown
-    assert "Not compared: base has no values." in shown and "<b>" not in shown
+    assert "<script" not in output and "&lt;script&gt;" in output and CAVEAT in output
+    assert "Not compared: base has no values." in output and "<b>" not in output

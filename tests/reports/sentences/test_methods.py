@@ -1,4 +1,4 @@
-"""The methods paragraph says what was used and no more, and cites who made it."""
+"""Methods paragraph: it describes the parts of a run and cites their papers."""
 
 import json
 import re
@@ -25,8 +25,8 @@ from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.set_ups import describe_recipe
 from tests.worlds.command_fixtures import COLOURS, DEMO, SMALL, Go, at_home
 
-FEW = (*SMALL, "train.epochs=2", "subjects=1")
-PAPERS = re.compile(r" \((?:[^()]+ \d{4}(?:; )?)+\)")
+SHORT_TRAINING = (*SMALL, "train.epochs=2", "subjects=1")
+CITATIONS = re.compile(r" \((?:[^()]+ \d{4}(?:; )?)+\)")
 NUMBER = re.compile(r"(?<![\w.-])\d+(?:[.,]\d+)*(?:e-?\d+)?(?![\w])")
 """A number that stands alone, unlike those in names such as top-1, PO7 or clip-b32."""
 
@@ -39,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def runs(home: Path, go: Go) -> dict[str, list[Path]]:
-    """The training and the test of an LDA on recorded fMRI, and of a network."""
+    """Train and test an LDA on recorded fMRI, and a network on simulated EEG."""
     go("demo", "real=true")
     found = {
         "lda": [
@@ -48,7 +48,7 @@ def runs(home: Path, go: Go) -> dict[str, list[Path]]:
         ]
     }
     go("embed", DEMO, f"encoders=[{COLOURS!r}]")
-    trained = go("train-align", *FEW).folder
+    trained = go("train-align", *SHORT_TRAINING).folder
     found["brain-mlp"] = [
         trained,
         go("eval-retrieval", f"run={trained}", "sheet_rows=0").folder,
@@ -56,22 +56,20 @@ def runs(home: Path, go: Go) -> dict[str, list[Path]]:
     return found
 
 
-def grouped(folder: Path) -> list[RunGroup]:
+def make_groups(folder: Path) -> list[RunGroup]:
     return [RunGroup([ShownRun("run", RunFolder(folder))])]
 
 
-def numbers_of(value: Any) -> Iterator[str]:
-    """Numbers of a recipe or of metrics, those in their texts too, and the lengths of
-    their lists.
-    """
+def list_numbers(value: Any) -> Iterator[str]:
+    """List all numbers in nested values, also in texts, and the lengths of lists."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from numbers_of(key)
-            yield from numbers_of(inner)
+            yield from list_numbers(key)
+            yield from list_numbers(inner)
     elif isinstance(value, list):
         yield str(len(value))
         for inner in value:
-            yield from numbers_of(inner)
+            yield from list_numbers(inner)
     elif isinstance(value, str):
         yield from NUMBER.findall(value)
     elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -81,35 +79,43 @@ def numbers_of(value: Any) -> Iterator[str]:
 @pytest.mark.nightly
 def test_every_number_of_the_paragraph_is_one_of_the_recipe_or_the_metrics(runs):
     for trained, tested in runs.values():
-        known = set(numbers_of(yaml.safe_load((trained / "recipe.yaml").read_text())))
+        recipe_numbers = set(
+            list_numbers(yaml.safe_load((trained / "recipe.yaml").read_text()))
+        )
         for path in (
             trained / "metrics.json",
             tested / "metrics.json",
             tested / "environment.json",
         ):
-            known |= set(numbers_of(json.loads(path.read_text())))
+            recipe_numbers |= set(list_numbers(json.loads(path.read_text())))
 
         for folder in (trained, tested):
-            said = PAPERS.sub("", describe_methods(grouped(folder)))
-            said = re.sub(r"Brainhive \S+ and PyTorch \S+|95 %", "", said)
-            assert {number for number in NUMBER.findall(said)} - known == set(), said
+            paragraph = CITATIONS.sub("", describe_methods(make_groups(folder)))
+            paragraph = re.sub(r"Brainhive \S+ and PyTorch \S+|95 %", "", paragraph)
+            assert set(NUMBER.findall(paragraph)) <= recipe_numbers, paragraph
 
 
 @pytest.mark.nightly
 def test_a_trained_model_is_said_with_its_steps_loss_and_epoch(runs):
     for folder in runs["brain-mlp"]:
-        said = describe_methods(grouped(folder))
-        assert "BrainHiVE's brain MLP (Zheng et al. 2026" in said and "α" not in said
+        paragraph = describe_methods(make_groups(folder))
+        assert (
+            "BrainHiVE's brain MLP (Zheng et al. 2026" in paragraph
+            and "α" not in paragraph
+        )
         assert (
             "2 epochs in batches of 64 by AdamW on CLIP's contrastive loss with a "
             "learning rate of 0.002"
-        ) in said
-        assert "The epoch with the best validation top-1 was kept" in said
+        ) in paragraph
+        assert "The epoch with the best validation top-1 was kept" in paragraph
 
 
 def test_haxby_and_this_software_are_cited_and_no_method_that_did_not_run(runs):
     for folder in runs["lda"]:
-        said, cited = describe_methods(grouped(folder)), list_citations(grouped(folder))
+        paragraph, cited = (
+            describe_methods(make_groups(folder)),
+            list_citations(make_groups(folder)),
+        )
         keys = re.findall(r"^@\w+\{(.+),$", cited, re.M)
         assert keys == [
             *(
@@ -122,12 +128,17 @@ def test_haxby_and_this_software_are_cited_and_no_method_that_did_not_run(runs):
             ),
             "brainhive",
         ]
-        assert "subject 1 of haxby2001 (Haxby et al. 2001; Hanke et al. 2009)" in said
-        assert "Brainhive maintainers 2026" in said and "Zheng" not in said + cited
+        assert (
+            "subject 1 of haxby2001 (Haxby et al. 2001; Hanke et al. 2009)" in paragraph
+        )
+        assert (
+            "Brainhive maintainers 2026" in paragraph
+            and "Zheng" not in paragraph + cited
+        )
 
 
 def test_the_paragraph_of_a_recipe_says_what_its_model_reads(tmp_path):
-    for recipe, words in (
+    for recipe, phrase in (
         (
             "papers/brain-diffuser",
             "with penalties α of 50000 for latent, 60000 for image, 100000 for text",
@@ -148,16 +159,16 @@ def test_the_paragraph_of_a_recipe_says_what_its_model_reads(tmp_path):
                 facts=Facts(set_up={"dataset": "lab", "subjects": [1], **set_up})
             )
         )
-        assert words in describe_methods(grouped(folder.path))
+        assert phrase in describe_methods(make_groups(folder.path))
 
 
 def test_papers_are_named_by_authors_and_year():
-    for keys, named in (
+    for keys, name in (
         ([], ""),
         (["he2020", "brainhive"], " (He and Wu 2020; Brainhive maintainers 2026)"),
         (["oquab2024", "bridge2026", "unknown"], " (Oquab et al. 2024; BRIDGE 2026)"),
     ):
-        assert name_papers(keys) == named
+        assert name_papers(keys) == name
     assert [
         key
         for key in REFERENCES

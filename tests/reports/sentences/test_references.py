@@ -1,6 +1,4 @@
-"""Every part and data set names the papers behind it, and references.bib has each of
-them.
-"""
+"""Papers of parts and data sets: each is named, and references.bib has its entry."""
 
 import re
 from pathlib import Path
@@ -21,11 +19,11 @@ ENTRIES = {
     for entry in re.finditer(r"^@\w+\{(\S+),\n(?:  .+\n)+\}$", BIBTEX, re.M)
 }
 WITHOUT_PAPERS = {"categories", "demo", "demo-films", "image-folder", "simulated"}
-"""Data sets of the user, of the demo, or of another data set's pictures."""
+"""Data sets of the user or of the demo, and data sets with pictures of others."""
 
 
 def field(key: str, name: str) -> str:
-    """A field of an entry, without its outer braces; empty where it has none."""
+    """Return a field of an entry without its outer braces. Empty if it is absent."""
     found = re.search(rf"^  {name} *= \{{(.*)\}},?$", ENTRIES[key], re.M)
     return found[1] if found else ""
 
