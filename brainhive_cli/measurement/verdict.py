@@ -1,11 +1,13 @@
-"""Whether the seen stimuli rank better than others, by one test that has the power
-which the data have.
+"""Verdict on retrieval: permutation tests of the mean rank of the seen stimuli.
+
+The verdict answers one or two questions. Which stimulus was seen? If concepts have
+several stimuli: which concept was seen? Labels are exchanged only within parts of the
+recording in which they were interleaved (see `measurement.interleaving`).
 """
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,15 +24,15 @@ from brainhive_cli.measurement.units import (
 )
 
 MAX_PERMUTATIONS = 4_999
-"""Permutations, with the identity, where there are more; a p of .05 then has a standard
-error of .003.
+"""Largest number of permutations besides the identity. The standard error of a p of .05
+is then .003.
 """
-MAX_LOOKED_UP = 2**22
-"""Ranks that are looked up at once, to bound memory."""
+MAX_LOOKUPS = 2**22
+"""Largest number of ranks that are looked up in one step, which bounds the memory."""
 ROUNDING = 1e-9
-"""Mean ranks closer than this are equal."""
-STIMULUS, CONCEPT, UNITS = "which {}", "which concept", "over {}"
-"""The questions: of all stimuli, and where concepts have several stimuli."""
+"""Largest difference between equal mean ranks."""
+CONCEPT_QUESTION = "which concept"
+"""Name of the question for the concept that was seen."""
 
 
 def judge(
@@ -46,262 +48,352 @@ def judge(
     concept_problem: str = "",
     pool: int | None = None,
 ) -> list[Answer]:
-    """Test whether labels belong to signals, for these subjects: the mean rank with
-    labels permuted.
+    """Test if the labels belong to the signals, by the mean rank under permuted labels.
 
-    One permutation serves all subjects: wrong labels that all share are then as
-    probable as any others. The first answer is the verdict: which stimulus was seen,
-    or, from ten concepts of which any has several stimuli, the sign-flip test over
-    concepts, each with its own weight. Below ten concepts, and next to that
-    verdict, stand both questions: which stimulus (exchanged within concepts) and which
-    concept. Whatever is asked, labels are compared within the parts of the recording in
-    which they were interleaved.
+    The answers hold for these subjects. Each permutation is the same for all subjects.
+    Labels that are wrong for all subjects alike are then as probable as any others.
+
+    The answers depend on the design:
+
+    - Held-out trials: which label was shown.
+    - Pictures of ten concepts or more, of which some have several pictures: the verdict
+      is a sign-flip test over concepts. The answers for fewer concepts follow.
+    - Pictures of fewer concepts: which picture was shown, where pictures are exchanged
+      within concepts, and which concept was shown.
+    - Pictures of different concepts, and clips: which stimulus was shown.
 
     Args:
-        ranks: Rank of each candidate by each signal, [N, P] by subject, averaged over
-            seeds; 0 of candidates that were not compared.
-        items: What the signals showed, and what is exchangeable, within which parts of
-            the recording; or why nothing is.
+        ranks: Rank [N, P] of each candidate for the N signals of each subject, averaged
+            over seeds. 0 for a candidate that a signal was not compared with.
+        items: Stimuli or trials that the signals showed, with their units and parts.
         candidates: Names of the P candidates.
-        concept_parts: Part of the recording of each item by name, within which concepts
-            of several stimuli were interleaved; None where that is not known, or they
-            were not.
-        concept_of: Concept of each candidate by name; None: each is one of its own.
-        medium: What an item is, in the singular.
-        label_of: Candidate that an item shows, by name, where items are trials; None:
-            items are candidates.
-        blocks: Block of each trial by name, whose labels are exchanged together; None:
-            each is its own.
-        concept_problem: Why concepts cannot be distinguished from time; empty if they
-            can.
-        pool: Candidates of each signal; default: all.
+        concept_parts: Part of the recording, by name of the item, in which concepts
+            were interleaved. None if it is unknown or if they were not interleaved.
+        concept_of: Concept of each candidate by name. None if each candidate is a
+            concept of its own.
+        medium: Description of a stimulus in the singular.
+        label_of: Candidate that each item shows, by name, if the items are trials. None
+            if the items are candidates.
+        blocks: Block of each trial by name, whose labels are exchanged together. None
+            if each trial is a block of its own.
+        concept_problem: Reason why concepts cannot be distinguished from time. Empty if
+            they can.
+        pool: Number of candidates of each signal. By default all of them.
+
+    Returns:
+        The answers. The first one is the verdict.
 
     Source: Hoeffding 1951 (combinatorial permutation statistic); Phipson and Smyth 2010
     (p with identity).
     """
-    # the null distribution of folds is wider than permuted labels show
-    # (`fold_null_inflation`)
     pool = len(candidates) if pool is None else pool
-    if items.inflation > 1:  # of folds
+    if items.inflation > 1:
+        # folds share training data, so their null distribution is wider
         items = replace(items, inflation=fold_null_inflation(ranks, pool))
-    column = {name: number for number, name in enumerate(candidates)}
-    block_of = {name: (blocks or {}).get(name, name) for name in items.names}
-    columns = {
-        block_of[name]: column[(label_of or {}).get(name, name)] for name in items.names
-    }
 
-    # the C candidates that were shown, and which of them each block shows: [I]
-    candidates_shown = list(dict.fromkeys(columns.values()))
-    (label,) = number_names([[*columns.values()]])
-    # their ranks by the signals of each block, as they count in the mean rank: [I, C]
+    # candidate that each block shows, where a picture is a block of its own
+    column_of = {name: column for column, name in enumerate(candidates)}
+    block_of: dict[Hashable, Hashable] = {}
+    columns: dict[Hashable, int] = {}
+    for name in items.names:
+        block = blocks.get(name, name) if blocks else name
+        candidate = label_of[name] if label_of and name in label_of else name
+        block_of[name] = block
+        columns[block] = column_of[candidate]
+
+    # contribution of each block to the mean rank, if its label were a shown candidate
+    shown_columns = list(dict.fromkeys(columns.values()))
+    (labels,) = number_names([list(columns.values())])
     row_of = {block: row for row, block in enumerate(columns)}
-    table = np.zeros((len(columns), len(candidates_shown)))
-    for matrix, ids in zip(ranks, items.ids, strict=True):
+    contributions = np.zeros((len(columns), len(shown_columns)))
+    for subject_ranks, ids in zip(ranks, items.ids, strict=True):
         rows = [row_of[block_of[name]] for name in ids]
-        np.add.at(table, rows, matrix[:, candidates_shown] / (len(ids) * len(ranks)))
+        shares = subject_ranks[:, shown_columns] / (len(ids) * len(ranks))
+        np.add.at(contributions, rows, shares)
 
-    # trials have one question
-    count = len(items.names)
+    # labels of held-out trials are exchanged block by block
+    n_items = len(items.names)
     if label_of is not None:
-        shown = [
-            [*dict.fromkeys(block_of[name] for name in listed)] for listed in items.ids
-        ]
+        block_ids = []
+        for ids in items.ids:
+            block_ids.append(list(dict.fromkeys(block_of[name] for name in ids)))
         parts = {block_of[name]: part for name, part in items.parts.items()}
-        exchanged = replace(items, ids=shown, units=shown, strata=None, parts=parts)
-        return [_of_stimuli(table, label, exchanged, pool, medium, count)]
+        exchanged = replace(
+            items, ids=block_ids, units=block_ids, strata=None, parts=parts
+        )
+        return [_test_stimuli(contributions, labels, exchanged, pool, medium, n_items)]
 
-    # over units; then items are exchanged within their unit, those of units of one item
-    # with each other
-    questions = []
+    # units are tested as a whole, and then the items within each unit
+    answers = []
     if not items.is_film and not items.are_independent:
         if not items.problem and not concept_problem:
-            questions.append(_over_units(ranks, items, columns, pool, concept_parts))
-        counts = Counter(
-            dict(zip(chain(*items.ids), chain(*items.units), strict=True)).values()
-        )
-        within_units = [
-            [unit if counts[unit] > 1 else None for unit in units]
-            for units in items.units
-        ]
-        items = replace(items, units=items.ids, strata=within_units)
-    questions.append(_of_stimuli(table, label, items, pool, medium, count))
+            answers.append(_test_units(ranks, items, columns, pool, concept_parts))
+        items = replace(items, units=items.ids, strata=_list_strata_of_units(items))
+    answers.append(_test_stimuli(contributions, labels, items, pool, medium, n_items))
 
-    # concepts of several stimuli are asked for by themselves
-    concepts = [(concept_of or {}).get(name, name) for name in items.names]
+    # concepts are tested if they have several stimuli
+    concepts: list[Hashable] = list(items.names)
+    if concept_of is not None:
+        concepts = [concept_of.get(name, name) for name in items.names]
     if len(set(concepts)) < len(concepts) and not items.is_film:
-        questions.append(
-            _of_concepts(table, items, pool, concepts, concept_parts, concept_problem)
+        answers.append(
+            _test_concepts(
+                contributions, items, pool, concepts, concept_parts, concept_problem
+            )
         )
-    return questions
+    return answers
 
 
-def _of_stimuli(
-    table: Float64, label: Int64, items: Items, pool: int, medium: str, count: int
-) -> Answer:
-    """Ask which stimulus was seen: labels are permuted as `Items.permutations` has
-    it.
+def _list_strata_of_units(items: Items) -> list[list[Hashable]]:
+    """List the stratum [N] of each item, by subject, if items are exchanged in units.
+
+    Each unit with several items is a stratum. Units of a single item share a stratum.
     """
-    question = STIMULUS.format(medium)
+    unit_of: dict[Hashable, Hashable] = {}
+    for ids, units in zip(items.ids, items.units, strict=True):
+        unit_of.update(zip(ids, units, strict=True))
+    sizes = Counter(unit_of.values())
+    strata = []
+    for units in items.units:
+        subject_strata: list[Hashable] = []
+        for unit in units:
+            subject_strata.append(unit if sizes[unit] > 1 else None)
+        strata.append(subject_strata)
+    return strata
+
+
+def _test_stimuli(
+    contributions: Float64,
+    labels: Int64,
+    items: Items,
+    pool: int,
+    medium: str,
+    n_items: int,
+) -> Answer:
+    """Test which stimulus was seen, with permutations of `Items.draw_permutations`.
+
+    Args:
+        contributions: Contribution [I, C] of each block to the mean rank, if its label
+            were one of the C candidates that were shown.
+        labels: Column [I] of the candidate that each block shows.
+        items: Blocks, with their strata and parts.
+        pool: Number of candidates of each signal.
+        medium: Description of a stimulus in the singular.
+        n_items: Number of tested items.
+    """
+    question = f"which {medium}"
     if items.problem:
-        return Answer(question, None, None, 1.0, count, pool, items.problem)
-
-    # permutations, in words
+        return _not_tested(question, items.problem, n_items, pool)
     orders = items.draw_permutations(MAX_PERMUTATIONS, 0)
-    total = len(orders) + 1
+    if not len(orders):
+        reason = "no two labels can be exchanged"
+        return _not_tested(question, reason, n_items, pool)
+
+    # describe the permutations, the identity among them
+    count = len(orders) + 1
     if items.is_film:
-        how = (
-            f"all {total} circular shifts"
-            if total == len(items.names)
-            else f"{total:,} circular shifts"
-        )
+        is_complete = count == len(items.names)
+        method = f"all {count}" if is_complete else f"{count:,}"
+        method += " circular shifts"
     else:
-        drawn = (
-            f"{total:,} permutations"
-            if total > MAX_PERMUTATIONS
-            else f"all {total:,} permutations"
-        )
-        blocks = "" if len(items.names) == count else " of blocks"
-        within = "" if items.strata is None else " within concepts"
+        method = f"{count:,} permutations"
+        if count <= MAX_PERMUTATIONS:
+            method = f"all {method}"
+        method += " of the labels"
+        if len(items.names) != n_items:
+            method += " of blocks"
         if items.parts:
-            within = " within runs, sessions or folds"
-        how = f"{drawn} of the labels{blocks}{within}"
+            method += " within runs, sessions or folds"
+        elif items.strata is not None:
+            method += " within concepts"
 
-    # few concepts say nothing of concepts in general
+    # few concepts are no sample of concepts in general
     wider = ""
-    if items.strata is not None and items.scope and "concept" in items.scope:
-        kinds = items.scope.removeprefix("these ").replace("this ", "1 ")
-        wider = f"concepts in general: not possible with {kinds}"
-    if total == 1:
-        return Answer(
-            question, None, None, 1.0, count, pool, "no two labels can be exchanged"
-        )
-    return _compare(
-        question, table, label, orders, how, items, pool, items.scope, wider, count
+    if items.strata is not None and "concept" in items.scope:
+        concepts = items.scope.removeprefix("these ").replace("this ", "1 ")
+        wider = f"concepts in general: not possible with {concepts}"
+    answer = _test_permutations(
+        question, contributions, labels, orders, method, items, pool
     )
+    return replace(answer, n=n_items, scope=items.scope, wider=wider)
 
 
-def _of_concepts(
-    table: Float64,
+def _test_concepts(
+    contributions: Float64,
     items: Items,
     pool: int,
     concepts: Sequence[Hashable],
     parts: Mapping[Any, Hashable] | None,
     problem: str,
 ) -> Answer:
-    """Ask which concept was seen: the mean rank of the other items of a label's
-    concept.
+    """Test which concept was seen, by the other stimuli of the same concept.
 
-    Labels are permuted freely among items of the same part, where signals drift alike.
+    The rank of a label is the mean rank of the other stimuli of its concept. Labels are
+    exchanged freely within a part, where drift is the same.
+
+    Args:
+        contributions: Contribution [I, I] of each item to the mean rank, for each
+            candidate. 0 if the item was not compared with the candidate.
+        items: The items.
+        pool: Number of candidates of each signal.
+        concepts: Concept [I] of each item.
+        parts: Part of the recording, by name, or None if it is unknown.
+        problem: Reason why concepts cannot be distinguished from time, or empty.
     """
-    # mean rank of the other items of a concept, of those that were compared
-    (concept,) = number_names([concepts])
-    is_of_concept = np.eye(concept.max() + 1)[concept]  # [I, concepts]
-    is_compared = table > 0
-    sizes = (is_compared @ is_of_concept)[:, concept] - is_compared
-    sums = (table @ is_of_concept)[:, concept] - table
-    mean = table.sum(1, keepdims=True) / np.maximum(
-        is_compared.sum(1, keepdims=True), 1
-    )
-    means = np.where(sizes > 0, sums / np.maximum(sizes, 1), mean)
-
-    # exchange labels within parts; where these have one concept each, nothing is
-    # exchanged for another
+    n_items = len(items.names)
     scope = items.scope if len(set(concepts)) < MIN_UNITS_FOR_POPULATION else ""
-    shown_in = None if parts is None else [parts[name] for name in items.names]
-    if shown_in is not None and len({*zip(shown_in, concepts, strict=True)}) == len(
-        set(shown_in)
-    ):
-        problem = "concepts and sessions coincide"
-    if shown_in is None or problem:
-        reason = f"cannot be tested: {problem or 'their sessions are not known'}"
-        return Answer(CONCEPT, None, None, 1.0, len(items.names), pool, reason, scope)
-    exchanged = Items([items.names], [items.names], strata=[shown_in])
+    item_parts = None if parts is None else [parts[name] for name in items.names]
+    if item_parts is None:
+        problem = problem or "the sessions of the trials are unknown"
+    else:
+        pairs = set(zip(item_parts, concepts, strict=True))
+        if len(pairs) == len(set(item_parts)):
+            problem = "each session shows only one concept"
+    if item_parts is None or problem:
+        reason = f"cannot be tested, because {problem}"
+        answer = _not_tested(CONCEPT_QUESTION, reason, n_items, pool)
+        return replace(answer, scope=scope)
+
+    # mean over the other items of a concept that were compared
+    (concept_numbers,) = number_names([concepts])
+    n_concepts = concept_numbers.max() + 1
+    is_of_concept = np.eye(n_concepts)[concept_numbers]  # [I, concepts]
+    is_compared = contributions > 0
+    n_others = (is_compared @ is_of_concept)[:, concept_numbers] - is_compared
+    sums = (contributions @ is_of_concept)[:, concept_numbers] - contributions
+
+    # without such an item, the mean over all candidates
+    n_compared = is_compared.sum(1, keepdims=True)
+    row_means = contributions.sum(1, keepdims=True) / np.maximum(n_compared, 1)
+    concept_contributions = np.where(
+        n_others > 0, sums / np.maximum(n_others, 1), row_means
+    )
+
+    exchanged = Items([items.names], [items.names], strata=[item_parts])
     orders = exchanged.draw_permutations(MAX_PERMUTATIONS, 1)
-    drawn = f"{len(orders) + 1:,} permutations of the labels within sessions"
-    label = np.arange(len(means))
-    return _compare(
-        CONCEPT, means, label, orders, drawn, items, pool, scope, "", len(label)
+    method = f"{len(orders) + 1:,} permutations of the labels within sessions"
+    labels = np.arange(n_items)
+    answer = _test_permutations(
+        CONCEPT_QUESTION, concept_contributions, labels, orders, method, items, pool
+    )
+    return replace(answer, n=n_items, scope=scope)
+
+
+def _not_tested(question: str, reason: str, n_items: int, pool: int) -> Answer:
+    """Return the answer to a question that cannot be tested."""
+    return Answer(
+        question,
+        better=None,
+        worse=None,
+        least_p=1.0,
+        n=n_items,
+        pool=pool,
+        test=reason,
     )
 
 
-def _compare(
+def _test_permutations(
     question: str,
-    table: Float64,
-    label: Int64,
+    contributions: Float64,
+    labels: Int64,
     orders: Array,
-    how: str,
+    method: str,
     items: Items,
     pool: int,
-    scope: str,
-    wider: str,
-    n: int,
 ) -> Answer:
-    """Compare the sum of the ranks [I, C] of what blocks show, the labels [I], with
-    those of labels permuted by orders [K, I], the identity among them.
+    """Compare the mean rank of the labels with the mean rank of permuted labels.
+
+    Args:
+        question: Name of the question.
+        contributions: Contribution [I, C] of each block to the mean rank, if its label
+            were one of the C candidates.
+        labels: Column [I] of the candidate that each block shows.
+        orders: Permutations [K, I] of the blocks, without the identity.
+        method: Description of the permutations.
+        items: Items, whose inflation widens the null distribution.
+        pool: Number of candidates of each signal.
+
+    Returns:
+        The answer for all I blocks, without a scope.
     """
-    # sums of permuted labels, looked up in the flattened table
-    row_start = np.arange(len(table)) * table.shape[1]
-    measured = float(table.take(row_start + label).sum())
-    step = max(1, MAX_LOOKED_UP // len(table))
-    permuted = np.concatenate(
-        [
-            table.take(row_start + label.take(orders[start : start + step])).sum(1)
-            for start in range(0, len(orders), step)
-        ]
-    )
-    # models of folds share training data, so that labels are no independent draws
+    # look ranks up in the flattened table, for a limited number of permutations at once
+    row_starts = np.arange(len(contributions)) * contributions.shape[1]
+    measured = float(contributions.take(row_starts + labels).sum())
+    batch_size = max(1, MAX_LOOKUPS // len(contributions))
+    batches = []
+    for start in range(0, len(orders), batch_size):
+        permuted_labels = labels.take(orders[start : start + batch_size])
+        batches.append(contributions.take(row_starts + permuted_labels).sum(1))
+    permuted = np.concatenate(batches)
     if items.inflation > 1:
         permuted = widen_null_distribution(permuted, permuted.mean(), items.inflation)
-        how = f"{how}, their spread widened for folds that share training data"
+        method += ", their spread widened for folds that share training data"
 
-    # probabilities of a sum as small, and as large
+    # the identity counts on both sides
     count = len(orders) + 1
     better = (1 + int((permuted <= measured + ROUNDING).sum())) / count
     worse = (1 + int((permuted >= measured - ROUNDING).sum())) / count
-    test = f"{how}, mean rank"
+    test = f"{method}, mean rank"
     if count <= MAX_PERMUTATIONS:
         test += f", smallest p {2 / count:.2g}"
-    return Answer(question, better, worse, 2 / count, n, pool, test, scope, wider)
+    return Answer(
+        question,
+        better=better,
+        worse=worse,
+        least_p=2 / count,
+        n=len(labels),
+        pool=pool,
+        test=test,
+    )
 
 
-def _over_units(
+def _test_units(
     ranks: Sequence[Array],
     items: Items,
     columns: Mapping[Hashable, int],
     pool: int,
     parts: Mapping[Any, Hashable] | None,
 ) -> Answer:
-    """Ask whether units in general rank better: signs of how far their mean rank is
-    from that of guesses.
+    """Test if units in general rank better than guesses, by sign flips over units.
 
-    A guess knows the part of the recording, so its rank is the mean rank of what was
-    shown in the same part.
+    A guess that knows the part of the recording ranks a stimulus at the mean rank of
+    all stimuli that were shown in this part.
+
+    Args:
+        ranks: Rank [N, P] of each candidate for the N signals of each subject.
+        items: Items with their units.
+        columns: Column of the candidate that each item shows, by name.
+        pool: Number of candidates of each signal.
+        parts: Part of the recording that each item belongs to, by name, or None.
     """
-    # distance from a guess that knows the part, by item
-    distances = []  # [N] by subject
-    for matrix, ids in zip(ranks, items.ids, strict=True):
+    # difference [N] between the rank of a guess and the measured rank
+    differences = []
+    for subject_ranks, ids in zip(ranks, items.ids, strict=True):
         rows = np.arange(len(ids))
-        shown = [columns[name] for name in ids]
-        guessed = (pool + 1) / 2
+        shown_columns = [columns[name] for name in ids]
+        guesses: Float64 | float = (pool + 1) / 2
         if parts is not None:
-            (part,) = number_names([[parts[name] for name in ids]])
-            is_of_part = np.eye(part.max() + 1)[part]  # [N, parts]
-            guessed = (matrix[:, shown] @ is_of_part / is_of_part.sum(0))[rows, part]
-        distances.append(guessed - matrix[rows, shown])
-    # signs of these distances, by unit
-    flips = flip_signs(distances, items)
-    within = (
-        " within runs, sessions or folds"
-        if parts is not None and len({*parts.values()}) > 1
-        else ""
-    )
-    test = f"sign flips of the mean rank{within} over {items.n_units} {items.kind}"
-    test += ", in folds that share training data" if items.inflation > 1 else ""
-    arguments = (len(items.names), pool, test, items.scope)
+            (part_numbers,) = number_names([[parts[name] for name in ids]])
+            is_of_part = np.eye(part_numbers.max() + 1)[part_numbers]  # [N, parts]
+            sums = subject_ranks[:, shown_columns] @ is_of_part
+            part_means = sums / is_of_part.sum(0)  # [N, parts]
+            guesses = part_means[rows, part_numbers]
+        differences.append(guesses - subject_ranks[rows, shown_columns])
+    flips = flip_signs(differences, items)
+
+    test = "sign flips of the mean rank"
+    if parts is not None and len(set(parts.values())) > 1:
+        test += " within runs, sessions or folds"
+    test += f" over {items.n_units} {items.kind}"
+    if items.inflation > 1:
+        test += ", in folds that share training data"
     return Answer(
-        UNITS.format(items.kind),
-        flips.p_above,
-        flips.p_below,
-        flips.least_p,
-        *arguments,
+        f"over {items.kind}",
+        better=flips.p_above,
+        worse=flips.p_below,
+        least_p=flips.least_p,
+        n=len(items.names),
+        pool=pool,
+        test=test,
+        scope=items.scope,
     )

@@ -111,17 +111,10 @@ def test_two_concepts_are_spoken_of_as_these_two_in_two_questions():
 
 
 @pytest.mark.parametrize(
-    ("sessions", "reason"),
-    [
-        (
-            dict(enumerate(np.repeat([1, 2], 10).tolist())),
-            "cannot be tested: concepts and sessions coincide",
-        ),
-        (None, "cannot be tested: their sessions are not known"),
-    ],
+    "sessions", [dict(enumerate(np.repeat([1, 2], 10).tolist())), None]
 )
 def test_concepts_that_were_shown_in_sessions_of_their_own_cannot_be_told_from_drift(
-    sessions, reason
+    sessions,
 ):
     items, concept = concepts([10, 10])
     ranked = np.random.default_rng(0).permuted(
@@ -130,12 +123,9 @@ def test_concepts_that_were_shown_in_sessions_of_their_own_cannot_be_told_from_d
 
     _, of_concept = judge([ranked], items, range(20), sessions, concept)
 
-    assert (of_concept.side, of_concept.p, of_concept.test) == (
-        "not testable",
-        None,
-        reason,
-    )
-    assert of_concept.sentence == f"which concept: {reason}"
+    assert (of_concept.side, of_concept.p) == ("not testable", None)
+    assert "session" in of_concept.test
+    assert of_concept.sentence == f"which concept: {of_concept.test}"
 
 
 @pytest.mark.parametrize("concepts_a_session", [1, 2])
