@@ -68,7 +68,8 @@ UNCLOSED = "the session has ended, but a part of it could not be closed"
 """Warning if the saved session, the page or the outlet cannot be closed."""
 CURVE_POINTS = 200
 """Largest number of points of the curve."""
-SECTION = "What was seen, while it was seen"
+SECTION = "Pictures decoded during the session"
+"""Heading of the figures on the page of the run."""
 ReadPicture = Callable[[str], bytes | None]
 """Function that returns the PNG file of a picture by its image id, or None."""
 PROTOCOL = "live, single trials"
@@ -618,10 +619,10 @@ class _TileMaker:
             the image id.
         """
         if image_id is None:
-            return SheetTile("", ["not known", *lines], verdict=verdict)
+            return SheetTile("", ["not known"] + list(lines), verdict=verdict)
         png = self.read_picture(image_id)
         if png is None:
-            return SheetTile("", [image_id, *lines], verdict=verdict)
+            return SheetTile("", [image_id] + list(lines), verdict=verdict)
         if image_id not in self.files:
             self.files[image_id] = artifacts.save_picture(
                 self.folder, f"gallery/{len(self.files)}", Image.open(BytesIO(png))
@@ -673,7 +674,7 @@ def _draw_sheet(
     if has_drawings:
         columns.append("drawn from the signal")
     return Sheet(
-        "What was shown, and what was decoded",
+        "Shown and decoded pictures",
         columns,
         rows,
         section=SECTION,

@@ -1,4 +1,8 @@
-"""The command `report`: runs as a web page, as tables for papers, or as a CSV file."""
+"""The command `report`: runs as a web page, as tables for papers, or as a CSV file.
+
+A label is the name of a run in the report. An item is a picture, or a trial, for which
+a run stores its own value: a rank or metrics. Runs are compared item by item.
+"""
 
 import re
 from collections.abc import Sequence
@@ -31,7 +35,7 @@ FOLDER = "reports"
 """Folder of pages and tables, below the home folder."""
 ReportFormat = Literal["html", "md", "csv", "tex"]
 MAX_NAMED_KEYS = 3
-"""Largest number of recipe keys in the label of a run."""
+"""Largest number of recipe keys in a label that is made of recipe keys."""
 
 
 class Recipe(FileRecipe):
@@ -290,47 +294,47 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
 
 
 def find_newest_pair(root: Path) -> list[str]:
-    """Find the newest run with a value per item, and the newest run like it.
+    """Find the newest run with a value per item, and a run to compare it with.
 
     Args:
         root: Folder of all runs.
 
     Returns:
-        The paths of the two runs. The second run is of the same command, and can be
-        compared with the first one item by item.
+        The paths of the two runs. The second run is the newest run of the same command
+        that can be compared with the first run item by item.
 
     Raises:
         MissingData: if there are no two such runs.
     """
-    first = newest(
+    first_run = newest(
         root,
         None,
         lambda run: "" if run.measurements().items else "no value per item",
         needed="a value per item",
         hint=Line("eval-retrieval"),
     )
-    first_shown = ShownRun("", first)
+    first_shown_run = ShownRun("", first_run)
 
     def explain_mismatch(run: RunFolder) -> str:
-        group = _compare([first_shown, ShownRun("", run)])
+        group = _compare([first_shown_run, ShownRun("", run)])
         return "; ".join(group.not_compared)
 
-    second = newest(
+    second_run = newest(
         root,
-        first.command,
+        first_run.command,
         explain_mismatch,
-        needed=f"values that can be compared with run {first.path.name}",
-        apart_from=first,
+        needed=f"values that can be compared with run {first_run.path.name}",
+        apart_from=first_run,
     )
-    return [str(first.path), str(second.path)]
+    return [str(first_run.path), str(second_run.path)]
 
 
 def _choose_output_path(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
     """Return the path of the page or table.
 
-    By default, the file is named after the first run. The name of a report of several
-    runs ends with a digest of their paths, so that different selections get different
-    files.
+    By default, the file is named after the first run. If the report has several runs,
+    the name ends with a digest of their paths, so that each selection of runs gets a
+    file of its own.
 
     Args:
         recipe: Recipe with the path, if the user chose it, and the format.
@@ -364,8 +368,8 @@ def _classify_item_values(run: ShownRun) -> str:
 def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     """Compare the first run with all other runs item by item.
 
-    All comparisons are made in one call, because the p values are adjusted for their
-    number.
+    All comparisons are made in one call, because the p values are adjusted for the
+    number of comparisons.
 
     Args:
         runs: Runs of the same command, with different labels.
@@ -373,10 +377,10 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     Returns:
         The runs with their differences, and the reasons why runs were not compared.
     """
-    first, *later_runs = runs
-    kind = _classify_item_values(first)
-    if not kind or not first.measurements.items:
-        reason = f"{first.label} has no value per item"
+    first_run, *later_runs = runs
+    kind = _classify_item_values(first_run)
+    if not kind or not first_run.measurements.items:
+        reason = f"{first_run.label} has no value per item"
         return RunGroup(runs, not_compared=[reason])
 
     # select the runs whose values are of the same kind
@@ -386,23 +390,22 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
         if _classify_item_values(shown_run) == kind and shown_run.measurements.items:
             measurements[shown_run.label] = shown_run.measurements
         else:
-            reasons.append(
-                f"{first.label} and {shown_run.label} did not measure the same"
-            )
+            labels = f"{first_run.label} and {shown_run.label}"
+            reasons.append(f"{labels} did not measure the same values")
 
     # numpy is imported here, since a single run does not need it
     if kind == "ranks":
         from brainhive_cli.measurement.comparison import compare_ranks
 
         pairs = {}
-        for label, measured in measurements.items():
-            pairs[first.label, label] = (first.measurements, measured)
+        for label, run_measurements in measurements.items():
+            pairs[first_run.label, label] = (first_run.measurements, run_measurements)
         differences, errors = compare_ranks(pairs)
     else:
         from brainhive_cli.measurement.comparison import compare_runs
 
         differences, errors = compare_runs(
-            first.measurements, first.label, measurements
+            first_run.measurements, first_run.label, measurements
         )
     reasons += [error.message for error in errors]
     return RunGroup(runs, compared=differences, not_compared=reasons)

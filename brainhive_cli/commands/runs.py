@@ -109,11 +109,14 @@ def _describe_state(run: RunFolder) -> str:
 
 
 def _describe_result(run: RunFolder) -> str | TableCell:
-    """Return the main result of a run: its most important metric, or its finding.
+    """Return the main result of a run.
+
+    The result is the most important metric over all cells. If no metric is pooled over
+    the cells, the result is a sentence about the cells.
 
     Returns:
-        A cell whose value for programs names all caveats. Empty if the run is not
-        finished. The message of the error if the run is damaged.
+        A cell whose value for programs names all caveats. If the run is damaged, the
+        message of the error. If the run is not finished, an empty text.
     """
     if not run.is_finished:
         return ""
@@ -123,18 +126,19 @@ def _describe_result(run: RunFolder) -> str | TableCell:
         shown_run = ShownRun(run.path.name, run)
     except BrainhiveError as error:
         return error.message
-    measured = shown_run.measurements
+    measurements = shown_run.measurements
     metric_name = shown_run.main_headline
     if metric_name in shown_run.metrics:
         result = describe_metric(shown_run.metrics[metric_name])
-        if measured.facts.scope:
-            result += f", for {measured.facts.scope}"
+        if measurements.facts.scope:
+            result += f", for {measurements.facts.scope}"
     else:
-        # nothing is pooled, so the finding summarises the cells
-        result = state_finding(measured)
+        result = state_finding(measurements)
     if not result:
         return ""
-    caveats = merge_caveats(measured.caveats, caveats_of(shown_run.metrics.values()))
+    caveats = merge_caveats(
+        measurements.caveats, caveats_of(shown_run.metrics.values())
+    )
     return TableCell(result, value=extend_title(result, caveats))
 
 

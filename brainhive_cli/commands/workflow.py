@@ -1,4 +1,9 @@
-"""The command `workflow`: several commands, run one after another as its steps."""
+"""The command `workflow`: several commands, run one after another as its steps.
+
+A step is a command with its recipe and overrides. An axis has named values, each of
+which changes a step. The matrix holds all axes. A step that runs for axes is expanded
+into a step for each combination of their values.
+"""
 
 import importlib
 import re
@@ -163,10 +168,11 @@ class Recipe(BaseRecipe):
 
     @model_validator(mode="after")
     def _check_commands_axes_and_steps(self) -> Self:
-        """Check that each step has a command, and that each axis is used and defined.
+        """Check the commands and axes of the steps.
 
         Raises:
-            RecipeError: if this is not so, or if the steps cannot be expanded.
+            RecipeError: if a step has no command, if an axis is used but not defined,
+                if it is defined but not used, or if the steps cannot be expanded.
         """
         commands = get_args(StepCommand)
         for name, step in self.steps.items():
@@ -214,7 +220,8 @@ class Recipe(BaseRecipe):
             axes_by_step[name] = step_axes
             axes = [axis for axis in self.matrix if axis in step_axes]
 
-            # the runs that a step reads have been changed by their axes already
+            # an inherited axis has changed the runs that the step reads, so it does
+            # not change the step itself
             new_axes = [axis for axis in axes if axis not in inherited_axes]
             labels_by_axis = [list(self.matrix[axis]) for axis in axes]
             for labels in product(*labels_by_axis):
@@ -399,12 +406,12 @@ class FinishedStep:
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the steps with their states, and the inputs that are not here.
+    """List the steps with their states, and the inputs of unfinished steps.
 
-    All inputs of the next step are listed. Of later steps only downloads are listed,
-    since earlier steps make the other inputs.
+    The next step is listed with all its inputs. A later step is listed with its
+    downloads only, since earlier steps make its other inputs.
     """
-    steps: list[Input] = []
+    step_states: list[Input] = []
     step_inputs: list[Input] = []
     results: dict[str, Result] = {}
     expected_s: list[float | None] = []
@@ -432,7 +439,7 @@ def inputs(recipe: Recipe) -> list[Input]:
             except (BrainhiveError, Unfinished):
                 state = "next"
                 next_step = step
-        steps.append(Input(f"{name}: {line}", note=state))
+        step_states.append(Input(f"{name}: {line}", note=state))
         if state in (STATE_FINISHED, STATE_EACH_TIME):
             continue
 
@@ -450,8 +457,8 @@ def inputs(recipe: Recipe) -> list[Input]:
     if known_s:
         duration = console.write_duration(sum(known_s))
         note = f"about {duration} for {len(known_s)} of {len(expected_s)} steps"
-        steps.append(Input("remaining time", note=note))
-    return collect(lambda: steps, lambda: step_inputs)
+        step_states.append(Input("remaining time", note=note))
+    return collect(lambda: step_states, lambda: step_inputs)
 
 
 def _estimate_duration(
