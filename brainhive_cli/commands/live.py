@@ -47,7 +47,9 @@ from brainhive_cli.evaluation.live.job import Job, OpenSession
 from brainhive_cli.evaluation.live.loop import Drawer, Loop, Score
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.evaluation.reconstruction.generation import Sampler, seed_of
-from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
+from brainhive_cli.evaluation.reconstruction.recipe import (
+    Recipe as ReconstructionRecipe,
+)
 from brainhive_cli.measurement.confidence_sequence import hit_rate_interval
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.models import priors
@@ -64,16 +66,18 @@ MAX_PICTURE_PX = 256
 """Largest side of the pictures on the page, in pixels."""
 SESSION = "session"
 """Folder of a run that holds the saved session."""
-UNCLOSED = "the session has ended, but a part of it could not be closed"
-"""Warning if the saved session, the page or the outlet cannot be closed."""
-CURVE_POINTS = 200
+CLOSING_WARNING = "the session has ended, but a part of it could not be closed"
+"""Start of the warning if the saved session, the page or the outlet fails to close."""
+MAX_CURVE_POINTS = 200
 """Largest number of points of the curve."""
 SECTION = "Pictures decoded during the session"
 """Heading of the figures on the page of the run."""
 ReadPicture = Callable[[str], bytes | None]
 """Function that returns the PNG file of a picture by its image id, or None."""
 PROTOCOL = "live, single trials"
-AVERAGED = "live, average of all trials of a picture"
+"""Protocol of the hit rate of single trials."""
+AVERAGES_PROTOCOL = "live, average of all trials of a picture"
+"""Protocol of the metrics of averages."""
 INTERVAL = (
     "95 % at every moment of the session (confidence sequence), for this person and "
     "these pictures"
@@ -94,11 +98,11 @@ class LiveRun(Job, RunJob):
         return []
 
     @cached_property
-    def drawing(self) -> Reconstruction | None:
+    def drawing_recipe(self) -> ReconstructionRecipe | None:
         """Recipe by which results are drawn, or None if nothing is drawn."""
         if self.recipe.draw is None:
             return None
-        return Reconstruction.resolve("reconstruct", self.recipe.draw, {}, [])
+        return ReconstructionRecipe.resolve("reconstruct", self.recipe.draw, {}, [])
 
     @cached_property
     def prior(self) -> Any:
@@ -107,33 +111,34 @@ class LiveRun(Job, RunJob):
         Raises:
             MissingData: if the prior was trained on other tokens.
         """
-        assert self.drawing is not None
-        source = self.drawing.prior.source
-        prior = priors.load(
-            source, scale=self.drawing.prior.scale, adapter=self.drawing.adapter
-        )
+        recipe = self.drawing_recipe
+        assert recipe is not None
+        source = recipe.prior.source
+        prior = priors.load(source, scale=recipe.prior.scale, adapter=recipe.adapter)
         # a prior with a fuser decodes only the tokens that it was trained on
         if prior.fuser is not None:
             check_tokens(self.align, prior, source, self.align.dataset_config)
         return prior
 
     def inputs(self) -> list[Input]:
-        """List the run, the stream, and the weights that draw, without opening them."""
+        """List the run, the stream and the weights of the generator."""
         return collect(super().inputs, self._list_weights)
 
     def _list_weights(self) -> list[Input]:
         """List the prior and the weights of the generator."""
-        if self.drawing is None:
+        if self.drawing_recipe is None:
             return []
-        # the digest is left out, since drawings do not change what is measured
-        prior = priors.find_input(self.drawing.prior.source)
-        return [replace(prior, digest="")] + list(self.drawing.generator.inputs())
+        # drawings do not change the metrics, so the fingerprint leaves out the prior
+        prior = priors.find_input(self.drawing_recipe.prior.source)
+        return [replace(prior, digest="")] + list(
+            self.drawing_recipe.generator.inputs()
+        )
 
     def check(self) -> None:
         """Raise an error if the stream, the generator or the page cannot be used."""
         super().check()
-        if self.drawing is not None:
-            self.drawing.generator.check()
+        if self.drawing_recipe is not None:
+            self.drawing_recipe.generator.check()
             # the property raises an error if the prior does not fit
             _ = self.prior
         if self.recipe.page:
@@ -224,12 +229,12 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
             from brainhive_cli.data.recordings.lsl_library import ResultOutlet
 
             outlet = ResultOutlet(recipe.outlet, f"brainhive-{folder.path.name}")
-            stack.callback(_try, UNCLOSED, outlet.close)
+            stack.callback(_try, CLOSING_WARNING, outlet.close)
             publisher.send_functions.append(partial(_send_result, outlet))
         page = None
         if recipe.page:
             page = _open_page(session, stream_name, read_picture)
-            stack.callback(_try, UNCLOSED, page.stop)
+            stack.callback(_try, CLOSING_WARNING, page.stop)
             publisher.send_functions.append(page.publish)
 
         # draw results with a generator, and save the session
@@ -246,7 +251,7 @@ def _hold_session(job: LiveRun, folder: RunFolder, launch: Launch) -> Summary:
                 job.subject,
                 job.align.dataset.stimulus,
             )
-            stack.callback(_try, UNCLOSED, recorder.close)
+            stack.callback(_try, CLOSING_WARNING, recorder.close)
 
         # decode until the stream or the session ends
         if not recipe.source.has_windows:
@@ -418,12 +423,13 @@ def _load_generator(
     Returns:
         A function that draws a result as a PNG file.
     """
-    assert job.drawing is not None
+    recipe = job.drawing_recipe
+    assert recipe is not None
     sampler = Sampler(
-        build=job.drawing.generator.build,
+        build=recipe.generator.build,
         prior=job.prior.to(launch.device),
-        output=job.drawing,
-        sampling=job.drawing.sampling,
+        output=recipe,
+        sampling=recipe.sampling,
         device=launch.device,
         heads=session.decoder.member.layout.heads,
     )
@@ -434,7 +440,7 @@ def _load_generator(
         sampler,
         session.decoder.member,
         subject=job.subject,
-        seed=job.drawing.seed,
+        seed=recipe.seed,
     )
 
 
@@ -501,7 +507,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             pool=hits.pool,
             metric_names=("top1", "top5"),
             seeds=(job.cell.seed,),
-            protocol=extend_protocol(AVERAGED, caveats),
+            protocol=extend_protocol(AVERAGES_PROTOCOL, caveats),
             split=job.recipe.gallery,
         )
 
@@ -691,7 +697,7 @@ def _draw_curve(score: Score) -> Curve:
     """
     # numbers of trials [P], evenly spaced, and hits [P] in these first trials
     n_trials = len(score.ranks)
-    points = np.linspace(1, n_trials, min(CURVE_POINTS, n_trials))
+    points = np.linspace(1, n_trials, min(MAX_CURVE_POINTS, n_trials))
     trial_numbers = points.round().astype(int)
     is_hit = np.equal(score.ranks, 1)
     hit_counts = np.cumsum(is_hit)[trial_numbers - 1]

@@ -2,7 +2,6 @@
 recording.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,8 +96,6 @@ def test_digits_are_drawn_by_the_decoder_of_the_fold_that_has_not_seen_them(
         == 2
     )
 
-    with pytest.raises(
-        RecipeError,
-        match=re.escape("mean_embedding averages pictures that other folds"),
-    ):
+    with pytest.raises(RecipeError) as caught:
         run("reconstruct", *drawing, "sources=[mean_embedding]")
+    assert "mean_embedding" in str(caught.value) and "fold" in str(caught.value)

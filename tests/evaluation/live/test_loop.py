@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.commands.live import CURVE_POINTS, draw_session
+from brainhive_cli.commands.live import MAX_CURVE_POINTS, draw_session
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.exchange.session_folder import SessionFolder
@@ -202,7 +202,7 @@ def test_the_run_shows_the_first_windows_and_the_course_of_the_hit_rate(run, tmp
             rights[0] == (event["rank"] == 1)
         )
     (line,) = curve.lines
-    assert len(curve.at) == CURVE_POINTS and curve.at[-1] == 300
+    assert len(curve.at) == MAX_CURVE_POINTS and curve.at[-1] == 300
     assert line.values[-1] == events[-1]["hits"]["rate"]
     assert (line.low[-1], line.high[-1]) == tuple(events[-1]["hits"]["interval"])
 
