@@ -1,4 +1,9 @@
-"""Cells that workers share: each claims the next free one, or one of a dead worker."""
+"""Division of the cells of a run among workers, which claim them in turn.
+
+A cell is a piece of work whose result is a file, such as the training for a subject
+with a seed. A worker is a launch of the command. Several workers can run on several
+machines that share a disk.
+"""
 
 import errno
 import time
@@ -18,20 +23,22 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.launch import Launch
 
 WORKERS = "BRAINHIVE_WORKERS"
-"""Environment variable in a cluster's job: the number of tasks that have the same
-line.
+"""Environment variable of a cluster job. It holds the number of tasks that run the same
+command line.
 """
 CELLS = ".cells.json"
-"""The file of a run that lists its cells: name, and the file that makes each of them
-finished.
+"""File of a run that lists the cells. It maps the name of each cell to the file that
+marks the cell as finished.
 """
-FIRST_POLL_S, LONGEST_POLL_S = 0.05, 2.0
-"""Time between two looks at cells of other workers."""
-SAID_POLL_S = 0.5
-"""Time between two looks from which on it is said that they are waited for: after a
-second and a half.
+FIRST_POLL_S = 0.05
+"""Time after which a waiting worker first checks the cells of other workers again."""
+LONGEST_POLL_S = 2.0
+"""Longest time between two such checks. It is reached step by step."""
+NOTICE_POLL_S = 0.5
+"""Time between two checks at which a message tells that the worker waits. It is reached
+after one and a half seconds.
 """
-PASSING = {
+TEMPORARY_ERRORS = {
     errno.EIO,
     errno.ESTALE,
     errno.ENOENT,
@@ -40,13 +47,14 @@ PASSING = {
     errno.ETIMEDOUT,
     errno.EINTR,
 }
-"""Errors of a network disk that may pass."""
+"""Errors of a network disk that may disappear."""
 MAX_FAILING_S = 120.0
-"""Time for which a disk may fail before the command ends."""
+"""Longest time for which such errors are tolerated."""
 Finished = Callable[[str], bool]
+"""Returns True if the cell of this name is finished."""
 OnClaim = Callable[[str, str], None]
-"""Is called with a cell's name and the dead worker that it is taken over from, empty if
-there is none.
+"""Called with the name of a cell, and the name of the dead worker that had the cell
+before. The second is empty if the cell was free.
 """
 
 
@@ -57,36 +65,42 @@ def claiming(
     on_claim: OnClaim | None = None,
     is_finished: Finished | None = None,
 ) -> Iterator[Iterator[str]]:
-    """Share cells with whoever else does the same work, in this launch or anywhere that
-    sees these files.
+    """Share cells with other workers, which may run on other machines.
 
-    The block gets an iterator over cells that this worker has claimed; it ends when all
-    cells are finished, whoever has finished them. A cell whose worker died is taken
-    over. A claim is advice: it saves work, and a complete file under its final name is
-    what counts, so a cell that two workers compute is only slower.
+    The block receives an iterator over the cells that this worker has claimed. It
+    iterates until all cells are finished, by this worker or by others. The cell of a
+    dead worker is taken over.
+
+    Claims only save double work. A cell is finished when its complete file has its
+    final name. If two workers compute the same cell, the result is still right.
 
     Args:
-        cells: Name of each cell, and the file that makes it finished; it is claimed by
-            a hidden file in the same folder, which a network disk shows as it is to
-            whoever creates a file in it.
-        launch: The processes that share each cell, all of which iterate; one process
-            has its cells alone.
+        cells: File that marks each cell as finished, by name of the cell. The claim of
+            the cell is a hidden file in the same folder. A network disk shows the
+            present files of a folder to a process that creates a file in it.
+        launch: Processes of this worker. They compute each cell together, so all of
+            them must iterate.
         on_claim: Called in the main process when a cell is claimed.
-        is_finished: Whether a cell is finished; default: its file is there.
+        is_finished: Returns True if a cell is finished. By default a cell is finished
+            if its file exists.
+
+    Yields:
+        Iterator over names of cells.
 
     Raises:
-        BrainhiveError: if the process was asked to stop; the cell at hand has ended
-            then.
-        Unfinished: if the launch only reads, and a cell is not finished.
+        BrainhiveError: if the process was asked to stop. The current cell is completed
+            before.
+        Unfinished: if the launch may only read and a cell is not finished.
         OSError: if the disk fails for two minutes.
     """
-    free = _claim_each(
+    claimed_cells = _claim_each(
         cells, launch, on_claim or (lambda name, taken_from: None), is_finished
     )
     try:
-        yield free
+        yield claimed_cells
     finally:
-        free.close()  # an error of the block lets other workers have the cell at once
+        # if the block raises an error, the cell is free for other workers at once
+        claimed_cells.close()
 
 
 def _claim_each(
@@ -95,16 +109,20 @@ def _claim_each(
     on_claim: OnClaim,
     is_finished: Finished | None,
 ) -> Generator[str]:
-    # cells that are not finished; the next search begins where the last one ended
-    todo, failing_since_s = deque(cells), None
+    """Claim cells until all are finished, and yield the name of each claimed cell."""
     finished = is_finished or (lambda name: cells[name].is_file())
     if launch.is_read_only:
         if not all(map(finished, cells)):
             raise Unfinished("some cells are not finished")
         return
-    delay_s, is_waiting = FIRST_POLL_S, False
+
+    # unfinished cells, which are rotated: the next search begins where the last ended
+    todo = deque(cells)
+    failing_since_s = None
+    delay_s = FIRST_POLL_S
+    has_told_waiting = False
     while True:
-        # the main process claims, and says what
+        # the main process claims a cell for all processes of the launch
         claim = None
         if launch.is_main:
             raise_if_asked_to_stop()
@@ -114,33 +132,27 @@ def _claim_each(
             except OSError as error:
                 now_s = time.monotonic()
                 failing_since_s = failing_since_s or now_s
-                if (
-                    error.errno not in PASSING
-                    or now_s - failing_since_s > MAX_FAILING_S
-                ):
+                is_too_long = now_s - failing_since_s > MAX_FAILING_S
+                if error.errno not in TEMPORARY_ERRORS or is_too_long:
                     raise
+
+        # all processes receive the name from the main process, which comes first
         name = todo[0] if claim else None
-        name, is_over = launch.gather((name, not todo))[0]  # as the main process says
+        is_over = not todo
+        name, is_over = launch.gather((name, is_over))[0]
         if name is None and is_over:
             return
 
-        # cells of other workers are waited for: one that dies leaves them
+        # wait for the cells of other workers, which become free if a worker dies
         if name is None:
-            if launch.is_main and not is_waiting and delay_s >= SAID_POLL_S:
-                holders = [
-                    f"{one} ({find_holder(claim_path(cells[one])) or 'free'})"
-                    for one in todo
-                ]
-                console.say(
-                    "waiting for cells of other workers: "
-                    f"{console.summarise_names(holders)}"
-                )
-                is_waiting = True
+            if launch.is_main and not has_told_waiting and delay_s >= NOTICE_POLL_S:
+                _tell_waiting({cell: cells[cell] for cell in todo})
+                has_told_waiting = True
             time.sleep(delay_s)
             delay_s = min(1.5 * delay_s, LONGEST_POLL_S)
             continue
 
-        # the block computes the cell, and then lets go of it
+        # the block computes the cell before the claim is released
         try:
             if claim:
                 on_claim(name, claim.taken_from)
@@ -153,19 +165,40 @@ def _claim_each(
         delay_s = FIRST_POLL_S
 
 
+def _tell_waiting(cells: Mapping[str, Path]) -> None:
+    """Print which cells of other workers this worker waits for, with their holders."""
+    names = []
+    for cell, file in cells.items():
+        holder = find_holder(claim_path(file)) or "free"
+        names.append(f"{cell} ({holder})")
+    console.say(f"waiting for cells of other workers: {console.summarise_names(names)}")
+
+
 def _claim_next(
     todo: deque[str], cells: Mapping[str, Path], is_finished: Finished
 ) -> Claim | None:
-    """Claim the next cell that is free and not finished, which then comes first; drop
-    finished ones.
+    """Claim the next cell that is free and not finished.
+
+    Args:
+        todo: Names of unfinished cells. Finished cells are removed, and the claimed
+            cell becomes the first. A cell that cannot be claimed goes to the end.
+        cells: File that marks each cell as finished, by name of the cell.
+        is_finished: Returns True if a cell is finished.
+
+    Returns:
+        The claim, or None if other workers hold all unfinished cells.
 
     Raises:
-        OSError: if the disk fails; the cell is then the last.
+        OSError: if the disk fails. The cell goes to the end.
     """
-    for name in [*todo]:
-        todo.rotate(-1)  # held by another worker, or out of reach for now
-        claim = None if is_finished(name) else Claim.attempt(claim_path(cells[name]))
-        if is_finished(name):  # also by whoever has just released it
+    for name in list(todo):
+        todo.rotate(-1)
+        claim = None
+        if not is_finished(name):
+            claim = Claim.attempt(claim_path(cells[name]))
+
+        # check again: another worker may have finished the cell before it released it
+        if is_finished(name):
             todo.pop()
             if claim:
                 claim.release()
@@ -176,33 +209,38 @@ def _claim_next(
 
 
 def claim_path(file: Path) -> Path:
-    """Name the claim of the cell that a file makes finished."""
+    """Return the file of the claim of a cell.
+
+    Args:
+        file: File that marks the cell as finished.
+    """
     return file.with_name(f".{file.name}.cell")
 
 
 def read_cells(run: Path) -> dict[str, str]:
-    """Read the list of a run's cells, empty where there is none: name, and file below
-    the run.
+    """Read the list of the cells of a run.
+
+    Returns:
+        File of each cell, as a path below the run. Empty without a list.
     """
-    return (
-        documents.read(run / CELLS, dict[str, str]) if (run / CELLS).is_file() else {}
-    )
+    path = run / CELLS
+    return documents.read(path, dict[str, str]) if path.is_file() else {}
 
 
 def announce(
     work: Work, command: str, runs: Path, launch: Launch, left: float = 1.0
 ) -> None:
-    """Say what is to be done before it begins, where it takes long.
+    """Print the amount and duration of work before it begins, if it takes long.
 
     Args:
-        work: All of it.
-        command: Whose work it is.
-        runs: The folder of runs, which knows the pace of earlier work.
-        launch: The processes that do it.
-        left: Share of the work that is not done.
+        work: All of the work.
+        command: Command of the work.
+        runs: Folder of runs, which stores the pace of earlier work.
+        launch: Processes that do the work.
+        left: Share of the work that remains, from 0 to 1.
     """
     key = work.key(command, launch.device_name, launch.processes)
     item_s, _ = read_paces(runs).get(key, (None, 0))
-    rest = replace(work, count=max(1, round(work.count * left)))
+    remaining_work = replace(work, count=max(1, round(work.count * left)))
     if launch.is_main:
-        console.announce(rest.describe(), item_s, rest.count)
+        console.announce(remaining_work.describe(), item_s, remaining_work.count)

@@ -1,7 +1,7 @@
-"""Errors of reading files that may be cut short, scrambled or hostile, in one line.
+"""Errors for damaged files, as distinct from errors of the machine.
 
-Errors of the machine (disk, permissions, memory, GPU) are distinct from those of what a
-file holds.
+A file may be cut short, changed or malicious. The disk, the permissions, the memory or
+the GPU may fail too, while a sound file is read.
 """
 
 import csv
@@ -48,13 +48,15 @@ RAISED = (
     zipfile.BadZipFile,
     ExpatError,
 )
-"""Exceptions of h5py, zipfile, tarfile, pyarrow, PIL, NumPy, torch and our own checks
-for such files.
+"""Exceptions that h5py, zipfile, tarfile, pyarrow, PIL, NumPy, torch and our own checks
+raise for damaged files.
 """
-MAX_INFLATION, NEVER_INFLATED_BYTES = 100, 2**28
-"""Arrays that take more than so many times the bytes of their file, and more than 256
-MiB, are refused: no measured or learned numbers compress so well.
+MAX_INFLATION = 100
+"""Largest ratio between the size of an array in memory and in its file. Measured values
+and weights never compress so well.
 """
+MAX_UNCHECKED_BYTES = 2**28
+"""Largest size in memory for which this ratio is not checked (256 MiB)."""
 
 
 @contextmanager
@@ -64,18 +66,22 @@ def reading(
     error: type[BrainhiveError] = MissingData,
     raised: tuple[type[Exception], ...] = RAISED,
 ) -> Iterator[None]:
-    """Turn whatever reading a file raises, until the block ends, into one error; the
-    block should do no more.
+    """Turn all exceptions of a block that reads a file into a single kind of error.
+
+    Errors of the machine are not changed. The block should only read the file.
 
     Args:
         path: The file.
-        way_out: One line on how to get a sound one.
-        error: What is raised instead.
-        raised: What the reader raises; `(Exception,)` of a library with exceptions of
-            its own, as nibabel.
+        way_out: Hint of the error: how to get a sound file, in one line.
+        error: Class of the error for a damaged file.
+        raised: Exceptions that mean a damaged file. A library with exceptions of its
+            own, such as nibabel, needs `(Exception,)`.
+
+    Raises:
+        BrainhiveError: if the file is damaged. The class is `error`.
     """
     try:
-        # a pipe or device would be waited on for ever
+        # reading a pipe or device could wait forever
         if os.path.lexists(path) and not path.is_dir():
             require_regular(path)
         yield
@@ -85,34 +91,39 @@ def reading(
         if isinstance(reason, BrainhiveError) or is_of_the_machine(reason):
             raise
 
-        # the reason in one line: what the system, or the innermost library, says
-        problem = getattr(reason, "strerror", None) or first_line(reason).rsplit(
-            "(", 1
-        )[-1].rstrip(")")
-        # a KeyError says no more than the key
-        problem = f"it has no {problem}" if isinstance(reason, KeyError) else problem
+        # the message has the error text of the system. Else it has the first line of
+        # the exception, of which the last brackets hold the text of the inner library
+        problem = getattr(reason, "strerror", None)
+        if not problem:
+            problem = first_line(reason).rsplit("(", 1)[-1].rstrip(")")
+        # the text of a KeyError is only the key
+        if isinstance(reason, KeyError):
+            problem = f"it has no {problem}"
         raise error(f"{path} is damaged or cut short: {problem}", way_out) from reason
 
 
 def refuse_inflation(size: int, stored: int, name: str) -> None:
-    """Refuse what would take far more memory than it has bytes in a file, before
-    anything is allocated.
+    """Raise an error if an array is suspiciously larger in memory than in its file.
+
+    The check comes before the allocation of the memory.
 
     Args:
-        size: Bytes that it would take.
-        stored: Bytes of the file, or of the part of it that it is read from.
-        name: What it is called.
+        size: Size of the array in memory, in bytes.
+        stored: Size of the array in the file, in bytes.
+        name: Name of the array.
 
     Raises:
-        ValueError: if it would.
+        ValueError: if the array is larger than `MAX_UNCHECKED_BYTES` and
+            `MAX_INFLATION` times as large as in the file.
     """
-    if size > max(NEVER_INFLATED_BYTES, MAX_INFLATION * stored):
+    if size > max(MAX_UNCHECKED_BYTES, MAX_INFLATION * stored):
         raise ValueError(
-            f"{name} would take {size:.3g} bytes in memory, of {stored:.3g} in the file"
+            f"{name} would take {size:.3g} bytes in memory, but has only {stored:.3g} "
+            "bytes in the file"
         )
 
 
-OF_CONTENT = (
+CONTENT_ERROR_NUMBERS = (
     None,
     errno.EFBIG,
     errno.EINVAL,
@@ -122,30 +133,32 @@ OF_CONTENT = (
     errno.ENOTDIR,
     errno.EOVERFLOW,
 )
-"""Numbers of errors of the system that come of what a file holds or is; all others are
-the machine's.
+"""Error numbers of the system that are caused by the content or kind of a file. None
+stands for an exception without an error number. All other numbers are errors of the
+machine.
 """
 OUT_OF_MEMORY = r"^\w*MemoryError: |DefaultCPUAllocator: |\(memory allocation failed"
-"""Of a GPU (torch), of Python and NumPy, of torch on a CPU, and of HDF5."""
-OF_THE_GPU = r"^AcceleratorError: |CUDA error"
-"""Messages of torch, since version 2.8 and before."""
+"""Pattern for errors about memory. They come from torch on a GPU, Python, NumPy, torch
+on a CPU, and HDF5.
+"""
+GPU_ERROR = r"^AcceleratorError: |CUDA error"
+"""Pattern for GPU errors of torch, from version 2.8 on and before."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice, of the machine or of a GPU."""
+    """Return True if the memory of the machine or the GPU was too small."""
     match = re.search(OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
     return match is not None or system_error_number(error) == errno.ENOMEM
 
 
 def is_of_the_machine(error: BaseException) -> bool:
-    """Whether an error while a file is read is about the machine, and not about what
-    the file holds.
+    """Return True if an error while reading a file is about the machine.
 
-    HDF5 reports a lack of memory within its filters as it does a damaged chunk, which
-    it is then taken for.
+    A lack of memory within a filter of HDF5 is not recognised, because HDF5 reports it
+    like a damaged chunk.
     """
     if is_out_of_memory(error):
         return True
-    if re.search(OF_THE_GPU, f"{type(error).__name__}: {error}"):
+    if re.search(GPU_ERROR, f"{type(error).__name__}: {error}"):
         return True
-    return system_error_number(error) not in OF_CONTENT  # None: no error of the system
+    return system_error_number(error) not in CONTENT_ERROR_NUMBERS

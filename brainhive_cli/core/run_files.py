@@ -1,4 +1,4 @@
-"""The files of a run, each of them read: documents, weights, checkpoints, pictures."""
+"""Check of all files of a run for damage and changes."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,27 +15,27 @@ from brainhive_cli.core.runs import FINISHED, FOUND, LARGEST
 
 
 def check(folder: Path) -> tuple[dict[str, int], list[str]]:
-    """Read every file of a run whose kind is known, and compare all that have a digest
-    with it.
+    """Read all files of a run, and compare them with their digests.
+
+    Args:
+        folder: Folder of the run.
 
     Returns:
-        The number of files of each kind, and what is wrong with each that is damaged,
-        changed or missing.
+        Number of files by kind (documents, weights, checkpoints and pictures), and a
+        message for each file that is damaged, changed, missing or not listed.
     """
-    # digests: what differs, is missing, or is in no list; a list may have been deleted
-    listed = documents.read_digests(folder)
-    counts = Counter[str]()
-    # which compare the digest too
+    # files that `READERS` read below are compared with their digests then
+    digests = documents.read_digests(folder)
     problems = list(documents.find_changes(folder, exclude=READERS))
-    if listed:
-        # which recipes have found a run is written after it was finished
-        unlisted = [
-            folder / name
-            for name in sorted({*documents.list_documents(folder)} - {FOUND, *listed})
-        ]
-        problems += [f"{path} is not in {documents.SHA256SUMS}" for path in unlisted]
+    if digests:
+        names = set(documents.list_documents(folder)) - set(digests)
+        # this file is written after the run is finished, so it has no digest
+        names.discard(FOUND)
+        for name in sorted(names):
+            problems.append(f"{folder / name} is not in {documents.SHA256SUMS}")
 
-    # files of known kinds are read to their end
+    # read each file of a known kind to its end
+    counts = Counter[str]()
     for path in documents.list_files(folder):
         if path.suffix not in READERS:
             continue
@@ -57,10 +57,10 @@ def _read_document(path: Path) -> None:
 def _read_picture(path: Path) -> None:
     try:
         with open_regular(path) as file, Image.open(file) as picture:
-            picture.verify()  # the CRC32 of each chunk
+            picture.verify()  # checks the CRC32 of each chunk
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BrainhiveError(
-            f"{path} is no whole picture: {first_line(error)}"
+            f"{path} is not a complete picture: {first_line(error)}"
         ) from error
 
 
@@ -71,4 +71,6 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     ".pt": ("checkpoints", weights.read_checkpoint),
     ".png": ("pictures", _read_picture),
 }
-"""Name of the files of a suffix, and their reader."""
+"""Kind of the files with a suffix, and the function that reads them. The function
+raises a BrainhiveError for a damaged file.
+"""
