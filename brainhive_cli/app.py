@@ -1,6 +1,4 @@
-"""The Typer application: every command of the table with its options, and the help by
-section.
-"""
+"""Typer application with all commands of the table, and the layout of its help."""
 
 from collections.abc import Callable
 from inspect import Signature
@@ -13,67 +11,69 @@ from typer.core import TyperCommand, TyperGroup
 from brainhive_cli import __version__
 from brainhive_cli.cli.table import (
     COMMANDS,
-    COMMON,
-    LAUNCH,
+    COMMON_OPTIONS,
+    LAUNCH_OPTIONS,
     OVERRIDES,
-    SUBMIT,
+    SUBMIT_OPTIONS,
     Command,
-    complete_value,
-    words,
+    make_arguments,
+    make_value_completer,
 )
 from brainhive_cli.core.errors import RecipeError
 
 
-def _unchecked(parameters: list[Any], ctx: Any) -> list[Any]:
-    """Leave values unchecked while a shell completes a line: to check any, Typer loads
-    pydantic.
+def _skip_checks(parameters: list[Any], ctx: Any) -> list[Any]:
+    """Switch off the checks of values while a shell completes a command line.
+
+    The checks of Typer load pydantic, which takes too long for a completion.
+
+    Args:
+        parameters: Parameters of a command, which are changed in place.
+        ctx: Context of Click. Its resilient parsing means that nothing runs.
     """
-    # resilient parsing: a shell completes a line, and nothing runs
-    for parameter in parameters if ctx.resilient_parsing else ():
-        parameter.process_value = lambda ctx, value: value
+    if ctx.resilient_parsing:
+        for parameter in parameters:
+            parameter.process_value = lambda ctx, value: value
     return parameters
 
 
-class Options(TyperCommand):
-    """One command, whose options it lists."""
+class FastCommand(TyperCommand):
+    """Typer command whose values are not checked during completion."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """List the options and arguments."""
-        return _unchecked(super().get_params(ctx), ctx)
+        return _skip_checks(super().get_params(ctx), ctx)
 
 
-class Sections(TyperGroup):
-    """Lists the commands by section in plain text: rich's panels would double the time
-    of `--help`.
+class SectionedGroup(TyperGroup):
+    """Typer group whose help lists the commands by section, in plain text.
+
+    The panels of rich would double the duration of `--help`.
     """
 
     def get_params(self, ctx: Any) -> list[Any]:
         """List the options."""
-        return _unchecked(super().get_params(ctx), ctx)
+        return _skip_checks(super().get_params(ctx), ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read `help COMMAND` as `COMMAND --help`."""
-        return super().parse_args(
-            ctx, [*args[1:2], "--help"] if args[:1] == ["help"] else args
-        )
+        if args[:1] == ["help"]:
+            args = args[1:2] + ["--help"]
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; with `--json`, a line that does not parse is a document
-        too.
-        """
-        words = [*ctx._protected_args, *ctx.args]
+        """Run the command. With `--json`, describe an invalid command line as JSON."""
+        arguments = ctx._protected_args + ctx.args
         try:
             return super().invoke(ctx)
         except Exception as error:
-            if "--json" in words and hasattr(error, "format_message"):  # Typer's
+            # only the errors of Typer have `format_message`
+            if "--json" in arguments and hasattr(error, "format_message"):
                 from brainhive_cli.core import console
 
-                hint = " ".join(
-                    [
-                        "brainhive help",
-                        *(word for word in words[:1] if word in self.commands),
-                    ]
-                )
+                hint = "brainhive help"
+                if arguments[0] in self.commands:
+                    hint += f" {arguments[0]}"
                 console.show_json(
                     {
                         "error": error.format_message(),
@@ -84,82 +84,80 @@ class Sections(TyperGroup):
             raise
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write one block of aligned lines a section."""
+        """Write a block of aligned lines for each section."""
         commands: dict[str, Any] = dict(self.commands)
-        for section, names in groupby(
-            commands, lambda name: commands[name].rich_help_panel
+        for section, group in groupby(
+            commands.items(), lambda item: item[1].rich_help_panel
         ):
             with formatter.section(section):
                 formatter.write_dl(
-                    [(name, commands[name].get_short_help_str(200)) for name in names]
+                    [(name, command.get_short_help_str(200)) for name, command in group]
                 )
 
 
-def _callback(command: Command) -> Callable[..., None]:
-    """Make the function that Typer calls for a command; Typer reads its options from
-    the signature.
+def _make_callback(command: Command) -> Callable[..., None]:
+    """Make the function that Typer calls to run a command.
+
+    Typer reads the options of the command from the signature of this function.
     """
 
     def call(**values: Any) -> None:
-        # which neither help nor completion needs
+        # imported here, because help and completion do not need this module
         from brainhive_cli.cli.execute import execute
 
         flags = {key: values.pop(key.replace(".", "_")) for key in command.flags}
-        execute(command.name, flags, values, command.paths)
+        execute(command.name, flags, values, command.positional_key)
 
-    # words of the command line: overrides of recipe keys, after paths or names if the
-    # command takes any
-    arguments = {"overrides": OVERRIDES}
-    if command.paths:
-        about = {"PATH": "Files, folders or patterns", "NAME": "Names"}[command.words]
-        about += "; and overrides of any recipe key."
-        arguments["overrides"] = words(
-            f"[{command.words}]... [KEY.PATH=VALUE]...", about, command.complete
+    # arguments without a flag
+    arguments = OVERRIDES
+    if command.positional_key:
+        nouns = {"PATH": "Files, folders or patterns", "NAME": "Names"}
+        arguments = make_arguments(
+            f"[{command.metavar}]... [KEY.PATH=VALUE]...",
+            f"{nouns[command.metavar]}, and overrides of recipe keys.",
+            command.complete,
         )
 
-    # a flag without names of its own completes the few values of its key
+    # a flag without its own completion completes the allowed values of its key
     for key, parameter in command.flags.items():
         if parameter.default.autocompletion is None:
-            parameter.default.autocompletion = complete_value(key)
+            parameter.default.autocompletion = make_value_completer(key)
 
-    # the signature, in the order in which the help lists options
-    flags = {key.replace(".", "_"): option for key, option in command.flags.items()}
-    declared = {
-        **arguments,
-        **flags,
-        **command.switches,
-        **COMMON,
-        **(LAUNCH | SUBMIT if command.can_share_work else {}),
-    }
+    # the signature, whose order is the order of the options in the help
+    parameters = {"overrides": arguments}
+    for key, option in command.flags.items():
+        parameters[key.replace(".", "_")] = option
+    parameters |= command.switches
+    parameters |= COMMON_OPTIONS
+    if command.can_share_work:
+        parameters |= LAUNCH_OPTIONS
+        parameters |= SUBMIT_OPTIONS
     call.__signature__ = Signature(  # type: ignore[attr-defined]
-        [option.replace(name=name) for name, option in declared.items()]
+        [option.replace(name=name) for name, option in parameters.items()]
     )
     return call
 
 
 app = typer.Typer(
     name="brainhive",
-    cls=Sections,
+    cls=SectionedGroup,
     help="Decode images from brain recordings: EEG, MEG and fMRI in, pictures out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# in the order of the table, which the help shows
 for command in COMMANDS:
-    text = (
-        f"{command.text}\n"
-        "\n"
-        f"Example: {f'brainhive {command.name} {command.example}'.strip()}"
-    )
-    app.command(command.name, cls=Options, help=text, rich_help_panel=command.section)(
-        _callback(command)
-    )
+    example = f"brainhive {command.name} {command.example}".strip()
+    text = f"{command.description}\n\nExample: {example}"
+    app.command(
+        command.name, cls=FastCommand, help=text, rich_help_panel=command.help_section
+    )(_make_callback(command))
 
 
-def _show_version(is_given: bool) -> None:
-    if is_given:
+def _show_version(is_set: bool) -> None:
+    """Write the version and exit, if the flag is set."""
+    if is_set:
         from brainhive_cli.core import console
 
         console.show_text(f"brainhive {__version__}")

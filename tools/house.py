@@ -175,7 +175,7 @@ def count_uses() -> tuple[list[str], dict[str, bool]]:
     """List all keys, each under the first command or part that has it, and tell whether
     somebody sets it.
     """
-    from brainhive_cli.cli.table import COMMANDS as commands, LAUNCH
+    from brainhive_cli.cli.table import COMMANDS as commands, LAUNCH_OPTIONS
     from brainhive_cli.core import parts
 
     set_keys, written = _keys_of_recipes()
@@ -185,7 +185,11 @@ def count_uses() -> tuple[list[str], dict[str, bool]]:
 
     # keys of commands, whose names in guides have the whole path, or end as it does
     for command in commands:
-        flags = {*command.flags, command.paths, *(f"run.{name}" for name in LAUNCH)}
+        flags = {
+            *command.flags,
+            command.positional_key,
+            *(f"run.{name}" for name in LAUNCH_OPTIONS),
+        }
         for path, key in _declared_keys(_recipe_model(command.name)):
             name = names.setdefault(key, path)
             steps = tuple(path.split("."))

@@ -117,7 +117,7 @@ def pages() -> dict[str, str]:
     written_pages = {"index.md": _index(keys_by_command, shared)}
     for command in COMMANDS:
         keys = keys_by_command[command.name]
-        blocks = [f"# {command.name}", command.text]
+        blocks = [f"# {command.name}", command.description]
         blocks += _list([key for key in keys if key not in shared])
         names = [_code(key.path) for key in keys if key in shared]
         if names := [name for name in names if "." not in name]:
@@ -154,7 +154,7 @@ def _tell_once(written_pages: dict[str, str]) -> dict[str, str]:
 
 def _index(keys_by_command: dict[str, list[Key]], shared: set[Key]) -> str:
     """Write the page that lists the others, and what they have in common."""
-    commands = [f"- [{each.name}]({each.name}.md): {each.text}" for each in COMMANDS]
+    commands = [f"- [{each.name}]({each.name}.md): {each.description}" for each in COMMANDS]
     shelves = [f"[{shelf}]({page}.md#{shelf})" for shelf, page in PAGE_OF_SHELF.items()]
     in_order = dict.fromkeys(
         key for keys in keys_by_command.values() for key in keys if key in shared

@@ -1,3 +1,1 @@
-"""The commands: their flags, declared as a table, and the way from flags to recipe to
-command.
-"""
+"""Command-line interface: the table of commands, and their execution."""

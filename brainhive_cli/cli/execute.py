@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic import BaseModel
 
-from brainhive_cli.cli.table import LAUNCH
+from brainhive_cli.cli.table import LAUNCH_OPTIONS
 from brainhive_cli.core import console, documents, foreign_code, parts
 from brainhive_cli.core.command import Input, Result, describe_missing, tabulate
 from brainhive_cli.core.errors import (
@@ -173,7 +173,9 @@ def _run(
     overrides: Sequence[str],
 ) -> int:
     """Resolve the recipe of a command, run the command, and return its exit code."""
-    launch_flags = {f"run.{key}": common[key] for key in LAUNCH if key in common}
+    launch_flags = {
+        f"run.{key}": common[key] for key in LAUNCH_OPTIONS if key in common
+    }
     with console.progress("starting"):
         module_name = command.replace("-", "_")
         module = importlib.import_module(f"brainhive_cli.commands.{module_name}")

@@ -1,6 +1,4 @@
-"""All commands in the order of the help, their options, the recipe key that each flag
-sets, completion.
-"""
+"""Table of all commands with their options, help texts and shell completion."""
 
 import os
 import re
@@ -16,78 +14,85 @@ import typer
 from brainhive_cli.core.files import shipped_folder
 
 Complete = Callable[[str], list[str]]
-SHELF = "@"
-"""Begins the name of a shelf, whose kinds are the values of a key."""
+"""Function that completes an incomplete argument, and returns all continuations."""
+SHELF_SIGN = "@"
+"""First letter before the name of a shelf in the table of keys. A shelf is a folder of
+parts, such as `backbones`. The kinds of its parts are the values of the key.
+"""
 
 
-def kinds(shelf: str) -> list[str]:
-    """List the parts of a shelf by their files, and the rows of its families."""
-    package = Path(__file__).parents[1]
+def list_kinds(shelf: str) -> list[str]:
+    """List the kinds of the parts of a shelf.
 
-    # a row of a family is a part without a file
-    files = [file.stem for file in package.glob(f"*/{shelf}/[!_]*.py")]
-    # read without the YAML reader, which takes time
-    for table in package.glob(f"*/{shelf}/rows.yaml"):
-        files += re.findall(r"^([\w-]+):", table.read_text("utf-8"), re.MULTILINE)
-    # sorted by file, as `core.parts.kinds` does; hyphens sort otherwise
-    return [
-        file.replace("_", "-")
-        for file in sorted(file.replace("-", "_") for file in files)
-    ]
+    Each module of the shelf is a part. A table of the shelf may define further parts in
+    its rows. This function imports no module, because a shell waits for the result.
 
+    Args:
+        shelf: Name of the shelf, such as "backbones".
 
-def encoders() -> list[str]:
-    """List the encoders by name, as `completions/build.py` wrote them down, and own
-    vectors in home.
+    Returns:
+        The kinds, with hyphens, in the order of the file names.
     """
-    shipped = (
-        (shipped_folder("completions") / "encoders.txt").read_text("utf-8").split()
-    )
+    package = Path(__file__).parents[1]
+    names = [file.stem for file in package.glob(f"*/{shelf}/[!_]*.py")]
+    # a regular expression is faster than the YAML parser
+    for table in package.glob(f"*/{shelf}/rows.yaml"):
+        names += re.findall(r"^([\w-]+):", table.read_text("utf-8"), re.MULTILINE)
 
-    # own vectors by paths alone, without outputs of shipped encoders, and what
-    # references are called
-    stored = {
-        path.stem
-        for path in Path(os.environ.get("BRAINHIVE_HOME", ".")).glob(
-            "embeddings/*/*/*.h5"
-        )
-    }
-    begins = tuple(f"{name}{sign}" for name in shipped for sign in "-+")
-    return [
-        *shipped,
-        *sorted(
-            {
-                name
-                for name in stored
-                if not name.startswith(begins) and "--" not in name
-            }
-            - {*shipped}
-        ),
-    ]
+    # `core.parts.list_kinds` sorts the file names, which contain underscores
+    file_names = sorted(name.replace("-", "_") for name in names)
+    return [name.replace("_", "-") for name in file_names]
 
 
-def datasets() -> list[str]:
-    """List the data sets."""
-    return kinds("datasets")
+def list_encoders() -> list[str]:
+    """List the names of the shipped encoders and of the user's own vectors.
+
+    `completions/build.py` writes the names of the shipped encoders to a file. The names
+    of the user's vectors are the names of embedding stores in home.
+    """
+    file = shipped_folder("completions") / "encoders.txt"
+    shipped_names = file.read_text("utf-8").split()
+
+    # leave out stores of variants of a shipped encoder, such as NAME-… and NAME+…
+    variant_prefixes = []
+    for name in shipped_names:
+        variant_prefixes += [f"{name}-", f"{name}+"]
+    home = Path(os.environ.get("BRAINHIVE_HOME", "."))
+    own_names = set()
+    for path in home.glob("embeddings/*/*/*.h5"):
+        name = path.stem
+        # the name of a store from a reference contains two hyphens
+        is_reference = "--" in name
+        if not is_reference and not name.startswith(tuple(variant_prefixes)):
+            own_names.add(name)
+    return shipped_names + sorted(own_names.difference(shipped_names))
 
 
-def recipes() -> list[str]:
-    """List the shipped recipes that `--recipe` takes."""
-    # recipes at the top are the defaults of their commands
+def list_datasets() -> list[str]:
+    """List the kinds of data sets."""
+    return list_kinds("datasets")
+
+
+def list_recipes() -> list[str]:
+    """List the folders of shipped recipes, which `--recipe` takes."""
+    # the files directly in this folder are the default recipes of the commands
     root = shipped_folder("recipes")
-    return sorted(
-        {path.parent.relative_to(root).as_posix() for path in root.glob("*/**/*.yaml")}
-    )
+    files = root.glob("*/**/*.yaml")
+    return sorted({file.parent.relative_to(root).as_posix() for file in files})
 
 
-def runs(command: str = "*") -> Callable[[], list[str]]:
-    """List the finished runs of a command, or of all, the newest first."""
+def make_run_lister(command: str = "*") -> Callable[[], list[str]]:
+    """Make a function that lists the names of finished runs, the newest first.
+
+    Args:
+        command: Name of the command, or a pattern of names.
+    """
 
     def list_names() -> list[str]:
-        # by paths alone: a completion has no time to load the rest of the package
-        below = Path(os.environ.get("BRAINHIVE_HOME", ".")) / "runs"
+        # loading the run folders would take too long for a completion
+        folder = Path(os.environ.get("BRAINHIVE_HOME", ".")) / "runs"
         files = sorted(
-            below.glob(f"{command}/*/metrics.json"),
+            folder.glob(f"{command}/*/metrics.json"),
             key=lambda file: -file.stat().st_mtime,
         )
         return [file.parent.name for file in files]
@@ -95,707 +100,866 @@ def runs(command: str = "*") -> Callable[[], list[str]]:
     return list_names
 
 
-def one_of(
-    *lists: Callable[[], list[str]], words: Iterable[str] = (), is_list: bool = False
+def make_completer(
+    *listers: Callable[[], list[str]],
+    fixed_names: Iterable[str] = (),
+    is_list: bool = False,
 ) -> Complete:
-    """Complete one name, or the last of several that are separated by commas."""
+    """Make a function that completes a name.
+
+    Args:
+        listers: Functions that list names.
+        fixed_names: Further names, which come first.
+        is_list: If True, complete the last name in a list that is separated by commas.
+    """
 
     def complete(incomplete: str) -> list[str]:
-        # the names before the last comma stay
-        before, comma, last = (
-            incomplete.rpartition(",") if is_list else ("", "", incomplete)
-        )
-        known = [*words, *(name for list_names in lists for name in list_names())]
-        return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
+        # the names before the last comma stay as they are
+        finished_names, comma, last_name = "", "", incomplete
+        if is_list:
+            finished_names, comma, last_name = incomplete.rpartition(",")
+        names = list(fixed_names)
+        for list_names in listers:
+            names += list_names()
+        matches = [name for name in names if name.startswith(last_name)]
+        return [f"{finished_names}{comma}{name}" for name in matches]
 
     return complete
 
 
-def list_keys(command: str) -> dict[str, list[str]]:
-    """List the recipe keys of a command with their values, where these are few, as
-    `completions/build.py` wrote them down.
+def list_key_values(command: str) -> dict[str, list[str]]:
+    """List the recipe keys of a command with their allowed values.
+
+    `completions/build.py` writes the keys and values to a file, because importing the
+    recipes would take too long for a completion.
+
+    Returns:
+        Allowed values by key. A key that takes any value has one empty value.
     """
     lines = (shipped_folder("completions") / "keys.txt").read_text("utf-8").splitlines()
-    rows = [line.split(" ") for line in lines]
-    # those of all commands stand under *
-    return {
-        key: kinds(values[1:]) if values.startswith(SHELF) else values.split(",")
-        for name, key, values in rows
-        if name in (command, "*")
-    }
+    values_by_key = {}
+    for line in lines:
+        name, key, values = line.split(" ")
+        # the file lists the keys of all commands under *
+        if name not in (command, "*"):
+            continue
+        if values.startswith(SHELF_SIGN):
+            values_by_key[key] = list_kinds(values.removeprefix(SHELF_SIGN))
+        else:
+            values_by_key[key] = values.split(",")
+    return values_by_key
 
 
 def complete_key(ctx: Any, incomplete: str) -> list[str]:
-    """Complete a recipe key of the command, or its value behind `=`."""
-    key, sign, _ = incomplete.partition("=")
-    known = list_keys(ctx.command.name)
-    matches = [name for name in known if name == key or not sign]
-    matches = [name for name in matches if name.startswith(key)]
-    # the values of a single key, or keys
-    if len(matches) == 1:
-        return [f"{matches[0]}={value}" for value in known[matches[0]]]
-    return [f"{name}=" for name in matches]
+    """Complete a recipe key of the command, or the value after `key=`."""
+    values_by_key = list_key_values(ctx.command.name)
+    key, equals, _ = incomplete.partition("=")
+    if equals:
+        matching_keys = [key] if key in values_by_key else []
+    else:
+        matching_keys = [name for name in values_by_key if name.startswith(key)]
+
+    # if only one key matches, suggest its values
+    if len(matching_keys) == 1:
+        matching_key = matching_keys[0]
+        return [f"{matching_key}={value}" for value in values_by_key[matching_key]]
+    return [f"{name}=" for name in matching_keys]
 
 
-def complete_value(key: str) -> Callable[[Any, str], list[str]]:
-    """Complete the value of a flag that sets a recipe key of few values."""
+def make_value_completer(key: str) -> Callable[[Any, str], list[str]]:
+    """Make a function that completes the value of a flag.
+
+    Args:
+        key: Recipe key that the flag sets.
+    """
 
     def complete(ctx: Any, incomplete: str) -> list[str]:
-        values = list_keys(ctx.command.name).get(key, [])
+        values = list_key_values(ctx.command.name).get(key, [])
         return [value for value in values if value and value.startswith(incomplete)]
 
     return complete
 
 
-def option(
+def make_option(
     flag: str,
-    text: str,
+    description: str,
     default: str = "",
     complete: Complete | None = None,
     value: type = str,
     **limits: Any,
 ) -> Parameter:
-    """Declare a flag that may be left out.
+    """Make an optional flag of a command.
 
     Args:
-        flag: As it is typed.
-        text: Its help.
-        default: What the help shows as its default.
-        complete: How the shell completes its value.
-        value: The type of its value; bool for a switch.
-        limits: Of the value, as `typer.Option` takes them.
+        flag: Flag, as the user types it.
+        description: Help text.
+        default: Default value in the help text. The recipe holds the default itself.
+        complete: Function that completes the value.
+        value: Type of the value. A switch has the type bool.
+        limits: Limits of the value, as `typer.Option` takes them.
     """
-    # recipes have the defaults; the help only shows them
     info = typer.Option(
         None,
         flag,
-        help=text,
+        help=description,
         **{"show_default": default or False, "autocompletion": complete, **limits},
     )
     return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=value | None)
 
 
-def switch(flag: str, text: str) -> Parameter:
-    """Declare a flag without a value."""
-    return option(flag, text, value=bool)
+def make_switch(flag: str, description: str) -> Parameter:
+    """Make a flag without a value.
+
+    Args:
+        flag: Flag, as the user types it.
+        description: Help text.
+    """
+    return make_option(flag, description, value=bool)
 
 
-def words(metavar: str, text: str, complete: Complete | None = None) -> Parameter:
-    """Declare the words of a command line that are no options: overrides of recipe
-    keys, and names that `complete` completes.
+def make_arguments(
+    metavar: str, description: str, complete: Complete | None = None
+) -> Parameter:
+    """Make the arguments without a flag: names or files, and overrides of recipe keys.
+
+    Both are in the same list, because they may come in any order.
+
+    Args:
+        metavar: Placeholder in the help.
+        description: Help text.
+        complete: Function that completes names, or None if the command takes none.
     """
 
-    def complete_word(ctx: Any, incomplete: str) -> list[str]:
+    def complete_argument(ctx: Any, incomplete: str) -> list[str]:
         names = complete(incomplete) if complete else []
-        # keys come where no name is meant
-        return (
-            names
-            if names and not incomplete
-            else [*names, *complete_key(ctx, incomplete)]
-        )
+        # before the first letter, suggest names only
+        if names and not incomplete:
+            return names
+        return names + complete_key(ctx, incomplete)
 
-    # a list, since overrides and names stand in any order
     info = typer.Argument(
         None,
         metavar=metavar,
-        help=text,
+        help=description,
         show_default=False,
-        autocompletion=complete_word,
+        autocompletion=complete_argument,
     )
     return Parameter(
         "_", Parameter.KEYWORD_ONLY, default=info, annotation=list[str] | None
     )
 
 
-# options that several commands have
-OVERRIDES = words("[KEY.PATH=VALUE]...", "Override any recipe key.")
-COMMON = {
-    "recipe": option(
+# options of several commands
+OVERRIDES = make_arguments(
+    "[KEY.PATH=VALUE]...", "Values of recipe keys, which override the recipe."
+)
+COMMON_OPTIONS = {
+    "recipe": make_option(
         "--recipe",
-        "A YAML file or a shipped recipe's name.",
-        "the command's own",
-        one_of(recipes),
+        "YAML file, or name of a shipped recipe.",
+        default="the recipe of the command",
+        complete=make_completer(list_recipes),
     ),
-    "check": switch(
-        "--check", "Print the plan: inputs, time and what is missing; stop."
+    "check": make_switch(
+        "--check", ("Print the plan with inputs, time and missing files, and stop.")
     ),
-    "recipe_too": switch(
-        "--recipe-too", "With --check, print the resolved recipe (> FILE.yaml)."
+    "recipe_too": make_switch(
+        "--recipe-too",
+        ("With --check, also print the resolved recipe (save it with > FILE.yaml)."),
     ),
-    "json": switch("--json", "Print the result as one JSON document."),
-    "again": switch("--again", "Start a new run even if the same one is finished."),
-    "allow_code": switch(
-        "--allow-code", "Run code that is not Brainhive's: encoders, parts, scripts."
+    "json": make_switch("--json", "Print the result as a JSON document."),
+    "again": make_switch(
+        "--again", "Start a new run even if the same run is finished."
     ),
-    "debug": switch("--debug", "Show the traceback of an error."),
+    "allow_code": make_switch(
+        "--allow-code",
+        ("Allow code from outside Brainhive, such as encoders, parts and scripts."),
+    ),
+    "debug": make_switch("--debug", "Show the traceback of an error."),
 }
-"""The options of every command, by name."""
-LAUNCH = {
-    "processes": option(
-        "--processes", "Processes in all.", "one a GPU", value=int, min=1
+"""Options of all commands, by name."""
+LAUNCH_OPTIONS = {
+    "processes": make_option(
+        "--processes", "Number of processes.", default="one per GPU", value=int, min=1
     ),
-    "mixed_precision": option("--mixed-precision", "no or bf16."),
-}
-"""The options of commands that compute, by the keys of a recipe's `run`."""
-SUBMIT = {
-    "submit": switch(
-        "--submit", "Run on a cluster: queue an array of tasks that share the cells."
+    "mixed_precision": make_option(
+        "--mixed-precision", "Precision of the computation: no (float32) or bf16."
     ),
 }
-DATASET = option(
+"""Options of commands whose work several processes can share, by key of the section
+`run` of a recipe.
+"""
+SUBMIT_OPTIONS = {
+    "submit": make_switch(
+        "--submit", ("Run on a cluster, in tasks of the scheduler that share the work.")
+    ),
+}
+DATASET = make_option(
     "--dataset",
-    "A data set: things-eeg, image-folder, demo …",
-    complete=one_of(datasets),
+    "Data set, such as things-eeg, image-folder or demo.",
+    complete=make_completer(list_datasets),
 )
-ENCODERS = option(
+ENCODERS = make_option(
     "--encoders",
-    "Encoders, by name or reference, separated by commas.",
-    complete=one_of(encoders, is_list=True),
+    "Encoders by name or reference, separated by commas.",
+    complete=make_completer(list_encoders, is_list=True),
 )
-# completion of a run, and of several that are separated by commas
-ALIGN_RUN, ALIGN_RUNS = (
-    one_of(runs("train-align")),
-    one_of(runs("train-align"), is_list=True),
-)
-RUN = option(
+complete_align_run = make_completer(make_run_lister("train-align"))
+complete_align_runs = make_completer(make_run_lister("train-align"), is_list=True)
+RUN = make_option(
     "--run",
-    "Align run: folder, name, SWEEP:VARIANT or hub:owner/name; or model folder.",
-    "the newest on the data set",
-    ALIGN_RUN,
+    (
+        "Run of train-align (folder, name, SWEEP:VARIANT or "
+        "hub:owner/name), or model folder."
+    ),
+    default="the newest run on the data set",
+    complete=complete_align_run,
 )
-SUBJECTS = option("--subjects", "Subjects, as in 1,2.", "the run's")
-GENERATOR = option("--generator", "SDXL-type model: hub:owner/name or a folder.")
+SUBJECTS = make_option("--subjects", "Subjects to use, as in 1,2.", default="the run's")
+GENERATOR = make_option("--generator", "SDXL-type model: hub:owner/name or a folder.")
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command.
+    """Command with its flags and help texts.
 
     Attributes:
-        section: The help's section that lists it.
-        name: Also that of its file in `commands` and its recipe, and what stands before
-            its example.
-        text: What it does, in one sentence.
-        example: Its arguments in an example.
-        flags: Recipe key to option.
-        switches: Name to option, for options that set no recipe key.
-        paths: The recipe key that takes the arguments that are no overrides.
-        words: What these arguments are called in the help.
-        complete: How the shell completes them; files where there is nothing else.
+        help_section: Section of the help that lists the command.
+        name: Name of the command, of its module in `commands` and of its recipe.
+        description: Help text, a sentence.
+        example: Arguments of an example.
+        flags: Flags by the recipe key that they set.
+        switches: Flags that set no recipe key, by name.
+        positional_key: Recipe key for the arguments that are not overrides. Empty if
+            the command takes no such arguments.
+        metavar: Placeholder for these arguments in the help.
+        complete: Function that completes these arguments. By default, the shell
+            completes file names.
         can_share_work: True if several processes can share the work. False if the
             command only reads and writes files.
     """
 
-    section: str
+    help_section: str
     name: str
-    text: str
+    description: str
     example: str = ""
     flags: Mapping[str, Parameter] = field(default_factory=dict)
     switches: Mapping[str, Parameter] = field(default_factory=dict)
-    paths: str = ""
-    words: str = "NAME"
+    positional_key: str = ""
+    metavar: str = "NAME"
     complete: Complete | None = None
     can_share_work: bool = True
 
 
 START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
 PAGE_OPTIONS = {
-    "labels": option(
-        "--labels", "What each run is called, as in aligned,base.", "their names"
+    "labels": make_option(
+        "--labels", "Labels of the runs, as in aligned,base.", default="their names"
     ),
-    "format": option(
-        "--format", "html: a page; md, tex: tables for papers; csv.", "html"
+    "format": make_option(
+        "--format",
+        ("Format: html (a page), md or tex (tables for papers), or csv."),
+        default="html",
     ),
-    "to": option("--to", "The file.", "one below reports/"),
-    "figures": option(
+    "to": make_option("--to", "File to write.", default="a file below reports/"),
+    "figures": make_option(
         "--figures",
-        "A folder for every figure, as SVG, PNG and PDF, for slides and papers.",
+        ("Folder for all figures as SVG, PNG and PDF, for slides and papers."),
     ),
 }
-"""Flags of the commands that show runs."""
-OPEN = {"open": switch("--open", "Open the page in a browser.")}
+"""Flags of the commands that make a page of runs."""
+OPEN_OPTION = {"open": make_switch("--open", "Open the page in a browser.")}
 COMMANDS = (
-    # first steps: a trial, the machine, data, recipes and runs
+    # first steps
     Command(
-        START,
-        "demo",
-        (
-            "Decode recorded fMRI (--real), or go from a simulated recording to "
-            "pictures, on shipped data."
+        help_section=START,
+        name="demo",
+        description=(
+            "Run a whole system on shipped data: simulated recordings, or "
+            "recorded fMRI with --real."
         ),
-        "--real",
-        {
-            "system": option(
+        example="--real",
+        flags={
+            "system": make_option(
                 "--system",
                 (
-                    "brainhive (EEG), havir (fMRI, in two streams) or neurons (fMRI of "
-                    "films)."
+                    "System to run: brainhive (EEG), havir (fMRI, two streams) or "
+                    "neurons (fMRI of films)."
                 ),
-                "brainhive",
+                default="brainhive",
             ),
-            "real": switch(
-                "--real", "Recorded fMRI of a person: which category was looked at?"
+            "real": make_switch(
+                "--real", "Decode recorded fMRI: which category did the person look at?"
             ),
-            "quick": switch("--quick", "Few epochs and pictures, to see that it runs."),
+            "quick": make_switch(
+                "--quick", "Train a few epochs on a few pictures, to test that it runs."
+            ),
         },
-        OPEN,
+        switches=OPEN_OPTION,
     ),
     Command(
-        START,
-        "doctor",
-        (
-            "Report what this machine has for Brainhive: versions, devices, folders, "
-            "weights."
+        help_section=START,
+        name="doctor",
+        description=(
+            "Report the versions, devices, folders and weights on this machine."
         ),
         can_share_work=False,
     ),
     Command(
-        START,
-        "fetch",
-        (
-            "Download a data set from its host and unpack it, or show the steps where "
-            "terms must be agreed to."
+        help_section=START,
+        name="fetch",
+        description=(
+            "Download and unpack a data set, or show the steps if you "
+            "must accept terms first."
         ),
-        "things-eeg --subjects 1,2",
-        {
-            "subjects": option("--subjects", "Whose recordings, as in 1,2.", "all"),
-            "include": option(
-                "--include", "Files that are wanted, as in 'sub-*/**'.", "all"
+        example="things-eeg --subjects 1,2",
+        flags={
+            "subjects": make_option(
+                "--subjects", "Subjects to download, as in 1,2.", default="all"
+            ),
+            "include": make_option(
+                "--include",
+                "Pattern of the files to download, as in 'sub-*/**'.",
+                default="all",
             ),
         },
-        paths="names",
-        complete=one_of(datasets),
+        positional_key="names",
+        complete=make_completer(list_datasets),
         can_share_work=False,
     ),
     Command(
-        START,
-        "recipes",
-        "List the shipped recipes, or show each key of one: value, default, meaning.",
-        "demo/train-align",
-        paths="names",
-        complete=one_of(recipes),
-        can_share_work=False,
-    ),
-    Command(
-        START,
-        "runs",
-        (
-            "List runs with state, result, age and size; `runs show NAME` shows one, "
-            "`runs verify NAME` trains a cell again, `runs rm NAME` removes it."
+        help_section=START,
+        name="recipes",
+        description=(
+            "List the shipped recipes, or show the keys of a recipe with "
+            "value, default and meaning."
         ),
-        "train-align",
-        {
-            "all": switch("--all", "List all runs, not only the 50 newest."),
-            "yes": switch("--yes", "Remove without asking."),
+        example="demo/train-align",
+        positional_key="names",
+        complete=make_completer(list_recipes),
+        can_share_work=False,
+    ),
+    Command(
+        help_section=START,
+        name="runs",
+        description=(
+            "List runs with state, result, age and size. `runs show NAME` "
+            "shows a run, `runs verify NAME` repeats a training of it, "
+            "and `runs rm NAME` removes it."
+        ),
+        example="train-align",
+        flags={
+            "all": make_switch("--all", "List all runs instead of the 50 newest."),
+            "yes": make_switch("--yes", "Remove runs without asking."),
         },
-        paths="words",
-        complete=one_of(runs(), words=("show", "verify", "rm")),
+        positional_key="words",
+        complete=make_completer(
+            make_run_lister(), fixed_names=("show", "verify", "rm")
+        ),
         can_share_work=False,
     ),
     # stores of signals and of targets
     Command(
-        STEPS,
-        "prepare",
-        (
+        help_section=STEPS,
+        name="prepare",
+        description=(
             "Make signal stores from raw recordings, or from files that others have "
             "prepared."
         ),
-        "--from things-eeg --subjects 1,2",
-        {
-            "preparation.kind": option(
+        example="--from things-eeg --subjects 1,2",
+        flags={
+            "preparation.kind": make_option(
                 "--from",
-                f"Preparation: {', '.join(kinds('preparations'))}.",
-                complete=one_of(partial(kinds, "preparations")),
+                f"Preparation: {', '.join(list_kinds('preparations'))}.",
+                complete=make_completer(partial(list_kinds, "preparations")),
             ),
-            "subjects": option(
-                "--subjects", "Subjects, as in 1,2,5.", "all that are there"
+            "subjects": make_option(
+                "--subjects", "Subjects to use, as in 1,2,5.", default="all in the data"
             ),
-            "name": option(
-                "--name", "Name of the stores, as in signal.name of train-align."
+            "name": make_option(
+                "--name", "Name of the stores, which signal.name of train-align takes."
             ),
         },
     ),
     Command(
-        STEPS,
-        "embed",
-        "Embed every picture of a data set with frozen encoders.",
-        "--encoders clip-h14,vae --dataset things-eeg",
-        {
+        help_section=STEPS,
+        name="embed",
+        description=(
+            "Compute the embeddings of all pictures of a data set with frozen encoders."
+        ),
+        example="--encoders clip-h14,vae --dataset things-eeg",
+        flags={
             "dataset": DATASET,
             "encoders": ENCODERS,
-            "splits": option("--splits", "Splits, as in train,test.", "all"),
-            "skip_bad": switch("--skip-bad", "Accept pictures that cannot be decoded."),
+            "splits": make_option(
+                "--splits", "Splits to use, as in train,test.", default="all"
+            ),
+            "skip_bad": make_switch(
+                "--skip-bad", "Leave gaps for pictures that cannot be decoded."
+            ),
         },
-        {
-            "list_encoders": switch(
-                "--list", "Show all encoders, and which are on this machine; stop."
+        switches={
+            "list_encoders": make_switch(
+                "--list",
+                ("List all encoders and whether they are on this machine, and stop."),
             )
         },
     ),
-    # brain encoders: training, test, live session, analysis, new persons
+    # training and evaluation of brain encoders
     Command(
-        STEPS,
-        "train-align",
-        (
-            "Train a brain encoder for each cell (subjects × seed) to predict the "
-            "embedding of the seen picture."
+        help_section=STEPS,
+        name="train-align",
+        description=(
+            "Train a brain encoder for each person and seed, which "
+            "predicts the embedding of the seen picture."
         ),
-        "--mode inter",
-        {
-            "mode": option(
-                "--mode", "intra, inter (leave one subject out), joint or finetune."
+        example="--mode inter",
+        flags={
+            "mode": make_option(
+                "--mode",
+                (
+                    "Training mode: intra, inter (leave one subject out), joint "
+                    "or finetune."
+                ),
             ),
             "dataset": DATASET,
             "encoders": ENCODERS,
-            "subjects": option("--subjects", "Subjects, as in 1,2,5.", "all"),
-            # a cell for each seed, so that results have a spread over seeds
-            "seeds": option("--seeds", "Seeds, one cell each, as in 2025,2026."),
-            "backbone.kind": option(
-                "--backbone",
-                f"Brain encoder: {', '.join(kinds('backbones'))}.",
-                complete=one_of(partial(kinds, "backbones")),
+            "subjects": make_option(
+                "--subjects", "Subjects to use, as in 1,2,5.", default="all"
             ),
-            "prior": option(
+            "seeds": make_option(
+                "--seeds", "Random seeds, with a model for each, as in 2025,2026."
+            ),
+            "backbone.kind": make_option(
+                "--backbone",
+                f"Brain encoder: {', '.join(list_kinds('backbones'))}.",
+                complete=make_completer(partial(list_kinds, "backbones")),
+            ),
+            "prior": make_option(
                 "--prior",
-                "Train for the frozen fusion encoder of this prior, on its encoders.",
+                (
+                    "Prior whose frozen fusion encoder and encoders give the "
+                    "training targets."
+                ),
             ),
         },
     ),
     Command(
-        STEPS,
-        "eval-retrieval",
-        "Retrieve test pictures from test signals, with statistics.",
-        "RUN --against OTHER",
-        {
-            "align_run": option(
+        help_section=STEPS,
+        name="eval-retrieval",
+        description=(
+            "Find the seen pictures among the test pictures from test "
+            "signals, with statistics."
+        ),
+        example="RUN --against OTHER",
+        flags={
+            "align_run": make_option(
                 "--run",
                 (
-                    "Align run: name, SWEEP:VARIANT (A,B: averaged), hub:owner/name; "
-                    "or model folder."
+                    "Run of train-align (name, SWEEP:VARIANT, hub:owner/name, or "
+                    "A,B to average runs), or model folder."
                 ),
-                "the newest on the data set",
-                ALIGN_RUNS,
+                default="the newest run on the data set",
+                complete=complete_align_runs,
             ),
-            "against": option(
+            "against": make_option(
                 "--against",
-                "Align runs to compare with, item by item.",
-                complete=ALIGN_RUNS,
+                "Runs of train-align to compare with, item by item.",
+                complete=complete_align_runs,
             ),
-            "dataset": option(
-                "--dataset", "A data set to test on; zero-shot with --run.", "the run's"
+            "dataset": make_option(
+                "--dataset",
+                "Data set to test on; for a zero-shot test, also set --run.",
+                default="the run's",
             ),
-            "subjects": option(
-                "--subjects", "Subjects tested on, as in 1,2.", "the run's"
+            "subjects": make_option(
+                "--subjects", "Subjects to test, as in 1,2.", default="the run's"
             ),
-            "gallery": option(
+            "gallery": make_option(
                 "--gallery",
-                "Splits whose pictures are searched, as in train+test.",
-                "test",
+                "Splits whose pictures are the candidates, as in train+test.",
+                default="test",
             ),
         },
-        paths="align_run",
-        complete=ALIGN_RUN,
+        positional_key="align_run",
+        complete=complete_align_run,
     ),
     Command(
-        STEPS,
-        "live",
-        (
-            "Show what a person sees, while they see it: from an LSL stream, a "
-            "replayed recording or a mock."
+        help_section=STEPS,
+        name="live",
+        description=(
+            "Show the picture that a person sees during a session, from "
+            "an LSL stream, a replayed recording or a mock."
         ),
-        "RUN --source recording source.file=sub-01_ses-02.fif",
-        {
+        example="RUN --source recording source.file=sub-01_ses-02.fif",
+        flags={
             "align_run": RUN,
-            "source.kind": option(
+            "source.kind": make_option(
                 "--source",
-                f"Stream: {', '.join(kinds('streams'))}.",
-                "lsl",
-                one_of(partial(kinds, "streams")),
+                f"Source of the signals: {', '.join(list_kinds('streams'))}.",
+                default="lsl",
+                complete=make_completer(partial(list_kinds, "streams")),
             ),
-            "subject": option(
-                "--subject", "Whose brain.", "the only one of the run", value=int, min=0
+            "subject": make_option(
+                "--subject",
+                "Number of the subject who is decoded.",
+                default="the only subject of the run",
+                value=int,
+                min=0,
             ),
-            "events": option("--events", "Table (CSV) with columns event and picture."),
-            "whiten_trials": option(
+            "events": make_option(
+                "--events", "Table (CSV) with the columns event and picture."
+            ),
+            "whiten_trials": make_option(
                 "--whiten-trials",
-                "First trials of the session whose noise whitens the others.",
+                (
+                    "Number of first trials of the session whose noise whitens "
+                    "the later trials."
+                ),
                 value=int,
                 min=20,
             ),
-            "windows": option(
-                "--windows", "Windows after which the session ends.", value=int, min=1
+            "windows": make_option(
+                "--windows",
+                "Number of windows after which the session ends.",
+                value=int,
+                min=1,
             ),
-            "draw": option(
+            "draw": make_option(
                 "--draw",
-                "Recipe of reconstruct that draws what is seen.",
-                complete=one_of(recipes),
+                "Recipe of reconstruct that draws the seen pictures.",
+                complete=make_completer(list_recipes),
             ),
             # outputs while the session runs
-            "outlet": option(
-                "--outlet", "Name of an LSL stream that sends each result."
+            "outlet": make_option(
+                "--outlet", "Name of a new LSL stream that sends each result."
             ),
-            "lines": switch(
-                "--lines", "Write each result as a line of JSON to stdout."
+            "lines": make_switch(
+                "--lines", "Write each result to stdout as a line of JSON."
             ),
-            "open": switch("--open", "Open the page in a browser."),
+            "open": make_switch("--open", "Open the page in a browser."),
         },
-        paths="align_run",
-        complete=ALIGN_RUN,
+        positional_key="align_run",
+        complete=complete_align_run,
         can_share_work=False,
     ),
     Command(
-        STEPS,
-        "explain",
-        (
-            "Show when, where, in which band and at which level signals carry what was "
-            "seen."
+        help_section=STEPS,
+        name="explain",
+        description=(
+            "Show when, where, in which frequency band and at which level "
+            "signals carry information about the picture."
         ),
-        "--analyses windows,sensors",
-        {
+        example="--analyses windows,sensors",
+        flags={
             "align_run": RUN,
             "subjects": SUBJECTS,
-            "analyses": option("--analyses", "Analyses, as in windows,bands.", "all"),
-            "levels": option("--levels", "Further encoders to compare signals with."),
-        },
-        paths="align_run",
-        complete=ALIGN_RUN,
-    ),
-    Command(
-        STEPS,
-        "calibrate",
-        "Show how well a new person is decoded after how much recording.",
-        "--minutes 1,5,15,60",
-        {
-            "align_run": RUN,
-            "subjects": option(
-                "--subjects", "New persons, as in 1,2.", "all who are new to a model"
+            "analyses": make_option(
+                "--analyses", "Analyses to run, as in windows,bands.", default="all"
             ),
-            # amounts of recording, in one of three units
-            "pictures": option(
-                "--pictures",
-                "Amounts in pictures, as in 10,50,100.",
-                "10 to 200, and all",
-            ),
-            "trials": option("--trials", "Amounts in single trials."),
-            "minutes": option("--minutes", "Amounts in minutes of recording."),
-            "order": option(
-                "--order", "draws at random, or recording: the first ones.", "draws"
-            ),
-            "draws": option("--draws", "Draws of each amount.", value=int, min=1),
-            "arms": option(
-                "--arms",
-                "Ways to calibrate, as in zero-shot,transfer.",
-                "zero-shot,transfer,scratch",
+            "levels": make_option(
+                "--levels", "Further encoders to compare the signals with."
             ),
         },
-        paths="align_run",
-        complete=ALIGN_RUN,
+        positional_key="align_run",
+        complete=complete_align_run,
     ),
-    # pictures: the prior, and reconstruction with it
     Command(
-        STEPS,
-        "train-prior",
-        (
-            "Train a Fusion Prior: fusion encoder, projection and attention adapter on "
-            "a frozen SDXL."
+        help_section=STEPS,
+        name="calibrate",
+        description=(
+            "Show how the accuracy for a new person grows with the amount of recording."
         ),
-        "--dataset demo --recipe demo",
-        {
+        example="--minutes 1,5,15,60",
+        flags={
+            "align_run": RUN,
+            "subjects": make_option(
+                "--subjects",
+                "New persons, as in 1,2.",
+                default="all who are new to a model",
+            ),
+            # amounts of recording in pictures, trials or minutes
+            "pictures": make_option(
+                "--pictures",
+                "Amounts of recording in pictures, as in 10,50,100.",
+                default="10 to 200, and all",
+            ),
+            "trials": make_option("--trials", "Amounts of recording in single trials."),
+            "minutes": make_option("--minutes", "Amounts of recording in minutes."),
+            "order": make_option(
+                "--order",
+                (
+                    "Choice of trials: draws (at random) or recording (the first "
+                    "trials)."
+                ),
+                default="draws",
+            ),
+            "draws": make_option(
+                "--draws", "Number of random draws of each amount.", value=int, min=1
+            ),
+            "arms": make_option(
+                "--arms",
+                "Calibration methods, as in zero-shot,transfer.",
+                default="zero-shot,transfer,scratch",
+            ),
+        },
+        positional_key="align_run",
+        complete=complete_align_run,
+    ),
+    # training of a prior, and reconstruction of pictures
+    Command(
+        help_section=STEPS,
+        name="train-prior",
+        description=(
+            "Train a Fusion Prior: a fusion encoder, a projection and an "
+            "attention adapter for a frozen SDXL."
+        ),
+        example="--dataset demo --recipe demo",
+        flags={
             "dataset": DATASET,
             "encoders": ENCODERS,
             "generator.source": GENERATOR,
-            "train.steps": option("--steps", "Training steps.", value=int, min=1),
-            "embed_missing": switch(
+            "train.steps": make_option(
+                "--steps", "Number of training steps.", value=int, min=1
+            ),
+            "embed_missing": make_switch(
                 "--embed-missing",
-                "Compute embeddings that no store holds, at every step.",
+                "Compute embeddings that no store contains, at every step.",
             ),
         },
     ),
     Command(
-        STEPS,
-        "reconstruct",
-        "Reconstruct what was seen, from test signals, with a prior and a generator.",
-        "--prior hub:Fusion-Prior-SynCLR_B32_VAE",
-        {
-            "prior": option(
-                "--prior", "A prior: hub:NAME, hub:owner/name, a folder, or identity."
+        help_section=STEPS,
+        name="reconstruct",
+        description=(
+            "Reconstruct the seen pictures from test signals, with a "
+            "prior and a generator."
+        ),
+        example="--prior hub:Fusion-Prior-SynCLR_B32_VAE",
+        flags={
+            "prior": make_option(
+                "--prior", "Prior: hub:NAME, hub:owner/name, a folder, or identity."
             ),
             "align_run": RUN,
-            "dataset": option("--dataset", "What a model folder decodes.", "the run's"),
+            "dataset": make_option(
+                "--dataset",
+                "Data set that a model folder decodes.",
+                default="the run's",
+            ),
             "generator.source": GENERATOR,
             "subjects": SUBJECTS,
-            "repeats": option("--repeats", "Pictures of each item.", value=int, min=1),
-            "sources": option(
+            "repeats": make_option(
+                "--repeats", "Number of pictures for each item.", value=int, min=1
+            ),
+            "sources": make_option(
                 "--from",
                 (
-                    "brain; images (ceiling); shuffled (floor); zeroed; nearest, mean "
-                    "training picture."
+                    "Sources: brain, images (ceiling), shuffled (floor), zeroed, "
+                    "or the nearest or mean training picture."
                 ),
-                "brain,nearest,mean",
+                default="brain,nearest,mean",
             ),
-            # pictures from elsewhere, scored instead of generated
-            "score": option(
-                "--score", "Score this folder of pictures or clips; none are generated."
+            # scoring of existing pictures
+            "score": make_option(
+                "--score",
+                ("Folder of pictures or clips to score; no pictures are generated."),
             ),
-            "truth": option(
+            "truth": make_option(
                 "--truth",
-                "What was seen, matched by name; left: the left half of each clip.",
+                (
+                    "Folder of the seen pictures, matched by name, or left for "
+                    "the left half of each clip."
+                ),
             ),
-            "against": option(
+            "against": make_option(
                 "--against",
-                "Reconstruct runs to compare with, item by item.",
-                complete=one_of(runs("reconstruct"), is_list=True),
+                "Runs of reconstruct to compare with, item by item.",
+                complete=make_completer(make_run_lister("reconstruct"), is_list=True),
             ),
         },
-        paths="align_run",
-        complete=ALIGN_RUN,
+        positional_key="align_run",
+        complete=complete_align_run,
     ),
-    # all steps of a system in a row
+    # all steps of a system
     Command(
-        STEPS,
-        "workflow",
-        (
-            "Run all steps of a system, from its data to its tables; each continues "
-            "where it stopped."
+        help_section=STEPS,
+        name="workflow",
+        description=(
+            "Run all steps of a system, from its data to its tables, and "
+            "continue where an earlier run stopped."
         ),
-        "--recipe papers/neurons",
+        example="--recipe papers/neurons",
     ),
-    # results for readers, and models for other users
+    # reports of results, and models for other users
     Command(
-        STEPS,
-        "report",
-        "Show runs on one self-contained page, or write tables for papers.",
-        "runs/eval-retrieval/NAME",
-        {
+        help_section=STEPS,
+        name="report",
+        description=("Show runs on a self-contained page, or write tables for papers."),
+        example="runs/eval-retrieval/NAME",
+        flags={
             **PAGE_OPTIONS,
-            "table": switch(
+            "table": make_switch(
                 "--table",
-                "A row a method, of a workflow; table=ROW is what others differ from.",
+                (
+                    "Write a table of a workflow with a row for each method; "
+                    "table=ROW names the row to compare with."
+                ),
             ),
         },
-        OPEN,
-        paths="runs",
-        words="PATH",
+        switches=OPEN_OPTION,
+        positional_key="runs",
+        metavar="PATH",
         can_share_work=False,
     ),
     Command(
-        STEPS,
-        "compare",
-        (
-            "Show runs next to each other, with paired statistics: the first against "
-            "each other one."
+        help_section=STEPS,
+        name="compare",
+        description=(
+            "Show runs next to each other, with paired statistics of the "
+            "first run against each other run."
         ),
-        "RUN RUN --labels aligned,base",
-        PAGE_OPTIONS,
-        OPEN,
-        paths="runs",
-        words="PATH",
+        example="RUN RUN --labels aligned,base",
+        flags=PAGE_OPTIONS,
+        switches=OPEN_OPTION,
+        positional_key="runs",
+        metavar="PATH",
         can_share_work=False,
     ),
     Command(
-        STEPS,
-        "push",
-        "Put a trained run on the hub with a model card, private by default.",
-        "RUN hub:owner/name",
-        {
-            "public": switch("--public", "Let everybody see the model."),
+        help_section=STEPS,
+        name="push",
+        description=(
+            "Upload a trained run with a model card to the hub, private by default."
+        ),
+        example="RUN hub:owner/name",
+        flags={
+            "public": make_switch("--public", "Make the model public."),
             # statements of the model card
-            "licence": option(
-                "--licence", "Licence of the weights.", "the data's, if known"
+            "licence": make_option(
+                "--licence",
+                "Licence of the weights.",
+                default="the licence of the data, if known",
             ),
-            "data_terms_checked": switch(
+            "data_terms_checked": make_switch(
                 "--data-terms-checked",
-                "Confirm: the data's terms, and the people, allow it.",
+                (
+                    "Confirm that the terms of the data and the participants "
+                    "allow the upload."
+                ),
             ),
-            "citation": option("--citation", "How to cite the model."),
-            "contact": option("--contact", "Whom its users may ask."),
+            "citation": make_option("--citation", "Citation of the model."),
+            "contact": make_option("--contact", "Contact for users of the model."),
         },
-        paths="words",
-        complete=one_of(runs("train-*")),
+        positional_key="words",
+        complete=make_completer(make_run_lister("train-*")),
         can_share_work=False,
     ),
     Command(
-        STEPS,
-        "export",
-        "Write a brain model as one file that needs torch alone, for other programs.",
-        "RUN --rate 256 --window -200,1000",
-        {
-            "channels": option(
-                "--channels", "Channels of the signals, in order.", "the model's"
-            ),
-            "rate_hz": option(
-                "--rate", "Their sampling rate in Hz.", "the model's", value=float
-            ),
-            "window_ms": option(
-                "--window", "Start and stop after onset in ms.", "the model's"
-            ),
-        },
-        paths="align_run",
-        complete=ALIGN_RUN,
-        can_share_work=False,
-    ),
-    # stores and runs that exist: check, import, export
-    Command(
-        STORES,
-        "check",
-        "Check data sets, stores and runs: complete, damaged or missing.",
-        "things-eeg",
-        {
-            "subjects": option(
-                "--subjects", "Subjects of data sets, as in 1,2.", "all"
-            ),
-            "plots": switch(
-                "--plots", "Draw the reliability of signal stores, one page each."
-            ),
-        },
-        paths="stores",
-        words="PATH",
-        complete=one_of(datasets, runs()),
-        can_share_work=False,
-    ),
-    Command(
-        STORES,
-        "audit",
-        (
-            "Recompute other people's retrieval results: ties, assignment, overlap, "
-            "epoch, units, each in points."
+        help_section=STEPS,
+        name="export",
+        description=(
+            "Write a brain model to a file that needs only torch, for other programs."
         ),
-        "FOLDER",
-        paths="folder",
-        words="PATH",
+        example="RUN --rate 256 --window -200,1000",
+        flags={
+            "channels": make_option(
+                "--channels",
+                "Channels of the signals, in their order.",
+                default="the model's",
+            ),
+            "rate_hz": make_option(
+                "--rate",
+                "Sampling rate of the signals in Hz.",
+                default="the model's",
+                value=float,
+            ),
+            "window_ms": make_option(
+                "--window",
+                "Start and stop of the window after the onset, in ms.",
+                default="the model's",
+            ),
+        },
+        positional_key="align_run",
+        complete=complete_align_run,
+        can_share_work=False,
+    ),
+    # check, import and export of existing stores
+    Command(
+        help_section=STORES,
+        name="check",
+        description=(
+            "Check whether data sets, stores and runs are complete, damaged or missing."
+        ),
+        example="things-eeg",
+        flags={
+            "subjects": make_option(
+                "--subjects",
+                "Subjects of data sets to check, as in 1,2.",
+                default="all",
+            ),
+            "plots": make_switch(
+                "--plots", "Draw a page with the reliability of each signal store."
+            ),
+        },
+        positional_key="stores",
+        metavar="PATH",
+        complete=make_completer(list_datasets, make_run_lister()),
         can_share_work=False,
     ),
     Command(
-        STORES,
-        "import-embeddings",
-        "Make stores of vectors from elsewhere: parquet, .pt, .npy, thingsvision.",
-        "cache/things_*.parquet --encoders clip-h14,vae",
-        {
+        help_section=STORES,
+        name="audit",
+        description=(
+            "Re-check published retrieval results for common mistakes, "
+            "and show how much each mistake changes the accuracy."
+        ),
+        example="FOLDER",
+        positional_key="folder",
+        metavar="PATH",
+        can_share_work=False,
+    ),
+    Command(
+        help_section=STORES,
+        name="import-embeddings",
+        description=(
+            "Make stores from vectors of other programs: parquet, .pt, "
+            ".npy or thingsvision."
+        ),
+        example="cache/things_*.parquet --encoders clip-h14,vae",
+        flags={
             "dataset": DATASET,
             "encoders": ENCODERS,
-            "name": option("--as", "Name of your own model, which made the vectors."),
-            "splits": option(
-                "--splits", "Splits, as in train,test.", "those that have vectors"
+            "name": make_option(
+                "--as", "Name of your own model that made the vectors."
             ),
-            "skip_missing": switch(
-                "--skip-missing", "Accept pictures without a vector."
+            "splits": make_option(
+                "--splits",
+                "Splits to use, as in train,test.",
+                default="all splits with vectors",
+            ),
+            "skip_missing": make_switch(
+                "--skip-missing", "Leave gaps for pictures without a vector."
             ),
         },
-        paths="sources",
-        words="PATH",
+        positional_key="sources",
+        metavar="PATH",
         can_share_work=False,
     ),
     Command(
-        STORES,
-        "export-embeddings",
-        "Write stores as parquet or NumPy files, which import-embeddings reads back.",
-        "embeddings/things-eeg --format npy",
-        {
-            "to": option("--to", "Folder for the files."),
-            "format": option("--format", "parquet or npy.", "parquet"),
+        help_section=STORES,
+        name="export-embeddings",
+        description=(
+            "Write stores to parquet or NumPy files, which import-embeddings can read."
+        ),
+        example="embeddings/things-eeg --format npy",
+        flags={
+            "to": make_option("--to", "Folder for the files."),
+            "format": make_option(
+                "--format", "Format: parquet or npy.", default="parquet"
+            ),
         },
-        paths="stores",
-        words="PATH",
+        positional_key="stores",
+        metavar="PATH",
         can_share_work=False,
     ),
 )
