@@ -154,7 +154,9 @@ def _tell_once(written_pages: dict[str, str]) -> dict[str, str]:
 
 def _index(keys_by_command: dict[str, list[Key]], shared: set[Key]) -> str:
     """Write the page that lists the others, and what they have in common."""
-    commands = [f"- [{each.name}]({each.name}.md): {each.description}" for each in COMMANDS]
+    commands = [
+        f"- [{each.name}]({each.name}.md): {each.description}" for each in COMMANDS
+    ]
     shelves = [f"[{shelf}]({page}.md#{shelf})" for shelf, page in PAGE_OF_SHELF.items()]
     in_order = dict.fromkeys(
         key for keys in keys_by_command.values() for key in keys if key in shared
