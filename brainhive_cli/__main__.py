@@ -47,7 +47,8 @@ def main() -> None:
         exit_code = _report(error)
 
     # Flush here, because Python would write a traceback if its flush at exit fails.
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         try:
             stream.flush()
         except OSError as error:
