@@ -1,5 +1,7 @@
-"""Files of weights and checkpoints, ours and other projects', whatever they hold; files
-of what a cell measured.
+"""Files of weights, of checkpoints and of the results of cells.
+
+The files may come from this project or from others. No code in a file is run. A cell is
+a part of a run that is computed separately, such as the model of one subject and seed.
 """
 
 from __future__ import annotations
@@ -35,123 +37,155 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-OTHER_MODEL = "these weights are for another model, or of another size"
-DIGEST = "digest"
-"""The key, in the metadata of our safetensors, of a digest over names, dtypes, shapes
-and bytes.
+OTHER_MODEL_HINT = "these weights are for another model, or of another size"
+DIGEST_KEY = "digest"
+"""Key in the metadata of a safetensors file, under which `save` stores a digest of the
+names, dtypes, shapes and bytes of the tensors.
 """
-OUR_DIGEST = re.compile("[0-9a-f]{32}")
-"""Form of that digest; other values under this key are not ours."""
+DIGEST_FORMAT = re.compile("[0-9a-f]{32}")
+"""Format of our digests. Other programs may store other values under the same key."""
 NUMPY_DTYPES = {
-    *("F64", "F32", "F16", "I64", "I32", "I16", "I8"),
-    *("U64", "U32", "U16", "U8", "BOOL"),
+    "F64",
+    "F32",
+    "F16",
+    "I64",
+    "I32",
+    "I16",
+    "I8",
+    "U64",
+    "U32",
+    "U16",
+    "U8",
+    "BOOL",
 }
-"""Dtypes of safetensors that NumPy has."""
-ZIP, PICKLE = b"PK\x03\x04", b"\x80"
-"""First bytes of what torch.save writes, now and before version 1.6."""
-WRAPPINGS = ("teacher", "model", "state_dict", "model_state_dict")
-"""Keys below which training codes keep the weights: full DINO, SynCLR, DreamSim's
-CLIPs, MindEye1.
+"""Dtypes of safetensors that NumPy also has."""
+ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"
+"""First bytes of a file that torch.save wrote: a zip, or a pickle before torch 1.6."""
+WRAPPER_KEYS = ("teacher", "model", "state_dict", "model_state_dict")
+"""Keys under which training programs store the weights. Examples are DINO, SynCLR,
+DreamSim's CLIPs and MindEye1.
 """
-COMPILED, PARALLEL = re.compile(r"(?:^|(?<=\.))_orig_mod\."), "module."
-"""What torch.compile puts before names of weights, anywhere in them, and DataParallel
-before all of them.
+COMPILE_PREFIX, PARALLEL_PREFIX = re.compile(r"(?:^|(?<=\.))_orig_mod\."), "module."
+"""Prefixes that wrappers add to names of weights. torch.compile adds its prefix to any
+part of a name, DataParallel to the start of all names.
 """
 MAX_REASON_CHARACTERS = 200
-"""Characters of a library's reason that a message shows: torch's may fill a page."""
-ANEW = "delete it: the same command then trains anew"
-"""Way out of an intact checkpoint of another training."""
+"""Largest number of characters of a library's error that a message shows. Errors of
+torch may fill a page.
+"""
+RETRAIN_HINT = "delete it: the same command then trains from the beginning"
+"""Hint for an intact checkpoint of another training."""
 
 
 def read(
     path: Path, hint: str = DOWNLOAD_HINT, error: type[BrainhiveError] = MissingData
 ) -> dict[str, Tensor]:
-    """Read the tensors of a file: safetensors, or what torch.save wrote, without
-    running code from it.
+    """Read the tensors of a file that safetensors or torch.save wrote.
+
+    The first bytes of the file decide its format. No code in the file is run.
 
     Args:
-        path: The file; its first bytes decide what it is.
-        hint: What to do if it is damaged.
-        error: What is raised if it is damaged.
+        path: File.
+        hint: Advice for the user if the file is damaged.
+        error: Class of the error if the file is damaged.
 
     Returns:
-        Its tensors by name, on the CPU; a checkpoint's parts that are no weights are
-        left out.
+        Tensors on the CPU, keyed by name. Other values of a checkpoint are left out.
 
     Raises:
-        MissingData: if there is no such file.
-        BrainhiveError: `error`, if it is cut short, changed since its digest was
-            written, or no such file.
+        MissingData: if the file does not exist.
+        BrainhiveError: if the file is cut short, differs from its digest, or has
+            another format. The class is `error`.
     """
     from safetensors.torch import load_file
     from torch import Tensor
 
     with reading(path, hint, error, files=(path,)):
         if not _is_torch(path):
-            return _with_plain_names(load_file(path))
+            return _strip_wrappers(load_file(path))
 
-        # weights lie below one key or two in what training codes save
-        content = _unwrapped(_load(path, "cpu"))
-        return _with_plain_names(
-            {
-                str(name): value.detach()
-                for name, value in content.items()
-                if isinstance(value, Tensor)
-            }
-        )
+        # training programs store the weights under one or two keys
+        content = _unwrap(_load(path, "cpu"))
+        tensors = {}
+        for name, value in content.items():
+            if isinstance(value, Tensor):
+                tensors[str(name)] = value.detach()
+        return _strip_wrappers(tensors)
 
 
 def read_arrays(
     path: Path, hint: str = DOWNLOAD_HINT, error: type[BrainhiveError] = MissingData
 ) -> dict[str, Array]:
-    """Read the arrays of a file of safetensors by name, without torch; raises as
-    `read`.
+    """Read the arrays of a safetensors file without torch.
+
+    Args:
+        path: File.
+        hint: Advice for the user if the file is damaged.
+        error: Class of the error if the file is damaged.
+
+    Returns:
+        Arrays, keyed by name.
+
+    Raises:
+        MissingData: if the file does not exist.
+        BrainhiveError: if the file is damaged. The class is `error`.
     """
-    with reading(path, hint, error, files=(path,)), safe_open(path, "np") as opened:
-        names = opened.keys()
-        return {name: opened.get_tensor(name) for name in names}
+    with reading(path, hint, error, files=(path,)), safe_open(path, "np") as file:
+        names = file.keys()
+        return {name: file.get_tensor(name) for name in names}
 
 
-def plain_names(names: Iterable[str]) -> dict[str, str]:
-    """Give names of weights without what torch.compile and DataParallel put before
-    them, by the names.
+def strip_wrapper_names(names: Iterable[str]) -> dict[str, str]:
+    """Strip the prefixes that torch.compile and DataParallel add to names of weights.
+
+    Args:
+        names: Names of the weights in a file.
+
+    Returns:
+        Stripped names, keyed by the names in the file.
+
+    Raises:
+        ValueError: if two weights get the same name.
     """
-    plain = {name: COMPILED.sub("", name) for name in names}
-    while plain and all(name.startswith(PARALLEL) for name in plain.values()):
-        plain = {name: short.removeprefix(PARALLEL) for name, short in plain.items()}
-    if len({*plain.values()}) < len(plain):
-        raise ValueError("it has weights of one name with and without `_orig_mod.`")
-    return plain
+    stripped = {name: COMPILE_PREFIX.sub("", name) for name in names}
+    while stripped and all(
+        short_name.startswith(PARALLEL_PREFIX) for short_name in stripped.values()
+    ):
+        for name, short_name in stripped.items():
+            stripped[name] = short_name.removeprefix(PARALLEL_PREFIX)
+    if len(set(stripped.values())) < len(stripped):
+        raise ValueError("it has two weights whose names differ only by `_orig_mod.`")
+    return stripped
 
 
-def _with_plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: tensors[full_name] for full_name, name in plain_names(tensors).items()
-    }
+def _strip_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Key tensors by their names without the prefixes of wrappers."""
+    names = strip_wrapper_names(tensors)
+    return {short_name: tensors[name] for name, short_name in names.items()}
 
 
 def list_names(path: Path) -> list[str]:
-    """List the names of the weights in a file, and read none of them."""
+    """List the names of the weights in a file, without reading the weights."""
     if _is_torch(path):
-        return [*map(str, _unwrapped(_load(path, "meta")))]
-    with safe_open(path, "np") as opened:
-        return [*opened.keys()]
+        content = _unwrap(_load(path, "meta"))
+        return [str(name) for name in content]
+    with safe_open(path, "np") as file:
+        return list(file.keys())
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read the tensors and plain values of a training, as torch.save wrote them, onto a
-    device.
+    """Read the tensors and plain values of a training, which torch.save wrote.
+
+    Args:
+        path: Checkpoint.
+        device: Device of the tensors.
 
     Raises:
-        MissingData: if there is no such file.
-        BrainhiveError: if it is damaged.
+        MissingData: if the file does not exist.
+        BrainhiveError: if the file is damaged.
     """
-    with reading(
-        path,
-        "training goes on from the one before, or anew",
-        BrainhiveError,
-        files=(path,),
-    ):
+    hint = "training continues from the checkpoint before, or from the beginning"
+    with reading(path, hint, BrainhiveError, files=(path,)):
         content = _load(path, device)
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}")
@@ -160,77 +194,92 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file that the newest checkpoint of a training has; the one before lies next
-    to it.
+    """The newest checkpoint of a training, and the checkpoint before it.
+
+    Attributes:
+        path: File of the newest checkpoint.
     """
 
     path: Path
 
     @property
     def previous(self) -> Path:
-        """The checkpoint before the newest."""
+        """File of the checkpoint before the newest, in the same folder."""
         return self.path.with_name(f"{self.path.name}.previous")
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Save tensors and plain values, and keep the last checkpoint as the previous
-        one.
+        """Save a new checkpoint, and keep the newest checkpoint as the previous one.
+
+        Args:
+            content: Tensors and plain values of the training.
 
         Raises:
-            OSError: if the disk is full; the checkpoints are then as they were.
+            OSError: if the disk is full. Both checkpoints are then as before.
         """
         import torch
 
-        # in memory first: a disk that is full leaves both checkpoints as they were
-        written = serialise(partial(torch.save, dict(content)))
-        with atomic_write(self.path) as part:
-            part.write_bytes(written)
-            with suppress(FileNotFoundError):  # there is none yet
+        # torch writes to memory first, so that a full disk changes no file
+        checkpoint_bytes = serialise(partial(torch.save, dict(content)))
+        with atomic_write(self.path) as temporary:
+            temporary.write_bytes(checkpoint_bytes)
+            with suppress(FileNotFoundError):  # this is the first checkpoint
                 os.replace(self.path, self.previous)
 
     def load(
         self, launch: Launch, device: torch.device | str = "cpu"
     ) -> dict[str, Any] | None:
-        """Read the newest checkpoint that is whole, in each of these processes; None
-        without one.
+        """Read the newest checkpoint that is not damaged, in every process.
 
-        The main process sets each that is damaged aside, with a warning.
+        Damaged checkpoints are renamed, with a warning.
+
+        Args:
+            launch: Processes that share the training.
+            device: Device of the tensors.
+
+        Returns:
+            Content of the checkpoint, or None if there is no intact checkpoint.
         """
-        # the main process sets damaged files aside for all
+        # the main process renames damaged files before the others look
         return launch.run_main_first(partial(self._load, device))
 
     def _load(self, device: torch.device | str) -> dict[str, Any] | None:
-        for path in filter(Path.is_file, (self.path, self.previous)):
+        """Read the newest checkpoint that is not damaged, and rename damaged ones."""
+        for path in (self.path, self.previous):
+            if not path.is_file():
+                continue
             try:
                 return read_checkpoint(path, device)
             except BrainhiveError as error:
-                # a library may have made another error of it: nothing is damaged
+                # a library may turn Ctrl-C into an error, without any damage
                 raise_if_interrupted()
-                aside = path.with_name(f"{path.name}.damaged")
-                os.replace(path, aside)
-                console.warn(f"{error.in_one_line}; it is kept as {aside.name}")
+                damaged_path = path.with_name(f"{path.name}.damaged")
+                os.replace(path, damaged_path)
+                console.warn(f"{error.in_one_line}; it is kept as {damaged_path.name}")
         return None
 
     def remove(self) -> None:
-        """Remove what a finished training no longer needs."""
+        """Remove both checkpoints, which a finished training no longer needs."""
         for path in (self.path, self.previous):
             path.unlink(missing_ok=True)
 
 
 def verify(path: Path) -> None:
-    """Compare a file with its digests, as `read` does, and keep no more than a block of
-    it in memory.
+    """Verify the digests of a file without loading all tensors at the same time.
 
     Raises:
-        MissingData: if there is no such file, or it is damaged.
+        MissingData: if the file does not exist, or is damaged.
     """
     with reading(path, files=(path,)):
         pass
 
 
 def serialise(save: Callable[[io.BytesIO], object]) -> memoryview:
-    """Return what a function of torch writes into a file.
+    """Return the bytes that a function of torch would write to a file.
 
-    Torch's own writer ends the process with SIGABRT where a disk is full.
+    If a disk is full, torch's own writer ends the process with SIGABRT.
+
+    Args:
+        save: Function that writes to an open file.
     """
     buffer = io.BytesIO()
     save(buffer)
@@ -240,115 +289,131 @@ def serialise(save: Callable[[io.BytesIO], object]) -> memoryview:
 def save(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file with a digest of what it holds, which `read` verifies.
+    """Write a safetensors file with a digest, which `read` verifies.
 
-    Any reader of safetensors reads it. The same tensors give the same bytes.
+    Any reader of safetensors can read the file. The same tensors give the same bytes.
+
+    Args:
+        path: File.
+        tensors: Tensors, keyed by name.
+        metadata: Further metadata.
     """
     from safetensors.torch import save_file
 
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    about = {
-        "format": "pt",
-        **(metadata or {}),
-        DIGEST: _digest(state, state.__getitem__),
-    }
+    all_metadata = {"format": "pt"}
+    all_metadata.update(metadata or {})
+    all_metadata[DIGEST_KEY] = _digest(state, state.__getitem__)
+
+    # the library makes the file private, so the usual permissions are set afterwards
     path.touch()
-    # by the umask; the library's own file, which takes its place, is private
     mode = path.stat().st_mode
-    save_file(state, path, about)
+    save_file(state, path, all_metadata)
     path.chmod(mode)
 
-    # the header is written again, in the same length: the library writes metadata in
-    # any order
+    # the library writes metadata in random order, so the header is written again with
+    # sorted metadata and the same length
     with path.open("r+b") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))
-        header = {
-            **json.loads(stream.read(size)),
-            "__metadata__": dict(sorted(about.items())),
-        }
+        header = json.loads(stream.read(size))
+        header["__metadata__"] = dict(sorted(all_metadata.items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
         stream.seek(8)
-        stream.write(
-            json.dumps(header, separators=(",", ":"), ensure_ascii=False)
-            .encode()
-            .ljust(size)
-        )
+        stream.write(text.encode().ljust(size))
 
 
-def metadata_of(path: Path) -> dict[str, str]:
-    """Read the metadata of a safetensors file; none of a file that is no safetensors.
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file.
+
+    Returns:
+        Metadata. Empty if torch.save wrote the file.
 
     Raises:
-        BrainhiveError: if it is damaged.
+        BrainhiveError: if the file is damaged.
     """
     if _is_torch(path):
         return {}
-    with reading(path, error=BrainhiveError), safe_open(path, "np") as opened:
-        return opened.metadata() or {}
+    with reading(path, error=BrainhiveError), safe_open(path, "np") as file:
+        return file.metadata() or {}
 
 
-def digest_of(path: Path) -> str:
-    """Read the digest that `save` wrote with the tensors; empty where another program
-    wrote the file.
-    """
-    return metadata_of(path).get(DIGEST, "")
+def read_digest(path: Path) -> str:
+    """Read the digest that `save` wrote, empty if another program wrote the file."""
+    return read_metadata(path).get(DIGEST_KEY, "")
 
 
 def find_unmatched(
     needed: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> list[str]:
-    """Name the weights of a network that a file does not have by name and size."""
-    return [
-        name
-        for name in needed
-        if name not in state or state[name].shape != needed[name].shape
-    ]
+    """List the weights of a network that a file does not have in the same shape.
+
+    Args:
+        needed: Weights of the network, keyed by name.
+        state: Weights of the file, keyed by name.
+
+    Returns:
+        Names of the weights that are missing or have another shape.
+    """
+    unmatched = []
+    for name in needed:
+        if name not in state or state[name].shape != needed[name].shape:
+            unmatched.append(name)
+    return unmatched
 
 
 def describe_match(unmatched: Iterable[str], count: int) -> str:
-    """Say how many of a network's weights a file has, for errors.
+    """Describe how many weights of a network a file has, for errors.
 
     Args:
-        unmatched: Weights that it lacks, or has of another size.
-        count: Weights of the network.
+        unmatched: Names of the weights that are missing or have another shape.
+        count: Number of weights of the network.
     """
-    absent = sorted(unmatched)
-    first = f"; first missing {absent[0]}" if absent else ""
-    return f"{count - len(absent)} of {count} weights match by name and size{first}"
+    names = sorted(unmatched)
+    first = f"; first missing {names[0]}" if names else ""
+    return f"{count - len(names)} of {count} weights match by name and size{first}"
 
 
 def fill(
     module: nn.Module,
     state: Mapping[str, Tensor],
     where: Path | str,
-    hint: str = OTHER_MODEL,
+    hint: str = OTHER_MODEL_HINT,
     error: type[BrainhiveError] = BrainhiveError,
 ) -> None:
-    """Put weights into a module; one on the meta device takes them as they are, dtype
-    and all.
+    """Load weights into a module after comparing names, shapes and kinds of numbers.
+
+    A module on the meta device takes over the tensors, with their dtype.
+
+    Args:
+        module: Module.
+        state: Weights, keyed by name.
+        where: File or description of the weights, for the error.
+        hint: Advice for the user if the weights do not fit.
+        error: Class of the error.
 
     Raises:
-        BrainhiveError: `error`, if a weight is missing, surplus, of another shape, or
-            not of real numbers where these are needed; it names the first, and says how
-            many match.
+        BrainhiveError: if a weight is missing, surplus, of another shape, or complex or
+            integer instead of floating-point. The class is `error`. The error names the
+            first such weight, and the number of weights that match.
     """
-    # names, shapes and kinds of numbers agree before anything is loaded
     needed = module.state_dict()
-    for key in sorted(needed.keys() | state.keys()):
-        shape, expected = (
-            tuple(held[key].shape) if key in held else "none"
-            for held in (state, needed)
-        )
-        if shape != expected:
+    for name in sorted(needed.keys() | state.keys()):
+        shape = tuple(state[name].shape) if name in state else "none"
+        needed_shape = tuple(needed[name].shape) if name in needed else "none"
+        if shape != needed_shape:
             match = describe_match(find_unmatched(needed, state), len(needed))
             raise error(
-                f"{where}: {key} has shape {shape}, {expected} is needed; {match}", hint
+                f"{where}: {name} has shape {shape}, {needed_shape} is needed; {match}",
+                hint,
             )
-        if state[key].is_floating_point() != needed[key].is_floating_point():
-            kinds = f"is of {state[key].dtype}, {needed[key].dtype} is needed"
-            raise error(f"{where}: {key} {kinds}", hint)
-    module.load_state_dict(
-        state, assign=any(parameter.is_meta for parameter in module.parameters())
-    )
+        if state[name].is_floating_point() != needed[name].is_floating_point():
+            raise error(
+                f"{where}: {name} is of {state[name].dtype}, {needed[name].dtype} is "
+                "needed",
+                hint,
+            )
+    is_meta = any(parameter.is_meta for parameter in module.parameters())
+    module.load_state_dict(state, assign=is_meta)
 
 
 @contextmanager
@@ -359,15 +424,21 @@ def reading(
     files: Iterable[Path] = (),
     problem: str = "is damaged or half-downloaded",
 ) -> Iterator[None]:
-    """Turn what a library raises about weights and their config into one line.
+    """Turn errors of libraries inside a `with` block into a short error about a file.
+
+    Errors of the disk, of a library that cannot be imported and of a user's code are
+    not changed.
 
     Args:
-        where: What is read, for the message.
-        hint: What to do if it is damaged.
-        error: What is raised if it is damaged.
-        files: Files of weights to verify before: digests, and what torch's archives
-            keep of their records.
-        problem: What is wrong with it, in words.
+        where: File or description of the weights, for the error.
+        hint: Advice for the user if the file is damaged.
+        error: Class of the error if the file is damaged.
+        files: Files of weights whose digests are verified before the block.
+        problem: Description of the damage.
+
+    Raises:
+        MissingData: if one of `files` does not exist.
+        BrainhiveError: if the file is damaged. The class is `error`.
     """
     try:
         for path in files:
@@ -376,8 +447,7 @@ def reading(
     except BrainhiveError:
         raise
     except Exception as reason:
-        # which may be the machine's, a broken library's, or code's of the user
-        # errors of the disk, of a library or of code of the user are theirs
+        # the file is intact if the machine, a library or a user's code failed
         if (
             is_of_the_machine(reason)
             or find_failed_import(reason)
@@ -385,11 +455,13 @@ def reading(
         ):
             raise
 
-        # the reason in one line; torch's may fill a page
+        # the reason in one line
         text = " ".join(str(reason).split()).rpartition("WeightsUnpickler error: ")[2]
-        if match := re.search(r"GLOBAL (\S+) was not", text):
+        refused_object = re.search(r"GLOBAL (\S+) was not", text)
+        if refused_object:
             text = (
-                f"it holds more than tensors, {match[1]}, and no code of a file is run"
+                f"it contains {refused_object[1]}, but only tensors and plain values "
+                "are read, because code in a file is not run"
             )
         elif len(text) > MAX_REASON_CHARACTERS:
             text = f"{text[:MAX_REASON_CHARACTERS]}…"
@@ -398,58 +470,80 @@ def reading(
         ) from reason
 
 
-def _unwrapped(content: Any) -> Any:
-    """Take the weights out of what a training code saves."""
-    for wrapping in WRAPPINGS:
+def _unwrap(content: Any) -> Any:
+    """Return the weights in the content of a checkpoint of a training program."""
+    for key in WRAPPER_KEYS:
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}, not tensors by name")
-        content = content.get(wrapping, content)
+        content = content.get(key, content)
     return content
 
 
 def _verify(path: Path, hint: str) -> None:
+    """Raise an error if a file of weights does not exist, or differs from its digest.
+
+    Args:
+        path: File.
+        hint: Advice for the user if the file does not exist.
+
+    Raises:
+        MissingData: if the file does not exist.
+        ValueError: if the file differs from its digest.
+    """
     if not is_file(path):
         raise MissingData(f"there is no file {path}", hint)
     if _is_torch(path):
         if not zipfile.is_zipfile(path):
             return
 
-        # records of an archive have a CRC32, which torch itself does not compare
+        # every record of an archive has a CRC32, which torch does not compare
         with zipfile.ZipFile(path) as archive:
             archives.list_zip_members(archive)
-            if changed := archive.testzip():
-                raise ValueError(f"the record {changed} was changed")
+            changed_record = archive.testzip()
+            if changed_record:
+                raise ValueError(f"the record {changed_record} was changed")
         return
 
-    # safetensors of ours carry a digest
-    with safe_open(path, _framework_of(path)) as opened:
-        written = (opened.metadata() or {}).get(DIGEST, "")
-        if OUR_DIGEST.fullmatch(written) and written != _digest(
-            opened.keys(), opened.get_tensor
-        ):
-            raise ValueError("its digest is not the one written with it")
+    # our own safetensors files have a digest
+    with safe_open(path, _choose_framework(path)) as file:
+        stored_digest = (file.metadata() or {}).get(DIGEST_KEY, "")
+        if not DIGEST_FORMAT.fullmatch(stored_digest):
+            return
+        if stored_digest != _digest(file.keys(), file.get_tensor):
+            raise ValueError("its content differs from its digest")
 
 
-def _framework_of(path: Path) -> str:
-    """Name what reads a file: NumPy, which is loaded already, where it has the dtypes
-    of all tensors.
+def _choose_framework(path: Path) -> str:
+    """Choose the library that reads a safetensors file.
+
+    Returns:
+        "np" if NumPy has the dtypes of all tensors, because NumPy is loaded already.
+        "pt" (torch) otherwise.
     """
-    with safe_open(path, "np") as opened:
-        names = opened.keys()
-        dtypes = {opened.get_slice(name).get_dtype() for name in names}
+    with safe_open(path, "np") as file:
+        names = file.keys()
+        dtypes = {file.get_slice(name).get_dtype() for name in names}
     return "np" if dtypes <= NUMPY_DTYPES else "pt"
 
 
 def _digest(names: Iterable[str], get_tensor: Callable[[str], Any]) -> str:
-    """Digest names, dtypes, shapes and bytes of tensors, one after another (xxh3, 32
-    hexadecimal digits).
+    """Compute the digest of names, dtypes, shapes and bytes of tensors.
+
+    The tensors are read one after another, so that only one is in memory.
+
+    Args:
+        names: Names of the tensors.
+        get_tensor: Function that returns the array or tensor of a name.
+
+    Returns:
+        xxh3 digest of 32 hexadecimal digits.
     """
     digest = xxhash.xxh3_128()
     for name in sorted(names):
         value = get_tensor(name)
         is_array = isinstance(value, np.ndarray)
         dtype = f"torch.{value.dtype}" if is_array else value.dtype
-        digest.update(f"{name} {dtype} {[*value.shape]}\n".encode())
+        digest.update(f"{name} {dtype} {list(value.shape)}\n".encode())
         if 0 in value.shape:
             continue
         flat = value.reshape(-1)
@@ -462,83 +556,104 @@ def _digest(names: Iterable[str], get_tensor: Callable[[str], Any]) -> str:
 
 
 def _is_torch(path: Path) -> bool:
-    """Tell what torch wrote from safetensors, whose first 8 bytes are a length and may
-    be a pickle's too.
+    """Return True if torch.save wrote a file. Otherwise it should be safetensors.
+
+    A safetensors file begins with 8 bytes of a length, which may look like a pickle,
+    and then a brace.
     """
     with path.open("rb") as stream:
         start = stream.read(9)
-    return start.startswith((ZIP, PICKLE)) and start[8:] != b"{"
+    return start.startswith((ZIP_START, PICKLE_START)) and start[8:] != b"{"
 
 
 def _load(path: Path, device: torch.device | str) -> Any:
-    """Load an archive mapped, so that no tensor reaches beyond the file; older files
-    cannot be.
+    """Load a file that torch.save wrote, without running code from it.
+
+    An archive is mapped into memory, so that no tensor can reach beyond the file. Files
+    from before torch 1.6 cannot be mapped.
+
+    Args:
+        path: File.
+        device: Device of the tensors.
     """
     import torch
 
-    # DINO's checkpoints hold its command line
-    allowed = [argparse.Namespace, *_SCHEDULE]
-    is_allowed = torch.serialization.safe_globals(allowed)
+    # the checkpoints of DINO hold its command line
+    safe_classes = [argparse.Namespace, *_SCHEDULE_STUBS]
+    is_allowed = torch.serialization.safe_globals(safe_classes)
     with is_allowed, warnings.catch_warnings(action="ignore"):
         return torch.load(
             path, weights_only=True, map_location=device, mmap=zipfile.is_zipfile(path)
         )
 
 
-_SCHEDULE: Any = [
-    (lambda *_: None, name)
-    for name in (
-        "builtins.getattr",
-        "__builtin__.getattr",
-        "torch.optim.lr_scheduler.OneCycleLR",
-    )
+def _ignore_call(*arguments: Any) -> None:
+    """Do nothing, in place of a function that a checkpoint names."""
+
+
+_SCHEDULE_STUBS: Any = [
+    (_ignore_call, "builtins.getattr"),
+    (_ignore_call, "__builtin__.getattr"),
+    (_ignore_call, "torch.optim.lr_scheduler.OneCycleLR"),
 ]
-"""Name in the state of a OneCycleLR in checkpoints before torch 2.1, as MindEye1's;
-nothing is called.
+"""Replacements of the names in the state of a OneCycleLR. Checkpoints from before torch
+2.1 hold such a state, for example the checkpoints of MindEye1.
 """
 
 
 def save_cell(path: Path, content: Any) -> None:
-    """Write dataclasses, mappings, lists and plain values to one file.
+    """Write the result of a cell to one file.
 
-    Arrays become tensors, and what refers to them JSON in the header.
+    Arrays are stored as tensors. Everything else is stored as JSON in the header, which
+    refers to the tensors.
+
+    Args:
+        path: File.
+        content: Dataclasses, mappings, lists, tuples, arrays and plain values.
     """
     import torch
 
-    # arrays by number, in the order in which `encode` meets them
+    # an array is named by its number, in the order in which `encode` meets the arrays
     arrays: dict[str, Tensor] = {}
 
     def encode(value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            # copied: torch warns of read-only arrays and refuses negative strides
-            arrays[name := str(len(arrays))] = torch.from_numpy(np.array(value))
+            # torch warns about read-only arrays and refuses negative strides, so the
+            # array is copied
+            name = str(len(arrays))
+            arrays[name] = torch.from_numpy(np.array(value))
             return {"array": name}
         if is_dataclass(value):
-            about = {
-                item.name: encode(getattr(value, item.name)) for item in fields(value)
-            }
-            return {"type": type(value).__name__, "fields": about}
-        if isinstance(value, Mapping):  # keys may be numbers
-            return {
-                "items": [[encode(key), encode(item)] for key, item in value.items()]
-            }
-        # JSON has no tuples, so the type is written beside the items
+            encoded_fields = {}
+            for item in fields(value):
+                encoded_fields[item.name] = encode(getattr(value, item.name))
+            return {"type": type(value).__name__, "fields": encoded_fields}
+        if isinstance(value, Mapping):
+            # keys may be numbers, which JSON objects do not allow
+            pairs = [[encode(key), encode(item)] for key, item in value.items()]
+            return {"items": pairs}
         if isinstance(value, list | tuple):
+            # JSON has no tuples, so the type is stored with the items
             return {type(value).__name__: [encode(item) for item in value]}
         return value.item() if isinstance(value, np.generic) else value
 
-    about = json.dumps(encode(content))  # which names the arrays
-    save(path, arrays, {"measured": about})
+    text = json.dumps(encode(content))  # fills `arrays`
+    save(path, arrays, {"measured": text})
 
 
 def load_cell(path: Path, *types: type) -> Any:
-    """Read back what `save` wrote; `types` are the dataclasses that it holds.
+    """Read the result of a cell, which `save_cell` wrote.
+
+    Args:
+        path: File.
+        types: Classes of the dataclasses that the file holds.
 
     Raises:
+        MissingData: if the file does not exist.
         BrainhiveError: if the file is damaged.
     """
-    # a file names classes, of which only those of the caller are built
-    type_of = {each.__name__: each for each in types}
+    # only classes that the caller lists are created
+    classes = {dataclass_type.__name__: dataclass_type for dataclass_type in types}
 
     def decode(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -546,16 +661,18 @@ def load_cell(path: Path, *types: type) -> Any:
         if "array" in value:
             return arrays[value["array"]].numpy()
         if "type" in value:
-            return type_of[value["type"]](
-                **{name: decode(item) for name, item in value["fields"].items()}
-            )
+            arguments = {}
+            for name, item in value["fields"].items():
+                arguments[name] = decode(item)
+            return classes[value["type"]](**arguments)
         if "items" in value:
             return {decode(key): decode(item) for key, item in value["items"]}
         if "tuple" in value:
             return tuple(map(decode, value["tuple"]))
         return [decode(item) for item in value["list"]]
 
-    # content that does not decode is reported as damage of the file
+    # a file whose content cannot be decoded is reported as damaged
     with reading(path, documents.DAMAGED_HINT, BrainhiveError):
         arrays = read(path)
-        return decode(documents.parse(metadata_of(path)["measured"], str(path)))
+        text = read_metadata(path)["measured"]
+        return decode(documents.parse(text, str(path)))

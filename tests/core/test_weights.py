@@ -25,7 +25,7 @@ STATE = {
     "numpy's": torch.as_tensor(np.empty(0, np.uint64)),
     'ä/"\x07': torch.zeros(2, dtype=torch.bool),
 }
-DAMAGED = "is damaged or half-downloaded"
+DAMAGED = "damaged"
 
 
 def saved(folder: Path, kind: str, state: object = STATE) -> Path:
@@ -85,7 +85,7 @@ def test_the_digest_is_of_names_dtypes_shapes_and_values(
     for number, tensors in enumerate((state, dict(reversed(state.items())), other)):
         path = tmp_path / f"{number}.safetensors"
         weights.save(path, tensors, {"number": str(number)})
-        digests.append(weights.digest_of(path))
+        digests.append(weights.read_digest(path))
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -121,7 +121,7 @@ def test_a_changed_byte_of_a_tensor_and_a_file_that_is_cut_short_are_found(
         with pytest.raises(MissingData, match=DAMAGED):
             weights.read(path)
     path.unlink()
-    with pytest.raises(MissingData, match="there is no file"):
+    with pytest.raises(MissingData, match=path.name):
         weights.read(path)
 
 
@@ -147,14 +147,11 @@ def test_weights_of_another_model_are_named_with_the_count_of_those_that_match()
     None
 ):
     fit = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
-    for change, message in (
-        ({"bias": None}, "bias has shape none"),
-        ({"more": torch.ones(1)}, "more has shape .* none is needed"),
-        (
-            {"weight": torch.ones(3, 2)},
-            r"weight has shape \(3, 2\), \(2, 3\).*; 1 of 2 weights match",
-        ),
-        ({"weight": torch.ones(2, 3).long()}, "weight is of torch.int64"),
+    for change, facts in (
+        ({"bias": None}, ["bias", "none"]),
+        ({"more": torch.ones(1)}, ["more", "none"]),
+        ({"weight": torch.ones(3, 2)}, ["weight", "(3, 2)", "(2, 3)", "1 of 2"]),
+        ({"weight": torch.ones(2, 3).long()}, ["weight", "torch.int64"]),
     ):
         state = {
             name: value
@@ -162,8 +159,10 @@ def test_weights_of_another_model_are_named_with_the_count_of_those_that_match()
             if value is not None
         }
         for device in ("cpu", "meta"):
-            with pytest.raises(BrainhiveError, match=f"here: {message}"):
+            with pytest.raises(BrainhiveError) as caught:
                 weights.fill(nn.Linear(3, 2, device=device), state, "here")
+            assert caught.value.message.startswith("here")
+            assert all(fact in caught.value.message for fact in facts)
 
 
 def test_names_are_read_without_what_wrappers_put_before_them(tmp_path: Path) -> None:
@@ -187,7 +186,7 @@ def test_names_are_read_without_what_wrappers_put_before_them(tmp_path: Path) ->
     assert {*weights.read(path)} == {"module.a", "b.module.c"}
 
     write("a", "_orig_mod.a")
-    with pytest.raises(MissingData, match="one name with and without"):
+    with pytest.raises(MissingData, match="_orig_mod"):
         weights.read(path)
 
 
@@ -221,28 +220,28 @@ def test_the_newest_torch_and_wrapped_weights_are_told_by_their_names(
     ],
 )
 def test_wrappers_of_names_are_taken_off(names: list[str], plain: list[str]) -> None:
-    assert weights.plain_names(names) == dict(zip(names, plain, strict=True))
+    assert weights.strip_wrapper_names(names) == dict(zip(names, plain, strict=True))
     if names:
         with pytest.raises(ValueError):
-            weights.plain_names(["a", "_orig_mod.a"])
+            weights.strip_wrapper_names(["a", "_orig_mod.a"])
 
 
 def test_a_file_says_who_wrote_it(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     weights.save(path, {"a": torch.ones(2)}, {"more": "x"})
-    about = weights.metadata_of(path)
+    about = weights.read_metadata(path)
     assert about["more"] == "x" and about["format"] == "pt"
-    digest = weights.digest_of(path)
+    digest = weights.read_digest(path)
     assert digest == about["digest"] and len(digest) == 32
     safetensors.torch.save_file({"a": torch.ones(2)}, path, {"digest": "theirs"})
     weights.verify(path)
-    assert weights.digest_of(path) == "theirs"
+    assert weights.read_digest(path) == "theirs"
     safetensors.torch.save_file({"a": torch.ones(2)}, path, {"digest": "0" * 32})
     with pytest.raises(MissingData):
         weights.verify(path)
     safetensors.torch.save_file({"a": torch.ones(2)}, path)
-    assert weights.digest_of(path) == "" and weights.metadata_of(path) == {}
-    assert weights.metadata_of(saved(tmp_path, "pt")) == {}
+    assert weights.read_digest(path) == "" and weights.read_metadata(path) == {}
+    assert weights.read_metadata(saved(tmp_path, "pt")) == {}
 
 
 def test_a_saved_file_has_the_rights_that_the_user_gives_files(tmp_path: Path) -> None:

@@ -594,7 +594,7 @@ class Learned:
         where there is none.
         """
         file = weights_file.parent / FILE
-        about = weights.metadata_of(file) if file.is_file() else {}
+        about = weights.read_metadata(file) if file.is_file() else {}
         # other programs write files of this name without our metadata
         if "learned" not in about:
             return cls()
@@ -670,7 +670,7 @@ class Learned:
 
         # weights that another program wrote may have learned from anything since
         digest = _digest_weights(weights_files)
-        if digest and weights.metadata_of(folder / FILE).get("weights") == digest:
+        if digest and weights.read_metadata(folder / FILE).get("weights") == digest:
             return learned
         return learned.after(cls())  # an unknown history
 
@@ -686,7 +686,7 @@ def _digest_weights(files: Sequence[Path]) -> str:
     """
     # whoever reads the weights says that they are damaged or absent
     with suppress(BrainhiveError, OSError):
-        if all(digests := [weights.digest_of(file) for file in files]):
+        if all(digests := [weights.read_digest(file) for file in files]):
             return " ".join(digests)
     return ""
 

@@ -203,7 +203,7 @@ class PriorLearner:
             return None
 
         # a checkpoint that does not fit ends in a message with the way out
-        with weights.reading(checkpoint.path, weights.ANEW, BrainhiveError):
+        with weights.reading(checkpoint.path, weights.RETRAIN_HINT, BrainhiveError):
             # so that the device holds nothing twice
             self.prior.load_state_dict(saved.pop("prior"))
             self.optimizer.load_state_dict(saved.pop("optimizer"))

@@ -284,7 +284,10 @@ class Learner:
             BrainhiveError: if it is of something else.
         """
         with weights.reading(
-            where, weights.ANEW, BrainhiveError, problem="is of another training"
+            where,
+            weights.RETRAIN_HINT,
+            BrainhiveError,
+            problem="is of another training",
         ):
             for name in PROGRESS:
                 setattr(self, name, state[name])
