@@ -1,4 +1,8 @@
-"""The command `recipes`: a list of the shipped recipes, or the keys of some of them."""
+"""The command `recipes`: a list of the shipped recipes, or the keys of some of them.
+
+A recipe consists of keys and sections. A part is a section with a `kind`, which selects
+one of several implementations, such as a backbone.
+"""
 
 import importlib
 import json
@@ -106,7 +110,7 @@ def tabulate_keys(shipped: ShippedRecipe) -> Table:
             field.get_default(call_default_factory=True, validated_data={})
         )
 
-        # a key of the file may stand for a section, whose keys come below it
+        # the file sets a part if it sets its kind, or a key inside it
         is_set = any(name == key or name.startswith(f"{key}.") for name in file_keys)
         source = "recipe" if is_set else "default"
         if value_text != default_text and not field.is_required():

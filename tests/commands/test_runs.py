@@ -175,7 +175,7 @@ def test_the_newest_runs_are_listed_and_older_ones_counted(
     assert newest == names[:2] == counted
     assert document["details"] == {"older": 2}
     for text in (document["tables"][0]["note"], brainhive(columns="60").stdout):
-        assert "2 older runs" in text and "brainhive runs --all" in text
+        assert "2 older" in text and "brainhive runs --all" in text
         assert names[2] not in text
 
 
@@ -194,7 +194,7 @@ def test_a_name_is_searched_among_all_runs(
     oldest = many[-1].path.name
     assert listed(oldest)[0] == [oldest] == counted
     note = listed("explain")[1]["tables"][0]["note"]
-    assert "2 older runs" in note and "brainhive runs explain --all" in note
+    assert "2 older" in note and "brainhive runs explain --all" in note
 
 
 def test_of_a_named_run_no_other_is_read(

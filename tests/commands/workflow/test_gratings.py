@@ -87,7 +87,8 @@ def test_frequency_is_decoded_by_time_and_from_time_to_time_in_held_out_runs(
     found = decode(home, go, "frequency")
     top1, facts = found.metrics.overall["top1"], found.metrics.facts
     assert (top1.n, top1.pool, top1.chance) == (480, 4, 0.25)
-    assert top1.value > 0.55 and facts.verdict == "above chance for these 3 runs"
+    assert top1.value > 0.55
+    assert "above chance" in facts.verdict and " 3 " in facts.verdict
     plain = [row for row in facts.plain if row.second != "ridge"]
     assert plain and not [row for row in plain if row.high < 0]
 
