@@ -1,6 +1,4 @@
-"""demo: the steps of a system end to end on shipped data, and one page of the
-results.
-"""
+"""demo: all steps of a decoding system on shipped data, with a page of the results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,13 +33,13 @@ NOTE = (
 )
 RECORDED_NOTE = "All signals on this page were recorded: {provenance}."
 RECORDING = Path(demo.__file__).parent / "haxby2001"
-"""BIDS data set that is shipped, with its licence (CC BY-SA 3.0)."""
+"""Folder of the shipped BIDS data set and its licence (CC BY-SA 3.0)."""
 HAXBY = (
     "subject 1 of Haxby et al. 2001 (Science 293, 2425), the posterior half of one "
     "axial slice, 12 runs; CC BY-SA 3.0, by way of PyMVPA"
 )
-EFFECTS = "What controls cost each head: other voxels, trained anew; trials shuffled"
-PAGE = (
+EFFECTS_TITLE = "Loss of top-1 for each head: trained on other voxels; shuffled trials"
+COMMAND_ORDER = (
     "reconstruct",
     "eval-retrieval",
     "train-prior",
@@ -51,26 +49,29 @@ PAGE = (
 )
 """Commands in the order of their sections on the page."""
 HEADS = ("latent", "image", "text")
-"""Heads of HAVIR's brain model."""
-SHUFFLED = "{head}, shuffled"
-"""Name of the step of a head with shuffled trials; the step for all sets of voxels is
-named `{head}`.
+"""Heads of HAVIR's brain model. The step that evaluates a head with all sets of voxels
+has the name of the head.
 """
-NO_CONTROL, SHUFFLED_TRIALS = "none", "shuffled trials"
-"""Variant without a control, and what the control of shuffled trials is called."""
+SHUFFLED_STEP = "{head}, shuffled"
+"""Name of the step that evaluates a head with shuffled trials."""
+NO_CONTROL = "none"
+"""Name of the variant without a control."""
+SHUFFLED_TRIALS = "shuffled trials"
+"""Name of the control with shuffled trials in the table of effects."""
 
 
 @dataclass(frozen=True)
 class System:
-    """System that is shown; its steps are those of `recipes/RECIPE/workflow.yaml`.
+    """Decoding system that the demo runs, with the steps of a shipped workflow.
 
     Attributes:
-        recipe: Name of the shipped recipe of each command.
-        signals: Signals that are simulated, or were recorded, for a title.
-        provenance: Program or paper that the signals come from.
-        generators: Folders of generators that are joined from files of the wheel.
-        is_simulated: Whether a program made the signals.
-        overrides: Overrides of steps, by name.
+        recipe: Name of the shipped recipes. The workflow is
+            `recipes/{recipe}/workflow.yaml`.
+        signals: Kind of the signals, for titles.
+        provenance: Program or paper from which the signals come.
+        generators: Folders of the generators. Each is joined from files in the wheel.
+        is_simulated: True if a program simulated the signals.
+        overrides: Overrides of recipe keys, keyed by the name of the step.
     """
 
     recipe: str
@@ -87,13 +88,13 @@ SYSTEMS = {
         "demo-havir",
         "simulated fMRI",
         voxels.PROVENANCE,
-        (joined_generators.DUAL_GUIDED,),
+        generators=(joined_generators.DUAL_GUIDED,),
     ),
     "neurons": System(
         "demo-neurons",
         "simulated fMRI of films",
         voxels.PROVENANCE,
-        (joined_generators.TOKEN_GUIDED, joined_generators.TEXT_GUIDED),
+        generators=(joined_generators.TOKEN_GUIDED, joined_generators.TEXT_GUIDED),
     ),
     "real": System(
         "demo-real",
@@ -106,9 +107,7 @@ SYSTEMS = {
 
 
 class Recipe(BaseRecipe):
-    """The demo runs the recipe called `demo` of each step, or that of another
-    system.
-    """
+    """Recipe of demo: the system, its size, and overrides of its steps."""
 
     is_tracked = True
 
@@ -126,40 +125,41 @@ class Recipe(BaseRecipe):
     @model_validator(mode="before")
     @classmethod
     def _reads_real_as_a_system(cls, fields: Any) -> Any:
-        """Let `--real` be short for `--system real`."""
-        if isinstance(fields, dict) and fields.get("real") is True:
-            fields = {key: value for key, value in fields.items() if key != "real"}
-            # a contradiction is refused: neither flag wins silently
-            if fields.get("system", "real") != "real":
-                raise RecipeError(
-                    f"--real goes with no --system {fields['system']}", "one of them"
-                )
-            fields["system"] = "real"
-        return fields
+        """Replace `real=True` by `system=real`.
+
+        Raises:
+            RecipeError: if another system is given, too.
+        """
+        if not isinstance(fields, dict) or fields.get("real") is not True:
+            return fields
+        fields = {key: value for key, value in fields.items() if key != "real"}
+        if fields.get("system", "real") != "real":
+            raise RecipeError(
+                f"--real contradicts --system {fields['system']}", "give one of them"
+            )
+        return fields | {"system": "real"}
 
 
-def _steps(recipe: Recipe) -> workflow.Recipe:
-    """Read the workflow of the recipe's system."""
-    run = recipe.run
-    # so few pictures are decoded before a worker has started
-    if recipe.quick and run.workers is None:
-        run = run.model_copy(update={"workers": 0})
-    # steps use the processes and folders of the demo
-    return workflow.Recipe.resolve(
-        "workflow", SYSTEMS[recipe.system].recipe, {}, []
-    ).model_copy(update={"run": run, "paths": recipe.paths})
+def _read_workflow(recipe: Recipe) -> workflow.Recipe:
+    """Read the workflow of a system, with the processes and folders of the demo."""
+    run_options = recipe.run
+    if recipe.quick and run_options.workers is None:
+        # starting workers takes longer than decoding so few pictures
+        run_options = run_options.model_copy(update={"workers": 0})
+    name = SYSTEMS[recipe.system].recipe
+    steps = workflow.Recipe.resolve("workflow", name, {}, [])
+    return steps.model_copy(update={"run": run_options, "paths": recipe.paths})
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the commands that the demo runs; it makes all that they read."""
-    steps = _steps(recipe)
+    """List the command lines of the steps, which make all files that they read."""
+    steps = _read_workflow(recipe)
     overrides = SYSTEMS[recipe.system].overrides
-    return [
-        Input(
-            f"{name}: {steps.write_line(name, overrides.get(name, []))}", note="a step"
-        )
-        for name in steps.steps
-    ]
+    step_inputs = []
+    for name in steps.steps:
+        line = steps.write_line(name, overrides.get(name, []))
+        step_inputs.append(Input(f"{name}: {line}", note="a step"))
+    return step_inputs
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,9 @@ class DemoRun(RunJob):
     """Run of the demo, which consists of the runs of its steps.
 
     Attributes:
-        recipe: Its settings.
-        system: What is shown.
-        steps: The workflow of the system.
+        recipe: Settings of the demo.
+        system: Decoding system.
+        steps: Workflow of the system.
     """
 
     recipe: Recipe
@@ -182,155 +182,173 @@ class DemoRun(RunJob):
         return self.system.recipe
 
     def make_parts(self, run: OpenRun, again: bool) -> dict[str, workflow.FinishedStep]:
-        """Join the generators that the wheel ships in parts, and run the steps."""
+        """Join the generators from the files in the wheel, and run the steps."""
         system, recipe = self.system, self.recipe
         console.say(f"On {system.signals} ({system.provenance}).")
         for generator in system.generators:
             joined_generators.assemble(generator, home_folder() / generator)
 
-        # with overrides of the system, of a quick run and of the user
+        # overrides of the system, of a quick run and of the user, in this order
         overrides = {}
         for name, step in self.steps.steps.items():
-            quick = step.quick if recipe.quick else []
-            further = recipe.overrides.get(self.steps.get_command(name), [])
-            overrides[name] = [*system.overrides.get(name, []), *quick, *further]
+            step_overrides = list(system.overrides.get(name, []))
+            if recipe.quick:
+                step_overrides += step.quick
+            step_overrides += recipe.overrides.get(self.steps.get_command(name), [])
+            overrides[name] = step_overrides
         return dict(workflow.run_steps(self.steps, run.launch, again, overrides))
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Write the page, and collect what the steps measured."""
+        """Write the page, and collect the measurements of the steps."""
         with console.progress("writing the page"):
             tables = self._list_tables(run.parts)
-            page = _page(self.system, self.steps, tables, run.parts)
+            page = _lay_out_page(self.system, self.steps, tables, run.parts)
             run.folder.replace("index.html", page.write)
         return Summary(self._measure(run.parts))
 
     def _measure(self, steps: Mapping[str, workflow.FinishedStep]) -> Measurements:
-        """Collect what the steps measured, and the effects of HAVIR's controls."""
+        """Collect the measurements of the steps and the effects of controls."""
         measurements = workflow.measure_steps(steps)
         caveats = [SIMULATED] if self.system.is_simulated else measurements.caveats
         measurements = measurements.with_facts(command="demo", caveats=caveats)
-        if effects := self._list_effects(steps):
+        effects = self._list_effects(steps)
+        if effects:
             measurements = measurements.with_facts(control_effects=effects)
         return measurements
 
     def _list_effects(
         self, steps: Mapping[str, workflow.FinishedStep]
     ) -> list[Difference]:
-        """List the effects of HAVIR's controls; none of other systems."""
+        """List the effects of HAVIR's controls. Other systems have no controls."""
         if self.recipe.system != "havir":
             return []
-        # the sweep over voxels, and the draws with shuffled trials, by head
-        swept, shuffled = (
-            {head: steps[name.format(head=head)].result.metrics for head in HEADS}
-            for name in ("{head}", SHUFFLED)
-        )
-        return control_effects(swept, shuffled)
+        voxel_sweeps = {}
+        shuffled_draws = {}
+        for head in HEADS:
+            voxel_sweeps[head] = steps[head].result.metrics
+            shuffled_step = SHUFFLED_STEP.format(head=head)
+            shuffled_draws[head] = steps[shuffled_step].result.metrics
+        return list_control_effects(voxel_sweeps, shuffled_draws)
 
     def _list_tables(self, steps: Mapping[str, workflow.FinishedStep]) -> list[Table]:
-        """List the summary of the steps, and the effects of controls."""
+        """List the table of the steps, and the table of the effects of controls."""
         title = f"Demo, on {self.system.signals}"
         tables = [workflow.summarise_steps(steps, title)]
-        if effects := self._list_effects(steps):
-            tables.append(replace(difference_table(effects), title=EFFECTS))
+        effects = self._list_effects(steps)
+        if effects:
+            tables.append(replace(difference_table(effects), title=EFFECTS_TITLE))
         return tables
 
     def describe(self, run: OpenRun) -> Result:
-        """Show what the steps achieved, and suggest the demos of the other systems."""
-        lines = [
-            Line("demo", "--real" if name == "real" else ("system", name))
-            for name in SYSTEMS
-            if name != self.recipe.system
-        ]
+        """Return the results of the steps, and suggest the demos of other systems."""
+        other_demos = []
+        for name in SYSTEMS:
+            if name != self.recipe.system:
+                line = Line("demo", "--real" if name == "real" else ("system", name))
+                other_demos.append(str(line))
         return Result(
             run.folder.path,
             tuple(self._list_tables(run.parts)),
-            self._measure(run.parts),
-            {"page": run.folder.path / "index.html"},
-            ", or ".join(map(str, lines)),
+            metrics=self._measure(run.parts),
+            files={"page": run.folder.path / "index.html"},
+            hint=", or ".join(other_demos),
         )
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Run the steps through their own commands, then write the page."""
-    job = DemoRun(recipe, SYSTEMS[recipe.system], _steps(recipe))
+    """Run the steps of a system through their commands, and write the page.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes and device.
+        again: If True, run all steps again even if the same run is finished.
+    """
+    job = DemoRun(recipe, SYSTEMS[recipe.system], _read_workflow(recipe))
     return driver.run("demo", job, launch, again)
 
 
-def _page(
+def _lay_out_page(
     system: System,
     steps: workflow.Recipe,
     tables: list[Table],
-    finished: Mapping[str, workflow.FinishedStep],
+    finished_steps: Mapping[str, workflow.FinishedStep],
 ) -> Page:
-    """Lay out the summary, then the run of each step, pictures first, without the runs
-    of controls.
+    """Lay out the page: a summary, then a section for the run of each step.
+
+    Sections with pictures come first. Runs of controls have no section.
+
+    Args:
+        system: Decoding system.
+        steps: Workflow of the system.
+        tables: Tables of the summary.
+        finished_steps: Results of the steps, keyed by name.
     """
-    # one group per finished run
     groups = []
-    for name in sorted(finished, key=lambda step: PAGE.index(steps.get_command(step))):
-        folder = RunFolder(finished[name].result.folder)
-        if (folder.path / FINISHED).is_file():
-            run = ShownRun(name, folder)
-            groups += (
-                []
-                if run.is_control
-                else [RunGroup([run], title=steps.steps[name].heading)]
-            )
+    names = sorted(
+        finished_steps, key=lambda name: COMMAND_ORDER.index(steps.get_command(name))
+    )
+    for name in names:
+        folder = RunFolder(finished_steps[name].result.folder)
+        # some commands write stores and have no run
+        if not (folder.path / FINISHED).is_file():
+            continue
+        shown_run = ShownRun(name, folder)
+        if not shown_run.is_control:
+            groups.append(RunGroup([shown_run], title=steps.steps[name].heading))
 
     # the summary tells the origin of the signals
     note = NOTE if system.is_simulated else RECORDED_NOTE
     summary = PageSection(
         "Summary", [("", tables)], [note.format(provenance=system.provenance)]
     )
-    lines = [step.line for step in finished.values()]
+    lines = [step.line for step in finished_steps.values()]
     title = f"Brainhive demo, on {system.signals}"
     return lay_out_page(groups, title, lines, [summary])
 
 
-def control_effects(
-    swept: Mapping[str, Measurements], shuffled: Mapping[str, Measurements]
+def list_control_effects(
+    voxel_sweeps: Mapping[str, Measurements],
+    shuffled_draws: Mapping[str, Measurements],
 ) -> list[Difference]:
-    """List by how much each control decreases the top-1 of each head.
+    """List by how much each control decreases the top-1 accuracy of each head.
 
     Args:
-        swept: Measurements of eval-retrieval by head, of a sweep over controls.
-        shuffled: Measurements by head without a control, and in draws with shuffled
-            trials.
+        voxel_sweeps: Measurements of eval-retrieval, keyed by head. The variants of
+            each sweep are trained on other sets of voxels.
+        shuffled_draws: Measurements of eval-retrieval with draws of shuffled trials,
+            keyed by head.
 
     Returns:
-        Differences of heads from their controls; of shuffled trials with the middle 95
-        % of the draws.
+        Differences between each head and its controls. The interval of the shuffled
+        trials is the middle 95 % of the draws.
     """
     effects = []
-    for head, measured in swept.items():
-        # other voxels: pairs of the sweep that compare with the variant without a
-        # control
-        pairs = [
-            pair for pair in measured.facts.comparisons if pair.first == NO_CONTROL
-        ]
-        effects += [pair.model_copy(update={"first": head}) for pair in pairs]
+    for head, measurements in voxel_sweeps.items():
+        # other voxels: differences to the variant without a control
+        for pair in measurements.facts.comparisons:
+            if pair.first == NO_CONTROL:
+                effects.append(pair.model_copy(update={"first": head}))
 
-        # shuffled trials: the mean and the interval of the draws
-        control = shuffled[head].facts_of(RetrievalFacts).control
+        # shuffled trials: difference to the mean of the draws
+        control = shuffled_draws[head].facts_of(RetrievalFacts).control
         assert control is not None
-        drawn = control.metrics["top1"]
+        top1 = control.metrics["top1"]
+        cells = shuffled_draws[head].facts.cells.values()
         effects.append(
             Difference(
                 first=head,
                 second=SHUFFLED_TRIALS,
                 metric="top1",
-                difference=drawn["measured"] - drawn["mean"],
+                difference=top1["measured"] - top1["mean"],
                 # the best draw gives the smallest difference
-                low=drawn["measured"] - drawn["high"],
-                high=drawn["measured"] - drawn["low"],
+                low=top1["measured"] - top1["high"],
+                high=top1["measured"] - top1["low"],
                 interval=f"the middle 95 % of {control.draws} draws",
                 n=control.n,
-                subjects=len(
-                    {cell.subject for cell in shuffled[head].facts.cells.values()}
-                ),
-                p_value=drawn["p"],
+                subjects=len({cell.subject for cell in cells}),
+                p_value=top1["p"],
                 test=f"share of {control.draws} draws that are as good",
-                # of a permutation test with so many draws
+                # smallest p of a permutation test with so many draws
                 least_p=1 / (control.draws + 1),
                 cohens_dz=None,
             )

@@ -1,11 +1,12 @@
-"""fetch: data sets from the hub, NEMAR, OpenNeuro, S3 or a web server, or the exact
-steps where people must agree to something.
+"""fetch: downloads of data sets from the hub, NEMAR, OpenNeuro, S3 or a web server.
+
+Some data sets need an agreement with their authors. Their steps are listed instead.
 """
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,13 @@ from brainhive_cli.data.exchange import digits69
 from brainhive_cli.data.files.subjects import Subjects
 
 CONVERTERS = {"digits69": digits69.write_folders}
-"""What turns the files of a data set into folders that commands read, and says what it
-wrote.
+"""Functions, by data set, that convert its files to folders that commands read. Each
+returns a description of the folders.
 """
-LISTED = 20
-"""Files that a table lists; the largest first."""
+MAX_LISTED_FILES = 20
+"""Largest number of files in a table."""
+FilesByHost = dict[str, list[RemoteFile]]
+"""Files keyed by the reference of their host. The key of a web server is empty."""
 
 
 class Recipe(FileRecipe):
@@ -57,18 +60,27 @@ class Recipe(FileRecipe):
     root: str = Field(
         "", description="folder of the data set; default: its name below paths.data"
     )
-    subjects: Subjects = Field(None, description="whose recordings; default: all")
+    subjects: Subjects = Field(
+        None, description="subjects whose recordings are fetched; default: all"
+    )
     include: NameList = Field(
         [],
-        description="patterns of the files that are wanted, as in sub-*/**; files that "
-        "match a pattern after ! are left out; default: all",
+        description="patterns of the files to fetch, such as sub-*/**; a pattern after "
+        "! leaves files out; default: all",
     )
     unpack: bool = Field(True, description="unpack archives; they stay where they are")
 
 
-def _resolve(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
-    """Give source and folder of each data set; RecipeError if none is named, or one has
-    no known source.
+def _resolve_sources(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
+    """Find the source and the folder of each data set.
+
+    Returns:
+        Pairs of a source and a folder, keyed by the name of the data set, or by its
+        reference, such as `nemar:nm000232`.
+
+    Raises:
+        RecipeError: if no data set is named, if a data set is unknown, or if `root` is
+            given for several data sets.
     """
     if not recipe.names:
         raise RecipeError(
@@ -76,23 +88,22 @@ def _resolve(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
         )
     if len(recipe.names) > 1 and recipe.root:
         raise RecipeError(
-            f"root is of one data set, not of {len(recipe.names)}",
-            "fetch one at a time",
+            f"root is the folder of one data set, but {len(recipe.names)} are named",
+            "fetch them one at a time",
         )
     sources = {}
     for name in recipe.names:
-        host, is_reference, rest = name.partition(":")
-        kind = name if is_reference else name.replace("_", "-")
-        if host in LISTERS and rest.strip("/"):
-            # the identifier of a data set, or a bucket
-            parts = rest.partition("@")[0].strip("/").removeprefix("datasets/")
-            folder = parts.split("/")[host == "hub" and "/" in parts]
+        host, colon, identifier = name.partition(":")
+        kind = name if colon else name.replace("_", "-")
+        if host in LISTERS and identifier.strip("/"):
             source = Source((name,))
+            folder = _name_folder(host, identifier)
         elif kind in SOURCES:
-            folder, source = kind, SOURCES[kind]
+            source = SOURCES[kind]
+            folder = kind
         else:
             raise RecipeError(
-                f"no source of a data set {name!r} is known",
+                f"no data set {name!r} is known",
                 f"known: {', '.join(SOURCES)}; or nemar:ID, openneuro:ID, "
                 "s3:BUCKET/PREFIX, hub:datasets/OWNER/NAME",
             )
@@ -100,117 +111,182 @@ def _resolve(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
     return sources
 
 
-def _try_hosts(hosts: Sequence[str], use: Callable[[str], Any]) -> Any:
-    """Use the first host that does not fail."""
-    for host, following in pairwise(hosts):
+def _name_folder(host: str, identifier: str) -> str:
+    """Name the folder of a data set by its identifier, its repository or its bucket.
+
+    Args:
+        host: Kind of the host, such as `nemar`.
+        identifier: Reference without the host, such as `nm000232@v1.1.0`.
+    """
+    without_version = identifier.partition("@")[0].strip("/")
+    names = without_version.removeprefix("datasets/").split("/")
+    # a repository of the hub is called OWNER/NAME
+    return names[1] if host == "hub" and len(names) > 1 else names[0]
+
+
+def _try_hosts(hosts: Sequence[str], use_host: Callable[[str], Any]) -> Any:
+    """Return the result of the first host that does not fail.
+
+    Args:
+        hosts: References of the hosts, in the order of preference.
+        use_host: Function of a reference, which may raise `MissingData`.
+    """
+    for index, host in enumerate(hosts):
+        is_last = index == len(hosts) - 1
         try:
-            return use(host)
+            return use_host(host)
         except MissingData as error:
-            console.warn(f"{host}: {error.message}; next host: {following}")
-    return use(hosts[-1])
+            if is_last:
+                raise
+            console.warn(f"{host}: {error.message}; next host: {hosts[index + 1]}")
 
 
-def _list_wanted(
+def _list_requested_files(
     source: Source, root: Path, recipe: Recipe, host: str
 ) -> list[RemoteFile]:
-    """List the files of a host that are wanted; without a host, those of a web
-    server.
+    """List the files of a host that the recipe selects.
+
+    Args:
+        source: Source of the data set.
+        root: Folder of the data set.
+        recipe: Settings of the command.
+        host: Reference of the host. Empty for a web server.
+
+    Raises:
+        MissingData: if the host cannot be reached.
+        RecipeError: if no file is selected.
     """
     try:
-        listed = list_files(host) if host else [*source.web]
+        host_files = list_files(host) if host else list(source.web)
     except hub.Unreachable as error:
-        if host.startswith("hub:"):
-            raise hub.Unreachable(
-                error.message, f"{error.hint} --local-dir {shlex.quote(str(root))}"
-            ) from error
-        raise
-    if outdated := find_outdated(listed, root):
+        if not host.startswith("hub:"):
+            raise
+        hint = f"{error.hint} --local-dir {shlex.quote(str(root))}"
+        raise hub.Unreachable(error.message, hint) from error
+    outdated_names = find_outdated(host_files, root)
+    if outdated_names:
         console.warn(
-            f"{root} holds files of another version, which {listed[0].version} lacks, "
-            f"{console.summarise_names(outdated)}: remove them"
+            f"{root} holds files of another version, which are not in "
+            f"{host_files[0].version}: {console.summarise_names(outdated_names)}; "
+            "remove them"
         )
-    files = choose_files(listed, recipe.subjects, recipe.include)
+    files = choose_files(host_files, recipe.subjects, recipe.include)
     if not files:
+        examples = ", ".join(file.name for file in host_files[:3])
         raise RecipeError(
-            f"none of the {len(listed)} files of {host or listed[0].url} is of these "
-            "subjects and patterns",
-            f"--include 'PATTERN', of: {', '.join(file.name for file in listed[:3])} …",
+            f"none of the {len(host_files)} files of {host or host_files[0].url} "
+            "matches the subjects and patterns",
+            f"choose files by --include 'PATTERN', such as: {examples} …",
         )
     return files
 
 
 def _group_hosts(source: Source) -> list[tuple[str, ...]]:
-    """Group the hosts of the same files; an empty one is a web server."""
-    groups = [source.hosts, *((one,) for one in source.further)]
-    return [group for group in groups if group] + [("",)] * bool(source.web)
+    """Group the hosts that have the same files.
+
+    Returns:
+        References of the hosts of each group. The reference of a web server is empty.
+        Empty if the data set is on no host.
+    """
+    groups = [source.hosts] if source.hosts else []
+    groups += [(host,) for host in source.further]
+    if source.web:
+        groups.append(("",))
+    return groups
 
 
 def _list_source(
     kind: str, source: Source, root: Path, recipe: Recipe
-) -> tuple[dict[str, list[RemoteFile]], dict[str, list[RemoteFile]]]:
-    """List the files that are wanted, and those to download, by host; require room for
-    them.
+) -> tuple[FilesByHost, FilesByHost]:
+    """List the files of a data set, and require free space for the download.
+
+    Args:
+        kind: Name of the data set.
+        source: Source of the data set.
+        root: Folder of the data set.
+        recipe: Settings of the command.
+
+    Returns:
+        The files that the recipe selects, and those among them to download.
     """
 
-    def look(host: str) -> tuple[str, list[RemoteFile]]:
-        return host, _list_wanted(source, root, recipe, host)
+    def list_host(host: str) -> tuple[str, list[RemoteFile]]:
+        return host, _list_requested_files(source, root, recipe, host)
 
-    wanted = dict(_try_hosts(group, look) for group in _group_hosts(source))
-
-    missing = {host: find_missing(files, root) for host, files in wanted.items()}
-    due = [*chain(*missing.values())]
-    if changed := [file.name for file in due if (root / file.name).exists()]:
+    files_by_host = dict(_try_hosts(hosts, list_host) for hosts in _group_hosts(source))
+    missing_by_host = {
+        host: find_missing(files, root) for host, files in files_by_host.items()
+    }
+    missing_files = list(chain.from_iterable(missing_by_host.values()))
+    changed_names = [file.name for file in missing_files if (root / file.name).exists()]
+    if changed_names:
         console.warn(
-            f"{root} differs from the host in {console.summarise_names(changed)}: "
-            "fetched again, and replaced"
+            f"{root}: files that differ from the host are fetched again and replaced: "
+            f"{console.summarise_names(changed_names)}"
         )
 
-    # archives take at least their own size again when they are unpacked
-    packed = sum(
-        file.size
-        for file in due
-        if recipe.unpack and find_archive_suffix(Path(file.name))
-    )
-    download = sum(file.size for file in due)
+    # unpacked files need at least the space of their archive once more
+    download_bytes = sum(file.size for file in missing_files)
+    unpacked_bytes = 0
+    if recipe.unpack:
+        for file in missing_files:
+            if find_archive_suffix(Path(file.name)):
+                unpacked_bytes += file.size
     require_free_space(
         root,
-        download + packed,
-        f"{kind}, {console.size(download)} to download and at least "
-        f"{console.size(packed)} to unpack,",
-        "make room; take some: --subjects 1 or --include 'PATTERN'; another disk: "
-        "root=FOLDER; or only download: unpack=false",
+        download_bytes + unpacked_bytes,
+        f"{kind}, {console.size(download_bytes)} to download and at least "
+        f"{console.size(unpacked_bytes)} to unpack,",
+        "free some space; fetch less: --subjects 1 or --include 'PATTERN'; use another "
+        "disk: root=FOLDER; or only download: unpack=false",
     )
-    return wanted, missing
+    return files_by_host, missing_by_host
 
 
-def _describe(
+def _describe_source(
     kind: str,
     source: Source,
     root: Path,
-    wanted: Mapping[str, Sequence[RemoteFile]],
-    missing: Mapping[str, Sequence[RemoteFile]],
+    files_by_host: Mapping[str, Sequence[RemoteFile]],
+    missing_by_host: Mapping[str, Sequence[RemoteFile]],
 ) -> str:
-    """Describe the hosts of a data set, its size and licence."""
-    # the licence as a host says, next to the terms of the publisher
-    files = [*chain(*wanted.values())]
-    due = sum(file.size for file in chain(*missing.values()))
-    licences = dict.fromkeys(
-        read_licence(host, listed) or "its page names none"
-        for host, listed in wanted.items()
-        if host
-    )
-    terms = f"{', '.join(licences)}; terms: " if licences else ""
+    """Describe the hosts of a data set, its size and its licence.
+
+    Args:
+        kind: Name of the data set.
+        source: Source of the data set.
+        root: Folder of the data set.
+        files_by_host: Files that the recipe selects.
+        missing_by_host: Files to download.
+    """
+    files = list(chain.from_iterable(files_by_host.values()))
+    total_bytes = sum(file.size for file in files)
+    missing_bytes = _count_bytes(missing_by_host)
+    download = console.size(missing_bytes) if missing_bytes else "nothing"
+    addresses = [host or files[0].url for host in files_by_host]
+
+    # the licence on the page of each host, next to the terms of the publisher
+    licences = []
+    for host, host_files in files_by_host.items():
+        if host:
+            licence = read_licence(host, host_files) or "not stated on its page"
+            if licence not in licences:
+                licences.append(licence)
+    licence_text = f"{', '.join(licences)}; terms: " if licences else ""
     return (
-        f"{kind} from {' and '.join(host or files[0].url for host in wanted)} to "
-        f"{root}: {len(files)} files, "
-        f"{console.size(sum(file.size for file in files))}, "
-        f"{console.size(due) if due else 'nothing'} to download; licence: "
-        f"{terms}{source.terms}"
+        f"{kind} from {' and '.join(addresses)} to {root}: {len(files)} files, "
+        f"{console.size(total_bytes)}, {download} to download; licence: "
+        f"{licence_text}{source.terms}"
     )
+
+
+def _count_bytes(files_by_host: Mapping[str, Sequence[RemoteFile]]) -> int:
+    """Sum the sizes of the files of all hosts, in bytes."""
+    return sum(file.size for file in chain.from_iterable(files_by_host.values()))
 
 
 def _list_steps(source: Source, root: Path, recipe: Recipe) -> list[str]:
-    """List what people do themselves."""
+    """List the steps by which a user downloads a data set, with folder and subjects."""
     subjects = " ".join(map(str, recipe.subjects or source.subjects))
     return [
         step.format(root=shlex.quote(str(root)), subjects=subjects)
@@ -219,111 +295,156 @@ def _list_steps(source: Source, root: Path, recipe: Recipe) -> list[str]:
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the downloads with sizes and licences, as their hosts say, or else as far as
-    they are known.
+    """List the downloads with their sizes and licences.
+
+    If a host cannot be reached, the size and licence are those that are known without
+    a network.
     """
 
-    def look(kind: str, source: Source, root: Path) -> list[Input]:
-        # only people can get it, so the steps are the way out
+    def list_download(kind: str, source: Source, root: Path) -> list[Input]:
         if not _group_hosts(source):
             raise MissingData(
-                f"{kind} is on no host; {source.about}",
+                f"{kind} has to be downloaded by hand; {source.about}",
                 " && ".join(_list_steps(source, root, recipe)),
             )
         try:
-            wanted, missing = _list_source(kind, source, root, recipe)
-        except hub.Unreachable as error:  # what is known without it
+            files_by_host, missing_by_host = _list_source(kind, source, root, recipe)
+        except hub.Unreachable as error:
             return [Input(f"{kind}: {source.about}", error=error)]
-        description = _describe(kind, source, root, wanted, missing)
-        due = sum(file.size for file in chain(*missing.values()))
-        return [Input(f"{kind}: {description}", due)]
+        description = _describe_source(
+            kind, source, root, files_by_host, missing_by_host
+        )
+        return [Input(f"{kind}: {description}", _count_bytes(missing_by_host))]
 
-    return collect(
-        *(partial(look, kind, *where) for kind, where in _resolve(recipe).items())
-    )
+    list_downloads = [
+        partial(list_download, kind, source, root)
+        for kind, (source, root) in _resolve_sources(recipe).items()
+    ]
+    return collect(*list_downloads)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Fetch what a host has, and unpack it; show the steps for what none has.
+    """Download and unpack data sets, or show the steps by which a user gets them.
+
+    Args:
+        recipe: Settings of the command.
+        launch: Processes and device, which are not used.
+        again: Unused, because changed and missing files are downloaded every time.
+
+    Returns:
+        A table of files, or of steps, for each data set. The exit code is the code of
+        `MissingData` if a user has to download a data set.
 
     Raises:
-        MissingData: if no host can be reached, or its terms were not accepted.
-        BrainhiveError: if the disk has no room.
+        MissingData: if no host can be reached, or if the user has not accepted the
+            terms of the host.
+        BrainhiveError: if the disk has too little space.
     """
-    # fetch each data set from its source, or list the steps that people do themselves
-    tables, details, lacks = list[Table](), dict[str, Any](), False
-    sources = _resolve(recipe)
+    tables = []
+    details = {}
+    exit_code = 0
+    sources = _resolve_sources(recipe)
     for kind, (source, root) in sources.items():
         if _group_hosts(source):
-            table, details[kind] = _fetch(kind, source, root, recipe)
+            table, details[kind] = _fetch_source(kind, source, root, recipe)
         else:
-            rows = tuple(enumerate(_list_steps(source, root, recipe), start=1))
-            title = f"{kind}: get it by yourself; terms: {source.terms}"
-            table = Table(title, ("", "step"), rows, is_copied=True)
-            lacks = True
+            steps = _list_steps(source, root, recipe)
+            table = Table(
+                f"{kind} has to be downloaded by hand; terms: {source.terms}",
+                ("", "step"),
+                tuple(enumerate(steps, start=1)),
+                is_copied=True,
+            )
+            exit_code = MissingData.exit_code
         tables.append(table)
         if source.elsewhere:
             console.say(f"{kind}, also: {source.elsewhere}")
 
-    # the exit code tells programs that people have to get a data set
+    # the next command depends on the first data set
     kind, (_, root) = next(iter(sources.items()))
-    hint = Line("check", *(name for name in recipe.names if name in SOURCES))
     if kind in CONVERTERS:
         hint = Line("workflow", ("recipe", kind))
     elif (root / DESCRIPTION).is_file():
         hint = Line("prepare", ("from", "recording"), f"preparation.root={root}")
+    else:
+        known_names = [name for name in recipe.names if name in SOURCES]
+        hint = Line("check", *known_names)
     return Result(
         root,
         tuple(tables),
         details={"fetched": details},
         hint=hint,
-        exit_code=MissingData.exit_code * lacks,
+        exit_code=exit_code,
     )
 
 
-def _fetch(
+def _fetch_source(
     kind: str, source: Source, root: Path, recipe: Recipe
 ) -> tuple[Table, dict[str, Any]]:
-    """Download and unpack a data set; return the table of its files, and details."""
-    # list the largest files, and the others together
-    wanted, missing = _list_source(kind, source, root, recipe)
-    console.say(_describe(kind, source, root, wanted, missing))
-    files, due = [*chain(*wanted.values())], {*chain(*missing.values())}
-    largest = sorted(files, key=lambda file: -file.size)
-    rows = [
-        (file.name, file.size, "fetched" if file in due else "was there")
-        for file in largest[:LISTED]
-    ]
-    if rest := largest[LISTED:]:
-        rows.append((f"{len(rest)} more", sum(file.size for file in rest), ""))
-    table = Table(
-        f"Files of {kind}",
-        ("file", "size", "state"),
-        [(name, console.size(size), state) for name, size, state in rows],
-    )
+    """Download a data set and unpack its archives.
+
+    Args:
+        kind: Name of the data set.
+        source: Source of the data set.
+        root: Folder of the data set.
+        recipe: Settings of the command.
+
+    Returns:
+        A table of the files, and details for programs.
+    """
+    files_by_host, missing_by_host = _list_source(kind, source, root, recipe)
+    console.say(_describe_source(kind, source, root, files_by_host, missing_by_host))
+    files = list(chain.from_iterable(files_by_host.values()))
+    missing_files = set(chain.from_iterable(missing_by_host.values()))
+    table = _tabulate_files(kind, files, missing_files)
     details: dict[str, Any] = {
         "files": len(files),
         "bytes": sum(file.size for file in files),
     }
 
-    # download the files that are missing, from the next host where one fails
-    def download(host: str) -> None:
-        if host not in missing:
-            listed = _list_wanted(source, root, recipe, host)
-            missing[host] = find_missing(listed, root)
-        download_files(missing[host], root)
+    # download from the host that listed the files; if it fails, from the next host
+    def download_from(host: str) -> None:
+        if host not in missing_by_host:
+            host_files = _list_requested_files(source, root, recipe, host)
+            missing_by_host[host] = find_missing(host_files, root)
+        download_files(missing_by_host[host], root)
 
-    for group in _group_hosts(source):
-        first = next(index for index, host in enumerate(group) if host in wanted)
-        _try_hosts(group[first:], download)
+    for hosts in _group_hosts(source):
+        has_listed = [host in files_by_host for host in hosts]
+        start = has_listed.index(True)
+        _try_hosts(hosts[start:], download_from)
 
-    # unpack the archives, convert what no command reads
-    for path in (root / file.name for file in files if recipe.unpack):
-        if find_archive_suffix(path):
-            into = choose_destination(path, root, source.tops)
-            console.say(f"unpacking {path} into {into}")
-            details[f"unpacked {path.name}"] = unpack(path, into)
-    if kind in CONVERTERS and recipe.unpack:
-        details["converted"] = CONVERTERS[kind](root)
-        console.say(f"converted into {root}: {details['converted']}")
+    # unpack the archives, and convert files that no command reads
+    if recipe.unpack:
+        for file in files:
+            path = root / file.name
+            if find_archive_suffix(path):
+                folder = choose_destination(path, root, source.tops)
+                console.say(f"unpacking {path} into {folder}")
+                details[f"unpacked {path.name}"] = unpack(path, folder)
+        if kind in CONVERTERS:
+            details["converted"] = CONVERTERS[kind](root)
+            console.say(f"converted into {root}: {details['converted']}")
     return table, details
+
+
+def _tabulate_files(
+    kind: str, files: Sequence[RemoteFile], missing_files: set[RemoteFile]
+) -> Table:
+    """List the largest files of a data set, and count the others in the last row.
+
+    Args:
+        kind: Name of the data set.
+        files: All files.
+        missing_files: Files that are downloaded now.
+    """
+    sorted_files = sorted(files, key=lambda file: -file.size)
+    rows = []
+    for file in sorted_files[:MAX_LISTED_FILES]:
+        state = "fetched" if file in missing_files else "was there"
+        rows.append((file.name, console.size(file.size), state))
+    small_files = sorted_files[MAX_LISTED_FILES:]
+    if small_files:
+        total_bytes = sum(file.size for file in small_files)
+        rows.append((f"{len(small_files)} more", console.size(total_bytes), ""))
+    return Table(f"Files of {kind}", ("file", "size", "state"), rows)

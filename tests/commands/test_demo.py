@@ -1,7 +1,6 @@
-"""demo: the five steps in a row, the page that shows them, and command lines that can
-be run by hand.
-"""
+"""Tests of demo: its steps, its page, and its command lines."""
 
+import html
 import json
 import shlex
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ FEW = {
     ],
     "reconstruct": ["items=2", "repeats=1", "steps=1"],
 }
-"""Overrides that make each step small."""
+"""Overrides, by step, that make the demo fast."""
 HERE = Launch(0, 1, torch.device("cpu"))
 
 
@@ -46,11 +45,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def recipe() -> demo.Recipe:
-    """The demo with the shipped weights, in few steps, in another precision than its
-    own.
-    """
-    few = f"overrides={json.dumps(FEW)}"
-    return demo.Recipe.resolve("demo", None, {"run.mixed_precision": "bf16"}, [few])
+    """Recipe of a fast demo with the shipped weights, in bf16 instead of fp32."""
+    overrides = f"overrides={json.dumps(FEW)}"
+    precision = {"run.mixed_precision": "bf16"}
+    return demo.Recipe.resolve("demo", None, precision, [overrides])
 
 
 @pytest.fixture(scope="module")
@@ -63,50 +61,35 @@ def test_it_ends_with_a_page_that_needs_no_other_file(shown, home):
     assert "http" not in page.replace("http-equiv", "") and len(page) < 2**22
     assert page.count("<img") > 20 and page.count("<svg") >= 4
     title = page.partition("<h1>")[2].partition("</h1>")[0]
-    assert PROVENANCE in page and title == "Brainhive demo, on simulated EEG"
-    for title in (
-        "Ranks of the seen picture",
-        "Examples, with ceiling, floor and baselines",
-        "Fusion Prior",
-        "Top-1 on held-out",
-    ):
-        assert title in page
+    assert PROVENANCE in page
+    assert demo.SYSTEMS["brainhive"].signals in title
+    for command in STEPS:
+        assert f"brainhive {command}" in page
 
 
 def test_the_shipped_weights_decode_what_was_seen(shown):
     rows = shown.tables[0].rows
     assert [row[0] for row in rows] == STEPS
-    assert "first of 100" in rows[2][2] and "100 test pictures" in rows[2][2]
-    assert (
-        RunFolder(shown.folder).measurements().scopes["eval-retrieval"]["top5"].low
-        > 0.05
-    ), rows
-    assert "of pairs" in rows[4][2]
+    top5 = RunFolder(shown.folder).measurements().scopes["eval-retrieval"]["top5"]
+    assert (top5.n, top5.pool) == (100, 100)
+    assert top5.low > 0.05, rows
 
 
 def test_its_lines_run_by_hand_and_make_nothing_anew(shown, recipe, home):
-    page = (home / shown.files["page"]).read_text()
+    page = html.unescape((home / shown.files["page"]).read_text())
     for line, step in zip(shown.metrics.facts.commands, STEPS, strict=True):
-        assert line.replace("\n", " ") in page.replace("&#39;", "'").replace(
-            "&#34;", '"'
-        )
-        by_hand = CliRunner().invoke(app, [*shlex.split(line)[1:], "--json"])
-        assert by_hand.exit_code == 0, by_hand.stderr
+        assert line.replace("\n", " ") in page
+        assert "run.mixed_precision=bf16" in line
+        arguments = shlex.split(line)[1:]
+        ended = CliRunner().invoke(app, [*arguments, "--json"])
+        assert ended.exit_code == 0, ended.stderr
         runs = sorted(home.glob(f"runs/{step}/*"))
         assert len(runs) == (0 if step == "embed" else 1)
         if runs:
-            assert (
-                Path(json.loads(by_hand.stdout)["folder"]).resolve()
-                == runs[0].resolve()
-            )
-    # nor does a second demo, and lines tell the precision of the launch
-    assert (
-        demo.run(recipe, HERE).folder == shown.folder
-        and len([*home.glob("runs/train-align/*")]) == 1
-    )
-    assert all(
-        "run.mixed_precision=bf16" in line for line in shown.metrics.facts.commands
-    )
+            folder = Path(json.loads(ended.stdout)["folder"])
+            assert folder.resolve() == runs[0].resolve()
+
+    # a second demo has the same runs
+    assert demo.run(recipe, HERE).folder == shown.folder
     (run,) = home.glob("runs/train-align/*")
-    # the demo's own is fp32
     assert RunFolder(run).recipe()["train"]["precision"] == "bf16"
