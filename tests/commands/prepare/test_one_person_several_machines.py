@@ -113,4 +113,7 @@ def test_two_machines_of_the_same_people_are_averaged_and_compared_with_each(
     assert [difference.second for difference in facts.against] == runs
     for difference in facts.against:
         assert (difference.n, difference.subjects) == (12, 2)
-    assert "EEG + MEG + fMRI" in state_finding(metrics)
+    finding = state_finding(metrics)
+    assert "simulated EEG + MEG + fMRI" in finding
+    for run in runs:
+        assert Path(run).name in finding
