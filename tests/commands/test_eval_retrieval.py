@@ -1,6 +1,4 @@
-"""eval-retrieval: its numbers are what a plain computation gives, with all that they
-must travel with.
-"""
+"""Tests of eval-retrieval against ranks that are computed without its code."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,96 +38,108 @@ QUICK = (
 )
 
 
-def plainly(run: Path, home: Path, subject: int) -> tuple[np.ndarray, int]:
-    """Rank without the pipeline's code: mean over repetitions, tokens, cosines, count
-    of better ones.
+def rank_directly(run: Path, home: Path, subject: int) -> tuple[np.ndarray, int]:
+    """Rank the pictures for each signal without the code of the command.
+
+    Args:
+        run: Run of train-align.
+        home: Home with the stores.
+        subject: Number of the subject.
+
+    Returns:
+        Rank [N] of the seen picture, and the number of candidates.
     """
     model = aligner.load(run / "cells" / f"sub-{subject:02d}_seed-1" / "model")
-    with h5py.File(
-        home / "signals" / DATASET / "default" / f"sub-{subject:02d}.h5"
-    ) as file:
-        signal, seen = 0.2 * file["test/signal"][()].mean(1), file["test/image_id"][()]
+    store = home / "signals" / DATASET / "default" / f"sub-{subject:02d}.h5"
+    with h5py.File(store) as file:
+        signal = 0.2 * file["test/signal"][()].mean(1)
+        seen_ids = file["test/image_id"][()]
     with h5py.File(home / "embeddings" / DATASET / "test" / f"{ENCODER}.h5") as file:
-        embedding, shown = file["embedding"][()], file["image_id"][()]
+        embedding = file["embedding"][()]
+        candidate_ids = list(file["image_id"][()])
     with torch.inference_mode():
         tokens = model.encode_signal(
             torch.from_numpy(signal), torch.zeros(len(signal), dtype=torch.long)
         )
         gallery = model.encode_image({ENCODER: torch.from_numpy(embedding)})
     cosine = torch.cosine_similarity(tokens[:, None], gallery[None], dim=2).numpy()
-    target = np.array([list(shown).index(image_id) for image_id in seen])
-    own = cosine[np.arange(len(target)), target][:, None]
-    return 1 + (cosine > own).sum(1), len(gallery)
+    target = np.array([candidate_ids.index(image_id) for image_id in seen_ids])
+    seen_cosine = cosine[np.arange(len(target)), target][:, None]
+    return 1 + (cosine > seen_cosine).sum(1), len(gallery)
 
 
 def test_ranks_and_scores_are_those_of_a_plain_computation(world, trained, evaluated):
     metrics = evaluated.metrics
 
+    all_ranks = []
     for subject in (1, 2):
-        ranks, pool = plainly(trained, world, subject)
+        ranks, pool = rank_directly(trained, world, subject)
+        all_ranks.append(ranks)
         cell = f"sub-{subject:02d}_seed-1 · sub-{subject:02d}"
         assert metrics.items[cell]["ranks"] == ranks.tolist()
-        found = metrics.scopes[cell]
-        assert found["top1"].value == pytest.approx((ranks == 1).mean())
-        assert found["top5"].value == pytest.approx((ranks <= 5).mean())
-        assert found["median_rank"].value == np.median(ranks)
-        assert found["top1"].pool == pool == 100
-    everyone = np.concatenate(
-        [plainly(trained, world, subject)[0] for subject in (1, 2)]
-    )
-    assert metrics.overall["top1"].value == pytest.approx((everyone == 1).mean())
+        scores = metrics.scopes[cell]
+        assert scores["top1"].value == pytest.approx((ranks == 1).mean())
+        assert scores["top5"].value == pytest.approx((ranks <= 5).mean())
+        assert scores["median_rank"].value == np.median(ranks)
+        assert scores["top1"].pool == pool == 100
+    top1 = np.mean(np.concatenate(all_ranks) == 1)
+    assert metrics.overall["top1"].value == pytest.approx(top1)
 
 
 def test_a_metric_never_travels_alone(evaluated):
     for metric in evaluated.metrics.overall.values():
-        assert (metric.n, metric.pool, metric.seeds, metric.split) == (
-            200,
-            100,
-            (1,),
-            "test",
-        )
-        assert metric.protocol == (
-            "intra, demo-noise-0.3-40-concepts, 17 channels, 0 to 1000 ms, 250 Hz, 16 "
-            "repetitions averaged, uV, simulated"
-        )
+        assert (metric.n, metric.pool) == (200, 100)
+        assert (metric.seeds, metric.split) == ((1,), "test")
+        for fact in (
+            "intra",
+            DATASET,
+            "17 channels",
+            "0 to 1000 ms",
+            "250 Hz",
+            "16 repetitions",
+            "uV",
+            "simulated",
+        ):
+            assert fact in metric.protocol
         assert metric.selected is False
         assert metric.name == "median_rank" or metric.low <= metric.value <= metric.high
         assert metric.chance is not None
     top1 = evaluated.metrics.overall["top1"]
     assert top1.chance == pytest.approx(0.01) and top1.these_subjects[0] > top1.chance
     table = evaluated.tables[0]
-    assert "tested" in table.columns and "100 candidates. 95 % CI: " in table.note
+    assert "100 candidates" in table.note and "95 % CI" in table.note
     assert table.rows[-1][0] == "chance" and table.rows[0][1].small
 
 
 @pytest.mark.nightly
 def test_what_is_shown_are_as_many_queries_as_asked(go, world, trained):
-    few, none = (
-        go("eval-retrieval", f"run={trained}", f"sheet_rows={rows}") for rows in (2, 0)
-    )
+    with_sheet = go("eval-retrieval", f"run={trained}", "sheet_rows=2")
+    without_sheet = go("eval-retrieval", f"run={trained}", "sheet_rows=0")
 
-    run = RunFolder(few.folder)
-    shown = {
-        each.kind: each for each in artifacts.read(run) if each.section == "Retrieval"
-    }
-    assert len(shown["sheet"].rows) == 2 and [
-        len(row.tiles) for row in shown["sheet"].rows
-    ] == [6, 6]
-    for row in shown["sheet"].rows:
-        rank = int(row.tiles[0].lines[1].removeprefix("rank "))
-        right = [
-            place
-            for place, tile in enumerate(row.tiles[1:], 1)
+    run_artifacts = artifacts.read(RunFolder(with_sheet.folder))
+    (sheet,) = (
+        artifact
+        for artifact in run_artifacts
+        if artifact.section == "Retrieval" and artifact.kind == "sheet"
+    )
+    assert [len(row.tiles) for row in sheet.rows] == [6, 6]
+    for row in sheet.rows:
+        # the first tile has the seen picture, the others have the five best candidates
+        rank = int(row.tiles[0].lines[1].rpartition(" ")[2])
+        right_ranks = [
+            tile_rank
+            for tile_rank, tile in enumerate(row.tiles[1:], start=1)
             if tile.verdict == "right"
         ]
-        assert right == ([rank] if rank <= 5 else [])
+        assert right_ranks == ([rank] if rank <= 5 else [])
     (bars,) = (
-        each
-        for each in artifacts.read(run)
-        if each.title == "Ranks of the seen picture"
+        artifact
+        for artifact in run_artifacts
+        if artifact.title == "Ranks of the seen picture"
     )
     assert [sum(line.values) for line in bars.lines] == pytest.approx([1, 1], abs=1e-3)
-    assert "sheet" not in {each.kind for each in artifacts.read(RunFolder(none.folder))}
+    other_artifacts = artifacts.read(RunFolder(without_sheet.folder))
+    assert "sheet" not in {artifact.kind for artifact in other_artifacts}
 
 
 def test_without_pictures_a_run_is_finished_without_its_sheet(
@@ -139,34 +149,40 @@ def test_without_pictures_a_run_is_finished_without_its_sheet(
         raise MissingData(f"no pictures of {name}", "fetch them")
 
     monkeypatch.setattr("brainhive_cli.data.datasets._list_split", refuse)
-    words = f"run={trained}", "sheet_rows=2", "baseline=none", "ceiling_splits=0"
-    inputs = list_inputs(
-        eval_retrieval, eval_retrieval.Recipe.resolve("eval-retrieval", None, {}, words)
+    overrides = (
+        f"run={trained}",
+        "sheet_rows=2",
+        "baseline=none",
+        "ceiling_splits=0",
     )
-    assert "missing; done without" in [one.state for one in inputs]
+    recipe = eval_retrieval.Recipe.resolve("eval-retrieval", None, {}, overrides)
+    inputs = list_inputs(eval_retrieval, recipe)
+    (pictures,) = (item for item in inputs if item.error is not None)
+    assert pictures.is_optional and not pictures.is_missing
     require(inputs)
 
-    found = go("eval-retrieval", *words)
-    assert found.metrics.overall == evaluated.metrics.overall
-    drawn = {each.kind for each in artifacts.read(RunFolder(found.folder))}
-    assert "curve" in drawn and "sheet" not in drawn
+    result = go("eval-retrieval", *overrides)
+    assert result.metrics.overall == evaluated.metrics.overall
+    run_artifacts = artifacts.read(RunFolder(result.folder))
+    kinds = {artifact.kind for artifact in run_artifacts}
+    assert "curve" in kinds and "sheet" not in kinds
 
 
 @pytest.mark.nightly
 def test_trials_of_bad_pictures_are_left_out_everywhere_and_said_so(go, things, capsys):
     root = things / "data" / "things-eeg"
-    for bad in ("training_images/concept_0/1.png", "test_images/concept_3/0.png"):
-        (root / bad).write_bytes(b"no picture")
+    for name in ("training_images/concept_0/1.png", "test_images/concept_3/0.png"):
+        (root / name).write_bytes(b"no picture")
     go("embed", "dataset=things-eeg", COLOURS, "skip_bad=true")
 
     trained = go("train-align", *THINGS, *QUICK, "train.validation=0.25")
-    found = go("eval-retrieval")
+    result = go("eval-retrieval")
 
-    errors = capsys.readouterr().err
-    assert "subject 1 train: 1 trials left out" in errors
-    assert "subject 1 test: 1 trials left out" in errors
-    top1 = found.metrics.overall["top1"]
-    # of 12: what cannot be seen is no candidate either
+    messages = capsys.readouterr().err
+    assert "subject 1 train: 1 trials" in messages
+    assert "subject 1 test: 1 trials" in messages
+    top1 = result.metrics.overall["top1"]
+    # the bad picture is not among the candidates, so 11 of 12 pictures are left
     assert (top1.n, top1.pool) == (11, 11)
     assert top1.low > top1.chance
     assert trained.metrics.scopes["sub-01_seed-1"]["top1"].n in (19, 20)
@@ -181,21 +197,22 @@ def test_a_ridge_shares_the_data_of_the_run_when_it_is_measured(
 
     steps = list[Any]()
     job: Any = SimpleNamespace(runs=["the run"], recipe=Settings())
-    fitted = SimpleNamespace(
+    ridge_job = SimpleNamespace(
         runs=[SimpleNamespace(share_data=steps.append)],
         groups=[("cell", "other")],
         open_models=lambda cells, device: cells,
     )
-    ridge, trained = Settings(paths=Settings()), SimpleNamespace(folder=tmp_path)
-    resolved = SimpleNamespace(resolve=lambda spec: fitted)
-    monkeypatch.setattr(run, "TrainingRun", resolved)
-    monkeypatch.setattr(run.driver, "run", lambda *of: trained)
-    monkeypatch.setattr(run, "Job", resolved)
-    monkeypatch.setattr(baseline, "write_ridge", lambda *of: ridge)
+    ridge_recipe = Settings(paths=Settings())
+    training_result = SimpleNamespace(folder=tmp_path)
+    job_class = SimpleNamespace(resolve=lambda spec: ridge_job)
+    monkeypatch.setattr(run, "TrainingRun", job_class)
+    monkeypatch.setattr(run.driver, "run", lambda *arguments: training_result)
+    monkeypatch.setattr(run, "Job", job_class)
+    monkeypatch.setattr(baseline, "write_ridge", lambda *arguments: ridge_recipe)
     monkeypatch.setattr(
         measure, "measure_cell", lambda models, spec: steps.append(models)
     )
-    opened = OpenRun(RunFolder(tmp_path), Launch(0, 1, "cpu"))
+    open_run = OpenRun(RunFolder(tmp_path), Launch(0, 1, "cpu"))
 
-    run._fit_ridge(job, opened)
+    run._fit_ridge(job, open_run)
     assert steps == ["the run", ("cell", "other")]
