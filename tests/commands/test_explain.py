@@ -128,9 +128,8 @@ def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(
     assert max(windows, key=windows.get) in ("100 ms", "300 ms")
     assert max(trained.values()) > 0.85
     assert abs(trained["900 ms"] - 0.5) < 0.1
-    (profile,) = (
-        row for row in measurements.facts.profiles if row["name"] == "trained"
-    )
+    profiles = measurements.facts.profiles
+    profile = next(row for row in profiles if row["name"] == "trained")
     assert profile["first_above_chance"] == "0–200 ms"
     assert min(profile["p_corrected"]) == pytest.approx(1 / 41)
 

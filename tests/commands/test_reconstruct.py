@@ -1,4 +1,4 @@
-"""reconstruct: what its keys do, and what it refuses."""
+"""Tests of the keys of reconstruct, and of refused recipes."""
 
 import shutil
 
@@ -20,32 +20,27 @@ from tests.worlds.reconstructions import cut, gap, pictures_of
 
 @pytest.mark.nightly
 def test_the_priors_adapter_is_applied_or_skipped(go, aligned, drawing):
-    applied, skipped = (
-        go("reconstruct", *drawing, f"adapter={adapter}")
-        for adapter in ("apply", "skip")
-    )
+    applied = go("reconstruct", *drawing, "adapter=apply")
+    skipped = go("reconstruct", *drawing, "adapter=skip")
 
-    pairs = zip(
-        pictures_of(applied.folder).values(),
-        pictures_of(skipped.folder).values(),
-        strict=True,
-    )
-    assert all(np.abs(one - other).max() > 1 for one, other in pairs)
+    skipped_pictures = pictures_of(skipped.folder)
+    for name, picture in pictures_of(applied.folder).items():
+        assert np.abs(picture - skipped_pictures[name]).max() > 1
     assert "adapter apply" in applied.metrics.overall["ssim"].protocol
 
 
 def test_a_recipe_that_cannot_work_is_refused_before_anything_is_loaded():
-    for asked, message in (
-        ("scheduler=turbo", "scheduler: Input should be 'euler', 'euler-ancestral'"),
-        ("metrics=fid", "no metric called 'fid'"),
-        ("negative_prompt=blurry", "negative_prompt has no effect without guidance"),
+    for override, fact in (
+        ("scheduler=turbo", "scheduler.*'euler', 'euler-ancestral'"),
+        ("metrics=fid", "'fid'"),
+        ("negative_prompt=blurry", "negative_prompt.*guidance"),
     ):
-        with pytest.raises(RecipeError, match=message):
-            reconstruct.Recipe.resolve("reconstruct", None, {}, [asked])
+        with pytest.raises(RecipeError, match=fact):
+            reconstruct.Recipe.resolve("reconstruct", None, {}, [override])
 
 
 def test_metrics_say_how_their_pictures_were_generated():
-    how = (
+    overrides = (
         "guidance=5",
         "scheduler=ddim",
         "prompt=a dog",
@@ -53,33 +48,30 @@ def test_metrics_say_how_their_pictures_were_generated():
         "repeats=1",
         "best_of=3",
     )
-    recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, how)
+    recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, overrides)
 
-    assert recipe.described(is_decoded=True) == (
-        "1 repeat, each the best of 3 by its decoded head, ddim, guidance 5, "
-        "prompt 'a dog', negative prompt 'blurry'"
-    )
+    description = recipe.described(is_decoded=True)
+    for fact in ("1 repeat", "best of 3", "ddim", "guidance 5", "'a dog'", "'blurry'"):
+        assert fact in description
 
 
 def test_damaged_parts_are_named_in_one_line(
     go, aligned, drawing, generator, prior, tmp_path
 ):
-    own, own_prior = (
-        shutil.copytree(generator, tmp_path / "g"),
-        shutil.copytree(prior, tmp_path / "p"),
-    )
-    cut(own_prior / "fusion_encoder/diffusion_pytorch_model.safetensors")
-    cut(own / "unet/diffusion_pytorch_model.safetensors")
-    for asked, message in (
-        (f"prior={own_prior}", "fusion_encoder"),
-        (f"generator.source={own}", "unet of the generator .* is damaged"),
+    damaged_generator = shutil.copytree(generator, tmp_path / "generator")
+    damaged_prior = shutil.copytree(prior, tmp_path / "prior")
+    cut(damaged_prior / "fusion_encoder/diffusion_pytorch_model.safetensors")
+    cut(damaged_generator / "unet/diffusion_pytorch_model.safetensors")
+    for override, module in (
+        (f"prior={damaged_prior}", "fusion_encoder"),
+        (f"generator.source={damaged_generator}", "unet"),
     ):
-        with pytest.raises(BrainhiveError, match=message) as caught:
-            go("reconstruct", *drawing, asked)
+        with pytest.raises(BrainhiveError, match=module) as caught:
+            go("reconstruct", *drawing, override)
         assert caught.value.hint and "\n" not in caught.value.message
-    shutil.rmtree(own_prior / "attn_adapter")
-    with pytest.raises(BrainhiveError, match="lacks attn_adapter/config"):
-        go("reconstruct", *drawing, f"prior={own_prior}")
+    shutil.rmtree(damaged_prior / "attn_adapter")
+    with pytest.raises(BrainhiveError, match="attn_adapter/config"):
+        go("reconstruct", *drawing, f"prior={damaged_prior}")
 
 
 @pytest.mark.nightly
@@ -99,24 +91,19 @@ def test_the_identity_prior_conditions_on_the_decoded_head_itself(
 
     result = go("reconstruct", *drawing, *options, "repeats=1")
 
-    assert result.metrics.facts.sources == [
-        "brain",
-        "images",
-        "shuffled",
-        "zeroed",
-        "nearest",
-    ]
-    align = open_model(str(run), Paths())
-    (decoded_set,) = (decode_signals(model, 1, "test") for model in align.models)
+    sources = ["brain", "images", "shuffled", "zeroed", "nearest"]
+    assert result.metrics.facts.sources == sources
+    (trained,) = open_model(str(run), Paths()).models
+    decoded_set = decode_signals(trained, 1, "test")
     token, image_id = decoded_set.decoded.tensors["token"][:1], decoded_set.image_ids[0]
-    given = Conditioning(embeddings=token[:, None])
+    conditioning = Conditioning(embeddings=token[:, None])
+    seeds = [seed_of(0, image_id, 0)]
     with torch.inference_mode():
-        (expected,) = to_pictures(
-            model.generate(given, [seed_of(0, image_id, 0)], 32, Sampling(steps=2))
-        )
+        samples = model.generate(conditioning, seeds, 32, Sampling(steps=2))
+        (expected,) = to_pictures(samples)
     file = result.folder / "samples" / decoded_set.name / image_id / "00.png"
     assert gap(expected, Image.open(file)) <= 1
-    with pytest.raises(RecipeError, match="no option adapter"):
+    with pytest.raises(RecipeError, match="adapter"):
         go("reconstruct", *drawing, *options, "adapter=apply")
 
 
@@ -130,11 +117,11 @@ def test_a_model_folder_draws_what_its_run_draws_and_needs_a_data_set(
     by_model = go("reconstruct", *drawing, f"align_run={model}", small[0], "subjects=1")
 
     assert by_run.folder != by_model.folder
-    ours, theirs = (
-        list(pictures_of(made.folder).values()) for made in (by_run, by_model)
-    )
-    assert len(ours) == 6 and all(
-        np.array_equal(*pair) for pair in zip(ours, theirs, strict=True)
-    )
-    with pytest.raises(BrainhiveError, match="does not say what to test it on"):
+    run_pictures = list(pictures_of(by_run.folder).values())
+    model_pictures = list(pictures_of(by_model.folder).values())
+    assert len(run_pictures) == 6
+    for run_picture, model_picture in zip(run_pictures, model_pictures, strict=True):
+        assert np.array_equal(run_picture, model_picture)
+    with pytest.raises(BrainhiveError) as caught:
         go("reconstruct", *drawing, f"align_run={model}")
+    assert model.name in caught.value.message

@@ -1,4 +1,4 @@
-"""train-align: it learns, from what it may, and goes on where it was interrupted."""
+"""Tests of train-align: accuracy on held-out concepts, and use of the splits."""
 
 import json
 import shutil
@@ -25,25 +25,27 @@ ENCODER = "brainhive_cli-models-encoders-python-example"
 DATASET = "demo-noise-0.3-40-concepts"
 
 
-def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
+def load_weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
+    """Load the weights of the model of a cell."""
     return load_file(run / "cells" / cell / "model" / "model.safetensors")
 
 
-def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(
-        torch.equal(one[key], other[key]) for key in one
-    )
+def are_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Return True if two models have the same weights, bit by bit."""
+    if first.keys() != second.keys():
+        return False
+    return all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture
 def own(
     world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A copy of the world with its first subject, to spoil."""
+    """Home with copies of the embeddings and of the first subject, to be changed."""
     shutil.copytree(world / "embeddings", tmp_path / "embeddings")
-    below = f"signals/{DATASET}/default"
-    (tmp_path / below).mkdir(parents=True)
-    shutil.copy(world / below / "sub-01.h5", tmp_path / below)
+    store_folder = f"signals/{DATASET}/default"
+    (tmp_path / store_folder).mkdir(parents=True)
+    shutil.copy(world / store_folder / "sub-01.h5", tmp_path / store_folder)
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
     return tmp_path
 
@@ -51,15 +53,15 @@ def own(
 def test_a_check_resolves_once_and_asks_once_who_is_recorded(
     small, trained, monkeypatch
 ):
-    asked = list[str]()
+    calls = list[str]()
     list_people, resolve = recordings.recorded_subjects, Job.resolve.__func__
 
-    def list_recorded(*words):
-        asked.append("subjects")
-        return list_people(*words)
+    def list_recorded(*arguments):
+        calls.append("subjects")
+        return list_people(*arguments)
 
     def resolve_job(cls, recipe):
-        asked.append("job")
+        calls.append("job")
         return resolve(cls, recipe)
 
     monkeypatch.setattr(recordings, "recorded_subjects", list_recorded)
@@ -68,7 +70,8 @@ def test_a_check_resolves_once_and_asks_once_who_is_recorded(
     job = jobs.resolve(train_align, recipe)
     tables = execute._plan("train-align", job, job.list_inputs())
     assert [table.title for table in tables] == ["Cells", "Inputs", "Work"]
-    assert asked.count("subjects") == 1 and asked.count("job") <= 1
+    assert calls.count("subjects") == 1
+    assert calls.count("job") <= 1
 
 
 def test_it_learns_what_held_out_concepts_look_like(trained):
@@ -77,7 +80,8 @@ def test_it_learns_what_held_out_concepts_look_like(trained):
     assert list(cells) == ["sub-01_seed-1", "sub-02_seed-1"]
     for cell in cells.values():
         top1 = cell["top1"]
-        assert top1["n"] == top1["pool"] == 60  # 10 of 40 concepts, 6 pictures each
+        # 10 of 40 concepts are held out, with 6 pictures each
+        assert top1["n"] == top1["pool"] == 60
         assert top1["chance"] == pytest.approx(1 / 60)
         assert top1["low"] > 3 * top1["chance"]
         assert (top1["split"], top1["seeds"]) == ("validation", [1])
@@ -91,26 +95,27 @@ def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs):
     ):
         result = go("train-align", *small, runs, f"mode={mode}", "train.epochs=10")
         for name, subjects in cells.items():
-            config = json.loads(
-                (result.folder / "cells" / name / "model" / "config.json").read_text()
-            )
+            file = result.folder / "cells" / name / "model" / "config.json"
+            config = json.loads(file.read_text())
             assert config["spec"]["subjects"] == subjects
             top1 = result.metrics.scopes[name]["top1"]
             assert top1.n == 60 * len(subjects) and top1.pool == 60
-            several = "; for these 2 subjects" if len(subjects) > 1 else ""
-            # whose 60 pictures both saw
-            assert top1.interval == f"Wilson over 10 concepts{several}"
-            assert top1.these_subjects == ((top1.low, top1.high) if several else None)
+            # both subjects saw the same 60 pictures of 10 concepts
+            has_several_subjects = len(subjects) > 1
+            assert "10 concepts" in top1.interval
+            assert ("2 subjects" in top1.interval) == has_several_subjects
+            interval = (top1.low, top1.high)
+            assert top1.these_subjects == (interval if has_several_subjects else None)
             assert top1.low > top1.chance
         assert list(result.metrics.scopes) == list(cells)
-        if mode == "inter":  # whom nobody learned from is decoded
-            tested = go("eval-retrieval", runs, "sheet_rows=0").metrics
-            assert (
-                tested.overall["top5"].these_subjects[0] > tested.overall["top5"].chance
-            )
-            assert tested.overall["top1"].n == 200 and tested.facts.protocol.startswith(
-                "inter"
-            )
+
+    # a subject without training is decoded by the model of the other subject
+    inter = go("train-align", *small, runs, "mode=inter", "train.epochs=10").folder
+    metrics = go("eval-retrieval", runs, f"run={inter}", "sheet_rows=0").metrics
+    top5 = metrics.overall["top5"]
+    assert top5.these_subjects[0] > top5.chance
+    assert metrics.overall["top1"].n == 200
+    assert metrics.facts.protocol.startswith("inter")
 
 
 @pytest.mark.nightly
@@ -120,28 +125,35 @@ def test_only_signals_that_are_not_held_out_move_the_weights(
 ):
     pictures = TargetStore.open(path_of(own / "embeddings", DATASET, "train", ENCODER))
     held_out = held_out_of(pictures.concepts, 0.25, by=by)
-    settings = (*small, "subjects=1", "train.epochs=2", "train.selection=last")
-    settings = (*settings, f"train.validation_by={by}")
+    settings = (
+        *small,
+        "subjects=1",
+        "train.epochs=2",
+        "train.selection=last",
+        f"train.validation_by={by}",
+    )
     result = go("train-align", *settings)
-    sound = weights(result.folder, "sub-01_seed-1")
+    weights = load_weights(result.folder, "sub-01_seed-1")
 
-    # concepts are held out whole, pictures are spread over them
+    # all pictures of a concept are held out, or a part of the pictures of each concept
     concepts = np.unique(np.array(pictures.concepts)[held_out])
     is_split = np.isin(concepts, np.array(pictures.concepts)[~held_out])
     assert is_split.all() if by == "pictures" else not is_split.any()
     top1 = result.metrics.scopes["sub-01_seed-1"]["top1"]
     assert top1.n == held_out.sum()
-    assert f"held-out training {by}" in top1.protocol
-    assert f"held-out training {by}" in result.tables[0].title
-    for rows, changes in ((held_out, False), (~held_out, True)):
+    assert by in top1.protocol and by in result.tables[0].title
+
+    # training signals change the weights, and held-out signals do not
+    for rows, changes_weights in ((held_out, False), (~held_out, True)):
         with resealed(file_of(own)) as file:
             signal = file["train/signal"][()]
             signal[rows] *= -1
             file["train/signal"][...] = signal
 
-        spoiled = go("train-align", *settings, again=True).folder
+        run = go("train-align", *settings, again=True).folder
 
-        assert is_same(weights(spoiled, "sub-01_seed-1"), sound) is not changes
+        other_weights = load_weights(run, "sub-01_seed-1")
+        assert are_equal(weights, other_weights) is not changes_weights
 
 
 def file_of(home: Path) -> Path:
@@ -151,39 +163,42 @@ def file_of(home: Path) -> Path:
 @pytest.mark.nightly
 def test_the_test_split_is_never_read(own, go, small, trained):
     with resealed(file_of(own)) as file:
-        file["test/signal"][...] = np.nan  # which every reader refuses
+        # reading these signals would raise an error
+        file["test/signal"][...] = np.nan
     shutil.rmtree(own / "embeddings" / DATASET / "test")
 
     run = go("train-align", *small, "subjects=1").folder
 
-    assert is_same(weights(run, "sub-01_seed-1"), weights(trained, "sub-01_seed-1"))
-    with pytest.raises(MissingData, match="no test embeddings"):
+    weights = load_weights(run, "sub-01_seed-1")
+    assert are_equal(weights, load_weights(trained, "sub-01_seed-1"))
+
+    # eval-retrieval needs the test split
+    with pytest.raises(MissingData, match="test"):
         go("eval-retrieval")
-    shutil.copytree(
-        trained.parents[2] / "embeddings" / DATASET / "test",
-        own / "embeddings" / DATASET / "test",
-    )
-    with pytest.raises(BrainhiveError, match="not finite"):
+    embeddings = trained.parents[2] / "embeddings" / DATASET / "test"
+    shutil.copytree(embeddings, own / "embeddings" / DATASET / "test")
+    with pytest.raises(BrainhiveError, match="finite"):
         go("eval-retrieval")
 
 
 @pytest.mark.nightly
 def test_what_is_varied_still_learns_and_is_evaluated_alike(go, small, world, runs):
-    varied = (
+    result = go(
+        "train-align",
+        *small,
+        runs,
+        "subjects=1",
         "signal.repetitions=random",
         "signal.random_k=1",
-        "train.augment.repetitions=1.0",
-    )
-    learned = (
         "signal.normalise=whiten",
+        "train.augment.repetitions=1.0",
         "train.augment.parts=[smooth]",
         "loss.kind=mixco",
     )
-    result = go("train-align", *small, runs, "subjects=1", *varied, *learned)
     top1 = result.metrics.scopes["sub-01_seed-1"]["top1"]
     assert (top1.n, top1.pool) == (60, 60) and top1.low > top1.chance
-    tested = go("eval-retrieval", runs, "sheet_rows=0").metrics.overall["top1"]
-    assert tested.low > tested.chance
+    test_top1 = go("eval-retrieval", runs, "sheet_rows=0").metrics.overall["top1"]
+    assert test_top1.low > test_top1.chance
 
 
 def test_signals_on_disk_train_to_the_same_weights(
@@ -198,4 +213,5 @@ def test_signals_on_disk_train_to_the_same_weights(
 
     run = go("train-align", *small, "subjects=1", again=True).folder
 
-    assert is_same(weights(run, "sub-01_seed-1"), weights(trained, "sub-01_seed-1"))
+    weights = load_weights(run, "sub-01_seed-1")
+    assert are_equal(weights, load_weights(trained, "sub-01_seed-1"))

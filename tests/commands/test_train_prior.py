@@ -118,7 +118,7 @@ def test_what_the_training_would_refuse_is_missing_in_a_check(settings, go, home
     for override, facts in (
         ("resolution_px=33", ("resolution_px", "33", "8")),
         ("freeze=[fusion_encoder, proj, attn_adapter]", ("freeze",)),
-        ("sampler=no/such", ("'no/such'",)),
+        ("sampler=no/such", ("no/such",)),
         ("prior=identity", ("identity",)),
     ):
         overrides = (*settings, "prior=fusion_prior", override)

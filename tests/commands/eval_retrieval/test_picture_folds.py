@@ -1,6 +1,4 @@
-"""Pictures held out in folds: each is tested once, by a model that has not learned from
-it.
-"""
+"""Tests of pictures that are held out in folds."""
 
 import json
 from collections.abc import Iterator
@@ -32,18 +30,17 @@ RIDGE = ("backbone=ridge", "backbone.alpha=auto", "seeds=0", "train.validation=0
 def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
     random = np.random.default_rng(0)
     with at_home(tmp_path_factory.mktemp("folds")) as home:
-        root, seen, ids = home / "data/image-folder", [], []
+        root, inputs, ids = home / "data/image-folder", [], []
         module, preprocess = example()
         for number in range(COUNT):
             path = root / f"train/{'six' if number % 2 else 'nine'}/{number:02d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             coarse = Image.fromarray(random.integers(0, 256, (2, 2, 3), np.uint8))
             coarse.resize((16, 16), Image.Resampling.NEAREST).save(path)
-            seen.append(preprocess(Image.open(path)))
+            inputs.append(preprocess(Image.open(path)))
             ids.append(path.relative_to(root).with_suffix("").as_posix())
-        evoked = (module(torch.stack(seen)).numpy() - 0.5) @ random.normal(
-            size=(12, 40)
-        )
+        features = module(torch.stack(inputs)).numpy() - 0.5
+        evoked = features @ random.normal(size=(12, 40))
         signal = evoked[:, None, :, None] + 0.3 * random.normal(size=(COUNT, 2, 40, 1))
         space = Sensors([f"E{number}" for number in range(40)])
         recording = Trials(
@@ -57,35 +54,32 @@ def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def found(home: Path, go: Go) -> Result:
+def evaluated(home: Path, go: Go) -> Result:
     go("train-align", DATASET, f"encoders=[{COLOURS!r}]", *RIDGE)
     return go("eval-retrieval", "repetitions=all", "sheet_rows=2")
 
 
-def test_folds_are_pooled_among_the_candidates_of_each(found: Result) -> None:
-    top1, facts = found.metrics.overall["top1"], found.metrics.facts
+def test_folds_are_pooled_among_the_candidates_of_each(evaluated: Result) -> None:
+    top1, facts = evaluated.metrics.overall["top1"], evaluated.metrics.facts
 
-    # two pictures are left over
+    # folds have equal numbers of pictures, so two of 26 pictures are left over
     assert (top1.n, top1.pool, top1.chance) == (24, 6, pytest.approx(1 / 6))
-    assert top1.value > 0.5 and facts.verdict == "above chance for these 2 concepts"
-    assert (
-        SEEN_PICTURES not in top1.caveats
-        and "pictures held out, 4 folds" in top1.protocol
-    )
+    assert top1.value > 0.5 and facts.answers[0].side == "above chance"
+    assert SEEN_PICTURES not in top1.caveats
+    assert "pictures" in top1.protocol and "4 folds" in top1.protocol
     assert [row.second for row in facts.plain] == ["ridge"]
 
 
 def test_both_questions_are_asked_within_folds_and_curves_are_pooled(
-    found: Result,
+    evaluated: Result,
 ) -> None:
-    picture, concept = found.metrics.facts.answers
+    metrics = evaluated.metrics
+    picture, concept = metrics.facts.answers
 
     assert concept.question == "which concept" and "folds" in picture.test
-    assert [*scopes_below(found.metrics, "repetitions")] == ["1", "2"]
-    assert (
-        found.metrics.scopes["repetitions · 2"]["top1"].value
-        == found.metrics.overall["top1"].value
-    )
+    assert list(scopes_below(metrics, "repetitions")) == ["1", "2"]
+    two_repetitions = metrics.scopes["repetitions · 2"]["top1"]
+    assert two_repetitions.value == metrics.overall["top1"].value
 
 
 def test_no_fold_learns_from_what_it_tests(home: Path, go: Go) -> None:
@@ -98,7 +92,7 @@ def test_no_fold_learns_from_what_it_tests(home: Path, go: Go) -> None:
     )
     shuffled = go("eval-retrieval", "sheet_rows=0")
 
-    assert not shuffled.metrics.facts.verdict.startswith("above chance")
+    assert shuffled.metrics.facts.answers[0].side != "above chance"
     assert shuffled.metrics.facts.seen_in_training.count == 0
 
 
@@ -107,24 +101,31 @@ def test_clusters_are_held_out_by_a_file_whose_content_names_the_run(
 ) -> None:
     encoders = f"encoders=[{COLOURS!r}]"
     held_out = "held_out={by: clusters, folds: 2}"
-    # concepts of one picture each: files directly in the folder `train`
+
+    # files directly in the folder `train` have a concept each
     root = home / "data/flat/train"
     root.mkdir(parents=True)
-    ids = {}
-    for path in sorted((home / "data/image-folder/train").rglob("*.png")):
+    image_folder = home / "data/image-folder"
+    flat_id_of = {}
+    for path in sorted((image_folder / "train").rglob("*.png")):
         (root / path.name).symlink_to(path)
-        ids[path.relative_to(home / "data/image-folder").with_suffix("").as_posix()] = (
-            f"train/{path.stem}"
-        )
-    there = path_of(home / "signals", "image-folder", "default", 1)
-    train = SignalStore.open(there).splits["train"]
-    store = path_of(home / "signals", "flat", "default", 1)
-    store.parent.mkdir(parents=True)
-    named = [ids[name] for name in train.image_ids]
-    SignalStore.write(
-        store,
-        {"train": Trials(train.signal[:], named, train.space, np.zeros(1), None, "µV")},
+        image_id = path.relative_to(image_folder).with_suffix("").as_posix()
+        flat_id_of[image_id] = f"train/{path.stem}"
+
+    # the same signals with these image ids
+    store = path_of(home / "signals", "image-folder", "default", 1)
+    train = SignalStore.open(store).splits["train"]
+    flat_store = path_of(home / "signals", "flat", "default", 1)
+    flat_store.parent.mkdir(parents=True)
+    recording = Trials(
+        train.signal[:],
+        [flat_id_of[name] for name in train.image_ids],
+        train.space,
+        times_s=np.zeros(1),
+        rate_hz=None,
+        unit="µV",
     )
+    SignalStore.write(flat_store, {"train": recording})
     flat = "dataset={kind: image-folder, root: data/flat"
     file = go("embed", flat + "}", encoders, held_out).files["split"]
     split = json.loads(file.read_text())
@@ -138,16 +139,15 @@ def test_clusters_are_held_out_by_a_file_whose_content_names_the_run(
     by_file = f"{flat}, holdout: {{by: pictures, split: {file}}}}}"
     run = go("train-align", by_file, encoders, *RIDGE).folder
     result = go("eval-retrieval", f"run={run}", "sheet_rows=0", "baseline=none")
-    top1, slope = (
-        result.metrics.overall["top1"],
-        result.metrics.scopes["nearest training picture"]["nearest_slope"],
-    )
+    metrics = result.metrics
+    top1 = metrics.overall["top1"]
+    slope = metrics.scopes["nearest training picture"]["nearest_slope"]
     assert top1.n == 2 * size and top1.pool == size
-    assert "pictures held out, split clusters_k2-" in top1.protocol
+    assert "clusters_k2-" in top1.protocol
     assert slope.n == top1.n and slope.low is not None and slope.chance == 0
-    assert "Score against the nearest training picture" in [
-        shown.title for shown in artifacts.read(RunFolder(result.folder))
-    ]
+    run_artifacts = artifacts.read(RunFolder(result.folder))
+    titles = [artifact.title for artifact in run_artifacts]
+    assert "Score against the nearest training picture" in titles
     verified = go("runs", f"words=[verify,{result.folder.name}]")
     assert verified.exit_code == 0 and verified.details["cell"].endswith("seed-0")
 
@@ -157,5 +157,5 @@ def test_clusters_are_held_out_by_a_file_whose_content_names_the_run(
     assert go("train-align", by_file, encoders, *RIDGE).folder != run
     split["variants"][0]["train_ids"] += [*tests[0]]
     file.write_text(json.dumps(split))
-    with pytest.raises(BrainhiveError, match="a picture twice"):
+    with pytest.raises(BrainhiveError, match="twice"):
         go("train-align", by_file, encoders, *RIDGE)

@@ -1,8 +1,7 @@
-"""The line of the README, literally: a prior and a generator from a hub, and a run
-trained for that prior.
+"""Tests of the README's reconstruction with a prior and a generator from the hub.
 
-The hub is on this machine and its repositories have the real names and files at tiny
-widths. Nothing beyond this machine is asked: other addresses go to a proxy that does
+The hub is on this machine. Its repositories have the names and files of the real
+repositories, with tiny networks. Requests to other addresses go to a proxy that does
 not exist.
 """
 
@@ -38,16 +37,16 @@ from tests.tools.hub_server import Hub, serving
 
 LINE = ("reconstruct", "--prior", "hub:Fusion-Prior-SynCLR_B32_VAE")
 SCORED = {"pixcorr": 2, "ssim": 2}
-"""Metrics that need no network, and how many items they are of."""
+"""Number of items of each metric that needs no network."""
 UNSCORED = {"alexnet2", "alexnet5", "inception", "clip", "effnet", "swav"}
-"""Those whose networks the hub here does not have."""
+"""Metrics whose networks are not on the hub of the test."""
 SUBJECT = ("subjects=1", "seeds=1", "train.epochs=2", "train.precision=fp32")
-"""What the training is cut down to here."""
+"""Overrides that make the training fast."""
 
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The prior and sdxl-turbo with all the kinds of files that the real ones hold."""
+    """Repositories of the prior and of sdxl-turbo, with all kinds of files."""
     return write_prior_and_turbo(tmp_path_factory.mktemp("repositories"))
 
 
@@ -55,7 +54,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hub(
     repositories: Path, image_networks_absent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Hub]:
-    """That hub; beyond it nothing answers."""
+    """Hub with these repositories. No other address answers."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serving(repositories) as hub:
@@ -65,7 +64,7 @@ def hub(
 
 @pytest.fixture
 def embedded(things: Path) -> Path:
-    """A small things-eeg whose pictures were embedded by the encoders of the prior."""
+    """Home with a small things-eeg and embeddings by the encoders of the prior."""
     root, random = things / "data/things-eeg", np.random.default_rng(0)
     for split, folder in (("train", "training_images"), ("test", "test_images")):
         files = [
@@ -74,69 +73,72 @@ def embedded(things: Path) -> Path:
         ]
         for encoder, dim in STORES.items():
             path = path_of(things / "embeddings", "things-eeg", split, encoder)
-            ids, concepts = (
-                [file.as_posix() for file in files],
-                [file.parent.name for file in files],
-            )
-            told = {"encoder": encoder, "dataset": "things-eeg", "split": split}
-            Blank(path, ids, concepts, (dim,), "float32", told).create()
+            ids = [file.as_posix() for file in files]
+            concepts = [file.parent.name for file in files]
+            attributes = {"encoder": encoder, "dataset": "things-eeg", "split": split}
+            Blank(path, ids, concepts, (dim,), "float32", attributes).create()
             writer = TargetWriter(path)
-            writer.write(
-                np.arange(len(ids)), random.standard_normal((len(ids), dim), np.float32)
-            )
+            embedding = random.standard_normal((len(ids), dim), np.float32)
+            writer.write(np.arange(len(ids)), embedding)
             writer.close()
             writer.finish()
     return things
 
 
-def brainhive(*argv: str) -> Result:
-    return CliRunner().invoke(app, argv)
+def brainhive(*arguments: str) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(app, arguments)
 
 
 @pytest.mark.parametrize("things", [2], indirect=True)
 def test_the_line_of_the_readme_asks_for_a_run_then_draws_and_measures(hub, embedded):
     refused = brainhive(*LINE)
     assert refused.exit_code == MissingData.exit_code
-    training, again = re.findall(
+    training, reconstruction = re.findall(
         r"brainhive ([^&]+?)(?: &&|$)", refused.stderr.splitlines()[-1]
     )
-    assert (training, again) == (f"train-align {' '.join(LINE[1:])}", " ".join(LINE))
+    assert training == f"train-align {' '.join(LINE[1:])}"
+    assert reconstruction == " ".join(LINE)
 
     trained = brainhive(*training.split(), *SUBJECT)
     ended = brainhive(*LINE, "repeats=1", "--json")
 
     assert trained.exit_code == ended.exit_code == 0, trained.stderr + ended.stderr
     (run,) = (embedded / "runs/train-align").iterdir()
-    # libraries' own bars
-    assert f"align run {run.name}, finished" in ended.stderr and not any(
-        bar in ended.stderr for bar in ("Loading", "Fetching")
-    )
+    assert run.name in ended.stderr
+    # progress bars of libraries are hidden
+    assert "Loading" not in ended.stderr and "Fetching" not in ended.stderr
     result = json.loads(ended.stdout)
-    assert {
-        name: metric["n"] for name, metric in result["metrics"]["scopes"]["all"].items()
-    } == SCORED
+    metrics = result["metrics"]["scopes"]["all"]
+    assert {name: metric["n"] for name, metric in metrics.items()} == SCORED
     assert set(result["metrics"]["missing"]) == UNSCORED
     weights = [path for path in hub.fetched if path.endswith(".safetensors")]
-    parts = [f"{PRIOR}/{part}/{WEIGHTS}" for part in CLASSES]
-    assert sorted(weights) == sorted(
-        [*parts, *(f"{TURBO}/{stem}.safetensors" for stem in USED)]
-    )
+    prior_weights = [f"{PRIOR}/{module}/{WEIGHTS}" for module in CLASSES]
+    turbo_weights = [f"{TURBO}/{stem}.safetensors" for stem in USED]
+    assert sorted(weights) == sorted(prior_weights + turbo_weights)
 
     folder = Path(result["folder"])
     assert len(list(folder.glob("samples/**/*.png"))) == 2
     (cell,) = (folder / "samples").glob("*/sub-01")
-    expected = directly(hub.root, run)
-    for image_id, picture in expected.items():
-        found = np.asarray(Image.open(cell / image_id / "00.png"), np.int16)
-        # rounding to bytes
-        assert found.shape == (512, 512, 3) and np.abs(found - picture).max() <= 1
-    one, other = expected.values()
-    assert np.abs(one - other).max() > 10
+    expected_pictures = reconstruct_directly(hub.root, run)
+    for image_id, expected in expected_pictures.items():
+        picture = np.asarray(Image.open(cell / image_id / "00.png"), np.int16)
+        assert picture.shape == (512, 512, 3)
+        # values are rounded to bytes
+        assert np.abs(picture - expected).max() <= 1
+    first, second = expected_pictures.values()
+    assert np.abs(first - second).max() > 10
 
 
-def directly(root: Path, run: Path) -> dict[str, np.ndarray]:
-    """Draw the first repeat of each test picture by the whole pipeline of diffusers,
-    with text encoders.
+def reconstruct_directly(root: Path, run: Path) -> dict[str, np.ndarray]:
+    """Reconstruct each test picture once by the pipeline of diffusers.
+
+    Args:
+        root: Folder of the hub.
+        run: Run of train-align.
+
+    Returns:
+        Pictures [H, W, 3], keyed by image id.
     """
     align = TrainedRun(RunFolder(run))
     prior = FusionPrior.load(root / PRIOR)
@@ -147,7 +149,7 @@ def directly(root: Path, run: Path) -> dict[str, np.ndarray]:
         root / TURBO, add_watermarker=False
     )
     prior.attach(pipeline.unet)
-    drawn = {}
+    pictures = {}
     for image_id, token in zip(
         decoded_set.image_ids, decoded_set.decoded.tensors["token"], strict=True
     ):
@@ -161,5 +163,5 @@ def directly(root: Path, run: Path) -> dict[str, np.ndarray]:
                 generator=torch.Generator().manual_seed(seed_of(0, image_id, 0)),
                 cross_attention_kwargs={"ip_hidden_states": prior.tokens(token[None])},
             ).images[0]
-        drawn[image_id] = np.asarray(picture, np.int16)
-    return drawn
+        pictures[image_id] = np.asarray(picture, np.int16)
+    return pictures

@@ -1,4 +1,4 @@
-"""Ablations of a reconstruction: each a run of its own, all in one table."""
+"""Tests of ablations of a reconstruction, which are runs with a common table."""
 
 import numpy as np
 import pytest
@@ -21,8 +21,8 @@ ABLATIONS = (
 def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full_one(
     go, aligned, drawing
 ):
-    alone = go("reconstruct", *drawing)
-    made = (alone.folder / "metrics.json").stat().st_mtime_ns
+    full_run = go("reconstruct", *drawing).folder
+    modified_ns = (full_run / "metrics.json").stat().st_mtime_ns
 
     result = go(
         "reconstruct",
@@ -34,27 +34,23 @@ def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full
     table, published = result.tables
     labels = [FULL_VARIANT, "ceiling", "average", "two", "agreement with people"]
     assert [row[0] for row in table.rows] == labels
-    found = result.metrics
-    assert (
-        table.rows[0][1].value
-        == found.scopes[f"{FULL_VARIANT} · brain"]["pixcorr"].value
-    )
-    compared = dict.fromkeys(row.second for row in found.facts.comparisons)
-    assert list(compared) == ["ceiling", "average", "two"]
-    assert all(
-        row.tests_of.startswith("2 metrics × 3 variants")
-        for row in found.facts.comparisons
-    )
-    runs = {label: variant.run for label, variant in found.facts.variants.items()}
-    assert runs[FULL_VARIANT] == alone.folder.name and len(set(runs.values())) == 4
-    # nothing is done twice
-    assert (alone.folder / "metrics.json").stat().st_mtime_ns == made
-    assert published.columns == [
-        "PixCorr",
-        "how its set-up differs",
-    ]
+    metrics = result.metrics
+    pixcorr = metrics.scopes[f"{FULL_VARIANT} · brain"]["pixcorr"]
+    assert table.rows[0][1].value == pixcorr.value
+    comparisons = metrics.facts.comparisons
+    variants = dict.fromkeys(difference.second for difference in comparisons)
+    assert list(variants) == ["ceiling", "average", "two"]
+    for difference in comparisons:
+        assert difference.tests_of.startswith("2 metrics × 3 variants")
+
+    # the run without ablations is used again
+    run_of = {label: variant.run for label, variant in metrics.facts.variants.items()}
+    assert run_of[FULL_VARIANT] == full_run.name
+    assert len(set(run_of.values())) == 4
+    assert (full_run / "metrics.json").stat().st_mtime_ns == modified_ns
+    assert published.columns[0] == "PixCorr"
     assert published.rows == ((0.5, "–"),)
-    with pytest.raises(RecipeError, match="is a sweep: name the run of a variant"):
+    with pytest.raises(RecipeError, match=result.folder.name):
         go("reconstruct", *drawing, f"against={result.folder.name}")
 
 
@@ -64,10 +60,10 @@ def test_the_mean_embedding_is_one_condition_and_pictures_differ_by_their_noise(
     result = go("reconstruct", *drawing, "sources=mean_embedding")
 
     (path,) = world.glob("embeddings/demo-noise-0.3-40-concepts/train/*example.h5")
-    every = torch.from_numpy(np.array(TargetStore.open(path).embedding))
-    fusion = FusionPrior.load(str(prior))
+    embedding = torch.from_numpy(np.array(TargetStore.open(path).embedding))
+    fusion_prior = FusionPrior.load(str(prior))
     with torch.inference_mode():
-        mean = fusion.fuser({COLOURS: every}).mean(0, keepdim=True)
+        mean = fusion_prior.fuser({COLOURS: embedding}).mean(0, keepdim=True)
     root = result.folder / "samples/mean_embedding"
     files = sorted(root.rglob("00.png"))
     assert len(files) == 3 and len({file.read_bytes() for file in files}) == 3

@@ -1,6 +1,4 @@
-"""Every shipped recipe of train-align can be made short and small, as
-`tools.follow_recipes` trains them.
-"""
+"""Overrides that make every shipped recipe of train-align fast and small."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,7 +22,7 @@ SMALLER: Mapping[str, Sequence[str]] = {
     "havir": [*HAVIR, "projector=8"],
     "mindeye2-blurry": ["backbone.hidden=8", *(f"prior.{key}" for key in SMALL_PRIOR)],
 }
-"""Keys of the backbone, by the recipe's name without its folder or card."""
+"""Keys of the backbone, by the name of the recipe without its folder and GPU."""
 
 
 def resolve(name: str, *overrides: str) -> train_align.Recipe:
@@ -32,35 +30,47 @@ def resolve(name: str, *overrides: str) -> train_align.Recipe:
 
 
 def shortened(name: str, recipe: train_align.Recipe) -> list[str]:
-    """Write the overrides of a recipe that make it short and small; the brain model and
-    data stay its own.
+    """List overrides that make a recipe fast and small.
+
+    The kind of the brain model and the data set stay the same.
+
+    Args:
+        name: Name of the recipe.
+        recipe: Resolved recipe.
     """
-    short = [
-        f"backbone.{key}"
-        for key in SMALLER.get(name.rpartition("/")[2].removesuffix("-24gb"), ())
-    ]
-    chosen = {"inter": ["subjects=1", "trained_on=2,3"], "joint": ["subjects=2,3"]}
-    short += ["seeds=1", *chosen.get(recipe.mode, ["subjects=1"])]
-    short += ["sweep={}"] if len(make_variants(recipe)) > 3 else []
+    # size of the backbone, subjects and variants
+    short_name = name.rpartition("/")[2].removesuffix("-24gb")
+    overrides = [f"backbone.{key}" for key in SMALLER.get(short_name, ())]
+    overrides.append("seeds=1")
+    if recipe.mode == "inter":
+        overrides += ["subjects=1", "trained_on=2,3"]
+    elif recipe.mode == "joint":
+        overrides.append("subjects=2,3")
+    else:
+        overrides.append("subjects=1")
+    if len(make_variants(recipe)) > 3:
+        overrides.append("sweep={}")
     if recipe.backbone.is_closed_form:
-        return short
+        return overrides
+
+    # steps of the training
     train = recipe.train
-    stages = [f"stages.{stage}.epochs=1" for stage in range(len(train.stages))] or [
-        "epochs=1"
-    ]
-    smaller = {
+    overrides += ["train.batch_size=4", "train.precision=fp32"]
+    if train.stages:
+        for stage in range(len(train.stages)):
+            overrides.append(f"train.stages.{stage}.epochs=1")
+    else:
+        overrides.append("train.epochs=1")
+    small_values = {
         "epoch_trials": 8,
         "warmup_steps": 0,
         "validation": 0.2,
         "start_from": {},
     }
-    stages += [
-        f"{key}={value}" for key, value in smaller.items() if getattr(train, key)
-    ]
-    return [
-        *short,
-        *(f"train.{key}" for key in ("batch_size=4", "precision=fp32", *stages)),
-    ]
+    for key, value in small_values.items():
+        if getattr(train, key):
+            overrides.append(f"train.{key}={value}")
+    return overrides
 
 
 def test_every_recipe_can_be_made_short_and_small() -> None:

@@ -1,8 +1,7 @@
-"""The three lines that users run, literally, in their order, on files as the
-publishers' scripts write them.
+"""Tests of embed, train-align and reconstruct with files as publishers write them.
 
-Cut down are the sizes: two subjects, a few pictures and samples, encoders and generator
-of tiny widths from a hub on this machine.
+The data are small: two subjects, a few pictures and samples. Tiny encoders and a tiny
+generator come from a hub on this machine.
 """
 
 import json
@@ -47,7 +46,7 @@ B32, SYNCLR = (
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 SUBJECTS = (1, 2)
 PICTURES = {"training_images": (2, 2), "test_images": (1, 1)}
-"""Concepts, and pictures of each."""
+"""Number of concepts, and of pictures per concept, by folder."""
 IMAGES = ("Image_set", "Image_set_Resize")
 REPETITIONS = {"training_images": 4, "test_images": 80}
 SAMPLES = 10
@@ -57,7 +56,7 @@ SAMPLES = 10
 def hub(
     tmp_path: Path, image_networks_absent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Hub]:
-    """All encoders, the prior and the generator; beyond this hub nothing answers."""
+    """Hub with all encoders, the prior and the generator. No other address answers."""
     root = write_prior_and_turbo(write_encoders(tmp_path / "repositories"))
     write_clip_b32(root / B32)
     write_synclr(root / SYNCLR)
@@ -77,16 +76,13 @@ def write_clip_b32(folder: Path) -> None:
 
 
 def write_synclr(folder: Path) -> None:
-    """Write the real architecture; all weights are parts of one array, which is kept
-    once.
+    """Write weights of the real architecture.
+
+    All weights are views of a common array, so the file is small.
     """
     with torch.device("meta"):
-        shapes = {
-            k: v.shape
-            for k, v in timm.create_model("vit_base_patch16_224", num_classes=0)
-            .state_dict()
-            .items()
-        }
+        network = timm.create_model("vit_base_patch16_224", num_classes=0)
+    shapes = {name: weight.shape for name, weight in network.state_dict().items()}
     pool = 0.02 * torch.randn(max(shape.numel() for shape in shapes.values()))
     weights = {
         PREFIX + name: pool[: shape.numel()].view(shape)
@@ -99,21 +95,24 @@ def write_synclr(folder: Path) -> None:
 def paint(
     root: Path, folder: str, images: str = "Image_set", side: int = 500
 ) -> list[str]:
-    """Draw the pictures of a split below `root / images`, and name them as the files of
-    signals do.
+    """Draw the pictures of a split.
+
+    Args:
+        root: Folder of the data set.
+        folder: Folder of the split, as in the files of signals.
+        images: Folder of the pictures below `root`.
+        side: Height and width of the pictures in pixels.
+
+    Returns:
+        Names of the pictures, as in the files of signals.
     """
-    (concepts, each), random = (
-        PICTURES[folder],
-        np.random.default_rng(list(folder.encode())),
-    )
-    numbers = [
-        (concept, number)
-        for concept in range(1, concepts + 1)
-        for number in range(each)
-    ]
-    names = [
-        f"{folder}/{c:05d}_thing{c}/thing{c}_{number:02d}b.jpg" for c, number in numbers
-    ]
+    n_concepts, pictures_per_concept = PICTURES[folder]
+    random = np.random.default_rng(list(folder.encode()))
+    names = []
+    for concept in range(1, n_concepts + 1):
+        for number in range(pictures_per_concept):
+            file_name = f"thing{concept}_{number:02d}b.jpg"
+            names.append(f"{folder}/{concept:05d}_thing{concept}/{file_name}")
     for name in names:
         file = root / images / name.replace("training_images", "train_images")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +123,7 @@ def paint(
 
 @pytest.fixture
 def things(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """THINGS-EEG as published, of two subjects; originals beside resized pictures."""
+    """Home with two subjects of THINGS-EEG, original pictures and resized pictures."""
     monkeypatch.setattr(things_eeg.Distributed, "subjects", SUBJECTS)
     root, random = home / "data/things-eeg", np.random.default_rng(0)
     for folder, split in (("training_images", "train"), ("test_images", "test")):
@@ -138,18 +137,18 @@ def things(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def brainhive(line: str, *more: str) -> Result:
-    return CliRunner().invoke(app, [*line.split(), *more])
+def brainhive(line: str, *arguments: str) -> Result:
+    """Run a command line with further arguments in this process."""
+    return CliRunner().invoke(app, [*line.split(), *arguments])
 
 
 def test_two_lines_finish_and_the_third_lacks_nothing_after_the_lines_it_prints(
     hub, things
 ):
-    planned = brainhive(LINES[0], "--check", "--json")
-    listed = {one["what"]: one for one in json.loads(planned.stdout)["inputs"]}
-    assert planned.exit_code == 0 and listed[H14]["state"] == "to download", (
-        planned.stderr
-    )
+    checked = brainhive(LINES[0], "--check", "--json")
+    assert checked.exit_code == 0, checked.stderr
+    inputs = {item["what"]: item for item in json.loads(checked.stdout)["inputs"]}
+    assert inputs[H14]["state"] == "to download"
     assert not hub.fetched and not list(things.rglob("*.h5*"))
 
     embedded = brainhive(LINES[0])
@@ -157,31 +156,27 @@ def test_two_lines_finish_and_the_third_lacks_nothing_after_the_lines_it_prints(
         H14 + "/model.safetensors",
         SDXL + "/vae/diffusion_pytorch_model.safetensors",
     ]
-    assert (
-        sorted(path for path in hub.fetched if path.endswith((".safetensors", ".bin")))
-        == weights
-    )
-    trained, refused = map(brainhive, LINES[1:])
-    assert embedded.exit_code == trained.exit_code == 0, (
-        embedded.stderr + trained.stderr
-    )
+    fetched = [path for path in hub.fetched if path.endswith((".safetensors", ".bin"))]
+    assert sorted(fetched) == weights
+    trained = brainhive(LINES[1])
+    refused = brainhive(LINES[2])
+    assert embedded.exit_code == 0, embedded.stderr
+    assert trained.exit_code == 0, trained.stderr
     assert refused.exit_code == MissingData.exit_code
-    printed = re.findall(
+    hint_lines = re.findall(
         r"brainhive ([^&]+?)(?: &&|$)", refused.stderr.splitlines()[-1]
     )
-    assert [line.split()[0] for line in printed] == [
-        "embed",
-        "train-align",
-        "reconstruct",
-    ]
-    assert printed[-1] == LINES[-1]
+    commands = [line.split()[0] for line in hint_lines]
+    assert commands == ["embed", "train-align", "reconstruct"]
+    assert hint_lines[-1] == LINES[-1]
 
-    # which test_reconstruct_from_the_hub draws
-    for line in (*printed[:-1], f"{LINES[-1]} --check"):
-        ended = brainhive(
-            line,
-            *(["seeds=1", "train.epochs=1"] if line.startswith("train-align") else []),
-        )
+    # test_reconstruct_from_the_hub draws pictures, so a check is enough here
+    embed_line, train_line, reconstruct_line = hint_lines
+    for ended in (
+        brainhive(embed_line),
+        brainhive(train_line, "seeds=1", "train.epochs=1"),
+        brainhive(reconstruct_line, "--check"),
+    ):
         assert ended.exit_code == 0, ended.stderr
 
 
@@ -194,13 +189,11 @@ def test_atm_s_goes_from_its_files_to_retrieval_and_tests_without_captions(hub, 
     small = ("subjects=1", "train.epochs=2", "train.batch_size=4")
 
     refused = brainhive("train-align --recipe papers/atm-s", *small)
-    lines = re.findall(
+    assert refused.exit_code == MissingData.exit_code
+    hint_lines = re.findall(
         r"brainhive ([^&\n]+?)(?: &&|$)", refused.stderr.splitlines()[-1]
     )
-    assert (
-        refused.exit_code == MissingData.exit_code
-        and "clip-h14,clip-h14-text" in lines[0]
-    )
+    assert "clip-h14,clip-h14-text" in hint_lines[0]
     for line in (
         "embed --encoders clip-h14",
         "embed --encoders clip-h14-text splits=train",
@@ -214,11 +207,12 @@ def test_atm_s_goes_from_its_files_to_retrieval_and_tests_without_captions(hub, 
 
     folder = next((home / "runs/train-align").glob("*/cells/*/model"))
     model = aligner.load(folder)
-    assert model.layout.encoders == {"clip-h14": "clip-h14"} and [
-        *model.layout.heads
-    ] == ["token"]
-    first, second = (model.losses[f"{number}.logit_scale"] for number in (0, 1))
-    assert first == second != torch.tensor(2.65926)  # learned, by both
+    assert model.layout.encoders == {"clip-h14": "clip-h14"}
+    assert list(model.layout.heads) == ["token"]
+    # both losses share the logit scale, which training has changed
+    scale = model.losses["0.logit_scale"]
+    assert scale == model.losses["1.logit_scale"]
+    assert scale != torch.tensor(2.65926)
 
 
 def test_meg_goes_from_its_files_to_retrieval(home, go):
@@ -241,10 +235,6 @@ def test_meg_goes_from_its_files_to_retrieval(home, go):
     run = go("train-align", *meg, *small, "subjects=1", "seeds=1").folder
     assert go("eval-retrieval", f"run={run}").folder.is_dir()
     stored = SignalStore.open(home / "signals/things-meg/default/sub-01.h5")["test"]
-    assert stored.signal.dtype == np.float16 and stored.signal.shape == (
-        1,
-        12,
-        271,
-        201,
-    )
+    assert stored.signal.dtype == np.float16
+    assert stored.signal.shape == (1, 12, 271, 201)
     assert (stored.unit, stored.rate_hz, stored.times_s[-1]) == ("z-score", 200, 1.0)
