@@ -108,7 +108,7 @@ def test_the_finding_and_no_maximum_over_windows_stands_for_the_run(
     )
     invoke("report", folder.path, "--to", page)
 
-    assert "simulated EEG" in finding
+    assert "simulated eeg" in finding.lower()
     assert re.search(r"\d+–\d+ ms", finding) and re.search(r"sensor \w+", finding)
     assert finding.count("p = 0.024") == 2
     assert "100 test pictures" in finding and "2 people" in finding
