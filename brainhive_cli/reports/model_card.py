@@ -81,7 +81,7 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
     environment.filters |= {
         "cell": _write_cell,
         "number": format_number,
-        "shown": metric_title,
+        "metric_title": metric_title,
     }
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return f"---\n{metadata.to_yaml()}\n---\n\n{template.render(card=page)}"

@@ -93,13 +93,13 @@ def templates() -> Any:
         "signs": lambda caveats: mark("", caveats),
         "brief": format_tick,
         "cell": TableCell.from_value,
-        "ends": write_ends,
+        "interval_ends": write_interval_ends,
         "number": format_number,
         "p": format_p,
-        "signed": write_difference,
+        "signed_difference": write_difference,
         "markdown": escape_markdown,
         "tex": lambda text: str(text).translate(CELL_ESCAPES).translate(LATEX),
-        "shown": metric_title,
+        "metric_title": metric_title,
     }
     return environment
 
@@ -127,7 +127,7 @@ def write_amount(value: float, name: str) -> str:
     return f"{100 * value:.3g} %" if is_share(name) else format_number(value)
 
 
-def write_ends(metric: Metric) -> str:
+def write_interval_ends(metric: Metric) -> str:
     """Write the ends of the interval of a metric, in percent if it is a share."""
     assert metric.low is not None and metric.high is not None
     if not is_share(metric.name):

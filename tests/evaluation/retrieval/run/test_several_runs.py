@@ -128,7 +128,7 @@ def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
         (2, "1 metric × 2 pairs")
     ] * 2
     (table,) = (
-        table for table in result.tables if table.title.startswith("Differences")
+        table for table in result.tables if "difference, 95 % CI" in table.columns
     )
     family = "over all 2 tests of this table: 1 metric × 2 pairs"
     assert len(table.rows) == 2 and family in table.note
