@@ -47,10 +47,10 @@ MIN_SHARE_AT_LIMITS = 0.5
 treated as a difference of hit rates.
 """
 NOISE_POWER = 4
-"""Power of the share of the variance over subjects that their own noise explains. That
-power of the share gets the degrees of freedom of the units. If subjects hardly differ,
-the test then has about the power of a test over items. Of the powers 1 to 8, 4 has the
-largest statistical power with a false positive rate of at most .06
+"""Power of the share of the variance over subjects that their own noise explains. The
+result is the weight of the units in the degrees of freedom of the subjects. If subjects
+hardly differ, the test then has about the power of a test over items. Among the powers
+1 to 8, 4 has the largest statistical power with a false positive rate of at most .06
 (`benchmarks/simulated_statistics`).
 """
 SHARED_TRAINING_LIMIT = (
@@ -114,12 +114,12 @@ def compare_values(
         differences.append(first_values - second_values)
     subject_means = np.array([values.mean() for values in differences])
     subjects = len(subject_means)
-    counted = f"{items.n_units} {items.kind}"
+    units_text = f"{items.n_units} {items.kind}"
     if items.inflation > 1:
         # models that are equally good differ like hits among two candidates
         inflation = fold_null_inflation(differences, 2)
         items = replace(items, inflation=inflation)
-        counted += ", in folds that share training data"
+        units_text += ", in folds that share training data"
 
     # test for these subjects, or for people in general
     scope = f"{items.scope} and " if items.scope else ""
@@ -132,10 +132,12 @@ def compare_values(
         low = flips.low
         high = flips.high
         people = "this subject" if subjects == 1 else f"these {subjects} subjects"
-        test = f"sign flips over {counted}, for {scope}{people}"
+        test = f"sign flips over {units_text}, for {scope}{people}"
     else:
         p, low, high = crossed_t_test(differences, items)
-        test = f"t over {subjects} subjects and {counted}, for {scope}people in general"
+        test = (
+            f"t over {subjects} subjects and {units_text}, for {scope}people in general"
+        )
     interval = f"inversion of: {test}"
 
     # hit rates near 0 or 1 reveal little of their variance, so their interval is wider
@@ -259,12 +261,14 @@ def crossed_t_test(
     """Test if a mean difference over people and units of items is 0.
 
     Subjects and units are crossed random factors. The variance of the mean is s + c:
-    the variance s over subjects plus the covariance c of subjects who saw the same
-    units. Its degrees of freedom are Satterthwaite's, (s + c)² / (s² / f + c² / u),
-    where u are the degrees of freedom of the units. Those of the subjects, f, follow
-    from 1 / f = (1 - q) / (S - 1) + q / (S u). Here q is the share of s that the noise
-    of single subjects explains, to the power `NOISE_POWER`. It is 1 if subjects do not
-    differ beyond their noise.
+    the variance s over the S subjects plus the covariance c of subjects who saw the
+    same units. Its degrees of freedom are Satterthwaite's,
+
+        (s + c)² / (s² / f + c² / u)  with  1 / f = (1 - q) / (S - 1) + q / (S u),
+
+    where u are the degrees of freedom of the units. The weight q is the share of s that
+    the noise of the single subjects explains, to the power `NOISE_POWER`. It is 1 if
+    subjects do not differ beyond their noise.
 
     Args:
         differences: Differences [N] of each of the S subjects, of whom there are two or
@@ -324,8 +328,11 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     """
     from scipy.stats import false_discovery_control
 
-    tested = [p for p in p_values if p is not None]
-    adjusted = iter(false_discovery_control(tested).tolist() if tested else [])
+    test_p_values = [p for p in p_values if p is not None]
+    adjusted_p_values: list[float] = []
+    if test_p_values:
+        adjusted_p_values = false_discovery_control(test_p_values).tolist()
+    adjusted = iter(adjusted_p_values)
     return [None if p is None else next(adjusted) for p in p_values]
 
 
@@ -376,9 +383,9 @@ def compare_ranks(
     """
     compared = []
     errors = []
-    for (first_label, second_label), (first, second) in pairs.items():
+    for (first_label, second_label), (first_run, second_run) in pairs.items():
         try:
-            difference = _compare_ranks(first, second)
+            difference = _compare_ranks(first_run, second_run)
         except BrainhiveError as error:
             errors.append(error)
             continue
@@ -386,22 +393,22 @@ def compare_ranks(
             "first": first_label,
             "second": second_label,
             "metric": "top1",
-            "caveats": merge_caveats(first.caveats, second.caveats),
+            "caveats": merge_caveats(first_run.caveats, second_run.caveats),
         }
         compared.append(difference.model_copy(update=labels))
     return adjust_together(pair=compared)[0], errors
 
 
-def _compare_ranks(first: Measurements, second: Measurements) -> Difference:
+def _compare_ranks(first_run: Measurements, second_run: Measurements) -> Difference:
     """Compare the ranks of two runs.
 
     Raises:
         BrainhiveError: if they were tested on different galleries, subjects or items.
     """
-    first_name = first.facts.run
-    second_name = second.facts.run
-    first_gallery = first.facts_of(RetrievalFacts).gallery
-    second_gallery = second.facts_of(RetrievalFacts).gallery
+    first_name = first_run.facts.run
+    second_name = second_run.facts.run
+    first_gallery = first_run.facts_of(RetrievalFacts).gallery
+    second_gallery = second_run.facts_of(RetrievalFacts).gallery
     if first_gallery != second_gallery:
         raise BrainhiveError(
             f"{first_name} and {second_name} were tested on different galleries",
@@ -409,8 +416,8 @@ def _compare_ranks(first: Measurements, second: Measurements) -> Difference:
         )
 
     # items of each subject, sorted by image id
-    first_cells = _list_cells(first)
-    second_cells = _list_cells(second)
+    first_cells = _list_cells(first_run)
+    second_cells = _list_cells(second_run)
     first_ids = _list_image_ids(first_cells)
     second_ids = _list_image_ids(second_cells)
     if first_ids != second_ids:
@@ -428,9 +435,9 @@ def _compare_ranks(first: Measurements, second: Measurements) -> Difference:
     for subject, ids in first_ids.items():
         first_ranks.append(_collect_values(first_cells[subject], ids, "ranks"))
         second_ranks.append(_collect_values(second_cells[subject], ids, "ranks"))
-    items = _group_items(first, list(first_ids.values()))
+    items = _group_items(first_run, list(first_ids.values()))
     difference = compare_hits(first_ranks, second_ranks, items=items)
-    limits = _describe_limits(first, second, difference.subjects)
+    limits = _describe_limits(first_run, second_run, difference.subjects)
     return difference.model_copy(update=limits)
 
 
@@ -524,13 +531,15 @@ def compare_runs(
         compared. Runs cannot be compared if they were measured by another protocol, or
         on other subjects or items.
     """
-    first = ComparedSource(run, name, run.facts.sources[0])
-    first_protocol = _sizing_protocol(first)
+    first_source = ComparedSource(run, name, run.facts.sources[0])
+    first_protocol = _sizing_protocol(first_source)
     compared: list[Difference] = []
     errors = []
     for other_name, other_run in runs.items():
-        second = ComparedSource(other_run, other_name, other_run.facts.sources[0])
-        second_protocol = _sizing_protocol(second)
+        second_source = ComparedSource(
+            other_run, other_name, other_run.facts.sources[0]
+        )
+        second_protocol = _sizing_protocol(second_source)
         try:
             if second_protocol != first_protocol:
                 raise BrainhiveError(
@@ -538,7 +547,7 @@ def compare_runs(
                     f"{other_name} by {second_protocol}",
                     "measure both by the same protocol",
                 )
-            differences = _compare_metrics(first, second)
+            differences = _compare_metrics(first_source, second_source)
         except BrainhiveError as error:
             errors.append(error)
             continue
@@ -554,24 +563,26 @@ def _sizing_protocol(source: ComparedSource) -> str:
     return metrics[0].protocol.split(",")[0]
 
 
-def _compare_metrics(first: ComparedSource, second: ComparedSource) -> list[Difference]:
+def _compare_metrics(
+    first_source: ComparedSource, second_source: ComparedSource
+) -> list[Difference]:
     """Compare two sources in every metric that both have.
 
     Raises:
         BrainhiveError: if they share no metric, or differ in subjects or items.
     """
-    first_cells = _list_cells(first.run, first.source)
-    second_cells = _list_cells(second.run, second.source)
+    first_cells = _list_cells(first_source.run, first_source.source)
+    second_cells = _list_cells(second_source.run, second_source.source)
     subjects = list(dict.fromkeys(list(first_cells) + list(second_cells)))
     subjects = [subject for subject in subjects if subject is not None] or [None]
     pairs = []
     for subject in subjects:
-        first_seeds = _find_cells(first, first_cells, subject)
-        second_seeds = _find_cells(second, second_cells, subject)
+        first_seeds = _find_cells(first_source, first_cells, subject)
+        second_seeds = _find_cells(second_source, second_cells, subject)
         pairs.append((first_seeds, second_seeds))
 
     # items of a subject differ only if a source does not depend on the subject
-    names = f"{first.name} and {second.name}"
+    names = f"{first_source.name} and {second_source.name}"
     hint = "compare runs of the same items"
     ids = []
     for subject, (first_seeds, second_seeds) in zip(subjects, pairs, strict=True):
@@ -597,8 +608,8 @@ def _compare_metrics(first: ComparedSource, second: ComparedSource) -> list[Diff
             f"{names} have no metric in common", "measure both by the same metric"
         )
 
-    limits = _describe_limits(first.run, second.run, len(subjects))
-    items = _group_items(first.run, ids)
+    limits = _describe_limits(first_source.run, second_source.run, len(subjects))
+    items = _group_items(first_source.run, ids)
     compared = []
     for metric in first_keys:
         if metric not in metric_names:
@@ -606,8 +617,8 @@ def _compare_metrics(first: ComparedSource, second: ComparedSource) -> list[Diff
         difference = _compare_metric(metric, pairs, ids, items)
         if difference is not None:
             fields = {
-                "first": first.name,
-                "second": second.name,
+                "first": first_source.name,
+                "second": second_source.name,
                 "metric": metric,
                 "lower_is_better": lower_is_better(metric),
             }
@@ -656,14 +667,14 @@ def _compare_metric(
     second_values = []
     has_values: list[Bool] = []
     for (first_cells, second_cells), subject_ids in zip(pairs, ids, strict=True):
-        first = _collect_values(first_cells, subject_ids, metric)  # [S, N]
-        second = _collect_values(second_cells, subject_ids, metric)
-        has_value: Bool = ~np.isnan(np.concatenate([first, second])).any(0)
+        first_rows = _collect_values(first_cells, subject_ids, metric)  # [S, N]
+        second_rows = _collect_values(second_cells, subject_ids, metric)
+        has_value: Bool = ~np.isnan(np.concatenate([first_rows, second_rows])).any(0)
         has_values.append(has_value)
         # subjects without any value are left out
         if has_value.any():
-            first_values.append(first[:, has_value])
-            second_values.append(second[:, has_value])
+            first_values.append(first_rows[:, has_value])
+            second_values.append(second_rows[:, has_value])
     if not first_values:
         return None
     return compare_values(first_values, second_values, items=items.select(has_values))
@@ -683,20 +694,20 @@ def _group_items(run: Measurements, ids: Sequence[Sequence[str]]) -> Items:
 
 
 def _describe_limits(
-    first: Measurements, second: Measurements, subjects: int
+    first_run: Measurements, second_run: Measurements, subjects: int
 ) -> dict[str, Any]:
     """Describe the scope and the limits of a comparison.
 
     Args:
-        first: First run.
-        second: Second run.
+        first_run: First run.
+        second_run: Second run.
         subjects: Number of compared subjects.
 
     Returns:
         The fields `scope`, `limits` and `differs` of a `Difference`.
     """
-    first_set_up = first.facts.set_up
-    second_set_up = second.facts.set_up
+    first_set_up = first_run.facts.set_up
+    second_set_up = second_run.facts.set_up
     limits = []
     signal_differences = list_differences(first_set_up, second_set_up, SIGNAL_KEYS)
     if signal_differences:
@@ -705,11 +716,11 @@ def _describe_limits(
         )
 
     # folds over subjects share training data only if there are several
-    modes = first.facts.mode.split(" + ") + second.facts.mode.split(" + ")
+    modes = first_run.facts.mode.split(" + ") + second_run.facts.mode.split(" + ")
     if subjects > 1 and "inter" in modes:
         limits.append(SHARED_TRAINING_LIMIT)
     return {
-        "scope": first.facts.scope,
+        "scope": first_run.facts.scope,
         "limits": limits,
         "differs": list_differences(first_set_up, second_set_up),
     }

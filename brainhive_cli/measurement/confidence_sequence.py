@@ -4,11 +4,11 @@ A session may be watched while it runs and stopped at any time, so interval and 
 must hold at all moments together.
 
 **Interval.** Let L(p) be the likelihood of the hits so far at the hit rate p, and M its
-mean over a prior of p. If p is the true rate, M / L(p) is a martingale. By Ville's
-inequality it ever reaches 1 / (1 - level) with a probability of at most 1 - level. The
-interval holds all p whose ratio stays below that. If the rate drifts, the interval is
-about the mean rate so far. This is proven for a single moment and simulated for all
-moments (`benchmarks/simulated_statistics --only live`).
+mean over a prior of p. If p is the true rate, M / L(p) is a martingale. According to
+Ville's inequality, it ever reaches 1 / (1 - level) with a probability of at most
+1 - level. The interval holds all p whose ratio stays below that. If the rate drifts,
+the interval is about the mean rate so far. This is proven for a single moment and
+simulated for all moments (`benchmarks/simulated_statistics --only live`).
 
 Source: Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon 2021; Waudby-Smith & Ramdas
 2023.
@@ -175,8 +175,8 @@ def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
     for name, max_hits in (shown_counts & answer_counts).items():
         factor = []
         for j in range(max_hits + 1):
-            ways = comb(shown_counts[name], j) * comb(answer_counts[name], j)
-            factor.append(float(ways * factorial(j)))
+            n_ways = comb(shown_counts[name], j) * comb(answer_counts[name], j)
+            factor.append(float(n_ways * factorial(j)))
         rooks = np.convolve(rooks, factor)
 
     # mean over orders of odds^h, which is the sum over j of binom(h, j) (odds - 1)^j

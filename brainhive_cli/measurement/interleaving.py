@@ -59,8 +59,8 @@ class Interleaving:
         parts: Part [I] of the recording that each item belongs to. Labels are exchanged
             only within parts.
         blocks: Block [I] of each item. The labels of a block are exchanged together.
-        concept_parts: The same as `parts`, for concepts that several items share. None
-            if concepts were shown in blocks.
+        concept_parts: The same as `parts`, for concepts that several items share. It
+            is None if concepts were shown in blocks.
         problem: Reason why the labels of items cannot be distinguished from time. Empty
             if they can.
         concept_problem: Reason why concepts cannot be distinguished from time. Empty if
@@ -164,16 +164,16 @@ class Interleaving:
         # groups with the same labels at the same times are no independent evidence
         trial_group = group[order.item]  # [n]
         slots = _number_slots(order, trial_group)
-        tested = order
+        tested_order = order
         if slots is not None:
-            tested = order.take(trial_group == trial_group[0])
-        by_label = tested._replace(features=None)
-        p_by_label = p_of_clumping(by_label, group[tested.item], group)
+            tested_order = order.take(trial_group == trial_group[0])
+        by_label = tested_order._replace(features=None)
+        p_by_label = p_of_clumping(by_label, group[tested_order.item], group)
         is_blocked = p_by_label <= MAX_CLUMPED_P
 
         # trials of a block have the same label, so blocks are compared by features
-        is_block_start = np.diff(number_blocks(tested), prepend=-1) > 0
-        block_starts = tested.take(is_block_start).label_each_item()
+        is_block_start = np.diff(number_blocks(tested_order), prepend=-1) > 0
+        block_starts = tested_order.take(is_block_start).label_each_item()
         p_by_features = p_of_clumping(block_starts, group[block_starts.item], group)
         max_p = MAX_SHARED_ORDER_P if is_blocked else SMALLEST_P
         has_shared_order = p_of_shared_order(order, trial_group) <= max_p
@@ -258,8 +258,8 @@ def _describe_problem(is_blocked: bool, has_shared_order: bool, groups: str) -> 
         groups: `runs` or `sessions`.
     """
     kind = "labels" if has_shared_order or is_blocked else "similar labels"
-    shown = f"in the same order in all {groups}" if has_shared_order else "in blocks"
-    return CONFOUNDED_WITH_TIME.format(kind, shown)
+    order = f"in the same order in all {groups}" if has_shared_order else "in blocks"
+    return CONFOUNDED_WITH_TIME.format(kind, order)
 
 
 def list_caveats(orders: Iterable[Interleaving], has_seen: bool) -> list[str]:
@@ -287,8 +287,8 @@ def _number_slots(order: TrialOrder, group: Int64) -> Int64 | None:
         group: Run or session [n] of each trial.
 
     Returns:
-        Position [I] of each item in its group, from 0. None if the labels at a position
-        differ between groups.
+        Position [I] of each item in its group, from 0. The result is None if the
+        labels at a position differ between groups.
     """
     slots = np.empty(len(order.label), np.int64)
     slots[order.item] = count_positions(group)
@@ -312,12 +312,12 @@ def find_interleaved(
         classes: Class [I] of each item, such as its fold. Labels are exchanged within
             classes.
         groups: Group [n] of each trial, if models are trained on the times of labels in
-            other groups. The order within parts must then differ between groups. None
-            if models are trained on other pictures.
+            other groups. The order within parts must then differ between groups. It is
+            None if models are trained on other pictures.
 
     Returns:
         Class and part [I] of each item, where a part stands for the set of parts of the
-        item's trials. None if there are no such parts.
+        item's trials. The result is None if there are no such parts.
     """
     # find the finest parts in which labels can be exchanged
     for parts in (order.run, order.session, 0 * order.run):

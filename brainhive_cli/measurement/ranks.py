@@ -154,8 +154,8 @@ def find_nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> T
             them. Only one block is in memory at a time.
 
     Returns:
-        Index [N] of the most similar candidate, on the CPU. Of equally similar
-        candidates it is the first.
+        Index [N] of the most similar candidate, on the CPU. If several
+        candidates are equally similar, it is the first of them.
     """
     best = torch.full((len(signal_tokens),), -torch.inf)
     best_index = torch.zeros(len(signal_tokens), dtype=torch.long)
@@ -205,8 +205,8 @@ def expected_subset_hits(
     """
     # share(1) = 1, and share(r + 1) = share(r) * (N - r - w + 1) / (N - r)
     count = len(signal_tokens)
-    before = np.arange(count - 1)  # r - 1
-    ratios = np.clip(count - subset_size - before, 0, None) / (count - 1 - before)
+    n_before = np.arange(count - 1)  # r - 1
+    ratios = np.clip(count - subset_size - n_before, 0, None) / (count - 1 - n_before)
     share_of_rank = np.concatenate([[1.0], ratios.cumprod()])
 
     # ranks in both directions
@@ -452,9 +452,9 @@ def chance_of_ranks(pool: int, targets: int = 1) -> Float64:
     Returns:
         Probability [M - K + 1] of each rank, from rank 1.
     """
-    wrong = pool - targets
-    index = np.arange(wrong + 1)
-    p_wrong = (wrong - index) / (pool - index)  # if all candidates before were wrong
+    n_wrong = pool - targets
+    index = np.arange(n_wrong + 1)
+    p_wrong = (n_wrong - index) / (pool - index)  # if all candidates before were wrong
     p_beyond = np.cumprod(p_wrong)  # P(rank > 1), P(rank > 2), ...
     return np.concatenate([[1.0], p_beyond[:-1]]) - p_beyond
 

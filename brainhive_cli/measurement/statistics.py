@@ -30,7 +30,7 @@ from brainhive_cli.measurement.units import (
 
 ValueArray = NDArray[np.floating[Any]]
 Limits = tuple[float | None, float | None]
-"""Smallest and largest value that a mean can take. None if it is unbounded."""
+"""Smallest and largest value that a mean can take, or None if it is unbounded."""
 
 UPPER_QUANTILE = 0.975
 """Quantile of the upper end of a 95 % interval."""
@@ -62,10 +62,10 @@ class Interval:
         method: Method of the interval and the population that it holds for. If there is
             no interval: the reason.
         these_subjects: Interval that holds for these subjects only. It takes the
-            variance over units into account, but not the variance over subjects. None
-            with a single subject.
-        people: Interval that holds for people in general. None with a single subject,
-            or if the interval is too wide to be informative.
+            variance over units into account, but not the variance over subjects. It
+            is None with a single subject.
+        people: Interval that holds for people in general. It is None with a single
+            subject, or if the interval is too wide to be informative.
     """
 
     low: float | None
@@ -224,7 +224,7 @@ def estimate_interval(
             and all values are 0 or 1.
         max_hits: Largest number of independent hits that all values together are worth.
             It is given if the values are a linearised form of a share, with the same
-            mean and variance. None if the values are shares themselves.
+            mean and variance. It is None if the values are shares themselves.
 
     Raises:
         BrainhiveError: if a subject has no values, or a value is not finite.
@@ -241,7 +241,7 @@ def estimate_interval(
     components = estimate_mean_variance([group.mean(0) for group in models], items)
     mean = float(components.estimates.mean())
     subjects = len(models)
-    counted = f"{items.n_units} {items.kind}"
+    units_text = f"{items.n_units} {items.kind}"
 
     # shares lie between 0 and 1
     if is_share is None:
@@ -260,11 +260,11 @@ def estimate_interval(
         unit_interval = _share_interval(
             models, components, items, limits=(low, high), max_hits=max_hits
         )
-        method = f"Wilson over {counted}"
+        method = f"Wilson over {units_text}"
     elif components.variance > 0:
         error = float(np.sqrt(components.variance))
         unit_interval = _t_interval(mean, error, components.dof, limits)
-        method = f"t over {counted}"
+        method = f"t over {units_text}"
     unit_low, unit_high = unit_interval or (None, None)
 
     scope = [items.scope] if items.scope else []
@@ -283,7 +283,7 @@ def estimate_interval(
         population = " and ".join(["people in general"] + scope)
         return Interval(
             *people,
-            f"t over {subjects} subjects and {counted}; for {population}",
+            f"t over {subjects} subjects and {units_text}; for {population}",
             these_subjects=unit_interval,
             people=people,
         )
@@ -368,16 +368,16 @@ def estimate_mean_variance(groups: Sequence[ValueArray], items: Items) -> MeanVa
     mean_variance = float((subject_variances * items.inflation).mean())
     covariance = max(0.0, (subjects * variance - mean_variance) / max(1, subjects - 1))
     noise_variance = max(0.0, mean_variance - covariance) / subjects
-    between = 0.0
+    between_variance = 0.0
     if subjects > 1:
-        between = float(estimates.var(ddof=1)) / subjects
+        between_variance = float(estimates.var(ddof=1)) / subjects
     return MeanVariance(
         estimates=estimates,
         variance=variance,
         dof=dof,
         covariance=covariance,
         noise_variance=noise_variance,
-        subject_variance=max(between, noise_variance),
+        subject_variance=max(between_variance, noise_variance),
     )
 
 

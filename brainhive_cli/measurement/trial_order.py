@@ -16,7 +16,7 @@ from brainhive_cli.core.arrays import Array, Bool, Float32, Int64
 from brainhive_cli.measurement.units import number_names
 
 Times = Array | None
-"""Sessions, runs or onsets of trials. None if they are unknown."""
+"""Sessions, runs or onsets of trials, or None if they are unknown."""
 RANDOM_ORDERS = 199
 """Number of random orders that the measured order is compared with."""
 EARLY_STOP_ORDERS = 40
@@ -189,9 +189,9 @@ def p_of_shared_order(
         label = order.label[item]
         total = all_windows.count_equal_labels(label)
         total += all_windows.sum_similarities(order.features, item)
-        within = group_windows.count_equal_labels(label)
-        within += group_windows.sum_similarities(order.features, item)
-        return np.subtract(total, within).tolist()
+        group_total = group_windows.count_equal_labels(label)
+        group_total += group_windows.sum_similarities(order.features, item)
+        return np.subtract(total, group_total).tolist()
 
     return _test_order(measure, _exchange_blocks(order.item, block, stratum))
 
@@ -291,8 +291,8 @@ def list_parts(item: Int64, parts: Int64) -> list[Hashable]:
         Tuple [I] of the parts of each item, sorted and without repeats.
     """
     parts_of: dict[int, set[int]] = {}
-    for index, part in zip(item.tolist(), parts.tolist(), strict=True):
-        parts_of.setdefault(index, set()).add(part)
+    for index, number in zip(item.tolist(), parts.tolist(), strict=True):
+        parts_of.setdefault(index, set()).add(number)
     return [tuple(sorted(parts_of[index])) for index in range(len(parts_of))]
 
 

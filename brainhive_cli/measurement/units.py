@@ -133,7 +133,7 @@ class Items:
         kind: Description of the units in the plural, such as "concepts".
         is_film: True if the items are clips that follow each other in `order`.
         strata: Name [N] of the stratum of each item, by subject. Units are compared
-            only within their stratum. None if all units belong to one stratum.
+            only within their stratum. If None, all units belong to the same stratum.
         order: Names of the clips in the order of their film. Other items follow in the
             order in which they first appear.
         scope: Description of the units that results are about, such as "these 2
@@ -141,7 +141,7 @@ class Items:
         inflation: Variance of a mean divided by its estimate from the units. It is
             larger than 1 for folds that share training data.
         parts: Part of the recording that each item belongs to, by name. Labels are
-            exchanged only within parts. If empty, all items belong to one part.
+            exchanged only within parts. If empty, all items belong to the same part.
         problem: Reason why labels cannot be exchanged at all. Empty if they can.
     """
 
@@ -383,7 +383,7 @@ class Items:
 
         # items may be exchanged if their subjects and their part are equal
         part_names = dict.fromkeys(self.parts.values())
-        part_indices = {part: index for index, part in enumerate(part_names)}
+        part_indices = {name: index for index, name in enumerate(part_names)}
         item_keys = []
         for name, index in index_of.items():
             part_index = part_indices.get(self.parts.get(name), 0)
@@ -459,8 +459,8 @@ def _permute(
     for order, combination in zip(orders, product(*orders_of_classes), strict=True):
         for (members, _), permuted in zip(classes, combination, strict=True):
             order[np.array(members)] = permuted
-    others: Array = orders[(orders != identity).any(1)]
-    return others
+    permuted_orders: Array = orders[(orders != identity).any(1)]
+    return permuted_orders
 
 
 _permute_cached = lru_cache(maxsize=4)(_permute)
@@ -687,14 +687,14 @@ def describe_claims(items: Items, subjects: int) -> str:
         and this subject".
     """
     if items.scope:
-        counted = items.scope.removeprefix("these ").replace("this ", "1 ")
+        design = items.scope.removeprefix("these ").replace("this ", "1 ")
         population = items.scope
     else:
-        counted = f"{items.n_units} {items.kind}"
+        design = f"{items.n_units} {items.kind}"
         # for blocks of trials: "trials in general"
         population = f"{items.kind.rpartition(' of ')[2]} in general"
     if not subjects:
-        return f"{counted}: results hold for {population}"
+        return f"{design}: results hold for {population}"
 
     if subjects >= MIN_SUBJECTS_FOR_POPULATION:
         people = "people in general"
@@ -702,6 +702,6 @@ def describe_claims(items: Items, subjects: int) -> str:
         people = "this subject" if subjects == 1 else f"these {subjects} subjects"
     plural = "" if subjects == 1 else "s"
     return (
-        f"{counted}, {subjects} subject{plural}: results hold for {population} and "
+        f"{design}, {subjects} subject{plural}: results hold for {population} and "
         f"{people}"
     )

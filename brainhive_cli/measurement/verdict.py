@@ -68,17 +68,17 @@ def judge(
         items: Stimuli or trials that the signals showed, with their units and parts.
         candidates: Names of the P candidates.
         concept_parts: Part of the recording, by name of the item, in which concepts
-            were interleaved. None if it is unknown or if they were not interleaved.
-        concept_of: Concept of each candidate by name. None if each candidate is a
+            were interleaved, or None if it is unknown or if there are no such parts.
+        concept_of: Concept of each candidate by name. If None, each candidate is a
             concept of its own.
         medium: Description of a stimulus in the singular.
-        label_of: Candidate that each item shows, by name, if the items are trials. None
-            if the items are candidates.
-        blocks: Block of each trial by name, whose labels are exchanged together. None
-            if each trial is a block of its own.
+        label_of: Candidate that each item shows, by name, if the items are trials. It
+            is None if the items are candidates.
+        blocks: Block of each trial by name, whose labels are exchanged together. If
+            None, each trial is a block of its own.
         concept_problem: Reason why concepts cannot be distinguished from time. Empty if
             they can.
-        pool: Number of candidates of each signal. By default all of them.
+        pool: Number of candidates of each signal. The default is P.
 
     Returns:
         The answers. The first one is the verdict.
@@ -117,9 +117,11 @@ def judge(
         block_ids = []
         for ids in items.ids:
             block_ids.append(list(dict.fromkeys(block_of[name] for name in ids)))
-        parts = {block_of[name]: part for name, part in items.parts.items()}
+        block_parts = {}
+        for name, part_name in items.parts.items():
+            block_parts[block_of[name]] = part_name
         exchanged = replace(
-            items, ids=block_ids, units=block_ids, strata=None, parts=parts
+            items, ids=block_ids, units=block_ids, strata=None, parts=block_parts
         )
         return [_test_stimuli(contributions, labels, exchanged, pool, medium, n_items)]
 
@@ -318,21 +320,23 @@ def _test_permutations(
     """
     # look ranks up in the flattened table, for a limited number of permutations at once
     row_starts = np.arange(len(contributions)) * contributions.shape[1]
-    measured = float(contributions.take(row_starts + labels).sum())
+    measured_rank = float(contributions.take(row_starts + labels).sum())
     batch_size = max(1, MAX_LOOKUPS // len(contributions))
     batches = []
     for start in range(0, len(orders), batch_size):
         permuted_labels = labels.take(orders[start : start + batch_size])
         batches.append(contributions.take(row_starts + permuted_labels).sum(1))
-    permuted = np.concatenate(batches)
+    permuted_ranks = np.concatenate(batches)
     if items.inflation > 1:
-        permuted = widen_null_distribution(permuted, permuted.mean(), items.inflation)
+        permuted_ranks = widen_null_distribution(
+            permuted_ranks, permuted_ranks.mean(), items.inflation
+        )
         method += ", their spread widened for folds that share training data"
 
     # the identity counts on both sides
     count = len(orders) + 1
-    better = (1 + int((permuted <= measured + ROUNDING).sum())) / count
-    worse = (1 + int((permuted >= measured - ROUNDING).sum())) / count
+    better = (1 + int((permuted_ranks <= measured_rank + ROUNDING).sum())) / count
+    worse = (1 + int((permuted_ranks >= measured_rank - ROUNDING).sum())) / count
     test = f"{method}, mean rank"
     if count <= MAX_PERMUTATIONS:
         test += f", smallest p {2 / count:.2g}"

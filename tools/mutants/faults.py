@@ -16,10 +16,10 @@ class Fault(NamedTuple):
 FAULTS = (
     Fault("return 1 + count_at_least(", "return 0 + count_at_least("),
     Fault(".contiguous() - TIE_TOLERANCE", ".contiguous() + TIE_TOLERANCE"),
-    Fault("    wrong = pool - targets\n", "    wrong = pool\n"),
+    Fault("    n_wrong = pool - targets\n", "    n_wrong = pool\n"),
     Fault(
-        "np.clip(count - subset_size - before, 0, None)",
-        "np.clip(count - before, 0, None)",
+        "np.clip(count - subset_size - n_before, 0, None)",
+        "np.clip(count - n_before, 0, None)",
     ),
     Fault("(correlation < paired).double()", "(correlation > paired).double()"),
     Fault("float(estimates.var(ddof=1)) / subjects", "0.0"),
@@ -29,7 +29,10 @@ FAULTS = (
         "float(stdtr(dof, -abs(mean) / error))",
     ),
     Fault("z / (1 + z**2 / size) * np.sqrt(", "z * np.sqrt("),
-    Fault("false_discovery_control(tested).tolist() if tested else []", "tested"),
+    Fault(
+        "adjusted_p_values = false_discovery_control(test_p_values).tolist()",
+        "adjusted_p_values = test_p_values",
+    ),
     Fault("centred = signal - self.mean", "centred = signal"),
     Fault("1 / np.sqrt(np.maximum(variances,", "1 / (np.maximum(variances,"),
     Fault("(stimulus >= 0) & ~data.held_out[stimulus]", "stimulus >= 0"),
