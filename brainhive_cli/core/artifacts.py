@@ -1,6 +1,4 @@
-"""Data that a run shows besides its metrics: curves, matrices, sheets, maps, media and
-tables.
-"""
+"""Artifacts of a run: curves, matrices, pictures, maps and tables for its page."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
@@ -21,38 +19,35 @@ if TYPE_CHECKING:
     from brainhive_cli.core.runs import RunFolder
 
 NAME = "artifacts.json"
-"""The document of a run that lists its artifacts; it lies next to the metrics."""
+"""File of a run that lists the artifacts. It lies next to the metrics."""
 FOLDER = "artifacts"
-"""Folder of the pictures of artifacts in a run, unless they lie there under a name of
-their own.
-"""
+"""Folder of a run with the pictures that `save_picture` writes."""
 SOURCE = "the file of an artifact,"
-"""Beginning of the error of a name that leads out of the run."""
+"""Beginning of the message for a file name that leads out of the run."""
 SCHEMA = 3
-SIDE_PX = 128
+"""Version of the list's format. Lists of other versions are rejected."""
+MAX_SIDE_PX = 128
 """Longer side of a picture that is saved for a page."""
-DIGITS = 4
-"""Significant digits of the numbers of an artifact, which are drawn and not computed
-with.
-"""
+SIGNIFICANT_DIGITS = 4
+"""Digits of the stored numbers. They are only drawn, so more are not needed."""
 Value = Annotated[float, Field(ge=-1e100, le=1e100)]
-"""A number that can be drawn: axes reach further than their values, and must be
-finite.
+"""Number that can be drawn. The limits of an axis exceed its values, and must be finite
+too.
 """
 OptionalValue = Value | None
-"""A value; None where there is none, which is drawn as a gap."""
+"""Value in a plot. None is drawn as a gap."""
 Mark = Value | tuple[Value, Value]
-"""Position along an axis, or start and end of a span."""
+"""Position along an axis, or start and end of an interval."""
 
 
 @dataclass(frozen=True)
 class Titled:
-    """Fields of all artifacts.
+    """Base of artifacts, with the fields that all have.
 
     Attributes:
-        title: What is shown.
-        section: The heading under which a page shows it.
-        note: What its reader must know.
+        title: Title.
+        section: Heading of the section of a page that shows the artifact.
+        note: Note below the artifact.
     """
 
     title: str
@@ -63,14 +58,14 @@ class Titled:
 
 @dataclass(frozen=True)
 class CurveLine:
-    """One line, or one group of bars, of a curve.
+    """Line or group of bars in a curve.
 
     Attributes:
-        name: What the legend calls it.
-        values: [N] values.
-        low: [N] lower ends of 95 % intervals; None where there are none.
-        high: [N] upper ends.
-        chance: The value expected of guessing, drawn as a broken line.
+        name: Name in the legend.
+        values: Values [N].
+        low: Lower ends [N] of 95 % intervals, or None without intervals.
+        high: Upper ends [N] of 95 % intervals, or None without intervals.
+        chance: Expected value of guesses, drawn as a broken line.
     """
 
     name: str
@@ -80,27 +75,30 @@ class CurveLine:
     chance: OptionalValue = None
 
     @classmethod
-    def of(cls, name: str, metrics: Sequence[Metric]) -> Self:
-        """Draw metrics with their intervals, and the chance of the first."""
-        low = [metric.low for metric in metrics]
-        high = [metric.high for metric in metrics]
+    def from_metrics(cls, name: str, metrics: Sequence[Metric]) -> Self:
+        """Make a line of metrics, with the chance of the first metric."""
         return cls(
-            name, [metric.value for metric in metrics], low, high, metrics[0].chance
+            name=name,
+            values=[metric.value for metric in metrics],
+            low=[metric.low for metric in metrics],
+            high=[metric.high for metric in metrics],
+            chance=metrics[0].chance,
         )
 
 
 @dataclass(frozen=True)
 class Curve(Titled):
-    """Values along an axis, as lines or as bars.
+    """Plot of values along an axis, as lines or bars.
 
     Attributes:
-        axis: What `at` is, with its unit.
-        at: [N] positions along the axis: numbers, or names (bars only).
-        lines: What is drawn.
-        value: What the values are, with their unit.
-        style: Lines, or bars in groups.
-        is_logarithmic: Whether equal steps along the axis are doublings.
-        marks: Places and spans along the axis that have a name, as `onset: 0`.
+        axis: Label of the axis, with its unit.
+        at: Positions [N] along the axis: numbers, or names (for bars only).
+        lines: Lines or groups of bars.
+        value: Label of the values, with their unit.
+        style: `lines`, or `bars` in groups.
+        is_logarithmic: Use a logarithmic axis with base 2.
+        marks: Named positions and intervals along the axis, such as `onset: 0`.
+        kind: Kind of the artifact.
     """
 
     axis: str
@@ -113,9 +111,9 @@ class Curve(Titled):
     kind: Literal["curve"] = "curve"
 
     def __post_init__(self) -> None:
-        """Refuse lines of another length than the axis."""
+        """Raise an error if a line has more or fewer values than the axis."""
         for line in self.lines:
-            # intervals may be absent, but have an end for each value
+            # a line without intervals is allowed
             for values in (line.values, line.low, line.high):
                 if values is not None and len(values) != len(self.at):
                     raise ValueError(
@@ -126,19 +124,22 @@ class Curve(Titled):
 
 @dataclass(frozen=True)
 class Heatmap(Titled):
-    """A matrix of values in colours; without names and axes it is a picture, as of
-    slices of a volume.
+    """Matrix of values in colours.
+
+    Without names and axes it is a plain picture, for example of slices of a volume.
 
     Attributes:
-        values: [R, C] values.
-        rows: [R] names of rows; empty for none.
-        columns: [C] names of columns.
-        row_axis: What rows are.
-        column_axis: What columns are.
-        value: What the values are, with their unit.
-        low: Value of the first colour; None for the lowest.
-        high: Value of the last colour; None for the highest.
-        is_diverging: Whether colours differ by sign, from `-high` to `high`.
+        values: Values [R, C].
+        rows: Names [R] of the rows. Empty without names.
+        columns: Names [C] of the columns. Empty without names.
+        row_axis: Label of the rows.
+        column_axis: Label of the columns.
+        value: Label of the values, with their unit.
+        low: Value of the first colour. None takes the lowest value.
+        high: Value of the last colour. None takes the highest value.
+        is_diverging: Use different colours for negative and positive values, from
+            `-high` to `high`.
+        kind: Kind of the artifact.
     """
 
     values: Sequence[Sequence[OptionalValue]]
@@ -153,34 +154,36 @@ class Heatmap(Titled):
     kind: Literal["heatmap"] = "heatmap"
 
     def __post_init__(self) -> None:
-        """Refuse rows of different lengths, and names that are not of these rows and
-        columns.
-        """
-        # a rectangular matrix [R, C], with a name for each row and column or none
+        """Raise an error if the matrix is not rectangular or does not fit its names."""
         widths = {len(row) for row in self.values}
         if len(widths) > 1:
-            raise ValueError(f"{self.title}: its rows have {sorted(widths)} values")
+            raise ValueError(
+                f"{self.title}: the rows have different numbers of values, "
+                f"{sorted(widths)}"
+            )
         if self.rows and len(self.rows) != len(self.values):
             raise ValueError(
-                f"{self.title}: {len(self.rows)} names of {len(self.values)} rows"
+                f"{self.title}: there are {len(self.rows)} names for "
+                f"{len(self.values)} rows"
             )
         if self.columns and {len(self.columns)} != widths:
             raise ValueError(
-                f"{self.title}: {len(self.columns)} names of columns, not "
-                f"{sorted(widths)}"
+                f"{self.title}: there are {len(self.columns)} names for "
+                f"{sorted(widths)} columns"
             )
 
 
 @dataclass(frozen=True)
 class SheetTile:
-    """One picture or clip of a sheet.
+    """Picture or clip in a sheet.
 
     Attributes:
-        file: Its file, by name within the run; empty for a gap.
-        lines: Text below it.
-        metrics: Its metrics by name.
-        verdict: Whether it is what was looked for; decides the frame.
-        poster: A still picture of a clip, by name within the run.
+        file: File of the picture or clip, as a path below the run. Empty for a gap.
+        lines: Lines of text below the picture.
+        metrics: Metrics of the picture by name.
+        verdict: `right` if the picture is the searched one, `wrong` if not, or empty.
+            It decides the colour of the frame.
+        poster: File of a still picture of a clip, as a path below the run.
     """
 
     file: str
@@ -192,12 +195,12 @@ class SheetTile:
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One row of a sheet.
+    """Row of a sheet.
 
     Attributes:
-        query: The stimulus id that it is of; a comparison puts rows of several runs
-            side by side by it.
-        tiles: [C] pictures.
+        query: Id of the stimulus. A comparison of runs puts rows with the same id side
+            by side.
+        tiles: Pictures [C].
     """
 
     query: str
@@ -206,11 +209,12 @@ class SheetRow:
 
 @dataclass(frozen=True)
 class Sheet(Titled):
-    """Pictures in rows: stimuli with what was retrieved, or generated, for them.
+    """Sheet of stimuli, each in a row with its retrieved or generated pictures.
 
     Attributes:
-        columns: [C] headings, the first one of the stimuli.
-        rows: One for each query.
+        columns: Headings [C] of the columns. The first column has the stimuli.
+        rows: Rows, each for a stimulus.
+        kind: Kind of the artifact.
     """
 
     columns: Sequence[str]
@@ -218,24 +222,26 @@ class Sheet(Titled):
     kind: Literal["sheet"] = "sheet"
 
     def __post_init__(self) -> None:
-        """Refuse a row with more tiles than there are columns."""
+        """Raise an error if a row has more tiles than there are columns."""
         for row in self.rows:
             if len(row.tiles) > len(self.columns):
                 raise ValueError(
-                    f"{self.title}: row {row.query} has {len(row.tiles)} tiles"
+                    f"{self.title}: row {row.query} has {len(row.tiles)} tiles, but "
+                    f"there are {len(self.columns)} columns"
                 )
 
 
 @dataclass(frozen=True)
 class Point:
-    """One sensor of a map.
+    """Sensor of a map.
+
+    The head is a circle of radius 1 around the origin. The nose is up.
 
     Attributes:
-        x: Position from left to right; the head is a circle of radius 1 around the
-            origin.
-        y: Position from bottom to top, nose up.
-        name: Its name.
-        value: What its colour says.
+        x: Position from left to right.
+        y: Position from bottom to top.
+        name: Name of the sensor.
+        value: Value that decides the colour.
     """
 
     x: Value
@@ -246,12 +252,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Topomap(Titled):
-    """Sensors on a head.
+    """Map of sensors on a head.
 
     Attributes:
-        points: The sensors.
-        value: What values are, with their unit.
-        is_diverging: Whether colours of values differ by sign.
+        points: Sensors.
+        value: Label of the values, with their unit.
+        is_diverging: Use different colours for negative and positive values.
+        kind: Kind of the artifact.
     """
 
     points: Sequence[Point]
@@ -262,11 +269,12 @@ class Topomap(Titled):
 
 @dataclass(frozen=True)
 class Media(Titled):
-    """One picture or clip in a file.
+    """Picture or clip in a file.
 
     Attributes:
-        file: PNG, JPEG, WebP, GIF, SVG, MP4 or WebM, by name within the run.
-        poster: A still picture of a clip, by name within the run.
+        file: PNG, JPEG, WebP, GIF, SVG, MP4 or WebM file, as a path below the run.
+        poster: File of a still picture of a clip, as a path below the run.
+        kind: Kind of the artifact.
     """
 
     file: str
@@ -275,71 +283,75 @@ class Media(Titled):
 
 
 Artifact = Curve | Heatmap | Sheet | Topomap | Media | Table
-LISTED = TypeAdapter(
+ARTIFACT_LIST = TypeAdapter(
     list[Annotated[Artifact, Field(discriminator="kind")]],
     config=ConfigDict(extra="forbid"),
 )
-"""Artifacts in a document; `kind` says which, and they hold no other fields."""
+"""Type of the list in the document. The key `kind` selects the class of an artifact.
+Unknown keys are rejected.
+"""
 
 
 def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
     """Write the list of a run's artifacts, before the run is finished.
 
     Args:
-        run: The run.
-        artifacts: What is shown, in order; their files lie in the run already.
+        run: Run.
+        artifacts: Artifacts in their order on the page. Their files must be in the run
+            already.
 
     Raises:
-        BrainhiveError: if a file is missing, or does not lie in the run.
+        BrainhiveError: if a file is missing or outside of the run.
     """
-    # every file that an artifact names is in the run
-    listed = list(artifacts)  # read twice
-    for name in {name for artifact in listed for name in files(artifact)}:
-        if not resolve_below(run.path, name, source=SOURCE).is_file():
-            raise BrainhiveError(
-                f"artifact {name} is missing in {run.path}", "write the file first"
-            )
+    plain_artifacts = []
+    for artifact in artifacts:
+        for name in files(artifact):
+            if not resolve_below(run.path, name, source=SOURCE).is_file():
+                raise BrainhiveError(
+                    f"artifact {name} is missing in {run.path}", "write the file first"
+                )
 
-    # numbers that are drawn need few digits
-    shown_only = ("is_list", "is_copied")  # how a terminal shows a table
-    plain = [
-        {
-            key: _plain(value)
-            for key, value in asdict(artifact).items()
-            if key not in shown_only
-        }
-        for artifact in listed
-    ]
-    # in one line: a matrix is written ten times as fast
-    run.write_json(NAME, {"schema": SCHEMA, "artifacts": plain}, indent=None)
+        # options that only a terminal uses are not stored
+        fields = asdict(artifact)
+        fields.pop("is_list", None)
+        fields.pop("is_copied", None)
+        plain_artifacts.append(_plain(fields))
+
+    # without line breaks, a matrix is written ten times as fast
+    document = {"schema": SCHEMA, "artifacts": plain_artifacts}
+    run.write_json(NAME, document, indent=None)
 
 
 def read(run: "RunFolder") -> list[Artifact]:
-    """Read the artifacts of a run; none of a run that has no list of them.
+    """Read the artifacts of a run.
+
+    Returns:
+        Artifacts in their order on the page. Empty if the run has no list of artifacts.
 
     Raises:
-        BrainhiveError: if the list is damaged, of another schema, or names a file
+        BrainhiveError: if the list is damaged, has another schema, or names a file
             outside of the run.
     """
-    # the list, of this schema
     path = run.path / NAME
     if not path.is_file():
         return []
     document: dict[str, Any] = run.read_json(NAME)
     documents.require_schema(document, SCHEMA, f"{path} is")
+    artifacts = documents.check(
+        document.get("artifacts"), f"{path}: artifacts", ARTIFACT_LIST
+    )
 
-    # names of files lead nowhere else, be it by a link: a page could show any file
-    listed = documents.check(document.get("artifacts"), f"{path}: artifacts", LISTED)
-    for name in (name for artifact in listed for name in files(artifact)):
-        if (
-            not resolve_below(run.path, name, source=SOURCE)
-            .resolve()
-            .is_relative_to(run.path.resolve())
-        ):
-            raise BrainhiveError(
-                f"{run.path / name} is a link that leads out of the run", "remove it"
-            )
-    return listed
+    # a run from elsewhere must not show files from outside of it, not even by a link
+    folder = run.path.resolve()
+    for artifact in artifacts:
+        for name in files(artifact):
+            file = resolve_below(run.path, name, source=SOURCE).resolve()
+            if not file.is_relative_to(folder):
+                raise BrainhiveError(
+                    f"{run.path / name} is a link that leads out of the run",
+                    "remove it",
+                )
+    return artifacts
 
 
 def read_tables(run: "RunFolder") -> tuple[Table, ...]:
@@ -348,51 +360,48 @@ def read_tables(run: "RunFolder") -> tuple[Table, ...]:
 
 
 def files(artifact: Artifact) -> Iterator[str]:
-    """List the files of an artifact, by name within the run."""
-    match artifact:
-        # a clip has a poster, which is a file too
-        case Sheet(rows=rows):
-            names = [
-                name
-                for row in rows
-                for tile in row.tiles
-                for name in (tile.file, tile.poster)
-            ]
-        case Media(file=file, poster=poster):
-            names = [file, poster]
-        case _:
-            names = []
+    """List the files of an artifact, with the posters of clips.
+
+    Yields:
+        Paths below the run.
+    """
+    names = []
+    if isinstance(artifact, Media):
+        names = [artifact.file, artifact.poster]
+    elif isinstance(artifact, Sheet):
+        for row in artifact.rows:
+            for tile in row.tiles:
+                names += [tile.file, tile.poster]
     yield from filter(None, names)
 
 
 def save_picture(run: "RunFolder", name: str, picture: "Image") -> str:
-    """Save a small copy of a picture for pages, as WebP.
+    """Save a small copy of a picture for a page, as WebP.
 
     Args:
-        run: The run.
-        name: Its name below `artifacts/`, without ending; slashes make folders.
-        picture: What is saved; a smaller picture keeps its size.
+        run: Run.
+        name: Path of the file below the folder `artifacts`, without suffix.
+        picture: Picture. It is never enlarged.
 
     Returns:
-        The file's name within the run.
+        Path of the file below the run.
     """
-    # a page embeds its pictures, so they are small
-    small = picture.convert("RGB")
-    small.thumbnail((SIDE_PX, SIDE_PX))  # never enlarges
+    # a page embeds its pictures, so they must be small
+    thumbnail = picture.convert("RGB")
+    thumbnail.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
     file = f"{FOLDER}/{name}.webp"
-    run.replace(file, lambda part: small.save(part, "WEBP", quality=80, method=4))
+    run.replace(file, lambda path: thumbnail.save(path, "WEBP", quality=80, method=4))
     return file
 
 
 def _plain(value: Any) -> Any:
-    """Round numbers, and write those that are not finite as None: JSON has no word for
-    them.
-    """
+    """Convert a value for JSON: round numbers, and replace NaN and infinity by None."""
     if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    # DIGITS are enough to draw; JSON has neither NaN nor infinity
+        return [_plain(item) for item in value]
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if isfinite(value) else None
+        if not isfinite(value):
+            return None
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
     return value

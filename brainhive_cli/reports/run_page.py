@@ -328,7 +328,7 @@ def _make_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve 
     if not bar_metrics:
         return None
     values = list(bar_metrics.values())
-    line = CurveLine.of(metric_title(name), values)
+    line = CurveLine.from_metrics(metric_title(name), values)
 
     # explain intervals and chance level in the title
     title = with_arrow(name)

@@ -99,7 +99,7 @@ def metric(value: float, low: float | None) -> Metric:
 
 
 def test_metrics_are_a_line_with_intervals() -> None:
-    line = CurveLine.of("all", [metric(0.5, 0.1), metric(0.75, None)])
+    line = CurveLine.from_metrics("all", [metric(0.5, 0.1), metric(0.75, None)])
     assert (line.values, line.low, line.high) == ([0.5, 0.75], [0.1, None], [0.9, 0.9])
     assert line.chance == 0.25
 

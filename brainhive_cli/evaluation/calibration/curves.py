@@ -379,7 +379,7 @@ def draw(measured: Measurements) -> list[Artifact]:
     axis = f"{facts.unit} of the new person"
 
     def line(label: str) -> CurveLine:
-        return CurveLine.of(
+        return CurveLine.from_metrics(
             label, [scopes[scope_of(label, name)]["top1"] for name in names]
         )
 

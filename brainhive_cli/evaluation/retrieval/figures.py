@@ -101,7 +101,7 @@ def draw_artifacts(
 
     # top-1 over repetitions
     if points := scopes_below(measured, REPETITIONS):
-        line = CurveLine.of(
+        line = CurveLine.from_metrics(
             metric_title("top1"), [point["top1"] for point in points.values()]
         )
         title = "Accuracy over repetitions"
@@ -124,7 +124,7 @@ def draw_artifacts(
     regions = scopes_below(measured, REGIONS)
     heads = next(iter(regions.values()), {})
     lines = [
-        CurveLine.of(head, [metrics[head] for metrics in regions.values()])
+        CurveLine.from_metrics(head, [metrics[head] for metrics in regions.values()])
         for head in heads
     ]
     title = "What each region carries"
