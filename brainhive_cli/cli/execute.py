@@ -116,7 +116,7 @@ def execute(
         # If a flag names a run too, the recipe gets both, and raises the error.
         flag_value = flags.get(paths)
         if flag_value and positional:
-            positional = [flag_value, *positional]
+            positional.insert(0, flag_value)
         flags = {**flags, paths: positional or flag_value or None}
 
     # hints repeat the recipe of the user's line, and the keys that it sets
@@ -489,7 +489,8 @@ def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool
     """
     if not isinstance(argument, tuple):
         return True
-    key, value, *marks = argument
+    key, value = argument[:2]
+    is_suggested = SUGGESTED in argument[2:]
     if key not in KEYS_BY_ARGUMENT or KEYS_BY_ARGUMENT[key] & keys:
         return True
     if key != "encoders":
@@ -499,7 +500,7 @@ def _is_needed(argument: Any, recipe: str, command: str, keys: Set[str]) -> bool
     fields = read_recipe(find_recipe(command, recipe), command)
     recipe_encoders = _resolve_encoders(split_commas(fields.get("encoders") or []))
     # encoders that are only suggested give way to the encoders of the recipe
-    if not recipe_encoders or SUGGESTED in marks:
+    if is_suggested or not recipe_encoders:
         return False
     encoders = _resolve_encoders(value)
     if command == "embed":

@@ -333,7 +333,7 @@ def _fill_template(
             )
         if isinstance(value, str) and value:
             values[name] = shlex.quote(value)
-    values["line"] = shlex.join([*program, *line])
+    values["line"] = shlex.join(program + list(line))
 
     # a name that has no value is an error
     environment = Environment(

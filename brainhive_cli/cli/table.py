@@ -351,7 +351,9 @@ class Command:
     can_share_work: bool = True
 
 
-START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
+START = "Start here"
+STEPS = "Steps"
+STORES = "Checks and embedding stores"
 PAGE_OPTIONS = {
     "labels": make_option(
         "--labels", "Labels of the runs, as in aligned,base.", default="their names"

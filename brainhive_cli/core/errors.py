@@ -77,7 +77,9 @@ class Line:
     @property
     def plain(self) -> str:
         """Command line with its own arguments only."""
-        return join_words(["brainhive", self.command, *self.arguments])
+        arguments = ["brainhive", self.command]
+        arguments += self.arguments
+        return join_words(arguments)
 
 
 SUGGESTED = "suggested"
@@ -146,7 +148,7 @@ def _drop_unknown_keys(hint: str) -> str:
     # split() returns the clauses at even indices and the separators at odd indices
     pieces = CLAUSE_SEPARATOR.split(hint)
     clauses = pieces[::2]
-    separators = ["", *pieces[1::2]]
+    separators = [""] + pieces[1::2]
     text = ""
     for separator, clause in zip(separators, clauses, strict=True):
         if not all(map(has_key, RECIPE_KEY.findall(clause))):
@@ -224,7 +226,7 @@ class BrainhiveError(Exception):
 
     @property
     def hint(self) -> str:
-        """Advice in one line. Its text is made at each access, because it depends on
+        """Advice in a line. Its text is made at each access, because it depends on
         the current command (`complete_lines`) and recipe (`filter_hints`).
         """
         return _drop_unknown_keys(str(self._hint))

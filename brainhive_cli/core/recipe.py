@@ -101,9 +101,10 @@ class Paths(Section):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _refuses_in_one_line(cls, fields: Any, handler: Any) -> Self:
-        """Accept `pathlib.Path` values, and raise a RecipeError of one line for invalid
-        values, also if Python code makes the object.
+    def _validate_folders(cls, fields: Any, handler: Any) -> Self:
+        """Accept `pathlib.Path` values, and turn errors of pydantic into a RecipeError.
+
+        `validate` does the same for recipes. Python code may make these objects itself.
         """
         if isinstance(fields, Mapping):
             fields = dict(fields)
@@ -113,7 +114,7 @@ class Paths(Section):
         try:
             paths: Self = handler(fields)
         except ValidationError as error:
-            raise _in_one_line(cls, error, "paths") from error
+            raise _describe_problem(cls, error, "paths") from error
         return paths
 
     def under_home(
@@ -127,7 +128,7 @@ class Paths(Section):
 
         Args:
             name: Name of the data set, which is its folder below `data`.
-            root: Folder that replaces the default one. Empty for none.
+            root: Folder that replaces the default folder. Empty for none.
         """
         folder = locate(root) if root else self.under_home("data") / name
         return Path(os.path.abspath(folder))
@@ -210,7 +211,8 @@ class Recipe(Section):
     )
 
     @model_validator(mode="after")
-    def _has_no_idle_keys_of_run(self) -> Self:
+    def _refuse_idle_run_keys(self) -> Self:
+        """Raise an error if a key of `run` is set that has no effect here."""
         if not self.is_tracked:
             refuse_idle(self.run, "trackers", "in this command", "run.trackers=[]")
         if not self.can_share_work:
@@ -223,7 +225,7 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _takes_over_mixed_precision(cls, fields: Any) -> Any:
+    def _copy_mixed_precision(cls, fields: Any) -> Any:
         """Copy `run.mixed_precision` to the precision of the recipe.
 
         The precision changes the results, so it must be part of the fingerprint.
@@ -478,10 +480,10 @@ def validate(model: type[M], fields: Mapping[str, Any], section: str = "") -> M:
     try:
         return model.model_validate(dict(fields))
     except ValidationError as error:
-        raise _in_one_line(model, error, section) from error
+        raise _describe_problem(model, error, section) from error
 
 
-def _in_one_line(
+def _describe_problem(
     model: type[BaseModel], error: ValidationError, section: str
 ) -> RecipeError:
     """Describe the first problem of a validation in one line, with a hint.
@@ -503,7 +505,9 @@ def _in_one_line(
         *outer_steps, unknown_key = problem["loc"]
         inner_model, inner_keys = _find_section(model, outer_steps)
         known_keys = list(inner_model.model_fields)
-        prefix = "".join(f"{step}." for step in [section, *inner_keys] if step)
+        prefix = _join_keys(section, *inner_keys)
+        if prefix:
+            prefix += "."
         suggestion = guess(str(unknown_key), known_keys, prefix)
         return RecipeError(
             f"unknown recipe key {key!r}",
@@ -542,7 +546,9 @@ def _find_section(
         if field is None:
             continue
         # the type is a section, or a union such as `Section | None`
-        for annotation in (field.annotation, *get_args(field.annotation)):
+        annotations = [field.annotation]
+        annotations += get_args(field.annotation)
+        for annotation in annotations:
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
                 model = annotation
                 keys.append(str(step))
@@ -614,7 +620,7 @@ def find_recipe(command: str, name: str | None) -> Path:
         return root / file
     shipped_name = name.replace("_", "-")
     shipped_files = [root / shipped_name / file, root / f"{shipped_name}.yaml"]
-    for candidate in [Path(name), *shipped_files]:
+    for candidate in [Path(name)] + shipped_files:
         # Path.is_file raises an error if the name is too long
         if os.path.isfile(candidate):
             return candidate

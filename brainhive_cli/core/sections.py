@@ -73,7 +73,7 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _lays_parts_over_their_defaults(cls, fields: Any) -> Any:
+    def _merge_parts_with_defaults(cls, fields: Any) -> Any:
         """Merge the parts and sections among the fields with their default values, so
         that `prior: {depth: 2}` keeps the other settings of the default prior.
         """

@@ -79,7 +79,8 @@ class SweptRecipe(Recipe):
     )
 
     @model_validator(mode="after")
-    def _varies_in_one_way(self) -> Self:
+    def _check_variants(self) -> Self:
+        """Raise an error if sweep and ablations are combined, or are too many."""
         if self.sweep and self.ablations:
             raise RecipeError(
                 "the recipe has both sweep and ablations", "make a run of each"
