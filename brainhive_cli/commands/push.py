@@ -1,4 +1,9 @@
-"""The command `push`: upload of a trained run, with a model card, to the hub."""
+"""The command `push`: upload of a trained run, with a model card, to the hub.
+
+The hub is the Hugging Face Hub. A run of train-align holds a brain model per cell,
+which is usually a subject and a seed. A run of train-prior holds a single prior. The
+manifest is a file that marks a repository as a run of Brainhive.
+"""
 
 import re
 from collections.abc import Iterator
@@ -84,34 +89,34 @@ class Recipe(FileRecipe):
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the run, and the terms of its data."""
-    _, shared = _resolve(recipe)
-    listed_inputs = [Input(f"run {shared.run.path.name}")]
-    return listed_inputs + collect(partial(_list_terms, shared, recipe))
+    _, shared_run = _resolve(recipe)
+    listed_inputs = [Input(f"run {shared_run.run.path.name}")]
+    return listed_inputs + collect(partial(_list_terms, shared_run, recipe))
 
 
-def _list_terms(shared: SharedRun, recipe: Recipe) -> list[Input]:
+def _list_terms(shared_run: SharedRun, recipe: Recipe) -> list[Input]:
     """List the terms of the data as an input of the command.
 
     Raises:
         BrainhiveError, RecipeError: as `require_terms` does.
     """
-    require_terms(shared, recipe)
+    require_terms(shared_run, recipe)
     return [Input("terms of the data")]
 
 
 def preview(recipe: Recipe) -> list[Table]:
     """Return tables of the upload, its files and its card, without asking the hub."""
-    target, shared = _resolve(recipe)
+    target, shared_run = _resolve(recipe)
 
     # pack the files as `run` does
-    card = write_card(shared, recipe, target)
-    file_table = tabulate(target, shared.pack(card))
+    card = write_card(shared_run, recipe, target)
+    file_table = tabulate(target, shared_run.pack(card))
     total_bytes = sum(int(row[1]) for row in file_table.rows)
     visibility = "public" if recipe.public else "private"
     upload_rows = (
         ("to", f"{target}, {visibility}"),
-        ("licence", recipe.licence or shared.licence or "not set yet"),
-        ("terms of the data", shared.unknown_terms or "known, sharing is allowed"),
+        ("licence", recipe.licence or shared_run.licence or "not set yet"),
+        ("terms of the data", shared_run.unknown_terms or "known, sharing is allowed"),
         ("files", f"{len(file_table.rows)}, {console.size(total_bytes)}"),
         ("sent now", "nothing: --check does not contact the hub"),
     )
@@ -137,11 +142,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     from huggingface_hub import constants
 
     # push all files in one commit
-    target, shared = _resolve(recipe)
+    target, shared_run = _resolve(recipe)
     repository, tag = _parse_target(target)
-    require_terms(shared, recipe)
-    files = shared.pack(write_card(shared, recipe, target))
-    message = f"{shared.run.command} run {shared.run.path.name}"
+    require_terms(shared_run, recipe)
+    files = shared_run.pack(write_card(shared_run, recipe, target))
+    message = f"{shared_run.run.command} run {shared_run.run.path.name}"
     if tag:
         message += f", {tag}"
     with console.progress(f"pushing to {target}"):
@@ -160,12 +165,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     )
     pushed_table = Table(f"On the hub as {target}", ("item", "value"), rows)
 
-    # a run with cells holds brain models, which can be tested; else it holds a prior
-    if shared.cells:
+    # suggest to test brain models, or to train brain models for a prior
+    if shared_run.cells:
         hint = Line("eval-retrieval", pinned)
     else:
         hint = Line("train-align", ("prior", pinned))
-    return Result(shared.run.path, (pushed_table, tabulate(target, files)), hint=hint)
+    return Result(
+        shared_run.run.path, (pushed_table, tabulate(target, files)), hint=hint
+    )
 
 
 def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
@@ -375,26 +382,26 @@ def _explain_refusals(name: str) -> Iterator[None]:
         ) from error
 
 
-def require_terms(shared: SharedRun, recipe: Recipe) -> None:
+def require_terms(shared_run: SharedRun, recipe: Recipe) -> None:
     """Raise an error if it is not clear that the run may be shared, and how.
 
     Weights hold statistics of recordings. If the terms of the data are unknown, a
-    person must confirm that these may be shared.
+    person must confirm that these may be shared_run.
 
     Raises:
         BrainhiveError: if the terms are unknown and the recipe does not confirm them.
         RecipeError: if neither the recipe nor the data states a licence.
     """
-    if shared.unknown_terms and not recipe.data_terms_checked:
-        terms = "; ".join(f"{name}: {text}" for name, text in shared.terms.items())
+    if shared_run.unknown_terms and not recipe.data_terms_checked:
+        terms = "; ".join(f"{name}: {text}" for name, text in shared_run.terms.items())
         raise BrainhiveError(
-            f"the terms for sharing {shared.unknown_terms} are not known"
+            f"the terms for sharing {shared_run.unknown_terms} are not known"
             + (f" ({terms})" if terms else ""),
             "check that the terms and each person's consent allow it, since a model "
             "holds statistics of each person's recordings; then add "
             "--data-terms-checked --licence NAME",
         )
-    if not (recipe.licence or shared.licence):
+    if not (recipe.licence or shared_run.licence):
         raise RecipeError(
             "the weights have no licence", "add --licence, such as cc-by-nc-4.0"
         )
@@ -416,21 +423,21 @@ def tabulate(target: str, files: Files) -> Table:
     return Table(f"Files of {target}", ("file", "bytes", "content"), rows, is_list=True)
 
 
-def write_card(shared: SharedRun, recipe: Recipe, target: str) -> str:
+def write_card(shared_run: SharedRun, recipe: Recipe, target: str) -> str:
     """Return the model card of a run.
 
     Args:
-        shared: Run with its files, terms and recipe.
+        shared_run: Run with its files, terms and recipe.
         recipe: Recipe of `push`, with the statements of the owner.
         target: Name of the repository.
     """
     # the scores of the tests, and the environment of the training
-    scores = _find_scores(shared, recipe.paths)
+    scores = _find_scores(shared_run, recipe.paths)
     metrics: list[Metric] = []
     for _, metrics_by_row, _ in scores:
         for row_metrics in metrics_by_row.values():
             metrics += row_metrics
-    environment = shared.run.read_json(ENVIRONMENT, Environment)
+    environment = shared_run.run.read_json(ENVIRONMENT, Environment)
     versions = dict(environment.versions)
     if environment.commit:
         versions["code"] = environment.commit
@@ -440,31 +447,32 @@ def write_card(shared: SharedRun, recipe: Recipe, target: str) -> str:
     page = {
         "name": repository.partition("/")[2],
         "reference": f"{HUB_PREFIX}{repository}",
-        "command": shared.run.command,
-        "run": shared.run.path.name,
-        "dataset": shared.learned.dataset or str(shared.recipe["dataset"]["kind"]),
-        "licence": recipe.licence or shared.licence,
-        "terms": shared.terms,
-        "modality": shared.layout.spec.modality if shared.layout else "",
-        "layout": shared.layout,
-        "learned": shared.learned,
-        "keys": shared.recipe,
-        "cells": shared.cells,
+        "command": shared_run.run.command,
+        "run": shared_run.run.path.name,
+        "dataset": shared_run.learned.dataset
+        or str(shared_run.recipe["dataset"]["kind"]),
+        "licence": recipe.licence or shared_run.licence,
+        "terms": shared_run.terms,
+        "modality": shared_run.layout.spec.modality if shared_run.layout else "",
+        "layout": shared_run.layout,
+        "learned": shared_run.learned,
+        "keys": shared_run.recipe,
+        "cells": shared_run.cells,
         "scores": scores,
-        "caveats": merge_caveats(caveats_of(metrics), shared.learned.caveats),
-        "recipe": write_yaml(shared.recipe),
+        "caveats": merge_caveats(caveats_of(metrics), shared_run.learned.caveats),
+        "recipe": write_yaml(shared_run.recipe),
         "environment": versions,
         "citation": recipe.citation,
-        "bibtex": list_entries([shared.run.measurements().facts.set_up]),
+        "bibtex": list_entries([shared_run.run.measurements().facts.set_up]),
         "contact": recipe.contact,
     }
-    return render_card(page, _list_hub_datasets(shared))
+    return render_card(page, _list_hub_datasets(shared_run))
 
 
-def _list_hub_datasets(shared: SharedRun) -> list[str]:
+def _list_hub_datasets(shared_run: SharedRun) -> list[str]:
     """List the data sets of a run that are on the hub, as owner/name."""
     names = []
-    for dataset in shared.terms:
+    for dataset in shared_run.terms:
         if dataset in SOURCES:
             for host in SOURCES[dataset].hosts:
                 if host.startswith(DATASET_PREFIX):
@@ -472,7 +480,7 @@ def _list_hub_datasets(shared: SharedRun) -> list[str]:
     return names
 
 
-def _find_scores(shared: SharedRun, paths: Paths) -> list[CardScores]:
+def _find_scores(shared_run: SharedRun, paths: Paths) -> list[CardScores]:
     """Find the scores of a run for its model card.
 
     Returns:
@@ -488,7 +496,7 @@ def _find_scores(shared: SharedRun, paths: Paths) -> list[CardScores]:
 
             # skip tests of other runs, and controls, which do not score the model
             tested_path = Path(locate_stored(facts.run)).resolve()
-            is_other_run = tested_path != shared.run.path.resolve()
+            is_other_run = tested_path != shared_run.run.path.resolve()
             if is_other_run or run.is_control or not run.metrics:
                 continue
 
@@ -506,9 +514,9 @@ def _find_scores(shared: SharedRun, paths: Paths) -> list[CardScores]:
     scores = list(tests.values())
 
     # the validation of the training: one row for a prior, or a row per brain model
-    training = ShownRun("training", shared.run)
+    training = ShownRun("training", shared_run.run)
     rows = {}
-    if shared.layout is None:
+    if shared_run.layout is None:
         rows["all"] = list(training.metrics.values())
         title = "Pictures kept from training"
     else:
