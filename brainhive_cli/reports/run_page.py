@@ -68,8 +68,8 @@ SUFFIXES = ("svg", "png", "pdf")
 MAX_SLUG_LETTERS = 60
 """Longest part of a file name that stands for the label of a run, or for a title."""
 FRAME_COLOURS = {"": "#d9dde2", "right": "#009e73", "wrong": "#d55e00"}
-"""Colour of the frame of a sheet tile by its verdict. Green and orange are those of the
-other figures.
+"""Colour of the frame of a sheet tile by its verdict. Other figures use the same green
+and orange.
 """
 Save = Callable[[Path], None]
 """Function that saves a figure to a file."""

@@ -178,7 +178,7 @@ def _tabulate_numbers(title: str, numbers: Mapping[str, Any]) -> list[Table]:
 
     Args:
         title: Name of the store and of the split.
-        numbers: Numbers by name. Those of regions are below `BY_REGION`.
+        numbers: Numbers by name. The key `BY_REGION` has the numbers of regions.
     """
     rows = [item for item in numbers.items() if not isinstance(item[1], Mapping)]
     tables = [

@@ -189,54 +189,45 @@ def metric_table(
         return Table(title, (), ())
 
     # a count that all metrics share belongs into the note; a count that differs by
-    # label becomes a column, and any other count becomes a row
+    # label becomes a column, and any other count becomes a row below the labels
     shared_counts = {}
-    column_counts: dict[str, list[Any]] = {}
-    metric_rows: dict[str, list[Any]] = {}
-    for key, count_heading in COUNT_COLUMNS.items():
-        shared_count = find_common_value(table_metrics, key)
+    counts_by_column: dict[str, list[Any]] = {}
+    context_rows: dict[str, list[Any]] = {}
+    for field, count_heading in COUNT_COLUMNS.items():
+        shared_count = find_common_value(table_metrics, field)
         label_counts = [
-            find_common_value(metrics.values(), key) for metrics in rows.values()
+            find_common_value(metrics.values(), field) for metrics in rows.values()
         ]
         if shared_count != ABSENT:
             shared_counts[count_heading] = shared_count
         elif ABSENT not in label_counts:
-            column_counts[count_heading] = label_counts
+            counts_by_column[count_heading] = label_counts
         else:
-            metric_rows[count_heading] = [
-                find_common_value(metrics_by_name[name], key) for name in names
+            context_rows[count_heading] = [
+                find_common_value(metrics_by_name[name], field) for name in names
             ]
+    context_rows |= _list_context_rows(names, metrics_by_name)
+    if len(rows) == 1:
+        context_rows[second_interval_heading(table_metrics)] = [
+            metric.second_interval_text() for metric in table_metrics
+        ]
 
     # write a row for each label
-    grid: list[list[Any]] = [[heading, *map(with_arrow, names), *column_counts]]
+    grid: list[list[Any]] = [[heading, *map(with_arrow, names), *counts_by_column]]
     for row, (label, metrics) in enumerate(rows.items()):
         cells: list[Any] = [label]
         for name in names:
             is_best = best is not None and label in best.get(name, ())
             sign = marks.get((label, name), "") if marks else ""
             cells.append(with_interval(metrics.get(name), is_best, sign))
-        cells += [label_counts[row] for label_counts in column_counts.values()]
+        cells += [label_counts[row] for label_counts in counts_by_column.values()]
         grid.append(cells)
 
-    # below them, write chance, agreement with people and a second interval
-    constants = {
-        "chance": [
-            find_common_value(metrics_by_name[name], "chance") for name in names
-        ],
-        AGREEMENT_HEADING: [AGREEMENT.get(name, ABSENT) for name in names],
-    }
-    for row_heading, values in constants.items():
-        metric_rows[row_heading] = [
-            value if value == ABSENT else TableCell(format_tick(value), value=value)
-            for value in values
-        ]
-    if len(rows) == 1:
-        metric_rows[second_interval_heading(table_metrics)] = [
-            metric.second_interval_text() for metric in table_metrics
-        ]
-    for row_heading, cells in metric_rows.items():
+    # write the context below them, without rows of dashes
+    empty_cells = [""] * len(counts_by_column)
+    for row_heading, cells in context_rows.items():
         if set(cells) != {ABSENT}:
-            grid.append([row_heading, *cells, *[""] * len(column_counts)])
+            grid.append([row_heading, *cells, *empty_cells])
 
     # exchange rows and columns if there is one label, or if there are many metrics
     if len(rows) == 1 or len(names) > MAX_COLUMNS:
@@ -256,6 +247,31 @@ def metric_table(
     )
     note = add_footnotes(note, caveats_of(table_metrics))
     return Table(title, grid[0], grid[1:], section=section, note=note)
+
+
+def _list_context_rows(
+    names: Sequence[str], metrics_by_name: Mapping[str, Sequence[Metric]]
+) -> dict[str, list[Any]]:
+    """List the chance level of each metric, and its published agreement with people.
+
+    Args:
+        names: Names of the metrics, in the order of the cells.
+        metrics_by_name: Metrics of all labels by name.
+
+    Returns:
+        Cells by the heading of the row. A dash stands for an absent value, and for
+        chance levels that differ between labels.
+    """
+    context_rows: dict[str, list[Any]] = {"chance": [], AGREEMENT_HEADING: []}
+    for name in names:
+        chance = find_common_value(metrics_by_name[name], "chance")
+        agreement: Any = AGREEMENT.get(name, ABSENT)
+        for heading, value in (("chance", chance), (AGREEMENT_HEADING, agreement)):
+            cell = value
+            if value != ABSENT:
+                cell = TableCell(format_tick(value), value=value)
+            context_rows[heading].append(cell)
+    return context_rows
 
 
 def is_redundant(name: str, rows: Iterable[Metrics]) -> bool:
