@@ -25,8 +25,7 @@ def flatten_positions(positions: Float64) -> Float64:
     Returns:
         Positions [K, 2], in which the ears have the distance 1 from the top.
     """
-    # fit the sphere |p|^2 = 2 p c + k with the centre c to the positions p by least
-    # squares
+    # fit a sphere by least squares: |p|^2 = 2 p c + k for positions p and the centre c
     system = np.column_stack([2 * positions, np.ones(len(positions))])
     centre = np.linalg.lstsq(system, np.square(positions).sum(1), rcond=None)[0][:3]
 
