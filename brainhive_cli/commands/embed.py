@@ -46,7 +46,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     cells = job.divide(groups)
     claimed_files = {name: stores[0].path for name, stores in cells.items()}
     filled_paths = set[Path]()
-    undecodable = list[str]()
+    undecodable_names = list[str]()
 
     def is_filled(name: str) -> bool:
         # with `again`, a store stays due until this launch has filled it
@@ -66,15 +66,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         claiming(claimed_files, launch, is_finished=is_filled) as claimed_cells,
     ):
         for name in claimed_cells:
-            undecodable += job.fill(cells[name], groups, launch, bar)
+            undecodable_names += job.fill(cells[name], groups, launch, bar)
             filled_paths |= {store.path for store in cells[name]}
 
     # all other pictures are stored by now
-    if undecodable and not recipe.skip_bad:
-        ellipsis = " …" if len(undecodable) > 3 else ""
+    if undecodable_names and not recipe.skip_bad:
+        ellipsis = " …" if len(undecodable_names) > 3 else ""
         raise BrainhiveError(
-            f"{len(undecodable)} pictures cannot be decoded: "
-            f"{'; '.join(undecodable[:3])}{ellipsis}",
+            f"{len(undecodable_names)} pictures cannot be decoded: "
+            f"{'; '.join(undecodable_names[:3])}{ellipsis}",
             "replace them and run again (the other pictures are done), or leave them "
             "out with --skip-bad",
         )

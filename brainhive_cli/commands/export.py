@@ -219,7 +219,8 @@ def _open_trained_model(recipe: Recipe) -> TrainedModel:
     """Open the model of the cell that the recipe names.
 
     Raises:
-        RecipeError: if there is no such cell, or if the recipe names none of several.
+        RecipeError: if there is no such cell, or if the run has several cells and the
+            recipe names none.
     """
     subjects = None if recipe.subject is None else [recipe.subject]
     trained_run = open_model(recipe.align_run, recipe.paths, subjects=subjects)

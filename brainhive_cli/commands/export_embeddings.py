@@ -52,7 +52,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     Args:
         recipe: Settings of the command.
-        launch: Processes, of which the main process writes.
+        launch: Processes. The main process writes the files.
         again: Unused, because files are replaced every time.
 
     Returns:

@@ -35,29 +35,29 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # these errors end the command before anything is written
     with console.progress("checking files and stores"):
         job = Job.resolve(recipe)
-        due = launch.run_on_main(partial(job.choose_due, again))
-    makes_stores = due and not launch.is_read_only
+        due_subjects = launch.run_on_main(partial(job.choose_due, again))
+    makes_stores = due_subjects and not launch.is_read_only
     overview = launch.run_on_main(job.look_over) if makes_stores else ()
 
     # Processes share the sessions of each subject. A subject without sessions, whose
     # files hold all repetitions together, is prepared by a single process.
-    session_counts = [max(1, len(job.sessions(subject))) for subject in due]
+    session_counts = [max(1, len(job.sessions(subject))) for subject in due_subjects]
     workers = launch.single_process if isinstance(job.preparation, Merged) else launch
     if again and workers is not launch:
         # no store counts as finished here, so each process has subjects of its own
-        subjects: Sequence[int] = launch.shard(due)
+        subjects: Sequence[int] = launch.shard(due_subjects)
     else:
-        subjects = due
+        subjects = due_subjects
     store_files = {str(subject): job.path(subject) for subject in subjects}
-    prepared_here = set[str]()
+    prepared_subjects = set[str]()
 
     def is_finished(subject: str) -> bool:
-        if subject in prepared_here:
+        if subject in prepared_subjects:
             return True
         return not again and store_files[subject].is_file()
 
     # prepare subject by subject
-    work = job.count_work(due)
+    work = job.count_work(due_subjects)
     if work:
         announce(work, "prepare", recipe.paths.under_home("runs"), launch)
     title = f"preparing {job.preparation.dataset}"
@@ -67,12 +67,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     ):
         for subject in claimed_subjects:
             job.prepare(int(subject), launch, bar)
-            prepared_here.add(subject)
-    if due:
+            prepared_subjects.add(subject)
+    if due_subjects:
         launch.run_on_main(job.remove_sessions_folder)
 
     # the time of this process says nothing about stores that other processes made
-    if not prepared_here >= {str(subject) for subject in due}:
+    has_prepared_all = prepared_subjects >= {str(subject) for subject in due_subjects}
+    if not has_prepared_all:
         work = None
     return Result(
         job.path(1).parent,
