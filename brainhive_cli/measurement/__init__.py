@@ -1,1 +1,1 @@
-"""Metrics and statistics."""
+"""Metrics, confidence intervals and tests of decoding."""

@@ -61,9 +61,9 @@ class Interval:
         high: Upper end, or None.
         method: Method of the interval and the population that it holds for. If there is
             no interval: the reason.
-        these_subjects: Interval that holds for these subjects only. It takes the
-            variance over units into account, but not the variance over subjects. It
-            is None with a single subject.
+        these_subjects: Interval that holds for these subjects only. The variance over
+            units widens it, the variance over subjects does not. It is None with a
+            single subject.
         people: Interval that holds for people in general. It is None with a single
             subject, or if the interval is too wide to be informative.
     """
@@ -81,14 +81,14 @@ class MeanVariance:
 
     Attributes:
         estimates: Mean [S] of each subject.
-        variance: Variance of the mean over subjects, if only the units were drawn anew.
+        variance: Variance of the mean over subjects that comes from the choice of units.
         dof: Degrees of freedom of `variance` by Satterthwaite's approximation.
         covariance: Covariance of the means of two subjects, because they saw the same
             units.
         noise_variance: Variance of the mean over subjects that comes from the noise of
             each subject alone.
-        subject_variance: Variance of the mean over subjects, if only the subjects were
-            drawn anew. It is at least `noise_variance`.
+        subject_variance: Variance of the mean over subjects that comes from the choice
+            of subjects. It is at least `noise_variance`.
     """
 
     estimates: Float64

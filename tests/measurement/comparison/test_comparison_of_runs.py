@@ -214,7 +214,7 @@ def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_
     compared = dict.fromkeys(row.second for row in result.metrics.facts.comparisons)
     assert list(compared) == ["shuffled", "nearest"]
     # before anything is drawn
-    with pytest.raises(MissingData, match="no reconstruct run 'absent'"):
+    with pytest.raises(MissingData, match="absent"):
         go("reconstruct", *asked, "against=absent")
     against = json.loads((plain.folder / "metrics.json").read_text())["facts"][
         "against"
