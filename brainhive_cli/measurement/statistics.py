@@ -81,7 +81,8 @@ class MeanVariance:
 
     Attributes:
         estimates: Mean [S] of each subject.
-        variance: Variance of the mean over subjects that comes from the choice of units.
+        variance: Variance of the mean over subjects that comes from the
+            choice of units.
         dof: Degrees of freedom of `variance` by Satterthwaite's approximation.
         covariance: Covariance of the means of two subjects, because they saw the same
             units.
