@@ -186,8 +186,8 @@ class Recipe(SweptRecipe):
     )
 
     @classmethod
-    def put(cls, fields: dict[str, Any], key: str, value: Any) -> None:
-        """Set a dotted key; a change of stages removes their short form.
+    def set_key(cls, fields: dict[str, Any], key: str, value: Any) -> None:
+        """Set a dotted key. Stages replace the keys that are short for one stage.
 
         Raises:
             RecipeError: if a list has no such index.

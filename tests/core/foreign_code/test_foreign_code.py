@@ -66,7 +66,7 @@ def test_code_of_a_recipe_file_or_a_line_is_refused_with_the_flag_that_allows_it
         assert shown.exit_code == 2 and not executed()
         assert (
             f"{ENCODER} is code, which runs only" in shown.stderr
-            and "try: --allow-code" in shown.stderr
+            and "--allow-code" in shown.stderr
         )
     assert brainhive("embed", "--recipe", embedding, "--allow-code").exit_code == 0
     assert executed()
@@ -130,11 +130,7 @@ def test_a_part_that_is_a_module_is_imported_only_if_it_is_allowed(home: Path) -
             and not executed()
         )
     shown = brainhive("train-align", "--recipe", file, "--allow-code")
-    assert (
-        shown.exit_code == 2
-        and "the module 'not_ours.network' is no" in shown.stderr
-        and executed()
-    )
+    assert shown.exit_code == 2 and "not_ours.network" in shown.stderr and executed()
 
 
 def test_a_module_that_does_not_import_is_named_with_its_reason(
