@@ -92,7 +92,10 @@ the file may be unreadable after such an error, for example with too many open f
 
 
 def execute(
-    command: str, flags: Mapping[str, Any], common: Mapping[str, Any], paths: str = ""
+    command: str,
+    flags: Mapping[str, Any],
+    common: Mapping[str, Any],
+    positional_key: str = "",
 ) -> None:
     """Execute a command, and exit.
 
@@ -101,23 +104,23 @@ def execute(
         flags: Value of each flag of the command, by recipe key. None stands for a flag
             that is not set.
         common: Values of the options that all commands have, by name.
-        paths: Recipe key for the arguments that are not overrides, such as files or
-            runs. Empty if the command takes no such arguments.
+        positional_key: Recipe key for the arguments that are not overrides, such as
+            files or runs. Empty if the command takes no such arguments.
 
     Raises:
         typer.Exit: with the exit code of the command.
     """
-    # split the arguments into paths and overrides
+    # split the arguments into overrides and others, such as files or runs
     arguments = common["overrides"] or []
     overrides = arguments
-    if paths:
+    if positional_key:
         positional = [text for text in arguments if not OVERRIDE.match(text)]
         overrides = [text for text in arguments if OVERRIDE.match(text)]
         # If a flag names a run too, the recipe gets both, and raises the error.
-        flag_value = flags.get(paths)
+        flag_value = flags.get(positional_key)
         if flag_value and positional:
             positional.insert(0, flag_value)
-        flags = {**flags, paths: positional or flag_value or None}
+        flags = {**flags, positional_key: positional or flag_value or None}
 
     # hints repeat the recipe of the user's line, and the keys that it sets
     keys = {key for key, value in flags.items() if value is not None}
@@ -145,10 +148,10 @@ def execute(
             if isinstance(error, BrokenPipeError) and console.is_pipe_closed():
                 exit_code = BrainhiveError.exit_code
             else:
-                exit_code = _report(error, common)
+                exit_code = _show_error(error, common)
     from brainhive_cli.core import launch
 
-    # One of several processes ends here, even if threads are still running.
+    # one of several processes ends here, even if threads are still running
     launch.exit_worker(exit_code)
     raise typer.Exit(exit_code)
 
@@ -278,7 +281,8 @@ def perform(
         This process in its launch, and the result.
 
     Raises:
-        BrainhiveError: for every error.
+        BrainhiveError: if the command fails. Other exceptions are converted, except
+            for interrupts.
     """
     from brainhive_cli.core import launch
 
@@ -395,7 +399,7 @@ def _show_result(result: Any, as_json: bool) -> None:
         console.say(f"next: {result.hint}")
 
 
-def _report(error: Exception, common: Mapping[str, Any]) -> int:
+def _show_error(error: Exception, common: Mapping[str, Any]) -> int:
     """Write an error and its hint, and return its exit code."""
     from brainhive_cli.core import launch
 
