@@ -1,6 +1,4 @@
-"""Metric parts: features of media, and a comparison of what was seen with what was
-made.
-"""
+"""Descriptions of metrics that compare stimuli with their reconstructions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 Medium = Literal["picture", "clip"]
-"""Pictures [B, 3, H, W], or clips [B, F, 3, H, W]."""
+"""Kind of media: pictures [B, 3, H, W] or clips [B, F, 3, H, W]."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +15,12 @@ class MetricScale:
     """Meaning of the values of a metric.
 
     Attributes:
-        low: The least value; None where there is none.
-        high: The largest.
-        chance: Value expected of guessing; None if the metric has none.
-        pool: Candidates that each item is compared with; None: all items, if there is a
-            chance level.
-        ranks: Whether items are sorted by it, from the best to the worst.
+        low: Smallest possible value, or None if there is no limit.
+        high: Largest possible value, or None if there is no limit.
+        chance: Expected value of guessing, or None if the metric has no chance level.
+        pool: Number of candidates that each item is compared with. If it is None and
+            there is a chance level, each item is compared with all items.
+        ranks: True if tables sort items by the metric, from the best to the worst.
     """
 
     low: float | None = -1.0
@@ -34,22 +32,25 @@ class MetricScale:
 
 @dataclass(frozen=True)
 class MetricPart:
-    """A metric of single items, ready to compute.
+    """Metric with a value for each reconstruction.
 
     Attributes:
-        features: Media in 0..1 to what is compared, [B, …] on their device. Parts with
-            the same `features` share its results.
-        compare: `(seen, generated, rows)` to values [B], float64: features of N true
-            media [N, …], those of B generated ones [B, …] on the same device, and on
-            the CPU the row of each one's stimulus in `seen` [B].
-        medium: What it compares.
-        scale: What its values mean.
-        is_identification: Whether an item is distinguished from others, so that one
-            alone has no value.
-        takes_originals: Whether `features` takes a sequence of pictures as they are on
-            disk, and not a tensor at the protocol's size.
-        is_of_one: Whether it describes media by themselves, so that the stimuli have a
-            value of their own.
+        features: Function that computes features [B, …] of media with values in 0..1,
+            on the device of the media. Features are computed once for all metrics with
+            the same function.
+        compare: Function `(seen, generated, rows)` that computes values [B] in float64.
+            `seen` has the features [N, …] of the stimuli. `generated` has the features
+            [B, …] of the reconstructions, on the same device. `rows` has the row [B] in
+            `seen` of the stimulus of each reconstruction, on the CPU.
+        medium: Kind of media that are compared.
+        scale: Limits and chance level of the values.
+        is_identification: True if a reconstruction is distinguished from others. A
+            single item then has no value.
+        takes_originals: True if `features` takes a sequence of pictures in the size
+            that they have on disk. False if it takes a tensor in the size of the
+            protocol.
+        is_of_one: True if the metric describes single media without a comparison, so
+            that the stimuli have values, too.
     """
 
     features: Callable[..., Tensor]

@@ -1,6 +1,4 @@
-"""Similarity of pictures and their reconstructions, in pixels and in any encoder's
-features.
-"""
+"""Similarity of pictures and their reconstructions, by pixels or by features."""
 
 import math
 
@@ -12,44 +10,49 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement.metrics import MetricPart, MetricScale
 
 PIXELS_PX = 425
-"""Size at which pixels are compared: that of NSD's stimuli (MindEye2)."""
+"""Side of the square in which pixels are compared. NSD's stimuli have it (MindEye2)."""
 COMMON_PX = 256
-"""Size that `mindeye2` brings every picture to first."""
+"""Side of the square to which the protocol `mindeye2` first resizes every picture."""
 CROP_PX = 512
-"""Size that `brainhive` brings every picture to: its generator's."""
-GREY = (0.2125, 0.7154, 0.0721)
-"""Weights of the colours: ITU-R BT.709, as scikit-image has them."""
-RADIUS_PX, SIGMA_PX = 5, 1.5
-"""Half the side of SSIM's windows less half a pixel, and the width of their Gaussian
-(Wang et al. 2004).
+"""Side of the square that the protocol `brainhive` crops. Its generator has this size.
 """
+GREY = (0.2125, 0.7154, 0.0721)
+"""Weights of red, green and blue in grey pictures: ITU-R BT.709, as in scikit-image."""
+RADIUS_PX = 5
+"""Radius of SSIM's windows, without the central pixel (Wang et al. 2004)."""
+SIGMA_PX = 1.5
+"""Standard deviation of the Gaussian in SSIM's windows (Wang et al. 2004)."""
 WEIGHTS = [
     math.exp(-0.5 * (offset / SIGMA_PX) ** 2)
     for offset in range(-RADIUS_PX, RADIUS_PX + 1)
 ]
 """Gaussian of a window along one axis, before it is scaled to the sum 1."""
-STABLE = (0.01**2, 0.03**2)
-"""C1 and C2 of SSIM, which keep it finite where a window is black or has one colour."""
-ROWS_AND_COLUMNS, ROWS = (-2, -1), (-2,)
-"""The axes that windows extend along."""
+C1, C2 = 0.01**2, 0.03**2
+"""Constants of SSIM. They keep it finite if a window is black or has a single colour.
+"""
+ROWS_AND_COLUMNS = (-2, -1)
+"""Axes of two-dimensional windows."""
+ROWS = (-2,)
+"""Axis of one-dimensional windows."""
 ROUNDING = 1e-6
-"""Most that resizing in float32 adds to a colour: white becomes up to 1.0000005, and
-varies as much.
+"""Largest rounding error of resizing in float32, as a share of the colours. White
+becomes up to 1.0000005, and its standard deviation is as large.
 """
 
 
 def prepare(
     images: Tensor, protocol: str = "mindeye2", crop_px: int = CROP_PX
 ) -> Tensor:
-    """Bring pictures to the size that a protocol compares them at.
-
-    `brainhive` resizes the short side to 512 px and crops the centre, without a step at
-    256 px. It resizes as torchvision does PIL pictures, bilinear and antialiased, but
-    does not round to bytes.
+    """Resize pictures to the size in which a protocol compares them.
 
     Args:
-        images: [N, 3, H, W] in 0..1.
-        protocol: `mindeye2` or `brainhive`.
+        images: Pictures [N, 3, H, W] with values in 0..1.
+        protocol: Name of the protocol:
+
+            - `mindeye2` resizes pictures to squares of 256 px.
+            - `brainhive` resizes the short side to 512 px and crops the central square.
+              Resizing is bilinear and antialiased, as torchvision resizes PIL pictures,
+              but values are not rounded to bytes.
         crop_px: Side of the square that `brainhive` crops.
 
     Returns:
@@ -61,7 +64,6 @@ def prepare(
     if protocol == "mindeye2":
         return resize(images, COMMON_PX)
 
-    # brainhive: the short side, then the central square
     from torchvision.transforms.v2 import functional as TF
 
     resized = TF.resize(images.float(), [crop_px], antialias=True)
@@ -69,10 +71,15 @@ def prepare(
 
 
 def resize(images: Tensor, side_px: int) -> Tensor:
-    """Resize images [N, C, H, W] to squares, bilinear, antialiased where they
-    shrink.
+    """Resize images to squares, by bilinear interpolation with antialiasing.
+
+    Args:
+        images: Images [N, C, H, W].
+        side_px: Side of the squares. Images of this size are not changed.
+
+    Returns:
+        Images [N, C, side_px, side_px] in float32.
     """
-    # without a change of size pixels stay as they are
     if images.shape[-2:] == (side_px, side_px):
         return images.float()
     return F.interpolate(
@@ -81,20 +88,20 @@ def resize(images: Tensor, side_px: int) -> Tensor:
 
 
 def pixcorr(image: Tensor, reconstruction: Tensor, side_px: int = PIXELS_PX) -> Tensor:
-    """Correlate the pixels of pictures and reconstructions, both resized.
+    """Correlate the pixels of pictures with the pixels of their reconstructions.
 
     Args:
-        image: True pictures [N, 3, H, W] in 0..1.
-        reconstruction: As `image`; H and W may differ.
-        side_px: Size of the comparison.
+        image: Pictures [N, 3, H, W] that were seen, with values in 0..1.
+        reconstruction: Reconstructions [N, 3, H', W'] with values in 0..1.
+        side_px: Side of the squares to which both are resized.
 
     Returns:
-        Pearson correlations [N], float64; 0 where a picture has one colour only.
+        Pearson correlations [N] in float64. 0 if a picture has a single colour.
     """
-    # standardised pixels [N, D], whose products are correlations
-    true = standardise_pixels(image, side_px)
-    generated = standardise_pixels(reconstruction, side_px)
-    return correlation(true, generated, torch.arange(len(true)))
+    seen_pixels = standardise_pixels(image, side_px)
+    generated_pixels = standardise_pixels(reconstruction, side_px)
+    rows = torch.arange(len(seen_pixels))
+    return correlation(seen_pixels, generated_pixels, rows)
 
 
 def ssim(
@@ -103,70 +110,80 @@ def ssim(
     side_px: int | None = PIXELS_PX,
     is_published: bool = False,
 ) -> Tensor:
-    """Compute the structural similarity of the grey pictures, both resized.
+    """Compute the structural similarity of grey pictures (SSIM).
 
     Args:
-        image: True pictures [N, 3, H, W] in 0..1.
-        reconstruction: As `image`.
-        side_px: Size of the comparison; None leaves the pictures as they are.
-        is_published: Take the columns of the grey pictures for channels, as the code of
-            NeuroClips and of
-            NEURONS does: one-dimensional windows, for comparison with what they report.
+        image: Pictures [N, 3, H, W] that were seen, with values in 0..1.
+        reconstruction: Reconstructions [N, 3, H', W'] with values in 0..1.
+        side_px: Side of the squares to which both are resized. If None, they are not
+            resized.
+        is_published: True for one-dimensional windows, as in the code of NeuroClips and
+            NEURONS, which takes the columns of grey pictures for channels. Use it only
+            for comparison with their published values.
 
     Returns:
-        SSIM [N], float64.
+        SSIM [N] in float64.
 
     Source: Wang et al. 2004, as scikit-image computes it with that paper's Gaussian
     weights.
     """
-    # local moments of both, and SSIM of these
     axes = ROWS if is_published else ROWS_AND_COLUMNS
-    true = local_moments(image, side_px, axes)
-    generated = local_moments(reconstruction, side_px, axes)
-    return structural_similarity(true, generated, torch.arange(len(true)), axes)
+    seen_moments = local_moments(image, side_px, axes)
+    generated_moments = local_moments(reconstruction, side_px, axes)
+    rows = torch.arange(len(seen_moments))
+    return structural_similarity(seen_moments, generated_moments, rows, axes)
 
 
-def two_way_identification(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Identify pictures two-way: how often a reconstruction resembles its own more than
-    another one.
+def two_way_identification(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+    """Compute how often a reconstruction resembles its picture more than another picture.
 
     Args:
-        true: Standardised features of the N true pictures, two at least, [N, D], of any
-            encoder.
-        generated: Standardised features of reconstructions, [B, D]: they can come in
-            batches.
-        rows: The row in `true` of each one's picture, [B].
+        seen: Standardised features [N, D] of the pictures, at least two.
+        generated: Standardised features [B, D] of a batch of reconstructions.
+        rows: Row [B] in `seen` of the picture of each reconstruction.
 
     Returns:
-        For each reconstruction, the share of the other pictures that it correlates less
-        with than with its own; [B], float64. Chance is 0.5.
+        Share [B] of the other pictures with a lower correlation, in float64. Ties are
+        misses. Chance is 0.5.
     """
-    # one matrix of correlations serves all pairs; equal ones are misses
-    correlation = true @ generated.T  # [picture, reconstruction]
-    paired = correlation[rows, torch.arange(len(generated))]
-    return (correlation < paired).double().sum(0) / (len(true) - 1)
+    correlations = seen @ generated.T  # [N, B]
+    paired_correlations = correlations[rows, torch.arange(len(generated))]
+    n_lower = (correlations < paired_correlations).double().sum(0)
+    return n_lower / (len(seen) - 1)
 
 
-def correlation(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Correlate standardised features [B, D] with their pictures' in [N, D]; [B],
-    float64.
+def correlation(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+    """Correlate the features of reconstructions with the features of their pictures.
+
+    Args:
+        seen: Standardised features [N, D] of the pictures.
+        generated: Standardised features [B, D] of the reconstructions.
+        rows: Row [B] in `seen` of the picture of each reconstruction.
+
+    Returns:
+        Correlations [B] in float64.
     """
-    return (true[rows] * generated).sum(1, dtype=torch.float64)
+    return (seen[rows] * generated).sum(1, dtype=torch.float64)
 
 
-def correlation_distance(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Subtract from 1 the correlation of standardised features [B, D] with their
-    pictures' in [N, D]; [B].
-    """
-    return 1 - correlation(true, generated, rows)
+def correlation_distance(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+    """Compute 1 - `correlation` [B], from the same arguments."""
+    return 1 - correlation(seen, generated, rows)
 
 
 def standardise(features: Tensor) -> Tensor:
-    """Centre and scale features [N, ...] to [N, D]: their dot products are
-    correlations, 0 for constant ones.
+    """Centre features and scale them to unit length.
+
+    The dot product of two standardised vectors is their correlation.
+
+    Args:
+        features: Features [N, ...].
 
     Returns:
-        Float64.
+        Features [N, D] in float64. Zeros if all features of an item are equal.
+
+    Raises:
+        BrainhiveError: if a feature is not finite.
     """
     flat = features.detach().flatten(1).double()
     norms = flat.norm(dim=1, keepdim=True)
@@ -174,14 +191,24 @@ def standardise(features: Tensor) -> Tensor:
         raise BrainhiveError(
             "features or pictures are not finite", "check the reconstructions for NaN"
         )
-    # a picture of one colour has a spread of rounding, which counts as none
+
+    # resizing adds rounding errors to a picture of a single colour
     centred = flat - flat.mean(1, keepdim=True)
     spreads = centred.norm(dim=1, keepdim=True)
-    return centred / spreads.where(spreads > ROUNDING * norms, torch.inf)
+    is_varied = spreads > ROUNDING * norms
+    return centred / spreads.where(is_varied, torch.inf)
 
 
 def standardise_pixels(images: Tensor, side_px: int = PIXELS_PX) -> Tensor:
-    """Resize pictures [B, 3, H, W] and standardise their pixels; [B, D], float32."""
+    """Resize pictures and standardise their pixels.
+
+    Args:
+        images: Pictures [B, 3, H, W] with values in 0..1.
+        side_px: Side of the squares to which pictures are resized.
+
+    Returns:
+        Standardised pixels [B, D] in float32.
+    """
     return standardise(resize(images, side_px)).float()
 
 
@@ -190,25 +217,26 @@ def local_moments(
     side_px: int | None = PIXELS_PX,
     axes: tuple[int, ...] = ROWS_AND_COLUMNS,
 ) -> Tensor:
-    """Compute what SSIM needs of pictures alone, at its size.
+    """Compute the local means and variances of grey pictures, from which SSIM follows.
 
     Args:
-        images: [B, 3, H, W] in 0..1.
-        side_px: Size of the comparison; None leaves the pictures as they are.
-        axes: What windows extend along.
+        images: Pictures [B, 3, H, W] with values in 0..1.
+        side_px: Side of the squares to which pictures are resized. If None, they are
+            not resized.
+        axes: Axes along which windows extend.
 
     Returns:
-        [B, 3, H, W]: the grey picture, and the mean and variance in the window around
-        each pixel, 0 near the border, where windows leave the picture.
+        Planes [B, 3, H, W]: the grey picture, the mean in the window around each pixel,
+        and the variance in it. Means and variances are 0 near the border, where windows
+        would leave the picture.
     """
-    # grey pictures [B, 1, H, W] at the size of the comparison
-    grey = (images.detach().float() * images.new_tensor(GREY).view(3, 1, 1)).sum(
-        1, keepdim=True
-    )
+    # grey pictures [B, 1, H, W]
+    weights = images.new_tensor(GREY).view(3, 1, 1)
+    grey = (images.detach().float() * weights).sum(1, keepdim=True)
     if side_px is not None:
         grey = resize(grey, side_px)
 
-    # the moments are written into views of one array
+    # write the moments into views of a single array
     moments = F.pad(grey, (0, 0, 0, 0, 0, 2))  # [B, 3, H, W]
     mean, variance = _crop_border(moments[:, 1:], axes).unbind(1)
     mean.copy_(_average_windows(moments[:, 0], axes))
@@ -217,47 +245,59 @@ def local_moments(
 
 
 def structural_similarity(
-    true: Tensor,
+    seen: Tensor,
     generated: Tensor,
     rows: Tensor,
     axes: tuple[int, ...] = ROWS_AND_COLUMNS,
 ) -> Tensor:
-    """Compute SSIM [B] by the local moments of pictures [B, 3, H, W] and of true ones,
-    among [N, 3, H, W].
+    """Compute SSIM from the local moments of pictures and reconstructions.
+
+    Args:
+        seen: Local moments [N, 3, H, W] of the pictures.
+        generated: Local moments [B, 3, H, W] of the reconstructions.
+        rows: Row [B] in `seen` of the picture of each reconstruction.
+        axes: Axes along which windows extend.
+
+    Returns:
+        SSIM [B] in float64, averaged over the pixels whose windows are inside.
     """
-    # local means, variances, and means of products, [B, H', W'] where windows are
-    # inside
-    product = _average_windows(true[rows, 0] * generated[:, 0], axes)
-    true_mean, true_variance = _crop_border(true[rows, 1:], axes).unbind(1)
+    # local moments of pairs, without the border: [B, H', W']
+    product = _average_windows(seen[rows, 0] * generated[:, 0], axes)
+    seen_mean, seen_variance = _crop_border(seen[rows, 1:], axes).unbind(1)
     mean, variance = _crop_border(generated[:, 1:], axes).unbind(1)
 
     # SSIM of each pixel
-    means = true_mean * mean
-    similar = (2 * means + STABLE[0]) * (2 * (product - means) + STABLE[1])
-    similar /= (true_mean.square() + mean.square() + STABLE[0]) * (
-        true_variance + variance + STABLE[1]
-    )
-    return similar.flatten(1).mean(1, dtype=torch.float64)
+    means = seen_mean * mean
+    similarity = (2 * means + C1) * (2 * (product - means) + C2)
+    squares = seen_mean.square() + mean.square() + C1
+    similarity /= squares * (seen_variance + variance + C2)
+    return similarity.flatten(1).mean(1, dtype=torch.float64)
 
 
 def _average_windows(pictures: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Average pictures [B, H, W] over the window around each pixel whose window is
-    inside of them.
+    """Average pictures over the Gaussian window around each pixel.
+
+    Args:
+        pictures: Pictures [B, H, W].
+        axes: Axes along which windows extend.
+
+    Returns:
+        Averages [B, H', W'] of the pixels whose windows are inside the picture.
     """
-    # a separable window: weighted shifts along one axis, then along the other
+    # the window is separable: add weighted shifts along each axis in turn
+    total_weight = sum(WEIGHTS)
     for axis in axes:
-        shifts = [
-            pictures.narrow(axis, n, pictures.shape[axis] - 2 * RADIUS_PX)
-            for n in range(len(WEIGHTS))
-        ]
-        pictures = shifts[0] * (WEIGHTS[0] / sum(WEIGHTS))
-        for shifted, weight in zip(shifts[1:], WEIGHTS[1:], strict=True):
-            pictures.add_(shifted, alpha=weight / sum(WEIGHTS))
+        length = pictures.shape[axis] - 2 * RADIUS_PX
+        averages = pictures.narrow(axis, 0, length) * (WEIGHTS[0] / total_weight)
+        for offset, weight in enumerate(WEIGHTS[1:], 1):
+            shifted = pictures.narrow(axis, offset, length)
+            averages.add_(shifted, alpha=weight / total_weight)
+        pictures = averages
     return pictures
 
 
 def _crop_border(planes: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """View the pixels of planes [..., H, W] whose windows are inside of the picture."""
+    """View the pixels of planes [..., H, W] whose windows are inside the picture."""
     for axis in axes:
         planes = planes.narrow(axis, RADIUS_PX, planes.shape[axis] - 2 * RADIUS_PX)
     return planes
@@ -267,4 +307,4 @@ PARTS = {
     "pixcorr": MetricPart(standardise_pixels, correlation, scale=MetricScale()),
     "ssim": MetricPart(local_moments, structural_similarity, scale=MetricScale()),
 }
-"""The metrics of pixels, by the name that recipes and tables use."""
+"""Metrics of pixels, keyed by their name in recipes and tables."""

@@ -1,4 +1,4 @@
-"""SEED's parts: which objects a picture shows, and what its caption says."""
+"""SEED: a score of reconstructions by objects, features and captions."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from brainhive_cli.measurement.metrics.image import correlation
 
 SEED = "seed_score"
 SEED_PARTS = ("object_f1", "effnet", "cap_sim")
-"""Metrics whose mean SEED is; of EffNet 1 less the distance."""
+"""Metrics whose mean is SEED, with 1 - distance for `effnet`."""
 PROMPT = (
     "person. man. woman. bicycle. car. motorcycle. airplane. bus. train. truck. boat. "
     "traffic light. fire hydrant. stop sign. parking meter. bench. bird. cat. dog. "
@@ -24,26 +24,29 @@ PROMPT = (
     "toaster. sink. refrigerator. book. clock. vase. scissors. teddy bear. "
     "hair drier. toothbrush."
 )
-"""SEED's categories: COCO's 80, and man and woman."""
+"""Categories of SEED, separated by full stops: the 80 of COCO, man and woman."""
 CATEGORY_COUNT = PROMPT.count(".")
 LEVELS = torch.arange(1, 19, dtype=torch.float64)[:, None] / 20
-"""Scores from which a category counts as shown, .05 to .9 (SEED)."""
+"""Thresholds [18, 1] of a category's score, 0.05 to 0.9 (SEED)."""
 MIN_AREA = 50 / 256**2
-"""Least share of the picture that a box covers: 50 px (SEED) of MindEye2's 256 px."""
-DETECTED_AT_ONCE = 4
-"""Pictures that the detector takes at once, each of 900 boxes."""
-MAX_WORDS = 50
-"""Tokens of a caption, at most (SEED)."""
+"""Smallest area of a box, as a share of the picture: 50 pixels (SEED) of a picture of
+256 px (MindEye2).
+"""
+PICTURES_PER_BATCH = 4
+"""Number of pictures that the detector takes at once. Each has 900 boxes."""
+MAX_CAPTION_TOKENS = 50
+"""Largest number of tokens of a caption (SEED)."""
 
 
 class CategoryScores(nn.Module):
-    """Scores [B, K] of categories in pictures [B, 3, H, W], those of their best boxes.
+    """Detector of categories in pictures, with the scores [B, K] of K categories.
 
-    A box's score is the mean over the category's tokens.
+    The score of a box is the mean over the category's tokens. The score of a category
+    is the score of its best box.
 
     Args:
-        network: A Grounding DINO of transformers.
-        tokenizer: Its BERT tokenizer.
+        network: Grounding DINO of transformers.
+        tokenizer: BERT tokenizer of the network.
     """
 
     tokens: Tensor
@@ -51,36 +54,41 @@ class CategoryScores(nn.Module):
 
     def __init__(self, network: Any, tokenizer: Any) -> None:
         super().__init__()
-        # stops separate the categories; [CLS] and [SEP] are of none
         self.network = network
         tokens = tokenizer(PROMPT, return_tensors="pt").input_ids  # [1, S]
-        stops = tokens[0] == tokenizer.convert_tokens_to_ids(".")
-        members = functional.one_hot(stops.cumsum(0), CATEGORY_COUNT + 1)[:, :-1]
-        members = members * ~stops[:, None]
-        members[0] = 0
+
+        # a token belongs to the category before the next stop, except stops, [CLS] and
+        # [SEP], which belong to none
+        is_stop = tokens[0] == tokenizer.convert_tokens_to_ids(".")
+        category = is_stop.cumsum(0)
+        membership = functional.one_hot(category, CATEGORY_COUNT + 1)[:, :-1]
+        membership = membership * ~is_stop[:, None]
+        membership[0] = 0
         self.register_buffer("tokens", tokens)
-        self.register_buffer("weights", members / members.sum(0))  # [S, K]
+        self.register_buffer("weights", membership / membership.sum(0))  # [S, K]
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Find the best box of each category."""
+        """Compute the scores [B, K] of the categories in pictures [B, 3, H, W]."""
         scores = []
-        for batch in pictures.split(DETECTED_AT_ONCE):
+        for batch in pictures.split(PICTURES_PER_BATCH):
             tokens = self.tokens.expand(len(batch), -1)
             detected = self.network(pixel_values=batch, input_ids=tokens)
-            likely = detected.logits[..., : len(self.weights)].sigmoid() @ self.weights
-            is_large = detected.pred_boxes[..., 2:].prod(-1) >= MIN_AREA  # [B, Q]
-            scores.append((likely * is_large[..., None]).amax(1))
+            token_scores = detected.logits[..., : len(self.weights)].sigmoid()
+            box_scores = token_scores @ self.weights  # [B, boxes, K]
+            is_large = detected.pred_boxes[..., 2:].prod(-1) >= MIN_AREA  # [B, boxes]
+            scores.append((box_scores * is_large[..., None]).amax(1))
         return torch.cat(scores)
 
 
 class CaptionEmbeddings(nn.Module):
-    """Sentence embeddings [B, D] of the captions of pictures [B, 3, H, W].
+    """Network that writes captions of pictures and embeds the captions.
 
     Args:
-        captioner: A GIT of transformers.
-        reader: A BERT that encodes sentences by the mean of their tokens.
-        tokenizer: The captioner's.
-        reader_tokenizer: The reader's.
+        captioner: GIT of transformers.
+        reader: BERT of transformers. The embedding of a sentence is the mean of its
+            tokens.
+        tokenizer: Tokenizer of the captioner.
+        reader_tokenizer: Tokenizer of the reader.
     """
 
     def __init__(
@@ -93,52 +101,67 @@ class CaptionEmbeddings(nn.Module):
         self.reader_tokenizer = reader_tokenizer
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Caption pictures greedily, and encode the captions."""
+        """Compute the caption embeddings [B, D] of pictures [B, 3, H, W].
+
+        Captions are decoded greedily.
+        """
         ids = self.captioner.generate(
-            pixel_values=pictures, max_new_tokens=MAX_WORDS, do_sample=False
+            pixel_values=pictures, max_new_tokens=MAX_CAPTION_TOKENS, do_sample=False
         )
         captions = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        words = self.reader_tokenizer(captions, padding=True, return_tensors="pt")
-        words = words.to(pictures.device)
-        states = self.reader(**words).last_hidden_state  # [B, S, D]
-        mask = words.attention_mask[..., None]
+        inputs = self.reader_tokenizer(captions, padding=True, return_tensors="pt")
+        inputs = inputs.to(pictures.device)
+        states = self.reader(**inputs).last_hidden_state  # [B, S, D]
+        mask = inputs.attention_mask[..., None]
         return (states * mask).sum(1) / mask.sum(1)
 
 
-def object_f1(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Compare the categories that pictures show.
+def object_f1(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+    """Compare the categories in reconstructions with the categories in their pictures.
 
     Args:
-        true: Scores of categories in the N true pictures, [N, K].
-        generated: Those in reconstructions, [B, K].
-        rows: The row of each one's picture in `true`, [B].
+        seen: Scores [N, K] of the categories in the pictures.
+        generated: Scores [B, K] of the categories in the reconstructions.
+        rows: Row [B] in `seen` of the picture of each reconstruction.
 
     Returns:
-        [B], float64: the F1 of recall and precision, each a mean over score levels at
-        which it is defined, 1 where it is at none.
+        F1 [B] of recall and precision, in float64. Both are means over the thresholds
+        of scores at which they are defined. If there is no such threshold, they are 1.
 
     Source: SEED (arXiv 2503.06437), seed/metrics.py.
     """
-    levels = LEVELS.to(true.device)
-    seen, drawn = (scores[:, None] >= levels for scores in (true[rows], generated))
-    shared = (seen & drawn).sum(2).double()  # [B, levels]
-    recall, precision = (
-        (shared / shown.sum(2)).nanmean(1).nan_to_num(1) for shown in (seen, drawn)
-    )
+    levels = LEVELS.to(seen.device)
+    is_in_picture = seen[rows][:, None] >= levels  # [B, levels, K]
+    is_in_reconstruction = generated[:, None] >= levels
+    n_common = (is_in_picture & is_in_reconstruction).sum(2).double()
+    recall_at_level = n_common / is_in_picture.sum(2)  # [B, levels]
+    precision_at_level = n_common / is_in_reconstruction.sum(2)
+    recall = recall_at_level.nanmean(1).nan_to_num(1)
+    precision = precision_at_level.nanmean(1).nan_to_num(1)
     return (2 * recall * precision / (recall + precision)).nan_to_num(0)
 
 
-def seed_score(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Average object F1, EffNet's correlation and the cosine of captions, [B].
+def seed_score(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+    """Compute the mean of object F1, EffNet's correlation and the cosine of captions.
 
-    Arguments are features of the three side by side, in the order of `SEED_PARTS`.
+    Args:
+        seen: Features [N, D] of the pictures: the scores of categories, followed by the
+            other features in the order of `SEED_PARTS`.
+        generated: Features [B, D] of the reconstructions, in the same order.
+        rows: Row [B] in `seen` of the picture of each reconstruction.
+
+    Returns:
+        Scores [B] in float64.
     """
-    # features of EffNet and captions have unit length: one product sums up both
-    (seen, true_rest), (drawn, rest) = (
-        features.tensor_split([CATEGORY_COUNT], 1) for features in (true, generated)
-    )
-    return (object_f1(seen, drawn, rows) + correlation(true_rest, rest, rows)) / 3
+    split = [CATEGORY_COUNT]
+    seen_categories, seen_features = seen.tensor_split(split, 1)
+    categories, features = generated.tensor_split(split, 1)
+
+    # features of EffNet and of captions have unit length, so the dot product of both is
+    # the sum of their similarities
+    sum_of_two = correlation(seen_features, features, rows)
+    return (object_f1(seen_categories, categories, rows) + sum_of_two) / 3
 
 
 PARTS = {SEED: MetricPart(torch.cat, seed_score)}
-"""SEED; it is bound to the features of its parts when these are loaded."""
+"""SEED by its name. Its `features` are replaced when its networks are loaded."""

@@ -16,31 +16,46 @@ from brainhive_cli.measurement.metrics import MetricPart, MetricScale
 from brainhive_cli.measurement.metrics.image import pixcorr, resize, ssim
 
 FRAME_PX = 256
-"""Size at which frames are compared: that of AnimateDiff's clips (arXiv 2307.04725,
-NEURONS).
+"""Side of the squares in which frames are compared. AnimateDiff's clips have this size
+(arXiv 2307.04725, NEURONS).
 """
 FLOW_PX = 512
-"""Size at which motion is compared, and the unit of its error (Mind-Animator)."""
-FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
-"""Pyramid scale, levels, window, iterations, neighbourhood, its sigma, flags
-(Mind-Animator).
+"""Side of the squares in which motion is compared, whose pixels are the unit of the
+end-point error (Mind-Animator).
 """
-COARSE_PX, TINY_SLOPE = 16, 1e-8
-"""Side of the frames whose displacement is estimated; what keeps the equations of even
-ones solvable.
+FARNEBACK_OPTIONS = {
+    "pyr_scale": 0.5,
+    "levels": 3,
+    "winsize": 15,
+    "iterations": 3,
+    "poly_n": 5,
+    "poly_sigma": 1.2,
+    "flags": 0,
+}
+"""Options of Farnebäck's optical flow in OpenCV (Mind-Animator)."""
+COARSE_PX = 16
+"""Side of the squares in which the displacement of a clip is estimated."""
+SLOPE_PENALTY = 1e-8
+"""Number added to the squares of slopes, so that frames without slopes have a solution.
 """
 ROUNDING_ERROR = 1 / (12 * 255**2)
-"""Mean squared error of rounding to bytes: frames that differ by less are equal, at
-58.9 dB.
+"""Mean squared error of rounding to bytes. Frames that differ by less count as equal,
+with 58.9 dB.
 """
 
 
 def frames(clips: Tensor) -> Tensor:
-    """Resize the frames of clips [B, F, 3, H, W] to [B, F, 3, 256, 256], in bytes, as
-    files hold them.
+    """Resize the frames of clips and round them to bytes, as in video files.
+
+    Args:
+        clips: Clips [B, F, 3, H, W] with values in 0..1.
+
+    Returns:
+        Clips [B, F, 3, 256, 256] of bytes.
     """
-    sized = resize(clips.flatten(0, 1), FRAME_PX).unflatten(0, clips.shape[:2])
-    return sized.clamp(0, 1).mul(255).round().byte()
+    pictures = resize(clips.flatten(0, 1), FRAME_PX)
+    resized = pictures.unflatten(0, clips.shape[:2])
+    return resized.clamp(0, 1).mul(255).round().byte()
 
 
 def over_frames(
@@ -50,23 +65,37 @@ def over_frames(
     rows: Tensor,
     **options: Any,
 ) -> Tensor:
-    """Compare the frames of clips [B, F, 3, H, W] with their own clips' in [N, F, 3, H,
-    W]; the mean, [B].
+    """Average a metric of pictures over the frames of each clip.
+
+    Args:
+        metric: Function that computes values [n] from two tensors [n, 3, H, W] of
+            pictures.
+        seen: Bytes [N, F, 3, H, W] of the clips that were seen.
+        generated: Bytes [B, F, 3, H, W] of the reconstructions.
+        rows: Row [B] in `seen` of the clip of each reconstruction.
+        options: Further arguments of the metric.
+
+    Returns:
+        Means [B] over the frames.
     """
-    # frames are pictures, whose values are averaged over the clip: [B, F]
-    clips = seen[rows]
-    # [B · F]
-    values = metric(
-        *(media.flatten(0, 1) / 255 for media in (clips, generated)), **options
-    )
-    return values.unflatten(0, clips.shape[:2]).mean(1)
+    seen_clips = seen[rows]
+    seen_frames = seen_clips.flatten(0, 1) / 255  # [B · F, 3, H, W]
+    generated_frames = generated.flatten(0, 1) / 255
+    values = metric(seen_frames, generated_frames, **options)
+    return values.unflatten(0, seen_clips.shape[:2]).mean(1)
 
 
 def psnr(image: Tensor, reconstruction: Tensor) -> Tensor:
-    """Compute the peak signal-to-noise ratio of pictures [N, 3, H, W] in 0..1: [N] in
-    dB, 58.9 at most.
+    """Compute the peak signal-to-noise ratio of reconstructions.
+
+    Args:
+        image: Pictures [N, 3, H, W] with values in 0..1.
+        reconstruction: Reconstructions [N, 3, H, W] with values in 0..1.
+
+    Returns:
+        Ratios [N] in dB, at most 58.9.
     """
-    # equal frames have an error of 0, and no finite ratio
+    # without a smallest error, equal frames would have an infinite ratio
     error = (image.double() - reconstruction.double()).square().flatten(1).mean(1)
     return -10 * error.clamp(min=ROUNDING_ERROR).log10()
 
@@ -74,87 +103,102 @@ def psnr(image: Tensor, reconstruction: Tensor) -> Tensor:
 def end_point_error(
     seen: Tensor, generated: Tensor, rows: Tensor, side_px: int = FLOW_PX
 ) -> Tensor:
-    """Average the distance of the motion of clips to that of their own: the end-point
-    error of optical flow.
+    """Compute the end-point error between the optical flows of clips.
 
     Args:
-        seen: Frames of the true clips as bytes, [N, F, 3, H, W].
-        generated: Those of reconstructions, [B, F, 3, H, W].
-        rows: The row of each one's clip in `seen`, [B].
-        side_px: Frames are resized to squares of this side, whose pixels are the unit.
+        seen: Bytes [N, F, 3, H, W] of the clips that were seen.
+        generated: Bytes [B, F, 3, H, W] of the reconstructions.
+        rows: Row [B] in `seen` of the clip of each reconstruction.
+        side_px: Side of the squares to which frames are resized.
 
     Returns:
-        [B], float64: pixels from one frame to the next, the mean over pixels and pairs
-        of frames.
+        Errors [B] in float64: distances between the two motions from a frame to the
+        next, in pixels of these squares, averaged over pixels and pairs of frames.
 
     Raises:
-        BrainhiveError: if clips have one frame.
+        BrainhiveError: if clips have a single frame.
 
-    Source: Mind-Animator (arXiv 2405.03280), Evaluation_Metrics/EPE.py: Farnebäck's
-    flow by OpenCV.
+    Source: Mind-Animator (arXiv 2405.03280), Evaluation_Metrics/EPE.py, which computes
+    Farnebäck's flow by OpenCV.
     """
     if generated.shape[1] < 2:
         raise BrainhiveError("clips of one frame have no motion", "leave out epe")
 
-    # mean over pixels and pairs of frames, clip by clip
     errors = []
-    for true, false in zip(
-        seen[rows].cpu().numpy(), generated.cpu().numpy(), strict=True
-    ):
-        flows = [_flow(clip, side_px) for clip in (true, false)]  # [F - 1, H, W, 2]
-        errors.append(float(np.linalg.norm(flows[0] - flows[1], axis=-1).mean()))
+    clips = zip(seen[rows].cpu().numpy(), generated.cpu().numpy(), strict=True)
+    for seen_clip, generated_clip in clips:
+        seen_flow = _compute_flow(seen_clip, side_px)
+        generated_flow = _compute_flow(generated_clip, side_px)
+        distances = np.linalg.norm(seen_flow - generated_flow, axis=-1)
+        errors.append(float(distances.mean()))
     return torch.tensor(errors, dtype=torch.float64)
 
 
-def _flow(clip: UInt8, side_px: int) -> Float32:
-    """Compute the optical flow of a clip [F, 3, H, W] from each frame to the next, [F -
-    1, side, side, 2].
+def _compute_flow(clip: UInt8, side_px: int) -> Float32:
+    """Compute the optical flow from each frame of a clip to the next.
+
+    Args:
+        clip: Bytes [F, 3, H, W] of the clip.
+        side_px: Side of the squares to which frames are resized.
+
+    Returns:
+        Motion [F - 1, side, side, 2] along x and y, in pixels.
     """
     import cv2
 
-    library: Any = cv2
-    # grey frames in the size of the comparison
-    greys = [
-        library.cvtColor(
-            library.resize(
-                np.ascontiguousarray(frame.transpose(1, 2, 0)), (side_px, side_px)
-            ),
-            library.COLOR_RGB2GRAY,
+    library: Any = cv2  # its types are incomplete
+    grey_frames = []
+    for frame in clip:
+        picture = np.ascontiguousarray(frame.transpose(1, 2, 0))
+        resized = library.resize(picture, (side_px, side_px))
+        grey_frames.append(library.cvtColor(resized, library.COLOR_RGB2GRAY))
+    flows = []
+    for frame, next_frame in pairwise(grey_frames):
+        flow = library.calcOpticalFlowFarneback(
+            prev=frame, next=next_frame, flow=None, **FARNEBACK_OPTIONS
         )
-        for frame in clip
-    ]
-    return np.stack(
-        [
-            library.calcOpticalFlowFarneback(*pair, None, *FARNEBACK)
-            for pair in pairwise(greys)
-        ]
-    )
+        flows.append(flow)
+    return np.stack(flows)
 
 
 def displacement(clips: Tensor) -> Tensor:
-    """Estimate how the contents of clips [B, F, 3, H, W] are displaced on the whole: x
-    and y, [B, 2].
+    """Estimate the mean motion of the contents of clips.
 
-    The least-squares solution of ∇I · v = −∂I/∂t over all pixels and pairs of frames,
-    at a coarse size; what stands still makes it smaller, and does not turn it.
+    The displacement v is the least-squares solution of ∇I · v = −∂I/∂t over all pixels
+    and pairs of frames, for the brightness I at a coarse size. A background that stands
+    still makes v shorter, but does not change its direction.
 
-    Source: Lucas and Kanade 1981, with one window.
+    Args:
+        clips: Clips [B, F, 3, H, W].
+
+    Returns:
+        Displacements [B, 2] along x and y, in float64.
+
+    Source: Lucas and Kanade 1981, with a single window.
     """
-    # slopes of the mean of two frames, and the change from one to the other
+    # slopes of the mean of two successive frames, and the difference between them
     small = F.adaptive_avg_pool2d(clips.double().mean(2), COARSE_PX)  # [B, F, h, w]
     middle = (small[:, 1:] + small[:, :-1]) / 2
     slope_y, slope_x = torch.gradient(middle, dim=(-2, -1))
     slopes = torch.stack([slope_x, slope_y], -1).flatten(1, 3)  # [B, pixels, 2]
-    change = -small.diff(dim=1).flatten(1)[..., None]
+    change = -small.diff(dim=1).flatten(1)[..., None]  # [B, pixels, 1]
 
-    # normal equations of least squares
-    square = slopes.transpose(1, 2) @ slopes + TINY_SLOPE * torch.eye(2).to(slopes)
-    return torch.linalg.solve(square, slopes.transpose(1, 2) @ change)[..., 0]
+    # solve the normal equations
+    transposed = slopes.transpose(1, 2)
+    squares = transposed @ slopes + SLOPE_PENALTY * torch.eye(2).to(slopes)
+    return torch.linalg.solve(squares, transposed @ change)[..., 0]
 
 
 def direction(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Compute the cosine of displacements [B, 2] with those of their own clips in [N,
-    2]; 0 if one is 0.
+    """Compute the cosine between the displacements of clips.
+
+    Args:
+        seen: Displacements [N, 2] of the clips that were seen.
+        generated: Displacements [B, 2] of the reconstructions.
+        rows: Row [B] in `seen` of the clip of each reconstruction.
+
+    Returns:
+        Cosines [B]. 0 if a displacement is 0.
     """
     return F.cosine_similarity(seen[rows], generated, eps=1e-6)
 
@@ -162,74 +206,90 @@ def direction(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
 def n_way(
     seen: Tensor, generated: Tensor, rows: Tensor, *, ways: int, labels: int
 ) -> Tensor:
-    """Score reconstructions by a classifier: the expected share of trials in which a
-    right class wins.
+    """Score reconstructions by n-way classification.
 
-    A trial draws `ways` - 1 other classes. It is a hit if any right class, of the
-    `labels` that the classifier finds likeliest in the stimulus, scores above all of
-    them in the reconstruction; ties are misses. Of the m other classes below the best
-    right one, C(m, ways - 1) of all draws hit, so nothing has to be drawn.
-
-    Args:
-        seen: A classifier's logits of the N stimuli, [N, K].
-        generated: The same of reconstructions, [B, K].
-        rows: The row of each one's stimulus in `seen`, [B].
-        ways: Classes of a trial, where one is right.
-        labels: Right classes of a stimulus: 3 in the field's definition, 1 in the
-            strict one.
-
-    Returns:
-        [B], float64. Chance is labels / (labels + ways - 1).
-
-    Source: MinD-Video (arXiv 2305.11675), its evaluation code, which NEURONS and
-    NeuroClips use; it draws 100 trials.
-    """
-    true_classes = seen[rows].topk(min(labels, seen.shape[1]), dim=1).indices  # [B, L]
-    return expected_hits(generated, true_classes, ways)
-
-
-def expected_hits(scores: Tensor, true_classes: Tensor, ways: int) -> Tensor:
-    """Compute the share of all draws of `ways` - 1 other classes that the best right
-    class beats.
+    The right classes of a stimulus are the `labels` classes with the largest logits. A
+    trial draws `ways` - 1 of the other classes at random. It is a hit if the best right
+    class has a larger logit in the reconstruction than all drawn classes. Ties are
+    misses. The expected share of hits is computed without drawing.
 
     Args:
-        scores: [B, K].
-        true_classes: Right classes, [B, L].
-        ways: Classes of a trial, where one is right.
+        seen: Logits [N, K] of a classifier for the stimuli.
+        generated: Logits [B, K] of the same classifier for the reconstructions.
+        rows: Row [B] in `seen` of the stimulus of each reconstruction.
+        ways: Number of classes in a trial, counting the right classes as one.
+        labels: Number of right classes: 3 in the usual definition, 1 in the strict
+            definition.
 
     Returns:
-        [B], float64.
+        Expected share [B] of hits, in float64. Chance is labels / (labels + ways - 1).
+
+    Source: Evaluation code of MinD-Video (arXiv 2305.11675), which NEURONS and
+    NeuroClips use. It draws 100 trials.
     """
-    # C(m, ways - 1) of C(wrong, ways - 1) draws, as a product
-    wrong = scores.shape[1] - true_classes.shape[1]
-    best = scores.gather(1, true_classes).amax(1, keepdim=True)
-    below = (scores < best).scatter(1, true_classes, False).sum(1).double()  # m
-    drawn = torch.arange(ways - 1, dtype=torch.float64, device=scores.device)
-    return ((below[:, None] - drawn).clamp(min=0) / (wrong - drawn)).prod(1)
+    n_right = min(labels, seen.shape[1])
+    right_classes = seen[rows].topk(n_right, dim=1).indices  # [B, L]
+    return expected_hits(generated, right_classes, ways)
+
+
+def expected_hits(scores: Tensor, right_classes: Tensor, ways: int) -> Tensor:
+    """Compute the share of draws whose classes all score below the best right class.
+
+    A draw takes `ways` - 1 of the W other classes. If m of them score below the best
+    right class, the share is C(m, ways - 1) / C(W, ways - 1).
+
+    Args:
+        scores: Scores [B, K] of the classes.
+        right_classes: Right classes [B, L].
+        ways: Number of classes in a trial, counting the right classes as one.
+
+    Returns:
+        Shares [B] in float64.
+    """
+    n_other = scores.shape[1] - right_classes.shape[1]
+    best = scores.gather(1, right_classes).amax(1, keepdim=True)
+    is_below = (scores < best).scatter(1, right_classes, False)
+    n_below = is_below.sum(1).double()
+
+    # the ratio of the binomial coefficients, as a product over the drawn classes
+    n_drawn = torch.arange(ways - 1, dtype=torch.float64, device=scores.device)
+    factors = (n_below[:, None] - n_drawn).clamp(min=0) / (n_other - n_drawn)
+    return factors.prod(1)
 
 
 def n_way_of_frames(
     seen: Tensor, generated: Tensor, rows: Tensor, *, ways: int, labels: int
 ) -> Tensor:
-    """Score clips by a classifier of pictures, [N, F, K] and [B, F, K], frame by frame;
-    the mean, [B].
+    """Average n-way classification over the frames of clips.
+
+    Args:
+        seen: Logits [N, F, K] of a classifier of pictures, for each frame of the clips
+            that were seen.
+        generated: Logits [B, F, K] for each frame of the reconstructions.
+        rows: Row [B] in `seen` of the clip of each reconstruction.
+        ways: As in `n_way`.
+        labels: As in `n_way`.
+
+    Returns:
+        Mean share [B] of hits.
     """
-    # logits of clips as rows of frames: row of the clip times F, plus frame
-    frames = generated.shape[1]
-    frame_rows = (rows[:, None] * frames + torch.arange(frames)).flatten()
+    # frame f of clip n is picture n * F + f
+    n_frames = generated.shape[1]
+    frame_rows = rows[:, None] * n_frames + torch.arange(n_frames)
     shares = n_way(
         seen.flatten(0, 1),
         generated.flatten(0, 1),
-        frame_rows,
+        frame_rows.flatten(),
         ways=ways,
         labels=labels,
     )
-    return shares.unflatten(0, (-1, frames)).mean(1)
+    return shares.unflatten(0, (-1, n_frames)).mean(1)
 
 
 def n_way_chance(ways: int, labels: int) -> float:
-    """Compute the value of random scores: the best of all labels + ways - 1 classes is
-    a right one.
+    """Compute the share of hits of `n_way` for random scores.
+
+    Each of the labels + ways - 1 classes is then the best with the same probability.
     """
     return labels / (labels + ways - 1)
 
@@ -237,34 +297,42 @@ def n_way_chance(ways: int, labels: int) -> float:
 def consistency(
     seen: Tensor, generated: Tensor, rows: Tensor, is_of_neighbours: bool = False
 ) -> Tensor:
-    """Average the cosine of the frames of clips with each other: CLIP-pcc.
+    """Average the cosine similarity between the frames of a clip (CLIP-pcc).
 
-    Nothing is compared with the stimulus, and a still picture has the highest value, 1.
+    Reconstructions are not compared with the stimulus. A still picture has the highest
+    value, 1.
 
     Args:
         seen: Not used.
-        generated: Features of unit length, [B, F, D].
+        generated: Features [B, F, D] of unit length.
         rows: Not used.
-        is_of_neighbours: Whether pairs are one frame apart (Mind-Animator), or all
-            (NEURONS).
+        is_of_neighbours: True for pairs of successive frames (Mind-Animator), False for
+            all pairs of frames (NEURONS).
 
     Returns:
-        [B], float64; 1 for clips of one frame.
+        Mean cosines [B] in float64. 1 for clips of a single frame.
     """
-    # pairs of frames, all or neighbouring ones
-    count = generated.shape[1]
-    if count < 2:
+    n_frames = generated.shape[1]
+    if n_frames < 2:
         return torch.ones(len(generated), dtype=torch.float64)
-    cosines = generated.double() @ generated.double().transpose(1, 2)  # [B, F, F]
+    features = generated.double()
+    cosines = features @ features.transpose(1, 2)  # [B, F, F]
     if is_of_neighbours:
         return cosines.diagonal(1, 1, 2).mean(1)
-    first, second = torch.triu_indices(count, count, 1)
+    first, second = torch.triu_indices(n_frames, n_frames, 1)
     return cosines[:, first, second].mean(1)
 
 
 def frame_similarity(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Average the cosine of frames [B, F, D] with those of their own clips in [N, F,
-    D]; [B].
+    """Average the cosine similarity between the frames of two clips.
+
+    Args:
+        seen: Features [N, F, D] of the clips that were seen, of unit length.
+        generated: Features [B, F, D] of the reconstructions, of unit length.
+        rows: Row [B] in `seen` of the clip of each reconstruction.
+
+    Returns:
+        Mean cosines [B] over the frames, in float64.
     """
     return (seen[rows].double() * generated.double()).sum(-1).mean(1)
 
@@ -288,4 +356,4 @@ PARTS = {
     "epe": MetricPart(frames, end_point_error, "clip", MetricScale(0.0, None)),
     "motion_direction": MetricPart(displacement, direction, "clip", MetricScale()),
 }
-"""Metrics without a network, by the name that recipes and tables use."""
+"""Metrics of clips without a network, keyed by their name in recipes and tables."""
