@@ -135,7 +135,7 @@ def ssim(
 
 
 def two_way_identification(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Compute how often a reconstruction resembles its picture more than another picture.
+    """Compute how often a reconstruction is identified among two pictures.
 
     Args:
         seen: Standardised features [N, D] of the pictures, at least two.
