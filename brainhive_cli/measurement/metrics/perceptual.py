@@ -1,6 +1,4 @@
-"""Metrics of generated pictures by torchmetrics: LPIPS of pairs, FID and KID of
-distributions of features.
-"""
+"""Perceptual distances of generated pictures by torchmetrics: LPIPS, FID and KID."""
 
 import importlib
 import importlib.util
@@ -35,7 +33,7 @@ MODULES = {
     "LPIPS": ("torchmetrics.image.lpip",),
     "FID": ("torchmetrics.image.fid", "torch_fidelity"),
 }
-"""Library that each metric imports."""
+"""Modules that each metric imports."""
 INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
     "weights-inception-2015-12-05-6726825d.pth"
@@ -44,199 +42,250 @@ INCEPTION = (
 
 
 def inputs_of(metric: str) -> list[Input]:
-    """Look for the libraries and the weights of LPIPS or FID; no network is used."""
-    # libraries first, then weights; neither is fetched here
+    """Look for the libraries and the weights of a metric, without downloading.
+
+    Args:
+        metric: `LPIPS` or `FID`.
+    """
     error = find_error(partial(_require_libraries, metric))
+    libraries = Input(f"libraries of {metric}", error=error)
+    if metric == "LPIPS":
+        return [libraries, NETWORKS["alexnet"].find_input()]
     file = cached_file(INCEPTION)
-    way = f"curl -L --create-dirs -o {file} {INCEPTION}"
-    inception = Input.of_file([file] if file.is_file() else None, file, way)
-    weights = NETWORKS["alexnet"].find_input() if metric == "LPIPS" else inception
-    return [Input(f"libraries of {metric}", error=error), weights]
+    download_line = f"curl -L --create-dirs -o {file} {INCEPTION}"
+    found_files = [file] if file.is_file() else None
+    return [libraries, Input.of_file(found_files, file, download_line)]
 
 
-def lpips(true: Tensor, generated: Tensor, device: torch.device) -> Float64:
-    """Compute the perceptual distance [N] of pictures [N, 3, H, W] in 0..1 (arXiv
-    1801.03924, AlexNet).
+def lpips(seen: Tensor, generated: Tensor, device: torch.device) -> Float64:
+    """Compute the perceptual distance of pictures in the features of AlexNet (LPIPS).
+
+    Args:
+        seen: Pictures [N, 3, H, W] with values in 0..1.
+        generated: Reconstructions [N, 3, H, W] with values in 0..1.
+        device: Device of the network.
+
+    Returns:
+        Distances [N].
 
     Raises:
         MissingExtra: if torchmetrics is not installed.
         MissingData: if AlexNet's weights are not on this machine and cannot be fetched.
+
+    Source: Zhang et al. 2018 (arXiv 1801.03924).
     """
-    # LPIPS on AlexNet, whose weights are checked before the library reads them
     with _reading_weights("LPIPS"):
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
         metric = LearnedPerceptualImagePatchSimilarity(
-            "alex", reduction="none", normalize=True, **ALONE
+            "alex", reduction="none", normalize=True, **WITHOUT_SYNC
         )
     metric = metric.to(device)
 
-    # pair by pair, which bounds memory
-    values = [
-        metric(a[None].to(device), b[None].to(device))
-        for a, b in zip(generated, true, strict=True)
-    ]
-    return torch.cat([value.flatten() for value in values]).double().cpu().numpy()
+    # pairs are compared one at a time to limit memory
+    values = []
+    for reconstruction, picture in zip(generated, seen, strict=True):
+        value = metric(reconstruction[None].to(device), picture[None].to(device))
+        values.append(value.flatten())
+    return torch.cat(values).double().cpu().numpy()
 
 
 def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Load the InceptionV3 of FID: pictures [N, 3, H, W] in 0..1 to features [N, 2048].
+    """Load the InceptionV3 of FID.
+
+    Args:
+        device: Device of the network.
+
+    Returns:
+        A function that computes features [N, 2048] of pictures [N, 3, H, W] with values
+        in 0..1.
 
     Raises:
         MissingExtra: if torchmetrics or torch-fidelity is not installed.
-        MissingData: if its weights are not on this machine and cannot be fetched.
+        MissingData: if the weights are not on this machine and cannot be fetched.
     """
-    # torch-fidelity's port of FID's network, which takes bytes
     with _reading_weights("FID"):
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         network = NoTrainInceptionV3("inception-v3-compat", ["2048"])
     network = network.to(device)
+
+    # torch-fidelity's port of the network takes bytes
     return lambda pictures: network(pictures.mul(255).round().byte().to(device))
 
 
 @contextmanager
 def _reading_weights(metric: str) -> Iterator[None]:
-    """Fetch the weights of LPIPS or FID; what a library then raises about them becomes
-    one line.
+    """Fetch the weights of a metric and check them before a library reads them.
+
+    If the library raises an error while it reads them, the error becomes a short
+    message with a hint to download the file again.
+
+    Args:
+        metric: `LPIPS` or `FID`.
     """
     _require_libraries(metric)
-    path = (
-        NETWORKS["alexnet"].fetch()
-        if metric == "LPIPS"
-        else from_url(INCEPTION, "FID's InceptionV3")
-    )
-    read(path, refetch_hint(path))  # the libraries themselves would run code from it
+    if metric == "LPIPS":
+        path = NETWORKS["alexnet"].fetch()
+    else:
+        path = from_url(INCEPTION, "FID's InceptionV3")
+
+    # `read` refuses files with code, which the libraries would run
+    read(path, refetch_hint(path))
     with reading(path, refetch_hint(path)):
         yield
 
 
 def _require_libraries(metric: str) -> None:
-    """Import the libraries of LPIPS or FID; MissingExtra if one is not installed."""
-    # imported, not looked up: a broken installation counts as missing too
+    """Raise MissingExtra if a library of LPIPS or FID cannot be imported."""
+    # an import, unlike a look-up, also finds a broken installation
     try:
         for module in MODULES[metric]:
             importlib.import_module(module)
     except ImportError as error:
+        packages = [module.partition(".")[0] for module in MODULES[metric]]
         raise MissingExtra(
-            f"{metric} needs "
-            f"{' and '.join(m.partition('.')[0] for m in MODULES[metric])}",
-            install_line("metrics"),
+            f"{metric} needs {' and '.join(packages)}", install_line("metrics")
         ) from error
 
 
-FOLDS = 10
-"""Parts that are left out in turn for the interval."""
+N_FOLDS = 10
+"""Number of parts of the pictures, which are left out in turn for the interval."""
 JACKKNIFE = (
-    f"normal, by a jackknife that leaves out one of {FOLDS} parts of the pictures"
+    f"normal, by a jackknife that leaves out one of {N_FOLDS} parts of the pictures"
 )
 """Method of the interval."""
-ALONE: Any = {"sync_on_compute": False}
-"""One process computes; torchmetrics would have it wait for the others."""
+WITHOUT_SYNC: Any = {"sync_on_compute": False}
+"""Options of torchmetrics. Only one process computes the metric, so it must not wait
+for the others.
+"""
 
 
-def fid(true: Tensor, generated: Tensor) -> float:
-    """Compute the Fréchet distance of features [N, D] and [M, D] (arXiv 1706.08500), by
-    torchmetrics.
+def fid(seen: Tensor, generated: Tensor) -> float:
+    """Compute the Fréchet distance between two distributions of features (FID).
+
+    Args:
+        seen: Features [N, D] of pictures.
+        generated: Features [M, D] of generated pictures.
+
+    Source: Heusel et al. 2017 (arXiv 1706.08500).
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    return float(_compute_distance(FrechetInceptionDistance, true, generated))
+    return float(_compute_distance(FrechetInceptionDistance, seen, generated))
 
 
-def kid(true: Tensor, generated: Tensor) -> float:
-    """Compute the unbiased kernel distance of features [N, D] and [M, D] (arXiv
-    1801.01401).
+def kid(seen: Tensor, generated: Tensor) -> float:
+    """Compute the unbiased kernel distance between two distributions of features (KID).
+
+    Args:
+        seen: Features [N, D] of pictures.
+        generated: Features [M, D] of generated pictures.
+
+    Source: Binkowski et al. 2018 (arXiv 1801.01401).
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    # one subset of all features, so that nothing is drawn
-    count = min(len(true), len(generated))
-    options = {"subsets": 1, "subset_size": count}
-    return float(
-        _compute_distance(
-            KernelInceptionDistance, true[:count], generated[:count], **options
-        )[0]
+    # a single subset with all features, so that nothing is random
+    count = min(len(seen), len(generated))
+    distance, _ = _compute_distance(
+        KernelInceptionDistance,
+        seen[:count],
+        generated[:count],
+        subsets=1,
+        subset_size=count,
     )
+    return float(distance)
 
 
 def _compute_distance(
-    metric_class: Any, true: Tensor, generated: Tensor, **options: int
+    metric_class: Any, seen: Tensor, generated: Tensor, **options: int
 ) -> Any:
-    """Compute a metric of torchmetrics from features instead of pictures."""
-    # its network returns what it takes
-    identity = nn.Identity()
-    identity.num_features = true.shape[1]  # type: ignore[assignment]
-    # that KID keeps all features, which are here anyway
-    with warnings.catch_warnings(action="ignore"):
-        metric = metric_class(identity, **options, **ALONE)
+    """Compute a metric of torchmetrics from features instead of pictures.
 
-    # features of true pictures, then of generated ones
-    metric.to(true.device)
-    metric.update(true.float(), real=True)
+    Args:
+        metric_class: Class of the metric.
+        seen: Features [N, D] of pictures.
+        generated: Features [M, D] of generated pictures.
+        options: Further options of the class.
+    """
+    # the network of the metric returns its input
+    identity = nn.Identity()
+    identity.num_features = seen.shape[1]  # type: ignore[assignment]
+
+    # ignore KID's warning about memory, because the features are in memory anyway
+    with warnings.catch_warnings(action="ignore"):
+        metric = metric_class(identity, **options, **WITHOUT_SYNC)
+    metric.to(seen.device)
+    metric.update(seen.float(), real=True)
     metric.update(generated.float(), real=False)
     return metric.compute()
 
 
 def require_distances(count: int) -> None:
-    """Find out whether FID and KID of so many pictures can be measured.
+    """Raise an error if FID and KID cannot be measured.
+
+    Args:
+        count: Number of pictures.
 
     Raises:
         BrainhiveError: if there are too few pictures.
         MissingExtra: if torchmetrics is not installed.
     """
-    # each left-out part must hold two pictures at least
-    if count < 2 * FOLDS:
+    # each part must have at least two pictures
+    min_count = 2 * N_FOLDS
+    if count < min_count:
         raise BrainhiveError(
-            f"FID and KID of {count} pictures mean nothing",
-            f"fid_items={2 * FOLDS} at least (a fifth of the pictures at most is "
-            "kept); 5000 is usual",
+            f"FID and KID need at least {min_count} pictures, not {count}",
+            f"set fid_items to {min_count} or more; 5000 is usual (at most a fifth of "
+            "the pictures is used)",
         )
     if importlib.util.find_spec("torchmetrics") is None:
         raise MissingExtra("FID and KID need torchmetrics", install_line("metrics"))
 
 
 def measure_distances(
-    true: Tensor,
+    seen: Tensor,
     generated: Tensor,
     *,
     protocol: str,
     split: str,
     seeds: tuple[int, ...],
 ) -> list[Metric]:
-    """Measure FID and KID with 95 % intervals: a jackknife that leaves out a tenth of
-    the pictures in turn.
+    """Measure FID and KID with 95 % intervals.
+
+    The intervals come from a jackknife that leaves out a tenth of the pictures at a
+    time.
 
     Args:
-        true: Features of true pictures [N, D].
-        generated: Features of pictures generated from the same, [N, D].
-        protocol: Whose features.
-        split: Part of the data set.
-        seeds: Of the training.
+        seen: Features [N, D] of pictures.
+        generated: Features [N, D] of the pictures generated from the same stimuli.
+        protocol: Protocol of the metrics, which names the network of the features.
+        split: Split of the pictures.
+        seeds: Seeds of the training.
     """
-    fold = torch.arange(len(true)) % FOLDS
+    fold = torch.arange(len(seen)) % N_FOLDS
     metrics = []
     for name, distance in {"fid": fid, "kid": kid}.items():
-        # standard error by leaving out folds (Efron and Tibshirani, chapter 11)
-        value = distance(true, generated)
-        values = [
-            distance(true[fold != left_out], generated[fold != left_out])
-            for left_out in range(FOLDS)
-        ]
-        spread = float(np.sqrt((FOLDS - 1) * np.var(values)))
-        ends = (value - 1.96 * spread, value + 1.96 * spread)
-        metrics.append(
-            Metric(
-                name,
-                value,
-                len(true),
-                None,
-                None,
-                *ends,
-                seeds,
-                protocol,
-                split,
-                JACKKNIFE,
-            )
+        # standard error of the jackknife (Efron and Tibshirani, chapter 11)
+        value = distance(seen, generated)
+        values = []
+        for left_out in range(N_FOLDS):
+            is_kept = fold != left_out
+            values.append(distance(seen[is_kept], generated[is_kept]))
+        error = float(np.sqrt((N_FOLDS - 1) * np.var(values)))
+        metric = Metric(
+            name=name,
+            value=value,
+            n=len(seen),
+            pool=None,
+            chance=None,
+            low=value - 1.96 * error,
+            high=value + 1.96 * error,
+            seeds=seeds,
+            protocol=protocol,
+            split=split,
+            interval=JACKKNIFE,
         )
+        metrics.append(metric)
     return metrics

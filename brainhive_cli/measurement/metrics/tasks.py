@@ -1,6 +1,4 @@
-"""Task scores: masks, concepts and captions that were decoded, compared with what
-stimuli truly have.
-"""
+"""Scores of decoded masks, concepts and captions."""
 
 import importlib.util
 import re
@@ -20,210 +18,222 @@ DICE = "mask_dice"
 RECALL = "concept_recall"
 OBJECT = "caption_object"
 BLEU = {f"bleu_{order}": order for order in range(1, 5)}
-"""Longest n-grams by name."""
+"""Length of the longest n-grams of each BLEU score, by its name."""
 ROUGE = {"rouge_1": "rouge1", "rouge_l": "rougeL"}
-"""Our names to those of torchmetrics."""
-LIBRARIES = {**dict.fromkeys([*BLEU, *ROUGE], "torchmetrics"), "cider": "pycocoevalcap"}
-"""The library that each score of captions needs, both of the extra `captions`."""
-WORD = re.compile(r"\w+(?:['-]\w+)*")
-"""A word: hyphens and apostrophes stay inside of it."""
-MIN_PROBABILITY = 0.5
-"""Probability above which a pixel is the object's (NEURONS)."""
-SCALES = {
-    DICE: MetricScale(0.0, 1.0, ranks=False),
-    RECALL: MetricScale(0.0, 1.0, ranks=False),
-    OBJECT: MetricScale(0.0, 1.0, ranks=False),
-    **{
-        name: MetricScale(0.0, 10.0 if name == "cider" else 1.0, ranks=False)
-        for name in LIBRARIES
-    },
+"""Name in torchmetrics of each ROUGE score, by its name here."""
+CIDER = "cider"
+LIBRARIES = dict.fromkeys(list(BLEU) + list(ROUGE), "torchmetrics") | {
+    CIDER: "pycocoevalcap"
 }
-"""Items are not sorted by them: they are no scores of the pictures and clips that
-people are shown.
+"""Library of each caption score. Both libraries belong to the extra `captions`."""
+WORD = re.compile(r"\w+(?:['-]\w+)*")
+"""Matches a word, including its hyphens and apostrophes."""
+MIN_PROBABILITY = 0.5
+"""Probability above which a pixel belongs to the object (NEURONS)."""
+SHARE_SCALE = MetricScale(0.0, 1.0, ranks=False)
+"""Scale of scores from 0 to 1 that do not sort items."""
+SCALES = (
+    {DICE: SHARE_SCALE, RECALL: SHARE_SCALE, OBJECT: SHARE_SCALE}
+    | dict.fromkeys(LIBRARIES, SHARE_SCALE)
+    | {CIDER: MetricScale(0.0, 10.0, ranks=False)}
+)
+"""Scale of each score, by its name. Items are not sorted by these scores, because they
+do not measure the pictures and clips in the tables.
 """
 
 
-def dice(decoded: Tensor, true: Tensor) -> Float64:
-    """Compute the Dice coefficient of decoded masks with their stimuli's: 2 |A ∩ B| /
-    (|A| + |B|).
+def dice(decoded: Tensor, masks: Tensor) -> Float64:
+    """Compute the Dice coefficient of decoded masks.
+
+    The coefficient is 2 |A ∩ B| / (|A| + |B|), for the areas A and B of the object in
+    both masks.
 
     Args:
-        decoded: Probabilities [N, F, H, W]; a pixel is the object's above 0.5.
-        true: 1 where the object is, else 0, [N, F, H, W].
+        decoded: Probabilities [N, F, H, W] that a pixel belongs to the object.
+        masks: Masks [N, F, H, W] of the stimuli: 1 for pixels of the object, else 0.
 
     Returns:
-        [N], over all frames and pixels of an item; NaN of a stimulus without an object,
-        which has none.
+        Coefficients [N] over all frames and pixels. NaN if the stimulus has no object.
     """
-    # areas over all frames of an item
-    inside = (decoded > MIN_PROBABILITY).flatten(1)
-    object_mask = true.flatten(1).bool()
-    area = object_mask.sum(1)
-    values = (
-        2 * (inside & object_mask).sum(1, dtype=torch.float64) / (inside.sum(1) + area)
-    )
-    return values.where(area > 0, torch.nan).numpy()
+    is_decoded = (decoded > MIN_PROBABILITY).flatten(1)
+    is_object = masks.flatten(1).bool()
+    object_area = is_object.sum(1)
+    common_area = (is_decoded & is_object).sum(1, dtype=torch.float64)
+    values = 2 * common_area / (is_decoded.sum(1) + object_area)
+    return values.where(object_area > 0, torch.nan).numpy()
 
 
-def recall_concepts(likelihood: NDArray[np.floating[Any]], true: Bool) -> Float64:
-    """Find which concepts that a stimulus shows are among its k likeliest, k being how
-    many it shows.
+def recall_concepts(likelihood: NDArray[np.floating[Any]], is_shown: Bool) -> Float64:
+    """Mark the concepts of a stimulus that are among its k likeliest concepts.
 
-    Precision equals recall by this rule, so naming more concepts does not raise it, and
-    no threshold is set. A guess of k among K is right with the chance k / K. A model
-    that always names what is frequent is right more often without any signal: what
-    shuffled pairs score is the floor.
+    k is the number of concepts that the stimulus shows, so precision equals recall.
+    Naming more concepts does not raise the score, and no threshold is needed. The score
+    of a random guess is k / K. A model that always names the frequent concepts scores
+    more without any signal, so the floor is the score of shuffled pairs.
 
     Args:
-        likelihood: [N, K], on any scale; of equal ones the first come first.
-        true: Which concepts each stimulus shows, [N, K].
+        likelihood: Likelihood [N, K] of each concept, on any scale. Ties are broken by
+            the order of the concepts.
+        is_shown: Mask [N, K] of the concepts that each stimulus shows.
 
     Returns:
-        [N, K]: 1 where a concept is recalled, 0 where it is not, NaN where the stimulus
-        does not show it.
+        Values [N, K]: 1 if a concept is recalled, 0 if it is not, and NaN if the
+        stimulus does not show it.
     """
-    # rank of each concept by its likelihood, from 0
-    rank = np.argsort(np.argsort(-likelihood, 1, kind="stable"), 1)
-    return np.where(true, rank < true.sum(1, keepdims=True), np.nan)
+    ranks = np.argsort(np.argsort(-likelihood, 1, kind="stable"), 1)  # from 0
+    is_recalled = ranks < is_shown.sum(1, keepdims=True)
+    return np.where(is_shown, is_recalled, np.nan)
 
 
 def find_named_objects(texts: Sequence[str], objects: Sequence[str]) -> Float64:
-    """Find which captions name the object of their stimulus, as a word of its own or
-    several in a row.
+    """Mark the captions that name the object of their stimulus.
 
     Args:
-        texts: Captions, [N].
-        objects: Name of each stimulus' object, [N].
+        texts: Caption [N] of each stimulus.
+        objects: Name [N] of the object of each stimulus, of one or several words.
 
     Returns:
-        [N]: 1 where the caption names it, else 0.
+        Values [N]: 1 if the caption has all words of the name in a row, else 0.
     """
-    # blanks around words, so that no name matches inside of another word
-    captions, names = (
-        [f" {_split_words(text)} " for text in column] for column in (texts, objects)
-    )
-    return np.array(
-        [float(name in caption) for caption, name in zip(captions, names, strict=True)]
-    )
+    hits = []
+    for text, object_name in zip(texts, objects, strict=True):
+        # blanks keep a name from matching inside a word
+        caption = f" {_split_words(text)} "
+        hits.append(float(f" {_split_words(object_name)} " in caption))
+    return np.array(hits)
 
 
 def score_captions(
-    texts: Sequence[str], true: Sequence[Sequence[str]]
+    texts: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, Float64]:
-    """Compare captions with all true ones of their stimuli, by the metrics whose
-    library is installed.
+    """Compare captions with the reference captions of their stimuli.
 
-    Words are in lower case, without punctuation, as the tokenizer of COCO's evaluation
-    leaves them, which also separates clitics (man 's); hyphens and apostrophes stay
-    inside of words. BLEU: see `bleu`. ROUGE: F1 with the true caption that is nearest.
-    CIDEr: CIDEr-D of COCO's evaluation, 0 to 10, n-grams weighed by how few of these N
-    stimuli have them.
+    Captions are compared in lower case and without punctuation, as by the tokenizer of
+    COCO's evaluation. Unlike that tokenizer, hyphens and apostrophes stay inside words.
+
+    - BLEU is described at `bleu`.
+    - ROUGE is the F1 with the most similar reference.
+    - CIDEr is CIDEr-D of COCO's evaluation, from 0 to 10. The weight of an n-gram is
+      larger if fewer of the N stimuli have it.
 
     Args:
-        texts: [N].
-        true: At least one a stimulus, [N].
+        texts: Caption [N] of each stimulus.
+        references: Reference captions [N] of each stimulus, at least one.
 
     Returns:
-        [N] by metric; no CIDEr of one item, whose n-grams have no weight.
+        Values [N] by metric, for the metrics whose library is installed. A single item
+        has no CIDEr, because its n-grams have no weight.
     """
-    # words between single spaces, in lower case
-    written = [_split_words(text) for text in texts]
-    truths = [[_split_words(text) for text in references] for references in true]
+    captions = [_split_words(text) for text in texts]
+    split_references = []
+    for item_references in references:
+        split_references.append([_split_words(text) for text in item_references])
     values: dict[str, Float64] = {}
 
-    # n-grams and longest common subsequences, by torchmetrics
+    # BLEU and ROUGE
     if not find_missing_library("bleu_1"):
         from torchmetrics.functional.text import rouge_score
 
-        values |= bleu(written, truths)
+        values |= bleu(captions, split_references)
         for name, key in ROUGE.items():
-            scores = [
-                rouge_score(
-                    text,
-                    [references],
+            scores = []
+            for caption, item_references in zip(
+                captions, split_references, strict=True
+            ):
+                score = rouge_score(
+                    caption,
+                    [item_references],
                     rouge_keys=key,
                     normalizer=str,
                     tokenizer=str.split,
                 )
-                for text, references in zip(written, truths, strict=True)
-            ]
-            values[name] = np.array(
-                [float(score[f"{key}_fmeasure"]) for score in scores]
-            )
+                scores.append(float(score[f"{key}_fmeasure"]))
+            values[name] = np.array(scores)
 
-    # n-grams weighed by their rarity, by COCO's evaluation
-    if not find_missing_library("cider") and len(written) > 1:
+    # CIDEr
+    if not find_missing_library(CIDER) and len(captions) > 1:
         from pycocoevalcap.cider.cider import Cider
 
-        _, scores = Cider().compute_score(
-            dict(enumerate(truths)), {n: [t] for n, t in enumerate(written)}
-        )
-        values["cider"] = np.asarray(scores, np.float64)
+        captions_by_item = {item: [text] for item, text in enumerate(captions)}
+        references_by_item = dict(enumerate(split_references))
+        _, cider = Cider().compute_score(references_by_item, captions_by_item)
+        values[CIDER] = np.asarray(cider, np.float64)
     return values
 
 
 def _split_words(text: str) -> str:
+    """Return the words of a text in lower case, separated by single blanks."""
     return " ".join(WORD.findall(text.lower()))
 
 
-def bleu(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Float64]:
-    """Compute BLEU of all captions together, as papers give it, and share it out among
-    the items.
+def bleu(
+    texts: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, Float64]:
+    """Compute BLEU of all captions together, and the contribution of each item.
 
-    BLEU is a ratio of sums over items, no mean of items. The value of an item is the
-    BLEU of all plus what the item adds to it, N - 1 times the loss of leaving it out.
-    The mean of these values is the BLEU of all, and their variance its jackknife
-    variance, so that intervals and paired tests are of what is reported; that of one
-    item may lie outside of 0 to 1.
+    BLEU is a ratio of sums over items, not a mean over items. So the value of an item
+    is its jackknife pseudo-value: the BLEU of all items, plus N - 1 times the loss of
+    BLEU if the item is left out, relative to the mean loss. The mean of these values is
+    the BLEU of all items, and their variance gives its jackknife variance. The value of
+    a single item may lie outside 0 to 1.
 
     Args:
-        texts: Words between single spaces, [N].
-        true: At least one a stimulus, [N].
+        texts: Caption [N] of each stimulus, with single blanks between words.
+        references: Reference captions [N] of each stimulus, at least one.
 
     Returns:
-        [N] by metric, whose number is the longest n-grams.
+        Values [N] by metric. The number in a name is the length of the longest n-grams.
 
-    Source: Papineni et al. 2002, unsmoothed, with the nearest length; Efron and Stein
-    1981 (jackknife).
+    Source: Papineni et al. 2002, without smoothing and with the nearest length; Efron
+    and Stein 1981 (jackknife).
     """
     from torchmetrics.text import BLEUScore
 
-    # what BLEU sums up of each item: matching n-grams by length, all n-grams, and words
-    # of both
+    # counts of each item: matching n-grams and all n-grams by length, then the number
+    # of words in the caption and in the references
     longest = max(BLEU.values())
     metric = BLEUScore(n_gram=longest, compute_with_cache=False)
     counts = []
-    # one item at a time, so that the sums of others can be left out
-    for text, references in zip(texts, true, strict=True):
+    for text, item_references in zip(texts, references, strict=True):
         metric.reset()
-        metric.update([text], [references])
-        sizes = metric.preds_len, metric.target_len
-        counts.append(
-            torch.hstack((metric.numerator, metric.denominator, *sizes))
-            .double()
-            .numpy()
+        metric.update([text], [item_references])
+        item_counts = torch.hstack(
+            (
+                metric.numerator,
+                metric.denominator,
+                metric.preds_len,
+                metric.target_len,
+            )
         )
-    # of all, and without each
-    sums = np.sum(counts, 0) - np.stack([np.zeros_like(counts[0]), *counts])
+        counts.append(item_counts.double().numpy())
 
-    # BLEU of all items, and without each
+    # row 0 has the sums over all items, the other rows leave an item out
+    counts_of_item = np.stack(counts)
+    total = counts_of_item.sum(0)
+    sums = np.vstack([total, total - counts_of_item])  # [1 + N, counts]
+
+    # logarithms of the precision of n-grams and of the penalty for short captions
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = np.log(sums[:, :longest] / sums[:, longest:-2])  # [1 + N, n]
         brevity = np.minimum(0, 1 - sums[:, -1] / sums[:, -2])
 
-    # value of an item: BLEU of all plus what the item adds to it
     values = {}
     for name, order in BLEU.items():
-        score = np.nan_to_num(np.exp(brevity + precision[:, :order].mean(1)))
-        values[name] = score[0] + (len(counts) - 1) * (score[1:].mean() - score[1:])
+        log_score = brevity + precision[:, :order].mean(1)
+        score = np.nan_to_num(np.exp(log_score))  # [1 + N]
+        losses = score[1:].mean() - score[1:]
+        values[name] = score[0] + (len(counts) - 1) * losses
     return values
 
 
 def find_missing_library(metric: str) -> MissingExtra | None:
-    """Say how to install what a score needs; None if it is installed."""
-    if (
-        metric not in LIBRARIES
-        or importlib.util.find_spec(LIBRARIES[metric]) is not None
-    ):
+    """Find out if the library of a score is missing.
+
+    Returns:
+        An error that says how to install the library, or None if it is installed or not
+        needed.
+    """
+    library = LIBRARIES.get(metric)
+    if library is None or importlib.util.find_spec(library) is not None:
         return None
-    return MissingExtra(f"{metric} needs {LIBRARIES[metric]}", install_line("captions"))
+    return MissingExtra(f"{metric} needs {library}", install_line("captions"))
