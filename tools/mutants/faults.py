@@ -21,7 +21,7 @@ FAULTS = (
         "np.clip(count - subset_size - n_before, 0, None)",
         "np.clip(count - n_before, 0, None)",
     ),
-    Fault("(correlation < paired).double()", "(correlation > paired).double()"),
+    Fault("(correlations < paired_correlations).double()", "(correlation > paired).double()"),
     Fault("float(estimates.var(ddof=1)) / subjects", "0.0"),
     Fault("reach = stdtrit(dof, UPPER_QUANTILE) * error", "reach = error"),
     Fault(
