@@ -21,7 +21,10 @@ FAULTS = (
         "np.clip(count - subset_size - n_before, 0, None)",
         "np.clip(count - n_before, 0, None)",
     ),
-    Fault("(correlations < paired_correlations).double()", "(correlation > paired).double()"),
+    Fault(
+        "(correlations < paired_correlations).double()",
+        "(correlations > paired_correlations).double()",
+    ),
     Fault("float(estimates.var(ddof=1)) / subjects", "0.0"),
     Fault("reach = stdtrit(dof, UPPER_QUANTILE) * error", "reach = error"),
     Fault(

@@ -1,6 +1,4 @@
-"""The networks in whose features metrics compare pictures and clips, each loaded by its
-own library.
-"""
+"""Networks in whose features metrics compare pictures and clips."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,51 +37,57 @@ from brainhive_cli.measurement.metrics.video import (
     n_way_of_frames,
 )
 
-RIGHT_CLASSES = 3
-"""Classes of the stimulus that count as right in the field's definition (NEURONS,
-NeuroClips, MinD-Video).
+N_RIGHT_CLASSES = 3
+"""Number of a stimulus's classes that count as right in the usual definition of n-way
+classification (NEURONS, NeuroClips, MinD-Video).
 """
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of the colours that torchvision's networks and SwAV were
-trained with.
+IMAGENET_COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of red, green and blue in the training of torchvision's
+networks and SwAV.
 """
-OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-"""The same of CLIP."""
+CLIP_COLOURS = (
+    (0.48145466, 0.4578275, 0.40821073),
+    (0.26862954, 0.26130258, 0.27577711),
+)
+"""Mean and standard deviation of red, green and blue in the training of CLIP."""
+VIT_COLOURS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Mean and standard deviation of red, green and blue in the training of ViT."""
 VIT = "hub:google/vit-base-patch16-224"
 DINO = "hub:facebook/dino-vitb16"
 VIDEOMAE = "hub:MCG-NJU/videomae-base-finetuned-kinetics"
-FRAMES = 6
-"""Frames that VideoMAE is built for: those of a clip of cc2017 (NEURONS,
+FRAMES_PER_CLIP = 6
+"""Number of frames that VideoMAE takes. Clips of cc2017 have as many (NEURONS,
 NeuroClips).
 """
-HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""Mean and standard deviation of ViT's colours."""
 SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
-"""The file that `torch.hub.load("facebookresearch/swav:main", "resnet50")` fetches."""
+"""Address of the file that `torch.hub.load("facebookresearch/swav:main", "resnet50")`
+downloads.
+"""
 CLIP = "hub:openai/clip-vit-large-patch14"
 TEXT_FILES = ("config.json", "vocab.txt", "tokenizer_config.json")
-"""Files of networks that read or write text."""
+"""Files, besides the weights, of networks that read or write text."""
 
 Colours = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of red, green and blue."""
 
 
 @dataclass(frozen=True)
 class MetricNetwork:
-    """A network and the nodes whose outputs are compared.
+    """Network whose features are compared, before it is loaded.
 
     Attributes:
-        title: Its name for people.
-        side_px: Side of the square pictures that it takes.
-        outputs: Reads each output that is compared, by its node, from what the module
-            gives.
-        source: The address of its weights: a file's, or hub:OWNER/NAME.
-        load: Builds its module, of pictures [B, 3, side, side], from the path that
-            `fetch` returns.
-        colours: Mean and standard deviation that its pictures are normalised by.
-        takes_clips: Whether it takes clips [B, F, 3, side, side], and not their frames
-            one by one.
-        weights: The file at the hub.
-        files: Other files that it needs of the hub.
+        title: Name of the network in messages.
+        side_px: Side of the square pictures that the network takes.
+        outputs: Function that reads the features of each compared node from the output
+            of the module, keyed by node.
+        source: Address of the weights: a URL or `hub:OWNER/NAME`.
+        load: Function that builds the module from the path that `fetch` returns. The
+            module takes pictures [B, 3, side, side].
+        colours: Mean and standard deviation by which pictures are normalised.
+        takes_clips: True if the module takes clips [B, F, 3, side, side] instead of
+            pictures.
+        weights: Name of the weight file at the hub.
+        files: Names of the other files that are needed from the hub.
     """
 
     title: str
@@ -91,34 +95,40 @@ class MetricNetwork:
     outputs: Mapping[str, Callable[[Any], Tensor]]
     source: str
     load: Callable[[Path], nn.Module]
-    colours: Colours = IMAGENET
+    colours: Colours = IMAGENET_COLOURS
     takes_clips: bool = False
     weights: str = "model.safetensors"
     files: tuple[str, ...] = ("config.json",)
 
     def is_here(self) -> bool:
-        """Whether its weights are on this machine; no network is used."""
-        # weights at the hub need their configuration too
+        """Return True if all files are on this machine."""
         if self.source.startswith("hub:"):
             return bool(hub.find_weights(self.source, self.files, [self.weights]))
         return cached_file(self.source).is_file()
 
     def fetch(self) -> Path:
-        """Find its weights, downloading them if necessary; MissingData if they cannot
-        be had.
+        """Download the weights if they are not on this machine.
+
+        Returns:
+            The weight file, or the folder of a repository of the hub.
+
+        Raises:
+            MissingData: if the weights cannot be downloaded.
         """
         if self.source.startswith("hub:"):
-            # one file of weights, as repositories may hold several formats
+            # name the weight file, because repositories may have several formats
             return hub.folder(
                 self.source, allow=(*self.files, self.weights), local=self.is_here()
             )
         return from_url(self.source, self.title)
 
     def find_input(self) -> Input:
-        """Look for its weights; no network is used, and what they measure is left out
-        without them.
+        """Look for the weights without downloading.
+
+        Returns:
+            The weights as an optional input: without them, their metrics are left out.
+            If they are missing, it holds the command line that downloads them.
         """
-        # a missing file is described by the line that fetches it
         name = f"weights of {self.title}"
         scheme, _, repository = self.source.partition(":")
         if self.is_here():
@@ -128,17 +138,15 @@ class MetricNetwork:
             line = hub.download_line(repository, "model", files)
         else:
             line = f"curl -L --create-dirs -o {cached_file(self.source)} {self.source}"
-        return Input(
-            name, None, MissingData(f"the {name} are not here", line), is_optional=True
-        )
+        error = MissingData(f"the {name} are not here", line)
+        return Input(name, None, error, is_optional=True)
 
     def build(self, device: torch.device) -> "Features":
         """Load the network onto a device.
 
         Raises:
-            MissingData: if its weights are not there, cannot be fetched or are damaged.
+            MissingData: if the weights cannot be downloaded or are damaged.
         """
-        # a damaged file ends in one line, with the way to fetch it again
         path = self.fetch()
         with reading(f"{self.title} in {path}", refetch_hint(path)):
             module = self.load(path)
@@ -146,92 +154,117 @@ class MetricNetwork:
 
 
 class Features:
-    """Features of media by a loaded network, whose module takes normalised media."""
+    """Loaded network that computes features of media.
+
+    Args:
+        module: Module of the network. It takes normalised media.
+        network: Description of the network.
+        device: Device of the module.
+    """
 
     def __init__(
         self, module: nn.Module, network: MetricNetwork, device: torch.device
     ) -> None:
         self._module = module
         self._network = network
-        self._mean, self._std = (
-            torch.tensor(c, device=device).view(3, 1, 1) for c in network.colours
-        )
-        self._last: tuple[Tensor, dict[str, Tensor]] | None = None
+        mean, std = network.colours
+        self._mean = torch.tensor(mean, device=device).view(3, 1, 1)
+        self._std = torch.tensor(std, device=device).view(3, 1, 1)
+        self._last_media: Tensor | None = None
+        self._last_features: dict[str, Tensor] = {}
 
     @torch.inference_mode()
     def __call__(self, media: Tensor) -> dict[str, Tensor]:
-        """Compute features [B, D] by node of pictures [B, 3, H, W] in 0..1.
+        """Compute features of media.
 
-        Those of clips [B, F, 3, H, W] are [B, D], or [B, F, D] by a network of
-        pictures.
+        Args:
+            media: Pictures [B, 3, H, W] or clips [B, F, 3, H, W] with values in 0..1.
+
+        Returns:
+            Features by node: [B, D] of pictures. For clips, [B, D] if the network takes
+            clips, else [B, F, D].
         """
-        # frames are one batch of pictures, in the network's size and colours
-        clips = media.shape[:-3]
+        # resize and normalise all frames as a batch of pictures
         network = self._network
-        pictures = (
-            resize(media.reshape(-1, *media.shape[-3:]), network.side_px) - self._mean
-        ) / self._std
-        computed = self._module(
-            pictures.unflatten(0, clips) if network.takes_clips else pictures
-        )
-        flat = {
-            node: read_output(computed).flatten(1)
-            for node, read_output in network.outputs.items()
-        }
-        # outputs of clips have no axis of frames
+        batch_shape = media.shape[:-3]
+        frames = resize(media.reshape(-1, *media.shape[-3:]), network.side_px)
+        pictures = (frames - self._mean) / self._std
         if network.takes_clips:
-            return flat
-        return {n: values.unflatten(0, clips) for n, values in flat.items()}
+            pictures = pictures.unflatten(0, batch_shape)
+        output = self._module(pictures)
+
+        features = {}
+        for node, read_output in network.outputs.items():
+            values = read_output(output).flatten(1)
+            if not network.takes_clips:
+                values = values.unflatten(0, batch_shape)
+            features[node] = values
+        return features
 
     def compute_node(
         self, media: Tensor, *, node: str, prepare: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Compute the prepared features of one node; all nodes share one pass over the
-        same media.
+        """Compute the features of a node.
+
+        The features of the last media are kept, because metrics ask for several nodes
+        of the same media in turn.
+
+        Args:
+            media: Media, as in `__call__`.
+            node: Name of the node.
+            prepare: Function that is applied to the features.
         """
-        # metrics ask node by node for the same media, so the last outputs are
-        # remembered
-        if self._last is None or self._last[0] is not media:
-            self._last = media, self(media)
-        return prepare(self._last[1][node])
+        if self._last_media is not media:
+            self._last_features = self(media)
+            self._last_media = media
+        return prepare(self._last_features[node])
 
 
 def _torchvision(
     name: str, weights: str, title: str, side_px: int, file: str, nodes: Sequence[str]
 ) -> MetricNetwork:
-    """Describe a network of torchvision, which is imported when it is needed."""
+    """Describe a network of torchvision.
+
+    Args:
+        name: Name of the model in torchvision.
+        weights: Name of the weights in torchvision.
+        title: Name of the network in messages.
+        side_px: Side of the square pictures that the network takes.
+        file: Name of the weight file.
+        nodes: Names of the nodes whose outputs are compared.
+    """
 
     def load(path: Path) -> nn.Module:
         from torchvision.models import get_model
 
-        read(path, refetch_hint(path))  # torchvision itself would run code from it
+        # `read` refuses a file with code, which torchvision would run
+        read(path, refetch_hint(path))
         return _cut(get_model(name, weights=weights), nodes)
 
-    outputs = {node: itemgetter(node) for node in nodes}
     return MetricNetwork(
-        title, side_px, outputs, f"https://download.pytorch.org/models/{file}", load
+        title=title,
+        side_px=side_px,
+        outputs={node: itemgetter(node) for node in nodes},
+        source=f"https://download.pytorch.org/models/{file}",
+        load=load,
     )
 
 
 def _swav(path: Path) -> nn.Module:
-    """Load SwAV, a ResNet-50."""
+    """Load SwAV, a ResNet-50 with another head, without the head."""
     from torchvision.models import resnet50
 
-    # a ResNet-50 without its head, as SwAV has another one
     model = resnet50()
     model.fc = nn.Identity()  # type: ignore[assignment]
-    needed = model.state_dict()
-    saved = read(path, refetch_hint(path))
-    model.load_state_dict(
-        {name: value for name, value in saved.items() if name in needed}
-    )
+    model_state = model.state_dict()
+    saved_state = read(path, refetch_hint(path))
+    state = {name: value for name, value in saved_state.items() if name in model_state}
+    model.load_state_dict(state)
     return _cut(model, ["avgpool"])
 
 
 def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
-    """Make a network return the outputs of some of its nodes, and compute no
-    further.
-    """
+    """Return a module that computes only the outputs of some nodes, keyed by node."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
     return create_feature_extractor(
@@ -240,37 +273,42 @@ def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
 
 
 def refetch_hint(path: Path) -> str:
-    """Say what to do about a damaged file, which would be read again."""
+    """Return the hint for a damaged file."""
     return f"delete {path} and fetch it again"
 
 
 def cached_file(url: str) -> Path:
-    """Return where torch's hub keeps a file."""
+    """Return the path of a file in the cache of torch's hub."""
     return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
 
 
 def from_url(url: str, title: str) -> Path:
-    """Find a file in torch's hub cache, or fetch it unless the hub is switched off."""
+    """Find a file in the cache of torch's hub, or download it.
+
+    Args:
+        url: Address of the file.
+        title: Name of the network in messages.
+
+    Raises:
+        MissingData: if the file cannot be downloaded, or HF_HUB_OFFLINE is set.
+    """
     from huggingface_hub import constants
 
-    # the file lies where torch's hub itself would put it
     path = cached_file(url)
     if path.is_file():
         return path
-
-    # a machine that is told to stay offline fetches nothing
-    way = f"on a machine with a network: curl -L --create-dirs -o {path} {url}"
+    hint = f"on a machine with a network: curl -L --create-dirs -o {path} {url}"
     if constants.HF_HUB_OFFLINE:
-        raise MissingData(f"the weights of {title} are not on this machine", way)
+        raise MissingData(f"the weights of {title} are not on this machine", hint)
 
-    # torchvision's files are named after their digests
+    # the names of torchvision's files end in their digests
     digest = path.stem.rpartition("-")[2] if "-" in path.stem else None
     os.makedirs(path.parent, exist_ok=True)
     try:
         torch.hub.download_url_to_file(url, str(path), digest, progress=False)
-    except (OSError, RuntimeError) as error:  # no network; a digest that differs
+    except (OSError, RuntimeError) as error:  # a RuntimeError if the digest differs
         raise MissingData(
-            f"the weights of {title} are not on this machine: {first_line(error)}", way
+            f"the weights of {title} are not on this machine: {first_line(error)}", hint
         ) from error
     return path
 
@@ -285,33 +323,59 @@ def _transformer(
     takes_clips: bool = False,
     **options: Any,
 ) -> MetricNetwork:
-    """Describe a network of transformers: a class of it, and functions that read its
-    outputs by node.
-    """
+    """Describe a network of transformers that takes pictures of 224 px.
 
-    # transformers' networks take 224 px, whatever their class
-    load = partial(_load_pretrained, kind, **options)
+    Args:
+        title: Name of the network in messages.
+        source: Address of the repository, `hub:OWNER/NAME`.
+        kind: Name of the class in transformers.
+        colours: Mean and standard deviation by which pictures are normalised.
+        outputs: Function that reads the features of each node from the output.
+        weights: Name of the weight file.
+        takes_clips: True if the network takes clips instead of pictures.
+        options: Further arguments of `from_pretrained`.
+    """
     return MetricNetwork(
-        title, 224, outputs, source, load, colours, takes_clips, weights
+        title=title,
+        side_px=224,
+        outputs=outputs,
+        source=source,
+        load=partial(_load_pretrained, kind, **options),
+        colours=colours,
+        takes_clips=takes_clips,
+        weights=weights,
     )
 
 
 def _load_pretrained(kind: str, folder: Path, **options: Any) -> Any:
-    """Load a network of transformers by its class; ValueError if weights are absent."""
+    """Load a network of transformers in float32.
+
+    Args:
+        kind: Name of the class in transformers.
+        folder: Folder with the weights and the configuration.
+        options: Further arguments of `from_pretrained`.
+
+    Raises:
+        ValueError: if the file lacks weights.
+    """
     import transformers
 
-    with console.mute_libraries():  # a file may hold more, as CLIP's a text tower
-        network, report = getattr(transformers, kind).from_pretrained(
+    # a library warns of weights that are not used, such as CLIP's text encoder
+    network_class = getattr(transformers, kind)
+    with console.mute_libraries():
+        network, report = network_class.from_pretrained(
             folder, output_loading_info=True, dtype=torch.float32, **options
         )
-    # weights that the file lacks would be random, and give no error by themselves
-    if absent := report["missing_keys"]:
-        raise ValueError(describe_match(absent, len(network.state_dict())))
+
+    # missing weights would be random, without an error of the library
+    missing_names = report["missing_keys"]
+    if missing_names:
+        raise ValueError(describe_match(missing_names, len(network.state_dict())))
     return network
 
 
 def _load_detector(folder: Path) -> nn.Module:
-    """Load MM-Grounding-DINO with the categories that it looks for."""
+    """Load MM-Grounding-DINO as a detector of SEED's categories."""
     from transformers import BertTokenizer
 
     network = _load_pretrained("MMGroundingDinoForObjectDetection", folder)
@@ -319,18 +383,21 @@ def _load_detector(folder: Path) -> nn.Module:
 
 
 def _load_captioner(folder: Path) -> nn.Module:
-    """Load GIT with the sentence encoder that reads its captions."""
+    """Load GIT with MiniLM, the sentence encoder that reads its captions."""
     from transformers import BertTokenizer
 
     reader = NETWORKS["minilm"]
-    folders = folder, reader.fetch()
-    git = _load_pretrained("GitForCausalLM", folder)
-    networks = git, reader.load(folders[1]).eval()
-    return CaptionEmbeddings(*networks, *map(BertTokenizer.from_pretrained, folders))
+    reader_folder = reader.fetch()
+    return CaptionEmbeddings(
+        captioner=_load_pretrained("GitForCausalLM", folder),
+        reader=reader.load(reader_folder).eval(),
+        tokenizer=BertTokenizer.from_pretrained(folder),
+        reader_tokenizer=BertTokenizer.from_pretrained(reader_folder),
+    )
 
 
 def normalise(features: Tensor) -> Tensor:
-    """Bring features [..., D] to unit length."""
+    """Scale features [..., D] to unit length, in float32."""
     return functional.normalize(features.detach().float(), dim=-1)
 
 
@@ -355,7 +422,7 @@ NETWORKS = {
         "CLIP ViT-L/14",
         CLIP,
         "CLIPVisionModelWithProjection",
-        OPENAI,
+        CLIP_COLOURS,
         {"embedding": lambda computed: computed.image_embeds},
     ),
     "effnet": _torchvision(
@@ -371,27 +438,27 @@ NETWORKS = {
         "ViT-B/16",
         VIT,
         "ViTForImageClassification",
-        HALVES,
+        VIT_COLOURS,
         {"logits": lambda computed: computed.logits},
     ),
     "videomae": _transformer(
         "VideoMAE",
         VIDEOMAE,
         "VideoMAEForVideoClassification",
-        IMAGENET,
+        IMAGENET_COLOURS,
         {
             "logits": lambda computed: computed.logits,
             "features": lambda computed: computed.hidden_states[-1].mean(1),
         },
         takes_clips=True,
-        num_frames=FRAMES,
+        num_frames=FRAMES_PER_CLIP,
         output_hidden_states=True,
     ),
     "dino": _transformer(
         "DINO ViT-B/16",
         DINO,
         "ViTModel",
-        IMAGENET,
+        IMAGENET_COLOURS,
         {"class token": lambda computed: computed.last_hidden_state[:, 0]},
         "pytorch_model.bin",
         add_pooling_layer=False,
@@ -410,7 +477,7 @@ NETWORKS = {
         {"caption": normalise},
         "hub:microsoft/git-large-coco",
         _load_captioner,
-        OPENAI,
+        CLIP_COLOURS,
         files=TEXT_FILES,
     ),
     "minilm": MetricNetwork(
@@ -422,18 +489,41 @@ NETWORKS = {
         files=TEXT_FILES,
     ),
 }
-"""Pictures' have the sizes of the `mindeye2` protocol's evaluation code (arXiv
-2403.11207); others the colours of their repositories' preprocessor_config.json:
-VideoMAE's class has others by default.
+"""Networks by key. Sizes of pictures come from the evaluation code of the `mindeye2`
+protocol (arXiv 2403.11207). Networks of transformers have the colours of the file
+preprocessor_config.json in their repositories, because VideoMAE's class has others by
+default.
 """
 
 
 def _classify(compare: Callable[..., Tensor], ways: int, labels: int) -> MetricPart:
-    """Describe n-way classification by a network's logits."""
+    """Describe n-way classification by the logits of a network.
+
+    Args:
+        compare: `n_way` or `n_way_of_frames`.
+        ways: Number of classes in a trial.
+        labels: Number of right classes.
+    """
     scale = MetricScale(0.0, 1.0, chance=n_way_chance(ways, labels), pool=ways)
     return MetricPart(
-        Tensor.float, partial(compare, ways=ways, labels=labels), "clip", scale
+        features=Tensor.float,
+        compare=partial(compare, ways=ways, labels=labels),
+        medium="clip",
+        scale=scale,
     )
+
+
+def _list_classifications() -> dict[str, tuple[str, str, MetricPart]]:
+    """Describe the n-way classifications of clips, as in `FEATURE_METRICS`."""
+    networks = (("video", "videomae", n_way), ("frame", "vit", n_way_of_frames))
+    definitions = (("", N_RIGHT_CLASSES), ("_strict", 1))
+    metrics = {}
+    for medium, network, compare in networks:
+        for ending, labels in definitions:
+            for ways in (2, 50):
+                part = _classify(compare, ways, labels)
+                metrics[f"{medium}_{ways}way{ending}"] = (network, "logits", part)
+    return metrics
 
 
 IDENTIFICATION = MetricPart(
@@ -459,19 +549,7 @@ FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
         MetricPart(Tensor.float, object_f1, scale=MetricScale(0.0)),
     ),
     "cap_sim": ("git", "caption", MetricPart(normalise, correlation)),
-    **{
-        f"{what}_{ways}way{ending}": (
-            network,
-            "logits",
-            _classify(compare, ways, labels),
-        )
-        for what, network, compare in (
-            ("video", "videomae", n_way),
-            ("frame", "vit", n_way_of_frames),
-        )
-        for ending, labels in (("", RIGHT_CLASSES), ("_strict", 1))
-        for ways in (2, 50)
-    },
+    **_list_classifications(),
     "videomae": ("videomae", "features", replace(IDENTIFICATION, medium="clip")),
     "dino": ("dino", "class token", MetricPart(normalise, frame_similarity, "clip")),
     "clip_pcc": ("clip", "embedding", CONSISTENCY),
@@ -481,27 +559,35 @@ FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
         replace(CONSISTENCY, compare=partial(consistency, is_of_neighbours=True)),
     ),
 }
-"""Network, node and metric by the name that recipes use; its `features` prepares what
-the node gives.
+"""Network, node and metric, keyed by the metric's name in recipes. `features` of the
+metric takes the features of the node, until `parts_of` replaces it.
 """
 
 
 def parts_of(
     name: str, metrics: Iterable[str], device: torch.device
 ) -> dict[str, MetricPart]:
-    """Load a network by its key, and bind the metrics that are computed in its
-    features.
+    """Load a network, and describe the metrics of its features.
+
+    Args:
+        name: Key of the network in `NETWORKS`.
+        metrics: Names of the metrics in `FEATURE_METRICS`.
+        device: Device of the network.
+
+    Returns:
+        Metrics by name, whose `features` take media.
 
     Raises:
-        MissingData: if its weights are not there, cannot be fetched or are damaged.
+        MissingData: if the weights cannot be downloaded or are damaged.
     """
-    # one function for each node and way of preparing it, which its metrics share
+    # metrics with the same features must have the same function, so that the features
+    # are computed once
     loaded = NETWORKS[name].build(device)
-    bound = dict[Any, Callable[..., Tensor]]()
+    functions = dict[Any, Callable[..., Tensor]]()
     parts = {}
     for metric in metrics:
         _, node, part = FEATURE_METRICS[metric]
         compute = partial(loaded.compute_node, node=node, prepare=part.features)
-        features = bound.setdefault((node, part.features), compute)
+        features = functions.setdefault((node, part.features), compute)
         parts[metric] = replace(part, features=features)
     return parts

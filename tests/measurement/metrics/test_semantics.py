@@ -9,7 +9,7 @@ from torch import Tensor
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.measurement.metrics.image import resize
 from brainhive_cli.measurement.metrics.networks import (
-    IMAGENET,
+    IMAGENET_COLOURS,
     NETWORKS,
     OPENAI,
     normalise,
@@ -106,7 +106,7 @@ def test_a_category_has_the_score_of_its_best_box_over_its_tokens(hub_cache):
     tokenizer = tf.BertTokenizer.from_pretrained(folder)
     ids = tokenizer(PROMPT, return_tensors="pt").input_ids
     detector = tf.MMGroundingDinoForObjectDetection.from_pretrained(folder).eval()
-    mean, std = (torch.tensor(colour).view(3, 1, 1) for colour in IMAGENET)
+    mean, std = (torch.tensor(colour).view(3, 1, 1) for colour in IMAGENET_COLOURS)
     with torch.no_grad():
         found = detector(
             pixel_values=(resize(pictures(2), 800) - mean) / std,
