@@ -377,7 +377,9 @@ def _show_result(result: Any, as_json: bool) -> None:
         return
 
     # tables and files
-    shown_tables = result.tables if result.shown is None else result.shown
+    shown_tables = (
+        result.tables if result.printed_tables is None else result.printed_tables
+    )
     for table in shown_tables:
         console.show_table(table)
     for name, path in result.files.items():
@@ -391,7 +393,7 @@ def _show_result(result: Any, as_json: bool) -> None:
     # The finding with its caveats. A command without tables writes it to stderr,
     # because programs may read its stdout.
     if finding:
-        write = console.say if result.shown == () else console.show_text
+        write = console.say if result.printed_tables == () else console.show_text
         write(finding, *sentences.explain_caveats(result.metrics))
     folder = Path.cwd() if result.folder == Path() else result.folder
     console.say(f"folder: {folder}")

@@ -21,7 +21,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from brainhive_cli.core import console, documents, foreign_code, hub
-from brainhive_cli.core.command import Input, describe_missing, require
+from brainhive_cli.core.command import Input, describe_missing, require_inputs
 from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import (
     BrainhiveError,
@@ -110,7 +110,7 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     if common["check"]:
         missing = describe_missing(inputs)
         return _show_scripts(steps, missing, download_lines, common["json"])
-    require(inputs)
+    require_inputs(inputs)
     if download_lines:
         raise MissingData(
             "compute nodes have no internet, and some inputs are not downloaded yet",

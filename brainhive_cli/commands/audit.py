@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from brainhive_cli.core.command import Input, Result, collect
+from brainhive_cli.core.command import Input, Result, collect_inputs
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.key_types import OneRun
 from brainhive_cli.core.launch import Launch
@@ -32,7 +32,7 @@ def inputs(recipe: Recipe) -> list[Input]:
         open_result(folder)
         return [Input(str(folder))]
 
-    return collect(list_folder)
+    return collect_inputs(list_folder)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.cells import announce, claiming
-from brainhive_cli.core.command import Result, require
+from brainhive_cli.core.command import Result, require_inputs
 from brainhive_cli.core.errors import BrainhiveError, Line
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
@@ -37,7 +37,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """
     with console.progress("listing pictures"):
         job = Job.resolve(recipe, launch, again)
-        require(job.inputs())
+        require_inputs(job.inputs())
     job.report_unread()
 
     # A cell is a set of stores that are filled together. A worker claims it by the file

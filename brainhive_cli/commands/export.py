@@ -11,7 +11,7 @@ import torch
 from pydantic import BeforeValidator, Field
 
 from brainhive_cli.core import console, weights
-from brainhive_cli.core.command import Input, Result, collect
+from brainhive_cli.core.command import Input, Result, collect_inputs
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.key_types import NameList, OneRun, split_commas
@@ -130,7 +130,7 @@ def inputs(recipe: Recipe) -> list[Input]:
         _open_trained_model(recipe)
         return [Input(recipe.align_run or "the newest run")]
 
-    return collect(list_run)
+    return collect_inputs(list_run)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.archives import choose_destination, find_archive_suffix, unpack
-from brainhive_cli.core.command import Input, Result, collect
+from brainhive_cli.core.command import Input, Result, collect_inputs
 from brainhive_cli.core.errors import Line, MissingData, RecipeError
 from brainhive_cli.core.files import require_free_space
 from brainhive_cli.core.key_types import NameList

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import Int64, UInt64
-from brainhive_cli.core.command import Input, Result, collect
+from brainhive_cli.core.command import Input, Result, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.key_types import NameList
@@ -304,7 +304,7 @@ def inputs(recipe: Recipe) -> list[Input]:
         partial(_list_vectors, recipe, files, splits, config)
         for config in recipe.encoders
     ]
-    return collect(*sources)
+    return collect_inputs(*sources)
 
 
 def _list_vectors(

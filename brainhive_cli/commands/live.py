@@ -23,7 +23,7 @@ from brainhive_cli.core.artifacts import (
     SheetRow,
     SheetTile,
 )
-from brainhive_cli.core.command import Input, Result, collect
+from brainhive_cli.core.command import Input, Result, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.facts import LiveFacts
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
@@ -122,7 +122,7 @@ class LiveRun(Job, RunJob):
 
     def inputs(self) -> list[Input]:
         """List the run, the stream and the weights of the generator."""
-        return collect(super().inputs, self._list_weights)
+        return collect_inputs(super().inputs, self._list_weights)
 
     def _list_weights(self) -> list[Input]:
         """List the prior and the weights of the generator."""
@@ -157,7 +157,7 @@ class LiveRun(Job, RunJob):
         tables = _make_tables(measurements)
         if self.recipe.lines:
             # stdout has only the lines of the results, so no table is shown
-            return Result(folder, tables, measurements, shown=())
+            return Result(folder, tables, measurements, printed_tables=())
         session = folder / SESSION
         files = {"session": session} if session.is_dir() else {}
         return Result(folder, tables, measurements, files)

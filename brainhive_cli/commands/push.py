@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import Field
 
 from brainhive_cli.core import console, documents, runs
-from brainhive_cli.core.command import Input, Result, collect
+from brainhive_cli.core.command import Input, Result, collect_inputs
 from brainhive_cli.core.errors import (
     BrainhiveError,
     Line,

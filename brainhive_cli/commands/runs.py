@@ -15,7 +15,7 @@ from pydantic import Field
 
 from brainhive_cli.core import console
 from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.command import Input, Result, digests_of
+from brainhive_cli.core.command import Input, Result, map_digests
 from brainhive_cli.core.driver import LOCK, is_in_use
 from brainhive_cli.core.errors import (
     BrainhiveError,
@@ -502,7 +502,7 @@ def _verify(
     environment = launch.describe_environment()
     _, pinned_versions = job.pin_versions()
     environment |= environment["versions"]
-    environment |= digests_of(job.inputs()) | pinned_versions
+    environment |= map_digests(job.inputs()) | pinned_versions
     run_environment |= run_environment.get("versions", {}) | job.recipe.digests
     environment_differences = []
     for key, value in environment.items():

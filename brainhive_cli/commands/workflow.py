@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, cast, get_args
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from brainhive_cli.core import console, driver, hub, jobs
-from brainhive_cli.core.command import Input, Result, collect, read_paces
+from brainhive_cli.core.command import Input, Result, collect_inputs, read_paces
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, Unfinished
 from brainhive_cli.core.facts import RetrievalFacts, WorkflowFacts
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary, key_work
@@ -458,7 +458,7 @@ def inputs(recipe: Recipe) -> list[Input]:
         duration = console.write_duration(sum(known_s))
         note = f"about {duration} for {len(known_s)} of {len(expected_s)} steps"
         step_states.append(Input("remaining time", note=note))
-    return collect(lambda: step_states, lambda: step_inputs)
+    return collect_inputs(lambda: step_states, lambda: step_inputs)
 
 
 def _estimate_duration(

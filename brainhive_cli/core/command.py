@@ -1,5 +1,7 @@
-"""Contract of a command: inputs that it reads, its result, and the pace of its work, by
-which `--check` knows time and memory.
+"""Inputs, results and pace of commands.
+
+The pace of a command is its time per unit of work. `--check` estimates the time of a
+command from the pace of the last run of the same kind.
 """
 
 import json
@@ -18,29 +20,28 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, add_footnotes
 from brainhive_cli.core.tables import Table
 
-PACE = "pace.json"
-"""The file below the runs that keeps the pace of finished work, by what was done
-where.
-"""
+PACE_FILE = "pace.json"
+"""File in the folder of runs that stores the pace of finished work."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """One thing that a command reads.
+    """A file, folder, model or library that a command reads.
 
     Attributes:
-        name: What it is.
-        reference: What recipes name it by, where that is not its name.
-        digest: Of its content, where that is part of the fingerprint of the command's
-            run.
-        size: Bytes to get, where they are known; None of what is here.
-        error: Why it cannot be used, with the line that gets it; None of what is here,
-            and of what the command fetches by itself.
-        line: The line that fetches it ahead of the command, where that was not done
-            yet.
-        is_optional: Whether the command does without.
-        note: What is said of it instead of its state: nothing is missing of what has a
-            note.
+        name: Name of the input.
+        size: Size of the download in bytes. None if the input exists, or if the size is
+            unknown.
+        error: Error that says why the input cannot be used, with a hint on how to get
+            it. None if the input exists, or if the command downloads it.
+        line: Command line that downloads the input before the command needs it. Empty
+            if nothing needs to be downloaded.
+        is_optional: True if the command also runs without the input.
+        note: Text that is shown instead of the state. An input with a note is not
+            missing.
+        reference: Name of the input in recipes. Empty if it is `name`.
+        digest: Digest of the content. Empty if the content is not part of the
+            fingerprint of the command's run.
     """
 
     name: str
@@ -57,33 +58,37 @@ class Input:
         cls,
         present: Sequence[Path] | Path | None,
         path: Path,
-        way: str,
+        hint: str,
         size: int | None = None,
     ) -> Self:
-        """Describe files of a publisher, by those that are here and the path where
-        they are expected.
+        """Describe published files as an input.
+
+        Args:
+            present: Files on this machine. None or empty if there are no files.
+            path: Path where the files are expected.
+            hint: Advice for the user if there are no files.
+            size: Size of the download in bytes.
         """
         files = [present] if isinstance(present, Path) else present or []
-        error = find_unfetched(files) if files else MissingData(f"no {path}", way)
+        error = find_unfetched(files) if files else MissingData(f"no {path}", hint)
         return cls(make_portable(str(path)), size if error else None, error)
 
     @property
     def is_missing(self) -> bool:
-        """Whether somebody has to get it before the command can run."""
+        """True if the user must provide the input before the command can run."""
         return self.error is not None and not self.is_optional and not self.note
 
     @property
     def state(self) -> str:
-        """State in words."""
-        # the first that applies: a note, an absence, a download
+        """State for people. A note wins over "missing", which wins over a download."""
         if self.note:
             return self.note
         if self.error is not None:
-            return "missing; done without" if self.is_optional else "missing"
+            return "missing (optional)" if self.is_optional else "missing"
         return "to download" if self.size else "here"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the input as a JSON object."""
         line = self.error.hint if self.error is not None else self.line
         return {
             "what": self.name,
@@ -93,115 +98,135 @@ class Input:
         }
 
 
-def digests_of(inputs: Iterable[Input]) -> dict[str, str]:
-    """Give the digests of those whose content is part of a fingerprint, by what recipes
-    name them.
+def map_digests(inputs: Iterable[Input]) -> dict[str, str]:
+    """Collect the digests of inputs for a fingerprint.
+
+    Returns:
+        Digests, keyed by the names of the inputs in recipes. Inputs without a digest
+        are left out.
     """
-    return {one.reference or one.name: one.digest for one in inputs if one.digest}
+    digests = {}
+    for item in inputs:
+        if item.digest:
+            digests[item.reference or item.name] = item.digest
+    return digests
 
 
-def require(inputs: Iterable[Input]) -> None:
-    """Raise the error of the first that is missing."""
-    for one in inputs:
-        if one.error is not None and one.is_missing:
-            raise one.error
+def require_inputs(inputs: Iterable[Input]) -> None:
+    """Raise the error of the first input that is missing, if any.
+
+    Raises:
+        BrainhiveError: if an input is missing.
+    """
+    for item in inputs:
+        if item.error is not None and item.is_missing:
+            raise item.error
 
 
-def collect(
+def collect_inputs(
     *sources: Callable[[], Iterable[Input]], checks: Iterable[Callable[[], Any]] = ()
 ) -> list[Input]:
-    """List the inputs of several sources, each once.
+    """Collect the inputs of several sources without duplicates.
+
+    If a source or a check raises an error, the error becomes an input that is missing.
+    An error that a required input already has is not repeated.
 
     Args:
-        sources: List them; an error that one raises is an absent input.
-        checks: Open what is listed; an error that none of the inputs has is an absent
-            input, too.
+        sources: Functions that list inputs.
+        checks: Functions that open the inputs. They are called after all sources.
+
+    Returns:
+        Inputs with distinct names. The first input of a name wins.
     """
-    # by name, as several sources may list the same input
-    listed: dict[str, Input] = {}
-    # checks come last, since they open what the sources list
-    every: list[Callable[[], Iterable[Input]]] = [
-        *sources,
-        *(partial(_open, check) for check in checks),
-    ]
-    for look in every:
+    functions: list[Callable[[], Iterable[Input]]] = list(sources)
+    for check in checks:
+        functions.append(partial(_run_check, check))
+    inputs_by_name: dict[str, Input] = {}
+    for list_inputs in functions:
         try:
-            inputs = [*look()]
+            new_inputs = list(list_inputs())
         except BrainhiveError as error:
-            # an error that a needed input has already is the same absence
-            known = {
-                one.error.message
-                for one in listed.values()
-                if one.error is not None and not one.is_optional
-            }
-            inputs = (
-                [] if error.message in known else [Input(error.message, None, error)]
-            )
-        for one in inputs:
-            listed.setdefault(one.name, one)
-    return [*listed.values()]
+            new_inputs = []
+            if not _is_reported(error, inputs_by_name.values()):
+                new_inputs.append(Input(error.message, error=error))
+        for item in new_inputs:
+            inputs_by_name.setdefault(item.name, item)
+    return list(inputs_by_name.values())
 
 
-def _open(check: Callable[[], Any]) -> list[Input]:
+def _run_check(check: Callable[[], Any]) -> list[Input]:
+    """Call a check, which lists no inputs."""
     check()
     return []
 
 
-def describe_missing(inputs: Iterable[Input]) -> list[str]:
-    """Write a line for each way to get what is missing: the first that it gets, and how
-    many more.
-    """
-    # messages by the way out that they share, each once and in order
-    way_messages: dict[str, dict[str, None]] = {}
-    errors = [one.error for one in inputs if one.error is not None and one.is_missing]
-    # problems of another kind come before missing data
-    for error in sorted(errors, key=lambda error: isinstance(error, MissingData)):
-        way_messages.setdefault(error.hint or error.message, {})[error.message] = None
+def _is_reported(error: BrainhiveError, inputs: Iterable[Input]) -> bool:
+    """Return True if a required input has an error with the same message."""
+    for item in inputs:
+        if item.error is None or item.is_optional:
+            continue
+        if item.error.message == error.message:
+            return True
+    return False
 
-    # a line for each way out
-    written = []
-    for way, (first, *further) in way_messages.items():
-        rest = f", and {len(further)} more" if further else ""
-        written.append(f"{first}{rest} ({way})" if way != first else first)
-    return written
+
+def describe_missing(inputs: Iterable[Input]) -> list[str]:
+    """Describe missing inputs, with one line for all inputs that have the same hint.
+
+    Returns:
+        Lines with the first missing input, the number of further inputs, and the hint.
+    """
+    # invalid values are more urgent than missing data
+    errors = [
+        item.error for item in inputs if item.error is not None and item.is_missing
+    ]
+    errors.sort(key=lambda error: isinstance(error, MissingData))
+    messages_by_hint: dict[str, list[str]] = {}
+    for error in errors:
+        messages = messages_by_hint.setdefault(error.hint or error.message, [])
+        if error.message not in messages:
+            messages.append(error.message)
+
+    lines = []
+    for hint, messages in messages_by_hint.items():
+        line = messages[0]
+        if len(messages) > 1:
+            line += f", and {len(messages) - 1} more"
+        if hint != messages[0]:
+            line += f" ({hint})"
+        lines.append(line)
+    return lines
 
 
 def tabulate(
     inputs: Iterable[Input], published: Mapping[str, Mapping[str, Any]]
 ) -> Table:
-    """Lay inputs out for people, as rows below one another where a terminal is narrow.
+    """Make a table of inputs. On a narrow terminal, each row becomes a list.
 
     Args:
-        inputs: What is listed.
-        published: Licence and size (`gb`) of published weights, by name.
+        inputs: Inputs.
+        published: Licence and size (`gb`) of published weights, keyed by name.
     """
     rows = []
-    for one in inputs:
-        # licence and size matter for what is still to be fetched
-        known = published.get(one.name, {}) if one.state != "here" else {}
-        size = one.size or round(known.get("gb", 0) * 1e9)
-        rows.append(
-            (
-                one.name,
-                console.size(size) if size else "–",
-                one.state,
-                known.get("licence", "–"),
-            )
-        )
+    for item in inputs:
+        # licence and size matter only for inputs that are not on this machine
+        facts = published.get(item.name, {}) if item.state != "here" else {}
+        size = item.size or round(facts.get("gb", 0) * 1e9)
+        size_text = console.size(size) if size else "–"
+        rows.append((item.name, size_text, item.state, facts.get("licence", "–")))
     return Table("Inputs", ("what", "size", "state", "licence"), rows, is_list=True)
 
 
 @dataclass(frozen=True)
 class Work:
-    """An amount of work, whose time and memory `--check` takes from the last work of
-    the same kind.
+    """An amount of work, from which `--check` estimates time and memory.
 
     Attributes:
-        kind: What decides how long a unit takes.
+        kind: Kind of the work. All units of a kind take the same time.
         count: Number of units.
-        unit: What is counted.
-        seconds: How long it took, where that is not the time of the whole command.
-        cells: Number of cells that several workers can take one by one.
+        unit: Name of the units, such as "epochs".
+        seconds: Duration of the work. None if it is the duration of the whole command.
+        cells: Number of cells that workers can compute separately.
     """
 
     kind: str
@@ -211,62 +236,68 @@ class Work:
     cells: int = 1
 
     def key(self, command: str, device: str, processes: int = 1) -> str:
-        """Name the pace of this work."""
-        return (
-            f"{command}, {self.kind}, on "
-            f"{f'{processes} × ' if processes > 1 else ''}{device}"
-        )
+        """Return the key under which the pace of this work is stored."""
+        process_count = f"{processes} × " if processes > 1 else ""
+        return f"{command}, {self.kind}, on {process_count}{device}"
 
     def remember(self, runs: Path, key: str, seconds: float, peak_bytes: int) -> None:
-        """Keep how long a unit took and how much memory was in use, instead of what was
-        known before.
+        """Store the pace of this work, in place of an earlier pace.
+
+        Args:
+            runs: Folder of runs.
+            key: Key of the pace (see `key`).
+            seconds: Duration of the work.
+            peak_bytes: Largest memory in use, in bytes.
         """
-        # paces of other kinds of work stay in the file
-        paces = {**read_paces(runs), key: (seconds / self.count, peak_bytes)}
-        with atomic_write(runs / PACE) as part:
-            part.write_text(json.dumps(paces, indent=2), "utf-8")
+        # the file also stores the paces of other kinds of work
+        paces = read_paces(runs)
+        paces[key] = (seconds / self.count, peak_bytes)
+        with atomic_write(runs / PACE_FILE) as temporary:
+            temporary.write_text(json.dumps(paces, indent=2), "utf-8")
 
     def describe(self) -> str:
-        """Name the number of units, and of the cells that they belong to."""
+        """Describe the number of units and cells, as in "1,200 epochs in 3 cells"."""
         cells = f" in {self.cells:,} cells" if 1 < self.cells < self.count else ""
         return f"{self.count:,} {self.unit}{cells}"
 
     def estimate(self, runs: Path, key: str) -> dict[str, str]:
-        """Write the time, and the memory where work of the same kind was done on this
-        device before.
+        """Estimate time and memory from the last work of the same kind.
+
+        Args:
+            runs: Folder of runs.
+            key: Key of the pace (see `key`).
+
+        Returns:
+            Texts keyed by "time" and "memory". Only a text for "time" if no work of the
+            same kind was done on this device before.
         """
-        # the pace of the last run of this kind, if there was one
         amount = self.describe()
-        if (pace := read_paces(runs).get(key)) is None:
-            return {
-                "time": (
-                    f"{amount}; how long is known after the first run of this kind on "
-                    "this device"
-                )
-            }
+        pace = read_paces(runs).get(key)
+        if pace is None:
+            time = f"unknown until a first run of this kind on this device ({amount})"
+            return {"time": time}
 
         # time scales with the amount of work, the peak of memory does not
-        seconds, peak_bytes = pace
-        total, unit = map(console.write_duration, (seconds * self.count, seconds))
-        return {
-            "time": (
-                f"about {total}: {amount}, each {unit} in the last run of this kind"
-            ),
-            "memory": (
-                f"{console.size(peak_bytes)}, the most in the last run of this kind"
-            ),
-        }
+        unit_s, peak_bytes = pace
+        total = console.write_duration(unit_s * self.count)
+        unit = console.write_duration(unit_s)
+        time = f"about {total}: {amount}, each {unit} in the last run of this kind"
+        memory = f"up to {console.size(peak_bytes)} in the last run of this kind"
+        return {"time": time, "memory": memory}
 
 
 def read_paces(runs: Path) -> dict[str, tuple[float, int]]:
-    """Read the paces of finished work below a folder of runs; none of a damaged file.
+    """Read the stored paces of finished work.
 
-    A pace is the seconds of a unit, and the most bytes in use: of a GPU by tensors,
-    else by the process.
+    Args:
+        runs: Folder of runs.
+
+    Returns:
+        Seconds per unit and peak of memory in bytes, keyed as by `Work.key`. Empty if
+        the file is missing or damaged, because an estimate is not worth an error.
     """
-    # an estimate is not worth an error
     with suppress(BrainhiveError):
-        return documents.read(runs / PACE, dict[str, tuple[float, int]])
+        return documents.read(runs / PACE_FILE, dict[str, tuple[float, int]])
     return {}
 
 
@@ -275,17 +306,16 @@ class Result:
     """Result of a command.
 
     Attributes:
-        folder: The run folder, or where the stores lie.
+        folder: Run folder, or folder of the stores.
         tables: Results as tables.
-        details: What programs read of a command that measures nothing, as plain values.
-        work: What was done this time, from start to end; its pace is kept for later
-            estimates.
-        shown: Those of the tables that are printed, where not all are: what was asked
-            for.
-        metrics: What `--json` prints together with the tables.
-        files: Pictures and pages for people, by name.
-        hint: The command that usually comes next.
-        exit_code: What the command ends with; not 0 when what it checked failed.
+        metrics: Metrics of the run, which `--json` prints together with the tables.
+        files: Figures and pages for people, keyed by name.
+        hint: Command that usually comes next.
+        exit_code: Exit code of the command. It is not 0 if a check failed.
+        printed_tables: Tables that are printed, if the user asked only for some. None
+            if all tables are printed.
+        work: Work of this call. Its pace is stored for later estimates.
+        details: Plain values for programs, from a command without metrics.
     """
 
     folder: Path
@@ -294,41 +324,43 @@ class Result:
     files: dict[str, Path] = field(default_factory=dict)
     hint: Hint = ""
     exit_code: int = 0
-    shown: tuple[Table, ...] | None = None
+    printed_tables: tuple[Table, ...] | None = None
     work: Work | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Write the hint, and add the caveats of what was measured to the note of every
-        table.
+        """Complete the hint, and add the caveats of the metrics to the notes of tables.
 
-        Tables of a sweep or a workflow have them already, each those of its variant or
+        The tables of a sweep or a workflow already have the caveats of their variant or
         step.
         """
-        # completed now, by the options of the line that is running
+        # a hint depends on the options of the present command line
         object.__setattr__(self, "hint", str(self.hint))
         facts = self.metrics.facts
-
-        # caveats go into every note, unless tables have those of their variant or step
         if facts.variants or isinstance(facts, WorkflowFacts):
             return
-        for name in ("tables", "shown"):
-            if (tables := getattr(self, name)) is not None:
-                noted = [
-                    replace(table, note=add_footnotes(table.note, facts.caveats))
-                    for table in tables
-                ]
-                object.__setattr__(self, name, tuple(noted))
+        tables = [_add_caveats(table, facts.caveats) for table in self.tables]
+        object.__setattr__(self, "tables", tuple(tables))
+        if self.printed_tables is not None:
+            tables = [
+                _add_caveats(table, facts.caveats) for table in self.printed_tables
+            ]
+            object.__setattr__(self, "printed_tables", tuple(tables))
 
     def __repr__(self) -> str:
-        """Name it in one line."""
+        """Return a short text with the folder."""
         return f"Result({str(self.folder)!r})"
 
     def keep_pace(
         self, command: str, launch: Launch, runs: Path, seconds: float
     ) -> None:
-        """Keep the pace of what was done, for the estimate of the next; `seconds` are
-        of the whole command.
+        """Store the pace of the work of this call, for later estimates.
+
+        Args:
+            command: Name of the command.
+            launch: Processes that did the work. Only the main process stores the pace.
+            runs: Folder of runs.
+            seconds: Duration of the whole command.
         """
         if self.work and launch.is_main and not launch.is_read_only:
             from brainhive_cli.core import device_memory
@@ -339,7 +371,7 @@ class Result:
             device_memory.reset_peak(launch.device)  # for the next step of a workflow
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the result as a JSON document."""
+        """Return the result as a JSON object."""
         return {
             "folder": str(self.folder),
             "tables": [table.as_dict() for table in self.tables],
@@ -348,3 +380,8 @@ class Result:
             "files": {name: str(path) for name, path in self.files.items()},
             "next": self.hint,
         }
+
+
+def _add_caveats(table: Table, caveats: Iterable[str]) -> Table:
+    """Add caveats to the note of a table."""
+    return replace(table, note=add_footnotes(table.note, caveats))

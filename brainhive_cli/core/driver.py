@@ -17,7 +17,7 @@ from types import MappingProxyType
 from brainhive_cli.core import artifacts, console, trackers
 from brainhive_cli.core.cells import CELLS, Finished, announce, claiming, read_cells
 from brainhive_cli.core.claims import Claim, is_held, is_own, name_worker
-from brainhive_cli.core.command import Result, Work, digests_of, require
+from brainhive_cli.core.command import Result, Work, map_digests, require_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.files import (
     make_portable,
@@ -134,7 +134,7 @@ def run(
 
 def is_finished(command: str, job: RunJob) -> bool:
     """Return True if the run of a job is finished. Nothing is downloaded."""
-    digests = digests_of(job.inputs())
+    digests = map_digests(job.inputs())
     _, path = _locate(command, job.label, job.recipe, False, digests)
     return RunFolder(path).is_finished
 
@@ -184,24 +184,24 @@ def _prepare(
     Raises:
         BrainhiveError: if an input is missing or does not fit.
     """
-    require(trackers.list_inputs(job.recipe.run.trackers))
+    require_inputs(trackers.list_inputs(job.recipe.run.trackers))
     inputs = list(job.inputs())
     try:
         job, versions = job.pin_versions()
     except MissingData:
         # the error of a listed input says more
-        require(inputs)
+        require_inputs(inputs)
         raise
-    digests = digests_of(inputs) | versions
+    digests = map_digests(inputs) | versions
     _, path = _locate(command, job.label, job.recipe, again, digests)
     if launch.is_read_only or launch.run_on_main(lambda: RunFolder(path).is_finished):
         return job, digests
-    require(inputs)
+    require_inputs(inputs)
 
     # created inputs are checked as well
     job.check()
     job.prepare(launch)
-    new_digests = digests_of(job.inputs()) | versions
+    new_digests = map_digests(job.inputs()) | versions
     if new_digests != digests:
         job.check()
     return job, new_digests

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from brainhive_cli.core import trackers
 from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.cells import Finished
-from brainhive_cli.core.command import Input, Result, Work, collect
+from brainhive_cli.core.command import Input, Result, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric
@@ -53,7 +53,7 @@ class Job:
 
     def list_inputs(self) -> list[Input]:
         """List the inputs and the trackers, and the errors of `check` as inputs."""
-        return collect(
+        return collect_inputs(
             partial(trackers.list_inputs, self.recipe.run.trackers),
             self.inputs,
             checks=[self.check],
@@ -122,7 +122,7 @@ class UnresolvedJob(Job):
     def list_inputs(self) -> list[Input]:
         """List the missing input, the trackers and the inputs that are known."""
         missing_input = Input(self.error.message, error=self.error)
-        return collect(
+        return collect_inputs(
             partial(trackers.list_inputs, self.recipe.run.trackers),
             lambda: [missing_input],
             self.list_known_inputs,
@@ -305,7 +305,7 @@ class RunJob(Job):
     def list_inputs(self) -> list[Input]:
         """List the inputs of this run and of the runs that it is compared with."""
         other_sources = [partial(Job.list_inputs, job) for job in self.compared_jobs]
-        return collect(super().list_inputs, *other_sources)
+        return collect_inputs(super().list_inputs, *other_sources)
 
     def choose_logged_metrics(self, measurements: Measurements) -> LoggedMetrics:
         """Choose the metrics of a finished run that trackers log."""

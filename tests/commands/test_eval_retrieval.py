@@ -12,7 +12,7 @@ import torch
 from brainhive_cli import aligner
 from brainhive_cli.commands import eval_retrieval
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.command import require
+from brainhive_cli.core.command import require_inputs
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.jobs import OpenRun, list_inputs
 from brainhive_cli.core.launch import Launch

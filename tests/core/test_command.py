@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from brainhive_cli.core.command import (
-    PACE,
+    PACE_FILE,
     Input,
     Result,
     Work,
-    collect,
-    digests_of,
+    collect_inputs,
+    map_digests,
     read_paces,
-    require,
+    require_inputs,
     tabulate,
 )
 from brainhive_cli.core.errors import MissingData, RecipeError, find_error
@@ -66,19 +66,21 @@ def test_files_of_a_publisher_are_here_absent_or_not_fetched(
 
 def test_digests_are_named_as_recipes_name_their_content() -> None:
     inputs = [Input("a"), Input("b", digest="1"), Input("c", reference="r", digest="2")]
-    assert digests_of(inputs) == {"b": "1", "r": "2"}
+    assert map_digests(inputs) == {"b": "1", "r": "2"}
 
 
 def test_the_first_missing_input_is_the_error() -> None:
-    require([Input("a"), absent("b", is_optional=True), absent("c", note="later")])
+    require_inputs(
+        [Input("a"), absent("b", is_optional=True), absent("c", note="later")]
+    )
     with pytest.raises(MissingData) as caught:
-        require([absent("a", is_optional=True), absent("b"), absent("c")])
+        require_inputs([absent("a", is_optional=True), absent("b"), absent("c")])
     assert caught.value.message == "b"
 
 
 def test_inputs_of_several_sources_are_listed_once() -> None:
     error, other = MissingData("no b"), RecipeError("no c")
-    listed = collect(
+    listed = collect_inputs(
         lambda: [Input("a"), Input("b", None, error)],
         lambda: [Input("a", 3)],
         lambda: fail(other),
@@ -86,14 +88,14 @@ def test_inputs_of_several_sources_are_listed_once() -> None:
     )
     assert [one.name for one in listed] == ["a", "b", "no c"]
     assert listed[0].size is None and listed[2].error is other
-    order = [*collect(lambda: [], checks=[lambda: fail(error)])]
+    order = [*collect_inputs(lambda: [], checks=[lambda: fail(error)])]
     assert order == [Input("no b", None, error)]
 
 
 def test_an_optional_absence_does_not_hide_a_needed_one() -> None:
     error = MissingData("no folder")
     pictures = Input("pictures", None, error, is_optional=True)
-    optional, needed = collect(lambda: [pictures], checks=[lambda: fail(error)])
+    optional, needed = collect_inputs(lambda: [pictures], checks=[lambda: fail(error)])
     assert not optional.is_missing and needed.is_missing
 
 
@@ -129,7 +131,7 @@ def test_work_is_named_and_counted(tmp_path: Path) -> None:
     work.remember(tmp_path, "first", 2400.0, 5)
     work.remember(tmp_path, "second", 600.0, 7)
     assert read_paces(tmp_path) == {"first": (2.0, 5), "second": (0.5, 7)}
-    assert [path.name for path in tmp_path.iterdir()] == [PACE]
+    assert [path.name for path in tmp_path.iterdir()] == [PACE_FILE]
 
 
 def test_the_key_of_work_names_command_device_and_processes() -> None:
@@ -147,7 +149,11 @@ def result_of(facts: Facts, **fields: Any) -> Result:
     """A result with two tables, of which one is printed."""
     tables = (Table("T", ("a",), [], note="note"), Table("U", ("a",), []))
     return Result(
-        Path("run"), tables, Measurements(facts=facts), shown=tables[1:], **fields
+        Path("run"),
+        tables,
+        Measurements(facts=facts),
+        printed_tables=tables[1:],
+        **fields,
     )
 
 
@@ -157,8 +163,11 @@ def test_tables_of_a_result_have_its_caveats() -> None:
         "note † simulated",
         "† simulated",
     ]
-    assert result.shown is not None and result.shown[0].note == "† simulated"
-    assert Result(Path("run")).shown is None
+    assert (
+        result.printed_tables is not None
+        and result.printed_tables[0].note == "† simulated"
+    )
+    assert Result(Path("run")).printed_tables is None
     variants = {"a": Variant(), "b": Variant()}
     for facts in (
         Facts(caveats=[SIMULATED], variants=variants),

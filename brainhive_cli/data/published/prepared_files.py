@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from brainhive_cli.core.command import Input, require
+from brainhive_cli.core.command import Input, require_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.recordings.contract import list_subjects
 from brainhive_cli.data.signals.trials import Trials
@@ -101,7 +101,7 @@ class PreparedFiles:
         """Find the files of a subject by name; refuse missing ones, and several where
         one is read.
         """
-        require(self.inputs(subject))
+        require_inputs(self.inputs(subject))
         files = {name: self._match(name, subject) for name in self.patterns}
         for name, paths in files.items():
             # only the user knows which of several files is meant

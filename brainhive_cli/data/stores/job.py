@@ -17,7 +17,7 @@ from pydantic import Field
 
 from brainhive_cli.core import console, documents, parts
 from brainhive_cli.core.cells import claiming
-from brainhive_cli.core.command import Input, Work, collect
+from brainhive_cli.core.command import Input, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import make_portable
 from brainhive_cli.core.jobs import Job as CommandJob
@@ -139,7 +139,7 @@ class Job(CommandJob):
         def describe(subject: int) -> list[Input]:
             return [Input(f"subject {subject}", note=self._describe(subject))]
 
-        return collect(
+        return collect_inputs(
             lambda: [file for subject in due for file in list_files(subject)],
             *(partial(describe, subject) for subject in self.subjects),
         )

@@ -10,7 +10,7 @@ import numpy as np
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import UInt64
 from brainhive_cli.core.cells import claiming
-from brainhive_cli.core.command import Input, require
+from brainhive_cli.core.command import Input, require_inputs
 from brainhive_cli.core.errors import Line, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
@@ -216,7 +216,7 @@ class Recordings:
                 both missing.
         """
         # all recordings must be there before the first store is written
-        require(self.inputs(subjects))
+        require_inputs(self.inputs(subjects))
         launch.run_on_main(
             partial(self._write_missing, subjects, launch.single_process)
         )

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.cells import WORKERS
-from brainhive_cli.core.command import Input, Work, collect
+from brainhive_cli.core.command import Input, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
 from brainhive_cli.core.jobs import Job as CommandJob
 from brainhive_cli.core.key_types import NameList
@@ -136,7 +136,7 @@ class Job(CommandJob):
         """List the files of the stimuli, and the weights of encoders whose stores are
         not all done.
         """
-        return collect(
+        return collect_inputs(
             self._list_files, self._list_weights, checks=[self._build_encoders]
         )
 

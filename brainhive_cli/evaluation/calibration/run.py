@@ -179,5 +179,5 @@ class CalibrationRun(Job, RunJob):
             tables,
             run.folder.measurements(),
             hint=Line("report", path),
-            shown=tables[:2],
+            printed_tables=tables[:2],
         )

@@ -11,7 +11,7 @@ from typing import Self
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.command import Input, require
+from brainhive_cli.core.command import Input, require_inputs
 from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import (
     BrainhiveError,
@@ -298,7 +298,7 @@ class Job:
         # the table of the recipe names pictures of the gallery
         if recipe.events:
             table = locate(recipe.events)
-            require([find_table(table)])
+            require_inputs([find_table(table)])
             names = read(table)
             where = f"the gallery, {self.align.dataset.name}, {recipe.gallery}"
             names[0].require_pictures(where)

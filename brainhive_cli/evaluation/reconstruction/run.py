@@ -10,7 +10,7 @@ from typing import Self
 import torch
 
 from brainhive_cli.core import driver, parts
-from brainhive_cli.core.command import Input, Result, Work, collect
+from brainhive_cli.core.command import Input, Result, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.facts import ReconstructionFacts, cite, flatten
 from brainhive_cli.core.jobs import CellStage, LoggedMetrics, OpenRun, RunJob, Summary
@@ -92,7 +92,7 @@ class ScoredRun(RunJob):
         def list_runs() -> list[Input]:
             return [Input(f"run {run.path.name}") for run in self.runs_to_compare]
 
-        return collect(super().list_inputs, list_runs)
+        return collect_inputs(super().list_inputs, list_runs)
 
     def check(self) -> None:
         """Find the runs to compare with."""
@@ -428,7 +428,7 @@ class ReconstructionSweep(RunJob):
 
     def list_inputs(self) -> list[Input]:
         """List the inputs of all variants, and the runs to compare with."""
-        return collect(*(job.list_inputs for job in self.jobs.values()))
+        return collect_inputs(*(job.list_inputs for job in self.jobs.values()))
 
     def count_work(self) -> Work:
         """Count the media of all variants."""

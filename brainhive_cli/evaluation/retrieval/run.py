@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from brainhive_cli.core import console, driver, weights
-from brainhive_cli.core.command import Input, Result, collect
+from brainhive_cli.core.command import Input, Result, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, Line
 from brainhive_cli.core.facts import RIDGE_RECIPE, Baseline, RetrievalFacts
 from brainhive_cli.core.files import locate_stored
@@ -52,7 +52,7 @@ class RetrievalRun(Job, RunJob):
 
     def list_inputs(self) -> list[Input]:
         """List the inputs, and the pictures of the sheet."""
-        return collect(super().list_inputs, self.list_pictures)
+        return collect_inputs(super().list_inputs, self.list_pictures)
 
     def check(self) -> None:
         """Refuse what does not fit, unless it was measured before."""
@@ -122,10 +122,13 @@ class RetrievalRun(Job, RunJob):
                 sweep_tables(of_variants, measurements)
                 for of_variants in (
                     {label: result.tables for label, result in results.items()},
-                    {label: result.shown or () for label, result in results.items()},
+                    {
+                        label: result.printed_tables or ()
+                        for label, result in results.items()
+                    },
                 )
             )
-            return Result(path, tables, measurements, shown=shown)
+            return Result(path, tables, measurements, printed_tables=shown)
 
         # stored references become paths on this machine
         measurements = run.folder.measurements()
@@ -147,7 +150,7 @@ class RetrievalRun(Job, RunJob):
         tables, requested = (
             tuple(lay_out(measurements, parts)) for parts in (None, REQUESTED)
         )
-        return Result(path, tables, measurements, hint=hint, shown=requested)
+        return Result(path, tables, measurements, hint=hint, printed_tables=requested)
 
     def choose_logged_metrics(self, measurements: Measurements) -> LoggedMetrics:
         """Choose the metrics of both directions; variants log their own."""

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.command import Input, Result, Work, collect
+from brainhive_cli.core.command import Input, Result, Work, collect_inputs
 from brainhive_cli.core.errors import (
     BrainhiveError,
     Line,
@@ -101,7 +101,7 @@ class PriorRun(RunJob):
                 return list(recipe.prior.inputs())
             return [priors.find_input(source)]
 
-        return collect(
+        return collect_inputs(
             list_files,
             self._list_stores,
             self._list_encoders,

@@ -17,7 +17,7 @@ def test_an_input_is_here_missing_to_download_done_without_or_noted() -> None:
         (Input("a"), "here", False),
         (Input("a", 3), "to download", False),
         (absent("a"), "missing", True),
-        (absent("a", is_optional=True), "missing; done without", False),
+        (absent("a", is_optional=True), "missing (optional)", False),
         (absent("a", note="for embed"), "for embed", False),
     ):
         assert one.state.startswith(state) and one.is_missing == is_missing

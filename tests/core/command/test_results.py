@@ -11,17 +11,16 @@ KEY = WORK.key("train-align", "cpu")
 def test_time_and_memory_are_estimated_from_the_last_work_of_the_same_kind(
     tmp_path: Path,
 ) -> None:
-    assert "after the first run of this kind" in WORK.estimate(tmp_path, KEY)["time"]
+    unknown = WORK.estimate(tmp_path, KEY)
+    assert [*unknown] == ["time"] and "200 epochs" in unknown["time"]
     for seconds in (50.0, 100.0):
         Work("demo, nice", 50, "epochs").remember(
             tmp_path, KEY, seconds, int(3e7 * seconds)
         )
     shown = WORK.estimate(tmp_path, KEY)
-    assert (
-        shown["time"]
-        == "about 7 min: 200 epochs, each 2 s in the last run of this kind"
-    )
-    assert shown["memory"] == "3.0 GB, the most in the last run of this kind"
+    for fact in ("7 min", "200 epochs", "2 s"):
+        assert fact in shown["time"]
+    assert "3.0 GB" in shown["memory"]
     other = Work("demo, atm", 1, "epochs")
     assert [*other.estimate(tmp_path, other.key("train-align", "cpu"))] == ["time"]
 

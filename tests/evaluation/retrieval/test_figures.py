@@ -141,5 +141,5 @@ def test_a_check_lists_the_pictures_that_only_the_sheet_needs(dataset: Dataset) 
     assert list_pictures(dataset, sheet_rows=0) == []
 
     change_images(dataset, missing=MissingData("not fetched"))
-    assert [state for _, state in list_pictures(dataset)] == ["missing; done without"]
+    assert [state for _, state in list_pictures(dataset)] == ["missing (optional)"]
     assert len(list_pictures(dataset, gallery="train+test")) == 2

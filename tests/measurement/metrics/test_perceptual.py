@@ -64,7 +64,7 @@ def test_weights_that_are_not_here_are_told_with_their_place(
 
     assert [one.state for one in inputs_of("LPIPS")] == [
         "here",
-        "missing; done without",
+        "missing (optional)",
     ]
     with pytest.raises(
         MissingData, match="the weights of AlexNet are not on this machine"

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from brainhive_cli.core.command import require
+from brainhive_cli.core.command import require_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators.sdxl_unclip import TINY, Config
@@ -208,4 +208,4 @@ def test_another_checkpoint_is_refused_in_one_line(home: Path, tmp_path: Path):
     assert not list((home / "models").glob("sdxl-unclip-*"))
     file.unlink()
     with pytest.raises(MissingData, match="no file"):
-        require(Config(source=str(file)).inputs())
+        require_inputs(Config(source=str(file)).inputs())

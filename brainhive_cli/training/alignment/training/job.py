@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from brainhive_cli.core import console, hub
-from brainhive_cli.core.command import Input, Work, collect
+from brainhive_cli.core.command import Input, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import merge_set_ups
 from brainhive_cli.core.launch import Launch
@@ -244,7 +244,7 @@ class Job:
                 for reference, prior in self.describe_priors().items()
             ]
 
-        return collect(
+        return collect_inputs(
             lambda: (
                 [Input(f"run {self.base_run.folder.name}")] if self.base_run else ()
             ),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.command import require
+from brainhive_cli.core.command import require_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
@@ -155,7 +155,7 @@ def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(
     (root / "Preprocessed_data_250Hz").symlink_to(
         formats / "bare_pickle/Preprocessed_data_250Hz"
     )
-    require(Recordings(eeg(), Paths(), Signal()).inputs([1]))
+    require_inputs(Recordings(eeg(), Paths(), Signal()).inputs([1]))
     for split in CONCEPTS:
         found, expected = (
             eeg().recording(1, split),

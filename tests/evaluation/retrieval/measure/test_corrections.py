@@ -33,7 +33,9 @@ def test_corrections_are_rows_beside_a_result_that_stays_what_it_was(
             (TRANSDUCTIVE in one.protocol) == (name in added)
             for one in metrics.values()
         )
-    table = next(table for table in result.shown if TRANSDUCTIVE in table.title)
+    table = next(
+        table for table in result.printed_tables if TRANSDUCTIVE in table.title
+    )
     assert [row[0] for row in table.rows[: len(CHAINS) + 1]] == ["this run", *CHAINS]
     assert table.rows[0][1].value == plain.overall["top1"].value
     assigned = found.scopes[f"corrections · {CHAINS[-1]}"]["top1"]

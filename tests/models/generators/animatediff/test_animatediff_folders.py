@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.command import require
+from brainhive_cli.core.command import require_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators.animatediff import Config
@@ -92,7 +92,7 @@ def test_captions_have_the_suffix_and_guidance_moves_away_from_the_negative_prom
 def test_networks_that_do_not_fit_each_other_are_refused_before_they_are_loaded(copied):
     (copied / MOTION / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(MissingData, match=MOTION):
-        require(config(copied).inputs())
+        require_inputs(config(copied).inputs())
     write_motion(copied, use_motion_mid_block=True)
     with pytest.raises(BrainhiveError, match="is not AnimateDiff v3's") as caught:
         config(copied).check()

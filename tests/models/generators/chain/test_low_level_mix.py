@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from brainhive_cli.core.command import require
+from brainhive_cli.core.command import require_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
 from brainhive_cli.models.generators import Sampling, _latent_diffusion, chain, sdxl
@@ -85,7 +85,7 @@ def test_the_published_file_is_read_as_its_autoencoder(
     with pytest.raises(BrainhiveError, match="is needed"):
         config.build(CPU, torch.float32)
     with pytest.raises(MissingData, match="no file"):
-        require(LowLevelMix(autoencoder=str(tmp_path / "none.pth")).inputs())
+        require_inputs(LowLevelMix(autoencoder=str(tmp_path / "none.pth")).inputs())
 
 
 def test_refinement_does_the_last_twelve_of_sgms_25_steps() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli import api
-from brainhive_cli.core.command import digests_of
+from brainhive_cli.core.command import map_digests
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.alignment.cells import Cell
@@ -37,7 +37,7 @@ def test_reading_a_recipe_loads_no_weights_and_what_names_a_run_looks_for_none(
 
     monkeypatch.setattr("brainhive_cli.core.hub.find_input", refused)
     job = Job.resolve(Recipe.resolve("train-align", None, {}, small))
-    digests = digests_of(job.inputs())
+    digests = map_digests(job.inputs())
     assert digests and job.pin_versions()[1] == {}
     assert all(name.startswith("signals ") for name in digests)
 
