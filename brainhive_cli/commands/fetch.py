@@ -320,7 +320,7 @@ def inputs(recipe: Recipe) -> list[Input]:
         partial(list_download, kind, source, root)
         for kind, (source, root) in _resolve_sources(recipe).items()
     ]
-    return collect(*list_downloads)
+    return collect_inputs(*list_downloads)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

@@ -91,7 +91,7 @@ def inputs(recipe: Recipe) -> list[Input]:
     """List the run, and the terms of its data."""
     _, shared_run = _resolve(recipe)
     listed_inputs = [Input(f"run {shared_run.run.path.name}")]
-    return listed_inputs + collect(partial(_list_terms, shared_run, recipe))
+    return listed_inputs + collect_inputs(partial(_list_terms, shared_run, recipe))
 
 
 def _list_terms(shared_run: SharedRun, recipe: Recipe) -> list[Input]:

@@ -159,7 +159,7 @@ def test_without_pictures_a_run_is_finished_without_its_sheet(
     inputs = list_inputs(eval_retrieval, recipe)
     (pictures,) = (item for item in inputs if item.error is not None)
     assert pictures.is_optional and not pictures.is_missing
-    require(inputs)
+    require_inputs(inputs)
 
     result = go("eval-retrieval", *overrides)
     assert result.metrics.overall == evaluated.metrics.overall
