@@ -133,31 +133,16 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
         against: Name of the reference row. By default the first result with the fewest
             caveats.
     """
-    # choose the reference: a result, with the fewest caveats
-    caveats = {row.label: caveats_of(row.metrics.values()) for row in rows}
-    reference = min(
-        rows,
-        key=lambda row: (
-            row.label != against,
-            row.is_control,
-            len(NO_RESULT.intersection(caveats[row.label])),
-            len(caveats[row.label]),
-        ),
-    )
-
     # exclude controls, and rows with caveats that the reference lacks
+    caveats = {row.label: caveats_of(row.metrics.values()) for row in rows}
+    reference = _choose_reference(rows, caveats, against)
     shared_caveats = set(caveats[reference.label]) - NO_RESULT
     reasons: dict[str, list[str]] = {}
     for row in rows:
-        row_reasons = []
-        if row.is_control and TRANSDUCTIVE in row.metrics["top1"].protocol:
-            row_reasons.append(TRANSDUCTIVE)
-        elif row.is_control:
-            row_reasons.append("a control: signals or pictures were permuted")
-        row_reasons += [
+        row_caveats = [
             caveat for caveat in caveats[row.label] if caveat not in shared_caveats
         ]
-        reasons[row.label] = row_reasons
+        reasons[row.label] = _explain_control(row) + row_caveats
 
     # compare the other rows with the reference, and exclude rows that cannot be paired
     pairs = {
@@ -208,6 +193,37 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
         [[line[column] for column in columns] for line in lines],
         note=note,
     )
+
+
+def _choose_reference(
+    rows: Sequence[ShownRun], caveats: Mapping[str, Sequence[str]], against: str
+) -> ShownRun:
+    """Choose the row with which the others are compared.
+
+    The row with the requested name is preferred, then rows that are not controls, then
+    rows with few caveats. Caveats that exclude a row count more than others.
+
+    Args:
+        rows: The methods.
+        caveats: Caveats of each row by its label.
+        against: Requested name. Empty if no row is requested.
+    """
+
+    def count_objections(row: ShownRun) -> tuple[bool, bool, int, int]:
+        row_caveats = caveats[row.label]
+        n_excluding = len(NO_RESULT.intersection(row_caveats))
+        return row.label != against, row.is_control, n_excluding, len(row_caveats)
+
+    return min(rows, key=count_objections)
+
+
+def _explain_control(row: ShownRun) -> list[str]:
+    """List the reason why a row is a control. Empty for other rows."""
+    if not row.is_control:
+        return []
+    if TRANSDUCTIVE in row.metrics["top1"].protocol:
+        return [TRANSDUCTIVE]
+    return ["a control: signals or pictures were permuted"]
 
 
 def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]:
