@@ -1,4 +1,9 @@
-"""Run folders: what they hold, read and written; finished runs, by their names."""
+"""Folders of runs: their files, and the search for finished runs.
+
+A run is one execution of a command with one recipe. It is finished when it has its
+metrics. A cell of a run is a piece of its work, such as the training for a subject with
+a seed.
+"""
 
 import hashlib
 import json
@@ -37,284 +42,289 @@ from brainhive_cli.core.measurements import Measurements
 
 T = TypeVar("T")
 LARGEST = 1 << 30
-"""Bytes of the largest document of a run that is read: it holds a value for each
-item.
+"""Size limit of a document of a run, in bytes. Such a document may hold a value for
+each item.
 """
 LARGEST_RECIPE = 1 << 20
-"""Bytes of the largest recipe of a run that is read: it names every key."""
+"""Size limit of the recipe of a run, in bytes."""
 FINISHED = "metrics.json"
-"""The file that makes a run finished; it is written last."""
+"""File that marks a run as finished. It is written last."""
 ENVIRONMENT = "environment.json"
-"""What the run was computed with, and when it was started and finished, as no copy of
-it changes.
+"""File with the versions and device of the computation, and with the times of start and
+end. Unlike the times of files, these do not change when a run is copied.
 """
 FOUND = "found.json"
-"""Names of the recipes by which later commands found the finished run again, and when
-the last one did. A run is as new as that time: who asks for a run again means it.
+"""File with the names of the recipes for which later commands reused the finished run,
+and with the time of the last reuse. A run counts as new when it is reused.
 """
 MAX_LISTED = 5
-"""Runs that are listed where the named one does not exist."""
+"""Largest number of runs in a message."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run of one command: its recipe, environment, log, models, samples and
-    metrics.
+    """Folder of a run, with its recipe, environment, log, models and metrics.
+
+    Attributes:
+        path: Path of the folder.
+        end_presence: Called when the run is finished.
     """
 
     path: Path
     end_presence: Callable[[], None] | None = None
 
     def count_finished(self, files: Mapping[str, str]) -> int:
-        """Count the cells whose files are there, whoever wrote them."""
+        """Count the finished cells.
+
+        Args:
+            files: File that marks each cell as finished, by name of the cell.
+        """
         return sum((self.path / file).is_file() for file in files.values())
 
     @property
     def is_shared(self) -> bool:
-        """Whether it lies in the hub's cache."""
+        """True if the run is in the cache of the hub."""
         return bool(hub.name_snapshot(self.path))
 
     @property
     def reference(self) -> str:
-        """Reference by which every command finds it: its folder, or its repository with
-        the commit.
-        """
+        """Folder, or repository with commit, by which commands find the run."""
         return hub.name_snapshot(self.path) or str(self.path)
 
     @property
     def name(self) -> str:
-        """Name in messages: its folder's, or its repository's with the commit."""
+        """Name in messages: the name of the folder, or the repository with commit."""
         return hub.name_snapshot(self.path) or self.path.name
 
     @property
     def label(self) -> str:
-        """Name that can be part of a file's name: its folder's, or the repository's
-        with the commit cut.
-        """
+        """Name that can be part of a file name, with a short commit."""
+        if not self.is_shared:
+            return self.path.name
         repository, _, commit = self.name.partition("@")
-        return (
-            f"{repository.rpartition('/')[2]}-{commit[:10]}"
-            if self.is_shared
-            else self.path.name
-        )
+        return f"{repository.rpartition('/')[2]}-{commit[:10]}"
 
     @property
     def command(self) -> str:
-        """Command that made it: the name of the folder above it; of the hub, what its
-        manifest says.
-        """
+        """Command of the run, from its manifest or the name of the parent folder."""
         manifest = hub.read_manifest(self.path) if self.is_shared else None
         return manifest.command if manifest else self.path.absolute().parent.name
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has its metrics."""
+        """True if the run has its metrics."""
         return (self.path / FINISHED).is_file()
 
     @property
     def age(self) -> str:
-        """Time since a finished run was finished, in words."""
+        """Time since the run was finished, in words."""
         return age(self.written_s)
 
     @property
     def written_s(self) -> float:
-        """Time at which it was finished or, before, written to last; in seconds since
-        1970.
+        """Time of the end, or of the last change if the run is not finished.
+
+        The unit is seconds since 1970.
         """
-        # of a finished run its own word, as a copy makes files newer
         if self.is_finished:
-            # a list reads this of each run, and an order needs no digest
+            # the recorded time is better than the time of a file, which a copy changes.
+            # The digest is not checked, because lists read this time for every run
             with suppress(BrainhiveError, OSError):
                 text = self.read_text(ENVIRONMENT)
                 environment = documents.parse(text, ENVIRONMENT, Environment)
                 if environment.finished:
                     return environment.finished.timestamp()
             return (self.path / FINISHED).stat().st_mtime
-        written_s = [self.path.stat().st_mtime]
+        file_times_s = [self.path.stat().st_mtime]
         for path in self.path.glob("*.json*"):
-            with suppress(OSError):  # a file that a worker has just renamed
-                written_s.append(path.stat().st_mtime)
-        return max(written_s)
+            with suppress(OSError):  # a worker may have just renamed the file
+                file_times_s.append(path.stat().st_mtime)
+        return max(file_times_s)
 
     @property
     def duration_s(self) -> float:
-        """Seconds from its start to its end; infinite where it does not say both."""
-        if not (self.path / ENVIRONMENT).is_file():  # shared without it
+        """Seconds from start to end, or infinity if these times are not recorded."""
+        if not (self.path / ENVIRONMENT).is_file():  # shared runs may lack this file
             return float("inf")
-        times = self.read_json(ENVIRONMENT, Environment)
-        if times.started is None or times.finished is None:
+        environment = self.read_json(ENVIRONMENT, Environment)
+        if environment.started is None or environment.finished is None:
             return float("inf")
-        return (times.finished - times.started).total_seconds()
+        return (environment.finished - environment.started).total_seconds()
 
     @property
     def changed_s(self) -> float:
-        """Time at which it was finished, or asked for again; before, that at which it
-        was written to last.
+        """Time of the end or of the last reuse, whichever is later.
+
+        For an unfinished run it is the time of the last change.
         """
-        last_found = self.read_found().found
-        return (
-            max(self.written_s, last_found.timestamp())
-            if last_found
-            else self.written_s
-        )
+        reused = self.read_found().found
+        if reused is None:
+            return self.written_s
+        return max(self.written_s, reused.timestamp())
 
     def read_found(self) -> "FoundBy":
-        """Read which recipes found the run again; none where the document is absent or
-        damaged.
-        """
+        """Read the record of reuses. It is empty if the file is missing or damaged."""
         with suppress(BrainhiveError):
             return self.read_json(FOUND, FoundBy)
         return FoundBy()
 
     def measurements(self, name: str = FINISHED) -> Measurements:
-        """Read what a finished run measured, or what another document of metrics in its
-        folder holds.
+        """Read the measurements of a finished run.
+
+        Args:
+            name: Path of the document below the run. A cell has a document of its own.
 
         Raises:
-            MissingData: if the run is not finished.
-            BrainhiveError: if its metrics are of another schema.
+            MissingData: if the run or cell is not finished.
+            BrainhiveError: if the document has another schema or is damaged.
         """
         return Measurements.read(self.read_json(name), self.path / name)
 
     def recipe(self, kind: type[T] = dict[str, Any], **changes: Any) -> T:  # type: ignore[assignment]
-        """Read the resolved recipe that the run was made with.
+        """Read the resolved recipe of the run.
 
         Args:
-            kind: The model of the command's recipe; plain values by default.
-            changes: Keys that are to have other values.
+            kind: Model of the command's recipe. By default plain values.
+            changes: New values of some keys.
 
         Raises:
-            BrainhiveError: if it is damaged, or this version has no such recipe.
+            BrainhiveError: if the recipe is damaged, or has keys or values that this
+                version does not support.
         """
         path = self.path / "recipe.yaml"
         fields = documents.read(path, dict[str, Any], max_bytes=LARGEST_RECIPE)
         return documents.check(fields | changes, str(path), kind)
 
     def read_json(self, name: str, kind: type[T] = dict[str, Any]) -> T:  # type: ignore[assignment]
-        """Read a JSON document of the run."""
+        """Read a JSON document of the run.
+
+        Raises:
+            MissingData: if the document is missing.
+            BrainhiveError: if the document is damaged or is not a `kind`.
+        """
         if not (self.path / name).is_file():
             raise MissingData(
                 f"run {self.path} is not finished: it has no {name}",
-                "run its command again",
+                "run the command of the run again",
             )
         return documents.read(self.path / name, kind, max_bytes=LARGEST)
 
     def read_text(self, name: str, max_bytes: int = LARGEST) -> str:
-        """Read a text of the run, whatever it holds; empty if it has none."""
+        """Read a text file of the run. A missing file is read as an empty text."""
         path = self.path / name
-        return (
-            read_regular(path, max_bytes).decode("utf-8", "replace")
-            if path.is_file()
-            else ""
-        )
+        if not path.is_file():
+            return ""
+        return read_regular(path, max_bytes).decode("utf-8", "replace")
 
     def write_json(
         self, name: str, document: Mapping[str, Any], indent: int | None = 2
     ) -> None:
-        """Write a JSON document, its paths relative to home, under its final name only
-        when complete.
+        """Write a JSON document of the run, with paths relative to the home folder.
+
+        The file gets its final name only when it is complete.
         """
-        self.write_text(
-            name, json.dumps(make_portable(document), indent=indent, default=str) + "\n"
-        )
+        text = json.dumps(make_portable(document), indent=indent, default=str)
+        self.write_text(name, text + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file under its final name only when complete."""
-        self.replace(name, lambda part: part.write_text(text, "utf-8"))
+        """Write a text file of the run, which gets its final name when complete."""
+        self.replace(name, lambda path: path.write_text(text, "utf-8"))
 
     def replace(self, name: str, write: Callable[[Path], Any]) -> Path:
-        """Let `write` fill a path next to the final one, then rename it; works for
-        files and folders.
+        """Write or replace a file or folder of the run.
+
+        The file or folder gets its final name only when it is complete. Digests of the
+        old content are removed from the list of digests.
+
+        Args:
+            name: Path of the file or folder below the run.
+            write: Writes the file or folder to the path that it receives.
+
+        Returns:
+            Final path.
         """
-        # it has its name when it is complete, and no digest of what had the name before
-        # is left
         final = resolve_without_links(self.path, name, "a file of a run,")
-        with atomic_write(final) as part:
-            write(part)
+        with atomic_write(final) as partial_path:
+            write(partial_path)
             raise_if_interrupted()
-            if name != FINISHED:  # whose digest is listed before
-                listed = documents.read_digests(self.path)
-                fresh = {
-                    key: digest
-                    for key, digest in listed.items()
-                    if not f"{key}/".startswith(f"{name}/")
+            # `finish` has already written the new digest of the metrics
+            if name != FINISHED:
+                digests = documents.read_digests(self.path)
+                kept_digests = {
+                    path: digest
+                    for path, digest in digests.items()
+                    if not f"{path}/".startswith(f"{name}/")
                 }
-                if len(fresh) < len(listed):
-                    documents.write_digests(self.path, fresh)
+                if len(kept_digests) < len(digests):
+                    documents.write_digests(self.path, kept_digests)
             if final.is_dir():
                 remove(final)
         return final
 
     def checkpoint_path(self, name: str) -> Path:
-        """Name the file of a training's newest checkpoint, below `checkpoints/`."""
+        """Return the path of the newest checkpoint of a training."""
         return resolve_without_links(
             self.path, f"checkpoints/{name}.pt", "the checkpoint"
         )
 
     def log(self, **event: Any) -> None:
         """Append one event to `log.jsonl`."""
+        line = json.dumps({"time": round(time.time(), 3), **event}, default=str)
         with open(self.path / "log.jsonl", "a", opener=open_unless_link) as stream:
-            stream.write(
-                json.dumps({"time": round(time.time(), 3), **event}, default=str) + "\n"
-            )
+            stream.write(line + "\n")
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Read the events of `log.jsonl` but for damaged lines, as two machines may
-        leave.
+        """Read the events of `log.jsonl`.
+
+        Damaged lines are skipped. They occur if two machines write at the same time.
         """
         for line in self.read_text("log.jsonl").splitlines():
             with suppress(BrainhiveError):
                 yield documents.parse(line, "an event")
 
     def forget_events_after(self, step: int) -> None:
-        """Drop what `log.jsonl` has of later steps than the checkpoint from which a
-        training continues.
+        """Remove the events of later steps from `log.jsonl`.
 
-        Damaged lines go too, as the last one of a command that was killed while it
-        wrote.
+        Damaged lines are removed too, such as the last line of a killed command.
+
+        Args:
+            step: Step of the checkpoint from which a training continues.
         """
-        if (self.path / "log.jsonl").is_file():
-            # events with a step up to that of the checkpoint, and those that say who
-            # has trained
-            steps = ((event, event.get("step", 0)) for event in self.events())
-            events = [
-                event
-                for event, number in steps
-                if isinstance(number, int) and number <= step
-            ]
-            self.write_text(
-                "log.jsonl", "".join(json.dumps(event) + "\n" for event in events)
-            )
+        if not (self.path / "log.jsonl").is_file():
+            return
+        lines = []
+        for event in self.events():
+            # events without a step are kept, such as the names of workers
+            event_step = event.get("step", 0)
+            if isinstance(event_step, int) and event_step <= step:
+                lines.append(json.dumps(event) + "\n")
+        self.write_text("log.jsonl", "".join(lines))
 
     def finish(self, measurements: Measurements) -> None:
-        """Write the digests of its documents, then the metrics, which makes the run
-        finished.
+        """Finish the run: write the digests of its documents, then the metrics.
 
         Raises:
-            BrainhiveError: if a document that was listed before, and not written again
-                since, has changed.
+            BrainhiveError: if a document was changed by something else since its digest
+                was written.
         """
-        # documents are as they were listed
         for problem in documents.find_changes(self.path, exclude={FINISHED}):
             raise BrainhiveError(problem, documents.CHANGED_HINT)
 
-        # the list has a digest of the metrics before these have their name
-        measured = make_portable(measurements.as_dict())
-        text = f"{json.dumps(measured, indent=2, default=str)}\n".encode()
-        names = {*documents.list_documents(self.path)} - {FINISHED}
+        metrics = make_portable(measurements.as_dict())
+        content = f"{json.dumps(metrics, indent=2, default=str)}\n".encode()
+        names = set(documents.list_documents(self.path)) - {FINISHED}
 
-        def write(part: Path) -> None:
-            part.write_bytes(text)
-            # no finished run has another list, even if killed
+        def write(path: Path) -> None:
+            # write the digests before the metrics get their final name. Old metrics are
+            # removed first, so a finished run never has a wrong list, even if killed
+            path.write_bytes(content)
             (self.path / FINISHED).unlink(missing_ok=True)
             if ENVIRONMENT in names:
-                self.write_json(
-                    ENVIRONMENT, {**self.read_json(ENVIRONMENT), "finished": now()}
-                )
-            listed = {name: documents.digest_file(self.path / name) for name in names}
-            documents.write_digests(
-                self.path, listed | {FINISHED: hashlib.sha256(text).hexdigest()}
-            )
+                environment = {**self.read_json(ENVIRONMENT), "finished": now()}
+                self.write_json(ENVIRONMENT, environment)
+            digests = {name: documents.digest_file(self.path / name) for name in names}
+            digests[FINISHED] = hashlib.sha256(content).hexdigest()
+            documents.write_digests(self.path, digests)
 
         self.replace(FINISHED, write)
         if self.end_presence:
@@ -322,18 +332,28 @@ class RunFolder:
 
 
 class FoundBy(BaseModel):
-    """Names of the recipes by which a run was found again, and the last time."""
+    """Record of the reuses of a run.
+
+    Attributes:
+        recipe_names: Names of the recipes for which the run was reused.
+        found: Time of the last reuse.
+    """
 
     recipe_names: list[str] = []
     found: AwareDatetime | None = None
 
 
 class Environment(BaseModel, extra="allow"):
-    """Environment of a run: versions and device of the computation, and when it started
-    and finished.
+    """Environment of a run.
 
-    Older runs and those from elsewhere have no times. All other keys are shown as they
-    are.
+    Further keys are allowed, and shown unchanged.
+
+    Attributes:
+        versions: Version of each package.
+        device: Name of the device.
+        commit: Commit of this program.
+        started: Time of the start. Unknown for old and imported runs.
+        finished: Time of the end. Unknown for old and imported runs.
     """
 
     versions: dict[str, str] = {}
@@ -344,125 +364,152 @@ class Environment(BaseModel, extra="allow"):
 
 
 def now() -> str:
-    """Write the time, as documents of runs have it."""
+    """Return the present time as text, for documents of runs."""
     return datetime.now(UTC).isoformat()
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's, damaged as it may be."""
+    """Return True if a folder is the folder of a run, even of a damaged run."""
     return (folder / "recipe.yaml").is_file() or (folder / FINISHED).is_file()
 
 
 def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
-    """Return what `find` finds a run, or a variant of a sweep, by: its name where it
-    lies in `runs`.
+    """Return a reference by which `find` finds a run.
+
+    Args:
+        run: Run.
+        runs: Folder whose runs are referred to by name.
+        variant: Variant of a sweep.
     """
-    name = (
-        run.path.name if run.path.parent.resolve() == runs.resolve() else run.reference
-    )
+    is_in_folder = run.path.parent.resolve() == runs.resolve()
+    name = run.path.name if is_in_folder else run.reference
     return f"{name}:{variant}" if variant else name
 
 
 def of_variant(reference: str | None) -> tuple[str | None, str]:
-    """Split `SWEEP:VARIANT`, as a command line names a run; a folder of that name is
-    taken as it is.
+    """Split the reference `SWEEP:VARIANT` of a run.
+
+    Args:
+        reference: Reference of a run, as on the command line. A path of a folder is not
+            split, even if it has a colon.
+
+    Returns:
+        Reference of the run, and name of the variant. The name is empty without a
+        variant.
     """
-    # the colon of hub: separates no variant
-    scheme = (
-        hub.HUB_PREFIX
-        if reference is not None and reference.startswith(hub.HUB_PREFIX)
-        else ""
-    )
-    name = (reference or "").removeprefix(scheme)
-    if reference is None or ":" not in name or locate(reference).is_dir():
+    if reference is None:
+        return None, ""
+
+    # the colon of the prefix `hub:` does not separate a variant
+    prefix = hub.HUB_PREFIX if reference.startswith(hub.HUB_PREFIX) else ""
+    name = reference.removeprefix(prefix)
+    if ":" not in name or locate(reference).is_dir():
         return reference, ""
 
-    # the last colon separates: a run may be a path with others
+    # split at the last colon, because a path may have colons too
     run, _, variant = name.rpartition(":")
-    return scheme + run, variant
+    return prefix + run, variant
 
 
 def find(runs: Path, command: str | None, reference: str) -> RunFolder:
-    """Find a finished run by its folder, its name, or the end of its name; or one of
-    the hub.
+    """Find a finished run.
 
     Args:
         runs: Folder of all runs.
-        command: Whose run; None: any command's.
-        reference: How it is named; `hub:owner/name[@revision]` is fetched.
+        command: Command of the run. None allows all commands.
+        reference: Path of the run's folder, name of the run, or end of the name. A run
+            of the hub, `hub:owner/name[@revision]`, is downloaded.
 
     Raises:
-        MissingData: if there is none; the hint lists those that exist, or the command
-            that makes one.
-        RecipeError: if several have the name.
+        MissingData: if there is no such run. The hint lists the finished runs, or the
+            command that makes a run.
+        RecipeError: if the reference fits several runs.
     """
-    # files of other runs are read only where an error lists them
-    list_finished = partial(_list_finished, runs, command, reference)
+    # this hint reads the files of other runs, so it is only made for an error
+    make_hint = partial(_list_finished, runs, command, reference)
 
-    # a run of the hub is a folder of its cache
+    # a run of the hub is a folder in the cache
     if reference.startswith(hub.HUB_PREFIX):
         reference = str(hub.fetch_run(reference))
-
-    # a path, a name, or the end of one
-    below = (
-        [runs / command / reference]
-        if command
-        else sorted(runs.glob(f"*/{escape(reference)}"))
-    )
-    folders = [path for path in (locate(reference), runs / reference) if path.is_dir()][
-        :1
-    ]
-    folders = folders or [path for path in below if path.is_dir()]
-    if not folders:
-        ending = f"-{reference}"
-        folders = [
-            run.path
-            for run in finished_runs(runs, command, f"*{escape(ending)}")
-            if run.path.name.endswith(ending)
-        ]
+    folders = _find_folders(runs, command, reference)
     if len(folders) > 1:
         raise RecipeError(
             f"several runs are called {reference!r}", ", ".join(map(str, folders))
         )
     if not folders:
-        raise MissingData(
-            f"no{f' {command}' if command else ''} run {reference!r} under {runs}",
-            list_finished(),
-        )
+        kind = f"{command} run" if command else "run"
+        raise MissingData(f"no {kind} {reference!r} under {runs}", make_hint())
 
-    # it must be a finished run of the command
+    # check that it is a finished run of the command. The command is unknown for a
+    # folder outside of the folder of runs
     run = RunFolder(folders[0])
     if not (run.path / "recipe.yaml").is_file():
         raise MissingData(
-            f"{run.reference} is no run: it has no recipe.yaml", list_finished()
+            f"{run.reference} is not a run: it has no recipe.yaml", make_hint()
         )
     resolved = RunFolder(run.path.resolve())
-    is_known = run.is_shared or resolved.path.parents[1] == runs.resolve()
-    if command and is_known and resolved.command != command:
+    has_command = run.is_shared or resolved.path.parents[1] == runs.resolve()
+    if command and has_command and resolved.command != command:
+        hint = make_hint()
+        if run.is_shared:
+            hint = (
+                f"name a repository with a run of {command}; priors are named by "
+                "--prior"
+            )
         raise MissingData(
-            f"{run.reference} is a run of {resolved.command}, not of {command}",
-            f"a repository with a run of {command}; priors are named by --prior"
-            if run.is_shared
-            else list_finished(),
+            f"{run.reference} is a run of {resolved.command}, not of {command}", hint
         )
-    run.measurements()  # which says what is missing
+    run.measurements()  # raises an error if the run is not finished
     return run
 
 
+def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]:
+    """Find the folders of runs with a path, a name or the end of a name."""
+    # a path
+    for path in (locate(reference), runs / reference):
+        if path.is_dir():
+            return [path]
+
+    # a name
+    if command:
+        folders = [runs / command / reference]
+    else:
+        folders = sorted(runs.glob(f"*/{escape(reference)}"))
+    folders = [path for path in folders if path.is_dir()]
+    if folders:
+        return folders
+
+    # the end of a name
+    ending = f"-{reference}"
+    return [
+        run.path
+        for run in finished_runs(runs, command, f"*{escape(ending)}")
+        if run.path.name.endswith(ending)
+    ]
+
+
 def _list_finished(runs: Path, command: str | None, reference: str) -> Hint:
-    """Write a hint with the finished runs, the one that may be meant first; else with
-    the command that makes one.
+    """Make the hint for a run that was not found.
+
+    Returns:
+        The most similar name and a list of finished runs. Without finished runs it is
+        the command line that makes one.
     """
     names = [run.path.name for run in finished_runs(runs, command)]
     if not names:
         return Line(command or "demo")
-    wanted = Path(reference).name
-    meant = next(
-        (f"did you mean {name}? " for name in names if wanted in name),
-        guess(wanted, names),
-    )
-    rest = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return f"{meant}finished, the newest first: {', '.join(names[:MAX_LISTED])}{rest}"
+
+    # suggest a name that contains the requested name, or else a similar name
+    requested_name = Path(reference).name
+    suggestion = guess(requested_name, names)
+    for name in names:
+        if requested_name in name:
+            suggestion = f"did you mean {name}? "
+            break
+    listed_names = ", ".join(names[:MAX_LISTED])
+    if len(names) > MAX_LISTED:
+        listed_names += f" and {len(names) - MAX_LISTED} more"
+    return f"{suggestion}finished runs, newest first: {listed_names}"
 
 
 def newest(
@@ -474,37 +521,31 @@ def newest(
     hint: Hint = "",
     apart_from: RunFolder | None = None,
 ) -> RunFolder:
-    """Find the newest finished run of a command, or of any, that lacks nothing, and
-    print its name and age.
+    """Find the newest finished run that fits.
 
-    Also prints which newer runs lack something.
+    The name and age of the run are printed, and the reasons why newer runs do not fit.
 
     Args:
         runs: Folder of all runs.
-        command: Whose runs; None: any command's.
-        lacks: Says why a run does not fit; empty if it does.
-        needed: What a run must have, to follow "has" in the message where none fits.
-        hint: What to do where none fits; by default the command.
-        apart_from: A run that is not meant.
+        command: Command of the run. None allows all commands.
+        lacks: Returns the reason why a run does not fit. Empty if the run fits.
+        needed: Property that a run must have. It follows "has" in the message.
+        hint: Hint of the error. By default the command line that makes a run.
+        apart_from: Run that is not searched for.
 
     Raises:
-        MissingData: if none fits, with what each of the newest lacks.
+        MissingData: if no run fits. The message has the reasons for the newest runs.
     """
-    finished = [
-        run
-        for run in finished_runs(runs, command)
-        if apart_from is None or run.path != apart_from.path
-    ]
-
-    # the first run that lacks nothing; what newer runs lack is reported with it
     rejected = []
-    for run in finished:
+    for run in finished_runs(runs, command):
+        if apart_from is not None and run.path == apart_from.path:
+            continue
         try:
             run.measurements()
             run.recipe()
             reason = lacks(run)
         except BrainhiveError as error:
-            console.warn(f"{error.message}; passed over")
+            console.warn(f"{error.message}; this run is skipped")
             reason = "it cannot be read"
         if reason:
             rejected.append(f"{run.path.name}, finished {run.age}: {reason}")
@@ -514,40 +555,46 @@ def newest(
             f"finished {run.age}"
         )
         if rejected:
-            console.say(f"newer, but unfit: {'; '.join(rejected[:MAX_LISTED])}")
+            reasons = "; ".join(rejected[:MAX_LISTED])
+            console.say(f"newer runs that do not fit: {reasons}")
         return run
-    raise MissingData(
-        (
-            f"no finished {command + ' ' if command else ''}run under "
-            f"{runs / (command or '')}"
-        )
-        + (f" has {needed}" if needed else "")
-        + (f" ({'; '.join(rejected[:MAX_LISTED])})" if rejected else ""),
-        hint or Line(command or "demo"),
-    )
+
+    message = f"no finished run under {runs}"
+    if command:
+        message = f"no finished {command} run under {runs / command}"
+    if needed:
+        message += f" has {needed}"
+    if rejected:
+        message += f" ({'; '.join(rejected[:MAX_LISTED])})"
+    raise MissingData(message, hint or Line(command or "demo"))
 
 
 def age(since: float) -> str:
-    """Write how long ago a time was."""
-    # clocks of machines that share a disk may differ: no time lies ahead
+    """Write the time since a moment in words, such as "2 hours ago".
+
+    Args:
+        since: Moment in seconds since 1970.
+    """
+    # machines that share a disk may have different clocks, so a moment may be ahead
     passed_s = max(0.0, time.time() - since)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if count := int(passed_s // length_s):
+        count = int(passed_s // length_s)
+        if count:
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return "less than a minute ago"
 
 
 def finished_runs(runs: Path, command: str | None, name: str = "*") -> list[RunFolder]:
-    """List the finished runs of a command, or of all, those first that were finished,
-    or found, last.
+    """List the finished runs, sorted by the time of their end or last reuse.
 
     Args:
         runs: Folder of all runs.
-        command: Whose runs; None: any command's.
-        name: Pattern of their names.
+        command: Command of the runs. None lists the runs of all commands.
+        name: Pattern of the names of runs.
+
+    Returns:
+        Runs, newest first.
     """
-    folders = [
-        RunFolder(metrics.parent)
-        for metrics in runs.glob(f"{command or '*'}/{name}/{FINISHED}")
-    ]
+    pattern = f"{command or '*'}/{name}/{FINISHED}"
+    folders = [RunFolder(file.parent) for file in runs.glob(pattern)]
     return sorted(folders, key=lambda run: run.changed_s, reverse=True)
