@@ -9,9 +9,9 @@ from torch import Tensor
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.measurement.metrics.image import resize
 from brainhive_cli.measurement.metrics.networks import (
+    CLIP_COLOURS,
     IMAGENET_COLOURS,
     NETWORKS,
-    OPENAI,
     normalise,
 )
 from brainhive_cli.measurement.metrics.semantics import (
@@ -135,7 +135,7 @@ def test_captions_are_encoded_by_the_mean_of_their_tokens(hub_cache):
     git = tf.GitForCausalLM.from_pretrained(folder).eval()
     bert = tf.BertModel.from_pretrained(reader_folder).eval()
     tokenizer = tf.BertTokenizer.from_pretrained(folder)
-    mean, std = (torch.tensor(colour).view(3, 1, 1) for colour in OPENAI)
+    mean, std = (torch.tensor(colour).view(3, 1, 1) for colour in CLIP_COLOURS)
     with torch.no_grad():
         ids = git.generate(
             pixel_values=(resize(pictures(3), 224) - mean) / std,
