@@ -148,25 +148,25 @@ def audit(result: ForeignResult) -> list[Row]:
 
     # claims above the plain score, and those that differ by more than trainings do
     plain_scores = {k: _score_plain_ranking(result, k) for k in TOP_K}
-    higher = list[int]()
+    higher_claims = list[int]()
     if not reading.is_reached:
         for k, claim in claims.items():
             _, highest = plain_scores[k]
             if claim - MAX_ROUNDING_POINTS > highest:
-                higher.append(k)
-    far = []
-    for k in higher:
+                higher_claims.append(k)
+    far_claims = []
+    for k in higher_claims:
         claim_of_k = {k: claims[k]}
         if not _agree(reading.members, claim_of_k, deviations=MAX_SEED_DEVIATIONS):
-            far.append(k)
+            far_claims.append(k)
 
     # check the top-k score whose claim stands out most
-    k = (far + higher + list(claims) + [1])[0]
+    k = (far_claims + higher_claims + list(claims) + [1])[0]
     result = replace(result, k=k)
 
     # a claim that several checks explain is a finding of the first of them only
     rows = list[Row]()
-    is_unexplained = bool(higher)
+    is_unexplained = bool(higher_claims)
     for check, (judge, needed) in CHECKS.items():
         has_finding, points, evidence = judge(result)
         is_cause = check in causes
@@ -180,7 +180,7 @@ def audit(result: ForeignResult) -> list[Row]:
         if is_unexplained and is_cause:
             has_finding = True
         elif is_unexplained and check == CLAIMED:
-            reason = _explain(result, reading.members[1:], claims, bool(far))
+            reason = _explain(result, reading.members[1:], claims, bool(far_claims))
             has_finding = None if reason else True
             evidence += f"; {reason}" if reason else ""
         if is_unexplained and (is_cause or check == CLAIMED):

@@ -102,8 +102,8 @@ class Assignment(Correction):
         from scipy.optimize import linear_sum_assignment
 
         # Pictures often have the order of their signals. If sums are equal, the solver
-        # takes the diagonal, which would then be right. So rows and columns are
-        # shuffled first.
+        # takes the diagonal, which would then be right. Rows and columns are
+        # therefore shuffled before the assignment.
         values = similarities.cpu().numpy()
         n_signals, n_pictures = values.shape
         rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from brainhive_cli.core.arrays import Float64
 from brainhive_cli.measurement.foreign_result import ForeignResult
 
 MAX_ROUNDING_POINTS = 0.5
-"""Largest rounding error of a claim, in percentage points: that of whole percents."""
+"""Largest rounding error of a claim, in percentage points. Whole numbers have it."""
 LOWER_IS_BETTER = re.compile("loss|rank(?!_?auc)")
 """Matches names of scores whose smallest value is the best."""
 TOP_K_NAME = re.compile(r"(?:top|acc|recall)(\d)")

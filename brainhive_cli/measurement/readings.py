@@ -70,7 +70,7 @@ def list_readings(result: ForeignResult) -> Iterator[tuple[str, list[ForeignResu
 
 
 def _count_changes(names: tuple[str, ...]) -> int:
-    """Count the conventions that differ from those of the files."""
+    """Count the conventions that the files do not follow."""
     return sum(name != AS_FILED for name in names)
 
 

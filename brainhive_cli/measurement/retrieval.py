@@ -109,11 +109,11 @@ class Gallery:
             index_of.setdefault(image_id, index)
         return np.array([index_of[image_id] for image_id in image_ids], np.int64)
 
-    def list_relevant(self, seen: Int64) -> Int64:
+    def list_relevant(self, seen_indices: Int64) -> Int64:
         """List the candidates that share the concept of each seen picture.
 
         Args:
-            seen: Gallery indices [N] of the seen pictures.
+            seen_indices: Gallery indices [N] of the seen pictures.
 
         Returns:
             Gallery indices [N, K]. Rows with fewer than K candidates end in -1.
@@ -123,7 +123,7 @@ class Gallery:
             indices_of_concept.setdefault(concept, []).append(index)
 
         # pad every list with -1 to the length of the longest
-        lists = [indices_of_concept[self.concepts[index]] for index in seen]
+        lists = [indices_of_concept[self.concepts[index]] for index in seen_indices]
         longest = max(len(indices) for indices in lists)
         relevant = np.full((len(lists), longest), -1)
         for row, indices in zip(relevant, lists, strict=True):
@@ -280,7 +280,11 @@ class Scores:
 
 
 def permute_targets(
-    seen: Int64, gallery: Gallery, control: str, seed: int, parts: Sequence[Hashable]
+    seen_indices: Int64,
+    gallery: Gallery,
+    control: str,
+    seed: int,
+    parts: Sequence[Hashable],
 ) -> Iterator[Int64]:
     """Pair each signal with a picture as the control asks for.
 
@@ -289,7 +293,7 @@ def permute_targets(
     same permutations are used for all subjects and models.
 
     Args:
-        seen: Gallery indices [N] of the pictures that the signals showed.
+        seen_indices: Gallery indices [N] of the pictures that the signals showed.
         gallery: Candidates.
         control: How signals are paired with pictures:
 
@@ -303,12 +307,12 @@ def permute_targets(
             parts. Empty if whole pictures are held out.
 
     Yields:
-        Gallery indices [N] of the pictures that the signals are paired with: those of
-        the control first, then up to `MAX_DRAWS` further permutations. With `none`, the
-        seen pictures are yielded once.
+        Gallery indices [N] of the pictures that the signals are paired with. The first
+        array is the control itself. Up to `MAX_DRAWS` arrays with further permutations
+        follow. With `none`, only the seen pictures are yielded.
     """
     if control == "none":
-        yield seen
+        yield seen_indices
         return
 
     # trials are exchanged within parts, pictures with pictures of similar units
@@ -318,7 +322,7 @@ def permute_targets(
     else:
         alike = StimulusGrouping(gallery.alike_by, dict(enumerate(gallery.concepts)))
         test_pictures = list(range(len(gallery.test_rows)))
-        items = alike.make_items([test_pictures, seen.tolist()])
+        items = alike.make_items([test_pictures, seen_indices.tolist()])
 
     # the first permutation comes from the seed itself, the draws from a derived seed
     orders = items.draw_permutations(MAX_DRAWS, derive_seed(seed, 0))
@@ -326,10 +330,10 @@ def permute_targets(
     for permutation in chain([items.permute(seed)], draws):
         if control == "permuted" and not parts:
             picture_order = permutation[0]
-            yield picture_order[seen]
+            yield picture_order[seen_indices]
         else:
             signal_order = permutation[-1]
-            yield seen[signal_order]
+            yield seen_indices[signal_order]
 
 
 def measure_control(
