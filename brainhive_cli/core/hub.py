@@ -431,16 +431,16 @@ def download_line(
         distinct_patterns.remove("**")
 
     # the command takes file names directly, and each pattern with a flag
-    words = ["hf", "download", repository]
+    arguments = ["hf", "download", repository]
     if any(set("*?[") & set(pattern) for pattern in distinct_patterns):
         for pattern in distinct_patterns:
-            words += ["--include", pattern]
+            arguments += ["--include", pattern]
     else:
-        words += distinct_patterns
+        arguments += distinct_patterns
     if repo_type != "model":
-        words += ["--repo-type", repo_type]
-    words += more
-    return shlex.join(words)
+        arguments += ["--repo-type", repo_type]
+    arguments += more
+    return shlex.join(arguments)
 
 
 def parse_repository(
