@@ -1,6 +1,7 @@
 """The command `compare`: two or more runs side by side, with tests of their difference.
 
-Runs are compared item by item: an item is a picture whose value both runs stored.
+Runs are compared item by item. An item is a picture, or a trial, whose value both runs
+have stored.
 """
 
 from brainhive_cli.commands import report
@@ -12,31 +13,37 @@ from brainhive_cli.reports.runs_shown import RunGroup
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the runs. The first run is compared with each of the other runs."""
+    """List the runs that are compared, and the files that are written."""
     return report.inputs(_select_runs(recipe))
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Compare the runs, and write the page or the tables."""
+    """Compare the first run with each other run, and write the page or the tables."""
     return report.run(_select_runs(recipe), launch, again)
 
 
 def compare_runs(recipe: Recipe) -> list[RunGroup]:
-    """Compare the runs without writing any file."""
+    """Compare the runs without writing a file, and return them grouped by command."""
     return report.group_runs(report.open_runs(_select_runs(recipe)))
 
 
 def _select_runs(recipe: Recipe) -> Recipe:
-    """Return the recipe with at least two runs, of which two can be compared.
+    """Return a recipe that names the runs to compare.
 
-    If the recipe names no runs, it gets the newest run that has a value per item, and
-    the newest run that can be compared with it.
+    Args:
+        recipe: Recipe of `compare`. If it names no runs, two runs are selected: the
+            newest run that stores a value for each item, and the newest other run that
+            can be compared with the first.
+
+    Returns:
+        The recipe with at least two runs, of which two are of the same command.
 
     Raises:
-        RecipeError: if there are fewer than two runs, or if each run was made by
-            another command.
+        RecipeError: if there are fewer than two runs, or if no two runs are of the same
+            command.
         MissingData: if a run does not exist or is not finished.
     """
+    # without names, find the two newest runs that can be compared
     if not recipe.runs:
         newest_runs = report.find_newest_pair(recipe.paths.under_home("runs"))
         recipe = recipe.model_copy(update={"runs": newest_runs})
@@ -45,7 +52,7 @@ def _select_runs(recipe: Recipe) -> Recipe:
             "compare needs two runs or more", Line("compare", "RUN", "RUN")
         )
 
-    # only runs of the same command can have measured the same values
+    # runs of different commands measure different values, and cannot be compared
     runs = report.open_runs(recipe)
     commands = {shown_run.command for shown_run in runs}
     if len(commands) == len(runs):
