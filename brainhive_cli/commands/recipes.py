@@ -1,7 +1,7 @@
-"""The command `recipes`: a list of the shipped recipes, or the keys of some of them.
+"""The command `recipes`: a list of the shipped recipes, or the keys of named recipes.
 
-A recipe consists of keys and sections. A part is a section with a `kind`, which selects
-one of several implementations, such as a backbone.
+A recipe is a YAML file with keys and sections. A part is a section for an exchangeable
+component, such as the backbone. The key `kind` of a part selects the implementation.
 """
 
 import importlib
@@ -68,22 +68,35 @@ class ShippedRecipe(NamedTuple):
 
 
 def list_shipped() -> list[ShippedRecipe]:
-    """List all recipes that come with Brainhive."""
+    """List all recipes that come with Brainhive, sorted by path.
+
+    A recipe is named after its folder. Recipes outside a folder are the default recipes
+    of their commands, and have no name.
+    """
     root = shipped_recipes()
     recipes = []
     for path in sorted(root.rglob("*.yaml")):
+        # the folder is the name, and the file is called after the command
         command = path.stem
         folder = path.parent.relative_to(root).as_posix()
         name = "" if folder == "." else folder
-        command_line = Line(command, ("recipe", name)).plain
         recipes.append(
-            ShippedRecipe(path, command, name, command_line, _describe(path))
+            ShippedRecipe(
+                path=path,
+                command=command,
+                name=name,
+                command_line=Line(command, ("recipe", name)).plain,
+                description=_describe(path),
+            )
         )
     return recipes
 
 
 def _describe(path: Path) -> str:
-    """Return the first sentence of a recipe's top comment, without the command line."""
+    """Return the first sentence of the comment at the top of a recipe file.
+
+    The sentence is returned without the command line with which it begins.
+    """
     lines = path.read_text("utf-8").splitlines()
     comment_lines = takewhile(lambda line: line.startswith("#"), lines)
     comment = " ".join(line[1:].strip() for line in comment_lines)
@@ -94,8 +107,18 @@ def _describe(path: Path) -> str:
 
 
 def tabulate_keys(shipped: ShippedRecipe) -> Table:
-    """Return a table of the keys of a recipe, with value, source and meaning."""
-    # resolve the recipe as its command does, without flags or overrides
+    """Return a table of the keys of a recipe.
+
+    Args:
+        shipped: Recipe file that comes with Brainhive.
+
+    Returns:
+        A table with a row for each key: its name, its value, its source and its
+        meaning. The source is "recipe" if the file sets the key, else "default". If the
+        value differs from the default value, the source also states the default value.
+        The sections that all recipes share come last.
+    """
+    # read and check the recipe as its command does, without flags or overrides
     module = importlib.import_module(
         f"brainhive_cli.commands.{shipped.command.replace('-', '_')}"
     )
@@ -110,14 +133,14 @@ def tabulate_keys(shipped: ShippedRecipe) -> Table:
             field.get_default(call_default_factory=True, validated_data={})
         )
 
-        # the file sets a part if it sets its kind, or a key inside it
+        # a file that sets a key of a part also sets the part
         is_set = any(name == key or name.startswith(f"{key}.") for name in file_keys)
         source = "recipe" if is_set else "default"
         if value_text != default_text and not field.is_required():
             source += f", default {default_text}"
         rows.append((key, value_text, source, field.description or ""))
 
-    # the sort is stable, so all other keys keep their order
+    # move the common sections to the end; the stable sort keeps the order of others
     rows.sort(key=lambda row: row[0].startswith(COMMON_SECTIONS))
     return Table(
         f"{shipped.command_line}: {shipped.description}",
@@ -134,31 +157,35 @@ def _list_keys(
 
     Args:
         section: Recipe, section or config of a part.
-        prefix: Text before each key: the key of the section and a dot.
+        prefix: Text before each key, which is the key of the section and a dot. Empty
+            for the whole recipe.
 
     Yields:
-        The full key, the field that describes it, and its value. The value of a part is
-        its kind.
+        The full key such as `backbone.dropout`, the Pydantic field that describes the
+        key, and the value of the key. A part, which is a section that selects an
+        implementation, has its kind as value.
     """
     for name, field in type(section).model_fields.items():
         key = prefix + (field.alias or name)
         value = getattr(section, name)
 
-        # a part has a row for its kind, a plain section has none
+        # a part is listed with its kind, while a plain section is not listed itself
         if isinstance(value, parts.Config):
             yield key, field, value.kind
         elif not isinstance(value, BaseModel):
             yield key, field, value
+
+        # parts and sections have keys of their own
         if isinstance(value, BaseModel):
             yield from _list_keys(value, f"{key}.")
 
 
 def find(names: list[str]) -> list[ShippedRecipe]:
-    """Find shipped recipes by name.
+    """Find recipes that come with Brainhive by their names.
 
     Args:
-        names: Each is the name of a folder of recipes ("demo"), the name of a command
-            ("embed") for its default recipe, or both ("demo/embed").
+        names: Names as the user types them: a folder of recipes ("demo"), a command for
+            its default recipe ("embed"), or a folder and a command ("demo/embed").
 
     Returns:
         The recipes, in the order of the names. A folder stands for all its recipes.
@@ -172,7 +199,7 @@ def find(names: list[str]) -> list[ShippedRecipe]:
         name = name_as_typed.replace("_", "-").removesuffix("/")
         matches = [recipe for recipe in shipped if name in (recipe.key, recipe.name)]
         if not matches:
-            # suggest a similar name, also if the folder papers/ was left out
+            # suggest a similar name, which may lie in the folder papers/
             folders = list(dict.fromkeys(recipe.name for recipe in shipped))
             keys = [recipe.key for recipe in shipped]
             hint = guess(name, folders + keys) or guess(f"papers/{name}", folders)
@@ -185,7 +212,7 @@ def find(names: list[str]) -> list[ShippedRecipe]:
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the command lines of the named recipes."""
+    """List the command line of each named recipe as an input."""
     return [Input(shipped.command_line) for shipped in find(recipe.names)]
 
 
@@ -202,18 +229,25 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _tabulate_recipes() -> tuple[Table, Table]:
-    """Return a table of the recipes by name, and a table of the default recipes."""
+    """Return two tables of all recipes that come with Brainhive.
+
+    Returns:
+        A table of the named recipes with their commands and descriptions, and a table
+        of the default recipe of each command. A named recipe can have a file for each
+        of several commands, and fills a single row.
+    """
+    # group the files by the name of their recipe
     recipes_by_name: dict[str, list[ShippedRecipe]] = {}
     for shipped in list_shipped():
         recipes_by_name.setdefault(shipped.name, []).append(shipped)
 
-    # the default recipes have no name
+    # a default recipe, which has no name, is listed by its command
     default_rows = [
         (shipped.command, shipped.description)
         for shipped in recipes_by_name.pop("", [])
     ]
 
-    # recipes of the same name share a row, described by the file of the last command
+    # the file of the last command describes a named recipe
     named_rows = []
     for name, recipes in recipes_by_name.items():
         commands = ", ".join(shipped.command for shipped in recipes)
@@ -235,14 +269,20 @@ def _tabulate_recipes() -> tuple[Table, Table]:
 
 
 def format_value(value: Any) -> str:
-    """Return a value of a recipe as YAML, on a single line."""
-    # a part becomes a mapping, or only its kind if all other keys have their defaults
+    """Return a value of a recipe as YAML, on a single line.
+
+    Args:
+        value: Scalar, list, mapping or section of a recipe. A section that selects an
+            implementation by its `kind` is written without the keys that have their
+            default values.
+    """
+    # a section becomes a mapping, or only its kind if no other key remains
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json", exclude_defaults=True)
         if list(value) == ["kind"]:
             value = value["kind"]
 
-    # YAML of constants, mappings, lists and scalars
+    # write null, true and false, then mappings, lists, and other values as text
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, Mapping):
