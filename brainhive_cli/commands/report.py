@@ -1,7 +1,8 @@
 """The command `report`: runs as a web page, as tables for papers, or as a CSV file.
 
-A label is the name of a run in the report. An item is a picture, or a trial, for which
-a run stores its own value: a rank or metrics. Runs are compared item by item.
+A label is the name of a run in the report. A variant is one of the settings that a run
+has swept over. An item is a picture, or a trial, for which a run stores a rank or
+metrics. Runs are compared item by item.
 """
 
 import re
@@ -30,7 +31,7 @@ from brainhive_cli.reports.paper_tables import (
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find_shown_run
 
 FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
-"""End of a run's name: digests of recipes, and a number for a repeated run."""
+"""End of a run's name: digests of its recipe, and a number if the run was repeated."""
 FOLDER = "reports"
 """Folder of pages and tables, below the home folder."""
 ReportFormat = Literal["html", "md", "csv", "tex"]
@@ -77,7 +78,7 @@ class Recipe(FileRecipe):
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the runs to read, and the files to write."""
+    """List the runs that are read, and the files that are written."""
     runs = open_runs(recipe)
     listed_inputs = [Input(str(shown_run.folder.path)) for shown_run in runs]
     output_paths = [_choose_output_path(recipe, runs)]
@@ -89,13 +90,25 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Read and compare the runs, and write the page or the tables."""
+    """Read and compare the runs, and write the page or the tables.
+
+    Args:
+        recipe: Recipe of `report`, with the runs and the format.
+        launch: Processes of the command, of which the main process writes the files.
+        again: Not used, since a report is always written again.
+
+    Returns:
+        The tables and the written files. The comparisons of runs are in `details`.
+    """
+    # open and compare the runs
     runs = open_runs(recipe)
     path = _choose_output_path(recipe, runs)
     groups = group_runs(runs)
     for group in groups:
         for reason in group.not_compared:
             console.warn(f"not compared: {reason}")
+
+    # lay out a table of all methods, or a table for each command
     if recipe.table:
         from brainhive_cli.reports import method_tables
 
@@ -118,7 +131,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         files["figures"] = figure_folder
         console.say(f"{len(saved_files)} figure files saved in {figure_folder}")
 
-    # print the same tables, and return the comparisons for `--json`
+    # the tables are printed, and `--json` also prints the comparisons
     comparisons = []
     for group in groups:
         comparisons += [difference.model_dump() for difference in group.compared]
@@ -130,15 +143,18 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def _write_report(
     recipe: Recipe, groups: Sequence[RunGroup], tables: Sequence[Table], path: Path
 ) -> None:
-    """Write the page, or the tables in the format of the recipe.
+    """Write a web page, or a file of tables, in the format that the recipe names.
 
     Args:
-        recipe: Recipe with the format.
-        groups: Runs by command, with their comparisons.
-        tables: Tables of the groups, or of the methods if the recipe asks for these.
-        path: Path of the file.
+        recipe: Recipe of `report`. If `recipe.table` is set, the report compares
+            methods in a table.
+        groups: Runs of each command, with their comparisons.
+        tables: Tables that compare methods if `recipe.table` is set, else a table of
+            each group.
+        path: Path of the file to write.
     """
     with atomic_write(path) as temporary_path:
+        # write a page of all groups, which begins with the table of methods
         if recipe.format == "html":
             # these modules import matplotlib
             from brainhive_cli.reports.page import PageSection
@@ -150,6 +166,8 @@ def _write_report(
             with console.progress("drawing the page"):
                 lay_out_page(groups, first_sections=sections).write(temporary_path)
             return
+
+        # write the tables, or a row for each metric of each run
         if recipe.format != "csv":
             texts = [write_table(table, recipe.format) for table in tables]
             text = "\n".join(texts)
@@ -166,15 +184,18 @@ def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
     """Group runs by command, and compare the runs of each group.
 
     Args:
-        runs: Runs of any commands.
+        runs: Runs of one or more commands.
 
     Returns:
-        The groups, in the order in which their commands first appear.
+        A group for each command with its comparisons, in the order in which the
+        commands first appear in `runs`.
     """
-    # only runs of the same command can have measured the same values
+    # runs of different commands measure different values, and cannot be compared
     runs_by_command: dict[str, list[ShownRun]] = {}
     for shown_run in runs:
         runs_by_command.setdefault(shown_run.command, []).append(shown_run)
+
+    # compare the first run of each group with the other runs of this group
     groups = []
     for command_runs in runs_by_command.values():
         if len(command_runs) > 1:
@@ -185,22 +206,31 @@ def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
 
 
 def open_runs(recipe: Recipe) -> list[ShownRun]:
-    """Open the runs that the recipe names, each with a unique label.
+    """Open the runs that the recipe names, and give each run a different label.
+
+    A label is the name of a run in the report. Without labels in the recipe, runs are
+    labelled by the recipe keys in which they differ, or else by their names.
 
     Args:
-        recipe: Recipe with the names of the runs. Without names, the newest run with
-            metrics is opened.
+        recipe: Recipe with the names of the runs, and possibly their labels. Without
+            names, the newest run with metrics is opened.
+
+    Returns:
+        The opened runs, in the order of their names.
 
     Raises:
         MissingData: if a run does not exist or is not finished.
         RecipeError: if a run is named twice, if the number of labels is not the number
             of runs, or if two labels of the recipe are equal.
     """
+    # find the folder and the variant of each run
     root = recipe.paths.under_home("runs")
     if recipe.runs:
         references = [find_shown_run(root, name) for name in recipe.runs]
     else:
         references = [find_shown_run(root)]
+
+    # check that no run is named twice
     paths = [(folder.path.resolve(), variant) for folder, variant in references]
     for path in paths:
         if paths.count(path) > 1:
@@ -208,7 +238,7 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
                 f"{RunFolder(path[0]).reference} is named twice", "name each run once"
             )
 
-    # check that every run has a label, and that labels of the recipe are unique
+    # check that every run has a label, and that the labels of the recipe differ
     labels = recipe.labels or _choose_labels(references)
     is_repeated = bool(recipe.labels) and len(set(labels)) < len(labels)
     if len(labels) != len(references) or is_repeated:
@@ -222,7 +252,7 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
         for label, (folder, variant) in zip(labels, references, strict=True)
     ]
 
-    # several runs without labels are named by the recipe keys in which they differ
+    # if the recipe has no labels, name runs by the recipe keys in which they differ
     if not recipe.labels and len(runs) > 1:
         for shown_run, label in zip(runs, name_by_differences(runs), strict=True):
             shown_run.label = label
@@ -232,19 +262,26 @@ def open_runs(recipe: Recipe) -> list[ShownRun]:
 def _choose_labels(references: Sequence[tuple[RunFolder, str]]) -> list[str]:
     """Choose a label for each run from its name.
 
-    The label is the name without fingerprints, or the name of the variant. If two runs
-    of a command would get the same label, both keep their full names.
+    The label is the name of the variant or, for a whole run, the name of the run
+    without the digests at its end. If two runs of the same command would get the same
+    label, the labels of both are their full names.
 
     Args:
-        references: Folder and variant of each run. The variant is empty for all of the
-            run.
+        references: Folder of each run, and name of its variant. The name is empty if
+            the whole run is meant.
+
+    Returns:
+        A label for each run, in the order of `references`.
     """
+    # collect a short and a full name of each run
     short_names = []
     full_names = []
     for folder, variant in references:
         short_name = variant or FINGERPRINTS.sub("", folder.label)
         short_names.append((folder.command, short_name))
         full_names.append(f"{folder.label}:{variant}" if variant else folder.label)
+
+    # use the short name if no other run of the command has the same short name
     labels = []
     for command_and_name, full_name in zip(short_names, full_names, strict=True):
         is_unique = short_names.count(command_and_name) == 1
@@ -256,27 +293,33 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
     """Name runs by the values of the recipe keys in which they differ.
 
     Args:
-        runs: Runs with labels.
+        runs: Two or more runs. Their labels are the names that they have so far.
 
     Returns:
-        A name for each run, such as "nice, rate_hz 250 Hz". The names are the labels if
-        the runs were made by different commands, if a run has not stored its recipe, or
-        if `MAX_NAMED_KEYS` keys do not give each run a different name.
+        A name for each run, such as "nice, rate_hz 250 Hz", in which "nice" is the kind
+        of a part. The labels are returned unchanged if the runs are of different
+        commands, if a run has not stored its recipe, or if no choice of up to
+        `MAX_NAMED_KEYS` keys was found that gives each run a different name.
     """
+    # keep the labels if the recipes cannot be compared
     labels = [shown_run.label for shown_run in runs]
     commands = {shown_run.command for shown_run in runs}
     set_ups = [shown_run.measurements.facts.set_up for shown_run in runs]
     if len(commands) > 1 or not all(set_ups):
         return labels
 
-    # kinds of parts come before other keys, since they describe a run best
+    # list all keys, but not the papers that a recipe cites
     keys: dict[str, None] = {}
     for set_up in set_ups:
-        keys |= dict.fromkeys(key for key in set_up if not key.startswith(CITES))
+        for key in set_up:
+            if not key.startswith(CITES):
+                keys[key] = None
+
+    # add keys to the names, first the kinds of parts, which describe a run best
     names = [""] * len(runs)
     for key in sorted(keys, key=lambda key: not key.endswith(".kind")):
         key_name = key.rpartition(".")[2]
-        # the name of a part is clear without the name of its key
+        # the kind of a part, such as nice, is clear without the word "kind"
         prefix = "" if key_name == "kind" else f"{key_name} "
         longer_names = []
         for name, set_up in zip(names, set_ups, strict=True):
@@ -284,9 +327,11 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
                 f"{name}, {prefix}{format_setting(key, set_up.get(key))}"
             )
 
-        # keep the key if it makes more names different
+        # keep a key only if more names are different with the key than without it
         if len(set(longer_names)) > len(set(names)):
             names = longer_names
+
+    # keep the labels if the names are equal or too long
     n_keys = max(name.count(", ") for name in names)
     if len(set(names)) < len(runs) or n_keys > MAX_NAMED_KEYS:
         return labels
@@ -294,18 +339,22 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
 
 
 def find_newest_pair(root: Path) -> list[str]:
-    """Find the newest run with a value per item, and a run to compare it with.
+    """Find the two newest runs that can be compared item by item.
+
+    An item is a picture, or a trial, whose value a run has stored.
 
     Args:
         root: Folder of all runs.
 
     Returns:
-        The paths of the two runs. The second run is the newest run of the same command
-        that can be compared with the first run item by item.
+        The paths of the two runs. The first run is the newest run that has values of
+        items. The second run is the newest other run of the same command that can be
+        compared with the first run.
 
     Raises:
         MissingData: if there are no two such runs.
     """
+    # the newest run that has values of items
     first_run = newest(
         root,
         None,
@@ -316,9 +365,11 @@ def find_newest_pair(root: Path) -> list[str]:
     first_shown_run = ShownRun("", first_run)
 
     def explain_mismatch(run: RunFolder) -> str:
+        """Return why a run cannot be compared. Empty if the run can be compared."""
         group = _compare([first_shown_run, ShownRun("", run)])
         return "; ".join(group.not_compared)
 
+    # the newest other run without a reason against the comparison
     second_run = newest(
         root,
         first_run.command,
@@ -330,18 +381,23 @@ def find_newest_pair(root: Path) -> list[str]:
 
 
 def _choose_output_path(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
-    """Return the path of the page or table.
-
-    By default, the file is named after the first run. If the report has several runs,
-    the name ends with a digest of their paths, so that each selection of runs gets a
-    file of its own.
+    """Return the path of the page or table that the report is written to.
 
     Args:
-        recipe: Recipe with the path, if the user chose it, and the format.
+        recipe: Recipe with the format, and with the path in `recipe.to` if the user has
+            chosen a path.
         runs: Runs of the report.
+
+    Returns:
+        The path that the user has chosen, or a path in the folder of reports. By
+        default, the file is named after the first run. For several runs, the file name
+        ends with a digest of the folders of the runs, so that a report on other runs
+        gets another file.
     """
     if recipe.to is not None:
         return locate(recipe.to)
+
+    # name the file after the runs
     name = runs[0].folder.label
     if recipe.table:
         name += "-methods"
@@ -353,11 +409,11 @@ def _choose_output_path(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
 
 
 def _classify_item_values(run: ShownRun) -> str:
-    """Return the kind of values that a run stores per item.
+    """Return the kind of values that a run stores for its pictures or trials.
 
     Returns:
-        "ranks" if each item has its rank in a gallery, "metrics" if each picture has
-        metrics. Empty if the run stores no values per item.
+        "ranks" if each trial has its rank among the pictures of a gallery, "metrics" if
+        each reconstructed picture has metrics. Empty if the run stores neither.
     """
     facts = run.measurements.facts
     if isinstance(facts, RetrievalFacts) and facts.gallery:
@@ -368,22 +424,25 @@ def _classify_item_values(run: ShownRun) -> str:
 def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     """Compare the first run with all other runs item by item.
 
-    All comparisons are made in one call, because the p values are adjusted for the
-    number of comparisons.
+    An item is a picture, or a trial, whose rank or metrics a run has stored. All runs
+    are compared in a single call of the statistics, because the p values are adjusted
+    for the number of comparisons.
 
     Args:
         runs: Runs of the same command, with different labels.
 
     Returns:
-        The runs with their differences, and the reasons why runs were not compared.
+        The runs with the differences between the first and each other run, and with the
+        reasons why some runs could not be compared.
     """
+    # without values of items in the first run, nothing can be compared
     first_run, *later_runs = runs
     kind = _classify_item_values(first_run)
     if not kind or not first_run.measurements.items:
         reason = f"{first_run.label} has no value per item"
         return RunGroup(runs, not_compared=[reason])
 
-    # select the runs whose values are of the same kind
+    # select the other runs whose values are of the same kind, ranks or metrics
     measurements = {}
     reasons = []
     for shown_run in later_runs:
@@ -393,7 +452,7 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
             labels = f"{first_run.label} and {shown_run.label}"
             reasons.append(f"{labels} did not measure the same values")
 
-    # numpy is imported here, since a single run does not need it
+    # test the differences. NumPy is imported only here: a single run does not need it
     if kind == "ranks":
         from brainhive_cli.measurement.comparison import compare_ranks
 
