@@ -1,12 +1,13 @@
 """The command `push`: upload of a trained run, with a model card, to the hub.
 
-The hub is the Hugging Face Hub. A run of train-align holds a brain model per cell,
-which is usually a subject and a seed. A run of train-prior holds a single prior. The
-manifest is a file that marks a repository as a run of Brainhive.
+The hub is the Hugging Face Hub. A run of train-align has several brain models, usually
+one for each subject and seed. Each model is called a cell of the run. A run of
+train-prior has a single prior, which turns decoded embeddings into the input of a
+picture generator. The manifest is a file that marks a repository as a run of Brainhive.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import partial
@@ -88,7 +89,7 @@ class Recipe(FileRecipe):
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the run, and the terms of its data."""
+    """List the run that is pushed, and the terms of the data that it was trained on."""
     _, shared_run = _resolve(recipe)
     listed_inputs = [Input(f"run {shared_run.run.path.name}")]
     return listed_inputs + collect_inputs(partial(_list_terms, shared_run, recipe))
@@ -98,17 +99,23 @@ def _list_terms(shared_run: SharedRun, recipe: Recipe) -> list[Input]:
     """List the terms of the data as an input of the command.
 
     Raises:
-        BrainhiveError, RecipeError: as `require_terms` does.
+        BrainhiveError: if the terms are unknown and the recipe does not confirm them.
+        RecipeError: if neither the recipe nor the data states a licence.
     """
     require_terms(shared_run, recipe)
     return [Input("terms of the data")]
 
 
 def preview(recipe: Recipe) -> list[Table]:
-    """Return tables of the upload, its files and its card, without asking the hub."""
+    """Show what `push` would upload, without contacting the hub.
+
+    Returns:
+        A table that summarises the upload, a table of the files, and a table with the
+        lines of the model card.
+    """
     target, shared_run = _resolve(recipe)
 
-    # pack the files as `run` does
+    # collect the files as `run` does, and summarise the upload
     card = write_card(shared_run, recipe, target)
     file_table = tabulate(target, shared_run.pack(card))
     total_bytes = sum(int(row[1]) for row in file_table.rows)
@@ -131,7 +138,15 @@ def preview(recipe: Recipe) -> list[Table]:
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Push a run in a single commit.
+    """Push a trained run to a repository of the hub, in a single commit.
+
+    Args:
+        recipe: Recipe of `push`, with the run and the repository.
+        launch: Not used, since a single process pushes.
+        again: Not used, since a push replaces the files of an earlier push.
+
+    Returns:
+        A table with the page and the commit of the model, and a table of its files.
 
     Raises:
         BrainhiveError: if nobody has confirmed unknown terms of the data, or if the
@@ -141,10 +156,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """
     from huggingface_hub import constants
 
-    # push all files in one commit
+    # check that the run may be shared
     target, shared_run = _resolve(recipe)
     repository, tag = _parse_target(target)
     require_terms(shared_run, recipe)
+
+    # push all files in one commit
     files = shared_run.pack(write_card(shared_run, recipe, target))
     message = f"{shared_run.run.command} run {shared_run.run.path.name}"
     if tag:
@@ -156,8 +173,6 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             f"{target} already existed and is private; make it public on its web page"
         )
 
-    # name the commit, which later pushes do not change
-    pinned = f"{HUB_PREFIX}{repository}@{commit}"
     rows = (
         ("page", f"{constants.ENDPOINT}/{repository}"),
         ("commit", commit),
@@ -165,21 +180,24 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     )
     pushed_table = Table(f"On the hub as {target}", ("item", "value"), rows)
 
-    # suggest to test brain models, or to train brain models for a prior
+    # suggest a command that uses the model, at this commit since later pushes change
+    # the repository: a test of brain models, or the training of models for a prior
+    reference = f"{HUB_PREFIX}{repository}@{commit}"
     if shared_run.cells:
-        hint = Line("eval-retrieval", pinned)
+        hint = Line("eval-retrieval", reference)
     else:
-        hint = Line("train-align", ("prior", pinned))
+        hint = Line("train-align", ("prior", reference))
     return Result(
         shared_run.run.path, (pushed_table, tabulate(target, files)), hint=hint
     )
 
 
 def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
-    """Find the repository and the run, without asking the hub.
+    """Find the run and the repository that the recipe names, without asking the hub.
 
     Returns:
-        The repository as the recipe names it, and the run with the files to share.
+        The repository as the recipe names it, such as `hub:owner/name@tag`, and the run
+        with its terms and the files that may be shared.
 
     Raises:
         RecipeError: if the recipe does not name a run and a repository.
@@ -187,12 +205,13 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
         BrainhiveError: if a file must not be shared, for example because it holds an
             absolute path.
     """
+    # the recipe names a run and a repository, in this order
     if len(recipe.words) != 2 or not recipe.words[1].startswith(HUB_PREFIX):
         raise RecipeError("push takes a run and a repository", USAGE)
     reference, target = recipe.words
     _parse_target(target)
 
-    # a variant is only a part of a run, and a run of the hub is shared already
+    # RUN:VARIANT names only some models of a run, and hub:… is already on the hub
     name, variant = of_variant(reference)
     if variant or str(name).startswith(HUB_PREFIX):
         raise RecipeError(
@@ -207,11 +226,15 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
 def _parse_target(target: str) -> tuple[str, str]:
     """Split `hub:owner/name[@tag]` into the repository and the tag.
 
+    Args:
+        target: Name of a repository on the hub, with an optional tag, as users type it.
+
     Returns:
         The repository as owner/name, and the tag. The tag is empty if there is none.
 
     Raises:
-        RecipeError: if the name does not have this form, or if the tag is reserved.
+        RecipeError: if the name does not have this form, or if the tag cannot be used
+            because the hub or git reserves it.
     """
     # the hub does not allow `--` and `..` in names
     match = TARGET.fullmatch(target)
@@ -229,19 +252,20 @@ def _parse_target(target: str) -> tuple[str, str]:
 def _push_files(
     target: str, files: Files, message: str, is_public: bool
 ) -> tuple[str, bool]:
-    """Replace the files of an earlier model in a repository, in a single commit.
+    """Push files to a repository of the hub, in a single commit.
 
-    Large files are uploaded before the commit, so an interrupted push leaves no commit.
+    The commit also removes the files of an earlier model. Large files are uploaded
+    before the commit, so an interrupted push leaves no commit.
 
     Args:
-        target: Repository and optional tag. A missing repository is created, and the
-            tag must be new.
+        target: Repository and optional tag, as `hub:owner/name[@tag]`. A missing
+            repository is created, and the tag must be new.
         files: Contents or local paths, by file name in the repository.
         message: Message of the commit.
-        is_public: Whether everybody may see the files.
+        is_public: True if everybody may see the files.
 
     Returns:
-        The commit that holds the files, and whether the repository is private.
+        The commit that holds the files, and True if the repository is private.
 
     Raises:
         MissingData: if there is no valid token, or the hub cannot be reached.
@@ -264,19 +288,13 @@ def _push_files(
         remote_names = {file.rfilename for file in info.siblings or ()}
         remote_names -= FILES_OF_HUB
 
-        # publish nothing and replace no other files, unless the user allows it
+        # refuse to publish by accident, to replace other files, or to move a tag
         if not info.private and not is_public:
             raise BrainhiveError(
                 f"{HUB_PREFIX}{repository} is public on the hub",
                 "--public, if everybody may see the model",
             )
-        if remote_names and MANIFEST not in remote_names:
-            shown_names = console.summarise_names(sorted(remote_names))
-            raise BrainhiveError(
-                f"{HUB_PREFIX}{repository} holds other files than a Brainhive model "
-                f"({shown_names})",
-                "choose another name, or remove the files on its web page",
-            )
+        _require_brainhive_files(repository, remote_names)
         if tag:
             remote_tags = {ref.name for ref in api.list_repo_refs(repository).tags}
             if tag in remote_tags:
@@ -285,23 +303,25 @@ def _push_files(
                     f"choose another tag: {HUB_PREFIX}{repository}@TAG",
                 )
 
-        # remove old weights, since the loaded model would mix them with the new ones
-        obsolete_names = [
-            name for name in remote_names - files.keys() if _is_run_file(name)
-        ]
-        additions = [
-            CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
-            for name, content in sorted(files.items())
-        ]
-        deletions = [CommitOperationDelete(name) for name in sorted(obsolete_names)]
-        operations: list[CommitOperationAdd | CommitOperationDelete] = []
-        operations += additions
-        operations += deletions
+        # add the files, and delete other files of the earlier model, since old and new
+        # weights would be loaded together
+        additions = []
+        for name, content in sorted(files.items()):
+            additions.append(
+                CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
+            )
+        operations: list[CommitOperationAdd | CommitOperationDelete] = list(additions)
+        for name in sorted(remote_names - files.keys()):
+            if _is_run_file(name):
+                operations.append(CommitOperationDelete(name))
+
+        # upload in a thread, so that Ctrl-C need not wait for large files
         with silence_hub():
-            # in a thread, so that Ctrl-C does not wait for uploads
             upload = partial(api.preupload_lfs_files, repository, additions)
             call_in_thread(upload)
-            # with `parent_commit`, the hub refuses if somebody else has committed
+
+            # because of `parent_commit`, the hub refuses the commit if somebody else
+            # has changed the repository in the meantime
             commit = api.create_commit(
                 repository,
                 operations,
@@ -314,8 +334,31 @@ def _push_files(
         return commit, bool(info.private)
 
 
+def _require_brainhive_files(repository: str, remote_names: Collection[str]) -> None:
+    """Raise an error if a repository holds files of another project.
+
+    Args:
+        repository: Repository as owner/name.
+        remote_names: Names of the files in the repository.
+
+    Raises:
+        BrainhiveError: if there are files, but not the manifest of a pushed run.
+    """
+    if remote_names and MANIFEST not in remote_names:
+        shown_names = console.summarise_names(sorted(remote_names))
+        raise BrainhiveError(
+            f"{HUB_PREFIX}{repository} holds other files than a Brainhive model "
+            f"({shown_names})",
+            "choose another name, or remove the files on its web page",
+        )
+
+
 def _is_run_file(name: str) -> bool:
-    """Return True if a file of a repository belongs to a pushed run."""
+    """Return True if `push` uploads files with this name.
+
+    Args:
+        name: Path of the file in the repository.
+    """
     for patterns in RUN_FILES.values():
         if any(fnmatch(name, pattern) for pattern in patterns):
             return True
@@ -324,7 +367,10 @@ def _is_run_file(name: str) -> bool:
 
 @contextmanager
 def _explain_refusals(name: str) -> Iterator[None]:
-    """Require a token, and turn errors of the hub's client into errors of Brainhive.
+    """Require a token of the hub, and explain errors of the hub's client to users.
+
+    The errors that the body of the `with` statement raises become errors of Brainhive,
+    which state the problem and a way out.
 
     Args:
         name: Name of the repository, for the messages.
@@ -344,9 +390,10 @@ def _explain_refusals(name: str) -> Iterator[None]:
     try:
         yield
     except BrainhiveError:
-        # some of these are also a ValueError, which is caught below
+        # some errors of Brainhive are a ValueError too, and must not be caught below
         raise
     except HfHubHTTPError as error:
+        # explain the HTTP status codes that users can do something about
         status = error.response.status_code
         refusals = {
             401: MissingData(
@@ -366,27 +413,34 @@ def _explain_refusals(name: str) -> Iterator[None]:
             ),
         }
         problem = f"the hub answers {status} for {name}: {first_line(error)}"
-        other_refusal = BrainhiveError(problem, "the same command continues")
+        other_refusal = BrainhiveError(
+            problem, "run the same command again, which continues the push"
+        )
         raise refusals.get(status, other_refusal) from error
     except ValueError as error:
         # the client checks names and the card before it sends them
         reason = " ".join(str(error).split())
-        raise find_bad_proxy(error) or BrainhiveError(
+        proxy_error = find_bad_proxy(error)
+        raise proxy_error or BrainhiveError(
             f"the hub does not accept {name}: {reason}",
             "change the name, or the citation and contact in the recipe of push",
         ) from error
     except (ConnectionError, TimeoutError, RuntimeError, http_error_class()) as error:
         raise MissingData(
             f"the hub cannot be reached, or has stopped answering: {first_line(error)}",
-            "the same command continues and does not send uploaded files again",
+            "run the same command again, which does not send uploaded files again",
         ) from error
 
 
 def require_terms(shared_run: SharedRun, recipe: Recipe) -> None:
-    """Raise an error if it is not clear that the run may be shared, and how.
+    """Raise an error if it is not clear that a run may be shared, or has no licence.
 
-    Weights hold statistics of recordings. If the terms of the data are unknown, a
-    person must confirm that these may be shared_run.
+    The weights of a model hold statistics of the recordings that it was trained on. If
+    the terms of these data are unknown, the user must confirm that they allow sharing.
+
+    Args:
+        shared_run: Run with the terms of its data.
+        recipe: Recipe of `push`, with the confirmation and the licence.
 
     Raises:
         BrainhiveError: if the terms are unknown and the recipe does not confirm them.
@@ -401,6 +455,8 @@ def require_terms(shared_run: SharedRun, recipe: Recipe) -> None:
             "holds statistics of each person's recordings; then add "
             "--data-terms-checked --licence NAME",
         )
+
+    # a licence for the weights, chosen by the user or implied by the data
     if not (recipe.licence or shared_run.licence):
         raise RecipeError(
             "the weights have no licence", "add --licence, such as cc-by-nc-4.0"
@@ -408,11 +464,15 @@ def require_terms(shared_run: SharedRun, recipe: Recipe) -> None:
 
 
 def tabulate(target: str, files: Files) -> Table:
-    """Return a table of the files, with their sizes and origin.
+    """Return a table of the pushed files.
 
     Args:
         target: Name of the repository, for the title.
         files: Contents or local paths, by file name in the repository.
+
+    Returns:
+        A table with the name, size in bytes and origin of each file. A file is either
+        copied from the run or written for sharing.
     """
     rows = []
     for name, content in sorted(files.items()):
@@ -424,25 +484,30 @@ def tabulate(target: str, files: Files) -> Table:
 
 
 def write_card(shared_run: SharedRun, recipe: Recipe, target: str) -> str:
-    """Return the model card of a run.
+    """Write the model card of a run, which is the first page of its repository.
 
     Args:
-        shared_run: Run with its files, terms and recipe.
-        recipe: Recipe of `push`, with the statements of the owner.
+        shared_run: Run with its files, the terms of its data and its recipe.
+        recipe: Recipe of `push`, with the licence, citation and contact of the owner.
         target: Name of the repository.
+
+    Returns:
+        The card as Markdown.
     """
-    # the scores of the tests, and the environment of the training
+    # list the metrics of all scores, whose caveats the card explains
     scores = _find_scores(shared_run, recipe.paths)
     metrics: list[Metric] = []
     for _, metrics_by_row, _ in scores:
         for row_metrics in metrics_by_row.values():
             metrics += row_metrics
+
+    # versions of the libraries, and the git commit of the training
     environment = shared_run.run.read_json(ENVIRONMENT, Environment)
     versions = dict(environment.versions)
     if environment.commit:
         versions["code"] = environment.commit
 
-    # the values that the template of the card shows
+    # fill in the template of the card
     repository, _ = _parse_target(target)
     page = {
         "name": repository.partition("/")[2],
@@ -470,7 +535,7 @@ def write_card(shared_run: SharedRun, recipe: Recipe, target: str) -> str:
 
 
 def _list_hub_datasets(shared_run: SharedRun) -> list[str]:
-    """List the data sets of a run that are on the hub, as owner/name."""
+    """List the training data sets of a run that are on the hub, as owner/name."""
     names = []
     for dataset in shared_run.terms:
         if dataset in SOURCES:
@@ -481,39 +546,45 @@ def _list_hub_datasets(shared_run: SharedRun) -> list[str]:
 
 
 def _find_scores(shared_run: SharedRun, paths: Paths) -> list[CardScores]:
-    """Find the scores of a run for its model card.
+    """Find the scores of a run for its model card: its tests, and its validation.
+
+    Args:
+        shared_run: Run of train-align or train-prior.
+        paths: Folders of the user, of which the folder of runs is searched for tests.
 
     Returns:
-        The newest test by each command on each data set and gallery, without controls,
-        and then the validation of the training. Each has a title, metrics by row, and
-        the name of the tested data set, which is empty for the training.
+        A tuple for each table of the card: its title, its metrics by row, and the name
+        of the tested data set. First come the newest runs that tested the model, by
+        command, data set and gallery. The validation on training pictures comes last,
+        and its name of the tested data set is empty.
     """
+    # find the newest test by each command on each data set and gallery
     tests: dict[tuple[str, str, str], CardScores] = {}
     for command in TEST_COMMANDS:
         for folder in runs.finished_runs(paths.under_home("runs"), command):
             run = ShownRun(command, folder)
             facts = run.measurements.facts
 
-            # skip tests of other runs, and controls, which do not score the model
+            # skip tests of other runs, and controls, such as a test on shuffled signals
             tested_path = Path(locate_stored(facts.run)).resolve()
             is_other_run = tested_path != shared_run.run.path.resolve()
             if is_other_run or run.is_control or not run.metrics:
                 continue
 
-            # the pooled metrics, and the most important metric of each cell
+            # the metrics over all models, then the first metric of each single model
             rows = {"all": choose_metrics(run.metrics)}
             if len(run.cells) > 1:
                 for cell in run.cells:
                     rows[cell.name] = choose_metrics(cell.metrics)[:1]
 
-            # newer runs come first, so an older test does not replace a newer one
+            # runs are sorted, the newest first, so the first test of a key is kept
             dataset = str(facts.set_up.get("dataset", facts.dataset))
             gallery = facts.gallery if isinstance(facts, RetrievalFacts) else None
             key = (command, dataset, str(gallery.splits if gallery else ""))
             tests.setdefault(key, (f"{command} on {dataset}", rows, dataset))
     scores = list(tests.values())
 
-    # the validation of the training: one row for a prior, or a row per brain model
+    # add the validation of the training: a row for a prior, or a row per brain model
     training = ShownRun("training", shared_run.run)
     rows = {}
     if shared_run.layout is None:
