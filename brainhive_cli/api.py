@@ -424,10 +424,10 @@ def open_run(name: str | Path) -> Run:
     """
     from brainhive_cli.core import runs
     from brainhive_cli.core.recipe import Paths
-    from brainhive_cli.core.runs import of_variant
+    from brainhive_cli.core.runs import split_variant
 
     _check_arguments(path=name)
-    run_name, variant = of_variant(str(name))
+    run_name, variant = split_variant(str(name))
     folder = runs.find(Paths().under_home("runs"), None, str(run_name))
     return Run(folder, variant)
 

@@ -330,7 +330,7 @@ def list_control_effects(
                 effects.append(pair.model_copy(update={"first": head}))
 
         # shuffled trials: difference to the mean of the draws
-        control = shuffled_draws[head].facts_of(RetrievalFacts).control
+        control = shuffled_draws[head].require_facts(RetrievalFacts).control
         assert control is not None
         top1 = control.metrics["top1"]
         cells = shuffled_draws[head].facts.cells.values()

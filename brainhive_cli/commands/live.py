@@ -33,8 +33,8 @@ from brainhive_cli.core.measurements import (
     TRAINED_TRIALS,
     Measurements,
     Metric,
-    by_name,
     extend_protocol,
+    index_by_name,
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
@@ -513,8 +513,8 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
 
         # metrics say whether the epoch of the model was selected on test pictures
         is_selected = decoder.member.learned.selection == "test"
-        scopes[ALL] = by_name([replace(single, selected=is_selected)])
-        scopes["averages"] = by_name(
+        scopes[ALL] = index_by_name([replace(single, selected=is_selected)])
+        scopes["averages"] = index_by_name(
             [replace(metric, selected=is_selected) for metric in averages]
         )
         items[ALL] = {"image_ids": score.image_ids, "ranks": score.ranks}
@@ -549,7 +549,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
 
 def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
     """Return tables of hit rates, latencies and counts, without empty tables."""
-    facts = measurements.facts_of(LiveFacts)
+    facts = measurements.require_facts(LiveFacts)
     latency_rows = []
     for stage, percentiles in facts.latency_ms.items():
         latency_rows.append((stage, *percentiles.values()))

@@ -36,10 +36,10 @@ from brainhive_cli.core.hub import (
 )
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Metric, caveats_of, merge_caveats
+from brainhive_cli.core.measurements import Metric, list_metric_caveats, merge_caveats
 from brainhive_cli.core.network import call_in_thread, find_bad_proxy
 from brainhive_cli.core.recipe import FileRecipe, Paths, write_yaml
-from brainhive_cli.core.runs import ENVIRONMENT, Environment, of_variant
+from brainhive_cli.core.runs import ENVIRONMENT, Environment, split_variant
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.downloads.sources import SOURCES
 from brainhive_cli.reports.model_card import CardScores, choose_metrics, render_card
@@ -212,7 +212,7 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
     _parse_target(target)
 
     # RUN:VARIANT names only some models of a run, and hub:… is already on the hub
-    name, variant = of_variant(reference)
+    name, variant = split_variant(reference)
     if variant or str(name).startswith(HUB_PREFIX):
         raise RecipeError(
             f"{reference} cannot be pushed, it is not a whole run on this machine",
@@ -524,7 +524,9 @@ def write_card(shared_run: SharedRun, recipe: Recipe, target: str) -> str:
         "keys": shared_run.recipe,
         "cells": shared_run.cells,
         "scores": scores,
-        "caveats": merge_caveats(caveats_of(metrics), shared_run.learned.caveats),
+        "caveats": merge_caveats(
+            list_metric_caveats(metrics), shared_run.learned.caveats
+        ),
         "recipe": write_yaml(shared_run.recipe),
         "environment": versions,
         "citation": recipe.citation,

@@ -21,7 +21,7 @@ from brainhive_cli.core.files import atomic_write, home_folder, locate
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe
-from brainhive_cli.core.runs import RunFolder, newest
+from brainhive_cli.core.runs import RunFolder, find_newest
 from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.paper_tables import (
     paper_table,
@@ -355,7 +355,7 @@ def find_newest_pair(root: Path) -> list[str]:
         MissingData: if there are no two such runs.
     """
     # the newest run that has values of items
-    first_run = newest(
+    first_run = find_newest(
         root,
         None,
         lambda run: "" if run.measurements().items else "no value per item",
@@ -370,7 +370,7 @@ def find_newest_pair(root: Path) -> list[str]:
         return "; ".join(group.not_compared)
 
     # the newest other run without a reason against the comparison
-    second_run = newest(
+    second_run = find_newest(
         root,
         first_run.command,
         explain_mismatch,

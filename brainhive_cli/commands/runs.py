@@ -29,10 +29,10 @@ from brainhive_cli.core.jobs import OpenRun
 from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch, start
 from brainhive_cli.core.measurements import (
-    caveats_of,
     extend_title,
     find_caveats,
     list_footnotes,
+    list_metric_caveats,
     merge_caveats,
 )
 from brainhive_cli.core.recipe import FileRecipe, Paths, RunOptions
@@ -40,9 +40,9 @@ from brainhive_cli.core.runs import (
     ENVIRONMENT,
     FINISHED,
     RunFolder,
-    age,
     find as find_run,
     finished_runs,
+    format_age,
     reference as reference_of,
 )
 from brainhive_cli.core.tables import Table, TableCell
@@ -137,7 +137,7 @@ def _describe_result(run: RunFolder) -> str | TableCell:
     if not result:
         return ""
     caveats = merge_caveats(
-        measurements.caveats, caveats_of(shown_run.metrics.values())
+        measurements.caveats, list_metric_caveats(shown_run.metrics.values())
     )
     return TableCell(result, value=extend_title(result, caveats))
 
@@ -299,7 +299,7 @@ def _list_runs(recipe: Recipe, runs: Sequence[RunFolder]) -> Result:
                 _name(run),
                 _describe_state(run),
                 result,
-                TableCell(age(run.changed_s), value=iso_time),
+                TableCell(format_age(run.changed_s), value=iso_time),
                 TableCell(console.size(n_bytes), value=n_bytes),
             )
         )
@@ -336,7 +336,7 @@ def _show(run: ShownRun) -> Result:
     visible_names = [name for name in file_names if not name.startswith(".")]
     items = {
         "run": reference if folder.is_shared else f"{run.command}/{reference}",
-        "state": f"{_describe_state(folder)}, {age(folder.changed_s)}, {size}",
+        "state": f"{_describe_state(folder)}, {format_age(folder.changed_s)}, {size}",
         "dataset": facts.dataset,
         "mode": facts.mode,
         "verdict": facts.verdict,

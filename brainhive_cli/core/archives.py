@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 from zipfile import ZipFile, ZipInfo
 
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.files import atomic_write, require_free_space, resolve_below
 
 ZIP_SUFFIX = ".zip"
@@ -45,7 +45,7 @@ def verify_compressed(path: Path) -> None:
     open_compressed = OPENERS.get(path.suffix)
     if open_compressed is None:
         return
-    with reading(path, FETCH_AGAIN_HINT), open_compressed(path, "rb") as file:
+    with report_damage(path, FETCH_AGAIN_HINT), open_compressed(path, "rb") as file:
         # decompressors compare the checksum when they reach the end of the stream
         while file.read(CHUNK_BYTES):
             pass
@@ -129,7 +129,7 @@ def open_members(path: Path) -> Iterator[Iterator[Member]]:
     Raises:
         MissingData: if the archive is damaged or cut short.
     """
-    with reading(path, FETCH_AGAIN_HINT):
+    with report_damage(path, FETCH_AGAIN_HINT):
         if path.suffix == ZIP_SUFFIX:
             with ZipFile(path) as archive:
                 yield _iterate_zip_files(archive)

@@ -70,7 +70,7 @@ def find_holder(path: Path) -> str:
     return name if holder["job"] == "-" else f"{name}, job {holder['job']}"
 
 
-def is_own(path: Path) -> bool:
+def is_held_by_this_process(path: Path) -> bool:
     """Return True if this process is the holder of the claim in this file."""
     holder = _read_holder(path)
     if holder is None or holder["machine"] != name_machine():

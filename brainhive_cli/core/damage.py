@@ -27,7 +27,7 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.files import UnfitFile, require_regular
 
-RAISED = (
+DAMAGE_EXCEPTIONS = (
     ArithmeticError,
     AttributeError,
     EOFError,
@@ -60,11 +60,11 @@ MAX_UNCHECKED_BYTES = 2**28
 
 
 @contextmanager
-def reading(
+def report_damage(
     path: Path,
     way_out: str,
     error: type[BrainhiveError] = MissingData,
-    raised: tuple[type[Exception], ...] = RAISED,
+    exceptions: tuple[type[Exception], ...] = DAMAGE_EXCEPTIONS,
 ) -> Iterator[None]:
     """Turn all exceptions of a block that reads a file into a single kind of error.
 
@@ -87,8 +87,8 @@ def reading(
         yield
     except UnfitFile as reason:
         raise error(reason.message, way_out) from reason
-    except raised as reason:
-        if isinstance(reason, BrainhiveError) or is_of_the_machine(reason):
+    except exceptions as reason:
+        if isinstance(reason, BrainhiveError) or is_machine_error(reason):
             raise
 
         # the message has the error text of the system. Else it has the first line of
@@ -151,7 +151,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return match is not None or system_error_number(error) == errno.ENOMEM
 
 
-def is_of_the_machine(error: BaseException) -> bool:
+def is_machine_error(error: BaseException) -> bool:
     """Return True if an error while reading a file is about the machine.
 
     A lack of memory within a filter of HDF5 is not recognised, because HDF5 reports it

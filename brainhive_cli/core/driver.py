@@ -16,7 +16,12 @@ from types import MappingProxyType
 
 from brainhive_cli.core import artifacts, console, trackers
 from brainhive_cli.core.cells import CELLS, Finished, announce, claiming, read_cells
-from brainhive_cli.core.claims import Claim, is_held, is_own, name_worker
+from brainhive_cli.core.claims import (
+    Claim,
+    is_held,
+    is_held_by_this_process,
+    name_worker,
+)
 from brainhive_cli.core.command import Result, Work, map_digests, require_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, Unfinished
 from brainhive_cli.core.files import (
@@ -29,7 +34,13 @@ from brainhive_cli.core.files import (
 from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Recipe, write_yaml
-from brainhive_cli.core.runs import ENVIRONMENT, FINISHED, FOUND, RunFolder, now
+from brainhive_cli.core.runs import (
+    ENVIRONMENT,
+    FINISHED,
+    FOUND,
+    RunFolder,
+    format_current_time,
+)
 
 LOCK = ".claim"
 """Claim under which a worker writes the recipe and the environment of a run. Cells are
@@ -407,7 +418,8 @@ def start_run(
             recipe_names = set(run.read_found().recipe_names)
             recipe_names.add(recipe.recipe_name)
             run.write_json(
-                FOUND, {"recipe_names": sorted(recipe_names), "found": now()}
+                FOUND,
+                {"recipe_names": sorted(recipe_names), "found": format_current_time()},
             )
     launch.gather(path)
     return run
@@ -435,7 +447,7 @@ def _join_run(run: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
         for claim in list((path / WORKERS_FOLDER).glob(CLAIM_PATTERN)):
             if not is_held(claim):  # its worker was killed, or has just ended
                 claim.unlink(missing_ok=True)
-            elif not is_own(claim):
+            elif not is_held_by_this_process(claim):
                 n_others += 1
         if run.is_finished:  # by another worker, before this worker got the lock
             return run
@@ -450,7 +462,7 @@ def _join_run(run: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
             fields = make_portable(recipe.model_dump(mode="json"))
             run.write_text("recipe.yaml", write_yaml(fields))
             environment = launch.describe_environment()
-            environment["started"] = now()
+            environment["started"] = format_current_time()
             run.write_json(ENVIRONMENT, environment)
         if not is_new:
             others = ""
@@ -571,14 +583,16 @@ def remove_unused(runs: Path) -> None:
     """
     for claim in runs.glob(f"*/*/{WORKERS_FOLDER}/{CLAIM_PATTERN}"):
         folder = RunFolder(claim.parents[1])
-        if not is_own(claim) or not is_untouched(folder):
+        if not is_held_by_this_process(claim) or not is_untouched(folder):
             continue
 
         # another process may be opening the run at this moment
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
         has_others = False
         for other in claim.parent.glob(CLAIM_PATTERN):
-            has_others = has_others or (is_held(other) and not is_own(other))
+            has_others = has_others or (
+                is_held(other) and not is_held_by_this_process(other)
+            )
         if not has_others:
             remove(folder.path)
             with suppress(OSError):  # the command's folder may hold other runs

@@ -318,7 +318,7 @@ class Measurements:
         """Caveats of all numbers."""
         return self.facts.caveats
 
-    def facts_of(self, model: type[F]) -> F:
+    def require_facts(self, model: type[F]) -> F:
         """Return the facts, if they belong to a command.
 
         Args:
@@ -366,7 +366,7 @@ class Measurements:
         """Return a copy in which some fields of the facts are replaced."""
         return replace(self, facts=self.facts.model_copy(update=facts))
 
-    def of_variant(self, variant: str) -> Self:
+    def select_variant(self, variant: str) -> Self:
         """Return the measurements of a variant of a sweep.
 
         The caveats and warnings of the whole sweep are kept.
@@ -456,7 +456,7 @@ def scope(*parts: str) -> str:
     return " · ".join(filter(None, parts))
 
 
-def by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
+def index_by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
     """Return a dict of metrics by name."""
     return {metric.name: metric for metric in metrics}
 
@@ -526,7 +526,7 @@ def add_footnotes(note: str, caveats: Iterable[str]) -> str:
     return f"{note} {list_footnotes(new_caveats)}".strip()
 
 
-def caveats_of(metrics: Iterable[Metric | None]) -> list[str]:
+def list_metric_caveats(metrics: Iterable[Metric | None]) -> list[str]:
     """List the caveats of metrics. Metrics that are None are skipped."""
     return merge_caveats(*(metric.caveats for metric in metrics if metric is not None))
 
@@ -542,7 +542,10 @@ def name_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
     Returns:
         Names of the rows by label.
     """
-    caveats = {label: caveats_of(row_metrics) for label, row_metrics in metrics.items()}
+    caveats = {
+        label: list_metric_caveats(row_metrics)
+        for label, row_metrics in metrics.items()
+    }
     shared_caveats = set(CAVEATS)
     for row_caveats in caveats.values():
         shared_caveats &= set(row_caveats)

@@ -118,7 +118,7 @@ class RunFolder:
     @property
     def age(self) -> str:
         """Time since the run was finished, in words."""
-        return age(self.written_s)
+        return format_age(self.written_s)
 
     @property
     def written_s(self) -> float:
@@ -320,7 +320,10 @@ class RunFolder:
             path.write_bytes(content)
             (self.path / FINISHED).unlink(missing_ok=True)
             if ENVIRONMENT in names:
-                environment = {**self.read_json(ENVIRONMENT), "finished": now()}
+                environment = {
+                    **self.read_json(ENVIRONMENT),
+                    "finished": format_current_time(),
+                }
                 self.write_json(ENVIRONMENT, environment)
             digests = {name: documents.digest_file(self.path / name) for name in names}
             digests[FINISHED] = hashlib.sha256(content).hexdigest()
@@ -363,7 +366,7 @@ class Environment(BaseModel, extra="allow"):
     finished: AwareDatetime | None = None
 
 
-def now() -> str:
+def format_current_time() -> str:
     """Return the present time as text, for documents of runs."""
     return datetime.now(UTC).isoformat()
 
@@ -386,7 +389,7 @@ def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
     return f"{name}:{variant}" if variant else name
 
 
-def of_variant(reference: str | None) -> tuple[str | None, str]:
+def split_variant(reference: str | None) -> tuple[str | None, str]:
     """Split the reference `SWEEP:VARIANT` of a run.
 
     Args:
@@ -512,7 +515,7 @@ def _list_finished(runs: Path, command: str | None, reference: str) -> Hint:
     return f"{suggestion}finished runs, newest first: {listed_names}"
 
 
-def newest(
+def find_newest(
     runs: Path,
     command: str | None,
     lacks: Callable[[RunFolder], str] = lambda run: "",
@@ -569,7 +572,7 @@ def newest(
     raise MissingData(message, hint or Line(command or "demo"))
 
 
-def age(since: float) -> str:
+def format_age(since: float) -> str:
     """Write the time since a moment in words, such as "2 hours ago".
 
     Args:

@@ -27,7 +27,7 @@ from safetensors import safe_open
 
 from brainhive_cli.core import archives, console, documents, foreign_code
 from brainhive_cli.core.arrays import Array
-from brainhive_cli.core.damage import is_of_the_machine
+from brainhive_cli.core.damage import is_machine_error
 from brainhive_cli.core.documents import DOWNLOAD_HINT
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
 from brainhive_cli.core.files import atomic_write, is_file
@@ -449,7 +449,7 @@ def reading(
     except Exception as reason:
         # the file is intact if the machine, a library or a user's code failed
         if (
-            is_of_the_machine(reason)
+            is_machine_error(reason)
             or find_failed_import(reason)
             or foreign_code.describe_user_error(reason)
         ):

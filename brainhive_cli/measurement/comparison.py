@@ -407,8 +407,8 @@ def _compare_ranks(first_run: Measurements, second_run: Measurements) -> Differe
     """
     first_name = first_run.facts.run
     second_name = second_run.facts.run
-    first_gallery = first_run.facts_of(RetrievalFacts).gallery
-    second_gallery = second_run.facts_of(RetrievalFacts).gallery
+    first_gallery = first_run.require_facts(RetrievalFacts).gallery
+    second_gallery = second_run.require_facts(RetrievalFacts).gallery
     if first_gallery != second_gallery:
         raise BrainhiveError(
             f"{first_name} and {second_name} were tested on different galleries",

@@ -14,12 +14,12 @@ from brainhive_cli.core.measurements import (
     NO_RESULT,
     TRANSDUCTIVE,
     add_footnotes,
-    caveats_of,
     extend_title,
+    list_metric_caveats,
     metric_title,
     scope,
 )
-from brainhive_cli.core.runs import find as find_run, of_variant
+from brainhive_cli.core.runs import find as find_run, split_variant
 from brainhive_cli.core.tables import Table, TableCell, write_csv
 from brainhive_cli.measurement.comparison import compare_ranks
 from brainhive_cli.reports.runs_shown import ShownRun, find_shown_run
@@ -134,7 +134,7 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
             caveats.
     """
     # exclude controls, and rows with caveats that the reference lacks
-    caveats = {row.label: caveats_of(row.metrics.values()) for row in rows}
+    caveats = {row.label: list_metric_caveats(row.metrics.values()) for row in rows}
     reference = _choose_reference(rows, caveats, against)
     shared_caveats = set(caveats[reference.label]) - NO_RESULT
     reasons: dict[str, list[str]] = {}
@@ -249,7 +249,7 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
 
     # collect the cost of each training, as far as its run still exists
     costs = list[Mapping[str, float | None]]()
-    for name, variant in map(of_variant, facts.runs):
+    for name, variant in map(split_variant, facts.runs):
         with suppress(BrainhiveError):
             run = find_run(row.folder.path.parents[1], "train-align", str(name))
             for cell in run.measurements().facts.cells.values():

@@ -9,7 +9,7 @@ from brainhive_cli.core.measurements import (
     AGREEMENT,
     AGREEMENT_HEADING,
     ALL,
-    caveats_of,
+    list_metric_caveats,
     merge_caveats,
     name_rows,
     scope,
@@ -133,7 +133,7 @@ def _write_caption(group: RunGroup, best: BestLabels) -> str:
     """Write the caption: protocol, items, meaning of ± and signs, and caveats."""
     runs = group.runs
     run_caveats = [run.measurements.caveats for run in runs]
-    metric_caveats = [caveats_of(run.metrics.values()) for run in runs]
+    metric_caveats = [list_metric_caveats(run.metrics.values()) for run in runs]
     return render(
         "caption.txt",
         runs=runs,

@@ -25,9 +25,9 @@ from brainhive_cli.core.measurements import (
     Measurements,
     Metric,
     add_footnotes,
-    caveats_of,
     headlines,
     list_footnotes,
+    list_metric_caveats,
     mark,
     metric_title,
     name_rows,
@@ -38,9 +38,9 @@ from brainhive_cli.core.runs import (
     Environment,
     RunFolder,
     find as find_run,
+    find_newest,
     is_run,
-    newest,
-    of_variant,
+    split_variant,
 )
 from brainhive_cli.core.tables import Table, format_mean_sd, make_subject_seed_table
 from brainhive_cli.reports.tables import (
@@ -77,11 +77,11 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
         RecipeError: if several runs have the name, or if the run has no such variant.
     """
     # find the newest run of a command, or the run that the reference names
-    name, variant = of_variant(reference)
+    name, variant = split_variant(reference)
     folder_names = {path.name for path in runs.glob("*/")}
     is_command = name in folder_names and not is_run(runs / name)
     if not name or is_command:
-        run = newest(
+        run = find_newest(
             runs,
             name or None,
             lambda run: "" if any(run.measurements().scopes.values()) else "no metrics",
@@ -102,7 +102,7 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
         return find_run(runs, None, str(folder)), ""
 
     # any other variant has scopes in this run
-    if not measurements.of_variant(variant).scopes:
+    if not measurements.select_variant(variant).scopes:
         scope_variants = {scope.rpartition("/")[0] for scope in measurements.scopes}
         variant_names = sorted((scope_variants | set(variants)) - {""})
         raise RecipeError(
@@ -148,7 +148,7 @@ class ShownRun:
         """Read the measurements, and sort the metrics by variant and cell."""
         self.measurements = self.folder.measurements()
         if self.variant:
-            self.measurements = self.measurements.of_variant(self.variant)
+            self.measurements = self.measurements.select_variant(self.variant)
         self.command = self.folder.command
         facts = self.measurements.facts
         scopes = self.measurements.scopes
@@ -350,7 +350,7 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
 
     # the first headline metric, with a row for each subject and a column for each run
     name = next(iter(group.runs[0].headlines), "")
-    caveats = [caveats_of(run.metrics.values()) for run in group.runs]
+    caveats = [list_metric_caveats(run.metrics.values()) for run in group.runs]
     run_values = {
         mark(run.label, run_caveats): run.subject_means(name)
         for run, run_caveats in zip(group.runs, caveats, strict=True)
@@ -512,7 +512,7 @@ def _lay_out_cells(run: ShownRun) -> list[Table]:
 
     # with several seeds, each headline metric has a table of subjects by seeds
     if len(seeds) > 1 and "" not in subjects:
-        caveats = caveats_of(chain(*(cell.metrics.values() for cell in cells)))
+        caveats = list_metric_caveats(chain(*(cell.metrics.values() for cell in cells)))
         note = add_footnotes(
             "±: standard deviation over seeds. In the last row: standard deviation of "
             "the means of the subjects.",

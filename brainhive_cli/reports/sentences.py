@@ -17,7 +17,7 @@ from brainhive_cli.core.facts import (
 )
 from brainhive_cli.core.measurements import (
     Measurements,
-    caveats_of,
+    list_metric_caveats,
     mark,
     merge_caveats,
     metric_title,
@@ -150,7 +150,7 @@ def explain_caveats(*measurements: Measurements) -> list[str]:
     caveats = [run_measurements.caveats for run_measurements in measurements]
     for run_measurements in measurements:
         for metrics in run_measurements.scopes.values():
-            caveats.append(caveats_of(metrics.values()))
+            caveats.append(list_metric_caveats(metrics.values()))
     return [
         f"{mark('', [caveat])} {MEANINGS[caveat]}" for caveat in merge_caveats(*caveats)
     ]
@@ -169,7 +169,7 @@ def explain_chance(measurements: Measurements, recipe: Path) -> str:
     """
     if measurements.facts.command != RetrievalFacts.model_fields["command"].default:
         return ""
-    facts = measurements.facts_of(RetrievalFacts)
+    facts = measurements.require_facts(RetrievalFacts)
     is_worse_than_ridge = any(
         difference.second == "ridge"
         and difference.is_significant

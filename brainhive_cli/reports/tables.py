@@ -15,9 +15,9 @@ from brainhive_cli.core.measurements import (
     CAVEATS,
     Metric,
     add_footnotes,
-    caveats_of,
     interval_text,
     is_share,
+    list_metric_caveats,
     lower_is_better,
     mark,
     metric_title,
@@ -245,7 +245,7 @@ def metric_table(
         protocol_label="" if has_one_protocol else next(iter(rows)),
         names=names,
     )
-    note = add_footnotes(note, caveats_of(table_metrics))
+    note = add_footnotes(note, list_metric_caveats(table_metrics))
     return Table(title, grid[0], grid[1:], section=section, note=note)
 
 

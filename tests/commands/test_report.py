@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.facts import CellFacts, GalleryFacts, RetrievalFacts
-from brainhive_cli.core.measurements import ALL, Measurements, by_name
+from brainhive_cli.core.measurements import ALL, Measurements, index_by_name
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.ranks import summarise_ranks
 from brainhive_cli.measurement.units import Items
@@ -37,7 +37,7 @@ def ranked(
     }
     named = {"split": "test", "protocol": protocol, "seeds": (1,)}
     scopes = {
-        ALL: by_name(
+        ALL: index_by_name(
             summarise_ranks(
                 list(ranks.values()),
                 100,
@@ -47,7 +47,7 @@ def ranked(
         )
     }
     scopes |= {
-        subject: by_name(
+        subject: index_by_name(
             summarise_ranks(
                 [each], 100, items=Items.independent([ids], "pictures"), **named
             )

@@ -19,7 +19,7 @@ from brainhive_cli.core.cells import (
     claiming,
     read_cells,
 )
-from brainhive_cli.core.claims import Claim, is_own
+from brainhive_cli.core.claims import Claim, is_held_by_this_process
 from brainhive_cli.core.command import Work
 from brainhive_cli.core.driver import (
     LOCK,
@@ -73,7 +73,7 @@ def test_each_free_cell_is_claimed_until_its_file_is_there(tmp_path: Path) -> No
     with claiming(files, ALONE, lambda *words: on_claim.append(words)) as free:
         for name in free:
             claimed.append(name)
-            assert is_own(claim_path(files[name]))
+            assert is_held_by_this_process(claim_path(files[name]))
             assert Claim.attempt(claim_path(files[name])) is None
             files[name].touch()
     assert claimed == ["a", "c"] and on_claim == [("a", ""), ("c", "")]

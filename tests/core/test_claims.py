@@ -14,7 +14,7 @@ from brainhive_cli.core.claims import (
     Claim,
     find_holder,
     is_held,
-    is_own,
+    is_held_by_this_process,
     name_worker,
 )
 from brainhive_cli.core.errors import BrainhiveError
@@ -129,7 +129,9 @@ def test_what_a_living_process_of_another_container_writes_and_claims_stays_its_
         assert writer.stdout and writer.stdout.readline() == "1 True\n"
         with atomic_write(tmp_path / "other") as part:
             part.write_text("x")
-        assert Claim.attempt(claim) is None and not claims.is_own(claim)
+        assert Claim.attempt(claim) is None and not claims.is_held_by_this_process(
+            claim
+        )
     assert path.read_text() == "ten hours of work" and writer.returncode == 0
 
 
@@ -178,7 +180,7 @@ def test_holders_are_named_with_machine_process_and_job(
         (f"{OTHER}\n", ""),
     ):
         path.write_text(text)
-        assert find_holder(path) == holder and not is_own(path)
+        assert find_holder(path) == holder and not is_held_by_this_process(path)
     assert find_holder(tmp_path / "absent") == ""
     path.unlink()
     monkeypatch.setenv("BRAINHIVE_JOB", "a b\n" + "x" * 200)
@@ -188,10 +190,10 @@ def test_holders_are_named_with_machine_process_and_job(
     assert find_holder(path) == with_job and with_job.endswith(
         f"{os.getpid()}, job {job}"
     )
-    assert is_own(path)
+    assert is_held_by_this_process(path)
     # another process of this machine is not this one
     path.write_text(path.read_text().replace(f" {os.getpid()} ", f" {os.getppid()} "))
-    assert not is_own(path) and is_held(path)
+    assert not is_held_by_this_process(path) and is_held(path)
     claim.release()
     monkeypatch.delenv("BRAINHIVE_JOB")
     assert name_worker().endswith(f" {os.getpid()}")

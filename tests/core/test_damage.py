@@ -137,11 +137,11 @@ def test_only_what_no_measurement_takes_is_refused() -> None:
 def test_errors_of_the_machine_are_told_from_those_of_files(
     error: Exception, is_of_the_machine: bool, tmp_path: Path
 ) -> None:
-    assert damage.is_of_the_machine(error) is is_of_the_machine
+    assert damage.is_machine_error(error) is is_of_the_machine
     kind = type(error) if is_of_the_machine else RecipeError
     with (
         pytest.raises(kind) as caught,
-        damage.reading(tmp_path / "x", "do", RecipeError),
+        damage.report_damage(tmp_path / "x", "do", RecipeError),
     ):
         raise error
     if not is_of_the_machine:
@@ -160,16 +160,16 @@ def test_only_what_a_reader_raises_is_an_error_of_the_file(tmp_path: Path) -> No
     class OfALibrary(Exception):
         pass
 
-    with pytest.raises(OfALibrary), damage.reading(tmp_path, "do"):
+    with pytest.raises(OfALibrary), damage.report_damage(tmp_path, "do"):
         raise OfALibrary
     with (
         pytest.raises(MissingData),
-        damage.reading(tmp_path, "do", raised=(Exception,)),
+        damage.report_damage(tmp_path, "do", exceptions=(Exception,)),
     ):
         raise OfALibrary
-    with pytest.raises(RecipeError), damage.reading(tmp_path, "do"):
+    with pytest.raises(RecipeError), damage.report_damage(tmp_path, "do"):
         raise RecipeError("ours")
-    with pytest.raises(MissingData) as caught, damage.reading(tmp_path, "do"):
+    with pytest.raises(MissingData) as caught, damage.report_damage(tmp_path, "do"):
         raise KeyError("signal")
     assert "it has no 'signal'" in caught.value.message
     assert archives.read_bytes(io.BytesIO(b"abcdef"), 2, 3) == b"cde"

@@ -21,11 +21,11 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_SELECTION,
     Measurements,
     Metric,
-    by_name,
-    caveats_of,
     headlines,
+    index_by_name,
     interval_text,
     is_share,
+    list_metric_caveats,
     lower_is_better,
     merge_caveats,
     metric_title,
@@ -51,7 +51,10 @@ OF_FEW = replace(TOP1, low=0.2, high=0.225)
 """Of two to four: the interval is that of these subjects."""
 OF_ONE = replace(TOP1, these_subjects=None, people=None)
 MADE = Measurements(
-    {"all": by_name([TOP1]), scope("brain", "subject 1"): by_name([OF_ONE])},
+    {
+        "all": index_by_name([TOP1]),
+        scope("brain", "subject 1"): index_by_name([OF_ONE]),
+    },
     {"fid": "fewer than 10 pictures"},
     Facts(caveats=["simulated"], mode="intra"),
     {"subject 1": {"image_ids": ["a", "b"], "ranks": [1, 2]}},
@@ -136,7 +139,7 @@ def test_a_metric_is_plain_for_json() -> None:
 
 def test_rows_have_intervals_and_agreement_in_columns_of_their_own() -> None:
     first, second = replace(
-        MADE, scopes={"all": by_name([TOP1, metric("ssim", people=None)])}
+        MADE, scopes={"all": index_by_name([TOP1, metric("ssim", people=None)])}
     ).rows()
     assert [*first][:3] == ["scope", "metric", "value"] and "name" not in first
     assert (first["scope"], first["metric"]) == ("all", "top1")
@@ -148,7 +151,9 @@ def test_rows_have_intervals_and_agreement_in_columns_of_their_own() -> None:
 
 def test_two_measurements_are_put_together() -> None:
     other = Measurements(
-        {"all": by_name([OF_ONE])}, {"fid": "b", "kid": "c"}, items={"x": {"y": [1]}}
+        {"all": index_by_name([OF_ONE])},
+        {"fid": "b", "kid": "c"},
+        items={"x": {"y": [1]}},
     )
     both = MADE | other
     assert both.scopes == {**MADE.scopes, **other.scopes}
@@ -177,7 +182,7 @@ def test_a_variant_has_its_own_scopes_cells_and_items() -> None:
     scopes = {"a · all": {}, "ab · all": {}, "a/sub-1": {}, "b": {}}
     whole = Measurements(scopes, {"fid": "x"}, facts, {"a · all": {"r": [1]}, "b": {}})
 
-    found = whole.of_variant("a")
+    found = whole.select_variant("a")
 
     assert [*found.scopes] == ["all", "sub-1"] and found.items == {"all": {"r": [1]}}
     assert found.missing == {"fid": "x"}
@@ -188,9 +193,12 @@ def test_a_variant_has_its_own_scopes_cells_and_items() -> None:
 def test_facts_are_those_of_their_command() -> None:
     facts = TrainingFacts(is_closed_form=True)
     made = Measurements(facts=facts)
-    assert made.facts_of(TrainingFacts) is facts and made.facts_of(Facts) is facts
+    assert (
+        made.require_facts(TrainingFacts) is facts
+        and made.require_facts(Facts) is facts
+    )
     with pytest.raises(BrainhiveError):
-        MADE.facts_of(TrainingFacts)
+        MADE.require_facts(TrainingFacts)
     read = Measurements.read(made.as_dict(), "run")
     assert read == made and type(read.facts) is TrainingFacts
 
@@ -221,7 +229,7 @@ def test_sources_are_scopes() -> None:
 def test_rows_are_told_apart_by_caveats_that_not_all_have() -> None:
     plain, simulated = metric("a"), metric("a", caveats=(SIMULATED,))
     both = metric("a", caveats=(SIMULATED, SEEN_COPIES))
-    assert caveats_of([None, both, plain]) == [SIMULATED, SEEN_COPIES]
+    assert list_metric_caveats([None, both, plain]) == [SIMULATED, SEEN_COPIES]
     assert name_rows({"x": [simulated], "y": [both, None]}) == {
         "x": "x",
         "y": f"y ({SEEN_COPIES})",

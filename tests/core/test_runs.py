@@ -158,7 +158,7 @@ def test_a_run_that_is_not_there_is_answered_with_the_newest_and_the_nearest(
 ) -> None:
     folder = home / "runs"
     for look in (
-        lambda: runs.newest(folder, "train-align"),
+        lambda: runs.find_newest(folder, "train-align"),
         lambda: runs.find(folder, "train-align", "x"),
     ):
         with pytest.raises(
@@ -336,7 +336,7 @@ def test_the_duration_of_a_run_is_known_from_both_times(home: Path) -> None:
     ],
 )
 def test_an_age_is_in_the_largest_unit(passed_s: float, text: str) -> None:
-    assert runs.age(time.time() - passed_s) == text
+    assert runs.format_age(time.time() - passed_s) == text
 
 
 def test_events_are_read_but_for_damaged_lines_and_later_steps(home: Path) -> None:
@@ -369,7 +369,7 @@ def test_a_reference_names_a_run_and_its_variant(home: Path) -> None:
         ("hub:owner/name", "hub:owner/name", ""),
         ("hub:owner/name:full", "hub:owner/name", "full"),
     ):
-        assert runs.of_variant(reference) == (run, variant)
+        assert runs.split_variant(reference) == (run, variant)
     inside = RunFolder(home / "runs/embed/a")
     assert runs.reference(inside, home / "runs/embed") == "a"
     assert runs.reference(inside, home / "runs/embed", "x") == "a:x"
@@ -472,23 +472,25 @@ def test_the_newest_run_that_lacks_nothing_is_chosen(
     listed = [run.path.name for run in runs.finished_runs(folder, None)]
     assert listed == ["d", "c", "b", "a"]
     assert [run.path.name for run in runs.finished_runs(folder, "embed")] == [*"dca"]
-    assert runs.newest(folder, "embed").path.name == "d"
-    assert runs.newest(folder, "embed", apart_from=made[3]).path.name == "c"
+    assert runs.find_newest(folder, "embed").path.name == "d"
+    assert runs.find_newest(folder, "embed", apart_from=made[3]).path.name == "c"
     capsys.readouterr()
 
     lacks = {"d": "no weights", "c": "no log"}
     (made[1].path / "recipe.yaml").write_text("{")
-    chosen = runs.newest(folder, None, lambda run: lacks.get(run.path.name, ""))
+    chosen = runs.find_newest(folder, None, lambda run: lacks.get(run.path.name, ""))
 
     assert chosen.path == made[0].path
     told = capsys.readouterr().err
     for word in ("no weights", "no log", "b, finished", "run a", "warning"):
         assert word in told
     with pytest.raises(MissingData) as caught:
-        runs.newest(folder, "embed", lambda run: "nothing", needed="that", hint="do")
+        runs.find_newest(
+            folder, "embed", lambda run: "nothing", needed="that", hint="do"
+        )
     assert caught.value.hint == "do" and "that" in caught.value.message
     with pytest.raises(MissingData) as caught:
-        runs.newest(folder, "explain")
+        runs.find_newest(folder, "explain")
     assert caught.value.hint == "brainhive explain"
 
 

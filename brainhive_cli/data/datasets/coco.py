@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from brainhive_cli.core import documents, parts
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import ROOT, Dataset
@@ -106,7 +106,7 @@ def _read_captions(path: Path) -> dict[str, list[str]]:
     captions: dict[str, list[str]] = {}
     # annotations name pictures by number, image ids end in their file names
     content: dict[str, Any] = documents.read(path, hint=SOURCE, max_bytes=LARGEST)
-    with reading(path, SOURCE):
+    with report_damage(path, SOURCE):
         stems = {
             image["id"]: Path(image["file_name"]).stem for image in content["images"]
         }
@@ -128,7 +128,7 @@ def _concepts(path: Path) -> dict[str, str]:
     # area of each category, by picture
     areas: dict[str, dict[str, float]] = {}
     content: dict[str, Any] = documents.read(path, hint=SOURCE, max_bytes=LARGEST)
-    with reading(path, SOURCE):
+    with report_damage(path, SOURCE):
         categories = {
             category["id"]: category["name"] for category in content["categories"]
         }

@@ -17,7 +17,7 @@ from PIL import Image
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths
@@ -222,7 +222,7 @@ def list_parquet(files: Sequence[Path]) -> tuple[list[str], list[str], Groups]:
     groups = []
     lengths = [0]
     for path in files:
-        with reading(path, "download it again"), open_parquet(path) as file:
+        with report_damage(path, "download it again"), open_parquet(path) as file:
             # names and labels where there are any
             column = _find_pictures(path, file)
             known = {"image_id", f"{column}.path", "label"} & _list_columns(file)

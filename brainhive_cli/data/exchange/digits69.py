@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from brainhive_cli.core.arrays import UInt8
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import Line
 from brainhive_cli.core.files import atomic_write
 
@@ -47,7 +47,7 @@ def write_folders(root: Path) -> str:
         return "there already"
 
     # arrays of the MATLAB file; a damaged one ends in the way out of `reading`
-    with reading(root / FILE, f"delete it, then: {Line('fetch', 'digits69')}"):
+    with report_damage(root / FILE, f"delete it, then: {Line('fetch', 'digits69')}"):
         content = loadmat(root / FILE)
         labels = content["stimulus_label"].ravel().tolist()
         # [N, H, W]

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import (
     BrainhiveError,
     MissingData,
@@ -94,7 +94,7 @@ def open_result(folder: Path) -> ForeignResult:
     values: dict[str, Array] = {}
     for path in sorted(folder.iterdir()):
         try:
-            with reading(path, AGAIN):
+            with report_damage(path, AGAIN):
                 for name, value in _read_values(path).items():
                     values[f"{path.name}:{name}".rstrip(":")] = value
         except BrainhiveError as error:

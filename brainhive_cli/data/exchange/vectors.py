@@ -15,7 +15,7 @@ import torch
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Int64, UInt64
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import (
     BrainhiveError,
     MissingData,
@@ -96,7 +96,7 @@ def open_vectors(
         MissingData: if nothing there is known.
         BrainhiveError: if a file is broken, unsafe or of another layout.
     """
-    with reading(files[0], AGAIN):
+    with report_damage(files[0], AGAIN):
         # the layout follows from the files
         below = (file / name for file in files for name, _ in walk(file))
         tables = [
@@ -137,7 +137,7 @@ def checked_batches(vectors: Vectors) -> Iterator[Array]:
     # batches are read lazily, so damage may show only here
     file = vectors.files[0]
     shape = ()
-    with reading(file, AGAIN):
+    with report_damage(file, AGAIN):
         for batch in vectors.batches():
             # the first batch fixes the shape of all
             shape = shape or batch.shape[1:]
@@ -176,7 +176,7 @@ def _cache(files: Sequence[Path], known_as: Sequence[str]) -> Vectors:
     files = ours or files
     names: list[str] = []
     for file in files:
-        with reading(file, AGAIN):
+        with report_damage(file, AGAIN):
             table = open_parquet(file)
         columns = table.schema_arrow.names
         # full ids, or stems

@@ -28,7 +28,7 @@ import xxhash
 from numpy.typing import DTypeLike, NDArray
 
 from brainhive_cli.core.arrays import Array, Bool, UInt64
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, Hint, MissingData
 from brainhive_cli.core.files import (
     atomic_write,
@@ -203,7 +203,7 @@ def open_file(
         raise MissingData(f"{path} {state}", made_by)
 
     # the seal first: HDF5 can crash on damaged structures
-    with reading(path, f"delete it, then: {made_by}", error):
+    with report_damage(path, f"delete it, then: {made_by}", error):
         is_sealed = verify_seal(path)
         with open_unlocked(path) as file:
             # a finished store without its seal was cut short

@@ -5,7 +5,7 @@ import warnings
 from glob import escape
 from pathlib import Path
 
-from brainhive_cli.core.damage import is_of_the_machine
+from brainhive_cli.core.damage import is_machine_error
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import require_regular
 from brainhive_cli.data.files.ids import composed
@@ -48,7 +48,7 @@ def find_next_part(path: Path) -> Path | None:
     try:
         name = read_next_name(path)
     except Exception as error:  # of a damaged file, which is refused when it is opened
-        if is_of_the_machine(error):
+        if is_machine_error(error):
             raise
         return None
     part = path.with_name(re.split(r"[/\\]", name)[-1]) if name else path

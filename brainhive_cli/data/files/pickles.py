@@ -26,7 +26,7 @@ import numpy as np
 
 from brainhive_cli.core.archives import list_zip_members
 from brainhive_cli.core.arrays import Array, UInt8
-from brainhive_cli.core.damage import reading, refuse_inflation
+from brainhive_cli.core.damage import refuse_inflation, report_damage
 from brainhive_cli.core.errors import BrainhiveError, first_line
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def load(path: Path, verify: bool = True, way_out: str = "fetch it again") -> An
         BrainhiveError: if it cannot be read, or holds anything else, before any of that
             is made.
     """
-    with reading(path, way_out):
+    with report_damage(path, way_out):
         try:
             return _load(path, verify)
         except Refused as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import Line, MissingData
 from brainhive_cli.core.files import is_file, read_lines
 
@@ -56,7 +56,10 @@ def read_table(
     of each row.
     """
     # utf-8-sig: a byte order mark is no part of the first column's name
-    with reading(path, way_out), path.open(newline="", encoding="utf-8-sig") as file:
+    with (
+        report_damage(path, way_out),
+        path.open(newline="", encoding="utf-8-sig") as file,
+    ):
         return [
             *map(
                 read_row,

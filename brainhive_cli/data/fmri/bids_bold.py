@@ -14,7 +14,7 @@ import numpy as np
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Float32, Float64
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.only_match import choose_only
 from brainhive_cli.data.files.bids_labels import VERSIONS
@@ -282,7 +282,7 @@ def _read_header(path: Path) -> tuple[int, float]:
     not known.
     """
     image = open_image(path, AGAIN)
-    with reading(path, AGAIN, raised=(Exception,)):
+    with report_damage(path, AGAIN, exceptions=(Exception,)):
         if path.suffix == ".gii":
             # an array for each volume, or one [V, T], as nilearn writes it
             first = image.darrays[0].data
@@ -306,7 +306,7 @@ def read_series(run: BoldRun, space: Mask | Mapping[str, int], volumes: int) -> 
 
     # vertices [T, V] of each hemisphere
     images = [open_image(path, AGAIN) for path in run.series]
-    with reading(run.series[0], AGAIN, raised=(Exception,)):
+    with report_damage(run.series[0], AGAIN, exceptions=(Exception,)):
         if len(images) == 2:
             # GIFTI: an array for each volume, or one [V, T], as nilearn writes it
             sides = [

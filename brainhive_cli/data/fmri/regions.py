@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core.arrays import Array, Bool
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import expand_pattern, home_folder, is_file, read_lines
 from brainhive_cli.core.only_match import choose_only
@@ -318,7 +318,7 @@ def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> Maps:
 
     labels: Sequence[Mapping[int, str]] = []
     sizes = [*space.values()]
-    with reading(path, WAY_OUT, raised=(Exception,)):
+    with report_damage(path, WAY_OUT, exceptions=(Exception,)):
         if path.suffix == ".annot":
             values, _, names = read_annot(path)
             values = values[:, None]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.arrays import Array, Bool, Float64
-from brainhive_cli.core.damage import reading, refuse_inflation
+from brainhive_cli.core.damage import refuse_inflation, report_damage
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import open_regular
 from brainhive_cli.data.signals.spaces import Grid, Surface
@@ -59,7 +59,7 @@ def open_image(path: Path, way_out: str) -> Any:
 
     # it writes what it corrects in headers to the terminal
     nibabel.imageglobals.logger.disabled = True
-    with reading(path, way_out, raised=(Exception,)):
+    with report_damage(path, way_out, exceptions=(Exception,)):
         if not path.name.endswith(ENDINGS):
             raise ValueError(f"it is none of {', '.join(ENDINGS)}")
         # the only encoding by which a GIFTI file names another file, which nibabel
@@ -96,7 +96,7 @@ def find_vertices(paths: Sequence[Path], way_out: str) -> Surface | None:
     from nibabel.cifti2 import BrainModelAxis
 
     images = [open_image(path, way_out) for path in paths]
-    with reading(paths[0], way_out, raised=(Exception,)):
+    with report_damage(paths[0], way_out, exceptions=(Exception,)):
         # GIFTI has all vertices of a hemisphere, in arrays [V] or [V, T]
         if paths[0].suffix == ".gii":
             sizes = tuple(len(image.darrays[0].data) for image in images)
@@ -126,7 +126,7 @@ def open_volumes(path: Path, way_out: str) -> Iterator[Any]:
     """
     form = type(open_image(path, way_out))
     unpack: Any = gzip.open if path.suffix in (".gz", ".mgz") else open
-    with reading(path, way_out), unpack(path, "rb") as file:
+    with report_damage(path, way_out), unpack(path, "rb") as file:
         yield form.from_stream(file)
         # to the end, where the checksum is compared
         while file.read(BLOCK_BYTES):

@@ -14,7 +14,7 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from brainhive_cli.core.arrays import Bool, UInt8
-from brainhive_cli.core.damage import RAISED
+from brainhive_cli.core.damage import DAMAGE_EXCEPTIONS
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, install_line
 from brainhive_cli.core.files import open_regular, require_regular
 from brainhive_cli.data.files.bids_labels import natural_key
@@ -127,7 +127,7 @@ def is_animated(path: Path) -> bool:
     try:
         with open_regular(path) as content, Image.open(content) as file:
             return bool(getattr(file, "is_animated", False))
-    except (*RAISED, Image.DecompressionBombError):
+    except (*DAMAGE_EXCEPTIONS, Image.DecompressionBombError):
         return False
 
 

@@ -6,7 +6,7 @@ from io import BytesIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from brainhive_cli.core.damage import RAISED, is_of_the_machine
+from brainhive_cli.core.damage import DAMAGE_EXCEPTIONS, is_machine_error
 from brainhive_cli.core.errors import (
     BrainhiveError,
     first_line,
@@ -62,7 +62,7 @@ def turn_upright(picture: Image.Image) -> Image.Image:
     An EXIF block that is damaged says nothing, to viewers neither.
     """
     picture.load()
-    with suppress(*RAISED):
+    with suppress(*DAMAGE_EXCEPTIONS):
         ImageOps.exif_transpose(picture, in_place=True)
     return picture
 
@@ -76,8 +76,8 @@ def decoding(name: object) -> Iterator[None]:
     """
     try:
         yield
-    except (*RAISED, Image.DecompressionBombError) as error:
-        if is_of_the_machine(error):
+    except (*DAMAGE_EXCEPTIONS, Image.DecompressionBombError) as error:
+        if is_machine_error(error):
             raise  # a gap in a store would be for good
         if isinstance(error, UnfitFile):
             reason = str(error.strerror)

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core.arrays import Array
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.files import pickles
 from brainhive_cli.data.files.published_files import (
@@ -138,7 +138,7 @@ class Bold5000Betas(PublishedSteps):
 
 def _open_array(path: Path) -> Array:
     """Map the betas [trials, voxels] of a region; values stay on disk."""
-    with reading(path, SOURCE):
+    with report_damage(path, SOURCE):
         array = pickles.array(pickles.load(path))
         if array.ndim != 2:
             raise ValueError("it is no array [trials, voxels]")

@@ -14,7 +14,7 @@ from pydantic import Field
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.arrays import Bool, UInt8
 from brainhive_cli.core.command import Input
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import PUBLISHED, ROOT, Dataset
@@ -96,7 +96,7 @@ def _open_tensor(path: Path, axes: str) -> Any:
     """Open a file of torch with one tensor or array, and check its axes, as `N, 6, H,
     W`; no row is read.
     """
-    with reading(path, SOURCE):
+    with report_damage(path, SOURCE):
         tensor = pickles.load(path, verify=False)
         shape = list(getattr(tensor, "shape", ()))
         expected = axes.split(", ")
@@ -185,7 +185,7 @@ def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet
     # they are here
     read_captions = labels = None
     if captions_path := find_below(root, captions.format(split=split)):
-        with reading(captions_path, SOURCE):
+        with report_damage(captions_path, SOURCE):
             array = pickles.array(pickles.load(captions_path)).reshape(-1)
             if array.dtype.kind not in "UO" or len(array) != count:
                 raise ValueError(
@@ -196,7 +196,7 @@ def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet
     names, masks, _ = _find_masks(root, split)
     if labels_path := find_below(root, LABELS.format(split=split)):
         entries = documents.read(labels_path, list[dict[str, Any]], SOURCE, MissingData)
-        with reading(labels_path, SOURCE):
+        with report_damage(labels_path, SOURCE):
             # [N, 51]
             labels = np.array([entry["category_id"] for entry in entries], np.uint8)
             if labels.shape != (count, len(CONCEPTS)):
@@ -354,7 +354,7 @@ class Cc2017Bold(parts.Config):
 def _read_responses(files: FilesByRow, subject: int, split: str) -> Trials:
     """Open the responses of a split."""
     path = files[split][0]
-    with reading(path, SOURCE):
+    with report_damage(path, SOURCE):
         signal = pickles.array(_open_tensor(path, "N, R, V"))
     return Trials(
         LazyRows(

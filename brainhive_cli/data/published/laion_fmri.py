@@ -17,7 +17,7 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.key_types import Numbers
@@ -138,7 +138,7 @@ def _list_pictures(
     path = find_file(root, PICTURES, SOURCE)
     table = find_file(root, METADATA, SOURCE)
     names = read_table(table, SOURCE, lambda row: cut_ending(row["image_name"]))
-    with reading(table, SOURCE):
+    with report_damage(table, SOURCE):
         row_of = {name: row for row, name in enumerate(names)}
         rows = np.array([row_of[image_id] for image_id in ids])  # [N]
     images = StimulusSet(

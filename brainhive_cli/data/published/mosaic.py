@@ -14,7 +14,7 @@ from pydantic import Field
 
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.arrays import Array, Bool, Int64
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import (
     MissingData,
     MissingExtra,
@@ -289,7 +289,7 @@ def _choose_voxels(regions: list[str] | None) -> tuple[Int64, Voxels]:
             f"{install_line('mosaic')}; or preparation.regions=null",
         )
     folder = Path(spec.origin).parent / "data"
-    with reading(folder, install_line("mosaic")):
+    with report_damage(folder, install_line("mosaic")):
         atlas = np.load(folder / "mmp_1.0.npz")
         mesh = np.load(folder / "fMRI_vertex_info_32k.npz")
         parcels = atlas["map_all"]

@@ -20,7 +20,7 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Bool, Int64
 from brainhive_cli.core.command import Input
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import find_files_named, is_file, locate
 from brainhive_cli.core.key_types import Numbers, Pattern
@@ -223,7 +223,7 @@ def _list_captions(path: Path, rows: Int64, index: int) -> list[str]:
 @cache
 def _map_captions(path: Path) -> Array:
     """Map the captions [73000, 5], strings."""
-    with reading(path, f"{CAPTION_SOURCE} {path.parent}"):
+    with report_damage(path, f"{CAPTION_SOURCE} {path.parent}"):
         texts = pickles.array(pickles.load(path))
         if texts.ndim != 2 or texts.dtype.kind not in "UO":
             raise ValueError(
@@ -273,7 +273,7 @@ def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
     """
     from scipy.io import loadmat
 
-    with reading(path, SOURCE, raised=(Exception,)):
+    with report_damage(path, SOURCE, exceptions=(Exception,)):
         content = loadmat(path, variable_names=("masterordering", "subjectim"))
         # [30000]
         order = np.asarray(content["masterordering"]).ravel().astype(np.int64)
@@ -593,7 +593,7 @@ class Imagery(PublishedSteps):
         pickle = None if has_tables else find_below(root, f"**/{PICKLE}")
         if pickle is not None:
             paths = [pickle]
-            with reading(pickle, IMAGERY_SOURCE):
+            with report_damage(pickle, IMAGERY_SOURCE):
                 content = pickles.load(pickle)
                 blocks, stimuli = (
                     pickles.array(content[key]).astype(str).ravel().tolist()
@@ -626,7 +626,7 @@ class Imagery(PublishedSteps):
             [1, *(block != before for before, block in pairwise(blocks))]
         ).tolist()
         trials = []
-        with reading(paths[0], IMAGERY_SOURCE):
+        with report_damage(paths[0], IMAGERY_SOURCE):
             for block, stimulus, run in zip(blocks, stimuli, runs, strict=True):
                 # a picture's file, or the set and the cue
                 ((task, letter),) = BLOCK.findall(block)

@@ -17,7 +17,7 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.archives import list_tar_members, read_bytes
 from brainhive_cli.core.arrays import Array, Float64
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import is_file
 from brainhive_cli.core.recipe import Paths
@@ -103,7 +103,7 @@ def list_samples(paths: Iterable[Path], source: str) -> Iterator[Sample]:
     """
     for path in paths:
         samples: dict[str, dict[str, tuple[int, int]]] = {}  # by key
-        with reading(path, source):
+        with report_damage(path, source):
             for name, offset, size in list_tar_members(path):
                 key, _, ending = name.rpartition("/")[2].partition(".")
                 if key and ending:
@@ -116,7 +116,7 @@ def list_samples(paths: Iterable[Path], source: str) -> Iterator[Sample]:
 def read_member(sample: Sample, ending: str, source: str) -> Array:
     """Read a member of a sample, an .npy of numbers."""
     path, members = sample
-    with reading(path, source), path.open("rb") as file:
+    with report_damage(path, source), path.open("rb") as file:
         content = BytesIO(read_bytes(file, *members[ending]))
         return np.lib.format.read_array(content, allow_pickle=False)
 

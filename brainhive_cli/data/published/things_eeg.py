@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from brainhive_cli.core import documents, parts
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, naming
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.key_types import Pattern
@@ -249,7 +249,7 @@ def read_metadata(path: Path, source: str) -> dict[str, list[str]]:
         BrainhiveError: if it is no such table.
     """
     image_ids = {}
-    with reading(path, source, BrainhiveError):
+    with report_damage(path, source, BrainhiveError):
         table = pickles.load(path)
         for split, folders in FOLDERS.items():
             # concept and file of each picture
@@ -337,7 +337,7 @@ def read_recording(
             unit = UNITS.get(info.normalization or "", unit)
             rate_hz = info.sfreq
 
-    with reading(path, way_out, BrainhiveError), naming(path):
+    with report_damage(path, way_out, BrainhiveError), naming(path):
         times_s = (
             pickles.array(content["times"]).astype(np.float64)
             if "times" in content

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.key_types import Numbers, UniqueNames
 from brainhive_cli.core.recipe import Paths
@@ -256,7 +256,7 @@ class RawRecordings(Preparation):
         # the stimulus channel
         path = self._file(subject, session, split)
         content = pickles.load(path)
-        with reading(path, SOURCE, BrainhiveError):
+        with report_damage(path, SOURCE, BrainhiveError):
             signal = content["raw_eeg_data"]
             names, types = (
                 [*map(str, content[key])] for key in ("ch_names", "ch_types")

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core.arrays import Float32
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.key_types import yaml_no_as_text
 from brainhive_cli.data.files import hdf5
 from brainhive_cli.data.files.published_files import (
@@ -150,7 +150,7 @@ def _read_voxels(path: Path, width: int) -> Voxels:
     # [V, columns], NaN where an entry is empty
     regions = {}
     maps = {}
-    with reading(path, SOURCE), path.open(encoding="utf-8-sig") as file:
+    with report_damage(path, SOURCE), path.open(encoding="utf-8-sig") as file:
         names = next(csv.reader(file))
         table = np.loadtxt(
             file,

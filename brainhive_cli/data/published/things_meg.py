@@ -12,7 +12,7 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.recordings.contract import Preparation, cached_method
@@ -143,7 +143,7 @@ class EpochFiles(Preparation):
             signal = np.empty((len(trials), 1, len(picks), len(times_s)), np.float32)
             for start in range(0, len(trials), READ):
                 part = trials[start : start + READ]
-                with reading(self._path(subject), SOURCE):
+                with report_damage(self._path(subject), SOURCE):
                     data = epochs.get_data(
                         picks=picks, item=part, copy=False, verbose="ERROR"
                     )
@@ -205,7 +205,9 @@ class EpochFiles(Preparation):
 
         path = self._path(subject)
         # epochs with a row of the table for each; signals stay on disk
-        with reading(path, SOURCE, raised=(Exception,)):  # mne raises bare ones, too
+        with report_damage(
+            path, SOURCE, exceptions=(Exception,)
+        ):  # mne raises bare ones, too
             epochs = mne.read_epochs(path, proj=False, preload=False, verbose="ERROR")
         metadata = epochs.metadata
         rows = (

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 
 from brainhive_cli.core.archives import verify_compressed
-from brainhive_cli.core.damage import is_of_the_machine
+from brainhive_cli.core.damage import is_machine_error
 from brainhive_cli.core.errors import (
     BrainhiveError,
     Line,
@@ -83,7 +83,7 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         # our own errors have hints; errors of the machine are not the file's fault
-        if isinstance(error, BrainhiveError) or is_of_the_machine(error):
+        if isinstance(error, BrainhiveError) or is_machine_error(error):
             raise
         way = next(
             (way for part, way in WAYS.items() if re.search(part, str(error))), AGAIN

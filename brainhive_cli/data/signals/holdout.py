@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Bool, Float32, Int64
 from brainhive_cli.core.command import Input
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import report_damage
 from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
@@ -544,7 +544,7 @@ def read_split(
         MissingData: if it is absent or no split, has a picture twice, or its variants
             test different numbers of pictures, so that they have no common chance.
     """
-    with reading(path, hint):
+    with report_damage(path, hint):
         folds = []
         counts = set()
         variants = documents.read(path, dict[str, Any], hint=hint)["variants"]

@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import (
     join_words,
 )
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder, of_variant
+from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.data.stores.target_store import (
     find_own,
 )
@@ -120,7 +120,7 @@ def encoders_around(folder: Path) -> list[EncoderConfig]:
             recipe.get("paths", {}), f"the recipe around {folder}: paths", Paths
         )
         with suppress(BrainhiveError):  # of a run that is not here
-            name, _ = of_variant(reference)
+            name, _ = split_variant(reference)
             recipe = runs.find(
                 paths.under_home("runs"), "train-align", str(name)
             ).recipe()

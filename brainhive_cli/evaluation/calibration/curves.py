@@ -24,8 +24,8 @@ from brainhive_cli.core.measurements import (
     ALL,
     Measurements,
     Metric,
-    by_name,
     find_caveats,
+    index_by_name,
     scope,
 )
 from brainhive_cli.core.tables import Table
@@ -127,7 +127,7 @@ def conclude(
             metrics = summarise_ranks(
                 groups, pool, metric_names=MEASURED, protocol=protocols[arm], **context
             )
-            scopes[scope_of(arm, name)] = by_name(metrics)
+            scopes[scope_of(arm, name)] = index_by_name(metrics)
 
     # paired gains of transfer over other arms
     hits = {
@@ -183,7 +183,7 @@ def conclude(
             ]
             person = f"sub-{subject:02d}"
             context["items"] = job.items.select(is_own)
-            scopes[person] = by_name(
+            scopes[person] = index_by_name(
                 summarise_ranks([group], pool, metric_names=MEASURED, **context)
             )
             cells[person] = CellFacts(subject=subject)
@@ -371,7 +371,7 @@ def share_seen(job: Job) -> float:
 def draw(measured: Measurements) -> list[Artifact]:
     """Draw the curves, and lay out the tables."""
     # top-1 after each amount; everything lies at its mean over people
-    facts = measured.facts_of(CalibrationFacts)
+    facts = measured.require_facts(CalibrationFacts)
     scopes = measured.scopes
     names = [amount.name for amount in facts.amounts]
     arm = facts.arm

@@ -453,7 +453,7 @@ def read_result(folder: RunFolder, published: Published | None) -> Result:
     """
     measurements = folder.measurements()
     for line in missing_lines(
-        measurements.missing, measurements.facts_of(ReconstructionFacts).medium
+        measurements.missing, measurements.require_facts(ReconstructionFacts).medium
     ):
         console.warn(line)
     hint = Line("report", folder.path)
@@ -473,7 +473,7 @@ def measure_variants(results: Mapping[str, Result]) -> Measurements:
     # scopes of all; sources are those of each variant
     return collect_variants(results).with_facts(
         mode=base.facts.mode,
-        medium=base.facts_of(ReconstructionFacts).medium,
+        medium=base.require_facts(ReconstructionFacts).medium,
         comparisons=comparisons,
         not_compared=[error.message for error in errors],
     )
@@ -596,7 +596,7 @@ def tables(
     """Lay out the tables of a run: by source, by cell of the first, differences,
     published values.
     """
-    facts = measured.facts_of(ReconstructionFacts)
+    facts = measured.require_facts(ReconstructionFacts)
     scopes = measured.scopes
     # metrics by title, of sources and of cells
     sources = {facts.titles[source]: scopes[source] for source in facts.sources}
@@ -633,7 +633,7 @@ def comparison_tables(measured: Measurements) -> list[Table]:
     """Lay out differences of the first source and the run from others, and the recall
     of each concept.
     """
-    facts = measured.facts_of(ReconstructionFacts)
+    facts = measured.require_facts(ReconstructionFacts)
     titles = name_sources(facts.medium)
     compared = [
         difference_table(group, titles, COMPARISONS)
@@ -686,7 +686,7 @@ def sweep_tables(
     marked.
     """
     facts = measured.facts
-    titles = name_sources(measured.facts_of(ReconstructionFacts).medium)
+    titles = name_sources(measured.require_facts(ReconstructionFacts).medium)
 
     # a row for each variant and source, and the marks of those that were compared
     rows: dict[str, Mapping[str, Metric]] = {}

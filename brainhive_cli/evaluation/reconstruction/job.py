@@ -11,7 +11,7 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.facts import describe_signals
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
-from brainhive_cli.core.runs import RunFolder, of_variant
+from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.data.datasets import alike_of, list_pictures, list_stimuli
 from brainhive_cli.data.media.stimuli import StimulusSet
 from brainhive_cli.data.stores.learned import JOINED, Learned
@@ -348,7 +348,7 @@ def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
     """
     source = recipe.prior.source
     paths = recipe.paths
-    name, variant = of_variant(recipe.align_run)
+    name, variant = split_variant(recipe.align_run)
     # a run that the user did not name can be replaced: the error says what trains one
     is_newest = not variant and (
         name is None or name_of_training(name, paths.under_home("runs")) is not None

@@ -16,7 +16,7 @@ from brainhive_cli.core.facts import ReconstructionFacts, cite, flatten
 from brainhive_cli.core.jobs import CellStage, LoggedMetrics, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.runs import RunFolder, of_variant
+from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.core.sweep import make_variants, read_sweep_run
 from brainhive_cli.data.stores.learned import describe_tested
 from brainhive_cli.evaluation.reconstruction.evaluation import (
@@ -521,7 +521,7 @@ def resolve_variants(recipe: Recipe) -> dict[str, ReconstructionRun]:
             variant = variant.model_copy(update={"align_run": reference})
         elif jobs and name is not None and name.startswith(":"):
             variant = variant.model_copy(
-                update={"align_run": f"{of_variant(reference)[0] or ''}{name}"}
+                update={"align_run": f"{split_variant(reference)[0] or ''}{name}"}
             )
 
         # the prior and the run, opened already or now

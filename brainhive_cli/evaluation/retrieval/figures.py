@@ -75,7 +75,7 @@ def draw_artifacts(
         recipe: How it was measured, and what is shown.
     """
     # confusions and voxels, of trials of known categories
-    facts = measured.facts_of(RetrievalFacts)
+    facts = measured.require_facts(RetrievalFacts)
     drawn = list[Artifact]()
     if facts.confusion_matrix:
         drawn.append(_draw_confusions(facts.confusion_matrix))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Metric, by_name
+from brainhive_cli.core.measurements import Metric, index_by_name
 from brainhive_cli.evaluation.retrieval.scopes import ALONE, CORRECTIONS, REPETITIONS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import summarise_ranks
@@ -205,7 +205,7 @@ def measure_classes(
         )
     if all(len(scores.auc_parts) == len(scores.labels) for scores in chain(*groups)):
         metrics.append(measure_mean("auc", lambda scores: scores.auc_parts, 0.5))
-    return by_name(metrics)
+    return index_by_name(metrics)
 
 
 def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, float]:

@@ -132,7 +132,7 @@ class RetrievalRun(Job, RunJob):
 
         # stored references become paths on this machine
         measurements = run.folder.measurements()
-        facts = measurements.facts_of(RetrievalFacts)
+        facts = measurements.require_facts(RetrievalFacts)
         measurements = measurements.with_facts(
             run=locate_stored(facts.run),
             runs=[locate_stored(name) for name in facts.runs],
@@ -206,7 +206,9 @@ def summarise_cells(job: RetrievalRun, run: OpenRun) -> Summary:
     )
 
     # at chance, the pictures may be filed in another order than the signals
-    baseline = measurements.facts_of(RetrievalFacts).baseline or Baseline(reason=reason)
+    baseline = measurements.require_facts(RetrievalFacts).baseline or Baseline(
+        reason=reason
+    )
     is_at_chance = measurements.facts.answers[0].side not in CLEAR
     if is_wanted and is_at_chance and not is_folded:
         order, problem = _try(lambda: find_order(job, device), Baseline())

@@ -30,8 +30,8 @@ from brainhive_cli.core.measurements import (
     TRIALS_TOGETHER,
     Measurements,
     Metric,
-    by_name,
     extend_protocol,
+    index_by_name,
     lower_is_better,
     merge_caveats,
     scope,
@@ -197,7 +197,7 @@ def summarise_job(
         slope = fit_slope(
             nearest, score, protocol=protocol, split=spec.split, seeds=tuple(seeds)
         )
-        scopes[NEAREST] = by_name([slope])
+        scopes[NEAREST] = index_by_name([slope])
 
     # plain baselines, which learned from the same signals; ceilings, which are the same
     # of all cells
@@ -403,7 +403,9 @@ def compare_with_plain(
         # baselines have no seeds
         words = "" if name == RIDGE else "plain baseline, "
         baseline = replace(tested, protocol=f"{words}{tested.protocol}", seeds=())
-        scopes[scope(PLAIN, name)] = by_name(summarise_ranks(ranks, **baseline.context))
+        scopes[scope(PLAIN, name)] = index_by_name(
+            summarise_ranks(ranks, **baseline.context)
+        )
         difference = compare_hits(stack_ranks(tested), ranks, items=tested.items)
         differences.append(
             difference.model_copy(update={"second": name, "metric": "top1"})
@@ -496,7 +498,7 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
         ]
         scale = RELIABILITY if name == "reliability" else {}
         metrics.append(measure(name, values, **context | scale))
-    return by_name(metrics)
+    return index_by_name(metrics)
 
 
 def measure_ceilings(ceilings: Mapping[str, Scores], tested: Cells) -> Measurements:

@@ -72,7 +72,7 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
         parts: Which tables, by what they show; None for all.
     """
     # metrics by row
-    facts = measured.facts_of(RetrievalFacts)
+    facts = measured.require_facts(RetrievalFacts)
     scopes = measured.scopes
     overall = measured.overall
     # rows of cells, baselines and corrections by title

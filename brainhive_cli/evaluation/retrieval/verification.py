@@ -68,7 +68,7 @@ def verify(
         measured = sweep.measurements()
         for label, variant in measured.facts.variants.items():
             if variant.run == evaluation.path.name:
-                lines = compare_metrics(measured.of_variant(label), found)
+                lines = compare_metrics(measured.select_variant(label), found)
                 metrics += [f"{sweep.name}:{label}, {line}" for line in lines]
     return Verification(ranks, metrics, list_changed(evaluation, job.open_stores()))
 

@@ -55,7 +55,7 @@ def find_reference(
         RecipeError: if a sweep has no such variant.
     """
     # a model folder, here or on the hub
-    root, (name, variant) = paths.under_home("runs"), runs.of_variant(reference)
+    root, (name, variant) = paths.under_home("runs"), runs.split_variant(reference)
     is_shared = name is not None and name.startswith(hub.HUB_PREFIX)
     path = hub.fetch_run(str(name)) if is_shared else locate(reference or "")
     if reference is not None and is_model(path):
@@ -105,7 +105,7 @@ def find_reference(
     )
     way = str(Line(TRAINING, ("recipe", name) if recipe_name else ("dataset", dataset)))
     way += f", with a sweep that has {variant!r}" if variant else ""
-    return runs.newest(
+    return runs.find_newest(
         root, TRAINING, describe_lacking, needed=described, hint=way
     ), variant
 
@@ -181,7 +181,7 @@ def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
     joined: list[str] = []
     for name in names:
         longer = ",".join([*joined[-1:], name])
-        run, variant = runs.of_variant(longer)
+        run, variant = runs.split_variant(longer)
         labels = known_variants(run, paths) if joined and variant else ()
         # a variant, or the start of one
         if any(f"{label},".startswith(f"{variant},") for label in labels):

@@ -22,7 +22,7 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.facts import Facts, cite
 from brainhive_cli.core.jobs import OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch, count_processes
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
+from brainhive_cli.core.measurements import ALL, Measurements, Metric, index_by_name
 from brainhive_cli.core.parts import list_papers
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import PUBLISHED, Dataset, list_pictures
@@ -249,7 +249,7 @@ def _train(recipe: Recipe, pictures: PriorExamples, run: OpenRun) -> Measurement
     missing = dict[str, str]()
     try:
         if recipe.fid_items:
-            distances = by_name(measure_distribution(training, folder))
+            distances = index_by_name(measure_distribution(training, folder))
     except BrainhiveError as error:
         missing = dict.fromkeys(("fid", "kid"), error.in_one_line)
 

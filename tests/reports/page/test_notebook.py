@@ -6,7 +6,13 @@ from pathlib import Path
 
 from brainhive_cli.api import Comparison
 from brainhive_cli.core.facts import Facts
-from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric, by_name
+from brainhive_cli.core.measurements import (
+    ALL,
+    CAVEATS,
+    Measurements,
+    Metric,
+    index_by_name,
+)
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table, TableCell
 from brainhive_cli.reports.page import Page, PageSection, frame_page, frame_table
@@ -29,7 +35,9 @@ def make_run(tmp_path: Path, name: str = "lab") -> RunFolder:
     metric = Metric(
         "top1", 0.5, n=40, pool=100, chance=0.01, low=0.4, high=0.6, **context
     )
-    folder.finish(Measurements({ALL: by_name([metric])}, facts=Facts(caveats=[CAVEAT])))
+    folder.finish(
+        Measurements({ALL: index_by_name([metric])}, facts=Facts(caveats=[CAVEAT]))
+    )
     return folder
 
 

@@ -14,7 +14,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths, shipped_recipes
-from brainhive_cli.core.runs import RunFolder, of_variant
+from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.core.sweep import make_variants
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import (
@@ -115,7 +115,7 @@ def test_every_shipped_recipe_that_decodes_says_which_training_it_is_for() -> No
             if isinstance(recipe.align_run, list)
             else recipe.align_run
         )
-        name, variant = of_variant(reference)
+        name, variant = split_variant(reference)
         assert name_of_training(name, Paths().under_home("runs")) == name, file
         training = Recipe.resolve("train-align", name, {}, [])
         assert not variant or variant in make_variants(training), file

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import weights
 from brainhive_cli.core.arrays import Float32
-from brainhive_cli.core.damage import is_of_the_machine
+from brainhive_cli.core.damage import is_machine_error
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, first_line
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.spaces import Sensors, channel_rows
@@ -188,7 +188,7 @@ def save_program(module: PortableModel, file: Path) -> tuple[list[int], float]:
             program = torch.export.export(module, (signal,), dynamic_shapes=shapes)
             written = weights.serialise(partial(torch.export.save, program))
         except Exception as error:  # torch refuses by many kinds
-            if is_of_the_machine(error):
+            if is_machine_error(error):
                 raise
             kind = module.aligner.layout.backbone["kind"]
             raise BrainhiveError(

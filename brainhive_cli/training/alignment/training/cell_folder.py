@@ -10,7 +10,7 @@ from brainhive_cli.core.device_memory import read_peak_bytes, reset_peak
 from brainhive_cli.core.errors import is_asked_to_stop, raise_if_asked_to_stop
 from brainhive_cli.core.facts import CellFacts, TrainingFacts
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements, Metric, by_name
+from brainhive_cli.core.measurements import Measurements, Metric, index_by_name
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.training.alignment.layout import Layout
@@ -154,7 +154,7 @@ class CellFolder:
         selection = aligner.learned.selection
         cell = CellFacts(epoch=epoch, selected_on=selection, caveats=caveats, took=took)
         facts = TrainingFacts(caveats=caveats, cells={name: cell})
-        scopes = {name: by_name(metrics)} if metrics else {}
+        scopes = {name: index_by_name(metrics)} if metrics else {}
         self.folder.write_json(
             f"cells/{name}/{FINISHED}", Measurements(scopes, facts=facts).as_dict()
         )

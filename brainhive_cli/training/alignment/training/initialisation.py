@@ -15,7 +15,7 @@ from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder, of_variant
+from brainhive_cli.core.runs import RunFolder, split_variant
 from brainhive_cli.data.stores.learned import EpochSelection, Learned
 from brainhive_cli.models.foreign_weights import below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -275,7 +275,7 @@ def name_starts(
         if reference.startswith(hub.HUB_PREFIX):
             # weights alone keep the name of their repository, next to whose config they
             # lie
-            file, variant = _find_weights(reference), of_variant(reference)[1]
+            file, variant = _find_weights(reference), split_variant(reference)[1]
             path = (
                 _find_once(reference, paths, opened)[0].path if file is None else file
             )
@@ -284,7 +284,7 @@ def name_starts(
             )
             commit = hub.name_snapshot(path.parent if is_alone else path)
             names[reference] = commit + (f":{variant}" if variant else "")
-        elif name_of_training(of_variant(reference)[0], root) is not None:
+        elif name_of_training(split_variant(reference)[0], root) is not None:
             run, label = _find_once(reference, paths, opened)
             names[reference] = runs.reference(run, root / TRAINING, label)
     return names
@@ -309,7 +309,9 @@ def list_start_inputs(
             inputs.append(
                 file_input(name)
                 if _names_file(name)
-                else hub.find_input(str(of_variant(name)[0]), (), patterns, ("*.json",))
+                else hub.find_input(
+                    str(split_variant(name)[0]), (), patterns, ("*.json",)
+                )
             )
         else:
             try:
@@ -364,7 +366,7 @@ def _find_weights(reference: str) -> Path | None:
 
     # a repository with weights and no model or run of ours, as a network of
     # transformers
-    kind, pinned = hub.inspect_repository(str(of_variant(reference)[0]))
+    kind, pinned = hub.inspect_repository(str(split_variant(reference)[0]))
     if kind:
         return None
     folder = hub.folder(pinned, allow=[*FILES[:1], "config.json"])

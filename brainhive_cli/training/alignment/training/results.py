@@ -38,7 +38,7 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     how = "".join(
         f", {PROTOCOLS[name]}" for name in sorted(selected_on & PROTOCOLS.keys())
     )
-    is_closed_form = measured.facts_of(TrainingFacts).is_closed_form
+    is_closed_form = measured.require_facts(TrainingFacts).is_closed_form
     title = (
         f"{facts.dataset} {facts.mode}{', in closed form' if is_closed_form else how}"
     )

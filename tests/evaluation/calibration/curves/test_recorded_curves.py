@@ -220,7 +220,7 @@ def test_conclusions(
 
     found = conclude(job_of(*words), parts_of(arms), strength)
 
-    facts = found.facts_of(CalibrationFacts)
+    facts = found.require_facts(CalibrationFacts)
     drawn = draw(found)
     recorded(
         digits=5,
@@ -256,7 +256,7 @@ def test_an_arm_that_was_not_measured_of_everybody_is_left_out(
     )
     words = (f"arms={','.join(ARMS[:4])}", "alignments=coral")
     found: Measurements = conclude(job_of(*words), parts, {})
-    arms = [*found.facts_of(CalibrationFacts).arms]
+    arms = [*found.require_facts(CalibrationFacts).arms]
     assert arms == [*ARMS[:4]] and [*found.missing] == ["coral"]
     stamped = {
         name

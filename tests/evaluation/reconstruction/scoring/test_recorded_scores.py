@@ -279,7 +279,7 @@ def test_a_run(recorded: Recorded, tmp_path: Path, frames: int) -> None:
     run = measured(tmp_path, frames)
 
     found = run.measurements()
-    facts = found.facts_of(ReconstructionFacts)
+    facts = found.require_facts(ReconstructionFacts)
     drawn = artifacts.read(run)
     laid_out = [*tables(found), *comparison_tables(found)]
     recorded(

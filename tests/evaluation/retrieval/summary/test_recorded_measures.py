@@ -622,7 +622,7 @@ def measured_run() -> Measurements:
     plain, differences = compare_with_plain(tested, {"ridge": ranks, "lda": ranks})
     averages = summary.average_by_unit(values.values())
     slope = summary.fit_slope(*averages, protocol="a", split="test", seeds=(1,))
-    scopes[summary.NEAREST] = summary.by_name([slope])
+    scopes[summary.NEAREST] = summary.index_by_name([slope])
     facts = RetrievalFacts(
         protocol="a test",
         answers=above_chance(tested),
