@@ -46,9 +46,9 @@ def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
         runs: Runs of any command. A run without retrieval adds nothing to the list.
     """
     retrievals = list[ShownRun]()
-    for run in runs:
-        facts = run.measurements.facts
-        path = run.folder.path
+    for shown_run in runs:
+        facts = shown_run.measurements.facts
+        path = shown_run.folder.path
         references = {variant: f"{path}:{variant}" for variant in facts.variants}
         if isinstance(facts, WorkflowFacts) and facts.retrievals:
             references = facts.retrievals
@@ -59,7 +59,7 @@ def list_retrievals(runs: Sequence[ShownRun]) -> list[ShownRun]:
         if steps:
             retrievals += list_retrievals(steps)
         elif isinstance(facts, RetrievalFacts):
-            retrievals.append(copy(run))
+            retrievals.append(copy(shown_run))
     return retrievals
 
 
@@ -76,14 +76,14 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
         RecipeError: if there are no retrievals, or if no row has this name.
     """
     rows_by_title: dict[str, list[ShownRun]] = {}
-    for run in list_retrievals(runs):
-        facts = run.measurements.facts
-        split = run.metrics["top1"].split
+    for shown_run in list_retrievals(runs):
+        facts = shown_run.measurements.facts
+        split = shown_run.metrics["top1"].split
         title = f"{facts.dataset}, {facts.mode}, {split} split"
         rows = rows_by_title.setdefault(title, [])
-        run.label = _name_method(run, [row.label for row in rows])
-        rows.append(run)
-        rows += _list_corrected(run)
+        shown_run.label = _name_method(shown_run, [row.label for row in rows])
+        rows.append(shown_run)
+        rows += _list_corrected(shown_run)
 
     results: list[ShownRun] = []
     for rows in rows_by_title.values():
@@ -98,26 +98,26 @@ def tabulate_methods(runs: Sequence[ShownRun], against: str) -> list[Table]:
     ]
 
 
-def _name_method(run: ShownRun, used_names: Sequence[str]) -> str:
+def _name_method(shown_run: ShownRun, used_names: Sequence[str]) -> str:
     """Name the row of a run: the values of the workflow's axes, without the mode.
 
     A run without axes has its label, and a run whose name is in use its folder.
     """
-    mode = run.measurements.facts.mode
-    axis_values = [value for value in run.label.split(" · ")[1:] if value != mode]
-    name = ", ".join(axis_values) or run.label
-    return run.folder.path.name if name in used_names else name
+    mode = shown_run.measurements.facts.mode
+    axis_values = [value for value in shown_run.label.split(" · ")[1:] if value != mode]
+    name = ", ".join(axis_values) or shown_run.label
+    return shown_run.folder.path.name if name in used_names else name
 
 
-def _list_corrected(run: ShownRun) -> list[ShownRun]:
+def _list_corrected(shown_run: ShownRun) -> list[ShownRun]:
     """List a row for each correction of the similarities of a run."""
     rows = []
-    for name, metrics in run.measurements.scopes.items():
+    for name, metrics in shown_run.measurements.scopes.items():
         correction = name.partition(" · ")[2]
         protocol = next(iter(metrics.values())).protocol
         if TRANSDUCTIVE in protocol and " · " not in correction:
-            row = copy(run)
-            row.label = f"{run.label}, {correction}"
+            row = copy(shown_run)
+            row.label = f"{shown_run.label}, {correction}"
             row.metrics = metrics
             row.is_control = True
             rows.append(row)
@@ -251,8 +251,8 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
     costs = list[Mapping[str, float | None]]()
     for name, variant in map(split_variant, facts.runs):
         with suppress(BrainhiveError):
-            run = find_run(row.folder.path.parents[1], "train-align", str(name))
-            for cell in run.measurements().facts.cells.values():
+            run_folder = find_run(row.folder.path.parents[1], "train-align", str(name))
+            for cell in run_folder.measurements().facts.cells.values():
                 if variant in ("", cell.variant):
                     costs.append(cell.took)
     seconds = [cost.get("seconds") or 0 for cost in costs]

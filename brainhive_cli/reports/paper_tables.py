@@ -48,15 +48,15 @@ def paper_table(group: RunGroup) -> Table:
     # list the metrics of every run
     runs = group.runs
     all_names: list[str] = []
-    for run in runs:
-        all_names += _list_metric_names(run)
-    run_metrics = [run.metrics for run in runs]
+    for shown_run in runs:
+        all_names += _list_metric_names(shown_run)
+    run_metrics = [shown_run.metrics for shown_run in runs]
     names = [
         name for name in dict.fromkeys(all_names) if not is_redundant(name, run_metrics)
     ]
 
     # a single run has a row for each variant, or for each subject and for their mean
-    rows = {run.label: _average(run, names) for run in runs}
+    rows = {shown_run.label: _average(shown_run, names) for shown_run in runs}
     if len(runs) == 1:
         part_rows: dict[str, dict[str, MeanSd]] = {}
         for name in names:
@@ -70,9 +70,13 @@ def paper_table(group: RunGroup) -> Table:
 
     # write the cells, with the best run in bold and signs of significance
     candidates = runs if len(runs) > 1 else ()
-    best = choose_best_run(group, {run.label: run.metrics for run in candidates})
+    best = choose_best_run(
+        group, {shown_run.label: shown_run.metrics for shown_run in candidates}
+    )
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
-    row_names = name_rows({run.label: run.metrics.values() for run in runs})
+    row_names = name_rows(
+        {shown_run.label: shown_run.metrics.values() for shown_run in runs}
+    )
     table_rows: list[list[Any]] = []
     for label, row in rows.items():
         cells: list[Any] = [row_names.get(label, label)]
@@ -94,34 +98,36 @@ def paper_table(group: RunGroup) -> Table:
     return Table(_write_caption(group, best), columns, table_rows)
 
 
-def _list_metric_names(run: ShownRun) -> list[str]:
+def _list_metric_names(shown_run: ShownRun) -> list[str]:
     """List the pooled metrics of a run, or the metrics of its variants and cells."""
-    if run.metrics:
-        return list(run.metrics)
+    if shown_run.metrics:
+        return list(shown_run.metrics)
     names: list[str] = []
-    for metrics in run.variants.values():
+    for metrics in shown_run.variants.values():
         names += metrics
-    for cell in run.cells:
+    for cell in shown_run.cells:
         names += cell.metrics
     return names
 
 
-def _average(run: ShownRun, names: Sequence[str]) -> dict[str, MeanSd]:
+def _average(shown_run: ShownRun, names: Sequence[str]) -> dict[str, MeanSd]:
     """Compute the mean and the standard deviation of each metric of a run.
 
     The standard deviation is over subjects, or over seeds if there is one subject.
 
     Args:
-        run: The run.
+        shown_run: The run, with its metrics and cells.
         names: Names of the metrics. A metric that the run lacks is left out.
     """
     row = {}
     for name in names:
-        values = [mean(row_values) for row_values in run.values_by_row(name).values()]
+        values = [
+            mean(row_values) for row_values in shown_run.values_by_row(name).values()
+        ]
         sd = stdev(values) if len(values) > 1 else None
 
         # the pooled value is preferred to the mean over subjects
-        metric = run.metrics.get(name)
+        metric = shown_run.metrics.get(name)
         if metric:
             row[name] = (metric.value, metric.seed_sd if sd is None else sd)
         elif values:
@@ -132,8 +138,8 @@ def _average(run: ShownRun, names: Sequence[str]) -> dict[str, MeanSd]:
 def _write_caption(group: RunGroup, best: BestLabels) -> str:
     """Write the caption: protocol, items, meaning of ± and signs, and caveats."""
     runs = group.runs
-    run_caveats = [run.measurements.caveats for run in runs]
-    metric_caveats = [list_metric_caveats(run.metrics.values()) for run in runs]
+    run_caveats = [shown_run.measurements.caveats for shown_run in runs]
+    metric_caveats = [caveats_of(shown_run.metrics.values()) for shown_run in runs]
     return render(
         "caption.txt",
         runs=runs,
@@ -182,23 +188,23 @@ p is adjusted, and the limits of the test.
 """
 
 
-def list_metric_rows(run: ShownRun) -> list[dict[str, Any]]:
+def list_metric_rows(shown_run: ShownRun) -> list[dict[str, Any]]:
     """List every metric of a run with its context, as rows of a CSV file."""
     rows = []
-    for row in run.measurements.rows():
+    for row in shown_run.measurements.rows():
         # name the subject and the seed of the cell that the scope belongs to; a scope
         # such as `sub-01 · backward` belongs to the cell `sub-01`
         subject = seed = None
-        for name, cell_facts in run.measurements.facts.cells.items():
+        for name, cell_facts in shown_run.measurements.facts.cells.items():
             if row["scope"] == name or row["scope"].startswith(f"{name} · "):
-                metrics = run.measurements.scopes[row["scope"]]
+                metrics = shown_run.measurements.scopes[row["scope"]]
                 subject, seed = name_subject_and_seed(cell_facts, metrics)
                 break
 
         # a pooled row of a single training has its seed
         if not seed and len(row["seeds"]) == 1:
             seed = row["seeds"][0]
-        row |= {"run": run.label, "command": run.command}
+        row |= {"run": shown_run.label, "command": shown_run.command}
         if subject is not None:
             row["subject"] = subject
         if seed is not None:
@@ -208,15 +214,15 @@ def list_metric_rows(run: ShownRun) -> list[dict[str, Any]]:
     return rows
 
 
-def list_summary_scopes(run: ShownRun) -> list[str]:
+def list_summary_scopes(shown_run: ShownRun) -> list[str]:
     """List the scopes that summarise a run.
 
     These are the pooled scopes (of all cells or of each source of pictures), else the
     pooled scope of each variant, else every scope. An explanation has one scope per
     position, none of which stands for all. It has no summary.
     """
-    facts = run.measurements.facts
-    scopes = run.measurements.scopes
+    facts = shown_run.measurements.facts
+    scopes = shown_run.measurements.scopes
     beginnings = set(facts.sources) or {ALL}
     pooled_scopes = [
         name
@@ -240,11 +246,13 @@ def write_metrics_csv(groups: Sequence[RunGroup]) -> str:
     """
     rows = list[dict[str, Any]]()
     for group in groups:
-        for run in group.runs:
-            rows += list_metric_rows(run)
+        for shown_run in group.runs:
+            rows += list_metric_rows(shown_run)
 
         # a row for each difference, with the caveats of both runs
-        caveats = {run.label: run.measurements.caveats for run in group.runs}
+        caveats = {
+            shown_run.label: shown_run.measurements.caveats for shown_run in group.runs
+        }
         for pair in group.compared:
             pair_caveats = merge_caveats(
                 caveats.get(pair.first, ()), caveats.get(pair.second, ())

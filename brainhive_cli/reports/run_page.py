@@ -93,10 +93,13 @@ def lay_out_page(
     runs: list[ShownRun] = []
     for group in groups:
         runs += group.runs
-    leading_runs = sorted(runs, key=lambda run: not run.source)
+    leading_runs = sorted(runs, key=lambda shown_run: not shown_run.source)
 
     # begin with the differences of runs, or with the finding of the first run
-    findings = {run.label: state_finding(run.measurements) for run in leading_runs}
+    findings = {
+        shown_run.label: state_finding(shown_run.measurements)
+        for shown_run in leading_runs
+    }
     lead: list[str] = []
     for group in groups:
         lead += describe_differences(group)
@@ -132,12 +135,16 @@ def _choose_headline_figures(
     """
     if len(groups) == 1 and len(groups[0].runs) > 1:
         runs = groups[0].runs
-        run_metrics = {run.label: run.metrics for run in runs if run.metrics}
+        run_metrics = {
+            shown_run.label: shown_run.metrics
+            for shown_run in runs
+            if shown_run.metrics
+        }
         bars = _make_bars(run_metrics, next(iter(runs[0].headlines), ""))
         if bars:
             return [bars]
-    for run in leading_runs:
-        figures = choose_run_headlines(run)
+    for shown_run in leading_runs:
+        figures = choose_run_headlines(shown_run)
         if figures:
             return figures
     return []
@@ -160,25 +167,27 @@ def _lay_out_group(
     # collect the artifacts, without figures that stand at the top
     is_single = len(group.runs) == 1
     artifacts: list[tuple[str, Sequence[Artifact], Path]] = []
-    for run in group.runs:
-        run_artifacts = run.artifacts
-        if run is top_run:
+    for shown_run in group.runs:
+        run_artifacts = shown_run.artifacts
+        if shown_run is top_run:
             run_artifacts = [
                 artifact for artifact in run_artifacts if artifact.section != FINDING
             ]
-        label = "" if is_single else run.label
-        artifacts.append((label, run_artifacts, run.folder.path))
+        label = "" if is_single else shown_run.label
+        artifacts.append((label, run_artifacts, shown_run.folder.path))
 
     # collect the findings, without the finding at the top
     sentences = []
-    for run in group.runs:
-        finding = findings[run.label]
+    for shown_run in group.runs:
+        finding = findings[shown_run.label]
         if finding and finding not in lead:
-            sentences.append(finding if is_single else f"{run.label}: {finding}")
+            sentences.append(finding if is_single else f"{shown_run.label}: {finding}")
 
     first_run = group.runs[0]
     subtitle = first_run.label if is_single else len(group.runs)
-    caveats = merge_caveats(*(run.measurements.caveats for run in group.runs))
+    caveats = merge_caveats(
+        *(shown_run.measurements.caveats for shown_run in group.runs)
+    )
     return PageSection(
         title=group.title or f"{first_run.command}: {subtitle}",
         groups=[("", lay_out_tables(group)), *group_artifacts(artifacts)],
@@ -196,12 +205,12 @@ def _lay_out_texts(
     texts.append(("How to cite (BibTeX)", list_citations(groups)))
     recipes = []
     for group in groups:
-        for run in group.runs:
-            name = f"{run.command}: {run.label}"
-            recipe = run.folder.read_text("recipe.yaml", LARGEST_RECIPE)
+        for shown_run in group.runs:
+            name = f"{shown_run.command}: {shown_run.label}"
+            recipe = shown_run.folder.read_text("recipe.yaml", LARGEST_RECIPE)
             recipes.append((f"Recipe of {name}", recipe))
-            if run.environment:
-                environment = run.environment.model_dump_json(
+            if shown_run.environment:
+                environment = shown_run.environment.model_dump_json(
                     indent=2, exclude_unset=True
                 )
                 recipes.append((f"Environment of {name}", environment))
@@ -224,8 +233,8 @@ def choose_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
         A row of stimuli and a row of the other pictures, and a sentence that describes
         how the sheet chose its stimuli. Both are empty without such a sheet.
     """
-    for run in runs:
-        for artifact in run.artifacts:
+    for shown_run in runs:
+        for artifact in shown_run.artifacts:
             if not isinstance(artifact, Sheet):
                 continue
 
@@ -242,10 +251,12 @@ def choose_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
 
             # a heading such as `made`, the name of the source, or a rank is not plain
             heading = artifact.columns[1]
-            if heading in ("made", run.source) or heading.isdecimal():
-                heading = "drawn from the signal" if run.source else "retrieved first"
+            if heading in ("made", shown_run.source) or heading.isdecimal():
+                heading = (
+                    "drawn from the signal" if shown_run.source else "retrieved first"
+                )
             stimuli, pictures = zip(*pairs, strict=True)
-            folder = run.folder.path
+            folder = shown_run.folder.path
             rows: list[PictureRow] = [
                 (artifact.columns[0], stimuli, folder),
                 (heading, pictures, folder),
@@ -254,7 +265,7 @@ def choose_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
     return [], ""
 
 
-def choose_run_headlines(run: ShownRun) -> list[Curve | Heatmap | Topomap]:
+def choose_run_headlines(shown_run: ShownRun) -> list[Curve | Heatmap | Topomap]:
     """Choose the headline figures of a run.
 
     These are the figures of its finding. A run without them has a figure of its most
@@ -262,17 +273,17 @@ def choose_run_headlines(run: ShownRun) -> list[Curve | Heatmap | Topomap]:
     """
     figures = [
         artifact
-        for artifact in run.artifacts
+        for artifact in shown_run.artifacts
         if isinstance(artifact, Curve | Heatmap | Topomap)
         and artifact.section == FINDING
     ]
     if figures:
         return figures
-    curve = draw_headline(run)
+    curve = draw_headline(shown_run)
     return [curve] if curve and is_informative(curve) else []
 
 
-def draw_headline(run: ShownRun) -> Curve | None:
+def draw_headline(shown_run: ShownRun) -> Curve | None:
     """Draw the most important metric of a run, as bars.
 
     A bar is a source of pictures, a subject or a variant. If there were a single bar
@@ -282,20 +293,20 @@ def draw_headline(run: ShownRun) -> Curve | None:
         The figure. None if the run has no metric.
     """
     # a bar for each source of pictures
-    name = run.main_headline
-    facts = run.measurements.facts
-    if run.source:
+    name = shown_run.main_headline
+    facts = shown_run.measurements.facts
+    if shown_run.source:
         source_metrics = {}
         for source in facts.sources:
             source_title = facts.titles.get(source, source)
-            source_metrics[source_title] = run.measurements.scopes.get(source, {})
+            source_metrics[source_title] = shown_run.measurements.scopes.get(source, {})
         return _make_bars(source_metrics, name)
 
     # a bar for all cells, and for each subject if every subject has one cell
-    bar_metrics = run.variants
-    if run.metrics:
-        bar_metrics = {"all": run.metrics}
-        cells = [cell for cell in run.cells if cell.subject]
+    bar_metrics = shown_run.variants
+    if shown_run.metrics:
+        bar_metrics = {"all": shown_run.metrics}
+        cells = [cell for cell in shown_run.cells if cell.subject]
         n_subjects = len({cell.subject for cell in cells})
         if 1 < n_subjects == len(cells) <= MAX_BARS:
             bar_metrics |= {cell.subject: cell.metrics for cell in cells}
@@ -304,7 +315,7 @@ def draw_headline(run: ShownRun) -> Curve | None:
         return bars
 
     # a single bar without an interval tells less than a curve
-    for artifact in run.artifacts:
+    for artifact in shown_run.artifacts:
         if isinstance(artifact, Curve) and artifact.style == "lines":
             return artifact
     return bars
@@ -390,9 +401,9 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
 
     # headline figures, unless they are artifacts of a run
     run_artifacts: list[Artifact] = []
-    for run in runs:
-        run_artifacts += run.artifacts
-    caveats = merge_caveats(*(run.measurements.caveats for run in runs))
+    for shown_run in runs:
+        run_artifacts += shown_run.artifacts
+    caveats = merge_caveats(*(shown_run.measurements.caveats for shown_run in runs))
     label = _choose_file_label(runs[0]) if is_single else "compared"
     for figure in lay_out_page(groups).headlines:
         if figure not in run_artifacts:
@@ -401,34 +412,36 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
             yield label, file_title, partial(save_figure, headline)
 
     # figures and sheets of each run
-    for run in runs:
-        label = _choose_file_label(run)
-        for artifact in run.artifacts:
+    for shown_run in runs:
+        label = _choose_file_label(shown_run)
+        for artifact in shown_run.artifacts:
             if not isinstance(artifact, Curve | Heatmap | Topomap | Sheet):
                 continue
             if not is_informative(artifact):
                 continue
-            title = artifact.title if is_single else f"{artifact.title}: {run.label}"
-            title = extend_title(title, run.measurements.caveats)
+            title = (
+                artifact.title if is_single else f"{artifact.title}: {shown_run.label}"
+            )
+            title = extend_title(title, shown_run.measurements.caveats)
             save: Save
             if isinstance(artifact, Sheet):
                 sheet = replace(artifact, title=title)
-                save = partial(_save_sheet, sheet, run.folder.path)
+                save = partial(_save_sheet, sheet, shown_run.folder.path)
             else:
                 save = partial(save_figure, replace(artifact, title=title))
             yield label, artifact.title, save
 
 
-def _choose_file_label(run: ShownRun) -> str:
+def _choose_file_label(shown_run: ShownRun) -> str:
     """Choose the label of a run in file names.
 
     If the label of the run abbreviates the name of its folder, other runs may have the
     same label. The name of the folder is taken then.
     """
-    folder_label = run.folder.label
-    if not run.variant and folder_label.startswith(run.label):
+    folder_label = shown_run.folder.label
+    if not shown_run.variant and folder_label.startswith(shown_run.label):
         return folder_label
-    return run.label
+    return shown_run.label
 
 
 def _make_slug(text: str) -> str:

@@ -81,23 +81,27 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
     folder_names = {path.name for path in runs.glob("*/")}
     is_command = name in folder_names and not is_run(runs / name)
     if not name or is_command:
-        run = find_newest(
+        run_folder = newest(
             runs,
             name or None,
-            lambda run: "" if any(run.measurements().scopes.values()) else "no metrics",
+            lambda run_folder: (
+                "" if any(run_folder.measurements().scopes.values()) else "no metrics"
+            ),
             needed="metrics",
         )
     else:
-        run = find_run(runs, None, name)
+        run_folder = find_run(runs, None, name)
     if not variant:
-        return run, ""
+        return run_folder, ""
 
     # a variant of a training is a run of its own
-    measurements = run.measurements()
+    measurements = run_folder.measurements()
     variants = measurements.facts.variants
     if variant in variants:
         folder = resolve_below(
-            run.path.parent, variants[variant].run, source="the run of a variant,"
+            run_folder.path.parent,
+            variants[variant].run,
+            source="the run of a variant,",
         )
         return find_run(runs, None, str(folder)), ""
 
@@ -106,10 +110,10 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
         scope_variants = {scope.rpartition("/")[0] for scope in measurements.scopes}
         variant_names = sorted((scope_variants | set(variants)) - {""})
         raise RecipeError(
-            f"{run.path.name} has no variant {variant!r}",
+            f"{run_folder.path.name} has no variant {variant!r}",
             f"variants: {', '.join(variant_names) or 'none'}",
         )
-    return run, variant
+    return run_folder, variant
 
 
 @dataclass
@@ -334,7 +338,7 @@ def lay_out_tables(group: RunGroup) -> list[Table]:
 def _lay_out_runs(group: RunGroup) -> list[Table]:
     """Lay out tables of several runs: metrics, subjects, differences and set-ups."""
     # a row for each run, with the best in bold and signs of significance
-    run_metrics = {run.label: run.metrics for run in group.runs}
+    run_metrics = {shown_run.label: shown_run.metrics for shown_run in group.runs}
     runs_with_metrics = {
         label: metrics for label, metrics in run_metrics.items() if metrics
     }
@@ -350,10 +354,10 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
 
     # the first headline metric, with a row for each subject and a column for each run
     name = next(iter(group.runs[0].headlines), "")
-    caveats = [list_metric_caveats(run.metrics.values()) for run in group.runs]
+    caveats = [caveats_of(shown_run.metrics.values()) for shown_run in group.runs]
     run_values = {
-        mark(run.label, run_caveats): run.subject_means(name)
-        for run, run_caveats in zip(group.runs, caveats, strict=True)
+        mark(shown_run.label, run_caveats): shown_run.subject_means(name)
+        for shown_run, run_caveats in zip(group.runs, caveats, strict=True)
     }
     subjects = dict.fromkeys(chain(*run_values.values()))
     rows: list[list[Any]] = []
@@ -372,9 +376,9 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
 
     # the protocol of each run, if the protocols differ
     protocols = {
-        run.label: next(iter(run.metrics.values())).protocol
-        for run in group.runs
-        if run.metrics
+        shown_run.label: next(iter(shown_run.metrics.values())).protocol
+        for shown_run in group.runs
+        if shown_run.metrics
     }
     is_same_protocol = len(set(protocols.values())) < 2
     protocol_rows = [] if is_same_protocol else list(protocols.items())
@@ -383,9 +387,9 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
     first_run = group.runs[0]
     first_set_up = first_run.measurements.facts.set_up
     set_up_rows = []
-    for run in group.runs[1:]:
-        for line in list_differences(run.measurements.facts.set_up, first_set_up):
-            set_up_rows.append([run.label, line])
+    for shown_run in group.runs[1:]:
+        for line in list_differences(shown_run.measurements.facts.set_up, first_set_up):
+            set_up_rows.append([shown_run.label, line])
     set_up_title = f"Set-up of each run compared with {first_run.label}"
     return [
         run_table,
@@ -396,21 +400,23 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
     ]
 
 
-def _lay_out_run(run: ShownRun) -> list[Table]:
+def _lay_out_run(shown_run: ShownRun) -> list[Table]:
     """Lay out the tables of a single run: all models, variants, cells, and published
     values.
     """
     # metrics of all cells, or of each source of pictures next to its baselines
-    facts = run.measurements.facts
-    scopes = run.measurements.scopes
+    facts = shown_run.measurements.facts
+    scopes = shown_run.measurements.scopes
     title = "All models"
-    pooled_metrics: dict[str, Metrics] = {"all": run.metrics}
-    if run.source:
+    pooled_metrics: dict[str, Metrics] = {"all": shown_run.metrics}
+    if shown_run.source:
         title = "All models, with noise ceiling, floor and baselines"
         pooled_metrics = {
             facts.titles.get(source, source): scopes[source] for source in facts.sources
         }
-    pooled_table = metric_table(title, pooled_metrics, "source", list(run.metrics))
+    pooled_table = metric_table(
+        title, pooled_metrics, "source", list(shown_run.metrics)
+    )
 
     # further pooled scopes, such as `all · backward`
     further_tables = []
@@ -423,10 +429,10 @@ def _lay_out_run(run: ShownRun) -> list[Table]:
             further_tables.append(metric_table(title, {scope_name: metrics}))
 
     # the variants of a sweep, with the best in bold
-    best = choose_best_part(facts, run.variants)
+    best = choose_best_part(facts, shown_run.variants)
     variant_table = metric_table(
         "By variant",
-        run.variants,
+        shown_run.variants,
         "variant",
         best=best.by_metric,
         note=bold_note(best, "variants"),
@@ -436,7 +442,7 @@ def _lay_out_run(run: ShownRun) -> list[Table]:
         *published_tables(facts.published),
         *further_tables,
         variant_table,
-        *_lay_out_cells(run),
+        *_lay_out_cells(shown_run),
     ]
 
 
@@ -453,7 +459,10 @@ def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best
         for label in list_comparable(group)
         if label in run_metrics
     }
-    validation = {run.label: run.measurements.facts.validation for run in group.runs}
+    validation = {
+        shown_run.label: shown_run.measurements.facts.validation
+        for shown_run in group.runs
+    }
     best = choose_best(comparable, validation)
 
     # keep a best first run only if it is better than all other runs, and any other best
@@ -480,7 +489,7 @@ def list_comparable(group: RunGroup) -> list[str]:
 
     If comparisons were refused, only the runs that were compared are listed.
     """
-    labels = [run.label for run in group.runs]
+    labels = [shown_run.label for shown_run in group.runs]
     if not group.not_compared:
         return labels
     paired = {labels[0]} | {pair.second for pair in group.compared}
@@ -499,12 +508,12 @@ def bold_note(best: BestLabels, kind: str, group: RunGroup | None = None) -> str
     return render("bold.txt", best=best, kind=kind, compared=compared)
 
 
-def _lay_out_cells(run: ShownRun) -> list[Table]:
+def _lay_out_cells(shown_run: ShownRun) -> list[Table]:
     """Lay out the cells of a run: subjects by seeds, or a row for each cell.
 
     A run with fewer than two cells has no such table.
     """
-    cells = run.cells
+    cells = shown_run.cells
     subjects = list(dict.fromkeys(cell.subject for cell in cells))
     seeds = list(dict.fromkeys(cell.seed for cell in cells))
     if len(cells) < 2:
@@ -519,7 +528,7 @@ def _lay_out_cells(run: ShownRun) -> list[Table]:
             caveats,
         )
         tables = []
-        for name in run.headlines:
+        for name in shown_run.headlines:
             values = defaultdict[str, Any](partial(defaultdict, list))
             for cell in cells:
                 if name in cell.metrics:

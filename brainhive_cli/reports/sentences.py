@@ -98,7 +98,7 @@ def state_finding(measurements: Measurements) -> str:
 
 def describe_differences(group: RunGroup) -> list[str]:
     """Write a sentence on each difference, at most `MAX_DIFFERENCES`."""
-    metrics = {run.label: run.metrics for run in group.runs}
+    metrics = {shown_run.label: shown_run.metrics for shown_run in group.runs}
     return [
         render("difference.txt", difference=difference, metrics=metrics)
         for difference in group.compared[:MAX_DIFFERENCES]
@@ -112,7 +112,7 @@ def name_page(groups: Sequence[RunGroup]) -> str:
         groups: The runs of the page.
     """
     runs = _list_runs(groups)
-    set_ups = [run.measurements.facts.set_up for run in runs]
+    set_ups = [shown_run.measurements.facts.set_up for shown_run in runs]
     return render(
         "title.txt", runs=runs, first=runs[0].measurements.facts, set_ups=set_ups
     )
@@ -126,13 +126,15 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
     """
     # explain the caveats, each with its footnote sign
     runs = _list_runs(groups)
-    lines = explain_caveats(*(run.measurements for run in runs))
+    lines = explain_caveats(*(shown_run.measurements for shown_run in runs))
 
     # explain results at chance, and add the warnings of each run
-    for run in runs:
-        prefix = f"{run.label}: " if len(runs) > 1 else ""
-        chance_line = explain_chance(run.measurements, run.folder.path / RIDGE_RECIPE)
-        for line in (chance_line, *list_limits(run.measurements)):
+    for shown_run in runs:
+        prefix = f"{shown_run.label}: " if len(runs) > 1 else ""
+        chance_line = explain_chance(
+            shown_run.measurements, shown_run.folder.path / RIDGE_RECIPE
+        )
+        for line in (chance_line, *list_limits(shown_run.measurements)):
             if line:
                 lines.append(f"{prefix}{line}")
 
@@ -207,11 +209,10 @@ def list_missing(groups: Sequence[RunGroup]) -> list[str]:
     """
     lines = []
     for group in groups:
-        for run in group.runs:
-            for name, reason in run.measurements.missing.items():
-                lines.append(
-                    f"{run.label}: {metric_title(name)}: {FOLDERS.sub('', reason)}"
-                )
+        for shown_run in group.runs:
+            for name, reason in shown_run.measurements.missing.items():
+                text = FOLDERS.sub("", reason)
+                lines.append(f"{shown_run.label}: {metric_title(name)}: {text}")
     return list(dict.fromkeys(lines))
 
 
@@ -226,11 +227,13 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
     for group in groups:
         compared += [pair for pair in group.compared if pair.test]
     modalities = {}
-    for run in runs:
-        facts = run.measurements.facts
+    for shown_run in runs:
+        facts = shown_run.measurements.facts
         if facts.modality:
             modalities[facts.set_up.get("dataset")] = facts.modality
-    environments = [run.environment for run in runs if run.environment]
+    environments = [
+        shown_run.environment for shown_run in runs if shown_run.environment
+    ]
 
     # a line of the rendered template is a sentence
     text = (
@@ -252,7 +255,9 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
 
 def list_citations(groups: Sequence[RunGroup]) -> str:
     """List the BibTeX entries behind some runs, and the entry of this software."""
-    return list_entries(run.measurements.facts.set_up for run in _list_runs(groups))
+    return list_entries(
+        shown_run.measurements.facts.set_up for shown_run in _list_runs(groups)
+    )
 
 
 def list_entries(set_ups: Iterable[SetUp]) -> str:
