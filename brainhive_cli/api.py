@@ -353,7 +353,7 @@ class Comparison:
         """
         rows = []
         for group in self.groups:
-            for pair in group.compared:
+            for pair in group.differences:
                 # `p` is a property, which `model_dump` leaves out
                 rows.append(pair.model_dump() | {"p": pair.p})
         return rows
@@ -368,7 +368,7 @@ class Comparison:
 
         tables = []
         for group in self.groups:
-            reasons = [f"Not compared: {reason}." for reason in group.not_compared]
+            reasons = [f"Not compared: {reason}." for reason in group.refusals]
             tables.append(frame_table(paper_table(group), reasons))
         return "\n".join(tables)
 

@@ -105,7 +105,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     path = _choose_output_path(recipe, runs)
     groups = group_runs(runs)
     for group in groups:
-        for reason in group.not_compared:
+        for reason in group.refusals:
             console.warn(f"not compared: {reason}")
 
     # lay out a table of all methods, or a table for each command
@@ -134,7 +134,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # the tables are printed, and `--json` also prints the comparisons
     comparisons = []
     for group in groups:
-        comparisons += [difference.model_dump() for difference in group.compared]
+        comparisons += [difference.model_dump() for difference in group.differences]
     return Result(
         path.parent, tuple(tables), files=files, details={"comparisons": comparisons}
     )
@@ -367,7 +367,7 @@ def find_newest_pair(root: Path) -> list[str]:
     def explain_mismatch(run: RunFolder) -> str:
         """Return why a run cannot be compared. Empty if the run can be compared."""
         group = _compare([first_shown_run, ShownRun("", run)])
-        return "; ".join(group.not_compared)
+        return "; ".join(group.refusals)
 
     # the newest other run without a reason against the comparison
     second_run = find_newest(
@@ -440,7 +440,7 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     kind = _classify_item_values(first_run)
     if not kind or not first_run.measurements.items:
         reason = f"{first_run.label} has no value per item"
-        return RunGroup(runs, not_compared=[reason])
+        return RunGroup(runs, refusals=[reason])
 
     # select the other runs whose values are of the same kind, ranks or metrics
     measurements = {}
@@ -467,4 +467,4 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
             first_run.measurements, first_run.label, measurements
         )
     reasons += [error.message for error in errors]
-    return RunGroup(runs, compared=differences, not_compared=reasons)
+    return RunGroup(runs, differences=differences, refusals=reasons)

@@ -24,10 +24,10 @@ from brainhive_cli.core.tables import Table, TableCell, write_csv
 from brainhive_cli.measurement.comparison import compare_ranks
 from brainhive_cli.reports.runs_shown import ShownRun, find_shown_run
 from brainhive_cli.reports.tables import (
-    adjustment_text,
-    difference_cell,
+    describe_adjustment,
+    make_difference_cell,
+    make_metric_cell,
     render,
-    with_interval,
 )
 
 METRICS = ("top1", "top5", "rank_auc")
@@ -184,7 +184,7 @@ def tabulate_protocol(title: str, rows: Sequence[ShownRun], against: str) -> Tab
         reference=reference,
         columns=columns,
         pairs=compared,
-        adjustment=adjustment_text(compared) if compared else "",
+        adjustment=describe_adjustment(compared) if compared else "",
     )
     note = add_footnotes(note, chain(*caveats.values()))
     return Table(
@@ -267,9 +267,9 @@ def describe_row(row: ShownRun, difference: Difference | None) -> dict[str, Any]
         published_phrases = [" / ".join(values), published["source"]]
         published_phrases += published["differs"]
     return {
-        **{name: with_interval(metrics.get(name)) for name in METRICS},
+        **{name: make_metric_cell(metrics.get(name)) for name in METRICS},
         CEILING_SHARE: ceiling_share,
-        "difference": difference and difference_cell(difference),
+        "difference": difference and make_difference_cell(difference),
         "p": difference and difference.p,
         "selection": facts.set_up.get("selection"),
         "min": sum(seconds) / 60 or None,

@@ -19,17 +19,17 @@ from brainhive_cli.core.tables import Table, TableCell, write_csv
 from brainhive_cli.reports.runs_shown import (
     RunGroup,
     ShownRun,
-    bold_note,
     choose_best_run,
+    explain_bold,
     name_subject_and_seed,
 )
 from brainhive_cli.reports.tables import (
     ABSENT,
     SIGNIFICANCE_LEGEND,
     BestLabels,
-    adjustment_text,
+    describe_adjustment,
+    get_significance_sign,
     is_redundant,
-    mark_of,
     render,
     templates,
 )
@@ -73,7 +73,10 @@ def paper_table(group: RunGroup) -> Table:
     best = choose_best_run(
         group, {shown_run.label: shown_run.metrics for shown_run in candidates}
     )
-    marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
+    marks = {
+        (pair.second, pair.metric): get_significance_sign(pair)
+        for pair in group.differences
+    }
     row_names = name_rows(
         {shown_run.label: shown_run.metrics.values() for shown_run in runs}
     )
@@ -143,10 +146,10 @@ def _write_caption(group: RunGroup, best: BestLabels) -> str:
     return render(
         "caption.txt",
         runs=runs,
-        compared=group.compared,
-        bold=bold_note(best, "runs", group),
+        compared=group.differences,
+        bold=explain_bold(best, "runs", group),
         legend=SIGNIFICANCE_LEGEND,
-        adjustment=adjustment_text(group.compared) if group.compared else "",
+        adjustment=describe_adjustment(group.differences) if group.differences else "",
         caveats=merge_caveats(*run_caveats, *metric_caveats),
     )
 
@@ -253,11 +256,11 @@ def write_metrics_csv(groups: Sequence[RunGroup]) -> str:
         caveats = {
             shown_run.label: shown_run.measurements.caveats for shown_run in group.runs
         }
-        for pair in group.compared:
+        for pair in group.differences:
             pair_caveats = merge_caveats(
                 caveats.get(pair.first, ()), caveats.get(pair.second, ())
             )
-            notes = [adjustment_text([pair]), *pair.limits]
+            notes = [describe_adjustment([pair]), *pair.limits]
             rows.append(
                 {
                     "run": pair.first,

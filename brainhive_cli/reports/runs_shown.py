@@ -47,11 +47,11 @@ from brainhive_cli.reports.tables import (
     SIGNIFICANCE_LEGEND,
     BestLabels,
     Metrics,
-    adjustment_text,
     choose_best,
     choose_best_part,
+    describe_adjustment,
     difference_table,
-    mark_of,
+    get_significance_sign,
     metric_table,
     published_tables,
     render,
@@ -323,8 +323,8 @@ class RunGroup:
     """
 
     runs: Sequence[ShownRun]
-    compared: Sequence[Difference] = ()
-    not_compared: Sequence[str] = ()
+    differences: Sequence[Difference] = ()
+    refusals: Sequence[str] = ()
     title: str = ""
 
 
@@ -343,13 +343,16 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
         label: metrics for label, metrics in run_metrics.items() if metrics
     }
     best = choose_best_run(group, runs_with_metrics)
-    note = bold_note(best, "runs", group)
-    if group.compared:
+    note = explain_bold(best, "runs", group)
+    if group.differences:
         note += f" {SIGNIFICANCE_LEGEND}: differs from {group.runs[0].label} on the "
-        note += f"same items; {adjustment_text(group.compared)}"
-    marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
+        note += f"same items; {describe_adjustment(group.differences)}"
+    marks = {
+        (pair.second, pair.metric): get_significance_sign(pair)
+        for pair in group.differences
+    }
     run_table = metric_table(
-        "Run by run", run_metrics, "run", best=best.by_metric, marks=marks, note=note
+        "Run by run", run_metrics, "run", best=best.by_metric, signs=marks, note=note
     )
 
     # the first headline metric, with a row for each subject and a column for each run
@@ -395,7 +398,7 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
         run_table,
         Table("Protocol of each run", ["run", "protocol"], protocol_rows),
         subject_table,
-        difference_table(group.compared),
+        difference_table(group.differences),
         Table(set_up_title, ["run", "difference"], set_up_rows),
     ]
 
@@ -435,7 +438,7 @@ def _lay_out_run(shown_run: ShownRun) -> list[Table]:
         shown_run.variants,
         "variant",
         best=best.by_metric,
-        note=bold_note(best, "variants"),
+        note=explain_bold(best, "variants"),
     )
     return [
         pooled_table,
@@ -470,7 +473,7 @@ def choose_best_run(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best
     first = group.runs[0].label
     first_is_better = {
         (pair.second, pair.metric): pair.is_better
-        for pair in group.compared
+        for pair in group.differences
         if pair.is_significant
     }
     significant_labels = {}
@@ -490,13 +493,13 @@ def list_comparable(group: RunGroup) -> list[str]:
     If comparisons were refused, only the runs that were compared are listed.
     """
     labels = [shown_run.label for shown_run in group.runs]
-    if not group.not_compared:
+    if not group.refusals:
         return labels
-    paired = {labels[0]} | {pair.second for pair in group.compared}
+    paired = {labels[0]} | {pair.second for pair in group.differences}
     return [label for label in labels if label in paired]
 
 
-def bold_note(best: BestLabels, kind: str, group: RunGroup | None = None) -> str:
+def explain_bold(best: BestLabels, kind: str, group: RunGroup | None = None) -> str:
     """Explain the bold values of a table, or why no value is bold.
 
     Args:
@@ -504,7 +507,7 @@ def bold_note(best: BestLabels, kind: str, group: RunGroup | None = None) -> str
         kind: Name of the rows in the plural, such as `runs`.
         group: Group of runs, if rows are runs.
     """
-    compared = list_comparable(group) if group and group.not_compared else []
+    compared = list_comparable(group) if group and group.refusals else []
     return render("bold.txt", best=best, kind=kind, compared=compared)
 
 

@@ -29,8 +29,8 @@ from brainhive_cli.reports.runs_shown import (
     list_part_metrics,
 )
 from brainhive_cli.reports.tables import (
-    adjustment_text,
     choose_best_part,
+    describe_adjustment,
     render,
     templates,
 )
@@ -101,7 +101,7 @@ def describe_differences(group: RunGroup) -> list[str]:
     metrics = {shown_run.label: shown_run.metrics for shown_run in group.runs}
     return [
         render("difference.txt", difference=difference, metrics=metrics)
-        for difference in group.compared[:MAX_DIFFERENCES]
+        for difference in group.differences[:MAX_DIFFERENCES]
     ]
 
 
@@ -140,9 +140,9 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
 
     # add refused comparisons, and limits of the tests
     for group in groups:
-        lines += [f"Not compared: {reason}" for reason in group.not_compared]
+        lines += [f"Not compared: {reason}" for reason in group.refusals]
     for group in groups:
-        for difference in group.compared:
+        for difference in group.differences:
             lines += [f"About the tests: {limit}." for limit in difference.limits]
     return list(dict.fromkeys(lines))
 
@@ -225,7 +225,7 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
     runs = _list_runs(groups)
     compared: list[Difference] = []
     for group in groups:
-        compared += [pair for pair in group.compared if pair.test]
+        compared += [pair for pair in group.differences if pair.test]
     modalities = {}
     for shown_run in runs:
         facts = shown_run.measurements.facts
@@ -243,7 +243,7 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
             runs=runs,
             modalities=modalities,
             tests=dict.fromkeys(pair.test for pair in compared),
-            adjustments=dict.fromkeys(adjustment_text([pair]) for pair in compared),
+            adjustments=dict.fromkeys(describe_adjustment([pair]) for pair in compared),
             environment=environments[0] if environments else {},
             papers=name_papers,
             format_setting=format_setting,

@@ -3,7 +3,8 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,15 +60,18 @@ MAX_NAME_LETTERS = 40
 COUNT_COLUMNS = {"n": "tested", "pool": "candidates"}
 """Column heading of each count of a metric, keyed by the field of `Metric`."""
 Metrics = Mapping[str, Metric]
+"""Metrics by name."""
 
 
 class BestLabels(NamedTuple):
     """Best variants or runs in each metric.
 
     Attributes:
-        by_metric: Labels of the best by metric. Several labels have equal values. A
-            metric without a best is not a key.
-        criterion: Way of choosing: on validation, or among a number of test scores.
+        by_metric: Labels of the best variants or runs by metric. They are several
+            labels if their values are equal. A metric without a best label is not a
+            key.
+        criterion: Phrase that says how the best was chosen, such as `best on
+            validation`. Empty if nothing could be compared.
     """
 
     by_metric: Mapping[str, Sequence[str]]
@@ -76,10 +80,14 @@ class BestLabels(NamedTuple):
 
 @cache
 def templates() -> Any:
-    """Open the templates of pages and sentences, with their filters."""
+    """Open the folder of Jinja templates of pages and sentences, with their filters.
+
+    Returns:
+        The environment of Jinja, whose templates are Markdown, HTML or plain text.
+    """
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-    # only HTML is escaped, and blocks leave neither line breaks nor indentation
+    # only HTML is escaped; a line that holds only a block leaves no empty line behind
     environment = Environment(
         autoescape=select_autoescape(["html"]),
         finalize=make_visible,
@@ -107,7 +115,8 @@ def templates() -> Any:
 @cache
 def sentence_templates() -> Any:
     """Open the templates of sentences, in which a line break is a space."""
-    return templates().overlay(trim_blocks=False)  # has its own cache of templates
+    # an overlay has its own cache of templates
+    return templates().overlay(trim_blocks=False)
 
 
 def render(template: str, **values: Any) -> str:
@@ -150,42 +159,45 @@ def metric_table(
     heading: str = "",
     names: Sequence[str] = (),
     best: Mapping[str, Sequence[str]] | None = None,
-    marks: Mapping[tuple[str, str], str] | None = None,
+    signs: Mapping[tuple[str, str], str] | None = None,
     note: str = "",
     section: str = "",
 ) -> Table:
     """Lay out metrics with their intervals.
 
-    A row is a label (of a run, subject or variant) and a column is a metric. If there
-    is one label, or if more metrics exist than fit side by side, rows and columns are
-    exchanged. Values that all metrics share (counts, protocol, kind of interval) are
-    written in the note.
+    A row is a label (of a run, subject or variant) and a column is a metric. Rows and
+    columns are exchanged if there is a single label, or if more metrics exist than fit
+    side by side. Values that all metrics share (counts, protocol, kind of interval)
+    are written in the note.
 
     Args:
         title: Title of the table.
-        rows: Metrics by label.
+        rows: Metrics by label. A label without metrics is left out.
         heading: Heading of the column of labels.
-        names: Names of the metrics to include. By default all.
-        best: Labels of the best by metric, which are bold.
-        marks: Sign of significance by label and metric.
+        names: Names of the metrics to include. By default all metrics are included.
+        best: Labels of the best rows by metric. Their values are bold.
+        signs: Sign of significance by label and metric.
         note: Beginning of the note below the table.
         section: Heading under which a page shows the table.
+
+    Returns:
+        The table. It is empty if no label has one of the metrics.
     """
-    # list the metrics that at least one label has
-    rows = {label: metrics for label, metrics in rows.items() if metrics}
+    # sort the metrics by label and by name, which become the columns of the table
+    metrics_by_label: dict[str, list[Metric]] = {}
     metrics_by_name = defaultdict[str, list[Metric]](list)
-    for metrics in rows.values():
+    for label, metrics in rows.items():
+        if metrics:
+            metrics_by_label[label] = list(metrics.values())
         for name, metric in metrics.items():
             metrics_by_name[name].append(metric)
-    names = [
-        name
-        for name in names or metrics_by_name
-        if name in metrics_by_name and not is_redundant(name, rows.values())
-    ]
+    columns: dict[str, list[Metric]] = {}
     table_metrics: list[Metric] = []
-    for name in names:
-        table_metrics += metrics_by_name[name]
-    if not table_metrics:
+    for name in names or metrics_by_name:
+        if name in metrics_by_name and not is_redundant(name, rows.values()):
+            columns[name] = metrics_by_name[name]
+            table_metrics += metrics_by_name[name]
+    if not columns:
         return Table(title, (), ())
 
     # a count that all metrics share belongs into the note; a count that differs by
@@ -194,77 +206,78 @@ def metric_table(
     counts_by_column: dict[str, list[Any]] = {}
     context_rows: dict[str, list[Any]] = {}
     for field, count_heading in COUNT_COLUMNS.items():
-        shared_count = find_common_value(table_metrics, field)
-        label_counts = [
-            find_common_value(metrics.values(), field) for metrics in rows.values()
-        ]
+        find_count = partial(find_common_value, field=field)
+        shared_count = find_count(table_metrics)
+        label_counts = list(map(find_count, metrics_by_label.values()))
         if shared_count != ABSENT:
             shared_counts[count_heading] = shared_count
         elif ABSENT not in label_counts:
             counts_by_column[count_heading] = label_counts
         else:
-            context_rows[count_heading] = [
-                find_common_value(metrics_by_name[name], field) for name in names
-            ]
-    context_rows |= _list_context_rows(names, metrics_by_name)
-    if len(rows) == 1:
-        context_rows[second_interval_heading(table_metrics)] = [
-            metric.second_interval_text() for metric in table_metrics
-        ]
+            context_rows[count_heading] = list(map(find_count, columns.values()))
+    context_rows |= _list_context_rows(columns)
+    is_single = len(metrics_by_label) == 1
+    if is_single:
+        interval_heading = second_interval_heading(table_metrics)
+        intervals = map(Metric.second_interval_text, table_metrics)
+        context_rows[interval_heading] = list(intervals)
 
-    # write a row for each label
-    grid: list[list[Any]] = [[heading, *map(with_arrow, names), *counts_by_column]]
-    for row, (label, metrics) in enumerate(rows.items()):
+    # write the headings, and a row for each label
+    headings: list[Any] = [heading]
+    headings += map(with_arrow, columns)
+    headings += counts_by_column
+    grid = [headings]
+    for row, label in enumerate(metrics_by_label):
         cells: list[Any] = [label]
-        for name in names:
+        for name in columns:
             is_best = best is not None and label in best.get(name, ())
-            sign = marks.get((label, name), "") if marks else ""
-            cells.append(with_interval(metrics.get(name), is_best, sign))
-        cells += [label_counts[row] for label_counts in counts_by_column.values()]
+            sign = signs.get((label, name), "") if signs else ""
+            cells.append(make_metric_cell(rows[label].get(name), is_best, sign))
+        for label_counts in counts_by_column.values():
+            cells.append(label_counts[row])
         grid.append(cells)
 
-    # write the context below them, without rows of dashes
+    # write the context below the labels, without rows that have only dashes
     empty_cells = [""] * len(counts_by_column)
     for row_heading, cells in context_rows.items():
         if set(cells) != {ABSENT}:
-            grid.append([row_heading, *cells, *empty_cells])
+            grid.append([row_heading] + cells + empty_cells)
 
-    # exchange rows and columns if there is one label, or if there are many metrics
-    if len(rows) == 1 or len(names) > MAX_COLUMNS:
-        grid = [list(column) for column in zip(*grid, strict=True)]
-        value_heading = "value, 95 % CI" if len(rows) == 1 else grid[0][1]
+    # exchange rows and columns if there is a single label, or if there are many metrics
+    if is_single or len(columns) > MAX_COLUMNS:
+        grid = list(map(list, zip(*grid, strict=True)))
+        value_heading = "value, 95 % CI" if is_single else grid[0][1]
         grid[0][:2] = ["metric", value_heading]
 
-    # write the note; if protocols differ, it describes the first label
+    # write the note; if protocols differ, it describes the protocol of the first label
     has_one_protocol = find_common_value(table_metrics, "protocol") != ABSENT
     note = render(
         "table_note.txt",
         note=note,
         counts=shared_counts,
         metric=table_metrics[0],
-        protocol_label="" if has_one_protocol else next(iter(rows)),
-        names=names,
+        protocol_label="" if has_one_protocol else next(iter(metrics_by_label)),
+        names=list(columns),
     )
     note = add_footnotes(note, list_metric_caveats(table_metrics))
     return Table(title, grid[0], grid[1:], section=section, note=note)
 
 
 def _list_context_rows(
-    names: Sequence[str], metrics_by_name: Mapping[str, Sequence[Metric]]
+    metrics_by_name: Mapping[str, Sequence[Metric]],
 ) -> dict[str, list[Any]]:
     """List the chance level of each metric, and its published agreement with people.
 
     Args:
-        names: Names of the metrics, in the order of the cells.
-        metrics_by_name: Metrics of all labels by name.
+        metrics_by_name: Metrics of all labels by name, in the order of the cells.
 
     Returns:
         Cells by the heading of the row. A dash stands for an absent value, and for
         chance levels that differ between labels.
     """
     context_rows: dict[str, list[Any]] = {"chance": [], AGREEMENT_HEADING: []}
-    for name in names:
-        chance = find_common_value(metrics_by_name[name], "chance")
+    for name, metrics in metrics_by_name.items():
+        chance = find_common_value(metrics, "chance")
         agreement: Any = AGREEMENT.get(name, ABSENT)
         for heading, value in (("chance", chance), (AGREEMENT_HEADING, agreement)):
             cell = value
@@ -277,28 +290,37 @@ def _list_context_rows(
 def is_redundant(name: str, rows: Iterable[Metrics]) -> bool:
     """Return True if a metric repeats another metric, or if its chance is 1.
 
-    mAP equals MRR if each signal has one relevant picture. Top-5 of five candidates is
-    always 1.
+    The mean average precision (`map`) equals the mean reciprocal rank (`mrr`) if each
+    signal has a single relevant picture. Top-5 of five candidates is always 1.
+
+    Args:
+        name: Name of the metric.
+        rows: Metrics by name, for each row of a table.
     """
     rows_with_metric = [metrics for metrics in rows if name in metrics]
-    if name == "map":
-        return all(
-            "mrr" in metrics and metrics["map"].value == metrics["mrr"].value
-            for metrics in rows_with_metric
-        )
-    chances = {metrics[name].chance for metrics in rows_with_metric}
-    return is_share(name) and chances == {1}
+    if name != "map":
+        chances = {metrics[name].chance for metrics in rows_with_metric}
+        return is_share(name) and chances == {1}
+    for metrics in rows_with_metric:
+        if "mrr" not in metrics or metrics["map"].value != metrics["mrr"].value:
+            return False
+    return True
 
 
 def find_common_value(metrics: Iterable[Metric], field: str) -> Any:
-    """Return the value of a field if all metrics have the same one, else a dash."""
-    values = {getattr(metric, field) for metric in metrics}
+    """Return the value of a field if all metrics have the same value, else a dash.
+
+    Args:
+        metrics: Metrics, of which there is at least one.
+        field: Name of an attribute of `Metric`.
+    """
+    values = set(map(attrgetter(field), metrics))
     if len(values) > 1 or None in values:
         return ABSENT
     return values.pop()
 
 
-def with_interval(
+def make_metric_cell(
     metric: Metric | None, is_best: bool = False, sign: str = ""
 ) -> TableCell:
     """Make a table cell of a metric: value, interval and footnote signs.
@@ -306,7 +328,7 @@ def with_interval(
     Args:
         metric: The metric. None gives a dash.
         is_best: True if the value is bold.
-        sign: Sign of significance.
+        sign: Sign of significance, such as `*`, before the footnote signs.
     """
     if metric is None:
         return TableCell(ABSENT)
@@ -318,96 +340,106 @@ def with_interval(
 
 
 def difference_table(
-    compared: Sequence[Difference],
+    differences: Sequence[Difference],
     titles: Mapping[str, str] | None = None,
     section: str = "",
 ) -> Table:
-    """Lay out differences: a row each, with interval, p value and the better side.
+    """Lay out differences between two sides, which are runs, sources or variants.
+
+    A row is a difference, with its interval, its p value and the better side.
 
     Args:
-        compared: Differences in the order of the rows.
+        differences: Differences in the order of the rows.
         titles: Names for people by label. A label without a title stands for itself.
         section: Heading under which a page shows the table.
     """
-    # if all differences share their first side, the title names it
-    has_one_first = len({difference.first for difference in compared}) < 2
-    rows = []
-    for difference in compared:
-        first = _name_side(difference.first, titles)
-        second = _name_side(difference.second, titles)
-        better = ABSENT
-        if difference.is_significant:
-            better = first if difference.is_better else second
-        rows.append(
-            [
-                with_arrow(difference.metric),
-                *([second] if has_one_first else [first, second]),
-                difference_cell(difference),
-                difference.n,
-                TableCell(format_p(difference.p), value=difference.p),
-                better,
-            ]
-        )
-    columns = ["metric"] + (["against"] if has_one_first else ["first", "second"])
-    columns += ["difference, 95 % CI", "tested", "p", "better"]
-
-    # the note names the tests, the adjustment and the limits of the tests
-    sentences = [SIGNIFICANCE_LEGEND]
-    sentences += dict.fromkeys(difference.test for difference in compared)
-    if compared:
-        sentences.append(adjustment_text(compared))
+    # collect the first sides, and the values of the note
+    first_labels = set()
+    tests: list[str] = []
     limits: list[str] = []
     caveats: list[str] = []
-    for difference in compared:
+    for difference in differences:
+        first_labels.add(difference.first)
+        tests.append(difference.test)
         limits += difference.limits
         caveats += difference.caveats
+
+    # write the rows; if all differences share their first side, the title names it
+    is_first_shared = len(first_labels) < 2
+    rows = []
+    for difference in differences:
+        first_name = _name_side(difference.first, titles)
+        second_name = _name_side(difference.second, titles)
+        better_name = ABSENT
+        if difference.is_significant:
+            better_name = first_name if difference.is_better else second_name
+        row: list[Any] = [with_arrow(difference.metric)]
+        row += [second_name] if is_first_shared else [first_name, second_name]
+        row += [make_difference_cell(difference), difference.n]
+        row += [TableCell(format_p(difference.p), value=difference.p), better_name]
+        rows.append(row)
+    columns = ["metric"] + (["against"] if is_first_shared else ["first", "second"])
+    columns += ["difference, 95 % CI", "tested", "p", "better"]
+
+    # the note names the tests, the adjustment of p and the limits of the tests
+    sentences = [SIGNIFICANCE_LEGEND]
+    sentences += dict.fromkeys(tests)
+    if differences:
+        sentences.append(describe_adjustment(differences))
     sentences += dict.fromkeys(limits)
     note = add_footnotes("; ".join(sentences) + ".", caveats)
 
     title = "Comparisons on the same items"
-    if compared and has_one_first:
-        first = _name_side(compared[0].first, titles)
-        title = f"Comparison of {first} with the others, on the same items"
+    if differences and is_first_shared:
+        first_name = _name_side(differences[0].first, titles)
+        title = f"Comparison of {first_name} with the others, on the same items"
     return Table(title, columns, rows, section=section, note=note)
 
 
 def _name_side(label: str, titles: Mapping[str, str] | None) -> str:
-    """Name one side of a difference: its title, or its label without the beginning."""
+    """Name a side of a difference by its title, or else by its label.
+
+    The beginning of a long label is cut off.
+    """
     if titles and label in titles:
         return titles[label]
     return label if len(label) <= MAX_NAME_LETTERS else f"…{label[-9:]}"
 
 
-def difference_cell(difference: Difference) -> TableCell:
-    """Make a table cell of a difference, with its interval and signs."""
+def make_difference_cell(difference: Difference) -> TableCell:
+    """Make a table cell of a difference, with its interval.
+
+    The signs behind the number show significance and caveats.
+    """
     interval = ""
     if difference.low is not None:
         interval = interval_text(difference.low, difference.high)
-    signs = mark(mark_of(difference), difference.caveats)
+    signs = mark(get_significance_sign(difference), difference.caveats)
     value = difference.difference
     return TableCell(f"{value:+.3f}", interval, value, mark=signs)
 
 
-def adjustment_text(compared: Sequence[Difference]) -> str:
+def describe_adjustment(differences: Sequence[Difference]) -> str:
     """Describe the tests over which the p values of some differences are adjusted.
 
     Args:
-        compared: Differences of one table, of which there is at least one.
+        differences: Differences of a table, of which there is at least one. All belong
+            to the same family of tests.
     """
-    # one test needs no adjustment
-    first = compared[0]
-    if first.tests < 2:
+    # a single test needs no adjustment
+    n_tests = differences[0].tests
+    if n_tests < 2:
         return "p not adjusted"
 
     # the family of tests may be larger than the table
-    n_tests_in_table = sum(difference.p is not None for difference in compared)
-    family = f"{first.tests} tests"
-    if n_tests_in_table == first.tests:
-        family = f"all {first.tests} tests of this table"
-    return f"p adjusted by Benjamini–Hochberg over {family}: {first.tests_of}"
+    n_tests_in_table = sum(difference.p is not None for difference in differences)
+    family = f"{n_tests} tests"
+    if n_tests_in_table == n_tests:
+        family = f"all {n_tests} tests of this table"
+    return f"p adjusted by Benjamini–Hochberg over {family}: {differences[0].tests_of}"
 
 
-def mark_of(difference: Difference) -> str:
+def get_significance_sign(difference: Difference) -> str:
     """Return the sign of significance. Empty if the difference is not significant."""
     if difference.p is None:
         return ""
@@ -423,14 +455,15 @@ def choose_best(
     """Choose the best variant or run in each metric.
 
     The highest of several test scores is biased upwards. If all trainings were
-    validated on the same pictures, the training that is best on validation is therefore
-    the best in every metric. Metrics that were selected on the test set do not take
-    part. A metric needs values of at least two labels.
+    validated on the same pictures, the training that is best on validation therefore
+    counts as the best in every metric. Metrics that were selected on the test set are
+    not compared, nor are metrics that fewer than two labels have.
 
     Args:
         label_metrics: Metrics of each variant or run by its label.
-        validation: Validation results of each training by label, as in
-            `TrainedRun.validation`.
+        validation: Validation result of each training by its label, with the keys
+            `metric`, `value` and `measured_on` (the pictures). Empty or absent for a
+            training without validation.
     """
     # collect the values by metric and label, without metrics selected on test
     values_by_name: dict[str, dict[str, float]] = {}
@@ -446,44 +479,62 @@ def choose_best(
     if not comparable_values:
         return BestLabels({}, "")
 
-    # validation decides if all trainings were validated by the same metric and
-    # pictures; runs of a single training share one value, which decides nothing
+    # choose the labels with the best score on validation or on test
     labels = set[str]().union(*comparable_values.values())
-    validations = [validation.get(label, {}) for label in labels]
-    kinds = [
-        (result.get("metric", ""), result.get("measured_on")) for result in validations
-    ]
-    validation_metric, _ = kinds[0]
-    is_validated = False
-    if validation_metric and kinds.count(kinds[0]) == len(kinds):
-        is_validated = len({result["value"] for result in validations}) > 1
-
-    # choose the labels with the best score, all of them if scores are equal
+    validation_metric = _find_validation_metric(labels, validation)
     best = {}
     for name, values in comparable_values.items():
         scores = values
-        if is_validated:
+        if validation_metric:
             scores = {label: validation[label]["value"] for label in values}
-        is_loss = lower_is_better(validation_metric if is_validated else name)
+        is_loss = lower_is_better(validation_metric or name)
         best_score = min(scores.values()) if is_loss else max(scores.values())
         best[name] = [label for label, score in scores.items() if score == best_score]
 
     # describe the choice
-    if is_validated:
-        return BestLabels(
-            best, f"best on validation ({metric_title(validation_metric)})"
-        )
+    if validation_metric:
+        title = metric_title(validation_metric)
+        return BestLabels(best, f"best on validation ({title})")
     if splits == {"validation"}:
         return BestLabels(best, "best on validation")
-    counts = sorted({len(values) for values in comparable_values.values()})
+    counts = sorted(set(map(len, comparable_values.values())))
     choices = " or ".join(map(str, counts))
     return BestLabels(best, f"best, chosen on test among {choices}")
+
+
+def _find_validation_metric(
+    labels: Iterable[str], validation: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Return the metric of validation by which trainings can be compared.
+
+    All trainings must have been validated by the same metric and pictures. Runs of a
+    single training share a value, which cannot choose between them.
+
+    Args:
+        labels: Labels of the trainings.
+        validation: Validation results by label, as in `choose_best`.
+
+    Returns:
+        Name of the metric. Empty if validation cannot choose.
+    """
+    kinds = []
+    values = set()
+    for label in labels:
+        result = validation.get(label, {})
+        kinds.append((result.get("metric", ""), result.get("measured_on")))
+        values.add(result.get("value"))
+    is_comparable = kinds.count(kinds[0]) == len(kinds) and len(values) > 1
+    metric_name: str = kinds[0][0]
+    return metric_name if is_comparable else ""
 
 
 def choose_best_part(facts: Facts, part_metrics: Mapping[str, Metrics]) -> BestLabels:
     """Choose the best of the variants or cells of a run.
 
-    If the facts say that the parts must not be compared, no part is the best.
+    Args:
+        facts: Facts of the run. If they give a reason against a comparison, no variant
+            or cell is the best.
+        part_metrics: Metrics by the name of the variant or cell.
     """
     if facts.not_compared:
         return BestLabels({}, "")
@@ -495,20 +546,25 @@ def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
     """Lay out the values that a paper reports, and how its set-up differs.
 
     Args:
-        published: Values by metric, with the keys `source` and `differs`. If there is
-            nothing published, the result is empty.
+        published: Published values by metric. The key `source` has the paper, and
+            `differs` a list of differences between its set-up and the set-up of the
+            run.
+
+    Returns:
+        A table with a single row. No table if nothing was published.
     """
     if not published:
         return []
-    values = {
-        with_arrow(name): value
-        for name, value in published.items()
-        if isinstance(value, int | float)
-    }
-    difference = "; ".join(published["differs"]) or ABSENT
+    columns = []
+    cells: list[Any] = []
+    for name, value in published.items():
+        if isinstance(value, int | float):
+            columns.append(with_arrow(name))
+            cells.append(value)
+    columns.append("how its set-up differs")
+    cells.append("; ".join(published["differs"]) or ABSENT)
     title = f"{PUBLISHED_TITLE}: {published['source']}"
-    columns = [*values, "how its set-up differs"]
-    return [Table(title, columns, [[*values.values(), difference]])]
+    return [Table(title, columns, [cells])]
 
 
 def describe_metric(metric: Metric) -> str:
@@ -517,7 +573,7 @@ def describe_metric(metric: Metric) -> str:
 
 
 def describe_sample(count: int, total: int, noun: str, seed: int) -> str:
-    """Describe how the stimuli of a sheet were chosen, so that readers can trust them.
+    """Describe how the stimuli of a sheet were chosen among the tested stimuli.
 
     Args:
         count: Number of stimuli on the sheet.

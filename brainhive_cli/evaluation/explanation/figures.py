@@ -27,7 +27,7 @@ from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF
 from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.head_maps import draw_head, place_sensors
 from brainhive_cli.reports.page import DETAILS, FINDING
-from brainhive_cli.reports.tables import render, with_interval
+from brainhive_cli.reports.tables import make_metric_cell, render
 
 MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}
 Drawn = list[Curve | Heatmap | Topomap]
@@ -175,7 +175,7 @@ def summary_table(results: Findings, protocol: str) -> Table:
                 finding.axis.where(peak),
                 TableCell(format_p(p), value=p),
                 finding.onset or None,
-                with_interval(finding.measured[peak]),
+                make_metric_cell(finding.measured[peak]),
                 None if control is None else control[peak].value,
             )
         )

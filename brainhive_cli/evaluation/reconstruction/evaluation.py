@@ -70,14 +70,14 @@ from brainhive_cli.measurement.metrics.tasks import OBJECT, RECALL
 from brainhive_cli.measurement.units import StimulusGrouping
 from brainhive_cli.reports.tables import (
     SIGNIFICANCE_LEGEND,
-    adjustment_text,
+    describe_adjustment,
     describe_metric,
     describe_sample,
     difference_table,
-    mark_of,
+    get_significance_sign,
+    make_metric_cell,
     metric_table,
     published_tables,
-    with_interval,
 )
 
 RANDOM, BEST_TO_WORST = "Examples", "From the best to the worst"
@@ -662,8 +662,8 @@ def comparison_tables(measured: Measurements) -> list[Table]:
             [
                 concept,
                 first.n,
-                with_interval(first),
-                with_interval(recall.get(FLOOR)),
+                make_metric_cell(first),
+                make_metric_cell(recall.get(FLOOR)),
                 first.chance,
             ]
         )
@@ -701,7 +701,7 @@ def sweep_tables(
             for source, name in label_of_source.items()
         }
         marks |= {
-            (label, row.metric): mark_of(row)
+            (label, row.metric): get_significance_sign(row)
             for row in facts.comparisons
             if row.second == label
         }
@@ -711,9 +711,9 @@ def sweep_tables(
     if facts.comparisons:
         note = (
             f"{SIGNIFICANCE_LEGEND}: differs from {next(iter(facts.variants))}; "
-            f"{adjustment_text(facts.comparisons)}"
+            f"{describe_adjustment(facts.comparisons)}"
         )
-    table = metric_table("Variant by variant", rows, "variant", marks=marks, note=note)
+    table = metric_table("Variant by variant", rows, "variant", signs=marks, note=note)
     return (table, *published_tables(published.as_dict() if published else None))
 
 

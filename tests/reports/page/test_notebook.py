@@ -70,8 +70,6 @@ def test_a_comparison_shows_labels_as_text_caveats_and_reasons(tmp_path):
         ShownRun(SCRIPT, make_run(tmp_path, "a")),
         ShownRun("base", make_run(tmp_path, "b")),
     ]
-    output = Comparison(
-        [RunGroup(runs, not_compared=["base has no values"])]
-    )._repr_html_()
+    output = Comparison([RunGroup(runs, refusals=["base has no values"])])._repr_html_()
     assert "<script" not in output and "&lt;script&gt;" in output and CAVEAT in output
     assert "Not compared: base has no values." in output and "<b>" not in output

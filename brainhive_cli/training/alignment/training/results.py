@@ -11,7 +11,7 @@ from brainhive_cli.core.facts import TrainingFacts
 from brainhive_cli.core.measurements import Measurements, Metric, name_rows
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table, format_mean_sd
-from brainhive_cli.reports.tables import ABSENT, published_tables, with_interval
+from brainhive_cli.reports.tables import ABSENT, make_metric_cell, published_tables
 from brainhive_cli.training.alignment.cells import Cell
 
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
@@ -62,7 +62,7 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
         metric = top1[cell.name]
         context = (metric.n, metric.chance) if metric else (ABSENT, ABSENT)
         rows.append(
-            (cell.name, described[cell.name].epoch, with_interval(metric), *context)
+            (cell.name, described[cell.name].epoch, make_metric_cell(metric), *context)
         )
         variant_metrics[cell.variant].append(metric)
 
