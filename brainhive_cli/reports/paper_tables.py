@@ -142,7 +142,9 @@ def _write_caption(group: RunGroup, best: BestLabels) -> str:
     """Write the caption: protocol, items, meaning of ± and signs, and caveats."""
     runs = group.runs
     run_caveats = [shown_run.measurements.caveats for shown_run in runs]
-    metric_caveats = [caveats_of(shown_run.metrics.values()) for shown_run in runs]
+    metric_caveats = [
+        list_metric_caveats(shown_run.metrics.values()) for shown_run in runs
+    ]
     return render(
         "caption.txt",
         runs=runs,

@@ -81,7 +81,7 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
     folder_names = {path.name for path in runs.glob("*/")}
     is_command = name in folder_names and not is_run(runs / name)
     if not name or is_command:
-        run_folder = newest(
+        run_folder = find_newest(
             runs,
             name or None,
             lambda run_folder: (
@@ -357,7 +357,9 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
 
     # the first headline metric, with a row for each subject and a column for each run
     name = next(iter(group.runs[0].headlines), "")
-    caveats = [caveats_of(shown_run.metrics.values()) for shown_run in group.runs]
+    caveats = [
+        list_metric_caveats(shown_run.metrics.values()) for shown_run in group.runs
+    ]
     run_values = {
         mark(shown_run.label, run_caveats): shown_run.subject_means(name)
         for shown_run, run_caveats in zip(group.runs, caveats, strict=True)
