@@ -20,7 +20,7 @@ from unittest.mock import patch
 import torch
 
 from brainhive_cli.core import claims
-from brainhive_cli.core.cells import claim_path, claiming
+from brainhive_cli.core.cells import claim_path, share_cells
 from brainhive_cli.core.launch import Launch
 
 READING = ("stat", "fstat")
@@ -236,7 +236,7 @@ def simulate(
         disk.threads.worker = worker
         launch, begun = Launch(0, 1, torch.device("cpu")), 0
         try:
-            with claiming(files, launch) as names:
+            with share_cells(files, launch) as names:
                 for name in names:
                     time.sleep(cell_s * chosen.uniform(0.5, 1.5))
                     if fatal.get(worker.number) == begun:

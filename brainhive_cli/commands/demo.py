@@ -19,7 +19,7 @@ from brainhive_cli.core.key_types import NameList
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, Measurements
 from brainhive_cli.core.recipe import BaseRecipe
-from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.runs import METRICS_FILE, RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.demo import joined_generators, simulation, voxels
 from brainhive_cli.reports.page import Page, PageSection
@@ -290,7 +290,7 @@ def _lay_out_page(
     for name in names:
         folder = RunFolder(finished_steps[name].result.folder)
         # some commands write stores and have no run
-        if not (folder.path / FINISHED).is_file():
+        if not (folder.path / METRICS_FILE).is_file():
             continue
         shown_run = ShownRun(name, folder)
         if not shown_run.is_control:

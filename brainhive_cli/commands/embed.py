@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.cells import announce, claiming
+from brainhive_cli.core.cells import announce, share_cells
 from brainhive_cli.core.command import Result, require_inputs
 from brainhive_cli.core.errors import BrainhiveError, Line
 from brainhive_cli.core.launch import Launch
@@ -63,7 +63,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     title = f"embedding {job.dataset.name}"
     with (
         console.progress(title, work.count if work else 0) as bar,
-        claiming(claimed_files, launch, is_finished=is_filled) as claimed_cells,
+        share_cells(claimed_files, launch, is_finished=is_filled) as claimed_cells,
     ):
         for name in claimed_cells:
             undecodable_names += job.fill(cells[name], groups, launch, bar)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.cells import announce, claiming
+from brainhive_cli.core.cells import announce, share_cells
 from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.launch import Launch
@@ -63,7 +63,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     title = f"preparing {job.preparation.dataset}"
     with (
         console.progress(title, sum(session_counts)) as bar,
-        claiming(store_files, workers, is_finished=is_finished) as claimed_subjects,
+        share_cells(store_files, workers, is_finished=is_finished) as claimed_subjects,
     ):
         for subject in claimed_subjects:
             job.prepare(int(subject), launch, bar)

@@ -39,7 +39,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, list_metric_caveats, merge_caveats
 from brainhive_cli.core.network import call_in_thread, find_bad_proxy
 from brainhive_cli.core.recipe import FileRecipe, Paths, write_yaml
-from brainhive_cli.core.runs import ENVIRONMENT, Environment, split_variant
+from brainhive_cli.core.runs import ENVIRONMENT_FILE, Environment, split_variant
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.downloads.sources import SOURCES
 from brainhive_cli.reports.model_card import CardScores, choose_metrics, render_card
@@ -502,7 +502,7 @@ def write_card(shared_run: SharedRun, recipe: Recipe, target: str) -> str:
             metrics += row_metrics
 
     # versions of the libraries, and the git commit of the training
-    environment = shared_run.run.read_json(ENVIRONMENT, Environment)
+    environment = shared_run.run.read_json(ENVIRONMENT_FILE, Environment)
     versions = dict(environment.versions)
     if environment.commit:
         versions["code"] = environment.commit
@@ -563,7 +563,7 @@ def _find_scores(shared_run: SharedRun, paths: Paths) -> list[CardScores]:
     # find the newest test by each command on each data set and gallery
     tests: dict[tuple[str, str, str], CardScores] = {}
     for command in TEST_COMMANDS:
-        for folder in runs.finished_runs(paths.under_home("runs"), command):
+        for folder in runs.list_finished_runs(paths.under_home("runs"), command):
             run = ShownRun(command, folder)
             facts = run.measurements.facts
 

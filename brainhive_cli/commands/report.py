@@ -359,7 +359,7 @@ def find_newest_pair(root: Path) -> list[str]:
         root,
         None,
         lambda run: "" if run.measurements().items else "no value per item",
-        needed="a value per item",
+        required_content="a value per item",
         hint=Line("eval-retrieval"),
     )
     first_shown_run = ShownRun("", first_run)
@@ -374,8 +374,8 @@ def find_newest_pair(root: Path) -> list[str]:
         root,
         first_run.command,
         explain_mismatch,
-        needed=f"values that can be compared with run {first_run.path.name}",
-        apart_from=first_run,
+        required_content=f"values that can be compared with run {first_run.path.name}",
+        excluded_run=first_run,
     )
     return [str(first_run.path), str(second_run.path)]
 

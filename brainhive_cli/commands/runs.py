@@ -37,12 +37,12 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.recipe import FileRecipe, Paths, RunOptions
 from brainhive_cli.core.runs import (
-    ENVIRONMENT,
-    FINISHED,
+    ENVIRONMENT_FILE,
+    METRICS_FILE,
     RunFolder,
     find as find_run,
-    finished_runs,
     format_age,
+    list_finished_runs,
     reference as reference_of,
 )
 from brainhive_cli.core.tables import Table, TableCell
@@ -455,7 +455,7 @@ def _verify(
     # a run from the hub may have no record of its environment
     run_environment: dict[str, Any] = {}
     with suppress(MissingData):
-        run_environment = folder.read_json(ENVIRONMENT)
+        run_environment = folder.read_json(ENVIRONMENT_FILE)
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         # train with as many threads as the run, since these change sums of floats
         n_threads = torch.get_num_threads()
@@ -472,11 +472,11 @@ def _verify(
         model_file = retrained.path / weights_file
         weights = (folder.path / weights_file).read_bytes()
         has_equal_weights = weights == model_file.read_bytes()
-        measured = retrained.measurements(f"cells/{cell_name}/{FINISHED}")
+        measured = retrained.measurements(f"cells/{cell_name}/{METRICS_FILE}")
         metric_differences = list(compare_metrics(folder.measurements(), measured))
 
         # compare ranks and metrics of the newest evaluation, or of the named one
-        evaluations = finished_runs(root, EVALUATION)
+        evaluations = list_finished_runs(root, EVALUATION)
         if evaluation:
             evaluations = [evaluation] + evaluations
         training = reference_of(folder, root / TRAINING, cell.variant)

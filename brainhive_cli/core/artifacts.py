@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from brainhive_cli.core.runs import RunFolder
 
-NAME = "artifacts.json"
+ARTIFACTS_FILE = "artifacts.json"
 """File of a run that lists the artifacts. It lies next to the metrics."""
-FOLDER = "artifacts"
+PICTURES_FOLDER = "artifacts"
 """Folder of a run with the pictures that `save_picture` writes."""
-SOURCE = "the file of an artifact,"
+FILE_DESCRIPTION = "the file of an artifact,"
 """Beginning of the message for a file name that leads out of the run."""
 SCHEMA = 3
 """Version of the list's format. Lists of other versions are rejected."""
@@ -292,7 +292,7 @@ Unknown keys are rejected.
 """
 
 
-def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
+def write(run_folder: "RunFolder", artifacts: Iterable[Artifact]) -> None:
     """Write the list of a run's artifacts, before the run is finished.
 
     Args:
@@ -305,10 +305,13 @@ def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
     """
     plain_artifacts = []
     for artifact in artifacts:
-        for name in files(artifact):
-            if not resolve_below(run.path, name, source=SOURCE).is_file():
+        for name in list_files(artifact):
+            if not resolve_below(
+                run_folder.path, name, source=FILE_DESCRIPTION
+            ).is_file():
                 raise BrainhiveError(
-                    f"artifact {name} is missing in {run.path}", "write the file first"
+                    f"artifact {name} is missing in {run_folder.path}",
+                    "write the file first",
                 )
 
         # options that only a terminal uses are not stored
@@ -319,10 +322,10 @@ def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
 
     # without line breaks, a matrix is written ten times as fast
     document = {"schema": SCHEMA, "artifacts": plain_artifacts}
-    run.write_json(NAME, document, indent=None)
+    run_folder.write_json(ARTIFACTS_FILE, document, indent=None)
 
 
-def read(run: "RunFolder") -> list[Artifact]:
+def read(run_folder: "RunFolder") -> list[Artifact]:
     """Read the artifacts of a run.
 
     Returns:
@@ -332,34 +335,38 @@ def read(run: "RunFolder") -> list[Artifact]:
         BrainhiveError: if the list is damaged, has another schema, or names a file
             outside of the run.
     """
-    path = run.path / NAME
+    path = run_folder.path / ARTIFACTS_FILE
     if not path.is_file():
         return []
-    document: dict[str, Any] = run.read_json(NAME)
+    document: dict[str, Any] = run_folder.read_json(ARTIFACTS_FILE)
     documents.require_schema(document, SCHEMA, f"{path} is")
     artifacts = documents.check(
         document.get("artifacts"), f"{path}: artifacts", ARTIFACT_LIST
     )
 
     # a run from elsewhere must not show files from outside of it, not even by a link
-    folder = run.path.resolve()
+    folder = run_folder.path.resolve()
     for artifact in artifacts:
-        for name in files(artifact):
-            file = resolve_below(run.path, name, source=SOURCE).resolve()
+        for name in list_files(artifact):
+            file = resolve_below(
+                run_folder.path, name, source=FILE_DESCRIPTION
+            ).resolve()
             if not file.is_relative_to(folder):
                 raise BrainhiveError(
-                    f"{run.path / name} is a link that leads out of the run",
+                    f"{run_folder.path / name} is a link that leads out of the run",
                     "remove it",
                 )
     return artifacts
 
 
-def read_tables(run: "RunFolder") -> tuple[Table, ...]:
+def read_tables(run_folder: "RunFolder") -> tuple[Table, ...]:
     """Read the tables among the artifacts of a run."""
-    return tuple(artifact for artifact in read(run) if isinstance(artifact, Table))
+    return tuple(
+        artifact for artifact in read(run_folder) if isinstance(artifact, Table)
+    )
 
 
-def files(artifact: Artifact) -> Iterator[str]:
+def list_files(artifact: Artifact) -> Iterator[str]:
     """List the files of an artifact, with the posters of clips.
 
     Yields:
@@ -375,7 +382,7 @@ def files(artifact: Artifact) -> Iterator[str]:
     yield from filter(None, names)
 
 
-def save_picture(run: "RunFolder", name: str, picture: "Image") -> str:
+def save_picture(run_folder: "RunFolder", name: str, picture: "Image") -> str:
     """Save a small copy of a picture for a page, as WebP.
 
     Args:
@@ -389,8 +396,10 @@ def save_picture(run: "RunFolder", name: str, picture: "Image") -> str:
     # a page embeds its pictures, so they must be small
     thumbnail = picture.convert("RGB")
     thumbnail.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-    file = f"{FOLDER}/{name}.webp"
-    run.replace(file, lambda path: thumbnail.save(path, "WEBP", quality=80, method=4))
+    file = f"{PICTURES_FOLDER}/{name}.webp"
+    run_folder.replace(
+        file, lambda path: thumbnail.save(path, "WEBP", quality=80, method=4)
+    )
     return file
 
 

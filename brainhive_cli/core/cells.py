@@ -22,17 +22,17 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.launch import Launch
 
-WORKERS = "BRAINHIVE_WORKERS"
+WORKERS_VARIABLE = "BRAINHIVE_WORKERS"
 """Environment variable of a cluster job. It holds the number of tasks that run the same
 command line.
 """
-CELLS = ".cells.json"
+CELLS_FILE = ".cells.json"
 """File of a run that lists the cells. It maps the name of each cell to the file that
 marks the cell as finished.
 """
 FIRST_POLL_S = 0.05
 """Time after which a waiting worker first checks the cells of other workers again."""
-LONGEST_POLL_S = 2.0
+MAX_POLL_S = 2.0
 """Longest time between two such checks. It is reached step by step."""
 NOTICE_POLL_S = 0.5
 """Time between two checks at which a message tells that the worker waits. It is reached
@@ -59,7 +59,7 @@ before. The second is empty if the cell was free.
 
 
 @contextmanager
-def claiming(
+def share_cells(
     cells: Mapping[str, Path],
     launch: Launch,
     on_claim: OnClaim | None = None,
@@ -149,7 +149,7 @@ def _claim_each(
                 _tell_waiting({cell: cells[cell] for cell in todo})
                 has_told_waiting = True
             time.sleep(delay_s)
-            delay_s = min(1.5 * delay_s, LONGEST_POLL_S)
+            delay_s = min(1.5 * delay_s, MAX_POLL_S)
             continue
 
         # the block computes the cell before the claim is released
@@ -217,18 +217,18 @@ def claim_path(file: Path) -> Path:
     return file.with_name(f".{file.name}.cell")
 
 
-def read_cells(run: Path) -> dict[str, str]:
+def read_cells(run_folder: Path) -> dict[str, str]:
     """Read the list of the cells of a run.
 
     Returns:
         File of each cell, as a path below the run. Empty without a list.
     """
-    path = run / CELLS
+    path = run_folder / CELLS_FILE
     return documents.read(path, dict[str, str]) if path.is_file() else {}
 
 
 def announce(
-    work: Work, command: str, runs: Path, launch: Launch, left: float = 1.0
+    work: Work, command: str, runs: Path, launch: Launch, remaining_share: float = 1.0
 ) -> None:
     """Print the amount and duration of work before it begins, if it takes long.
 
@@ -241,6 +241,6 @@ def announce(
     """
     key = work.key(command, launch.device_name, launch.processes)
     item_s, _ = read_paces(runs).get(key, (None, 0))
-    remaining_work = replace(work, count=max(1, round(work.count * left)))
+    remaining_work = replace(work, count=max(1, round(work.count * remaining_share)))
     if launch.is_main:
         console.announce(remaining_work.describe(), item_s, remaining_work.count)

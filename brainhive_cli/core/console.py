@@ -20,8 +20,8 @@ from brainhive_cli.core.errors import raise_if_interrupted
 from brainhive_cli.core.tables import (
     ONE_LINE_ESCAPES,
     Table,
+    measure_table_width,
     render,
-    table_width,
     write_as_list,
 )
 
@@ -280,7 +280,7 @@ def show_table(table: Table) -> None:
 
     # the table does not fit: write it row by row
     can_be_list = table.is_list or len(table.columns) > MAX_FOLDED_COLUMNS
-    if can_be_list and table_width(table) > width:
+    if can_be_list and measure_table_width(table) > width:
         sys.stdout.write(write_as_list(table, width))
         return
 

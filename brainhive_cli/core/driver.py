@@ -15,7 +15,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from brainhive_cli.core import artifacts, console, trackers
-from brainhive_cli.core.cells import CELLS, Finished, announce, claiming, read_cells
+from brainhive_cli.core.cells import (
+    CELLS_FILE,
+    Finished,
+    announce,
+    read_cells,
+    share_cells,
+)
 from brainhive_cli.core.claims import (
     Claim,
     is_held,
@@ -35,9 +41,9 @@ from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Recipe, write_yaml
 from brainhive_cli.core.runs import (
-    ENVIRONMENT,
-    FINISHED,
-    FOUND,
+    ENVIRONMENT_FILE,
+    METRICS_FILE,
+    REUSES_FILE,
     RunFolder,
     format_current_time,
 )
@@ -58,11 +64,11 @@ traceback of an error may keep an old claim alive, for example in a notebook.
 """
 INITIAL_FILES = {
     "recipe.yaml",
-    ENVIRONMENT,
+    ENVIRONMENT_FILE,
     "embeddings.json",
     LOCK,
     WORKERS_FOLDER,
-    CELLS,
+    CELLS_FILE,
 }
 """Files of a run in which nothing was computed yet."""
 
@@ -111,7 +117,7 @@ def run(
     if launch.run_on_main(lambda: folder.is_finished and job.is_outdated(open_run)):
         if launch.is_read_only:
             raise Unfinished(f"run {folder.name} lacks a result that can now be added")
-        launch.run_on_main((folder.path / FINISHED).unlink)
+        launch.run_on_main((folder.path / METRICS_FILE).unlink)
         folder = start_run(
             command=command,
             label=job.label,
@@ -418,7 +424,7 @@ def start_run(
             recipe_names = set(run.read_found().recipe_names)
             recipe_names.add(recipe.recipe_name)
             run.write_json(
-                FOUND,
+                REUSES_FILE,
                 {"recipe_names": sorted(recipe_names), "found": format_current_time()},
             )
     launch.gather(path)
@@ -463,7 +469,7 @@ def _join_run(run: RunFolder, recipe: Recipe, launch: Launch) -> RunFolder:
             run.write_text("recipe.yaml", write_yaml(fields))
             environment = launch.describe_environment()
             environment["started"] = format_current_time()
-            run.write_json(ENVIRONMENT, environment)
+            run.write_json(ENVIRONMENT_FILE, environment)
         if not is_new:
             others = ""
             if n_others:
@@ -515,7 +521,7 @@ def claim_cells(
     launch: Launch,
     is_finished: Finished | None = None,
 ) -> Iterator[Iterator[str]]:
-    """Share cells of a run with other workers (see `claiming`).
+    """Share cells of a run with other workers (see `share_cells`).
 
     Args:
         run: Run.
@@ -531,8 +537,8 @@ def claim_cells(
     # the cell that writes metrics.json
     listed_files = read_cells(run.path) if launch.is_main else dict(files)
     is_listed = files.items() <= listed_files.items()
-    if FINISHED not in files and not is_listed:
-        run.write_json(CELLS, listed_files | dict(files))
+    if METRICS_FILE not in files and not is_listed:
+        run.write_json(CELLS_FILE, listed_files | dict(files))
 
     # lines of a dead worker stay in the log, so the log notes the change of workers
     def note(name: str, taken_from: str) -> None:
@@ -543,7 +549,7 @@ def claim_cells(
     paths = {}
     for name, file in files.items():
         paths[name] = resolve_without_links(run.path, file, "a cell of a run,")
-    with claiming(paths, launch, note, is_finished) as claimed_cells:
+    with share_cells(paths, launch, note, is_finished) as claimed_cells:
         yield claimed_cells
 
 
@@ -558,7 +564,7 @@ def claim_finish(run: RunFolder, launch: Launch) -> Iterator[bool]:
     Yields:
         True if this worker must finish the run.
     """
-    with claim_cells(run, {FINISHED: FINISHED}, launch) as claimed_cells:
+    with claim_cells(run, {METRICS_FILE: METRICS_FILE}, launch) as claimed_cells:
         yield next(claimed_cells, None) is not None
     launch.barrier()
 

@@ -402,7 +402,7 @@ class Measurements:
         }
 
     @classmethod
-    def read(cls, document: Mapping[str, Any], path: object) -> Self:
+    def from_document(cls, document: Mapping[str, Any], path: object) -> Self:
         """Make measurements from plain values.
 
         Args:
@@ -586,7 +586,7 @@ def is_share(name: str) -> bool:
     return name in SHARES or name.startswith(TWO_WAY)
 
 
-def headlines(names: list[str]) -> list[str]:
+def choose_headlines(names: list[str]) -> list[str]:
     """Choose one or two metrics that summarise a run.
 
     Args:

@@ -91,7 +91,7 @@ class Config(Section):
             for kind, config in table.items():
                 if type(config) is type(self):
                     return str(kind)
-        return name_of(module.rsplit(".", 1)[-1])
+        return kind_from_file_name(module.rsplit(".", 1)[-1])
 
     def inputs(self) -> "list[Input]":
         """List the files and weights that the part needs. The default is none."""
@@ -177,11 +177,11 @@ def list_kinds(shelf: str) -> list[str]:
         return list(import_shelf(shelf).TINY)
 
     # in a folder: the rows, and the files without shared code
-    files = [file_of(kind) for kind in read_rows(shelf)]
+    files = [file_name_from_kind(kind) for kind in read_rows(shelf)]
     for module in pkgutil.iter_modules(spec.submodule_search_locations):
         if not module.name.startswith("_"):
             files.append(module.name)
-    return [name_of(file) for file in sorted(files)]
+    return [kind_from_file_name(file) for file in sorted(files)]
 
 
 def _find(shelf: str) -> ModuleSpec:
@@ -195,7 +195,7 @@ def _find(shelf: str) -> ModuleSpec:
     return spec
 
 
-def name_of(file: str) -> str:
+def kind_from_file_name(file: str) -> str:
     """Return the kind of the part in a file, such as `my-net` for `my_net`.
 
     A recipe may use either spelling.
@@ -203,7 +203,7 @@ def name_of(file: str) -> str:
     return file.replace("_", "-")
 
 
-def file_of(kind: str) -> str:
+def file_name_from_kind(kind: str) -> str:
     """Return the file name of a part, without its ending.
 
     The name of `my-net` is `my_net`, and the name of `base+alignment` is
@@ -214,7 +214,7 @@ def file_of(kind: str) -> str:
 
 def is_kind(shelf: str, name: str) -> bool:
     """Return True if a shelf has a part of this name, in any spelling."""
-    return name_of(file_of(name)) in list_kinds(shelf)
+    return kind_from_file_name(file_name_from_kind(name)) in list_kinds(shelf)
 
 
 def load(shelf: str, kind: str) -> ModuleType:
@@ -245,12 +245,12 @@ def load(shelf: str, kind: str) -> ModuleType:
         kinds = list_kinds(shelf)
         raise RecipeError(
             f"there is no {SHELVES[shelf]} called {kind!r}",
-            f"{guess(name_of(kind), kinds)}there are: {', '.join(kinds)}",
+            f"{guess(kind_from_file_name(kind), kinds)}there are: {', '.join(kinds)}",
         )
 
     # the part is a row of the shelf, a file, or an entry of the table
-    name = name_of(file_of(kind))
-    module_name = f"{shelf_module_name(shelf)}.{file_of(kind)}"
+    name = kind_from_file_name(file_name_from_kind(kind))
+    module_name = f"{shelf_module_name(shelf)}.{file_name_from_kind(kind)}"
     if name in read_rows(shelf):
         return _module_of_row(shelf, name)
     if _find(shelf).submodule_search_locations is not None:
@@ -328,7 +328,7 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         fields[name] = Annotated[tuple(annotation)]
 
     # the kind of the row is read from the module's name
-    path = f"{shelf_module_name(shelf)}.{file_of(kind)}"
+    path = f"{shelf_module_name(shelf)}.{file_name_from_kind(kind)}"
     config: Any = create_model(
         "Config",
         __base__=family,

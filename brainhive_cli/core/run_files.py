@@ -11,7 +11,7 @@ from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.core.files import open_regular
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.runs import FINISHED, FOUND, LARGEST
+from brainhive_cli.core.runs import MAX_DOCUMENT_BYTES, METRICS_FILE, REUSES_FILE
 
 
 def check(folder: Path) -> tuple[dict[str, int], list[str]]:
@@ -30,7 +30,7 @@ def check(folder: Path) -> tuple[dict[str, int], list[str]]:
     if digests:
         names = set(documents.list_documents(folder)) - set(digests)
         # this file is written after the run is finished, so it has no digest
-        names.discard(FOUND)
+        names.discard(REUSES_FILE)
         for name in sorted(names):
             problems.append(f"{folder / name} is not in {documents.SHA256SUMS}")
 
@@ -49,9 +49,9 @@ def check(folder: Path) -> tuple[dict[str, int], list[str]]:
 
 
 def _read_document(path: Path) -> None:
-    document = documents.read(path, dict[str, Any], max_bytes=LARGEST)
-    if path.name == FINISHED:
-        Measurements.read(document, path)
+    document = documents.read(path, dict[str, Any], max_bytes=MAX_DOCUMENT_BYTES)
+    if path.name == METRICS_FILE:
+        Measurements.from_document(document, path)
 
 
 def _read_picture(path: Path) -> None:

@@ -41,19 +41,19 @@ from brainhive_cli.core.files import (
 from brainhive_cli.core.measurements import Measurements
 
 T = TypeVar("T")
-LARGEST = 1 << 30
+MAX_DOCUMENT_BYTES = 1 << 30
 """Size limit of a document of a run, in bytes. Such a document may hold a value for
 each item.
 """
-LARGEST_RECIPE = 1 << 20
+MAX_RECIPE_BYTES = 1 << 20
 """Size limit of the recipe of a run, in bytes."""
-FINISHED = "metrics.json"
+METRICS_FILE = "metrics.json"
 """File that marks a run as finished. It is written last."""
-ENVIRONMENT = "environment.json"
+ENVIRONMENT_FILE = "environment.json"
 """File with the versions and device of the computation, and with the times of start and
 end. Unlike the times of files, these do not change when a run is copied.
 """
-FOUND = "found.json"
+REUSES_FILE = "found.json"
 """File with the names of the recipes for which later commands reused the finished run,
 and with the time of the last reuse. A run counts as new when it is reused.
 """
@@ -113,7 +113,7 @@ class RunFolder:
     @property
     def is_finished(self) -> bool:
         """True if the run has its metrics."""
-        return (self.path / FINISHED).is_file()
+        return (self.path / METRICS_FILE).is_file()
 
     @property
     def age(self) -> str:
@@ -130,11 +130,11 @@ class RunFolder:
             # the recorded time is better than the time of a file, which a copy changes.
             # The digest is not checked, because lists read this time for every run
             with suppress(BrainhiveError, OSError):
-                text = self.read_text(ENVIRONMENT)
-                environment = documents.parse(text, ENVIRONMENT, Environment)
+                text = self.read_text(ENVIRONMENT_FILE)
+                environment = documents.parse(text, ENVIRONMENT_FILE, Environment)
                 if environment.finished:
                     return environment.finished.timestamp()
-            return (self.path / FINISHED).stat().st_mtime
+            return (self.path / METRICS_FILE).stat().st_mtime
         file_times_s = [self.path.stat().st_mtime]
         for path in self.path.glob("*.json*"):
             with suppress(OSError):  # a worker may have just renamed the file
@@ -144,9 +144,11 @@ class RunFolder:
     @property
     def duration_s(self) -> float:
         """Seconds from start to end, or infinity if these times are not recorded."""
-        if not (self.path / ENVIRONMENT).is_file():  # shared runs may lack this file
+        if not (
+            self.path / ENVIRONMENT_FILE
+        ).is_file():  # shared runs may lack this file
             return float("inf")
-        environment = self.read_json(ENVIRONMENT, Environment)
+        environment = self.read_json(ENVIRONMENT_FILE, Environment)
         if environment.started is None or environment.finished is None:
             return float("inf")
         return (environment.finished - environment.started).total_seconds()
@@ -165,10 +167,10 @@ class RunFolder:
     def read_found(self) -> "FoundBy":
         """Read the record of reuses. It is empty if the file is missing or damaged."""
         with suppress(BrainhiveError):
-            return self.read_json(FOUND, FoundBy)
+            return self.read_json(REUSES_FILE, FoundBy)
         return FoundBy()
 
-    def measurements(self, name: str = FINISHED) -> Measurements:
+    def measurements(self, name: str = METRICS_FILE) -> Measurements:
         """Read the measurements of a finished run.
 
         Args:
@@ -178,7 +180,7 @@ class RunFolder:
             MissingData: if the run or cell is not finished.
             BrainhiveError: if the document has another schema or is damaged.
         """
-        return Measurements.read(self.read_json(name), self.path / name)
+        return Measurements.from_document(self.read_json(name), self.path / name)
 
     def recipe(self, kind: type[T] = dict[str, Any], **changes: Any) -> T:  # type: ignore[assignment]
         """Read the resolved recipe of the run.
@@ -192,7 +194,7 @@ class RunFolder:
                 version does not support.
         """
         path = self.path / "recipe.yaml"
-        fields = documents.read(path, dict[str, Any], max_bytes=LARGEST_RECIPE)
+        fields = documents.read(path, dict[str, Any], max_bytes=MAX_RECIPE_BYTES)
         return documents.check(fields | changes, str(path), kind)
 
     def read_json(self, name: str, kind: type[T] = dict[str, Any]) -> T:  # type: ignore[assignment]
@@ -207,9 +209,9 @@ class RunFolder:
                 f"run {self.path} is not finished: it has no {name}",
                 "run the command of the run again",
             )
-        return documents.read(self.path / name, kind, max_bytes=LARGEST)
+        return documents.read(self.path / name, kind, max_bytes=MAX_DOCUMENT_BYTES)
 
-    def read_text(self, name: str, max_bytes: int = LARGEST) -> str:
+    def read_text(self, name: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> str:
         """Read a text file of the run. A missing file is read as an empty text."""
         path = self.path / name
         if not path.is_file():
@@ -248,7 +250,7 @@ class RunFolder:
             write(partial_path)
             raise_if_interrupted()
             # `finish` has already written the new digest of the metrics
-            if name != FINISHED:
+            if name != METRICS_FILE:
                 digests = documents.read_digests(self.path)
                 kept_digests = {
                     path: digest
@@ -307,29 +309,29 @@ class RunFolder:
             BrainhiveError: if a document was changed by something else since its digest
                 was written.
         """
-        for problem in documents.find_changes(self.path, exclude={FINISHED}):
+        for problem in documents.find_changes(self.path, exclude={METRICS_FILE}):
             raise BrainhiveError(problem, documents.CHANGED_HINT)
 
         metrics = make_portable(measurements.as_dict())
         content = f"{json.dumps(metrics, indent=2, default=str)}\n".encode()
-        names = set(documents.list_documents(self.path)) - {FINISHED}
+        names = set(documents.list_documents(self.path)) - {METRICS_FILE}
 
         def write(path: Path) -> None:
             # write the digests before the metrics get their final name. Old metrics are
             # removed first, so a finished run never has a wrong list, even if killed
             path.write_bytes(content)
-            (self.path / FINISHED).unlink(missing_ok=True)
-            if ENVIRONMENT in names:
+            (self.path / METRICS_FILE).unlink(missing_ok=True)
+            if ENVIRONMENT_FILE in names:
                 environment = {
-                    **self.read_json(ENVIRONMENT),
+                    **self.read_json(ENVIRONMENT_FILE),
                     "finished": format_current_time(),
                 }
-                self.write_json(ENVIRONMENT, environment)
+                self.write_json(ENVIRONMENT_FILE, environment)
             digests = {name: documents.digest_file(self.path / name) for name in names}
-            digests[FINISHED] = hashlib.sha256(content).hexdigest()
+            digests[METRICS_FILE] = hashlib.sha256(content).hexdigest()
             documents.write_digests(self.path, digests)
 
-        self.replace(FINISHED, write)
+        self.replace(METRICS_FILE, write)
         if self.end_presence:
             self.end_presence()
 
@@ -373,7 +375,7 @@ def format_current_time() -> str:
 
 def is_run(folder: Path) -> bool:
     """Return True if a folder is the folder of a run, even of a damaged run."""
-    return (folder / "recipe.yaml").is_file() or (folder / FINISHED).is_file()
+    return (folder / "recipe.yaml").is_file() or (folder / METRICS_FILE).is_file()
 
 
 def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
@@ -486,7 +488,7 @@ def _find_folders(runs: Path, command: str | None, reference: str) -> list[Path]
     ending = f"-{reference}"
     return [
         run.path
-        for run in finished_runs(runs, command, f"*{escape(ending)}")
+        for run in list_finished_runs(runs, command, f"*{escape(ending)}")
         if run.path.name.endswith(ending)
     ]
 
@@ -498,7 +500,7 @@ def _list_finished(runs: Path, command: str | None, reference: str) -> Hint:
         The most similar name and a list of finished runs. Without finished runs it is
         the command line that makes one.
     """
-    names = [run.path.name for run in finished_runs(runs, command)]
+    names = [run.path.name for run in list_finished_runs(runs, command)]
     if not names:
         return Line(command or "demo")
 
@@ -518,11 +520,11 @@ def _list_finished(runs: Path, command: str | None, reference: str) -> Hint:
 def find_newest(
     runs: Path,
     command: str | None,
-    lacks: Callable[[RunFolder], str] = lambda run: "",
+    explain_misfit: Callable[[RunFolder], str] = lambda run: "",
     *,
-    needed: str = "",
+    required_content: str = "",
     hint: Hint = "",
-    apart_from: RunFolder | None = None,
+    excluded_run: RunFolder | None = None,
 ) -> RunFolder:
     """Find the newest finished run that fits.
 
@@ -540,13 +542,13 @@ def find_newest(
         MissingData: if no run fits. The message has the reasons for the newest runs.
     """
     rejected = []
-    for run in finished_runs(runs, command):
-        if apart_from is not None and run.path == apart_from.path:
+    for run in list_finished_runs(runs, command):
+        if excluded_run is not None and run.path == excluded_run.path:
             continue
         try:
             run.measurements()
             run.recipe()
-            reason = lacks(run)
+            reason = explain_misfit(run)
         except BrainhiveError as error:
             console.warn(f"{error.message}; this run is skipped")
             reason = "it cannot be read"
@@ -565,21 +567,21 @@ def find_newest(
     message = f"no finished run under {runs}"
     if command:
         message = f"no finished {command} run under {runs / command}"
-    if needed:
-        message += f" has {needed}"
+    if required_content:
+        message += f" has {required_content}"
     if rejected:
         message += f" ({'; '.join(rejected[:MAX_LISTED])})"
     raise MissingData(message, hint or Line(command or "demo"))
 
 
-def format_age(since: float) -> str:
+def format_age(moment_s: float) -> str:
     """Write the time since a moment in words, such as "2 hours ago".
 
     Args:
         since: Moment in seconds since 1970.
     """
     # machines that share a disk may have different clocks, so a moment may be ahead
-    passed_s = max(0.0, time.time() - since)
+    passed_s = max(0.0, time.time() - moment_s)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
         count = int(passed_s // length_s)
         if count:
@@ -587,7 +589,9 @@ def format_age(since: float) -> str:
     return "less than a minute ago"
 
 
-def finished_runs(runs: Path, command: str | None, name: str = "*") -> list[RunFolder]:
+def list_finished_runs(
+    runs: Path, command: str | None, name: str = "*"
+) -> list[RunFolder]:
     """List the finished runs, sorted by the time of their end or last reuse.
 
     Args:
@@ -598,6 +602,6 @@ def finished_runs(runs: Path, command: str | None, name: str = "*") -> list[RunF
     Returns:
         Runs, newest first.
     """
-    pattern = f"{command or '*'}/{name}/{FINISHED}"
+    pattern = f"{command or '*'}/{name}/{METRICS_FILE}"
     folders = [RunFolder(file.parent) for file in runs.glob(pattern)]
     return sorted(folders, key=lambda run: run.changed_s, reverse=True)

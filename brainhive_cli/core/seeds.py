@@ -39,7 +39,7 @@ def seed_torch(seed: int, device: "torch.device") -> None:
         torch.get_device_module(device).manual_seed(seed)
 
 
-def convex_weights(
+def draw_convex_weights(
     is_available: "torch.Tensor", alpha: float, generator: "torch.Generator"
 ) -> "torch.Tensor":
     """Draw weights from a symmetric Dirichlet distribution over the available inputs.

@@ -334,7 +334,7 @@ def write_as_list(table: Table, width: int) -> str:
     return "\n".join(lines)
 
 
-def table_width(table: Table) -> int:
+def measure_table_width(table: Table) -> int:
     """Return the number of letters of a table's lines in a terminal."""
     widths = []
     for column in zip(table.columns, *table.rows, strict=True):

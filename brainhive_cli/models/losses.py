@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat, create_model, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.sections import refuse_idle
-from brainhive_cli.core.seeds import convex_weights
+from brainhive_cli.core.seeds import draw_convex_weights
 from brainhive_cli.models.course import Course, at
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Mixing:
         partner = torch.randperm(count, generator=generator, device=generator.device)
         # [B, 2]
         members = torch.ones(count, 2, dtype=torch.bool, device=generator.device)
-        share = convex_weights(members, alpha, generator)[:, 0]  # [B]
+        share = draw_convex_weights(members, alpha, generator)[:, 0]  # [B]
 
         # leave some trials as they are
         if mixed < 1:

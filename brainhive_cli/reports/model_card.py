@@ -7,8 +7,8 @@ from typing import Any
 from brainhive_cli.core.facts import format_setting
 from brainhive_cli.core.measurements import (
     Metric,
+    choose_headlines,
     extend_title,
-    headlines,
     metric_title,
 )
 from brainhive_cli.core.tables import escape_markdown, format_number, make_visible
@@ -130,5 +130,5 @@ def _write_cell(value: Any, key: str = "") -> str:
 
 def choose_metrics(metrics: Mapping[str, Metric]) -> list[Metric]:
     """Choose the metrics of a row of the card: the headlines, or else all metrics."""
-    names = headlines(list(metrics)) or list(metrics)
+    names = choose_headlines(list(metrics)) or list(metrics)
     return [metrics[name] for name in names]

@@ -29,7 +29,7 @@ from brainhive_cli.core.measurements import (
     second_interval_heading,
     with_arrow,
 )
-from brainhive_cli.core.runs import LARGEST_RECIPE
+from brainhive_cli.core.runs import MAX_RECIPE_BYTES
 from brainhive_cli.core.tables import format_tick
 from brainhive_cli.reports import drawings
 from brainhive_cli.reports.drawings import (
@@ -207,7 +207,7 @@ def _lay_out_texts(
     for group in groups:
         for shown_run in group.runs:
             name = f"{shown_run.command}: {shown_run.label}"
-            recipe = shown_run.folder.read_text("recipe.yaml", LARGEST_RECIPE)
+            recipe = shown_run.folder.read_text("recipe.yaml", MAX_RECIPE_BYTES)
             recipes.append((f"Recipe of {name}", recipe))
             if shown_run.environment:
                 environment = shown_run.environment.model_dump_json(

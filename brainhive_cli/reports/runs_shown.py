@@ -25,7 +25,7 @@ from brainhive_cli.core.measurements import (
     Measurements,
     Metric,
     add_footnotes,
-    headlines,
+    choose_headlines,
     list_footnotes,
     list_metric_caveats,
     mark,
@@ -34,7 +34,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.runs import (
-    ENVIRONMENT,
+    ENVIRONMENT_FILE,
     Environment,
     RunFolder,
     find as find_run,
@@ -87,7 +87,7 @@ def find_shown_run(runs: Path, reference: str | None = None) -> tuple[RunFolder,
             lambda run_folder: (
                 "" if any(run_folder.measurements().scopes.values()) else "no metrics"
             ),
-            needed="metrics",
+            required_content="metrics",
         )
     else:
         run_folder = find_run(runs, None, name)
@@ -181,7 +181,7 @@ class ShownRun:
         candidates += self.variants.values()
         candidates += [cell.metrics for cell in self.cells]
         self.typical_metrics: Mapping[str, Metric] = next(filter(None, candidates), {})
-        self.headlines = headlines(list(self.typical_metrics))
+        self.headlines = choose_headlines(list(self.typical_metrics))
         self.main_headline = choose_headline(self.typical_metrics)
 
         # a run is a sweep if its cells have variants, unless one variant is selected
@@ -198,9 +198,9 @@ class ShownRun:
     @cached_property
     def environment(self) -> Environment | None:
         """Versions and device of the computation. None if the run has no such file."""
-        if not (self.folder.path / ENVIRONMENT).is_file():
+        if not (self.folder.path / ENVIRONMENT_FILE).is_file():
             return None
-        return self.folder.read_json(ENVIRONMENT, Environment)
+        return self.folder.read_json(ENVIRONMENT_FILE, Environment)
 
     def values_by_row(self, metric: str) -> dict[str, list[float]]:
         """List the values of a metric by the rows of a table.
@@ -245,7 +245,7 @@ def choose_headline(metrics: Mapping[str, Metric]) -> str:
     The first headline metric with a chance level is preferred, because smooth pictures
     score well in the other metrics.
     """
-    names = headlines(list(metrics))
+    names = choose_headlines(list(metrics))
     for name in names:
         if metrics[name].chance is not None:
             return name

@@ -168,7 +168,7 @@ def test_a_calibration_that_takes_long_says_so_before_it_begins(base, go, capsys
     # 9 models take too little time to be announced
     assert "10 s" not in capsys.readouterr().err
     announce(work, "calibrate", runs, Launch(0, 1, "cpu"))
-    announce(work, "calibrate", runs, Launch(0, 1, "cpu"), left=0.01)
+    announce(work, "calibrate", runs, Launch(0, 1, "cpu"), remaining_share=0.01)
     (message,) = capsys.readouterr().err.splitlines()
     for fact in ("16 min", "96", "9 cells", "10 s"):
         assert fact in message

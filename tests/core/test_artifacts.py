@@ -74,7 +74,7 @@ def test_artifacts_are_read_as_they_were_written(run: RunFolder) -> None:
     assert found[0].lines[0].values == [0.5, 0.25] and found[3].rows[0].tiles[
         1
     ].metrics == {"ssim": 0.5}
-    assert list(artifacts.files(found[3])) == [file, file]
+    assert list(artifacts.list_files(found[3])) == [file, file]
 
 
 def test_a_damaged_list_or_one_that_names_a_file_outside_of_the_run_is_one_line(
@@ -86,7 +86,7 @@ def test_a_damaged_list_or_one_that_names_a_file_outside_of_the_run_is_one_line(
         ({"schema": 2, "artifacts": []}, "schema 2"),
         ({"schema": 3, "artifacts": [{"kind": "poem"}]}, "artifacts: 0"),
     ):
-        run.write_json(artifacts.NAME, document)
+        run.write_json(artifacts.ARTIFACTS_FILE, document)
         with pytest.raises(BrainhiveError, match=says):
             artifacts.read(run)
 
@@ -131,13 +131,13 @@ def test_shapes_that_fit_are_taken() -> None:
 def test_files_of_tiles_and_clips_have_their_posters(run: RunFolder) -> None:
     tiles = [SheetTile("a.mp4", poster="a.png"), SheetTile("")]
     sheet, media = Sheet("x", ["1", "2"], [SheetRow("q", tiles)]), Media("x", "b", "c")
-    assert [*artifacts.files(sheet)] == ["a.mp4", "a.png"]
-    assert [*artifacts.files(media)] == ["b", "c"]
-    assert [*artifacts.files(Table("x", ["a"], []))] == []
+    assert [*artifacts.list_files(sheet)] == ["a.mp4", "a.png"]
+    assert [*artifacts.list_files(media)] == ["b", "c"]
+    assert [*artifacts.list_files(Table("x", ["a"], []))] == []
     assert artifacts.read(run) == []
     with pytest.raises(BrainhiveError):
         artifacts.write(run, iter([media]))
-    assert not (run.path / artifacts.NAME).exists()
+    assert not (run.path / artifacts.ARTIFACTS_FILE).exists()
 
 
 def test_numbers_are_rounded_and_finite_and_tables_read_back(run: RunFolder) -> None:
@@ -148,7 +148,7 @@ def test_numbers_are_rounded_and_finite_and_tables_read_back(run: RunFolder) -> 
     assert found == Table("t", ["a", "b"], [[0.1235, 12345]])
     assert other.lines[0].values == [None, None]  # type: ignore[union-attr]
     assert artifacts.read_tables(run) == (found,)
-    assert "\n" not in (run.path / artifacts.NAME).read_text().strip()
+    assert "\n" not in (run.path / artifacts.ARTIFACTS_FILE).read_text().strip()
 
 
 def test_a_link_out_of_the_run_is_no_artifact(run: RunFolder, tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ import torch
 
 from brainhive_cli.core import cells
 from brainhive_cli.core.cells import (
-    CELLS,
+    CELLS_FILE,
     announce,
     claim_path,
-    claiming,
     read_cells,
+    share_cells,
 )
 from brainhive_cli.core.claims import Claim, is_held_by_this_process
 from brainhive_cli.core.command import Work
@@ -70,7 +70,7 @@ def test_each_free_cell_is_claimed_until_its_file_is_there(tmp_path: Path) -> No
     files["b"].parent.mkdir()
     files["b"].touch()
     claimed, on_claim = list[str](), list[tuple[str, str]]()
-    with claiming(files, ALONE, lambda *words: on_claim.append(words)) as free:
+    with share_cells(files, ALONE, lambda *words: on_claim.append(words)) as free:
         for name in free:
             claimed.append(name)
             assert is_held_by_this_process(claim_path(files[name]))
@@ -82,7 +82,7 @@ def test_each_free_cell_is_claimed_until_its_file_is_there(tmp_path: Path) -> No
 
 def test_a_cell_is_finished_as_its_caller_says(tmp_path: Path) -> None:
     files, done = {name: tmp_path / name for name in "abc"}, {"b"}
-    with claiming(files, ALONE, is_finished=done.__contains__) as free:
+    with share_cells(files, ALONE, is_finished=done.__contains__) as free:
         for name in free:
             done.add(name)
     assert done == {*"abc"} and not [*tmp_path.iterdir()]
@@ -90,7 +90,7 @@ def test_a_cell_is_finished_as_its_caller_says(tmp_path: Path) -> None:
 
 def test_a_cell_whose_block_fails_is_free_at_once(tmp_path: Path) -> None:
     files = {"a": tmp_path / "a"}
-    with pytest.raises(ValueError), claiming(files, ALONE) as free:
+    with pytest.raises(ValueError), share_cells(files, ALONE) as free:
         assert next(free) == "a"
         raise ValueError
     claim = Claim.attempt(claim_path(files["a"]))
@@ -100,10 +100,10 @@ def test_a_cell_whose_block_fails_is_free_at_once(tmp_path: Path) -> None:
 def test_a_reader_refuses_unfinished_cells(tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in "ab"}
     files["a"].touch()
-    with pytest.raises(Unfinished), claiming(files, READ_ONLY) as free:
+    with pytest.raises(Unfinished), share_cells(files, READ_ONLY) as free:
         next(free)
     files["b"].touch()
-    with claiming(files, READ_ONLY) as free:
+    with share_cells(files, READ_ONLY) as free:
         assert [*free] == []
     assert {path.name for path in tmp_path.iterdir()} == {*"ab"}
 
@@ -125,7 +125,7 @@ def test_cells_of_others_are_waited_for_and_taken_over(
 
     monkeypatch.setattr(cells.time, "sleep", sleep)
     claimed = list[tuple[str, str]]()
-    with claiming(files, ALONE, lambda *words: claimed.append(words)) as free:
+    with share_cells(files, ALONE, lambda *words: claimed.append(words)) as free:
         for name in free:
             files[name].touch()
 
@@ -165,7 +165,7 @@ def test_a_disk_may_fail_for_two_minutes(
     monkeypatch.setattr(Claim, "attempt", fail_twice)
     monkeypatch.setattr(cells.time, "sleep", sleep)
     monkeypatch.setattr(cells.time, "monotonic", lambda: clock_s[0])
-    with claiming(files, ALONE) as free:
+    with share_cells(files, ALONE) as free:
         if not passes:
             with pytest.raises(OSError):
                 next(free)
@@ -182,12 +182,12 @@ def test_the_list_of_cells_grows_by_those_that_it_lacks(run: RunFolder) -> None:
     assert read_cells(run.path) == {}
     claim({"metrics.json": "metrics.json"})
     claim({"a": "x/a"}, READ_ONLY)
-    assert not (run.path / CELLS).exists()
+    assert not (run.path / CELLS_FILE).exists()
     claim({"a": "x/a", "b": "x/b"})
-    written = (run.path / CELLS).stat().st_mtime_ns
+    written = (run.path / CELLS_FILE).stat().st_mtime_ns
     claim({"b": "x/b"})
     claim({})
-    assert (run.path / CELLS).stat().st_mtime_ns == written
+    assert (run.path / CELLS_FILE).stat().st_mtime_ns == written
     # another cell, and a cell with another file
     claim({"b": "y/b", "c": "x/c"})
     assert read_cells(run.path) == {"a": "x/a", "b": "y/b", "c": "x/c"}
@@ -335,7 +335,7 @@ def test_a_run_is_in_use_while_its_worker_lives(home: Path) -> None:
     ("change", "is_kept"),
     [
         (lambda run: None, False),
-        (lambda run: run.write_json(CELLS, {}), False),
+        (lambda run: run.write_json(CELLS_FILE, {}), False),
         (lambda run: run.write_text("log.jsonl", ""), True),
         (lambda run: claim_of_another(run.path / WORKERS_FOLDER / "x"), True),
         (lambda run: claim_of_another(run.path / WORKERS_FOLDER / "x", 1000), False),

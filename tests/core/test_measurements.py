@@ -21,7 +21,7 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_SELECTION,
     Measurements,
     Metric,
-    headlines,
+    choose_headlines,
     index_by_name,
     interval_text,
     is_share,
@@ -78,7 +78,7 @@ def test_what_a_run_measured_is_read_back_as_it_was(home: Path) -> None:
 
 def test_another_schema_is_refused_in_one_line() -> None:
     with pytest.raises(BrainhiveError) as caught:
-        Measurements.read({**MADE.as_dict(), "schema": 1}, "run-1")
+        Measurements.from_document({**MADE.as_dict(), "schema": 1}, "run-1")
     for fact in ("run-1", "schema 1", "schema 4"):
         assert fact in caught.value.message
 
@@ -199,7 +199,7 @@ def test_facts_are_those_of_their_command() -> None:
     )
     with pytest.raises(BrainhiveError):
         MADE.require_facts(TrainingFacts)
-    read = Measurements.read(made.as_dict(), "run")
+    read = Measurements.from_document(made.as_dict(), "run")
     assert read == made and type(read.facts) is TrainingFacts
 
 
@@ -217,13 +217,13 @@ def test_facts_are_those_of_their_command() -> None:
 )
 def test_a_damaged_document_of_metrics_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(BrainhiveError):
-        Measurements.read({**MADE.as_dict(), **change}, "run")
+        Measurements.from_document({**MADE.as_dict(), **change}, "run")
 
 
 def test_sources_are_scopes() -> None:
     facts = Facts(sources=["all"])
     made = replace(MADE, facts=facts)
-    assert Measurements.read(made.as_dict(), "run").facts == facts
+    assert Measurements.from_document(made.as_dict(), "run").facts == facts
 
 
 def test_rows_are_told_apart_by_caveats_that_not_all_have() -> None:
@@ -279,7 +279,7 @@ def test_names_of_metrics_say_how_they_are_read(
 def test_a_run_is_summarised_by_two_metrics_at_most(
     names: list[str], chosen: list[str]
 ) -> None:
-    assert headlines(names) == chosen
+    assert choose_headlines(names) == chosen
 
 
 def test_metrics_that_agree_with_people_come_first() -> None:

@@ -92,7 +92,7 @@ def holds_a_row(shelf: str, kind: str) -> None:
 
 def test_shelves_list_files_and_rows_but_no_shared_pieces() -> None:
     kinds = parts.list_kinds("backbones")
-    assert kinds == sorted(kinds, key=parts.file_of)
+    assert kinds == sorted(kinds, key=parts.file_name_from_kind)
     assert "brain-mlp" in kinds and "_layers" not in kinds
     assert {*parts.read_rows("backbones")} <= {*kinds}
     assert {*parts.list_kinds("losses")} == {*parts.import_shelf("losses").TINY}
@@ -100,7 +100,10 @@ def test_shelves_list_files_and_rows_but_no_shared_pieces() -> None:
     for name in ("brain-mlp", "brain_mlp"):
         assert parts.is_kind("backbones", name)
     assert not parts.is_kind("backbones", "brainmlp")
-    assert parts.file_of("a-b+c") == "a_b_c" and parts.name_of("a_b") == "a-b"
+    assert (
+        parts.file_name_from_kind("a-b+c") == "a_b_c"
+        and parts.kind_from_file_name("a_b") == "a-b"
+    )
 
 
 def test_a_part_is_named_by_its_kind_and_knobs() -> None:

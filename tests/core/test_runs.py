@@ -444,7 +444,7 @@ def test_the_order_of_runs_takes_one_document_of_each(
     monkeypatch.setattr(runs, "read_regular", record)
     # an order is no evidence: digests are not read
     monkeypatch.setattr(documents, "read_digests", refuse)
-    assert runs.finished_runs(home / "runs", None) == made
+    assert runs.list_finished_runs(home / "runs", None) == made
     assert sorted(read) == [run.path / "environment.json" for run in made]
 
 
@@ -469,11 +469,13 @@ def test_the_newest_run_that_lacks_nothing_is_chosen(
             (("embed", "a"), ("train-align", "b"), ("embed", "c"), ("embed", "d"))
         )
     ]
-    listed = [run.path.name for run in runs.finished_runs(folder, None)]
+    listed = [run.path.name for run in runs.list_finished_runs(folder, None)]
     assert listed == ["d", "c", "b", "a"]
-    assert [run.path.name for run in runs.finished_runs(folder, "embed")] == [*"dca"]
+    assert [run.path.name for run in runs.list_finished_runs(folder, "embed")] == [
+        *"dca"
+    ]
     assert runs.find_newest(folder, "embed").path.name == "d"
-    assert runs.find_newest(folder, "embed", apart_from=made[3]).path.name == "c"
+    assert runs.find_newest(folder, "embed", excluded_run=made[3]).path.name == "c"
     capsys.readouterr()
 
     lacks = {"d": "no weights", "c": "no log"}
@@ -486,7 +488,7 @@ def test_the_newest_run_that_lacks_nothing_is_chosen(
         assert word in told
     with pytest.raises(MissingData) as caught:
         runs.find_newest(
-            folder, "embed", lambda run: "nothing", needed="that", hint="do"
+            folder, "embed", lambda run: "nothing", required_content="that", hint="do"
         )
     assert caught.value.hint == "do" and "that" in caught.value.message
     with pytest.raises(MissingData) as caught:

@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 
 from brainhive_cli.core.seeds import (
-    convex_weights,
     derive_seed,
+    draw_convex_weights,
     seed_torch,
     shuffle_range,
 )
@@ -46,7 +46,7 @@ def test_convex_weights_are_of_a_dirichlet_distribution(alpha: float) -> None:
     is_there[:, 1] = False
     generator = torch.Generator().manual_seed(0)
 
-    weights = convex_weights(is_there, alpha, generator)
+    weights = draw_convex_weights(is_there, alpha, generator)
 
     torch.testing.assert_close(weights.sum(1), torch.ones(4000))
     assert (weights[:, 1] == 0).all()

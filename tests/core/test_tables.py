@@ -12,7 +12,7 @@ from brainhive_cli.core.tables import (
     format_p,
     format_tick,
     make_subject_seed_table,
-    table_width,
+    measure_table_width,
     write_as_list,
     write_csv,
 )
@@ -130,5 +130,5 @@ def test_rows_as_a_list_leave_out_what_says_nothing() -> None:
 
 def test_the_width_of_a_table_has_its_gaps() -> None:
     table = Table("A long title", ("name", "b"), [["ab", 0.123456], ["abcdef", None]])
-    assert table_width(table) == 6 + 3 + 6
-    assert table_width(Table("T", ("abc",), [])) == 3
+    assert measure_table_width(table) == 6 + 3 + 6
+    assert measure_table_width(Table("T", ("abc",), [])) == 3

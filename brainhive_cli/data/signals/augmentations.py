@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.parts import Config, part_validator
 from brainhive_cli.core.sections import Section, refuse_idle
-from brainhive_cli.core.seeds import convex_weights
+from brainhive_cli.core.seeds import draw_convex_weights
 
 if TYPE_CHECKING:
     import torch
@@ -167,7 +167,7 @@ def _weights(is_there: Tensor, config: Augment, generator: torch.Generator) -> T
     if not config.repetitions:
         return is_there.float()
     # random weights of a Dirichlet distribution
-    weights = convex_weights(is_there, config.repetitions, generator)
+    weights = draw_convex_weights(is_there, config.repetitions, generator)
     if not config.repetitions_equal + config.repetitions_one:
         return weights
 

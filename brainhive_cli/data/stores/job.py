@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import console, documents, parts
-from brainhive_cli.core.cells import claiming
+from brainhive_cli.core.cells import share_cells
 from brainhive_cli.core.command import Input, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import make_portable
@@ -375,7 +375,7 @@ class Job(CommandJob):
         # each process takes the next session that nobody has taken; the bar counts
         # those of all
         done = 0
-        with claiming(names, launch.single_process) as free:
+        with share_cells(names, launch.single_process) as free:
             for session in map(int, free):
                 try:
                     trials = preparation.session(subject, session)

@@ -9,7 +9,7 @@ import numpy as np
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import UInt64
-from brainhive_cli.core.cells import claiming
+from brainhive_cli.core.cells import share_cells
 from brainhive_cli.core.command import Input, require_inputs
 from brainhive_cli.core.errors import Line, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
@@ -226,7 +226,7 @@ class Recordings:
         files = {str(subject): self.path(subject) for subject in subjects}
 
         # no other command may write the same stores
-        with claiming(files, launch) as free:
+        with share_cells(files, launch) as free:
             for subject in map(int, free):
                 console.say(f"preparing signals of {dataset.name} subject {subject}")
                 # the store itself says that it is simulated, wherever it is copied

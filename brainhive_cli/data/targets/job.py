@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.cells import WORKERS
+from brainhive_cli.core.cells import WORKERS_VARIABLE
 from brainhive_cli.core.command import Input, Work, collect_inputs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
 from brainhive_cli.core.jobs import Job as CommandJob
@@ -256,7 +256,9 @@ class Job(CommandJob):
         for store in self.stores:
             if store.path in groups:
                 network = (
-                    f" by {groups[store.path].name}" if WORKERS in os.environ else ""
+                    f" by {groups[store.path].name}"
+                    if WORKERS_VARIABLE in os.environ
+                    else ""
                 )
                 cells[f"{store.images.split}{network}"].append(store)
         return cells

@@ -89,7 +89,7 @@ def suggest_encoders(dataset: parts.Config) -> list[str]:
     if all(resolve(encoder).is_here for encoder in usual):
         return []
     # the demo's networks have only seen the demo's pictures
-    is_demo = parts.name_of(dataset.kind).startswith("demo")
+    is_demo = parts.kind_from_file_name(dataset.kind).startswith("demo")
     return ["demo-clip" if is_demo else "lite0"]
 
 

@@ -36,7 +36,7 @@ def resolve_alignment(value: Any) -> Any:
     # names are unique over both shelves, so a user need not say which one
     if isinstance(value, parts.Config):
         return value
-    name = parts.name_of(
+    name = parts.kind_from_file_name(
         str(value.get("kind", "") if isinstance(value, Mapping) else value)
     )
     known = {kind: shelf for shelf in SHELVES for kind in parts.list_kinds(shelf)}

@@ -24,7 +24,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.files import locate, resolve_below
 from brainhive_cli.core.measurements import extend_protocol
-from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.runs import METRICS_FILE, RunFolder
 from brainhive_cli.data.files.ids import PICTURES, match_ids
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import ANIMATED, VIDEOS, is_animated
@@ -309,7 +309,7 @@ def read_caveats_around(folder: str) -> list[str]:
     """
     # the folder may be any below the run's, as that of a source or cell
     for above in locate(folder).resolve().parents:
-        if (above / "recipe.yaml").is_file() and (above / FINISHED).is_file():
+        if (above / "recipe.yaml").is_file() and (above / METRICS_FILE).is_file():
             return RunFolder(above).measurements().caveats
     return []
 

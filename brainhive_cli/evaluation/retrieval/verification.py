@@ -10,7 +10,7 @@ import torch
 from brainhive_cli.core import weights
 from brainhive_cli.core.measurements import Measurements, metric_title
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder, finished_runs
+from brainhive_cli.core.runs import RunFolder, list_finished_runs
 from brainhive_cli.core.tables import format_number, format_p
 from brainhive_cli.data.targets.encoder_stores import list_changed
 from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
@@ -64,7 +64,7 @@ def verify(
     # the evaluation reports the metrics, and so does a sweep that it is a variant of
     found = summarise_job(job, parts, {}, {})
     metrics = [*compare_metrics(evaluation.measurements(), found)]
-    for sweep in finished_runs(paths.under_home("runs"), "eval-retrieval"):
+    for sweep in list_finished_runs(paths.under_home("runs"), "eval-retrieval"):
         measured = sweep.measurements()
         for label, variant in measured.facts.variants.items():
             if variant.run == evaluation.path.name:

@@ -519,7 +519,7 @@ def describe_bad_own_name(name: str) -> str:
         return "recipes read this word as a value"
 
     # outputs, sizes and knobs of a shipped encoder follow its name after a hyphen
-    folded = parts.name_of(name).lower()
+    folded = parts.kind_from_file_name(name).lower()
     if kind := next(
         (
             kind
@@ -619,7 +619,8 @@ def resolve(reference: Any) -> EncoderConfig:
             f"{Line('import-embeddings', 'FILE', ('as', kind))}"
         )
         raise RecipeError(
-            f"no encoder called {kind!r}", guess(parts.name_of(kind), known) + way
+            f"no encoder called {kind!r}",
+            guess(parts.kind_from_file_name(kind), known) + way,
         )
 
     # build the Config of the kind

@@ -143,7 +143,7 @@ def kind_of(reference: str) -> str:
     # a kind of the shelf, or the import path of a user's kind
     prefix = reference.partition(":")[0]
     if parts.is_kind("priors", prefix):
-        return parts.name_of(prefix)
+        return parts.kind_from_file_name(prefix)
     is_path = "." in prefix and all(word.isidentifier() for word in prefix.split("."))
     if is_path and not locate(prefix).exists():
         return prefix

@@ -5,7 +5,7 @@ from typing import Any
 
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.runs import FINISHED
+from brainhive_cli.core.runs import METRICS_FILE
 from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.training.alignment import layout as layouts
 from brainhive_cli.training.alignment.layout import FORMAT, FormatVersion
@@ -19,9 +19,9 @@ WAY = "run train-align --again, or copy it again"
 def is_model(path: Path) -> bool:
     """Whether a path is a model's, not a run's."""
     has_config = (path / "config.json").is_file()
-    return (has_config and not (path / FINISHED).is_file()) or layouts.is_checkpoint(
-        path
-    )
+    return (
+        has_config and not (path / METRICS_FILE).is_file()
+    ) or layouts.is_checkpoint(path)
 
 
 def holds_model(path: Path) -> bool:

@@ -106,7 +106,7 @@ def find_reference(
     way = str(Line(TRAINING, ("recipe", name) if recipe_name else ("dataset", dataset)))
     way += f", with a sweep that has {variant!r}" if variant else ""
     return runs.find_newest(
-        root, TRAINING, describe_lacking, needed=described, hint=way
+        root, TRAINING, describe_lacking, required_content=described, hint=way
     ), variant
 
 
@@ -167,7 +167,7 @@ def known_variants(run: str | None, paths: Paths) -> set[str]:
         folders = (
             [runs.find(root, TRAINING, str(run))]
             if is_one
-            else runs.finished_runs(root, TRAINING)
+            else runs.list_finished_runs(root, TRAINING)
         )
     for folder in folders:
         with suppress(BrainhiveError):  # a damaged run has none

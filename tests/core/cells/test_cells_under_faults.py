@@ -21,7 +21,7 @@ for milliseconds.
 def faulty_disk(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(Path(__file__).parents[3] / "benchmarks")
     monkeypatch.setattr(claims, "HEARTBEAT_S", 0.15)
-    monkeypatch.setattr(cells, "LONGEST_POLL_S", 0.3)
+    monkeypatch.setattr(cells, "MAX_POLL_S", 0.3)
     import faulty_disk
 
     return faulty_disk

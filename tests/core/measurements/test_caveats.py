@@ -60,7 +60,7 @@ def test_a_metric_holds_the_caveats_of_its_protocol_whoever_makes_it() -> None:
 
     assert metric.caveats == (SIMULATED, UNKNOWN_HISTORY, SELECTED_ON_TEST)
     assert metric.as_dict()["caveats"] == [*metric.caveats]
-    read = Measurements.read(
+    read = Measurements.from_document(
         json.loads(json.dumps(Measurements({"all": {"top1": metric}}).as_dict())),
         "here",
     )

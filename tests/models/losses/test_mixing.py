@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from brainhive_cli.core.seeds import convex_weights
+from brainhive_cli.core.seeds import draw_convex_weights
 from brainhive_cli.models.losses import Mixing
 
 MANY = 20_000
@@ -32,7 +32,7 @@ def test_weights_go_from_all_on_one_to_all_alike_and_what_is_not_there_weighs_no
     average.
     """
     for alpha, largest in ((1e-3, 1.0), (1.0, 11 / 18), (1e4, 1 / 3)):
-        weights = convex_weights(
+        weights = draw_convex_weights(
             torch.ones(MANY, 3, dtype=torch.bool), alpha, generator()
         )
 
@@ -42,7 +42,7 @@ def test_weights_go_from_all_on_one_to_all_alike_and_what_is_not_there_weighs_no
 
     is_there = torch.tensor([[True, False, False], [True, False, True]]).repeat(100, 1)
 
-    weights = convex_weights(is_there, 1.0, generator())
+    weights = draw_convex_weights(is_there, 1.0, generator())
 
     assert (weights[~is_there] == 0).all() and (weights[is_there] > 0).all()
     assert torch.allclose(weights.sum(1), torch.ones(200))

@@ -113,7 +113,7 @@ def test_shares_are_the_references_for_its_random_numbers(
     random = torch.where(found["input.select"], 0.0, 1.0)
     monkeypatch.setattr(torch, "randperm", lambda *_, **__: partner)
     monkeypatch.setattr(torch, "rand", lambda *_, **__: random)
-    monkeypatch.setattr(losses, "convex_weights", lambda *_: betas[:, None])
+    monkeypatch.setattr(losses, "draw_convex_weights", lambda *_: betas[:, None])
 
     mixing = Mixing.draw(
         len(betas), config["beta"], torch.Generator(), config["select_threshold"]

@@ -21,7 +21,7 @@ from brainhive_cli.core.measurements import (
     CALIBRATED,
     CHANNELS_MAPPED,
     SAME_PERSON,
-    headlines,
+    choose_headlines,
     merge_caveats,
 )
 from brainhive_cli.core.recipe import Paths
@@ -307,7 +307,7 @@ class TrainedRun:
         # all cells must have the same headline metric
         scopes = {} if self.is_model else self.folder.measurements().scopes
         measured = [scopes.get(cell.name, {}) for cell in self.cells]
-        name = next(iter(headlines(list(measured[0]))), "")
+        name = next(iter(choose_headlines(list(measured[0]))), "")
         if not all(name in metrics for metrics in measured):
             return {}
 

@@ -24,7 +24,12 @@ from brainhive_cli.core.hub import (
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import write_yaml
 from brainhive_cli.core.run_files import check
-from brainhive_cli.core.runs import ENVIRONMENT, FINISHED, Environment, RunFolder
+from brainhive_cli.core.runs import (
+    ENVIRONMENT_FILE,
+    METRICS_FILE,
+    Environment,
+    RunFolder,
+)
 from brainhive_cli.data.downloads.sources import SOURCES
 from brainhive_cli.data.stores.learned import Learned
 from brainhive_cli.data.targets.encoder_stores import IDENTITIES
@@ -148,7 +153,7 @@ class SharedRun:
             {key: value for key, value in resolved.items() if key not in LOCAL_SECTIONS}
         )
         files["recipe.yaml"] = write_yaml(recipe).encode()
-        files[FINISHED] = _write_json(share_metrics(run.measurements()).as_dict())
+        files[METRICS_FILE] = _write_json(share_metrics(run.measurements()).as_dict())
         for name, content in files.items():
             _refuse_unfit(name, content)
 
@@ -172,7 +177,7 @@ class SharedRun:
         """Add card, manifest and list of digests to the files; the same run gives the
         same bytes.
         """
-        environment = self.run.read_json(ENVIRONMENT, Environment)
+        environment = self.run.read_json(ENVIRONMENT_FILE, Environment)
         manifest = Manifest(
             format=RUN_FORMAT,
             brainhive=environment.versions.get("brainhive", ""),

@@ -11,7 +11,7 @@ from brainhive_cli.core.errors import is_asked_to_stop, raise_if_asked_to_stop
 from brainhive_cli.core.facts import CellFacts, TrainingFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric, index_by_name
-from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.runs import METRICS_FILE, RunFolder
 from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
@@ -156,6 +156,6 @@ class CellFolder:
         facts = TrainingFacts(caveats=caveats, cells={name: cell})
         scopes = {name: index_by_name(metrics)} if metrics else {}
         self.folder.write_json(
-            f"cells/{name}/{FINISHED}", Measurements(scopes, facts=facts).as_dict()
+            f"cells/{name}/{METRICS_FILE}", Measurements(scopes, facts=facts).as_dict()
         )
         self.checkpoint.remove()

@@ -10,7 +10,7 @@ from brainhive_cli.core.facts import TrainingFacts
 from brainhive_cli.core.jobs import CellStage, OpenRun, RunJob, Summary
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, merge_caveats
-from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.runs import METRICS_FILE, RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.targets.encoder_stores import keep_identity, problem_of
 from brainhive_cli.data.targets.next_commands import are_embedded, write_embedding
@@ -82,7 +82,7 @@ class TrainingRun(Job, RunJob):
         def count_work(names: Sequence[str]) -> Work:
             return self.count_work([cell_of_name[name] for name in names])
 
-        files = {name: f"cells/{name}/{FINISHED}" for name in cell_of_name}
+        files = {name: f"cells/{name}/{METRICS_FILE}" for name in cell_of_name}
         yield CellStage("training cells", files, train, "either", count_work=count_work)
 
     def summarise(self, run: OpenRun) -> Summary:
@@ -125,7 +125,7 @@ def _collect_measurements(
     scopes: dict[str, Any] = {}
     caveats, described = [], {}
     for cell in cells:
-        name = f"cells/{cell.name}/{FINISHED}"
+        name = f"cells/{cell.name}/{METRICS_FILE}"
         # join the scopes of all cells; nothing is averaged over them
         measured = folder.measurements(name)
         scopes |= measured.scopes

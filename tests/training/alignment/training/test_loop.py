@@ -82,7 +82,9 @@ def train(
 def written(run: Path) -> tuple[Weights, Measurements]:
     cell = run / "cells" / "cell"
     state = load_file(cell / "model" / "model.safetensors")
-    found = Measurements.read(json.loads((cell / "metrics.json").read_text()), cell)
+    found = Measurements.from_document(
+        json.loads((cell / "metrics.json").read_text()), cell
+    )
     cell_facts = found.facts.cells["cell"]
     took = cell_facts.took
     assert took["seconds"] > 0 and took["peak_memory_bytes"] > 10**6
