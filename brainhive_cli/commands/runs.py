@@ -1,15 +1,18 @@
 """The command `runs`: lists, shows, verifies or removes finished and unfinished runs.
 
-A cell of a run is one of its models, usually of a subject and a seed.
+A run can train several models, usually one for each subject and seed. Each model, with
+its data, is called a cell of the run. A scope is a cell, or a group of cells over which
+metrics are pooled.
 """
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -51,6 +54,10 @@ from brainhive_cli.reports.runs_shown import ShownRun, find_shown_run
 from brainhive_cli.reports.sentences import list_limits, state_finding
 from brainhive_cli.reports.tables import describe_metric, metric_table
 
+if TYPE_CHECKING:
+    from brainhive_cli.evaluation.retrieval.verification import Verification
+    from brainhive_cli.training.alignment.training.run import TrainingRun
+
 REMOVE = "rm"
 SHOW = "show"
 VERIFY = "verify"
@@ -75,57 +82,63 @@ class Recipe(FileRecipe):
     yes: bool = Field(False, description="remove without asking")
 
 
-def _name(run: RunFolder) -> str:
+def _name(run_folder: RunFolder) -> str:
     """Return the command and the name of a run, such as eval-retrieval/NAME."""
-    return f"{run.command}/{run.name}"
+    return f"{run_folder.command}/{run_folder.name}"
 
 
-def _list_references(run: RunFolder, exclude_command: bool) -> set[str]:
+def _list_references(run_folder: RunFolder, exclude_command: bool) -> set[str]:
     """List the texts by which a user may refer to a run.
 
     Args:
-        run: Run of this home.
-        exclude_command: If False, the name of the command refers to the run, too.
+        run_folder: Folder of the run.
+        exclude_command: If False, the name of a command refers to all runs of the
+            command.
 
     Returns:
-        The name of the run, COMMAND/NAME and its path.
+        The name of the run, COMMAND/NAME, and the relative and absolute path of its
+        folder. The name of the command is added unless it is excluded.
     """
-    references = {run.path.name, _name(run), str(run.path), os.path.abspath(run.path)}
+    path = run_folder.path
+    references = {path.name, _name(run_folder), str(path), os.path.abspath(path)}
     if not exclude_command:
-        references.add(run.path.parent.name)
+        references.add(path.parent.name)
     return references
 
 
-def _describe_state(run: RunFolder) -> str:
-    """Return the state of a run.
+def _describe_state(run_folder: RunFolder) -> str:
+    """Return "running", "finished" or "interrupted".
 
-    Returns:
-        "running" while a command writes the run, "finished" if it has metrics, else
-        "interrupted".
+    A run is "running" while a command works on it. A run that has stored its metrics is
+    "finished".
     """
-    if is_in_use(run):
+    if is_in_use(run_folder):
         return "running"
-    return "finished" if run.is_finished else "interrupted"
+    return "finished" if run_folder.is_finished else "interrupted"
 
 
-def _describe_result(run: RunFolder) -> str | TableCell:
+def _describe_result(run_folder: RunFolder) -> str | TableCell:
     """Return the main result of a run.
 
-    The result is the most important metric over all cells. If no metric is pooled over
-    the cells, the result is a sentence about the cells.
+    The result is the most important metric, pooled over all models of the run. If no
+    metric is pooled, the result is a sentence about the models.
 
     Returns:
-        A cell whose value for programs names all caveats. If the run is damaged, the
-        message of the error. If the run is not finished, an empty text.
+        A table cell with the result. The cell also has a text for programs, which names
+        the caveats: limits of the result, such as "simulated". If the run is damaged,
+        the message of the error is returned. If the run is not finished or has no
+        result, the text is empty.
     """
-    if not run.is_finished:
+    if not run_folder.is_finished:
         return ""
 
-    # a damaged run must not end the list
+    # show the error of a damaged run, so that the other runs can still be listed
     try:
-        shown_run = ShownRun(run.path.name, run)
+        shown_run = ShownRun(run_folder.path.name, run_folder)
     except BrainhiveError as error:
         return error.message
+
+    # describe the most important metric, or else the models
     measurements = shown_run.measurements
     metric_name = shown_run.main_headline
     if metric_name in shown_run.metrics:
@@ -136,23 +149,31 @@ def _describe_result(run: RunFolder) -> str | TableCell:
         result = state_finding(measurements)
     if not result:
         return ""
+
+    # name the caveats, which limit what the result means
     caveats = merge_caveats(
         measurements.caveats, list_metric_caveats(shown_run.metrics.values())
     )
     return TableCell(result, value=extend_title(result, caveats))
 
 
-def _count_bytes(run: RunFolder) -> int:
+def _count_bytes(run_folder: RunFolder) -> int:
     """Return the size of all files of a run in bytes."""
     n_bytes = 0
-    for folder, _, names in os.walk(run.path):
+    for folder, _, names in os.walk(run_folder.path):
         for name in names:
             n_bytes += os.lstat(os.path.join(folder, name)).st_size
     return n_bytes
 
 
 def _find_shown(recipe: Recipe) -> ShownRun:
-    """Find the run that `show` describes.
+    """Find the run that `runs show NAME` describes.
+
+    Args:
+        recipe: Recipe with the words of the command line, of which the first is `show`.
+
+    Returns:
+        The run, or a variant of the run. Without a name, the newest run with metrics.
 
     Raises:
         MissingData: if there is no such run.
@@ -170,12 +191,16 @@ def _find_shown(recipe: Recipe) -> ShownRun:
 
 
 def _find_named(recipe: Recipe, must_remove: bool) -> list[RunFolder]:
-    """Find the runs that the recipe names, the newest first. No name means all runs.
+    """Find the runs to list or to remove.
 
     Args:
-        recipe: Recipe with the names.
-        must_remove: Whether the runs will be removed. They must then be named, and the
-            name of a command does not stand for its runs.
+        recipe: Recipe with the words of the command line. To remove runs, the first
+            word is `rm`. The other words are names of runs.
+        must_remove: True if the runs will be removed. As a protection, at least one run
+            must then be named, and the name of a command does not stand for its runs.
+
+    Returns:
+        The named runs, or all runs without a name. The newest runs come first.
 
     Raises:
         MissingData: if a name does not refer to any run.
@@ -185,7 +210,7 @@ def _find_named(recipe: Recipe, must_remove: bool) -> list[RunFolder]:
     if must_remove and not names:
         raise RecipeError("name the runs to remove", Line("runs", REMOVE, "NAME"))
 
-    # all runs of the home
+    # list the folders of all runs, COMMAND/NAME
     root = recipe.paths.under_home("runs")
     runs = []
     for path in root.glob("*/*"):
@@ -194,48 +219,59 @@ def _find_named(recipe: Recipe, must_remove: bool) -> list[RunFolder]:
     if not names:
         return _sort_newest_first(runs)
 
-    # check that each name refers to a run
-    references = [_list_references(run, must_remove) for run in runs]
+    # check that each name refers to a run, by its name or by its path
+    references = [_list_references(run_folder, must_remove) for run_folder in runs]
     all_references = set[str]().union(*references)
     requested_references = set[str]()
     for name in names:
         spellings = {name.rstrip("/"), os.path.abspath(name)}
         if spellings.isdisjoint(all_references):
-            run_names = [run.path.name for run in _sort_newest_first(runs)]
+            run_names = [
+                run_folder.path.name for run_folder in _sort_newest_first(runs)
+            ]
             raise MissingData(
                 f"no run {name!r} under {root}",
                 f"{guess(name, run_names)}list all runs: {Line('runs')}",
             )
         requested_references |= spellings
 
-    # select the named runs first, so that sorting reads no files of other runs
+    # select the named runs before sorting, which reads files of every run
     named_runs = []
-    for run, run_references in zip(runs, references, strict=True):
+    for run_folder, run_references in zip(runs, references, strict=True):
         if not requested_references.isdisjoint(run_references):
-            named_runs.append(run)
+            named_runs.append(run_folder)
     return _sort_newest_first(named_runs)
 
 
 def _sort_newest_first(runs: Iterable[RunFolder]) -> list[RunFolder]:
-    return sorted(runs, key=lambda run: run.changed_s, reverse=True)
+    """Sort runs by the time of their last change, in descending order."""
+    return sorted(runs, key=lambda run_folder: run_folder.changed_s, reverse=True)
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the runs to list, show, verify or remove."""
+    """List the runs that the command lists, shows, verifies or removes."""
     verb = recipe.words[0] if recipe.words else ""
     if verb == SHOW:
         return [Input(_find_shown(recipe).folder.path.name)]
     if verb == VERIFY:
         return [Input(" ".join(recipe.words[1:]) or "the newest run of train-align")]
-    return [Input(_name(run)) for run in _find_named(recipe, verb == REMOVE)]
+    return [
+        Input(_name(run_folder)) for run_folder in _find_named(recipe, verb == REMOVE)
+    ]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """List runs, show or verify a run, or remove runs.
+    """List runs, show a run, verify a run, or remove runs.
+
+    Args:
+        recipe: Recipe with the words of the command line. The first word may be `show`,
+            `verify` or `rm`. Without such a word, runs are listed.
+        launch: Not used. A verification starts processes of its own.
+        again: Not used, since `runs` computes nothing that is stored.
 
     Raises:
-        BrainhiveError: if a run to remove is in use, or the user does not confirm the
-            removal.
+        BrainhiveError: if a run that shall be removed is in use, or if the user does
+            not confirm the removal.
         MissingData: if a run does not exist.
         RecipeError: if the recipe names too many or too few runs.
     """
@@ -245,19 +281,29 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         return _show(_find_shown(recipe))
     if verb == VERIFY:
         return _run_verification(recipe)
+
+    # remove the named runs, or list them
     runs = _find_named(recipe, verb == REMOVE)
     if verb == REMOVE:
         _remove(runs, recipe.yes)
-        rows = [(_name(run),) for run in runs]
+        rows = [(_name(run_folder),) for run_folder in runs]
         return Result(root, (Table("Removed runs", ("run",), rows, is_list=True),))
     return _list_runs(recipe, runs)
 
 
 def _run_verification(recipe: Recipe) -> Result:
-    """Verify the run and the cell that the recipe names.
+    """Train a model of a run again, and report the differences between both models.
+
+    Args:
+        recipe: Recipe with the words `verify`, RUN and CELL. A cell is one of the
+            models of the run, such as `sub-01_seed-1`. RUN and CELL are optional.
+
+    Returns:
+        A table of the differences. The exit code is 1 if there are any.
 
     Raises:
-        RecipeError: if the recipe names more than a run and a cell.
+        RecipeError: if the recipe has more words, or the run has no such cell.
+        MissingData: if the run, signals or embeddings are absent.
     """
     names = recipe.words[1:]
     if len(names) > 2:
@@ -266,7 +312,8 @@ def _run_verification(recipe: Recipe) -> Result:
             Line("runs", VERIFY, "RUN", "CELL"),
         )
 
-    # other uses of `runs` need no GPU, so its recipe has the CPU as default device
+    # The recipe of `runs` has the CPU as default device, since the other uses need no
+    # GPU. The training uses the usual default, unless the user has set the options.
     has_run_options = "run" in recipe.model_fields_set
     launch = start(recipe.run if has_run_options else RunOptions())
     reference = names[0] if names else None
@@ -275,36 +322,42 @@ def _run_verification(recipe: Recipe) -> Result:
 
 
 def _list_runs(recipe: Recipe, runs: Sequence[RunFolder]) -> Result:
-    """List the newest runs with state, result, time of change and size.
+    """Return a table of runs with state, result, time of the last change and size.
 
     Args:
-        recipe: Recipe that may ask for all runs.
-        runs: Named runs, the newest first.
+        recipe: Recipe of `runs`. If `recipe.all` is set, all runs are listed, else only
+            the `MAX_LISTED_RUNS` newest.
+        runs: Runs to list, the newest first.
+
+    Returns:
+        The table. A note below the table explains the caveats of the results, which are
+        limits such as "simulated", and says how to list older runs.
     """
+    # describe each run in a row
     root = recipe.paths.under_home("runs")
     listed_runs = runs if recipe.all else runs[:MAX_LISTED_RUNS]
     rows = []
     caveats: list[str] = []
-    for run in listed_runs:
-        result = _describe_result(run)
+    for run_folder in listed_runs:
+        result = _describe_result(run_folder)
         if isinstance(result, TableCell):
             caveats += find_caveats(str(result.value))
 
-        # programs read the time in ISO 8601, and the size in bytes
-        time = datetime.fromtimestamp(run.changed_s, UTC)
+        # people read "2 days ago" and "3 MB", programs read ISO 8601 and bytes
+        time = datetime.fromtimestamp(run_folder.changed_s, UTC)
         iso_time = time.isoformat(timespec="seconds")
-        n_bytes = _count_bytes(run)
+        n_bytes = _count_bytes(run_folder)
         rows.append(
             (
-                _name(run),
-                _describe_state(run),
+                _name(run_folder),
+                _describe_state(run_folder),
                 result,
-                TableCell(format_age(run.changed_s), value=iso_time),
+                TableCell(format_age(run_folder.changed_s), value=iso_time),
                 TableCell(console.size(n_bytes), value=n_bytes),
             )
         )
 
-    # the note explains the caveats, and says how to list older runs
+    # write the note
     notes = []
     if caveats:
         notes.append(list_footnotes(caveats))
@@ -323,19 +376,29 @@ def _list_runs(recipe: Recipe, runs: Sequence[RunFolder]) -> Result:
     return Result(root, (table,), hint=hint, details={"older": n_older})
 
 
-def _show(run: ShownRun) -> Result:
-    """Describe a run by its facts, its files and its metrics.
+def _show(shown_run: ShownRun) -> Result:
+    """Describe a run in two tables: its facts and files, and its metrics.
 
-    The metrics are pooled over all cells. If nothing is pooled, each cell has a row.
+    Args:
+        shown_run: Finished run, or a variant of a run.
+
+    Returns:
+        The tables and the measurements of the run. The metrics are pooled over all
+        models of the run. If nothing is pooled, the table has a row for each model.
     """
-    folder = run.folder
-    facts = run.measurements.facts
+    # name the run, its files and its size
+    folder = shown_run.folder
+    facts = shown_run.measurements.facts
     size = console.size(_count_bytes(folder))
-    reference = f"{folder.name}:{run.variant}" if run.variant else folder.name
+    reference = (
+        f"{folder.name}:{shown_run.variant}" if shown_run.variant else folder.name
+    )
     file_names = sorted(path.name for path in folder.path.iterdir())
     visible_names = [name for name in file_names if not name.startswith(".")]
+
+    # list the facts that the run has, without empty ones
     items = {
-        "run": reference if folder.is_shared else f"{run.command}/{reference}",
+        "run": reference if folder.is_shared else f"{shown_run.command}/{reference}",
         "state": f"{_describe_state(folder)}, {format_age(folder.changed_s)}, {size}",
         "dataset": facts.dataset,
         "mode": facts.mode,
@@ -343,91 +406,155 @@ def _show(run: ShownRun) -> Result:
         "made from": facts.run,
         "variants": ", ".join(facts.variants),
         "cells": console.summarise_names(list(facts.cells)),
-        "caveats": ", ".join(run.measurements.caveats),
-        "warnings": "; ".join(list_limits(run.measurements)),
+        "caveats": ", ".join(shown_run.measurements.caveats),
+        "warnings": "; ".join(list_limits(shown_run.measurements)),
         "files": ", ".join(visible_names),
     }
     rows = tuple((name, value) for name, value in items.items() if value)
     tables = [Table(f"Run {folder.name}", ("item", "value"), rows)]
 
-    # the metrics, with a row per scope
-    metrics = {
-        scope: run.measurements.scopes[scope] for scope in list_summary_scopes(run)
-    }
+    # list the metrics, with a row for all models or for each model
+    metrics = {}
+    for scope in list_summary_scopes(shown_run):
+        metrics[scope] = shown_run.measurements.scopes[scope]
     metrics_table = metric_table("Metrics", metrics, "of")
     if metrics_table.rows:
         tables.append(metrics_table)
     hint = Line("report", reference)
-    return Result(folder.path, tuple(tables), run.measurements, hint=hint)
+    return Result(folder.path, tuple(tables), shown_run.measurements, hint=hint)
 
 
 def _remove(runs: Sequence[RunFolder], has_consent: bool) -> None:
-    """Show the state of runs, ask the user, and remove them.
+    """Print the state of runs, ask the user for a confirmation, and remove the runs.
 
     Args:
         runs: Runs to remove.
-        has_consent: Whether to remove the runs without asking.
+        has_consent: True if the runs are removed without asking.
 
     Raises:
-        BrainhiveError: if a run is in use, or the user does not confirm.
+        BrainhiveError: if a run is in use, or if the user does not confirm.
     """
-    for run in runs:
-        if is_in_use(run):
+    # refuse to remove a run that another command writes
+    for run_folder in runs:
+        if is_in_use(run_folder):
             raise BrainhiveError(
-                f"{_name(run)} is in use by a running command",
+                f"{_name(run_folder)} is in use by a running command",
                 "wait until the command ends, or stop it",
             )
 
-    # show each run, and ask
-    for run in runs:
-        size = console.size(_count_bytes(run))
-        console.say(f"{_name(run)}: {_describe_state(run)}, {size}")
+    # print each run, and ask for a confirmation
+    for run_folder in runs:
+        size = console.size(_count_bytes(run_folder))
+        console.say(f"{_name(run_folder)}: {_describe_state(run_folder)}, {size}")
     noun = "run" if len(runs) == 1 else "runs"
     if not has_consent and not console.confirm(f"remove {len(runs)} {noun}?"):
         raise BrainhiveError("nothing was removed", "--yes removes without asking")
 
-    # remove each run under its lock
-    for run in runs:
-        if run.path.is_symlink():
-            # only the link is removed, and its target gets no lock file
-            remove(run.path)
+    # remove each run while this process holds its lock, so that no command starts it
+    for run_folder in runs:
+        if run_folder.path.is_symlink():
+            # remove only the link, without a lock, which would lie in the target
+            remove(run_folder.path)
         else:
-            lock = Claim(run.path / LOCK, f"run {run.path}")
-            remove(run.path)
+            lock = Claim(run_folder.path / LOCK, f"run {run_folder.path}")
+            remove(run_folder.path)
             lock.release()
+
+
+@dataclass(frozen=True)
+class _CellVerification:
+    """Differences between a trained model of a run and the same model, trained again.
+
+    Attributes:
+        cell_name: Name of the model, such as `sub-01_seed-1`.
+        has_equal_weights: True if the bytes of the weights are equal.
+        evaluation: Differences of an evaluation of the run. Empty if there is none.
+        embeddings: Lines on embeddings that have changed since the run.
+        metrics: Lines on metrics that differ.
+        skip_reasons: Reasons why the evaluation was not compared.
+        environment: Lines on versions, device, commit and inputs that differ. They may
+            explain the other differences, and are no differences of results.
+    """
+
+    cell_name: str
+    has_equal_weights: bool
+    evaluation: "Verification"
+    embeddings: Sequence[str]
+    metrics: Sequence[str]
+    skip_reasons: Sequence[str]
+    environment: Sequence[str]
+
+    @property
+    def is_equal(self) -> bool:
+        """True if weights, embeddings, metrics and ranks are equal."""
+        return (
+            self.has_equal_weights
+            and not any(self.evaluation.ranks.values())
+            and not self.embeddings
+            and not self.metrics
+        )
+
+    def list_rows(self, n_cells: int) -> list[tuple[str, str]]:
+        """List everything that was compared, as rows of a table.
+
+        Args:
+            n_cells: Number of models that the run has trained.
+        """
+        rows = [
+            ("trained again", f"{self.cell_name}, of {n_cells} cells"),
+            ("weights", "identical" if self.has_equal_weights else "differ"),
+        ]
+        for name, n_different in self.evaluation.ranks.items():
+            rows.append((f"ranks of {name}", f"{n_different} differ"))
+        lines_by_item = {
+            "embeddings differ": self.embeddings,
+            "metric differs": self.metrics,
+            "evaluation not compared": self.skip_reasons,
+            "differs from the run": self.environment,
+        }
+        for item, lines in lines_by_item.items():
+            rows += [(item, line) for line in lines]
+        return rows
+
+    def as_details(self) -> dict[str, Any]:
+        """Return the differences for programs that read `--json`."""
+        return {
+            "cell": self.cell_name,
+            "equal": self.is_equal,
+            "ranks": self.evaluation.ranks,
+            "metrics": self.metrics,
+            "embeddings": self.embeddings,
+            "not_compared": self.skip_reasons,
+            "differs_in": self.environment,
+        }
 
 
 @console.progress("training a cell again")
 def _verify(
     paths: Paths, launch: Launch, reference: str | None = None, cell_name: str = ""
 ) -> Result:
-    """Train a cell again in a temporary folder, and compare it with the run.
+    """Train a model of a run again, and compare it with the model that the run stores.
 
-    Weights, embeddings, metrics and ranks are compared. Nothing is written outside the
-    temporary folder.
+    Weights, embeddings, metrics and ranks are compared. The model is trained in a
+    temporary folder, and nothing is written elsewhere.
 
     Args:
         paths: Folders of runs, signals, embeddings and pictures.
         launch: Process that trains.
-        reference: Run of train-align or eval-retrieval. None means the newest run of
-            train-align.
-        cell_name: Name of the cell. Empty for the first cell with the fewest subjects.
+        reference: Run of train-align, or run of eval-retrieval that has tested a run of
+            train-align. None means the newest run of train-align.
+        cell_name: Name of the model, such as `sub-01_seed-1`. If the name is empty, the
+            first model with the fewest subjects is trained.
 
     Returns:
-        A result whose exit code is 1 if anything differs.
+        A table of the differences. The exit code is 1 if anything differs.
 
     Raises:
         MissingData: if signals or embeddings are absent.
-        RecipeError: if there is no such cell.
+        RecipeError: if the run has no such model.
     """
-    import torch
-
     from brainhive_cli.data.targets.encoder_stores import list_changed
-    from brainhive_cli.evaluation.retrieval.verification import (
-        Verification,
-        compare_metrics,
-        verify,
-    )
+    from brainhive_cli.evaluation.retrieval.verification import compare_metrics
     from brainhive_cli.training.alignment.model_files import is_model
     from brainhive_cli.training.alignment.recipe import Recipe as TrainingRecipe
     from brainhive_cli.training.alignment.references import (
@@ -437,7 +564,7 @@ def _verify(
     )
     from brainhive_cli.training.alignment.training.run import TrainingRun
 
-    # find the training, and the cell
+    # find the training, and the cell, which is one of its models
     root = paths.under_home("runs")
     training_reference, evaluation = _find_training(root, reference)
     folder, variant = find_reference(training_reference, paths)
@@ -453,17 +580,19 @@ def _verify(
     cell = choose_cell(cells, cell_name, folder.name)
 
     # a run from the hub may have no record of its environment
-    run_environment: dict[str, Any] = {}
+    environment: dict[str, Any] = {}
     with suppress(MissingData):
-        run_environment = folder.read_json(ENVIRONMENT_FILE)
-    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
-        # train with as many threads as the run, since these change sums of floats
-        n_threads = torch.get_num_threads()
-        stack.callback(torch.set_num_threads, n_threads)
-        torch.set_num_threads(run_environment.get("threads") or n_threads)
+        environment = folder.read_json(ENVIRONMENT_FILE)
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        _use_threads(environment.get("threads")),
+    ):
+        # the embeddings must be unchanged since the run, else the models differ
         retrained = RunFolder(Path(temporary) / TRAINING / folder.path.name)
         retrained.path.mkdir(parents=True)
         embedding_differences = list_changed(folder, job.stores)
+
+        # train the cell again, in the first stage of the training
         training_stage = next(job.stages(OpenRun(retrained, launch)))
         training_stage.compute(cell_name, launch)
 
@@ -472,101 +601,153 @@ def _verify(
         model_file = retrained.path / weights_file
         weights = (folder.path / weights_file).read_bytes()
         has_equal_weights = weights == model_file.read_bytes()
-        measured = retrained.measurements(f"cells/{cell_name}/{METRICS_FILE}")
-        metric_differences = list(compare_metrics(folder.measurements(), measured))
+        new_measurements = retrained.measurements(f"cells/{cell_name}/{METRICS_FILE}")
+        metric_differences = list(
+            compare_metrics(folder.measurements(), new_measurements)
+        )
 
-        # compare ranks and metrics of the newest evaluation, or of the named one
+        # compare ranks and metrics of the named evaluation, or of the newest
         evaluations = list_finished_runs(root, EVALUATION)
         if evaluation:
             evaluations = [evaluation] + evaluations
         training = reference_of(folder, root / TRAINING, cell.variant)
-        selected_evaluation = _choose_evaluation(evaluations, training, cell_name)
-        verification = Verification({}, [], [])
-        skip_reasons = []
-        if selected_evaluation:
-            try:
-                verification = verify(
-                    selected_evaluation,
-                    paths,
-                    cell=cell_name,
-                    model=model_file.parent,
-                    device=launch.device,
-                )
-            except MissingData as error:
-                # signals or pictures of the test are absent
-                skip_reasons.append(error.message)
-        embedding_differences += verification.embeddings
-        metric_differences += verification.metrics
+        verification, skip_reasons = _verify_evaluation(
+            _choose_evaluation(evaluations, training, cell_name),
+            paths,
+            cell_name,
+            model_file.parent,
+            launch,
+        )
 
-    # versions, device, commit and inputs may explain a difference
+    # summarise all differences
+    differences = _CellVerification(
+        cell_name=cell_name,
+        has_equal_weights=has_equal_weights,
+        evaluation=verification,
+        embeddings=embedding_differences + verification.embeddings,
+        metrics=metric_differences + verification.metrics,
+        skip_reasons=skip_reasons,
+        environment=_compare_environments(job, launch, environment),
+    )
+    rows = differences.list_rows(len(cells))
+    return Result(
+        folder.path,
+        (Table(f"Verification of {folder.name}", ("item", "value"), rows),),
+        details=differences.as_details(),
+        exit_code=int(not differences.is_equal),
+    )
+
+
+@contextmanager
+def _use_threads(n_threads: int | None) -> Iterator[None]:
+    """Let PyTorch compute with a number of threads, and restore the number at the end.
+
+    The number of threads changes the order of sums, and so the last digits of results.
+
+    Args:
+        n_threads: Number of threads. None, or 0, keeps the present number.
+    """
+    import torch
+
+    previous_n_threads = torch.get_num_threads()
+    torch.set_num_threads(n_threads or previous_n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(previous_n_threads)
+
+
+def _verify_evaluation(
+    evaluation: RunFolder | None,
+    paths: Paths,
+    cell_name: str,
+    model: Path,
+    launch: Launch,
+) -> tuple["Verification", list[str]]:
+    """Repeat an evaluation with a model that was trained again.
+
+    Args:
+        evaluation: Run of eval-retrieval that has tested the original model, if any.
+        paths: Folders of runs, signals, embeddings and pictures.
+        cell_name: Name of the model in the run.
+        model: Folder of the model that was trained again.
+        launch: Process that computes.
+
+    Returns:
+        The differences from the evaluation, and the reason why it was not repeated, as
+        a list of at most one line. Without an evaluation, both are empty.
+    """
+    from brainhive_cli.evaluation.retrieval.verification import Verification, verify
+
+    no_differences = Verification({}, [], [])
+    if evaluation is None:
+        return no_differences, []
+    try:
+        verification = verify(
+            evaluation, paths, cell=cell_name, model=model, device=launch.device
+        )
+    except MissingData as error:
+        # signals or pictures of the test are absent
+        return no_differences, [error.message]
+    return verification, []
+
+
+def _compare_environments(
+    job: "TrainingRun", launch: Launch, run_environment: dict[str, Any]
+) -> list[str]:
+    """List the differences between the environment of a run and the present one.
+
+    Args:
+        job: Training with the recipe of the run, resolved at present.
+        launch: Process that has trained again.
+        run_environment: Content of the run's environment file. Empty if the file is
+            absent.
+
+    Returns:
+        A line for each version, device, commit or digest of an input that differs.
+    """
+    # the present environment, and digests of the present inputs
     environment = launch.describe_environment()
     _, pinned_versions = job.pin_versions()
     environment |= environment["versions"]
     environment |= map_digests(job.inputs()) | pinned_versions
-    run_environment |= run_environment.get("versions", {}) | job.recipe.digests
-    environment_differences = []
-    for key, value in environment.items():
-        run_value = run_environment.get(key)
-        if isinstance(value, str) and value != run_value:
-            environment_differences.append(
-                f"{key}: {run_value} in the run, {value} now"
-            )
 
-    # list everything that was compared
-    rows = [
-        ("trained again", f"{cell_name}, of {len(cells)} cells"),
-        ("weights", "identical" if has_equal_weights else "differ"),
-    ]
-    for name, n_different in verification.ranks.items():
-        rows.append((f"ranks of {name}", f"{n_different} differ"))
-    lines_by_item = {
-        "embeddings differ": embedding_differences,
-        "metric differs": metric_differences,
-        "evaluation not compared": skip_reasons,
-        "differs from the run": environment_differences,
-    }
-    for item, lines in lines_by_item.items():
-        rows += [(item, line) for line in lines]
-    is_equal = (
-        has_equal_weights
-        and not any(verification.ranks.values())
-        and not embedding_differences
-        and not metric_differences
-    )
-    details = {
-        "cell": cell_name,
-        "equal": is_equal,
-        "ranks": verification.ranks,
-        "metrics": metric_differences,
-        "embeddings": embedding_differences,
-        "not_compared": skip_reasons,
-        "differs_in": environment_differences,
-    }
-    table = Table(f"Verification of {folder.name}", ("item", "value"), rows)
-    return Result(folder.path, (table,), details=details, exit_code=int(not is_equal))
+    # compare each value with the value in the run, whose recipe has the digests
+    versions = run_environment.get("versions", {})
+    run_values = run_environment | versions | job.recipe.digests
+    differences = []
+    for key, value in environment.items():
+        run_value = run_values.get(key)
+        if isinstance(value, str) and value != run_value:
+            differences.append(f"{key}: {run_value} in the run, {value} now")
+    return differences
 
 
 def _find_training(
     root: Path, reference: str | None
 ) -> tuple[str | None, RunFolder | None]:
-    """Find the training of an evaluation.
+    """Find the training whose models an evaluation has tested.
 
     Args:
         root: Folder of all runs.
-        reference: Run of train-align or eval-retrieval, or None.
+        reference: Reference of a run of eval-retrieval or train-align, or None for the
+            newest run of train-align.
 
     Returns:
-        A reference to the training, and the evaluation. If the reference does not name
-        an evaluation, it is returned unchanged, with None.
+        A reference of the training, and the evaluation. If `reference` does not name an
+        evaluation, the training is `reference` itself, and the evaluation is None.
     """
     from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
 
+    # any other reference names a training, and is checked later
     if not reference:
         return reference, None
     try:
         evaluation = find_run(root, EVALUATION, reference)
     except (MissingData, RecipeError):
         return reference, None
+
+    # the recipe of the evaluation names the training
     try:
         recipe = evaluation.recipe(EvaluationRecipe)
     except (MissingData, RecipeError):
@@ -578,11 +759,20 @@ def _find_training(
 def _choose_evaluation(
     evaluations: Sequence[RunFolder], training: str, cell: str
 ) -> RunFolder | None:
-    """Return the first evaluation of a training that measured a cell, or None."""
+    """Return the first evaluation that has tested a model of a training.
+
+    Args:
+        evaluations: Runs of eval-retrieval, in the order of preference.
+        training: Reference of the training, as recipes of evaluations state it.
+        cell: Name of the model in the training.
+
+    Returns:
+        The evaluation, or None if no evaluation has tested this model.
+    """
     from brainhive_cli.evaluation.retrieval.recipe import Recipe as EvaluationRecipe
 
     for evaluation in evaluations:
-        # check for the file first, since reading a recipe takes longer
+        # look for results of the cell first, since reading a recipe takes longer
         if not (evaluation.path / f"parts/{cell}.safetensors").is_file():
             continue
         training_references = evaluation.recipe(EvaluationRecipe).align_run or [""]
