@@ -1,8 +1,10 @@
 """The command `workflow`: several commands, run one after another as its steps.
 
-A step is a command with its recipe and overrides. An axis has named values, each of
-which changes a step. The matrix holds all axes. A step that runs for axes is expanded
-into a step for each combination of their values.
+A step is a command with its recipe, and with overrides: `key.path=value` texts that
+change the recipe. An axis is a set of named values, each of which changes a step, such
+as an axis "rate" with the values "slow" and "fast". The matrix of a workflow holds all
+axes. A step that runs for several axes is expanded: it becomes a step for each
+combination of their values.
 """
 
 import importlib
@@ -51,11 +53,11 @@ StepCommand = Literal[
 ]
 REPEATED = ("compare", "check", "report")
 """Commands that write no run. They are repeated whenever the workflow is run."""
-OWN_RECIPE = (*REPEATED, "calibrate", "explain")
-"""Commands that do not use the recipe of the workflow by default."""
+OWN_RECIPE = REPEATED + ("calibrate", "explain")
+"""Commands that use their own default recipe, and not the recipe of the workflow."""
 RUN_REFERENCE = re.compile(r"\{(?P<step>[^{}/]+)(?P<subpath>/[^{}]*)?\}")
-"""Reference to an earlier step in an override: `{STEP}` is the name of its run, and
-`{STEP/model}` is a path in its run.
+"""Reference to the run of an earlier step in an override: `{STEP}` stands for the name
+of the run, and `{STEP/model}` for a path in the run.
 """
 STATE_EACH_TIME = "each time"
 """State of a step that is run whenever the workflow is run."""
@@ -68,12 +70,17 @@ labels by ` · `. A label must not contain this sign, so that these names are un
 
 
 def _as_variation(value: Any) -> Any:
-    """Return the fields of a variation. A text or list holds only its overrides."""
+    """Return the fields of a variation.
+
+    Args:
+        value: Section of a recipe, returned unchanged, or only its overrides as a text
+            or a list.
+    """
     return {"overrides": value} if isinstance(value, str | list) else value
 
 
 class Variation(Section):
-    """Value of an axis of the matrix: a change of the steps that run for this axis."""
+    """Value of an axis: a recipe or overrides for the steps that run for this axis."""
 
     recipe: str | None = Field(
         None, description="in matrix.AXIS.VALUE: recipe of the steps that it changes"
@@ -128,11 +135,12 @@ class Step(Section):
 
 
 class ExpandedStep(NamedTuple):
-    """A step for a combination of axis values.
+    """A step for one combination of axis values.
 
     Attributes:
-        step: Step with its final command, recipe and overrides.
-        axis_values: Label of the value of each axis, by axis. Empty without axes.
+        step: Step with the command, recipe and overrides for this combination.
+        axis_values: Name of the value of each axis, such as {"rate": "slow"}. Empty if
+            the step runs for no axis.
     """
 
     step: Step
@@ -168,12 +176,14 @@ class Recipe(BaseRecipe):
 
     @model_validator(mode="after")
     def _check_commands_axes_and_steps(self) -> Self:
-        """Check the commands and axes of the steps.
+        """Check that each step has a command, and that steps and matrix share the axes.
 
         Raises:
-            RecipeError: if a step has no command, if an axis is used but not defined,
-                if it is defined but not used, or if the steps cannot be expanded.
+            RecipeError: if a step has no command, if a step runs for an axis that the
+                matrix does not define, if no step runs for an axis of the matrix, or if
+                the steps cannot be expanded.
         """
+        # a step is named after its command, or states the command
         commands = get_args(StepCommand)
         for name, step in self.steps.items():
             if (step.command or name) not in commands:
@@ -181,6 +191,8 @@ class Recipe(BaseRecipe):
                     f"the step {name} does not say which command it runs",
                     f"set steps.{name}.command to one of: {', '.join(commands)}",
                 )
+
+        # the axes of the steps are those of the matrix
         used_axes = set[str]()
         for step in self.steps.values():
             used_axes |= set(step.axes or ())
@@ -195,15 +207,16 @@ class Recipe(BaseRecipe):
                 f"add {axis} to steps.STEP.for, or remove matrix.{axis}",
             )
 
-        # the property is computed here, so that its errors come early
+        # expand the steps now, so that a recipe with an error is refused at once
         _ = self.expanded_steps
         return self
 
     @cached_property
     def expanded_steps(self) -> dict[str, ExpandedStep]:
-        """Steps for each combination of their axes, by name.
+        """Steps of the workflow, expanded for each combination of axis values.
 
-        A name joins the step and its axis values, such as `train-align · low · last`.
+        The keys are the names of the expanded steps. A name joins the name of the step
+        and the names of its axis values, such as `train-align · low · last`.
 
         Raises:
             RecipeError: if an expanded step has several recipes, or if there are more
@@ -212,7 +225,8 @@ class Recipe(BaseRecipe):
         expanded_steps: dict[str, ExpandedStep] = {}
         axes_by_step: dict[str, set[str]] = {}
         for name, step in self.steps.items():
-            # a step runs for its own axes, or for the axes of the steps that it reads
+            # A step inherits the axes of the earlier steps that its overrides refer to.
+            # It runs for these axes, unless it lists axes of its own.
             inherited_axes = set[str]()
             for source, _ in RUN_REFERENCE.findall(" ".join(step.overrides)):
                 inherited_axes |= axes_by_step.get(source, set())
@@ -220,9 +234,11 @@ class Recipe(BaseRecipe):
             axes_by_step[name] = step_axes
             axes = [axis for axis in self.matrix if axis in step_axes]
 
-            # an inherited axis has changed the runs that the step reads, so it does
-            # not change the step itself
+            # An inherited axis has already changed the runs that the step reads. Only
+            # the other axes change the step itself.
             new_axes = [axis for axis in axes if axis not in inherited_axes]
+
+            # expand the step for each combination of the axis values
             labels_by_axis = [list(self.matrix[axis]) for axis in axes]
             for labels in product(*labels_by_axis):
                 if len(expanded_steps) == MAX_STEPS:
@@ -234,24 +250,30 @@ class Recipe(BaseRecipe):
                 expanded_name = scope(name, *labels)
                 axis_values = dict(zip(axes, labels, strict=True))
                 variations = [self.matrix[axis][axis_values[axis]] for axis in new_axes]
-                expanded_steps[expanded_name] = ExpandedStep(
-                    self._vary_step(name, expanded_name, variations), axis_values
-                )
+                varied_step = self._vary_step(name, expanded_name, variations)
+                expanded_steps[expanded_name] = ExpandedStep(varied_step, axis_values)
         return expanded_steps
 
     def _vary_step(
         self, name: str, expanded_name: str, variations: Sequence[Variation]
     ) -> Step:
-        """Return a step with its final command, and with variations applied.
+        """Return a step that is changed by the values of its axes.
 
         Args:
-            name: Name of the step.
-            expanded_name: Name of the result, for errors.
-            variations: Values of the axes that change the step.
+            name: Name of the step in the recipe.
+            expanded_name: Name of the changed step, for the error.
+            variations: Values of the axes that change the step. Each has a recipe,
+                overrides, or both.
+
+        Returns:
+            The step with its command, its recipe and its overrides, which end with the
+            overrides of the variations. The recipe is None if the command uses its
+            default recipe.
 
         Raises:
             RecipeError: if several variations have a recipe.
         """
+        # at most one of the variations may choose the recipe
         step = self.steps[name]
         command = step.command or name
         recipes = [variation.recipe for variation in variations if variation.recipe]
@@ -260,6 +282,8 @@ class Recipe(BaseRecipe):
                 f"{expanded_name} has several recipes: {', '.join(recipes)}",
                 "set the recipe in one axis, and only overrides in the other axes",
             )
+
+        # the recipe of a variation is preferred, then the recipe of the step
         default_recipe = None if command in OWN_RECIPE else self.recipe
         overrides = list(step.overrides)
         for variation in variations:
@@ -273,7 +297,10 @@ class Recipe(BaseRecipe):
         )
 
     def list_steps(self) -> list[str]:
-        """List the names of the expanded steps, up to the last one that is run.
+        """List the names of the expanded steps to run, in their order.
+
+        If the recipe names a last step in `until`, later steps are left out. `until`
+        may name a step, with all its expanded steps, or a single expanded step.
 
         Raises:
             RecipeError: if there are no steps, or if `until` does not name a step.
@@ -285,6 +312,8 @@ class Recipe(BaseRecipe):
             )
         if self.until is None:
             return names
+
+        # leave out the steps after the last step that `until` names
         last_names = [name for name in names if self.until in (name, _get_step(name))]
         if not last_names:
             raise RecipeError(
@@ -305,7 +334,11 @@ class Recipe(BaseRecipe):
 
 
 def _get_step(name: str) -> str:
-    """Return the name of the step from the name of an expanded step."""
+    """Return the name of the step that was expanded, such as `train-align`.
+
+    Args:
+        name: Name of an expanded step, such as `train-align · low · last`.
+    """
     return name.partition(" · ")[0]
 
 
@@ -315,25 +348,30 @@ def resolve_step(
     results: Mapping[str, Result],
     extra_overrides: Sequence[str] = (),
 ) -> tuple[str, Any, Any]:
-    """Resolve the recipe of a step.
+    """Resolve a step of a workflow into a command and the recipe that the command runs.
 
     Args:
         recipe: Recipe of the workflow.
-        name: Name of the expanded step.
-        results: Results of the earlier steps that have been run, by name.
-        extra_overrides: Overrides that are added to those of the step.
+        name: Name of the expanded step, such as `train-align · low`.
+        results: Results of the earlier steps that have been run, by name. The overrides
+            of the step may refer to the runs of these steps.
+        extra_overrides: Texts `key.path=value` that are added to the overrides of the
+            step.
 
     Returns:
-        The command line of the step, the module of its command, and the recipe that
-        this command runs.
+        The command line of the step, the Python module of the command, and the checked
+        recipe for the command.
     """
+    # replace references such as {train-align} by the names of runs
     step, axis_values = recipe.expanded_steps[name]
     insert_runs = partial(_insert_runs, recipe, axis_values, results)
     overrides = [RUN_REFERENCE.sub(insert_runs, text) for text in step.overrides]
     overrides += extra_overrides
 
-    # an override that is given twice appears once in the command line
+    # write an override only once in the command line
     overrides = list(dict.fromkeys(overrides))
+
+    # check the recipe, as the command itself does
     command = recipe.get_command(name)
     module = importlib.import_module(
         f"brainhive_cli.commands.{command.replace('-', '_')}"
@@ -354,23 +392,29 @@ def _insert_runs(
     results: Mapping[str, Result],
     match: re.Match[str],
 ) -> str:
-    """Replace a reference to a step by its runs, separated by commas.
+    """Return the runs that a reference to a step, such as {train-align}, stands for.
 
-    A step refers to the runs with the same values of the axes that both steps have.
+    The referenced step may be expanded into several steps, each with a run. If it
+    shares axes with the step that holds the reference, only runs with the same values
+    of these axes are meant.
 
     Args:
         recipe: Recipe of the workflow.
-        axis_values: Axis values of the step that holds the reference.
+        axis_values: Name of the value of each axis, by axis, for the step that holds
+            the reference.
         results: Results of the earlier steps that have been run, by name.
-        match: Match of `RUN_REFERENCE`.
+        match: Match of `RUN_REFERENCE`, with the name of the step and, as in
+            {train-align/model}, a path in its run.
 
     Returns:
-        Names or paths of the runs. A step without a result is written as <STEP>. The
-        text is unchanged if no step has this name, since YAML has braces, too.
+        Names or paths of the runs, separated by commas. A step that was not run yet is
+        written as <STEP>. If no step has the name, the matched text is returned, since
+        braces are also a part of YAML.
     """
     subpath = match["subpath"] or ""
     runs = []
     for name, expanded_step in recipe.expanded_steps.items():
+        # skip other steps, and runs for other values of the shared axes
         other_values = expanded_step.axis_values
         shared_axes = other_values.keys() & axis_values.keys()
         has_same_values = all(
@@ -378,13 +422,15 @@ def _insert_runs(
         )
         if _get_step(name) != match["step"] or not has_same_values:
             continue
+
+        # a path in a run begins with the path of the run
         if name not in results:
-            run = f"<{name}>"
+            run_text = f"<{name}>"
         elif subpath:
-            run = str(results[name].folder)
+            run_text = str(results[name].folder)
         else:
-            run = results[name].folder.name
-        runs.append(run + subpath)
+            run_text = results[name].folder.name
+        runs.append(run_text + subpath)
     return ",".join(runs) if runs else match[0]
 
 
@@ -406,10 +452,13 @@ class FinishedStep:
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the steps with their states, and the inputs of unfinished steps.
+    """List the steps of a workflow with their states, and the inputs that are needed.
 
-    The next step is listed with all its inputs. A later step is listed with its
-    downloads only, since earlier steps make its other inputs.
+    Returns:
+        First, an input for each step, whose note is the state of the step, and an input
+        for the time that the unfinished steps will probably take. Then all inputs of
+        the next step to run. Later steps follow with only the inputs that must be
+        downloaded, since the steps before them make their other inputs.
     """
     step_states: list[Input] = []
     step_inputs: list[Input] = []
@@ -418,9 +467,10 @@ def inputs(recipe: Recipe) -> list[Input]:
     paces = read_paces(recipe.paths.under_home("runs"))
     step_names = list(recipe.steps)
 
-    # the first step that is not finished; later steps need its results
+    # name of the first step that is not finished, without its axis values
     next_step = ""
     for name in recipe.list_steps():
+        # find the state of the step; all steps after the next one have to wait
         line, module, resolved = resolve_step(recipe, name, results)
         step = _get_step(name)
         command = recipe.get_command(name)
@@ -431,8 +481,8 @@ def inputs(recipe: Recipe) -> list[Input]:
         elif command in REPEATED:
             state = STATE_EACH_TIME
         else:
-            # with READ_ONLY the command computes nothing, and raises an error if its
-            # run is not finished
+            # with READ_ONLY, the command computes nothing, but returns the result of a
+            # finished run, or raises an error
             try:
                 results[name] = module.run(resolved, READ_ONLY)
                 state = STATE_FINISHED
@@ -443,16 +493,17 @@ def inputs(recipe: Recipe) -> list[Input]:
         if state in (STATE_FINISHED, STATE_EACH_TIME):
             continue
 
-        # inputs and expected time of an unfinished step
+        # list the inputs of an unfinished step, and estimate its duration
         job = jobs.resolve(module, resolved)
         for job_input in job.list_inputs():
             if is_next:
                 step_inputs.append(job_input)
             elif job_input.size or isinstance(job_input.error, hub.Unreachable):
+                # the input is a download
                 step_inputs.append(replace(job_input, note=f"for {name}"))
         expected_s.append(_estimate_duration(command, job, paces))
 
-    # sum the steps whose time is known
+    # sum the durations that could be estimated
     known_s = [duration_s for duration_s in expected_s if duration_s]
     if known_s:
         duration = console.write_duration(sum(known_s))
@@ -464,14 +515,18 @@ def inputs(recipe: Recipe) -> list[Input]:
 def _estimate_duration(
     command: str, job: jobs.Job, paces: Mapping[str, tuple[float, int]]
 ) -> float | None:
-    """Return the expected duration of a job in seconds, or None if it is not known.
+    """Estimate how long a job will take, from the pace of earlier jobs of its kind.
 
     Args:
-        command: Command of the job.
-        job: Job of an unfinished step.
-        paces: Seconds per unit of work, and bytes, by kind of work and device.
+        command: Command of the job, such as `embed`.
+        job: Work of an unfinished step.
+        paces: Seconds per unit of work, and bytes of memory, by kind of work and device
+            as `key_work` joins them.
+
+    Returns:
+        The duration in seconds, or None if it cannot be estimated.
     """
-    # the amount of work may depend on files that an earlier step makes
+    # the amount of work cannot be counted before an earlier step has made its files
     try:
         work, key = key_work(command, job)
     except BrainhiveError:
@@ -484,17 +539,30 @@ def _estimate_duration(
 
 @dataclass(frozen=True)
 class WorkflowRun(RunJob):
-    """Run of a workflow, which consists of the runs of its steps."""
+    """Run of a complete workflow, which refers to the runs of its steps.
+
+    Attributes:
+        recipe: Recipe of the workflow.
+    """
 
     recipe: Recipe
 
     @property
     def label(self) -> str:
-        """First part of the run's name."""
+        """First part of the name of the run."""
         return (self.recipe.recipe or "steps").replace("/", "-")
 
     def make_parts(self, run: OpenRun, again: bool) -> dict[str, FinishedStep]:
-        """Run the steps. Finished runs are reused, and an interrupted run continues."""
+        """Run the steps of the workflow. See `run_steps`.
+
+        Args:
+            run: Run that was opened, with the processes.
+            again: If True, run all steps again. If False, reuse finished runs, and
+                continue an interrupted run.
+
+        Returns:
+            The steps that were run, by name.
+        """
         return dict(run_steps(self.recipe, run.launch, again))
 
     def summarise(self, run: OpenRun) -> Summary:
@@ -502,7 +570,10 @@ class WorkflowRun(RunJob):
         return Summary(measure_steps(run.parts))
 
     def describe(self, run: OpenRun) -> Result:
-        """Show the steps. If there is a matrix, suggest the table that compares it."""
+        """Describe the steps in tables.
+
+        If the workflow has a matrix, the hint is to compare its values in a table.
+        """
         result = describe_steps(run.folder.path, run.parts)
         if not self.recipe.matrix:
             return result
@@ -510,22 +581,38 @@ class WorkflowRun(RunJob):
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Run the steps. Finished runs are reused, and an interrupted run continues."""
+    """Run the steps of a workflow, one after another.
+
+    Args:
+        recipe: Recipe of the workflow.
+        launch: Processes that share the work of each step.
+        again: If True, run all steps again. If False, reuse finished runs, and continue
+            an interrupted run.
+
+    Returns:
+        The tables, files and measurements of all steps.
+    """
+    # all steps: the workflow gets a run of its own
     if recipe.list_steps() == list(recipe.expanded_steps):
         return driver.run("workflow", WorkflowRun(recipe), launch, again)
 
-    # only a complete workflow writes a run of its own
+    # some steps, up to the step `until`: nothing is stored but the runs of the steps
     steps = dict(run_steps(recipe, launch, again))
     return describe_steps(recipe.paths.under_home("runs"), steps)
 
 
 def describe_steps(path: Path, steps: Mapping[str, FinishedStep]) -> Result:
-    """Return the tables and files of all steps, and a table of the steps.
+    """Join the results of steps into the result of their workflow.
 
     Args:
-        path: Folder of the result.
+        path: Folder that the result states.
         steps: Steps that were run, by name.
+
+    Returns:
+        A result with the tables, files and measurements of all steps. Its last table
+        summarises the steps. Its exit code is the highest exit code of a step.
     """
+    # collect the tables and the files
     tables: list[Table] = []
     files: dict[str, Path] = {}
     for name, step in steps.items():
@@ -533,13 +620,10 @@ def describe_steps(path: Path, steps: Mapping[str, FinishedStep]) -> Result:
         for kind, file in step.result.files.items():
             files[f"{name} {kind}"] = file
     tables.append(summarise_steps(steps, "Steps"))
-    return Result(
-        path,
-        tuple(tables),
-        measure_steps(steps),
-        files,
-        exit_code=max(step.result.exit_code for step in steps.values()),
-    )
+
+    # a step fails if its exit code is not 0
+    exit_code = max(step.result.exit_code for step in steps.values())
+    return Result(path, tuple(tables), measure_steps(steps), files, exit_code=exit_code)
 
 
 def run_steps(
@@ -548,26 +632,30 @@ def run_steps(
     again: bool,
     extra_overrides: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[tuple[str, FinishedStep]]:
-    """Run the steps by their commands, one after another.
+    """Run the steps of a workflow, one after another.
 
     Args:
         recipe: Recipe of the workflow.
         launch: Processes that share the work of each step.
-        again: Whether to repeat finished runs.
-        extra_overrides: Overrides that are added to those of a step, by its name.
+        again: If True, run all steps again. If False, reuse finished runs, and continue
+            an interrupted run.
+        extra_overrides: Texts `key.path=value` by the name of a step, which are added
+            to the overrides of this step.
 
     Yields:
-        The name of each expanded step, and the finished step.
+        The name of each expanded step, such as `train-align · low`, and the step with
+        its result, as soon as the step is finished.
     """
     results: dict[str, Result] = {}
     runs_folder = recipe.paths.under_home("runs")
     for number, name in enumerate(recipe.list_steps(), 1):
+        # skip commands that write no run, if finished runs are only read
         step = recipe.expanded_steps[name].step
         command = recipe.get_command(name)
         if command in REPEATED and launch.is_read_only:
             continue
 
-        # all steps that compute use the precision of the workflow
+        # steps that compute use the floating-point precision of the workflow
         overrides = list((extra_overrides or {}).get(name, ()))
         if command not in REPEATED and recipe.run.mixed_precision:
             overrides.append(f"run.mixed_precision={recipe.run.mixed_precision}")
@@ -581,7 +669,7 @@ def run_steps(
         message.append(f"    {line}")
         console.say(*message)
 
-        # run the step
+        # run the step, and measure its duration to estimate later runs
         start_s = time.monotonic()
         with console.progress(heading):
             result = module.run(resolved, launch, again)
@@ -593,27 +681,30 @@ def run_steps(
 
 
 def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
-    """Collect the measurements of the steps.
+    """Collect the measurements of the steps of a workflow.
 
     Args:
         steps: Steps that were run, by name.
 
     Returns:
-        The metrics over all subjects, with a scope for each step, and the facts of the
-        workflow.
+        The metrics of each step over all subjects, keyed by the name of the step. The
+        facts of the workflow list its command lines, the main result of each step in a
+        sentence, the runs of eval-retrieval, and the caveats: limits of results, such
+        as "simulated".
     """
+    # collect metrics, sentences and caveats, which not every step has
     scopes = {}
     findings = {}
     retrievals = {}
     caveats = []
     for name, step in steps.items():
-        measured = step.result.metrics
-        caveats.append(measured.caveats)
-        if measured.overall:
-            scopes[name] = measured.overall
+        measurements = step.result.metrics
+        caveats.append(measurements.caveats)
+        if measurements.overall:
+            scopes[name] = measurements.overall
         if step.headline:
             findings[name] = step.headline
-        if isinstance(measured.facts, RetrievalFacts):
+        if isinstance(measurements.facts, RetrievalFacts):
             retrievals[name] = f"eval-retrieval/{step.result.folder.name}"
     facts = WorkflowFacts(
         caveats=merge_caveats(*caveats),
