@@ -85,7 +85,7 @@ def list_shipped() -> list[ShippedRecipe]:
                 path=path,
                 command=command,
                 name=name,
-                command_line=Line(command, ("recipe", name)).plain,
+                command_line=Line(command, ("recipe", name)).base_text,
                 description=_describe(path),
             )
         )

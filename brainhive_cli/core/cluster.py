@@ -2,10 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-)
+from pydantic import BeforeValidator, Field
 
 from brainhive_cli.core.key_types import split_commas
 from brainhive_cli.core.sections import Section
@@ -33,7 +30,8 @@ class Cluster(Section):
     """Resources that `--submit` requests from the scheduler of a cluster.
 
     A job has several tasks, which share the cells of a command. A cell is a piece of
-    its work, such as the training of a model. The resources are those of a single task.
+    work, such as the training of a model. Time, GPUs, CPU cores and memory are the
+    resources of a single task.
     """
 
     template: str | None = Field(
@@ -48,8 +46,8 @@ class Cluster(Section):
     time: Annotated[str | None, BeforeValidator(_write_clock)] = Field(
         None,
         pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$",
-        description="time limit of a task, HH:MM:SS; unfinished work continues in "
-        "another task; default: limit of the cluster",
+        description="time limit of a task, HH:MM:SS; another task continues the "
+        "unfinished work; default: the limit of the cluster",
         examples=["08:00:00"],
     )
 

@@ -33,21 +33,23 @@ UNFOLDED_COLUMNS = 10_000
 because users copy them.
 """
 MAX_FOLDED_COLUMNS = 3
-"""Largest number of columns of a table whose cells are folded if it is too wide. A
-table of more columns is written row by row instead.
+"""Largest number of columns of a table whose cells are folded if the table is too wide.
+A table of more columns is written row by row instead.
 """
 PIPE_COLUMNS = 120
 """Width of output to a pipe or file, which has no width of its own."""
 DELAY_S = 2.0
-"""Shortest duration of work that shows progress, and a line at its end."""
+"""Time after which work shows its progress. Shorter work shows no progress, and writes
+no line at its end.
+"""
 PROGRESS_INTERVAL_S = 60.0
 """Time between two lines of progress if stderr is not a terminal."""
 ANNOUNCED_S = 600.0
-"""Expected duration above which a message announces the amount and duration of work."""
+"""If work is expected to take longer, a message announces its amount and duration."""
 FIRST_PACE_S = 10.0
-"""Time after which the pace of the first items is a good estimate for the others."""
+"""Time after which the pace of the first items is a good estimate for all items."""
 DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
-"""Environment variables of graphical sessions. A browser needs one of the two."""
+"""Environment variables of graphical sessions. A browser needs at least one of them."""
 size = filesize.decimal
 """Function that writes a number of bytes as 12.3 kB, 3.0 MB or 26.0 GB."""
 _muted_blocks: list[bool] = []
@@ -57,16 +59,17 @@ _muted_blocks: list[bool] = []
 def writes_messages() -> bool:
     """Return True if this process writes messages.
 
-    The first process of a launch writes messages, outside of `mute_messages` blocks.
+    If several processes share the work of a command, only the first process writes
+    messages. No process writes messages inside a `mute_messages` block.
     """
     return os.environ.get("RANK", "0") == "0" and not _muted_blocks
 
 
 @contextmanager
 def mute_messages() -> Iterator[None]:
-    """Write no messages, warnings and results inside the block.
+    """Write no messages, warnings or results inside the block.
 
-    Use this for work that would repeat earlier messages.
+    Use this block for work that would repeat earlier messages.
     """
     _muted_blocks.append(True)
     try:
@@ -96,7 +99,7 @@ def show_error(error: "BrainhiveError", as_json: bool = False) -> None:
     """Write the message of an error on stderr, and its hint on a second line.
 
     Args:
-        error: Error.
+        error: Error to write.
         as_json: If True, also write the error as JSON on stdout, where programs expect
             the result.
     """
@@ -119,7 +122,8 @@ def show_traceback() -> None:
 
 def _write(*lines: str, style: str | None = None, console: Any = None) -> None:
     """Write lines in a style of rich, by default on stderr."""
-    # Names may contain control characters, and brackets that rich reads as markup.
+    # Names may contain control characters, which are escaped. They may also contain
+    # brackets, which rich would read as markup.
     text = "\n".join(line.translate(ONE_LINE_ESCAPES) for line in lines)
     (console or _stderr()).print(
         text, style=style, highlight=False, markup=False, soft_wrap=True
@@ -140,8 +144,8 @@ def show_text(*lines: str) -> None:
 def summarise_names(names: Sequence[str]) -> str:
     """Write the number of names and up to four names, as in `4: a, b, c, d`.
 
-    Of more than four names, only the first and the last are written. Without names, the
-    text is empty.
+    If there are more than four names, only the first and the last name are written. If
+    there are no names, the text is empty.
     """
     if not names:
         return ""
@@ -160,8 +164,8 @@ def clock(seconds: float) -> str:
 
 
 def write_duration(seconds: float) -> str:
-    """Write a duration in the largest unit of which it contains at least two."""
-    # two units at least, because "90 min" is more precise than "2 h"
+    """Write a duration in the largest unit that fits at least twice, as in `90 min`."""
+    # with a single unit, 90 minutes would become the less precise "2 h"
     for unit, unit_s in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if seconds >= 2 * unit_s:
             return f"{seconds / unit_s:.0f} {unit}"
@@ -169,17 +173,18 @@ def write_duration(seconds: float) -> str:
 
 
 def announce(amount: str, item_s: float | None, items: float) -> None:
-    """Write how much work begins and how long it will take, if it will take long.
+    """Write the amount and the expected duration of long work that begins.
 
-    Without the pace of earlier work, the progress display writes this message later,
-    once the pace of the first items is known.
+    If no earlier work of the same kind is known, the progress display writes this
+    message later, once it has measured the pace of the first items.
 
     Args:
         amount: Amount of work, such as `192 trained models`.
-        item_s: Duration of an item in earlier work of the same kind, or None without
-            earlier work.
+        item_s: Duration of an item in earlier work of the same kind. None if there is
+            no earlier work.
         items: Number of items.
     """
+    # the display needs the amount only if it writes the message itself
     display = _display_on(_stderr())
     display.amount = "" if item_s else f" for {amount}"
     if item_s and item_s * items > ANNOUNCED_S:
@@ -195,7 +200,8 @@ def announce(amount: str, item_s: float | None, items: float) -> None:
 def mute_libraries() -> Iterator[None]:
     """Hide the messages and progress bars of transformers and diffusers in the block.
 
-    A library that is not imported stays untouched.
+    The block does not import these libraries. It only changes the settings of those
+    libraries that are imported already.
     """
     # switch messages and bars off, and note the previous settings
     previous_settings = []
@@ -226,7 +232,7 @@ def flush() -> None:
 def confirm(question: str) -> bool:
     """Ask the user a question, and return True for "yes".
 
-    If stdin is not a terminal, nobody can answer, and the answer is "no".
+    If stdin is not a terminal, nobody can answer, so the function returns False.
     """
     if not sys.stdin.isatty():
         return False
@@ -238,9 +244,9 @@ def confirm(question: str) -> bool:
 def is_pipe_closed() -> bool:
     """Return True if the reader of stdout has stopped reading, as `head` does.
 
-    Output that is still buffered is then dropped.
+    If the reader has stopped, the output that is still buffered is dropped.
     """
-    # a timeout of 0 asks for an error of the pipe without waiting
+    # look for an error of the pipe, with a timeout of 0 to return at once
     poll = select.poll()
     poll.register(sys.stdout, select.POLLOUT)
     is_closed = any(event & select.POLLERR for _, event in poll.poll(0))
@@ -256,7 +262,8 @@ def show_json(document: Any, indent: int | None = 2) -> None:
     """Write a JSON document as the result, on stdout.
 
     Args:
-        document: Document. Values that JSON does not know are written as text.
+        document: Nested lists and dictionaries. Values of types that JSON lacks are
+            written as text.
         indent: Spaces per level, or None to write the document in one line.
     """
     import json
@@ -270,8 +277,12 @@ def show_json(document: Any, indent: int | None = 2) -> None:
 def show_table(table: Table) -> None:
     """Write a table as a result, on stdout.
 
-    A table that is too wide is written row by row. A table of few columns is folded
-    instead.
+    If the table is wider than the terminal, it is written row by row. If it has at most
+    `MAX_FOLDED_COLUMNS` columns, its cells are folded instead.
+
+    Args:
+        table: Table. If `is_list`, it is never folded. If `is_copied`, its lines stay
+            whole, because users copy them.
     """
     if not writes_messages():
         return
@@ -284,12 +295,13 @@ def show_table(table: Table) -> None:
         sys.stdout.write(write_as_list(table, width))
         return
 
-    # let rich draw the table
+    # let rich draw the table as text
     console.width = UNFOLDED_COLUMNS if table.is_copied else width
     with console.capture() as capture:
         console.print(render(table), highlight=False, markup=False)
 
-    # strip blanks at the ends of lines, and cut rules to the width of the terminal
+    # Strip blanks at the ends of lines. Cut rules (lines of dashes) to the width of the
+    # terminal.
     lines = []
     for drawn_line in capture.get().splitlines():
         line = drawn_line.rstrip()
@@ -319,16 +331,21 @@ def divert_prints() -> redirect_stdout[Any]:
 
 
 class Bar:
-    """Progress of one piece of work.
+    """Progress of a piece of work, such as the training of a model.
+
+    The unit of progress is an item, such as a training step.
 
     Args:
         description: Description of the work.
         total: Number of items to do, or None if they are not counted.
-        is_of_item: True if the whole work is one item of the enclosing work.
+        is_of_item: True if this work is a single item of the enclosing work. For
+            example, the enclosing bar counts models, and this bar trains one of them.
 
     Attributes:
+        total: Number of items to do, or None if they are not counted.
         items: Number of finished items.
-        label: Description, with the note of the last step in brackets.
+        is_of_item: True if this work is a single item of the enclosing work.
+        label: Description, followed by the latest note in brackets.
         is_announced: True if the expected duration has been written.
     """
 
@@ -348,8 +365,11 @@ class Bar:
         self.is_announced = False
 
     def expect(self, items: int) -> None:
-        """Add items to the total. A negative number removes items that were finished
-        by an earlier command.
+        """Add items to the total number.
+
+        Args:
+            items: Number of items. A negative number removes items that an earlier
+                command has finished.
         """
         self.total = (self.total or 0) + items
 
@@ -357,7 +377,8 @@ class Bar:
         """Count finished items.
 
         Args:
-            items: Number of items. 0 changes the note only.
+            items: Number of items that were finished since the last call. With 0, only
+                the note changes.
             note: Text in brackets after the description.
 
         Raises:
@@ -374,12 +395,17 @@ class Bar:
             _display_on(_stderr()).announce_long_work()
 
     def measure_item_s(self) -> float | None:
-        """Compute the mean duration of an item, without the first items.
+        """Compute the mean duration of an item.
+
+        The items of the first call of `advance` do not count, because they may be
+        slower than later items.
 
         Returns:
-            The duration in seconds, or None before an item follows the first items.
+            The duration in seconds, or None before the second call.
         """
-        first_s, first_items = self._first or (0.0, self.items)
+        if self._first is None:
+            return None
+        first_s, first_items = self._first
         if self.items <= first_items:
             return None
         return (self._advanced_s - first_s) / (self.items - first_items)
@@ -390,22 +416,26 @@ class Bar:
         return time.monotonic() - self._started_s
 
     @property
-    def pace(self) -> str:
-        """Number of finished items, pace and remaining time, as in `6 of 12, 2.0/s,
-        0:03 left`. Without a total or before the first item, the elapsed time.
+    def status(self) -> str:
+        """Text with finished items, pace and remaining time, as in `6 of 12, 2.0/s,
+        0:03 left`.
+
+        If the total is unknown or no item is finished, the text has the elapsed time
+        instead of pace and remaining time.
         """
         elapsed_s = self.elapsed_s
         counts = f"{self.items:,} of {self.total:,}, " if self.total else ""
         if not self.total or not self.items:
             return f"{counts}{clock(elapsed_s)} so far"
 
-        # If the current item takes longer than the finished items, it slows the pace.
+        # The pace is the mean duration of the finished items. If the current item has
+        # already taken longer, it lowers the pace.
         finished_item_s = (self._advanced_s - self._started_s) / self.items
         current_item_s = elapsed_s / (self.items + 1)
         item_s = max(finished_item_s, current_item_s, 1e-9)
         remaining_s = max(0.0, item_s * self.total - elapsed_s)
 
-        # fast items per second, slow items by their duration
+        # write slow items as a duration, and fast items as a number per second
         if item_s > 60:
             pace = f"{clock(item_s)} each"
         elif item_s > 1:
@@ -421,25 +451,26 @@ def progress(
 ) -> Iterator[Bar]:
     """Show the progress of the work in the block, on stderr.
 
-    A terminal shows a bar for the innermost work, and for each counted work that
-    encloses it, after `DELAY_S`. Without a terminal, a line is written every
-    `PROGRESS_INTERVAL_S`, and another line at the end of counted work.
+    Blocks may be nested. On a terminal, bars appear after `DELAY_S`: a bar for the
+    innermost work, and a bar for each enclosing work that has a total. If stderr is not
+    a terminal, a line is written every `PROGRESS_INTERVAL_S`, and another line at the
+    end of work that has a total.
 
     Args:
         description: Description of the work.
         total: Number of items to do, or None if they are not counted.
-        is_of_item: True if the whole work is one item of the enclosing work.
+        is_of_item: True if this work is a single item of the enclosing work.
 
     Yields:
-        The bar, whose `advance` counts finished items.
+        The bar. Call its method `advance` for finished items.
     """
     display = _display_on(_stderr())
     bar = Bar(description, total, is_of_item)
     bar.is_announced = any(outer_bar.is_announced for outer_bar in display.bars)
     display.bars.append(bar)
 
-    # Without a terminal, a thread of the outermost work writes the lines, because the
-    # work may be a single long call.
+    # Without a terminal, the outermost work starts a thread that writes the lines. The
+    # main thread may be busy in a single long call.
     has_ended = threading.Event()
     thread = threading.Thread(target=display.say_lines, args=(has_ended,), daemon=True)
     if display.draws:
@@ -456,7 +487,8 @@ def progress(
         if not display.bars:
             display.live.stop()
 
-        # work inside other counted work writes no line at its end
+        # Counted work is work that has a total. Only the outermost counted work writes
+        # a line at its end.
         is_inside_counted = any(outer.total is not None for outer in display.bars)
         is_outermost_counted = bool(bar.total) and not is_inside_counted
         if is_outermost_counted:
@@ -488,9 +520,9 @@ class _Display:
 
     Attributes:
         bars: Bars from the outermost to the innermost work.
-        amount: Description of the amount for the message that announces long work,
-            such as ` for 192 trained models`. Empty if there is none.
-        live: Display of rich, which draws this object repeatedly.
+        amount: End of the message that announces long work, such as ` for 192 trained
+            models`. Empty if `announce` was not called.
+        live: Display of rich, which redraws this object twice a second.
         draws: True if bars are drawn on a terminal.
     """
 
@@ -503,24 +535,29 @@ class _Display:
         self.draws = console.is_terminal and writes_messages()
 
     def select_bars(self) -> list[Bar]:
-        """Select the bars of counted work, and the innermost bar."""
+        """Return the bars that have a total, and the innermost bar."""
         # a copy, because work in another thread may end meanwhile
         bars = list(self.bars)
         return [bar for bar in bars if bar.total is not None or bar is bars[-1]]
 
     def describe(self) -> str:
         """Write the progress of all selected bars in one line."""
-        return "; ".join(f"{bar.label}: {bar.pace}" for bar in self.select_bars())
+        return "; ".join(f"{bar.label}: {bar.status}" for bar in self.select_bars())
 
     def announce_long_work(self) -> None:
-        """Write once how long the outermost counted work will take, if it is long."""
+        """Announce the expected duration of the outermost work that has a total.
+
+        The message is written once, and only if the work takes over `ANNOUNCED_S`.
+        """
         counted_bars = [bar for bar in self.bars if bar.total]
         if not counted_bars or counted_bars[0].is_announced:
             return
         outermost = counted_bars[0]
 
-        # A bar whose whole work is one item of the outermost work gives the best
-        # estimate. Otherwise the finished items of the outermost work give it.
+        # Measure the duration of an item of the outermost work. An inner bar for a
+        # single such item gives the earliest estimate: the pace of its own items times
+        # their number. Without an inner bar, use the finished items of the outermost
+        # work.
         item_bars = [bar for bar in counted_bars[1:] if bar.is_of_item]
         timed_bar = item_bars[0] if item_bars else outermost
         item_s = timed_bar.measure_item_s()
@@ -529,6 +566,7 @@ class _Display:
         if item_bars:
             item_s *= timed_bar.total or 1
 
+        # write the message, and mark all bars so that they write no other
         remaining_items = (outermost.total or 0) - outermost.items
         remaining_s = item_s * remaining_items
         if remaining_s > ANNOUNCED_S:
@@ -549,18 +587,19 @@ class _Display:
         """Draw a row for each selected bar, once a bar has lasted `DELAY_S`."""
         from rich import progress_bar, table, text
 
-        # A narrow terminal shortens descriptions first, then bars. The remaining time
-        # always stays complete.
-        lines = table.Table.grid(padding=(0, 1), expand=True)
-        for ratio in (3, 1, None):
-            lines.add_column(ratio=ratio, no_wrap=not ratio)
+        # The columns are description, bar and status. A narrow terminal shortens the
+        # description first, then the bar. The status always stays complete.
+        grid = table.Table.grid(padding=(0, 1), expand=True)
+        grid.add_column(ratio=3)
+        grid.add_column(ratio=1)
+        grid.add_column(no_wrap=True)
         if not any(bar.elapsed_s > DELAY_S for bar in list(self.bars)):
-            return lines
+            return grid
         for bar in self.select_bars():
             label = text.Text(bar.label, no_wrap=True, overflow="ellipsis")
             gauge = progress_bar.ProgressBar(bar.total, bar.items) if bar.total else ""
-            lines.add_row(label, gauge, bar.pace)
-        return lines
+            grid.add_row(label, gauge, bar.status)
+        return grid
 
 
 _display_on = lru_cache(1)(_Display)
@@ -575,9 +614,13 @@ def _stderr() -> Any:
 
 @lru_cache(1)
 def _console_on(stream: Any) -> Any:
-    """Return the console that writes to stderr, the same object for the same stream.
+    """Return the console that writes to stderr.
 
-    Messages appear above the bars only if the console of the bars writes them.
+    Messages appear above the bars only if both use the same console. The cache returns
+    the same console as long as stderr is the same stream.
+
+    Args:
+        stream: Current stderr. Only the cache uses this argument.
     """
     from rich.console import Console
 

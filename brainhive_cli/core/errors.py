@@ -1,5 +1,6 @@
-"""Errors that end a command, with their exit codes and hints, and the signals that
-interrupt it.
+"""Errors and signals that end a command, with exit codes and hints.
+
+A hint is a line of advice: what the user can do about an error.
 """
 
 import errno
@@ -19,14 +20,15 @@ from types import FrameType
 from typing import Any
 
 ERROR_NUMBER_TEXT = r"\(os error (\d+)\)|unable to (?:mmap|open|stat) .*\((\d+)\)"
-"""Pattern of the messages by which safetensors, which is written in Rust, and torch
-report an error of the operating system.
+"""Pattern of an error number (errno) in a message. safetensors, which is written in
+Rust, and torch report errors of the operating system by such messages.
 """
 JOB_ID_VARIABLE = "BRAINHIVE_JOB"
 """Environment variable with the scheduler's id of a task on a cluster. The job script
 sets this variable.
 """
 CONTINUE_HINT = "run the same command again to continue"
+"""Hint after a command that stopped early, because its finished work is kept."""
 INTERRUPTED_EXIT_CODE = 130
 """Exit code of a command that Ctrl-C, SIGTERM or SIGHUP stopped. Shells use the same
 code (128 + SIGINT).
@@ -59,7 +61,8 @@ class Line:
 
     Attributes:
         command: Name of the subcommand.
-        arguments: Arguments of the subcommand, as `join_words` takes them.
+        arguments: Arguments of the subcommand: texts, and tuples (key, value) for
+            flags (see `join_words`).
     """
 
     def __init__(self, command: str, *arguments: Any) -> None:
@@ -68,23 +71,23 @@ class Line:
 
     def __str__(self) -> str:
         """Write the command line, completed by the user's arguments if possible."""
-        # Outside a command there is no completion, and a completion may fail. The error
-        # with this hint must be shown in both cases.
+        # Outside a command, the stack of completions is empty. A completion may also
+        # raise an error. The hint is then shown without the user's arguments.
         with suppress(Exception):
-            return _line_completions[-1](self).plain
-        return self.plain
+            return _line_completions[-1](self).base_text
+        return self.base_text
 
     @property
-    def plain(self) -> str:
-        """Command line with its own arguments only."""
+    def base_text(self) -> str:
+        """Command line without the user's arguments."""
         arguments = ["brainhive", self.command]
         arguments += self.arguments
         return join_words(arguments)
 
 
 SUGGESTED = "suggested"
-"""Mark of a key that a suggested command line contains only if its recipe does not set
-the key.
+"""Third element of an argument `(key, value, SUGGESTED)` of a `Line`. The argument is
+left out if the recipe of the suggested command sets the key itself.
 """
 Hint = str | Line
 """Advice in one line: a text or a command line."""
@@ -93,12 +96,12 @@ RECIPE_KEY = re.compile(r"\b[a-z_]+(?:\.\w+)+(?==)")
 CLAUSE_SEPARATOR = re.compile(r"((?:;|,)? or |; |, )(?![^\[{(]*[\]})])")
 """Pattern of the text between two clauses of a hint, outside of brackets."""
 _key_checks: list[Callable[[str], bool]] = []
-"""Stack of functions that return True if the current recipe has a key. The last
-function applies, in all threads.
+"""Stack of functions that return True if the current recipe has a dotted key. All
+threads use the last function.
 """
 _line_completions: list[Callable[[Line], Line]] = []
-"""Stack of functions that add the user's arguments to a command line. The last function
-applies, in all threads.
+"""Stack of functions that add the user's arguments to a command line. All threads use
+the last function.
 """
 
 
@@ -107,7 +110,8 @@ def complete_lines(complete: Callable[[Line], Line]) -> Iterator[None]:
     """Apply a function to each command line that is written inside the block.
 
     Args:
-        complete: Function that returns the line with further arguments.
+        complete: Function that takes a command line, and returns the line with the
+            user's arguments.
     """
     _line_completions.append(complete)
     try:
@@ -120,8 +124,8 @@ def complete_lines(complete: Callable[[Line], Line]) -> Iterator[None]:
 def filter_hints(has_key: Callable[[str], bool]) -> Iterator[None]:
     """Drop the clauses of hints that set a key which the current recipe lacks.
 
-    Hints that are read inside the block are filtered. If an error ends the block, its
-    hint stays filtered afterwards.
+    The filter applies to hints that are read inside the block. If an error ends the
+    block, the hint of this error stays filtered afterwards.
 
     Args:
         has_key: Function that returns True if the recipe has a dotted key.
@@ -138,7 +142,17 @@ def filter_hints(has_key: Callable[[str], bool]) -> Iterator[None]:
 
 
 def _drop_unknown_keys(hint: str) -> str:
-    """Drop the clauses of a hint that set a key which the current recipe lacks."""
+    """Drop the clauses of a hint that set a key which the current recipe lacks.
+
+    The current recipe is the recipe of the innermost `filter_hints` block. Outside of
+    such a block, the hint is returned unchanged.
+
+    Args:
+        hint: Hint, whose clauses are separated by "or", commas or semicolons.
+
+    Returns:
+        The remaining clauses with their separators. General advice if none remains.
+    """
     if not _key_checks:
         return hint
     has_key = _key_checks[-1]
@@ -149,6 +163,8 @@ def _drop_unknown_keys(hint: str) -> str:
     pieces = CLAUSE_SEPARATOR.split(hint)
     clauses = pieces[::2]
     separators = [""] + pieces[1::2]
+
+    # keep the clauses whose keys the recipe has
     text = ""
     for separator, clause in zip(separators, clauses, strict=True):
         if not all(map(has_key, RECIPE_KEY.findall(clause))):
@@ -161,11 +177,13 @@ def join_words(arguments: Iterable[Any]) -> str:
     """Write a command line as a user types it.
 
     Args:
-        arguments: Arguments in their order. A path, switch or override is written
-            unchanged. A tuple (key, value) becomes a flag. It becomes an override if a
-            value is a part with settings, such as `{kind: ridge, alpha: 1}`. The value
-            may be a list. A key with an empty value is left out. A third element of the
-            tuple (`SUGGESTED`) is ignored.
+        arguments: Arguments in their order. There are two types:
+
+            - A path, switch or override is written unchanged.
+            - A tuple (key, value) becomes a flag, such as `--seeds 1,2`. The value may
+              be a list. If an item of the value is a part with settings, such as
+              `{kind: ridge, alpha: 1}`, the tuple becomes an override. If the value is
+              empty, the tuple is left out. A third element (`SUGGESTED`) is ignored.
 
     Returns:
         The command line, quoted for a shell.
@@ -176,13 +194,13 @@ def join_words(arguments: Iterable[Any]) -> str:
             typed_words.append(str(argument))
             continue
 
-        # a key without a value
+        # a flag without a value is left out
         key, value = argument[:2]
         if not value:
             continue
 
-        # A flag splits its value at commas. A part with settings contains commas, so it
-        # is written as an override.
+        # A flag splits its value at commas. The settings of a part are separated by
+        # commas too, so a part with settings is written as an override.
         has_several = isinstance(value, list | tuple)
         texts = [str(item) for item in value] if has_several else [str(value)]
         if any(text.startswith("{") for text in texts):
@@ -194,7 +212,7 @@ def join_words(arguments: Iterable[Any]) -> str:
 
 
 def write_value(value: Any) -> str:
-    """Write a value as YAML in one line, as an override takes it."""
+    """Write the value of an override `key=value`, as YAML in one line."""
     import yaml
 
     # The width prevents line breaks. PyYAML ends a bare scalar with "...".
@@ -248,8 +266,8 @@ class RecipeError(BrainhiveError):
 
 
 class DamagedStore(BrainhiveError):
-    """Rows of a store that changed after they were written. No result is computed from
-    a store with such rows.
+    """Rows of a store (an HDF5 file of signals or embeddings) that changed after they
+    were written. No result is computed from a store with such rows.
     """
 
 
@@ -292,13 +310,15 @@ class DeviceError(BrainhiveError):
 
 
 class LostProcess(BrainhiveError):
-    """The loss of another process of the launch. The error of that process is the
-    cause.
+    """An error of this process because another process of the same launch has ended.
+
+    A launch is a group of processes that share the work of a command. The other process
+    reports the cause.
     """
 
 
 class Unfinished(Exception):
-    """The result of a check for finished work if some of the work is still to do."""
+    """Signal from a check for finished work that some of the work is still to do."""
 
 
 def require_kind(name: str, value: object, kind: type, hint: str) -> None:
@@ -306,7 +326,7 @@ def require_kind(name: str, value: object, kind: type, hint: str) -> None:
 
     Args:
         name: Name of the argument.
-        value: Its value.
+        value: Value of the argument.
         kind: Allowed type.
         hint: Advice for the error.
 
@@ -337,8 +357,10 @@ def find_error(act: Callable[[], object]) -> BrainhiveError | None:
 
 @contextmanager
 def naming(source: object) -> Iterator[None]:
-    """Put the name of the source, such as a file, before the message of an error that
-    the block raises.
+    """Put the name of a source before the message of an error that the block raises.
+
+    Args:
+        source: Source of the error, such as a file.
     """
     try:
         yield
@@ -350,8 +372,8 @@ def naming(source: object) -> Iterator[None]:
 def guess(name: str, names: Iterable[str], prefix: str = "") -> str:
     """Write the beginning of a hint that suggests the most similar valid name.
 
-    Upper and lower case do not matter. Names that begin with the written name count as
-    similar, however long they are.
+    Upper and lower case do not matter. A valid name that begins with the invalid name
+    counts as similar, whatever its length.
 
     Args:
         name: Invalid name, as the user wrote it.
@@ -359,25 +381,32 @@ def guess(name: str, names: Iterable[str], prefix: str = "") -> str:
         prefix: Text before the suggested name, such as the section of a recipe key.
 
     Returns:
-        A question with a space at its end. Empty if no valid name is similar.
+        The question "did you mean NAME? ", with a space at its end. Empty if no valid
+        name is similar.
     """
     written_name = name.casefold()
     names_by_folded = {valid_name.casefold(): valid_name for valid_name in names}
-    continuations = [
-        folded
-        for folded in names_by_folded
-        if len(written_name) > 2 and folded.startswith(written_name)
-    ]
-    similar_names = continuations or get_close_matches(written_name, names_by_folded)
+
+    # Take the names that begin with the written name. Otherwise, take the names with
+    # similar spelling. One or two letters are the beginning of too many names.
+    similar_names = []
+    if len(written_name) > 2:
+        for folded in names_by_folded:
+            if folded.startswith(written_name):
+                similar_names.append(folded)
+    if not similar_names:
+        similar_names = get_close_matches(written_name, names_by_folded)
     if not similar_names:
         return ""
+
     nearest = max(similar_names, key=partial(_compare_names, written_name))
     return f"did you mean {prefix}{names_by_folded[nearest]}? "
 
 
 def _compare_names(name: str, valid_name: str) -> tuple[float, int]:
-    """Return the similarity of two names, and the length of their longest common part,
-    which breaks ties.
+    """Return the similarity of two names from 0 to 1, and a value that breaks ties.
+
+    That value is the length of the longest text that both names contain.
     """
     matcher = SequenceMatcher(None, name, valid_name)
     return matcher.ratio(), matcher.find_longest_match().size
@@ -386,8 +415,8 @@ def _compare_names(name: str, valid_name: str) -> tuple[float, int]:
 def system_error_number(error: BaseException) -> int | None:
     """Return the errno of an error of the operating system.
 
-    Some libraries raise other exceptions with this number in the message. It is read
-    from there.
+    Some libraries raise other exceptions, whose message contains this number. The
+    number is then read from the message.
 
     Returns:
         The number, or None for any other error.
@@ -403,8 +432,8 @@ def find_rows(
 ) -> list[int | None]:
     """Find the rows of channels or regions by their names.
 
-    An equal name wins. Otherwise a name that differs only in case matches, if there is
-    exactly one.
+    An identical name wins. Otherwise a name matches if it differs only in upper and
+    lower case, and no other name does.
 
     Args:
         requested_names: Names [C] to search for.
@@ -418,8 +447,8 @@ def find_rows(
     Raises:
         RecipeError: if several names match a requested name equally well.
     """
-    # Equal names come first, so that no other requested name takes their rows. A name
-    # that is not unique is left to the search below, which raises the error.
+    # Find identical names first, so that no other requested name takes their rows. If a
+    # name occurs twice, the search below raises the error.
     rows: list[int | None] = []
     for name in requested_names:
         rows.append(names.index(name) if names.count(name) == 1 else None)
@@ -429,11 +458,11 @@ def find_rows(
         if rows[index] is not None:
             continue
         folded_name = name.casefold()
-        matching_rows = [
-            row
-            for row, available_name in enumerate(names)
-            if available_name.casefold() == folded_name and row not in rows
-        ]
+        matching_rows = []
+        for row, available_name in enumerate(names):
+            if available_name.casefold() == folded_name and row not in rows:
+                matching_rows.append(row)
+
         if len(matching_rows) > 1:
             matching_names = ", ".join(names[row] for row in matching_rows)
             raise RecipeError(
@@ -448,7 +477,14 @@ def find_rows(
 
 @contextmanager
 def remember_interrupts() -> Iterator[None]:
-    """Remember the signals that interrupt the command, or ask it to stop, in the block.
+    """Handle the signals that end a command early, inside the block.
+
+    There are two kinds of signals:
+
+    - `INTERRUPT_SIGNALS` raise KeyboardInterrupt at once. `raise_if_interrupted` raises
+      it again if a library has lost it.
+    - SIGUSR1, and SIGTERM in a job of a cluster, ask the command to stop later.
+      `is_asked_to_stop` then returns True.
 
     Python delivers signals to the main thread only, so the block changes nothing in
     other threads. A signal that was ignored before stays ignored, such as SIGHUP under
@@ -485,7 +521,8 @@ def remember_interrupts() -> Iterator[None]:
     elif JOB_ID_VARIABLE in os.environ:
         handlers[signal.SIGTERM] = handlers[signal.SIGUSR1]
 
-    # Python would print an interrupt in a destructor. It is raised later instead.
+    # Python prints an interrupt that is raised in a destructor, and continues. Hide
+    # this output, because `raise_if_interrupted` raises the interrupt again.
     previous_handlers = set_handlers(handlers)
     previous_hook = sys.unraisablehook
 
@@ -512,7 +549,8 @@ def set_handlers(handlers: Mapping[int, Any]) -> dict[int, Any]:
     """Set the handlers of signals, except for signals that are ignored.
 
     Args:
-        handlers: New handlers by signal number. The handler None is skipped.
+        handlers: New handlers by signal number. A signal with the handler None keeps
+            its handler.
 
     Returns:
         The previous handlers of the changed signals.
@@ -520,7 +558,7 @@ def set_handlers(handlers: Mapping[int, Any]) -> dict[int, Any]:
     previous_handlers = {}
     for number, handler in handlers.items():
         current_handler = signal.getsignal(number)
-        # None stands for a handler written in C, which Python cannot set again
+        # `getsignal` returned None for a handler written in C, which Python cannot set
         if handler is not None and current_handler is not signal.SIG_IGN:
             previous_handlers[number] = current_handler
             signal.signal(number, handler)
@@ -550,7 +588,10 @@ def raise_if_interrupted() -> None:
 
 
 def is_asked_to_stop() -> bool:
-    """Return True if a signal asked this process to stop where it can continue."""
+    """Return True if a signal asked this process to stop.
+
+    The process may stop at a point from which the same command can continue later.
+    """
     return _is_stop_requested.is_set()
 
 
@@ -564,7 +605,7 @@ def raise_if_asked_to_stop() -> None:
     """
     if _is_stop_requested.is_set():
         raise BrainhiveError(
-            "stopped by a signal, such as a cluster sends before the time limit",
+            "stopped by a signal (SIGUSR1 or SIGTERM), which asked for an early end",
             CONTINUE_HINT,
             STOPPED_EXIT_CODE,
         )

@@ -16,14 +16,14 @@ RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
 """Pattern of a range of numbers, such as `1-4`."""
 
 MAX_NUMBERS = 10_000
-"""Largest length of a list of numbers. No study has so many seeds or subjects."""
+"""Largest length of a list of numbers. No study has more seeds or subjects."""
 
 
 def split_commas(value: Any) -> Any:
-    """Return a list from a text such as `a,b`, so that flags and overrides do not need
-    brackets.
+    """Split a text such as `a,b` into a list.
 
-    A list and None are returned unchanged. Any other value becomes a list of length 1.
+    Flags and overrides therefore do not need brackets. A list and None are returned
+    unchanged. Any other value becomes a list of length 1.
     """
     if isinstance(value, str):
         items = [item.strip() for item in value.split(",")]
@@ -32,9 +32,9 @@ def split_commas(value: Any) -> Any:
 
 
 def read_ranges(value: Any) -> Any:
-    """Return a list of numbers from a text such as `1-4,7`.
+    """Split a text such as `1-4,7` into a list, and expand the ranges to numbers.
 
-    Items that are not ranges are returned unchanged.
+    Items that are not ranges stay unchanged. The type of the key checks them later.
     """
     items = split_commas(value)
     if not isinstance(items, list | tuple):
@@ -58,14 +58,16 @@ def _require_unique(value: list[Any]) -> list[Any]:
     if not value:
         raise ValueError("the list is empty; name at least one value")
     if len(set(value)) < len(value):
-        raise ValueError("a value is there twice; name each value once")
+        raise ValueError("the list contains a value twice; name each value once")
     return value
 
 
 def _check_pattern(value: str) -> str:
     """Raise an error if a pattern is absolute, or has `**` inside a name."""
     if os.path.isabs(value):
-        raise ValueError("is an absolute path; write the path from its root folder")
+        raise ValueError(
+            "the pattern is an absolute path; write it relative to the root folder"
+        )
     if any("**" in name and name != "**" for name in value.split("/")):
         raise ValueError("** stands for whole folders, as in **/name")
     return value
@@ -75,23 +77,31 @@ Pattern = Annotated[str, AfterValidator(_check_pattern)]
 """Pattern of files below a folder, with the wildcards of a shell."""
 
 NameList = Annotated[list[str], BeforeValidator(split_commas)]
+"""List of names, such as `a,b`."""
 
 
 def _take_single_run(value: Any) -> Any:
-    """Return the only item of a list, or any other value unchanged."""
-    if isinstance(value, list) and len(value) > 1:
+    """Return the only item of a list. Any value that is not a list stays unchanged."""
+    if not isinstance(value, list) or not value:
+        return value
+    if len(value) > 1:
+        names = ", ".join(map(str, value))
         raise RecipeError(
-            f"{len(value)} runs: {', '.join(map(str, value))}", "name a single run"
+            f"{len(value)} runs instead of a single run: {names}", "name a single run"
         )
-    return value[0] if isinstance(value, list) and value else value
+    return value[0]
 
 
 OneRun = Annotated[str | None, BeforeValidator(_take_single_run)]
-"""Single run. The command line gives it as a list, because its name needs no flag."""
+"""Name of a single run. The command line passes a list, because the user may write
+several names without a flag.
+"""
 
 UniqueNames = Annotated[NameList, AfterValidator(_require_unique)]
+"""List of at least one name, without repetitions."""
 
 WholeNumber = Annotated[int, Field(ge=0, lt=2**63)]
+"""Number from 0 to the largest integer of 64 bits."""
 
 Numbers = Annotated[
     list[WholeNumber],
@@ -106,7 +116,8 @@ Copies = Annotated[
     Field(
         description="treatment of test pictures that are (near-)copies of training "
         "pictures under other names; refuse: leave them out, or stop with an error if "
-        "they are over a fifth; allow: test them, and mark every number",
+        "they are more than a fifth of the test pictures; allow: test them, and mark "
+        "every number",
     ),
 ]
 """Treatment of test pictures that are copies of training pictures."""

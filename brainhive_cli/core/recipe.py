@@ -45,16 +45,17 @@ from brainhive_cli.core.sections import (
 
 M = TypeVar("M", bound=BaseModel)
 SIGNALS = "signals"
-"""First word of the names of signal stores in the digests of a recipe. No recipe key
-names these stores.
+"""First word of the names of signal stores in `Recipe.digests`. No recipe key names
+these stores.
 """
 EMBEDDINGS = "embeddings"
-"""First word of the names of stores with imported vectors in the digests of a recipe.
-"""
+"""First word of the names of stores with imported vectors in `Recipe.digests`."""
 TEXT_KEYS = ("says",)
 """Recipe keys with texts for people. These texts may have several lines."""
 STORE_PREFIXES = (f"{SIGNALS} ", f"{EMBEDDINGS} ")
-"""Beginnings of the names of stores in the digests of a recipe."""
+"""Beginnings of the names of stores in `Recipe.digests`. Other names are the values of
+recipe keys.
+"""
 DEFAULTS_VERSION = 1
 """Version of the default values of all keys. Increase it when a default changes,
 because fingerprints only contain the values that differ from the defaults.
@@ -104,7 +105,12 @@ class Paths(Section):
     def _validate_folders(cls, fields: Any, handler: Any) -> Self:
         """Accept `pathlib.Path` values, and turn errors of pydantic into a RecipeError.
 
-        `validate` does the same for recipes. Python code may make these objects itself.
+        The function `validate` turns the errors of whole recipes. Python code may make
+        `Paths` without a recipe.
+
+        Args:
+            fields: Folders by name, or an object of this class.
+            handler: Function of pydantic that makes the object from the fields.
         """
         if isinstance(fields, Mapping):
             fields = dict(fields)
@@ -120,7 +126,7 @@ class Paths(Section):
     def under_home(
         self, name: Literal["data", "embeddings", "signals", "runs", "latents"]
     ) -> Path:
-        """Return the path of one of the folders."""
+        """Return the path of a folder, such as "data", below home."""
         return home_folder().joinpath(getattr(self, name))
 
     def dataset(self, name: str, root: str = "") -> Path:
@@ -226,12 +232,14 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _copy_mixed_precision(cls, fields: Any) -> Any:
-        """Copy `run.mixed_precision` to the precision of the recipe.
+        """Copy `run.mixed_precision` to the key `precision` of the recipe.
 
-        The precision changes the results, so it must be part of the fingerprint.
+        The precision changes the results, so it must be part of the fingerprint, which
+        does not contain the section `run`.
         """
         run = fields.get("run") if isinstance(fields, Mapping) else None
         mixed = run.get("mixed_precision") if isinstance(run, Mapping) else None
+        # YAML reads a bare `no` as False
         if mixed is not False and mixed not in ("no", "bf16"):
             return fields
 
@@ -250,12 +258,13 @@ class Recipe(Section):
         return False
 
     def fingerprint(self) -> str:
-        """Return the fingerprint of the recipe and of the contents that it names.
+        """Return a hash of the recipe and of the files to which the recipe refers.
 
         Only values that differ from the defaults count, without the keys in
-        `FINGERPRINT_EXCLUDE`. A new key therefore changes the fingerprints of those
-        recipes only that set it. A path or reference with a digest is replaced by the
-        digest. Other paths below home are written relative to home.
+        `FINGERPRINT_EXCLUDE`. If a later version adds a key, a recipe that does not set
+        this key keeps its fingerprint. If a path or reference has a digest (a hash of
+        its content), the digest replaces it. Other paths below home are written
+        relative to home.
 
         Returns:
             10 hexadecimal digits.
@@ -273,12 +282,14 @@ class Recipe(Section):
             if value or name not in excluded
         }
 
-        # A path or reference with its default value is not among the fields, so the
-        # digests count separately. Stores count with their names.
-        contents = sorted(
-            (name if name.startswith(STORE_PREFIXES) else "", digest)
-            for name, digest in self.digests.items()
-        )
+        # The fields do not contain a path or reference that has its default value, so
+        # its digest is listed separately. A store is listed with its name. The name of
+        # a path is left out, because the same content may have another path elsewhere.
+        contents = []
+        for name, digest in self.digests.items():
+            is_store = name.startswith(STORE_PREFIXES)
+            contents.append((name if is_store else "", digest))
+        contents.sort()
         portable_fields = make_portable(_insert_digests(fields, self.digests))
         document = [DEFAULTS_VERSION, portable_fields, contents]
         return documents.digest_text(json.dumps(document, sort_keys=True))[:10]
@@ -291,18 +302,19 @@ class Recipe(Section):
     def set_key(cls, fields: dict[str, Any], key: str, value: Any) -> None:
         """Set a dotted key in the fields of a recipe.
 
-        Flags, overrides and sweeps use this. Missing sections are added. A new `kind`
-        removes the settings of the previous kind.
+        Flags, overrides and sweeps set their keys with this function. Missing sections
+        are added. A new `kind` removes the settings of the previous kind.
 
         Args:
-            fields: Values by key, which are changed in place.
-            key: Dotted key. A number in it is an index of a list.
+            fields: Nested values by key, which are changed in place.
+            key: Dotted key, such as `train.lr`. A number in it is an index of a list.
             value: New value.
 
         Raises:
             RecipeError: if a list is too short for an index.
         """
-        # If the default is a mapping, the key is set in a copy of the default.
+        # If the outermost section is not set and its default is a mapping, set the key
+        # in a copy of the default.
         top_key, dot, _ = key.partition(".")
         field = cls.model_fields.get(top_key)
         if dot and top_key not in fields and field and isinstance(field.default, dict):
@@ -331,12 +343,13 @@ class Recipe(Section):
     def drop_replaced(cls, fields: dict[str, Any], layer: Mapping[str, Any]) -> None:
         """Remove fields that cannot be combined with the keys of a recipe file.
 
-        The base class removes nothing. A key that the file sets itself does not need to
-        be removed, because the file's value replaces it.
+        The base class removes nothing. A subclass may override this method. It does not
+        need to remove a key that the file sets itself, because the file's value
+        replaces the previous value.
 
         Args:
-            fields: Fields from the extended recipes, which are changed in place.
-            layer: Keys of the recipe file.
+            fields: Values by key from the extended recipes, which are changed in place.
+            layer: Values by key of the recipe file.
         """
 
     @classmethod
@@ -393,8 +406,8 @@ class Recipe(Section):
 
 
 BaseRecipe = Recipe
-"""Second name of the base class for modules of commands, whose own recipe class is
-called `Recipe`.
+"""Second name of the base class. The module of each command calls its own recipe class
+`Recipe`, so it imports the base class under this name.
 """
 
 
@@ -411,7 +424,7 @@ class FileRecipe(Recipe):
 class TrainedRunRecipe(Recipe):
     """Base class for recipes of commands that evaluate a run of train-align.
 
-    The override `run=FOLDER` is short for `align_run=FOLDER`.
+    The override `run=FOLDER` is short for `align_run=FOLDER`, the key with the run.
     """
 
     @classmethod
@@ -438,7 +451,7 @@ def _refuse_bad_text(value: Any, key: str = "recipe") -> None:
 
     Args:
         value: Value of a key. Sections and lists are checked recursively.
-        key: Key, for the error message.
+        key: Key of the value, for the error message.
 
     Raises:
         RecipeError: if a text is invalid. The message names the key.
@@ -457,7 +470,12 @@ def _refuse_bad_text(value: Any, key: str = "recipe") -> None:
 
 
 def _insert_digests(value: Any, digests: Mapping[str, str]) -> Any:
-    """Replace every text that has a digest by the digest, recursively."""
+    """Replace the texts in nested lists and dictionaries by their digests.
+
+    Args:
+        value: Value of a recipe key.
+        digests: Digests by text. Other texts stay unchanged.
+    """
     if isinstance(value, dict):
         return {key: _insert_digests(item, digests) for key, item in value.items()}
     if isinstance(value, list):
@@ -466,13 +484,13 @@ def _insert_digests(value: Any, digests: Mapping[str, str]) -> Any:
 
 
 def validate(model: type[M], fields: Mapping[str, Any], section: str = "") -> M:
-    """Make a model of pydantic from fields, with errors of one line.
+    """Make a recipe or section from its fields, with error messages of one line.
 
     Args:
-        model: Class of the model.
+        model: Class of the recipe or section, a model of pydantic.
         fields: Values by key.
-        section: Dotted key of the model in its recipe, for error messages. Empty for a
-            whole recipe.
+        section: Dotted key of the section in its recipe, for error messages. Empty for
+            a whole recipe.
 
     Raises:
         RecipeError: if a key or value is invalid.
@@ -489,18 +507,22 @@ def _describe_problem(
     """Describe the first problem of a validation in one line, with a hint.
 
     Args:
-        model: Validated class.
+        model: Class of the recipe or section that was validated.
         error: Error of pydantic, which lists all problems.
-        section: Dotted key of the model in its recipe. Empty for a whole recipe.
+        section: Dotted key of the section in its recipe. Empty for a whole recipe.
+
+    Returns:
+        The error, which the caller raises.
     """
-    # Pydantic adds steps with brackets to the location, such as `function-after[…]`.
+    # The location of a problem is a list of keys and list indices. Pydantic adds steps
+    # with brackets, such as `function-after[…]`.
     problem = error.errors()[0]
     steps = [step for step in map(str, problem["loc"]) if "[" not in step]
     key = _join_keys(section, *steps)
     if not key.isprintable():  # a key of a mapping may be any text
         key = repr(key)
 
-    # unknown key
+    # the key is unknown
     if problem["type"] == "extra_forbidden":
         *outer_steps, unknown_key = problem["loc"]
         inner_model, inner_keys = _find_section(model, outer_steps)
@@ -514,7 +536,7 @@ def _describe_problem(
             f"{suggestion}valid keys: {', '.join(known_keys)}",
         )
 
-    # Invalid value. Pydantic puts a prefix before the messages of our own checks.
+    # The value is invalid. Pydantic puts a prefix before messages of our own checks.
     reason = problem["msg"].removeprefix("Value error, ")
     hint = _write_example(model, problem, section)
     return RecipeError(
@@ -535,7 +557,7 @@ def _find_section(
 
     Args:
         model: Class of the outermost section.
-        location: Location, as pydantic gives it.
+        location: Keys and list indices that lead to the error, from pydantic.
 
     Returns:
         The class of the innermost section, and the keys that lead to it.
@@ -545,7 +567,7 @@ def _find_section(
         field = model.model_fields.get(str(step))
         if field is None:
             continue
-        # the type is a section, or a union such as `Section | None`
+        # the type of a field may be a section, or a union such as `Section | None`
         annotations = [field.annotation]
         annotations += get_args(field.annotation)
         for annotation in annotations:
@@ -556,18 +578,18 @@ def _find_section(
 
 
 def _write_example(model: type[BaseModel], problem: ErrorDetails, section: str) -> str:
-    """Write a hint with valid values of the key of a problem.
+    """Write a hint with valid values of a key, such as `as in train.lr=0.001`.
 
     Args:
-        model: Validated class.
-        problem: Problem, as pydantic describes it.
-        section: Dotted key of the model in its recipe. Empty for a whole recipe.
+        model: Class of the recipe or section that was validated.
+        problem: Problem of the key, as pydantic describes it.
+        section: Dotted key of the section in its recipe. Empty for a whole recipe.
 
     Returns:
-        The examples of the field, its default, or its first allowed value. Empty if
-        there is none.
+        The hint. It contains the examples of the field, its default, or its first
+        allowed value. Empty if no valid value is known.
     """
-    # the innermost section, and the key in it
+    # find the innermost section, and the name of the key in this section
     inner_model, inner_keys = _find_section(model, problem["loc"])
     name = ""
     for step in problem["loc"][len(inner_keys) :]:
@@ -576,17 +598,19 @@ def _write_example(model: type[BaseModel], problem: ErrorDetails, section: str) 
             break
     key = _join_keys(section, *inner_keys, name)
 
-    # a section has an invalid value as a whole
+    # without a name, the section itself has an invalid value, such as a number
     if not name:
         if problem["type"].startswith("model"):
             known_keys = ", ".join(inner_model.model_fields)
             return f"as in {key}.KEY=VALUE, with the keys {known_keys}"
         return ""
 
+    # take the examples of the field, or a default that is a number or text
     field = inner_model.model_fields[name]
     values = list(field.examples or [])
     default = field.get_default(call_default_factory=True, validated_data={})
-    if not values and default != "" and type(default) in (int, float, str):
+    is_example = type(default) in (int, float, str) and default != ""
+    if not values and is_example:
         values = [default]
     if not values:
         # pydantic writes the allowed values as text: "'a', 'b' or 'c'"
@@ -594,7 +618,8 @@ def _write_example(model: type[BaseModel], problem: ErrorDetails, section: str) 
         values = re.findall(r"'([^']*)'", expected)[:1]
     if not values:
         return ""
-    return f"as in {', '.join(f'{key}={value}' for value in values)}"
+    examples = [f"{key}={value}" for value in values]
+    return f"as in {', '.join(examples)}"
 
 
 def shipped_recipes() -> Path:
@@ -605,29 +630,35 @@ def shipped_recipes() -> Path:
 def find_recipe(command: str, name: str | None) -> Path:
     """Find the file of a recipe.
 
+    A file of the user wins over a shipped recipe of the same name.
+
     Args:
         command: Name of the subcommand.
-        name: File, shipped folder that contains a recipe of the command, or shipped
-            recipe without `.yaml`. None for the default recipe of the command. A file
-            of the user wins over a shipped recipe of the same name.
+        name: Path of a file, name of a shipped folder that contains a recipe of the
+            command, or name of a shipped recipe without `.yaml`. None stands for the
+            default recipe of the command.
 
     Raises:
         RecipeError: if there is no such recipe.
     """
     root = shipped_recipes()
-    file = f"{command}.yaml"
+    file_name = f"{command}.yaml"
     if name is None:
-        return root / file
+        return root / file_name
+
+    # a file of the user, or a shipped recipe
     shipped_name = name.replace("_", "-")
-    shipped_files = [root / shipped_name / file, root / f"{shipped_name}.yaml"]
+    shipped_files = [root / shipped_name / file_name, root / f"{shipped_name}.yaml"]
     for candidate in [Path(name)] + shipped_files:
         # Path.is_file raises an error if the name is too long
         if os.path.isfile(candidate):
             return candidate
 
     # no such recipe: suggest the most similar name
-    folders = [path.parent for path in sorted(root.rglob(file)) if path.parent != root]
-    names = [folder.relative_to(root).as_posix() for folder in folders]
+    names = []
+    for path in sorted(root.rglob(file_name)):
+        if path.parent != root:
+            names.append(path.parent.relative_to(root).as_posix())
     raise RecipeError(
         f"no recipe {show_value(name)}: neither a file nor a shipped recipe",
         f"{guess(name, names)}shipped for {command}: {', '.join(names) or 'none'}",
@@ -635,11 +666,14 @@ def find_recipe(command: str, name: str | None) -> Path:
 
 
 def recipe_name_of(path: Path) -> str:
-    """Return the name of a recipe, which `recipe_name` keeps.
+    """Return the name under which the key `recipe_name` stores a recipe.
+
+    Args:
+        path: File of the recipe.
 
     Returns:
-        The shipped folder for a shipped recipe, such as `papers/nice`. The path from
-        home for any other file. Empty for the default recipe of a command.
+        For a shipped recipe, its shipped folder, such as `papers/nice`. For the default
+        recipe of a command, an empty text. For any other file, its path from home.
     """
     root = shipped_recipes().resolve()
     if path.resolve().is_relative_to(root):
@@ -655,8 +689,9 @@ def read_recipe(path: Path, command: str = "") -> dict[str, Any]:
 
     Args:
         path: File of the recipe.
-        command: Name of the subcommand whose recipe a name after `extends` means. The
-            default is the name of the file without `.yaml`.
+        command: Name of a subcommand. A name after the key `extends` stands for the
+            recipe of this subcommand. The default is the name of the file without
+            `.yaml`.
 
     Returns:
         Values by key, in nested dictionaries.
@@ -677,12 +712,13 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
 
     Args:
         path: File of the recipe.
-        command: Name of the subcommand whose recipe a name after `extends` means. The
-            default is the name of the file without `.yaml`.
+        command: Name of a subcommand. A name after the key `extends` stands for the
+            recipe of this subcommand. The default is the name of the file without
+            `.yaml`.
 
     Returns:
-        The keys that each file sets itself, by the path of the file. The first file is
-        `path`, and each file is followed by the recipe that it extends.
+        The values by key that each file sets itself, by the path of the file. The first
+        file is `path`, and each file is followed by the file that it extends.
 
     Raises:
         RecipeError: if a file is not valid YAML, is not a mapping, contains a key
@@ -701,13 +737,15 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
         document = documents.read(file, kind, "fix the file", RecipeError, is_yaml=True)
         fields = document or {}
         base = fields.pop("extends", None)
-        # An extended recipe may come from a run folder. These keys describe that run.
+        # An extended recipe may be the recipe of a run. The keys below describe that
+        # run, and not the new recipe.
         if fields_by_file:
             fields.pop("recipe_name", None)
             fields.pop("digests", None)
         fields_by_file[file] = fields
 
-        # the recipe that this file extends: a file in the same folder, or a name
+        # continue with the recipe that this file extends: a file in the same folder, or
+        # the name of a recipe
         if base is None:
             return fields_by_file
         if not isinstance(base, str):
@@ -726,9 +764,9 @@ def parse_value(text: str, override: str) -> Any:
     """Read the value of an override as YAML.
 
     Args:
-        text: Value. A text that begins with a special character of YAML, such as the
-            pattern `*.tsv`, is returned unchanged.
-        override: Whole override, for the error message.
+        text: Value of the override. A text that begins with a special character of
+            YAML, such as the pattern `*.tsv`, is returned unchanged.
+        override: Whole override `key=value`, for the error message.
 
     Raises:
         RecipeError: if the value is not valid YAML.
@@ -749,22 +787,26 @@ def _to_index(section: dict[str, Any] | list[Any], step: str, key: str) -> Any:
     """Return a step of a dotted key as the key of a section or the index of a list.
 
     Args:
-        section: Section or list.
-        step: Step, a name or number.
+        section: Section or list that contains the step.
+        step: Step between two dots of the key, a name or a number.
         key: Whole dotted key, for the error message.
+
+    Returns:
+        The step itself for a section, and an integer for a list.
 
     Raises:
         RecipeError: if the section is a list that is too short for the index.
     """
     if isinstance(section, dict):
         return step
-    if step.isdecimal() and int(step) < len(section):
+    n_items = len(section)
+    if step.isdecimal() and int(step) < n_items:
         return int(step)
+    hint = "the list is empty: set the whole list"
+    if section:
+        hint = f"write a number from 0 to {n_items - 1}"
     raise RecipeError(
-        f"{key}: {step!r} is not an index of a list of {len(section)}",
-        f"write a number from 0 to {len(section) - 1}"
-        if section
-        else "the list is empty: set the whole list",
+        f"{key}: {step!r} is no index of a list of length {n_items}", hint
     )
 
 

@@ -18,26 +18,33 @@ from brainhive_cli.core.errors import RecipeError, guess
 def merge_with_default(default: Any, value: Any, merges_all: bool = False) -> Any:
     """Merge a part or section with its default value.
 
-    Keys that the value does not set keep their default. A part of another kind than the
-    default is not merged, because its settings are others.
+    A section is a block of a recipe, such as `train`. A part is a section whose key
+    `kind` selects an implementation. Keys that the value does not set keep their
+    default. If the value is a part of another kind than the default, it is not merged,
+    because other kinds have other settings.
 
     Args:
         default: Default value: a section, or a part such as `{kind: nice, dropout:
             0.4}`. Any other default is replaced by the value.
-        value: Value in the recipe: a mapping, or the kind of a part. Any other value
-            replaces the default.
-        merges_all: If True, merge any two mappings, and accept a default that is the
-            kind of a part only. The files of recipes need this.
+        value: Value in the recipe: a mapping, or only the kind of a part. Any other
+            value replaces the default.
+        merges_all: If True, merge any two mappings, and accept a default that is only
+            the kind of a part. Recipe files that extend each other need this.
 
     Returns:
         The merged value.
     """
-    # only parts and sections are merged
-    if isinstance(default, BaseModel):
+    # write the default as a mapping
+    is_section = isinstance(default, BaseModel)
+    if is_section:
         default = default.model_dump(mode="json", exclude_defaults=True)
     elif merges_all and isinstance(default, str) and isinstance(value, Mapping):
         default = {"kind": default}
-    elif not (isinstance(default, Mapping) and (merges_all or "kind" in default)):
+
+    # only sections and parts are merged
+    if not isinstance(default, Mapping):
+        return value
+    if not (is_section or merges_all or "kind" in default):
         return value
 
     # another kind does not have the settings of the default
@@ -61,10 +68,10 @@ def is_same_kind(kind: Any, other_kind: Any) -> bool:
 
 
 class Section(BaseModel):
-    """Base class of recipes, their sections and parts.
+    """Base class of recipes, and of the sections and parts of recipes.
 
-    Its objects cannot be changed, and unknown keys are errors. Parts and sections
-    inside it are merged with their default values.
+    Objects cannot be changed, and unknown keys are errors. The parts and sections
+    inside an object are merged with their default values.
     """
 
     model_config = ConfigDict(
@@ -74,8 +81,9 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _merge_parts_with_defaults(cls, fields: Any) -> Any:
-        """Merge the parts and sections among the fields with their default values, so
-        that `prior: {depth: 2}` keeps the other settings of the default prior.
+        """Merge the parts and sections among the fields with their default values.
+
+        For example, `prior: {depth: 2}` keeps the other settings of the default prior.
         """
         if not isinstance(fields, Mapping):
             return fields
@@ -90,8 +98,8 @@ class Section(BaseModel):
 def added_field(default: Any, **options: Any) -> Any:
     """Make a field of pydantic for a key that an earlier version did not have.
 
-    Documents contain the key only if its value differs from the default, so that the
-    documents of earlier versions stay the same.
+    A written document contains the key only if its value differs from the default. The
+    documents of earlier versions therefore stay the same.
 
     Args:
         default: Default value.
@@ -101,11 +109,12 @@ def added_field(default: Any, **options: Any) -> Any:
 
 
 def require_names(noun: str, valid_names: Sequence[str]) -> AfterValidator:
-    """Make a validator that raises an error for names that are not valid.
+    """Make a validator of pydantic that raises an error if a name in a list is invalid.
 
     Args:
-        noun: Word for the named object, for the error message, such as "analysis".
-        valid_names: Valid names.
+        noun: Noun for the error message, such as "analysis" if the names are names of
+            analyses.
+        valid_names: Names that the list may contain.
     """
 
     def check(names: list[str]) -> list[str]:
@@ -126,7 +135,7 @@ def refuse_idle(
     reason: str,
     hint: str = "leave it out",
 ) -> None:
-    """Raise an error if a key is set that would have no effect.
+    """Raise an error if the user has set a key that would have no effect.
 
     A key with its default value does not count as set.
 
@@ -141,11 +150,12 @@ def refuse_idle(
             value.
     """
     fields = type(section).model_fields
-    for key in [keys] if isinstance(keys, str) else keys:
+    idle_keys = [keys] if isinstance(keys, str) else keys
+    for key in idle_keys:
         value = getattr(section, key)
         if value != fields[key].get_default(call_default_factory=True):
             if isinstance(value, BaseModel):
                 value = value.model_dump(mode="json")
             raise RecipeError(
-                f"{key} has no effect {reason}, and is set to {show_value(value)}", hint
+                f"{key} has no effect {reason}, but is set to {show_value(value)}", hint
             )

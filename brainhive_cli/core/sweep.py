@@ -1,7 +1,7 @@
 """Variants of a swept recipe, and their collected results.
 
 A sweep compares all combinations of several values. Ablations compare the recipe with
-named changes of it. Each combination or change is a variant.
+named changes of the recipe. Each combination or change is a variant.
 """
 
 import copy
@@ -27,15 +27,15 @@ from brainhive_cli.core.runs import RunFolder
 SHARED_SECTIONS = ("dataset", "paths", "run", "published", "sweep", "ablations")
 """Sections that are the same for all variants of a run."""
 MAX_VARIANTS = 1000
-"""Largest number of variants of a sweep. Each variant is a training of its own, and has
-its own columns in tables.
+"""Largest number of variants of a run. Each variant is trained separately, and has its
+own columns in tables.
 """
 FULL_VARIANT = "full"
-"""Label of the recipe without changes among its ablations."""
+"""Label of the variant without changes, which the ablations are compared with."""
 
 
 def read_sweep(value: Any) -> Any:
-    """Read a sweep, and flatten the sections of overrides.
+    """Flatten the sections of a sweep to dotted keys, and split texts at commas.
 
     For example, `{train: {lr: "1e-3,1e-4"}}` becomes `{train.lr: [1e-3, 1e-4]}`.
     """
@@ -47,7 +47,7 @@ def read_sweep(value: Any) -> Any:
 
 
 def flatten_changes(fields: Any) -> Any:
-    """Flatten the sections of an ablation.
+    """Flatten the sections of an ablation to dotted keys.
 
     For example, `{generator: {text_share: 0}}` becomes `{generator.text_share: 0}`.
     """
@@ -55,9 +55,11 @@ def flatten_changes(fields: Any) -> Any:
 
 
 SweptValues = Annotated[list[Any], Field(min_length=1)]
+"""Values of a key that a sweep compares."""
 Changes = Annotated[
     dict[str, Any], BeforeValidator(flatten_changes), Field(min_length=1)
 ]
+"""Changed values of an ablation by dotted recipe key."""
 
 
 class SweptRecipe(Recipe):
@@ -80,12 +82,14 @@ class SweptRecipe(Recipe):
 
     @model_validator(mode="after")
     def _check_variants(self) -> Self:
-        """Raise an error if sweep and ablations are combined, or are too many."""
+        """Raise an error if the recipe has both sweep and ablations, or if the sweep
+        has more than `MAX_VARIANTS` combinations.
+        """
         if self.sweep and self.ablations:
             raise RecipeError(
                 "the recipe has both sweep and ablations", "make a run of each"
             )
-        # the number is computed first, because the combinations may not fit in memory
+        # compute the number only, because the combinations may not fit in memory
         n_combinations = prod(map(len, self.sweep.values()))
         if n_combinations > MAX_VARIANTS:
             raise RecipeError(
@@ -111,8 +115,8 @@ def make_variants(recipe: R) -> dict[str, R]:
         recipe: Recipe, with or without a sweep or ablations.
 
     Returns:
-        Recipes by label. Without a sweep or ablations, the recipe itself with the
-        label "".
+        Recipes by the label of the variant. If the recipe has neither a sweep nor
+        ablations, the recipe itself with the label "".
 
     Raises:
         RecipeError: if a key is unknown or belongs to `SHARED_SECTIONS`, a value is
@@ -121,7 +125,7 @@ def make_variants(recipe: R) -> dict[str, R]:
     if not recipe.is_swept:
         return {"": recipe}
 
-    # label and changed keys of each variant
+    # list the label and the changed values of each variant
     changes_by_label: list[tuple[str, Mapping[str, Any]]] = []
     if recipe.ablations:
         changes_by_label.append((FULL_VARIANT, {}))
@@ -164,8 +168,8 @@ def select_variant(recipes: Mapping[str, R], variant: str, run: str) -> R:
         run: Name of the run, for the error message.
 
     Raises:
-        RecipeError: if there is no such variant, or the run is a sweep and `variant` is
-            empty. The hint lists the variants.
+        RecipeError: if there is no such variant, or if the run is a sweep and `variant`
+            is empty. The hint lists the variants.
     """
     if variant in recipes:
         return recipes[variant]
@@ -184,10 +188,11 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
         results: Results of the runs, by the label of their variant.
 
     Returns:
-        The measurements. The name of each scope (a group of metrics) begins with the
-        label of its variant. Facts that all variants share are merged.
+        The measurements. A scope is a group of metrics, such as the metrics of a
+        subject. The name of each scope begins with the label of its variant. Facts that
+        all variants share are merged.
     """
-    # metrics by scope, and the missing metrics with the way to get them
+    # collect the metrics by scope, and the reason and remedy of each missing metric
     scopes = {}
     missing: dict[str, str] = {}
     for label, result in results.items():
@@ -195,7 +200,7 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
             scopes[scope(label, name)] = metrics
         missing |= result.metrics.missing
 
-    # run, validation and sources of each variant
+    # collect the facts of each variant: its run, validation and sources
     variants = {}
     for label, result in results.items():
         facts = result.metrics.facts
@@ -203,11 +208,14 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
             run=result.folder.name, validation=facts.validation, sources=facts.sources
         )
 
-    # facts that the variants share
+    # Merge the facts that the variants share: caveats, scope and set-up. All variants
+    # are results of the same command, which has its own class of facts.
     all_facts = [result.metrics.facts for result in results.values()]
+    caveat_lists = [facts.caveats for facts in all_facts]
     scope_texts = [facts.scope for facts in all_facts if facts.scope]
-    shared_facts = type(all_facts[0])(
-        caveats=merge_caveats(*(facts.caveats for facts in all_facts)),
+    facts_class = type(all_facts[0])
+    shared_facts = facts_class(
+        caveats=merge_caveats(*caveat_lists),
         scope=", ".join(dict.fromkeys(scope_texts)),
         set_up=merge_set_ups([facts.set_up for facts in all_facts]),
         variants=variants,
@@ -216,7 +224,7 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
 
 
 def read_sweep_run(folder: RunFolder) -> Measurements:
-    """Read the results of a sweep, and warn of variants that were not compared."""
+    """Read the results of a sweep, and warn if variants were not compared."""
     measurements = folder.measurements()
     for reason in measurements.facts.not_compared:
         console.warn(f"not compared: {reason}")
@@ -224,10 +232,14 @@ def read_sweep_run(folder: RunFolder) -> Measurements:
 
 
 def _write_label(key: str, value: Any) -> str:
-    """Write the label of a value, for the name of a folder.
+    """Write the label of a swept value, which becomes part of the name of a folder.
 
-    A word is its own label, such as `nice`. A number, a boolean or None gets its key,
-    such as `lr=0.1`.
+    The label of a word is the word itself, such as `nice`. The label of a number, a
+    boolean or None contains the key too, such as `lr=0.1`.
+
+    Args:
+        key: Dotted recipe key. The label contains only its last step.
+        value: Value of the key.
     """
     text = _write_text(value)
     is_word = re.match(r"[A-Za-z]", text) and not isinstance(value, bool | None)
@@ -236,7 +248,7 @@ def _write_label(key: str, value: Any) -> str:
 
 def _write_text(value: Any) -> str:
     """Write a value as a text that the name of a folder may contain."""
-    # a part: its kind, then its settings
+    # write the kind of a part first, then its settings
     if isinstance(value, Mapping):
         texts = [_write_text(value["kind"])] if "kind" in value else []
         for key, setting in value.items():

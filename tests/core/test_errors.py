@@ -55,15 +55,15 @@ def test_an_error_is_named_by_what_it_is_of() -> None:
 
 def test_lines_are_completed_by_the_innermost_block() -> None:
     line = Line("embed", "x y")
-    assert str(line) == line.plain == "brainhive embed 'x y'"
+    assert str(line) == line.base_text == "brainhive embed 'x y'"
     with complete_lines(lambda line: Line(line.command, *line.arguments, "--json")):
         with complete_lines(lambda line: Line("other")):
             assert str(line) == "brainhive other"
         assert str(line) == "brainhive embed 'x y' --json"
         # a completion that fails leaves the line as it is
         with complete_lines(lambda line: 1 / 0):  # type: ignore[arg-type,return-value]
-            assert str(line) == line.plain
-    assert str(line) == line.plain
+            assert str(line) == line.base_text
+    assert str(line) == line.base_text
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,7 @@ def test_a_number_in_a_key_is_a_place_in_a_list(tmp_path: Path) -> None:
         with pytest.raises(RecipeError) as caught:
             resolve(key, recipe=path)
         message = caught.value.message
-        assert key.partition("=")[0] in message and "a list of 2" in message
+        assert key.partition("=")[0] in message and "length 2" in message
 
 
 def test_an_override_of_one_knob_keeps_the_others_of_its_places_default() -> None:

@@ -36,7 +36,7 @@ def fetch_line(dataset: str, root: str = "") -> str:
         root: Its folder, where that is not the default.
     """
     # no recipe is for fetch
-    return Line("fetch", dataset, *([f"root={root}"] if root else [])).plain
+    return Line("fetch", dataset, *([f"root={root}"] if root else [])).base_text
 
 
 def find_file(root: Path, pattern: str, way_out: str) -> Path:
