@@ -1,9 +1,10 @@
 """Units of items, over which intervals are computed and labels are exchanged.
 
-An item is a stimulus or a trial that is tested. Items that are alike, such as the
-pictures of a concept, are not independent, and form one unit. A stratum is a group of
-units that are compared only with each other. A part is a stretch of the recording in
-which the labels were interleaved in time.
+An item is a stimulus or a trial that is tested. The label of an item is the picture or
+concept that it is tested for. Permutation tests exchange labels between items. Items
+that are alike, such as the pictures of a concept, are not independent, and form one
+unit. A stratum is a group of units that are compared only with each other. A part is a
+stretch of the recording in which the labels were interleaved in time.
 """
 
 import math
@@ -24,50 +25,53 @@ GroupingCriterion = Literal["concept", "neighbours"]
 are neighbouring clips of a film.
 """
 MAX_CACHED_NUMBERS = 2**24
-"""Largest number of values of permutations that are kept for the next call. They take
-32 MB.
+"""Largest number of values in an array of permutations that is cached. As 16-bit
+integers they take 32 MB.
 """
 NUMBERS_PER_BATCH = 2**22
 """Number of random values that are drawn in one step, which bounds the memory."""
 MIN_UNITS_FOR_POPULATION = 10
-"""Number of units from which results are about units in general. With fewer units they
-are about these units only.
+"""Smallest number of units whose results hold for units in general, such as concepts
+that were not tested. Results of fewer units hold for these units only.
 """
 MIN_UNITS_FOR_INTERVAL = 6
-"""Number of units from which intervals are computed. With five units, the two-sided p
-value of a sign or rank test cannot reach .05.
+"""Smallest number of units for which an interval is computed. With five units, the
+two-sided p value of a sign or rank test cannot reach .05.
 """
 MAX_FILM_BLOCKS = 15
 """Largest number of blocks into which the clips of a split are cut. With 10 to 30
-batches, intervals of a mean have their nominal coverage (Schmeiser 1982, Batch size
-effects in the analysis of simulation output).
+blocks, intervals of a mean have their nominal coverage (Schmeiser 1982, Batch size
+effects in the analysis of simulation output, where blocks are called batches).
 """
 MIN_CLIPS_PER_BLOCK = 60
-"""Smallest number of clips in a block, 120 s in cc2017. Neighbouring blocks of this
-length hardly correlate. If neighbouring clips correlate by .9, six such blocks are
-worth about twenty independent clips, and fewer blocks give intervals whose coverage is
-too low (`benchmarks/simulated_statistics`).
+"""Smallest number of clips in a block. In the data set cc2017 they last 120 s.
+Neighbouring blocks of this length hardly correlate. If neighbouring clips correlate by
+.9, six such blocks are worth about twenty independent clips, and fewer blocks give
+intervals whose coverage is too low (`benchmarks/simulated_statistics`).
 """
 MIN_SUBJECTS_FOR_POPULATION = 5
-"""Number of subjects from which results are about people in general. With fewer
-subjects they are about these subjects only.
+"""Smallest number of subjects whose results hold for people in general. Results of
+fewer subjects hold for these subjects only.
 """
 FOLD_INFLATION = 1.4
-"""Variance of a mean over folds, divided by its estimate from the units. It is larger
-than 1 because the models of the folds share training data. 1.4 is about the largest
-ratio in simulated designs (`benchmarks/simulated_statistics --only pooled_folds`). No
-unbiased estimate of this ratio exists (Bengio and Grandvalet 2004).
+"""Variance of a mean over folds, divided by the estimate of this variance from the
+units. The ratio is larger than 1 because the models of the folds share training data.
+1.4 is about the largest ratio in simulated designs
+(`benchmarks/simulated_statistics --only pooled_folds`). No unbiased estimate of this
+ratio exists (Bengio and Grandvalet 2004).
 """
 
 
 class ExchangeClass(NamedTuple):
     """Units of equal composition, whose labels may be exchanged with each other.
 
+    The items of a unit are sorted into groups. All items of a group were seen by the
+    same subjects in the same part of the recording, so their labels may be exchanged.
+
     Attributes:
-        members: Row numbers [g, m] of the m items of each of the g units. Within a
-            unit, items that the same subjects saw follow each other.
-        group_sizes: Number of the m items in each such group. The labels of a group's
-            items may be exchanged within the unit.
+        members: Indices [g, m] of the m items of each of the g units, sorted by group.
+        group_sizes: Number of items in each group of a unit. The sizes sum to m and are
+            the same for all units.
     """
 
     members: tuple[tuple[int, ...], ...]
@@ -75,34 +79,41 @@ class ExchangeClass(NamedTuple):
 
 
 def fold_null_inflation(values: Sequence[Array], pool: float = math.inf) -> float:
-    """Compute how much sharing training data widens the null distribution of a mean.
+    """Compute the factor by which shared training data widens a null distribution.
 
-    If trial i helps to classify trial j of another fold, then j helps to classify i
-    equally. For a linear margin, labels that are permuted before training therefore
-    have twice the variance of labels that are permuted after training. Ranks among K
-    candidates take the share r² = 3 / π · K / (K + 1) of this increase, where r is
-    their correlation with the margin. Hits take at most the share of two candidates.
-    Averages over seeds and other values can take all of it
-    (`benchmarks/simulated_statistics --only pooled_folds equal_learners`).
+    In cross-validation, a trial of one fold trains the models of the other folds. If
+    trial i helps to classify trial j of another fold, then trial j helps to classify
+    trial i equally, so their results correlate. Permuting the labels after training
+    ignores this correlation. Permuting them before training includes it, and gives the
+    mean a larger variance. The factor depends on the values:
+
+    - Margins of a linear classifier: 2.
+    - Ranks among K candidates: 1 + r², where r is the correlation of a rank with the
+      margin, and r² = 3 / π · K / (K + 1).
+    - Hits: at most the factor of ranks among two candidates.
+    - Averages over seeds, and other values: at most 2
+      (`benchmarks/simulated_statistics --only pooled_folds equal_learners`).
 
     Args:
-        values: Values [N] of each subject: ranks, hits, their differences, or others.
-        pool: Number K of candidates of each item for ranks, 2 for hits.
+        values: Values [N] of each subject, such as ranks, hits or differences of these.
+        pool: Number K of candidates of each item for ranks, and 2 for hits.
 
     Returns:
-        Variance with labels permuted before training, divided by the variance with
-        labels permuted after training: 1 + r² for whole numbers, 2 for others.
+        The factor of the variance: 1 + r² if all values are whole numbers, else 2.
 
     Source: Noirhomme et al. 2014, Biased binomial assessment of cross-validated
     estimation of classification accuracies (labels permuted before training).
     """
-    # ranks and hits are whole numbers, averages over seeds are not
+    # ranks and hits are whole numbers, but averages over seeds are not
     are_whole = all((np.asarray(group) % 1 == 0).all() for group in values)
     return 1 + 3 / math.pi / (1 + 1 / pool) if are_whole else 2.0
 
 
 def widen_null_distribution(sums: Float64, middle: Any, inflation: float) -> Float64:
     """Multiply the variance of a null distribution by a factor.
+
+    A null distribution holds the values of a statistic under permuted labels or flipped
+    signs.
 
     Sums of a few hits take only a few values, so widening them would leave gaps. Each
     sum is first moved by a uniform random amount of at most half a step, where a step
@@ -138,11 +149,12 @@ class Items:
             order in which they first appear.
         scope: Description of the units that results are about, such as "these 2
             concepts". Empty if results are about units in general.
-        inflation: Variance of a mean divided by its estimate from the units. It is
-            larger than 1 for folds that share training data.
-        parts: Part of the recording that each item belongs to, by name. Labels are
-            exchanged only within parts. If empty, all items belong to the same part.
-        problem: Reason why labels cannot be exchanged at all. Empty if they can.
+        inflation: Variance of a mean, divided by the estimate of this variance from the
+            units. It is larger than 1 for folds that share training data.
+        parts: Part of the recording that each item belongs to, by name of the item.
+            Labels are exchanged only within parts. If empty, all items belong to the
+            same part.
+        problem: Reason why labels cannot be exchanged at all, or an empty text.
     """
 
     ids: Sequence[Sequence[Hashable]]
@@ -166,14 +178,9 @@ class Items:
             ids: Names [N] of the items of each subject.
             kind: Description of the items in the plural.
         """
-        count = len(set(chain.from_iterable(ids)))
-        if count >= MIN_UNITS_FOR_POPULATION:
-            scope = ""
-        elif count > 1:
-            scope = f"these {count} {kind}"
-        else:
-            scope = f"this {kind.removesuffix('s')}"
-        return cls(ids, ids, kind, scope=scope)
+        count = _count_names(ids)
+        is_general = count >= MIN_UNITS_FOR_POPULATION
+        return cls(ids, ids, kind, scope="" if is_general else name_few(count, kind))
 
     @classmethod
     def from_sizes(cls, sizes: Sequence[int]) -> Self:
@@ -197,13 +204,14 @@ class Items:
 
     @property
     def shortage(self) -> str:
-        """Return the reason why there is no interval and no test of a difference.
+        """Return the reason why there are too few units for an interval and a test.
 
-        The reason is empty if there are enough units.
+        An example is "3 concepts are too few". The reason is empty if there are enough
+        units.
         """
+        if len(self.names) == 1:
+            return "one item"
         if self.n_units == 1:
-            if len(self.names) == 1:
-                return "one item"
             return f"all items are of one unit ({self.kind})"
         if self.n_units < MIN_UNITS_FOR_INTERVAL:
             return f"{self.n_units} {self.kind} are too few"
@@ -211,7 +219,10 @@ class Items:
 
     @cached_property
     def names(self) -> list[Hashable]:
-        """Return the names [I] of all items without repeats, films in their order."""
+        """Return the names [I] of all items without repeats.
+
+        Clips are in the order of their film.
+        """
         names = dict.fromkeys(chain.from_iterable(self.ids))
         film_names = [name for name in self.order if name in names]
         return list(dict.fromkeys(film_names + list(names)))
@@ -256,9 +267,7 @@ class Items:
             units.append(list(compress(self.units[subject], mask)))
             if self.strata is not None:
                 strata.append(list(compress(self.strata[subject], mask)))
-        return replace(
-            self, ids=ids, units=units, strata=None if self.strata is None else strata
-        )
+        return replace(self, ids=ids, units=units, strata=strata or None)
 
     def exchange_within(
         self,
@@ -272,16 +281,19 @@ class Items:
         exchanged.
 
         Args:
-            parts: Part, by name, in which the pictures of a concept were interleaved.
-            concept_parts: Part, by name, in which the concepts were interleaved. Empty
-                if concepts were shown in blocks.
-            problem: Reason why pictures cannot be exchanged at all. Empty if they can.
+            parts: Part of each item, by name of the item, in which the pictures of a
+                concept were interleaved.
+            concept_parts: Part of each item, by name of the item, in which the concepts
+                were interleaved. Empty if concepts were shown in blocks.
+            problem: Reason why pictures cannot be exchanged at all, or an empty text.
         """
         # independent pictures and clips are not grouped by concept
         if self.are_independent or self.is_film:
             return replace(self, parts=parts, problem=problem)
         if concept_parts:
             return replace(self, parts=concept_parts)
+
+        # each picture becomes a unit, and each previous unit (a concept) a stratum
         scope = f"pictures within {self.n_units} {self.kind}"
         return replace(
             self,
@@ -298,23 +310,23 @@ class Items:
 
         Labels are exchanged only between items of the same stratum and part that the
         same subjects saw. If each item is a unit, these exchanges are free. Otherwise
-        items are exchanged within their unit, and units of equal composition are
-        exchanged as a whole.
+        items are exchanged within their unit, and whole units are exchanged with units
+        of the same composition.
 
-        Clips of a film are shifted along the film, around its end. Any other order
-        would give clips new neighbours, but neighbouring clips are alike in signals and
-        in embeddings.
+        Clips of a film are shifted along the film, and clips at the end of the film
+        move to its start. Any other order would give clips new neighbours, although
+        neighbouring clips are alike in signals and in embeddings.
 
         Args:
             draws: Largest number K of permutations.
-            seed: Seed of the random permutations. They are drawn only if more than K
+            seed: Seed of the random permutations, which are drawn only if more than K
                 permutations exist.
 
         Returns:
-            Permutations [K, I] without the identity. Row k holds for each name in
-            `names` the index of the name whose label it gets. The array has no rows if
-            labels cannot be exchanged. It is read-only and has the smallest integer
-            type that can hold I.
+            Permutations [K, I] of the I `names`, without the identity. Each row holds
+            for each name the index of the name whose label it gets. The array has no
+            rows if labels cannot be exchanged. It is read-only and has the smallest
+            integer type that can hold I.
         """
         count = len(self.names)
         if self.problem:
@@ -343,10 +355,11 @@ class Items:
         """Apply a permutation of all names to the items of each subject.
 
         Args:
-            order: Permutation [I] of `names`, a row of `draw_permutations`.
+            order: Permutation [I] of the I `names`, a row of `draw_permutations`.
 
         Returns:
-            Index [N], by subject, of the item whose label each item gets.
+            Index [N], for each subject, of the item whose label each item gets. An
+            index counts the items of the subject.
         """
         index_of = {name: index for index, name in enumerate(self.names)}
         orders = []
@@ -356,49 +369,54 @@ class Items:
                 # a subject who lacks clips is shifted by the same share of the film
                 film_share = int(order[0]) / len(order)
                 film_order = np.argsort(name_indices)
-                shifted = np.empty_like(film_order)
-                shifted[film_order] = np.roll(
-                    film_order, -round(film_share * len(film_order))
-                )
-                orders.append(shifted)
+                shift = round(film_share * len(ids))
+                subject_order = np.empty_like(film_order)
+                subject_order[film_order] = np.roll(film_order, -shift)
             else:
-                item_of = {name: index for index, name in enumerate(ids)}
-                labels = [self.names[index] for index in order[name_indices]]
-                orders.append(np.array([item_of[name] for name in labels], np.int64))
+                # find the item of this subject that has the permuted name
+                item_of_name = np.empty(len(order), np.int64)
+                item_of_name[name_indices] = np.arange(len(ids))
+                subject_order = item_of_name[order[name_indices]]
+            orders.append(subject_order)
         return orders
 
     @cached_property
     def _exchange_classes(self) -> tuple[ExchangeClass, ...]:
-        """Return the classes of units of equal composition."""
-        # unit of each item, and a bit mask of the subjects who saw it
-        index_of = {name: index for index, name in enumerate(self.names)}
-        unit_of = [0] * len(index_of)
-        subjects_of = [0] * len(index_of)
-        for subject, ids in enumerate(self.ids):
-            for name, unit in zip(
-                ids, self.unit_indices[subject].tolist(), strict=True
-            ):
-                unit_of[index_of[name]] = unit
-                subjects_of[index_of[name]] |= 1 << subject
+        """Return the classes of units of equal composition.
 
-        # items may be exchanged if their subjects and their part are equal
+        Units have equal composition if their items were seen by the same subjects in
+        the same parts of the recording.
+        """
+        # unit of each item, and a bit mask of the subjects who saw it
+        unit_of: dict[Hashable, int] = {}
+        subject_mask = Counter[Hashable]()
+        for subject, ids in enumerate(self.ids):
+            units = self.unit_indices[subject].tolist()
+            for name, unit in zip(ids, units, strict=True):
+                unit_of[name] = unit
+                subject_mask[name] |= 1 << subject
+
+        # items of a unit may be exchanged if their keys are equal
         part_names = dict.fromkeys(self.parts.values())
         part_indices = {name: index for index, name in enumerate(part_names)}
         item_keys = []
-        for name, index in index_of.items():
+        for name in self.names:
             part_index = part_indices.get(self.parts.get(name), 0)
-            item_keys.append((subjects_of[index], part_index))
+            item_keys.append((subject_mask[name], part_index))
 
-        # units may be exchanged if their strata and the keys of their items are equal
+        # sort the items of each unit by their keys
         members = defaultdict[int, list[int]](list)
         for index in sorted(range(len(item_keys)), key=item_keys.__getitem__):
-            members[unit_of[index]].append(index)
+            members[unit_of[self.names[index]]].append(index)
+
+        # units may be exchanged if their strata and the keys of their items are equal
         classes = defaultdict[Any, list[tuple[int, ...]]](list)
         for unit, indices in members.items():
             composition = tuple(item_keys[index] for index in indices)
             stratum = int(self.stratum_of_unit[unit])
             classes[stratum, composition].append(tuple(indices))
 
+        # count the items with each key, which are next to each other
         exchange_classes = []
         for (_, composition), unit_members in classes.items():
             group_sizes = tuple(Counter(composition).values())
@@ -407,15 +425,15 @@ class Items:
 
 
 def _shift(count: int, draws: int, seed: int) -> Array:
-    """Shift the clips of a film around its end.
+    """Shift the clips of a film in a circle, by different numbers of clips.
 
     Args:
         count: Number I of clips.
         draws: Largest number K of shifts.
-        seed: Seed of the random shifts, if there are more than K.
+        seed: Seed of the random shifts, which are drawn if more than K are possible.
 
     Returns:
-        The shifted clip numbers [K, I].
+        Shifted clip numbers [K, I], a row per shift. No row has the original order.
     """
     clips = np.arange(count, dtype=np.min_scalar_type(count))
     shifts = np.arange(1, count)
@@ -428,24 +446,32 @@ def _shift(count: int, draws: int, seed: int) -> Array:
 def _permute(
     classes: Sequence[ExchangeClass], count: int, draws: int, seed: int
 ) -> Array:
-    """Permute the items within classes of units.
+    """Permute items within classes of units whose labels may be exchanged.
+
+    In a class of g units, the units have g! orders. Within each unit, each group of n
+    items has n! orders.
 
     Args:
-        classes: Classes of units whose labels may be exchanged.
+        classes: Classes of units whose labels may be exchanged. A class holds the item
+            indices [g, m] of its units, and the sizes of the groups of a unit's items.
         count: Number I of items.
         draws: Largest number K of permutations.
-        seed: Seed of the random permutations, if there are more than K.
+        seed: Seed of the random permutations, which are drawn if more than K are
+            possible.
 
     Returns:
-        Permutations [K, I]: all of them but the identity, or K random ones.
+        Permutations [K, I] of the item indices. They are all possible permutations
+        without the identity, or K random permutations.
     """
-    # each class has g! orders of its units, and n! orders of each group of each unit
+    # count the possible permutations
     identity = np.arange(count, dtype=np.min_scalar_type(count))
     total = 1
     for members, group_sizes in classes:
         unit_orders = math.factorial(len(members))
         orders_within_unit = math.prod(map(math.factorial, group_sizes))
         total *= unit_orders * orders_within_unit ** len(members)
+
+    # draw random permutations if there are too many
     if total - 1 > draws:
         rng = np.random.default_rng(seed)
         orders = np.tile(identity, (draws, 1))
@@ -467,20 +493,21 @@ _permute_cached = lru_cache(maxsize=4)(_permute)
 
 
 def _list_orders(exchange_class: ExchangeClass) -> list[Int64]:
-    """List all permutations [g, m] of the members of a class of units."""
+    """List all permutations [g, m] of the members of a class of units.
+
+    Whole units are exchanged, and items within each group of a unit.
+    """
     members, group_sizes = exchange_class
-    shape = np.shape(members)
     ends = np.cumsum(group_sizes)
     orders = []
     for permuted_units in permutations(members):
-        # groups of all units, in whose orders the items of each group are permuted
-        groups = []
+        # list the orders of each group of items, for all units one after another
+        group_orders = []
         for unit in permuted_units:
             for size, end in zip(group_sizes, ends, strict=True):
-                groups.append(unit[end - size : end])
-        group_orders = [permutations(group) for group in groups]
+                group_orders.append(permutations(unit[end - size : end]))
         for order in product(*group_orders):
-            orders.append(np.concatenate(order).reshape(shape))
+            orders.append(np.concatenate(order).reshape(len(members), -1))
     return orders
 
 
@@ -491,9 +518,10 @@ def _draw_orders(
 
     Args:
         orders: Permutations [K, I] of all items. The columns of the members change.
-        members: Indices [g, m] of the items of each unit.
-        group_sizes: Sizes of the groups of a unit's items, as in `ExchangeClass`.
-        rng: Random generator.
+        members: Indices [g, m] of the m items of each of the g units of the class.
+        group_sizes: Number of items in each group of a unit. Items are exchanged within
+            their group, and the sizes sum to m.
+        rng: Random generator of NumPy.
     """
     # exchange whole units, for a limited number of permutations at a time
     batch_size = max(1, NUMBERS_PER_BATCH // members.size)
@@ -503,7 +531,7 @@ def _draw_orders(
         unit_orders = rng.permuted(np.tile(units, (len(batch), 1)), axis=1)
         batch[:, members] = members[unit_orders]
 
-    # exchange items within a unit that the same subjects saw in the same part
+    # exchange items within their group
     start = 0
     for size in group_sizes:
         if size > 1:
@@ -516,19 +544,55 @@ def number_names(names: Sequence[Sequence[Hashable]]) -> list[Int64]:
     """Number names in the order in which they first appear in any of the lists.
 
     Args:
-        names: Lists [N] of names, which may repeat.
+        names: Lists [N] of names, which may repeat within a list and between lists.
 
     Returns:
-        Numbers [N] of the names of each list. Equal names have equal numbers.
+        Numbers [N], from 0, of the names of each list. Equal names have equal numbers,
+        also in different lists.
     """
     unique_names = dict.fromkeys(chain.from_iterable(names))
     number_of = {name: number for number, name in enumerate(unique_names)}
     return [np.array([number_of[name] for name in group], np.int64) for group in names]
 
 
+def _count_names(names: Sequence[Sequence[Hashable]]) -> int:
+    """Count the different names in several lists."""
+    return len(set(chain.from_iterable(names)))
+
+
+def _look_up(
+    table: Mapping[Any, Hashable], ids: Sequence[Sequence[Hashable]]
+) -> list[list[Hashable]]:
+    """Look up the names [N] of each subject in a table.
+
+    A name without an entry stays as it is.
+    """
+    values = []
+    for names in ids:
+        values.append([table.get(name, name) for name in names])
+    return values
+
+
+def name_few(count: int, kind: str) -> str:
+    """Name a few units that results are about: "these 2 concepts" or "this concept".
+
+    Args:
+        count: Number of units.
+        kind: Description of the units in the plural.
+    """
+    return f"these {count} {kind}" if count > 1 else f"this {kind.removesuffix('s')}"
+
+
+def count_few(scope: str) -> str:
+    """Turn a text of `name_few` into a count, such as "2 concepts" or "1 concept"."""
+    return scope.removeprefix("these ").replace("this ", "1 ")
+
+
 @dataclass(frozen=True)
 class StimulusGrouping:
     """Rules by which the stimuli or trials of a data set are grouped into units.
+
+    Held-out trials or runs are tested, but not used to train the model.
 
     Attributes:
         criterion: Property that makes stimuli alike.
@@ -538,8 +602,8 @@ class StimulusGrouping:
         medium: Description of the stimuli in the singular, such as "picture".
         group_of: Run or session of each held-out trial by name. Empty if whole pictures
             are held out.
-        group_kind: Description of these groups in the plural: "runs", "sessions" or
-            "trials".
+        group_kind: Kind of the held-out groups in the plural: "runs", "sessions" or
+            single "trials". Empty if whole pictures are held out.
         block_of: Block of each held-out trial by name. A block is a series of trials
             with the same label.
         has_folds: True if the items were tested by models of several folds, which share
@@ -563,7 +627,8 @@ class StimulusGrouping:
           these concepts only.
         - Clips of ten films or more: the films are the units.
         - Clips of fewer films: blocks of neighbouring clips are the units.
-        - Held-out trials: see `_group_trials`.
+        - Held-out trials: their runs or sessions are the units, or else blocks of
+          trials (see `_group_trials`).
 
         Args:
             ids: Names [N] of the stimuli or trials of each subject.
@@ -576,86 +641,86 @@ class StimulusGrouping:
             items = self._group_pictures(ids)
         return replace(items, inflation=FOLD_INFLATION) if self.has_folds else items
 
-    def _name_concepts(self, ids: Sequence[Sequence[Hashable]]) -> list[list[Hashable]]:
-        """Return the concept or film [N] of each item, by subject."""
-        concepts = []
-        for names in ids:
-            concepts.append([self.concept_of.get(name, name) for name in names])
-        return concepts
-
     def _group_pictures(self, ids: Sequence[Sequence[Hashable]]) -> Items:
-        """Group pictures by the concept that they show."""
-        names = list(dict.fromkeys(chain.from_iterable(ids)))
-        concepts = self._name_concepts(ids)
-        (concepts_of_names,) = self._name_concepts([names])
-        n_pictures = Counter(concepts_of_names)
+        """Group pictures by the concept that they show.
+
+        - Each picture shows another concept: the pictures are the units.
+        - Ten concepts or more: the concepts are the units.
+        - Fewer concepts: each picture is a unit and each concept a stratum.
+
+        Args:
+            ids: Names [N] of the pictures of each subject.
+        """
+        # count the pictures of each concept
+        concepts = _look_up(self.concept_of, ids)
+        names = list(set(chain.from_iterable(ids)))
+        (picture_concepts,) = _look_up(self.concept_of, [names])
+        n_pictures = Counter(picture_concepts)
         if len(n_pictures) == len(names):
             return Items.independent(ids, f"{self.medium}s")
         if len(n_pictures) >= MIN_UNITS_FOR_POPULATION:
             return Items(ids, concepts, "concepts")
 
         # few concepts are strata, and concepts with a single picture share a stratum
-        strata: list[list[Hashable]] = []
-        for subject_concepts in concepts:
-            subject_strata: list[Hashable] = []
-            for concept in subject_concepts:
-                subject_strata.append(concept if n_pictures[concept] > 1 else None)
-            strata.append(subject_strata)
-        if len(n_pictures) == 1:
-            kind = f"{self.medium}s within 1 concept"
-            scope = "this concept"
-        else:
-            kind = f"{self.medium}s within {len(n_pictures)} concepts"
-            scope = f"these {len(n_pictures)} concepts"
+        stratum_of: dict[Hashable, Hashable] = {}
+        for concept, count in n_pictures.items():
+            stratum_of[concept] = concept if count > 1 else None
+        strata = _look_up(stratum_of, concepts)
+        scope = name_few(len(n_pictures), "concepts")
+        kind = f"{self.medium}s within {count_few(scope)}"
         return Items(ids, ids, kind, strata=strata, scope=scope)
 
     def _group_trials(self, ids: Sequence[Sequence[Hashable]]) -> Items:
         """Group held-out trials by run or session.
 
-        With ten runs or sessions or more, these are the units. With fewer, they are
-        strata, their blocks of trials are the units, and results are about these runs
-        or sessions only. If single trials are held out, each trial is a unit.
+        - Single trials are held out: each trial is a unit.
+        - Ten runs or sessions or more: the runs or sessions are the units.
+        - Fewer runs or sessions: each run or session is a stratum, and the units are
+          blocks of trials with the same label. Results are about these runs or sessions
+          only.
+
+        Args:
+            ids: Names [N] of the trials of each subject.
         """
         if self.group_kind == "trials":
             return Items.independent(ids, "trials")
         groups = []
-        blocks = []
         for names in ids:
             groups.append([self.group_of[name] for name in names])
-            blocks.append([self.block_of.get(name, name) for name in names])
-        n_groups = len(set(chain.from_iterable(groups)))
+        n_groups = _count_names(groups)
         if n_groups >= MIN_UNITS_FOR_POPULATION:
             return Items(ids, groups, self.group_kind)
 
         # blocks of a single trial are called trials
-        n_blocks = len(set(chain.from_iterable(blocks)))
-        n_trials = sum(len(names) for names in ids)
-        block_kind = "trials" if n_blocks == n_trials else "blocks of trials"
-        if n_groups == 1:
-            group_kind = self.group_kind.removesuffix("s")
-            scope = f"this {group_kind}"
-        else:
-            group_kind = self.group_kind
-            scope = f"these {n_groups} {group_kind}"
-        kind = f"{block_kind} within {n_groups} {group_kind}"
+        blocks = _look_up(self.block_of, ids)
+        n_trials = sum(map(len, ids))
+        block_kind = (
+            "trials" if _count_names(blocks) == n_trials else "blocks of trials"
+        )
+        scope = name_few(n_groups, self.group_kind)
+        kind = f"{block_kind} within {count_few(scope)}"
         return Items(ids, blocks, kind, strata=groups, scope=scope)
 
     def _group_clips(self, ids: Sequence[Sequence[Hashable]]) -> Items:
         """Group clips by film, or into blocks of neighbouring clips.
 
-        Films are unknown if each clip has a film of its own. With too few clips for
-        `MIN_UNITS_FOR_INTERVAL` blocks, all clips form one block.
+        - Ten films or more: the films are the units.
+        - Fewer films, or films that are unknown because each clip has a film of its
+          own: blocks of neighbouring clips are the units. With too few clips for
+          `MIN_UNITS_FOR_INTERVAL` blocks, all clips form one block.
+
+        Args:
+            ids: Names [N] of the clips of each subject.
         """
-        n_clips = len(set(chain.from_iterable(ids)))
-        films = self._name_concepts(ids)
-        n_films = len(set(chain.from_iterable(films)))
+        n_clips = _count_names(ids)
+        films = _look_up(self.concept_of, ids)
+        n_films = _count_names(films)
         order = list(self.concept_of)
+        scope = name_few(n_films, "films")
         if n_films == n_clips:
             scope = "these films"
         elif n_films >= MIN_UNITS_FOR_POPULATION:
             return Items(ids, films, "films", is_film=True, order=order)
-        else:
-            scope = "this film" if n_films == 1 else f"these {n_films} films"
         clips = Items(ids, ids, is_film=True, order=order, scope=scope)
 
         # cut the film into blocks of about equal size
@@ -669,14 +734,11 @@ class StimulusGrouping:
         block_of = {}
         for position, name in enumerate(clips.names):
             block_of[name] = position * n_blocks // n_clips
-        blocks = []
-        for names in ids:
-            blocks.append([block_of[name] for name in names])
-        return replace(clips, units=blocks, kind=kind)
+        return replace(clips, units=_look_up(block_of, ids), kind=kind)
 
 
 def describe_claims(items: Items, subjects: int) -> str:
-    """Describe the population that results of a design are about.
+    """Describe a design, and the population for which its results will hold.
 
     Args:
         items: Items that will be tested.
@@ -687,19 +749,18 @@ def describe_claims(items: Items, subjects: int) -> str:
         and this subject".
     """
     if items.scope:
-        design = items.scope.removeprefix("these ").replace("this ", "1 ")
+        design = count_few(items.scope)
         population = items.scope
     else:
         design = f"{items.n_units} {items.kind}"
-        # for blocks of trials: "trials in general"
+        # results of "blocks of trials" hold for "trials in general"
         population = f"{items.kind.rpartition(' of ')[2]} in general"
     if not subjects:
         return f"{design}: results hold for {population}"
 
+    people = name_few(subjects, "subjects")
     if subjects >= MIN_SUBJECTS_FOR_POPULATION:
         people = "people in general"
-    else:
-        people = "this subject" if subjects == 1 else f"these {subjects} subjects"
     plural = "" if subjects == 1 else "s"
     return (
         f"{design}, {subjects} subject{plural}: results hold for {population} and "
