@@ -560,17 +560,45 @@ def _count_names(names: Sequence[Sequence[Hashable]]) -> int:
     return len(set(chain.from_iterable(names)))
 
 
-def _look_up(
+def look_up_names(
     table: Mapping[Any, Hashable], ids: Sequence[Sequence[Hashable]]
 ) -> list[list[Hashable]]:
-    """Look up the names [N] of each subject in a table.
+    """Look up the names [N] of the items of each subject in a table.
 
-    A name without an entry stays as it is.
+    Args:
+        table: Values by name, such as the concept of each picture.
+        ids: Names [N] of the items of each subject.
+
+    Returns:
+        The value [N] of each item, by subject. A name without an entry in the table is
+        returned as it is.
     """
     values = []
     for names in ids:
         values.append([table.get(name, name) for name in names])
     return values
+
+
+def list_strata(
+    ids: Sequence[Sequence[Hashable]], units: Sequence[Sequence[Hashable]]
+) -> list[list[Hashable]]:
+    """List the stratum of each item if items are compared only within their unit.
+
+    Args:
+        ids: Names [N] of the items of each subject.
+        units: Name [N] of the unit of each item, by subject.
+
+    Returns:
+        Stratum [N] of each item, by subject. A unit with several items is a stratum.
+        Units with a single item form one stratum together, which is called None.
+    """
+    unit_of: dict[Hashable, Hashable] = {}
+    for subject_ids, subject_units in zip(ids, units, strict=True):
+        unit_of.update(zip(subject_ids, subject_units, strict=True))
+    stratum_of: dict[Hashable, Hashable] = {}
+    for unit, size in Counter(unit_of.values()).items():
+        stratum_of[unit] = unit if size > 1 else None
+    return look_up_names(stratum_of, units)
 
 
 def name_few(count: int, kind: str) -> str:
@@ -651,24 +679,17 @@ class StimulusGrouping:
         Args:
             ids: Names [N] of the pictures of each subject.
         """
-        # count the pictures of each concept
-        concepts = _look_up(self.concept_of, ids)
-        names = list(set(chain.from_iterable(ids)))
-        (picture_concepts,) = _look_up(self.concept_of, [names])
-        n_pictures = Counter(picture_concepts)
-        if len(n_pictures) == len(names):
+        concepts = look_up_names(self.concept_of, ids)
+        n_concepts = _count_names(concepts)
+        if n_concepts == _count_names(ids):
             return Items.independent(ids, f"{self.medium}s")
-        if len(n_pictures) >= MIN_UNITS_FOR_POPULATION:
+        if n_concepts >= MIN_UNITS_FOR_POPULATION:
             return Items(ids, concepts, "concepts")
 
-        # few concepts are strata, and concepts with a single picture share a stratum
-        stratum_of: dict[Hashable, Hashable] = {}
-        for concept, count in n_pictures.items():
-            stratum_of[concept] = concept if count > 1 else None
-        strata = _look_up(stratum_of, concepts)
-        scope = name_few(len(n_pictures), "concepts")
+        # few concepts are strata, and results are about these concepts only
+        scope = name_few(n_concepts, "concepts")
         kind = f"{self.medium}s within {count_few(scope)}"
-        return Items(ids, ids, kind, strata=strata, scope=scope)
+        return Items(ids, ids, kind, strata=list_strata(ids, concepts), scope=scope)
 
     def _group_trials(self, ids: Sequence[Sequence[Hashable]]) -> Items:
         """Group held-out trials by run or session.
@@ -692,7 +713,7 @@ class StimulusGrouping:
             return Items(ids, groups, self.group_kind)
 
         # blocks of a single trial are called trials
-        blocks = _look_up(self.block_of, ids)
+        blocks = look_up_names(self.block_of, ids)
         n_trials = sum(map(len, ids))
         block_kind = (
             "trials" if _count_names(blocks) == n_trials else "blocks of trials"
@@ -713,7 +734,7 @@ class StimulusGrouping:
             ids: Names [N] of the clips of each subject.
         """
         n_clips = _count_names(ids)
-        films = _look_up(self.concept_of, ids)
+        films = look_up_names(self.concept_of, ids)
         n_films = _count_names(films)
         order = list(self.concept_of)
         scope = name_few(n_films, "films")
@@ -734,7 +755,7 @@ class StimulusGrouping:
         block_of = {}
         for position, name in enumerate(clips.names):
             block_of[name] = position * n_blocks // n_clips
-        return replace(clips, units=_look_up(block_of, ids), kind=kind)
+        return replace(clips, units=look_up_names(block_of, ids), kind=kind)
 
 
 def describe_claims(items: Items, subjects: int) -> str:

@@ -1,11 +1,12 @@
 """Verdict on retrieval: permutation tests of the mean rank of the seen stimuli.
 
-The verdict answers one or two questions. Which stimulus was seen? If concepts have
-several stimuli: which concept was seen? Labels are exchanged only within parts of the
-recording in which they were interleaved (see `measurement.interleaving`).
+A stimulus is a picture or a clip of a film. The verdict answers the question which
+stimulus was seen and, if concepts have several stimuli, which concept was seen. An item
+is a tested stimulus or trial, and its label is the candidate that it showed.
+Permutations exchange labels only within parts of the recording in which the labels were
+interleaved (see `measurement.interleaving`).
 """
 
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,10 @@ from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import (
     MIN_UNITS_FOR_POPULATION,
     Items,
+    count_few,
     fold_null_inflation,
+    list_strata,
+    look_up_names,
     number_names,
     widen_null_distribution,
 )
@@ -30,7 +34,7 @@ is then .003.
 MAX_LOOKUPS = 2**22
 """Largest number of ranks that are looked up in one step, which bounds the memory."""
 ROUNDING = 1e-9
-"""Largest difference between equal mean ranks."""
+"""Largest difference between two mean ranks that counts as rounding error."""
 CONCEPT_QUESTION = "which concept"
 """Name of the question for the concept that was seen."""
 
@@ -48,40 +52,43 @@ def judge(
     concept_problem: str = "",
     pool: int | None = None,
 ) -> list[Answer]:
-    """Test if the labels belong to the signals, by the mean rank under permuted labels.
+    """Test if signals tell which label they have, by permutations of the labels.
 
-    The answers hold for these subjects. Each permutation is the same for all subjects.
-    Labels that are wrong for all subjects alike are then as probable as any others.
+    The statistic is the mean rank of the labels over subjects and items. The results
+    hold for these subjects. All subjects get the same permutations, because a wrong
+    labelling that the subjects share is then as probable as any other labelling.
 
     The answers depend on the design:
 
-    - Held-out trials: which label was shown.
-    - Pictures of ten concepts or more, of which some have several pictures: the verdict
-      is a sign-flip test over concepts. The answers for fewer concepts follow.
-    - Pictures of fewer concepts: which picture was shown, where pictures are exchanged
-      within concepts, and which concept was shown.
-    - Pictures of different concepts, and clips: which stimulus was shown.
+    - Held-out trials: the answer is which label was shown.
+    - Ten concepts or more, of which some have several pictures: the first answer is a
+      sign-flip test over concepts. The two answers for fewer concepts follow.
+    - Fewer concepts, of which some have several pictures: the first answer is which
+      picture was shown, by exchanging pictures of the same concept. The second answer
+      is which concept was shown.
+    - Pictures of different concepts, and clips: the answer is which stimulus was shown.
 
     Args:
         ranks: Rank [N, P] of each candidate for the N signals of each subject, averaged
             over seeds. 0 for a candidate that a signal was not compared with.
-        items: Stimuli or trials that the signals showed, with their units and parts.
+        items: Stimuli or trials that the signals belong to, with their units and parts.
         candidates: Names of the P candidates.
-        concept_parts: Part of the recording, by name of the item, in which concepts
-            were interleaved, or None if it is unknown or if there are no such parts.
+        concept_parts: Part of the recording in which the concepts were interleaved, by
+            name of the item. None if the parts are unknown, or if there are none.
         concept_of: Concept of each candidate by name. If None, each candidate is a
             concept of its own.
         medium: Description of a stimulus in the singular.
-        label_of: Candidate that each item shows, by name, if the items are trials. It
-            is None if the items are candidates.
-        blocks: Block of each trial by name, whose labels are exchanged together. If
-            None, each trial is a block of its own.
-        concept_problem: Reason why concepts cannot be distinguished from time. Empty if
-            they can.
-        pool: Number of candidates of each signal. The default is P.
+        label_of: If the items are trials: the candidate that each trial showed, by name
+            of the trial. None if the items are the candidates themselves.
+        blocks: Block of each trial, by name of the trial. The trials of a block have
+            the same label, and keep a common label if labels are exchanged. If None,
+            each trial is a block of its own.
+        concept_problem: Reason why concepts cannot be distinguished from time, or an
+            empty text.
+        pool: Number of candidates that each signal was compared with. The default is P.
 
     Returns:
-        The answers. The first one is the verdict.
+        The answers. The first answer is called the verdict.
 
     Source: Hoeffding 1951 (combinatorial permutation statistic); Phipson and Smyth 2010
     (p with identity).
@@ -91,7 +98,7 @@ def judge(
         # folds share training data, so their null distribution is wider
         items = replace(items, inflation=fold_null_inflation(ranks, pool))
 
-    # candidate that each block shows, where a picture is a block of its own
+    # column of the candidate that each block shows, where a picture is a block too
     column_of = {name: column for column, name in enumerate(candidates)}
     block_of: dict[Hashable, Hashable] = {}
     columns: dict[Hashable, int] = {}
@@ -101,7 +108,7 @@ def judge(
         block_of[name] = block
         columns[block] = column_of[candidate]
 
-    # contribution of each block to the mean rank, if its label were a shown candidate
+    # contribution of each block to the mean rank, for each candidate that was shown
     shown_columns = list(dict.fromkeys(columns.values()))
     (labels,) = number_names([list(columns.values())])
     row_of = {block: row for row, block in enumerate(columns)}
@@ -115,8 +122,8 @@ def judge(
     n_items = len(items.names)
     if label_of is not None:
         block_ids = []
-        for ids in items.ids:
-            block_ids.append(list(dict.fromkeys(block_of[name] for name in ids)))
+        for names in look_up_names(block_of, items.ids):
+            block_ids.append(list(dict.fromkeys(names)))
         block_parts = {}
         for name, part_name in items.parts.items():
             block_parts[block_of[name]] = part_name
@@ -125,18 +132,17 @@ def judge(
         )
         return [_test_stimuli(contributions, labels, exchanged, pool, medium, n_items)]
 
-    # units are tested as a whole, and then the items within each unit
+    # test whole units, such as concepts, and then the items within each unit
     answers = []
     if not items.is_film and not items.are_independent:
         if not items.problem and not concept_problem:
             answers.append(_test_units(ranks, items, columns, pool, concept_parts))
-        items = replace(items, units=items.ids, strata=_list_strata_of_units(items))
+        strata = list_strata(items.ids, items.units)
+        items = replace(items, units=items.ids, strata=strata)
     answers.append(_test_stimuli(contributions, labels, items, pool, medium, n_items))
 
-    # concepts are tested if they have several stimuli
-    concepts: list[Hashable] = list(items.names)
-    if concept_of is not None:
-        concepts = [concept_of.get(name, name) for name in items.names]
+    # test concepts if they have several stimuli
+    (concepts,) = look_up_names(concept_of or {}, [items.names])
     if len(set(concepts)) < len(concepts) and not items.is_film:
         answers.append(
             _test_concepts(
@@ -144,24 +150,6 @@ def judge(
             )
         )
     return answers
-
-
-def _list_strata_of_units(items: Items) -> list[list[Hashable]]:
-    """List the stratum [N] of each item, by subject, if items are exchanged in units.
-
-    Each unit with several items is a stratum. Units of a single item share a stratum.
-    """
-    unit_of: dict[Hashable, Hashable] = {}
-    for ids, units in zip(items.ids, items.units, strict=True):
-        unit_of.update(zip(ids, units, strict=True))
-    sizes = Counter(unit_of.values())
-    strata = []
-    for units in items.units:
-        subject_strata: list[Hashable] = []
-        for unit in units:
-            subject_strata.append(unit if sizes[unit] > 1 else None)
-        strata.append(subject_strata)
-    return strata
 
 
 def _test_stimuli(
@@ -172,16 +160,22 @@ def _test_stimuli(
     medium: str,
     n_items: int,
 ) -> Answer:
-    """Test which stimulus was seen, with permutations of `Items.draw_permutations`.
+    """Test which stimulus was seen, by permutations of the labels.
+
+    A block is a series of trials with the same label. If pictures or clips are tested,
+    each of them is a block. `Items.draw_permutations` describes the permutations.
 
     Args:
-        contributions: Contribution [I, C] of each block to the mean rank, if its label
-            were one of the C candidates that were shown.
+        contributions: Contribution [I, C] of each of the I blocks to the mean rank, for
+            each of the C candidates as its label.
         labels: Column [I] of the candidate that each block shows.
-        items: Blocks, with their strata and parts.
-        pool: Number of candidates of each signal.
-        medium: Description of a stimulus in the singular.
-        n_items: Number of tested items.
+        items: Blocks, with the strata and parts within which labels are exchanged.
+        pool: Number of candidates that each signal was compared with.
+        medium: Description of a stimulus in the singular, such as "picture".
+        n_items: Number of tested stimuli or trials.
+
+    Returns:
+        The answer. Without a test, it holds the reason.
     """
     question = f"which {medium}"
     if items.problem:
@@ -191,7 +185,7 @@ def _test_stimuli(
         reason = "no two labels can be exchanged"
         return _not_tested(question, reason, n_items, pool)
 
-    # describe the permutations, the identity among them
+    # describe the permutations, and count the identity among them
     count = len(orders) + 1
     if items.is_film:
         is_complete = count == len(items.names)
@@ -209,11 +203,10 @@ def _test_stimuli(
         elif items.strata is not None:
             method += " within concepts"
 
-    # few concepts are no sample of concepts in general
+    # results of a few concepts do not hold for concepts in general
     wider = ""
     if items.strata is not None and "concept" in items.scope:
-        concepts = items.scope.removeprefix("these ").replace("this ", "1 ")
-        wider = f"concepts in general: not possible with {concepts}"
+        wider = f"concepts in general: not possible with {count_few(items.scope)}"
     answer = _test_permutations(
         question, contributions, labels, orders, method, items, pool
     )
@@ -230,33 +223,37 @@ def _test_concepts(
 ) -> Answer:
     """Test which concept was seen, by the other stimuli of the same concept.
 
-    The rank of a label is the mean rank of the other stimuli of its concept. Labels are
-    exchanged freely within a part, where drift is the same.
+    A signal that reveals its concept also ranks the other stimuli of this concept high.
+    The statistic is therefore the mean rank of these stimuli. Labels are exchanged
+    freely within a part of the recording, where drift of the signals is the same.
 
     Args:
-        contributions: Contribution [I, I] of each item to the mean rank, for each
-            candidate. 0 if the item was not compared with the candidate.
-        items: The items.
-        pool: Number of candidates of each signal.
+        contributions: Contribution [I, I] of each of the I items to the mean rank, for
+            each item as the candidate. 0 if the item was not compared with it.
+        items: Stimuli that are tested.
+        pool: Number of candidates that each signal was compared with.
         concepts: Concept [I] of each item.
-        parts: Part of the recording, by name, or None if it is unknown.
-        problem: Reason why concepts cannot be distinguished from time, or empty.
+        parts: Part of the recording that each item belongs to, by name of the item, or
+            None if the parts are unknown.
+        problem: Reason why concepts cannot be distinguished from time, or an empty
+            text.
+
+    Returns:
+        The answer. Without a test, it holds the reason.
     """
     n_items = len(items.names)
     scope = items.scope if len(set(concepts)) < MIN_UNITS_FOR_POPULATION else ""
-    item_parts = None if parts is None else [parts[name] for name in items.names]
-    if item_parts is None:
+    item_parts = [parts[name] for name in items.names] if parts is not None else []
+    if parts is None:
         problem = problem or "the sessions of the trials are unknown"
-    else:
-        pairs = set(zip(item_parts, concepts, strict=True))
-        if len(pairs) == len(set(item_parts)):
-            problem = "each session shows only one concept"
-    if item_parts is None or problem:
+    elif len(set(zip(item_parts, concepts, strict=True))) == len(set(item_parts)):
+        problem = "each session shows only one concept"
+    if problem:
         reason = f"cannot be tested, because {problem}"
         answer = _not_tested(CONCEPT_QUESTION, reason, n_items, pool)
         return replace(answer, scope=scope)
 
-    # mean over the other items of a concept that were compared
+    # add up the other compared items of each candidate's concept
     (concept_numbers,) = number_names([concepts])
     n_concepts = concept_numbers.max() + 1
     is_of_concept = np.eye(n_concepts)[concept_numbers]  # [I, concepts]
@@ -264,13 +261,14 @@ def _test_concepts(
     n_others = (is_compared @ is_of_concept)[:, concept_numbers] - is_compared
     sums = (contributions @ is_of_concept)[:, concept_numbers] - contributions
 
-    # without such an item, the mean over all candidates
+    # average them, or average all candidates if the concept has no other item
     n_compared = is_compared.sum(1, keepdims=True)
     row_means = contributions.sum(1, keepdims=True) / np.maximum(n_compared, 1)
     concept_contributions = np.where(
         n_others > 0, sums / np.maximum(n_others, 1), row_means
     )
 
+    # exchange labels within parts
     exchanged = Items([items.names], [items.names], strata=[item_parts])
     orders = exchanged.draw_permutations(MAX_PERMUTATIONS, 1)
     method = f"{len(orders) + 1:,} permutations of the labels within sessions"
@@ -282,7 +280,7 @@ def _test_concepts(
 
 
 def _not_tested(question: str, reason: str, n_items: int, pool: int) -> Answer:
-    """Return the answer to a question that cannot be tested."""
+    """Return the answer to a question that cannot be tested for the given reason."""
     return Answer(
         question,
         better=None,
@@ -303,22 +301,25 @@ def _test_permutations(
     items: Items,
     pool: int,
 ) -> Answer:
-    """Compare the mean rank of the labels with the mean rank of permuted labels.
+    """Compare the mean rank of the labels with the mean ranks of permuted labels.
+
+    A block is a series of trials with the same label, or a single tested item.
 
     Args:
-        question: Name of the question.
-        contributions: Contribution [I, C] of each block to the mean rank, if its label
-            were one of the C candidates.
+        question: Question that is answered, such as "which picture".
+        contributions: Contribution [I, C] of each of the I blocks to the mean rank, for
+            each of the C candidates as its label.
         labels: Column [I] of the candidate that each block shows.
         orders: Permutations [K, I] of the blocks, without the identity.
         method: Description of the permutations.
-        items: Items, whose inflation widens the null distribution.
-        pool: Number of candidates of each signal.
+        items: Items, whose `inflation` is the factor by which the variance of the null
+            distribution is multiplied.
+        pool: Number of candidates that each signal was compared with.
 
     Returns:
-        The answer for all I blocks, without a scope.
+        The answer, with I as the number of items. Its `scope` is empty.
     """
-    # look ranks up in the flattened table, for a limited number of permutations at once
+    # index the flattened table, for a limited number of permutations at a time
     row_starts = np.arange(len(contributions)) * contributions.shape[1]
     measured_rank = float(contributions.take(row_starts + labels).sum())
     batch_size = max(1, MAX_LOOKUPS // len(contributions))
@@ -333,7 +334,7 @@ def _test_permutations(
         )
         method += ", their spread widened for folds that share training data"
 
-    # the identity counts on both sides
+    # both tails include the identity, whose mean rank is the measured mean rank
     count = len(orders) + 1
     better = (1 + int((permuted_ranks <= measured_rank + ROUNDING).sum())) / count
     worse = (1 + int((permuted_ranks >= measured_rank - ROUNDING).sum())) / count
@@ -358,19 +359,26 @@ def _test_units(
     pool: int,
     parts: Mapping[Any, Hashable] | None,
 ) -> Answer:
-    """Test if units in general rank better than guesses, by sign flips over units.
+    """Test if units, such as concepts, rank better than guesses, by flipping signs.
 
-    A guess that knows the part of the recording ranks a stimulus at the mean rank of
-    all stimuli that were shown in this part.
+    A guess ranks a stimulus in the middle of all candidates. If the parts of the
+    recording are known, the guess knows in which part a stimulus was shown. It then
+    ranks the stimulus at the mean rank of all stimuli of this part.
 
     Args:
-        ranks: Rank [N, P] of each candidate for the N signals of each subject.
-        items: Items with their units.
-        columns: Column of the candidate that each item shows, by name.
-        pool: Number of candidates of each signal.
-        parts: Part of the recording that each item belongs to, by name, or None.
+        ranks: Rank [N, P] of each of the P candidates for the N signals of each
+            subject.
+        items: Items of the signals, with their units.
+        columns: Column in `ranks` of the candidate that each item shows, by name of the
+            item.
+        pool: Number of candidates that each signal was compared with.
+        parts: Part of the recording that each item belongs to, by name of the item, or
+            None if the parts are unknown.
+
+    Returns:
+        The answer for units in general.
     """
-    # difference [N] between the rank of a guess and the measured rank
+    # difference [N] between the guessed and the measured rank, by subject
     differences = []
     for subject_ranks, ids in zip(ranks, items.ids, strict=True):
         rows = np.arange(len(ids))
@@ -385,6 +393,7 @@ def _test_units(
         differences.append(guesses - subject_ranks[rows, shown_columns])
     flips = flip_signs(differences, items)
 
+    # describe the test
     test = "sign flips of the mean rank"
     if parts is not None and len(set(parts.values())) > 1:
         test += " within runs, sessions or folds"
