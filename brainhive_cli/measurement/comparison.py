@@ -1,8 +1,10 @@
 """Paired comparisons of the results of two runs, or of two sources of a run.
 
-A run measures cells. A cell has the results of a model (of a subject and a seed) for
-its items. A source tells where the scored pictures come from, such as the brain, a
-control or a baseline. Results are paired by item and subject.
+A cell of a run holds the results of one model, of a subject and a seed, for each item.
+An item is a tested picture or trial. A source is the origin of the scored pictures,
+such as the brain, a control or a baseline. Results are paired by item and subject. A
+unit is a group of items that are alike, such as the pictures of a concept (see
+`measurement.units`).
 """
 
 from collections import defaultdict
@@ -37,27 +39,30 @@ from brainhive_cli.measurement.units import (
     MIN_SUBJECTS_FOR_POPULATION,
     Items,
     fold_null_inflation,
+    look_up_names,
+    name_few,
 )
 
 RankArray = NDArray[np.number[Any]]
 ROUNDING = 1e-12
-"""Largest difference that counts as rounding error."""
+"""Largest absolute difference of means that counts as rounding error."""
 MIN_SHARE_AT_LIMITS = 0.5
-"""Share of items with only values of 0 and 1 in both runs, from which a difference is
-treated as a difference of hit rates.
+"""Smallest share of items whose values are 0 or 1 in both runs, for which a difference
+of values is treated as a difference of hit rates.
 """
 NOISE_POWER = 4
-"""Power of the share of the variance over subjects that their own noise explains. The
-result is the weight of the units in the degrees of freedom of the subjects. If subjects
-hardly differ, the test then has about the power of a test over items. Among the powers
-1 to 8, 4 has the largest statistical power with a false positive rate of at most .06
-(`benchmarks/simulated_statistics`).
+"""Exponent of a share in the degrees of freedom of `crossed_t_test`. The share is the
+part of the variance over subjects that the noise of each subject explains. If subjects
+hardly differ, the test has about the statistical power of a test over items. Among the
+exponents 1 to 8, 4 has the largest statistical power with a false positive rate of at
+most .06 (`benchmarks/simulated_statistics`).
 """
 SHARED_TRAINING_LIMIT = (
     "the folds of mode inter share training subjects, so their results correlate and p "
     "may be too small"
 )
-"""Limit of a comparison if each subject is tested with a model of the other subjects.
+"""Warning for comparisons in which each subject is tested with a model that was trained
+on the other subjects, which is the mode "inter".
 """
 
 
@@ -76,7 +81,11 @@ def compare_hits(
             seeds.
         second: Ranks of the same items and subjects in the second run. The number of
             seeds may differ.
-        items: Items and their units (see `statistics.estimate_interval`).
+        items: Items and their units. If None, each item is a unit.
+
+    Returns:
+        The difference of the hit rates, first minus second, with p and an interval (see
+        `compare_values`).
     """
     first_hits = [(np.atleast_2d(ranks) == 1) * 1.0 for ranks in first]
     second_hits = [(np.atleast_2d(ranks) == 1) * 1.0 for ranks in second]
@@ -91,20 +100,31 @@ def compare_values(
 ) -> Difference:
     """Compare two runs by their values of the same items and subjects.
 
-    With up to four subjects, the test flips the signs of the units' differences, alike
-    for all subjects. Its result holds for these subjects. With five subjects or more it
-    is a t test with crossed variances of subjects and units, and holds for people in
-    general. The interval is the inversion of the test, so both always agree.
+    A unit is a group of items that are alike, such as the pictures of a concept.
+
+    - Up to four subjects: the test flips the signs of the differences of units. A unit
+      is flipped for all subjects at once. The result holds for these subjects.
+    - Five subjects or more: a t test adds the variances over subjects and over units.
+      The result holds for people in general.
+
+    The interval holds the differences that the test does not reject.
 
     Args:
         first: Values of each subject in the first run: [N] for N items, or [S, N] of S
             seeds, which are averaged for each item.
         second: Values of the same items and subjects in the second run. The number of
             seeds may differ.
-        items: Items and their units (see `statistics.estimate_interval`).
+        items: Items and their units. If None, each item is a unit. Subjects with the
+            same number of items then share all items in the same order.
+
+    Returns:
+        The mean difference, first minus second, with p, the 95 % interval, and the
+        effect size d_z over subjects. With fewer than six units there is no p and no
+        interval.
 
     Source: Clark 1973, The language-as-fixed-effect fallacy; Cohen 1988 (d_z).
     """
+    # difference of each item, averaged over seeds
     first_means = [_average_seeds(values) for values in first]
     second_means = [_average_seeds(values) for values in second]
     sizes = [len(values) for values in first_means]
@@ -116,12 +136,12 @@ def compare_values(
     subjects = len(subject_means)
     units_text = f"{items.n_units} {items.kind}"
     if items.inflation > 1:
-        # models that are equally good differ like hits among two candidates
+        # folds share training data, so hits and other values vary more by chance
         inflation = fold_null_inflation(differences, 2)
         items = replace(items, inflation=inflation)
         units_text += ", in folds that share training data"
 
-    # test for these subjects, or for people in general
+    # test the mean difference for these subjects, or for people in general
     scope = f"{items.scope} and " if items.scope else ""
     least_p = 0.0
     p: float | None
@@ -131,7 +151,7 @@ def compare_values(
         least_p = flips.least_p
         low = flips.low
         high = flips.high
-        people = "this subject" if subjects == 1 else f"these {subjects} subjects"
+        people = name_few(subjects, "subjects")
         test = f"sign flips over {units_text}, for {scope}{people}"
     else:
         p, low, high = crossed_t_test(differences, items)
@@ -140,7 +160,7 @@ def compare_values(
         )
     interval = f"inversion of: {test}"
 
-    # hit rates near 0 or 1 reveal little of their variance, so their interval is wider
+    # few units allow no test, and hit rates need the interval of paired shares
     pairs = np.stack([np.concatenate(first_means), np.concatenate(second_means)])
     if items.shortage:
         p = low = high = None
@@ -153,7 +173,7 @@ def compare_values(
     mean = float(subject_means.mean())
     cohens_dz = None
     if np.ptp(subject_means) > ROUNDING:
-        cohens_dz = float(subject_means.mean() / subject_means.std(ddof=1))
+        cohens_dz = mean / float(subject_means.std(ddof=1))
     return Difference(
         difference=mean,
         low=low,
@@ -175,7 +195,7 @@ def _average_seeds(values: ValueArray) -> Float64:
 
 
 def _are_mostly_hits(pairs: Float64) -> bool:
-    """Return True if values [2, N] are shares, and many are 0 or 1 in both runs."""
+    """Return True if the values [2, N] of two runs are shares, and many are 0 or 1."""
     are_shares = ((pairs >= 0) & (pairs <= 1)).all()
     is_at_limit = np.isin(pairs, (0, 1)).all(0)
     return bool(are_shares and is_at_limit.mean() >= MIN_SHARE_AT_LIMITS)
@@ -186,31 +206,33 @@ def _widen_for_hits(
 ) -> tuple[float, float]:
     """Widen the interval of a difference of hit rates to the interval of paired shares.
 
-    The difference of each item is split into an increase max(d, 0) and a decrease
-    max(-d, 0). Their means are shares, each with Wilson's interval. With the distances
-    a and b from the means to the ends, and the correlation r of the means, the ends of
-    the interval of the difference D are
+    If hit rates are near 0 or 1, the differences hardly reveal their variance, and the
+    interval of the test is too narrow. Therefore the difference d of each item is split
+    into an increase max(d, 0) and a decrease max(-d, 0). The means of increases and of
+    decreases are shares, each with Wilson's interval. The ends of the interval of the
+    mean difference D are
 
         D - sqrt(a₁² + b₂² - 2 r a₁ b₂)  and  D + sqrt(a₂² + b₁² - 2 r a₂ b₁),
 
-    where a is the distance to the lower and b to the upper end, 1 is the increase and 2
-    the decrease. An interval that excludes 0 still excludes 0 afterwards, so that it
-    agrees with its test.
+    where a is the distance from a mean to the lower end of its interval, b the distance
+    to the upper end, and r the correlation of the two means. The index 1 stands for
+    increases and 2 for decreases. If the given interval excludes 0, the wider interval
+    excludes 0 too, so that it agrees with the test.
 
     Args:
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        differences: Differences [N] of each subject.
+        low: Lower end of the interval of the test.
+        high: Upper end of the interval of the test.
+        differences: Differences [N] of the N items of each subject, in [-1, 1].
         items: Items and their units.
 
     Returns:
-        The ends of the wider interval.
+        The lower and the upper end of the wider interval.
 
     Source: Newcombe 1998, Improved confidence intervals for the difference between
     binomial proportions based on paired data; Zou and Donner 2008 (the ends of a
     difference from the ends of its terms).
     """
-    # distances of the interval's ends from the mean increase and the mean decrease
+    # for increases and decreases: distances from the mean to the ends of its interval
     lower_distances = []
     upper_distances = []
     variances = []
@@ -225,7 +247,7 @@ def _widen_for_hits(
         upper_distances.append(upper)
         variances.append(components.variance)
 
-    # correlation of both, which is not positive because an item cannot do both
+    # the correlation is not positive, because no item both increases and decreases
     components = estimate_mean_variance(differences, items)
     error = np.sqrt(variances[0] * variances[1])
     correlation = 0.0
@@ -233,6 +255,7 @@ def _widen_for_hits(
         covariance = (variances[0] + variances[1] - components.variance) / 2
         correlation = np.clip(covariance / error, -1, 0)
 
+    # combine the distances, and keep the interval of the test where it is wider
     mean = float(components.estimates.mean())
     wide_low = min(
         low, mean - _add_errors(lower_distances[0], upper_distances[1], correlation)
@@ -241,7 +264,7 @@ def _widen_for_hits(
         high, mean + _add_errors(lower_distances[1], upper_distances[0], correlation)
     )
 
-    # an end that would cross 0 stays where it is
+    # an end that would cross 0 stays at its place
     if wide_low <= 0 < low:
         wide_low = low
     if high < 0 <= wide_high:
@@ -250,7 +273,7 @@ def _widen_for_hits(
 
 
 def _add_errors(first: float, second: float, correlation: float) -> float:
-    """Compute the error of a difference of two correlated estimates."""
+    """Compute the error of a difference of two estimates from the error of each."""
     error: float = np.sqrt(first**2 + second**2 - 2 * correlation * first * second)
     return error
 
@@ -258,32 +281,35 @@ def _add_errors(first: float, second: float, correlation: float) -> float:
 def crossed_t_test(
     differences: Sequence[ValueArray], items: Items
 ) -> tuple[float | None, float | None, float | None]:
-    """Test if a mean difference over people and units of items is 0.
+    """Test if the mean difference for people and units in general is 0.
 
-    Subjects and units are crossed random factors. The variance of the mean is s + c:
-    the variance s over the S subjects plus the covariance c of subjects who saw the
-    same units. Its degrees of freedom are Satterthwaite's,
+    Subjects and units, such as concepts, are crossed random factors. The variance of
+    the mean difference is s + c, where s is the variance over the S subjects, and c is
+    the covariance of two subjects, who saw the same units. The degrees of freedom are
+    Satterthwaite's,
 
         (s + c)² / (s² / f + c² / u)  with  1 / f = (1 - q) / (S - 1) + q / (S u),
 
     where u are the degrees of freedom of the units. The weight q is the share of s that
-    the noise of the single subjects explains, to the power `NOISE_POWER`. It is 1 if
-    subjects do not differ beyond their noise.
+    the noise of the single subjects explains, to the power `NOISE_POWER`. If subjects
+    do not differ beyond their noise, q is 1.
 
     Args:
-        differences: Differences [N] of each of the S subjects, of whom there are two or
-            more.
-        items: Items and their units (see `statistics.estimate_interval`).
+        differences: Differences [N] of the N items of each of the S subjects. There are
+            two subjects or more.
+        items: Items and their units.
 
     Returns:
-        Two-sided p, and the lower and upper end of the 95 % interval. All are None if
-        all items belong to one unit. If all subjects have the same difference, p is the
-        p of their signs, and without significance there is no interval.
+        Two-sided p, and the lower and upper end of the 95 % interval. All three are
+        None if all items belong to one unit. If no difference varies, over subjects or
+        units, p is the p of a sign test over subjects. The interval then is the mean,
+        or None if p is not significant.
     """
     from scipy.special import stdtr, stdtrit
 
     if items.n_units == 1:
         return None, None, None
+    # variance of the mean difference
     components = estimate_mean_variance(differences, items)
     subjects = len(differences)
     mean = float(components.estimates.mean())
@@ -291,7 +317,7 @@ def crossed_t_test(
     covariance = components.covariance
     variance = subject_variance + covariance
 
-    # all differences are equal, so only their signs can be tested
+    # without variance, only the signs of the differences can be tested
     if variance < ROUNDING**2:
         if abs(mean) < ROUNDING:
             return 1.0, 0.0, 0.0
@@ -329,18 +355,17 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     from scipy.stats import false_discovery_control
 
     test_p_values = [p for p in p_values if p is not None]
-    adjusted_p_values: list[float] = []
-    if test_p_values:
-        adjusted_p_values = false_discovery_control(test_p_values).tolist()
-    adjusted = iter(adjusted_p_values)
-    return [None if p is None else next(adjusted) for p in p_values]
+    adjusted_p_values = iter(false_discovery_control(test_p_values).tolist())
+    return [None if p is None else next(adjusted_p_values) for p in p_values]
 
 
 CellItems = Mapping[str, Any]
-"""Values of the items of a cell: `image_ids`, `units`, and a list [N] per metric."""
+"""Lists [N] for the N items of a cell: their `image_ids`, the names of their `units`,
+and the values of each metric under its name.
+"""
 SubjectCells = Mapping[Any, Sequence[CellItems]]
 """Cells of each subject, with one cell per seed. The subject None stands for pictures
-that do not depend on a signal.
+that do not depend on a signal, such as a baseline.
 """
 
 
@@ -360,7 +385,13 @@ class ComparedSource:
 
 
 def _list_cells(run: Measurements, source: str | None = None) -> SubjectCells:
-    """List the cells of a source, or of all sources, by subject."""
+    """List the cells of a run by subject.
+
+    Args:
+        run: Measurements of the run.
+        source: Source whose cells are listed, such as a baseline. If None, the cells of
+            all sources are listed.
+    """
     cells = defaultdict[Any, list[CellItems]](list)
     for scope, cell in run.facts.cells.items():
         if source is None or cell.source == source:
@@ -371,15 +402,17 @@ def _list_cells(run: Measurements, source: str | None = None) -> SubjectCells:
 def compare_ranks(
     pairs: Mapping[tuple[str, str], tuple[Measurements, Measurements]],
 ) -> tuple[list[Difference], list[BrainhiveError]]:
-    """Compare the top-1 accuracy of pairs of runs.
+    """Compare the top-1 accuracy of pairs of retrieval runs.
 
     Args:
-        pairs: Two runs, keyed by their labels.
+        pairs: Measurements of both runs of each pair, keyed by the labels of the two
+            runs.
 
     Returns:
-        The differences, with p values that are adjusted over all pairs, and an error
-        for each pair that cannot be compared. Runs cannot be compared if they were
-        tested on different galleries, subjects or items.
+        The differences, first run minus second run, with p values that are adjusted
+        over all pairs. The second value holds an error for each pair that cannot be
+        compared, because the runs were tested on different galleries, subjects or
+        items.
     """
     compared = []
     errors = []
@@ -400,11 +433,16 @@ def compare_ranks(
 
 
 def _compare_ranks(first_run: Measurements, second_run: Measurements) -> Difference:
-    """Compare the ranks of two runs.
+    """Compare the top-1 accuracy of two retrieval runs.
+
+    Returns:
+        The difference, first run minus second run, with its scope and its limits.
 
     Raises:
-        BrainhiveError: if they were tested on different galleries, subjects or items.
+        BrainhiveError: if the runs were tested on different galleries (sets of
+            candidate pictures), subjects or items.
     """
+    # both runs need the same candidate pictures
     first_name = first_run.facts.run
     second_name = second_run.facts.run
     first_gallery = first_run.require_facts(RetrievalFacts).gallery
@@ -415,7 +453,7 @@ def _compare_ranks(first_run: Measurements, second_run: Measurements) -> Differe
             "compare runs with the same gallery",
         )
 
-    # items of each subject, sorted by image id
+    # both runs need the same subjects and items, which are sorted by image id
     first_cells = _list_cells(first_run)
     second_cells = _list_cells(second_run)
     first_ids = _list_image_ids(first_cells)
@@ -442,7 +480,7 @@ def _compare_ranks(first_run: Measurements, second_run: Measurements) -> Differe
 
 
 def _list_image_ids(cells: SubjectCells) -> dict[Any, list[str]]:
-    """List the image ids of each subject, sorted. All seeds have the same items."""
+    """List the sorted image ids of each subject, which are the same for all seeds."""
     ids = {}
     for subject, seed_cells in cells.items():
         ids[subject] = sorted(seed_cells[0]["image_ids"])
@@ -452,7 +490,8 @@ def _list_image_ids(cells: SubjectCells) -> dict[Any, list[str]]:
 def compare_sources(run: Measurements) -> list[Difference]:
     """Compare the first source of a run with each other source, in every metric.
 
-    The p values are adjusted over all differences.
+    A source is the origin of the scored pictures, such as the brain or a baseline. The
+    p values are adjusted over all differences.
     """
     sources = [ComparedSource(run, source, source) for source in run.facts.sources]
     compared: list[Difference] = []
@@ -465,12 +504,13 @@ def adjust_together(**groups: Sequence[Difference]) -> list[list[Difference]]:
     """Adjust the p values of all differences on a page for their false discovery rate.
 
     Args:
-        groups: Differences, keyed by the kind of the compared objects: `source`, `run`,
-            `variant` or `pair`.
+        groups: Groups of differences, keyed by the kind of the compared objects:
+            `source`, `run`, `variant` or `pair`.
 
     Returns:
-        Each group with `p_adjusted`, the number of `tests`, and their description
-        `tests_of`.
+        The groups in the same order. Each difference has the adjusted p in
+        `p_adjusted`, the number of tests on the page in `tests`, and their description
+        in `tests_of`.
     """
     differences: list[Difference] = []
     for group in groups.values():
@@ -480,39 +520,48 @@ def adjust_together(**groups: Sequence[Difference]) -> list[list[Difference]]:
     tests_of = _describe_tests(groups, tests)
 
     # adjusted p values are in the order of the groups
-    adjusted = iter(benjamini_hochberg(p_values))
+    adjusted_p_values = iter(benjamini_hochberg(p_values))
+    fields: dict[str, Any] = {"tests": tests, "tests_of": tests_of}
     adjusted_groups = []
     for group in groups.values():
         adjusted_group = []
         for difference in group:
-            fields = {
-                "p_adjusted": next(adjusted),
-                "tests": tests,
-                "tests_of": tests_of,
-            }
+            fields["p_adjusted"] = next(adjusted_p_values)
             adjusted_group.append(difference.model_copy(update=fields))
         adjusted_groups.append(adjusted_group)
     return adjusted_groups
 
 
 def _describe_tests(groups: Mapping[str, Sequence[Difference]], tests: int) -> str:
-    """Describe a family of tests, such as "2 metrics × (2 sources + 1 run)"."""
-    metrics = set()
-    pair_counts = {}
-    for kind, group in groups.items():
-        pairs = {(difference.first, difference.second) for difference in group}
-        metrics |= {difference.metric for difference in group}
-        if pairs:
-            pair_counts[kind] = len(pairs)
+    """Describe a family of tests, such as "2 metrics × (2 sources + 1 run)".
 
+    Args:
+        groups: Groups of differences, keyed by the kind of the compared objects, such
+            as `source` or `run`.
+        tests: Number of differences that have a p value.
+    """
+    # count the metrics, and the pairs of compared objects of each kind
+    metrics = set()
+    n_pairs = 0
     counts = []
-    for kind, count in pair_counts.items():
-        counts.append(f"{count} {kind}{'s' * (count > 1)}")
+    for kind, group in groups.items():
+        metrics |= {difference.metric for difference in group}
+        pairs = {(difference.first, difference.second) for difference in group}
+        if pairs:
+            n_pairs += len(pairs)
+            counts.append(_count_nouns(len(pairs), kind))
+
+    # write the product of metrics and pairs
     pairs_text = counts[0] if len(counts) == 1 else f"({' + '.join(counts)})"
-    text = f"{len(metrics)} metric{'s' * (len(metrics) > 1)} × {pairs_text}"
-    if tests != len(metrics) * sum(pair_counts.values()):
+    text = f"{_count_nouns(len(metrics), 'metric')} × {pairs_text}"
+    if tests != len(metrics) * n_pairs:
         text += ", as far as they could be tested"
     return text
+
+
+def _count_nouns(count: int, noun: str) -> str:
+    """Write a count with its noun, such as "1 run" or "2 runs"."""
+    return f"{count} {noun}s" if count > 1 else f"{count} {noun}"
 
 
 def compare_runs(
@@ -520,16 +569,20 @@ def compare_runs(
 ) -> tuple[list[Difference], list[BrainhiveError]]:
     """Compare the first source of a run with the first source of each other run.
 
+    A source is the origin of the scored pictures. The first source usually is the
+    brain.
+
     Args:
-        run: The run that is compared with the others.
+        run: Measurements of the run that is compared with the others.
         name: Name of this run.
-        runs: The other runs by name.
+        runs: Measurements of the other runs, by their names.
         noun: Kind of the other runs in the description of the tests, such as "variant".
 
     Returns:
-        The differences in every metric, and an error for each run that cannot be
-        compared. Runs cannot be compared if they were measured by another protocol, or
-        on other subjects or items.
+        The differences in every metric, with p values that are adjusted over all
+        metrics and runs. The second value holds an error for each run that cannot be
+        compared, because it was measured by another protocol, or on other subjects or
+        items.
     """
     first_source = ComparedSource(run, name, run.facts.sources[0])
     first_protocol = _sizing_protocol(first_source)
@@ -558,7 +611,10 @@ def compare_runs(
 
 
 def _sizing_protocol(source: ComparedSource) -> str:
-    """Return how pictures were resized before scoring, with which a protocol begins."""
+    """Return the method by which the pictures of a source were resized before scoring.
+
+    A protocol begins with this method.
+    """
     metrics = list(source.run.scopes[source.source].values())
     return metrics[0].protocol.split(",")[0]
 
@@ -566,26 +622,31 @@ def _sizing_protocol(source: ComparedSource) -> str:
 def _compare_metrics(
     first_source: ComparedSource, second_source: ComparedSource
 ) -> list[Difference]:
-    """Compare two sources in every metric that both have.
+    """Compare two sources of runs in every metric that both have.
+
+    A source is the origin of scored pictures, such as the brain or a baseline.
+
+    Returns:
+        The difference in each metric, first source minus second source.
 
     Raises:
-        BrainhiveError: if they share no metric, or differ in subjects or items.
+        BrainhiveError: if the sources share no metric, or differ in subjects or items.
     """
+    # subjects of both sources, or None if no source depends on a signal
     first_cells = _list_cells(first_source.run, first_source.source)
     second_cells = _list_cells(second_source.run, second_source.source)
     subjects = list(dict.fromkeys(list(first_cells) + list(second_cells)))
     subjects = [subject for subject in subjects if subject is not None] or [None]
+
+    # pair the cells, whose items differ only if a source does not depend on the subject
+    names = f"{first_source.name} and {second_source.name}"
+    hint = "compare runs of the same items"
     pairs = []
+    ids = []
     for subject in subjects:
         first_seeds = _find_cells(first_source, first_cells, subject)
         second_seeds = _find_cells(second_source, second_cells, subject)
         pairs.append((first_seeds, second_seeds))
-
-    # items of a subject differ only if a source does not depend on the subject
-    names = f"{first_source.name} and {second_source.name}"
-    hint = "compare runs of the same items"
-    ids = []
-    for subject, (first_seeds, second_seeds) in zip(subjects, pairs, strict=True):
         first_ids = first_seeds[0]["image_ids"]
         second_ids = set(second_seeds[0]["image_ids"])
         unpaired = set(first_ids) ^ second_ids
@@ -599,21 +660,21 @@ def _compare_metrics(
     if not all(ids):
         raise BrainhiveError(f"{names} have no item in common", hint)
 
-    # metrics in the order of the first source
-    first_keys = pairs[0][0][0].keys()
-    second_keys = pairs[0][1][0].keys()
-    metric_names = (first_keys & second_keys) - {"image_ids", "units"}
-    if not metric_names:
+    # metrics of both sources, in the order of the first source
+    first_seeds, second_seeds = pairs[0]
+    shared_keys = first_seeds[0].keys() & second_seeds[0].keys()
+    metric_names = shared_keys - {"image_ids", "units"}
+    metrics = [key for key in first_seeds[0] if key in metric_names]
+    if not metrics:
         raise BrainhiveError(
             f"{names} have no metric in common", "measure both by the same metric"
         )
 
+    # compare each metric
     limits = _describe_limits(first_source.run, second_source.run, len(subjects))
     items = _group_items(first_source.run, ids)
     compared = []
-    for metric in first_keys:
-        if metric not in metric_names:
-            continue
+    for metric in metrics:
         difference = _compare_metric(metric, pairs, ids, items)
         if difference is not None:
             fields = {
@@ -632,6 +693,12 @@ def _find_cells(
     source: ComparedSource, cells: SubjectCells, subject: Any
 ) -> Sequence[CellItems]:
     """Find the cells of a subject, or else the cells that do not depend on a signal.
+
+    Args:
+        source: Source of the cells, for the message of the error.
+        cells: Cells of the source, by subject. The subject None stands for pictures
+            that do not depend on a signal.
+        subject: Name of the subject.
 
     Raises:
         BrainhiveError: if the source has neither.
@@ -656,12 +723,14 @@ def _compare_metric(
 
     Args:
         metric: Name of the metric.
-        pairs: Cells of each subject in the first and in the second source.
-        ids: Image ids [N] of each subject.
+        pairs: Cells of each subject in the first and in the second source. A cell holds
+            the values of the items of one seed.
+        ids: Image ids [N] of the compared items of each subject.
         items: The same items with their units.
 
     Returns:
-        The difference, or None if no item has both values.
+        The difference, first source minus second source, or None if no item has a value
+        in both sources.
     """
     first_values = []
     second_values = []
@@ -681,15 +750,18 @@ def _compare_metric(
 
 
 def _group_items(run: Measurements, ids: Sequence[Sequence[str]]) -> Items:
-    """Group items [N] of each subject by the units that a run was measured with."""
+    """Group items by the units that a run was measured with.
+
+    Args:
+        run: Measurements of the run.
+        ids: Image ids [N] of the items of each subject.
+    """
     facts = run.facts
     unit_of: dict[str, str] = {}
     for scope in facts.cells:
         cell = run.items[scope]
         unit_of.update(zip(cell["image_ids"], cell["units"], strict=True))
-    units = []
-    for subject_ids in ids:
-        units.append([unit_of[image_id] for image_id in subject_ids])
+    units = look_up_names(unit_of, ids)
     return Items(ids, units, facts.units, scope=facts.scope, inflation=facts.inflation)
 
 
@@ -699,13 +771,16 @@ def _describe_limits(
     """Describe the scope and the limits of a comparison.
 
     Args:
-        first_run: First run.
-        second_run: Second run.
+        first_run: Measurements of the first run.
+        second_run: Measurements of the second run.
         subjects: Number of compared subjects.
 
     Returns:
-        The fields `scope`, `limits` and `differs` of a `Difference`.
+        Fields of a `Difference`: `scope` (the units that the comparison holds for),
+        `limits` (warnings for its readers) and `differs` (the settings in which the
+        runs differ).
     """
+    # warn if the runs were tested on different signals
     first_set_up = first_run.facts.set_up
     second_set_up = second_run.facts.set_up
     limits = []
@@ -733,11 +808,12 @@ def _collect_values(
 
     Args:
         cells: Cells of the subject, one for each seed.
-        ids: Image ids of the items, in the order of the result.
-        metric: Name of the metric.
+        ids: Image ids [N] of the items, in the order of the result.
+        metric: Name of the metric, or `ranks`.
 
     Returns:
-        Values [S, N], with NaN for an item without a value.
+        Values [S, N] of the N items for the S seeds, with NaN for an item without a
+        value.
     """
     rows = []
     for cell in cells:
