@@ -355,8 +355,9 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     from scipy.stats import false_discovery_control
 
     test_p_values = [p for p in p_values if p is not None]
-    adjusted_p_values = iter(false_discovery_control(test_p_values).tolist())
-    return [None if p is None else next(adjusted_p_values) for p in p_values]
+    adjusted_p_values = false_discovery_control(test_p_values).tolist()
+    adjusted = iter(adjusted_p_values)
+    return [None if p is None else next(adjusted) for p in p_values]
 
 
 CellItems = Mapping[str, Any]

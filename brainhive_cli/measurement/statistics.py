@@ -1,8 +1,8 @@
 """Confidence intervals and sign-flip tests of means over items and subjects.
 
-Items that are alike form a unit, such as the pictures of a concept (see
-`measurement.units`). Units and subjects are crossed random factors: several subjects
-may see the same units.
+An item is a tested picture or trial. Items that are alike form a unit, such as the
+pictures of a concept (see `measurement.units`). Units and subjects are crossed random
+factors, because several subjects may see the same units.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from brainhive_cli.measurement.units import (
 
 ValueArray = NDArray[np.floating[Any]]
 Limits = tuple[float | None, float | None]
-"""Smallest and largest value that a mean can take, or None if it is unbounded."""
+"""Smallest and largest value that a mean can take. None stands for a missing limit."""
 
 UPPER_QUANTILE = 0.975
 """Quantile of the upper end of a 95 % interval."""
@@ -39,17 +39,20 @@ ROUNDING = 1e-12
 largest value.
 """
 MAX_UNITS_ALL_FLIPS = 15
-"""Largest number of units for which all sign flips are tried, which are 32,768."""
+"""Largest number of units for which all 32,768 sign flips are tried."""
 RANDOM_FLIPS = 4_999
-"""Number of random sign flips for more units, besides the identity. The standard error
-of a p of .05 is then .003.
+"""Number of random sign flips if there are more units. The standard error of a p of .05
+is then .003.
 """
 MAX_HITS_PER_ITEM = 4
-"""Largest number of independent hits that the share of one item is worth. A share of
-correct two-way comparisons under guessing is worth 3, a reciprocal rank almost 4.
+"""Largest number of hits that one item counts for. A share of n independent hits has
+the variance p (1 - p) / n. By this formula, the share of correct two-way comparisons of
+an item counts for 3 hits under guessing, and its reciprocal rank for almost 4.
 """
 MAX_HITS_PER_ITEM_AT_LIMIT = 2
-"""The same number if almost all shares lie at a limit."""
+"""Largest number of hits that one item counts for if almost all items have the smallest
+or the largest possible value.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class Interval:
     Attributes:
         low: Lower end, or None if there is no interval.
         high: Upper end, or None.
-        method: Method of the interval and the population that it holds for. If there is
-            no interval: the reason.
+        method: Method of the interval, and the population that the interval holds for.
+            If there is no interval, the reason.
         these_subjects: Interval that holds for these subjects only. The variance over
             units widens it, the variance over subjects does not. It is None with a
             single subject.
@@ -79,10 +82,12 @@ class Interval:
 class MeanVariance:
     """Components of the variance of a mean over S subjects.
 
+    A unit is a group of items that are alike, such as the pictures of a concept.
+
     Attributes:
         estimates: Mean [S] of each subject.
-        variance: Variance of the mean over subjects that comes from the
-            choice of units.
+        variance: Variance of the mean over subjects that comes from the choice of
+            units.
         dof: Degrees of freedom of `variance` by Satterthwaite's approximation.
         covariance: Covariance of the means of two subjects, because they saw the same
             units.
@@ -124,8 +129,11 @@ def measure(
         pool: Number of candidates that each item was compared with.
         chance: Expected value under guessing.
         seeds: Seeds of the trained models.
-        items: Items and units of the values (see `estimate_interval`).
+        items: Items of the values, with their units. If None, each item is a unit.
         interval_options: Further arguments of `estimate_interval`.
+
+    Returns:
+        The mean with its interval, and its description for tables.
 
     Raises:
         BrainhiveError: if a subject has no values, or a value is not finite.
@@ -168,13 +176,17 @@ def measure(
 def measure_positions(
     name: str, groups: Sequence[ValueArray], **options: Any
 ) -> list[Metric]:
-    """Compute a metric at each of several positions, as `measure` does at one.
+    """Compute a metric separately at each of several positions, such as times.
 
     Args:
         name: Name of the metric.
         groups: Values of each subject: [P, N] for P positions and N items, or [S, P, N]
             of S models.
-        options: Further arguments of `measure`.
+        options: Further arguments of `measure`, which computes the metric at one
+            position.
+
+    Returns:
+        The metrics of the P positions, in their order.
     """
     arrays = [np.asarray(group, np.float64) for group in groups]
     metrics = []
@@ -196,22 +208,25 @@ def estimate_interval(
 
     The interval depends on the number of subjects:
 
-    - One subject: it holds for this subject, and takes the variance over units into
-      account. For shares it is Wilson's interval with the number of independent hits
-      that has this variance. For other values it is a t interval.
-    - Two to four subjects: the same for these subjects. A second interval holds for
-      people in general, unless it covers more than half of the scale.
-    - Five subjects or more: it holds for people in general. It is a t interval with one
-      degree of freedom less than there are subjects. Its variance is the variance over
-      subjects plus the covariance of subjects who saw the same units.
+    - One subject: the interval holds for this subject. Its width depends on the
+      variance over units, which are groups of similar items, such as the pictures of a
+      concept. For shares it is Wilson's interval for as many independent hits as would
+      have this variance. For other values it is a t interval.
+    - Two to four subjects: the interval is computed in the same way, and holds for
+      these subjects. A second interval `people` holds for people in general, unless it
+      covers more than half of the possible values.
+    - Five subjects or more: the interval holds for people in general. It is a t
+      interval with one degree of freedom less than there are subjects. Its variance is
+      the variance over subjects plus the covariance of subjects who saw the same units.
 
-    With fewer than six units there is no interval. Values that do not vary have none
-    either, unless they are shares.
+    With fewer than six units there is no interval. If the values do not vary, there is
+    no interval either, unless the values are shares.
 
-    Variances over units are linearised (cluster-robust, CR2). If the mean has two
-    limits, t intervals are computed on the logit scale. They are then asymmetric near a
-    limit and never cross it. If all shares lie at one limit, Wilson's interval counts
-    each unit as a hit or a miss. `benchmarks/simulated_statistics` prints the coverage.
+    Variances over units are cluster-robust (CR2). If the mean has two limits, t
+    intervals are computed on the logit scale. They are then asymmetric near a limit and
+    never cross it. If all shares lie at one limit, Wilson's interval counts each unit
+    as a hit or a miss. `benchmarks/simulated_statistics` prints the coverage of the
+    intervals.
 
     Args:
         groups: Values of each subject: [N] for N items, or [S, N] of S models. Values
@@ -220,12 +235,15 @@ def estimate_interval(
             same number of items then share all items in the same order, and subjects
             with different numbers share none.
         limits: Smallest and largest possible mean, such as 0 and 1 for shares.
-        is_share: True if values are shares of trials or candidates, hits included. If
-            None, they are shares if the limits are 0 and 1, or if there are no limits
-            and all values are 0 or 1.
-        max_hits: Largest number of independent hits that all values together are worth.
-            It is given if the values are a linearised form of a share, with the same
-            mean and variance. It is None if the values are shares themselves.
+        is_share: True if values are shares of trials or candidates, such as hits. If
+            None, values count as shares if the limits are 0 and 1, or if there are no
+            limits and all values are 0 or 1.
+        max_hits: Largest number of independent hits that all values together count for.
+            None if the values are shares themselves. It is given if they are a linear
+            approximation of a share, with the same mean and variance.
+
+    Returns:
+        The interval. Its method, or the reason for its absence, is in `method`.
 
     Raises:
         BrainhiveError: if a subject has no values, or a value is not finite.
@@ -238,13 +256,13 @@ def estimate_interval(
     _check_values(models)
     items = items or Items.from_sizes([group.shape[-1] for group in models])
 
-    # averages over models, so that each item counts once
+    # average over models, so that each item counts once
     components = estimate_mean_variance([group.mean(0) for group in models], items)
     mean = float(components.estimates.mean())
     subjects = len(models)
     units_text = f"{items.n_units} {items.kind}"
 
-    # shares lie between 0 and 1
+    # find the limits of shares
     if is_share is None:
         are_hits = all(np.isin(group, (0, 1)).all() for group in models)
         is_share = limits == (0.0, 1.0) or (limits == (None, None) and are_hits)
@@ -283,8 +301,9 @@ def estimate_interval(
     if subjects >= MIN_SUBJECTS_FOR_POPULATION:
         population = " and ".join(["people in general"] + scope)
         return Interval(
-            *people,
-            f"t over {subjects} subjects and {units_text}; for {population}",
+            low=people[0],
+            high=people[1],
+            method=f"t over {subjects} subjects and {units_text}; for {population}",
             these_subjects=unit_interval,
             people=people,
         )
@@ -323,15 +342,22 @@ def _check_values(models: Sequence[Float64]) -> None:
 def estimate_mean_variance(groups: Sequence[ValueArray], items: Items) -> MeanVariance:
     """Estimate the components of the variance of a mean over subjects.
 
-    With the variance V of the mean over S subjects and the mean m of the variances of
-    the single subjects, the covariance of two subjects is c = (S V - m) / (S - 1),
-    because V = (m + (S - 1) c) / S. The noise variance is (m - c) / S.
+    A unit is a group of items that are alike, such as the pictures of a concept. Over
+    units, the mean of each subject has a variance, and the mean of these S variances is
+    m. The mean over subjects has the variance V = (m + (S - 1) c) / S, where c is the
+    covariance of two subjects who saw the same units. Both m and V are estimated from
+    the values. Therefore c = (S V - m) / (S - 1), and the noise of each subject alone
+    adds the variance (m - c) / S.
 
     Args:
-        groups: Values [N] of each subject.
-        items: Items and their units. Variances are computed within strata, if there
-            are any.
+        groups: Values [N] of the N items of each of the S subjects.
+        items: Items and their units. If the items have strata, variances are computed
+            within strata.
+
+    Returns:
+        The mean of each subject, and the components of the variance.
     """
+    # influence of each unit on the mean over subjects, and its weight by subject
     subjects = len(groups)
     n_units = items.n_units
     strata = items.stratum_of_unit
@@ -342,17 +368,18 @@ def estimate_mean_variance(groups: Sequence[ValueArray], items: Items) -> MeanVa
     for subject, (values, units) in enumerate(
         zip(groups, items.unit_indices, strict=True)
     ):
-        # mean of each stratum
+        # mean of each stratum, where a stratum is a group of comparable units
         sizes = np.bincount(units, minlength=n_units)
         sums = np.bincount(units, values, n_units)
         stratum_sizes = np.maximum(1, np.bincount(strata, sizes))
         stratum_means = np.bincount(strata, sums) / stratum_sizes
 
-        # influence [U] of each unit on the mean, apart from rounding
+        # influence [U] of each unit on the mean, without rounding errors
         unit_influence = (sums - stratum_means[strata] * sizes) / len(values)
         is_rounding = np.abs(unit_influence) < ROUNDING * np.abs(values).max()
         unit_influence[is_rounding] = 0
 
+        # variance of this subject's mean over units
         weights[subject] = sizes / len(values)
         variance, _ = _variance_over_units(
             unit_influence, weights[subject : subject + 1], strata
@@ -387,38 +414,47 @@ def _variance_over_units(
 ) -> tuple[float, float]:
     """Compute the cluster-robust variance (CR2) of a mean, and its degrees of freedom.
 
-    A unit with the share l of its stratum pulls the stratum's mean towards itself by l,
-    its leverage. The variance is therefore the sum of influence² / (1 - l). If several
-    subjects saw a unit, its leverage is averaged over them by their weights.
+    Units are clusters of items, and strata are groups of units. A unit with the share l
+    of the weight of its stratum has the leverage l, because it pulls the mean of the
+    stratum towards itself. To correct for this pull, the variance is the sum of
+    influence² / (1 - l). If several subjects saw a unit, its leverage is the weighted
+    mean over these subjects.
 
-    The degrees of freedom are Satterthwaite's for independent items. If all units weigh
-    the same, they are the number of units minus 1, or minus the number of subjects if
-    each unit belongs to one subject.
+    The degrees of freedom are Satterthwaite's for independent items. If all units have
+    the same weight, they are the number of units minus 1. If in addition each unit
+    belongs to another subject, they are the number of units minus the number of
+    subjects.
 
-    A stratum with a single unit has no variance of its own. It is assumed to vary like
-    the others.
+    A stratum with a single unit has no variance of its own. Its unit is assumed to vary
+    like the other units.
 
     Args:
-        influence: Influence [U] of each unit on the mean.
-        weights: Weight [S, U] of each unit in the mean, by subject. All together are 1.
-        strata: Stratum [U] of each unit.
+        influence: Influence [U] of each of the U units on the mean: the sum of the
+            deviations of its items from the mean of the stratum, divided by the number
+            of all items.
+        weights: Weight [S, U] of each unit in the mean, for each of S subjects. All
+            weights sum to 1.
+        strata: Index [U] of the stratum of each unit.
 
     Returns:
-        Variance and degrees of freedom. Both are 0 and 1 if no stratum has two units.
+        The variance and the degrees of freedom. They are 0 and 1 if no stratum has two
+        units.
 
     Source: Bell and McCaffrey 2002, Bias reduction in standard errors for linear
     regression with multi-stage samples; Imbens and Kolesár 2016.
     """
-    # weight in a subject's stratum, whose square root appears twice in each covariance
+    # weight [S, U] of each unit divided by the root of the weight of its stratum
     stratum_weights = np.array([np.bincount(strata, row)[strata] for row in weights])
     loadings = weights / np.sqrt(np.where(stratum_weights > 0, stratum_weights, 1))
     unit_weights = weights.sum(0)
     pulls = (loadings**2).sum(0)  # leverage times weight
 
-    # a unit that is alone in its stratum has a leverage of 1
+    # leave out units that are alone in their stratum, and have a leverage of 1
     is_compared = (unit_weights > 0) & (pulls < unit_weights * (1 - 1e-9))
     if not is_compared.any():
         return 0.0, 1.0
+
+    # variance, scaled up from the compared units to all units
     unit_weights = unit_weights[is_compared]
     total_weight = unit_weights.sum()
     slack = 1 - pulls[is_compared] / unit_weights  # 1 - leverage
@@ -439,16 +475,18 @@ def _variance_over_units(
 def _t_interval(
     mean: float, error: float, dof: float, limits: Limits
 ) -> tuple[float, float]:
-    """Compute a t interval of a mean, on the logit scale if it lies between two limits.
+    """Compute the 95 % t interval of a mean.
+
+    If the mean lies between two limits, the interval is computed on the logit scale.
 
     Args:
-        mean: The mean.
-        error: Its standard error.
+        mean: Estimate of the mean.
+        error: Standard error of the mean.
         dof: Degrees of freedom of the standard error.
-        limits: Smallest and largest possible mean.
+        limits: Smallest and largest possible mean. None stands for a missing limit.
 
     Returns:
-        Lower and upper end.
+        Lower and upper end of the interval.
     """
     from scipy.special import expit, logit, stdtrit
 
@@ -475,36 +513,37 @@ def _share_interval(
     limits: tuple[float, float],
     max_hits: float | None,
 ) -> tuple[float, float]:
-    """Compute Wilson's interval of a share, for an effective number of trials.
+    """Compute Wilson's 95 % interval of a share, for an effective number of trials.
 
-    The effective number n is the number of independent hits or misses whose share has
-    the measured variance over units: n = p (1 - p) / variance. It is multiplied by the
-    squared ratio of the t quantiles for the number of items and for the degrees of
-    freedom of the variance (Korn and Graubard 1998), because few units estimate the
-    variance poorly.
+    The effective number n is the number of independent hits or misses whose share p has
+    the measured variance over units: n = p (1 - p) / variance. Few units estimate the
+    variance poorly. Therefore n is multiplied by the squared ratio of two t quantiles,
+    with the degrees of freedom of the items and of the variance (Korn and Graubard
+    1998).
 
-    Shares between 0 and 1 vary less than hits. If most of them lie at a limit, the few
-    others hardly reveal how much they vary. The effective number is therefore bounded.
+    Shares between 0 and 1 vary less than hits. If most of the shares are 0 or 1, the
+    few others hardly reveal how much they vary. Therefore n has an upper bound.
 
     Args:
-        groups: Values [S, N] of each subject.
+        groups: Values [S, N] of S models for the N items of each subject.
         components: Components of the variance of the mean.
-        items: Items and their units.
-        limits: Values of a miss and a hit.
-        max_hits: Largest effective number, or None for the bound by the values.
+        items: Items and their units, which are groups of items that are alike.
+        limits: Values of a miss and of a hit.
+        max_hits: Upper bound of n. If None, `_max_effective_hits` computes it from the
+            values.
 
     Returns:
-        Lower and upper end.
+        Lower and upper end of the interval, in the scale of the values.
     """
-    # quantiles of t and of the normal distribution
-    from scipy.special import ndtri, stdtrit
+    from scipy.special import ndtri, stdtrit  # quantiles of the normal and t
 
+    # mean and variance as a share between 0 and 1
     low, high = limits
     span = high - low
     share = (float(components.estimates.mean()) - low) / span
     variance = components.variance / span**2
 
-    # at a limit nothing varies, and each unit counts once
+    # effective number, where each unit counts once if all values are misses or hits
     size = min(items.n_units, max_hits or np.inf)
     if ROUNDING < share < 1 - ROUNDING:
         values = np.concatenate([group.mean(0) for group in groups])
@@ -514,14 +553,14 @@ def _share_interval(
         item_variance = share * (1 - share) * n_items / (n_items - 1)
         size = min(max_size, item_variance / variance if variance > 0 else np.inf)
 
-        # the variance of independent hits is known from their share
+        # only the variance of independent hits is known from their share
         are_independent = are_hits and items.n_units == len(values)
         if not are_independent or items.strata is not None:
             item_dof = len(values) - 1 if are_independent else np.inf
             quantiles = stdtrit([item_dof, components.dof], UPPER_QUANTILE)
             size *= float(quantiles[0] / quantiles[1]) ** 2
 
-    # Wilson's interval, where `size` need not be a whole number
+    # Wilson's interval for the effective number, which need not be a whole number
     z = ndtri(UPPER_QUANTILE)
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     variance = share * (1 - share) / size + z**2 / (4 * size**2)
@@ -539,16 +578,21 @@ def _max_effective_hits(
     limits: tuple[float, float],
     are_hits: bool,
 ) -> float:
-    """Bound the number of independent hits that shares are worth.
+    """Compute an upper bound of the number of independent hits that shares count for.
+
+    Each hit or miss counts once. Other shares count for `MAX_HITS_PER_ITEM` hits each,
+    or for fewer if many of them lie at a limit.
 
     Args:
-        groups: Values [S, N] of each subject.
-        values: The same averaged over models, of all subjects [N].
-        limits: Values of a miss and a hit.
-        are_hits: True if all values are hits or misses, which count once each.
+        groups: Values [S, N] of S models for the N items of each subject.
+        values: Values of the items of all subjects, averaged over models, in one array.
+        limits: Values of a miss and of a hit.
+        are_hits: True if all values of `groups` are hits or misses.
     """
     if are_hits:
         return sum(map(np.size, groups))
+
+    # share of the items at the more frequent limit
     share_at_limit = max(
         (values == limits[0]).mean(),
         (values == limits[1]).mean(),
@@ -584,27 +628,30 @@ class SignFlips:
 def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
     """Test if the mean over subjects and items is 0, by flipping the signs of units.
 
-    Without an effect, the sum over a unit's items has either sign with the same
-    probability. Flipping some units makes the mean at least as large as measured
-    exactly if the mean of these units alone is 0 or less. More generally, for a
-    hypothetical effect e it depends on whether their mean lies below e. The means of
-    all subsets of units are therefore typical values: their quantiles enclose the
-    effects that the test does not reject. Test and interval always agree.
+    A unit is a group of items that are alike, such as the pictures of a concept.
+    Without an effect, the sum over the items of a unit has either sign with the same
+    probability. If the signs of some units are flipped, the mean over all units stays
+    the same or grows exactly if the mean of the flipped units is 0 or less. To test
+    another effect e instead of 0, the mean of the flipped units is compared with e. The
+    test therefore only needs the means of sets of units. The quantiles of these means
+    enclose all effects that the test does not reject, so test and interval always
+    agree.
 
     Args:
-        values: Values [N] of each subject.
-        items: Items and their units.
+        values: Values [N] of the N items of each subject.
+        items: Items and their units. The sign of a unit is flipped for all subjects at
+            once.
 
     Source: Hartigan 1969 (typical values); Fisher 1935.
     """
-    # sum and weight of each unit [U] in the mean over subjects of their means
+    # sum and weight [U] of each unit in the mean over subjects
     unit_sums = np.zeros(items.n_units)
     unit_weights = np.zeros(items.n_units)
     for group, units in zip(values, items.unit_indices, strict=True):
         np.add.at(unit_sums, units, group / len(group) / len(values))
         np.add.at(unit_weights, units, 1 / len(group) / len(values))
 
-    # means of the flipped units
+    # mean of the flipped units, for each set of units
     flips = _draw_flips(items.n_units).astype(np.float64)
     sums = flips @ unit_sums
     weights = flips @ unit_weights
@@ -615,7 +662,7 @@ def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
     means[np.abs(means) < ROUNDING] = 0
     means.sort()
 
-    # the identity flips no unit, and counts on both sides
+    # both tails include the identity, which flips no unit
     count = len(means) + 1
     p_above = (1 + int((means <= 0).sum())) / count
     p_below = (1 + int((means >= 0).sum())) / count
@@ -637,7 +684,7 @@ def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
     )
 
 
-@lru_cache(maxsize=4)  # the metrics of a run share them; 5 MB for a thousand units
+@lru_cache(maxsize=4)  # all metrics of a run use the same flips
 def _draw_flips(units: int) -> Bool:
     """Choose sets of units whose signs are flipped.
 
@@ -645,11 +692,12 @@ def _draw_flips(units: int) -> Bool:
         units: Number U of units.
 
     Returns:
-        Masks [K, U]: all sets of units but the empty one, or random sets if there are
-        more than `MAX_UNITS_ALL_FLIPS` units.
+        Masks [K, U] of the flipped units. They are all sets of units but the empty set,
+        or `RANDOM_FLIPS` random sets if there are more than `MAX_UNITS_ALL_FLIPS`
+        units. Masks of a thousand units take 5 MB.
     """
     if units <= MAX_UNITS_ALL_FLIPS:
         numbers = np.arange(1, 2**units)[:, None]
         return (numbers >> np.arange(units) & 1).astype(bool)
     flips = np.random.default_rng(0).random((RANDOM_FLIPS, units)) < 0.5
-    return flips[flips.any(1)]
+    return flips[flips.any(1)]  # without the empty set
