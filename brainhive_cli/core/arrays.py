@@ -1,4 +1,7 @@
-"""Types of arrays by their dtype. Docstrings give the shapes."""
+"""Names for NumPy arrays of a dtype, for type hints.
+
+The hints do not say the shape of an array. Docstrings do, such as `Tokens [N, D]`.
+"""
 
 from typing import Any
 

@@ -1,7 +1,8 @@
 """Errors for damaged files, as distinct from errors of the machine.
 
-A file may be cut short, changed or malicious. The disk, the permissions, the memory or
-the GPU may fail too, while a sound file is read.
+A damaged file is cut short, changed or malicious, and the user can replace it. An error
+of the machine comes from the disk, the permissions, the memory or the GPU, and may
+occur while a sound file is read.
 """
 
 import csv
@@ -52,11 +53,11 @@ DAMAGE_EXCEPTIONS = (
 raise for damaged files.
 """
 MAX_INFLATION = 100
-"""Largest ratio between the size of an array in memory and in its file. Measured values
-and weights never compress so well.
+"""Largest ratio between the size of an array in memory and its size in the file.
+Measured values and weights never compress so well.
 """
 MAX_UNCHECKED_BYTES = 2**28
-"""Largest size in memory for which this ratio is not checked (256 MiB)."""
+"""Largest size in memory of an array whose ratio is not checked (256 MiB)."""
 
 
 @contextmanager
@@ -66,16 +67,19 @@ def report_damage(
     error: type[BrainhiveError] = MissingData,
     exceptions: tuple[type[Exception], ...] = DAMAGE_EXCEPTIONS,
 ) -> Iterator[None]:
-    """Turn all exceptions of a block that reads a file into a single kind of error.
+    """Raise a single kind of error if a `with` block cannot read a file.
 
-    Errors of the machine are not changed. The block should only read the file.
+    The exceptions of the libraries that read the file are replaced by an error with the
+    name of the file. Errors of the machine (see `is_machine_error`) pass unchanged. The
+    block should do nothing but read the file, because any exception of the block is
+    blamed on the file.
 
     Args:
-        path: The file.
-        way_out: Hint of the error: how to get a sound file, in one line.
-        error: Class of the error for a damaged file.
-        raised: Exceptions that mean a damaged file. A library with exceptions of its
-            own, such as nibabel, needs `(Exception,)`.
+        path: File that the block reads.
+        way_out: Advice in the error message on how to get a sound file, in one line.
+        error: Class of the error that is raised for a damaged file.
+        exceptions: Exceptions that a damaged file causes. For a library with exception
+            classes of its own, such as nibabel, pass `(Exception,)`.
 
     Raises:
         BrainhiveError: if the file is damaged. The class is `error`.
@@ -91,35 +95,37 @@ def report_damage(
         if isinstance(reason, BrainhiveError) or is_machine_error(reason):
             raise
 
-        # the message has the error text of the system. Else it has the first line of
-        # the exception, of which the last brackets hold the text of the inner library
+        # describe the problem by the text of the operating system, or else by the first
+        # line of the exception. If this line ends with brackets, they hold the text of
+        # the library that found the damage
         problem = getattr(reason, "strerror", None)
         if not problem:
             problem = first_line(reason).rsplit("(", 1)[-1].rstrip(")")
-        # the text of a KeyError is only the key
+        # the text of a KeyError is nothing but the key
         if isinstance(reason, KeyError):
             problem = f"it has no {problem}"
         raise error(f"{path} is damaged or cut short: {problem}", way_out) from reason
 
 
-def refuse_inflation(size: int, stored: int, name: str) -> None:
-    """Raise an error if an array is suspiciously larger in memory than in its file.
+def refuse_inflation(memory_bytes: int, file_bytes: int, name: str) -> None:
+    """Raise an error if a compressed array is suspiciously large in memory.
 
-    The check comes before the allocation of the memory.
+    A small malicious file could otherwise fill the memory. Call this function before
+    the memory is allocated.
 
     Args:
-        size: Size of the array in memory, in bytes.
-        stored: Size of the array in the file, in bytes.
-        name: Name of the array.
+        memory_bytes: Size of the array in memory.
+        file_bytes: Size of the compressed array in the file.
+        name: Name of the array in the error message.
 
     Raises:
-        ValueError: if the array is larger than `MAX_UNCHECKED_BYTES` and
-            `MAX_INFLATION` times as large as in the file.
+        ValueError: if the array takes more than `MAX_UNCHECKED_BYTES` in memory, and
+            more than `MAX_INFLATION` times its size in the file.
     """
-    if size > max(MAX_UNCHECKED_BYTES, MAX_INFLATION * stored):
+    if memory_bytes > max(MAX_UNCHECKED_BYTES, MAX_INFLATION * file_bytes):
         raise ValueError(
-            f"{name} would take {size:.3g} bytes in memory, but has only {stored:.3g} "
-            "bytes in the file"
+            f"{name} would take {memory_bytes:.3g} bytes in memory, but has only "
+            f"{file_bytes:.3g} bytes in the file"
         )
 
 
@@ -133,29 +139,30 @@ CONTENT_ERROR_NUMBERS = (
     errno.ENOTDIR,
     errno.EOVERFLOW,
 )
-"""Error numbers of the system that are caused by the content or kind of a file. None
-stands for an exception without an error number. All other numbers are errors of the
-machine.
+"""Error numbers of the operating system that the content or kind of a file causes. The
+value None stands for an exception without an error number. All other error numbers are
+errors of the machine.
 """
 OUT_OF_MEMORY = r"^\w*MemoryError: |DefaultCPUAllocator: |\(memory allocation failed"
-"""Pattern for errors about memory. They come from torch on a GPU, Python, NumPy, torch
-on a CPU, and HDF5.
+"""Pattern of errors about a lack of memory. The first alternative matches errors of
+torch on a GPU, Python and NumPy, the second torch on a CPU, and the third HDF5.
 """
 GPU_ERROR = r"^AcceleratorError: |CUDA error"
-"""Pattern for GPU errors of torch, from version 2.8 on and before."""
+"""Pattern of GPU errors of torch 2.8 and later, and of earlier versions."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if the memory of the machine or the GPU was too small."""
+    """Return True if an error says that the machine or the GPU lacks memory."""
     match = re.search(OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
     return match is not None or system_error_number(error) == errno.ENOMEM
 
 
 def is_machine_error(error: BaseException) -> bool:
-    """Return True if an error while reading a file is about the machine.
+    """Return True if the machine, not the file, caused an error of reading a file.
 
-    A lack of memory within a filter of HDF5 is not recognised, because HDF5 reports it
-    like a damaged chunk.
+    The machine lacks memory, its GPU fails, or the operating system reports an error
+    that the content of a file cannot cause, such as a failing disk. One case is missed:
+    if memory runs out while HDF5 decompresses a chunk, HDF5 reports a damaged chunk.
     """
     if is_out_of_memory(error):
         return True

@@ -1,4 +1,7 @@
-"""Choice among several readings of a file or name, of which only one may fit."""
+"""Choice among several readings of an ambiguous file or name.
+
+A reading is a way to interpret the file or name, such as `rows are trials`.
+"""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -7,33 +10,34 @@ import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError
 
-Candidate = TypeVar("Candidate")
+T = TypeVar("T")
 
 
-def choose_only(
-    readings: Mapping[str, Candidate], subject: str, hint: str
-) -> Candidate | None:
-    """Return the only reading that fits.
+def choose_only(readings: Mapping[str, T], subject: str, hint: str) -> T | None:
+    """Return the value on which all possible readings of a file or name agree.
 
     Args:
-        readings: Values of the readings that fit, by description. Several readings with
-            equal values are allowed.
-        subject: Name of the file or name that is read, for the message.
-        hint: Hint of the error.
+        readings: Value that results from each possible reading, keyed by a description
+            of the reading. The caller has already left out impossible readings.
+        subject: File or name that is read, as it is called in the error message.
+        hint: Advice in the error message on how to make the reading unique.
 
     Returns:
-        Value of the reading, or None if no reading fits.
+        The value, or None if `readings` is empty.
 
     Raises:
-        BrainhiveError: if readings with different values fit. The message names the
-            first reading, and the first that differs from it.
+        BrainhiveError: if two readings have different values. The message describes the
+            first reading and the next reading that differs from it.
     """
     if not readings:
         return None
-    first_name, first_reading = next(iter(readings.items()))
-    for name, reading in readings.items():
-        if not np.array_equal(reading, first_reading):  # type: ignore[arg-type]
+    first_description, first_value = next(iter(readings.items()))
+    for description, value in readings.items():
+        # the values may be arrays, which `==` compares element by element
+        if not np.array_equal(value, first_value):  # type: ignore[arg-type]
             raise BrainhiveError(
-                f"{subject} can be read in two ways: {first_name}, or {name}", hint
+                f"{subject} can be read in two ways: {first_description}, "
+                f"or {description}",
+                hint,
             )
-    return first_reading
+    return first_value

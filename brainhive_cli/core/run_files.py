@@ -1,4 +1,4 @@
-"""Check of all files of a run for damage and changes."""
+"""Check of the files of a run for damage and changes."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,21 +15,27 @@ from brainhive_cli.core.runs import MAX_DOCUMENT_BYTES, METRICS_FILE, REUSES_FIL
 
 
 def check(folder: Path) -> tuple[dict[str, int], list[str]]:
-    """Read all files of a run, and compare them with their digests.
+    """Read all files of a run, and compare the files with their digests.
+
+    A finished run lists the digests of its documents in the file `SHA256SUMS`.
 
     Args:
         folder: Folder of the run.
 
     Returns:
-        Number of files by kind (documents, weights, checkpoints and pictures), and a
-        message for each file that is damaged, changed, missing or not listed.
+        Number of files that were read, by kind (documents, weights, checkpoints and
+        pictures), and a message for each file that is damaged, changed, missing or not
+        listed in `SHA256SUMS`.
     """
-    # files that `READERS` read below are compared with their digests then
+    # find missing and changed files. Files with a suffix in `READERS` are left out,
+    # because their readers below compare the digests
     digests = documents.read_digests(folder)
     problems = list(documents.find_changes(folder, exclude=READERS))
+    # find documents without a digest
+    # find documents without a digest
     if digests:
         names = set(documents.list_documents(folder)) - set(digests)
-        # this file is written after the run is finished, so it has no digest
+        # the record of reuses changes after the run is finished, so it has no digest
         names.discard(REUSES_FILE)
         for name in sorted(names):
             problems.append(f"{folder / name} is not in {documents.SHA256SUMS}")
@@ -39,22 +45,26 @@ def check(folder: Path) -> tuple[dict[str, int], list[str]]:
     for path in documents.list_files(folder):
         if path.suffix not in READERS:
             continue
-        kind, read = READERS[path.suffix]
+        kind, read_file = READERS[path.suffix]
         counts[kind] += 1
         try:
-            read(path)
+            read_file(path)
         except BrainhiveError as error:
             problems.append(error.message)
     return dict(counts), problems
 
 
 def _read_document(path: Path) -> None:
+    """Raise a BrainhiveError if a JSON or YAML document is damaged or was changed."""
+    """Raise a BrainhiveError if a JSON or YAML document is damaged or was changed."""
     document = documents.read(path, dict[str, Any], max_bytes=MAX_DOCUMENT_BYTES)
     if path.name == METRICS_FILE:
         Measurements.from_document(document, path)
 
 
 def _read_picture(path: Path) -> None:
+    """Raise a BrainhiveError if a PNG picture is damaged."""
+    """Raise a BrainhiveError if a PNG picture is damaged."""
     try:
         with open_regular(path) as file, Image.open(file) as picture:
             picture.verify()  # checks the CRC32 of each chunk
@@ -71,6 +81,6 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     ".pt": ("checkpoints", weights.read_checkpoint),
     ".png": ("pictures", _read_picture),
 }
-"""Kind of the files with a suffix, and the function that reads them. The function
-raises a BrainhiveError for a damaged file.
+"""Kind and reader of the files with a suffix. The kind is a plural noun for messages.
+The reader is a function that raises a BrainhiveError for a damaged file.
 """

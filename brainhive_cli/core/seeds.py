@@ -1,4 +1,4 @@
-"""Random numbers that depend only on a seed."""
+"""Seeds, and random numbers that depend on nothing but a seed."""
 
 from typing import TYPE_CHECKING
 
@@ -11,14 +11,19 @@ if TYPE_CHECKING:
 
 
 def derive_seed(*seeds: int) -> int:
-    """Derive a seed of 64 bits that depends on all given seeds."""
+    """Combine several seeds into a single seed of 64 bits.
+
+    Args:
+        seeds: Integers of at least 0, such as the seed of a training and the number of
+            a step. The order matters.
+    """
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
 
 
 def shuffle_range(count: int, seed: int) -> Int64:
-    """Return the numbers 0 to count - 1 in random order.
+    """Return the integers [count] from 0 to `count - 1` in random order.
 
-    The order is the same in all versions of NumPy.
+    The same seed gives the same order in all versions of NumPy.
     """
     # `RandomState` is frozen, but `Generator` may change between versions of NumPy
     order = np.arange(count)
@@ -27,10 +32,11 @@ def shuffle_range(count: int, seed: int) -> Int64:
 
 
 def seed_torch(seed: int, device: "torch.device") -> None:
-    """Seed torch's random generators of the CPU and of a device.
+    """Seed torch's default random generators of the CPU and of a device.
 
-    This replaces `torch.manual_seed`, which takes 0.2 ms: it records the call stack for
-    each kind of device that the machine lacks.
+    The function is called in every training step. `torch.manual_seed` would take 0.2 ms
+    each time, because it records the call stack for each kind of device that the
+    machine lacks.
     """
     import torch
 
@@ -42,24 +48,28 @@ def seed_torch(seed: int, device: "torch.device") -> None:
 def draw_convex_weights(
     is_available: "torch.Tensor", alpha: float, generator: "torch.Generator"
 ) -> "torch.Tensor":
-    """Draw weights from a symmetric Dirichlet distribution over the available inputs.
+    """Draw random weights for an average of K inputs, some of which may be missing.
+
+    The weights come from a symmetric Dirichlet distribution over the available inputs.
 
     Args:
-        is_available: Mask [..., K] of the available inputs. At least one input of each
-            row must be available.
-        alpha: Concentration, above 0. With 1, all combinations of weights are equally
-            likely. Near 0, a single input gets almost all weight. With a large value,
-            the weights are almost equal.
+        is_available: Boolean tensor [..., K], True where an input is available. At
+            least one of the K inputs must be available.
+        alpha: Concentration of the distribution, above 0. With 1, all combinations of
+            weights are equally likely. Near 0, a single input has almost all weight.
+            With a large value, the weights are almost equal.
         generator: Random generator on the device of `is_available`.
 
     Returns:
-        Weights [..., K] with the sum 1. Missing inputs have the weight 0.
+        Weights [..., K] that sum to 1 over the last axis. The weight of a missing input
+        is 0.
     """
     import torch
 
-    # A Dirichlet sample is a normalised Gamma(alpha) sample, which underflows if alpha
-    # is small. The logarithm does not. Gamma(alpha) is distributed like Gamma(alpha +
-    # 1) times U^(1 / alpha), and -log U is exponential
+    # A Dirichlet sample consists of Gamma(alpha) samples, divided by their sum. For a
+    # small alpha such samples underflow, so their logarithm is drawn. Gamma(alpha) has
+    # the distribution of Gamma(alpha + 1) times U^(1 / alpha), where U is uniform. The
+    # value of -log U has an exponential distribution
     concentration = torch.full(
         is_available.shape, alpha + 1, device=is_available.device
     )
@@ -67,4 +77,6 @@ def draw_convex_weights(
     gamma = torch._standard_gamma(concentration, generator=generator)
     exponential = torch.empty_like(gamma).exponential_(generator=generator)
     log_gamma = gamma.log() - exponential / alpha
+
+    # softmax divides the samples by their sum
     return log_gamma.masked_fill(~is_available, -torch.inf).softmax(-1)
