@@ -1,10 +1,15 @@
 """Registry of the interchangeable parts of a recipe, such as data sets and backbones.
 
-A part is a frozen `Config` with a `build` method. The parts of one sort stand on a
-shelf, where each has a name, its kind. Most shelves are folders: each file is a part,
-and so is each row of the folder's `rows.yaml`. A small shelf is a single file whose
-dict `TINY` holds the parts by kind. A part of a user is named by the import path of its
-module. The fields of a Config are the knobs that a recipe can set.
+Some words recur:
+
+- A part is a component that a recipe selects, such as a loss or an encoder. Its module
+  has a frozen class `Config` with a `build` method.
+- A knob is a field of a Config, which a recipe can set.
+- A shelf is the collection of all parts of one sort, such as all losses. Most shelves
+  are folders, in which each file is a part, and so is each row of `rows.yaml`. A small
+  shelf is a single file whose dict `TINY` holds the parts.
+- The kind of a part is its name on the shelf. A part that a user has written is named
+  by the import path of its module.
 """
 
 import importlib
@@ -52,40 +57,44 @@ SHELVES = {
     "corrections": "correction",
     "alignments": "alignment",
 }
-"""Name of each shelf, and the word for one of its parts. In the folder of a shelf,
-files whose names begin with an underscore are code that several parts share.
+"""Noun in messages for a part of a shelf, by name of the shelf. In the folder of a
+shelf, files whose names begin with an underscore hold code that several parts share.
 """
 PACKAGE = "brainhive_cli."
+"""Beginning of the import paths of this package."""
 PACKAGE_OF_SHELF = {
     **dict.fromkeys(("datasets", "preparations", "streams"), "data"),
     **dict.fromkeys(("augmentations", "normalisations"), "data.signals"),
     **dict.fromkeys(("corrections", "alignments"), "measurement"),
 }
-"""Packages of the shelves that are not in `brainhive_cli.models`."""
+"""Package that contains a shelf, by name of the shelf. All other shelves are in
+`brainhive_cli.models`.
+"""
 
 
 class Config(Section):
-    """Base of the configs of all parts.
+    """Base of the Configs of all parts.
 
-    A subclass lists the knobs of one part, each with its unit, default and source. Its
-    `build` makes the part.
+    A subclass is the Config of one part. Its fields are the part's knobs, each with a
+    unit, a default and a source. Its method `build` makes the part.
     """
 
     cites: ClassVar[Sequence[str]] = ()
-    """Keys of the part's papers in `reports/references.bib`."""
+    """Keys in `reports/references.bib` of the papers that describe the part."""
 
     @property
     def kind(self) -> str:
-        """Name of the part.
+        """Name of the part on its shelf.
 
-        The name comes from the part's file. A part without a file is named by its key
-        in the table of the shelf, and a part of a user by its import path.
+        The name is made from the name of the part's file. If the part has no file of
+        its own, the name is its key in the dict `TINY` of the shelf. If a user has
+        written the part, the name is the import path of the user's module.
         """
         module = type(self).__module__
         if not module.startswith(PACKAGE):
             return module
 
-        # a shelf that is a single file has a table of its parts
+        # if the shelf is a single file, look the part up in its dict `TINY`
         table = getattr(sys.modules.get(module), "TINY", None)
         if isinstance(table, dict):
             for kind, config in table.items():
@@ -94,41 +103,43 @@ class Config(Section):
         return kind_from_file_name(module.rsplit(".", 1)[-1])
 
     def inputs(self) -> "list[Input]":
-        """List the files and weights that the part needs. The default is none."""
+        """List the files and weights that the part needs. By default it needs none."""
         return []
 
     def citations(self) -> Sequence[str]:
-        """List the papers of the part with its present knobs. The default is `cites`.
+        """List the papers that describe the part with its present knobs.
 
         Returns:
-            Keys in `reports/references.bib`.
+            Keys in `reports/references.bib`, by default the keys in `cites`.
         """
         return self.cites
 
     def __str__(self) -> str:
-        """Write the part as a recipe does, by its kind or with the changed knobs."""
+        """Write the part as in a recipe: its kind, with the knobs that were changed."""
         knobs = self.model_dump(mode="json", exclude_defaults=True)
-        # `kind` is always among them
+        # the key `kind` is always present, so a second key is a changed knob
         return write_value(knobs) if len(knobs) > 1 else self.kind
 
     @model_serializer(mode="wrap")
     def _with_kind(self, serialize: Any) -> dict[str, Any]:
-        # the kind selects the class that reads the document back
+        # when the document is read back, the kind selects the class of the part
         return {"kind": self.kind, **serialize(self)}
 
 
 class PartRow(BaseModel):
-    """A part that has no file: one entry of a shelf's `rows.yaml`.
+    """Part without a file of its own: an entry of the `rows.yaml` of a shelf.
 
-    Further fields of the entry set knobs of the family, which become the defaults, or
-    attributes of the Config class.
+    Such a part is another part (its family) with different defaults. Further keys of
+    the entry set these defaults, or attributes of the Config class.
 
     Attributes:
-        family: The part whose Config the row takes. Either the kind of a file or of
-            another row, or a class below `brainhive_cli.data`, such as
+        family: Part whose Config the row takes. It is the kind of another part of the
+            shelf, or a class below `brainhive_cli.data`, such as
             `published.nsd.NsdPictures`.
-        about: Description in one sentence. Empty for the docstring of the family.
-        tiny: Knobs of the row's TINY that differ from the family's TINY.
+        about: Description of the part in one sentence. If empty, the docstring of the
+            family's Config is used.
+        tiny: Knobs of the small example for tests (`TINY`), as far as they differ from
+            the example of the family.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -144,17 +155,18 @@ def shelf_module_name(shelf: str) -> str:
 
 
 def import_shelf(shelf: str) -> ModuleType:
-    """Import the package of a shelf, or the file if the shelf is a single file.
+    """Import the module of a shelf: a package, or a single file.
 
-    Parts that contain parts of another shelf use this to avoid circular imports.
+    A part that contains parts of another shelf calls this function when it is built,
+    because an import at the top of its file could be circular.
     """
     return importlib.import_module(shelf_module_name(shelf))
 
 
 def find_base_class(shelf: str) -> type[Config]:
-    """Return the base class of a shelf's Configs, such as `BackboneConfig`."""
-    names = vars(import_shelf(shelf))
-    base: type[Config] = names.get(f"{SHELVES[shelf].capitalize()}Config", Config)
+    """Return the base class of the Configs on a shelf, such as `BackboneConfig`."""
+    class_name = f"{SHELVES[shelf].capitalize()}Config"
+    base: type[Config] = vars(import_shelf(shelf)).get(class_name, Config)
     return base
 
 
@@ -163,7 +175,7 @@ def read_rows(shelf: str) -> Mapping[str, PartRow]:
     """Read the `rows.yaml` of a shelf without importing the shelf.
 
     Returns:
-        The rows by kind. Empty if the shelf has no such file.
+        Rows by kind of the part. Empty if the shelf has no such file.
     """
     file = Path(str(_find(shelf).origin)).with_name("rows.yaml")
     return documents.read(file, dict[str, PartRow]) if file.is_file() else {}
@@ -171,12 +183,15 @@ def read_rows(shelf: str) -> Mapping[str, PartRow]:
 
 @cache
 def list_kinds(shelf: str) -> list[str]:
-    """List the kinds of all parts on a shelf. Only a shelf of one file is imported."""
+    """List the kinds of all parts on a shelf.
+
+    The shelf is not imported, unless it is a single file.
+    """
     spec = _find(shelf)
     if spec.submodule_search_locations is None:
         return list(import_shelf(shelf).TINY)
 
-    # in a folder: the rows, and the files without shared code
+    # in a folder, the parts are the rows, and the files that do not hold shared code
     files = [file_name_from_kind(kind) for kind in read_rows(shelf)]
     for module in pkgutil.iter_modules(spec.submodule_search_locations):
         if not module.name.startswith("_"):
@@ -196,45 +211,50 @@ def _find(shelf: str) -> ModuleSpec:
 
 
 def kind_from_file_name(file: str) -> str:
-    """Return the kind of the part in a file, such as `my-net` for `my_net`.
+    """Return the kind of the part in a file, such as `my-net` for the file `my_net`.
 
-    A recipe may use either spelling.
+    Recipes may use either spelling, so `file` may also be a kind from a recipe.
     """
     return file.replace("_", "-")
 
 
 def file_name_from_kind(kind: str) -> str:
-    """Return the file name of a part, without its ending.
+    """Return the name of the file that a part of this kind has, without `.py`.
 
-    The name of `my-net` is `my_net`, and the name of `base+alignment` is
+    The file of `my-net` is `my_net`, and the file of `base+alignment` is
     `base_alignment`.
     """
     return kind.replace("-", "_").replace("+", "_")
 
 
 def is_kind(shelf: str, name: str) -> bool:
-    """Return True if a shelf has a part of this name, in any spelling."""
+    """Return True if a shelf has a part of this name.
+
+    Hyphens and underscores in the name count as equal.
+    """
     return kind_from_file_name(file_name_from_kind(name)) in list_kinds(shelf)
 
 
 def load(shelf: str, kind: str) -> ModuleType:
-    """Import a part.
+    """Import the module of a part, such as a loss or an encoder.
 
     Args:
-        shelf: Shelf of the part.
-        kind: Kind of the part. A kind with a dot is the import path of a user's module.
+        shelf: Name of the collection that the part belongs to, such as `losses`.
+        kind: Name of the part in this collection. A name with a dot is the import path
+            of a module that the user has written.
 
     Returns:
-        A module with the class `Config`. For parts of the package it also has `TINY`,
-        an instance with small values for tests.
+        Module with the part's class `Config`. If the part belongs to this package, the
+        module also has `TINY`, a Config with small values for tests.
 
     Raises:
-        RecipeError: if the shelf has no such part, the user's module does not define a
-            part, or its import is not allowed.
+        RecipeError: if the shelf has no such part, if the user's module does not define
+            a part, or if its import is not allowed.
         MissingExtra: if the user's module, or a package that it imports, is not
             installed.
     """
-    if not isinstance(kind, str):  # recipes may hold numbers
+    # check the kind, which may be a number in a recipe
+    if not isinstance(kind, str):
         raise RecipeError(
             f"the kind of a {SHELVES[shelf]} is a text, not {kind!r}",
             f"kinds: {', '.join(list_kinds(shelf))}",
@@ -248,7 +268,8 @@ def load(shelf: str, kind: str) -> ModuleType:
             f"{guess(kind_from_file_name(kind), kinds)}there are: {', '.join(kinds)}",
         )
 
-    # the part is a row of the shelf, a file, or an entry of the table
+    # the part is a row of `rows.yaml`, a file in a folder, or an entry of the dict
+    # `TINY` of a shelf in a single file
     name = kind_from_file_name(file_name_from_kind(kind))
     module_name = f"{shelf_module_name(shelf)}.{file_name_from_kind(kind)}"
     if name in read_rows(shelf):
@@ -260,14 +281,28 @@ def load(shelf: str, kind: str) -> ModuleType:
 
 
 def _load_own_part(shelf: str, path: str) -> ModuleType:
-    """Import a user's module that defines a part of a shelf."""
+    """Import a module of a user that defines a part.
+
+    Args:
+        shelf: Shelf of the part, such as `losses`.
+        path: Import path of the module.
+
+    Returns:
+        Module with a class `Config`, a subclass of the base class of the shelf.
+
+    Raises:
+        RecipeError: if the module does not define such a class, or if its import is
+            not allowed.
+        MissingExtra: if the module is not installed.
+    """
     module = foreign_code.import_module(
         path, path, f"the {SHELVES[shelf]} {path}", shelf_module_name(shelf)
     )
     config = getattr(module, "Config", None)
     base = find_base_class(shelf)
 
-    # a Config that was imported from another module is a different part
+    # a Config that the module imports from elsewhere does not count, because it belongs
+    # to a different part
     is_part = (
         isinstance(config, type)
         and issubclass(config, base)
@@ -283,7 +318,13 @@ def _load_own_part(shelf: str, path: str) -> ModuleType:
 
 
 def _make_module(name: str, config: Any, tiny: Any) -> ModuleType:
-    """Make the module of a part that has no file."""
+    """Make a module object for a part that has no file.
+
+    Args:
+        name: Import path of the module.
+        config: Class of the part's Config.
+        tiny: Config with small values for tests.
+    """
     module = ModuleType(name, config.__doc__)
     vars(module).update(Config=config, TINY=tiny)
     return module
@@ -291,8 +332,19 @@ def _make_module(name: str, config: Any, tiny: Any) -> ModuleType:
 
 @cache
 def _module_of_row(shelf: str, kind: str) -> ModuleType:
-    """Make the module of a row, with its `Config` and `TINY`."""
-    # the family is a class of a published data set, or a part of this shelf
+    """Make the module of a part that is a row of a `rows.yaml`.
+
+    A row is a copy of another part, its family, with different defaults.
+
+    Args:
+        shelf: Shelf of the part, such as `datasets`.
+        kind: Name of the row.
+
+    Returns:
+        Module with `Config`, a subclass of the family's Config, and with `TINY`, a
+        Config with small values for tests.
+    """
+    # find the family, which is a class of a published data set or a part of this shelf
     row = read_rows(shelf)[kind]
     module_name, _, class_name = row.family.rpartition(".")
     if module_name:
@@ -304,7 +356,8 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         family = family_module.Config
         tiny = dict(family_module.TINY)
 
-    # values that the row sets are knobs of the family, or attributes of the class
+    # divide the values of the row into knobs (fields of the Config) and attributes of
+    # the class
     family_fields = family.model_fields
     attributes = {}
     knobs = {}
@@ -315,7 +368,8 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
             attributes[name] = value
     validated = validate(family, knobs, kind)
 
-    # a knob becomes the default of a copied field, so the family keeps its own default
+    # copy the field of each knob that the row sets, and replace its default. The field
+    # of the family stays as it is
     fields: dict[str, Any] = {}
     for name in validated.model_fields_set:
         field = family_fields[name].asdict()
@@ -327,7 +381,8 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         annotation.append(Field(**settings))
         fields[name] = Annotated[tuple(annotation)]
 
-    # the kind of the row is read from the module's name
+    # derive the class of the row. Its module is named after the row, because `kind` is
+    # derived from this name
     path = f"{shelf_module_name(shelf)}.{file_name_from_kind(kind)}"
     config: Any = create_model(
         "Config",
@@ -337,7 +392,7 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         **fields,
     )
 
-    # lists become tuples, which nobody can change
+    # set the attributes. Lists become tuples, which cannot be changed
     for name, value in attributes.items():
         setattr(config, name, tuple(value) if isinstance(value, list) else value)
     return _make_module(path, config, config(**tiny | row.tiny))
@@ -347,10 +402,13 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
     """Turn the value of a recipe key into the Config of a part.
 
     Args:
-        shelf: Shelf of the part.
-        value: A kind, a mapping `{kind: …, knob: …}`, or a Config, which is returned
-            unchanged.
-        default: Kind of a mapping without `kind`.
+        shelf: Shelf of the part, such as `losses`.
+        value: Kind of the part, or a mapping with the kind and knobs of the part,
+            `{kind: …, knob: …}`. A Config is returned unchanged.
+        default: Kind of the part if `value` is a mapping without the key `kind`.
+
+    Returns:
+        Config of the part, whose knobs have been checked.
 
     Raises:
         RecipeError: if the value names no part of the shelf, or a knob is wrong.
@@ -368,16 +426,18 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
 
 
 def list_papers(value: object) -> list[str]:
-    """List the papers of all parts in a value, each once.
+    """List the papers of all parts in a recipe or in a section of it.
 
     Args:
-        value: A part, a section of a recipe, or a mapping or list of these. Parts
-            inside them count too.
+        value: Config of a part, section of a recipe, or mapping or list of these. Their
+            fields and items are searched too.
 
     Returns:
-        Keys in `reports/references.bib`.
+        Keys in `reports/references.bib`, each once.
     """
     papers = list(value.citations()) if isinstance(value, Config) else []
+
+    # collect the papers of the fields or items
     children: Iterable[object] = ()
     if isinstance(value, BaseModel):
         children = vars(value).values()
@@ -393,12 +453,19 @@ def list_papers(value: object) -> list[str]:
 def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":
     """Build a part that is a network or a loss.
 
+    Args:
+        config: Config of the part.
+        arguments: Arguments of the method `build` of this Config.
+
+    Returns:
+        The network or loss.
+
     Raises:
         BrainhiveError: if the part's `build` does not return a `torch.nn.Module`.
     """
     import torch
 
-    # the `build` of a user may return anything
+    # the part may be the code of a user, so the type of the result is checked
     module = config.build(*arguments)
     if not isinstance(module, torch.nn.Module):
         name = foreign_code.name_object(config, config.kind)
@@ -412,25 +479,26 @@ def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":
 def part_validator(
     shelf: str, default: str, is_optional: bool = False
 ) -> BeforeValidator:
-    """Return the validator of a recipe key that holds a part.
+    """Make the pydantic validator of a recipe key that holds a part.
 
     The key is declared as `Annotated[Any, part_validator(…)]`.
 
     Args:
-        shelf: Shelf of the part.
-        default: Kind of a part that is written without `kind`.
-        is_optional: Accept None, for no part.
+        shelf: Shelf of the part, such as `losses`.
+        default: Kind of the part if the recipe gives knobs without the key `kind`.
+        is_optional: True if the key may also be None, for no part.
     """
     return BeforeValidator(partial(_resolve_key, shelf, default, is_optional))
 
 
 def part_field(shelf: str, default: str, description: str) -> Any:
-    """Return the pydantic field of a recipe key that holds a part.
+    """Make the pydantic field of a recipe key that holds a part.
 
     Args:
-        shelf: Shelf of the part.
-        default: Kind of the default part, and of a part that is written without `kind`.
-        description: Help text of the key.
+        shelf: Shelf of the part, such as `losses`.
+        default: Kind of the part if the recipe does not have the key, or gives knobs
+            without the key `kind`.
+        description: Help text of the recipe key.
     """
     field = Field(default, validate_default=True, description=description)
     field.metadata.append(part_validator(shelf, default))
@@ -438,6 +506,7 @@ def part_field(shelf: str, default: str, description: str) -> Any:
 
 
 def _resolve_key(shelf: str, default: str, is_optional: bool, value: Any) -> Any:
+    """Resolve the value of a recipe key, as a validator of pydantic."""
     return None if is_optional and value is None else resolve(shelf, value, default)
 
 

@@ -105,12 +105,12 @@ IN_ANOTHER_CONTAINER = ["unshare", "--map-root-user", "--pid", "--fork", "--kill
 WRITER = """if True:
     import os, sys
     from pathlib import Path
-    from brainhive_cli.core.claims import Claim, is_own
+    from brainhive_cli.core.claims import Claim, is_held_by_this_process
     from brainhive_cli.core.files import atomic_write
     with atomic_write(Path(sys.argv[1])) as part:
         claim = Claim(Path(sys.argv[2]), "run X")
         part.write_text("ten hours of work")
-        print(os.getpid(), is_own(Path(sys.argv[2])), flush=True)
+        print(os.getpid(), is_held_by_this_process(Path(sys.argv[2])), flush=True)
         sys.stdin.read()
 """
 """A process that writes a file, and holds a claim, until its stdin is closed."""
