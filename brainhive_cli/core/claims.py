@@ -1,7 +1,7 @@
-"""Claims on files: locks that processes on several machines share through a disk.
+"""Claims: locks on files, for processes on several machines that share a disk.
 
-A claim is a file. The process that created the file is the holder of the claim. It
-holds the claim until it releases it or dies.
+A claim is a hidden file on this disk. The process that creates the file becomes the
+holder of the claim, and stays the holder until the process releases the claim or dies.
 """
 
 import os
@@ -28,39 +28,51 @@ from brainhive_cli.core.files import (
 )
 
 HEARTBEAT_S = 10.0
-"""Interval at which a holder touches the file of its claim, to show that it lives."""
+"""Interval at which a living holder touches the file of the claim."""
 MISSED_HEARTBEATS = 10
-"""Number of missing heartbeats after which a holder counts as dead. NFS shows the times
-of files up to a minute late.
+"""Number of missing heartbeats after which a holder counts as dead. The product with
+`HEARTBEAT_S` must exceed a minute, the delay with which NFS may show times of files.
 """
 MAX_JOB_LETTERS = 100
 """Longest job name in a claim. Longer names are cut. The ids of schedulers are far
 shorter.
 """
 HOLDER = re.compile(r"(?P<machine>\S+ \S+) (?P<process>\d+) (?P<job>\S+)", re.ASCII)
-"""Content of a claim's file: the machine as in `name_machine`, the process number and
-the job, or `-` without a job. The file is empty until the holder has written this.
+"""Content of the file of a claim. It has the machine (as in `name_machine`), the number
+of the process, and the name of its job on a cluster, or `-` without a job. The file is
+empty until the holder has written this.
 """
 MAX_POLL_S = 0.5
 """Longest time between two attempts of a process that waits for a claim."""
 
 
 def name_worker() -> str:
-    """Return a name of this process: host, process number and job, if it has a job."""
+    """Return the name of this process, such as `node7 4711` or `node7 4711, job 12`.
+
+    The name has the host, the number of the process, and its job on a cluster, if any.
+    """
     job = _name_job()
     name = f"{socket.gethostname()} {os.getpid()}"
     return f"{name}, job {job}" if job else name
 
 
 def _name_job() -> str:
-    """Return the name of this process's job. Unusual characters become underscores."""
+    """Return the name of the cluster job of this process. Empty without a job.
+
+    Spaces and characters that are not in ASCII become underscores.
+    """
     return re.sub("[^!-~]", "_", os.environ.get(JOB_ID_VARIABLE, ""))[:MAX_JOB_LETTERS]
 
 
 def find_holder(path: Path) -> str:
-    """Return the name of the process that a claim's file names, as `name_worker` does.
+    """Return the name of the process that holds a claim, such as `node7 4711`.
 
-    The name is empty if the file is missing or names no process.
+    Args:
+        path: File of the claim.
+
+    Returns:
+        Name as `name_worker` writes it. Empty if the file is missing or names no
+        process.
     """
     holder = _read_holder(path)
     if holder is None:
@@ -71,7 +83,7 @@ def find_holder(path: Path) -> str:
 
 
 def is_held_by_this_process(path: Path) -> bool:
-    """Return True if this process is the holder of the claim in this file."""
+    """Return True if this process holds the claim whose file is `path`."""
     holder = _read_holder(path)
     if holder is None or holder["machine"] != name_machine():
         return False
@@ -79,32 +91,38 @@ def is_held_by_this_process(path: Path) -> bool:
 
 
 def _read_holder(path: Path) -> re.Match[str] | None:
-    """Read a claim's file, as a match of `HOLDER`."""
+    """Read the file of a claim.
+
+    Returns:
+        Match with the groups `machine`, `process` and `job`, or None if the file is
+        missing or has another content.
+    """
     with suppress(OSError):
         return HOLDER.fullmatch(path.read_text("utf-8", "replace"))
     return None
 
 
 class Claim:
-    """An exclusive claim on a path, which the first process that asks receives.
+    """Claim on a path, which only a single process can hold at a time.
 
     The operating system lets only one process create the file of the claim, also on
-    network disks (O_EXCL). The holder then touches the file every ten seconds. A holder
-    counts as dead if its process no longer runs on this machine, or if the file was not
-    touched for a while.
+    network disks (O_EXCL). The holder touches the file every ten seconds. A holder
+    counts as dead if its process ran on this machine and has ended, or if the file was
+    not touched for 100 seconds. Another process may then take the claim over.
 
-    A claim can be wrong if a disk shows files minutes late. So a claim only saves
-    double work. Code that uses claims must rely on complete files under their final
-    names, not on claims.
+    Two processes may hold the same claim if a disk shows files minutes late. A claim
+    therefore saves double work, but does not guarantee that a process is alone. Code
+    that uses claims must also write its results under temporary names, and give them
+    their final names when complete.
 
     Args:
         path: File of the claim.
-        name: Name of the claimed thing, for the error.
-        wait: If True, wait until the claim is free instead of raising an error.
+        name: Name of the claimed file or folder in the error message.
+        wait: True to wait until the claim is free instead of raising an error.
 
     Attributes:
-        taken_from: Name of the dead holder from whom the claim was taken over. Empty if
-            the claim was free.
+        taken_from: Name of the dead holder from which the claim was taken over. Empty
+            if nobody held the claim.
 
     Raises:
         BrainhiveError: if a living process holds the claim and `wait` is False.
@@ -129,12 +147,24 @@ class Claim:
 
     @classmethod
     def for_path(cls, path: Path, wait: bool = False) -> Self:
-        """Claim a file. The file of the claim is hidden, next to the claimed file."""
+        """Claim the file at a path, by a hidden file in the same folder.
+
+        Args:
+            path: File that is claimed.
+            wait: True to wait until the claim is free instead of raising an error.
+        """
         return cls(path.with_name(f".{path.name}.claim"), str(path), wait)
 
     @classmethod
     def attempt(cls, path: Path) -> Self | None:
-        """Return the claim of a file, or None if a living process holds it."""
+        """Claim a path without waiting.
+
+        Args:
+            path: File of the claim.
+
+        Returns:
+            The claim, or None if a living process holds it.
+        """
         created = _create_file(path)
         if created is None:
             return None
@@ -144,15 +174,22 @@ class Claim:
         return claim
 
     def _hold(self, path: Path, descriptor: int, taken_from: str) -> None:
-        """Start the thread that touches the file, and arrange the release."""
+        """Keep the claim until it is released or garbage-collected.
+
+        Args:
+            path: File of the claim, which this process has created.
+            descriptor: File descriptor of this file.
+            taken_from: Name of the dead holder before. Empty if there was none.
+        """
         self.taken_from = taken_from
         is_released = threading.Event()
         lock = threading.Lock()
 
-        # the thread has no reference to the claim, so a forgotten claim is collected
-        # and thereby released
+        # touch the file from a thread. The thread has no reference to this object, so
+        # Python can collect a claim that nobody uses any more
         thread_args = (descriptor, is_released, lock)
         threading.Thread(target=_keep_alive, args=thread_args, daemon=True).start()
+        # remove the file on release, on collection, and at the end of the process
         self._release = weakref.finalize(
             self, _remove_file, path, descriptor, is_released, lock
         )
@@ -163,7 +200,7 @@ class Claim:
 
 
 def is_held(path: Path) -> bool:
-    """Return True if a living process holds the claim in this file.
+    """Return True if a living process holds the claim whose file is `path`.
 
     The result is False if the file is missing or the disk fails.
     """
@@ -173,8 +210,15 @@ def is_held(path: Path) -> bool:
 
 
 def _is_holder_alive(path: Path) -> bool:
-    """Return True if the holder of the claim in this file is alive."""
-    # a process of this machine is dead as soon as it no longer runs
+    """Return True if the holder of a claim is alive.
+
+    Args:
+        path: File of the claim.
+
+    Raises:
+        OSError: if the file is missing or the disk fails.
+    """
+    # a holder on this machine is dead as soon as its process has ended
     holder = _read_holder(path)
     if (
         holder is not None
@@ -183,8 +227,9 @@ def _is_holder_alive(path: Path) -> bool:
     ):
         return False
 
-    # else compare the last heartbeat with the clock of the disk. A heartbeat in the
-    # future is set to now: a living holder will touch the file again
+    # otherwise compare the last heartbeat with the clock of the disk. If the heartbeat
+    # lies in the future, set it to the present, so that a dead holder is recognised
+    # later. A living holder will touch the file again
     passed_s = read_disk_clock(path.parent) - os.stat(path).st_mtime
     if passed_s < 0:
         os.utime(path)
@@ -192,17 +237,25 @@ def _is_holder_alive(path: Path) -> bool:
 
 
 def _create_file(path: Path) -> tuple[int, str] | None:
-    """Create the file of a claim, and write the name of this process into it.
+    """Create the file of a claim, and write the name of this process into the file.
+
+    If a dead process holds the claim, its file is replaced.
+
+    Args:
+        path: File of the claim. Its folder is created if it is missing.
 
     Returns:
-        File descriptor, and name of the dead holder whose claim was removed, or None if
-        a living process holds the claim.
+        Descriptor of the open file, and the name of the dead holder before (empty if
+        there was none). None if a living process holds the claim.
+
+    Raises:
+        OSError: if the disk fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     taken_from = ""
     while True:
-        # only one process can create the file, and thereby becomes the holder
+        # O_EXCL lets only one process create the file. It becomes the holder
         try:
             descriptor = os.open(path, flags, 0o666)
         except FileExistsError:
@@ -211,11 +264,14 @@ def _create_file(path: Path) -> tuple[int, str] | None:
                 return None
             taken_from = dead_holder or taken_from
             continue
+
+        # write the name of this process, by which others recognise the holder
         content = f"{name_machine()} {os.getpid()} {_name_job() or '-'}"
         try:
             os.pwrite(descriptor, content.encode(), 0)
         except BaseException:
-            # a file that stays is later taken over like the file of a dead holder
+            # without a name the claim is given up. If its file cannot be removed, the
+            # claim is later taken over, like the claim of a dead holder
             with suppress(OSError):
                 path.unlink()
             os.close(descriptor)
@@ -224,12 +280,19 @@ def _create_file(path: Path) -> tuple[int, str] | None:
 
 
 def _evict_dead_holder(path: Path) -> str | None:
-    """Remove the file of a claim if its holder is dead.
+    """Remove the file of a claim if the holder is dead.
+
+    Args:
+        path: File of the claim.
 
     Returns:
         Name of the dead holder, or None if the holder is alive. The name is empty if
-        the file is gone.
+        the file no longer exists, so the claim is free.
+
+    Raises:
+        OSError: if the disk fails.
     """
+    # the open descriptor identifies the file even if another process replaces it
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -238,13 +301,14 @@ def _evict_dead_holder(path: Path) -> str | None:
         if _is_holder_alive(path):
             return None
 
-        # rename the file before removing it: if several processes find the holder dead,
-        # only one of them succeeds
+        # several processes may notice the dead holder at the same time. Rename the file
+        # before removing it, because only one of these processes can rename it
         holder = find_holder(path)
         moved = name_partial_file(path)
         os.rename(path, moved)
+        # the renamed file may already be the file of a new holder: give it back
         if not _is_same_file(descriptor, moved):
-            os.rename(moved, path)  # the file already belonged to a new holder
+            os.rename(moved, path)
             return None
         os.unlink(moved)
         return holder or "a process without a name"
@@ -255,14 +319,20 @@ def _evict_dead_holder(path: Path) -> str | None:
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:
-    """Return True if an open file is the file that has this path now."""
+    """Return True if the file with an open descriptor still has this path."""
     return os.path.samestat(os.fstat(descriptor), os.stat(path))
 
 
 def _keep_alive(
     descriptor: int, is_released: threading.Event, lock: threading.Lock
 ) -> None:
-    """Touch the open file of a claim at intervals until the claim is released."""
+    """Touch the file of a claim every `HEARTBEAT_S` until the claim is released.
+
+    Args:
+        descriptor: Descriptor of the open file.
+        is_released: Event that ends the loop.
+        lock: Lock under which the descriptor is used or closed.
+    """
     while not is_released.wait(HEARTBEAT_S):
         with lock, suppress(OSError):
             if not is_released.is_set():
@@ -272,10 +342,16 @@ def _keep_alive(
 def _remove_file(
     path: Path, descriptor: int, is_released: threading.Event, lock: threading.Lock
 ) -> None:
-    """Remove the file of a claim, unless another process has taken the claim over.
+    """Release a claim: remove its file, unless another process has taken it over.
 
-    Errors of the disk are ignored, since the work is done. The file then stays, and is
-    later taken over like the file of a dead holder.
+    Errors of the disk are ignored, because the work under the claim is done. If the
+    file stays, the claim is later taken over, like the claim of a dead holder.
+
+    Args:
+        path: File of the claim.
+        descriptor: Descriptor of the open file, which is closed.
+        is_released: Event that ends the thread which touches the file.
+        lock: Lock under which the descriptor is used or closed.
     """
     is_released.set()
     with lock, suppress(OSError):
