@@ -1,7 +1,7 @@
 """Reader of JSON and YAML documents, which checks their types and digests.
 
-A finished run has a file `SHA256SUMS`, which lists the digests of its documents. Such a
-file is called a list below.
+A finished run (a folder with the results of a command) has a file `SHA256SUMS`. This
+file lists the digests of the run's documents, and is called the digest list below.
 """
 
 import hashlib
@@ -31,33 +31,34 @@ DAMAGED_HINT = "copy it again, or delete it and run the command that made it aga
 DOWNLOAD_HINT = "download it again"
 """Hint for a damaged document of another project."""
 MAX_DOCUMENT_BYTES = {".json": 64 << 20, ".yaml": 1 << 18}
-"""Default size limit of a document, by format. YAML of this size takes two seconds."""
-MAX_SHOWN_CHARACTERS = 300
-"""Longest value or reason in a message. Longer ones are cut."""
-SHA256SUMS = "SHA256SUMS"
-"""File of a finished run with the digests of its documents, in the format of `sha256sum
--c`.
+"""Default size limit of a document in bytes, by suffix. Parsing YAML of this size takes
+two seconds.
 """
+MAX_SHOWN_CHARACTERS = 300
+"""Longest text of a value or reason in a message. Longer texts are cut."""
+SHA256SUMS = "SHA256SUMS"
+"""Name of the digest list of a finished run, in the format of `sha256sum -c`."""
 DIGESTED_SUFFIXES = {".json", ".yaml", ".csv", ".html"}
-"""Suffixes of the files that this list covers. Weights and stores carry their own
-digests.
+"""Suffixes of the files in a digest list. Weights and stores hold digests of their own.
 """
 RUN_FILES = ("recipe.yaml", "metrics.json")
-"""Files that mark the folder of a run. A list counts only next to such a file."""
+"""Files that mark the folder of a run. A digest list without such a file next to it is
+ignored.
+"""
 MAX_FOLDERS_ABOVE = 6
-"""Number of parent folders of a document that are searched for a list. The document
-`run/cells/VARIANT/CELL/model/config.json` needs five.
+"""Number of parent folders of a document that are searched for a digest list. The
+document `RUN/cells/VARIANT/CELL/model/config.json` needs five.
 """
 CHANGED_PROBLEM = f"was changed or damaged: {SHA256SUMS} has another digest of it"
-"""Second half of a message on a document that differs from its digest, after the path.
-"""
+"""End of a message, after the path of a document that differs from its digest."""
 CHANGED_HINT = "copy it again, or run its command with --again, which keeps this run"
 """Hint for a document that differs from its digest. The changed run is kept, because it
 may be evidence.
 """
 MAX_LIST_BYTES = 1 << 24
-"""Size limit of a list."""
+"""Size limit of a digest list."""
 DIGEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+"""Line of a digest list: digest, text or binary mode of sha256sum, and path."""
 
 
 def read(
@@ -70,22 +71,23 @@ def read(
     max_bytes: int = 0,
     has_nan: bool = False,
 ) -> T:
-    """Read a document, and check its type.
+    """Read a JSON or YAML document, and check the type of its content.
 
-    If a list in a folder above covers the document, the digest is checked too.
+    If the document belongs to a finished run, its digest is checked too.
 
     Args:
         path: File of the document.
-        kind: Type of the content: a pydantic model, or another type that pydantic can
-            check.
-        hint: Hint of the error for a damaged document.
-        error: Class of the error for a damaged document.
-        is_yaml: True for YAML, False for JSON. By default YAML if the suffix is .yaml.
-        max_bytes: Size limit. 0 takes the limit of the format.
-        has_nan: Allow NaN in JSON.
+        kind: Expected type of the content. It is a pydantic model, or another type that
+            pydantic can check, such as `dict[str, int]`.
+        hint: Advice in the error message if the document is damaged.
+        error: Class of the error that is raised for a damaged document.
+        is_yaml: True for YAML, False for JSON. If None, a file with the suffix .yaml is
+            YAML, and all other files are JSON.
+        max_bytes: Size limit in bytes. 0 for the limit in `MAX_DOCUMENT_BYTES`.
+        has_nan: True to allow NaN in JSON.
 
     Returns:
-        Content of the document, of type `kind`.
+        Content of the document as an instance of `kind`.
 
     Raises:
         MissingData: if there is no such file.
@@ -112,6 +114,7 @@ def read(
     if digest and hashlib.sha256(content).hexdigest() != digest:
         raise error(f"{path} {CHANGED_PROBLEM}", CHANGED_HINT)
 
+    # decode and parse the text
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as reason:
@@ -121,10 +124,14 @@ def read(
 
 
 def _find_digest(path: Path) -> str:
-    """Find the digest of a document in the list of its run.
+    """Find the digest of a document in the digest list of its run.
+
+    Args:
+        path: File of the document.
 
     Returns:
-        The digest, or an empty text if no list covers the document.
+        Digest in hexadecimal. Empty if the document is not in a finished run, or the
+        digest list does not have it.
     """
     path = path.absolute()
     for folder in path.parents[:MAX_FOLDERS_ABOVE]:
@@ -135,10 +142,14 @@ def _find_digest(path: Path) -> str:
 
 
 def read_download(path: Path) -> dict[str, Any]:
-    """Read a document of another project.
+    """Read a JSON or YAML document that was downloaded from another project.
+
+    Args:
+        path: File of the document. Its content must be a mapping.
 
     Raises:
-        MissingData: if the document is missing or damaged.
+        MissingData: if the document is missing or damaged. The hint says to download it
+            again.
     """
     return read(path, hint=DOWNLOAD_HINT, error=MissingData)
 
@@ -153,25 +164,32 @@ def parse(
     is_yaml: bool = False,
     has_nan: bool = False,
 ) -> T:
-    """Parse a document, and check its type.
+    """Parse the text of a JSON or YAML document, and check the type of its content.
 
     Args:
-        text: Content of the document.
+        text: Text of the document.
         name: Name of the document in messages, such as its path.
-        kind: Type of the content.
-        hint: Hint of the error for a damaged document.
-        error: Class of the error for a damaged document.
+        kind: Expected type of the content. It is a pydantic model, or another type that
+            pydantic can check, such as `dict[str, int]`.
+        hint: Advice in the error message if the document is damaged.
+        error: Class of the error that is raised for a damaged document.
         is_yaml: True for YAML, False for JSON.
-        has_nan: Allow NaN in JSON.
+        has_nan: True to allow NaN in JSON.
+
+    Returns:
+        Content of the document as an instance of `kind`.
 
     Raises:
-        BrainhiveError: if the text cannot be parsed or is not a `kind`.
+        BrainhiveError: if the text cannot be parsed, or its content is not a `kind`.
+            The class is `error`.
     """
     try:
         if is_yaml:
             value = _parse_yaml(text)
         else:
-            # configs may hold Infinity, but NaN is usually a damaged number
+            # the parser accepts NaN and Infinity together or not at all. Configs may
+            # hold Infinity, so both are accepted unless the text has a NaN, which is
+            # usually the result of a failed computation
             value = from_json(text, allow_inf_nan=has_nan or "NaN" not in text)
     except (
         yaml.YAMLError,
@@ -181,6 +199,7 @@ def parse(
         AttributeError,
         RecursionError,
     ) as reason:
+        # write the reason in one line
         description = " ".join(str(reason).split())[:MAX_SHOWN_CHARACTERS]
         if not description:
             description = type(reason).__name__
@@ -196,21 +215,22 @@ def check(
     hint: str = DAMAGED_HINT,
     error: type[BrainhiveError] = BrainhiveError,
 ) -> T:
-    """Check that plain values have a type.
+    """Check that the parsed content of a document has the expected type.
 
     Args:
-        value: Plain values, such as dicts, lists and numbers.
-        name: Name of the document in messages.
-        kind: The type.
-        hint: Hint of the error.
-        error: Class of the error.
+        value: Content of the document: dicts, lists, numbers and texts.
+        name: Name of the document in messages, such as its path.
+        kind: Expected type. It is a pydantic model, or another type that pydantic can
+            check, such as `dict[str, int]`.
+        hint: Advice in the error message.
+        error: Class of the error that is raised if the type does not fit.
 
     Returns:
-        The values as an instance of `kind`.
+        The content as an instance of `kind`.
 
     Raises:
-        BrainhiveError: if the values are not a `kind`. The message has the first
-            problem.
+        BrainhiveError: if the content is not a `kind`. The class is `error`. The
+            message has the key, the reason and the value of the first problem.
     """
     try:
         if isinstance(kind, TypeAdapter):
@@ -219,29 +239,34 @@ def check(
             adapter = _make_adapter(cast(Hashable, kind))
         return adapter.validate_python(value)
     except ValidationError as reason:
-        # the message has the key, the reason and the value
         problem = reason.errors()[0]
         path = ".".join(map(str, problem["loc"]))
         key = f"{path}: " if path else ""
-        # pydantic adds this prefix to the messages of our own checks
+        # pydantic writes this prefix before the messages of validators in this project
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] != "missing":
             message = f"{message}, got {show_value(problem['input'])}"
         raise error(f"{name}: {key}{message}", hint) from reason
     except BrainhiveError as reason:
-        # errors of our own checks lack the name of the document
+        # validators in this project may raise these two errors. Add the name of the
+        # document to them. More special errors stay unchanged
         if type(reason) not in (BrainhiveError, RecipeError):
             raise
         raise error(f"{name}: {reason.message}", reason.hint or hint) from reason
 
 
 def require_schema(document: Mapping[str, Any], version: int, subject: str) -> None:
-    """Raise an error if a document has another schema than this program can read.
+    """Raise an error if a document has a schema that this program cannot read.
+
+    The schema is the version number of the document's format.
 
     Args:
-        document: Content of the document.
+        document: Content of the document. The key `schema` holds the schema.
         version: Schema that this program reads.
-        subject: Beginning of the message, such as `PATH holds metrics`.
+        subject: Beginning of the error message, such as `PATH holds metrics`.
+
+    Raises:
+        BrainhiveError: if the schema is missing or is not `version`.
     """
     schema = document.get("schema")
     if schema != version:
@@ -253,7 +278,7 @@ def require_schema(document: Mapping[str, Any], version: int, subject: str) -> N
 
 
 def show_value(value: Any) -> str:
-    """Write a value for a message, in a single line. Long values are cut."""
+    """Write a value as a single line of text for a message. Long texts are cut."""
     text = " ".join(repr(value).split())
     if len(text) <= MAX_SHOWN_CHARACTERS:
         return text
@@ -261,19 +286,22 @@ def show_value(value: Any) -> str:
 
 
 _make_adapter = cache(TypeAdapter)
+"""Makes the pydantic adapter of a type. Each adapter is made once, because this is slow.
+"""
 JSON_TAGS = [
     f"tag:yaml.org,2002:{kind}"
     for kind in ("null", "bool", "int", "float", "str", "seq", "map")
 ]
-"""Tags of the YAML types that JSON has too."""
+"""YAML tags (names of types) of the types that JSON has too."""
 
 
-# the constructor of all other tags, stored under None, raises an error
+# PyYAML stores the constructor for all other tags under None. It raises an error
 LOADED_TAGS = [None, *JSON_TAGS]
 CONSTRUCTORS = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in LOADED_TAGS}
+"""Functions that make Python values from YAML nodes, by tag."""
 RESOLVERS = {}
-"""Rules that recognise the type of an unquoted value, by first letter. The rule for
-dates is left out, so dates are read as texts.
+"""Rules by which PyYAML recognises the type of a value without quotes, by the first
+letter of the value. The rule for dates is left out, so dates are read as texts.
 """
 for _first_letter, _rules in yaml.SafeLoader.yaml_implicit_resolvers.items():
     RESOLVERS[_first_letter] = [
@@ -282,23 +310,30 @@ for _first_letter, _rules in yaml.SafeLoader.yaml_implicit_resolvers.items():
 
 
 class _Loader(yaml.CSafeLoader):
-    """Loader for YAML that has only the types of JSON."""
+    """YAML loader that makes only values of types that JSON has too."""
 
     yaml_constructors = CONSTRUCTORS
     yaml_implicit_resolvers = RESOLVERS
 
 
 def _parse_yaml(text: str) -> Any:
-    """Parse YAML without the features that no recipe needs.
+    """Parse YAML, and refuse features that no recipe needs.
+
+    Args:
+        text: Text of a YAML document.
+
+    Returns:
+        Content of the document: dicts, lists, numbers and texts. None if it is empty.
 
     Raises:
-        ValueError: if aliases repeat nodes too often, or a key is not a text or
-            repeated. The error is raised before any value is made.
+        ValueError: if a key is not a text or is repeated, or if aliases (references to
+            other nodes) make the document much longer. The error is raised before any
+            value is made, so a small malicious file cannot fill the memory.
     """
     loader = _Loader(text)
     try:
-        # walk the nodes level by level. Aliases may repeat a node, but a document
-        # without aliases has at most as many nodes as letters
+        # walk through the tree of nodes level by level. A document without aliases has
+        # at most as many nodes as letters, so a larger number means too many aliases
         root = loader.get_single_node()
         level = [] if root is None else [root]
         count = 0
@@ -323,14 +358,21 @@ def _parse_yaml(text: str) -> Any:
 def _check_keys(mapping: yaml.MappingNode) -> None:
     """Raise an error if a mapping has a repeated key, or a key that is not a text.
 
-    YAML itself would silently keep the last value of a repeated key.
+    The YAML loader itself would silently keep the last value of a repeated key.
+
+    Args:
+        mapping: Node of the mapping, as parsed by PyYAML.
+
+    Raises:
+        ValueError: with the key and the numbers of its lines.
     """
     key_nodes: dict[tuple[str, str], Any] = {}
     for key, _ in mapping.value:
-        # the key `<<` merges another mapping, and has a tag of its own
+        # the special key `<<`, which merges another mapping, has the tag `merge`
         line = key.start_mark.line + 1
         if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
             raise ValueError(f"the key in line {line} is not a text: put it in quotes")
+        # a key that is already present has an earlier node
         first_key = key_nodes.setdefault((key.tag, key.value), key)
         if first_key is not key:
             raise ValueError(
@@ -340,33 +382,33 @@ def _check_keys(mapping: yaml.MappingNode) -> None:
 
 
 def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
-    """Write the list of a folder.
+    """Write the digest list of a folder.
 
     The file gets its final name only when it is complete.
 
     Args:
-        folder: Folder of the list.
-        digests: Digests by path below the folder.
+        folder: Folder of the run.
+        digests: Digests in hexadecimal, by path of the document below the folder.
     """
     lines = [f"{digests[name]}  {name}\n" for name in sorted(digests)]
     with atomic_write(folder / SHA256SUMS) as partial_file:
         partial_file.write_text("".join(lines), "utf-8")
 
-    # the size and time of the file may be unchanged if two writes follow each other
-    # within one tick of the clock
+    # the cache recognises a file by size and time. Both may stay the same if the file
+    # is written twice within a tick of the clock
     _parse_digests.cache_clear()
 
 
 def find_changes(folder: Path, exclude: Container[str] = ()) -> Iterator[str]:
-    """Compare the files of a folder with its list.
+    """Compare the files of a run with the digest list of the run.
 
     Args:
-        folder: Folder of the list.
-        exclude: Names of files that are not checked at all, and suffixes of files whose
-            content is not compared with the list.
+        folder: Folder of the run.
+        exclude: Paths (below the folder) of files that are not checked at all, and
+            suffixes of files whose content is not compared with the digest.
 
     Yields:
-        A message for each file that is missing or differs from the list.
+        A message for each file that is missing or differs from its digest.
     """
     for name, digest in read_digests(folder).items():
         path = folder / name
@@ -379,10 +421,13 @@ def find_changes(folder: Path, exclude: Container[str] = ()) -> Iterator[str]:
 
 
 def list_documents(folder: Path) -> Iterator[str]:
-    """List the documents that the list of a folder should have, sorted.
+    """List the documents that belong into the digest list of a run.
+
+    Args:
+        folder: Folder of the run.
 
     Yields:
-        Paths below the folder.
+        Paths below the folder, sorted.
     """
     for path in list_files(folder):
         if path.suffix in DIGESTED_SUFFIXES:
@@ -390,10 +435,16 @@ def list_documents(folder: Path) -> Iterator[str]:
 
 
 def list_files(folder: Path) -> Iterator[Path]:
-    """List the files of a run, sorted.
+    """List the files of a run.
 
-    Hidden files (locks and unfinished files) and the folders of experiment trackers are
-    left out.
+    Hidden files (locks and unfinished files) and the folders of experiment trackers,
+    such as `wandb`, are left out.
+
+    Args:
+        folder: Folder of the run.
+
+    Yields:
+        Paths of the files, sorted.
     """
     for path in sorted(folder.rglob("*.*")):
         names = path.relative_to(folder).parts
@@ -404,10 +455,14 @@ def list_files(folder: Path) -> Iterator[Path]:
 
 
 def read_digests(folder: Path) -> Mapping[str, str]:
-    """Read the list of a folder.
+    """Read the digest list of a run.
+
+    Args:
+        folder: Folder of the run.
 
     Returns:
-        Digests by path below the folder. Empty without a list.
+        Digests in hexadecimal, by path of the document below the folder. Empty if there
+        is no digest list.
     """
     path = folder / SHA256SUMS
     if not path.is_file():
@@ -415,14 +470,14 @@ def read_digests(folder: Path) -> Mapping[str, str]:
     status = path.stat()
     if status.st_size > MAX_LIST_BYTES:
         return {}
-    # an unchanged list is parsed only once
+    # parse the file once, and again only if its time or size has changed
     return _parse_digests(path.absolute(), status.st_mtime_ns, status.st_size)
 
 
 def digest_text(text: str) -> str:
     """Compute the sha256 digest of a text, in hexadecimal.
 
-    Fingerprints in names are the first digits of such digests.
+    The fingerprint in the name of a run is the beginning of such a digest.
     """
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -435,7 +490,17 @@ def digest_file(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _parse_digests(path: Path, mtime_ns: int, size: int) -> Mapping[str, str]:
-    """Parse a list. The results are kept by time and size of the file."""
+    """Parse a digest list. Python keeps the results of the last 64 calls.
+
+    Args:
+        path: Absolute path of the file.
+        mtime_ns: Time of the last change of the file in nanoseconds. The function does
+            not use it, but a changed file thereby has a new key in the cache.
+        size: Size of the file in bytes, which is part of this key too.
+
+    Returns:
+        Digests in hexadecimal, by path of the document.
+    """
     digests = {}
     for line in read_lines(path, MAX_LIST_BYTES, "replace"):
         match = DIGEST_LINE.fullmatch(line)
