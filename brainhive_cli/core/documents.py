@@ -286,8 +286,7 @@ def show_value(value: Any) -> str:
 
 
 _make_adapter = cache(TypeAdapter)
-"""Makes the pydantic adapter of a type. Each adapter is made once, because this is slow.
-"""
+"""Makes the pydantic adapter of a type, only once per type because this is slow."""
 JSON_TAGS = [
     f"tag:yaml.org,2002:{kind}"
     for kind in ("null", "bool", "int", "float", "str", "seq", "map")

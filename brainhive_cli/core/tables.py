@@ -29,43 +29,47 @@ UNSAFE_CODES = (
     # surrogates, which no encoding can write
     range(0xD800, 0xE000),
 )
-"""Code points of characters that end a line, control a terminal, reverse text, are
-invisible or cannot be encoded.
+"""Code points of unsafe characters. They end a line, control a terminal, reverse text,
+are invisible or cannot be encoded.
 """
 ONE_LINE_ESCAPES = {
     code: ascii(chr(code))[1:-1] for code in chain.from_iterable(UNSAFE_CODES)
 }
-"""Escapes of unsafe characters, such as `\\n`. A text that is translated with these
+"""Escapes of unsafe characters, such as `\\n`, for `str.translate`. A translated text
 always stays in a single line.
 """
 MULTI_LINE_ESCAPES = dict(ONE_LINE_ESCAPES)
 """The same escapes for texts of several lines, which keep their line breaks."""
 del MULTI_LINE_ESCAPES[ord("\n")]
 CELL_ESCAPES = {**ONE_LINE_ESCAPES, ord("\t"): r"\t"}
-"""The same escapes for cells of tables in files, which also escape tabs."""
+"""The same escapes for cells of tables in files. Tabs are escaped too, because they may
+separate cells.
+"""
 FORMULA = re.compile(r"(^|;)(?=[=+\-@＝＋－＠])")
-"""Places in a text at which a spreadsheet may see the start of a formula, with any
-separator (OWASP, CSV injection).
+"""Positions in a text at which a spreadsheet may see the start of a formula: at the
+beginning and after a semicolon, which separates cells in some countries (OWASP, CSV
+injection).
 """
 NUMBERS = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( to -?[\d.]+)?", re.ASCII)
-"""A number, or the two ends of an interval."""
+"""Text of a number, or of the two ends of an interval."""
 MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]<>|&~]")
 """Characters that Markdown reads as markup, HTML, a link or the end of a cell."""
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """Cell with more than a plain value.
+    """Cell of a table that has more than a plain value.
 
     Attributes:
         text: Text of the cell.
-        small: Small text, such as an interval. A page shows it below the text, and a
-            terminal behind the text.
-        value: Value for programs and for sorting the column. None takes the text.
+        small: Small additional text, such as an interval. An HTML page shows it below
+            `text`, and a terminal behind `text`.
+        value: Value in JSON and for sorting the column. If None, the text is used.
         is_best: True for the best value of a column.
-        mark: Mark behind the text, such as a sign of significance.
-        is_grey: In the first cell of a row: True if the row is not a result. The row is
-            grey, and stays at the bottom when the table is sorted.
+        mark: Sign behind the text, such as a sign of significance.
+        is_grey: True if the row is not a result, such as a control. It is read in the
+            first cell of a row only. The row is grey, and stays at the bottom when a
+            reader sorts the table.
     """
 
     text: str
@@ -77,7 +81,7 @@ class TableCell:
 
     @classmethod
     def from_value(cls, value: Any) -> Self:
-        """Make a cell from a plain value. A cell is returned unchanged."""
+        """Make a cell from a number, a text or None. A cell is returned unchanged."""
         if isinstance(value, cls):
             return value
         # in Python, a bool is also an int
@@ -85,33 +89,36 @@ class TableCell:
         return cls(format_number(value), value=float(value) if is_number else None)
 
     def __str__(self) -> str:
-        """Return the text with its mark."""
+        """Return the text followed by the mark."""
         return self.text + self.mark
 
 
 if TYPE_CHECKING:
     Value = Any
 else:
-    # the types that pydantic accepts in a document
+    # pydantic reads these types when it checks a table that was stored
     Value = TableCell | str | bool | int | float | None
-"""Value of a cell. None is an empty cell."""
+"""Content of a cell in a table. None is an empty cell."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Table with a title. It can also be an artifact of a run.
+    """Table with a title.
+
+    A table can be printed, written to a file, or stored as an artifact of a run (an
+    element of the run's HTML page).
 
     Attributes:
-        title: Title.
+        title: Text above the table.
         columns: Headings [C] of the columns.
-        rows: Cells [R][C]: plain values, or instances of `TableCell`.
-        section: Heading of the section of a page that shows the table.
-        note: Note below the table.
-        kind: Kind of the artifact.
-        is_list: Leave out the headings if a terminal is too narrow and shows each row
-            as a list. Artifacts do not keep this.
-        is_copied: Never fold cells in a terminal, because they hold lines to copy.
-            Artifacts do not keep this.
+        rows: Cells [R, C], which are plain values or instances of `TableCell`.
+        section: Heading of the section of the page in which the table is shown.
+        note: Text below the table.
+        kind: Type of the artifact, by which a stored table is recognised.
+        is_list: True to leave out the headings if a terminal is too narrow for the
+            table and prints each row as a list. It is not stored.
+        is_copied: True if the cells hold lines that a user copies, so a terminal must
+            not fold the cells. It is not stored.
     """
 
     title: str
@@ -134,7 +141,12 @@ class Table:
         object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the table as plain values for JSON, with a dict for each row."""
+        """Return the table as plain values for JSON.
+
+        Returns:
+            Dict with `title`, `note` and `rows`. Each row is a dict from the heading to
+            the value of a cell.
+        """
         rows = []
         for row in self.rows:
             values = map(_plain_value, row)
@@ -143,52 +155,61 @@ class Table:
 
 
 def _plain_value(cell: Any) -> Any:
-    """Return the value of a cell for programs."""
+    """Return the value of a cell in JSON."""
     if not isinstance(cell, TableCell):
         return cell
     return str(cell) if cell.value is None else cell.value
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Write rows as CSV.
+    """Write a table as the text of a CSV file.
 
-    A spreadsheet must not read a text as a formula, so an apostrophe is written before
-    such a text. Spreadsheets show or hide the apostrophe.
+    An apostrophe is written before each text that a spreadsheet would read as a
+    formula. Some spreadsheets show the apostrophe, others hide it.
 
     Args:
-        columns: Headings.
-        rows: Values by heading. Missing values are empty cells.
+        columns: Headings of the columns.
+        rows: Dict for each row, from the heading to the value. A missing value becomes
+            an empty cell.
+
+    Returns:
+        Text with a line of headings and a line for each row.
     """
     text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(map(_write_cell, columns))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_write_cell, columns))
     for row in rows:
-        lines.writerow([_write_cell(row.get(column)) for column in columns])
+        writer.writerow([_write_cell(row.get(column)) for column in columns])
     return text.getvalue()
 
 
 def _write_cell(value: Any) -> Any:
+    """Make a text safe for a cell of a CSV file. Other values stay unchanged."""
     if not isinstance(value, str) or NUMBERS.fullmatch(value):
         return value
     return FORMULA.sub(r"\1'", value.translate(CELL_ESCAPES))
 
 
 def make_visible(value: Any) -> Any:
-    """Replace the unsafe characters of a text by escapes. Other values are kept."""
+    """Replace the unsafe characters of a text by escapes, such as `\\x1b`.
+
+    Values that are not texts are returned unchanged.
+    """
     return value.translate(MULTI_LINE_ESCAPES) if isinstance(value, str) else value
 
 
 def escape_markdown(value: Any) -> str:
-    """Write a value as Markdown that has no markup, for a cell or a sentence."""
+    """Write a value as text for a Markdown table, with all markup escaped."""
     return MARKDOWN_SYNTAX.sub(r"\\\g<0>", str(value).translate(CELL_ESCAPES))
 
 
 def format_number(value: Any) -> str:
     """Write a number for people, with fewer decimals for larger numbers.
 
-    Numbers below 10 have three decimals, below 1,000 one, and larger numbers none. Tiny
-    numbers are written as 4.9e-04, and integers in full. Missing, infinite and NaN
-    values are a dash. Other values are written as they are.
+    A float below 10 has three decimals, a float below 1,000 has one, and larger floats
+    have none. A float below 0.0005 is written as 4.9e-04. An integer has all its
+    digits. None, infinity and NaN become a dash. Texts and booleans are written as they
+    are.
     """
     if value is None:
         return "–"
@@ -203,7 +224,7 @@ def format_number(value: Any) -> str:
     if value and abs(value) < 0.0005:
         return f"{value:.1e}"
 
-    # the format `z` writes -0.0 as 0.0
+    # the option `z` of the format writes -0.0 as 0.0
     if abs(value) < 10:
         return f"{value:z,.3f}"
     return f"{value:z,.1f}" if abs(value) < 1000 else f"{value:z,.0f}"
@@ -215,14 +236,14 @@ def format_tick(value: float) -> str:
 
 
 def format_p(p: float | None) -> str:
-    """Write a p value. Without a test it is a dash."""
+    """Write a p value with two digits. None (no test was made) becomes a dash."""
     return "–" if p is None else f"{p:.2g}"
 
 
 def format_mean_sd(values: Iterable[float]) -> str:
-    """Write the mean of some values, with the standard deviation if there are several.
+    """Write the mean and standard deviation of values, such as `0.412 ± 0.031`.
 
-    Without values the result is a dash.
+    A single value has no standard deviation. Without values the result is a dash.
     """
     values = list(values)
     if not values:
@@ -237,23 +258,29 @@ def make_subject_seed_table(
     seeds: Sequence[str],
     note: str,
 ) -> Table:
-    """Make a table of values by subject (rows) and seed (columns).
+    """Make a table of a metric, with a row per subject and a column per seed.
 
-    The last column has mean and standard deviation over seeds, and the last row over
-    subjects.
+    The last column has the mean and standard deviation over seeds. The last row has the
+    mean and standard deviation over subjects.
 
     Args:
         title: Title of the table.
-        values: Values by subject and seed. A subject has several values of a seed if
-            several models with this seed were tested on the subject.
-        seeds: Seeds of the columns.
-        note: Note below the table.
+        values: Values of the metric, by subject and by seed of the training. If several
+            models with the same seed were tested on a subject, there are several values
+            for this subject and seed, and the table shows their mean.
+        seeds: Seeds in the order of the columns.
+        note: Text below the table.
+
+    Returns:
+        Table with the columns `subject`, `seed …` and `mean ± sd`. The cell of a
+        missing value is empty.
     """
+    # make the row of each subject
     rows: list[list[Value]] = []
     values_of_seed: dict[str, list[float]] = {seed: [] for seed in seeds}
     subject_means = []
     for subject, subject_values in values.items():
-        # several models of a seed count with their mean
+        # average the models with the same seed
         seed_means = {seed: mean(scores) for seed, scores in subject_values.items()}
         row: list[Value] = [subject]
         for seed in seeds:
@@ -264,6 +291,7 @@ def make_subject_seed_table(
         rows.append(row)
         subject_means.append(mean(seed_means.values()))
 
+    # make the last row, over subjects
     last_row: list[Value] = ["mean ± sd"]
     last_row += [format_mean_sd(values_of_seed[seed]) for seed in seeds]
     last_row.append(format_mean_sd(subject_means))
@@ -275,10 +303,9 @@ def make_subject_seed_table(
 
 
 def render(table: Table) -> Any:
-    """Render a table for a terminal, which may fold long cells.
+    """Turn a table into an object that the library rich can print in a terminal.
 
-    Returns:
-        Object that rich can print.
+    Long cells are folded if the terminal is too narrow.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
@@ -293,19 +320,25 @@ def render(table: Table) -> Any:
         is_grey = TableCell.from_value(row[0]).is_grey
         rich_table.add_row(*texts, style="dim" if is_grey else None)
 
-    # rich would fold a title inside the table at the table's width
+    # the title stands above the table, because rich would fold a title inside the table
+    # at the width of the table
     title = Text(table.title.translate(ONE_LINE_ESCAPES), style="bold")
     return Group(title, rich_table)
 
 
 def write_as_list(table: Table, width: int) -> str:
-    """Write each row as its first cell, and below it a line with the other cells.
+    """Write a table as a list, for a terminal that is too narrow for the table.
 
-    The cells have their headings, unless `is_list` is set. Empty cells are left out.
+    Each row becomes two paragraphs: the first cell, and an indented paragraph with the
+    other cells. Each of the other cells follows its heading, unless `table.is_list` is
+    True. Empty cells are left out.
 
     Args:
-        table: Table.
-        width: Number of letters of a line.
+        table: Table with a title and perhaps a note.
+        width: Largest number of letters of a line.
+
+    Returns:
+        Text that ends with an empty line.
     """
     from textwrap import fill
 
@@ -318,6 +351,8 @@ def write_as_list(table: Table, width: int) -> str:
             if text not in ("", "–"):
                 cells.append(text if table.is_list else f"{heading} {text}")
         lines.append(_format_cell(row[0]))
+
+        # fold the other cells into indented lines
         cell_line = fill(
             " · ".join(cells),
             width,
@@ -329,13 +364,12 @@ def write_as_list(table: Table, width: int) -> str:
     if table.note:
         lines.append(fill(table.note.translate(ONE_LINE_ESCAPES), width))
 
-    # end with an empty line
     lines += ["", ""]
     return "\n".join(lines)
 
 
 def measure_table_width(table: Table) -> int:
-    """Return the number of letters of a table's lines in a terminal."""
+    """Return the number of letters in the lines of a table in a terminal."""
     widths = []
     for column in zip(table.columns, *table.rows, strict=True):
         widths.append(max(len(_format_cell(cell)) for cell in column))
@@ -343,7 +377,7 @@ def measure_table_width(table: Table) -> int:
 
 
 def _format_cell(cell: Any) -> str:
-    """Write a cell for a terminal."""
+    """Write a cell as a single line of text for a terminal."""
     if cell is None:
         return "–"
     if isinstance(cell, TableCell) and cell.small:
