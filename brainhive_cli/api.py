@@ -1,16 +1,23 @@
-"""Public Python interface for notebooks and for parts outside the package.
+"""Public Python interface for notebooks and for users' own modules.
 
     from brainhive_cli import api
 
     run = api.open_run("NAME")
     rows = run.metrics()
 
-The names in this module stay the same when files of the package move. A name is
-imported when it is first used, so importing this module imports nothing heavy. Errors
-are `BrainhiveError`, with a `message` and a `hint`. Paths are relative to
-`BRAINHIVE_HOME`, or to the working directory, as in the commands.
+The names in this module stay the same when files of the package move. Importing this
+module is fast, because other modules are imported when they are first used. Errors are
+`BrainhiveError`, with a `message` and a `hint`. Relative paths start at the folder
+`BRAINHIVE_HOME`, or at the working directory if that variable is not set.
 
-A cell is one trained model: it has training subjects, test subjects and a seed.
+Words of this module:
+
+- A run is one execution of a command, and the folder that it writes.
+- A sweep is a run with several variants of its settings.
+- A cell is one trained model. It has training subjects, test subjects and a seed.
+- A head is an output of a model, such as an embedding or a caption.
+- A part is an exchangeable component of a recipe, such as a data set or an encoder.
+- A caveat is a sentence on the limits of a number.
 """
 
 import importlib
@@ -21,7 +28,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# only type checkers import these here; at run time a name is imported at its first use
+# Only type checkers run these imports. The functions below import again what they need.
 if TYPE_CHECKING:
     from brainhive_cli.core.arrays import Float32, Int64
     from brainhive_cli.core.artifacts import Artifact
@@ -82,7 +89,7 @@ MODULE_OF_NAME = {
     "Voxels": "data.signals.spaces",
     "model_input": "data.targets.model_input",
 }
-"""Module, below `brainhive_cli`, of each name that a part outside the package needs."""
+"""Module, below `brainhive_cli`, of each name that a user's own module may import."""
 __all__ = [
     *MODULE_OF_NAME,
     "Comparison",
@@ -102,18 +109,22 @@ __all__ = [
 MAX_FOLDS = 5
 """Largest number of folds of `fit` if single trials are held out."""
 MAX_LDA_FEATURES = 1000
-"""Largest number of features per trial for which `fit` uses LDA instead of a ridge."""
+"""Largest number of features per trial for which `fit` uses linear discriminant
+analysis (LDA) instead of ridge regression.
+"""
 ARGUMENT_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "subject": ((Integral,), "a whole number"),
     "path": ((str, Path), "a name or path"),
 }
-"""Types of an argument and their description, by its name. Other arguments are text."""
+"""Allowed types and their description, keyed by the name of an argument. Arguments that
+are not listed are text.
+"""
 
 
 def __getattr__(name: str) -> Any:
     if name not in MODULE_OF_NAME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # an import at the first use keeps `import brainhive_cli.api` fast
+    # importing the module only now keeps `import brainhive_cli.api` fast
     module = importlib.import_module(f"brainhive_cli.{MODULE_OF_NAME[name]}")
     return getattr(module, name)
 
@@ -126,31 +137,34 @@ def _check_arguments(**arguments: object) -> None:
     """Raise an error if an argument has a wrong type or cannot be a file name.
 
     Args:
-        arguments: Values by the name of the argument, as `ARGUMENT_TYPES` has it.
+        arguments: Values to check, keyed by the name of the argument. `ARGUMENT_TYPES`
+            lists the allowed types. An argument that it does not list must be text.
 
     Raises:
-        RecipeError: if a value is wrong. The error names the argument, its value and
-            the type that it must have.
+        RecipeError: if a value is wrong. The error has the name of the argument, its
+            value and the allowed type.
     """
     from brainhive_cli.core.errors import RecipeError
     from brainhive_cli.core.files import describe_bad_text
 
     for name, value in arguments.items():
-        types, description = ARGUMENT_TYPES.get(name, ((str,), "text"))
+        allowed_types, description = ARGUMENT_TYPES.get(name, ((str,), "text"))
+
+        # messages show the value on one line, cut to 80 characters
         short_value = " ".join(repr(value)[:300].split())[:80]
 
-        # bool is a subclass of int, but no argument is a bool
-        if isinstance(value, bool) or not isinstance(value, types):
+        # True and False are of type int for Python, but none of the arguments is a bool
+        if isinstance(value, bool) or not isinstance(value, allowed_types):
             raise RecipeError(
                 f"{name} is {short_value}, of type {type(value).__name__}",
                 f"{name} must be {description}; see help(brainhive_cli.api)",
             )
 
-        # control characters and broken text cannot be in a file name
-        reason = describe_bad_text(str(value)) if isinstance(value, str | Path) else ""
-        if reason:
+        # the name of a file cannot contain control characters or broken text
+        problem = describe_bad_text(str(value)) if isinstance(value, str | Path) else ""
+        if problem:
             raise RecipeError(
-                f"{name} {short_value} {reason}",
+                f"{name} {short_value} {problem}",
                 "give a name or path that a file can have",
             )
 
@@ -160,10 +174,13 @@ class Predictions:
     """Predictions of a brain model for the signals of one subject and split.
 
     Attributes:
-        image_ids: Image id [N] of the picture that each signal showed.
-        heads: Predictions [N, *shape], keyed by head.
-        texts: N captions, keyed by head. Only heads that predict captions have them.
-        caveats: Limits of every number that is computed from these predictions.
+        image_ids: Image id [N] of the picture that was seen during each signal.
+        heads: Predictions [N, *shape] of each head (output of the model), keyed by the
+            name of the head.
+        texts: Lists of N captions, keyed by the name of the head. Heads that predict no
+            captions have no list.
+        caveats: Sentences on the limits of all numbers that are computed from these
+            predictions.
     """
 
     image_ids: list[str]
@@ -177,16 +194,18 @@ class Ranks:
     """Similarity of each signal to each picture of a gallery, and the resulting ranks.
 
     Attributes:
-        image_ids: Image id [N] of the picture that each signal showed. Empty if the
-            seen pictures are unknown.
-        ranks: Rank [N] of the seen picture in the gallery, where 1 is the most similar
-            picture. Empty if the seen pictures are unknown.
-        gallery: Image ids [M] of the candidates.
-        similarity: Cosine similarity [N, M] of each signal to each candidate.
-        caveats: Limits of every number that is computed from these ranks.
-        index: Index [N] of these signals among the trials passed to `decode`. A trial
-            is left out if it shows no picture of the gallery, or a picture that the
-            model was trained on.
+        image_ids: Image id [N] of the picture that was seen during each signal. Empty
+            if the seen pictures are unknown.
+        ranks: Rank [N] of the seen picture in the gallery. The picture with rank 1 is
+            the most similar to the signal. Empty if the seen pictures are unknown.
+        gallery: Image ids [M] of the pictures in the gallery.
+        similarity: Cosine similarity [N, M] between each signal and each picture of
+            the gallery.
+        caveats: Sentences on the limits of all numbers that are computed from these
+            ranks.
+        index: Position [N] of each signal among the trials passed to `decode`. That
+            function leaves out trials whose picture is not in the gallery, or was used
+            to train the model.
     """
 
     image_ids: list[str]
@@ -199,12 +218,12 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run of any command.
+    """A finished run (one execution) of a command, read from its folder.
 
     Attributes:
         folder: Folder of the run.
-        variant: Variant of a sweep, if the run was opened as `RUN:VARIANT`. Empty for
-            the whole run.
+        variant: Name of the variant, if the run is a sweep (several variants of its
+            settings) and was opened as `RUN:VARIANT`. Empty for the whole run.
     """
 
     folder: "RunFolder"
@@ -217,22 +236,26 @@ class Run:
 
     @cached_property
     def measurements(self) -> "Measurements":
-        """All measurements of the run: metrics by scope, facts, gaps, item values."""
+        """Metrics, facts, missing values and values of single items of the run."""
         return self.folder.measurements()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return a row for each metric and scope, with interval, chance and protocol.
+        """Return a row for each metric, with its interval, chance level and protocol.
 
-        `pandas.DataFrame(run.metrics())` makes a table of the rows.
+        A metric has one row for each scope, such as a subject or the mean of all
+        subjects. `pandas.DataFrame(run.metrics())` makes a table of the rows.
         """
         return self.measurements.rows()
 
     def recipe(self) -> dict[str, Any]:
-        """Read the resolved recipe of the run."""
+        """Read the settings of the run, with all defaults filled in."""
         return self.folder.recipe()
 
     def artifacts(self) -> "list[Artifact]":
-        """Read the curves, matrices, sheets, maps, media and tables of the run."""
+        """Read the curves, matrices, picture sheets, maps, media and tables of the run.
+
+        The run has written them to its folder.
+        """
         from brainhive_cli.core import artifacts
 
         return artifacts.read(self.folder)
@@ -259,19 +282,23 @@ class Run:
 
     @cached_property
     def cells(self) -> "list[Cell]":
-        """Cells of a run of train-align: name, training and test subjects, seed."""
+        """Cells (trained models) of a run of train-align.
+
+        Each has a name, training subjects, test subjects and a seed.
+        """
         return self._align.cells
 
     def aligner(self, cell: str = "", device: str = "cpu") -> "Aligner":
-        """Load the brain model of a cell.
+        """Load the PyTorch module of a cell, which is one trained model of the run.
 
         Args:
-            cell: Name of the cell. It may be empty if the run has a single cell.
+            cell: Name of the cell, as in `cells`. It may be empty if the run has a
+                single cell.
             device: Device to load the model on, such as `cuda:0`.
 
         Raises:
-            BrainhiveError: if the run has no models, or if the name is empty and the
-                run has several. The hint lists the cells.
+            BrainhiveError: if the run has no cell of this name, or if the name is empty
+                and the run has several cells. The hint lists the cells.
             DeviceError: if there is no such device.
         """
         return self.member(cell, device).module
@@ -283,35 +310,49 @@ class Run:
         cell: str = "",
         device: str = "cpu",
     ) -> Predictions:
-        """Decode the averaged signals of a subject with the model of a cell.
+        """Decode the signals of a subject with a cell (one trained model of the run).
+
+        The signals of all trials with the same picture are averaged before.
 
         Args:
-            subject: Number of the subject. Default: the only test subject of the cell.
+            subject: Number of the subject. If None, the only test subject of the cell.
             split: Split of the data set. Pictures that the model was trained on are
                 left out.
             cell: Name of the cell. It may be empty if the run has a single cell.
             device: Device to compute on.
+
+        Returns:
+            Predictions [N, *shape] of each head (output of the model), and the image
+            ids [N] of the seen pictures.
         """
+        # open the model
         _check_arguments(split=split)
         member = self.member(cell, device)
-        decoded, rows = member.decoded(_choose_subject(member, subject), split)
+        subject = _choose_subject(member, subject)
+
+        # picture_rows [N]: row of each seen picture among the pictures of the split
+        decoded, picture_rows = member.decoded(subject, split)
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
         return Predictions(
-            image_ids=list(member.pictures(split).image_ids[rows]),
+            image_ids=list(member.pictures(split).image_ids[picture_rows]),
             heads=heads,
             texts=decoded.texts,
             caveats=member.run.caveats(split),
         )
 
     def member(self, cell: str = "", device: str = "cpu") -> "TrainedModel":
-        """Open a cell with its model and data, as evaluations do.
+        """Open a cell (one trained model of the run) together with its data.
+
+        Evaluations open models in the same way.
 
         Args:
-            cell: Name of the cell. It may be empty if the run has a single cell.
-            device: Device to load the model on.
+            cell: Name of the cell, as in `cells`. It may be empty if the run has a
+                single cell.
+            device: Device to load the model on, such as `cuda:0`.
 
         Raises:
-            BrainhiveError: as in `aligner`.
+            BrainhiveError: if the run has no cell of this name, or if the name is empty
+                and the run has several cells. The hint lists the cells.
             DeviceError: if there is no such device.
         """
         from brainhive_cli.core.launch import open_device
@@ -325,7 +366,12 @@ class Run:
 
     @cached_property
     def _align(self) -> "TrainedRun":
-        """This run as a run of train-align, which alone has a folder of cells."""
+        """The same run, opened with its trained models.
+
+        Raises:
+            RecipeError: if the run is not a run of train-align. Other runs have no
+                folder `cells`, and so no models.
+        """
         from brainhive_cli.core.errors import RecipeError
         from brainhive_cli.training.alignment.trained.run import TrainedRun
 
@@ -339,29 +385,29 @@ class Comparison:
     """Comparison of the first run with each other run.
 
     Attributes:
-        groups: Runs of each command, with their differences and the reasons why some
-            pairs were not compared.
+        groups: Groups of runs of the same command. Each has the differences between its
+            runs, and the reasons why some pairs were not compared.
     """
 
     groups: "list[RunGroup]"
 
     @property
     def differences(self) -> list[dict[str, Any]]:
-        """Rows of the paired differences between runs, each with its test.
+        """Paired differences between runs: a dict for each, with its statistical test.
 
         `pandas.DataFrame(comparison.differences)` makes a table of the rows.
         """
         rows = []
         for group in self.groups:
             for pair in group.differences:
-                # `p` is a property, which `model_dump` leaves out
+                # `p` is a property, so `model_dump` leaves it out
                 rows.append(pair.model_dump() | {"p": pair.p})
         return rows
 
     def _repr_html_(self) -> str:
-        """Return a table of each group for a notebook.
+        """Return the tables of all groups as HTML for a notebook.
 
-        The caption of the table names the statistical test and the caveats.
+        The caption of a table names the statistical test and lists the caveats.
         """
         from brainhive_cli.reports.page import frame_table
         from brainhive_cli.reports.paper_tables import paper_table
@@ -377,9 +423,10 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
     """Compare runs as the command `compare` does, without writing files.
 
     Args:
-        runs: Two runs or more, either open or as the name that `open_run` takes.
-        labels: Label of each run, in the same order. Default: the settings in which the
-            runs differ.
+        runs: Two or more runs. Each is an open `Run`, or the name or path of a run, as
+            `open_run` takes it.
+        labels: Labels of the runs, in the same order. If None, the labels are the
+            settings in which the runs differ.
 
     Raises:
         BrainhiveError: if a run does not exist, or if no two runs can be compared.
@@ -392,19 +439,19 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
             f"compare takes two runs or more, not {len(runs)}", "compare(RUN, RUN)"
         )
 
-    # write each run as on the command line
-    names = []
-    for run in runs:
-        if not isinstance(run, Run):
-            _check_arguments(path=run)
-            names.append(str(run))
-        elif run.variant:
-            names.append(f"{run.path}:{run.variant}")
+    # write each run as text, in the form that the command line takes
+    references = []
+    for compared_run in runs:
+        if not isinstance(compared_run, Run):
+            _check_arguments(path=compared_run)
+            references.append(str(compared_run))
+        elif compared_run.variant:
+            references.append(f"{compared_run.path}:{compared_run.variant}")
         else:
-            names.append(str(run.path))
+            references.append(str(compared_run.path))
 
-    # the recipe of the command applies the same checks as the command line
-    options = {"runs": names, "labels": labels}
+    # the command's recipe checks these settings as it checks the command line
+    options = {"runs": references, "labels": labels}
     recipe = command.Recipe.resolve("compare", None, options, [])
     return Comparison(command.compare_runs(recipe))
 
@@ -413,11 +460,12 @@ def open_run(name: str | Path) -> Run:
     """Open a finished run.
 
     Args:
-        name: A finished run, as
-            - the folder of the run, its name, or the end of its name
-            - `RUN:VARIANT` for one variant of a sweep
-            - `hub:owner/name[@revision]` for a run that `brainhive push` has uploaded,
-              which is downloaded
+        name: The run, as
+            - the path of its folder, its name, or the end of its name
+            - `RUN:VARIANT`, for one variant of a sweep (a run with several variants of
+              its settings)
+            - `hub:owner/name[@revision]`, for a run that `brainhive push` has uploaded.
+              The run is downloaded.
 
     Raises:
         BrainhiveError: if there is no such run, or if several runs have this name.
@@ -433,20 +481,21 @@ def open_run(name: str | Path) -> Run:
 
 
 def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "Aligner":
-    """Open a trained brain model.
+    """Load a trained brain model as a PyTorch module.
 
     Args:
-        reference: A trained model, as
-            - a run of train-align or `RUN:VARIANT`, as in `open_run`
-            - the name of a recipe of train-align, for its newest run
-            - the model folder of a cell, anywhere on disk
-            - `hub:owner/name[@revision]`
-        cell: Name of the cell. It may be empty if the run has a single cell.
-        device: Device to load the model on.
+        reference: The model, as
+            - a run of train-align, by name, path or `RUN:VARIANT` (see `open_run`)
+            - the name of a recipe of train-align, for the newest run of the recipe
+            - the path of a model folder, anywhere on disk
+            - `hub:owner/name[@revision]`, for an uploaded run or model folder
+        cell: Name of the cell, which is one trained model of the run. It may be empty
+            if the run has a single cell.
+        device: Device to load the model on, such as `cuda:0`.
 
     Raises:
-        BrainhiveError: if there is no such model, or if the reference fits several
-            cells. The hint lists the cells.
+        BrainhiveError: if there is no such model, or if `cell` is empty and the run has
+            several cells. The hint lists the cells.
         DeviceError: if there is no such device.
     """
     from brainhive_cli.core.launch import open_device
@@ -455,22 +504,22 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
     from brainhive_cli.training.alignment.references import find_model, find_reference
 
     _check_arguments(path=reference, cell=cell)
-    run, variant = find_reference(str(reference), Paths())
-    folder = find_model(run, variant, cell)
-    return aligners.load(folder).to(open_device(device))
+    run_folder, variant = find_reference(str(reference), Paths())
+    model_folder = find_model(run_folder, variant, cell)
+    return aligners.load(model_folder).to(open_device(device))
 
 
 def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
     """Open the embeddings that the command `embed` has stored.
 
     Args:
-        dataset: Name of the data set, which is a folder below `embeddings/`.
-        split: Split of the data set.
+        dataset: Name of the data set. Its folder below `embeddings/` has the same name.
+        split: Split of the data set, such as `train` or `test`.
         encoder: Name of the encoder, such as `clip-h14`.
 
     Returns:
-        The store, with `embedding` [N, *shape], `image_ids` [N], `concepts` [N] and
-        `done` [N].
+        The store of N pictures, with `embedding` [N, *shape], `image_ids` [N],
+        `concepts` [N], and `done` [N], which is True for embedded pictures.
     """
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.data.stores import target_store
@@ -484,13 +533,14 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
     """Open the prepared signals of a subject.
 
     Args:
-        dataset: Name of the data set, which is a folder below `signals/`.
+        dataset: Name of the data set. Its folder below `signals/` has the same name.
         subject: Number of the subject.
-        name: Name of the preparation.
+        name: Name that the signals were stored under, as in the key `signal.name`.
 
     Returns:
-        The store. `store["test"]` is the `Trials` of the test split, with `signal`
-        [N, R, C, T] and `image_ids` [N].
+        The store. `store["test"]` gives the `Trials` of the test split, with the
+        signals of N pictures, R repetitions, C channels and T samples in `signal`
+        [N, R, C, T], and with `image_ids` [N].
     """
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.data.stores import signal_store
@@ -508,20 +558,23 @@ def run(
     allow_code: bool = False,
     **keys: Any,
 ) -> "Result":
-    """Run a command, with the recipe, run folder and progress bar of the command line.
+    """Run a command as on the command line, with the same run folder and progress bar.
 
     Args:
         command: Name of the command, such as `train-align`.
-        recipe: YAML file or name of a shipped recipe. Default: the recipe of the
-            command.
-        again: If True, start a new run even if the same run is finished.
-        allow_code: If True, allow code that is not part of Brainhive to run.
-        keys: Recipe keys, nested (`train={"lr": 1e-3}`) or dotted (`**{"train.lr":
-            1e-3}`). A dict sets only the keys in it. A dict with the key `kind` is a
-            part and replaces the whole part.
+        recipe: Path of a YAML file, or name of a shipped recipe. If None, the default
+            recipe of the command.
+        again: If True, start a new run even if a run with the same settings is
+            finished.
+        allow_code: If True, allow code that is not part of Brainhive to run, such as
+            the code of a model from the hub.
+        keys: Settings that replace values of the recipe, nested (`train={"lr": 1e-3}`)
+            or dotted (`**{"train.lr": 1e-3}`). A dict changes only the keys in it. The
+            exception is a dict with the key `kind`, which describes a part (such as an
+            encoder): it replaces the part with all its keys.
 
     Returns:
-        The folder, tables and metrics. `open_run(result.folder)` opens the run.
+        Folder, tables and metrics of the run. `open_run(result.folder)` opens the run.
 
     Raises:
         BrainhiveError: if the command fails.
@@ -531,12 +584,12 @@ def run(
     from brainhive_cli.core.errors import RecipeError, guess
 
     _check_arguments(command=command)
-    names = [spec.name for spec in table.COMMANDS]
-    if command not in names:
-        hint = guess(command, names) + ", ".join(names)
+    command_names = [spec.name for spec in table.COMMANDS]
+    if command not in command_names:
+        hint = guess(command, command_names) + ", ".join(command_names)
         raise RecipeError(f"no command {command!r}", hint)
 
-    # further processes are started with this command line
+    # write the command line, by which the other processes of a run are started
     overrides = [f"{key}={_write_override(value)}" for key, value in _list_keys(keys)]
     line = [command]
     if recipe:
@@ -547,6 +600,7 @@ def run(
     if allow_code:
         line.append("--allow-code")
 
+    # run the command in this process, or start several processes and wait for them
     token = launch.COMMAND_LINE.set(line)
     try:
         with foreign_code.allow_code(allow_code):
@@ -559,7 +613,7 @@ def run(
                 _, result = execute.perform(command, module, resolved, again)
                 return result
 
-            # the processes have done the work, so this one only reads the result
+            # the other processes do the work, and this process only reads the result
             if launch.relaunch(resolved.run, n_processes, resolved.MEMORY_HINT):
                 raise KeyboardInterrupt
             return module.run(resolved, launch.READ_ONLY)
@@ -570,7 +624,12 @@ def run(
 def _list_keys(keys: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Flatten nested recipe keys to pairs of a dotted key and its value.
 
-    A dict with the key `kind` is a part, which stays one value.
+    A dict with the key `kind` describes a part (such as an encoder). It is not
+    flattened.
+
+    Args:
+        keys: Values or nested dicts, keyed by name.
+        prefix: Text before each key, such as `train.`.
     """
     for key, value in keys.items():
         if isinstance(value, dict) and value and "kind" not in value:
@@ -580,7 +639,10 @@ def _list_keys(keys: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _write_override(value: Any) -> str:
-    """Write a value as in an override, with arrays as lists and paths as text."""
+    """Write a value as text that an override (`key=value`) can have.
+
+    Configs become dicts, arrays become lists, and other objects (paths) become text.
+    """
     import json
 
     from brainhive_cli.core.errors import write_value
@@ -608,36 +670,38 @@ def store_trials(
 ) -> "Trials":
     """Write trials from memory to the signal store of a subject.
 
-    All commands can then read the trials. A store of the same name is replaced.
+    Commands read signals from this store. A store of the same name is replaced.
 
     Args:
-        X: Array [n, C, T] of sensors or [n, V] of voxels, mne.Epochs, or
-            xarray.DataArray.
-        pictures: Picture [n] that each trial showed, as path, file name, image id or
-            category. Also the name of a column of the MNE metadata, or of an xarray
-            coordinate. Default: the names of the MNE events.
-        dataset: Kind of the data set, or a dict of its keys, such as `{"kind":
-            "image-folder", "root": FOLDER, "test_share": 0.2}`. The data set
-            `categories` has the categories in `pictures`.
+        X: Signals of n trials, as an array [n, C, T] of sensors or [n, V] of voxels, as
+            mne.Epochs, or as xarray.DataArray.
+        pictures: Picture [n] that was seen in each trial, as
+            - a list of paths, file names, image ids or categories
+            - the name of a column of the MNE metadata, or of an xarray coordinate
+            - None, if the names of the MNE events are the pictures
+        dataset: Data set that the pictures belong to, as its kind, or as a dict of its
+            keys, such as `{"kind": "image-folder", "root": FOLDER, "test_share": 0.2}`.
+            The data set `categories` has no files: its pictures are the categories
+            in `pictures`.
         subject: Number of the subject.
         session: Session label [n] of each trial, or None for a single session.
-        run: Run label [n] of each trial, or None if unknown.
-        name: Name of the preparation, as in the key `signal.name`.
-        whitened: True if the signals are whitened. If None, results have the caveat
-            that earlier steps are unknown.
-        averaged: True if each trial is an average of several trials. If None, results
-            have the same caveat.
+        run: Label [n] of the recording run (block) of each trial, or None if unknown.
+        name: Name of the stored signals. Recipes name them by the key `signal.name`.
+        whitened: True if the signals are whitened, False if not. If None, results have
+            the caveat that earlier steps are unknown.
+        averaged: True if each trial is an average of several trials, False if not. If
+            None, results have the same caveat.
         axes: Axes of the signals, by name:
             - arrays: `channels` or `space` (`Sensors`, `Voxels`), `times_s` [T] from
-              the onset, `rate_hz` and `unit`
-            - epochs: `channels` or `types` to select
-            - arrays and epochs: `onset_s` [n], time of each trial in its run. By
-              default, trials are in the order of time. If they are not, set
-              `onset_s="unknown"`, which adds a caveat.
+              the onset of the picture, `rate_hz` and `unit`
+            - epochs: `channels` or `types` of the channels to select
+            - arrays and epochs: `onset_s` [n], the time of each trial in its recording
+              run. Without it, trials must be in the order of time. If their times are
+              unknown, set `onset_s="unknown"`, which adds a caveat.
 
     Returns:
-        The stored trials [m], in the order of `X`. `index` [m] has their positions in
-        `X`. A trial that shows no picture of the data set is left out, with a warning.
+        The m stored trials, in the order of `X`. `index` [m] has their positions in
+        `X`. A trial whose picture is not in the data set is left out, with a warning.
 
     Raises:
         BrainhiveError: if an axis is missing or does not fit, or if no trial shows a
@@ -647,11 +711,14 @@ def store_trials(
     from brainhive_cli.data.recordings import epochs
     from brainhive_cli.data.stores import own_arrays, signal_store
 
+    # convert the trials, and find the path of their store
     _check_arguments(subject=subject, name=name)
     trials = epochs.as_trials(X, pictures, **axes)
     stimuli = _resolve_dataset(dataset, trials.image_ids).build(Paths())
     folder = Paths().under_home("signals")
     path = signal_store.path_of(folder, stimuli.recorded_as, name, subject)
+
+    # steps that were applied before; a step that is not listed is unknown
     earlier_steps = {}
     if whitened is not None:
         earlier_steps["whitened"] = bool(whitened)
@@ -661,12 +728,16 @@ def store_trials(
 
 
 def _resolve_dataset(dataset: Any, image_ids: Sequence[str]) -> Any:
-    """Resolve the config of a data set.
+    """Return the config of a data set, from which the data set can be built.
 
     Args:
-        dataset: Config, kind, or dict of the keys of the data set.
-        image_ids: Picture or category [n] of each trial. They name the categories of
-            the data set `categories` if the dict does not.
+        dataset: The data set, as a config, as its kind (such as `image-folder`), or as
+            a dict of its keys with `kind`. A config is returned as it is.
+        image_ids: Picture or category [n] of each trial. If the kind is `categories`
+            and the keys do not list them, these are the categories of the data set.
+
+    Raises:
+        RecipeError: if the trials have fewer than two categories.
     """
     from brainhive_cli.core import parts
     from brainhive_cli.core.errors import RecipeError
@@ -674,6 +745,8 @@ def _resolve_dataset(dataset: Any, image_ids: Sequence[str]) -> Any:
     if hasattr(dataset, "build"):
         return dataset
     keys = dict(dataset) if isinstance(dataset, dict) else {"kind": dataset}
+
+    # the trials may list the categories; the empty name is a trial without a picture
     if keys.get("kind") == "categories" and "names" not in keys and "root" not in keys:
         categories = sorted(set(image_ids) - {""})
         if len(categories) < 2:
@@ -702,22 +775,26 @@ def fit(
     """Store trials, embed their pictures, train a decoder, and evaluate it.
 
     Args:
-        X: Trials, as in `store_trials`.
-        pictures: Picture or category [n] of each trial, as in `store_trials`.
-        folder: Folder of the pictures, opened as the data set `image-folder`. If None,
-            `pictures` are categories, and each run (or each trial, if there are no
-            runs) is tested by a model that was trained on the others.
+        X: Signals of n trials, as an array, mne.Epochs or xarray.DataArray (see
+            `store_trials`).
+        pictures: Picture or category [n] that was seen in each trial.
+        folder: Folder of the pictures. If None, `pictures` are categories, and the
+            trials are tested by cross-validation. A fold is a recording run, or a set
+            of single trials if there are no `runs`.
         subject: Number of the subject.
-        runs: Run label [n] of each trial.
-        session: Session label [n] of each trial.
-        test_share: Share of the concepts to test. Unused if the folder has a subfolder
-            `test`.
-        encoders: Encoders of the pictures. Default: the usual encoders of the data set.
-        keys: Recipe keys of train-align, such as `{"backbone": "brain-mlp"}`.
+        runs: Label [n] of the recording run (block) of each trial, or None.
+        session: Session label [n] of each trial, or None for a single session.
+        test_share: Share of the concepts of the folder to test. Unused if the folder
+            has a subfolder `test`.
+        encoders: Names of the encoders that embed the pictures. If None, the usual
+            encoders of the data set.
+        keys: Settings of the training, as keys of the recipe of train-align, such as
+            `{"backbone": "brain-mlp"}`.
         axes: Axes of the signals, as in `store_trials`.
 
     Returns:
-        The run of train-align and the run of eval-retrieval.
+        The run of train-align, which has the models, and the run of eval-retrieval,
+        which has their scores.
 
     Raises:
         RecipeError: if there are too few runs, or too few trials of a category, to hold
@@ -725,7 +802,7 @@ def fit(
     """
     import numpy as np
 
-    # store the trials with their pictures or categories
+    # store the trials together with the names of their pictures or categories
     dataset: dict[str, Any] = {"kind": "categories"}
     if folder is not None:
         dataset = {"kind": "image-folder", "root": str(Path(folder).resolve())}
@@ -734,20 +811,22 @@ def fit(
             dataset["test_share"] = test_share
     trials = store_trials(X, pictures, dataset, subject, session, runs, **axes)
 
-    # categories are decoded by a linear model
+    # decode categories by a linear model, whose folds are held out in turn
     train_keys: dict[str, Any] = {"subjects": [subject]}
     if folder is None:
         categories = list(trials.image_ids)
         dataset["names"] = sorted(set(categories))
         dataset["holdout"] = _choose_folds(categories, runs, trials.index)
         train_keys["seeds"] = [0]
-        # LDA needs the covariance of all features, which takes minutes for many
+
+        # LDA computes the covariance of all features, which takes minutes if there are
+        # many; ridge regression is then faster
         n_features = np.prod(trials.signal.shape[2:])
         ridge = {"kind": "ridge", "alpha": "auto", "standardise": False}
         train_keys["backbone"] = "lda" if n_features <= MAX_LDA_FEATURES else ridge
     train_keys |= keys or {}
 
-    # run the three commands
+    # embed the pictures, train the models, and evaluate them
     data_keys: dict[str, Any] = {"dataset": dataset}
     if encoders:
         data_keys["encoders"] = encoders
@@ -760,15 +839,17 @@ def fit(
 def _choose_folds(
     categories: Sequence[str], runs: Any, index: Any
 ) -> dict[str, str | int]:
-    """Choose whether `fit` holds out runs or single trials, and in how many folds.
+    """Choose the folds of cross-validation: recording runs, or sets of single trials.
 
     Args:
         categories: Category [m] of each stored trial.
-        runs: Run label [n] of each trial, or None.
-        index: Positions [m] of the stored trials among the n.
+        runs: Label [n] of the recording run of each trial passed to `fit`, or None. If
+            None, single trials are held out.
+        index: Position [m] of each stored trial among the trials passed to `fit`.
 
     Returns:
-        Keys of `dataset.holdout`.
+        Keys of the recipe section `dataset.holdout`: `by` is "runs" or "trials", and
+        `folds` is the number of folds.
 
     Raises:
         RecipeError: if the trials outside a fold are not enough to train a model.
@@ -779,7 +860,7 @@ def _choose_folds(
 
     from brainhive_cli.core.errors import RecipeError
 
-    # hold out single trials if there are no runs
+    # without runs, hold out single trials; every fold should have each category
     if runs is None:
         largest_category = max(Counter(categories).values())
         if largest_category < 2:
@@ -791,7 +872,7 @@ def _choose_folds(
             )
         return {"by": "trials", "folds": min(MAX_FOLDS, largest_category)}
 
-    # hold out each run once
+    # otherwise hold out each run once, for which two runs are needed
     run_labels = np.unique(runs)
     if len(run_labels) < 2:
         raise RecipeError(
@@ -799,7 +880,9 @@ def _choose_folds(
             "give the run of each trial, with two runs or more: runs=[n]; without "
             "runs, single trials are held out",
         )
-    run_of_trial = np.asarray(runs)[index]
+
+    # the trials outside a held-out run must show two categories or more
+    run_of_trial = np.asarray(runs)[index]  # [m]
     stored_runs = np.unique(run_of_trial)
     for held_out_run in stored_runs:
         is_training = run_of_trial != held_out_run
@@ -830,28 +913,35 @@ def decode(
     name, the window is cut by time, and the signals are normalised.
 
     Args:
-        model: Run of train-align, either open or as the name that `open_run` takes.
+        model: Run of train-align, as an open `Run`, or as a name or path that
+            `open_run` takes.
         signal: Signals to decode, as
-            - `Trials`, whose repetitions are averaged
-            - arrays, mne.Epochs or xarray.DataArray, as in `store_trials`. Each trial
-              is decoded separately. The preparation steps of the model that epochs
-              allow are applied (baseline, resampling, whitening by the noise of the
-              training). A caveat names each other step.
-        subject: Number of the subject. Default: the only test subject of the cell.
-        split: Split of the run's data set whose pictures are the gallery. Pictures that
-            the model was trained on are left out.
-        cell: Name of the cell. It may be empty if the run has a single cell.
+            - `Trials`. The repetitions of a picture are averaged.
+            - an array, mne.Epochs or xarray.DataArray, as in `store_trials`. Each trial
+              is decoded separately. The steps of the training's preparation that are
+              possible for epochs are applied: baseline, resampling, and whitening by
+              the noise of the training. A caveat names each step that is not applied.
+        subject: Number of the subject. If None, the only test subject of the cell.
+        split: Split of the data set. Its pictures are the gallery, the set of pictures
+            to compare with. Pictures that the model was trained on are left out.
+        cell: Name of the cell, which is one trained model of the run. It may be empty
+            if the run has a single cell.
         device: Device to compute on.
-        pictures: Picture [n] that each trial showed. If None, events of mne.Epochs may
-            name the pictures. Otherwise the result has similarities but no ranks.
-        axes: Axes of the signals, as in `store_trials`. An array [n, C, T] of the size
-            of the model's input has the axes of the model by default. `delay_ms` is the
-            time from 0 to the picture, by default `preparation.delay_ms` of the
-            training.
+        pictures: Picture [n] that was seen in each trial. If None, the names of MNE
+            events may be the pictures. If the pictures stay unknown, the result has
+            similarities but no ranks.
+        axes: Axes of the signals, as in `store_trials`. If the array has the shape of
+            the model's input, it has the axes of the model by default. `delay_ms` is
+            the time from the event, where time is 0, to the picture on the screen. Its
+            default is `preparation.delay_ms` of the training.
+
+    Returns:
+        Similarity [N, M] of each signal to each picture of the gallery, and the rank of
+        the seen picture.
 
     Raises:
         BrainhiveError: if the recording has another sampling rate than the model, or
-            lacks one of its channels.
+            lacks one of the model's channels.
     """
     import numpy as np
     from torch.nn.functional import normalize
@@ -862,7 +952,7 @@ def decode(
     from brainhive_cli.evaluation.retrieval.measure import encode_gallery, open_gallery
     from brainhive_cli.training.alignment.trained.new_trials import read_new
 
-    # open the model, and the recording as trials
+    # open the model, and convert the signals to trials
     usage = 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'
     model = open_run(model) if isinstance(model, str | Path) else model
     require_kind("model", model, Run, usage)
@@ -875,14 +965,14 @@ def decode(
             member, subject, split, signal, pictures, axes
         )
 
-    # compute a token for each trial and for each picture of the gallery
+    # encode each trial and each picture of the gallery as a vector (token)
     trials = member.trials(subject, split, recording=signal)
     gallery = open_gallery([member], [split])
     picture_tokens = encode_gallery([member], gallery)  # [M, D]
     signal_tokens = member.encode(trials)  # [N, D]
     similarity = normalize(signal_tokens, dim=1) @ normalize(picture_tokens, dim=1).T
 
-    # rank the seen pictures, if they are known
+    # rank the seen picture of each trial, if it is known
     image_ids = list[str]()
     ranks = np.zeros(0, np.int64)
     if len(signal.image_ids):
@@ -890,6 +980,7 @@ def decode(
         image_ids = list(scores.labels)
         ranks = scores.ranks
 
+    # trials without an index are all trials of the recording
     index = np.arange(len(similarity)) if trials.index is None else trials.index
     caveats = merge_caveats(signal.caveats, member.module.learned.caveats)
     return Ranks(
@@ -903,17 +994,23 @@ def decode(
 
 
 def _choose_subject(member: "TrainedModel", subject: int | None) -> int:
-    """Return the requested subject, or the only test subject of a cell.
+    """Return the requested subject, or the only test subject of a trained model.
+
+    Args:
+        member: Trained model. `member.cell.tested_on` lists its test subjects.
+        subject: Number of the requested subject, or None.
 
     Raises:
-        RecipeError: if the cell is not tested on the subject, or if no subject is
-            requested and the cell is tested on several.
+        RecipeError: if the model is not tested on the requested subject, or if no
+            subject is requested and the model is tested on several.
     """
     from brainhive_cli.core.errors import RecipeError
 
     test_subjects = member.cell.tested_on
     if subject is None and len(test_subjects) == 1:
         return test_subjects[0]
+
+    # no subject, or a subject that the model may not be tested on
     problem = "several subjects"
     if subject is not None:
         _check_arguments(subject=subject)
