@@ -14,7 +14,7 @@ FINDINGS_EXIT_CODE = 6
 
 
 class Recipe(FileRecipe):
-    """Recipe of audit: the folder of results."""
+    """Recipe of audit, with the folder of published results."""
 
     folder: OneRun = Field(
         None,
@@ -24,7 +24,7 @@ class Recipe(FileRecipe):
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the folder of results, or why its files cannot be read."""
+    """Return the folder of results, with an error if its files cannot be read."""
     from brainhive_cli.data.exchange.foreign_results import open_result
 
     def list_folder() -> list[Input]:
@@ -36,26 +36,28 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Read the folder of results and apply every check.
+    """Read published results from a folder, and look for errors in them.
 
     Args:
-        recipe: Settings of the command.
-        launch: Processes and device, which the checks do not use.
-        again: Unused, because results are checked every time.
+        recipe: Settings of the command, with the folder.
+        launch: Processes and device. The checks do not use them.
+        again: Has no effect, because results are checked at every call.
 
     Returns:
-        A row for each check. The exit code is `FINDINGS_EXIT_CODE` if there is a
-        finding.
+        A table with a row for each check: its name, its state, the size of the error
+        in percentage points, and the evidence. The exit code is `FINDINGS_EXIT_CODE` if
+        a check finds an error.
     """
     from brainhive_cli.data.exchange.foreign_results import open_result
     from brainhive_cli.measurement.audit import FINDING, audit
 
+    # apply all checks
     folder = locate(recipe.folder or ".")
     result = open_result(folder)
     rows = audit(result)
     n_findings = sum(state == FINDING for _, state, _, _ in rows)
 
-    # a table for people
+    # write the rows as a table for people
     n_signals, n_candidates = result.similarities.shape
     table = Table(
         f"Audit of {folder.name}",
@@ -66,7 +68,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         "a fact about the files, not about intentions.",
     )
 
-    # the same rows for programs
+    # return the same rows as dicts for programs
     keys = ("check", "state", "points", "evidence")
     return Result(
         folder,

@@ -17,35 +17,38 @@ from brainhive_cli.core.launch import (
 from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.tables import Table
 
-MIB = 2**20  # bytes
+MIB = 2**20
+"""Bytes of a mebibyte (MiB)."""
 OPTIONAL_LIBRARIES = ("pyarrow", "braindecode")
+"""Libraries that only some commands need."""
 MAX_NAMES_PER_FOLDER = 6
+"""Largest number of file names that are listed for a folder."""
 
 
 class Recipe(BaseRecipe):
-    """Recipe of doctor, which needs only paths and `run:`."""
+    """Recipe of doctor. It has only the sections `paths` and `run` of all recipes."""
 
     can_share_work = False
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """Return no inputs, because the command reads only the machine."""
+    """Return no inputs, because the command needs no files."""
     return []
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Describe versions, libraries, device, folders, hub cache and shipped weights.
+    """Describe this machine: versions, devices, folders and downloaded weights.
 
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        again: Unused, because the machine is described every time.
+        again: Has no effect, because the machine is described at every call.
 
     Returns:
-        A table of facts. If a library cannot be imported, the exit code is the code of
-        `MissingExtra` and the hint repairs the library.
+        A table of facts. If an installed library cannot be imported, the exit code is
+        the code of `MissingExtra`, and the hint says how to repair the library.
     """
-    # libraries that are installed but cannot be imported
+    # warn of libraries that are installed but cannot be imported
     home = recipe.paths.under_home("data").parent
     errors = find_broken_libraries()
     for error in errors:
@@ -54,14 +57,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    # home may not exist yet: its nearest existing parent decides if it can be written
+    # The home folder may not exist yet. It can be created if its nearest existing
+    # parent can be written.
     existing_folder = home.resolve()
     while not existing_folder.exists():
         existing_folder = existing_folder.parent
+
+    # describe versions, device and home folder
     has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     has_mps = torch.backends.mps.is_available()
-
-    # versions, device and home
     facts: dict[str, Any] = dict(library_versions())
     facts |= {
         "broken": "; ".join(error.message for error in errors) or "nothing",
@@ -77,7 +81,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         "free at home": f"{shutil.disk_usage(existing_folder).free // MIB} MiB",
     }
 
-    # the first entries of each folder
+    # list the first entries of each folder
     for name in ("data", "embeddings", "signals", "runs"):
         folder = recipe.paths.under_home(name)  # type: ignore[arg-type]
         entries = []
@@ -85,7 +89,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             entries = sorted(child.name for child in folder.iterdir())
         facts[name] = ", ".join(entries[:MAX_NAMES_PER_FOLDER]) or "nothing yet"
 
-    # weights, and libraries that are not required
+    # describe weights and optional libraries
     files = [path for path in hub.DEMO_WEIGHTS.rglob("*") if path.is_file()]
     weights_mib = sum(file.stat().st_size for file in files) / MIB
     facts["hub cache"] = HF_HUB_CACHE
@@ -95,7 +99,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         install_hint = f"absent (pip install {library})"
         facts[library] = version.replace("absent", install_hint)
 
-    # the first broken library decides the hint
+    # if several libraries are broken, the hint repairs the first
     return Result(
         home,
         (Table("This machine", ("item", "found"), tuple(facts.items())),),

@@ -1,4 +1,7 @@
-"""embed: embeddings of all pictures of a data set by frozen encoders."""
+"""embed: embeddings of all pictures of a data set by frozen encoders.
+
+The embeddings of each split and encoder are a target store, which is an HDF5 file.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,42 +25,46 @@ resolve_job = Job.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Embed the pictures of every store that is not finished.
+    """Embed the pictures of a data set, and write the embeddings to target stores.
 
-    There is a store for each split and encoder.
+    There is a store for each split and encoder. Finished stores are kept.
 
     Args:
         recipe: Settings of the command.
         launch: Processes, which share the pictures of a split.
-        again: If True, embed the pictures of finished stores again.
+        again: If True, fill finished stores again.
+
+    Returns:
+        A table of the stores. The hint is the command that usually comes next.
 
     Raises:
-        BrainhiveError: if pictures cannot be decoded and `skip_bad` is not set. All
-            other pictures are embedded first.
+        BrainhiveError: if picture files cannot be decoded and `skip_bad` is not set.
+            All other pictures are embedded before.
     """
+    # list the pictures, and require their files and the weights of the encoders
     with console.progress("listing pictures"):
         job = Job.resolve(recipe, launch, again)
         require_inputs(job.inputs())
     job.report_unread()
 
-    # A cell is a set of stores that are filled together. A worker claims it by the file
-    # of its first store.
-    groups = job.match_networks()
-    cells = job.divide(groups)
+    # Stores whose pictures are read together form a cell. Several workers may share the
+    # cells. A worker claims a cell by the file of its first store.
+    networks = job.match_networks()  # encoders of each due store, keyed by its path
+    cells = job.divide(networks)
     claimed_files = {name: stores[0].path for name, stores in cells.items()}
     filled_paths = set[Path]()
     undecodable_names = list[str]()
 
-    def is_filled(name: str) -> bool:
-        # with `again`, a store stays due until this launch has filled it
-        for store in cells[name]:
-            is_due = job.is_due(store, groups[store.path])
+    def is_filled(cell: str) -> bool:
+        # with `again`, a finished store counts as due until this launch has filled it
+        for store in cells[cell]:
+            is_due = job.is_due(store, networks[store.path])
             if is_due and store.path not in filled_paths:
                 return False
         return True
 
-    # embed cell by cell
-    work = job.count_work(groups)
+    # announce the work, and embed cell by cell
+    work = job.count_work(networks)
     if work:
         announce(work, "embed", recipe.paths.under_home("runs"), launch)
     title = f"embedding {job.dataset.name}"
@@ -65,11 +72,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         console.progress(title, work.count if work else 0) as bar,
         share_cells(claimed_files, launch, is_finished=is_filled) as claimed_cells,
     ):
-        for name in claimed_cells:
-            undecodable_names += job.fill(cells[name], groups, launch, bar)
-            filled_paths |= {store.path for store in cells[name]}
+        for cell in claimed_cells:
+            undecodable_names += job.fill(cells[cell], networks, launch, bar)
+            filled_paths |= {store.path for store in cells[cell]}
 
-    # all other pictures are stored by now
+    # fail only now, because all other pictures have been stored
     if undecodable_names and not recipe.skip_bad:
         ellipsis = " …" if len(undecodable_names) > 3 else ""
         raise BrainhiveError(
@@ -78,10 +85,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             "replace them and run again (the other pictures are done), or leave them "
             "out with --skip-bad",
         )
-    if not groups:
+    if not networks:
         console.say("all stores are finished; --again embeds the pictures again")
 
-    # write the split of the training pictures by the first encoder
+    # If the recipe asks for it, divide the training pictures into folds. Pictures are
+    # compared by the embeddings of the first encoder.
     table = _tabulate_stores(job)
     root = recipe.paths.under_home("embeddings")
     files = {}
@@ -89,12 +97,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         encoder = recipe.encoders[0].name
         store = TargetStore.open(path_of(root, job.dataset.name, "train", encoder))
         folder = root / job.dataset.name / "splits"
-        files["split"] = launch.run_on_main(
-            partial(write_split, store, recipe.held_out, folder)
-        )
+        write = partial(write_split, store, recipe.held_out, folder)
+        files["split"] = launch.run_on_main(write)
 
-    # the time of this launch says nothing about stores that other workers filled
-    has_filled_all = filled_paths >= groups.keys()
+    # The pace (pictures per second) is stored for later estimates. Other workers would
+    # distort it, so it is stored only if this launch has filled all stores.
+    has_filled_all = filled_paths >= networks.keys()
     return Result(
         root / job.dataset.name,
         (table,),
@@ -105,7 +113,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _tabulate_stores(job: Job) -> Table:
-    """Report the shape and health of each store, and warn of unhealthy stores."""
+    """Return a table of all stores, and warn of stores that fail their health check.
+
+    The last column is the median cosine of pairs of embeddings. It is near 1 if an
+    encoder does not tell the pictures apart.
+
+    Args:
+        job: Work of the command, with the paths of its stores.
+    """
     rows = []
     with console.progress("checking the stores", len(job.stores)) as bar:
         for store_job in job.stores:
@@ -122,18 +137,23 @@ def _tabulate_stores(job: Job) -> Table:
 
 
 def _write_shape(shape: Sequence[int]) -> str:
-    """Write a shape such as `257×1024`."""
+    """Write the shape of an embedding as text, such as `257×1024`."""
     return "×".join(str(size) for size in shape)
 
 
 def list_encoders() -> Result:
-    """List all encoders by name, for `embed --list`.
+    """List all encoders, as `embed --list` does, without using the network.
 
-    Families of encoders, which need a `source`, come last. The list needs no network.
+    A family of encoders is a kind that needs the key `source` to name its weights.
+    Families come last.
+
+    Returns:
+        A table with the name, size, picture size, weights and licence of each encoder,
+        and whether its weights are on this machine.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    # a row for each encoder or family
+    # add a row for each encoder or family, with its default options
     rows = []
     for kind in parts.list_kinds("encoders"):
         config = parts.load("encoders", kind).Config()
@@ -144,14 +164,14 @@ def list_encoders() -> Result:
         elif config.weights_from or size:
             state = "no"
         else:
-            # a family has no weights before its source is chosen
+            # the weights of a family are unknown until its source is chosen
             state = "–"
         source = config.weights_from or f"{{kind: {config.name}, source: …}}"
         side_px = config.image_px or "–"
         licence = config.licence or "–"
         rows.append((config.name, size or "–", side_px, source, licence, state))
 
-    # embeddings that the user has imported
+    # add a row for embeddings that the user has imported from files
     root = Paths().under_home("embeddings")
     for name in own_names():
         path = find_own(root, name)
@@ -159,7 +179,7 @@ def list_encoders() -> Result:
             size = _write_shape(TargetStore.open(path).shape)
             rows.append((name, size, "–", IMPORTED, "–", "yes"))
 
-    # families have no size, and come last
+    # families have no size; sorting keeps the order of all other rows
     rows.sort(key=lambda row: row[1] == "–")
     columns = ("encoder", "D", "px", "weights", "licence", "here")
     line = Line("embed", "--encoders", "NAME,NAME:OUTPUT")

@@ -1,4 +1,8 @@
-"""export-embeddings: target stores as parquet or NumPy files, for other projects."""
+"""export-embeddings: embeddings as parquet or NumPy files, for other projects.
+
+A target store is an HDF5 file. It has the embeddings of the pictures of one split of a
+data set, computed by one encoder.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -27,7 +31,7 @@ from brainhive_cli.data.targets.encoder_stores import encoder_of, warn_of_proble
 
 
 class Recipe(FileRecipe):
-    """Recipe of export-embeddings: the stores, the format and the folder."""
+    """Recipe of export-embeddings, with the stores, the file format and the folder."""
 
     stores: NameList | None = Field(
         None,
@@ -43,21 +47,26 @@ class Recipe(FileRecipe):
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the stores to export."""
+    """List the target stores (files of embeddings) to export."""
     return [Input(str(path)) for path in list_stores(recipe.stores, recipe.paths)]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Write a file for each store, with the stimuli that have an embedding.
+    """Export the embeddings of each target store to a parquet or NumPy file.
+
+    Pictures that are not embedded yet are left out. A store that fails its health check
+    causes a warning, and is exported nevertheless.
 
     Args:
         recipe: Settings of the command.
         launch: Processes. The main process writes the files.
-        again: Unused, because files are replaced every time.
+        again: Has no effect, because existing files are replaced at every call.
 
     Returns:
-        A row for each store. Stores with problems are warned of.
+        A table with a row for each store: its name, the number of exported embeddings,
+        and the path of the file.
     """
+    # write the stores one after another
     write_store = _write_parquet if recipe.format == "parquet" else _write_npy
     folder = Path(recipe.to)
     paths = list_stores(recipe.stores, recipe.paths)
@@ -66,19 +75,22 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         for path in paths:
             store = TargetStore.open(path)
             warn_of_problems(store)
-            store_rows = np.flatnonzero(store.done)  # [N]
-            file = launch.run_on_main(partial(write_store, store, store_rows, folder))
-            table_rows.append((short_name(store.path), len(store_rows), str(file)))
+            embedded_rows = np.flatnonzero(store.done)  # [N]
+            write = partial(write_store, store, embedded_rows, folder)
+            file = launch.run_on_main(write)
+            table_rows.append((short_name(store.path), len(embedded_rows), str(file)))
             bar.advance()
     table = Table("Exported embeddings", ("store", "vectors", "file"), table_rows)
     return Result(folder, (table,))
 
 
 def _write_parquet(store: TargetStore, rows: Int64, folder: Path) -> Path:
-    """Write `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`.
+    """Write embeddings as a parquet file, in the form of the cache of BrainHiVE.
+
+    The name of the file is `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`.
 
     Args:
-        store: Store to export.
+        store: Target store, which has the embeddings of a split by an encoder.
         rows: Row numbers [N] of the embeddings to write.
         folder: Folder for the file.
 
@@ -89,13 +101,13 @@ def _write_parquet(store: TargetStore, rows: Int64, folder: Path) -> Path:
     split = store.attributes["split"]
     encoder_name = store.attributes["encoder"]
 
-    # BrainHiVE has names of its own, but only for encoders with default options
-    encoder = encoder_of(store)
-    has_default_options = encoder_name == encoder.model_construct().name
-    if has_default_options and encoder.upstream:
-        encoder_name = encoder.upstream
+    # BrainHiVE has other names for some encoders, if their options are the defaults
+    encoder_config = encoder_of(store)
+    has_default_options = encoder_name == encoder_config.model_construct().name
+    if has_default_options and encoder_config.upstream:
+        encoder_name = encoder_config.upstream
 
-    # the names come from the store, and must not lead out of the folder
+    # a store may come from others, so its names must not lead out of the folder
     file_name = f"{dataset}_{split}_{encoder_name}{PARQUET_PART}00000-of-00000.parquet"
     file = resolve_below(folder, file_name, source=f"{store.path} names a file")
     write_parquet(store, file, rows)
@@ -103,17 +115,19 @@ def _write_parquet(store: TargetStore, rows: Int64, folder: Path) -> Path:
 
 
 def _write_npy(store: TargetStore, rows: Int64, folder: Path) -> Path:
-    """Write `{data set}/{split}/{encoder}/features.npy` and a list of image ids.
+    """Write embeddings as a NumPy file, and their image ids as a text file beside it.
+
+    The files are in the folder `{data set}/{split}/{encoder}` below `folder`.
 
     Args:
-        store: Store to export.
+        store: Target store, which has the embeddings of a split by an encoder.
         rows: Row numbers [N] of the embeddings to write.
-        folder: Folder for the folders of the data sets.
+        folder: Folder in which the folders of the data sets are created.
 
     Returns:
         Path of `features.npy`, an array [N, *shape].
     """
-    # the names come from the store, and must not lead out of the folder
+    # a store may come from others, so its names must not lead out of the folder
     encoder_folder = resolve_below(
         folder,
         store.attributes["dataset"],
@@ -123,10 +137,10 @@ def _write_npy(store: TargetStore, rows: Int64, folder: Path) -> Path:
     )
     file = encoder_folder / "features.npy"
     ids_file = encoder_folder / NAMES
-    shape = (len(rows), *store.embedding.shape[1:])
+    shape = (len(rows),) + store.embedding.shape[1:]
     id_lines = "".join(f"{image_id}\n" for image_id in store.image_ids[rows])
 
-    # a store may not fit into memory, so its embeddings are copied in batches
+    # copy the embeddings in batches, because a store may not fit into memory
     with atomic_write(file) as unfinished, atomic_write(ids_file) as unfinished_ids:
         unfinished_ids.write_text(id_lines, "utf-8")
         array = np.lib.format.open_memmap(

@@ -1,4 +1,7 @@
-"""prepare: signal stores, made from raw recordings or from prepared files."""
+"""prepare: stores of signals, made from raw recordings or from prepared files.
+
+A signal store is an HDF5 file with the trials of one subject, as models read them.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,34 +23,40 @@ resolve_job = Job.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Make a signal store for each subject who has none.
+    """Make a signal store (file of trials) for each subject who has none.
 
     Args:
         recipe: Settings of the command.
         launch: Processes, which share the sessions of a subject.
-        again: If True, make the stores of all subjects again.
+        again: If True, replace existing stores, too.
+
+    Returns:
+        A table of the trials in the stores of all subjects, and an overview of the
+        recordings. The hint is the command that usually comes next.
 
     Raises:
         MissingData: if a file of a subject is missing. No store is made then.
-        BrainhiveError: if a store exists that was made with other settings or files, or
+        BrainhiveError: if an existing store was made with other settings or files, or
             if a file has unexpected contents.
     """
-    # these errors end the command before anything is written
+    # check the files of all subjects before anything is written
     with console.progress("checking files and stores"):
         job = Job.resolve(recipe)
         due_subjects = launch.run_on_main(partial(job.choose_due, again))
     makes_stores = due_subjects and not launch.is_read_only
     overview = launch.run_on_main(job.look_over) if makes_stores else ()
 
-    # Processes share the sessions of each subject. A subject without sessions, whose
-    # files hold all repetitions together, is prepared by a single process.
+    # The processes of a launch prepare a subject together, each of them other sessions.
+    # Files of a `Merged` preparation are not divided into sessions. A single process
+    # then prepares the subject.
     session_counts = [max(1, len(job.sessions(subject))) for subject in due_subjects]
     workers = launch.single_process if isinstance(job.preparation, Merged) else launch
+
+    # With `again`, an existing store is no sign that another process has prepared the
+    # subject. Processes that work alone then divide the subjects in advance.
+    subjects: Sequence[int] = due_subjects
     if again and workers is not launch:
-        # no store counts as finished here, so each process has subjects of its own
-        subjects: Sequence[int] = launch.shard(due_subjects)
-    else:
-        subjects = due_subjects
+        subjects = launch.shard(due_subjects)
     store_files = {str(subject): job.path(subject) for subject in subjects}
     prepared_subjects = set[str]()
 
@@ -56,7 +65,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             return True
         return not again and store_files[subject].is_file()
 
-    # prepare subject by subject
+    # announce the work, and prepare subject by subject
     work = job.count_work(due_subjects)
     if work:
         announce(work, "prepare", recipe.paths.under_home("runs"), launch)
@@ -71,24 +80,29 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if due_subjects:
         launch.run_on_main(job.remove_sessions_folder)
 
-    # the time of this process says nothing about stores that other processes made
+    # The pace (subjects per second) is stored for later estimates. Other processes would
+    # distort it, so it is stored only if this process has prepared all subjects.
     has_prepared_all = prepared_subjects >= {str(subject) for subject in due_subjects}
     if not has_prepared_all:
         work = None
     return Result(
         job.path(1).parent,
-        (_tabulate_stores(job), *overview),
+        (_tabulate_stores(job),) + tuple(overview),
         hint=_write_next_command(recipe, job),
         work=work,
     )
 
 
 def _tabulate_stores(job: Job) -> Table:
-    """Count the trials in the store of each subject.
+    """Return a table of the trials in the store of each subject and split.
+
+    Args:
+        job: Work of the command. It has the subjects and the paths of their stores.
 
     Raises:
         NoTrials: if no subject has a store.
     """
+    # find the subjects who have a store
     dataset = job.preparation.dataset
     stored_subjects = [
         subject for subject in job.subjects if job.path(subject).is_file()
@@ -98,38 +112,47 @@ def _tabulate_stores(job: Job) -> Table:
             f"no subject of {dataset} has a complete trial",
             "see the reasons above; choose recordings by preparation.files=PATTERN",
         )
+
+    # describe each store
     descriptions = {}
     with console.progress("describing the stores", len(stored_subjects)) as bar:
         for subject in stored_subjects:
             descriptions[subject] = describe_store(SignalStore.open(job.path(subject)))
             bar.advance()
 
-    # Overlapping windows are no error, but they matter for early and late effects. One
-    # message for the data set is enough.
+    # Trials whose windows overlap in time are no error, but they limit conclusions on
+    # early and late effects. The first message stands for the whole data set.
     for description in descriptions.values():
         if description["overlap"]:
             console.say(f"{dataset}: {description['overlap']}")
             break
 
+    # add a row for each subject and split, and the caveats of all stores
     rows = []
     for subject, description in descriptions.items():
         for counts in count_rows(description):
-            rows.append((subject, *counts))
+            rows.append((subject,) + counts)
     caveats = [description["caveats"] for description in descriptions.values()]
     title = extend_title(f"Signals of {dataset}", merge_caveats(*caveats))
-    return Table(title, ("subject", *COUNTED), rows)
+    return Table(title, ("subject",) + COUNTED, rows)
 
 
 def _write_next_command(recipe: Recipe, job: Job) -> str:
-    """Write the command line that usually follows `prepare`."""
+    """Write the command line that usually follows `prepare`.
+
+    Args:
+        recipe: Settings of the command.
+        job: Work of the command, with the name of its stores.
+    """
     signal_name = [] if job.name == "default" else [f"signal.name={job.name}"]
 
-    # a preparation may know its stimuli, as a BIDS data set that contains them
+    # Some preparations have a key `stimuli`, the data set of the pictures. Otherwise a
+    # data set of the same name has the pictures.
     config = getattr(job.preparation, "config", recipe.preparation)
     stimuli = getattr(config, "stimuli", None)
     try:
         stimuli = stimuli or parts.resolve("datasets", job.preparation.dataset)
         return next_command(stimuli, [], recipe.paths, *signal_name)
     except RecipeError:
-        # the pictures are in a module of the user, whose name is unknown
+        # the data set is a module of the user, whose name is unknown here
         return str(Line("embed", "dataset.kind=MODULE"))
