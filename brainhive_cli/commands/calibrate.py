@@ -10,11 +10,18 @@ resolve_job = CalibrationRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Adapt each model to each new person with each amount of recording, and test it.
+    """Measure how well a model decodes a new person, by the amount of recording.
+
+    For each amount, a model of other people is adapted to recordings of the new person,
+    and tested on the test pictures.
 
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        again: If True, start a new run even if the same run is finished.
+        again: If True, start a new run even if a run with the same settings is
+            finished.
+
+    Returns:
+        Tables and metrics of the run, with its folder.
     """
     return driver.run("calibrate", resolve_job(recipe), launch, again)

@@ -1,4 +1,9 @@
-"""check: search for missing and damaged files of data sets, stores and runs."""
+"""check: search for missing and damaged files of data sets, stores and runs.
+
+A signal store is an HDF5 file with the trials of a subject. A target store is an HDF5
+file with the embeddings of the pictures of a split by an encoder. A run is the folder
+that a command writes.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -44,7 +49,7 @@ FILE_KINDS = ("documents", "weights", "checkpoints", "pictures")
 
 
 class Recipe(FileRecipe):
-    """Recipe of check: data sets, stores and runs."""
+    """Recipe of check, with the data sets, stores and runs to check."""
 
     stores: NameList | None = Field(
         None,
@@ -66,36 +71,38 @@ class Recipe(FileRecipe):
     )
 
 
-Checked = tuple[Result, list[BrainhiveError]]
-"""Result of a check, and its problems. The result has tables, pages and details, which
-are keyed by section and name.
+CheckOutcome = tuple[Result, list[BrainhiveError]]
+"""Result of a check, and the problems that it has found. The result has tables, pages
+and details. The details are dicts of facts, by section and by name of the checked item.
 """
 
 
 def list_checks(
-    recipe: Recipe, again: bool = False
-) -> list[tuple[str, Callable[[], Checked]]]:
-    """List the checks of a recipe, each with its name.
+    recipe: Recipe, is_thorough: bool = False
+) -> list[tuple[str, Callable[[], CheckOutcome]]]:
+    """List the checks that a recipe asks for, without running them.
 
-    A name in `recipe.stores` is a data set, a run, or a pattern of stores and runs. If
-    the recipe names nothing, all stores of embeddings are checked.
+    Each name in `recipe.stores` is the name of a data set, the name of a run, or a path
+    or pattern of stores and runs. If the recipe names nothing, all target stores (files
+    of embeddings) are checked.
 
     Args:
         recipe: Settings of the command.
-        again: If True, check every picture and trial of data sets instead of a sample,
-            and measure the health of embeddings again.
+        is_thorough: If True, check every picture and trial of data sets instead of a
+            sample, and measure the health of embeddings anew instead of reading it.
 
     Returns:
-        Pairs of a name and a function that runs the check.
+        Pairs of the name of the checked item, and a function that runs the check.
 
     Raises:
-        RecipeError: if `plots` is set and the recipe names no signal store.
-        MissingData: if `plots` is set and the data sets have no signal stores, or if a
-            name fits no file.
+        RecipeError: if `plots` is set, but the recipe names no signal store (file of
+            trials) and no data set.
+        MissingData: if `plots` is set, but the data sets have no signal stores, or if
+            no file has one of the names.
     """
     paths = recipe.paths
 
-    # names are data sets first, then runs, then paths
+    # a name may be a data set; otherwise it may be a run; otherwise it is a path
     datasets = [parts.resolve("datasets", recipe.dataset)] if recipe.dataset else []
     patterns = list[str]()
     run_by_name = {path.name: path for path in paths.under_home("runs").glob("*/*")}
@@ -105,17 +112,22 @@ def list_checks(
         else:
             patterns.append(str(run_by_name.get(name, name)))
 
-    # paths are runs or stores
-    matches = expand_patterns(patterns)
-    runs = [path for path in matches if is_run(path)]
-    store_names = [str(path) for path in matches if path not in runs]
+    # divide the paths into runs and stores
+    runs = list[Path]()
+    store_names = list[str]()
+    for path in expand_patterns(patterns):
+        if is_run(path):
+            runs.append(path)
+        else:
+            store_names.append(str(path))
     stores = list[Path]()
     if store_names:
         stores = list_stores(store_names, paths)
     elif recipe.stores is None and not recipe.dataset:
         stores = list_stores(None, paths)
 
-    # stores have signals or targets; an unreadable file is checked as a target store
+    # A store has signals or targets. If a file cannot be read, it is taken for a target
+    # store, whose check then reports the problem.
     signal_stores = []
     for path in stores:
         with suppress(BrainhiveError):
@@ -123,7 +135,7 @@ def list_checks(
                 signal_stores.append(path)
     target_stores = [path for path in stores if path not in signal_stores]
 
-    # plots need signal stores, which a data set may provide
+    # plots need signal stores: named stores, or the stores of a named data set
     if recipe.plots:
         for path in _find_signal_stores(recipe, datasets):
             if path not in signal_stores:
@@ -140,13 +152,13 @@ def list_checks(
                 "name a data set, or stores below signals/",
             )
 
-    # data sets come first
-    checks: list[tuple[str, Callable[[], Checked]]] = []
+    # list a check for each data set, store and run
+    checks: list[tuple[str, Callable[[], CheckOutcome]]] = []
     for config in datasets:
-        check_dataset = partial(_check_dataset, config, recipe, again)
+        check_dataset = partial(_check_dataset, config, recipe, is_thorough)
         checks.append((f"data set {config.kind}", check_dataset))
     for path in target_stores:
-        checks.append((str(path), partial(_check_target_store, path, again)))
+        checks.append((str(path), partial(_check_target_store, path, is_thorough)))
     for path in signal_stores:
         checks.append((str(path), partial(_check_signal_store, path, recipe)))
     for path in runs:
@@ -155,18 +167,22 @@ def list_checks(
 
 
 def _find_signal_stores(recipe: Recipe, datasets: Sequence[Any]) -> list[Path]:
-    """Find the signal stores of data sets, for the subjects of the recipe or for all.
+    """Find the signal stores (files of trials) of some data sets.
 
     Args:
-        recipe: Settings of the command.
+        recipe: Settings of the command. It may select subjects.
         datasets: Configs of the data sets.
+
+    Returns:
+        Paths of the stores of the selected subjects, for all preparations of the
+        signals.
     """
     file_patterns = ["sub-*.h5"]
     if recipe.subjects:
         file_patterns = [f"sub-{subject:02d}.h5" for subject in recipe.subjects]
     stores = list[Path]()
     for config in datasets:
-        # the check of the data set reports missing files
+        # skip a data set whose files are missing; its own check reports them
         with suppress(MissingData):
             dataset = config.build(recipe.paths)
             folder = recipe.paths.under_home("signals") / dataset.recorded_as
@@ -187,18 +203,19 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     Args:
         recipe: Settings of the command.
-        launch: Processes and device, which are not used.
+        launch: Processes and device. They are not used.
         again: If True, check every picture and trial of data sets instead of a sample,
-            and measure the health of embeddings again.
+            and measure the health of embeddings anew instead of reading it.
 
     Returns:
-        A table for each kind. The exit code is the code of `MissingData` if a file is
-        missing, else the largest code of the problems.
+        A table for each kind of checked items, such as the runs. The exit code is the
+        code of `MissingData` if a file is missing. Otherwise it is the largest exit
+        code of the problems, or 0 if there is no problem.
 
     Raises:
-        MissingData: if a name fits no file, or if there is no store.
+        MissingData: if no file has one of the names, or if there is no store.
     """
-    # all checks run before problems are reported, so that no problem hides another
+    # run all checks, then warn of the problems
     results = list[Result]()
     problems = list[BrainhiveError]()
     checks = list_checks(recipe, again)
@@ -213,7 +230,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if problem.hint:
             console.say(f"  try: {problem.hint}")
 
-    # join tables with the same title, and details with the same section
+    # join the rows of tables with the same title, and the details of the same section
     tables: dict[str, Table] = {}
     details: dict[str, dict[str, Any]] = {"stores": {}}
     files = dict[str, Path]()
@@ -228,7 +245,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             details.setdefault(section, {}).update(facts)
         files |= result.files
 
-    # a program must learn of a missing file, even if there is another problem
+    # the code for missing files wins, because a program can react by downloading them
     exit_codes = {problem.exit_code for problem in problems}
     exit_code = max(exit_codes, default=0)
     if MissingData.exit_code in exit_codes:
@@ -242,49 +259,56 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     )
 
 
-def _check_dataset(config: Any, recipe: Recipe, again: bool) -> Checked:
-    """Describe the files of a data set, and list their problems.
+def _check_dataset(config: Any, recipe: Recipe, is_thorough: bool) -> CheckOutcome:
+    """Look for missing and damaged files of a data set.
 
     Args:
         config: Config of the data set.
-        recipe: Settings of the command.
-        again: If True, check every picture and trial instead of a sample.
+        recipe: Settings of the command. It may select subjects.
+        is_thorough: If True, check every picture and trial instead of a sample.
+
+    Returns:
+        The result, with a table of the files, and the problems.
     """
     name, facts, problems, table = inspect_dataset(
-        config, recipe.paths, recipe.subjects, again
+        config, recipe.paths, recipe.subjects, is_thorough
     )
     result = Result(home_folder(), (table,), details={"datasets": {name: facts}})
     return result, list(problems)
 
 
-def _check_signal_store(path: Path, recipe: Recipe) -> Checked:
-    """Verify all rows of a signal store and describe its trials.
+def _check_signal_store(path: Path, recipe: Recipe) -> CheckOutcome:
+    """Verify all rows of a signal store (file of trials), and describe its trials.
 
-    If the recipe asks for plots, the page of the store is drawn.
+    If the recipe asks for plots, a page of plots is written next to the store.
 
     Args:
         path: Path of the store.
         recipe: Settings of the command.
+
+    Returns:
+        The result, with a row for each split of the store, and a problem if the store
+        is damaged.
     """
     dataset, name = short_name(path.absolute()).split("/", 1)
     title = f"Signal stores of {dataset}"
-    columns = ("store", *COUNTED, "check")
+    columns = ("store",) + COUNTED + ("check",)
     try:
         store = SignalStore.open(path)
         store.verify()
     except BrainhiveError as error:
         # the counts of a damaged store are unknown
-        row = (name, *"–" * len(COUNTED), FAILED)
+        row = (name,) + ("–",) * len(COUNTED) + (FAILED,)
         return _report_store(path, error.in_one_line, Table(title, columns, [row]))
 
-    # count the trials of each split
+    # describe the store, and count the trials of each split
     facts = {"problem": ""} | describe_store(store)
     if facts["overlap"]:
         console.say(f"{name}: {facts['overlap']}")
-    rows = [(name, *counts, PASSED) for counts in count_rows(facts)]
+    rows = [(name,) + counts + (PASSED,) for counts in count_rows(facts)]
     table = Table(title, columns, rows)
 
-    # draw the page
+    # write the page of plots
     files = {}
     if recipe.plots:
         store_name = short_name(path)
@@ -296,35 +320,44 @@ def _check_signal_store(path: Path, recipe: Recipe) -> Checked:
     return Result(path, (table,), files=files, details=details), []
 
 
-def _check_target_store(path: Path, again: bool) -> Checked:
-    """Verify all rows of a target store and judge the health of its embeddings.
+def _check_target_store(path: Path, is_thorough: bool) -> CheckOutcome:
+    """Verify all rows of a target store (file of embeddings), and judge its health.
+
+    The health of embeddings is a set of numbers, such as their mean norm and the number
+    of constant dimensions. The store has these numbers.
 
     Args:
         path: Path of the store.
-        again: If True, measure the health again instead of reading it.
+        is_thorough: If True, measure the health anew instead of reading it.
+
+    Returns:
+        The result, with a row for the store, and a problem if the store is damaged or
+        its embeddings are not healthy.
     """
     try:
         store = TargetStore.open(path)
         store.verify()
-        health = store.measured() if again else store.health
+        health = store.measured() if is_thorough else store.health
         problem = problem_of(store, health)
     except BrainhiveError as error:
-        # a store that does not open has failed, and its figures are unknown
-        unknown_figures = ["–"] * (len(COLUMNS) - 2)
-        table = health_table([(path.name, *unknown_figures, FAILED)])
+        # the health of a damaged store is unknown
+        unknown_figures = ("–",) * (len(COLUMNS) - 2)
+        table = health_table([(path.name,) + unknown_figures + (FAILED,)])
         return _report_store(path, error.in_one_line, table)
+
+    # report the numbers, even if some of them are a problem
     row = health_row(store.path, health, bool(problem), holds_annotations(store))
     return _report_store(path, problem, health_table([row]), **asdict(health))
 
 
-def _report_store(path: Path, problem: str, table: Table, **facts: Any) -> Checked:
-    """Collect the result of a store.
+def _report_store(path: Path, problem: str, table: Table, **facts: Any) -> CheckOutcome:
+    """Make the result of the check of a store, and its problem if it has one.
 
     Args:
         path: Path of the store.
         problem: Description of the problem. Empty if the store has passed.
         table: Table with the row of the store.
-        facts: Further details of the store, by name.
+        facts: Further facts about the store, by name.
     """
     problems = []
     if problem:
@@ -333,26 +366,27 @@ def _report_store(path: Path, problem: str, table: Table, **facts: Any) -> Check
     return Result(path, (table,), details=details), problems
 
 
-def _check_run(path: Path) -> Checked:
-    """Read all files of a run, and compare them with their digests.
+def _check_run(path: Path) -> CheckOutcome:
+    """Read all files of a run, and compare them with the digests in its folder.
 
     Args:
         path: Folder of the run.
+
+    Returns:
+        The result, with a row for the run, and a problem for each file that is damaged,
+        changed, missing or not listed.
     """
     counts, problems = run_files.check(path)
     has_digests = bool(read_digests(path))
-    table = Table(
-        "Files of runs",
-        ("run", *FILE_KINDS, "digests", "check"),
-        [
-            (
-                RunFolder(path).name,
-                *(counts.get(kind, 0) for kind in FILE_KINDS),
-                "yes" if has_digests else "none",
-                FAILED if problems else PASSED,
-            )
-        ],
-    )
+
+    # write the row of the run, with the number of its files of each kind
+    columns = ("run",) + FILE_KINDS + ("digests", "check")
+    row: list[object] = [RunFolder(path).name]
+    for kind in FILE_KINDS:
+        row.append(counts.get(kind, 0))
+    row.append("yes" if has_digests else "none")
+    row.append(FAILED if problems else PASSED)
+    table = Table("Files of runs", columns, [row])
     facts = {"counts": counts, "problems": problems, "has_digests": has_digests}
     result = Result(path, (table,), details={"runs_checked": {str(path): facts}})
     return result, [BrainhiveError(problem) for problem in problems]

@@ -1,4 +1,8 @@
-"""demo: all steps of a decoding system on shipped data, with a page of the results."""
+"""demo: all steps of a decoding system on shipped data, with a page of the results.
+
+A step is a command with its settings, such as `train-align`. The steps of a system are
+listed in a shipped recipe of the command `workflow`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,13 +53,13 @@ COMMAND_ORDER = (
 )
 """Commands in the order of their sections on the page."""
 HEADS = ("latent", "image", "text")
-"""Heads of HAVIR's brain model. The step that evaluates a head with all sets of voxels
-has the name of the head.
+"""Heads (outputs) of HAVIR's brain model. The step that evaluates a head has the same
+name. It compares models that were trained on different sets of voxels.
 """
 SHUFFLED_STEP = "{head}, shuffled"
 """Name of the step that evaluates a head with shuffled trials."""
 NO_CONTROL = "none"
-"""Name of the variant without a control."""
+"""Name of the variant whose model was trained on the right voxels."""
 SHUFFLED_TRIALS = "shuffled trials"
 """Name of the control with shuffled trials in the table of effects."""
 
@@ -68,8 +72,9 @@ class System:
         recipe: Name of the shipped recipes. The workflow is
             `recipes/{recipe}/workflow.yaml`.
         signals: Kind of the signals, for titles.
-        provenance: Program or paper from which the signals come.
-        generators: Folders of the generators. Each is joined from files in the wheel.
+        provenance: Program that simulated the signals, or paper that published them.
+        generators: Folders of the generators (diffusion models) that the steps use.
+            The files of each are joined from parts that are installed with Brainhive.
         is_simulated: True if a program simulated the signals.
         overrides: Overrides of recipe keys, keyed by the name of the step.
     """
@@ -107,7 +112,7 @@ SYSTEMS = {
 
 
 class Recipe(BaseRecipe):
-    """Recipe of demo: the system, its size, and overrides of its steps."""
+    """Recipe of demo, with the system, its size, and overrides of its steps."""
 
     is_tracked = True
 
@@ -125,10 +130,14 @@ class Recipe(BaseRecipe):
     @model_validator(mode="before")
     @classmethod
     def _reads_real_as_a_system(cls, fields: Any) -> Any:
-        """Replace `real=True` by `system=real`.
+        """Replace the key `real=True` by `system=real`, which means the same.
+
+        Args:
+            fields: Keys of the recipe before they are checked. Anything but a dict is
+                returned as it is.
 
         Raises:
-            RecipeError: if another system is given, too.
+            RecipeError: if the keys name another system, too.
         """
         if not isinstance(fields, dict) or fields.get("real") is not True:
             return fields
@@ -141,10 +150,15 @@ class Recipe(BaseRecipe):
 
 
 def _read_workflow(recipe: Recipe) -> workflow.Recipe:
-    """Read the workflow of a system, with the processes and folders of the demo."""
+    """Read the workflow that lists the steps of a system.
+
+    Args:
+        recipe: Settings of the demo. Its processes and folders replace the settings of
+            the workflow.
+    """
     run_options = recipe.run
     if recipe.quick and run_options.workers is None:
-        # starting workers takes longer than decoding so few pictures
+        # starting data loader workers takes longer than decoding a few pictures
         run_options = run_options.model_copy(update={"workers": 0})
     name = SYSTEMS[recipe.system].recipe
     steps = workflow.Recipe.resolve("workflow", name, {}, [])
@@ -152,7 +166,10 @@ def _read_workflow(recipe: Recipe) -> workflow.Recipe:
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the command lines of the steps, which make all files that they read."""
+    """List the command lines of the steps.
+
+    None of them is missing, because the steps make all files that they read.
+    """
     steps = _read_workflow(recipe)
     overrides = SYSTEMS[recipe.system].overrides
     step_inputs = []
@@ -164,12 +181,12 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 @dataclass(frozen=True)
 class DemoRun(RunJob):
-    """Run of the demo, which consists of the runs of its steps.
+    """Work of the demo, which runs the steps of a decoding system.
 
     Attributes:
         recipe: Settings of the demo.
         system: Decoding system.
-        steps: Workflow of the system.
+        steps: Workflow of the system, which lists the steps.
     """
 
     recipe: Recipe
@@ -178,17 +195,26 @@ class DemoRun(RunJob):
 
     @property
     def label(self) -> str:
-        """First part of the run's name."""
+        """First part of the name of the run folder."""
         return self.system.recipe
 
     def make_parts(self, run: OpenRun, again: bool) -> dict[str, workflow.FinishedStep]:
-        """Join the generators from the files in the wheel, and run the steps."""
+        """Run the steps one after another, as their commands would.
+
+        Args:
+            run: Run of the demo, which was just opened.
+            again: If True, run all steps again even if the same run is finished.
+
+        Returns:
+            Finished steps, keyed by name.
+        """
+        # create the folders of the generators from the installed files
         system, recipe = self.system, self.recipe
         console.say(f"On {system.signals} ({system.provenance}).")
         for generator in system.generators:
             joined_generators.assemble(generator, home_folder() / generator)
 
-        # overrides of the system, of a quick run and of the user, in this order
+        # join the overrides of each step; later overrides win
         overrides = {}
         for name, step in self.steps.steps.items():
             step_overrides = list(system.overrides.get(name, []))
@@ -199,7 +225,11 @@ class DemoRun(RunJob):
         return dict(workflow.run_steps(self.steps, run.launch, again, overrides))
 
     def summarise(self, run: OpenRun) -> Summary:
-        """Write the page, and collect the measurements of the steps."""
+        """Write the page of the demo, and collect the measurements of the steps.
+
+        Args:
+            run: Run of the demo. Its `parts` are the finished steps, keyed by name.
+        """
         with console.progress("writing the page"):
             tables = self._list_tables(run.parts)
             page = _lay_out_page(self.system, self.steps, tables, run.parts)
@@ -207,7 +237,14 @@ class DemoRun(RunJob):
         return Summary(self._measure(run.parts))
 
     def _measure(self, steps: Mapping[str, workflow.FinishedStep]) -> Measurements:
-        """Collect the measurements of the steps and the effects of controls."""
+        """Collect the measurements of the steps, and the effects of controls.
+
+        A control is a brain model that is trained on other voxels, or a test on
+        shuffled trials. Its accuracy should be lower.
+
+        Args:
+            steps: Finished steps, keyed by name.
+        """
         measurements = workflow.measure_steps(steps)
         caveats = [SIMULATED] if self.system.is_simulated else measurements.caveats
         measurements = measurements.with_facts(command="demo", caveats=caveats)
@@ -219,9 +256,18 @@ class DemoRun(RunJob):
     def _list_effects(
         self, steps: Mapping[str, workflow.FinishedStep]
     ) -> list[Difference]:
-        """List the effects of HAVIR's controls. Other systems have no controls."""
+        """List by how much the controls of HAVIR decrease its accuracy.
+
+        HAVIR has two controls: models that are trained on other voxels, and trials that
+        are shuffled. Other systems have none.
+
+        Args:
+            steps: Finished steps, keyed by name.
+        """
         if self.recipe.system != "havir":
             return []
+
+        # for each head, one step compares sets of voxels, another shuffles trials
         voxel_sweeps = {}
         shuffled_draws = {}
         for head in HEADS:
@@ -231,7 +277,11 @@ class DemoRun(RunJob):
         return list_control_effects(voxel_sweeps, shuffled_draws)
 
     def _list_tables(self, steps: Mapping[str, workflow.FinishedStep]) -> list[Table]:
-        """List the table of the steps, and the table of the effects of controls."""
+        """List a table of the steps, and a table of the effects of controls if any.
+
+        Args:
+            steps: Finished steps, keyed by name.
+        """
         title = f"Demo, on {self.system.signals}"
         tables = [workflow.summarise_steps(steps, title)]
         effects = self._list_effects(steps)
@@ -240,7 +290,13 @@ class DemoRun(RunJob):
         return tables
 
     def describe(self, run: OpenRun) -> Result:
-        """Return the results of the steps, and suggest the demos of other systems."""
+        """Return the tables and metrics of the demo.
+
+        The hint has the command lines of the demos of other systems.
+
+        Args:
+            run: Run of the demo. Its `parts` are the finished steps, keyed by name.
+        """
         other_demos = []
         for name in SYSTEMS:
             if name != self.recipe.system:
@@ -256,12 +312,15 @@ class DemoRun(RunJob):
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Run the steps of a system through their commands, and write the page.
+    """Run all steps of a decoding system on shipped data, and write a page of results.
 
     Args:
-        recipe: Settings of the command.
+        recipe: Settings of the command, with the name of the system.
         launch: Processes and device.
         again: If True, run all steps again even if the same run is finished.
+
+    Returns:
+        Tables and metrics of the steps, and the path of the page.
     """
     job = DemoRun(recipe, SYSTEMS[recipe.system], _read_workflow(recipe))
     return driver.run("demo", job, launch, again)
@@ -273,30 +332,33 @@ def _lay_out_page(
     tables: list[Table],
     finished_steps: Mapping[str, workflow.FinishedStep],
 ) -> Page:
-    """Lay out the page: a summary, then a section for the run of each step.
+    """Lay out the page of the demo.
 
-    Sections with pictures come first. Runs of controls have no section.
+    The page has a summary, and a section for each step that has written a run. Sections
+    with pictures come first. Steps with shuffled trials have no section, because their
+    metrics are not results.
 
     Args:
         system: Decoding system.
-        steps: Workflow of the system.
+        steps: Workflow of the system, with the command and heading of each step.
         tables: Tables of the summary.
-        finished_steps: Results of the steps, keyed by name.
+        finished_steps: Finished steps, with their results, keyed by name.
     """
+    # add the sections, in the order of `COMMAND_ORDER`
     groups = []
     names = sorted(
         finished_steps, key=lambda name: COMMAND_ORDER.index(steps.get_command(name))
     )
     for name in names:
         folder = RunFolder(finished_steps[name].result.folder)
-        # some commands write stores and have no run
+        # commands such as `embed` write stores and no run
         if not (folder.path / METRICS_FILE).is_file():
             continue
         shown_run = ShownRun(name, folder)
         if not shown_run.is_control:
             groups.append(RunGroup([shown_run], title=steps.steps[name].heading))
 
-    # the summary tells the origin of the signals
+    # add a summary, which names the origin of the signals
     note = NOTE if system.is_simulated else RECORDED_NOTE
     summary = PageSection(
         "Summary", [("", tables)], [note.format(provenance=system.provenance)]
@@ -312,24 +374,30 @@ def list_control_effects(
 ) -> list[Difference]:
     """List by how much each control decreases the top-1 accuracy of each head.
 
+    A head is an output of the brain model. There are two controls. A model that is
+    trained on other voxels should be less accurate. Trials that are shuffled among the
+    pictures should give accuracies at chance.
+
     Args:
-        voxel_sweeps: Measurements of eval-retrieval, keyed by head. The variants of
-            each sweep are trained on other sets of voxels.
-        shuffled_draws: Measurements of eval-retrieval with draws of shuffled trials,
-            keyed by head.
+        voxel_sweeps: Measurements of the variants of a model, keyed by head. Each
+            variant is trained on another set of voxels. The variant `NO_CONTROL` is
+            trained on the right voxels.
+        shuffled_draws: Measurements of the model with the right voxels, keyed by head.
+            They have the accuracy of the trials, and the accuracies of many random
+            orders (draws) of the trials.
 
     Returns:
-        Differences between each head and its controls. The interval of the shuffled
-        trials is the middle 95 % of the draws.
+        Differences of accuracy: the head minus each of its controls. The interval of a
+        difference to shuffled trials is the middle 95 % of the draws.
     """
     effects = []
     for head, measurements in voxel_sweeps.items():
-        # other voxels: differences to the variant without a control
+        # other voxels: the run has the differences between its variants
         for pair in measurements.facts.comparisons:
             if pair.first == NO_CONTROL:
                 effects.append(pair.model_copy(update={"first": head}))
 
-        # shuffled trials: difference to the mean of the draws
+        # shuffled trials: the accuracy minus the mean accuracy of the draws
         control = shuffled_draws[head].require_facts(RetrievalFacts).control
         assert control is not None
         top1 = control.metrics["top1"]
@@ -340,7 +408,7 @@ def list_control_effects(
                 second=SHUFFLED_TRIALS,
                 metric="top1",
                 difference=top1["measured"] - top1["mean"],
-                # the best draw gives the smallest difference
+                # the most accurate draws give the smallest differences
                 low=top1["measured"] - top1["high"],
                 high=top1["measured"] - top1["low"],
                 interval=f"the middle 95 % of {control.draws} draws",
@@ -348,7 +416,7 @@ def list_control_effects(
                 subjects=len({cell.subject for cell in cells}),
                 p_value=top1["p"],
                 test=f"share of {control.draws} draws that are as good",
-                # smallest p of a permutation test with so many draws
+                # smallest p that a permutation test with this number of draws can give
                 least_p=1 / (control.draws + 1),
                 cohens_dz=None,
             )

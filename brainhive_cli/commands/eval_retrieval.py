@@ -10,11 +10,17 @@ resolve_job = RetrievalRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Evaluate every cell (trained model) of a run on its test subjects.
+    """Rank the seen picture of each test signal among the pictures of a gallery.
+
+    Every cell (trained model) of a run is evaluated on its test subjects.
 
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        again: If True, start a new run even if the same run is finished.
+        again: If True, start a new run even if a run with the same settings is
+            finished.
+
+    Returns:
+        Tables and metrics of the run, with its folder.
     """
     return driver.run("eval-retrieval", resolve_job(recipe), launch, again)

@@ -10,11 +10,18 @@ resolve_job = ExplanationRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Analyse every cell (trained model) and subject, then all of them together.
+    """Measure which sensors, times, frequency bands and levels carry information.
+
+    Every cell (trained model) of a run is analysed with each of its subjects. Then the
+    results of all cells and subjects are combined.
 
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        again: If True, start a new run even if the same run is finished.
+        again: If True, start a new run even if a run with the same settings is
+            finished.
+
+    Returns:
+        Tables and metrics of the run, with its folder.
     """
     return driver.run("explain", resolve_job(recipe), launch, again)

@@ -31,9 +31,13 @@ from brainhive_cli.training.alignment.trained.portable import (
 from brainhive_cli.training.alignment.trained.run import open_model
 
 MODEL_FILE = "model.pt2"
+"""File of the model, in the format of `torch.export`."""
 CONTRACT_FILE = "model.json"
+"""File that describes the input and the output of the model."""
 SCORES_FILE = "neuralbench.json"
+"""File of the scores by the protocol of NeuralBench."""
 GALLERY_FILE = "gallery.pt"
+"""File of the test pictures, encoded as the vectors that the model predicts."""
 SUBMISSION = '''"""A brain model of Brainhive, which needs torch alone."""
 
 import json
@@ -79,7 +83,7 @@ A subclass of CompetSolver has `load_model(meta)`, which returns a model with `p
 
 
 class Recipe(TrainedRunRecipe):
-    """Recipe of export: the model, and the signals that it will receive."""
+    """Recipe of export, with the model and the signals that the file takes."""
 
     can_share_work = False
 
@@ -95,7 +99,7 @@ class Recipe(TrainedRunRecipe):
         "of the cell, or an unknown person if there are several test subjects",
     )
 
-    # the signals that the file takes, where they differ from the model's
+    # signals that the file takes, if they differ from the signals of the training
     channels: NameList | None = Field(
         None, description="names of the channels, in order; default: the model's"
     )
@@ -114,7 +118,7 @@ class Recipe(TrainedRunRecipe):
         )
     )
 
-    # the files
+    # files to write
     to: str = Field("", description="folder for the files; default: exports/RUN/CELL")
     scores: bool = Field(
         False,
@@ -124,7 +128,7 @@ class Recipe(TrainedRunRecipe):
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the run of the model, or why the model cannot be opened."""
+    """Return the run of the model, with an error if the model cannot be opened."""
 
     def list_run() -> list[Input]:
         _open_trained_model(recipe)
@@ -134,28 +138,36 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Write the model to a file, and check that the file gives the same tokens.
+    """Write a brain model to a file that can be used without Brainhive.
+
+    The file is read back, and compared with the model on random signals.
 
     Args:
         recipe: Settings of the command.
-        launch: Processes and device, which are not used.
-        again: Unused, because files are replaced every time.
+        launch: Processes and device. They are not used.
+        again: Has no effect, because existing files are replaced at every call.
 
     Returns:
-        A table of the signals that the file takes. The folder has the model, its
-        description (`model.json`), `submission.py`, the tokens of the test pictures if
-        their embeddings are stored, and scores if the recipe asks for them.
+        A table of the signals that the file takes. The folder of the result has
+            - `model.pt2`, the model
+            - `model.json`, the description of its input and output
+            - `submission.py`, code for the EEG Foundation Challenge
+            - `gallery.pt`, the encoded test pictures, if their embeddings are stored
+            - `neuralbench.json`, scores, if the recipe asks for them
 
     Raises:
         BrainhiveError: if the model cannot take the signals of the recipe, if its
-            backbone cannot be exported, or if the tokens differ.
+            backbone cannot be exported, or if the file and the model predict different
+            vectors.
     """
     trained = _open_trained_model(recipe)
     aligner = aligners.load(trained.path)
 
-    # with several test subjects, the file is for a person whom the model does not know
+    # subject 0 stands for a person on whom the model was not trained
     test_subjects = trained.cell.tested_on
     subject = test_subjects[0] if len(test_subjects) == 1 else 0
+
+    # combine the preparation of the signals and the model, and write them to a file
     module = PortableModel(
         aligner,
         subject,
@@ -177,7 +189,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if module.is_whitening:
         unit = trained.recorded_unit(subject)
     signal_facts: dict[str, Any] = {
-        "shape": ["batch", *module.example.shape[1:]],
+        "shape": ["batch"] + list(module.example.shape[1:]),
         "channels": module.names,
         "rate_hz": module.rate_hz,
         "window_ms": module.window_ms,
@@ -191,7 +203,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     contract = {
         "input": signal_facts,
         "output": {
-            "shape": ["batch", *output_shape],
+            "shape": ["batch"] + output_shape,
             "largest_difference": largest_difference,
         },
         "model": aligner.layout.as_dict(),
@@ -206,7 +218,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         with atomic_write(folder / file_name) as unfinished:
             unfinished.write_text(text, "utf-8")
 
-    # the gallery is optional: the embeddings of the pictures may not be here
+    # the gallery is left out if the embeddings of the test pictures are not stored
     with suppress(MissingData):
         _write_gallery(trained, folder / GALLERY_FILE)
 
@@ -216,11 +228,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _open_trained_model(recipe: Recipe) -> TrainedModel:
-    """Open the model of the cell that the recipe names.
+    """Open the trained model (cell) of a run that the recipe names.
 
     Raises:
-        RecipeError: if there is no such cell, or if the run has several cells and the
-            recipe names none.
+        RecipeError: if the run has no cell of this name, or if the recipe names no cell
+            and the run has several.
     """
     subjects = None if recipe.subject is None else [recipe.subject]
     trained_run = open_model(recipe.align_run, recipe.paths, subjects=subjects)
@@ -229,7 +241,14 @@ def _open_trained_model(recipe: Recipe) -> TrainedModel:
 
 
 def _write_gallery(trained: TrainedModel, file: Path) -> None:
-    """Write the image ids [M] and tokens [M, D] of the test pictures.
+    """Write the test pictures, encoded as the vectors that the model predicts.
+
+    The file is a dict with the image ids [M] in `pictures` and the vectors [M, D] in
+    `vectors`.
+
+    Args:
+        trained: Trained model, with its data.
+        file: Path of the file to write.
 
     Raises:
         MissingData: if the embeddings of the pictures are not stored.
@@ -244,15 +263,24 @@ def _write_gallery(trained: TrainedModel, file: Path) -> None:
 def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
     """Describe the voxels that a model reads, in their order.
 
+    Args:
+        trained: Trained model, with its data.
+        subject: Number of the subject whose voxels are described.
+
     Returns:
-        Lists with a value for each voxel, keyed by name, and the shape and affine of
-        the volume if the store has them. Empty if the subject has no store.
+        Lists with a value for each voxel, such as its indices in the volume, keyed by
+        name. If the volume is known, the dict has its `shape` and `affine`, too. The
+        dict is empty if the subject has no stored signals.
     """
     if not trained.source.path(subject).is_file():
         return {}
+
+    # all splits of a subject have the same voxels
     recording = next(iter(trained.source.open(subject).splits.values()))
     space = trained.source.select(recording, trained.run.name).space
     assert isinstance(space, Voxels)
+
+    # JSON has lists instead of arrays
     description: dict[str, Any] = {}
     for name, values in axis_lists(space).items():
         description[name] = np.asarray(values).tolist()
@@ -263,32 +291,40 @@ def _describe_voxels(trained: TrainedModel, subject: int) -> dict[str, Any]:
 
 
 def _score_single_trials(trained: TrainedModel) -> dict[str, Any]:
-    """Decode each single test trial, and score the tokens as NeuralBench does.
+    """Encode each single test trial, and score the vectors as NeuralBench does.
+
+    A trial is scored by the rank of its picture among all M test pictures, when these
+    are sorted by their similarity to the predicted vector.
 
     Args:
-        trained: Model, which is tested on all test subjects of its cell.
+        trained: Trained model, with its data. All its test subjects are scored.
 
     Returns:
-        Fields of a result of NeuralBench, by name.
+        Scores and a description of the model, keyed by the names of NeuralBench.
     """
-    rows = trained.rows("test")
-    token_blocks = []
+    picture_rows = trained.rows("test")  # [M], ascending
+    prediction_blocks = []
     picture_blocks = []
     subject_blocks = []
     for subject in trained.cell.tested_on:
+        # encode the n single trials of the subject
         trials = trained.trials(subject, "test")
         signals = torch.from_numpy(trials.singles[trials.is_there])  # [n, C, T]
-        token_blocks.append(trained.encode(trials, signals))
-        picture_indices = np.searchsorted(rows, trials.stimulus)
+        prediction_blocks.append(trained.encode(trials, signals))
+
+        # repeat the index of each picture for all of its trials
+        picture_indices = np.searchsorted(picture_rows, trials.stimulus)
         trial_pictures = torch.from_numpy(picture_indices.repeat(trials.counts))
         picture_blocks.append(trial_pictures)
         subject_blocks.append(torch.full_like(trial_pictures, subject))
     scores = neuralbench.score(
-        trained.images("test", rows),
-        torch.cat(token_blocks),
-        torch.cat(picture_blocks),
-        torch.cat(subject_blocks),
+        targets=trained.images("test", picture_rows),
+        predictions=torch.cat(prediction_blocks),
+        picture_rows=torch.cat(picture_blocks),
+        subjects=torch.cat(subject_blocks),
     )
+
+    # add the description that results of NeuralBench have
     parameters = trained.module.backbone.parameters()
     header = {
         "device": "eeg",

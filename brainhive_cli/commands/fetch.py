@@ -1,6 +1,10 @@
 """fetch: downloads of data sets from the hub, NEMAR, OpenNeuro, S3 or a web server.
 
-Some data sets need an agreement with their authors. Their steps are listed instead.
+Some data sets are only given to people who have signed an agreement with the authors.
+Fetch lists the steps by which a user gets them.
+
+A reference names a data set on a host, as `nemar:nm000232` or `s3:BUCKET/PREFIX`. The
+reference of a web server is empty, because its files are listed in `SOURCES`.
 """
 
 import shlex
@@ -39,17 +43,18 @@ from brainhive_cli.data.exchange import digits69
 from brainhive_cli.data.files.subjects import Subjects
 
 CONVERTERS = {"digits69": digits69.write_folders}
-"""Functions, by data set, that convert its files to folders that commands read. Each
-returns a description of the folders.
+"""Functions that convert the files of a data set to folders that other commands read,
+keyed by the data set. Each takes the folder of the data set, and returns a description
+of the new folders.
 """
 MAX_LISTED_FILES = 20
 """Largest number of files in a table."""
 FilesByHost = dict[str, list[RemoteFile]]
-"""Files keyed by the reference of their host. The key of a web server is empty."""
+"""Files, keyed by the reference of their host. The key of a web server is empty."""
 
 
 class Recipe(FileRecipe):
-    """Recipe of fetch: the data sets."""
+    """Recipe of fetch, with the data sets and the files to select."""
 
     names: NameList = Field(
         [],
@@ -72,15 +77,18 @@ class Recipe(FileRecipe):
 
 
 def _resolve_sources(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
-    """Find the source and the folder of each data set.
+    """Find the source (hosts and licence) and the folder of each data set of a recipe.
+
+    Args:
+        recipe: Settings of the command, with the names or references of data sets.
 
     Returns:
-        Pairs of a source and a folder, keyed by the name of the data set, or by its
-        reference, such as `nemar:nm000232`.
+        Pairs of a source and a local folder, keyed by the name of the data set, or by
+        its reference, such as `nemar:nm000232`.
 
     Raises:
-        RecipeError: if no data set is named, if a data set is unknown, or if `root` is
-            given for several data sets.
+        RecipeError: if the recipe names no data set or an unknown data set, or if it
+            has the key `root` and names several data sets.
     """
     if not recipe.names:
         raise RecipeError(
@@ -91,6 +99,8 @@ def _resolve_sources(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
             f"root is the folder of one data set, but {len(recipe.names)} are named",
             "fetch them one at a time",
         )
+
+    # a name such as `nemar:nm000232` is a reference, others are keys of `SOURCES`
     sources = {}
     for name in recipe.names:
         host, colon, identifier = name.partition(":")
@@ -112,7 +122,9 @@ def _resolve_sources(recipe: Recipe) -> dict[str, tuple[Source, Path]]:
 
 
 def _name_folder(host: str, identifier: str) -> str:
-    """Name the folder of a data set by its identifier, its repository or its bucket.
+    """Return the name of the local folder for a data set of a host.
+
+    The folder has the name of the data set, of the repository or of the bucket.
 
     Args:
         host: Kind of the host, such as `nemar`.
@@ -120,16 +132,23 @@ def _name_folder(host: str, identifier: str) -> str:
     """
     without_version = identifier.partition("@")[0].strip("/")
     names = without_version.removeprefix("datasets/").split("/")
-    # a repository of the hub is called OWNER/NAME
+    # a repository of the hub has a name of two parts, OWNER/NAME
     return names[1] if host == "hub" and len(names) > 1 else names[0]
 
 
 def _try_hosts(hosts: Sequence[str], use_host: Callable[[str], Any]) -> Any:
-    """Return the result of the first host that does not fail.
+    """Call a function with one host after another, until it succeeds.
 
     Args:
         hosts: References of the hosts, in the order of preference.
-        use_host: Function of a reference, which may raise `MissingData`.
+        use_host: Function that takes the reference of a host. It raises `MissingData`
+            if the host fails.
+
+    Returns:
+        Result of the function for the first host that does not fail.
+
+    Raises:
+        MissingData: if all hosts fail. The error is the error of the last host.
     """
     for index, host in enumerate(hosts):
         is_last = index == len(hosts) - 1
@@ -144,18 +163,21 @@ def _try_hosts(hosts: Sequence[str], use_host: Callable[[str], Any]) -> Any:
 def _list_requested_files(
     source: Source, root: Path, recipe: Recipe, host: str
 ) -> list[RemoteFile]:
-    """List the files of a host that the recipe selects.
+    """List the files of a data set on a host that the recipe selects.
+
+    Files of another version in the local folder cause a warning.
 
     Args:
-        source: Source of the data set.
-        root: Folder of the data set.
-        recipe: Settings of the command.
-        host: Reference of the host. Empty for a web server.
+        source: Source of the data set, which lists the files of a web server.
+        root: Local folder of the data set.
+        recipe: Settings of the command, with subjects and patterns of file names.
+        host: Reference of the host, such as `nemar:nm000232`. Empty for a web server.
 
     Raises:
         MissingData: if the host cannot be reached.
-        RecipeError: if no file is selected.
+        RecipeError: if no file of the host is selected.
     """
+    # list all files; the hint for the hub has a command that downloads to this folder
     try:
         host_files = list_files(host) if host else list(source.web)
     except hub.Unreachable as error:
@@ -163,6 +185,8 @@ def _list_requested_files(
             raise
         hint = f"{error.hint} --local-dir {shlex.quote(str(root))}"
         raise hub.Unreachable(error.message, hint) from error
+
+    # warn of local files that are not in the version of the host
     outdated_names = find_outdated(host_files, root)
     if outdated_names:
         console.warn(
@@ -170,6 +194,8 @@ def _list_requested_files(
             f"{host_files[0].version}: {console.summarise_names(outdated_names)}; "
             "remove them"
         )
+
+    # select files by the subjects and patterns of the recipe
     files = choose_files(host_files, recipe.subjects, recipe.include)
     if not files:
         examples = ", ".join(file.name for file in host_files[:3])
@@ -182,11 +208,16 @@ def _list_requested_files(
 
 
 def _group_hosts(source: Source) -> list[tuple[str, ...]]:
-    """Group the hosts that have the same files.
+    """Group the hosts of a data set, such that hosts of a group have the same files.
+
+    All groups together have all files of the data set.
+
+    Args:
+        source: Source of the data set.
 
     Returns:
-        References of the hosts of each group. The reference of a web server is empty.
-        Empty if the data set is on no host.
+        A tuple of references for each group. The reference of a web server is empty. If
+        the list is empty, the data set cannot be downloaded from any host.
     """
     groups = [source.hosts] if source.hosts else []
     groups += [(host,) for host in source.further]
@@ -202,21 +233,31 @@ def _list_source(
 
     Args:
         kind: Name of the data set.
-        source: Source of the data set.
-        root: Folder of the data set.
-        recipe: Settings of the command.
+        source: Source of the data set, with its hosts.
+        root: Local folder of the data set.
+        recipe: Settings of the command, with subjects and patterns of file names.
 
     Returns:
-        The files that the recipe selects, and those among them to download.
+        The files that the recipe selects, and the files among them to download. Both
+        are lists of files, keyed by the reference of the host.
+
+    Raises:
+        MissingData: if no host of a group can be reached.
+        RecipeError: if no file of a host is selected.
+        BrainhiveError: if the disk has too little space.
     """
+
+    # list the files of the first host in each group that can be reached
 
     def list_host(host: str) -> tuple[str, list[RemoteFile]]:
         return host, _list_requested_files(source, root, recipe, host)
 
     files_by_host = dict(_try_hosts(hosts, list_host) for hosts in _group_hosts(source))
-    missing_by_host = {
-        host: find_missing(files, root) for host, files in files_by_host.items()
-    }
+
+    # choose the files that the local folder lacks, or has with other contents
+    missing_by_host = {}
+    for host, files in files_by_host.items():
+        missing_by_host[host] = find_missing(files, root)
     missing_files = list(chain.from_iterable(missing_by_host.values()))
     changed_names = [file.name for file in missing_files if (root / file.name).exists()]
     if changed_names:
@@ -225,8 +266,8 @@ def _list_source(
             f"{console.summarise_names(changed_names)}"
         )
 
-    # unpacked files need at least the space of their archive once more
-    download_bytes = sum(file.size for file in missing_files)
+    # archives stay next to their unpacked files, which need at least the same space
+    download_bytes = _count_bytes(missing_by_host)
     unpacked_bytes = 0
     if recipe.unpack:
         for file in missing_files:
@@ -250,22 +291,24 @@ def _describe_source(
     files_by_host: Mapping[str, Sequence[RemoteFile]],
     missing_by_host: Mapping[str, Sequence[RemoteFile]],
 ) -> str:
-    """Describe the hosts of a data set, its size and its licence.
+    """Write a sentence with the hosts of a data set, its size and its licence.
 
     Args:
         kind: Name of the data set.
-        source: Source of the data set.
-        root: Folder of the data set.
-        files_by_host: Files that the recipe selects.
-        missing_by_host: Files to download.
+        source: Source of the data set, with its terms.
+        root: Local folder of the data set.
+        files_by_host: Selected files, keyed by the reference of the host. The key of a
+            web server is empty.
+        missing_by_host: Files to download, with the same keys.
     """
+    # hosts and sizes; a web server is named by the address of its first file
     files = list(chain.from_iterable(files_by_host.values()))
-    total_bytes = sum(file.size for file in files)
+    total = console.size(_count_bytes(files_by_host))
     missing_bytes = _count_bytes(missing_by_host)
     download = console.size(missing_bytes) if missing_bytes else "nothing"
     addresses = [host or files[0].url for host in files_by_host]
 
-    # the licence on the page of each host, next to the terms of the publisher
+    # add the licence that each host states to the terms of the publisher
     licences = []
     for host, host_files in files_by_host.items():
         if host:
@@ -275,8 +318,7 @@ def _describe_source(
     licence_text = f"{', '.join(licences)}; terms: " if licences else ""
     return (
         f"{kind} from {' and '.join(addresses)} to {root}: {len(files)} files, "
-        f"{console.size(total_bytes)}, {download} to download; licence: "
-        f"{licence_text}{source.terms}"
+        f"{total}, {download} to download; licence: {licence_text}{source.terms}"
     )
 
 
@@ -286,7 +328,13 @@ def _count_bytes(files_by_host: Mapping[str, Sequence[RemoteFile]]) -> int:
 
 
 def _list_steps(source: Source, root: Path, recipe: Recipe) -> list[str]:
-    """List the steps by which a user downloads a data set, with folder and subjects."""
+    """List the steps by which a user downloads a data set by hand.
+
+    Args:
+        source: Source of the data set. Its steps have fields for folder and subjects.
+        root: Local folder of the data set, for the field `{root}`.
+        recipe: Settings of the command. Its subjects are for the field `{subjects}`.
+    """
     subjects = " ".join(map(str, recipe.subjects or source.subjects))
     return [
         step.format(root=shlex.quote(str(root)), subjects=subjects)
@@ -295,10 +343,11 @@ def _list_steps(source: Source, root: Path, recipe: Recipe) -> list[str]:
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the downloads with their sizes and licences.
+    """List the downloads of a recipe as inputs, with their sizes and licences.
 
-    If a host cannot be reached, the size and licence are those that are known without
-    a network.
+    If no host can be reached, the input has the error, and the size and licence that
+    Brainhive knows without a network. If a data set has to be downloaded by hand, the
+    input has an error whose hint lists the steps.
     """
 
     def list_download(kind: str, source: Source, root: Path) -> list[Input]:
@@ -324,22 +373,25 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Download and unpack data sets, or show the steps by which a user gets them.
+    """Download and unpack data sets, or list the steps by which a user gets them.
 
     Args:
-        recipe: Settings of the command.
-        launch: Processes and device, which are not used.
-        again: Unused, because changed and missing files are downloaded every time.
+        recipe: Settings of the command, with the names of the data sets.
+        launch: Processes and device. They are not used.
+        again: Has no effect, because changed and missing files are downloaded at every
+            call.
 
     Returns:
-        A table of files, or of steps, for each data set. The exit code is the code of
-        `MissingData` if a user has to download a data set.
+        A table for each data set: its files, or the steps to download it by hand. The
+        exit code is the code of `MissingData` if a data set has to be downloaded by
+        hand. The hint is the command that usually comes next.
 
     Raises:
         MissingData: if no host can be reached, or if the user has not accepted the
             terms of the host.
         BrainhiveError: if the disk has too little space.
     """
+    # fetch one data set after another
     tables = []
     details = {}
     exit_code = 0
@@ -360,7 +412,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if source.elsewhere:
             console.say(f"{kind}, also: {source.elsewhere}")
 
-    # the next command depends on the first data set
+    # the hint depends on the first data set: convert, prepare or check it
     kind, (_, root) = next(iter(sources.items()))
     if kind in CONVERTERS:
         hint = Line("workflow", ("recipe", kind))
@@ -381,17 +433,19 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def _fetch_source(
     kind: str, source: Source, root: Path, recipe: Recipe
 ) -> tuple[Table, dict[str, Any]]:
-    """Download a data set and unpack its archives.
+    """Download a data set, and unpack its archives if the recipe asks for it.
 
     Args:
         kind: Name of the data set.
-        source: Source of the data set.
-        root: Folder of the data set.
-        recipe: Settings of the command.
+        source: Source of the data set, with its hosts.
+        root: Local folder of the data set.
+        recipe: Settings of the command, with subjects and patterns of file names.
 
     Returns:
-        A table of the files, and details for programs.
+        A table of the files, and details for programs: number of files, bytes, and a
+        description of each unpacked archive.
     """
+    # list the files, and describe the download before it starts
     files_by_host, missing_by_host = _list_source(kind, source, root, recipe)
     console.say(_describe_source(kind, source, root, files_by_host, missing_by_host))
     files = list(chain.from_iterable(files_by_host.values()))
@@ -399,10 +453,11 @@ def _fetch_source(
     table = _tabulate_files(kind, files, missing_files)
     details: dict[str, Any] = {
         "files": len(files),
-        "bytes": sum(file.size for file in files),
+        "bytes": _count_bytes(files_by_host),
     }
 
-    # download from the host that listed the files; if it fails, from the next host
+    # Download from the host that has listed the files. If it fails, list the files of
+    # the next host of its group, and download from there.
     def download_from(host: str) -> None:
         if host not in missing_by_host:
             host_files = _list_requested_files(source, root, recipe, host)
@@ -411,10 +466,10 @@ def _fetch_source(
 
     for hosts in _group_hosts(source):
         has_listed = [host in files_by_host for host in hosts]
-        start = has_listed.index(True)
+        start = has_listed.index(True)  # first host that could be reached
         _try_hosts(hosts[start:], download_from)
 
-    # unpack the archives, and convert files that no command reads
+    # unpack the archives, and convert files that no other command can read
     if recipe.unpack:
         for file in files:
             path = root / file.name
@@ -431,18 +486,23 @@ def _fetch_source(
 def _tabulate_files(
     kind: str, files: Sequence[RemoteFile], missing_files: set[RemoteFile]
 ) -> Table:
-    """List the largest files of a data set, and count the others in the last row.
+    """Return a table of the largest files of a data set.
+
+    The last row has the number and the size of all other files.
 
     Args:
         kind: Name of the data set.
-        files: All files.
-        missing_files: Files that are downloaded now.
+        files: All files that the recipe selects.
+        missing_files: Files among them that are downloaded now.
     """
+    # list the largest files
     sorted_files = sorted(files, key=lambda file: -file.size)
     rows = []
     for file in sorted_files[:MAX_LISTED_FILES]:
         state = "fetched" if file in missing_files else "was there"
         rows.append((file.name, console.size(file.size), state))
+
+    # sum up the other files
     small_files = sorted_files[MAX_LISTED_FILES:]
     if small_files:
         total_bytes = sum(file.size for file in small_files)

@@ -80,8 +80,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if due_subjects:
         launch.run_on_main(job.remove_sessions_folder)
 
-    # The pace (subjects per second) is stored for later estimates. Other processes would
-    # distort it, so it is stored only if this process has prepared all subjects.
+    # The pace (subjects per second) is stored for later estimates. Other processes
+    # would distort it, so it is stored only if this process has prepared all subjects.
     has_prepared_all = prepared_subjects >= {str(subject) for subject in due_subjects}
     if not has_prepared_all:
         work = None

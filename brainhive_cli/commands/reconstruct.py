@@ -10,13 +10,18 @@ __all__ = ["Recipe", "foresee", "resolve_job", "run"]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Generate the pictures that do not exist yet, and measure them.
+    """Generate pictures or clips from test signals, and score them.
 
-    Pictures of other software may be measured instead.
+    Pictures of an interrupted run are kept. The recipe may also name pictures that
+    other software has generated. These are only scored.
 
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        again: If True, start a new run even if the same run is finished.
+        again: If True, start a new run even if a run with the same settings is
+            finished.
+
+    Returns:
+        Tables and metrics of the run, with its folder.
     """
     return driver.run("reconstruct", resolve_job(recipe), launch, again)

@@ -10,11 +10,17 @@ resolve_job = TrainingRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Train the model of every cell that is not finished.
+    """Train a brain model for each cell, which is a set of subjects and a seed.
+
+    Cells that are finished are kept if an interrupted run is continued.
 
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        again: If True, start a new run even if the same run is finished.
+        again: If True, start a new run even if a run with the same settings is
+            finished.
+
+    Returns:
+        Tables and metrics of the run, with its folder.
     """
     return driver.run("train-align", resolve_job(recipe), launch, again)

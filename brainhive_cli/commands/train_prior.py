@@ -10,11 +10,17 @@ resolve_job = PriorRun.resolve
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Train the prior to the last step, from the newest checkpoint if there is one.
+    """Train the prior of a frozen diffusion model.
+
+    An interrupted training continues at its newest checkpoint.
 
     Args:
         recipe: Settings of the command.
         launch: Processes and device.
-        again: If True, start a new run even if the same run is finished.
+        again: If True, start a new run even if a run with the same settings is
+            finished.
+
+    Returns:
+        Tables and metrics of the run, with its folder.
     """
     return driver.run("train-prior", resolve_job(recipe), launch, again)
