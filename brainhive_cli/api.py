@@ -746,7 +746,8 @@ def _resolve_dataset(dataset: Any, image_ids: Sequence[str]) -> Any:
         return dataset
     keys = dict(dataset) if isinstance(dataset, dict) else {"kind": dataset}
 
-    # the trials may list the categories; the empty name is a trial without a picture
+    # If the keys do not list the categories, the trials do. A trial without a category
+    # has an empty name.
     if keys.get("kind") == "categories" and "names" not in keys and "root" not in keys:
         categories = sorted(set(image_ids) - {""})
         if len(categories) < 2:
@@ -811,7 +812,8 @@ def fit(
             dataset["test_share"] = test_share
     trials = store_trials(X, pictures, dataset, subject, session, runs, **axes)
 
-    # decode categories by a linear model, whose folds are held out in turn
+    # Categories are decoded by a linear model. Each fold of the trials is tested by a
+    # model that was trained on the other folds.
     train_keys: dict[str, Any] = {"subjects": [subject]}
     if folder is None:
         categories = list(trials.image_ids)
@@ -860,7 +862,8 @@ def _choose_folds(
 
     from brainhive_cli.core.errors import RecipeError
 
-    # without runs, hold out single trials; every fold should have each category
+    # without runs, hold out single trials; there are at most as many folds as the
+    # largest category has trials
     if runs is None:
         largest_category = max(Counter(categories).values())
         if largest_category < 2:
@@ -1010,7 +1013,7 @@ def _choose_subject(member: "TrainedModel", subject: int | None) -> int:
     if subject is None and len(test_subjects) == 1:
         return test_subjects[0]
 
-    # no subject, or a subject that the model may not be tested on
+    # otherwise a subject must be requested, and the model must be tested on it
     problem = "several subjects"
     if subject is not None:
         _check_arguments(subject=subject)

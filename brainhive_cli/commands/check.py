@@ -290,6 +290,7 @@ def _check_signal_store(path: Path, recipe: Recipe) -> CheckOutcome:
         The result, with a row for each split of the store, and a problem if the store
         is damaged.
     """
+    # the path ends with the data set, the preparation and the subject
     dataset, name = short_name(path.absolute()).split("/", 1)
     title = f"Signal stores of {dataset}"
     columns = ("store",) + COUNTED + ("check",)
@@ -297,7 +298,7 @@ def _check_signal_store(path: Path, recipe: Recipe) -> CheckOutcome:
         store = SignalStore.open(path)
         store.verify()
     except BrainhiveError as error:
-        # the counts of a damaged store are unknown
+        # a store that cannot be read has no counts
         row = (name,) + ("–",) * len(COUNTED) + (FAILED,)
         return _report_store(path, error.in_one_line, Table(title, columns, [row]))
 

@@ -47,8 +47,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         require_inputs(job.inputs())
     job.report_unread()
 
-    # Stores whose pictures are read together form a cell. Several workers may share the
-    # cells. A worker claims a cell by the file of its first store.
+    # Stores whose pictures are read together form a cell. Other launches of the
+    # command, such as jobs of a cluster, may share the cells. A launch claims a cell by
+    # the file of the cell's first store.
     networks = job.match_networks()  # encoders of each due store, keyed by its path
     cells = job.divide(networks)
     claimed_files = {name: stores[0].path for name, stores in cells.items()}
@@ -100,7 +101,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         write = partial(write_split, store, recipe.held_out, folder)
         files["split"] = launch.run_on_main(write)
 
-    # The pace (pictures per second) is stored for later estimates. Other workers would
+    # The pace (pictures per second) is stored for later estimates. Other launches would
     # distort it, so it is stored only if this launch has filled all stores.
     has_filled_all = filled_paths >= networks.keys()
     return Result(

@@ -177,7 +177,8 @@ def _list_requested_files(
         MissingData: if the host cannot be reached.
         RecipeError: if no file of the host is selected.
     """
-    # list all files; the hint for the hub has a command that downloads to this folder
+    # list all files; if the hub cannot be reached, the hint is a command that downloads
+    # the files elsewhere, and it needs the folder
     try:
         host_files = list_files(host) if host else list(source.web)
     except hub.Unreachable as error:
@@ -247,11 +248,10 @@ def _list_source(
         BrainhiveError: if the disk has too little space.
     """
 
-    # list the files of the first host in each group that can be reached
-
     def list_host(host: str) -> tuple[str, list[RemoteFile]]:
         return host, _list_requested_files(source, root, recipe, host)
 
+    # list the files of the first host in each group that can be reached
     files_by_host = dict(_try_hosts(hosts, list_host) for hosts in _group_hosts(source))
 
     # choose the files that the local folder lacks, or has with other contents
@@ -301,7 +301,7 @@ def _describe_source(
             web server is empty.
         missing_by_host: Files to download, with the same keys.
     """
-    # hosts and sizes; a web server is named by the address of its first file
+    # name the hosts (a web server by the address of a file), and sum the sizes
     files = list(chain.from_iterable(files_by_host.values()))
     total = console.size(_count_bytes(files_by_host))
     missing_bytes = _count_bytes(missing_by_host)

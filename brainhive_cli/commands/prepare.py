@@ -46,9 +46,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     makes_stores = due_subjects and not launch.is_read_only
     overview = launch.run_on_main(job.look_over) if makes_stores else ()
 
-    # The processes of a launch prepare a subject together, each of them other sessions.
-    # Files of a `Merged` preparation are not divided into sessions. A single process
-    # then prepares the subject.
+    # All processes of a launch prepare a subject together: each takes other sessions.
+    # If the files are not divided into sessions (a `Merged` preparation), a single
+    # process prepares the subject.
     session_counts = [max(1, len(job.sessions(subject))) for subject in due_subjects]
     workers = launch.single_process if isinstance(job.preparation, Merged) else launch
 
@@ -127,7 +127,8 @@ def _tabulate_stores(job: Job) -> Table:
             console.say(f"{dataset}: {description['overlap']}")
             break
 
-    # add a row for each subject and split, and the caveats of all stores
+    # The table has a row for each subject and split. Its title names the caveats of all
+    # stores, which are limits of the signals.
     rows = []
     for subject, description in descriptions.items():
         for counts in count_rows(description):

@@ -242,7 +242,7 @@ def test_check_says_what_is_read_and_written_and_what_is_missing(brainhive, raw)
     for fact in ("9 files", "37.5 MB", "28 train", "28 test", "3.5 MB", "signals/"):
         assert fact in subject_input["state"]
     work = document["tables"][-1]["rows"][0]["value"]
-    assert work.startswith("1 ")
+    assert "1 subjects" in work
 
     # a subject without files
     checked = brainhive("prepare", "--check", "--json", "--subjects", "1,2")
