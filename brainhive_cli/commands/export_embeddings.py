@@ -115,7 +115,7 @@ def _write_parquet(store: TargetStore, rows: Int64, folder: Path) -> Path:
 
 
 def _write_npy(store: TargetStore, rows: Int64, folder: Path) -> Path:
-    """Write embeddings as a NumPy file, and their image ids as a text file beside it.
+    """Write embeddings as a NumPy file, and their image ids as a text file next to it.
 
     The files are in the folder `{data set}/{split}/{encoder}` below `folder`.
 
